@@ -1,0 +1,1 @@
+//! The attributes of Phalanx: #[action], #[task], #[remote], #[input], #[output].

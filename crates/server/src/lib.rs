@@ -1,0 +1,1 @@
+//! The transports of Phalanx: HTTP and WebSocket over axum.

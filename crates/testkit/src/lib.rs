@@ -1,0 +1,1 @@
+//! What the tests of Phalanx share: laws for backends, nodes, a client.
