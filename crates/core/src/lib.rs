@@ -1,6 +1,47 @@
 //! The domain of Phalanx: actions, connections, rooms, and the seams to a backend.
 
+pub mod action;
+pub mod answer;
+pub mod backend;
+mod cache;
 pub mod config;
+pub mod connection;
+mod connections;
+pub mod context;
+pub mod dispatch;
 mod error;
+pub mod event;
+pub mod files;
+pub mod hooks;
+pub mod initializer;
+pub mod layer;
+mod locks;
+pub mod memory;
+mod metrics;
+mod node;
+pub mod params;
+pub mod registry;
+mod rooms;
+mod rpc;
+mod shutdown;
+pub mod transport;
+pub mod verb;
 
+pub use action::{
+    Action, ActionDef, BoxFuture, Deadline, Exposure, Method, OnDisconnect, Returned, Route, input_schema,
+};
+pub use answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcome, Reply, answering};
+pub use cache::Cache;
+pub use connection::{Connection, ConnectionId};
+pub use connections::{ApplyError, Connections};
+pub use context::{Caller, Context, FromContext, Origin, RequestId, Requirements, State};
 pub use error::{ActionError, Detail, ErrorKind};
+pub use locks::Locks;
+pub use node::{Generation, Node, Setup, StartError, Stopped};
+pub use params::{Input, NoInput, Params};
+pub use rooms::{RoomStatus, Rooms};
+pub use rpc::{Remote, RemoteDef};
+pub use shutdown::Shutdown;
+
+// What the attributes write refers to these through the facade.
+pub use {schemars, serde, validator};

@@ -1,0 +1,261 @@
+//! What an action answers: a value, a value with status and headers, or a body of its own.
+
+use std::any::TypeId;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{Stream, StreamExt};
+use http::StatusCode;
+use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::action::BoxFuture;
+use crate::error::ActionError;
+
+/// How a call ended.
+pub type Outcome = Result<Answer, ActionError>;
+
+/// What a call answers, encoded once.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status, for transports that have one.
+    pub status: StatusCode,
+    /// Headers, for transports that have them.
+    pub headers: HeaderMap,
+    /// The answer itself.
+    pub content: Content,
+}
+
+/// An answer's content.
+#[derive(Debug)]
+pub enum Content {
+    /// One encoded JSON object.
+    Json(Bytes),
+    /// Something only HTTP can carry.
+    Body(Body),
+}
+
+impl Answer {
+    /// Encodes `value`; what is no object travels as the field `result`, `()` as an empty object.
+    ///
+    /// # Errors
+    ///
+    /// `internal` if the value refuses to be encoded.
+    pub fn json<T: Serialize + 'static>(value: &T) -> Outcome {
+        if TypeId::of::<T>() == TypeId::of::<()>() {
+            return Ok(Self::encoded(Bytes::from_static(b"{}")));
+        }
+        let mut text = Vec::with_capacity(128);
+        serde_json::to_writer(&mut text, value).map_err(ActionError::internal)?;
+        if text.first() != Some(&b'{') {
+            text.splice(..0, *b"{\"result\":");
+            text.push(b'}');
+        }
+        Ok(Self::encoded(text.into()))
+    }
+
+    /// Takes a JSON object that is already encoded.
+    pub fn encoded(object: Bytes) -> Self {
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), content: Content::Json(object) }
+    }
+
+    /// Reads the answer back, for a layer or a caller that wants the tree.
+    ///
+    /// # Errors
+    ///
+    /// `internal` if the answer is a [`Body`] or not of that type.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, ActionError> {
+        match &self.content {
+            Content::Json(text) => serde_json::from_slice(text).map_err(ActionError::internal),
+            Content::Body(_) => Err(ActionError::internal("the answer is a body, not JSON")),
+        }
+    }
+}
+
+/// What an action can answer: anything that serialises, a [`Reply`], or a [`Body`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the answer of an action",
+    label = "put `#[output]` on this type",
+    note = "or derive `serde::Serialize` and `schemars::JsonSchema` yourself"
+)]
+pub trait IntoAnswer: Sized {
+    /// Encodes the answer.
+    ///
+    /// # Errors
+    ///
+    /// `internal` if it cannot be encoded.
+    fn into_answer(self) -> Outcome;
+
+    /// The schema of the answer, for checks at boot and for documents.
+    fn schema() -> Schema;
+}
+
+impl<T: Serialize + JsonSchema + 'static> IntoAnswer for T {
+    fn into_answer(self) -> Outcome {
+        Answer::json(&self)
+    }
+
+    fn schema() -> Schema {
+        let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+        SchemaGenerator::new(settings).into_root_schema_for::<T>()
+    }
+}
+
+/// An answer with a status, headers or cookies beside it; transports without them ignore them.
+#[derive(Clone, Debug)]
+pub struct Reply<T> {
+    value: T,
+    status: StatusCode,
+    headers: HeaderMap,
+}
+
+impl<T> Reply<T> {
+    /// Answers `value` with status 200.
+    pub fn new(value: T) -> Self {
+        Self { value, status: StatusCode::OK, headers: HeaderMap::new() }
+    }
+
+    /// Sets the status.
+    #[must_use]
+    pub fn status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Sets a header, replacing what was there.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Sets a cookie.
+    #[must_use]
+    pub fn cookie(mut self, cookie: &Cookie) -> Self {
+        self.headers.append(SET_COOKIE, cookie.header());
+        self
+    }
+}
+
+impl<T: IntoAnswer> IntoAnswer for Reply<T> {
+    fn into_answer(self) -> Outcome {
+        let mut answer = self.value.into_answer()?;
+        answer.status = self.status;
+        answer.headers.extend(self.headers);
+        Ok(answer)
+    }
+
+    fn schema() -> Schema {
+        T::schema()
+    }
+}
+
+/// A cookie of an answer: HttpOnly, SameSite=Lax and for the whole site unless told otherwise.
+#[derive(Clone, Debug)]
+pub struct Cookie {
+    text: String,
+}
+
+impl Cookie {
+    /// Names a cookie. Characters that a cookie cannot carry are percent-encoded.
+    pub fn new(name: &str, value: &str) -> Self {
+        use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+        const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%').add(b'=');
+        let (name, value) = (utf8_percent_encode(name, UNSAFE), utf8_percent_encode(value, UNSAFE));
+        Self { text: format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax") }
+    }
+
+    /// Tells the browser when to forget it; zero means now.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.text.push_str(&format!("; Max-Age={}", age.as_secs()));
+        self
+    }
+
+    /// Sends it over TLS alone.
+    #[must_use]
+    pub fn secure(mut self) -> Self {
+        self.text.push_str("; Secure");
+        self
+    }
+
+    fn header(&self) -> HeaderValue {
+        HeaderValue::from_str(&self.text).expect("everything a header cannot carry is percent-encoded")
+    }
+}
+
+/// A body of an action's own making, for HTTP: bytes, a file, or a stream.
+pub struct Body {
+    /// Its media type; none for a file means: by the file's name.
+    pub content_type: Option<HeaderValue>,
+    /// Where it comes from.
+    pub source: BodySource,
+}
+
+/// Where a [`Body`] comes from.
+#[expect(missing_debug_implementations, reason = "a stream has nothing to print; `Body` prints the rest")]
+pub enum BodySource {
+    /// It is all here.
+    Bytes(Bytes),
+    /// A file, sent with `ETag`, `Last-Modified` and ranges.
+    File(PathBuf),
+    /// It comes piece by piece; an error breaks the connection off, so that nobody takes a part for the whole.
+    Stream(BodyStream),
+}
+
+/// The pieces of a streamed body.
+pub type BodyStream = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, ActionError>> + Send>>;
+
+impl Body {
+    /// Answers `bytes` as they are.
+    pub fn bytes(content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
+        Self { content_type: Some(HeaderValue::from_static(content_type)), source: BodySource::Bytes(bytes.into()) }
+    }
+
+    /// Answers a file; the path is the author's, nothing of it may come from a client unchecked.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self { content_type: None, source: BodySource::File(path.into()) }
+    }
+
+    /// Answers what the stream yields, as it comes.
+    pub fn stream(
+        content_type: &'static str,
+        stream: impl Stream<Item = Result<Bytes, ActionError>> + Send + 'static,
+    ) -> Self {
+        let content_type = Some(HeaderValue::from_static(content_type));
+        Self { content_type, source: BodySource::Stream(stream.boxed()) }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            BodySource::Bytes(bytes) => write!(f, "Body::bytes({})", bytes.len()),
+            BodySource::File(path) => write!(f, "Body::file({})", path.display()),
+            BodySource::Stream(_) => f.write_str("Body::stream"),
+        }
+    }
+}
+
+impl IntoAnswer for Body {
+    fn into_answer(self) -> Outcome {
+        Ok(Answer { status: StatusCode::OK, headers: HeaderMap::new(), content: Content::Body(self) })
+    }
+
+    fn schema() -> Schema {
+        schemars::json_schema!({ "type": "string", "format": "binary" })
+    }
+}
+
+/// Runs a function's future and encodes what it returns; what `#[action]` writes ends here.
+pub fn answering<R, F>(future: F) -> BoxFuture<'static, Outcome>
+where
+    F: Future<Output = Result<R, ActionError>> + Send + 'static,
+    R: IntoAnswer,
+{
+    Box::pin(async move { future.await?.into_answer() })
+}

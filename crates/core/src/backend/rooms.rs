@@ -1,0 +1,71 @@
+//! The seam for rooms: which exist, and who is in them, in the whole cluster.
+
+use async_trait::async_trait;
+
+use super::BackendError;
+use crate::connection::ConnectionId;
+
+/// One member of a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The connection.
+    pub id: ConnectionId,
+    /// When it joined, Unix time in milliseconds.
+    pub joined_at: u64,
+}
+
+/// How adding a room ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It exists now.
+    New,
+    /// It existed before.
+    Existing,
+    /// There are as many rooms as there may be.
+    Full,
+}
+
+/// How joining ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// It is a member now.
+    New,
+    /// It was a member before; nothing has changed.
+    Already,
+    /// There is no such room.
+    NoRoom,
+}
+
+/// A room's members, as many as were asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Some or all of them.
+    pub listed: Vec<Member>,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// Knows the rooms of the cluster and their members.
+#[async_trait]
+pub trait RoomStore: Send + Sync + 'static {
+    /// Makes a room, unless there are `max` already.
+    async fn add(&self, room: &str, max: usize) -> Result<Added, BackendError>;
+
+    /// Whether there is such a room.
+    async fn exists(&self, room: &str) -> Result<bool, BackendError>;
+
+    /// The names of all rooms, in no order.
+    async fn list(&self) -> Result<Vec<String>, BackendError>;
+
+    /// Removes a room and its members; says whether there was one.
+    async fn remove(&self, room: &str) -> Result<bool, BackendError>;
+
+    /// Makes a connection a member.
+    async fn join(&self, room: &str, member: &Member) -> Result<Joined, BackendError>;
+
+    /// Removes a member; says whether it was one.
+    async fn leave(&self, room: &str, id: &ConnectionId) -> Result<bool, BackendError>;
+
+    /// Lists at most `max` members; `None` if there is no such room.
+    async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError>;
+}

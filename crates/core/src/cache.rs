@@ -1,0 +1,4 @@
+//! STUB
+/// STUB
+#[derive(Clone, Debug, Default)]
+pub struct Cache;

@@ -1,0 +1,380 @@
+//! This node's registry of connections, and calls to a connection wherever it lives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use crate::action::Deadline;
+use crate::answer::{Answer, Content};
+use crate::connection::{CloseReason, Connection, ConnectionId, Frame};
+use crate::context::{Caller, Context};
+use crate::error::{ActionError, Detail, ErrorKind};
+use crate::event::Event;
+use crate::node::Node;
+use crate::params::Params;
+use crate::rpc::{Remote, RemoteDef};
+
+/// The sockets of this node, by id. No guard of the map leaves it.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    map: DashMap<ConnectionId, Connection>,
+    count: AtomicUsize,
+}
+
+impl Table {
+    pub(crate) fn find(&self, id: &ConnectionId) -> Option<Connection> {
+        self.map.get(id).map(|entry| entry.value().clone())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
+    pub(crate) fn all(&self) -> Vec<Connection> {
+        self.map.iter().map(|entry| entry.value().clone()).collect()
+    }
+}
+
+/// Why a call to a connection has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// No connection has that id.
+    #[error("there is no such connection")]
+    NotFound,
+    /// The connection has no such method; nothing ran.
+    #[error("connections have no such method")]
+    UnknownMethod,
+    /// Nobody listens at its node: nothing ran, it is safe to try again.
+    #[error("the node of the connection cannot be reached")]
+    Unreachable,
+    /// No answer came in time; whether the method ran is unknown.
+    #[error("the connection did not answer in time")]
+    Late,
+    /// The method's own error.
+    #[error(transparent)]
+    Refused(ActionError),
+}
+
+impl From<ApplyError> for ActionError {
+    fn from(error: ApplyError) -> Self {
+        let message = error.to_string();
+        match error {
+            ApplyError::NotFound => Self::not_found(message),
+            ApplyError::UnknownMethod => Self::new(ErrorKind::NotFound, "unknown_method", message),
+            ApplyError::Unreachable => {
+                Self::new(ErrorKind::Unavailable, "unreachable", message).with_retry_after(Duration::from_secs(1))
+            }
+            ApplyError::Late => Self::new(ErrorKind::Timeout, "late", message),
+            ApplyError::Refused(error) => error,
+        }
+    }
+}
+
+impl From<ActionError> for ApplyError {
+    fn from(error: ActionError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// The connections of the cluster: those of this node by their handles, all others by [`Connections::apply`].
+#[derive(Clone, Debug)]
+pub struct Connections {
+    node: Node,
+}
+
+impl Connections {
+    pub(crate) fn new(node: Node) -> Self {
+        Self { node }
+    }
+
+    /// The handle of a connection of this node.
+    pub fn local(&self, id: &ConnectionId) -> Option<Connection> {
+        self.table().find(id)
+    }
+
+    /// How many connections this node has.
+    pub fn count(&self) -> usize {
+        self.table().len()
+    }
+
+    /// Handles of all connections of this node.
+    pub fn all(&self) -> Vec<Connection> {
+        self.table().all()
+    }
+
+    /// Runs `method` on a connection, wherever it lives, and answers what it answers.
+    ///
+    /// Looks in this node's registry first. Built in are `details` (also the empty name), `set` [key, value],
+    /// `get` [key], `sendMessage` the message, `sendFile` the path, `roomAdd` and `roomLeave` [room], `destroy`; an
+    /// application adds its own by `#[remote]`. Waits at most `general.rpc_timeout`, or as long as the method's own
+    /// deadline says. Cancel safe: dropping the future drops a call that runs here.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError::NotFound`] if no connection has `id`; [`ApplyError::UnknownMethod`] if `method` is neither built
+    /// in nor registered; [`ApplyError::Late`] if it did not answer in time; [`ApplyError::Refused`] with the method's
+    /// own error.
+    pub async fn apply(&self, id: &ConnectionId, method: &str, args: Value) -> Result<Value, ApplyError> {
+        self.apply_within(id, method, args, None).await
+    }
+
+    /// Does the same with a deadline of the caller's own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Connections::apply`].
+    pub async fn apply_within(
+        &self,
+        id: &ConnectionId,
+        method: &str,
+        args: Value,
+        limit: Option<Duration>,
+    ) -> Result<Value, ApplyError> {
+        // On one node every connection is local: an id that is not here is nowhere.
+        let connection = self.local(id).ok_or(ApplyError::NotFound)?;
+        match method {
+            "" | "details" => Ok(details(&connection)),
+            "get" => Ok(connection.get(&one_text(args, "key")?).unwrap_or_default()),
+            "set" => {
+                let (key, value) = key_and_value(args)?;
+                let most = self.node.config().websocket.max_attributes.as_u64() as usize;
+                connection.set(key, value, most)?;
+                Ok(Value::Bool(true))
+            }
+            "destroy" => {
+                connection.close(CloseReason::Destroyed);
+                Ok(Value::Bool(true))
+            }
+            "sendMessage" => {
+                connection.push(Frame::Text(message_text(args)?.into()));
+                Ok(Value::Bool(true))
+            }
+            _ => self.in_time(limit, self.apply_slow(connection, method, args), method).await,
+        }
+    }
+
+    /// Runs a typed remote method on a connection, wherever it lives.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Connections::apply`].
+    pub async fn call<R>(&self, id: &ConnectionId, input: R::Input) -> Result<R::Output, ApplyError>
+    where
+        R: Remote,
+        R::Input: Serialize,
+        R::Output: DeserializeOwned,
+    {
+        let input = serde_json::to_value(input).map_err(ActionError::internal)?;
+        let answer = self.apply(id, R::DEF.name, input).await?;
+        serde_json::from_value(answer).map_err(|error| ActionError::internal(error).into())
+    }
+
+    /// Adds a connection to the registry.
+    ///
+    /// # Errors
+    ///
+    /// `conflict` if its id is taken, `unavailable` beyond `websocket.max_connections`.
+    pub fn insert(&self, connection: &Connection) -> Result<(), ActionError> {
+        let table = self.table();
+        let most = self.node.config().websocket.max_connections;
+        if table.count.fetch_add(1, Relaxed) >= most {
+            table.count.fetch_sub(1, Relaxed);
+            let message = "the node has as many connections as it may";
+            return Err(ActionError::of(ErrorKind::Unavailable, message).with_retry_after(Duration::from_secs(5)));
+        }
+        match table.map.entry(connection.id().clone()) {
+            Entry::Occupied(_) => {
+                table.count.fetch_sub(1, Relaxed);
+                return Err(ActionError::conflict("a connection with this id exists"));
+            }
+            Entry::Vacant(place) => place.insert(connection.clone()),
+        };
+        let metrics = self.node.metrics();
+        metrics.connections.increment(1);
+        metrics.connections_total.increment(1);
+        self.node.tell(&Event::Connected(connection.clone()));
+        Ok(())
+    }
+
+    /// Takes a connection out of the registry and its rooms, and tells the application.
+    ///
+    /// Only the connection's own task calls this, once.
+    pub async fn remove(&self, connection: &Connection, reason: CloseReason) {
+        connection.close(reason);
+        let known = self.table().map.remove_if(connection.id(), |_, other| other == connection);
+        if known.is_none() {
+            return;
+        }
+        self.table().count.fetch_sub(1, Relaxed);
+        let metrics = self.node.metrics();
+        metrics.connections.decrement(1);
+        metrics::counter!("phalanx_connections_closed_total", "reason" => reason.as_str()).increment(1);
+        self.node.rooms().leave_all(connection).await;
+        for hook in &self.node.registry().connection_hooks {
+            self.node.guarded(hook.destroyed(&self.node, connection, reason)).await;
+        }
+        self.node.tell(&Event::Disconnected(connection.clone(), reason));
+    }
+
+    /// Pings every connection, and closes those that were not heard since the last ping.
+    pub(crate) async fn sweep(&self) {
+        for (n, connection) in self.all().into_iter().enumerate() {
+            if connection.was_heard() {
+                connection.ping()
+            } else {
+                connection.close(CloseReason::HeartbeatLost)
+            }
+            if n % 256 == 255 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn apply_slow(&self, connection: Connection, method: &str, args: Value) -> Result<Value, ApplyError> {
+        let rooms = self.node.rooms();
+        match method {
+            "roomAdd" => rooms.join(&connection, &one_text(args, "room")?).await?,
+            "roomLeave" => rooms.leave(&connection, &one_text(args, "room")?).await?,
+            "sendFile" => {
+                let path = one_text(args, "file")?;
+                let most = self.node.config().websocket.max_file.as_u64();
+                let file = self.node.files().read_for_socket(&path, most).await?;
+                let text = serde_json::to_vec(&file_message(&file)).map_err(ActionError::internal)?;
+                connection.push(Frame::Text(text.into()));
+            }
+            _ => {
+                let def = self.node.registry().remote(method).ok_or(ApplyError::UnknownMethod)?;
+                return self.run_remote(connection, def, args).await;
+            }
+        }
+        Ok(Value::Bool(true))
+    }
+
+    async fn run_remote(
+        &self,
+        connection: Connection,
+        def: &'static RemoteDef,
+        args: Value,
+    ) -> Result<Value, ApplyError> {
+        let args = match args {
+            Value::Null => Value::Object(Map::new()),
+            Value::Object(_) => args,
+            _ => return Err(wrong("", "object", "the arguments must be an object").into()),
+        };
+        let text = serde_json::value::to_raw_value(&args).map_err(ActionError::internal)?;
+        let caller = Arc::new(Caller::socket(connection));
+        let context = Context::new(self.node.clone(), def.name, caller, self.node.next_request(), None);
+        let answer = self.node.caught((def.run)(context, Params::from_raw_json(text)?)).await??;
+        match answer {
+            Answer { content: Content::Json(_), .. } => Ok(answer.decode()?),
+            Answer { content: Content::Body(_), .. } => {
+                Err(ActionError::internal("a remote method cannot answer a body").into())
+            }
+        }
+    }
+
+    async fn in_time(
+        &self,
+        limit: Option<Duration>,
+        call: impl Future<Output = Result<Value, ApplyError>>,
+        method: &str,
+    ) -> Result<Value, ApplyError> {
+        let own = self.node.registry().remote(method).map_or(Deadline::Default, |def| def.deadline);
+        let limit = match (limit, own) {
+            (Some(limit), _) | (None, Deadline::After(limit)) => limit,
+            (None, Deadline::Default) => self.node.config().general.rpc_timeout,
+            (None, Deadline::Never) => return call.await,
+        };
+        tokio::time::timeout(limit, call).await.unwrap_or(Err(ApplyError::Late))
+    }
+
+    fn table(&self) -> &Table {
+        self.node.connection_table()
+    }
+}
+
+/// A connection as a caller from anywhere sees it: its attributes, and over them what the server knows.
+fn details(connection: &Connection) -> Value {
+    let attributes: BTreeMap<String, Value> = connection.all_attributes();
+    let mut details: Map<String, Value> = attributes.into_iter().collect();
+    let known = json!({
+        "type": "websocket",
+        "id": connection.id().as_str(),
+        "fingerprint": connection.fingerprint(),
+        "remoteIP": connection.remote().ip().to_string(),
+        "remotePort": connection.remote().port(),
+        "connectedAt": connection.connected_at(),
+        "rooms": connection.rooms().iter().map(|room| &**room).collect::<Vec<_>>(),
+        "pendingActions": connection.pending_actions(),
+        "totalActions": connection.total_actions(),
+        "destroyed": connection.closing().is_some(),
+    });
+    if let Value::Object(known) = known {
+        details.extend(known);
+    }
+    Value::Object(details)
+}
+
+fn file_message(file: &crate::files::FileMessage) -> Value {
+    let mut message = json!({
+        "content": file.content,
+        "mime": file.mime,
+        "length": file.length,
+        "lastModified": file.last_modified,
+        "context": "response",
+    });
+    if let Some(encoding) = file.encoding {
+        message["encoding"] = encoding.into();
+    }
+    message
+}
+
+/// A message for one client: an object says its own context, everything else travels as `message`.
+fn message_text(args: Value) -> Result<Vec<u8>, ActionError> {
+    let mut object = match args {
+        Value::Object(object) => object,
+        Value::Array(mut list) if list.len() == 1 && list[0].is_object() => match list.remove(0) {
+            Value::Object(object) => object,
+            other => Map::from_iter([("message".to_owned(), other)]),
+        },
+        other => Map::from_iter([("message".to_owned(), other)]),
+    };
+    object.entry("context").or_insert_with(|| "response".into());
+    serde_json::to_vec(&object).map_err(ActionError::internal)
+}
+
+/// `"lobby"` or `["lobby"]`.
+fn one_text(args: Value, name: &str) -> Result<String, ActionError> {
+    match args {
+        Value::String(text) => Ok(text),
+        Value::Array(mut list) if list.len() == 1 && list[0].is_string() => match list.remove(0) {
+            Value::String(text) => Ok(text),
+            _ => Err(wrong(name, "type", "must be a string")),
+        },
+        _ => Err(wrong(name, "type", "must be a string")),
+    }
+}
+
+/// `["key", value]`.
+fn key_and_value(args: Value) -> Result<(String, Value), ActionError> {
+    if let Value::Array(list) = args
+        && let Ok([Value::String(key), value]) = <[Value; 2]>::try_from(list)
+    {
+        return Ok((key, value));
+    }
+    Err(wrong("", "type", "the arguments must be a list of a key and a value"))
+}
+
+fn wrong(path: &str, code: &'static str, message: &'static str) -> ActionError {
+    ActionError::invalid_input(vec![Detail::new(path, code, message)])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! What happens on a node, for those who watch: one enum instead of scattered callbacks.
+
+use std::sync::Arc;
+
+use crate::connection::{CloseReason, Connection};
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The node serves.
+    Ready,
+    /// The node began to stop.
+    Stopping,
+    /// A socket was welcomed.
+    Connected(Connection),
+    /// A socket ended, after its leaves.
+    Disconnected(Connection, CloseReason),
+    /// A room came to be.
+    RoomAdded(Arc<str>),
+    /// A room ended.
+    RoomDestroyed(Arc<str>),
+    /// A connection joined a room.
+    Joined(Arc<str>, Connection),
+    /// A connection left a room.
+    Left(Arc<str>, Connection),
+}
+
+/// Someone who watches. Called in place, so it must be quick: hand the event to a bounded queue for anything slow.
+pub trait Observer: Send + Sync + 'static {
+    /// Hears of an event. A panic is caught and counted.
+    fn observe(&self, event: &Event);
+}
+
+impl<F: Fn(&Event) + Send + Sync + 'static> Observer for F {
+    fn observe(&self, event: &Event) {
+        self(event);
+    }
+}

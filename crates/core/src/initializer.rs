@@ -1,0 +1,112 @@
+//! What an application makes ready before the first call, in the order of its dependencies.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::config::Config;
+use crate::node::Node;
+use crate::registry::Definitions;
+
+/// Any error of an application.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A part of an application with a life of its own: a pool, a client, a task.
+///
+/// All `initialize` before any `start`; `stop` in reverse order of `start`.
+#[async_trait]
+pub trait Initializer: Send + Sync + 'static {
+    /// Its name, for the log and for those that come after it.
+    fn name(&self) -> &'static str;
+
+    /// The names of those that must be ready before it.
+    fn after(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Makes itself ready; may add states, hooks and actions.
+    ///
+    /// # Errors
+    ///
+    /// Ends the boot.
+    async fn initialize(&self, boot: &mut Boot<'_>) -> Result<(), BoxError> {
+        let _ = boot;
+        Ok(())
+    }
+
+    /// Begins to run, before clients are served.
+    ///
+    /// # Errors
+    ///
+    /// Ends the boot.
+    async fn start(&self, node: &Node) -> Result<(), BoxError> {
+        let _ = node;
+        Ok(())
+    }
+
+    /// Ends, after the last call.
+    async fn stop(&self, node: &Node) {
+        let _ = node;
+    }
+}
+
+impl std::fmt::Debug for dyn Initializer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Initializer({})", self.name())
+    }
+}
+
+/// What an initializer may look at and add to.
+#[derive(Debug)]
+pub struct Boot<'a> {
+    /// The node's settings.
+    pub config: &'a Config,
+    /// What the application is made of so far.
+    pub definitions: &'a mut Definitions,
+}
+
+/// Why the initializers have no order.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum OrderError {
+    /// Two have one name.
+    #[error("two initializers are called {0:?}")]
+    Doubled(&'static str),
+    /// One comes after another that does not exist.
+    #[error("initializer {0:?} comes after {1:?}, and there is no such initializer")]
+    Unknown(&'static str, &'static str),
+    /// They wait for each other.
+    #[error("these initializers wait for each other: {0}")]
+    Cycle(String),
+}
+
+/// Sorts initializers so that each comes after those it names; otherwise in the order in which they were given.
+pub(crate) fn in_order(given: &[Arc<dyn Initializer>]) -> Result<Vec<Arc<dyn Initializer>>, OrderError> {
+    let mut known = BTreeMap::new();
+    for initializer in given {
+        if known.insert(initializer.name(), ()).is_some() {
+            return Err(OrderError::Doubled(initializer.name()));
+        }
+    }
+    for initializer in given {
+        if let Some(missing) = initializer.after().iter().find(|name| !known.contains_key(*name)) {
+            return Err(OrderError::Unknown(initializer.name(), missing));
+        }
+    }
+    let mut waiting: Vec<_> = given.to_vec();
+    let mut sorted: Vec<Arc<dyn Initializer>> = Vec::with_capacity(given.len());
+    while !waiting.is_empty() {
+        let is_ready = |initializer: &Arc<dyn Initializer>| {
+            initializer.after().iter().all(|name| sorted.iter().any(|done| done.name() == *name))
+        };
+        let Some(next) = waiting.iter().position(is_ready) else {
+            let names: Vec<_> = waiting.iter().map(|initializer| initializer.name()).collect();
+            return Err(OrderError::Cycle(names.join(", ")));
+        };
+        sorted.push(waiting.remove(next));
+    }
+    Ok(sorted)
+}
+
+#[cfg(test)]
+mod tests;

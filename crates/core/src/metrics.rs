@@ -1,0 +1,111 @@
+//! Every metric of the domain: its name, what it counts, and handles for the hot paths.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use crate::error::ErrorKind;
+
+/// How a call ended, as metrics and logs name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Answered,
+    Refused(ErrorKind),
+    Cancelled,
+}
+
+impl Ending {
+    const COUNT: usize = ErrorKind::ALL.len() + 2;
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "ok",
+            Self::Refused(kind) => kind.code(),
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Answered => 0,
+            Self::Cancelled => 1,
+            Self::Refused(kind) => 2 + kind as usize,
+        }
+    }
+}
+
+/// The handles of one action, looked up once.
+pub(crate) struct ActionMetrics {
+    name: &'static str,
+    version: u32,
+    endings: [OnceLock<Counter>; Ending::COUNT],
+    duration: OnceLock<Histogram>,
+}
+
+impl ActionMetrics {
+    pub(crate) fn new(name: &'static str, version: u32) -> Self {
+        Self { name, version, endings: [const { OnceLock::new() }; Ending::COUNT], duration: OnceLock::new() }
+    }
+
+    pub(crate) fn record(&self, ending: Ending, took: Duration) {
+        let version = || self.version.to_string();
+        self.endings[ending.index()]
+            .get_or_init(|| {
+                counter!("phalanx_actions_total", "action" => self.name, "version" => version(), "outcome" => ending.as_str())
+            })
+            .increment(1);
+        self.duration
+            .get_or_init(
+                || histogram!("phalanx_action_duration_seconds", "action" => self.name, "version" => version()),
+            )
+            .record(took);
+    }
+}
+
+/// The handles of a node's connections and rooms.
+pub(crate) struct NodeMetrics {
+    pub(crate) connections: Gauge,
+    pub(crate) connections_total: Counter,
+    pub(crate) room_messages: Counter,
+    pub(crate) room_deliveries: Counter,
+    pub(crate) room_dropped: Counter,
+    pub(crate) bus_depth: Gauge,
+    pub(crate) observers_panicked: Counter,
+}
+
+impl NodeMetrics {
+    pub(crate) fn new() -> Self {
+        describe();
+        Self {
+            connections: gauge!("phalanx_connections"),
+            connections_total: counter!("phalanx_connections_total"),
+            room_messages: counter!("phalanx_room_messages_total"),
+            room_deliveries: counter!("phalanx_room_deliveries_total"),
+            room_dropped: counter!("phalanx_room_messages_dropped_total"),
+            bus_depth: gauge!("phalanx_bus_queue_messages"),
+            observers_panicked: counter!("phalanx_hook_panics_total"),
+        }
+    }
+}
+
+fn describe() {
+    describe_counter!("phalanx_actions_total", "Calls of actions, by action, version and outcome");
+    describe_histogram!("phalanx_action_duration_seconds", "Time from a call's start to its outcome");
+    describe_gauge!("phalanx_connections", "Sockets of this node");
+    describe_counter!("phalanx_connections_total", "Sockets that this node ever had");
+    describe_counter!(
+        "phalanx_connections_closed_total",
+        "Sockets closed, by reason; slow_reader is an outbox over its bound"
+    );
+    describe_counter!("phalanx_room_messages_total", "Messages published to rooms by this node");
+    describe_counter!("phalanx_room_deliveries_total", "Messages queued for members on this node");
+    describe_counter!("phalanx_room_messages_dropped_total", "Messages that a hook dropped");
+    describe_gauge!(
+        "phalanx_bus_queue_messages",
+        "Messages waiting for delivery on this node; at its bound publishers wait"
+    );
+    describe_counter!("phalanx_hook_panics_total", "Panics in hooks and observers of the application");
+}

@@ -1,0 +1,442 @@
+//! A node: starts, runs and stops everything, in one readable order.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tracing::{error, info, warn};
+
+use crate::backend::{Backend, Bus, Clock, Message, RoomStore};
+use crate::cache::Cache;
+use crate::config::{Config, Environment};
+use crate::connection::{CloseReason, ConnectionId};
+use crate::connections::{self, Connections};
+use crate::context::RequestId;
+use crate::dispatch::panicked;
+use crate::error::ActionError;
+use crate::event::Event;
+use crate::files::PublicFiles;
+use crate::initializer::{self, Boot, Initializer};
+use crate::locks::Locks;
+use crate::metrics::NodeMetrics;
+use crate::registry::{Definitions, Registry};
+use crate::rooms::{self, Rooms};
+use crate::shutdown::Shutdown;
+use crate::transport::Transport;
+
+mod generation;
+
+pub use generation::Generation;
+
+/// Everything a node is started from.
+#[derive(Debug)]
+pub struct Setup {
+    /// The application's name.
+    pub app: String,
+    /// The application's version.
+    pub version: String,
+    /// Names the node for people and logs.
+    pub node_id: String,
+    /// Its settings.
+    pub config: Config,
+    /// The world it lives in.
+    pub environment: Environment,
+    /// What the application is made of.
+    pub definitions: Definitions,
+    /// What is made ready before the first call.
+    pub initializers: Vec<Arc<dyn Initializer>>,
+    /// How clients reach it.
+    pub transports: Vec<Arc<dyn Transport>>,
+    /// Where it keeps what nodes share.
+    pub backend: Backend,
+}
+
+/// A running node: the handle that actions, hooks and transports hold. Cheap to clone.
+#[derive(Clone)]
+pub struct Node(Arc<Parts>);
+
+struct Parts {
+    app: String,
+    version: String,
+    id: String,
+    generation: Generation,
+    environment: Environment,
+    config: Config,
+    registry: Registry,
+    connections: connections::Table,
+    rooms: rooms::Table,
+    files: PublicFiles,
+    cache: Cache,
+    locks: Locks,
+    bus: Arc<dyn Bus>,
+    room_store: Arc<dyn RoomStore>,
+    clock: Arc<dyn Clock>,
+    metrics: NodeMetrics,
+    shutdown: Shutdown,
+    started: Instant,
+    requests: AtomicU64,
+    problems: Mutex<Vec<String>>,
+    initializers: Vec<Arc<dyn Initializer>>,
+    transports: Vec<Arc<dyn Transport>>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The application's definitions do not fit together.
+    #[error("{0}")]
+    Faults(#[from] crate::registry::Faults),
+    /// The initializers' order cannot be found.
+    #[error(transparent)]
+    Order(#[from] initializer::OrderError),
+    /// An initializer gave up.
+    #[error("initializer {name}: {source}")]
+    Initializer {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A transport could not begin to accept.
+    #[error("{0}")]
+    Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A room of `rooms.start` could not be made.
+    #[error("room {room}: {source}")]
+    Room {
+        /// The room.
+        room: String,
+        /// Why.
+        source: ActionError,
+    },
+}
+
+/// How a node stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// How many calls and connections were still there when the grace was over.
+    pub abandoned: usize,
+}
+
+impl Node {
+    /// Starts a node: initializers, definitions checked, own tasks, starting rooms, initializers' start, transports.
+    ///
+    /// # Errors
+    ///
+    /// The first step that does not work out; what had been started is stopped again.
+    pub async fn start(mut setup: Setup) -> Result<Self, StartError> {
+        let initializers = initializer::in_order(&setup.initializers)?;
+        for initializer in &initializers {
+            let mut boot = Boot { config: &setup.config, definitions: &mut setup.definitions };
+            let ready = initializer.initialize(&mut boot).await;
+            ready.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
+        }
+        let node = Self::assemble(setup, initializers)?;
+        match node.open().await {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                node.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn assemble(setup: Setup, initializers: Vec<Arc<dyn Initializer>>) -> Result<Self, StartError> {
+        let registry = Registry::new(setup.definitions)?;
+        let backend = setup.backend;
+        Ok(Self(Arc::new(Parts {
+            app: setup.app,
+            version: setup.version,
+            id: setup.node_id,
+            generation: Generation::random(),
+            environment: setup.environment,
+            files: PublicFiles::new(setup.config.paths.public.clone()),
+            config: setup.config,
+            registry,
+            connections: connections::Table::default(),
+            rooms: rooms::Table::default(),
+            cache: backend.cache,
+            locks: backend.locks,
+            bus: backend.bus,
+            room_store: backend.rooms,
+            clock: backend.clock,
+            metrics: NodeMetrics::new(),
+            shutdown: Shutdown::default(),
+            started: Instant::now(),
+            requests: AtomicU64::new(0),
+            problems: Mutex::new(vec!["starting".to_owned()]),
+            initializers,
+            transports: setup.transports,
+        })))
+    }
+
+    async fn open(&self) -> Result<(), StartError> {
+        self.spawn_delivery();
+        self.spawn_heartbeat();
+        for room in &self.0.config.rooms.start {
+            let made = self.rooms().add(room).await;
+            let existing = |error: &ActionError| error.kind() == crate::ErrorKind::Conflict;
+            if let Err(source) = made.or_else(|error| if existing(&error) { Ok(()) } else { Err(error) }) {
+                return Err(StartError::Room { room: room.clone(), source });
+            }
+        }
+        for initializer in &self.0.initializers {
+            let started = initializer.start(self).await;
+            started.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
+        }
+        for transport in &self.0.transports {
+            transport.start(self).await.map_err(StartError::Transport)?;
+        }
+        self.problems().clear();
+        self.tell(&Event::Ready);
+        info!(node = self.0.id, generation = %self.0.generation, "ready");
+        Ok(())
+    }
+
+    /// Stops the node: no longer ready, no new connections, sockets told, running calls finished within
+    /// `general.grace`, rooms left, initializers stopped in reverse.
+    pub async fn stop(&self) -> Stopped {
+        let grace = self.0.config.general.grace;
+        let deadline = Instant::now() + grace;
+        *self.problems() = vec!["stopping".to_owned()];
+        self.0.shutdown.ask();
+        self.tell(&Event::Stopping);
+        info!(node = self.0.id, ?grace, "stopping");
+        for transport in self.0.transports.iter().rev() {
+            transport.stop_accepting().await;
+        }
+        self.dismiss_sockets().await;
+        for transport in self.0.transports.iter().rev() {
+            transport.finish(deadline).await;
+        }
+        let abandoned = self.0.shutdown.calls_finished(deadline).await;
+        for connection in self.connections().all() {
+            self.connections().remove(&connection, CloseReason::NodeStops).await;
+        }
+        for initializer in self.0.initializers.iter().rev() {
+            initializer.stop(self).await;
+        }
+        self.0.shutdown.close().await;
+        if abandoned > 0 {
+            warn!(abandoned, "stopped with calls still running: the grace is over");
+        }
+        info!(node = self.0.id, "stopped");
+        Stopped { abandoned }
+    }
+
+    /// Tells every socket that the node stops, spread over `websocket.drain` so that not all come back at once.
+    async fn dismiss_sockets(&self) {
+        const STEPS: u32 = 50;
+        const AT_ONCE: usize = 20;
+        let connections = self.connections().all();
+        let batch = connections.len().div_ceil(STEPS as usize).max(AT_ONCE);
+        let pause = self.0.config.websocket.drain / STEPS;
+        let mut batches = connections.chunks(batch).peekable();
+        while let Some(batch) = batches.next() {
+            batch.iter().for_each(|connection| connection.close(CloseReason::NodeStops));
+            if batches.peek().is_some() {
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    /// Delivers what the bus brings, and lets others run in between: a burst must not evict the healthy.
+    fn spawn_delivery(&self) {
+        const AT_ONCE: usize = 128;
+        let Some(mut messages) = self.0.bus.receiver() else { return };
+        let node = self.clone();
+        self.0.shutdown.spawn_own(async move {
+            let rooms = node.rooms();
+            let mut batch: Vec<Message> = Vec::with_capacity(AT_ONCE);
+            loop {
+                tokio::select! {
+                    () = node.0.shutdown.closed() => break,
+                    count = messages.recv_many(&mut batch, AT_ONCE) => if count == 0 { break },
+                }
+                node.0.metrics.bus_depth.set(messages.len() as f64);
+                batch.drain(..).for_each(|message| rooms.deliver(&message));
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    fn spawn_heartbeat(&self) {
+        let every = self.0.config.websocket.heartbeat;
+        if every.is_zero() {
+            return;
+        }
+        let node = self.clone();
+        self.0.shutdown.spawn_own(async move {
+            let mut ticks = interval_at(Instant::now() + every, every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = node.0.shutdown.closed() => break,
+                    _ = ticks.tick() => node.connections().sweep().await,
+                }
+            }
+        });
+    }
+
+    /// The application's name.
+    pub fn app(&self) -> &str {
+        &self.0.app
+    }
+
+    /// The application's version.
+    pub fn version(&self) -> &str {
+        &self.0.version
+    }
+
+    /// Names the node for people and logs.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Names this run of the node in the cluster.
+    pub fn generation(&self) -> Generation {
+        self.0.generation
+    }
+
+    /// The node's settings.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The world the node lives in.
+    pub fn environment(&self) -> &Environment {
+        &self.0.environment
+    }
+
+    /// What the application is made of.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// The state of that type, if the application has one.
+    pub fn state<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.registry.states.get()
+    }
+
+    /// The connections of the cluster.
+    pub fn connections(&self) -> Connections {
+        Connections::new(self.clone())
+    }
+
+    /// The rooms of the cluster.
+    pub fn rooms(&self) -> Rooms {
+        Rooms::new(self.clone())
+    }
+
+    /// The cache that nodes share.
+    pub fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
+    /// The locks that nodes share.
+    pub fn locks(&self) -> &Locks {
+        &self.0.locks
+    }
+
+    /// The files everybody may read.
+    pub fn files(&self) -> &PublicFiles {
+        &self.0.files
+    }
+
+    /// Who is asked to stop, and what is waited for.
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.0.shutdown
+    }
+
+    /// How long the node has been up.
+    pub fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// Unix time in milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.0.clock.now_ms()
+    }
+
+    /// What keeps the node from serving; empty when it is ready.
+    pub fn health(&self) -> Vec<String> {
+        self.problems().clone()
+    }
+
+    /// A connection id that names this node as its owner.
+    pub fn new_connection_id(&self) -> ConnectionId {
+        ConnectionId::ours(format!("{}-{}", self.0.generation, generation::random_text::<22>()))
+    }
+
+    /// A name for a request.
+    pub fn next_request(&self) -> RequestId {
+        RequestId::Ours(self.0.generation, self.0.requests.fetch_add(1, Relaxed))
+    }
+
+    /// Tells observers what happened. A panic of theirs is counted and logged.
+    pub fn tell(&self, event: &Event) {
+        for observer in &self.0.registry.observers {
+            self.caught_in_place(|| observer.observe(event));
+        }
+    }
+
+    /// Runs a hook; its panic becomes `internal`.
+    pub(crate) async fn caught<T>(&self, hook: impl Future<Output = T>) -> Result<T, ActionError> {
+        let caught = AssertUnwindSafe(hook).catch_unwind().await;
+        caught.map_err(|panic| self.hook_panicked(&*panic))
+    }
+
+    /// Runs a hook that cannot refuse.
+    pub(crate) async fn guarded(&self, hook: impl Future<Output = ()>) {
+        if let Err(panic) = AssertUnwindSafe(hook).catch_unwind().await {
+            self.hook_panicked(&*panic);
+        }
+    }
+
+    /// Runs a hook that must not wait; `None` if it panicked.
+    pub(crate) fn caught_in_place<T>(&self, hook: impl FnOnce() -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(hook)).map_err(|panic| self.hook_panicked(&*panic)).ok()
+    }
+
+    fn hook_panicked(&self, panic: &(dyn Any + Send)) -> ActionError {
+        let refused = panicked(panic);
+        self.0.metrics.observers_panicked.increment(1);
+        error!(cause = %crate::dispatch::Chain(&refused), "a hook of the application panicked");
+        refused
+    }
+
+    pub(crate) fn connection_table(&self) -> &connections::Table {
+        &self.0.connections
+    }
+
+    pub(crate) fn room_table(&self) -> &rooms::Table {
+        &self.0.rooms
+    }
+
+    pub(crate) fn room_store(&self) -> &dyn RoomStore {
+        &*self.0.room_store
+    }
+
+    pub(crate) fn bus(&self) -> &dyn Bus {
+        &*self.0.bus
+    }
+
+    pub(crate) fn metrics(&self) -> &NodeMetrics {
+        &self.0.metrics
+    }
+
+    fn problems(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.0.problems.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node({}, {})", self.0.id, self.0.generation)
+    }
+}

@@ -1,0 +1,256 @@
+//! An application's definitions: actions, layers, hooks, remote methods and state, all checked at boot.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::Schema;
+use serde_json::Value;
+
+use crate::action::{ActionDef, Exposure, Method, Route};
+use crate::context::{Requirements, States};
+use crate::event::Observer;
+use crate::hooks::{ConnectionHook, RecipientHook, RoomHook};
+use crate::layer::Layer;
+use crate::metrics::ActionMetrics;
+use crate::rpc::RemoteDef;
+
+/// What an application is made of, before it is checked.
+#[derive(Default)]
+pub struct Definitions {
+    /// What clients may call.
+    pub actions: Vec<ActionDef>,
+    /// What other nodes may call on a connection.
+    pub remotes: Vec<RemoteDef>,
+    /// What surrounds every call, outermost first.
+    pub layers: Vec<Arc<dyn Layer>>,
+    /// What actions share.
+    pub states: States,
+    /// Who is asked when connections come and go.
+    pub connection_hooks: Vec<Arc<dyn ConnectionHook>>,
+    /// Who is asked when rooms are joined, left and spoken in.
+    pub room_hooks: Vec<Arc<dyn RoomHook>>,
+    /// Who is asked for each recipient of a message.
+    pub recipient_hooks: Vec<Arc<dyn RecipientHook>>,
+    /// Who is told what happens.
+    pub observers: Vec<Arc<dyn Observer>>,
+}
+
+impl fmt::Debug for Definitions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Definitions").field("actions", &self.actions).finish_non_exhaustive()
+    }
+}
+
+/// An action and what a node keeps beside its definition.
+pub struct Registered {
+    /// The definition.
+    pub def: &'static ActionDef,
+    /// The names of its input's fields.
+    pub fields: Vec<String>,
+    /// Those of them that never appear in a log.
+    pub secrets: Vec<String>,
+    pub(crate) metrics: ActionMetrics,
+}
+
+impl fmt::Debug for Registered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.def.fmt(f)
+    }
+}
+
+/// An application's definitions, checked.
+pub struct Registry {
+    actions: BTreeMap<&'static str, Vec<Arc<Registered>>>,
+    remotes: HashMap<&'static str, &'static RemoteDef>,
+    layers: Box<[Arc<dyn Layer>]>,
+    pub(crate) states: States,
+    pub(crate) connection_hooks: Box<[Arc<dyn ConnectionHook>]>,
+    pub(crate) room_hooks: Box<[Arc<dyn RoomHook>]>,
+    pub(crate) recipient_hooks: Box<[Arc<dyn RecipientHook>]>,
+    pub(crate) observers: Box<[Arc<dyn Observer>]>,
+}
+
+impl Registry {
+    /// Checks everything that can be checked before the first call.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once: doubled names, versions and routes, names and paths that cannot be used, outputs with
+    /// reserved names, states that guards need and nobody gave.
+    pub fn new(definitions: Definitions) -> Result<Self, Faults> {
+        let mut faults = Faults::default();
+        let mut actions: BTreeMap<&'static str, Vec<Arc<Registered>>> = BTreeMap::new();
+        let mut routes = HashSet::new();
+        for def in definitions.actions {
+            check_action(&def, &definitions.states, &mut routes, &mut faults);
+            let versions = actions.entry(def.name).or_default();
+            if versions.iter().any(|other| other.def.version == def.version) {
+                faults.add(format!("action {:?} version {} is defined twice", def.name, def.version));
+            }
+            versions.push(Arc::new(Registered::new(def)));
+            versions.sort_by_key(|action| action.def.version);
+        }
+        let mut remotes = HashMap::new();
+        for def in definitions.remotes {
+            check_remote(&def, &definitions.states, &mut faults);
+            if remotes.insert(def.name, &*Box::leak(Box::new(def))).is_some() {
+                faults.add(format!("remote method {:?} is defined twice", def.name));
+            }
+        }
+        if !faults.0.is_empty() {
+            return Err(faults);
+        }
+        Ok(Self {
+            actions,
+            remotes,
+            layers: definitions.layers.into(),
+            states: definitions.states,
+            connection_hooks: definitions.connection_hooks.into(),
+            room_hooks: definitions.room_hooks.into(),
+            recipient_hooks: definitions.recipient_hooks.into(),
+            observers: definitions.observers.into(),
+        })
+    }
+
+    /// Finds an action; without a version the newest.
+    pub fn find(&self, name: &str, version: Option<u32>) -> Option<&Arc<Registered>> {
+        let versions = self.actions.get(name)?;
+        match version {
+            None => versions.last(),
+            Some(version) => versions.iter().find(|action| action.def.version == version),
+        }
+    }
+
+    /// All actions, by name and version.
+    pub fn actions(&self) -> impl Iterator<Item = &Arc<Registered>> {
+        self.actions.values().flatten()
+    }
+
+    /// Finds a remote method.
+    pub fn remote(&self, name: &str) -> Option<&'static RemoteDef> {
+        self.remotes.get(name).copied()
+    }
+
+    pub(crate) fn layers(&self) -> &[Arc<dyn Layer>] {
+        &self.layers
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("actions", &self.actions).finish_non_exhaustive()
+    }
+}
+
+impl Registered {
+    fn new(def: ActionDef) -> Self {
+        let schema = (def.input)();
+        let fields = properties(&schema).map(|(name, _)| name.clone()).collect();
+        let secret = |value: &Value| value.get("writeOnly") == Some(&Value::Bool(true));
+        let secrets = properties(&schema).filter(|(_, value)| secret(value)).map(|(name, _)| name.clone()).collect();
+        // Definitions live as long as the process; a node that is started again in it (tests) leaks a few hundred bytes.
+        let def = &*Box::leak(Box::new(def));
+        Self { def, fields, secrets, metrics: ActionMetrics::new(def.name, def.version) }
+    }
+}
+
+/// Everything that is wrong with an application, found before it serves anybody.
+#[derive(Debug, Default)]
+pub struct Faults(Vec<String>);
+
+impl Faults {
+    /// Adds a sentence.
+    pub fn add(&mut self, fault: String) {
+        self.0.push(fault);
+    }
+
+    /// The sentences.
+    pub fn sentences(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("; "))
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// Fields that transports put beside an answer's own.
+const RESERVED: [&str; 5] = ["context", "messageId", "error", "serverInformation", "requesterInformation"];
+
+fn check_action(def: &ActionDef, states: &States, routes: &mut HashSet<(Method, String)>, faults: &mut Faults) {
+    let name = def.name;
+    if !is_name(name) {
+        faults.add(format!("action name {name:?} must be 1 to 100 characters of A-Z a-z 0-9 : . _ -"));
+    }
+    if def.version == 0 {
+        faults.add(format!("action {name:?}: versions start at 1"));
+    }
+    if def.exposure == Exposure::Internal && !def.routes.is_empty() {
+        faults.add(format!("action {name:?} is internal and names a route"));
+    }
+    for route in def.routes {
+        let path = path_of(def, route);
+        if !path.starts_with('/') {
+            faults.add(format!("action {name:?}: the path {path:?} must start with `/`"));
+        }
+        if !routes.insert((route.method, shape(&path))) {
+            faults.add(format!("action {name:?}: {} {path} is taken by another action", route.method.as_str()));
+        }
+    }
+    for field in RESERVED {
+        if properties(&(def.output)()).any(|(name, _)| name == field) {
+            faults.add(format!("action {name:?}: the output field {field:?} is reserved"));
+        }
+    }
+    check_states(&format!("action {name:?}"), def.require, states, faults);
+}
+
+fn check_remote(def: &RemoteDef, states: &States, faults: &mut Faults) {
+    if !is_name(def.name) {
+        faults.add(format!("remote name {:?} must be 1 to 100 characters of A-Z a-z 0-9 : . _ -", def.name));
+    }
+    if crate::rpc::BUILT_IN.contains(&def.name) {
+        faults.add(format!("remote method {:?} is built in", def.name));
+    }
+    check_states(&format!("remote method {:?}", def.name), def.require, states, faults);
+}
+
+fn check_states(who: &str, require: fn(&mut Requirements), states: &States, faults: &mut Faults) {
+    let mut requirements = Requirements::default();
+    require(&mut requirements);
+    for missing in requirements.missing(states) {
+        faults.add(format!("{who} needs a state of type {missing}, and the application has none"));
+    }
+}
+
+/// The path of a route under the prefix of actions.
+pub fn path_of(def: &ActionDef, route: &Route) -> String {
+    if route.path.is_empty() { format!("/{}", def.name) } else { route.path.to_owned() }
+}
+
+/// A path with its parameters unnamed: two routes of one shape take the same requests.
+fn shape(path: &str) -> String {
+    let unnamed = |segment: &str| match segment.strip_prefix('{') {
+        Some(rest) if rest.starts_with('*') => "{*}".to_owned(),
+        Some(_) => "{}".to_owned(),
+        None => segment.to_owned(),
+    };
+    path.split('/').map(unnamed).collect::<Vec<_>>().join("/")
+}
+
+fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
+    (1..=100).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+fn properties(schema: &Schema) -> impl Iterator<Item = (&String, &Value)> {
+    schema.get("properties").and_then(Value::as_object).into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests;

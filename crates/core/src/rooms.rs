@@ -1,0 +1,515 @@
+//! Rooms: who is in them on this node, join, leave, say, deliver.
+//!
+//! One order for everybody: `say` publishes, and every node, the sender's too, delivers what it receives, in the order
+//! in which it receives it. A connection is in the delivery set from the step that queues its `OK` on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use indexmap::IndexMap;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tracing::warn;
+
+use crate::backend::{Added, Joined, Member, Members, Message, MessageKind};
+use crate::connection::{Connection, ConnectionId, Frame};
+use crate::error::{ActionError, Detail, ErrorKind};
+use crate::event::Event;
+use crate::hooks::{Heard, Leaving, Said};
+use crate::node::Node;
+
+mod payload;
+
+/// Members of rooms on this node.
+#[derive(Default)]
+pub(crate) struct Table {
+    rooms: RwLock<HashMap<Arc<str>, Arc<Local>>>,
+    /// Counts destroyed rooms, so that a join that ran meanwhile notices.
+    destroyed: AtomicU64,
+}
+
+/// The members of one room on this node, in no order.
+#[derive(Default)]
+struct Local {
+    members: Mutex<IndexMap<ConnectionId, Connection>>,
+}
+
+impl Local {
+    fn members(&self) -> MutexGuard<'_, IndexMap<ConnectionId, Connection>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A room and who is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomStatus {
+    /// Its name.
+    pub room: String,
+    /// Its members, at most [`Rooms::LISTED`] of them, and how many there are.
+    pub members: Members,
+}
+
+/// The rooms of the cluster.
+#[derive(Clone, Debug)]
+pub struct Rooms {
+    node: Node,
+}
+
+impl Rooms {
+    /// Most members that [`Rooms::status`] lists; it counts them all.
+    pub const LISTED: usize = 5000;
+
+    pub(crate) fn new(node: Node) -> Self {
+        Self { node }
+    }
+
+    /// Makes a room.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_input` if the name cannot be one, `conflict` if the room exists or there are `rooms.max_rooms`.
+    pub async fn add(&self, room: &str) -> Result<(), ActionError> {
+        check_name(room)?;
+        match self.node.room_store().add(room, self.node.config().rooms.max_rooms).await? {
+            Added::New => {
+                self.node.tell(&Event::RoomAdded(room.into()));
+                Ok(())
+            }
+            Added::Existing => Err(ActionError::conflict("the room exists")),
+            Added::Full => Err(ActionError::conflict("there are as many rooms as there may be")),
+        }
+    }
+
+    /// Whether there is such a room.
+    ///
+    /// # Errors
+    ///
+    /// `unavailable` if the backend does not answer.
+    pub async fn exists(&self, room: &str) -> Result<bool, ActionError> {
+        Ok(self.node.room_store().exists(room).await?)
+    }
+
+    /// The names of all rooms, sorted.
+    ///
+    /// # Errors
+    ///
+    /// `unavailable` if the backend does not answer.
+    pub async fn list(&self) -> Result<Vec<String>, ActionError> {
+        let mut rooms = self.node.room_store().list().await?;
+        rooms.sort_unstable();
+        Ok(rooms)
+    }
+
+    /// Who is in a room, in the whole cluster.
+    ///
+    /// # Errors
+    ///
+    /// `not_found` if there is no such room.
+    pub async fn status(&self, room: &str) -> Result<RoomStatus, ActionError> {
+        let members = self.node.room_store().members(room, Self::LISTED).await?.ok_or_else(no_room)?;
+        Ok(RoomStatus { room: room.to_owned(), members })
+    }
+
+    /// Ends a room: its members hear a last message and are out of it.
+    ///
+    /// # Errors
+    ///
+    /// `not_found` if there is no such room.
+    pub async fn destroy(&self, room: &str) -> Result<(), ActionError> {
+        let said = self.said(room.into(), Said::SERVER.into(), to_raw("this room has been deleted")?);
+        if !self.node.room_store().remove(room).await? {
+            return Err(no_room());
+        }
+        let payload = payload::said(&said);
+        let message = Message { room: said.room, kind: MessageKind::Destroyed, speaker: None, payload };
+        self.node.bus().publish(message).await?;
+        self.node.tell(&Event::RoomDestroyed(room.into()));
+        Ok(())
+    }
+
+    /// Makes a connection of this node a member; for others see [`crate::Connections::apply`] with `roomAdd`.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_input` if the name cannot be one, `not_found` without such a room, `conflict` if it is a member or in
+    /// `websocket.max_rooms` rooms, whatever a join hook refuses with, `unavailable` if the backend does not answer.
+    pub async fn join(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {
+        let mut result = Ok(());
+        self.join_then(connection, room, |joined| result = joined).await;
+        result
+    }
+
+    /// Joins, and calls `done` in the very step that makes the connection hear the room.
+    pub(crate) async fn join_then(
+        &self,
+        connection: &Connection,
+        room: &str,
+        done: impl FnOnce(Result<(), ActionError>) + Send,
+    ) {
+        let _alone = connection.membership().lock().await;
+        let room = match self.may_join(connection, room).await {
+            Ok(room) => room,
+            Err(error) => return done(Err(error)),
+        };
+        let mut done = Some(done);
+        for _ in 0..ENTER_ATTEMPTS {
+            let epoch = self.table().destroyed.load(Relaxed);
+            if let Err(error) = self.become_member(connection, &room).await {
+                return tell(&mut done, Err(error));
+            }
+            match self.enter(connection, &room, epoch, &mut done) {
+                Entered::In => {
+                    self.node.tell(&Event::Joined(room.clone(), connection.clone()));
+                    return self.tell_presence(&room, connection.id(), "join").await;
+                }
+                Entered::Ended => return self.unlist(connection, &room).await,
+                Entered::RoomsChanged => self.unlist(connection, &room).await,
+            }
+        }
+        tell(&mut done, Err(ActionError::conflict("rooms are being destroyed, try again")));
+    }
+
+    /// Takes a connection of this node out of a room because somebody asked for it.
+    ///
+    /// # Errors
+    ///
+    /// `not_found` without such a room, `forbidden` if it is no member, whatever a leave hook refuses with.
+    pub async fn leave(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {
+        check_name(room)?;
+        let _alone = connection.membership().lock().await;
+        self.check_member(connection, room).await?;
+        let room: Arc<str> = room.into();
+        for hook in &self.node.registry().room_hooks {
+            self.node.caught(hook.leave(&self.node, &room, connection, Leaving::Asked)).await??;
+        }
+        self.node.room_store().leave(&room, connection.id()).await?;
+        self.exit(connection, &room);
+        self.node.tell(&Event::Left(room.clone(), connection.clone()));
+        self.tell_presence(&room, connection.id(), "leave").await;
+        Ok(())
+    }
+
+    /// Says something in a room, for the server: it comes `from` `"0"`.
+    ///
+    /// `Ok` means published: every member hears it, in the one order of the room.
+    ///
+    /// # Errors
+    ///
+    /// `not_found` without such a room, `payload_too_large` beyond `rooms.max_message`, whatever an `on_say` hook
+    /// refuses with, `unavailable` if it is unknown whether it was published.
+    pub async fn say<T: Serialize + ?Sized>(&self, room: &str, message: &T) -> Result<(), ActionError> {
+        check_name(room)?;
+        if !self.exists(room).await? {
+            return Err(no_room());
+        }
+        self.speak(None, self.said(room.into(), Said::SERVER.into(), to_raw(message)?)).await
+    }
+
+    /// Says something for a connection of this node.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Rooms::say`], and `forbidden` if the connection is no member.
+    pub async fn say_from<T: Serialize + ?Sized>(
+        &self,
+        connection: &Connection,
+        room: &str,
+        message: &T,
+    ) -> Result<(), ActionError> {
+        self.say_raw(connection, room, to_raw(message)?).await
+    }
+
+    /// Says what a client sent, as it came.
+    pub(crate) async fn say_raw(
+        &self,
+        connection: &Connection,
+        room: &str,
+        message: Box<RawValue>,
+    ) -> Result<(), ActionError> {
+        check_name(room)?;
+        self.check_member(connection, room).await?;
+        self.speak(Some(connection), self.said(room.into(), connection.id().as_str().into(), message)).await
+    }
+
+    /// Takes a connection that ends out of all its rooms.
+    pub(crate) async fn leave_all(&self, connection: &Connection) {
+        let _alone = connection.membership().lock().await;
+        let rooms = {
+            let mut joined = connection.joined();
+            joined.ended = true;
+            joined.names.clone()
+        };
+        for room in rooms {
+            self.leave_at_the_end(connection, &room, Leaving::Ended).await;
+            self.unlist(connection, &room).await;
+            self.exit(connection, &room);
+            self.node.tell(&Event::Left(room.clone(), connection.clone()));
+            self.tell_presence(&room, connection.id(), "leave").await;
+        }
+    }
+
+    /// Hands a message to its room's members on this node. Never waits.
+    pub(crate) fn deliver(&self, message: &Message) {
+        if message.kind == MessageKind::Destroyed {
+            self.table().destroyed.fetch_add(1, Relaxed); // before the look-up below, see `enter`
+        }
+        if let Some(speaker) = &message.speaker
+            && let Some(speaker) = self.node.connection_table().find(speaker)
+        {
+            speaker.spoken();
+        }
+        let Some(local) = self.local(&message.room) else { return };
+        let hooks = &self.node.registry().recipient_hooks;
+        if message.kind == MessageKind::Said && !hooks.is_empty() {
+            return self.deliver_one_by_one(&local, message);
+        }
+        let members = local.members();
+        for member in members.values() {
+            member.push(Frame::Text(message.payload.clone()));
+        }
+        self.node.metrics().room_deliveries.increment(members.len() as u64);
+        drop(members);
+        if message.kind == MessageKind::Destroyed {
+            self.empty(&message.room, &local);
+        }
+    }
+
+    fn deliver_one_by_one(&self, local: &Local, message: &Message) {
+        let Some(said) = payload::parse(&message.payload) else { return };
+        for member in local.members().values() {
+            let mut own: Option<Said> = None;
+            let mut heard = true;
+            for hook in &self.node.registry().recipient_hooks {
+                match self.node.caught_in_place(|| hook.say(member, own.as_ref().unwrap_or(&said))) {
+                    Some(Heard::Unchanged) => {}
+                    Some(Heard::Instead(other)) => own = Some(other),
+                    Some(Heard::Nothing) | None => {
+                        heard = false;
+                        break;
+                    }
+                }
+            }
+            if heard {
+                let payload = own.as_ref().map_or_else(|| message.payload.clone(), payload::said);
+                member.push(Frame::Text(payload));
+                self.node.metrics().room_deliveries.increment(1);
+            }
+        }
+    }
+
+    /// A destroyed room lets its members go, on a task of its own: their leave hooks may wait.
+    fn empty(&self, room: &Arc<str>, local: &Local) {
+        let members: Vec<Connection> = local.members().values().cloned().collect();
+        for member in &members {
+            self.exit(member, room);
+        }
+        let (rooms, room) = (self.clone(), room.clone());
+        self.node.clone().shutdown().spawn(async move {
+            for member in members {
+                rooms.leave_at_the_end(&member, &room, Leaving::RoomDestroyed).await;
+                rooms.node.tell(&Event::Left(room.clone(), member));
+            }
+        });
+    }
+
+    async fn leave_at_the_end(&self, connection: &Connection, room: &str, why: Leaving) {
+        let limit = self.node.config().general.action_deadline;
+        for hook in &self.node.registry().room_hooks {
+            let hooked = self.node.caught(hook.leave(&self.node, room, connection, why));
+            match tokio::time::timeout(limit.max(std::time::Duration::from_secs(1)), hooked).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => warn!(%error, room, "a leave hook panicked"),
+                Err(_) => warn!(room, "a leave hook did not end in time"),
+            }
+        }
+    }
+
+    async fn speak(&self, speaker: Option<&Connection>, said: Said) -> Result<(), ActionError> {
+        let mut said = said;
+        for hook in &self.node.registry().room_hooks {
+            match self.node.caught(hook.on_say(&self.node, said)).await?? {
+                Some(changed) => said = changed,
+                None => {
+                    self.node.metrics().room_dropped.increment(1);
+                    return Ok(());
+                }
+            }
+        }
+        let payload = payload::said(&said);
+        if payload.len() as u64 > self.node.config().rooms.max_message.as_u64() + payload::ENVELOPE {
+            return Err(ActionError::of(ErrorKind::PayloadTooLarge, "the message is too large for a room"));
+        }
+        if let Some(speaker) = speaker {
+            speaker.speak(self.node.config().rooms.max_undelivered as u32).await;
+        }
+        let id = speaker.map(|speaker| speaker.id().clone());
+        let message = Message { room: said.room, kind: MessageKind::Said, speaker: id, payload };
+        let published = self.node.bus().publish(message).await;
+        if published.is_err()
+            && let Some(speaker) = speaker
+        {
+            speaker.spoken();
+        }
+        published?;
+        self.node.metrics().room_messages.increment(1);
+        Ok(())
+    }
+
+    async fn may_join(&self, connection: &Connection, room: &str) -> Result<Arc<str>, ActionError> {
+        check_name(room)?;
+        if connection.is_in(room) {
+            return Err(ActionError::conflict("the connection is already in this room"));
+        }
+        if connection.joined().names.len() >= self.node.config().websocket.max_rooms {
+            return Err(ActionError::conflict("the connection is in as many rooms as it may be"));
+        }
+        if !self.exists(room).await? {
+            return Err(no_room());
+        }
+        let room: Arc<str> = room.into();
+        for hook in &self.node.registry().room_hooks {
+            self.node.caught(hook.join(&self.node, &room, connection)).await??;
+        }
+        Ok(room)
+    }
+
+    /// Subscribes to the room and lists the connection as its member.
+    async fn become_member(&self, connection: &Connection, room: &Arc<str>) -> Result<(), ActionError> {
+        self.node.bus().subscribe(room).await?;
+        let member = Member { id: connection.id().clone(), joined_at: self.node.now_ms() };
+        match self.node.room_store().join(room, &member).await? {
+            Joined::New => Ok(()),
+            Joined::Already => Err(ActionError::conflict("the connection is already in this room")),
+            Joined::NoRoom => Err(no_room()),
+        }
+    }
+
+    /// Puts a connection into the delivery set and tells it so, in one step.
+    ///
+    /// A room that was destroyed since `epoch` may be this one: its last message came by, and took everybody out that
+    /// was in then. The count is read after the connection stands in the set, so that either this step sees the new
+    /// count or the last message sees the connection.
+    fn enter(
+        &self,
+        connection: &Connection,
+        room: &Arc<str>,
+        epoch: u64,
+        done: &mut Option<impl FnOnce(Result<(), ActionError>)>,
+    ) -> Entered {
+        let mut joined = connection.joined();
+        if joined.ended {
+            tell(done, Err(ActionError::conflict("the connection has ended")));
+            return Entered::Ended;
+        }
+        let mut rooms = self.table().rooms.write().unwrap_or_else(PoisonError::into_inner);
+        let local = rooms.entry(room.clone()).or_default();
+        let mut members = local.members();
+        members.insert(connection.id().clone(), connection.clone());
+        if self.table().destroyed.load(Relaxed) != epoch {
+            members.swap_remove(connection.id());
+            return Entered::RoomsChanged;
+        }
+        joined.names.push(room.clone());
+        tell(done, Ok(()));
+        Entered::In
+    }
+
+    /// Takes a connection out of the delivery set.
+    fn exit(&self, connection: &Connection, room: &Arc<str>) {
+        connection.joined().names.retain(|name| name != room);
+        let mut rooms = self.table().rooms.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(local) = rooms.get(room) else { return };
+        let empty = {
+            let mut members = local.members();
+            members.swap_remove(connection.id());
+            members.is_empty()
+        };
+        if empty {
+            rooms.remove(room);
+        }
+    }
+
+    /// Takes a connection off the room's list of members.
+    async fn unlist(&self, connection: &Connection, room: &Arc<str>) {
+        if let Err(error) = self.node.room_store().leave(room, connection.id()).await {
+            warn!(%error, %room, connection = %connection.id(), "a member that left is still listed");
+        }
+    }
+
+    async fn check_member(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {
+        match connection.is_in(room) {
+            true => Ok(()),
+            false if self.exists(room).await? => Err(ActionError::forbidden("the connection is not in this room")),
+            false => Err(no_room()),
+        }
+    }
+
+    /// What a room tells of who comes and goes, if it was asked to.
+    async fn tell_presence(&self, room: &Arc<str>, member: &ConnectionId, event: &'static str) {
+        if !self.node.config().rooms.presence.iter().any(|name| **name == **room) {
+            return;
+        }
+        let payload = payload::presence(room, member.as_str(), event);
+        let message = Message { room: room.clone(), kind: MessageKind::Notice, speaker: None, payload };
+        if let Err(error) = self.node.bus().publish(message).await {
+            warn!(%error, %room, "a presence message was not published");
+        }
+    }
+
+    /// Checks that a connection may look at a room: it must be a member.
+    pub(crate) async fn status_for(&self, connection: &Connection, room: &str) -> Result<RoomStatus, ActionError> {
+        check_name(room)?;
+        self.check_member(connection, room).await?;
+        self.status(room).await
+    }
+
+    fn said(&self, room: Arc<str>, from: Arc<str>, message: Box<RawValue>) -> Said {
+        Said { room, from, sent_at: self.node.now_ms(), message }
+    }
+
+    fn local(&self, room: &Arc<str>) -> Option<Arc<Local>> {
+        self.table().rooms.read().unwrap_or_else(PoisonError::into_inner).get(room).cloned()
+    }
+
+    fn table(&self) -> &Table {
+        self.node.room_table()
+    }
+}
+
+/// How often a join starts over because rooms are destroyed beside it.
+const ENTER_ATTEMPTS: usize = 8;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entered {
+    In,
+    Ended,
+    RoomsChanged,
+}
+
+fn tell(done: &mut Option<impl FnOnce(Result<(), ActionError>)>, result: Result<(), ActionError>) {
+    if let Some(done) = done.take() {
+        done(result);
+    }
+}
+
+fn to_raw<T: Serialize + ?Sized>(message: &T) -> Result<Box<RawValue>, ActionError> {
+    serde_json::value::to_raw_value(message).map_err(ActionError::internal)
+}
+
+fn no_room() -> ActionError {
+    ActionError::not_found("there is no such room")
+}
+
+/// A room's name is 1 to 100 of `A-Z a-z 0-9 : . _ -`.
+pub(crate) fn check_name(room: &str) -> Result<(), ActionError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
+    if (1..=100).contains(&room.len()) && room.bytes().all(allowed) {
+        return Ok(());
+    }
+    let detail = Detail::new("room", "pattern", "must be 1 to 100 characters of A-Z a-z 0-9 : . _ -");
+    Err(ActionError::invalid_input(vec![detail]))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! What goes over a room's channel: the very bytes that members get.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::hooks::Said;
+
+/// Most bytes that the fields beside a message take: two names of 100 and 128 bytes, a time, and the keys.
+pub(super) const ENVELOPE: u64 = 512;
+
+/// Encodes a message, once for all members.
+pub(super) fn said(said: &Said) -> Bytes {
+    let message = said.message.get();
+    let mut text = Vec::with_capacity(message.len() + 192);
+    text.extend_from_slice(b"{\"message\":");
+    text.extend_from_slice(message.as_bytes());
+    text.extend_from_slice(b",\"room\":");
+    quote(&mut text, &said.room);
+    text.extend_from_slice(b",\"from\":");
+    quote(&mut text, &said.from);
+    text.extend_from_slice(b",\"context\":\"user\",\"sentAt\":");
+    text.extend_from_slice(said.sent_at.to_string().as_bytes());
+    text.push(b'}');
+    text.into()
+}
+
+/// Encodes who came or went.
+pub(super) fn presence(room: &str, member: &str, event: &str) -> Bytes {
+    let mut text = Vec::with_capacity(192);
+    text.extend_from_slice(b"{\"context\":\"presence\",\"event\":");
+    quote(&mut text, event);
+    text.extend_from_slice(b",\"room\":");
+    quote(&mut text, room);
+    text.extend_from_slice(b",\"member\":");
+    quote(&mut text, member);
+    text.push(b'}');
+    text.into()
+}
+
+/// Reads a message back, for hooks that look at it per recipient.
+pub(super) fn parse(payload: &[u8]) -> Option<Said> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Wire {
+        message: Box<RawValue>,
+        room: Box<str>,
+        from: Box<str>,
+        sent_at: u64,
+    }
+    let wire: Wire = serde_json::from_slice(payload).ok()?;
+    Some(Said { room: wire.room.into(), from: wire.from.into(), sent_at: wire.sent_at, message: wire.message })
+}
+
+fn quote(text: &mut Vec<u8>, value: &str) {
+    serde_json::to_writer(text, value).expect("a string is always JSON, and a vector takes every byte");
+}
