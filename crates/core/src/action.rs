@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use schemars::Schema;
+use schemars::{JsonSchema, Schema};
 
 use crate::answer::{IntoAnswer, Outcome};
 use crate::context::{Context, Requirements};
@@ -160,7 +160,7 @@ macro_rules! actions {
 }
 
 /// The schema of an input, as clients must send it.
-pub fn input_schema<T: Input>() -> Schema {
+pub fn input_schema<T: JsonSchema>() -> Schema {
     let settings = schemars::generate::SchemaSettings::draft2020_12().for_deserialize();
     settings.into_generator().into_root_schema_for::<T>()
 }

@@ -183,7 +183,8 @@ impl Cookie {
         self
     }
 
-    fn header(&self) -> HeaderValue {
+    /// The cookie as the value of `Set-Cookie`.
+    pub fn header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.text).expect("everything a header cannot carry is percent-encoded")
     }
 }

@@ -190,6 +190,7 @@ struct Shared {
     /// Held while a membership changes, so that join, leave and the end of a connection happen one after the other.
     membership: tokio::sync::Mutex<()>,
     heard: AtomicBool,
+    ending: AtomicBool,
     pending: AtomicU32,
     total: AtomicU64,
     undelivered: AtomicU32,
@@ -240,6 +241,7 @@ impl Connection {
             rooms: Mutex::default(),
             membership: tokio::sync::Mutex::new(()),
             heard: AtomicBool::new(true),
+            ending: AtomicBool::new(false),
             pending: AtomicU32::new(0),
             total: AtomicU64::new(0),
             undelivered: AtomicU32::new(0),
@@ -272,9 +274,17 @@ impl Connection {
     ///
     /// Says whether the frame was queued.
     pub fn push(&self, frame: Frame) -> bool {
+        let queued = self.queue(frame);
+        self.0.wake.notify_one();
+        queued
+    }
+
+    /// Queues a frame without waking the connection's task: for that task itself.
+    pub fn queue(&self, frame: Frame) -> bool {
         let queued = {
             let mut outbox = self.outbox();
-            if outbox.closing.is_some() {
+            // A node that stops still answers what it accepted.
+            if outbox.closing.is_some_and(|reason| reason != CloseReason::NodeStops) {
                 return false;
             }
             let bytes = outbox.bytes + frame.len();
@@ -292,7 +302,6 @@ impl Connection {
         if !queued {
             self.leave();
         }
-        self.0.wake.notify_one();
         queued
     }
 
@@ -313,6 +322,18 @@ impl Connection {
         self.0.wake.notify_one();
     }
 
+    /// Breaks the connection off, whatever it was asked before.
+    pub(crate) fn break_off(&self) {
+        self.outbox().closing = Some(CloseReason::Broken);
+        self.leave();
+        self.0.wake.notify_one();
+    }
+
+    /// Whether it was asked to end.
+    pub fn is_closing(&self) -> bool {
+        self.0.ending.load(Relaxed)
+    }
+
     /// Why it ends, once it does.
     pub fn closing(&self) -> Option<CloseReason> {
         self.outbox().closing
@@ -327,6 +348,7 @@ impl Connection {
     }
 
     fn leave(&self) {
+        self.0.ending.store(true, Relaxed);
         if let Some(token) = self.0.gone.get() {
             token.cancel();
         }
@@ -379,7 +401,10 @@ impl Connection {
 
     /// Gives the place of a running action back.
     pub fn end_action(&self) {
-        self.0.pending.fetch_sub(1, Relaxed);
+        let before = self.0.pending.fetch_sub(1, Relaxed);
+        if before == 1 && self.is_closing() {
+            self.0.wake.notify_one(); // a node that stops waits for the last of them
+        }
     }
 
     /// How many of its actions run now.

@@ -176,12 +176,12 @@ impl Connections {
         serde_json::from_value(answer).map_err(|error| ActionError::internal(error).into())
     }
 
-    /// Adds a connection to the registry.
+    /// Adds a connection to the registry, and tells the application.
     ///
     /// # Errors
     ///
     /// `conflict` if its id is taken, `unavailable` beyond `websocket.max_connections`.
-    pub fn insert(&self, connection: &Connection) -> Result<(), ActionError> {
+    pub async fn insert(&self, connection: &Connection) -> Result<(), ActionError> {
         let table = self.table();
         let most = self.node.config().websocket.max_connections;
         if table.count.fetch_add(1, Relaxed) >= most {
@@ -199,6 +199,9 @@ impl Connections {
         let metrics = self.node.metrics();
         metrics.connections.increment(1);
         metrics.connections_total.increment(1);
+        for hook in &self.node.registry().connection_hooks {
+            self.node.guarded(hook.created(&self.node, connection)).await;
+        }
         self.node.tell(&Event::Connected(connection.clone()));
         Ok(())
     }

@@ -15,13 +15,14 @@ use tracing::{error, info, warn};
 use crate::backend::{Backend, Bus, Clock, Message, RoomStore};
 use crate::cache::Cache;
 use crate::config::{Config, Environment};
-use crate::connection::{CloseReason, ConnectionId};
+use crate::connection::{CloseReason, Connection, ConnectionId};
 use crate::connections::{self, Connections};
 use crate::context::RequestId;
 use crate::dispatch::panicked;
 use crate::error::ActionError;
 use crate::event::Event;
 use crate::files::PublicFiles;
+use crate::hooks::Handshake;
 use crate::initializer::{self, Boot, Initializer};
 use crate::locks::Locks;
 use crate::metrics::NodeMetrics;
@@ -215,9 +216,7 @@ impl Node {
             transport.finish(deadline).await;
         }
         let abandoned = self.0.shutdown.calls_finished(deadline).await;
-        for connection in self.connections().all() {
-            self.connections().remove(&connection, CloseReason::NodeStops).await;
-        }
+        self.break_off_what_is_left().await;
         for initializer in self.0.initializers.iter().rev() {
             initializer.stop(self).await;
         }
@@ -243,6 +242,12 @@ impl Node {
                 tokio::time::sleep(pause).await;
             }
         }
+    }
+
+    /// Breaks off the sockets that outlasted the grace.
+    async fn break_off_what_is_left(&self) {
+        self.connections().all().iter().for_each(Connection::break_off);
+        self.0.shutdown.calls_finished(Instant::now() + Duration::from_secs(1)).await;
     }
 
     /// Delivers what the bus brings, and lets others run in between: a burst must not evict the healthy.
@@ -373,9 +378,31 @@ impl Node {
         ConnectionId::ours(format!("{}-{}", self.0.generation, generation::random_text::<22>()))
     }
 
+    /// A fingerprint for a browser that has none.
+    pub fn new_fingerprint(&self) -> String {
+        generation::random_text::<32>()
+    }
+
     /// A name for a request.
     pub fn next_request(&self) -> RequestId {
         RequestId::Ours(self.0.generation, self.0.requests.fetch_add(1, Relaxed))
+    }
+
+    /// Asks the application whether a client may connect.
+    ///
+    /// # Errors
+    ///
+    /// What the first hook that refuses says; `timeout` if they do not decide within `general.action_deadline`.
+    pub async fn ask_connect_hooks(&self, handshake: &mut Handshake) -> Result<(), ActionError> {
+        let asked = async {
+            for hook in &self.0.registry.connection_hooks {
+                self.caught(hook.connect(self, handshake)).await??;
+            }
+            Ok(())
+        };
+        let limit = self.0.config.general.action_deadline.max(Duration::from_secs(1));
+        let late = || ActionError::of(crate::ErrorKind::Timeout, "the connection was not decided on in time");
+        tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Tells observers what happened. A panic of theirs is counted and logged.

@@ -1,1 +1,104 @@
 //! The transports of Phalanx: HTTP and WebSocket over axum.
+//!
+//! [`Server`] binds, reports its address, serves until it is told to stop, and lets what runs finish.
+
+mod http;
+mod listener;
+mod wire_error;
+mod ws;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use axum::Router;
+use axum_server::Handle;
+use phalanx_core::Node;
+use phalanx_core::initializer::BoxError;
+use phalanx_core::transport::Transport;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
+
+use crate::http::shell::Shell;
+use crate::listener::Admission;
+
+/// HTTP and WebSocket on one port.
+#[derive(Debug, Default)]
+pub struct Server {
+    routes: Mutex<Option<Router>>,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    addr: SocketAddr,
+    handle: Handle<SocketAddr>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Makes a server that also serves an application's own routes; actions and the endpoint come before them.
+    pub fn new(routes: Router) -> Self {
+        Self { routes: Mutex::new(Some(routes)), running: Mutex::default() }
+    }
+
+    /// Where it listens, once it does.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.running().as_ref().map(|running| running.addr)
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Transport for Server {
+    fn name(&self) -> &'static str {
+        "web"
+    }
+
+    async fn start(&self, node: &Node) -> Result<(), BoxError> {
+        let settings = &node.config().web;
+        let own = self.routes.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        let shell = Shell::new(node.clone(), http::router(node, own)?);
+        let wanted = SocketAddr::new(settings.bind, settings.port);
+        let listener = listener::bind(wanted).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
+        let addr = listener.local_addr()?;
+        let handle = Handle::new();
+        let admission = Admission::new(settings.max_connections);
+        let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).acceptor(admission);
+        listener::configure(&mut server, settings);
+        let server = server.first_request_timeout(settings.header_timeout);
+        let task = node.shutdown().spawn_own(async move {
+            if let Err(error) = server.serve(shell.into_make_service()).await {
+                warn!(%error, "the listener ended");
+            }
+        });
+        info!(%addr, "listening");
+        *self.running() = Some(Running { addr, handle, task: Some(task) });
+        Ok(())
+    }
+
+    async fn stop_accepting(&self) {
+        if let Some(running) = &*self.running() {
+            running.handle.graceful_shutdown(None);
+        }
+    }
+
+    async fn finish(&self, deadline: Instant) {
+        let (handle, task) = match &mut *self.running() {
+            Some(running) => (running.handle.clone(), running.task.take()),
+            None => return,
+        };
+        if let Some(task) = task
+            && timeout_at(deadline, task).await.is_err()
+        {
+            handle.shutdown();
+        }
+    }
+}
+
+/// Keeps one `Server` both as a node's transport and as the handle that knows its address.
+pub type SharedServer = Arc<Server>;

@@ -1,0 +1,286 @@
+//! What comes with a call, from wherever: one map, decoded into the type an action takes.
+//!
+//! Path wins over body, body over query. JSON keeps its types; text (path, query, form) is parsed by the type asked for:
+//!
+//! | asked for | text that is understood |
+//! |---|---|
+//! | a number | what Rust parses; no infinity, no NaN |
+//! | `bool` | `true` `false` `1` `0` `on` `off` `yes` `no` |
+//! | `Option` | empty text is `None` |
+//! | a list | repeated keys, `a[]=1`, `a[0]=1`; one value is a list of one |
+//! | a struct or a map | `a[b]=1` |
+//! | any JSON | text stays text |
+//!
+//! Undeclared params are dropped. If decoding fails, and only then, the input is held against its schema, so that all
+//! faults are told at once. Their codes: `required`, `type`, `length`, `range`, `enum`, `invalid`, and those of
+//! validators of the author's own.
+
+mod errors;
+mod schema;
+mod text;
+mod tree;
+mod upload;
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use validator::Validate;
+
+pub use upload::Upload;
+
+use crate::error::{ActionError, ErrorKind};
+use text::Decoder;
+use tree::{Tree, split_key};
+
+/// Most pairs of a query, a form or a multipart body.
+const MAX_PAIRS: usize = 1000;
+
+/// What an action can take: anything that `#[input]` stands on.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the input of an action",
+    label = "put `#[input]` on this type",
+    note = "or derive `serde::Deserialize`, `schemars::JsonSchema` and `validator::Validate` yourself"
+)]
+pub trait Input: DeserializeOwned + JsonSchema + Validate + Send + 'static {}
+
+impl<T: DeserializeOwned + JsonSchema + Validate + Send + 'static> Input for T {}
+
+/// The input of an action that takes none: accepts everything, keeps nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Deserialize, JsonSchema, Validate)]
+pub struct NoInput {}
+
+/// What came with a call.
+#[derive(Default)]
+pub struct Params {
+    raw: Option<Box<RawValue>>,
+    fields: Vec<Field>,
+    pairs: usize,
+}
+
+struct Field {
+    name: String,
+    source: Source,
+    value: Tree,
+}
+
+/// Where a param came from; later ones win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Query,
+    Body,
+    Path,
+}
+
+impl Params {
+    /// Takes one JSON object as text, which is decoded straight into the type asked for.
+    ///
+    /// # Errors
+    ///
+    /// `malformed` if it is no object.
+    pub fn from_raw_json(object: Box<RawValue>) -> Result<Self, ActionError> {
+        if !object.get().starts_with('{') {
+            return Err(malformed("params are a JSON object"));
+        }
+        Ok(Self { raw: Some(object), ..Self::default() })
+    }
+
+    /// Takes a JSON body: an object's fields, an array as `payload`, nothing from an empty one.
+    ///
+    /// # Errors
+    ///
+    /// `malformed` if it is broken or a scalar.
+    pub fn set_json_body(&mut self, body: &[u8]) -> Result<(), ActionError> {
+        if body.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        match serde_json::from_slice(body).map_err(|_| malformed("the body is not valid JSON"))? {
+            Value::Object(object) => {
+                for (name, value) in object {
+                    self.put(name, Source::Body, Tree::Json(value));
+                }
+            }
+            Value::Array(list) => self.put("payload".into(), Source::Body, Tree::Json(Value::Array(list))),
+            _ => return Err(malformed("a JSON body is an object or an array")),
+        }
+        Ok(())
+    }
+
+    /// Takes a query string.
+    ///
+    /// # Errors
+    ///
+    /// `payload_too_large` beyond a thousand pairs, `malformed` beyond eight levels.
+    pub fn push_query(&mut self, query: &str) -> Result<(), ActionError> {
+        form_urlencoded::parse(query.as_bytes()).try_for_each(|(key, value)| self.pair(&key, &value, Source::Query))
+    }
+
+    /// Takes an urlencoded form.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Params::push_query`].
+    pub fn push_form(&mut self, form: &str) -> Result<(), ActionError> {
+        form_urlencoded::parse(form.as_bytes()).try_for_each(|(key, value)| self.pair(&key, &value, Source::Body))
+    }
+
+    /// Takes a field of a multipart body.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Params::push_query`].
+    pub fn push_field(&mut self, name: &str, text: String) -> Result<(), ActionError> {
+        self.pair(name, &text, Source::Body)
+    }
+
+    /// Takes a file of a multipart body.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Params::push_query`].
+    pub fn push_file(&mut self, name: &str, file: Upload) -> Result<(), ActionError> {
+        self.count_pair()?;
+        self.add(name, &[], Source::Body, Tree::File(file))
+    }
+
+    /// Takes a parameter of the path.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Params::push_query`].
+    pub fn push_path(&mut self, name: &str, value: String) -> Result<(), ActionError> {
+        self.count_pair()?;
+        self.put(name.to_owned(), Source::Path, Tree::Text(value));
+        Ok(())
+    }
+
+    /// A param that is text or a number, as text.
+    pub fn get_str(&self, name: &str) -> Option<String> {
+        match &self.fields.iter().find(|field| field.name == name)?.value {
+            Tree::Text(text) | Tree::Json(Value::String(text)) => Some(text.clone()),
+            Tree::Json(Value::Number(number)) => Some(number.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Decodes and validates an input.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_input` with every fault, or every broken rule. The rejected values are in none of them.
+    pub fn decode<T: Input>(&self) -> Result<T, ActionError> {
+        let input = match &self.raw {
+            Some(raw) => serde_json::from_str::<T>(raw.get()).ok(),
+            None => T::deserialize(Decoder::fields(&self.fields)).ok(),
+        };
+        let Some(input) = input else { return Err(self.faults::<T>()) };
+        match input.validate() {
+            Ok(()) => Ok(input),
+            Err(broken) => Err(ActionError::invalid_input(errors::details_of(&broken))),
+        }
+    }
+
+    /// Everything that came, for the log and for development. Hidden fields read `[FILTERED]`.
+    pub fn to_json(&self, hidden: &dyn Fn(&str) -> bool) -> Value {
+        let mut object = Map::new();
+        if let Some(raw) = &self.raw
+            && let Ok(Value::Object(fields)) = serde_json::from_str(raw.get())
+        {
+            object = fields;
+        }
+        for field in &self.fields {
+            object.insert(field.name.clone(), field.value.to_json());
+        }
+        for (name, value) in &mut object {
+            if hidden(name) {
+                *value = "[FILTERED]".into();
+            }
+        }
+        Value::Object(object)
+    }
+
+    /// Whether nothing came.
+    pub fn is_empty(&self) -> bool {
+        self.raw.is_none() && self.fields.is_empty()
+    }
+
+    /// What is wrong with an input that did not decode.
+    fn faults<T: Input>(&self) -> ActionError {
+        let tree = match &self.raw {
+            Some(raw) => match serde_json::from_str(raw.get()) {
+                Ok(value) => Tree::Json(value),
+                Err(_) => return malformed("params nest too deeply"),
+            },
+            None => Tree::Map(self.fields.iter().map(|field| (field.name.clone(), field.value.clone())).collect()),
+        };
+        let details = schema::faults_of::<T>(&tree);
+        if !details.is_empty() {
+            return ActionError::invalid_input(details);
+        }
+        let path = match &self.raw {
+            Some(raw) => serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(raw.get()))
+                .err()
+                .map(|error| error.path().to_string()),
+            None => serde_path_to_error::deserialize::<_, T>(Decoder::fields(&self.fields))
+                .err()
+                .map(|error| error.path().to_string()),
+        };
+        ActionError::invalid_input(vec![errors::unexplained(path)])
+    }
+
+    fn pair(&mut self, key: &str, value: &str, source: Source) -> Result<(), ActionError> {
+        self.count_pair()?;
+        let (name, rest) = split_key(key).ok_or_else(|| malformed("a param nests too deeply"))?;
+        self.add(name, &rest, source, Tree::Text(value.to_owned()))
+    }
+
+    fn count_pair(&mut self) -> Result<(), ActionError> {
+        self.pairs += 1;
+        if self.pairs > MAX_PAIRS {
+            return Err(ActionError::of(ErrorKind::PayloadTooLarge, "a request has at most 1000 params"));
+        }
+        Ok(())
+    }
+
+    /// Adds a value beside those of the same source, in place of those of a weaker one.
+    fn add(&mut self, name: &str, rest: &[&str], source: Source, value: Tree) -> Result<(), ActionError> {
+        match self.fields.iter_mut().find(|field| field.name == name) {
+            Some(field) if field.source == source => field.value.add(rest, value),
+            Some(field) if field.source > source => {}
+            Some(field) => {
+                field.source = source;
+                field.value = Tree::nested(rest, value);
+            }
+            None => self.fields.push(Field { name: name.to_owned(), source, value: Tree::nested(rest, value) }),
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, name: String, source: Source, value: Tree) {
+        match self.fields.iter_mut().find(|field| field.name == name) {
+            Some(field) if field.source > source => {}
+            Some(field) => {
+                field.source = source;
+                field.value = value;
+            }
+            None => self.fields.push(Field { name, source, value }),
+        }
+    }
+}
+
+impl fmt::Debug for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.fields.iter().map(|field| field.name.as_str()).collect();
+        f.debug_struct("Params").field("fields", &names).field("raw", &self.raw.is_some()).finish_non_exhaustive()
+    }
+}
+
+fn malformed(message: &'static str) -> ActionError {
+    ActionError::of(ErrorKind::Malformed, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Who asks: the client's address, the fingerprint of its browser, and the name of the request.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use http::header::{COOKIE, HeaderMap, HeaderValue};
+use http::{Extensions, HeaderName};
+use phalanx_core::config::Web;
+use phalanx_core::{Node, RequestId};
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) addr: SocketAddr,
+    /// Set by whoever wants the connection reset instead of closed.
+    pub(crate) reset: Arc<AtomicBool>,
+}
+
+/// Who asks, as every handler sees it: in the extensions of the request.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) peer: Peer,
+    pub(crate) remote: SocketAddr,
+    pub(crate) fingerprint: Arc<str>,
+    pub(crate) is_new: bool,
+    pub(crate) request: RequestId,
+}
+
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static SESSION_ID: HeaderName = HeaderName::from_static("x-sessionid");
+
+impl Identity {
+    pub(crate) fn read(node: &Node, peer: &Peer, headers: &HeaderMap, query: Option<&str>) -> Self {
+        let settings = &node.config().web;
+        let trusted = settings.trusted_proxies.contains(&canonical(peer.addr.ip()));
+        let given = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let remote = if trusted { forwarded(given, peer.addr, settings) } else { peer.addr };
+        let request = match given(&REQUEST_ID) {
+            Some(id) if trusted && is_token(id) => RequestId::Given(id.into()),
+            _ => node.next_request(),
+        };
+        let known = fingerprint(headers, settings, query);
+        let is_new = known.is_none();
+        let fingerprint = known.unwrap_or_else(|| node.new_fingerprint().into());
+        Self { peer: peer.clone(), remote, fingerprint, is_new, request }
+    }
+
+    /// The identity that the shell has put there.
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        extensions.get::<Self>().cloned().expect("the shell gives every request an identity")
+    }
+
+    /// The cookie for a browser that had none.
+    pub(crate) fn cookie(&self, settings: &Web) -> Option<HeaderValue> {
+        if !self.is_new {
+            return None;
+        }
+        let mut cookie = phalanx_core::Cookie::new(&settings.fingerprint_cookie, &self.fingerprint);
+        cookie = cookie.max_age(settings.fingerprint_lifetime);
+        Some(if settings.tls_in_front { cookie.secure().header() } else { cookie.header() })
+    }
+}
+
+/// The last address on the way here that is no trusted proxy. What cannot be read ends the walk.
+fn forwarded<'a>(
+    given: impl Fn(&'static HeaderName) -> Option<&'a str>,
+    peer: SocketAddr,
+    settings: &Web,
+) -> SocketAddr {
+    let Some(list) = given(&FORWARDED_FOR) else {
+        let real = given(&REAL_IP).and_then(address);
+        return real.map_or(peer, |ip| SocketAddr::new(ip, 0));
+    };
+    let mut best = peer;
+    for entry in list.rsplit(',').take(16) {
+        let Some(ip) = address(entry.trim()) else { break };
+        best = SocketAddr::new(ip, 0);
+        if !settings.trusted_proxies.contains(&ip) {
+            break;
+        }
+    }
+    best
+}
+
+/// `1.2.3.4`, `1.2.3.4:5`, `::1` or `[::1]:5`.
+fn address(text: &str) -> Option<IpAddr> {
+    let plain = text.parse::<IpAddr>();
+    let ip = plain.or_else(|_| text.parse::<SocketAddr>().map(|addr| addr.ip())).ok()?;
+    Some(canonical(ip))
+}
+
+fn canonical(ip: IpAddr) -> IpAddr {
+    ip.to_canonical()
+}
+
+/// The cookie, else a header, else (for sockets) the query: whatever the client has kept from before.
+fn fingerprint(headers: &HeaderMap, settings: &Web, query: Option<&str>) -> Option<Arc<str>> {
+    let name = settings.fingerprint_cookie.as_str();
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let found = pairs.find(|(key, _)| *key == name).map(|(_, value)| value);
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let found = found.or_else(|| header(name)).or_else(|| header(SESSION_ID.as_str()));
+    let asked = || {
+        let mut pairs = form_urlencoded::parse(query?.as_bytes());
+        pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    };
+    match found {
+        Some(value) => is_token(value).then(|| value.into()),
+        None => asked().filter(|value| is_token(value)).map(Into::into),
+    }
+}
+
+/// 1 to 128 characters that can go into a header, a cookie and a log as they are.
+fn is_token(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:~".contains(&byte);
+    (1..=128).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! The shell around every request, actions, files and an application's own routes alike: one layer, not a stack of
+//! nine. It knows who asks, bounds how many are served at once, and finishes every response.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
+use http::{HeaderMap, HeaderName, Method};
+use hyper::body::Incoming;
+use metrics::{Counter, counter};
+use phalanx_core::{ActionError, ErrorKind, Node};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::Predicate;
+use tower_http::compression::predicate::SizeAbove;
+use tracing::debug;
+
+use super::identity::{Identity, Peer, REQUEST_ID};
+use super::reply;
+
+/// Bodies below this size are not worth compressing.
+const COMPRESS_ABOVE: u64 = 1024;
+
+static CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
+static FRAME_OPTIONS: HeaderName = HeaderName::from_static("x-frame-options");
+static REFERRER_POLICY: HeaderName = HeaderName::from_static("referrer-policy");
+
+/// The service of one connection.
+#[derive(Clone)]
+pub(crate) struct Shell {
+    shared: Arc<Shared>,
+    router: Router,
+    peer: Option<Peer>,
+}
+
+struct Shared {
+    node: Node,
+    serving: AtomicUsize,
+    answered: [Counter; 5],
+}
+
+impl Shell {
+    pub(crate) fn new(node: Node, router: Router) -> Self {
+        metrics::describe_counter!("phalanx_http_requests_total", "HTTP requests, by the first digit of their status");
+        let answered = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        let answered = answered.map(|status| counter!("phalanx_http_requests_total", "status" => status));
+        let shared = Arc::new(Shared { node, serving: AtomicUsize::new(0), answered });
+        Self { shared, router, peer: None }
+    }
+
+    pub(crate) fn for_peer(self, peer: Peer) -> Self {
+        Self { peer: Some(peer), ..self }
+    }
+
+    pub(crate) fn into_make_service(self) -> MakeShell {
+        MakeShell(self)
+    }
+
+    async fn serve(mut self, request: Request<Incoming>) -> Response {
+        let mut request = request.map(Body::new);
+        let Some(peer) = &self.peer else { return reply::error(&ActionError::internal("a request without a peer")) };
+        let node = self.shared.node.clone();
+        let query = request.uri().path().eq(&node.config().websocket.path).then(|| request.uri().query()).flatten();
+        let identity = Identity::read(&node, peer, request.headers(), query);
+        let Some(_place) = Place::take(&self.shared) else {
+            let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
+            return self.finish(reply::error(&busy), &identity, None).await;
+        };
+        let encodings = request.headers().get(ACCEPT_ENCODING).cloned().filter(|_| node.config().web.compress);
+        let encodings = encodings.filter(|_| request.method() != Method::HEAD);
+        request.extensions_mut().insert(identity.clone());
+        let Ok(response) = self.router.call(request).await;
+        self.finish(response, &identity, encodings).await
+    }
+
+    /// Puts on what every response carries.
+    async fn finish(&self, response: Response, identity: &Identity, encodings: Option<HeaderValue>) -> Response {
+        let settings = &self.shared.node.config().web;
+        let mut response = match encodings {
+            Some(encodings) if is_worth_compressing(&response) => compressed(response, encodings).await,
+            _ => response,
+        };
+        let status = response.status();
+        let headers = response.headers_mut();
+        headers.entry(&CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+        headers.entry(&FRAME_OPTIONS).or_insert(HeaderValue::from_static("SAMEORIGIN"));
+        headers.entry(&REFERRER_POLICY).or_insert(HeaderValue::from_static("strict-origin-when-cross-origin"));
+        if settings.tls_in_front {
+            let year = HeaderValue::from_static("max-age=31536000; includeSubDomains");
+            headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(year);
+        }
+        if let Some(cookie) = identity.cookie(settings) {
+            headers.append(SET_COOKIE, cookie);
+        }
+        if let Ok(id) = HeaderValue::from_str(&identity.request.to_string()) {
+            headers.insert(&REQUEST_ID, id);
+        }
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5);
+        self.shared.answered[class - 1].increment(1);
+        debug!(request = %identity.request, remote = %identity.remote, status = status.as_u16(), "answered");
+        response
+    }
+}
+
+impl Service<Request<Incoming>> for Shell {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let shell = self.clone();
+        Box::pin(async move { Ok(shell.serve(request).await) })
+    }
+}
+
+/// Makes the service of each connection.
+#[derive(Clone)]
+pub(crate) struct MakeShell(Shell);
+
+impl<T> Service<T> for MakeShell {
+    type Response = Shell;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Shell, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: T) -> Self::Future {
+        std::future::ready(Ok(self.0.clone()))
+    }
+}
+
+/// A place among the requests that are served at once.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(shared: &'a Shared) -> Option<Self> {
+        let most = shared.node.config().web.max_requests;
+        let free = |serving: usize| (serving < most).then_some(serving + 1);
+        shared.serving.fetch_update(Relaxed, Relaxed, free).ok().map(|_| Self(&shared.serving))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+fn is_worth_compressing(response: &Response) -> bool {
+    use http_body::Body as _;
+    let large = response.body().size_hint().exact().is_none_or(|bytes| bytes >= COMPRESS_ABOVE);
+    large && response.status().is_success() && !response.headers().contains_key(CONTENT_ENCODING)
+}
+
+/// Compresses a response in whatever the client accepts best; tower-http knows the rules.
+async fn compressed(response: Response, encodings: HeaderValue) -> Response {
+    let mut response = Some(response);
+    let ready = service_fn(move |_: http::Request<()>| {
+        let response = response.take().expect("called once");
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let layer = CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE).and(compressible()));
+    let mut request = http::Request::new(());
+    *request.headers_mut() = HeaderMap::from_iter([(ACCEPT_ENCODING, encodings)]);
+    let Ok(response) = layer.layer(ready).oneshot(request).await;
+    response.map(Body::new)
+}
+
+/// Images and event streams are left alone; everything else shrinks.
+fn compressible() -> impl tower_http::compression::Predicate {
+    use tower_http::compression::predicate::{NotForContentType, Predicate};
+    NotForContentType::IMAGES.and(NotForContentType::SSE).and(NotForContentType::const_new("application/zip"))
+}

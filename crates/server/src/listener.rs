@@ -1,0 +1,160 @@
+//! The listening socket: how it is bound, whom it admits, and how a connection is reset.
+
+use std::future::{Ready, ready};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum_server::Server;
+use axum_server::accept::Accept;
+use metrics::{Counter, counter};
+use phalanx_core::config::Web;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::http::identity::Peer;
+use crate::http::shell::Shell;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Binds and listens.
+pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Sets hyper's limits: none of its own defaults is safe for the open internet.
+pub(crate) fn configure<A>(server: &mut Server<SocketAddr, A>, settings: &Web) {
+    let head = settings.max_header_bytes.as_u64() as usize;
+    let builder = server.http_builder();
+    builder
+        .http1()
+        .header_read_timeout(settings.header_timeout)
+        .max_headers(settings.max_headers)
+        .max_buf_size(head.max(8192));
+    builder
+        .http2()
+        .max_concurrent_streams(100)
+        .max_header_list_size(head as u32)
+        .max_pending_accept_reset_streams(20)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+}
+
+/// Admits connections up to a number; beyond, they are closed at once and counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Admission {
+    most: usize,
+    open: Arc<AtomicUsize>,
+    refused: Counter,
+}
+
+impl Admission {
+    pub(crate) fn new(most: usize) -> Self {
+        metrics::describe_counter!("phalanx_tcp_refused_total", "Connections closed at once: web.max_connections");
+        Self { most, open: Arc::default(), refused: counter!("phalanx_tcp_refused_total") }
+    }
+}
+
+impl Accept<TcpStream, Shell> for Admission {
+    type Stream = Stream;
+    type Service = Shell;
+    type Future = Ready<io::Result<(Stream, Shell)>>;
+
+    fn accept(&self, stream: TcpStream, shell: Shell) -> Self::Future {
+        let place = Place::new(self.open.clone());
+        if place.number > self.most {
+            self.refused.increment(1);
+            return ready(Err(io::ErrorKind::ConnectionRefused.into()));
+        }
+        ready(self.admit(stream, shell, place))
+    }
+}
+
+impl Admission {
+    fn admit(&self, stream: TcpStream, shell: Shell, place: Place) -> io::Result<(Stream, Shell)> {
+        stream.set_nodelay(true)?;
+        let reset = Arc::new(AtomicBool::new(false));
+        let peer = Peer { addr: stream.peer_addr()?, reset: reset.clone() };
+        Ok((Stream { stream, reset, _place: place }, shell.for_peer(peer)))
+    }
+}
+
+/// A place among the open connections, free again when dropped.
+#[derive(Debug)]
+struct Place {
+    open: Arc<AtomicUsize>,
+    number: usize,
+}
+
+impl Place {
+    fn new(open: Arc<AtomicUsize>) -> Self {
+        let number = open.fetch_add(1, Relaxed) + 1;
+        Self { open, number }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A TCP stream that is reset when it is dropped, if somebody asked for that: a plain close would leave what the client
+/// never read, megabytes of it, in the kernel.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    stream: TcpStream,
+    reset: Arc<AtomicBool>,
+    _place: Place,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.reset.load(Relaxed) {
+            // If it fails the kernel keeps the bytes for a while: nothing else depends on it.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,159 @@
+//! From an HTTP request to a connection: rate, origin, the application's connect hook, then the 101.
+
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::response::Response;
+use http::header::{HOST, ORIGIN};
+use http::{HeaderMap, StatusCode};
+use phalanx_core::connection::{Attributes, CloseReason, Connection, NewConnection, OutboxLimit};
+use phalanx_core::hooks::Handshake;
+use phalanx_core::{ActionError, ErrorKind, Node, Params};
+
+use super::connection::ConnectionTask;
+use super::rate::{Buckets, Rate};
+use crate::http::identity::Identity;
+use crate::http::reply;
+
+/// What upgrades of one node share.
+#[derive(Debug)]
+pub(crate) struct Upgrades {
+    node: Node,
+    buckets: Buckets,
+}
+
+impl Upgrades {
+    pub(crate) fn new(node: Node) -> Self {
+        let settings = &node.config().websocket;
+        let rate = Rate { per_second: settings.upgrades_per_second, burst: settings.upgrade_burst };
+        Self { buckets: Buckets::new(rate), node }
+    }
+}
+
+/// Answers a request to the endpoint.
+pub(crate) async fn upgrade(State(upgrades): State<Arc<Upgrades>>, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await else {
+        return upgrade_required();
+    };
+    let node = &upgrades.node;
+    let identity = Identity::of(&parts.extensions);
+    let reset = identity.peer.reset.clone();
+    let connection = match admit(&upgrades, &identity, &parts.uri, parts.headers).await {
+        Ok(connection) => connection,
+        Err(error) => return reply::error(&error),
+    };
+    let settings = &node.config().websocket;
+    let most = settings.max_frame_bytes.as_u64() as usize;
+    let (failed_node, failed) = (node.clone(), connection.clone());
+    let node = node.clone();
+    upgrade
+        .protocols(["phalanx.1"])
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(settings.outbox_bytes.as_u64() as usize + WRITE_BUFFER + most)
+        .max_message_size(most)
+        .max_frame_size(most)
+        .on_failed_upgrade(move |_| {
+            failed_node.clone().shutdown().spawn(async move {
+                failed_node.connections().remove(&failed, CloseReason::Broken).await;
+            });
+        })
+        .on_upgrade(async move |wire| {
+            let task = ConnectionTask::new(node.clone(), connection, wire, reset);
+            node.shutdown().spawn(Box::pin(task.run()));
+        })
+}
+
+/// Both buffers keep their high-water mark for the life of a socket, so they start small; a write buffer of zero would
+/// write every frame at once.
+const READ_BUFFER: usize = 1024;
+const WRITE_BUFFER: usize = 8 * 1024;
+
+async fn admit(
+    upgrades: &Upgrades,
+    identity: &Identity,
+    uri: &http::Uri,
+    headers: HeaderMap,
+) -> Result<Connection, ActionError> {
+    let node = &upgrades.node;
+    if node.shutdown().is_asked() {
+        return Err(ActionError::of(ErrorKind::Unavailable, "the server is shutting down"));
+    }
+    if !upgrades.buckets.take(identity.remote.ip()) {
+        return Err(ActionError::of(ErrorKind::RateLimited, "too many upgrades from this address"));
+    }
+    if !is_allowed_origin(&headers, &node.config().websocket.allowed_origins) {
+        return Err(ActionError::forbidden("pages of this origin may not connect"));
+    }
+    let mut query = Params::default();
+    query.push_query(uri.query().unwrap_or_default())?;
+    let mut handshake = Handshake {
+        headers,
+        query,
+        remote: identity.remote,
+        fingerprint: identity.fingerprint.clone(),
+        attributes: Attributes::default(),
+        id: None,
+    };
+    node.ask_connect_hooks(&mut handshake).await?;
+    let settings = &node.config().websocket;
+    let connection = Connection::new(NewConnection {
+        id: handshake.id.unwrap_or_else(|| node.new_connection_id()),
+        fingerprint: handshake.fingerprint,
+        remote: handshake.remote,
+        attributes: handshake.attributes,
+        connected_at: node.now_ms(),
+        outbox: OutboxLimit { frames: settings.outbox_frames, bytes: settings.outbox_bytes.as_u64() as usize },
+    });
+    node.connections().insert(&connection).await?;
+    Ok(connection)
+}
+
+/// A browser names the origin of its page. Same host, or named in the settings; who is no browser names none.
+fn is_allowed_origin(headers: &HeaderMap, allowed: &[String]) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    if allowed.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin)) {
+        return true;
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let named = origin.split_once("://").map(|(_, host)| host);
+    matches!((host, named), (Some(host), Some(named)) if host.eq_ignore_ascii_case(named))
+}
+
+fn upgrade_required() -> Response {
+    let error = ActionError::new(ErrorKind::Malformed, "upgrade_required", "this path speaks websocket");
+    let mut response = reply::error(&error);
+    *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+    response.headers_mut().insert(http::header::UPGRADE, http::HeaderValue::from_static("websocket"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_of_the_same_host_may_connect_unless_others_are_named() {
+        let check = |origin: Option<&str>, allowed: &[&str], expected: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, "chat.example:8080".parse().unwrap());
+            if let Some(origin) = origin {
+                headers.insert(ORIGIN, origin.parse().unwrap());
+            }
+            let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+            assert_eq!(is_allowed_origin(&headers, &allowed), expected, "{origin:?} {allowed:?}");
+        };
+        check(None, &[], true);
+        check(Some("http://chat.example:8080"), &[], true);
+        check(Some("http://CHAT.example:8080"), &[], true);
+        check(Some("http://chat.example"), &[], false);
+        check(Some("http://evil.example"), &[], false);
+        check(Some("null"), &[], false);
+        check(Some("http://chat.example:8080.evil.example"), &[], false);
+        check(Some("https://app.example"), &["https://app.example"], true);
+        check(Some("https://evil.example"), &["*"], true);
+    }
+}
