@@ -342,3 +342,35 @@ impl Environment {
         self.0 == "production"
     }
 }
+
+impl Config {
+    /// What cannot be meant, though each value is of its type.
+    pub fn mistakes(&self) -> Vec<String> {
+        let (web, websocket) = (&self.web, &self.websocket);
+        let checks = [
+            (web.prefix.starts_with('/'), "web.prefix must start with `/`"),
+            (!web.prefix.contains(['{', '}', ' ']), "web.prefix must be a plain path"),
+            (websocket.path.starts_with('/'), "websocket.path must start with `/`"),
+            (web.max_body.as_u64() > 0, "web.max_body must not be zero"),
+            (!web.header_timeout.is_zero(), "web.header_timeout must not be zero"),
+            (!web.body_timeout.is_zero(), "web.body_timeout must not be zero"),
+            (web.max_connections > 0, "web.max_connections must not be zero"),
+            (web.max_requests > 0, "web.max_requests must not be zero"),
+            (is_token(&web.fingerprint_cookie), "web.fingerprint_cookie must be letters, digits, `-` and `_`"),
+            (websocket.max_frame_bytes.as_u64() >= 1024, "websocket.max_frame_bytes must be 1KiB at least"),
+            (websocket.outbox_frames > 0, "websocket.outbox_frames must not be zero"),
+            (
+                websocket.outbox_bytes.as_u64() >= websocket.max_file.as_u64(),
+                "websocket.outbox_bytes must hold a file of websocket.max_file",
+            ),
+            (self.rooms.max_undelivered > 0, "rooms.max_undelivered must not be zero"),
+            (self.rooms.bus_queue > 0, "rooms.bus_queue must not be zero"),
+            (self.general.simultaneous_actions > 0, "general.simultaneous_actions must not be zero"),
+        ];
+        checks.iter().filter(|(holds, _)| !holds).map(|(_, sentence)| (*sentence).to_owned()).collect()
+    }
+}
+
+fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}

@@ -31,12 +31,12 @@ pub use action::{
     Action, ActionDef, BoxFuture, Deadline, Exposure, Method, OnDisconnect, Returned, Route, input_schema,
 };
 pub use answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcome, Reply, answering};
-pub use cache::Cache;
+pub use cache::{Cache, Entry};
 pub use connection::{Connection, ConnectionId};
 pub use connections::{ApplyError, Connections};
 pub use context::{Caller, Context, FromContext, Origin, RequestId, Requirements, State};
 pub use error::{ActionError, Detail, ErrorKind};
-pub use locks::Locks;
+pub use locks::{LockGuard, Locks};
 pub use node::{Generation, Node, Setup, StartError, Stopped};
 pub use params::{Input, NoInput, Params};
 pub use rooms::{RoomStatus, Rooms};

@@ -1,1 +1,60 @@
 //! An application server for HTTP and WebSocket, made to run as a cluster.
+//!
+//! An author writes **actions** as plain functions; the same action answers `curl`, a browser over WebSocket, and other
+//! actions. An application has this one dependency.
+//!
+//! ```no_run
+//! use phalanx::prelude::*;
+//!
+//! #[input]
+//! struct Greet {
+//!     #[validate(length(min = 1, max = 80))]
+//!     name: String,
+//! }
+//!
+//! #[output]
+//! struct Greeting {
+//!     text: String,
+//! }
+//!
+//! /// Greets a person.
+//! #[action(get = "/greet/{name}")]
+//! async fn greet(_ctx: Context, input: Greet) -> Result<Greeting, ActionError> {
+//!     Ok(Greeting { text: format!("Hello, {}!", input.name) })
+//! }
+//!
+//! fn main() -> phalanx::ExitCode {
+//!     App::new("hello").actions(actions![greet]).run()
+//! }
+//! ```
+
+mod app;
+mod command_line;
+mod logging;
+mod settings;
+mod telemetry;
+
+pub use std::process::ExitCode;
+
+pub use app::{App, Running};
+pub use settings::{Settings, SettingsError, Sources};
+
+pub use axum;
+pub use phalanx_core::*;
+pub use phalanx_macros::{action, input, output, remote};
+
+/// Everything an application's files usually need.
+pub mod prelude {
+    pub use crate::App;
+    pub use phalanx_core::hooks::{ConnectionHook, Handshake, Heard, Leaving, RecipientHook, RoomHook, Said};
+    pub use phalanx_core::initializer::{Boot, Initializer};
+    pub use phalanx_core::layer::{Call, Layer, Next};
+    pub use phalanx_core::params::Upload;
+    pub use phalanx_core::{
+        ActionError, Body, Connection, ConnectionId, Context, Cookie, Detail, ErrorKind, FromContext, NoInput, Node,
+        Outcome, Reply, Requirements, State, actions, remotes,
+    };
+    pub use phalanx_macros::{action, input, output, remote};
+
+    pub use async_trait::async_trait;
+}

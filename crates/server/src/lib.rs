@@ -2,6 +2,7 @@
 //!
 //! [`Server`] binds, reports its address, serves until it is told to stop, and lets what runs finish.
 
+mod admin;
 mod http;
 mod listener;
 mod wire_error;
@@ -19,6 +20,8 @@ use phalanx_core::transport::Transport;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
+
+pub use admin::AdminServer;
 
 use crate::http::shell::Shell;
 use crate::listener::Admission;

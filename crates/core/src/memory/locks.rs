@@ -1,0 +1,112 @@
+//! The locks of one node.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::backend::{BackendError, Clock, Held, LockStore};
+
+/// Most names that are remembered; beyond, those that nobody holds are forgotten: the clock keeps their tokens rising.
+const MOST_NAMES: usize = 65_536;
+
+/// The locks of one node, behind one lock that is never held over a wait.
+pub struct MemoryLocks {
+    clock: Arc<dyn Clock>,
+    names: Mutex<HashMap<String, Lock>>,
+}
+
+#[derive(Debug)]
+struct Lock {
+    owner: String,
+    expires: Instant,
+    token: u64,
+}
+
+impl MemoryLocks {
+    /// Makes locks whose tokens follow this clock.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, names: Mutex::default() }
+    }
+
+    /// Who holds a lock.
+    pub(super) fn owner_of(&self, name: &str) -> Option<String> {
+        let now = Instant::now();
+        self.names().get(name).filter(|lock| lock.expires > now).map(|lock| lock.owner.clone())
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<String, Lock>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for MemoryLocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryLocks({})", self.names().len())
+    }
+}
+
+#[async_trait]
+impl LockStore for MemoryLocks {
+    async fn acquire(&self, name: &str, owner: &str, lease: Duration) -> Result<Option<u64>, BackendError> {
+        let now = Instant::now();
+        let mut names = self.names();
+        if names.len() >= MOST_NAMES {
+            names.retain(|_, lock| lock.expires > now);
+            if names.len() >= MOST_NAMES {
+                return Err(BackendError::Full);
+            }
+        }
+        let last = match names.get(name) {
+            Some(lock) if lock.expires > now => return Ok(None),
+            Some(lock) => lock.token,
+            None => 0,
+        };
+        let token = (last + 1).max(self.clock.now_us());
+        names.insert(name.to_owned(), Lock { owner: owner.to_owned(), expires: now + lease, token });
+        Ok(Some(token))
+    }
+
+    async fn renew(&self, name: &str, owner: &str, lease: Duration) -> Result<bool, BackendError> {
+        let now = Instant::now();
+        match self.names().get_mut(name) {
+            Some(lock) if lock.owner == owner && lock.expires > now => {
+                lock.expires = now + lease;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn release(&self, name: &str, owner: &str) -> Result<bool, BackendError> {
+        let now = Instant::now();
+        match self.names().get_mut(name) {
+            Some(lock) if lock.owner == owner && lock.expires > now => {
+                lock.expires = now;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn holder(&self, name: &str) -> Result<Option<Held>, BackendError> {
+        let now = Instant::now();
+        Ok(self.names().get(name).filter(|lock| lock.expires > now).map(|lock| held(name, lock, now)))
+    }
+
+    async fn list(&self, prefix: &str, most: usize) -> Result<Vec<Held>, BackendError> {
+        let now = Instant::now();
+        let names = self.names();
+        let live = names.iter().filter(|(name, lock)| name.starts_with(prefix) && lock.expires > now);
+        let mut found: Vec<Held> = live.map(|(name, lock)| held(name, lock, now)).take(most).collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+}
+
+fn held(name: &str, lock: &Lock, now: Instant) -> Held {
+    Held { name: name.to_owned(), owner: lock.owner.clone(), ttl: lock.expires.saturating_duration_since(now) }
+}

@@ -1,0 +1,145 @@
+//! What `#[action]` expands to.
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{LitStr, Type};
+
+use crate::attr::{self, Arguments, DeadlineArg, Mistakes};
+use crate::signature::{self, Signature};
+
+/// Expands `#[action]`.
+pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
+    let mut mistakes = Mistakes::default();
+    let arguments = attr::parse(arguments, attr::ACTION, &mut mistakes);
+    let signature = signature::read(syn::parse2(item)?, "an action", &mut mistakes);
+    mistakes.check()?;
+
+    let parts = Parts::of(&signature, &arguments);
+    let Parts { function, name, input, output, description, deadline, require, run, item, marker, conditions } = parts;
+    let version = arguments.version;
+    let routes = arguments.routes.iter().map(|route| {
+        let method = format_ident!("{}", route.method);
+        let path = route.path.as_ref().map_or_else(String::new, LitStr::value);
+        quote!(::phalanx::Route { method: ::phalanx::Method::#method, path: #path })
+    });
+    let exposure = match (arguments.internal, arguments.block_websocket) {
+        (true, _) => quote!(Internal),
+        (false, true) => quote!(HttpOnly),
+        (false, false) => quote!(Public),
+    };
+    let on_disconnect = if arguments.cancel_on_disconnect { quote!(Cancel) } else { quote!(Finish) };
+    Ok(quote! {
+        #item
+        #marker
+        #(#conditions)*
+        impl ::phalanx::Action for #function {
+            type Input = #input;
+            type Output = #output;
+            const DEF: ::phalanx::ActionDef = ::phalanx::ActionDef {
+                name: #name,
+                version: #version,
+                description: #description,
+                routes: &[#(#routes),*],
+                exposure: ::phalanx::Exposure::#exposure,
+                deadline: #deadline,
+                on_disconnect: ::phalanx::OnDisconnect::#on_disconnect,
+                input: ::phalanx::input_schema::<#input>,
+                output: <#output as ::phalanx::IntoAnswer>::schema,
+                require: #require,
+                run: #run,
+            };
+        }
+    })
+}
+
+/// What actions and remote methods have in common.
+pub(crate) struct Parts<'a> {
+    pub(crate) function: &'a syn::Ident,
+    pub(crate) name: String,
+    pub(crate) input: TokenStream,
+    pub(crate) output: TokenStream,
+    pub(crate) description: &'a str,
+    pub(crate) deadline: TokenStream,
+    pub(crate) require: TokenStream,
+    pub(crate) run: TokenStream,
+    pub(crate) item: &'a syn::ItemFn,
+    pub(crate) marker: TokenStream,
+    pub(crate) conditions: &'a [syn::Attribute],
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn of(signature: &'a Signature, arguments: &Arguments) -> Self {
+        let function = &signature.item.sig.ident;
+        let name = arguments.name.as_ref().map_or_else(|| function.to_string(), LitStr::value);
+        let input = signature.input.as_ref().map_or_else(|| quote!(::phalanx::NoInput), |input| quote!(#input));
+        let returns = &signature.returns;
+        let output = quote_spanned!(returns.span()=> <#returns as ::phalanx::Returned>::Value);
+        let conditions = &signature.conditions[..];
+        let visibility = &signature.item.vis;
+        let doc = format!("Stands for the function [`{function}()`] where a type is asked for.");
+        let marker = quote! {
+            #[doc = #doc]
+            #(#conditions)*
+            #[derive(Debug)]
+            #[allow(non_camel_case_types)]
+            #visibility struct #function {}
+        };
+        Self {
+            function,
+            name,
+            input,
+            output,
+            description: &signature.description,
+            deadline: deadline(arguments.deadline),
+            require: require(&signature.guards),
+            run: run(signature),
+            item: &signature.item,
+            marker,
+            conditions,
+        }
+    }
+}
+
+fn deadline(deadline: DeadlineArg) -> TokenStream {
+    match deadline {
+        DeadlineArg::Default => quote!(::phalanx::Deadline::Default),
+        DeadlineArg::Never => quote!(::phalanx::Deadline::Never),
+        DeadlineArg::After(time) => {
+            let ms = time.as_millis() as u64;
+            quote!(::phalanx::Deadline::After(::core::time::Duration::from_millis(#ms)))
+        }
+    }
+}
+
+/// Each guard is spelt with the span of its parameter, so that a missing `FromContext` is reported there.
+fn require(guards: &[Type]) -> TokenStream {
+    let each = guards
+        .iter()
+        .map(|guard| quote_spanned!(guard.span()=> <#guard as ::phalanx::FromContext>::require(requirements);));
+    match guards.is_empty() {
+        true => quote!(|_| {}),
+        false => quote!(|requirements| { #(#each)* }),
+    }
+}
+
+fn run(signature: &Signature) -> TokenStream {
+    let function = &signature.item.sig.ident;
+    let names: Vec<_> = (0..signature.guards.len()).map(|index| format_ident!("guard_{index}")).collect();
+    let guards = names.iter().zip(&signature.guards).map(|(name, guard)| {
+        quote_spanned!(guard.span()=> let #name = <#guard as ::phalanx::FromContext>::from_context(&ctx).await?;)
+    });
+    let decode = signature
+        .input
+        .as_ref()
+        .map(|input| quote_spanned!(input.span()=> let input = ::phalanx::Params::decode::<#input>(&params)?;));
+    let input = signature.input.as_ref().map(|_| quote!(, input));
+    let params = if signature.input.is_some() { quote!(params) } else { quote!(_params) };
+    quote! {
+        |ctx, #params| ::phalanx::answering(async move {
+            #(#guards)*
+            #decode
+            ::phalanx::Returned::returned(#function(ctx #(, #names)* #input).await)
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! What `#[input]` and `#[output]` expand to: the derives, with their paths through the facade.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote};
+use syn::spanned::Spanned;
+use syn::{Attribute, Data, DeriveInput, Fields};
+
+use crate::attr::Mistakes;
+
+/// Which of the two.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Input,
+    Output,
+}
+
+/// Expands `#[input]` or `#[output]`.
+pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
+    let mut mistakes = Mistakes::default();
+    if !arguments.is_empty() {
+        mistakes.add(arguments.span(), "this attribute takes no arguments");
+    }
+    let mut item: DeriveInput = syn::parse2(item)?;
+    if let Data::Union(union) = &item.data {
+        mistakes.add(union.union_token.span, "a union has no JSON");
+    }
+    let is_struct = matches!(item.data, Data::Struct(_));
+    if role == Role::Input && is_struct {
+        refuse_renames(&item.attrs, &mut mistakes);
+    }
+    each_field(&mut item, |attrs| {
+        mark_secrets(attrs);
+        if role == Role::Input && is_struct {
+            refuse_renames(attrs, &mut mistakes);
+        }
+    });
+    mistakes.check()?;
+
+    let written = written_derives(&item.attrs);
+    let missing = |name: &str| !written.iter().any(|derive| derive == name);
+    let mut derives = Vec::new();
+    if missing("Serialize") {
+        derives.push(quote!(::phalanx::serde::Serialize));
+    }
+    if missing("Deserialize") {
+        derives.push(quote!(::phalanx::serde::Deserialize));
+    }
+    if missing("JsonSchema") {
+        derives.push(quote!(::phalanx::schemars::JsonSchema));
+    }
+    let validates = role == Role::Input && is_struct && missing("Validate");
+    let validate = validates
+        .then(|| quote!(#[derive(::phalanx::validator::Validate)] #[validate(crate = "::phalanx::validator")]));
+    let by_hand = (role == Role::Input && !is_struct).then(|| validates_always(&item));
+    Ok(quote! {
+        #[derive(#(#derives),*)]
+        #[serde(crate = "::phalanx::serde")]
+        #[schemars(crate = "::phalanx::schemars")]
+        #validate
+        #item
+        #by_hand
+    })
+}
+
+/// Validators know structs alone: an enum is valid once it decodes.
+fn validates_always(item: &DeriveInput) -> TokenStream {
+    let name = &item.ident;
+    let (generics, arguments, clause) = item.generics.split_for_impl();
+    quote! {
+        impl #generics ::phalanx::validator::Validate for #name #arguments #clause {
+            fn validate(&self) -> ::core::result::Result<(), ::phalanx::validator::ValidationErrors> {
+                ::core::result::Result::Ok(())
+            }
+        }
+    }
+}
+
+fn each_field(item: &mut DeriveInput, mut visit: impl FnMut(&mut Vec<Attribute>)) {
+    let mut fields = |fields: &mut Fields| fields.iter_mut().for_each(|field| visit(&mut field.attrs));
+    match &mut item.data {
+        Data::Struct(data) => fields(&mut data.fields),
+        Data::Enum(data) => data.variants.iter_mut().for_each(|variant| fields(&mut variant.fields)),
+        Data::Union(_) => {}
+    }
+}
+
+/// `#[secret]` becomes a mark in the schema, which the log reads.
+fn mark_secrets(attrs: &mut [Attribute]) {
+    for attr in attrs.iter_mut().filter(|attr| attr.path().is_ident("secret")) {
+        *attr = syn::parse_quote!(#[schemars(extend("writeOnly" = true))]);
+    }
+}
+
+/// Validators report a field by its Rust name, so that must be its name on the wire.
+fn refuse_renames(attrs: &[Attribute], mistakes: &mut Mistakes) {
+    for attr in attrs.iter().filter(|attr| attr.path().is_ident("serde")) {
+        let text = attr.to_token_stream().to_string();
+        if text.contains("rename") {
+            let message = "name the field as it is on the wire: validators report it by its Rust name";
+            mistakes.add(attr.span(), message);
+        }
+    }
+}
+
+fn written_derives(attrs: &[Attribute]) -> Vec<String> {
+    let mut names = Vec::new();
+    for attr in attrs.iter().filter(|attr| attr.path().is_ident("derive")) {
+        // What is no list of paths is the compiler's to refuse.
+        let _ = attr.parse_nested_meta(|meta| {
+            names.extend(meta.path.segments.last().map(|last| last.ident.to_string()));
+            Ok(())
+        });
+    }
+    names
+}

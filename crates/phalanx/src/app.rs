@@ -1,0 +1,362 @@
+//! The application: what it is made of, and how it runs.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use axum::Router;
+use phalanx_core::backend::Backend;
+use phalanx_core::config::{Config, Environment};
+use phalanx_core::event::Observer;
+use phalanx_core::hooks::{ConnectionHook, RecipientHook, RoomHook};
+use phalanx_core::initializer::Initializer;
+use phalanx_core::layer::Layer;
+use phalanx_core::registry::Definitions;
+use phalanx_core::transport::Transport;
+use phalanx_core::{ActionDef, Node, RemoteDef, Setup, StartError, Stopped};
+use phalanx_server::{AdminServer, Server};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::command_line::{self, Command};
+use crate::settings::{Section, Settings, Sources};
+use crate::{logging, telemetry};
+
+/// An application, built up part by part, then run.
+#[must_use = "an application does nothing until it runs"]
+pub struct App {
+    name: String,
+    version: String,
+    config_dir: Option<PathBuf>,
+    public_dir: Option<PathBuf>,
+    definitions: Definitions,
+    initializers: Vec<Arc<dyn Initializer>>,
+    sections: Vec<Section>,
+    routes: Router,
+}
+
+impl App {
+    /// Names an application. The name is also that of its cluster unless `cluster.name` says otherwise.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            version: "0.0.0".to_owned(),
+            config_dir: None,
+            public_dir: None,
+            definitions: Definitions::default(),
+            initializers: Vec::new(),
+            sections: Vec::new(),
+            routes: Router::new(),
+        }
+    }
+
+    /// Tells its version: `.version(env!("CARGO_PKG_VERSION"))`.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    /// Says where its settings are, unless the command line or the environment does.
+    pub fn config_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.config_dir = Some(folder.into());
+        self
+    }
+
+    /// Says where its public files are, unless the settings do.
+    pub fn public_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.public_dir = Some(folder.into());
+        self
+    }
+
+    /// Adds actions: `.actions(actions![greet])`.
+    pub fn actions(mut self, actions: impl IntoIterator<Item = ActionDef>) -> Self {
+        self.definitions.actions.extend(actions);
+        self
+    }
+
+    /// Adds remote methods: `.remotes(remotes![authorize])`.
+    pub fn remotes(mut self, remotes: impl IntoIterator<Item = RemoteDef>) -> Self {
+        self.definitions.remotes.extend(remotes);
+        self
+    }
+
+    /// Adds a state that actions take as `State<T>`.
+    pub fn state<T: Send + Sync + 'static>(mut self, state: T) -> Self {
+        self.definitions.states.insert(state);
+        self
+    }
+
+    /// Surrounds every call; the first added is outermost.
+    pub fn layer(mut self, layer: impl Layer) -> Self {
+        self.definitions.layers.push(Arc::new(layer));
+        self
+    }
+
+    /// Asks `hook` when connections come and go.
+    pub fn on_connection(mut self, hook: impl ConnectionHook) -> Self {
+        self.definitions.connection_hooks.push(Arc::new(hook));
+        self
+    }
+
+    /// Asks `hook` when rooms are joined, left and spoken in.
+    pub fn on_room(mut self, hook: impl RoomHook) -> Self {
+        self.definitions.room_hooks.push(Arc::new(hook));
+        self
+    }
+
+    /// Asks `hook` for each recipient of a message.
+    pub fn on_recipient(mut self, hook: impl RecipientHook) -> Self {
+        self.definitions.recipient_hooks.push(Arc::new(hook));
+        self
+    }
+
+    /// Tells `observer` what happens.
+    pub fn observe(mut self, observer: impl Observer) -> Self {
+        self.definitions.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Adds a part with a life of its own.
+    pub fn initializer(mut self, initializer: impl Initializer) -> Self {
+        self.initializers.push(Arc::new(initializer));
+        self
+    }
+
+    /// Reads a section of the settings into `T`, which actions take as `State<T>`. Unknown keys are refused.
+    pub fn section<T>(mut self, name: &'static str) -> Self
+    where
+        T: Serialize + DeserializeOwned + Default + Send + Sync + 'static,
+    {
+        self.sections.push(Section::of::<T>(name));
+        self
+    }
+
+    /// Merges the application's own axum routes; actions and files keep their paths.
+    pub fn router(mut self, routes: Router) -> Self {
+        self.routes = self.routes.merge(routes);
+        self
+    }
+
+    /// Parses the command line and does what it says: `start` unless it says otherwise.
+    ///
+    /// Exit codes: 0, 1 for a failure, 2 for a command that was not understood.
+    pub fn run(self) -> ExitCode {
+        let (command, overrides) = match command_line::parse(&self.name, &self.version) {
+            Ok(parsed) => parsed,
+            Err(code) => return code,
+        };
+        let sources = Sources::of_process(overrides, self.config_dir.clone());
+        let settings = match Settings::load(&sources, &self.sections) {
+            Ok(settings) => settings,
+            Err(error) => return failed(&error),
+        };
+        match command {
+            Command::Config => print(&settings.to_toml()),
+            Command::Actions => match self.action_table() {
+                Ok(table) => print(&table),
+                Err(error) => failed(&error),
+            },
+            Command::Start => self.serve(settings),
+        }
+    }
+
+    fn serve(self, settings: Settings) -> ExitCode {
+        if settings.redis_url.is_some() {
+            return failed(&"REDIS_URL is set, and this build has no cluster yet: unset it for the embedded backend");
+        }
+        let log = match logging::install(&settings) {
+            Ok(log) => log,
+            Err(error) => return failed(&error),
+        };
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return failed(&error),
+        };
+        let ending = runtime.block_on(async {
+            let running = match self.start_with(settings).await {
+                Ok(running) => running,
+                Err(error) => return Err(failed(&error)),
+            };
+            running.announce();
+            let ending = running.signalled(&log).await;
+            running.stop().await;
+            Ok(ending)
+        });
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        match ending {
+            Ok(Ending::Stop) => ExitCode::SUCCESS,
+            Ok(Ending::Restart) => restart(log),
+            Err(code) => code,
+        }
+    }
+
+    /// Starts the application in this process: for tests, with settings of their own.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from starting.
+    pub async fn start(self, config: Config) -> Result<Running, StartError> {
+        let settings = Settings::of(config, &self.sections);
+        self.start_with(settings).await
+    }
+
+    async fn start_with(mut self, mut settings: Settings) -> Result<Running, StartError> {
+        if let Some(folder) = self.public_dir.take()
+            && settings.config.paths.public == Config::default().paths.public
+        {
+            settings.config.paths.public = vec![folder];
+        }
+        for section in &self.sections {
+            let read = section.insert(&settings, &mut self.definitions.states);
+            read.map_err(|error| StartError::Transport(error.into()))?;
+        }
+        let server = Arc::new(Server::new(self.routes));
+        let admin = Arc::new(AdminServer::new(telemetry::install()));
+        let mut transports: Vec<Arc<dyn Transport>> = vec![server.clone()];
+        if !settings.config.admin.bind.is_empty() {
+            transports.insert(0, admin.clone());
+        }
+        let pid_file = PidFile::path(&settings);
+        let setup = Setup {
+            app: self.name,
+            version: self.version,
+            node_id: settings.node_id,
+            backend: Backend::memory(&settings.config),
+            config: settings.config,
+            environment: settings.environment,
+            definitions: self.definitions,
+            initializers: self.initializers,
+            transports,
+        };
+        let node = Node::start(setup).await?;
+        telemetry::keep_up(node.shutdown());
+        Ok(Running { node, server, admin, pid_file })
+    }
+
+    fn action_table(self) -> Result<String, phalanx_core::registry::Faults> {
+        let registry = phalanx_core::registry::Registry::new(self.definitions)?;
+        let actions: Vec<&ActionDef> = registry.actions().map(|action| action.def).collect();
+        Ok(command_line::table(&actions))
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "App({})", self.name)
+    }
+}
+
+/// A running application.
+#[derive(Debug)]
+pub struct Running {
+    node: Node,
+    server: Arc<Server>,
+    admin: Arc<AdminServer>,
+    pid_file: PathBuf,
+}
+
+enum Ending {
+    Stop,
+    Restart,
+}
+
+impl Running {
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Where clients reach it.
+    pub fn addr(&self) -> SocketAddr {
+        self.server.addr().expect("the listener is bound before the application counts as running")
+    }
+
+    /// Where operators reach it, if they do.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.addr()
+    }
+
+    /// Stops it: nothing that was accepted is dropped, as long as it ends within `general.grace`.
+    pub async fn stop(self) -> Stopped {
+        self.node.stop().await
+    }
+
+    /// Prints the ready lines and leaves the process id.
+    fn announce(&self) {
+        PidFile::write(&self.pid_file);
+        let mut lines = format!("listening on http://{}\n", self.addr());
+        if let Some(admin) = self.admin_addr() {
+            lines.push_str(&format!("admin on http://{admin}\n"));
+        }
+        print(&lines);
+    }
+
+    /// Waits until the process is asked to stop (TERM, INT) or to restart (USR2); HUP reopens the log.
+    async fn signalled(&self, log: &logging::Log) -> Ending {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).expect("the runtime's signal driver is on");
+        let (mut term, mut int) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
+        let (mut hup, mut usr2) = (listen(SignalKind::hangup()), listen(SignalKind::user_defined2()));
+        let ending = loop {
+            tokio::select! {
+                _ = term.recv() => break Ending::Stop,
+                _ = int.recv() => break Ending::Stop,
+                _ = usr2.recv() => break Ending::Restart,
+                _ = hup.recv() => log.reopen(),
+            }
+        };
+        PidFile::remove(&self.pid_file);
+        ending
+    }
+}
+
+/// The file that holds the process id while the node runs.
+struct PidFile;
+
+impl PidFile {
+    fn path(settings: &Settings) -> PathBuf {
+        settings.config.paths.pid.join(format!("{}.pid", settings.node_id))
+    }
+
+    fn write(path: &std::path::Path) {
+        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let written = written.and_then(|()| std::fs::write(path, std::process::id().to_string()));
+        if let Err(error) = written {
+            tracing::warn!(%error, path = %path.display(), "the pid file was not written");
+        }
+    }
+
+    fn remove(path: &std::path::Path) {
+        // Somebody else may have removed it, which is all that is wanted.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Begins anew in this very process: same pid, same arguments, fresh program.
+fn restart(log: logging::Log) -> ExitCode {
+    use std::os::unix::process::CommandExt;
+    drop(log);
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    failed(&std::process::Command::new(program).args(std::env::args_os().skip(1)).exec())
+}
+
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+    // Without a stderr there is nobody to tell; the exit code still says it.
+    let _ = writeln!(io::stderr(), "error: {error}");
+    ExitCode::FAILURE
+}
+
+/// The world a node lives in unless somebody says otherwise.
+pub(crate) fn development() -> Environment {
+    Environment("development".to_owned())
+}

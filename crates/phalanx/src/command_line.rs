@@ -1,0 +1,125 @@
+//! The command line of an application.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command as Clap, value_parser};
+use phalanx_core::registry::path_of;
+use phalanx_core::{ActionDef, Exposure};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Start,
+    Config,
+    Actions,
+}
+
+/// What the command line says of the settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Overrides {
+    pub(crate) config_dir: Option<PathBuf>,
+    pub(crate) title: Option<String>,
+    pub(crate) environment: Option<String>,
+}
+
+/// Parses the command line of this process.
+///
+/// # Errors
+///
+/// The exit code, when there is nothing left to do: help was printed, or the command was not understood.
+pub(crate) fn parse(name: &str, version: &str) -> Result<(Command, Overrides), ExitCode> {
+    parse_from(name, version, std::env::args_os().collect()).map_err(|error| {
+        // Help goes to stdout, mistakes to stderr; if neither is there the code still tells.
+        let _ = error.print();
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    })
+}
+
+fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(Command, Overrides), clap::Error> {
+    let matches = clap_command(name, version).try_get_matches_from(arguments)?;
+    let command = match matches.subcommand_name() {
+        Some("config") => Command::Config,
+        Some("actions") => Command::Actions,
+        _ => Command::Start,
+    };
+    let inner = matches.subcommand().map_or(&matches, |(_, inner)| inner);
+    let text = |matches: &ArgMatches, id: &str| matches.get_one::<String>(id).cloned();
+    let overrides = Overrides {
+        config_dir: inner.get_one::<PathBuf>("config").cloned(),
+        title: text(inner, "title"),
+        environment: text(inner, "env"),
+    };
+    Ok((command, overrides))
+}
+
+fn clap_command(name: &str, version: &str) -> Clap {
+    let config = Arg::new("config").long("config").value_name("DIR").global(true);
+    Clap::new(name.to_owned())
+        .version(version.to_owned())
+        .arg(config.value_parser(value_parser!(PathBuf)).help("Where the settings are"))
+        .arg(Arg::new("title").long("title").value_name("ID").global(true).help("Names the node"))
+        .arg(Arg::new("env").long("env").value_name("NAME").global(true).help("development, test or production"))
+        .subcommand(Clap::new("start").about("Serves clients (also without a command)"))
+        .subcommand(Clap::new("config").about("Prints the settings as they come out, secrets hidden"))
+        .subcommand(Clap::new("actions").about("Prints the actions and who may reach them"))
+}
+
+/// The actions of an application, a line each.
+pub(crate) fn table(actions: &[&ActionDef]) -> String {
+    let mut rows = vec![["NAME", "VERSION", "HTTP", "WEBSOCKET", "DESCRIPTION"].map(str::to_owned)];
+    rows.extend(actions.iter().map(|def| {
+        let routes = def.routes.iter().map(|route| format!("{} {}", route.method.as_str(), path_of(def, route)));
+        let websocket = match def.exposure {
+            Exposure::Public => "yes",
+            Exposure::HttpOnly => "blocked",
+            Exposure::Internal => "internal",
+        };
+        let first_line = def.description.lines().next().unwrap_or_default();
+        let routes: Vec<String> = routes.collect();
+        [def.name.into(), def.version.to_string(), routes.join(", "), websocket.into(), first_line.into()]
+    }));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2), width(3)];
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        line.push_str(&row[4]);
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_command_means_start_and_options_may_stand_on_either_side() {
+        let check = |line: &str, command: Command, title: Option<&str>| {
+            let arguments = std::iter::once("app").chain(line.split_whitespace()).map(OsString::from).collect();
+            let (parsed, overrides) = parse_from("app", "1.0.0", arguments).unwrap();
+            assert_eq!((parsed, overrides.title.as_deref()), (command, title), "{line:?}");
+        };
+        check("", Command::Start, None);
+        check("start", Command::Start, None);
+        check("config", Command::Config, None);
+        check("actions", Command::Actions, None);
+        check("--title a", Command::Start, Some("a"));
+        check("--title a config", Command::Config, Some("a"));
+        check("config --title a", Command::Config, Some("a"));
+    }
+
+    #[test]
+    fn what_is_not_understood_exits_with_2() {
+        for line in ["strat", "--nope", "config extra"] {
+            let arguments = std::iter::once("app").chain(line.split_whitespace()).map(OsString::from).collect();
+            assert_eq!(parse_from("app", "1.0.0", arguments).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Logs: to stderr, for people in development and as JSON in production, and to a file if asked for.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use metrics::{counter, describe_counter};
+use phalanx_core::config::LogFormat;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+use crate::settings::Settings;
+
+/// Lines that may wait for the disk; beyond, lines are dropped and counted.
+const WAITING_LINES: usize = 16_384;
+
+/// What must live as long as the log does.
+#[derive(Default)]
+pub(crate) struct Log {
+    file: Option<LogFile>,
+    dropped: Option<ErrorCounter>,
+    _guard: Option<WorkerGuard>,
+}
+
+impl Log {
+    /// Opens the log file anew: whoever rotates it has renamed the old one.
+    pub(crate) fn reopen(&self) {
+        if let Some(dropped) = &self.dropped {
+            counter!("phalanx_log_lines_dropped_total").absolute(dropped.dropped_lines() as u64);
+        }
+        if let Some(file) = &self.file
+            && let Err(error) = file.reopen()
+        {
+            tracing::error!(%error, "the log file could not be opened anew; the old one is written on");
+        }
+    }
+}
+
+/// Begins to log. A second time in one process has no effect.
+///
+/// # Errors
+///
+/// A level that is none, or a file that cannot be opened.
+pub(crate) fn install(settings: &Settings) -> Result<Log, String> {
+    let log = &settings.config.log;
+    let filter = || EnvFilter::try_new(&log.level).map_err(|error| format!("log.level {:?}: {error}", log.level));
+    let as_json = match log.format {
+        LogFormat::Json => true,
+        LogFormat::Human => false,
+        LogFormat::Auto => settings.environment.is_production(),
+    };
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let console = fmt::layer().with_writer(io::stderr).with_ansi(colour);
+    let console = match as_json {
+        true => console.json().flatten_event(true).with_filter(filter()?).boxed(),
+        false => console.with_filter(filter()?).boxed(),
+    };
+    let mut installed = Log::default();
+    let to_file = match log.file {
+        true => {
+            let name = format!("{}-{}.log", settings.node_id, settings.environment.0);
+            let file = LogFile::open(&settings.config.paths.log, &name)
+                .map_err(|error| format!("log file in {}: {error}", settings.config.paths.log.display()))?;
+            describe_counter!("phalanx_log_lines_dropped_total", "Log lines dropped because the disk is too slow");
+            let (writer, guard) =
+                NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(file.clone());
+            installed = Log { file: Some(file), dropped: Some(writer.error_counter()), _guard: Some(guard) };
+            Some(fmt::layer().with_writer(writer).with_ansi(false).json().flatten_event(true).with_filter(filter()?))
+        }
+        false => None,
+    };
+    // Another subscriber may be there already, in tests; then this one is not wanted.
+    let _ = tracing_subscriber::registry().with(console).with(to_file).try_init();
+    Ok(installed)
+}
+
+/// A log file that can be opened anew under its name.
+#[derive(Clone)]
+struct LogFile {
+    path: PathBuf,
+    file: Arc<Mutex<File>>,
+}
+
+impl LogFile {
+    fn open(folder: &Path, name: &str) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let path = folder.join(name);
+        Ok(Self { file: Arc::new(Mutex::new(Self::append_to(&path)?)), path })
+    }
+
+    fn reopen(&self) -> io::Result<()> {
+        let fresh = Self::append_to(&self.path)?;
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    fn append_to(path: &Path) -> io::Result<File> {
+        OpenOptions::new().create(true).append(true).open(path)
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_renamed_is_opened_anew_under_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = LogFile::open(&folder.path().join("log"), "node.log").unwrap();
+        file.write_all(b"one\n").unwrap();
+        let old = folder.path().join("log/node.log.1");
+        fs::rename(folder.path().join("log/node.log"), &old).unwrap();
+        file.write_all(b"two\n").unwrap();
+        file.reopen().unwrap();
+        file.write_all(b"three\n").unwrap();
+        assert_eq!(fs::read_to_string(old).unwrap(), "one\ntwo\n");
+        assert_eq!(fs::read_to_string(folder.path().join("log/node.log")).unwrap(), "three\n");
+    }
+}

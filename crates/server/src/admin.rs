@@ -1,0 +1,111 @@
+//! The listener for operators: `/livez`, `/readyz`, `/metrics`.
+
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum_server::Handle;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use phalanx_core::Node;
+use phalanx_core::config::Admin;
+use phalanx_core::initializer::BoxError;
+use phalanx_core::transport::Transport;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+/// Reads the metrics as text.
+type Render = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// The listener for operators. Answers as long as the process lives; ready or not is what it says.
+pub struct AdminServer {
+    render: Render,
+    running: Mutex<Option<(SocketAddr, Handle<SocketAddr>)>>,
+}
+
+impl AdminServer {
+    /// Makes a listener that reads metrics by `render`.
+    pub fn new(render: Render) -> Self {
+        Self { render, running: Mutex::default() }
+    }
+
+    /// Where it listens, once it does.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(addr, _)| *addr)
+    }
+}
+
+impl std::fmt::Debug for AdminServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AdminServer({:?})", self.addr())
+    }
+}
+
+#[async_trait]
+impl Transport for AdminServer {
+    fn name(&self) -> &'static str {
+        "admin"
+    }
+
+    async fn start(&self, node: &Node) -> Result<(), BoxError> {
+        let listener = bind(&node.config().admin.bind)?;
+        let addr = listener.local_addr()?;
+        let handle = Handle::new();
+        let router = Router::new()
+            .route("/livez", get(|| async { "ok" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .with_state((node.clone(), self.render.clone()));
+        let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
+        server.http_builder().http1().header_read_timeout(Duration::from_secs(5)).keep_alive(false);
+        let server = server.first_request_timeout(Duration::from_secs(5));
+        let serving = server.serve(router.into_make_service());
+        let own = node.shutdown().clone();
+        node.shutdown().spawn_own(async move {
+            tokio::select! {
+                ended = serving => if let Err(error) = ended { warn!(%error, "the admin listener ended") },
+                () = own.closed() => {}
+            }
+        });
+        info!(%addr, "admin listening");
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some((addr, handle));
+        Ok(())
+    }
+
+    /// Operators want to see a node stop: the listener goes last, with the node's own tasks.
+    async fn stop_accepting(&self) {}
+
+    async fn finish(&self, _: Instant) {}
+}
+
+/// Binds where the settings say. If that is the default and it is taken, a free port does.
+fn bind(setting: &str) -> Result<TcpListener, BoxError> {
+    let wanted: SocketAddr = setting.parse().map_err(|_| format!("admin.bind {setting:?} is no address"))?;
+    match TcpListener::bind(wanted) {
+        Ok(listener) => Ok(listener),
+        Err(error) if wanted == Admin::DEFAULT_BIND => {
+            warn!(%wanted, %error, "the default admin address is taken: a free port is used");
+            Ok(TcpListener::bind((wanted.ip(), 0))?)
+        }
+        Err(error) => Err(format!("cannot listen on {wanted} (admin.bind): {error}").into()),
+    }
+}
+
+async fn ready(State((node, _)): State<(Node, Render)>) -> Result<Response, Infallible> {
+    let problems = node.health();
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = serde_json::json!({ "ready": problems.is_empty(), "problems": problems });
+    let media = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    Ok((status, media, body.to_string()).into_response())
+}
+
+async fn metrics(State((_, render)): State<(Node, Render)>) -> Response {
+    let media = [(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"))];
+    (media, render()).into_response()
+}
