@@ -89,8 +89,11 @@ impl std::error::Error for SettingsError {}
 pub(crate) struct Section {
     name: &'static str,
     defaults: Value,
-    read: Arc<dyn Fn(&Value, &mut States) -> Result<(), String> + Send + Sync>,
+    read: Arc<ReadSection>,
 }
+
+/// Decodes a section and puts it among the states.
+type ReadSection = dyn Fn(&Value, &mut States) -> Result<(), String> + Send + Sync;
 
 impl Section {
     pub(crate) fn of<T>(name: &'static str) -> Self
@@ -138,7 +141,7 @@ impl Settings {
         let one = |error: config::ConfigError| SettingsError(vec![error.to_string()]);
         let merged: Value = serde_json::to_value(known.clone()).unwrap_or_default();
         let read = builder.build().map_err(one)?;
-        let config = read_config(&read).map_err(one)?;
+        let config = read_config(&read).map_err(|mistake| SettingsError(vec![mistake]))?;
         let sections = sections.iter().map(|section| {
             let given = read.get::<Value>(section.name).unwrap_or(Value::Null);
             let defaults = merged.get(section.name).cloned().unwrap_or_default();
@@ -229,9 +232,9 @@ fn check_keys(file: &Path, given: &toml::Value, known: &Value, prefix: &str, mis
 
 /// `; did you mean …?`, if something is near.
 fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let scored = known.map(|name| (strsim::jaro_winkler(key, name), name));
-    match scored.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((score, name)) if score > 0.7 => format!("; did you mean {name}?"),
+    let far = known.map(|name| (strsim::damerau_levenshtein(key, name), name)).min();
+    match far {
+        Some((far, name)) if far <= 2.max(key.len() / 3) => format!("; did you mean {name}?"),
         _ => String::new(),
     }
 }
@@ -286,12 +289,17 @@ fn leaves(known: &Value, prefix: &str) -> Vec<String> {
 }
 
 /// Reads the framework's sections; an application's own stand beside them.
-fn read_config(read: &config::Config) -> Result<Config, config::ConfigError> {
-    fn section<T: DeserializeOwned + Default>(read: &config::Config, name: &str) -> Result<T, config::ConfigError> {
-        match read.get::<T>(name) {
-            Err(config::ConfigError::NotFound(_)) => Ok(T::default()),
-            section => section,
-        }
+fn read_config(read: &config::Config) -> Result<Config, String> {
+    fn section<T: DeserializeOwned + Default>(read: &config::Config, name: &str) -> Result<T, String> {
+        let Ok(table) = read.get_table(name) else { return Ok(T::default()) };
+        let value = config::Value::new(None, config::ValueKind::Table(table));
+        serde_path_to_error::deserialize(value).map_err(|error| {
+            let inner = match error.inner() {
+                config::ConfigError::Type { unexpected, expected, .. } => format!("not {unexpected}, but {expected}"),
+                other => other.to_string(),
+            };
+            format!("{name}.{}: {inner}", error.path())
+        })
     }
     Ok(Config {
         general: section(read, "general")?,

@@ -50,6 +50,13 @@ impl Upload {
     }
 }
 
+/// A file cannot be written as JSON: an action that takes one is not called by another.
+impl serde::Serialize for Upload {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("a file that came with a request cannot be sent on"))
+    }
+}
+
 impl<'de> Deserialize<'de> for Upload {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_newtype_struct(TOKEN, FileVisitor)

@@ -149,7 +149,7 @@ impl Known {
         if headers.contains_key(IF_RANGE) {
             // A weak tag never matches here: only a date can.
             let same = date(headers, &IF_RANGE).zip(self.modified);
-            if !same.is_some_and(|(asked, modified)| whole_seconds(asked) == whole_seconds(modified)) {
+            if same.is_none_or(|(asked, modified)| whole_seconds(asked) != whole_seconds(modified)) {
                 return Asked::All;
             }
         }

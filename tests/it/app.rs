@@ -1,0 +1,144 @@
+//! The application that the tests exercise, in this process, on a free port.
+
+use std::time::Duration;
+
+use phalanx::Running;
+use phalanx::config::Config;
+use phalanx::prelude::*;
+
+#[input]
+#[derive(Clone)]
+pub(crate) struct Echo {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<Vec<String>>,
+}
+
+/// Answers what it was asked.
+#[action(get = "/echo/{text}", get, post, delete)]
+pub(crate) async fn echo(_ctx: Context, input: Echo) -> Result<Echo, ActionError> {
+    Ok(input)
+}
+
+#[input]
+pub(crate) struct Checked {
+    #[validate(length(min = 3, max = 32))]
+    string: String,
+    #[validate(range(min = 1, max = 10))]
+    number: Option<i64>,
+}
+
+/// Wants valid input.
+#[action(get, post)]
+pub(crate) async fn checked(_ctx: Context, input: Checked) -> Result<Checked, ActionError> {
+    Ok(input)
+}
+
+#[input]
+pub(crate) struct Nap {
+    ms: u64,
+}
+
+/// Answers late.
+#[action(get, deadline = "1500ms")]
+pub(crate) async fn nap(_ctx: Context, input: Nap) -> Result<Nap, ActionError> {
+    tokio::time::sleep(Duration::from_millis(input.ms)).await;
+    Ok(input)
+}
+
+/// Panics.
+#[action(get)]
+pub(crate) async fn panics(_ctx: Context) -> Result<(), ActionError> {
+    panic!("on purpose")
+}
+
+/// HTTP alone.
+#[action(get, block(websocket))]
+pub(crate) async fn http_only(_ctx: Context) -> Result<bool, ActionError> {
+    Ok(true)
+}
+
+/// Nobody's.
+#[action(internal)]
+pub(crate) async fn inner(_ctx: Context) -> Result<u8, ActionError> {
+    Ok(7)
+}
+
+/// Calls another.
+#[action(get)]
+pub(crate) async fn outer(ctx: Context) -> Result<Echo, ActionError> {
+    ctx.call::<echo>(Echo { text: Some("inner".into()), number: None, list: None }).await
+}
+
+#[input]
+pub(crate) struct File {
+    file: Upload,
+}
+
+#[output]
+pub(crate) struct Received {
+    name: String,
+    size: u64,
+    bytes: String,
+}
+
+/// Takes a file.
+#[action(post)]
+pub(crate) async fn upload(_ctx: Context, input: File) -> Result<Received, ActionError> {
+    let bytes = tokio::fs::read_to_string(input.file.path()).await.map_err(ActionError::internal)?;
+    Ok(Received { name: input.file.name().into(), size: input.file.size(), bytes })
+}
+
+#[input]
+pub(crate) struct Level {
+    level: u8,
+}
+
+/// Sets the level of a connection.
+#[remote]
+pub(crate) async fn authorize(ctx: Context, me: Connection, input: Level) -> Result<Level, ActionError> {
+    me.set("level", input.level.into(), ctx.config().websocket.max_attributes.as_u64() as usize)?;
+    Ok(input)
+}
+
+struct Doorkeeper;
+
+#[async_trait]
+impl RoomHook for Doorkeeper {
+    async fn join(&self, _node: &Node, room: &str, connection: &Connection) -> Result<(), ActionError> {
+        match room == "vip" && connection.get("level").is_none() {
+            true => Err(ActionError::forbidden("this room is not for everybody")),
+            false => Ok(()),
+        }
+    }
+
+    async fn on_say(&self, _node: &Node, said: Said) -> Result<Option<Said>, ActionError> {
+        Ok(Some(said).filter(|said| said.message.get() != "\"/drop\""))
+    }
+}
+
+/// Settings that no other test shares.
+pub(crate) fn settings() -> Config {
+    let mut config = Config::default();
+    config.web.port = 0;
+    config.web.bind = [127, 0, 0, 1].into();
+    config.admin.bind = "127.0.0.1:0".into();
+    config.websocket.messages_per_second = 0;
+    config.rooms.start = vec!["lobby".into(), "vip".into(), "quiet".into()];
+    config.rooms.presence = vec!["lobby".into()];
+    config
+}
+
+/// Starts a node.
+pub(crate) async fn start(config: Config) -> Running {
+    App::new("test")
+        .actions(actions![echo, checked, nap, panics, http_only, inner, outer, upload])
+        .remotes(remotes![authorize])
+        .on_room(Doorkeeper)
+        .start(config)
+        .await
+        .unwrap()
+}

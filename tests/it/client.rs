@@ -1,0 +1,138 @@
+//! Clients that speak plainly, so that they can also speak wrongly.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+/// How long anything may take.
+const SOON: Duration = Duration::from_secs(20);
+
+/// An HTTP response.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    pub(crate) fn error_code(&self) -> String {
+        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// Sends bytes as they are and reads until the server closes.
+pub(crate) async fn raw(addr: SocketAddr, request: &[u8]) -> Response {
+    let exchange = async {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        bytes
+    };
+    let bytes = timeout(SOON, exchange).await.expect("the server answers and closes");
+    let split = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(bytes.len());
+    let head = String::from_utf8_lossy(&bytes[..split]).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    Response { status, head, body: bytes.get(split + 4..).unwrap_or_default().to_vec() }
+}
+
+/// A request with a body, if there is one.
+pub(crate) async fn request(addr: SocketAddr, line: &str, headers: &[&str], body: &[u8]) -> Response {
+    let mut text = format!("{line} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n").into_bytes();
+    for header in headers {
+        text.extend_from_slice(format!("{header}\r\n").as_bytes());
+    }
+    if !body.is_empty() {
+        text.extend_from_slice(format!("content-length: {}\r\n", body.len()).as_bytes());
+    }
+    text.extend_from_slice(b"\r\n");
+    text.extend_from_slice(body);
+    raw(addr, &text).await
+}
+
+pub(crate) async fn get(addr: SocketAddr, path: &str) -> Response {
+    request(addr, &format!("GET {path}"), &[], b"").await
+}
+
+pub(crate) async fn post_json(addr: SocketAddr, path: &str, body: &str) -> Response {
+    request(addr, &format!("POST {path}"), &["content-type: application/json"], body.as_bytes()).await
+}
+
+/// A WebSocket client.
+pub(crate) struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub(crate) welcome: Value,
+}
+
+impl Socket {
+    pub(crate) async fn connect(addr: SocketAddr) -> Self {
+        let (stream, _) = tokio_tungstenite::connect_async(format!("ws://{addr}/ws")).await.unwrap();
+        let mut socket = Self { stream, welcome: Value::Null };
+        socket.welcome = socket.read().await;
+        socket
+    }
+
+    pub(crate) fn id(&self) -> String {
+        self.welcome["id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn send(&mut self, text: &str) {
+        self.stream.send(Message::text(text)).await.unwrap();
+    }
+
+    pub(crate) async fn send_binary(&mut self, bytes: &'static [u8]) {
+        self.stream.send(Message::binary(bytes)).await.unwrap();
+    }
+
+    /// The next frame of text.
+    pub(crate) async fn read(&mut self) -> Value {
+        loop {
+            match timeout(SOON, self.stream.next()).await.expect("a frame comes") {
+                Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).unwrap(),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("a frame of text, not {other:?}"),
+            }
+        }
+    }
+
+    /// The answer to what is asked; what comes before is dropped.
+    pub(crate) async fn ask(&mut self, text: &str) -> Value {
+        self.send(text).await;
+        loop {
+            let frame = self.read().await;
+            if frame["context"] == "response" {
+                return frame;
+            }
+        }
+    }
+
+    /// The code with which the server closes; frames before it are dropped.
+    pub(crate) async fn closed(&mut self) -> u16 {
+        loop {
+            match timeout(SOON, self.stream.next()).await.expect("the server closes") {
+                Some(Ok(Message::Close(Some(close)))) => return CloseCode::into(close.code),
+                Some(Ok(Message::Close(None))) => return 1005,
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return 1006,
+            }
+        }
+    }
+}

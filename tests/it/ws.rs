@@ -1,0 +1,161 @@
+//! WebSocket: verbs, order, and what bad input gets.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::app::{settings, start};
+use crate::client::Socket;
+
+#[tokio::test]
+async fn a_client_is_welcomed_and_its_verbs_are_answered() {
+    let node = start(settings()).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    let id = socket.id();
+    assert!(id.starts_with(node.node().generation().as_str()), "{id}");
+    assert_eq!((&socket.welcome["context"], &socket.welcome["protocol"]), (&json!("api"), &json!(1)));
+    let echoed = socket.ask(r#"{"event":"action","messageId":"a","params":{"action":"echo","text":"hi"}}"#).await;
+    assert_eq!(echoed, json!({"text": "hi", "context": "response", "messageId": "a"}));
+    let joined = socket.ask(r#"{"event":"roomAdd","room":"quiet","messageId":2}"#).await;
+    assert_eq!(joined, json!({"status": "OK", "context": "response", "data": true, "messageId": 2}));
+    let details = socket.ask(r#"{"event":"detailsView","messageId":3}"#).await;
+    assert_eq!((&details["data"]["id"], &details["data"]["rooms"]), (&json!(id), &json!(["quiet"])));
+    let room = socket.ask(r#"{"event":"roomView","room":"quiet","messageId":4}"#).await;
+    assert_eq!((&room["data"]["membersCount"], &room["data"]["members"][&id]["id"]), (&json!(1), &json!(id)));
+    socket.send(r#"{"event":"say","room":"quiet","message":{"deep":[1]},"messageId":5}"#).await;
+    let (one, two) = (socket.read().await, socket.read().await);
+    let (said, ok) = if one["context"] == "user" { (one, two) } else { (two, one) };
+    assert_eq!(ok, json!({"status": "OK", "context": "response", "messageId": 5}));
+    assert_eq!((&said["message"], &said["from"], &said["room"]), (&json!({"deep": [1]}), &json!(id), &json!("quiet")));
+    let left = socket.ask(r#"{"event":"roomLeave","room":"quiet","messageId":6}"#).await;
+    assert_eq!(left["data"], true);
+    socket.send(r#"{"event":"quit"}"#).await;
+    assert_eq!(socket.closed().await, 1000);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn bad_frames_get_a_typed_error_and_the_socket_stays() {
+    let node = start(settings()).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    for (frame, code) in [
+        ("not json", "malformed"),
+        ("null", "malformed"),
+        ("5", "malformed"),
+        ("[]", "malformed"),
+        ("{}", "malformed"),
+        (r#"{"event":5}"#, "malformed"),
+        (r#"{"event":"bogus"}"#, "not_found"),
+        (r#"{"event":"file","file":{"a":1}}"#, "invalid_input"),
+        (r#"{"event":"file","file":"missing.txt"}"#, "not_found"),
+        (r#"{"event":"file","file":"../Cargo.toml"}"#, "not_found"),
+        (r#"{"event":"roomAdd","room":5}"#, "invalid_input"),
+        (r#"{"event":"roomAdd"}"#, "invalid_input"),
+        (r#"{"event":"roomAdd","room":"nowhere"}"#, "not_found"),
+        (r#"{"event":"roomAdd","room":"vip"}"#, "forbidden"),
+        (r#"{"event":"roomLeave","room":"lobby"}"#, "forbidden"),
+        (r#"{"event":"roomView","room":"lobby"}"#, "forbidden"),
+        (r#"{"event":"say","room":"lobby","message":"x"}"#, "forbidden"),
+        (r#"{"event":"say","room":"nowhere","message":"x"}"#, "not_found"),
+        (r#"{"event":"say"}"#, "invalid_input"),
+        (r#"{"event":"detailsView","messageId":{}}"#, "invalid_input"),
+        (r#"{"event":"action"}"#, "not_found"),
+        (r#"{"event":"action","params":null}"#, "not_found"),
+        (r#"{"event":"action","params":[]}"#, "not_found"),
+        (r#"{"event":"action","params":{"action":"inner"}}"#, "not_found"),
+        (r#"{"event":"action","params":{"action":"http_only"}}"#, "forbidden"),
+        (r#"{"event":"action","params":{"action":"panics"}}"#, "internal"),
+        (r#"{"event":"action","params":{"action":"checked"}}"#, "invalid_input"),
+        (r#"{"event":"action","params":{"action":"checked","string":5}}"#, "invalid_input"),
+    ] {
+        let answer = socket.ask(frame).await;
+        assert_eq!(answer["error"]["code"], code, "{frame} {answer}");
+    }
+    socket.ask(r#"{"event":"roomAdd","room":"quiet"}"#).await;
+    let twice = socket.ask(r#"{"event":"roomAdd","room":"quiet"}"#).await;
+    assert_eq!(twice["error"]["code"], "conflict");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_borne_closes_the_socket_with_its_code() {
+    let mut config = settings();
+    config.websocket.heartbeat = Duration::from_secs(60);
+    let node = start(config).await;
+    let addr = node.addr();
+    let mut binary = Socket::connect(addr).await;
+    binary.send_binary(b"x").await;
+    assert_eq!(binary.closed().await, 1003);
+    let mut malformed = Socket::connect(addr).await;
+    for _ in 0..10 {
+        malformed.send("{").await;
+    }
+    assert_eq!(malformed.closed().await, 1008);
+    let mut large = Socket::connect(addr).await;
+    large.send(&format!(r#"{{"event":"say","message":"{}"}}"#, "x".repeat(70_000))).await;
+    assert_eq!(large.closed().await, 1009);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_is_refused_and_then_closed() {
+    let mut config = settings();
+    config.websocket.messages_per_second = 1;
+    config.websocket.message_burst = 2;
+    let node = start(config).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    for _ in 0..2 {
+        assert!(socket.ask(r#"{"event":"detailsView"}"#).await.get("data").is_some());
+    }
+    let refused = socket.ask(r#"{"event":"detailsView"}"#).await;
+    assert_eq!(refused["error"]["code"], "rate_limited");
+    for _ in 0..205 {
+        socket.send(r#"{"event":"detailsView"}"#).await;
+    }
+    assert_eq!(socket.closed().await, 4003);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_sixth_running_action_is_refused_and_the_five_answer() {
+    let node = start(settings()).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    for id in 1..=6 {
+        socket.send(&format!(r#"{{"event":"action","messageId":{id},"params":{{"action":"nap","ms":300}}}}"#)).await;
+    }
+    let first = socket.read().await;
+    assert_eq!((&first["messageId"], &first["error"]["code"]), (&json!(6), &json!("too_many_pending")));
+    let mut answered = Vec::new();
+    for _ in 0..5 {
+        let answer = socket.read().await;
+        assert_eq!(answer["ms"], 300, "{answer}");
+        answered.push(answer["messageId"].as_u64().unwrap());
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, [1, 2, 3, 4, 5]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn methods_run_on_a_connection_and_their_errors_are_typed() {
+    let node = start(settings()).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    let id = phalanx::ConnectionId::parse(&socket.id()).unwrap();
+    let connections = node.node().connections();
+    assert_eq!(connections.apply(&id, "set", json!(["k", {"a": 1}])).await.unwrap(), true);
+    assert_eq!(connections.apply(&id, "get", json!(["k"])).await.unwrap(), json!({"a": 1}));
+    assert_eq!(connections.apply(&id, "", Value::Null).await.unwrap()["k"], json!({"a": 1}));
+    assert_eq!(connections.apply(&id, "authorize", json!({"level": 2})).await.unwrap(), json!({"level": 2}));
+    assert_eq!(socket.ask(r#"{"event":"roomAdd","room":"vip"}"#).await["data"], true);
+    connections.apply(&id, "sendMessage", json!({"hello": 1})).await.unwrap();
+    assert_eq!(socket.read().await["hello"], 1);
+    let refused = connections.apply(&id, "authorize", json!({"level": "x"})).await.unwrap_err();
+    assert_eq!(phalanx::ActionError::from(refused).code(), "invalid_input");
+    let unknown = connections.apply(&id, "explode", Value::Null).await.unwrap_err();
+    assert_eq!(phalanx::ActionError::from(unknown).code(), "unknown_method");
+    let large = connections.apply(&id, "set", json!(["big", "x".repeat(20_000)])).await.unwrap_err();
+    assert_eq!(phalanx::ActionError::from(large).code(), "payload_too_large");
+    connections.apply(&id, "destroy", Value::Null).await.unwrap();
+    assert_eq!(socket.closed().await, 4500);
+    node.stop().await;
+}
