@@ -1,4 +1,5 @@
 //! Whole nodes over real sockets.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod app;
 mod client;

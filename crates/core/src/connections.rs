@@ -111,8 +111,8 @@ impl Connections {
 
     /// Runs `method` on a connection, wherever it lives, and answers what it answers.
     ///
-    /// Looks in this node's registry first. Built in are `details` (also the empty name), `set` [key, value],
-    /// `get` [key], `sendMessage` the message, `sendFile` the path, `roomAdd` and `roomLeave` [room], `destroy`; an
+    /// Looks in this node's registry first. Built in are `details` (also the empty name), `set` `[key, value]`,
+    /// `get` `[key]`, `sendMessage` the message, `sendFile` the path, `roomAdd` and `roomLeave` `[room]`, `destroy`; an
     /// application adds its own by `#[remote]`. Waits at most `general.rpc_timeout`, or as long as the method's own
     /// deadline says. Cancel safe: dropping the future drops a call that runs here.
     ///

@@ -1,1 +1,40 @@
-fn main() {}
+//! The tour: one application that shows what one node does. `cargo run -p tour`, then `curl localhost:8080/api/status`.
+
+mod actions;
+mod hooks;
+
+use actions::{basic, cluster, rooms, shared};
+use phalanx::prelude::*;
+
+fn main() -> phalanx::ExitCode {
+    let home = env!("CARGO_MANIFEST_DIR");
+    App::new("tour")
+        .version(env!("CARGO_PKG_VERSION"))
+        .config_dir(format!("{home}/config"))
+        .public_dir(format!("{home}/public"))
+        .actions(actions![
+            basic::status,
+            basic::random_number,
+            basic::random_number_2,
+            basic::echo,
+            basic::validation_test,
+            basic::sleep_test,
+            basic::recursive_action,
+            basic::panic_test,
+            basic::upload,
+            basic::private_note,
+            basic::http_only,
+            shared::cache_test,
+            shared::counter,
+            shared::list,
+            rooms::create_chat_room,
+            rooms::room_status,
+            rooms::room_say,
+            cluster::connection_apply,
+            cluster::nodes,
+            cluster::nodes_ask,
+        ])
+        .remotes(remotes![hooks::authorize])
+        .on_room(hooks::TourRooms)
+        .run()
+}

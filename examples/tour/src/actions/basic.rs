@@ -1,0 +1,241 @@
+//! Actions by themselves.
+
+use std::io::Read;
+use std::time::Duration;
+
+use phalanx::prelude::*;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+#[output]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Status {
+    id: String,
+    generation: String,
+    name: String,
+    version: String,
+    uptime: u64,
+    node_status: String,
+    problems: Vec<String>,
+    connections: usize,
+    rooms: usize,
+    task_queue_length: u64,
+    #[serde(rename = "memoryMB")]
+    memory_mb: f64,
+}
+
+/// How the node is.
+#[action(get)]
+pub(crate) async fn status(ctx: Context) -> Result<Status, ActionError> {
+    let problems = ctx.health();
+    Ok(Status {
+        id: ctx.id().to_owned(),
+        generation: ctx.generation().to_string(),
+        name: ctx.app().to_owned(),
+        version: ctx.version().to_owned(),
+        uptime: ctx.uptime().as_millis() as u64,
+        node_status: if problems.is_empty() { "Node Healthy" } else { "Node Unhealthy" }.to_owned(),
+        problems,
+        connections: ctx.connections().count(),
+        rooms: ctx.rooms().list().await?.len(),
+        task_queue_length: 0,
+        memory_mb: memory_mb(),
+    })
+}
+
+fn memory_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
+
+#[output]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RandomNumber {
+    random_number: f64,
+    string_random_number: String,
+}
+
+/// A random number.
+#[action(name = "randomNumber", get)]
+pub(crate) async fn random_number(_ctx: Context) -> Result<RandomNumber, ActionError> {
+    let random_number: f64 = rand::random();
+    Ok(RandomNumber { random_number, string_random_number: format!("Your random number is {random_number}") })
+}
+
+#[input]
+pub(crate) struct Below {
+    #[validate(range(exclusive_min = 0.0))]
+    max: Option<f64>,
+}
+
+#[output]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RandomBelow {
+    random_number: f64,
+    version: u32,
+}
+
+/// A random number below a bound.
+#[action(name = "randomNumber", version = 2, get = "/v2/randomNumber")]
+pub(crate) async fn random_number_2(_ctx: Context, input: Below) -> Result<RandomBelow, ActionError> {
+    Ok(RandomBelow { random_number: rand::random::<f64>() * input.max.unwrap_or(1.0), version: 2 })
+}
+
+#[input]
+pub(crate) struct Nested {
+    a: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b: Option<String>,
+}
+
+#[input]
+pub(crate) struct Echo {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flag: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nested: Option<Nested>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Vec<Value>>,
+}
+
+/// Answers its input as it was understood.
+#[action(
+    get,
+    post,
+    put,
+    patch,
+    delete,
+    get = "/echo/{text}",
+    post = "/echo/{text}",
+    put = "/echo/{text}",
+    patch = "/echo/{text}",
+    delete = "/echo/{text}"
+)]
+pub(crate) async fn echo(_ctx: Context, input: Echo) -> Result<Echo, ActionError> {
+    Ok(input)
+}
+
+#[input]
+pub(crate) struct Checked {
+    #[validate(length(min = 3, max = 32))]
+    string: String,
+    #[validate(range(min = 1, max = 10))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<i64>,
+}
+
+/// Wants valid input.
+#[action(name = "validationTest", get, post)]
+pub(crate) async fn validation_test(_ctx: Context, input: Checked) -> Result<Checked, ActionError> {
+    Ok(input)
+}
+
+#[input]
+#[expect(non_snake_case, reason = "a field is named as it is on the wire")]
+pub(crate) struct Sleep {
+    sleepDuration: Option<u64>,
+}
+
+#[output]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Slept {
+    sleep_started: u64,
+    sleep_ended: u64,
+    sleep_delta: u64,
+    sleep_duration: u64,
+}
+
+/// Answers after a while.
+#[action(name = "sleepTest", get)]
+pub(crate) async fn sleep_test(ctx: Context, input: Sleep) -> Result<Slept, ActionError> {
+    let sleep_duration = input.sleepDuration.unwrap_or(1000);
+    let sleep_started = ctx.now_ms();
+    tokio::time::sleep(Duration::from_millis(sleep_duration)).await;
+    let sleep_ended = ctx.now_ms();
+    Ok(Slept { sleep_started, sleep_ended, sleep_delta: sleep_ended - sleep_started, sleep_duration })
+}
+
+#[output]
+pub(crate) struct Recursive {
+    #[serde(flatten)]
+    random: RandomNumber,
+    local: bool,
+}
+
+/// Calls another action.
+#[action(name = "recursiveAction", get)]
+pub(crate) async fn recursive_action(ctx: Context) -> Result<Recursive, ActionError> {
+    Ok(Recursive { random: ctx.call::<random_number>(NoInput {}).await?, local: true })
+}
+
+/// Panics, and answers `internal`.
+#[action(name = "panicTest", get)]
+pub(crate) async fn panic_test(_ctx: Context) -> Result<(), ActionError> {
+    panic!("the tour panics on purpose")
+}
+
+#[input]
+pub(crate) struct File {
+    file: Upload,
+}
+
+#[output]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Received {
+    name: String,
+    size: u64,
+    content_type: String,
+    sha256: String,
+}
+
+/// Takes a file and tells its digest.
+#[action(post)]
+pub(crate) async fn upload(_ctx: Context, input: File) -> Result<Received, ActionError> {
+    let path = input.file.path().to_owned();
+    let digest = tokio::task::spawn_blocking(move || digest_of(&path)).await.map_err(ActionError::internal)?;
+    Ok(Received {
+        name: input.file.name().to_owned(),
+        size: input.file.size(),
+        content_type: input.file.content_type().to_owned(),
+        sha256: digest.map_err(ActionError::internal)?,
+    })
+}
+
+fn digest_of(path: &std::path::Path) -> std::io::Result<String> {
+    let (mut file, mut digest, mut chunk) = (std::fs::File::open(path)?, Sha256::new(), vec![0; 64 * 1024]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            read => digest.update(&chunk[..read]),
+        }
+    }
+}
+
+#[input]
+pub(crate) struct Note {
+    note: String,
+}
+
+/// For sockets alone.
+#[action(name = "privateNote")]
+pub(crate) async fn private_note(_ctx: Context, input: Note) -> Result<Note, ActionError> {
+    Ok(input)
+}
+
+#[output]
+pub(crate) struct Fine {
+    ok: bool,
+}
+
+/// For HTTP alone.
+#[action(name = "httpOnly", get, block(websocket))]
+pub(crate) async fn http_only(_ctx: Context) -> Result<Fine, ActionError> {
+    Ok(Fine { ok: true })
+}

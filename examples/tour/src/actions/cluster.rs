@@ -1,0 +1,79 @@
+//! The cluster, which today has one node: calls to connections, and who is there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use phalanx::prelude::*;
+use serde_json::Value;
+
+#[input]
+#[expect(non_snake_case, reason = "a field is named as it is on the wire")]
+pub(crate) struct Apply {
+    id: String,
+    method: Option<String>,
+    args: Option<Value>,
+    timeoutMs: Option<u64>,
+}
+
+#[output]
+pub(crate) struct Applied {
+    result: Value,
+}
+
+/// Runs a method on a connection, wherever it lives.
+#[action(name = "connectionApply", post = "/connections/{id}/apply")]
+pub(crate) async fn connection_apply(ctx: Context, input: Apply) -> Result<Applied, ActionError> {
+    let id = ConnectionId::parse(&input.id)?;
+    let (method, args) = (input.method.unwrap_or_default(), input.args.unwrap_or_default());
+    let limit = input.timeoutMs.map(Duration::from_millis);
+    Ok(Applied { result: ctx.connections().apply_within(&id, &method, args, limit).await? })
+}
+
+#[output]
+pub(crate) struct Nodes {
+    nodes: Vec<NodeInfo>,
+}
+
+#[output]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NodeInfo {
+    id: String,
+    generation: String,
+    version: String,
+    started_at: u64,
+    roles: Vec<String>,
+    #[serde(rename = "self")]
+    is_self: bool,
+}
+
+/// Who is in the cluster.
+#[action(get)]
+pub(crate) async fn nodes(ctx: Context) -> Result<Nodes, ActionError> {
+    let this = NodeInfo {
+        id: ctx.id().to_owned(),
+        generation: ctx.generation().to_string(),
+        version: ctx.version().to_owned(),
+        started_at: ctx.now_ms() - ctx.uptime().as_millis() as u64,
+        roles: vec!["web".to_owned()],
+        is_self: true,
+    };
+    Ok(Nodes { nodes: vec![this] })
+}
+
+#[output]
+pub(crate) struct Asked {
+    answers: BTreeMap<String, Uptime>,
+    missing: Vec<String>,
+}
+
+#[output]
+pub(crate) struct Uptime {
+    uptime: u64,
+}
+
+/// Asks every node how long it has been up.
+#[action(name = "nodesAsk", get = "/nodes/ask")]
+pub(crate) async fn nodes_ask(ctx: Context) -> Result<Asked, ActionError> {
+    let own = Uptime { uptime: ctx.uptime().as_millis() as u64 };
+    Ok(Asked { answers: BTreeMap::from([(ctx.id().to_owned(), own)]), missing: Vec::new() })
+}

@@ -1,0 +1,6 @@
+//! The tour's actions, by topic.
+
+pub(crate) mod basic;
+pub(crate) mod cluster;
+pub(crate) mod rooms;
+pub(crate) mod shared;

@@ -1,0 +1,72 @@
+//! Rooms, from outside.
+
+use std::collections::BTreeMap;
+
+use phalanx::prelude::*;
+use serde_json::Value;
+
+#[input]
+pub(crate) struct NewRoom {
+    name: String,
+}
+
+#[output]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Created {
+    name: String,
+    did_create: bool,
+}
+
+/// Makes a room, unless it exists.
+#[action(name = "createChatRoom", post = "/rooms")]
+pub(crate) async fn create_chat_room(ctx: Context, input: NewRoom) -> Result<Created, ActionError> {
+    let did_create = match ctx.rooms().add(&input.name).await {
+        Ok(()) => true,
+        Err(error) if error.kind() == ErrorKind::Conflict => false,
+        Err(error) => return Err(error),
+    };
+    Ok(Created { name: input.name, did_create })
+}
+
+#[input]
+pub(crate) struct Room {
+    room: String,
+}
+
+#[output]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RoomStatus {
+    room: String,
+    members: BTreeMap<String, Member>,
+    members_count: usize,
+}
+
+#[output]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Member {
+    id: String,
+    joined_at: u64,
+}
+
+/// Who is in a room.
+#[action(name = "roomStatus", get = "/rooms/{room}")]
+pub(crate) async fn room_status(ctx: Context, input: Room) -> Result<RoomStatus, ActionError> {
+    let status = ctx.rooms().status(&input.room).await?;
+    let members = status.members.listed.into_iter().map(|member| {
+        let id = member.id.to_string();
+        (id.clone(), Member { id, joined_at: member.joined_at })
+    });
+    Ok(RoomStatus { room: status.room, members: members.collect(), members_count: status.members.count })
+}
+
+#[input]
+pub(crate) struct Say {
+    room: String,
+    message: Value,
+}
+
+/// Says something, as the server.
+#[action(name = "roomSay", post = "/rooms/{room}/say")]
+pub(crate) async fn room_say(ctx: Context, input: Say) -> Result<(), ActionError> {
+    ctx.rooms().say(&input.room, &input.message).await
+}
