@@ -17,3 +17,8 @@ example NAME:
 # Licences, bans and sources of dependencies.
 deny:
     cargo deny check bans licenses sources
+
+# Ratios of a node to bare servers, by row; about four minutes after the release build.
+bench *ARGUMENTS:
+    cargo build --release --locked -p tour -p phalanx-bench
+    target/release/phalanx-bench compare {{ARGUMENTS}}

@@ -1,2 +1,98 @@
-//! Bench.
-fn main() {}
+//! What `just bench` runs: a node and a bare server doing the same work, in turn, and the ratio of their CPU per operation.
+//!
+//! `phalanx-bench compare` wants the release binary of the tour beside its own; `phalanx-bench smoke` takes the debug
+//! one and proves only that the bench works. Absolute times mean nothing on a shared machine, so only ratios have gates.
+#![expect(clippy::print_stdout, reason = "the report goes to stdout")]
+
+mod ceiling;
+mod compare;
+mod load;
+mod process;
+mod report;
+mod row;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::row::Row;
+
+/// An error on its way to the person at the terminal.
+type Anyhow = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compares a node with the ceilings; exits 1 if a gate is missed.
+    Compare {
+        /// The binary of the tour; else the one beside this binary.
+        #[arg(long)]
+        server: Option<PathBuf>,
+        /// Which rows, by name; else all.
+        #[arg(long, value_delimiter = ',')]
+        rows: Vec<Row>,
+        /// How often each side runs.
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+    },
+    /// Runs every row once, small, without gates.
+    Smoke {
+        /// The binary of the tour; else the one beside this binary.
+        #[arg(long)]
+        server: Option<PathBuf>,
+    },
+    /// Serves what a node is compared with.
+    Ceiling {
+        /// Which one.
+        kind: ceiling::Kind,
+        /// Response headers to send, `name: value`.
+        #[arg(long)]
+        header: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("phalanx-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Anyhow> {
+    let runtime = match command {
+        // As many threads as the node it is compared with.
+        Command::Ceiling { .. } => {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?
+        }
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+    };
+    runtime.block_on(async {
+        match command {
+            Command::Ceiling { kind, header } => ceiling::serve(kind, &header).await.map(|()| ExitCode::SUCCESS),
+            Command::Compare { server, rows, rounds } => {
+                let rows = if rows.is_empty() { Row::ALL.to_vec() } else { rows };
+                let results = compare::all(server, &rows, compare::Effort::full(rounds)).await?;
+                println!("{}", report::table(&results));
+                Ok(if results.iter().all(report::Measured::within_gate) {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                })
+            }
+            Command::Smoke { server } => {
+                let results = compare::all(server, &Row::ALL, compare::Effort::smoke()).await?;
+                println!("{} rows ran", results.len());
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    })
+}

@@ -1,0 +1,96 @@
+//! Runs a node and its ceiling in turn, so that whatever else the machine does falls on both.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::Anyhow;
+use crate::load::{self, Load};
+use crate::process::Server;
+use crate::report::Measured;
+use crate::row::Row;
+
+/// How long to measure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    rounds: usize,
+    /// Of one side in one round.
+    span: Duration,
+    idle_sockets: usize,
+}
+
+impl Effort {
+    /// Enough for a verdict.
+    pub(crate) fn full(rounds: usize) -> Self {
+        Self { rounds: rounds.max(1), span: Duration::from_millis(1500), idle_sockets: 5000 }
+    }
+
+    /// Enough to see that the bench works.
+    pub(crate) fn smoke() -> Self {
+        Self { rounds: 1, span: Duration::from_millis(150), idle_sockets: 20 }
+    }
+}
+
+/// Measures all these rows.
+pub(crate) async fn all(server: Option<PathBuf>, rows: &[Row], effort: Effort) -> Result<Vec<Measured>, Anyhow> {
+    let beside = || std::env::current_exe().map(|own| own.with_file_name("tour"));
+    let binary = server.map_or_else(beside, Ok)?;
+    let mut results = Vec::new();
+    for row in rows {
+        eprintln!("{} ...", row.title());
+        results.push(match row.ceiling() {
+            Some(_) => pair(&binary, *row, effort).await?,
+            None => idle(&binary, *row, effort).await?,
+        });
+    }
+    Ok(results)
+}
+
+/// One row of two sides.
+async fn pair(binary: &Path, row: Row, effort: Effort) -> Result<Measured, Anyhow> {
+    let ours = Server::tour(binary).await?;
+    let headers = load::http::headers(ours.addr).await?;
+    let kind = row.ceiling().ok_or("an idle row has no ceiling")?;
+    let theirs = Server::ceiling(kind, &headers).await?;
+    let mut our_load = Load::connect(row, ours.addr).await?;
+    let mut their_load = Load::connect(row, theirs.addr).await?;
+    our_load.run(effort.span / 4).await?;
+    their_load.run(effort.span / 4).await?;
+    let (mut values, mut our_costs, mut their_costs) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..effort.rounds {
+        let (our, their);
+        if round % 2 == 0 {
+            our = cost(&ours, &mut our_load, effort.span).await?;
+            their = cost(&theirs, &mut their_load, effort.span).await?;
+        } else {
+            their = cost(&theirs, &mut their_load, effort.span).await?;
+            our = cost(&ours, &mut our_load, effort.span).await?;
+        }
+        values.push(our / their);
+        our_costs.push(our);
+        their_costs.push(their);
+    }
+    for list in [&mut values, &mut our_costs, &mut their_costs] {
+        list.sort_by(f64::total_cmp);
+    }
+    let middle = effort.rounds / 2;
+    Ok(Measured { row, ours: our_costs[middle], theirs: Some(their_costs[middle]), values })
+}
+
+/// Microseconds of the server's CPU per operation.
+async fn cost(server: &Server, load: &mut Load, span: Duration) -> Result<f64, Anyhow> {
+    let before = server.cpu()?;
+    let operations = load.run(span).await?;
+    let used = server.cpu()?.saturating_sub(before);
+    Ok(used.as_secs_f64() * 1e6 / operations as f64)
+}
+
+/// Memory of a socket that does nothing any more.
+async fn idle(binary: &Path, row: Row, effort: Effort) -> Result<Measured, Anyhow> {
+    let server = Server::tour(binary).await?;
+    // The first sockets grow what all share: the allocator's arenas, tables, code pages.
+    let _first = load::idle::Sockets::connect(server.addr, 50, row).await?;
+    let before = server.resident()?;
+    let sockets = load::idle::Sockets::connect(server.addr, effort.idle_sockets, row).await?;
+    let grown = server.resident()?.saturating_sub(before) as f64 / sockets.len() as f64;
+    Ok(Measured { row, ours: grown, theirs: None, values: vec![grown] })
+}

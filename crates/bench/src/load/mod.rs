@@ -1,0 +1,51 @@
+//! The load: clients that check what they hear, and cost as little as they can beside the server.
+
+pub(crate) mod fanout;
+pub(crate) mod http;
+pub(crate) mod idle;
+pub(crate) mod socket;
+pub(crate) mod wire;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::Anyhow;
+use crate::row::Row;
+
+/// Longer than any answer takes; beyond it something is lost.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Clients of one row, connected.
+pub(crate) enum Load {
+    Http(http::Clients),
+    Socket(socket::Clients),
+    Fanout(fanout::Room),
+}
+
+impl Load {
+    /// Connects the clients of a row.
+    pub(crate) async fn connect(row: Row, addr: SocketAddr) -> Result<Self, Anyhow> {
+        Ok(match row {
+            Row::Http => Self::Http(http::Clients::connect(addr, 64).await?),
+            Row::Ws1 => Self::Socket(socket::Clients::connect(addr, 64, 1).await?),
+            Row::Ws4 => Self::Socket(socket::Clients::connect(addr, 64, 4).await?),
+            Row::Fan200 => Self::Fanout(fanout::Room::connect(addr, 200, 1, 1).await?),
+            Row::Fan1000 => Self::Fanout(fanout::Room::connect(addr, 1000, 1, 1).await?),
+            Row::Burst => Self::Fanout(fanout::Room::connect(addr, 200, 8, 4).await?),
+            Row::Idle | Row::IdleLarge => return Err("idle sockets are no load".into()),
+        })
+    }
+
+    /// Works for a while and says how many operations were done. Every answer was right.
+    pub(crate) async fn run(&mut self, span: Duration) -> Result<u64, Anyhow> {
+        let patience = span + PATIENCE;
+        let done = async {
+            match self {
+                Self::Http(clients) => clients.run(span).await,
+                Self::Socket(clients) => clients.run(span).await,
+                Self::Fanout(room) => room.run(span).await,
+            }
+        };
+        tokio::time::timeout(patience, done).await.map_err(|_| "an answer is missing")?
+    }
+}

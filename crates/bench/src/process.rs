@@ -1,0 +1,81 @@
+//! A server under test: a child process, its address, its CPU time and its memory.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::{Anyhow, ceiling};
+
+/// How long a server may take to say where it listens.
+const READY: Duration = Duration::from_secs(20);
+
+/// A running server; it is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    _child: Child,
+    pid: u32,
+    pub(crate) addr: SocketAddr,
+}
+
+impl Server {
+    /// Starts the tour as it would run in production, on one thread.
+    pub(crate) async fn tour(binary: &Path) -> Result<Self, Anyhow> {
+        let mut command = Command::new(binary);
+        command
+            .env("PHALANX_ENV", "production")
+            .env("PHALANX__WEB__ACCESS_LOG", "false")
+            .env("PHALANX__ADMIN__BIND", "127.0.0.1:0")
+            .env("PHALANX__PATHS__PID", std::env::temp_dir())
+            .env("RUST_LOG", "warn")
+            .env("TOKIO_WORKER_THREADS", "1")
+            .env("BIND", "127.0.0.1")
+            .env("PORT", "0");
+        Self::start(command).await
+    }
+
+    /// Starts a ceiling.
+    pub(crate) async fn ceiling(kind: ceiling::Kind, headers: &[String]) -> Result<Self, Anyhow> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("ceiling").arg(kind.as_str());
+        for header in headers {
+            command.arg("--header").arg(header);
+        }
+        Self::start(command).await
+    }
+
+    async fn start(mut command: Command) -> Result<Self, Anyhow> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let pid = child.id().ok_or("the server ended at once")?;
+        let out = child.stdout.take().ok_or("the server has no stdout")?;
+        let mut lines = BufReader::new(out).lines();
+        let line = timeout(READY, lines.next_line()).await??.ok_or("the server ended before it listened")?;
+        let addr =
+            line.rsplit('/').next().unwrap_or_default().parse().map_err(|_| format!("no address in {line:?}"))?;
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Ok(Self { _child: child, pid, addr })
+    }
+
+    /// The CPU time of all its threads so far, as the scheduler counts it: nanoseconds, not ticks.
+    pub(crate) fn cpu(&self) -> io::Result<Duration> {
+        let mut nanoseconds = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            nanoseconds += text.split_ascii_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// The memory it has resident, in bytes.
+    pub(crate) fn resident(&self) -> io::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_ascii_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
+        kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS in /proc"))
+    }
+}

@@ -1,0 +1,70 @@
+//! The rows of the budget: what is measured, beside what, and what it may cost.
+
+use clap::ValueEnum;
+
+use crate::ceiling;
+
+/// One row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Row {
+    /// An action over HTTP, 64 keep-alive connections.
+    Http,
+    /// An action over WebSocket, 64 sockets, one in flight each.
+    Ws1,
+    /// The same, four in flight each.
+    Ws4,
+    /// A room of 200, one speaker who waits to hear itself.
+    Fan200,
+    /// A room of 1,000.
+    Fan1000,
+    /// A room of 200, eight speakers with four messages in flight each.
+    Burst,
+    /// Sockets that have an id, a room, sent one frame and heard a hundred.
+    Idle,
+    /// The same, after each has sent a frame of the largest size.
+    IdleLarge,
+}
+
+impl Row {
+    /// Every row, as the budget lists them.
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Http, Self::Ws1, Self::Ws4, Self::Fan200, Self::Fan1000, Self::Burst, Self::Idle, Self::IdleLarge];
+
+    /// What it is called in the report.
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP action, 64 connections",
+            Self::Ws1 => "WebSocket action, 64 x 1 in flight",
+            Self::Ws4 => "WebSocket action, 64 x 4 in flight",
+            Self::Fan200 => "fan-out to 200, one speaker",
+            Self::Fan1000 => "fan-out to 1,000, one speaker",
+            Self::Burst => "fan-out to 200, 8 speakers x 4",
+            Self::Idle => "idle socket, bytes",
+            Self::IdleLarge => "idle socket after a frame of 64 KiB, bytes",
+        }
+    }
+
+    /// What it is compared with; idle sockets have a budget of their own.
+    pub(crate) const fn ceiling(self) -> Option<ceiling::Kind> {
+        match self {
+            Self::Http => Some(ceiling::Kind::Http),
+            Self::Ws1 | Self::Ws4 => Some(ceiling::Kind::Socket),
+            Self::Fan200 | Self::Fan1000 | Self::Burst => Some(ceiling::Kind::Fanout),
+            Self::Idle | Self::IdleLarge => None,
+        }
+    }
+
+    /// Gate and goal: times the ceiling, or bytes. A missed gate fails the bench.
+    pub(crate) const fn budget(self) -> Option<(f64, f64)> {
+        const WRITE_BUFFER: f64 = 8.0 * 1024.0;
+        match self {
+            Self::Http => Some((1.25, 1.1)),
+            Self::Ws1 => Some((1.2, 1.05)),
+            Self::Ws4 => Some((0.9, 0.7)),
+            Self::Fan200 | Self::Fan1000 => Some((1.3, 1.1)),
+            Self::Burst => Some((0.35, 0.2)),
+            Self::Idle => Some((8.0 * 1024.0 + WRITE_BUFFER, 6.0 * 1024.0 + WRITE_BUFFER)),
+            Self::IdleLarge => None,
+        }
+    }
+}
