@@ -65,7 +65,7 @@ impl Transport for Server {
     async fn start(&self, node: &Node) -> Result<(), BoxError> {
         let settings = &node.config().web;
         let own = self.routes.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-        let shell = Shell::new(node.clone(), http::router(node, own)?);
+        let shell = Shell::new(node.clone(), own)?;
         let wanted = SocketAddr::new(settings.bind, settings.port);
         let listener = listener::bind(wanted).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
         let addr = listener.local_addr()?;

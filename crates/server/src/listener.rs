@@ -23,6 +23,9 @@ use crate::http::shell::Shell;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
+/// How many headers hyper takes unless told otherwise.
+const HYPER_MAX_HEADERS: usize = 100;
+
 /// Binds and listens.
 pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
@@ -36,11 +39,10 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) fn configure<A>(server: &mut Server<SocketAddr, A>, settings: &Web) {
     let head = settings.max_header_bytes.as_u64() as usize;
     let builder = server.http_builder();
-    builder
-        .http1()
-        .header_read_timeout(settings.header_timeout)
-        .max_headers(settings.max_headers)
-        .max_buf_size(head.max(8192));
+    builder.http1().header_read_timeout(settings.header_timeout).max_buf_size(head.max(8192));
+    if settings.max_headers != HYPER_MAX_HEADERS {
+        builder.http1().max_headers(settings.max_headers); // costs an allocation a request
+    }
     builder
         .http2()
         .max_concurrent_streams(100)

@@ -1,12 +1,12 @@
 //! HTTP: the walk of a request from the shell around everything to the action and back.
 
 mod body;
+mod call;
 mod client;
 mod files;
 pub(crate) mod identity;
+mod metadata;
 mod params;
 pub(crate) mod reply;
 mod route;
 pub(crate) mod shell;
-
-pub(crate) use route::router;

@@ -1,40 +1,31 @@
 //! Path, query and body of a request, merged into the params of a call: path over body over query.
 
-use axum::extract::{FromRequestParts, RawPathParams};
+use axum::body::Body;
 use http::Method;
 use http::request::Parts;
+use hyper::body::Incoming;
 use phalanx_core::config::Config;
-use phalanx_core::{ActionError, ErrorKind, Params};
+use phalanx_core::{ActionError, Params};
 
 use super::body::{self, BodyError};
 
 /// Reads everything a request brings.
 pub(super) async fn read(
-    parts: &mut Parts,
-    body: axum::body::Body,
+    parts: &Parts,
+    body: Incoming,
     config: &Config,
-    has_path_params: HasPathParams,
+    path: impl Iterator<Item = (&str, Result<String, ActionError>)>,
 ) -> Result<Params, BodyError> {
     let mut params = Params::default();
     if let Some(query) = parts.uri.query() {
         params.push_query(query)?;
     }
     if !matches!(parts.method, Method::GET | Method::HEAD) {
-        body::read(&parts.headers, body, config, &mut params).await?;
+        // On the heap: most calls have no body, and what reads one is large.
+        Box::pin(body::read(&parts.headers, Body::new(body), config, &mut params)).await?;
     }
-    if has_path_params == HasPathParams::Yes {
-        let path = RawPathParams::from_request_parts(parts, &()).await;
-        let path = path.map_err(|_| ActionError::of(ErrorKind::Malformed, "the path is not percent-encoded UTF-8"))?;
-        for (name, value) in &path {
-            params.push_path(name, value.to_owned())?;
-        }
+    for (name, value) in path {
+        params.push_path(name, value?)?;
     }
     Ok(params)
-}
-
-/// Whether a route's path has parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HasPathParams {
-    Yes,
-    No,
 }

@@ -32,7 +32,7 @@ pub(super) async fn respond(outcome: Outcome, asked: Asked<'_>) -> Response {
         Ok(Answer { status, headers, content }) => {
             let mut response = match content {
                 Content::Json(object) => json(status, with_metadata(object, asked.metadata)),
-                Content::Body(body) => with_body(status, body, &asked).await,
+                Content::Body(body) => Box::pin(with_body(status, body, &asked)).await,
             };
             for (name, value) in &headers {
                 match name == http::header::SET_COOKIE {
@@ -95,9 +95,11 @@ fn allow(methods: &str) -> HeaderValue {
 }
 
 fn json(status: StatusCode, object: Bytes) -> Response {
+    let mut headers = HeaderMap::with_capacity(8); // what the shell adds needs no second allocation
+    headers.insert(CONTENT_TYPE, JSON);
     let mut response = Response::new(Body::from(object));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    *response.headers_mut() = headers;
     response
 }
 

@@ -11,19 +11,23 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderName, Method};
 use hyper::body::Incoming;
 use metrics::{Counter, counter};
+use phalanx_core::initializer::BoxError;
 use phalanx_core::{ActionError, ErrorKind, Node};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::Predicate;
 use tower_http::compression::predicate::SizeAbove;
+use tower_http::cors::CorsLayer;
 use tracing::debug;
 
 use super::identity::{Identity, Peer, REQUEST_ID};
-use super::reply;
+use super::route::{self, ActionPaths};
+use super::{call, reply};
 
 /// Bodies below this size are not worth compressing.
 const COMPRESS_ABOVE: u64 = 1024;
@@ -36,23 +40,33 @@ static REFERRER_POLICY: HeaderName = HeaderName::from_static("referrer-policy");
 #[derive(Clone)]
 pub(crate) struct Shell {
     shared: Arc<Shared>,
-    router: Router,
     peer: Option<Peer>,
 }
 
 struct Shared {
     node: Node,
+    actions: ActionPaths,
+    router: Router,
+    cors: Option<CorsLayer>,
     serving: AtomicUsize,
     answered: [Counter; 5],
 }
 
 impl Shell {
-    pub(crate) fn new(node: Node, router: Router) -> Self {
+    /// Puts together what a node serves.
+    ///
+    /// # Errors
+    ///
+    /// Two routes that no request can tell apart, or an origin in `web.cors_origins` that is none.
+    pub(crate) fn new(node: Node, own: Router) -> Result<Self, BoxError> {
+        let actions = ActionPaths::new(&node)?;
+        let cors = route::cors(&node.config().web.cors_origins)?;
+        let router = route::router(&node, own);
         metrics::describe_counter!("phalanx_http_requests_total", "HTTP requests, by the first digit of their status");
         let answered = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         let answered = answered.map(|status| counter!("phalanx_http_requests_total", "status" => status));
-        let shared = Arc::new(Shared { node, serving: AtomicUsize::new(0), answered });
-        Self { shared, router, peer: None }
+        let shared = Arc::new(Shared { node, actions, router, cors, serving: AtomicUsize::new(0), answered });
+        Ok(Self { shared, peer: None })
     }
 
     pub(crate) fn for_peer(self, peer: Peer) -> Self {
@@ -63,28 +77,46 @@ impl Shell {
         MakeShell(self)
     }
 
-    async fn serve(mut self, request: Request<Incoming>) -> Response {
-        let mut request = request.map(Body::new);
+    async fn serve(self, request: Request<Incoming>) -> Response {
         let Some(peer) = &self.peer else { return reply::error(&ActionError::internal("a request without a peer")) };
-        let node = self.shared.node.clone();
-        let query = request.uri().path().eq(&node.config().websocket.path).then(|| request.uri().query()).flatten();
-        let identity = Identity::read(&node, peer, request.headers(), query);
-        let Some(_place) = Place::take(&self.shared) else {
+        let shared = self.shared.clone();
+        let settings = shared.node.config();
+        let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
+        let identity = Identity::read(&shared.node, peer, request.headers(), query);
+        let Some(_place) = Place::take(&shared) else {
             let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
             return self.finish(reply::error(&busy), &identity, None).await;
         };
-        let encodings = request.headers().get(ACCEPT_ENCODING).cloned().filter(|_| node.config().web.compress);
+        let encodings = request.headers().get(ACCEPT_ENCODING).cloned().filter(|_| settings.web.compress);
         let encodings = encodings.filter(|_| request.method() != Method::HEAD);
-        request.extensions_mut().insert(identity.clone());
-        let Ok(response) = self.router.call(request).await;
+        let response = match &shared.cors {
+            None => self.route(request, &identity).await,
+            Some(cors) => {
+                let inner = service_fn(async |request| Ok::<_, Infallible>(self.route(request, &identity).await));
+                let Ok(response) = Box::pin(cors.layer(inner).oneshot(request)).await;
+                response
+            }
+        };
         self.finish(response, &identity, encodings).await
+    }
+
+    /// Actions first, then everything else.
+    async fn route(&self, request: Request<Incoming>, identity: &Identity) -> Response {
+        let path = request.uri().clone();
+        if let Some(found) = self.shared.actions.find(path.path()) {
+            return call::serve(&self.shared.node, found, request, identity).await;
+        }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(identity.clone());
+        let Ok(response) = self.shared.router.clone().call(request).await;
+        response
     }
 
     /// Puts on what every response carries.
     async fn finish(&self, response: Response, identity: &Identity, encodings: Option<HeaderValue>) -> Response {
         let settings = &self.shared.node.config().web;
         let mut response = match encodings {
-            Some(encodings) if is_worth_compressing(&response) => compressed(response, encodings).await,
+            Some(encodings) if is_worth_compressing(&response) => Box::pin(compressed(response, encodings)).await,
             _ => response,
         };
         let status = response.status();
@@ -99,7 +131,7 @@ impl Shell {
         if let Some(cookie) = identity.cookie(settings) {
             headers.append(SET_COOKIE, cookie);
         }
-        if let Ok(id) = HeaderValue::from_str(&identity.request.to_string()) {
+        if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(identity.request.to_string())) {
             headers.insert(&REQUEST_ID, id);
         }
         let class = usize::from(status.as_u16() / 100).clamp(1, 5);
