@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -184,7 +187,7 @@ struct Shared {
     connected_at: u64,
     limit: OutboxLimit,
     outbox: Mutex<Outbox>,
-    wake: Notify,
+    wake: AtomicWaker,
     attributes: Mutex<Attributes>,
     rooms: Mutex<JoinedRooms>,
     /// Held while a membership changes, so that join, leave and the end of a connection happen one after the other.
@@ -206,6 +209,41 @@ struct Outbox {
     ping: bool,
 }
 
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queued {
+    Yes,
+    /// The connection ends, for another reason.
+    Closed,
+    /// There was no room: the connection ends as slow.
+    Overflow,
+}
+
+impl Outbox {
+    fn push(&mut self, frame: Frame, limit: OutboxLimit) -> Queued {
+        // A node that stops still answers what it accepted.
+        if self.closing.is_some_and(|reason| reason != CloseReason::NodeStops) {
+            return Queued::Closed;
+        }
+        let bytes = self.bytes + frame.len();
+        if self.frames.len() >= limit.frames || bytes > limit.bytes {
+            self.end(CloseReason::SlowReader);
+            return Queued::Overflow;
+        }
+        self.bytes = bytes;
+        self.frames.push_back(frame);
+        Queued::Yes
+    }
+
+    fn end(&mut self, reason: CloseReason) {
+        self.closing = Some(reason);
+        if reason.abandons_outbox() {
+            self.frames = VecDeque::new();
+            self.bytes = 0;
+        }
+    }
+}
+
 /// The rooms a connection is in, as its own node knows them.
 #[derive(Debug, Default)]
 pub(crate) struct JoinedRooms {
@@ -222,7 +260,7 @@ pub enum Next {
     Ping,
     /// Close; nothing comes after it.
     Close(CloseReason),
-    /// Wait for [`Connection::woken`].
+    /// Wait: whoever queues something wakes the task that was [registered](Connection::register).
     Nothing,
 }
 
@@ -236,7 +274,7 @@ impl Connection {
             connected_at: new.connected_at,
             limit: new.outbox,
             outbox: Mutex::default(),
-            wake: Notify::new(),
+            wake: AtomicWaker::new(),
             attributes: Mutex::new(new.attributes),
             rooms: Mutex::default(),
             membership: tokio::sync::Mutex::new(()),
@@ -275,34 +313,32 @@ impl Connection {
     /// Says whether the frame was queued.
     pub fn push(&self, frame: Frame) -> bool {
         let queued = self.queue(frame);
-        self.0.wake.notify_one();
+        self.0.wake.wake();
         queued
     }
 
     /// Queues a frame without waking the connection's task: for that task itself.
     pub fn queue(&self, frame: Frame) -> bool {
-        let queued = {
-            let mut outbox = self.outbox();
-            // A node that stops still answers what it accepted.
-            if outbox.closing.is_some_and(|reason| reason != CloseReason::NodeStops) {
-                return false;
-            }
-            let bytes = outbox.bytes + frame.len();
-            if outbox.frames.len() >= self.0.limit.frames || bytes > self.0.limit.bytes {
-                outbox.closing = Some(CloseReason::SlowReader);
-                outbox.frames = VecDeque::new();
-                outbox.bytes = 0;
-                false
-            } else {
-                outbox.bytes = bytes;
-                outbox.frames.push_back(frame);
-                true
-            }
-        };
-        if !queued {
+        let queued = self.outbox().push(frame, self.0.limit);
+        if queued == Queued::Overflow {
             self.leave();
         }
-        queued
+        queued == Queued::Yes
+    }
+
+    /// Queues the answer of a running action and gives its place back, in one step: a client that has the answer has
+    /// the place, and a node that stops sees the answer before it sees that nothing runs.
+    pub fn answer_action(&self, frame: Frame) {
+        let queued = {
+            let mut outbox = self.outbox();
+            let queued = outbox.push(frame, self.0.limit);
+            self.0.pending.fetch_sub(1, AcqRel);
+            queued
+        };
+        if queued == Queued::Overflow {
+            self.leave();
+        }
+        self.0.wake.wake();
     }
 
     /// Asks the connection to end. The first reason stands; what is queued goes out first where it can.
@@ -312,21 +348,17 @@ impl Connection {
             if outbox.closing.is_some() {
                 return;
             }
-            outbox.closing = Some(reason);
-            if reason.abandons_outbox() {
-                outbox.frames = VecDeque::new();
-                outbox.bytes = 0;
-            }
+            outbox.end(reason);
         }
         self.leave();
-        self.0.wake.notify_one();
+        self.0.wake.wake();
     }
 
     /// Breaks the connection off, whatever it was asked before.
     pub(crate) fn break_off(&self) {
         self.outbox().closing = Some(CloseReason::Broken);
         self.leave();
-        self.0.wake.notify_one();
+        self.0.wake.wake();
     }
 
     /// Whether it was asked to end.
@@ -358,7 +390,7 @@ impl Connection {
     /// Asks the connection's task to write a protocol ping.
     pub fn ping(&self) {
         self.outbox().ping = true;
-        self.0.wake.notify_one();
+        self.0.wake.wake();
     }
 
     /// What its task does next.
@@ -377,9 +409,10 @@ impl Connection {
         if std::mem::take(&mut outbox.ping) { Next::Ping } else { Next::Nothing }
     }
 
-    /// Completes when there may be something to do; one waiter, no wake-up is lost.
-    pub async fn woken(&self) {
-        self.0.wake.notified().await;
+    /// Has the connection's task polled again when there is something to do. The task registers first and looks then,
+    /// so no wake-up is lost; only one task may.
+    pub fn register(&self, task: &Waker) {
+        self.0.wake.register(task);
     }
 
     /// Notes that the client was heard.
@@ -399,17 +432,17 @@ impl Connection {
         self.0.pending.fetch_update(Relaxed, Relaxed, free).is_ok()
     }
 
-    /// Gives the place of a running action back.
+    /// Gives the place of a running action back that has no answer to give.
     pub fn end_action(&self) {
-        let before = self.0.pending.fetch_sub(1, Relaxed);
-        if before == 1 && self.is_closing() {
-            self.0.wake.notify_one(); // a node that stops waits for the last of them
+        self.0.pending.fetch_sub(1, AcqRel);
+        if self.is_closing() {
+            self.0.wake.wake(); // a node that stops waits for the last of them
         }
     }
 
     /// How many of its actions run now.
     pub fn pending_actions(&self) -> u32 {
-        self.0.pending.load(Relaxed)
+        self.0.pending.load(Acquire)
     }
 
     /// How many actions it ever asked for.

@@ -4,7 +4,7 @@
 //! Writing never waits for a verb, and reading never waits for a client that does not read.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context as Task, Poll, ready};
@@ -54,9 +54,7 @@ pub(super) struct ConnectionTask {
 enum Step {
     Read(Option<Result<Message, axum::Error>>),
     VerbSubmitted,
-    WriteFailed,
     Close(CloseReason),
-    Woken,
 }
 
 impl ConnectionTask {
@@ -85,86 +83,96 @@ impl ConnectionTask {
         let reason = self.pump().await;
         debug!(connection = %self.connection.id(), reason = reason.as_str(), "a connection ends");
         self.connection.close(reason);
-        let Self { node, connection, wire, reset, .. } = self;
-        let leaving = node.connections();
-        let leaving = leaving.remove(&connection, reason);
-        let limit = node.config().websocket.close_timeout;
-        tokio::join!(leaving, say_goodbye(wire, reason, limit, reset));
+        let leaving = self.node.connections();
+        let connection = self.connection.clone();
+        tokio::join!(leaving.remove(&connection, reason), self.wind_down(reason));
     }
 
     /// Moves frames both ways until there is a reason to end.
     async fn pump(&mut self) -> CloseReason {
         loop {
             match self.step().await {
-                Step::Woken | Step::VerbSubmitted => {}
+                Step::VerbSubmitted => {}
                 Step::Close(reason) => return reason,
-                Step::WriteFailed => return CloseReason::Broken,
                 Step::Read(read) => match self.take(read).await {
                     Ok(()) => {}
                     Err(reason) => return reason,
                 },
             }
-            if let Some(reason) = self.connection.closing()
-                && reason.abandons_outbox()
-            {
-                return reason;
-            }
         }
     }
 
     async fn step(&mut self) -> Step {
-        let connection = self.connection.clone();
-        let mut woken = pin!(connection.woken());
         poll_fn(|task| {
-            if let Some(verb) = &mut self.verb {
-                if verb.as_mut().poll(task).is_ready() {
-                    self.verb = None;
-                    return Poll::Ready(Step::VerbSubmitted);
+            self.connection.register(task.waker());
+            loop {
+                if let Some(reason) = self.asked_to_end() {
+                    return Poll::Ready(Step::Close(reason));
                 }
-            } else if self.reads < READS_IN_A_ROW
-                && !self.is_going()
-                && let Poll::Ready(read) = Pin::new(&mut self.wire).poll_next(task)
-            {
-                self.reads += 1;
-                return Poll::Ready(Step::Read(read));
-            }
-            if let Some(step) = self.write(task) {
-                return Poll::Ready(step);
-            }
-            if self.reads >= READS_IN_A_ROW {
+                if let Some(verb) = &mut self.verb {
+                    if verb.as_mut().poll(task).is_ready() {
+                        self.verb = None;
+                        return Poll::Ready(Step::VerbSubmitted);
+                    }
+                } else if self.reads < READS_IN_A_ROW
+                    && !self.is_going()
+                    && let Poll::Ready(read) = Pin::new(&mut self.wire).poll_next(task)
+                {
+                    self.reads += 1;
+                    return Poll::Ready(Step::Read(read));
+                }
+                if let Poll::Ready(Err(_)) = self.poll_write(task) {
+                    return Poll::Ready(Step::Close(CloseReason::Broken));
+                }
+                let may_be_more = self.reads >= READS_IN_A_ROW;
                 self.reads = 0;
-                return Poll::Ready(Step::Woken);
+                if !may_be_more {
+                    return Poll::Pending;
+                }
             }
-            self.reads = 0;
-            woken.as_mut().poll(task).map(|()| Step::Woken)
         })
         .await
     }
 
-    /// Writes what is queued as far as the wire takes it, in one flush.
-    fn write(&mut self, task: &mut Task<'_>) -> Option<Step> {
-        let is_busy = self.is_busy();
+    /// Why the connection was asked to end, once it may: a node that stops waits for what it accepted.
+    fn asked_to_end(&self) -> Option<CloseReason> {
+        if !self.is_going() {
+            return None;
+        }
+        self.connection.closing().filter(|reason| *reason != CloseReason::NodeStops || !self.is_busy())
+    }
+
+    /// Writes what is queued, in one flush; ready when all of it is with the kernel.
+    fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<Result<(), axum::Error>> {
         let mut wire = Pin::new(&mut self.wire);
         loop {
-            match wire.as_mut().poll_ready(task) {
-                Poll::Pending => return None,
-                Poll::Ready(Err(_)) => return Some(Step::WriteFailed),
-                Poll::Ready(Ok(())) => {}
-            }
+            ready!(wire.as_mut().poll_ready(task))?;
             let message = match self.connection.next() {
                 Next::Frame(frame) => message_of(frame),
                 Next::Ping => Message::Ping(Bytes::new()),
-                Next::Close(CloseReason::NodeStops) if is_busy => break,
-                Next::Close(reason) => return Some(Step::Close(reason)),
-                Next::Nothing => break,
+                Next::Close(_) | Next::Nothing => return wire.poll_flush(task),
             };
-            if wire.as_mut().start_send(message).is_err() {
-                return Some(Step::WriteFailed);
-            }
+            wire.as_mut().start_send(message)?;
         }
-        match wire.poll_flush(task) {
-            Poll::Ready(Err(_)) => Some(Step::WriteFailed),
-            Poll::Ready(Ok(())) | Poll::Pending => None,
+    }
+
+    /// Sends what is still queued and the close frame, and waits for the client's: all of it within
+    /// `websocket.close_timeout`, else the connection is reset.
+    async fn wind_down(mut self, reason: CloseReason) {
+        let (limit, reset) = (self.node.config().websocket.close_timeout, self.reset.clone());
+        let goodbye = async {
+            poll_fn(|task| self.poll_write(task)).await?;
+            let close = CloseFrame { code: reason.code(), reason: Utf8Bytes::from_static(reason.as_str()) };
+            self.wire.send(Message::Close(Some(close))).await?;
+            poll_fn(|task| {
+                while let Some(Ok(_)) = ready!(Pin::new(&mut self.wire).poll_next(task)) {}
+                Poll::Ready(())
+            })
+            .await;
+            Ok::<_, axum::Error>(())
+        };
+        if reason == CloseReason::Broken || !matches!(timeout(limit, goodbye).await, Ok(Ok(()))) {
+            reset.store(true, Relaxed);
         }
     }
 
@@ -268,34 +276,13 @@ impl ConnectionTask {
                     } else {
                         Some(running.finish().await)
                     };
-                    connection.end_action();
-                    if let Some(outcome) = outcome {
-                        connection.push(frame::action_answer(&id, outcome));
+                    match outcome {
+                        Some(outcome) => connection.answer_action(frame::action_answer(&id, outcome)),
+                        None => connection.end_action(),
                     }
                 }));
             }
         }
-    }
-}
-
-/// Sends the close frame and waits for the client's, both within `limit`; else the connection is reset.
-async fn say_goodbye(mut wire: WebSocket, reason: CloseReason, limit: Duration, reset: Arc<AtomicBool>) {
-    if reason == CloseReason::Broken {
-        reset.store(true, Relaxed);
-        return;
-    }
-    let goodbye = async {
-        let close = CloseFrame { code: reason.code(), reason: Utf8Bytes::from_static(reason.as_str()) };
-        wire.send(Message::Close(Some(close))).await?;
-        poll_fn(|task| {
-            while let Some(Ok(_)) = ready!(Pin::new(&mut wire).poll_next(task)) {}
-            Poll::Ready(())
-        })
-        .await;
-        Ok::<_, axum::Error>(())
-    };
-    if !matches!(timeout(limit, goodbye).await, Ok(Ok(()))) {
-        reset.store(true, Relaxed);
     }
 }
 
