@@ -375,13 +375,17 @@ describe("close()", () => {
     }
   });
 
-  it("is not the end: connect() begins anew, in no room", async () => {
+  it("is not the end: connect() begins anew, in no room, with the shortest wait", async () => {
     const made = await connected();
     await inRoom("a", made);
+    socket().goes();
     made.phalanx.close();
     const connecting = made.phalanx.connect();
+    socket().goes();
+    assert.equal(made.fired.at(-1).detail.attempt, 1);
+    pass(250);
     socket().welcome();
-    assert.equal((await connecting).id, "c2");
+    assert.equal((await connecting).id, "c3");
     assert.deepEqual(socket().sent, []);
   });
 });
