@@ -179,7 +179,7 @@ export class Phalanx extends EventTarget {
   /** Joins a room, and joins it again after a reconnect. */
   roomAdd(room: string, options?: CallOptions): Promise<void>;
 
-  /** Leaves a room. It is not joined again, whatever the node answers; without a connection that is all there is to do. */
+  /** Leaves a room. It is not joined again, whatever the node answers; without a connection that is all. */
   roomLeave(room: string, options?: CallOptions): Promise<void>;
 
   /** Who is in a room that this connection is in. */
