@@ -1,12 +1,29 @@
-// The browser client of Phalanx: promises for every verb, events, reconnect, rooms joined again.
+// The browser client of Phalanx: a promise for every verb, events for what rooms say, reconnect, rooms joined again.
+//
+// Browsers answer the protocol pings of a node by themselves and show them to no script, so a page cannot tell a silent
+// node from a quiet one, and this client sends no pings of its own. The node finds dead clients (close code 4002), the
+// timeout of each call finds a dead node. `heartbeatMs` in the welcome is for clients that do see pings.
 
+const CALL_TIMEOUT_MS = 30_000;
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+const WELCOME_WITHIN_MS = 15_000;
+/** Calls without an answer, sent or not. */
 const MOST_PENDING = 1000;
+/** Calls made while not connected: as many as a node takes in one burst. */
+const MOST_QUEUED = 100;
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 30_000;
+/** How long a connection stays up before the next loss counts as the first. */
+const HEALTHY_AFTER_MS = 5_000;
+const REJOIN_ROUNDS = 4;
+const REJOIN_PAUSE_MS = 1_000;
+/** Refusals of a rejoin that are about the moment, not about the room. */
+const PASSING = ["rate_limited", "timeout", "unavailable"];
+const EVENTS = new Map([["user", "message"], ["presence", "presence"], ["api", "api"], ["alert", "alert"]]);
 
-/** What a node answered instead of a result, or why there is none. */
+/** What a node answered instead of a result, or why there is no answer. */
 export class PhalanxError extends Error {
-  constructor({ code, message, details = [] }) {
+  constructor({ code = "internal", message = "no reason was given", details = [] }) {
     super(message);
     this.name = "PhalanxError";
     this.code = code;
@@ -14,158 +31,309 @@ export class PhalanxError extends Error {
   }
 }
 
-/** A connection to a node. Fires `connected`, `disconnected`, `reconnecting`, `message`, `presence`, `gap`, `api`. */
+/** The bytes of a file that `file()` answered. */
+export function fileBytes({ content, encoding }) {
+  if (encoding !== "base64") return new TextEncoder().encode(content);
+  return Uint8Array.from(atob(content), (char) => char.charCodeAt(0));
+}
+
+/** A connection to a node that comes back by itself. The events are listed in `phalanx-client.d.ts`. */
 export class Phalanx extends EventTarget {
   #url;
   #WebSocket;
+  #timeoutMs;
   #socket;
+  /** Whether the application wants to be connected: from `connect()` to `close()` or a code that forbids to return. */
+  #isWanted = false;
+  /** Whether calls go out at once: after the welcome and the rejoin. */
+  #isReady = false;
+  /** The promise of `connect()` and its two ends. */
+  #opening;
+  #welcomedAt;
+  #maxFrameBytes = Infinity;
+  /** Calls without an answer, by messageId, in the order of asking. */
   #pending = new Map();
-  #rooms = new Set();
   #counter = 0;
+  #rooms = new Set();
+  /** How many tries to connect failed in a row. */
   #attempt = 0;
-  #wanted = false;
+  /** One timer, of what the connection waits for now: the welcome, the next rejoin or the next try to connect. */
   #timer;
 
-  /** The connection's id, once it is welcomed. */
+  /** The connection's id while it is welcomed; each reconnect brings a new one. */
   id;
 
-  constructor({ url, webSocket } = {}) {
+  constructor({ url, webSocket, timeoutMs = CALL_TIMEOUT_MS } = {}) {
     super();
     this.#url = url ?? `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
     this.#WebSocket = webSocket ?? globalThis.WebSocket;
+    this.#timeoutMs = timeoutMs;
   }
 
-  /** Connects; resolves with the welcome. */
+  /** Connects, trying again until it works; resolves with the first welcome. */
   connect() {
-    this.#wanted = true;
-    return this.#open();
+    if (this.#opening) return this.#opening.promise;
+    const opening = (this.#opening = {});
+    opening.promise = new Promise((resolve, reject) => Object.assign(opening, { resolve, reject }));
+    this.#isWanted = true;
+    globalThis.addEventListener?.("online", this.#online);
+    try {
+      this.#open();
+    } catch (error) {
+      this.#end(error); // no address of a WebSocket: trying again would not help
+    }
+    return opening.promise;
   }
 
-  /** Leaves for good. */
+  /** Leaves for good: rejects what waits, forgets rooms. `connect()` begins anew. */
   close() {
-    this.#wanted = false;
-    clearTimeout(this.#timer);
-    this.#socket?.close(1000);
+    const wasWelcomed = this.id !== undefined;
+    this.#release();
+    this.#end(disconnected("the client was closed"));
+    if (wasWelcomed) this.#fire("disconnected", { code: 1000, reason: "", willReconnect: false });
   }
 
   /** Runs an action. */
-  action(name, params = {}, { version } = {}) {
+  action(name, params = {}, { version, ...options } = {}) {
     const asked = { ...params, action: name };
     if (version !== undefined) asked.apiVersion = version;
-    return this.#ask({ event: "action", params: asked });
+    return this.#ask({ event: "action", params: asked }, options);
   }
 
   /** Joins a room, and joins it again after a reconnect. */
-  async roomAdd(room) {
-    await this.#ask({ event: "roomAdd", room });
+  async roomAdd(room, options) {
+    await this.#ask({ event: "roomAdd", room }, options);
     this.#rooms.add(room);
   }
 
-  /** Leaves a room. */
-  async roomLeave(room) {
+  /** Leaves a room; without a connection there is nothing to leave but the wish to be in it. */
+  async roomLeave(room, options) {
     this.#rooms.delete(room);
-    await this.#ask({ event: "roomLeave", room });
+    if (this.id !== undefined) {
+      await this.#ask({ event: "roomLeave", room }, options);
+      this.#rooms.delete(room); // a `roomAdd` may have been answered in between
+      return;
+    }
+    for (const { joins, reject } of this.#pending.values()) {
+      if (joins === room) reject(unsent("the room was left again"));
+    }
   }
 
   /** Who is in a room. */
-  async roomView(room) {
-    return (await this.#ask({ event: "roomView", room })).data;
+  async roomView(room, options) {
+    return (await this.#ask({ event: "roomView", room }, options)).data;
   }
 
   /** Says something in a room; resolves once it is published. */
-  async say(room, message) {
-    await this.#ask({ event: "say", room, message });
+  async say(room, message, options) {
+    await this.#ask({ event: "say", room, message }, options);
   }
 
   /** Who am I. */
-  async detailsView() {
-    return (await this.#ask({ event: "detailsView" })).data;
+  async detailsView(options) {
+    return (await this.#ask({ event: "detailsView" }, options)).data;
   }
 
-  /** A file under the public roots. */
-  file(path) {
-    return this.#ask({ event: "file", file: path });
+  /** A file under the public roots; `fileBytes()` has its bytes. */
+  file(path, options) {
+    return this.#ask({ event: "file", file: path }, options);
+  }
+
+  /** Sends a call, or queues it until the connection is ready. */
+  #ask(frame, { timeoutMs = this.#timeoutMs, signal } = {}, place = "in turn") {
+    return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
+      if (!this.#isWanted) throw unsent("not connected");
+      const goesNow = this.#isReady || place === "before the queue";
+      if (this.#pending.size >= (goesNow ? MOST_PENDING : MOST_QUEUED)) {
+        throw new PhalanxError({ code: "too_many_pending", message: "too many calls wait: nothing was sent" });
+      }
+      const messageId = ++this.#counter;
+      const settle = (how) => (value) => {
+        this.#pending.delete(messageId);
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", abort);
+        how(value);
+      };
+      const call = { text: JSON.stringify({ ...frame, messageId }), isSent: false };
+      if (frame.event === "roomAdd") call.joins = frame.room;
+      call.resolve = settle(resolve);
+      call.reject = settle(reject);
+      const abort = () => call.reject(signal.reason);
+      const late = () => {
+        const message = `no answer within ${timeoutMs} ms; whether it happened is unknown`;
+        call.reject(call.isSent ? new PhalanxError({ code: "timeout", message }) : unsent("not connected in time"));
+      };
+      const timer = setTimeout(late, Math.min(timeoutMs, LONGEST_TIMER_MS));
+      signal?.addEventListener("abort", abort);
+      this.#pending.set(messageId, call);
+      if (goesNow) this.#send(call);
+    });
+  }
+
+  #send(call) {
+    const { text } = call;
+    // A frame that is too big would cost the connection (1009).
+    if (text.length * 3 > this.#maxFrameBytes && new TextEncoder().encode(text).length > this.#maxFrameBytes) {
+      const message = `a frame has at most ${this.#maxFrameBytes} bytes: nothing was sent`;
+      call.reject(new PhalanxError({ code: "payload_too_large", message }));
+      return;
+    }
+    call.isSent = true;
+    this.#socket.send(text);
   }
 
   #open() {
-    return new Promise((resolve, reject) => {
-      const socket = new this.#WebSocket(this.#url, "phalanx.1");
-      let welcomed = false;
-      socket.onmessage = ({ data }) => {
-        const frame = JSON.parse(data);
-        if (!welcomed && frame.welcome !== undefined) {
-          welcomed = true;
-          this.id = frame.id;
-          this.#socket = socket;
-          this.#attempt = 0;
-          this.#rejoin().then(() => this.#fire("connected", frame));
-          resolve(frame);
-        } else {
-          this.#take(frame);
-        }
-      };
-      socket.onclose = ({ code }) => {
-        if (this.#socket === socket) this.#socket = undefined;
-        this.#fail("the connection is gone; whether what was asked happened is unknown");
-        if (welcomed) this.#fire("disconnected", { code });
-        else reject(new PhalanxError({ code: "disconnected", message: "the node cannot be reached" }));
-        // 4500 to 4999: the application does not want this client back.
-        if (this.#wanted && (welcomed || this.#attempt > 0) && !(code >= 4500 && code <= 4999)) this.#again();
-      };
-    });
+    const socket = new this.#WebSocket(this.#url, "phalanx.1");
+    this.#socket = socket;
+    this.#timer = setTimeout(() => this.#lost({ code: 1006, reason: "no welcome" }), WELCOME_WITHIN_MS);
+    socket.onmessage = ({ data }) => this.#hear(data);
+    socket.onclose = (event) => this.#lost(event);
+    socket.onerror = () => {}; // tells nothing, and `close` follows
   }
 
-  #again() {
-    const most = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.#attempt);
-    this.#attempt += 1;
-    this.#fire("reconnecting", { attempt: this.#attempt });
-    this.#timer = setTimeout(() => this.#open().catch(() => {}), Math.random() * most);
-  }
-
-  async #rejoin() {
-    for (const room of this.#rooms) {
-      try {
-        await this.#ask({ event: "roomAdd", room });
-      } catch (error) {
-        this.#rooms.delete(room);
-        this.#fire("refused", { room, error });
-      }
+  #hear(data) {
+    const frame = objectOf(data);
+    if (!frame) {
+      const message = "the node sent a frame that is no JSON object";
+      this.#fire("error", new PhalanxError({ code: "malformed", message }));
+    } else if (this.id === undefined && frame.welcome !== undefined) {
+      this.#enter(frame, this.#socket);
+    } else {
+      this.#take(frame);
     }
-  }
-
-  #ask(frame) {
-    if (!this.#socket) {
-      return Promise.reject(new PhalanxError({ code: "disconnected", message: "not connected: nothing was sent" }));
-    }
-    if (this.#pending.size >= MOST_PENDING) {
-      return Promise.reject(new PhalanxError({ code: "too_many_pending", message: "too many calls wait for an answer" }));
-    }
-    const messageId = ++this.#counter;
-    return new Promise((resolve, reject) => {
-      this.#pending.set(messageId, { resolve, reject });
-      this.#socket.send(JSON.stringify({ ...frame, messageId }));
-    });
   }
 
   #take(frame) {
-    const pending = frame.context === "response" && this.#pending.get(frame.messageId);
-    if (pending) {
-      this.#pending.delete(frame.messageId);
-      if (frame.error) pending.reject(new PhalanxError(frame.error));
-      else pending.resolve(frame);
-      return;
+    if (frame.context !== "response") {
+      this.#fire(frame.event === "gap" ? "gap" : (EVENTS.get(frame.context) ?? "other"), frame);
+    } else if (frame.messageId === undefined) {
+      if (frame.error) this.#fire("error", new PhalanxError(frame.error));
+      else this.#fire("other", frame);
+    } else {
+      const call = this.#pending.get(frame.messageId); // none: too late, its caller knows
+      if (frame.error) call?.reject(new PhalanxError(frame.error));
+      else call?.resolve(frame);
     }
-    const name = frame.context === "user" ? "message" : frame.event === "gap" ? "gap" : frame.context;
-    this.#fire(name, frame);
   }
 
-  #fail(message) {
-    const waiting = [...this.#pending.values()];
-    this.#pending.clear();
-    for (const { reject } of waiting) reject(new PhalanxError({ code: "disconnected", message }));
+  /** Makes a welcomed connection ready: first the rooms, then what was asked meanwhile. */
+  async #enter(welcome, socket) {
+    clearTimeout(this.#timer);
+    this.id = welcome.id;
+    this.#welcomedAt = Date.now();
+    this.#maxFrameBytes = welcome.maxFrameBytes ?? Infinity;
+    this.#opening.resolve(welcome);
+    if (this.#rooms.size > 0) await this.#rejoin(socket);
+    if (this.#socket !== socket) return;
+    this.#isReady = true;
+    for (const call of this.#pending.values()) this.#send(call);
+    this.#fire("connected", welcome);
+  }
+
+  async #rejoin(socket) {
+    let rooms = [...this.#rooms];
+    for (let round = 1; rooms.length > 0; round += 1) {
+      const refusals = await Promise.all(rooms.map((room) => this.#joinAgain(room)));
+      if (this.#socket !== socket) return;
+      const [again, refused] = [[], []];
+      for (const refusal of refusals.filter(Boolean)) {
+        const isPassing = PASSING.includes(refusal.error.code) && round < REJOIN_ROUNDS;
+        (isPassing ? again : refused).push(refusal);
+      }
+      for (const refusal of refused) {
+        if (this.#rooms.delete(refusal.room)) this.#fire("refused", refusal);
+      }
+      rooms = again.map(({ room }) => room);
+      if (rooms.length === 0) return;
+      await new Promise((resolve) => (this.#timer = setTimeout(resolve, REJOIN_PAUSE_MS * round)));
+    }
+  }
+
+  /** Resolves with the refusal, if there is one. */
+  async #joinAgain(room) {
+    try {
+      await this.#ask({ event: "roomAdd", room }, {}, "before the queue");
+    } catch (error) {
+      if (error.code !== "conflict") return { room, error }; // in conflict: the node put us in already
+    }
+  }
+
+  /** A connection, or a try at one, is gone. */
+  #lost({ code, reason }) {
+    const wasWelcomed = this.id !== undefined;
+    if (wasWelcomed && Date.now() - this.#welcomedAt >= HEALTHY_AFTER_MS) this.#attempt = 0;
+    this.#release();
+    // 4500 to 4999: the application does not want this client back.
+    const willReconnect = !(code >= 4500 && code <= 4999);
+    const error = disconnected(`the connection is gone (${code})`);
+    if (willReconnect) this.#fail(error, ({ isSent }) => isSent);
+    else this.#end(error);
+    if (wasWelcomed || !willReconnect) this.#fire("disconnected", { code, reason, willReconnect });
+    if (this.#isWanted && !this.#socket) this.#again(); // a listener may have closed it
+  }
+
+  #again() {
+    const isOffline = globalThis.navigator?.onLine === false; // then `online` wakes us
+    const delayMs = isOffline ? null : Math.random() * Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.#attempt);
+    this.#attempt += 1;
+    if (!isOffline) this.#timer = setTimeout(() => this.#open(), delayMs);
+    this.#fire("reconnecting", { attempt: this.#attempt, delayMs });
+  }
+
+  #online = () => {
+    if (this.#socket) return;
+    clearTimeout(this.#timer);
+    this.#attempt = 0;
+    this.#again();
+  };
+
+  /** Lets go of the socket: what it still tells is nobody's. */
+  #release() {
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = this.id = undefined;
+    this.#isReady = false;
+    if (!socket) return;
+    socket.onmessage = socket.onclose = null;
+    socket.close(1000);
+  }
+
+  /** Ends what `connect()` began. */
+  #end(error) {
+    this.#isWanted = false;
+    this.#attempt = 0;
+    this.#rooms.clear();
+    globalThis.removeEventListener?.("online", this.#online);
+    this.#opening?.reject(error);
+    this.#opening = undefined;
+    this.#fail(error, () => true);
+  }
+
+  #fail(error, isMeant) {
+    for (const call of [...this.#pending.values()].filter(isMeant)) {
+      call.reject(call.isSent ? error : unsent("not connected"));
+    }
   }
 
   #fire(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
+}
+
+function objectOf(data) {
+  try {
+    const value = JSON.parse(data);
+    return typeof value === "object" ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+function disconnected(why) {
+  return new PhalanxError({ code: "disconnected", message: `${why}; whether what was asked happened is unknown` });
+}
+
+function unsent(why) {
+  return new PhalanxError({ code: "not_connected", message: `${why}: nothing was sent` });
 }

@@ -1,0 +1,398 @@
+// The browser client, as long as its connection stands: `node --test tests/client/*.test.mjs`.
+
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, describe, it, mock } from "node:test";
+
+import { client, connected, fileBytes, inRoom, pass, PhalanxError, rejects } from "./fake.mjs";
+import { settled, socket, sockets, start, stop } from "./fake.mjs";
+
+beforeEach(start);
+afterEach(stop);
+
+describe("connecting", () => {
+  it("asks for the subprotocol and resolves with the welcome", async () => {
+    const { phalanx, types } = client();
+    const connecting = phalanx.connect();
+    assert.deepEqual([socket().url, socket().protocol], ["ws://test/ws", "phalanx.1"]);
+    assert.equal(phalanx.id, undefined);
+    socket().welcome();
+    assert.equal((await connecting).id, "c1");
+    assert.equal(phalanx.id, "c1");
+    assert.deepEqual(types(), ["connected"]);
+  });
+
+  it("is one attempt, however often it is asked for", async () => {
+    const { phalanx } = client();
+    assert.equal(phalanx.connect(), phalanx.connect());
+    socket().welcome();
+    await phalanx.connect();
+    assert.equal(sockets.length, 1);
+  });
+
+  it("is tried again until the first welcome", async () => {
+    const { phalanx, types } = client();
+    const connecting = phalanx.connect();
+    for (let failed = 0; failed < 12; failed += 1) {
+      socket().goes();
+      pass(30_000);
+    }
+    assert.equal(sockets.length, 13);
+    socket().welcome();
+    assert.equal((await connecting).id, "c13");
+    assert.deepEqual(types(), [...Array(12).fill("reconnecting"), "connected"]);
+  });
+
+  it("gives a socket up that never welcomes", async () => {
+    const { phalanx } = client();
+    phalanx.connect();
+    const [mute] = sockets;
+    pass(15_000);
+    assert.equal(mute.closedWith, 1000);
+    pass(250);
+    assert.equal(sockets.length, 2);
+    mute.welcome();
+    assert.equal(phalanx.id, undefined, "the one given up is heard no more");
+    socket().welcome();
+    assert.equal(phalanx.id, "c2");
+  });
+
+  it("rejects when the application does not want this client", async () => {
+    const { phalanx, fired } = client();
+    const connecting = phalanx.connect();
+    socket().goes(4501);
+    await rejects(connecting, "disconnected");
+    assert.deepEqual(fired, [{ type: "disconnected", detail: { code: 4501, reason: "", willReconnect: false } }]);
+  });
+
+  it("rejects when the client is closed meanwhile, before or between two tries", async () => {
+    for (const prepare of [() => {}, () => socket().goes()]) {
+      const { phalanx, types } = client();
+      const connecting = phalanx.connect();
+      prepare();
+      phalanx.close();
+      await rejects(connecting, "disconnected");
+      const opened = sockets.length;
+      pass(60_000);
+      assert.equal(sockets.length, opened);
+      assert.ok(!types().includes("disconnected"), "it never was connected");
+    }
+  });
+
+  it("rejects with what the WebSocket says of an address that is none", async () => {
+    class Picky {
+      constructor() {
+        throw new SyntaxError("no address");
+      }
+    }
+    const { phalanx } = client({ webSocket: Picky });
+    await assert.rejects(phalanx.connect(), SyntaxError);
+    await rejects(phalanx.detailsView(), "not_connected");
+  });
+});
+
+describe("a call", () => {
+  it("sends its frame with an id of its own", async () => {
+    const { phalanx } = await connected();
+    const calls = [
+      phalanx.action("greet", { name: "Ann", action: "not this" }, { version: 2 }),
+      phalanx.action("status"),
+      phalanx.roomAdd("a"),
+      phalanx.roomView("a"),
+      phalanx.say("a", { x: 1 }),
+      phalanx.roomLeave("a"),
+      phalanx.detailsView(),
+      phalanx.file("x.txt"),
+    ];
+    const frames = socket().sent.map(({ messageId, ...frame }) => frame);
+    assert.deepEqual(frames, [
+      { event: "action", params: { name: "Ann", action: "greet", apiVersion: 2 } },
+      { event: "action", params: { action: "status" } },
+      { event: "roomAdd", room: "a" },
+      { event: "roomView", room: "a" },
+      { event: "say", room: "a", message: { x: 1 } },
+      { event: "roomLeave", room: "a" },
+      { event: "detailsView" },
+      { event: "file", file: "x.txt" },
+    ]);
+    assert.equal(new Set(socket().sent.map(({ messageId }) => messageId)).size, calls.length);
+    calls.forEach((_, index) => socket().answer(index));
+    await Promise.all(calls);
+  });
+
+  it("resolves with its own answer, in whatever order answers come", async () => {
+    const { phalanx } = await connected();
+    const [first, second] = [phalanx.action("a"), phalanx.detailsView()];
+    socket().answer(1, { status: "OK", data: { id: "c1" } });
+    socket().answer(0, { n: 1 });
+    assert.deepEqual(await second, { id: "c1" });
+    assert.equal((await first).n, 1);
+  });
+
+  it("rejects with the error of the node", async () => {
+    const { phalanx } = await connected();
+    const asked = phalanx.action("a");
+    const details = [{ path: "name", code: "required", message: "is required" }];
+    socket().answer(0, { error: { code: "invalid_input", message: "the input is not valid", details } });
+    const name = "PhalanxError";
+    await assert.rejects(asked, { name, code: "invalid_input", message: "the input is not valid", details });
+  });
+
+  it("times out after 30 seconds, and a late answer is nobody's", async () => {
+    const { phalanx, fired } = await connected();
+    const asked = phalanx.action("a");
+    pass(29_999);
+    const other = phalanx.action("b");
+    pass(1);
+    await rejects(asked, "timeout");
+    socket().answer(0, { late: true });
+    socket().answer(1, { n: 2 });
+    assert.equal((await other).n, 2);
+    assert.deepEqual(fired, []);
+  });
+
+  it("times out when it says so itself, or the client does", async () => {
+    const { phalanx } = await connected({ timeoutMs: 500 });
+    const [short, usual, endless] = [
+      phalanx.say("a", "x", { timeoutMs: 10 }),
+      phalanx.say("a", "y"),
+      phalanx.action("a", {}, { timeoutMs: Infinity }),
+    ];
+    pass(10);
+    await rejects(short, "timeout");
+    pass(490);
+    await rejects(usual, "timeout");
+    pass(10_000_000);
+    socket().answer(2, { n: 1 });
+    assert.equal((await endless).n, 1);
+  });
+
+  it("is given up by its signal, with the signal's reason", async () => {
+    const { phalanx } = await connected();
+    const controller = new AbortController();
+    const asked = phalanx.action("a", {}, { signal: controller.signal });
+    controller.abort(new Error("changed my mind"));
+    await assert.rejects(asked, /changed my mind/);
+    const never = phalanx.action("b", {}, { signal: controller.signal });
+    await assert.rejects(never, /changed my mind/);
+    assert.equal(socket().sent.length, 1);
+  });
+
+  it("lets go of its signal once it is answered", async () => {
+    const { phalanx } = await connected();
+    const { signal } = new AbortController();
+    const removed = mock.method(signal, "removeEventListener");
+    const asked = phalanx.action("a", {}, { signal });
+    socket().answer(0, {});
+    await asked;
+    assert.equal(removed.mock.callCount(), 1);
+  });
+
+  it("rejects when its input is no JSON", async () => {
+    const { phalanx } = await connected();
+    await assert.rejects(phalanx.action("a", { n: 1n }), TypeError);
+    assert.equal(socket().sent.length, 0);
+  });
+
+  it("rejects a frame that the node would close the connection for", async () => {
+    const { phalanx } = client();
+    phalanx.connect();
+    const queued = phalanx.say("a", "ü".repeat(100));
+    socket().welcome({ maxFrameBytes: 200 });
+    await rejects(queued, "payload_too_large");
+    await rejects(phalanx.say("a", "x".repeat(200)), "payload_too_large");
+    phalanx.say("a", "x".repeat(100));
+    assert.equal(socket().sent.length, 1);
+  });
+
+  it("is refused beyond 1000 that wait for an answer", async () => {
+    const { phalanx } = await connected();
+    const waiting = Array.from({ length: 1000 }, () => phalanx.action("a"));
+    await rejects(phalanx.action("a"), "too_many_pending");
+    socket().answer(0, {});
+    await waiting[0];
+    phalanx.action("a");
+    assert.equal(socket().sent.length, 1001);
+  });
+
+  it("rejects as one of unknown outcome when the connection goes", async () => {
+    const { phalanx } = await connected();
+    const asked = phalanx.action("a");
+    socket().goes();
+    await assert.rejects(asked, { code: "disconnected", message: /unknown/ });
+    pass(250);
+    socket().welcome();
+    assert.deepEqual(socket().sent, [], "it is not sent twice");
+  });
+});
+
+describe("calls made while not connected", () => {
+  it("are sent in order after the welcome", async () => {
+    const { phalanx, types } = client();
+    phalanx.connect();
+    const asked = [phalanx.action("a"), phalanx.action("b")];
+    socket().goes();
+    pass(250);
+    assert.deepEqual(socket().sent, []);
+    socket().welcome();
+    assert.deepEqual(socket().sent.map(({ params }) => params.action), ["a", "b"]);
+    socket().answer(0, {});
+    socket().answer(1, {});
+    await Promise.all(asked);
+    assert.deepEqual(types(), ["reconnecting", "connected"]);
+  });
+
+  it("wait until the rooms are joined again", async () => {
+    const made = await connected();
+    await inRoom("lobby", made);
+    socket().goes();
+    made.phalanx.say("lobby", "early");
+    pass(250);
+    socket().welcome();
+    made.phalanx.say("lobby", "later");
+    assert.deepEqual(socket().sent.map(({ event }) => event), ["roomAdd"]);
+    socket().answer(0);
+    await settled();
+    assert.deepEqual(socket().sent.map(({ message }) => message), [undefined, "early", "later"]);
+  });
+
+  it("reject at their timeout as never sent", async () => {
+    const { phalanx } = client();
+    phalanx.connect();
+    const asked = phalanx.action("a", {}, { timeoutMs: 100 });
+    pass(100);
+    await rejects(asked, "not_connected");
+    socket().welcome();
+    assert.deepEqual(socket().sent, []);
+  });
+
+  it("are refused beyond 100", async () => {
+    const { phalanx } = client();
+    phalanx.connect();
+    for (let n = 0; n < 100; n += 1) phalanx.action("a");
+    await rejects(phalanx.action("a"), "too_many_pending");
+    socket().welcome();
+    assert.equal(socket().sent.length, 100);
+  });
+
+  it("can be given up by their signal", async () => {
+    const { phalanx } = client();
+    phalanx.connect();
+    const controller = new AbortController();
+    const asked = phalanx.action("a", {}, { signal: controller.signal });
+    controller.abort();
+    await assert.rejects(asked, { name: "AbortError" });
+    socket().welcome();
+    assert.deepEqual(socket().sent, []);
+  });
+
+  it("reject at once before connect() and after close()", async () => {
+    const { phalanx } = client();
+    await rejects(phalanx.action("a"), "not_connected");
+    phalanx.connect();
+    socket().welcome();
+    phalanx.close();
+    await rejects(phalanx.action("a"), "not_connected");
+  });
+});
+
+describe("frames", () => {
+  it("fire the event of their context", async () => {
+    const { fired } = await connected();
+    const frames = [
+      ["message", { context: "user", room: "a", message: "hi", from: "c2", sentAt: 1 }],
+      ["presence", { context: "presence", event: "join", room: "a", member: "c2" }],
+      ["gap", { context: "api", event: "gap", room: "a" }],
+      ["api", { context: "api", welcome: "once more" }],
+      ["alert", { context: "alert", level: 3 }],
+      ["other", { context: "connected" }],
+      ["other", { context: "constructor" }],
+      ["other", { hello: 1 }],
+      ["other", { context: "response", message: "sent by the application" }],
+    ];
+    for (const [, frame] of frames) socket().tell(frame);
+    assert.deepEqual(fired, frames.map(([type, detail]) => ({ type, detail })));
+  });
+
+  it("that are no JSON objects are told as errors, and the connection stays", async () => {
+    const { phalanx, fired } = await connected();
+    for (const frame of ["", "{", "null", "5", '"text"']) socket().tell(frame);
+    socket().onmessage({ data: new Blob(["{}"]) });
+    assert.deepEqual(fired.map(({ type, detail }) => [type, detail.code]), Array(6).fill(["error", "malformed"]));
+    const asked = phalanx.action("a");
+    socket().answer(0, { n: 1 });
+    assert.equal((await asked).n, 1);
+  });
+
+  it("with an error that answers no call are told as errors", async () => {
+    const { fired } = await connected();
+    socket().tell({ error: { code: "malformed", message: "a frame is an object" }, context: "response" });
+    assert.deepEqual(fired.map(({ type, detail }) => [type, detail.code]), [["error", "malformed"]]);
+  });
+});
+
+describe("close()", () => {
+  it("closes with 1000, rejects what waits and is told once", async () => {
+    const { phalanx, fired } = await connected();
+    const asked = phalanx.action("a");
+    phalanx.close();
+    assert.equal(socket().closedWith, 1000);
+    await rejects(asked, "disconnected");
+    socket().goes(1000);
+    phalanx.close();
+    assert.deepEqual(fired, [{ type: "disconnected", detail: { code: 1000, reason: "", willReconnect: false } }]);
+  });
+
+  it("rejects what was queued as never sent", async () => {
+    const { phalanx } = await connected();
+    socket().goes();
+    const queued = phalanx.action("a");
+    phalanx.close();
+    await rejects(queued, "not_connected");
+  });
+
+  it("leaves no timer behind, whatever was going on", async () => {
+    mock.timers.reset();
+    const timers = new Set();
+    let next = 0;
+    mock.method(globalThis, "setTimeout", () => timers.add(++next) && next);
+    mock.method(globalThis, "clearTimeout", (timer) => timers.delete(timer));
+    const situations = [
+      () => {}, // the welcome is awaited
+      () => socket().goes(), // the next try is awaited
+      (phalanx) => phalanx.action("queued").catch(() => {}),
+      (phalanx) => {
+        socket().welcome();
+        phalanx.action("sent").catch(() => {});
+      },
+    ];
+    for (const situation of situations) {
+      const { phalanx } = client();
+      phalanx.connect().catch(() => {});
+      situation(phalanx);
+      assert.ok(timers.size > 0 || phalanx.id !== undefined);
+      phalanx.close();
+      assert.equal(timers.size, 0, `${situation}`);
+    }
+  });
+
+  it("is not the end: connect() begins anew, in no room, with the shortest wait", async () => {
+    const made = await connected();
+    await inRoom("a", made);
+    socket().goes();
+    made.phalanx.close();
+    const connecting = made.phalanx.connect();
+    socket().goes();
+    assert.equal(made.fired.at(-1).detail.attempt, 1);
+    pass(250);
+    socket().welcome();
+    assert.equal((await connecting).id, "c3");
+    assert.deepEqual(socket().sent, []);
+  });
+});
+
+describe("a file", () => {
+  it("has bytes, from text and from base64", () => {
+    assert.deepEqual(fileBytes({ content: "ü" }), new Uint8Array([0xc3, 0xbc]));
+    assert.deepEqual(fileBytes({ content: "AP+A", encoding: "base64" }), new Uint8Array([0, 255, 128]));
+  });
+});

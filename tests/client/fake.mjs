@@ -1,0 +1,89 @@
+// The browser client with a socket of our own and a clock that stands still, for the tests beside this file.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { mock } from "node:test";
+
+// By its text, so that any node takes it for a module: no package.json says what a `.js` here is.
+const source = await readFile(new URL("../../crates/server/assets/phalanx-client.js", import.meta.url), "utf8");
+export const { Phalanx, PhalanxError, fileBytes } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+
+/** Every socket that a client opened, the newest last. */
+export let sockets = [];
+
+export class FakeSocket {
+  sent = [];
+  closedWith;
+  constructor(url, protocol) {
+    Object.assign(this, { url, protocol });
+    sockets.push(this);
+  }
+  send(text) {
+    assert.equal(this.closedWith, undefined, "nothing is sent on a closed socket");
+    this.sent.push(JSON.parse(text));
+  }
+  close(code) {
+    this.closedWith ??= code;
+  }
+  tell(frame) {
+    this.onmessage?.({ data: typeof frame === "string" ? frame : JSON.stringify(frame) });
+  }
+  welcome(more = {}) {
+    this.tell({ welcome: "hello", context: "api", id: `c${sockets.length}`, protocol: 1, heartbeatMs: 30000, ...more });
+  }
+  answer(index, more = { status: "OK", data: true }) {
+    this.tell({ ...more, context: "response", messageId: this.sent[index].messageId });
+  }
+  refuse(index, code) {
+    this.answer(index, { error: { code, message: `because ${code}` } });
+  }
+  goes(code = 1006) {
+    this.onclose?.({ code, reason: "" });
+  }
+}
+
+export const socket = () => sockets.at(-1);
+export const settled = () => new Promise((resolve) => setImmediate(resolve));
+export const pass = (ms) => mock.timers.tick(ms);
+export const rooms = (socket) => socket.sent.filter(({ event }) => event === "roomAdd").map(({ room }) => room);
+export const rejects = (promise, code) =>
+  assert.rejects(promise, (error) => error instanceof PhalanxError && error.code === code);
+
+/** A client, and what it fired, in order. */
+export function client(options = {}) {
+  const phalanx = new Phalanx({ url: "ws://test/ws", webSocket: FakeSocket, ...options });
+  const fired = [];
+  const kinds = "connected disconnected reconnecting refused message presence gap api alert other error";
+  for (const kind of kinds.split(" ")) {
+    phalanx.addEventListener(kind, ({ type, detail }) => fired.push({ type, detail }));
+  }
+  return { phalanx, fired, types: () => fired.map(({ type }) => type) };
+}
+
+export async function connected(options) {
+  const made = client(options);
+  const connecting = made.phalanx.connect();
+  socket().welcome();
+  await connecting;
+  made.fired.length = 0;
+  return made;
+}
+
+export async function inRoom(room, made) {
+  const joining = made.phalanx.roomAdd(room);
+  socket().answer(socket().sent.length - 1);
+  await joining;
+}
+
+/** Before each test. */
+export function start() {
+  sockets = [];
+  mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  mock.method(Math, "random", () => 0.5);
+}
+
+/** After each test. */
+export function stop() {
+  mock.timers.reset();
+  mock.restoreAll();
+}

@@ -1,0 +1,315 @@
+// The browser client when its connection goes: `node --test tests/client/*.test.mjs`.
+
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, describe, it, mock } from "node:test";
+
+import { client, connected, inRoom, pass, rejects, rooms, settled, socket, sockets, start, stop } from "./fake.mjs";
+
+beforeEach(start);
+afterEach(stop);
+
+describe("reconnecting", () => {
+  it("follows the close code", async () => {
+    for (const [code, comesBack] of [
+      [1000, true], [1001, true], [1003, true], [1005, true], [1006, true], [1008, true], [1009, true],
+      [4001, true], [4002, true], [4003, true], [4499, true], [4500, false], [4501, false], [4999, false], [5000, true],
+    ]) {
+      const { phalanx, fired } = await connected();
+      const opened = sockets.length;
+      socket().goes(code);
+      assert.deepEqual(fired[0], { type: "disconnected", detail: { code, reason: "", willReconnect: comesBack } });
+      pass(30_000);
+      assert.equal(sockets.length - opened, comesBack ? 1 : 0, `after ${code}`);
+      phalanx.close();
+    }
+  });
+
+  it("rejects everything when the application does not want this client any more", async () => {
+    const { phalanx } = await connected();
+    const sent = phalanx.action("a");
+    socket().goes(4500);
+    await rejects(sent, "disconnected");
+    await rejects(phalanx.action("b"), "not_connected");
+  });
+
+  it("is given up by a code that forbids it after a try, too", async () => {
+    const { phalanx, types } = await connected();
+    socket().goes();
+    const queued = phalanx.action("a");
+    pass(250);
+    socket().goes(4501);
+    await rejects(queued, "not_connected");
+    pass(60_000);
+    assert.equal(sockets.length, 2);
+    assert.deepEqual(types(), ["disconnected", "reconnecting", "disconnected"]);
+  });
+
+  it("waits twice as long each time, with full jitter, and 30 seconds at most", async () => {
+    const { phalanx, fired } = client();
+    phalanx.connect();
+    for (const part of [0.5, 0, 0.999, 0.5, 0.5, 0.5, 0.5, 0.5]) {
+      Math.random.mock.mockImplementation(() => part);
+      socket().goes();
+      pass(30_000);
+    }
+    const delays = fired.map(({ detail }) => detail.delayMs);
+    assert.deepEqual(delays, [250, 0, 1998, 2000, 4000, 8000, 15_000, 15_000]);
+    assert.deepEqual(fired.map(({ detail }) => detail.attempt), [1, 2, 3, 4, 5, 6, 7, 8]);
+  });
+
+  it("keeps to its delay", async () => {
+    await connected();
+    socket().goes();
+    pass(249);
+    assert.equal(sockets.length, 1);
+    pass(1);
+    assert.equal(sockets.length, 2);
+  });
+
+  it("begins anew only after a connection that stayed up for 5 seconds", async () => {
+    const { fired } = await connected();
+    const attempt = () => fired.findLast(({ type }) => type === "reconnecting").detail.attempt;
+    for (const [upFor, expected] of [[0, 1], [4_999, 2], [4_999, 3], [5_000, 1], [100, 2]]) {
+      pass(upFor);
+      socket().goes();
+      assert.equal(attempt(), expected);
+      pass(30_000);
+      socket().welcome();
+    }
+  });
+
+  it("has the new connection's id, and none between", async () => {
+    const { phalanx } = await connected();
+    socket().goes();
+    assert.equal(phalanx.id, undefined);
+    pass(250);
+    socket().welcome();
+    assert.equal(phalanx.id, "c2");
+  });
+
+  it("can be stopped by a listener", async () => {
+    const { phalanx } = await connected();
+    phalanx.addEventListener("disconnected", () => phalanx.close());
+    socket().goes();
+    pass(60_000);
+    assert.equal(sockets.length, 1);
+  });
+});
+
+describe("a browser that is offline", () => {
+  let listeners;
+  beforeEach(() => {
+    listeners = new EventTarget();
+    globalThis.addEventListener = listeners.addEventListener.bind(listeners);
+    globalThis.removeEventListener = listeners.removeEventListener.bind(listeners);
+    Object.defineProperty(globalThis, "navigator", { value: { onLine: false }, configurable: true });
+  });
+  afterEach(() => {
+    for (const name of ["addEventListener", "removeEventListener", "navigator"]) delete globalThis[name];
+  });
+  const online = () => {
+    navigator.onLine = true;
+    listeners.dispatchEvent(new Event("online"));
+  };
+
+  it("is not tried from, until it is online again", async () => {
+    const { fired } = await connected();
+    socket().goes();
+    assert.deepEqual(fired.at(-1), { type: "reconnecting", detail: { attempt: 1, delayMs: null } });
+    pass(600_000);
+    assert.equal(sockets.length, 1);
+    online();
+    pass(250);
+    assert.equal(sockets.length, 2);
+  });
+
+  it("ends a long wait when it comes online", async () => {
+    navigator.onLine = true;
+    const { phalanx } = client();
+    phalanx.connect();
+    for (let failed = 0; failed < 10; failed += 1) {
+      pass(30_000);
+      socket().goes();
+    }
+    const opened = sockets.length;
+    online();
+    pass(250);
+    assert.equal(sockets.length, opened + 1);
+    pass(14_900); // past the end of the wait before, before the new socket is given up
+    assert.equal(sockets.length, opened + 1);
+  });
+
+  it("leaves a connection alone that stands", async () => {
+    await connected();
+    online();
+    pass(60_000);
+    assert.equal(sockets.length, 1);
+  });
+
+  it("wakes no client that is closed", async () => {
+    const { phalanx } = await connected();
+    socket().goes();
+    phalanx.close();
+    online();
+    pass(60_000);
+    assert.equal(sockets.length, 1);
+  });
+});
+
+describe("rooms", () => {
+  /** A client that was in these rooms, on a new connection that was welcomed. */
+  async function back(...names) {
+    const made = await connected();
+    for (const name of names) await inRoom(name, made);
+    socket().goes();
+    pass(250);
+    socket().welcome();
+    made.fired.length = 0;
+    return made;
+  }
+
+  it("are joined again after a reconnect, and then only it is connected", async () => {
+    const { types } = await back("a", "b");
+    assert.deepEqual(rooms(socket()), ["a", "b"]);
+    socket().answer(0);
+    await settled();
+    assert.deepEqual(types(), []);
+    socket().answer(1);
+    await settled();
+    assert.deepEqual(types(), ["connected"]);
+  });
+
+  it("are not joined again once they are left", async () => {
+    const made = await connected();
+    await inRoom("a", made);
+    await inRoom("b", made);
+    const leaving = made.phalanx.roomLeave("a");
+    socket().answer(2);
+    await leaving;
+    socket().goes();
+    pass(250);
+    socket().welcome();
+    assert.deepEqual(rooms(socket()), ["b"]);
+  });
+
+  it("are not joined again if joining was refused", async () => {
+    const { phalanx } = await connected();
+    const joining = phalanx.roomAdd("vip");
+    socket().refuse(0, "forbidden");
+    await rejects(joining, "forbidden");
+    socket().goes();
+    pass(250);
+    socket().welcome();
+    assert.deepEqual(socket().sent, []);
+  });
+
+  it("stay left when the answer to the join comes after the wish to leave", async () => {
+    const { phalanx } = await connected();
+    const both = [phalanx.roomAdd("a"), phalanx.roomLeave("a")];
+    socket().answer(0);
+    await both[0];
+    socket().answer(1);
+    await both[1];
+    socket().goes();
+    pass(250);
+    socket().welcome();
+    assert.deepEqual(socket().sent, []);
+  });
+
+  it("count as joined when the node put the client in already", async () => {
+    const { types } = await back("a");
+    socket().refuse(0, "conflict");
+    await settled();
+    assert.deepEqual(types(), ["connected"]);
+    socket().goes();
+    pass(500);
+    socket().welcome();
+    assert.deepEqual(rooms(socket()), ["a"]);
+  });
+
+  it("are told and forgotten when they refuse, and the others are joined", async () => {
+    const { fired, types } = await back("a", "b");
+    socket().refuse(0, "forbidden");
+    socket().answer(1);
+    await settled();
+    assert.deepEqual(types(), ["refused", "connected"]);
+    assert.deepEqual([fired[0].detail.room, fired[0].detail.error.code], ["a", "forbidden"]);
+    socket().goes();
+    pass(500);
+    socket().welcome();
+    assert.deepEqual(rooms(socket()), ["b"]);
+  });
+
+  it("are asked again when the moment was bad, and told after four times", async () => {
+    const { types } = await back("a", "b");
+    socket().answer(1);
+    for (const [index, pause, code] of [[0, 1000, "unavailable"], [2, 2000, "rate_limited"], [3, 3000, "timeout"]]) {
+      socket().refuse(index, code);
+      await settled();
+      const before = socket().sent.length;
+      pass(pause - 1);
+      await settled();
+      assert.equal(socket().sent.length, before);
+      pass(1);
+      await settled();
+    }
+    assert.deepEqual(rooms(socket()), ["a", "b", "a", "a", "a"]);
+    assert.deepEqual(types(), []);
+    socket().refuse(4, "unavailable");
+    await settled();
+    assert.deepEqual(types(), ["refused", "connected"]);
+  });
+
+  it("are asked again on the next connection when this one goes meanwhile", async () => {
+    const { types } = await back("a");
+    socket().refuse(0, "unavailable");
+    await settled();
+    socket().goes();
+    pass(500);
+    socket().welcome();
+    pass(10_000);
+    assert.deepEqual(rooms(socket()), ["a"]);
+    socket().answer(0);
+    await settled();
+    assert.deepEqual(types(), ["disconnected", "reconnecting", "connected"]);
+  });
+
+  it("are asked again on the next connection when this one goes before the answer", async () => {
+    const { phalanx, types } = await back("a");
+    phalanx.say("a", "queued");
+    socket().goes();
+    await settled();
+    assert.deepEqual(types(), ["disconnected", "reconnecting"]);
+    pass(500);
+    socket().welcome();
+    assert.deepEqual(rooms(socket()), ["a"]);
+    socket().answer(0);
+    await settled();
+    assert.equal(socket().sent[1].message, "queued");
+  });
+
+  it("are only forgotten when they are left without a connection", async () => {
+    const made = await connected();
+    await inRoom("a", made);
+    socket().goes();
+    await made.phalanx.roomLeave("a");
+    const joining = made.phalanx.roomAdd("b");
+    await made.phalanx.roomLeave("b");
+    await rejects(joining, "not_connected");
+    pass(250);
+    await made.phalanx.roomLeave("c");
+    socket().welcome();
+    assert.deepEqual(socket().sent, []);
+  });
+
+  it("are left after they are joined again when the wish comes in between", async () => {
+    const { phalanx } = await back("a");
+    const leaving = phalanx.roomLeave("a");
+    assert.deepEqual(socket().sent.map(({ event }) => event), ["roomAdd"]);
+    socket().answer(0);
+    await settled();
+    assert.deepEqual(socket().sent.map(({ event }) => event), ["roomAdd", "roomLeave"]);
+    socket().answer(1);
+    await leaving;
+  });
+});
