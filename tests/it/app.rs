@@ -92,6 +92,29 @@ pub(crate) async fn upload(_ctx: Context, input: File) -> Result<Received, Actio
     Ok(Received { name: input.file.name().into(), size: input.file.size(), bytes })
 }
 
+#[output]
+pub(crate) struct Version {
+    version: u32,
+}
+
+/// One thing to read ...
+#[action(get)]
+pub(crate) async fn thing(_ctx: Context) -> Result<Version, ActionError> {
+    Ok(Version { version: 1 })
+}
+
+/// ... and another to change.
+#[action(name = "thing", version = 2, post = "/thing")]
+pub(crate) async fn thing_2(_ctx: Context) -> Result<Version, ActionError> {
+    Ok(Version { version: 2 })
+}
+
+/// Sends a file.
+#[action(get)]
+pub(crate) async fn report(_ctx: Context) -> Result<Reply<Body>, ActionError> {
+    Ok(Reply::new(Body::file(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))).status(StatusCode::ACCEPTED))
+}
+
 #[input]
 pub(crate) struct Level {
     level: u8,
@@ -135,7 +158,7 @@ pub(crate) fn settings() -> Config {
 /// Starts a node.
 pub(crate) async fn start(config: Config) -> Running {
     App::new("test")
-        .actions(actions![echo, checked, nap, panics, http_only, inner, outer, upload])
+        .actions(actions![echo, checked, nap, panics, http_only, inner, outer, upload, thing, thing_2, report])
         .remotes(remotes![authorize])
         .on_room(Doorkeeper)
         .start(config)

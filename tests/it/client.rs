@@ -90,6 +90,14 @@ impl Socket {
         socket
     }
 
+    /// Connects and joins a room.
+    pub(crate) async fn join(addr: SocketAddr, room: &str) -> Self {
+        let mut socket = Self::connect(addr).await;
+        let joined = socket.ask(&format!(r#"{{"event":"roomAdd","room":"{room}"}}"#)).await;
+        assert_eq!(joined["status"], "OK", "{joined}");
+        socket
+    }
+
     pub(crate) fn id(&self) -> String {
         self.welcome["id"].as_str().unwrap().to_owned()
     }
@@ -116,9 +124,14 @@ impl Socket {
     /// The answer to what is asked; what comes before is dropped.
     pub(crate) async fn ask(&mut self, text: &str) -> Value {
         self.send(text).await;
+        self.next_in("response").await
+    }
+
+    /// The next frame with that context; what comes before is dropped.
+    pub(crate) async fn next_in(&mut self, context: &str) -> Value {
         loop {
             let frame = self.read().await;
-            if frame["context"] == "response" {
+            if frame["context"] == context {
                 return frame;
             }
         }

@@ -3,7 +3,10 @@
 
 mod app;
 mod client;
+mod hostile;
 mod http;
+mod process;
 mod rooms;
 mod shutdown;
+mod slow;
 mod ws;

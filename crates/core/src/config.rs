@@ -103,7 +103,10 @@ pub struct Web {
     /// How long a client may take to send a body.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
-    /// Most connections at once; beyond, new ones wait in the kernel's queue.
+    /// How long a client may take none of what waits for it; beyond, its connection is reset.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// Most connections at once; beyond, new ones are closed at once.
     pub max_connections: usize,
     /// Most requests waiting or running at once; beyond, `unavailable`.
     pub max_requests: usize,
@@ -142,6 +145,7 @@ impl Default for Web {
             max_headers: 100,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
             max_connections: 50_000,
             max_requests: 10_000,
             trusted_proxies: Vec::new(),
@@ -348,12 +352,12 @@ impl Config {
     pub fn mistakes(&self) -> Vec<String> {
         let (web, websocket) = (&self.web, &self.websocket);
         let checks = [
-            (web.prefix.starts_with('/'), "web.prefix must start with `/`"),
-            (!web.prefix.contains(['{', '}', ' ']), "web.prefix must be a plain path"),
-            (websocket.path.starts_with('/'), "websocket.path must start with `/`"),
+            (is_plain_path(&web.prefix), "web.prefix must be a plain path that starts with `/`"),
+            (is_plain_path(&websocket.path), "websocket.path must be a plain path that starts with `/`"),
             (web.max_body.as_u64() > 0, "web.max_body must not be zero"),
             (!web.header_timeout.is_zero(), "web.header_timeout must not be zero"),
             (!web.body_timeout.is_zero(), "web.body_timeout must not be zero"),
+            (!web.write_timeout.is_zero(), "web.write_timeout must not be zero"),
             (web.max_connections > 0, "web.max_connections must not be zero"),
             (web.max_requests > 0, "web.max_requests must not be zero"),
             (is_token(&web.fingerprint_cookie), "web.fingerprint_cookie must be letters, digits, `-` and `_`"),
@@ -369,6 +373,11 @@ impl Config {
         ];
         checks.iter().filter(|(holds, _)| !holds).map(|(_, sentence)| (*sentence).to_owned()).collect()
     }
+}
+
+fn is_plain_path(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
+    path.starts_with('/') && path.bytes().all(plain)
 }
 
 fn is_token(name: &str) -> bool {

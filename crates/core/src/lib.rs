@@ -44,4 +44,4 @@ pub use rpc::{Remote, RemoteDef};
 pub use shutdown::Shutdown;
 
 // What the attributes write refers to these through the facade.
-pub use {schemars, serde, validator};
+pub use {http, schemars, serde, validator};

@@ -19,6 +19,7 @@ use phalanx_core::{ActionDef, Node, RemoteDef, Setup, StartError, Stopped};
 use phalanx_server::{AdminServer, Server};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::command_line::{self, Command};
 use crate::settings::{Section, Settings, Sources};
@@ -179,8 +180,10 @@ impl App {
                 Ok(running) => running,
                 Err(error) => return Err(failed(&error)),
             };
+            let signals = Signals::listen(); // before anybody is told that the node is ready
             running.announce();
-            let ending = running.signalled(&log).await;
+            let ending = signals.wait(&log).await;
+            PidFile::remove(&running.pid_file);
             running.stop().await;
             Ok(ending)
         });
@@ -292,23 +295,37 @@ impl Running {
         }
         print(&lines);
     }
+}
+
+/// The signals that a node understands.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+    usr2: Signal,
+}
+
+impl Signals {
+    fn listen() -> Self {
+        let listen = |kind| signal(kind).expect("the runtime's signal driver is on");
+        Self {
+            term: listen(SignalKind::terminate()),
+            int: listen(SignalKind::interrupt()),
+            hup: listen(SignalKind::hangup()),
+            usr2: listen(SignalKind::user_defined2()),
+        }
+    }
 
     /// Waits until the process is asked to stop (TERM, INT) or to restart (USR2); HUP reopens the log.
-    async fn signalled(&self, log: &logging::Log) -> Ending {
-        use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).expect("the runtime's signal driver is on");
-        let (mut term, mut int) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
-        let (mut hup, mut usr2) = (listen(SignalKind::hangup()), listen(SignalKind::user_defined2()));
-        let ending = loop {
+    async fn wait(mut self, log: &logging::Log) -> Ending {
+        loop {
             tokio::select! {
-                _ = term.recv() => break Ending::Stop,
-                _ = int.recv() => break Ending::Stop,
-                _ = usr2.recv() => break Ending::Restart,
-                _ = hup.recv() => log.reopen(),
+                _ = self.term.recv() => return Ending::Stop,
+                _ = self.int.recv() => return Ending::Stop,
+                _ = self.usr2.recv() => return Ending::Restart,
+                _ = self.hup.recv() => log.reopen(),
             }
-        };
-        PidFile::remove(&self.pid_file);
-        ending
+        }
     }
 }
 

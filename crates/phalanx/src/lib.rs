@@ -57,4 +57,5 @@ pub mod prelude {
     pub use phalanx_macros::{action, input, output, remote};
 
     pub use async_trait::async_trait;
+    pub use phalanx_core::http::StatusCode;
 }

@@ -217,7 +217,13 @@ fn files(sources: &Sources, environment: &Environment) -> Result<Vec<(PathBuf, S
 }
 
 fn check_keys(file: &Path, given: &toml::Value, known: &Value, prefix: &str, mistakes: &mut Vec<String>) {
-    let (toml::Value::Table(given), Value::Object(known)) = (given, known) else { return };
+    let (given, known) = match (given, known) {
+        (toml::Value::Table(given), Value::Object(known)) => (given, known),
+        (_, Value::Object(_)) => {
+            return mistakes.push(format!("{}: {prefix} is a section, not a value", file.display()));
+        }
+        _ => return,
+    };
     for (key, value) in given {
         let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match known.get(key) {
@@ -330,17 +336,29 @@ fn overlaid(defaults: Value, given: Value) -> Value {
     }
 }
 
+/// Hides whatever stands under a telling name, and passwords in addresses.
 fn hide_secrets(value: &mut Value) {
-    let Value::Object(fields) = value else { return };
-    for (key, value) in fields {
-        let key = key.to_ascii_lowercase();
-        let is_secret = ["secret", "token", "password", "api_key", "private_key"].iter().any(|word| key.contains(word));
-        match value {
-            Value::Object(_) => hide_secrets(value),
-            Value::String(text) if is_secret && !text.is_empty() => *value = "[HIDDEN]".into(),
-            _ => {}
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let is_empty = value.as_str() == Some("") || value.is_null();
+                if is_secret(key) && !is_empty {
+                    *value = "[HIDDEN]".into();
+                } else {
+                    hide_secrets(value);
+                }
+            }
         }
+        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
+        Value::String(text) => *text = without_password(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    let telling = ["secret", "token", "password", "passwd", "api_key", "private_key", "credential"];
+    telling.iter().any(|word| key.contains(word)) && key != "secret_params" // that one holds names
 }
 
 fn drop_nulls(value: &mut Value) {

@@ -70,7 +70,7 @@ impl Transport for Server {
         let listener = listener::bind(wanted).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
         let addr = listener.local_addr()?;
         let handle = Handle::new();
-        let admission = Admission::new(settings.max_connections);
+        let admission = Admission::new(settings);
         let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).acceptor(admission);
         listener::configure(&mut server, settings);
         let server = server.first_request_timeout(settings.header_timeout);

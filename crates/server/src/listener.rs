@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum_server::Server;
@@ -16,6 +16,7 @@ use phalanx_core::config::Web;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
 use crate::http::identity::Peer;
 use crate::http::shell::Shell;
@@ -56,14 +57,20 @@ pub(crate) fn configure<A>(server: &mut Server<SocketAddr, A>, settings: &Web) {
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     most: usize,
+    write_timeout: Duration,
     open: Arc<AtomicUsize>,
     refused: Counter,
 }
 
 impl Admission {
-    pub(crate) fn new(most: usize) -> Self {
+    pub(crate) fn new(settings: &Web) -> Self {
         metrics::describe_counter!("phalanx_tcp_refused_total", "Connections closed at once: web.max_connections");
-        Self { most, open: Arc::default(), refused: counter!("phalanx_tcp_refused_total") }
+        Self {
+            most: settings.max_connections,
+            write_timeout: settings.write_timeout,
+            open: Arc::default(),
+            refused: counter!("phalanx_tcp_refused_total"),
+        }
     }
 }
 
@@ -87,7 +94,8 @@ impl Admission {
         stream.set_nodelay(true)?;
         let reset = Arc::new(AtomicBool::new(false));
         let peer = Peer { addr: stream.peer_addr()?, reset: reset.clone() };
-        Ok((Stream { stream, reset, _place: place }, shell.for_peer(peer)))
+        let write_timeout = self.write_timeout;
+        Ok((Stream { stream, reset, write_timeout, stalled: None, _place: place }, shell.for_peer(peer)))
     }
 }
 
@@ -112,12 +120,29 @@ impl Drop for Place {
 }
 
 /// A TCP stream that is reset when it is dropped, if somebody asked for that: a plain close would leave what the client
-/// never read, megabytes of it, in the kernel.
+/// never read, megabytes of it, in the kernel. A client that takes nothing for `web.write_timeout` asks for it too.
 #[derive(Debug)]
 pub(crate) struct Stream {
     stream: TcpStream,
     reset: Arc<AtomicBool>,
+    write_timeout: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
     _place: Place,
+}
+
+impl Stream {
+    /// Notes how a write went; one that waits too long fails.
+    fn watched<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let limit = self.write_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(stalled.as_mut().poll(cx));
+        self.reset.store(true, Relaxed);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl Drop for Stream {
@@ -137,7 +162,8 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.watched(cx, written)
     }
 
     fn poll_write_vectored(
@@ -145,7 +171,8 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.watched(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

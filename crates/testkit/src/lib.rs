@@ -1,1 +1,5 @@
 //! What the tests of Phalanx share: laws for backends, nodes, a client.
+
+mod process;
+
+pub use process::{Process, Signal, run};

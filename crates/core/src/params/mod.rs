@@ -1,6 +1,6 @@
 //! What comes with a call, from wherever: one map, decoded into the type an action takes.
 //!
-//! Path wins over body, body over query. JSON keeps its types; text (path, query, form) is parsed by the type asked for:
+//! Path wins over body, body over files, files over query. JSON keeps its types; text (path, query, form) is parsed by the type asked for:
 //!
 //! | asked for | text that is understood |
 //! |---|---|
@@ -67,10 +67,21 @@ struct Field {
     value: Tree,
 }
 
+impl Field {
+    /// Takes a value in place of its own, unless that came from a stronger source.
+    fn replace(&mut self, source: Source, value: Tree) {
+        if self.source <= source {
+            self.source = source;
+            self.value = value;
+        }
+    }
+}
+
 /// Where a param came from; later ones win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Query,
+    File,
     Body,
     Path,
 }
@@ -99,8 +110,14 @@ impl Params {
         }
         match serde_json::from_slice(body).map_err(|_| malformed("the body is not valid JSON"))? {
             Value::Object(object) => {
+                // The names of an object differ, so only what came before is looked through: a body of a hundred
+                // thousand names must not cost their square.
+                let before = self.fields.len();
                 for (name, value) in object {
-                    self.put(name, Source::Body, Tree::Json(value));
+                    match self.fields[..before].iter_mut().find(|field| field.name == name) {
+                        Some(field) => field.replace(Source::Body, Tree::Json(value)),
+                        None => self.fields.push(Field { name, source: Source::Body, value: Tree::Json(value) }),
+                    }
                 }
             }
             Value::Array(list) => self.put("payload".into(), Source::Body, Tree::Json(Value::Array(list))),
@@ -143,7 +160,8 @@ impl Params {
     /// Those of [`Params::push_query`].
     pub fn push_file(&mut self, name: &str, file: Upload) -> Result<(), ActionError> {
         self.count_pair()?;
-        self.add(name, &[], Source::Body, Tree::File(file))
+        let (name, rest) = split_key(name).ok_or_else(|| malformed("a param nests too deeply"))?;
+        self.add(name, &rest, Source::File, Tree::File(file))
     }
 
     /// Takes a parameter of the path.
@@ -261,11 +279,7 @@ impl Params {
 
     fn put(&mut self, name: String, source: Source, value: Tree) {
         match self.fields.iter_mut().find(|field| field.name == name) {
-            Some(field) if field.source > source => {}
-            Some(field) => {
-                field.source = source;
-                field.value = value;
-            }
+            Some(field) => field.replace(source, value),
             None => self.fields.push(Field { name, source, value }),
         }
     }

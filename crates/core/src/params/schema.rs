@@ -16,6 +16,9 @@ use crate::error::Detail;
 /// Most levels that are looked at; a schema may refer to itself.
 const MAX_DEPTH: usize = 32;
 
+/// Most fields of a map that are looked at.
+const MAX_NAMES: usize = 1000;
+
 /// Everything that is wrong with `input`, as far as the schema of `T` tells.
 pub(super) fn faults_of<T: JsonSchema + 'static>(input: &Tree) -> Vec<Detail> {
     let root = schema_of::<T>();
@@ -77,6 +80,22 @@ impl<'a> Seen<'a> {
         match self {
             Self::Json(value) => value.is_i64() || value.is_u64(),
             Self::Tree(_) => self.text().is_some_and(|text| text.parse::<i128>().is_ok()),
+        }
+    }
+
+    fn integer(self) -> Option<i128> {
+        match self {
+            Self::Json(value) => value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from)),
+            Self::Tree(_) => self.text()?.parse().ok(),
+        }
+    }
+
+    /// The names of an object's fields, as many as may be told of.
+    fn names(self) -> Vec<&'a str> {
+        match self {
+            Self::Json(Value::Object(fields)) => fields.keys().take(MAX_NAMES).map(String::as_str).collect(),
+            Self::Tree(Tree::Map(entries)) => entries.iter().take(MAX_NAMES).map(|(name, _)| name.as_str()).collect(),
+            Self::Json(_) | Self::Tree(_) => Vec::new(),
         }
     }
 
@@ -240,6 +259,11 @@ impl Check<'_> {
 
     fn bounds(&mut self, schema: &Map<String, Value>, seen: Seen<'_>, path: &str) {
         let of = |name: &str| schema.get(name).and_then(Value::as_f64);
+        if let Some((min, max)) = schema.get("format").and_then(Value::as_str).and_then(integer_format)
+            && seen.integer().is_some_and(|number| !(min..=max).contains(&number))
+        {
+            return self.fault(path, "range", range_message(Some(&min.to_string()), Some(&max.to_string())));
+        }
         let outside = |value: f64, min: Option<f64>, max: Option<f64>| {
             min.is_some_and(|min| value < min) || max.is_some_and(|max| value > max)
         };
@@ -284,6 +308,16 @@ impl Check<'_> {
                 self.node(property, value, &inner(name), depth + 1);
             }
         }
+        let declared = schema.get("properties").and_then(Value::as_object);
+        if let Some(others) = schema.get("additionalProperties").filter(|others| others.is_object()) {
+            for name in
+                seen.names().into_iter().filter(|name| declared.is_none_or(|fields| !fields.contains_key(*name)))
+            {
+                if let Some(value) = seen.field(name) {
+                    self.node(others, value, &inner(name), depth + 1);
+                }
+            }
+        }
     }
 
     fn fault(&mut self, path: &str, code: &'static str, message: String) {
@@ -299,6 +333,21 @@ fn is(schema: &Map<String, Value>, name: &str) -> bool {
         Some(Value::Array(names)) => names.iter().any(|one| one == name),
         _ => false,
     }
+}
+
+/// The bounds of an integer type; the schema names the type and leaves them out.
+fn integer_format(name: &str) -> Option<(i128, i128)> {
+    Some(match name {
+        "int8" => (i8::MIN.into(), i8::MAX.into()),
+        "int16" => (i16::MIN.into(), i16::MAX.into()),
+        "int32" => (i32::MIN.into(), i32::MAX.into()),
+        "int64" | "int" => (i64::MIN.into(), i64::MAX.into()),
+        "uint8" => (0, u8::MAX.into()),
+        "uint16" => (0, u16::MAX.into()),
+        "uint32" => (0, u32::MAX.into()),
+        "uint64" | "uint" => (0, u64::MAX.into()),
+        _ => return None,
+    })
 }
 
 fn allows_null(schema: &Map<String, Value>) -> bool {

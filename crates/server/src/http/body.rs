@@ -1,11 +1,15 @@
 //! Reading a request's body: within its size and its time, into params.
 
+use std::error::Error;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::body::Body;
-use futures_util::StreamExt;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use phalanx_core::config::Config;
 use phalanx_core::params::{Params, Upload};
@@ -49,7 +53,9 @@ pub(super) async fn read(
         Reader::Json | Reader::Form => settings.max_body.as_u64(),
     };
     if length_of(headers).is_some_and(|length| length > most) {
-        drain(body).await;
+        if !headers.contains_key(EXPECT) {
+            drain(body).await; // a client that waits for a word before it sends needs none
+        }
         return Err(too_large().into());
     }
     let deadline = Instant::now() + settings.body_timeout;
@@ -104,9 +110,18 @@ async fn read_parts(body: Body, boundary: String, config: &Config, params: &mut 
     let settings = &config.web;
     let whole = multer::SizeLimit::new().whole_stream(settings.max_upload.as_u64());
     let constraints = multer::Constraints::new().size_limit(whole);
-    let mut parts = multer::Multipart::with_constraints(body.into_data_stream(), boundary, constraints);
+    let heads = Heads::new(settings.max_body.as_u64() + LARGEST_PIECE);
+    let mut parts = multer::Multipart::with_constraints(heads.watch(body.into_data_stream()), boundary, constraints);
     let (mut files, mut fields, mut field_bytes) = (0, 0, 0_u64);
-    while let Some(mut part) = parts.next_field().await.map_err(refusal_of)? {
+    loop {
+        heads.begin();
+        let next = parts.next_field().await.map_err(refusal_of)?;
+        heads.end();
+        let Some(mut part) = next else { break };
+        fields += 1;
+        if fields > settings.max_files * 11 {
+            return Err(over("a request has too many fields").into());
+        }
         let Some(name) = part.name().map(str::to_owned) else { continue };
         if let Some(file_name) = part.file_name().map(str::to_owned) {
             files += 1;
@@ -116,12 +131,11 @@ async fn read_parts(body: Body, boundary: String, config: &Config, params: &mut 
             let content_type = part.content_type().map_or("application/octet-stream", |media| media.as_ref());
             let content_type = content_type.to_owned();
             let (path, size) = save(&mut part, &config.paths.uploads).await?;
+            if file_name.is_empty() && size == 0 {
+                continue; // a form's file field that was left empty
+            }
             params.push_file(&name, Upload::new(path, file_name, content_type, size))?;
             continue;
-        }
-        fields += 1;
-        if fields > settings.max_files * 10 {
-            return Err(over("a request has too many fields").into());
         }
         let mut text = Vec::new();
         while let Some(chunk) = part.chunk().await.map_err(refusal_of)? {
@@ -135,6 +149,55 @@ async fn read_parts(body: Body, boundary: String, config: &Config, params: &mut 
         params.push_field(&name, text)?;
     }
     Ok(())
+}
+
+/// More than hyper hands on at once: the piece in which a head ends may go on with content.
+const LARGEST_PIECE: u64 = 512 * 1024;
+
+/// Bounds what a multipart body may send between its parts: the reader would keep all of it, and look through it again
+/// with every piece that comes.
+struct Heads {
+    most: u64,
+    /// Bytes since a part's head was begun; `u64::MAX` while a part's content is read.
+    seen: Arc<AtomicU64>,
+}
+
+/// What [`Heads`] breaks a body off with.
+#[derive(Debug, thiserror::Error)]
+#[error("too many bytes between the parts of a multipart body")]
+struct LongHead;
+
+impl Heads {
+    fn new(most: u64) -> Self {
+        Self { most, seen: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
+
+    fn begin(&self) {
+        self.seen.store(0, Relaxed);
+    }
+
+    fn end(&self) {
+        self.seen.store(u64::MAX, Relaxed);
+    }
+
+    fn watch(
+        &self,
+        body: impl Stream<Item = Result<Bytes, axum::Error>>,
+    ) -> impl Stream<Item = Result<Bytes, Box<dyn Error + Send + Sync>>> {
+        let (seen, most) = (self.seen.clone(), self.most);
+        body.map(move |chunk| {
+            let chunk = chunk?;
+            let before = seen.load(Relaxed);
+            if before != u64::MAX {
+                let now = before + chunk.len() as u64;
+                seen.store(now, Relaxed);
+                if now > most {
+                    return Err(LongHead.into());
+                }
+            }
+            Ok(chunk)
+        })
+    }
 }
 
 async fn save(part: &mut multer::Field<'_>, folder: &Path) -> Result<(tempfile::TempPath, u64), BodyError> {
@@ -154,6 +217,7 @@ async fn save(part: &mut multer::Field<'_>, folder: &Path) -> Result<(tempfile::
 fn refusal_of(error: multer::Error) -> BodyError {
     let refused = match error {
         multer::Error::StreamSizeExceeded { .. } | multer::Error::FieldSizeExceeded { .. } => too_large(),
+        multer::Error::StreamReadFailed(cause) if cause.is::<LongHead>() => too_large(),
         _ => malformed("the multipart body cannot be read"),
     };
     refused.into()

@@ -1,8 +1,8 @@
 //! One call over HTTP: the action of the method, its params, its outcome, its response.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use axum::body::Body;
 use axum::response::Response;
 use http::{Method, Request};
 use hyper::body::Incoming;
@@ -14,11 +14,19 @@ use phalanx_core::{ActionError, Caller, Node, Origin, Outcome, Params};
 use super::body::BodyError;
 use super::identity::Identity;
 use super::metadata::Metadata;
-use super::route::Found;
+use super::route::{Found, method_of};
 use super::{params, reply};
 
 /// Serves a request whose path belongs to actions.
-pub(super) async fn serve(node: &Node, found: Found<'_>, request: Request<Incoming>, identity: &Identity) -> Response {
+///
+/// Says by `is_call` whether an action was called; it has a line in the log then.
+pub(super) async fn serve(
+    node: &Node,
+    found: Found<'_>,
+    request: Request<Incoming>,
+    identity: &Identity,
+    is_call: &AtomicBool,
+) -> Response {
     let Some(routed) = found.action(request.method()) else {
         return match *request.method() {
             Method::OPTIONS => reply::options(found.allowed()),
@@ -28,9 +36,10 @@ pub(super) async fn serve(node: &Node, found: Found<'_>, request: Request<Incomi
     let (mut parts, body) = request.into_parts();
     let mut metadata = Metadata::wanted(node, identity);
     let outcome = match params::read(&parts, body, node.config(), found.params()).await {
-        Ok(params) => match asked_version(node, routed, &params) {
+        Ok(params) => match asked_version(node, routed, &params, &parts.method) {
             Ok(action) => {
                 metadata.note(&action, &params);
+                is_call.store(true, Relaxed);
                 let headers = std::mem::take(&mut parts.headers);
                 let (outcome, headers) = run(node, action, params, identity, headers).await;
                 parts.headers = headers;
@@ -38,23 +47,30 @@ pub(super) async fn serve(node: &Node, found: Found<'_>, request: Request<Incomi
             }
             Err(unknown) => Err(unknown),
         },
-        Err(BodyError::Refused(refused)) => Err(refused),
+        Err(BodyError::Refused(refused)) => {
+            reply::log_cause(&refused);
+            Err(refused)
+        }
         Err(BodyError::Late) => return reply::late(),
     };
-    let asked = reply::Asked { node, method: &parts.method, headers: &parts.headers, metadata: metadata.text() };
-    let response = reply::respond(outcome, asked).await;
-    match parts.method {
-        Method::HEAD => response.map(|_| Body::empty()),
-        _ => response,
-    }
+    let asked = reply::Asked { method: &parts.method, headers: &parts.headers, metadata: metadata.text() };
+    reply::respond(outcome, asked).await
 }
 
-/// The version a request asks for wins over the version whose route it took.
-fn asked_version(node: &Node, routed: &Arc<Registered>, params: &Params) -> Result<Arc<Registered>, ActionError> {
-    let Some(asked) = params.get_str("apiVersion") else { return Ok(routed.clone()) };
+/// The version a request asks for wins over the version whose route it took, as long as it takes that method anywhere.
+fn asked_version(
+    node: &Node,
+    routed: &Arc<Registered>,
+    params: &Params,
+    method: &Method,
+) -> Result<Arc<Registered>, ActionError> {
+    let asked = params.get_str("apiVersion").filter(|version| !version.is_empty());
+    let Some(asked) = asked else { return Ok(routed.clone()) };
     let version = asked.parse().map_err(|_| dispatch::unknown_action())?;
     let action = node.registry().find(routed.def.name, Some(version));
-    action.filter(|action| !action.def.routes.is_empty()).cloned().ok_or_else(dispatch::unknown_action)
+    let wanted = method_of(method);
+    let takes = |action: &&Arc<Registered>| action.def.routes.iter().any(|route| route.method.as_str() == wanted);
+    action.filter(takes).cloned().ok_or_else(dispatch::unknown_action)
 }
 
 /// Runs an action. It goes on if its client leaves, unless it says otherwise.

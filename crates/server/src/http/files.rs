@@ -15,25 +15,28 @@ use phalanx_core::files::PublicFile;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 use tokio_util::io::ReaderStream;
 
+/// Seconds from 1970 to the year 9999: dates of HTTP begin there and have four digits for the year.
+const LATEST_DATE: Duration = Duration::from_secs(253_370_764_800);
+
 /// How much of a file is read at once.
 const CHUNK: usize = 64 * 1024;
 
 /// Answers a file, a part of it, or that the client has it already.
-pub(super) async fn respond(file: PublicFile, method: &Method, headers: &HeaderMap, max_age: Duration) -> Response {
+pub(super) async fn respond(file: PublicFile, method: &Method, headers: &HeaderMap, cache: &str) -> Response {
     let modified = file.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     let tag = format!("W/\"{:x}-{:x}\"", file.len, modified.as_millis());
     let known = Known { tag, modified: Some(file.modified) };
     let mut response = Response::new(Body::empty());
     known.describe(response.headers_mut());
-    let cache = format!("max-age={}, must-revalidate, public", max_age.as_secs());
-    set(&mut response, CACHE_CONTROL, &cache);
-    if known.is_fresh(headers) {
+    set(&mut response, CACHE_CONTROL, cache);
+    if matches!(*method, Method::GET | Method::HEAD) && known.is_fresh(headers) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
     set(&mut response, CONTENT_TYPE, &with_charset(file.mime));
     response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    let (start, end) = match known.range(headers, file.len) {
+    let asked = if method == Method::GET { known.range(headers, file.len) } else { Asked::All };
+    let (start, end) = match asked {
         Asked::All => (0, file.len),
         Asked::Part(start, end) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -123,7 +126,8 @@ impl Known {
         if let Ok(tag) = HeaderValue::from_str(&self.tag) {
             headers.insert(ETAG, tag);
         }
-        let modified = self.modified.map(httpdate::fmt_http_date);
+        let modified =
+            self.modified.map(|modified| httpdate::fmt_http_date(modified.clamp(UNIX_EPOCH, UNIX_EPOCH + LATEST_DATE)));
         if let Some(Ok(date)) = modified.map(|date| HeaderValue::from_str(&date)) {
             headers.insert(LAST_MODIFIED, date);
         }

@@ -35,9 +35,9 @@ static SESSION_ID: HeaderName = HeaderName::from_static("x-sessionid");
 impl Identity {
     pub(crate) fn read(node: &Node, peer: &Peer, headers: &HeaderMap, query: Option<&str>) -> Self {
         let settings = &node.config().web;
-        let trusted = settings.trusted_proxies.contains(&canonical(peer.addr.ip()));
+        let trusted = is_trusted(canonical(peer.addr.ip()), settings);
         let given = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let remote = if trusted { forwarded(given, peer.addr, settings) } else { peer.addr };
+        let remote = if trusted { forwarded(headers, peer.addr, settings) } else { peer.addr };
         let request = match given(&REQUEST_ID) {
             Some(id) if trusted && is_token(id) => RequestId::Given(id.into()),
             _ => node.next_request(),
@@ -64,29 +64,38 @@ impl Identity {
     }
 }
 
-/// The last address on the way here that is no trusted proxy. What cannot be read ends the walk.
-fn forwarded<'a>(
-    given: impl Fn(&'static HeaderName) -> Option<&'a str>,
-    peer: SocketAddr,
-    settings: &Web,
-) -> SocketAddr {
-    let Some(list) = given(&FORWARDED_FOR) else {
-        let real = given(&REAL_IP).and_then(address);
+/// The last address on the way here that is no trusted proxy: proxies append, to the line or as a line of their own.
+/// What cannot be read ends the walk.
+fn forwarded(headers: &HeaderMap, peer: SocketAddr, settings: &Web) -> SocketAddr {
+    if !headers.contains_key(&FORWARDED_FOR) {
+        let real = headers.get(&REAL_IP).and_then(|value| value.to_str().ok()).and_then(address);
         return real.map_or(peer, |ip| SocketAddr::new(ip, 0));
-    };
+    }
     let mut best = peer;
-    for entry in list.rsplit(',').take(16) {
-        let Some(ip) = address(entry.trim()) else { break };
-        best = SocketAddr::new(ip, 0);
-        if !settings.trusted_proxies.contains(&ip) {
-            break;
+    let lines: Vec<&HeaderValue> = headers.get_all(&FORWARDED_FOR).iter().collect();
+    for line in lines.into_iter().rev() {
+        let Ok(line) = line.to_str() else { return best };
+        for entry in line.rsplit(',').take(MOST_PROXIES) {
+            let Some(ip) = address(entry.trim()) else { return best };
+            best = SocketAddr::new(ip, 0);
+            if !is_trusted(ip, settings) {
+                return best;
+            }
         }
     }
     best
 }
 
-/// `1.2.3.4`, `1.2.3.4:5`, `::1` or `[::1]:5`.
+/// Proxies in a row that are looked through.
+const MOST_PROXIES: usize = 16;
+
+fn is_trusted(ip: IpAddr, settings: &Web) -> bool {
+    settings.trusted_proxies.iter().any(|trusted| canonical(*trusted) == ip)
+}
+
+/// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]` or `[::1]:5`.
 fn address(text: &str) -> Option<IpAddr> {
+    let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let plain = text.parse::<IpAddr>();
     let ip = plain.or_else(|_| text.parse::<SocketAddr>().map(|addr| addr.ip())).ok()?;
     Some(canonical(ip))

@@ -10,7 +10,10 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 use phalanx_core::action;
 use phalanx_core::answer::{Answer, BodySource, Content, Outcome};
-use phalanx_core::{ActionError, ErrorKind, Node, files};
+use phalanx_core::dispatch::Chain;
+use phalanx_core::{ActionError, ErrorKind, files};
+
+use tracing::error;
 
 use super::files as file_response;
 use crate::wire_error::{body_of, status_of};
@@ -19,7 +22,6 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=ut
 
 /// What a response depends on besides the outcome.
 pub(super) struct Asked<'a> {
-    pub(super) node: &'a Node,
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
     /// What is said of server and requester in development, as the inner of a JSON object.
@@ -32,7 +34,10 @@ pub(super) async fn respond(outcome: Outcome, asked: Asked<'_>) -> Response {
         Ok(Answer { status, headers, content }) => {
             let mut response = match content {
                 Content::Json(object) => json(status, with_metadata(object, asked.metadata)),
-                Content::Body(body) => Box::pin(with_body(status, body, &asked)).await,
+                Content::Body(body) => match Box::pin(with_body(status, body, &asked)).await {
+                    Ok(response) => response,
+                    Err(refused) => return error(&refused),
+                },
             };
             for (name, value) in &headers {
                 match name == http::header::SET_COOKIE {
@@ -51,7 +56,15 @@ pub(super) async fn respond(outcome: Outcome, asked: Asked<'_>) -> Response {
 
 /// An error on its own.
 pub(crate) fn error(refused: &ActionError) -> Response {
+    log_cause(refused);
     with_hints(json(status_of(refused.kind()), body_of(refused).into()), refused)
+}
+
+/// The client learns nothing of why something is `internal`, so the log has to.
+pub(super) fn log_cause(refused: &ActionError) {
+    if refused.kind() == ErrorKind::Internal {
+        error!(cause = %Chain(refused), "a request failed");
+    }
 }
 
 /// The path exists, the method does not.
@@ -64,7 +77,6 @@ pub(super) fn method_not_allowed(allowed: &str) -> Response {
 /// What `OPTIONS` is answered with.
 pub(super) fn options(allowed: &str) -> Response {
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, allow(allowed));
     response
 }
@@ -125,7 +137,10 @@ fn with_hints(mut response: Response, refused: &ActionError) -> Response {
     response
 }
 
-async fn with_body(status: StatusCode, body: phalanx_core::Body, asked: &Asked<'_>) -> Response {
+/// Nobody but the caller may keep what an action sends, unless the action says so.
+const OF_AN_ACTION: &str = "private, no-cache";
+
+async fn with_body(status: StatusCode, body: phalanx_core::Body, asked: &Asked<'_>) -> Result<Response, ActionError> {
     let mut response = match body.source {
         BodySource::Bytes(bytes) => Response::new(Body::from(bytes)),
         BodySource::Stream(stream) => {
@@ -133,21 +148,16 @@ async fn with_body(status: StatusCode, body: phalanx_core::Body, asked: &Asked<'
                 stream.map(|piece| piece.map_err(|error| Box::new(error) as Box<dyn std::error::Error + Send + Sync>));
             Response::new(Body::from_stream(pieces))
         }
-        BodySource::File(path) => match files::open_path(&path).await {
-            Ok(file) => {
-                let max_age = asked.node.config().web.file_max_age;
-                let mut response = file_response::respond(file, asked.method, asked.headers, max_age).await;
-                if let Some(media) = body.content_type {
-                    response.headers_mut().insert(CONTENT_TYPE, media);
-                }
-                return response;
-            }
-            Err(refused) => return error(&refused.into()),
-        },
+        BodySource::File(path) => {
+            let file = files::open_path(&path).await?;
+            file_response::respond(file, asked.method, asked.headers, OF_AN_ACTION).await
+        }
     };
-    *response.status_mut() = status;
+    if response.status() == StatusCode::OK {
+        *response.status_mut() = status;
+    }
     if let Some(media) = body.content_type {
         response.headers_mut().insert(CONTENT_TYPE, media);
     }
-    response
+    Ok(response)
 }

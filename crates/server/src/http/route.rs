@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::response::Response;
-use axum::routing::{any, get};
+use axum::routing::any;
 use http::Method;
 use http::header::HeaderValue;
 use percent_encoding::percent_decode_str;
@@ -44,7 +43,8 @@ impl ActionPaths {
             let allowed = reply::allowed_methods(by_method.iter().map(|(method, _)| *method)).into();
             let actions = PathActions { by_method: by_method.into(), allowed };
             let full = format!("{prefix}{path}");
-            if !full.ends_with(['/', '}']) {
+            let takes_the_rest = full.rsplit('/').next().is_some_and(|last| last.starts_with("{*"));
+            if !full.ends_with('/') && !takes_the_rest {
                 let slashed = format!("{full}/");
                 table.insert(slashed, actions.clone()).map_err(|error| format!("the path {full}/: {error}"))?;
             }
@@ -69,7 +69,7 @@ pub(super) struct Found<'a> {
 impl<'a> Found<'a> {
     /// The action that answers this method; `GET` answers `HEAD` too.
     pub(super) fn action(&self, method: &Method) -> Option<&'a Arc<Registered>> {
-        let wanted = if method == Method::HEAD { "GET" } else { method.as_str() };
+        let wanted = method_of(method);
         self.actions.by_method.iter().find(|(method, _)| method.as_str() == wanted).map(|(_, action)| action)
     }
 
@@ -88,10 +88,17 @@ impl<'a> Found<'a> {
     }
 }
 
+/// The method whose action answers: `HEAD` is a `GET` without its body.
+pub(super) fn method_of(method: &Method) -> &str {
+    if method == Method::HEAD { "GET" } else { method.as_str() }
+}
+
+/// `+` is a space here too.
 fn decoded(value: &str) -> Result<String, ActionError> {
-    let text = percent_decode_str(value).decode_utf8();
+    let spaced = value.replace('+', " ");
+    let text = percent_decode_str(&spaced).decode_utf8().map(std::borrow::Cow::into_owned);
     let malformed = |_| ActionError::of(ErrorKind::Malformed, "the path is not percent-encoded UTF-8");
-    text.map(Into::into).map_err(malformed)
+    text.map_err(malformed)
 }
 
 fn by_path(node: &Node) -> BTreeMap<String, Vec<(action::Method, Arc<Registered>)>> {
@@ -108,12 +115,15 @@ fn by_path(node: &Node) -> BTreeMap<String, Vec<(action::Method, Arc<Registered>
 pub(super) fn router(node: &Node, own: Router) -> Router {
     let settings = &node.config().web;
     let upgrades = Arc::new(Upgrades::new(node.clone()));
+    let own = own
+        .layer(DefaultBodyLimit::max(settings.max_body.as_u64() as usize))
+        .fallback(any(serve_file).with_state(node.clone()));
+    // As a fallback, so that no route of the application's can stand in front of these.
     Router::new()
         .route(&node.config().websocket.path, any(upgrade).with_state(upgrades))
-        .route("/phalanx-client.js", get(client::module))
-        .route("/phalanx-client.d.ts", get(client::types))
-        .merge(own.layer(DefaultBodyLimit::max(settings.max_body.as_u64() as usize)))
-        .fallback(any(serve_file).with_state(node.clone()))
+        .route("/phalanx-client.js", any(client::module))
+        .route("/phalanx-client.d.ts", any(client::types))
+        .fallback_service(own)
 }
 
 /// Everything that is no action: a file under the public roots, or nothing.
@@ -121,9 +131,9 @@ async fn serve_file(State(node): State<Node>, request: Request) -> Response {
     const FILE_METHODS: &str = "GET, HEAD, OPTIONS";
     let settings = &node.config().web;
     let path = request.uri().path();
-    let under_prefix =
-        path.strip_prefix(settings.prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if under_prefix {
+    let prefix = settings.prefix.trim_end_matches('/');
+    let below = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if below && !prefix.is_empty() && *request.method() != Method::OPTIONS {
         return reply::error(&dispatch::unknown_action());
     }
     match *request.method() {
@@ -133,11 +143,11 @@ async fn serve_file(State(node): State<Node>, request: Request) -> Response {
     }
     let path = path.strip_prefix("/public").filter(|rest| rest.starts_with('/') || rest.is_empty()).unwrap_or(path);
     match node.files().open(path).await {
-        Ok(file) => files::respond(file, request.method(), request.headers(), settings.file_max_age).await,
-        Err(error) => match *request.method() {
-            Method::HEAD => reply::error(&error.into()).map(|_| Body::empty()),
-            _ => reply::error(&error.into()),
-        },
+        Ok(file) => {
+            let cache = format!("max-age={}, must-revalidate, public", settings.file_max_age.as_secs());
+            files::respond(file, request.method(), request.headers(), &cache).await
+        }
+        Err(error) => reply::error(&error.into()),
     }
 }
 

@@ -2,28 +2,37 @@
 //! nine. It knows who asks, bounds how many are served at once, and finishes every response.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderMap, HeaderName, Method};
+use futures_util::{StreamExt, stream};
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY,
+};
+use http::{HeaderMap, HeaderName, Method, Uri};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use metrics::{Counter, counter};
 use phalanx_core::initializer::BoxError;
 use phalanx_core::{ActionError, ErrorKind, Node};
+use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::Predicate;
 use tower_http::compression::predicate::SizeAbove;
 use tower_http::cors::CorsLayer;
-use tracing::debug;
+use tracing::info;
 
 use super::identity::{Identity, Peer, REQUEST_ID};
 use super::route::{self, ActionPaths};
@@ -88,25 +97,35 @@ impl Shell {
             return self.finish(reply::error(&busy), &identity, None).await;
         };
         let encodings = request.headers().get(ACCEPT_ENCODING).cloned().filter(|_| settings.web.compress);
-        let encodings = encodings.filter(|_| request.method() != Method::HEAD);
+        let is_head = request.method() == Method::HEAD;
+        let asked = settings.web.access_log.then(|| Asked::of(&request));
+        let is_call = AtomicBool::new(false);
         let response = match &shared.cors {
-            None => self.route(request, &identity).await,
+            None => self.route(request, &identity, &is_call).await,
             Some(cors) => {
-                let inner = service_fn(async |request| Ok::<_, Infallible>(self.route(request, &identity).await));
+                let inner =
+                    service_fn(async |request| Ok::<_, Infallible>(self.route(request, &identity, &is_call).await));
                 let Ok(response) = Box::pin(cors.layer(inner).oneshot(request)).await;
                 response
             }
         };
-        self.finish(response, &identity, encodings).await
+        let response = if is_head { without_body(response) } else { response };
+        let response = self.finish(response, &identity, encodings.filter(|_| !is_head)).await;
+        if let Some(asked) = asked.filter(|_| !is_call.load(Relaxed)) {
+            asked.log(&response, &identity);
+        }
+        response
     }
 
     /// Actions first, then everything else.
-    async fn route(&self, request: Request<Incoming>, identity: &Identity) -> Response {
-        let path = request.uri().clone();
-        if let Some(found) = self.shared.actions.find(path.path()) {
-            return call::serve(&self.shared.node, found, request, identity).await;
+    async fn route(&self, request: Request<Incoming>, identity: &Identity, is_call: &AtomicBool) -> Response {
+        let uri = request.uri().clone();
+        if let Some(found) = self.shared.actions.find(uri.path()) {
+            return call::serve(&self.shared.node, found, request, identity, is_call).await;
         }
-        let mut request = request.map(Body::new);
+        let limit = self.shared.node.config().web.body_timeout;
+        let mut request = request.map(|body| if body.is_end_stream() { Body::empty() } else { in_time(body, limit) });
+        request.extensions_mut().insert(identity.request.clone());
         request.extensions_mut().insert(identity.clone());
         let Ok(response) = self.shared.router.clone().call(request).await;
         response
@@ -130,13 +149,16 @@ impl Shell {
         }
         if let Some(cookie) = identity.cookie(settings) {
             headers.append(SET_COOKIE, cookie);
+            if headers.get(CACHE_CONTROL).is_some_and(|cache| cache.as_bytes().ends_with(b"public")) {
+                // A shared cache must not hand one browser's cookie to another.
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+            }
         }
         if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(identity.request.to_string())) {
             headers.insert(&REQUEST_ID, id);
         }
         let class = usize::from(status.as_u16() / 100).clamp(1, 5);
         self.shared.answered[class - 1].increment(1);
-        debug!(request = %identity.request, remote = %identity.remote, status = status.as_u16(), "answered");
         response
     }
 }
@@ -191,14 +213,56 @@ impl Drop for Place<'_> {
     }
 }
 
+/// What the log says of a request that reached no action; those that did have a line of their own.
+struct Asked {
+    method: Method,
+    uri: Uri,
+    started: Instant,
+}
+
+impl Asked {
+    fn of(request: &Request<Incoming>) -> Self {
+        Self { method: request.method().clone(), uri: request.uri().clone(), started: Instant::now() }
+    }
+
+    /// The path without its query: that may hold what nobody should read.
+    fn log(&self, response: &Response, identity: &Identity) {
+        let (method, path, status) = (&self.method, self.uri.path(), response.status().as_u16());
+        let took = self.started.elapsed();
+        info!(%method, path, status, ?took, remote = %identity.remote.ip(), request = %identity.request);
+    }
+}
+
+/// What `HEAD` answers: everything that `GET` does, less the body.
+fn without_body(response: Response) -> Response {
+    let length = response.body().size_hint().exact();
+    let mut response = response.map(|_| Body::empty());
+    if let Some(length) = length.filter(|length| *length > 0) {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    response
+}
+
+/// A body that must be here in time. An application's own routes read it, and know of no limit.
+fn in_time(body: Incoming, limit: Duration) -> Body {
+    let start = (body.into_data_stream(), Box::pin(tokio::time::sleep(limit)));
+    Body::from_stream(stream::unfold(Some(start), async |state| {
+        let (mut body, mut late) = state?;
+        tokio::select! {
+            piece = body.next() => piece.map(|piece| (piece.map_err(io::Error::other), Some((body, late)))),
+            () = &mut late => Some((Err(io::ErrorKind::TimedOut.into()), None)),
+        }
+    }))
+}
+
 fn is_worth_compressing(response: &Response) -> bool {
-    use http_body::Body as _;
     let large = response.body().size_hint().exact().is_none_or(|bytes| bytes >= COMPRESS_ABOVE);
     large && response.status().is_success() && !response.headers().contains_key(CONTENT_ENCODING)
 }
 
 /// Compresses a response in whatever the client accepts best; tower-http knows the rules.
 async fn compressed(response: Response, encodings: HeaderValue) -> Response {
+    let status = response.status();
     let mut response = Some(response);
     let ready = service_fn(move |_: http::Request<()>| {
         let response = response.take().expect("called once");
@@ -208,7 +272,9 @@ async fn compressed(response: Response, encodings: HeaderValue) -> Response {
     let mut request = http::Request::new(());
     *request.headers_mut() = HeaderMap::from_iter([(ACCEPT_ENCODING, encodings)]);
     let Ok(response) = layer.layer(ready).oneshot(request).await;
-    response.map(Body::new)
+    let mut response = response.map(Body::new);
+    *response.status_mut() = status; // a client that accepts nothing gets what was done, not a 406 after it
+    response
 }
 
 /// Images and event streams are left alone; everything else shrinks.

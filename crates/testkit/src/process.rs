@@ -1,0 +1,152 @@
+//! Real node processes: started, asked, and killed with real signals.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+pub use rustix::process::Signal;
+
+/// How long a process may take for anything it is asked.
+const SOON: Duration = Duration::from_secs(30);
+
+/// An example that runs as a process of its own, in a folder of its own. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    stdout: Lines<BufReader<ChildStdout>>,
+    folder: TempDir,
+    /// Where clients reach it.
+    pub addr: SocketAddr,
+    /// Where operators reach it.
+    pub admin: SocketAddr,
+}
+
+impl Process {
+    /// Starts an example on free ports, with more environment, and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If it does not print where it listens.
+    pub async fn start(example: &str, environment: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
+        let log = std::fs::File::create(folder.path().join("stderr")).expect("a new folder takes files");
+        let mut child = command(example, folder.path())
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the example was built and can be run");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut stdout = BufReader::new(stdout).lines();
+        let listening = ready_line(&mut stdout, "listening on http://", folder.path()).await;
+        let admin = ready_line(&mut stdout, "admin on http://", folder.path()).await;
+        Self { child, stdout, folder, addr: listening, admin }
+    }
+
+    /// Waits until the process, restarted in place, is ready again.
+    pub async fn ready_again(&mut self) {
+        self.addr = ready_line(&mut self.stdout, "listening on http://", self.folder.path()).await;
+        self.admin = ready_line(&mut self.stdout, "admin on http://", self.folder.path()).await;
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the process runs")
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a process id is not zero");
+        kill_process(pid, signal).expect("a process of ours takes signals");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    ///
+    /// If it goes on.
+    pub async fn ended(&mut self) -> ExitStatus {
+        timeout(SOON, self.child.wait()).await.expect("the process ends").expect("a child can be waited for")
+    }
+
+    /// What it wrote to stderr so far.
+    pub fn stderr(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
+    }
+
+    /// The folder it runs in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The memory it has resident, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// If `/proc` does not tell.
+    pub fn resident(&self) -> io::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_ascii_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
+        kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS in /proc"))
+    }
+}
+
+/// Runs an example with these arguments until it ends by itself.
+///
+/// # Panics
+///
+/// If it does not end.
+pub async fn run(example: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
+    let mut command = command(example, folder.path());
+    command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
+    timeout(SOON, command.output()).await.expect("the example ends").expect("the example was built and can be run")
+}
+
+/// An example with nothing of this process's own settings.
+fn command(example: &str, folder: &Path) -> Command {
+    let mut command = Command::new(binary(example));
+    let ours = |name: &str| name.starts_with("PHALANX") || ["REDIS_URL", "RUST_LOG"].contains(&name);
+    for (name, _) in std::env::vars().filter(|(name, _)| ours(name)) {
+        command.env_remove(name);
+    }
+    command.current_dir(folder).env("PORT", "0").env("BIND", "127.0.0.1").env("PHALANX__ADMIN__BIND", "127.0.0.1:0");
+    command
+}
+
+/// Examples are built into the same folder as tests, one level up.
+fn binary(example: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a test knows its own path");
+    let folder = own.ancestors().nth(2).expect("tests lie in target/<profile>/deps");
+    let path = folder.join(example);
+    assert!(path.exists(), "{} is missing: `cargo build --workspace --bins` makes it", path.display());
+    path
+}
+
+async fn ready_line(stdout: &mut Lines<BufReader<ChildStdout>>, start: &str, folder: &Path) -> SocketAddr {
+    let line = timeout(SOON, stdout.next_line()).await.expect("the process gets ready").expect("stdout is UTF-8");
+    let addr = line.as_deref().and_then(|line| line.strip_prefix(start)).and_then(|addr| addr.parse().ok());
+    addr.unwrap_or_else(|| {
+        let log = std::fs::read_to_string(folder.join("stderr")).unwrap_or_default();
+        panic!("expected {start:?}, found {line:?}; stderr:\n{log}")
+    })
+}

@@ -1,0 +1,90 @@
+//! The life of a process: ready lines, signals, the command line, settings that are wrong.
+
+use phalanx_testkit::{Process, Signal, run};
+
+use crate::client::{Socket, get};
+
+#[tokio::test]
+async fn term_and_int_stop_a_node_that_answers_what_it_accepted() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut node = Process::start("tour", &[]).await;
+        let addr = node.addr;
+        assert_eq!(get(node.admin, "/readyz").await.status, 200);
+        let mut socket = Socket::connect(addr).await;
+        socket.send(r#"{"event":"action","messageId":1,"params":{"action":"sleepTest","sleepDuration":700}}"#).await;
+        socket.ask(r#"{"event":"detailsView","messageId":2}"#).await;
+        node.signal(signal);
+        assert_eq!(socket.read().await["sleepDuration"], 700);
+        assert_eq!(socket.closed().await, 1001);
+        assert!(node.ended().await.success(), "{}", node.stderr());
+    }
+}
+
+#[tokio::test]
+async fn usr2_restarts_in_place_and_hup_does_nothing_bad() {
+    let mut node = Process::start("tour", &[]).await;
+    let before = get(node.addr, "/api/status").await.json();
+    node.signal(Signal::HUP);
+    let pid = node.pid();
+    node.signal(Signal::USR2);
+    node.ready_again().await;
+    let after = get(node.addr, "/api/status").await.json();
+    assert_eq!(node.pid(), pid);
+    assert_ne!(before["generation"], after["generation"]);
+    node.signal(Signal::TERM);
+    assert!(node.ended().await.success());
+}
+
+#[tokio::test]
+async fn hup_reopens_the_log_file_that_somebody_moved_away() {
+    let mut node = Process::start("tour", &[("PHALANX__LOG__FILE", "true"), ("PHALANX_TITLE", "logger")]).await;
+    let log = node.folder().join("log/logger-development.log");
+    let moved = node.folder().join("log/old.log");
+    std::fs::rename(&log, &moved).unwrap();
+    node.signal(Signal::HUP);
+    let reopened = async {
+        while !log.exists() {
+            get(node.addr, "/api/status").await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), reopened).await.expect("the file is made anew");
+    assert!(node.folder().join("pids/logger.pid").exists());
+    node.signal(Signal::TERM);
+    assert!(node.ended().await.success());
+    assert!(!node.folder().join("pids/logger.pid").exists());
+}
+
+#[tokio::test]
+async fn the_command_line_prints_settings_and_actions() {
+    let printed = run("tour", &["actions"], &[]).await;
+    let table = String::from_utf8(printed.stdout).unwrap();
+    assert!(table.contains("/rooms/{room}/say"), "{table}");
+    assert!(table.contains("privateNote"), "{table}");
+    let printed = run("tour", &["config"], &[("PHALANX__WEB__MAX_BODY", "3MiB")]).await;
+    let settings = String::from_utf8(printed.stdout).unwrap();
+    assert!(settings.contains("max_body = \"3"), "{settings}");
+    assert!(!run("tour", &["actoins"], &[]).await.status.success());
+}
+
+#[tokio::test]
+async fn a_wrong_setting_stops_the_boot_and_says_which() {
+    for (name, value, expected) in [
+        ("PHALANX__WEB__PROT", "80", "web.port"),
+        ("PHALANX__WBE__PORT", "80", "web"),
+        ("PHALANX__GENERAL__GRACE", "soon", "general.grace"),
+        ("PHALANX__WEB__MAX_BODY", "1 parsec", "max_body"),
+        ("PHALANX__ROOMS__START", "no spaces", "no spaces"),
+        ("REDIS_URL", "redis://localhost", "REDIS_URL"),
+    ] {
+        let refused = run("tour", &["start"], &[(name, value)]).await;
+        let text = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{name}={value}: {text}");
+        assert!(text.contains(expected), "{name}={value}: {text}");
+        assert!(refused.stdout.is_empty(), "{name}={value}");
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let refused = run("tour", &[], &[("PORT", &port)]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("cannot listen"));
+}
