@@ -3,6 +3,7 @@
 
 mod app;
 mod client;
+mod crates;
 mod http;
 mod rooms;
 mod shutdown;
