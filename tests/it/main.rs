@@ -3,6 +3,7 @@
 
 mod app;
 mod client;
+mod crates;
 mod hostile;
 mod http;
 mod process;

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema};
+use schemars::Schema;
 
 use crate::answer::{IntoAnswer, Outcome};
 use crate::context::{Context, Requirements};
@@ -17,8 +17,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The type that `#[action]` makes beside a function, so that `ctx.call::<name>(..)` knows its input and output.
 pub trait Action: Send + Sync + 'static {
-    /// What the function takes.
-    type Input: Input;
+    /// What the function takes. That it is an [`Input`] is asked once, where [`ActionDef::input`] reads its schema: a
+    /// bound here would hide what that error says behind three of serde, schemars and validator.
+    type Input: 'static;
     /// What the function returns when all goes well.
     type Output: IntoAnswer;
     /// Everything else about it.
@@ -129,25 +130,43 @@ pub enum OnDisconnect {
 /// What an action's function may return: a `Result` whose value can be an answer and whose error can be told.
 #[diagnostic::on_unimplemented(
     message = "an action returns a `Result`, not `{Self}`",
-    label = "this must be `Result<T, E>` with an error that converts into `ActionError`",
+    label = "this must be `Result<T, E>`",
     note = "the value needs `#[output]`, or to be a `Reply` or a `Body`; the error needs `impl From<E> for ActionError`"
 )]
 pub trait Returned {
     /// The value when all goes well.
     type Value: IntoAnswer;
-    /// The value, or the error as clients learn it.
+    /// The value encoded, or the error as clients learn it.
     ///
     /// # Errors
     ///
-    /// The function's own error, converted.
-    fn returned(self) -> Result<Self::Value, ActionError>;
+    /// The function's own error, converted; `internal` if the value cannot be encoded.
+    fn outcome(self) -> Outcome;
 }
 
-impl<T: IntoAnswer, E: Into<ActionError>> Returned for Result<T, E> {
+impl<T: IntoAnswer, E: IntoActionError> Returned for Result<T, E> {
     type Value = T;
 
-    fn returned(self) -> Result<T, ActionError> {
-        self.map_err(Into::into)
+    fn outcome(self) -> Outcome {
+        self.map_err(E::into_action_error)?.into_answer()
+    }
+}
+
+/// What an action's error must be: something that converts into an [`ActionError`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of an action",
+    label = "this error does not convert into `ActionError`",
+    note = "write `impl From<{Self}> for ActionError`: what clients are told is decided there"
+)]
+pub trait IntoActionError {
+    /// The error as clients learn it.
+    fn into_action_error(self) -> ActionError;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: Into<ActionError>> IntoActionError for E {
+    fn into_action_error(self) -> ActionError {
+        self.into()
     }
 }
 
@@ -160,7 +179,7 @@ macro_rules! actions {
 }
 
 /// The schema of an input, as clients must send it.
-pub fn input_schema<T: JsonSchema>() -> Schema {
+pub fn input_schema<T: Input>() -> Schema {
     let settings = schemars::generate::SchemaSettings::draft2020_12().for_deserialize();
     settings.into_generator().into_root_schema_for::<T>()
 }

@@ -94,6 +94,7 @@ pub trait IntoAnswer: Sized {
     fn schema() -> Schema;
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + JsonSchema + 'static> IntoAnswer for T {
     fn into_answer(self) -> Outcome {
         Answer::json(&self)
@@ -252,11 +253,10 @@ impl IntoAnswer for Body {
     }
 }
 
-/// Runs a function's future and encodes what it returns; what `#[action]` writes ends here.
-pub fn answering<R, F>(future: F) -> BoxFuture<'static, Outcome>
+/// Boxes the future of a call; what `#[action]` writes ends here.
+pub fn answering<F>(future: F) -> BoxFuture<'static, Outcome>
 where
-    F: Future<Output = Result<R, ActionError>> + Send + 'static,
-    R: IntoAnswer,
+    F: Future<Output = Outcome> + Send + 'static,
 {
-    Box::pin(async move { future.await?.into_answer() })
+    Box::pin(future)
 }

@@ -28,7 +28,8 @@ pub mod transport;
 pub mod verb;
 
 pub use action::{
-    Action, ActionDef, BoxFuture, Deadline, Exposure, Method, OnDisconnect, Returned, Route, input_schema,
+    Action, ActionDef, BoxFuture, Deadline, Exposure, IntoActionError, Method, OnDisconnect, Returned, Route,
+    input_schema,
 };
 pub use answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcome, Reply, answering};
 pub use cache::{Cache, Entry};

@@ -7,12 +7,12 @@ use schemars::Schema;
 use crate::action::{BoxFuture, Deadline};
 use crate::answer::{IntoAnswer, Outcome};
 use crate::context::{Context, Requirements};
-use crate::params::{Input, Params};
+use crate::params::Params;
 
 /// The type that `#[remote]` makes beside a function.
 pub trait Remote: Send + Sync + 'static {
-    /// What the method takes.
-    type Input: Input;
+    /// What the method takes; that it is an [`Input`](crate::params::Input) is asked where its schema is read.
+    type Input: 'static;
     /// What it answers.
     type Output: IntoAnswer;
     /// Everything else about it.

@@ -1,22 +1,19 @@
 //! What `#[action]` expands to.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{LitStr, Type};
 
-use crate::attr::{self, Arguments, DeadlineArg, Mistakes};
-use crate::signature::{self, Signature};
+use crate::attr::{Arguments, DeadlineArg};
+use crate::signature::{self, Kind, Signature};
 
-/// Expands `#[action]`.
-pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
-    let mut mistakes = Mistakes::default();
-    let arguments = attr::parse(arguments, attr::ACTION, &mut mistakes);
-    let signature = signature::read(syn::parse2(item)?, "an action", &mut mistakes);
-    mistakes.check()?;
-
+/// Expands `#[action]`, or says what is wrong with it.
+pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
+    let (arguments, signature) = signature::read(Kind::Action, arguments, item)?;
     let parts = Parts::of(&signature, &arguments);
-    let Parts { function, name, input, output, description, deadline, require, run, item, marker, conditions } = parts;
+    let Parts { function, name, input, output, types, description, deadline, require, run, item, marker, conditions } =
+        parts;
     let version = arguments.version;
     let routes = arguments.routes.iter().map(|route| {
         let method = format_ident!("{}", route.method);
@@ -34,8 +31,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<T
         #marker
         #(#conditions)*
         impl ::phalanx::Action for #function {
-            type Input = #input;
-            type Output = #output;
+            #types
             const DEF: ::phalanx::ActionDef = ::phalanx::ActionDef {
                 name: #name,
                 version: #version,
@@ -55,10 +51,12 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<T
 
 /// What actions and remote methods have in common.
 pub(crate) struct Parts<'a> {
-    pub(crate) function: &'a syn::Ident,
+    pub(crate) function: &'a Ident,
     pub(crate) name: String,
     pub(crate) input: TokenStream,
     pub(crate) output: TokenStream,
+    /// `Input` and `Output`, each with the span of what it stands for, so that a type that is too private is shown there.
+    pub(crate) types: TokenStream,
     pub(crate) description: &'a str,
     pub(crate) deadline: TokenStream,
     pub(crate) require: TokenStream,
@@ -75,6 +73,9 @@ impl<'a> Parts<'a> {
         let input = signature.input.as_ref().map_or_else(|| quote!(::phalanx::NoInput), |input| quote!(#input));
         let returns = &signature.returns;
         let output = quote_spanned!(returns.span()=> <#returns as ::phalanx::Returned>::Value);
+        let span = signature.input.as_ref().map_or_else(Span::call_site, Spanned::span);
+        let mut types = quote_spanned!(span=> type Input = #input;);
+        types.extend(quote_spanned!(returns.span()=> type Output = #output;));
         let conditions = &signature.conditions[..];
         let visibility = &signature.item.vis;
         let doc = format!("Stands for the function [`{function}()`] where a type is asked for.");
@@ -90,6 +91,7 @@ impl<'a> Parts<'a> {
             name,
             input,
             output,
+            types,
             description: &signature.description,
             deadline: deadline(arguments.deadline),
             require: require(&signature.guards),
@@ -134,12 +136,16 @@ fn run(signature: &Signature) -> TokenStream {
         .as_ref()
         .map(|input| quote_spanned!(input.span()=> let input = ::phalanx::Params::decode::<#input>(&params)?;));
     let input = signature.input.as_ref().map(|_| quote!(, input));
+    // All at one place, or what is wrong with the type would be told here once more than where it is `Output`.
+    let returned = Ident::new("returned", signature.returns.span());
+    let outcome = quote_spanned!(signature.returns.span()=> ::phalanx::Returned::outcome(#returned));
     let params = if signature.input.is_some() { quote!(params) } else { quote!(_params) };
     quote! {
         |ctx, #params| ::phalanx::answering(async move {
             #(#guards)*
             #decode
-            ::phalanx::Returned::returned(#function(ctx #(, #names)* #input).await)
+            let #returned = #function(ctx #(, #names)* #input).await;
+            #outcome
         })
     }
 }

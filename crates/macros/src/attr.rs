@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::TokenStream;
+use quote::ToTokens;
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
-use syn::spanned::Spanned;
 use syn::{Error, Expr, ExprLit, Lit, LitInt, LitStr, Meta, Token};
 
 /// Mistakes, so far.
@@ -13,16 +13,22 @@ use syn::{Error, Expr, ExprLit, Lit, LitInt, LitStr, Meta, Token};
 pub(crate) struct Mistakes(Option<Error>);
 
 impl Mistakes {
-    pub(crate) fn add(&mut self, span: Span, message: impl std::fmt::Display) {
-        let error = Error::new(span, message);
+    /// Adds a sentence about `place`, all of which is underlined; about nothing means about the attribute.
+    pub(crate) fn add(&mut self, place: impl ToTokens, message: impl std::fmt::Display) {
+        self.take(Error::new_spanned(place, message));
+    }
+
+    /// Adds what the parser says.
+    pub(crate) fn take(&mut self, error: Error) {
         match &mut self.0 {
             Some(all) => all.combine(error),
             None => self.0 = Some(error),
         }
     }
 
-    pub(crate) fn check(self) -> syn::Result<()> {
-        self.0.map_or(Ok(()), Err)
+    /// What the compiler is to print, if anything.
+    pub(crate) fn errors(self) -> Option<TokenStream> {
+        self.0.map(Error::into_compile_error)
     }
 }
 
@@ -86,7 +92,7 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], mistakes: &mut Mistakes
     let metas = match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
         Ok(metas) => metas,
         Err(error) => {
-            mistakes.add(error.span(), error);
+            mistakes.take(error);
             return arguments;
         }
     };
@@ -94,18 +100,20 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], mistakes: &mut Mistakes
     for meta in &metas {
         let name = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
         if !known.contains(&name.as_str()) {
-            mistakes.add(meta.span(), unknown(&name, known));
+            mistakes.add(meta.path(), unknown(&name, known));
             continue;
         }
-        let is_method = METHODS.iter().any(|(method, _)| *method == name);
-        if !is_method && seen.contains(&name) {
-            mistakes.add(meta.span(), format!("`{name}` is given twice"));
+        if method(&name).is_none() && seen.contains(&name) {
+            mistakes.add(meta, format!("`{name}` is given twice"));
         }
         seen.push(name.clone());
         arguments.take(&name, meta, mistakes);
     }
-    if arguments.internal && (!arguments.routes.is_empty() || arguments.block_websocket) {
-        mistakes.add(Span::call_site(), "an `internal` action is reached by no client: drop its routes and `block`");
+    let opens = |meta: &&Meta| {
+        meta.path().get_ident().is_some_and(|name| name == "block" || method(&name.to_string()).is_some())
+    };
+    for meta in metas.iter().filter(opens).filter(|_| arguments.internal) {
+        mistakes.add(meta, "no client reaches an `internal` action: drop this, or `internal`");
     }
     arguments
 }
@@ -121,15 +129,16 @@ impl Arguments {
             }
             "version" => self.version = version(meta, mistakes),
             "deadline" => {
-                if let Some(text) = text(meta, mistakes) {
-                    self.deadline = deadline(&text, mistakes);
-                }
+                self.deadline = deadline(meta).unwrap_or_else(|| {
+                    mistakes.add(meta, "a deadline has its unit: `deadline = \"5s\"` (ms, s, m, h); \"0\" means none");
+                    DeadlineArg::Default
+                });
             }
             "block" => self.block_websocket = block(meta, mistakes),
             "internal" => self.internal = flag(meta, mistakes),
             "cancel_on_disconnect" => self.cancel_on_disconnect = flag(meta, mistakes),
-            method => {
-                let variant = METHODS.iter().find(|(name, _)| *name == method).map_or("Get", |(_, variant)| variant);
+            verb => {
+                let Some(method) = method(verb) else { return };
                 let path = match meta {
                     Meta::Path(_) => None,
                     _ => text(meta, mistakes),
@@ -137,14 +146,28 @@ impl Arguments {
                 if let Some(path) = &path {
                     check_path(path, mistakes);
                 }
-                self.routes.push(RouteArg { method: variant, path });
+                self.routes.push(RouteArg { method, path });
             }
         }
     }
 }
 
+/// What a verb is called in the expansion.
+fn method(verb: &str) -> Option<&'static str> {
+    METHODS.iter().find(|(name, _)| *name == verb).map(|(_, method)| *method)
+}
+
 fn unknown(name: &str, known: &[&str]) -> String {
-    let near = known.iter().map(|known| (distance(name, known), known)).min().filter(|(far, _)| *far <= 2);
+    match name {
+        "head" if known.contains(&"get") => return "`get` answers HEAD as well".to_owned(),
+        "options" if known.contains(&"get") => return "the server answers OPTIONS itself".to_owned(),
+        _ => {}
+    }
+    let near = known
+        .iter()
+        .map(|known| (distance(name, known), known))
+        .min()
+        .filter(|(far, _)| *far <= (name.len() / 3).max(1));
     match near {
         Some((_, known)) => format!("there is no argument `{name}`; did you mean `{known}`?"),
         None => format!("there is no argument `{name}`; there are {}", known.join(", ")),
@@ -172,7 +195,7 @@ fn text(meta: &Meta, mistakes: &mut Mistakes) -> Option<LitStr> {
         Some(Lit::Str(text)) => Some(text.clone()),
         _ => {
             let name = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
-            mistakes.add(meta.span(), format!("write `{name} = \"…\"`"));
+            mistakes.add(meta, format!("write `{name} = \"…\"`"));
             None
         }
     }
@@ -180,7 +203,7 @@ fn text(meta: &Meta, mistakes: &mut Mistakes) -> Option<LitStr> {
 
 fn flag(meta: &Meta, mistakes: &mut Mistakes) -> bool {
     if !matches!(meta, Meta::Path(_)) {
-        mistakes.add(meta.span(), "this argument takes no value");
+        mistakes.add(meta, "this argument takes no value");
     }
     true
 }
@@ -201,56 +224,61 @@ fn version(meta: &Meta, mistakes: &mut Mistakes) -> u32 {
         _ => None,
     };
     number.filter(|number| *number > 0).unwrap_or_else(|| {
-        mistakes.add(meta.span(), "a version is a whole number from 1: `version = 2`");
+        mistakes.add(meta, "a version is a whole number from 1: `version = 2`");
         1
     })
 }
 
 fn block(meta: &Meta, mistakes: &mut Mistakes) -> bool {
-    if let Meta::List(list) = meta
-        && let Ok(names) = list.parse_args_with(Punctuated::<syn::Ident, Token![,]>::parse_terminated)
-        && !names.is_empty()
-        && names.iter().all(|name| name == "websocket")
-    {
-        return true;
+    const RULE: &str = "only one transport can be blocked: `block(websocket)`; HTTP is opened by naming a verb";
+    let names = match meta {
+        Meta::List(list) => list.parse_args_with(Punctuated::<syn::Ident, Token![,]>::parse_terminated).ok(),
+        Meta::Path(_) | Meta::NameValue(_) => None,
+    };
+    let Some(names) = names.filter(|names| !names.is_empty()) else {
+        mistakes.add(meta, RULE);
+        return false;
+    };
+    for name in names.iter().filter(|name| *name != "websocket") {
+        mistakes.add(name, RULE);
     }
-    mistakes.add(meta.span(), "only one transport can be blocked: `block(websocket)`; HTTP is opened by naming a verb");
-    false
+    true
 }
 
 fn check_name(name: &LitStr, mistakes: &mut Mistakes) {
     let text = name.value();
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
     if text.is_empty() || text.len() > 100 || !text.bytes().all(allowed) {
-        mistakes.add(name.span(), "a name is 1 to 100 characters of A-Z a-z 0-9 : . _ -");
+        mistakes.add(name, "a name is 1 to 100 characters of A-Z a-z 0-9 : . _ -");
     }
 }
 
 fn check_path(path: &LitStr, mistakes: &mut Mistakes) {
     let text = path.value();
     if !text.starts_with('/') {
-        return mistakes.add(path.span(), "a path starts with `/`");
+        return mistakes.add(path, "a path starts with `/`");
     }
     let segments: Vec<&str> = text.split('/').collect();
     for (index, segment) in segments.iter().enumerate() {
         if let Some(name) = segment.strip_prefix(':') {
-            mistakes.add(path.span(), format!("write `{{{name}}}` for a parameter, not `:{name}`"));
+            mistakes.add(path, format!("write `{{{name}}}` for a parameter, not `:{name}`"));
         } else if segment.contains(['{', '}']) {
             let inner = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
             let name = inner.strip_prefix('*').unwrap_or(inner);
             if name.is_empty() || name.contains(['{', '}', '*']) {
-                mistakes.add(path.span(), "a parameter is a whole segment with a name: `{name}` or `{*rest}`");
+                mistakes.add(path, "a parameter is a whole segment with a name: `{name}` or `{*rest}`");
             } else if inner.starts_with('*') && index + 1 != segments.len() {
-                mistakes.add(path.span(), "`{*rest}` is the last segment of a path");
+                mistakes.add(path, "`{*rest}` is the last segment of a path");
             }
         }
     }
 }
 
-fn deadline(text: &LitStr, mistakes: &mut Mistakes) -> DeadlineArg {
+fn deadline(meta: &Meta) -> Option<DeadlineArg> {
+    let Some(Lit::Str(text)) = value(meta) else { return None };
     let written = text.value();
     if written == "0" {
-        return DeadlineArg::Never;
+        return Some(DeadlineArg::Never);
     }
     let digits = written.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = match &written[digits.len()..] {
@@ -258,13 +286,8 @@ fn deadline(text: &LitStr, mistakes: &mut Mistakes) -> DeadlineArg {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => 0,
+        _ => return None,
     };
-    match digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
-        Some(ms) if ms > 0 => DeadlineArg::After(Duration::from_millis(ms)),
-        _ => {
-            mistakes.add(text.span(), "a deadline has its unit: \"500ms\", \"5s\", \"2m\"; \"0\" means none");
-            DeadlineArg::Default
-        }
-    }
+    let ms = digits.trim().parse::<u64>().ok()?.checked_mul(unit)?;
+    (ms > 0).then(|| DeadlineArg::After(Duration::from_millis(ms)))
 }

@@ -2,7 +2,6 @@
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
-use syn::spanned::Spanned;
 use syn::{Attribute, Data, DeriveInput, Fields};
 
 use crate::attr::Mistakes;
@@ -14,15 +13,29 @@ pub(crate) enum Role {
     Output,
 }
 
-/// Expands `#[input]` or `#[output]`.
-pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
+/// Expands `#[input]` or `#[output]`, or says what is wrong.
+///
+/// The type is written even beside mistakes, so that nobody who names it is told of a second one.
+pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
     let mut mistakes = Mistakes::default();
     if !arguments.is_empty() {
-        mistakes.add(arguments.span(), "this attribute takes no arguments");
+        mistakes.add(&arguments, "this attribute takes no arguments");
     }
-    let mut item: DeriveInput = syn::parse2(item)?;
+    let mut item: DeriveInput = match syn::parse2(item.clone()) {
+        Ok(item) => item,
+        Err(error) => {
+            mistakes.take(match syn::parse2::<syn::Item>(item.clone()) {
+                Ok(_) => syn::Error::new(error.span(), "this attribute stands on a struct or an enum"),
+                Err(_) => error,
+            });
+            let mistakes = mistakes.errors();
+            return Err(quote!(#mistakes #item));
+        }
+    };
     if let Data::Union(union) = &item.data {
-        mistakes.add(union.union_token.span, "a union has no JSON");
+        mistakes.add(union.union_token, "a union has no JSON: take an enum");
+        let mistakes = mistakes.errors();
+        return Err(quote!(#mistakes #item));
     }
     let is_struct = matches!(item.data, Data::Struct(_));
     if role == Role::Input && is_struct {
@@ -34,8 +47,7 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> s
             refuse_renames(attrs, &mut mistakes);
         }
     });
-    mistakes.check()?;
-
+    let mistakes = mistakes.errors();
     let written = written_derives(&item.attrs);
     let missing = |name: &str| !written.iter().any(|derive| derive == name);
     let mut derives = Vec::new();
@@ -53,6 +65,7 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> s
         .then(|| quote!(#[derive(::phalanx::validator::Validate)] #[validate(crate = "::phalanx::validator")]));
     let by_hand = (role == Role::Input && !is_struct).then(|| validates_always(&item));
     Ok(quote! {
+        #mistakes
         #[derive(#(#derives),*)]
         #[serde(crate = "::phalanx::serde")]
         #[schemars(crate = "::phalanx::schemars")]
@@ -97,7 +110,7 @@ fn refuse_renames(attrs: &[Attribute], mistakes: &mut Mistakes) {
         let text = attr.to_token_stream().to_string();
         if text.contains("rename") {
             let message = "name the field as it is on the wire: validators report it by its Rust name";
-            mistakes.add(attr.span(), message);
+            mistakes.add(attr, message);
         }
     }
 }

@@ -4,24 +4,20 @@ use proc_macro2::TokenStream;
 use quote::quote;
 
 use crate::action::Parts;
-use crate::attr::{self, Mistakes};
-use crate::signature;
+use crate::signature::{self, Kind};
 
-/// Expands `#[remote]`.
-pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
-    let mut mistakes = Mistakes::default();
-    let arguments = attr::parse(arguments, attr::REMOTE, &mut mistakes);
-    let signature = signature::read(syn::parse2(item)?, "a remote method", &mut mistakes);
-    mistakes.check()?;
+/// Expands `#[remote]`, or says what is wrong with it.
+pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
+    let (arguments, signature) = signature::read(Kind::Remote, arguments, item)?;
     let parts = Parts::of(&signature, &arguments);
-    let Parts { function, name, input, output, description, deadline, require, run, item, marker, conditions } = parts;
+    let Parts { function, name, input, output, types, description, deadline, require, run, item, marker, conditions } =
+        parts;
     Ok(quote! {
         #item
         #marker
         #(#conditions)*
         impl ::phalanx::Remote for #function {
-            type Input = #input;
-            type Output = #output;
+            #types
             const DEF: ::phalanx::RemoteDef = ::phalanx::RemoteDef {
                 name: #name,
                 description: #description,

@@ -43,10 +43,12 @@ const MAX_PAIRS: usize = 1000;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the input of an action",
     label = "put `#[input]` on this type",
-    note = "or derive `serde::Deserialize`, `schemars::JsonSchema` and `validator::Validate` yourself"
+    note = "or derive `serde::Deserialize`, `schemars::JsonSchema` and `validator::Validate` yourself",
+    note = "the last parameter is the input: after guards alone write `_: NoInput`"
 )]
 pub trait Input: DeserializeOwned + JsonSchema + Validate + Send + 'static {}
 
+#[diagnostic::do_not_recommend]
 impl<T: DeserializeOwned + JsonSchema + Validate + Send + 'static> Input for T {}
 
 /// The input of an action that takes none: accepts everything, keeps nothing.

@@ -4,9 +4,9 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
+use super::Input;
 use super::errors::{MOST, bound, length_message, range_message};
 use super::text::parse_bool;
 use super::tree::Tree;
@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 32;
 const MAX_NAMES: usize = 1000;
 
 /// Everything that is wrong with `input`, as far as the schema of `T` tells.
-pub(super) fn faults_of<T: JsonSchema + 'static>(input: &Tree) -> Vec<Detail> {
+pub(super) fn faults_of<T: Input>(input: &Tree) -> Vec<Detail> {
     let root = schema_of::<T>();
     let mut check = Check { root: &root, details: Vec::new() };
     check.node(&root, Seen::of(input), "", 0);
@@ -29,7 +29,7 @@ pub(super) fn faults_of<T: JsonSchema + 'static>(input: &Tree) -> Vec<Detail> {
 }
 
 /// The schema of a type, made once: there are as many as an application has inputs.
-fn schema_of<T: JsonSchema + 'static>() -> Arc<Value> {
+fn schema_of<T: Input>() -> Arc<Value> {
     static MADE: OnceLock<Mutex<HashMap<TypeId, Arc<Value>>>> = OnceLock::new();
     let mut made = MADE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     let make = || Arc::new(input_schema::<T>().to_value());

@@ -1,0 +1,10 @@
+use phalanx::prelude::*;
+
+#[action(get)]
+fn greet(_ctx: Context) -> Result<(), ActionError> {
+    Ok(())
+}
+
+fn main() {
+    let _ = App::new("ui").actions(actions![greet]);
+}

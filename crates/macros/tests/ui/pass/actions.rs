@@ -1,0 +1,133 @@
+//! Every shape that a function may have, and what its definition says.
+
+use std::time::Duration;
+
+use phalanx::prelude::*;
+use phalanx::{Action, ActionDef, Deadline, Exposure, Method, OnDisconnect, Remote, Route};
+
+struct Users;
+
+/// A guard of the application's own.
+struct SignedIn {
+    name: String,
+}
+
+impl FromContext for SignedIn {
+    async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
+        Ok(Self { name: ctx.request_id().to_string() })
+    }
+}
+
+enum Refusal {
+    Rude,
+}
+
+impl From<Refusal> for ActionError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Rude => Self::new(ErrorKind::Forbidden, "rude", "ask again, kindly"),
+        }
+    }
+}
+
+#[input]
+struct Greet {
+    #[validate(length(min = 1))]
+    name: String,
+}
+
+#[output]
+struct Greeting {
+    text: String,
+}
+
+/// Greets a person.
+///
+/// Kindly.
+#[action(get = "/greet/{name}", post, deadline = "1500ms")]
+async fn greet(_ctx: Context, input: Greet) -> Result<Greeting, ActionError> {
+    Ok(Greeting { text: input.name })
+}
+
+#[action(name = "user:greet", version = 2, deadline = "0", block(websocket), cancel_on_disconnect, get = "/u/{*rest}")]
+async fn greet_user(
+    _ctx: Context,
+    _users: State<Users>,
+    me: SignedIn,
+    input: Greet,
+) -> Result<Reply<Greeting>, Refusal> {
+    if input.name.is_empty() { Err(Refusal::Rude) } else { Ok(Reply::new(Greeting { text: me.name })) }
+}
+
+#[action(internal)]
+async fn export(_ctx: Context, _users: State<Users>, _: NoInput) -> Result<Body, ActionError> {
+    Ok(Body::bytes("text/csv", "name"))
+}
+
+#[action]
+async fn ping(_ctx: Context) -> Result<(), ActionError> {
+    Ok(())
+}
+
+#[cfg(any())]
+#[action]
+async fn switched_off(_ctx: Context) -> Result<Missing, ActionError> {
+    Err(ActionError::not_found("nothing here"))
+}
+
+/// Lets a connection in.
+#[remote(name = "authorize", deadline = "2s")]
+async fn let_in(_ctx: Context, connection: Connection, _: NoInput) -> Result<String, ActionError> {
+    Ok(connection.fingerprint().to_owned())
+}
+
+#[test]
+fn a_definition_says_what_the_attribute_says() {
+    let [def] = actions![greet];
+    assert_eq!((def.name, def.version), ("greet", 1));
+    assert_eq!(def.description, "Greets a person.\n\nKindly.");
+    let routes = [Route { method: Method::Get, path: "/greet/{name}" }, Route { method: Method::Post, path: "" }];
+    assert_eq!(def.routes, routes);
+    assert_eq!(def.deadline, Deadline::After(Duration::from_millis(1500)));
+    assert_eq!((def.exposure, def.on_disconnect), (Exposure::Public, OnDisconnect::Finish));
+
+    let [def] = actions![greet_user];
+    assert_eq!((def.name, def.version), ("user:greet", 2));
+    assert_eq!(def.routes, [Route { method: Method::Get, path: "/u/{*rest}" }]);
+    assert_eq!(def.deadline, Deadline::Never);
+    assert_eq!((def.exposure, def.on_disconnect), (Exposure::HttpOnly, OnDisconnect::Cancel));
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let [def] = actions![ping];
+    assert_eq!((def.name, def.version, def.description), ("ping", 1, ""));
+    assert!(def.routes.is_empty());
+    assert_eq!(def.deadline, Deadline::Default);
+    assert_eq!((def.exposure, def.on_disconnect), (Exposure::Public, OnDisconnect::Finish));
+    assert_eq!(export::DEF.exposure, Exposure::Internal);
+}
+
+#[test]
+fn a_definition_carries_the_schemas_of_its_types() {
+    fn properties(schema: &phalanx::schemars::Schema) -> Vec<String> {
+        let properties = schema.get("properties").and_then(|all| all.as_object());
+        properties.into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    }
+    fn check(def: &ActionDef, input: &[&str], output: &[&str]) {
+        assert_eq!(properties(&(def.input)()), input, "{def:?}");
+        assert_eq!(properties(&(def.output)()), output, "{def:?}");
+    }
+    check(&greet::DEF, &["name"], &["text"]);
+    check(&greet_user::DEF, &["name"], &["text"]);
+    check(&ping::DEF, &[], &[]);
+    check(&export::DEF, &[], &[]);
+}
+
+#[test]
+fn a_remote_method_is_defined_like_an_action() {
+    let [def] = remotes![let_in];
+    assert_eq!((def.name, def.description), ("authorize", "Lets a connection in."));
+    assert_eq!(def.deadline, Deadline::After(Duration::from_secs(2)));
+    assert_eq!(<let_in as Remote>::DEF.name, def.name);
+}

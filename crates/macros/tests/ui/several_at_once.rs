@@ -1,0 +1,6 @@
+use phalanx::prelude::*;
+
+#[action(gett, deadline = "soon")]
+fn greet(_name: &str) {}
+
+fn main() {}
