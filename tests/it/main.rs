@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod app;
+mod browser;
 mod client;
 mod crates;
 mod hostile;

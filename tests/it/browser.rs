@@ -1,0 +1,156 @@
+//! The chat page in a real Chromium.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use phalanx_testkit::Process;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::client::get;
+
+/// How long a page may take for anything; a loaded machine starts a browser slowly.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A browser and its driver; both end when this is dropped.
+struct Browser {
+    _driver: Child,
+    _profile: tempfile::TempDir,
+    client: Client,
+}
+
+impl Browser {
+    async fn start() -> Self {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("chromedriver is installed: tests/run.sh does it");
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if let Some((_, port)) = line.split_once("started successfully on port ") {
+                    return port.trim_end_matches('.').to_owned();
+                }
+            }
+            panic!("chromedriver ended before it listened")
+        };
+        let port = timeout(SOON, port).await.expect("chromedriver says where it listens");
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let profile = tempfile::tempdir().unwrap();
+        let folder = format!("--user-data-dir={}", profile.path().display());
+        let arguments = [
+            "--headless",
+            "--no-sandbox", // tests run as root in containers
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--window-size=1280,800",
+            &folder,
+        ];
+        let Value::Object(capabilities) = json!({ "goog:chromeOptions": { "args": arguments } }) else {
+            unreachable!("an object is written above")
+        };
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        let driver_url = format!("http://127.0.0.1:{port}");
+        let connecting = builder.capabilities(capabilities).connect(&driver_url);
+        let client = timeout(SOON, connecting).await.expect("the browser starts").unwrap();
+        Self { _driver: driver, _profile: profile, client }
+    }
+
+    /// Waits for an element.
+    async fn sees(&self, xpath: &str) {
+        let found = self.client.wait().at_most(SOON).for_element(Locator::XPath(xpath)).await;
+        if let Err(error) = found {
+            panic!("{xpath}: {error}; the page reads:\n{}", self.text().await);
+        }
+    }
+
+    async fn text(&self) -> String {
+        self.client.find(Locator::Css("body")).await.unwrap().text().await.unwrap()
+    }
+
+    /// Writes into a field, by keyboard alone: Enter sends the form.
+    async fn types(&self, field: &str, text: &str) {
+        let found = self.client.wait().at_most(SOON).for_element(Locator::Css(field)).await.unwrap();
+        found.send_keys(&format!("{text}\n")).await.unwrap();
+    }
+
+    async fn enters(&self, page: &str, name: &str) {
+        self.client.goto(page).await.unwrap();
+        self.types("#name", name).await;
+        self.sees(r#"//*[@id="state"][.="connected"]"#).await;
+        self.sees(r#"//*[@id="room"][not(@hidden)]"#).await;
+    }
+}
+
+fn message(from: &str, text: &str) -> String {
+    format!(r#"//*[@id="log"]/*[contains(., "{from}") and contains(., "{text}")]"#)
+}
+
+fn member(name: &str) -> String {
+    format!(r#"//*[@id="members"]/*[contains(., "{name}")]"#)
+}
+
+#[tokio::test]
+async fn two_tabs_talk_and_come_back_when_their_node_does() {
+    let node = Process::start("chat", &[]).await;
+    let page = format!("http://{}/", node.addr);
+    let browser = Browser::start().await;
+    let client = &browser.client;
+    let ann = client.window().await.unwrap();
+    browser.enters(&page, "Ann").await;
+    let bob = client.new_window(true).await.unwrap().handle;
+    client.switch_to_window(bob.clone()).await.unwrap();
+    browser.enters(&page, "Bob").await;
+    browser.sees(&member("Ann")).await;
+    browser.types("#text", "hello <b>Ann</b>").await;
+    browser.sees(&message("Bob", "hello <b>Ann</b>")).await;
+    client.switch_to_window(ann.clone()).await.unwrap();
+    browser.sees(&message("Bob", "hello <b>Ann</b>")).await;
+    browser.sees(&member("Bob")).await;
+    browser.types("#text", "hello Bob").await;
+    client.switch_to_window(bob.clone()).await.unwrap();
+    browser.sees(&message("Ann", "hello Bob")).await;
+
+    // The node is killed and another takes its place: both tabs come back and are in the room again.
+    let port = node.addr.port().to_string();
+    drop(node);
+    browser.sees(r#"//*[@id="state"][contains(., "reconnecting")]"#).await;
+    let node = Process::start("chat", &[("PORT", &port)]).await;
+    browser.sees(r#"//*[@id="state"][.="connected"]"#).await;
+    client.switch_to_window(ann).await.unwrap();
+    browser.sees(r#"//*[@id="state"][.="connected"]"#).await;
+    browser.sees(&member("Bob")).await;
+    browser.types("#text", "still here").await;
+    client.switch_to_window(bob).await.unwrap();
+    browser.sees(&message("Ann", "still here")).await;
+    client.close_window().await.unwrap();
+    let members = get(node.addr, "/api/rooms/lobby/members").await.json();
+    assert!(members["members"].as_array().unwrap().iter().any(|member| member["name"] == "Ann"), "{members}");
+}
+
+#[tokio::test]
+async fn the_page_fits_a_phone_and_names_what_it_shows() {
+    let node = Process::start("chat", &[]).await;
+    let browser = Browser::start().await;
+    browser.client.set_window_size(360, 740).await.unwrap();
+    browser.enters(&format!("http://{}/", node.addr), "Ann").await;
+    browser.types("#text", &"wide".repeat(100)).await;
+    browser.sees(&message("Ann", "wide")).await;
+    let check = "const page = document.documentElement; return [page.scrollWidth <= innerWidth, page.lang, \
+        [...document.querySelectorAll('input')].every((input) => input.labels.length === 1), \
+        document.querySelector('#log').getAttribute('role'), document.querySelector('#state').getAttribute('role')];";
+    let seen = browser.client.execute(check, vec![]).await.unwrap();
+    assert_eq!(seen, json!([true, "en", true, "log", "status"]));
+}
