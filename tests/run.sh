@@ -1,6 +1,31 @@
 #!/usr/bin/env bash
-# Runs every test. Units beside the code, rules for crates, whole nodes over real sockets, then the examples in the docs.
+# Runs every test: units beside the code, rules for crates, the browser client, whole nodes over real sockets, the page
+# in a real browser, a short run of the bench, and the examples in the docs. Installs what is missing first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+missing=()
+command -v chromium >/dev/null || missing+=(chromium)
+command -v chromedriver >/dev/null || missing+=(chromium-driver)
+command -v node >/dev/null || missing+=(nodejs npm)
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "installing ${missing[*]}"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+# The tests of the browser client mock timers, which node 20 brought; Debian 12 has 18.
+node=node
+if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
+    npm install --silent --no-save --prefix target/node node@22
+    node=target/node/node_modules/.bin/node
+fi
+
+# The nodes that tests start as processes.
+cargo build --workspace --bins --locked
 cargo test --workspace --all-targets --locked
 cargo test --workspace --doc --locked
+"$node" --test tests/client/*.test.mjs
+target/debug/phalanx-bench smoke
