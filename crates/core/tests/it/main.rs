@@ -1,0 +1,6 @@
+//! The memory backend keeps every law of its seams.
+
+mod bus;
+mod cache;
+mod locks;
+mod rooms;
