@@ -11,4 +11,5 @@ mod process;
 mod rooms;
 mod shutdown;
 mod slow;
+mod tour;
 mod ws;

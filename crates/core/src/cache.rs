@@ -136,6 +136,17 @@ impl Cache {
         Ok(self.store.add(key, by).await?)
     }
 
+    /// Reads a counter; one that nobody has added to is zero.
+    ///
+    /// # Errors
+    ///
+    /// `locked` if somebody else holds the key's lock, `internal` if the key holds something else.
+    pub async fn counter(&self, key: &str) -> Result<i64, ActionError> {
+        check_key(key)?;
+        let stored = self.store.get(key, None, self.holder.as_deref()).await?;
+        stored.map_or(Ok(0), |stored| decode(&stored.value))
+    }
+
     /// Appends to a list and answers its length.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ pub(crate) struct Counter {
 /// Reads a counter.
 #[action(get = "/counters/{name}")]
 pub(crate) async fn counter(ctx: Context, input: Name) -> Result<Counter, ActionError> {
-    Ok(Counter { value: ctx.cache().increment(&format!("counter:{}", input.name), 0).await? })
+    Ok(Counter { value: ctx.cache().counter(&format!("counter:{}", input.name)).await? })
 }
 
 #[output]

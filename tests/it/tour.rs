@@ -1,0 +1,202 @@
+//! The tour as a real process: everything that its page promises and one node can do.
+
+use std::net::SocketAddr;
+
+use phalanx_testkit::Process;
+use serde_json::{Value, json};
+
+use crate::client::{Socket, get, post_json, request};
+
+/// Asks for an action over a socket.
+async fn act(socket: &mut Socket, name: &str, mut params: Value) -> Value {
+    params["action"] = name.into();
+    socket.ask(&json!({ "event": "action", "messageId": "m", "params": params }).to_string()).await
+}
+
+/// What a call over HTTP answers, less what is said of server and requester.
+async fn plain(addr: SocketAddr, path: &str) -> Value {
+    without_metadata(get(addr, path).await.json())
+}
+
+fn without_metadata(mut answer: Value) -> Value {
+    let fields = answer.as_object_mut().unwrap();
+    assert!(fields.remove("serverInformation").is_some_and(|server| server["serverName"] == "tour"));
+    assert!(fields.remove("requesterInformation").is_some());
+    answer
+}
+
+fn keys(answer: &Value) -> Vec<&str> {
+    answer.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[tokio::test]
+async fn actions_of_one_node_answer_as_the_tour_says() {
+    let node = Process::start("tour", &[]).await;
+    let addr = node.addr;
+    let status = plain(addr, "/api/status").await;
+    for field in ["id", "generation", "name", "version", "uptime", "nodeStatus", "problems", "connections", "rooms"] {
+        assert!(status.get(field).is_some(), "{field}: {status}");
+    }
+    assert_eq!((&status["taskQueueLength"], status["memoryMB"].is_number()), (&json!(0), true), "{status}");
+    let random = plain(addr, "/api/randomNumber").await;
+    assert_eq!(keys(&random), ["randomNumber", "stringRandomNumber"]);
+    let random = plain(addr, "/api/v2/randomNumber?max=0.5").await;
+    assert!(random["version"] == 2 && random["randomNumber"].as_f64().is_some_and(|number| number < 0.5), "{random}");
+    assert_eq!(get(addr, "/api/v2/randomNumber?max=0").await.status, 422);
+    let recursive = plain(addr, "/api/recursiveAction").await;
+    assert!(recursive["local"] == true && recursive["stringRandomNumber"].is_string(), "{recursive}");
+    let slept = plain(addr, "/api/sleepTest?sleepDuration=20").await;
+    assert!(slept["sleepDuration"] == 20 && slept["sleepDelta"].as_u64().is_some_and(|delta| delta >= 20), "{slept}");
+    let panicked = get(addr, "/api/panicTest").await;
+    assert_eq!((panicked.status, panicked.error_code().as_str()), (500, "internal"));
+    assert_eq!(plain(addr, "/api/httpOnly").await, json!({ "ok": true }));
+    assert_eq!(plain(addr, "/api/counters/nothing").await, json!({ "value": 0 }));
+    assert_eq!(plain(addr, "/api/lists/nothing").await, json!({ "values": [] }));
+    let cached = plain(addr, "/api/cacheTest?key=testKey&value=testValue").await;
+    let results = &cached["cacheTestResults"];
+    assert_eq!(
+        (&results["saveResp"], &results["sizeResp"], &results["deleteResp"]),
+        (&json!(true), &json!(1), &json!(true))
+    );
+    assert_eq!((&results["loadResp"]["key"], &results["loadResp"]["value"]), (&json!("testKey"), &json!("testValue")));
+    assert!(results["loadResp"]["createdAt"].is_u64());
+    let nodes = plain(addr, "/api/nodes").await;
+    assert_eq!(nodes["nodes"].as_array().map(Vec::len), Some(1));
+    for (field, value) in [("generation", &status["generation"]), ("id", &status["id"]), ("self", &json!(true))] {
+        assert_eq!(&nodes["nodes"][0][field], value, "{nodes}");
+    }
+    let asked = plain(addr, "/api/nodes/ask").await;
+    assert!(asked["answers"][status["id"].as_str().unwrap()]["uptime"].is_u64(), "{asked}");
+    assert_eq!(asked["missing"], json!([]));
+}
+
+#[tokio::test]
+async fn echo_answers_what_it_understood_wherever_it_came_from() {
+    let node = Process::start("tour", &[]).await;
+    let addr = node.addr;
+    let all = json!({ "text": "a", "number": 1.5, "flag": true, "list": ["x", "y"], "nested": { "a": 1, "b": "z" } });
+    let query = "text=a&number=1.5&flag=on&list=x&list=y&nested[a]=1&nested[b]=z&undeclared=1";
+    assert_eq!(plain(addr, &format!("/api/echo?{query}")).await, all);
+    let form = ["content-type: application/x-www-form-urlencoded"];
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        let answer = request(addr, &format!("{method} /api/echo"), &form, query.as_bytes()).await;
+        assert_eq!(without_metadata(answer.json()), all, "{method}");
+    }
+    assert_eq!(without_metadata(post_json(addr, "/api/echo", &all.to_string()).await.json()), all);
+    let list = post_json(addr, "/api/echo", r#"[1,{"a":[]},null]"#).await;
+    assert_eq!(without_metadata(list.json()), json!({ "payload": [1, { "a": [] }, null] }));
+    assert_eq!(plain(addr, "/api/echo/from%20path?text=query").await, json!({ "text": "from path" }));
+    let mut socket = Socket::connect(addr).await;
+    let mut echoed = act(&mut socket, "echo", all.clone()).await;
+    let fields = echoed.as_object_mut().unwrap();
+    assert_eq!((fields.remove("context"), fields.remove("messageId")), (Some("response".into()), Some("m".into())));
+    assert_eq!(echoed, all);
+}
+
+#[tokio::test]
+async fn faults_are_the_same_on_both_transports() {
+    let node = Process::start("tour", &[]).await;
+    let addr = node.addr;
+    let mut socket = Socket::connect(addr).await;
+    for (action, path, params, code) in [
+        ("validationTest", "/api/validationTest?number=99", json!({ "number": 99 }), "invalid_input"),
+        (
+            "validationTest",
+            "/api/validationTest?string=a&number=0",
+            json!({ "string": "a", "number": 0 }),
+            "invalid_input",
+        ),
+        ("cacheTest", "/api/cacheTest?key=a", json!({ "key": "a" }), "invalid_input"),
+        ("randomNumber", "/api/randomNumber?apiVersion=9", json!({ "apiVersion": 9 }), "not_found"),
+        ("panicTest", "/api/panicTest", json!({}), "internal"),
+        ("roomStatus", "/api/rooms/nowhere", json!({ "room": "nowhere" }), "not_found"),
+    ] {
+        let over_http = get(addr, path).await.json();
+        let over_socket = act(&mut socket, action, params).await;
+        assert_eq!(over_http["error"]["code"], code, "{over_http}");
+        assert_eq!(over_http["error"], over_socket["error"], "{action}");
+    }
+    let note = act(&mut socket, "privateNote", json!({ "note": "hush" })).await;
+    assert_eq!(note["note"], "hush");
+    assert_eq!(get(addr, "/api/privateNote?note=hush").await.error_code(), "not_found");
+    assert_eq!(act(&mut socket, "httpOnly", json!({})).await["error"]["code"], "forbidden");
+}
+
+#[tokio::test]
+async fn an_upload_is_received_whole() {
+    let node = Process::start("tour", &[]).await;
+    let body = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"abc.txt\"\r\n\
+        content-type: text/plain\r\n\r\nabc\r\n--b--\r\n";
+    let multipart = ["content-type: multipart/form-data; boundary=b"];
+    let answer = request(node.addr, "POST /api/upload", &multipart, body.as_bytes()).await.json();
+    let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let expected = json!({ "name": "abc.txt", "size": 3, "contentType": "text/plain", "sha256": sha256 });
+    assert_eq!(without_metadata(answer), expected);
+}
+
+#[tokio::test]
+async fn rooms_are_made_spoken_in_and_left() {
+    let node = Process::start("tour", &[]).await;
+    let addr = node.addr;
+    let made = without_metadata(post_json(addr, "/api/rooms", r#"{"name":"club"}"#).await.json());
+    assert_eq!(made, json!({ "name": "club", "didCreate": true }));
+    let again = without_metadata(post_json(addr, "/api/rooms", r#"{"name":"club"}"#).await.json());
+    assert_eq!(again["didCreate"], false);
+    let mut socket = Socket::join(addr, "club").await;
+    let status = plain(addr, "/api/rooms/club").await;
+    assert_eq!((&status["room"], &status["membersCount"]), (&json!("club"), &json!(1)));
+    let member = &status["members"][socket.id()];
+    assert!(member["id"] == json!(socket.id()) && member["joinedAt"].is_u64(), "{status}");
+    let said = post_json(addr, "/api/rooms/club/say", r#"{"message":{"deep":[1]}}"#).await;
+    assert_eq!(without_metadata(said.json()), json!({}));
+    let heard = socket.read().await;
+    assert_eq!(
+        (&heard["from"], &heard["message"], &heard["room"]),
+        (&json!("0"), &json!({ "deep": [1] }), &json!("club"))
+    );
+    assert!(heard["context"] == "user" && heard["sentAt"].is_u64(), "{heard}");
+    for text in ["/drop", "/shout x y"] {
+        socket.send(&json!({ "event": "say", "room": "club", "message": text }).to_string()).await;
+    }
+    assert_eq!(socket.next_in("user").await["message"], "X Y");
+    let id = socket.id();
+    socket.ask(r#"{"event":"roomLeave","room":"club"}"#).await;
+    assert_eq!(plain(addr, "/api/lists/leaves").await, json!({ "values": [format!("club:{id}")] }));
+    assert_eq!(post_json(addr, "/api/rooms/nowhere/say", r#"{"message":1}"#).await.error_code(), "not_found");
+}
+
+#[tokio::test]
+async fn a_connection_is_reached_by_its_id_and_each_failure_has_its_name() {
+    let node = Process::start("tour", &[]).await;
+    let addr = node.addr;
+    let mut socket = Socket::connect(addr).await;
+    let id = socket.id();
+    let generation = plain(addr, "/api/status").await["generation"].as_str().unwrap().to_owned();
+    let apply = async |id: &str, body: Value| {
+        let answer = post_json(addr, &format!("/api/connections/{id}/apply"), &body.to_string()).await;
+        (answer.status, without_metadata(answer.json()))
+    };
+    assert_eq!(socket.ask(r#"{"event":"roomAdd","room":"vip"}"#).await["error"]["code"], "forbidden");
+    let authorized = apply(&id, json!({ "method": "authorize", "args": { "level": 1 } })).await;
+    assert_eq!(authorized, (200, json!({ "result": { "was": null, "now": 1.0 } })));
+    assert_eq!(socket.ask(r#"{"event":"roomAdd","room":"vip"}"#).await["status"], "OK");
+    let (_, details) = apply(&id, json!({})).await;
+    assert_eq!((&details["result"]["id"], &details["result"]["rooms"]), (&json!(id), &json!(["vip"])));
+    assert_eq!(apply(&id, json!({ "method": "set", "args": ["k", [1]] })).await.0, 200);
+    assert_eq!(apply(&id, json!({ "method": "get", "args": ["k"] })).await.1, json!({ "result": [1] }));
+    assert_eq!(apply(&id, json!({ "method": "sendMessage", "args": { "hi": 1 } })).await.0, 200);
+    assert_eq!(socket.read().await["hi"], 1);
+    let stranger = format!("{generation}-AAAAAAAAAAAAAAAAAAAAAA");
+    for (id, body, status, code) in [
+        (stranger.as_str(), json!({ "method": "details" }), 404, "not_found"),
+        ("made-up", json!({ "method": "details" }), 404, "not_found"),
+        (&id, json!({ "method": "explode" }), 404, "unknown_method"),
+        (&id, json!({ "method": "authorize", "args": { "level": "high" } }), 422, "invalid_input"),
+        (&id, json!({ "method": "set", "args": [] }), 422, "invalid_input"),
+    ] {
+        let (answered, answer) = apply(id, body.clone()).await;
+        assert_eq!((answered, &answer["error"]["code"]), (status, &json!(code)), "{body} {answer}");
+    }
+    assert_eq!(apply(&id, json!({ "method": "destroy" })).await.0, 200);
+    assert_eq!(socket.closed().await, 4500);
+}
