@@ -58,7 +58,10 @@ async fn actions_of_one_node_answer_as_the_tour_says() {
         (&results["saveResp"], &results["sizeResp"], &results["deleteResp"]),
         (&json!(true), &json!(1), &json!(true))
     );
-    assert_eq!((&results["loadResp"]["key"], &results["loadResp"]["value"]), (&json!("testKey"), &json!("testValue")));
+    assert_eq!(
+        (&results["loadResp"]["key"], &results["loadResp"]["value"]),
+        (&json!("cacheTest_testKey"), &json!("testValue"))
+    );
     assert!(results["loadResp"]["createdAt"].is_u64());
     let nodes = plain(addr, "/api/nodes").await;
     assert_eq!(nodes["nodes"].as_array().map(Vec::len), Some(1));

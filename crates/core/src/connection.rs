@@ -366,6 +366,11 @@ impl Connection {
         self.0.ending.load(Relaxed)
     }
 
+    /// Whether nothing can reach its client any more. A node that stops still answers what it accepted.
+    pub fn has_left(&self) -> bool {
+        self.closing().is_some_and(|reason| reason != CloseReason::NodeStops)
+    }
+
     /// Why it ends, once it does.
     pub fn closing(&self) -> Option<CloseReason> {
         self.outbox().closing
@@ -488,18 +493,18 @@ impl Connection {
     }
 
     /// Counts a message of its own that is on its way, once fewer than `limit` are.
-    pub(crate) async fn speak(&self, limit: u32) {
+    pub(crate) async fn speak(&self, limit: u32) -> Speaking<'_> {
         loop {
             let delivered = self.0.delivered.notified();
             let free = |n: u32| (n < limit).then_some(n + 1);
             if self.0.undelivered.fetch_update(Relaxed, Relaxed, free).is_ok() || self.closing().is_some() {
-                return;
+                return Speaking(self);
             }
             delivered.await;
         }
     }
 
-    /// A message of its own was delivered on this node, or given up.
+    /// A message of its own was delivered on this node, or never published.
     pub(crate) fn spoken(&self) {
         let before = self.0.undelivered.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
         if before.is_ok() {
@@ -513,6 +518,23 @@ impl Connection {
 
     fn attributes(&self) -> MutexGuard<'_, Attributes> {
         self.0.attributes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A message that counts as on its way; dropped before it is published, it no longer does.
+#[derive(Debug)]
+pub(crate) struct Speaking<'a>(&'a Connection);
+
+impl Speaking<'_> {
+    /// From here on its delivery ends the count.
+    pub(crate) fn published(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Speaking<'_> {
+    fn drop(&mut self) {
+        self.0.spoken();
     }
 }
 

@@ -138,7 +138,7 @@ impl Connections {
         limit: Option<Duration>,
     ) -> Result<Value, ApplyError> {
         // On one node every connection is local: an id that is not here is nowhere.
-        let connection = self.local(id).ok_or(ApplyError::NotFound)?;
+        let connection = self.local(id).filter(|connection| !connection.has_left()).ok_or(ApplyError::NotFound)?;
         match method {
             "" | "details" => Ok(details(&connection)),
             "get" => Ok(connection.get(&one_text(args, "key")?).unwrap_or_default()),
@@ -153,7 +153,7 @@ impl Connections {
                 Ok(Value::Bool(true))
             }
             "sendMessage" => {
-                connection.push(Frame::Text(message_text(args)?.into()));
+                send(&connection, message_text(args)?)?;
                 Ok(Value::Bool(true))
             }
             _ => self.in_time(limit, self.apply_slow(connection, method, args), method).await,
@@ -199,18 +199,22 @@ impl Connections {
         let metrics = self.node.metrics();
         metrics.connections.increment(1);
         metrics.connections_total.increment(1);
+        if self.node.shutdown().is_asked() {
+            connection.close(CloseReason::NodeStops); // those that came before are told by `Node::stop`
+        }
         for hook in &self.node.registry().connection_hooks {
-            self.node.guarded(hook.created(&self.node, connection)).await;
+            self.node.guarded("created", hook.created(&self.node, connection)).await;
         }
         self.node.tell(&Event::Connected(connection.clone()));
         Ok(())
     }
 
-    /// Takes a connection out of the registry and its rooms, and tells the application.
+    /// Takes a connection out of its rooms and the registry, and tells the application.
     ///
-    /// Only the connection's own task calls this, once.
+    /// Only the connection's own task calls this, once. Its id is taken until it is out of all rooms.
     pub async fn remove(&self, connection: &Connection, reason: CloseReason) {
         connection.close(reason);
+        self.node.rooms().leave_all(connection).await;
         let known = self.table().map.remove_if(connection.id(), |_, other| other == connection);
         if known.is_none() {
             return;
@@ -219,9 +223,8 @@ impl Connections {
         let metrics = self.node.metrics();
         metrics.connections.decrement(1);
         metrics::counter!("phalanx_connections_closed_total", "reason" => reason.as_str()).increment(1);
-        self.node.rooms().leave_all(connection).await;
         for hook in &self.node.registry().connection_hooks {
-            self.node.guarded(hook.destroyed(&self.node, connection, reason)).await;
+            self.node.guarded("destroyed", hook.destroyed(&self.node, connection, reason)).await;
         }
         self.node.tell(&Event::Disconnected(connection.clone(), reason));
     }
@@ -250,7 +253,7 @@ impl Connections {
                 let most = self.node.config().websocket.max_file.as_u64();
                 let file = self.node.files().read_for_socket(&path, most).await?;
                 let text = serde_json::to_vec(&file_message(&file)).map_err(ActionError::internal)?;
-                connection.push(Frame::Text(text.into()));
+                send(&connection, text)?;
             }
             _ => {
                 let def = self.node.registry().remote(method).ok_or(ApplyError::UnknownMethod)?;
@@ -301,6 +304,11 @@ impl Connections {
     fn table(&self) -> &Table {
         self.node.connection_table()
     }
+}
+
+/// Queues a message for a client. One that ends takes no more: it is as if it had gone before.
+fn send(connection: &Connection, text: Vec<u8>) -> Result<(), ApplyError> {
+    if connection.push(Frame::Text(text.into())) { Ok(()) } else { Err(ApplyError::NotFound) }
 }
 
 /// A connection as a caller from anywhere sees it: its attributes, and over them what the server knows.

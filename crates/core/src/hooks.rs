@@ -70,7 +70,8 @@ pub trait RoomHook: Send + Sync + 'static {
         Ok(())
     }
 
-    /// When a connection leaves.
+    /// When a connection leaves, once; until it is decided, no other join or leave of that connection goes on, so the
+    /// hook must not wait for one.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::{error, info, warn};
 
 use crate::backend::{Backend, Bus, Clock, Message, RoomStore};
@@ -234,7 +234,7 @@ impl Node {
         const AT_ONCE: usize = 20;
         let connections = self.connections().all();
         let batch = connections.len().div_ceil(STEPS as usize).max(AT_ONCE);
-        let pause = self.0.config.websocket.drain / STEPS;
+        let pause = self.0.config.websocket.drain.min(self.0.config.general.grace) / STEPS;
         let mut batches = connections.chunks(batch).peekable();
         while let Some(batch) = batches.next() {
             batch.iter().for_each(|connection| connection.close(CloseReason::NodeStops));
@@ -400,9 +400,8 @@ impl Node {
             }
             Ok(())
         };
-        let limit = self.0.config.general.action_deadline.max(Duration::from_secs(1));
         let late = || ActionError::of(crate::ErrorKind::Timeout, "the connection was not decided on in time");
-        tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| Err(late()))
+        timeout(self.hook_deadline(), asked).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Tells observers what happened. A panic of theirs is counted and logged.
@@ -418,10 +417,20 @@ impl Node {
         caught.map_err(|panic| self.hook_panicked(&*panic))
     }
 
-    /// Runs a hook that cannot refuse.
-    pub(crate) async fn guarded(&self, hook: impl Future<Output = ()>) {
-        if let Err(panic) = AssertUnwindSafe(hook).catch_unwind().await {
-            self.hook_panicked(&*panic);
+    /// Runs a hook that cannot refuse, at most for `general.action_deadline`.
+    pub(crate) async fn guarded(&self, name: &'static str, hook: impl Future<Output = ()>) {
+        match timeout(self.hook_deadline(), AssertUnwindSafe(hook).catch_unwind()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(panic)) => drop(self.hook_panicked(&*panic)),
+            Err(_) => warn!(name, "a hook did not end in time"),
+        }
+    }
+
+    /// How long a hook may hold up a connection. Also where actions have no deadline.
+    pub fn hook_deadline(&self) -> Duration {
+        match self.0.config.general.action_deadline {
+            Duration::ZERO => Duration::from_secs(30),
+            limit => limit,
         }
     }
 

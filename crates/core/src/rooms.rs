@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tracing::warn;
 
 use crate::backend::{Added, Joined, Member, Members, Message, MessageKind};
-use crate::connection::{Connection, ConnectionId, Frame};
+use crate::connection::{Connection, ConnectionId, Frame, Speaking};
 use crate::error::{ActionError, Detail, ErrorKind};
 use crate::event::Event;
 use crate::hooks::{Heard, Leaving, Said};
@@ -147,11 +147,15 @@ impl Rooms {
         room: &str,
         done: impl FnOnce(Result<(), ActionError>) + Send,
     ) {
-        let _alone = connection.membership().lock().await;
+        // Before the lock, so that a join hook may make the connection join other rooms.
         let room = match self.may_join(connection, room).await {
             Ok(room) => room,
             Err(error) => return done(Err(error)),
         };
+        let _alone = connection.membership().lock().await;
+        if let Err(error) = self.has_place(connection, &room) {
+            return done(Err(error)); // it joined meanwhile
+        }
         let mut done = Some(done);
         for _ in 0..ENTER_ATTEMPTS {
             let epoch = self.table().destroyed.load(Relaxed);
@@ -275,9 +279,11 @@ impl Rooms {
         }
     }
 
+    /// The hooks run without any lock, so they may look at connections and rooms; who has left meanwhile is passed over.
     fn deliver_one_by_one(&self, local: &Local, message: &Message) {
         let Some(said) = payload::parse(&message.payload) else { return };
-        for member in local.members().values() {
+        let everybody: Vec<Connection> = local.members().values().cloned().collect();
+        for member in &everybody {
             let mut own: Option<Said> = None;
             let mut heard = true;
             for hook in &self.node.registry().recipient_hooks {
@@ -292,8 +298,11 @@ impl Rooms {
             }
             if heard {
                 let payload = own.as_ref().map_or_else(|| message.payload.clone(), payload::said);
-                member.push(Frame::Text(payload));
-                self.node.metrics().room_deliveries.increment(1);
+                let members = local.members();
+                if members.get(member.id()) == Some(member) {
+                    member.push(Frame::Text(payload));
+                    self.node.metrics().room_deliveries.increment(1);
+                }
             }
         }
     }
@@ -314,14 +323,8 @@ impl Rooms {
     }
 
     async fn leave_at_the_end(&self, connection: &Connection, room: &str, why: Leaving) {
-        let limit = self.node.config().general.action_deadline;
         for hook in &self.node.registry().room_hooks {
-            let hooked = self.node.caught(hook.leave(&self.node, room, connection, why));
-            match tokio::time::timeout(limit.max(std::time::Duration::from_secs(1)), hooked).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => warn!(%error, room, "a leave hook panicked"),
-                Err(_) => warn!(room, "a leave hook did not end in time"),
-            }
+            self.node.guarded("leave", async { drop(hook.leave(&self.node, room, connection, why).await) }).await;
         }
     }
 
@@ -340,30 +343,21 @@ impl Rooms {
         if payload.len() as u64 > self.node.config().rooms.max_message.as_u64() + payload::ENVELOPE {
             return Err(ActionError::of(ErrorKind::PayloadTooLarge, "the message is too large for a room"));
         }
-        if let Some(speaker) = speaker {
-            speaker.speak(self.node.config().rooms.max_undelivered as u32).await;
-        }
+        let speaking = match speaker {
+            Some(speaker) => Some(speaker.speak(self.node.config().rooms.max_undelivered as u32).await),
+            None => None,
+        };
         let id = speaker.map(|speaker| speaker.id().clone());
         let message = Message { room: said.room, kind: MessageKind::Said, speaker: id, payload };
-        let published = self.node.bus().publish(message).await;
-        if published.is_err()
-            && let Some(speaker) = speaker
-        {
-            speaker.spoken();
-        }
-        published?;
+        self.node.bus().publish(message).await?;
+        speaking.into_iter().for_each(Speaking::published);
         self.node.metrics().room_messages.increment(1);
         Ok(())
     }
 
     async fn may_join(&self, connection: &Connection, room: &str) -> Result<Arc<str>, ActionError> {
         check_name(room)?;
-        if connection.is_in(room) {
-            return Err(ActionError::conflict("the connection is already in this room"));
-        }
-        if connection.joined().names.len() >= self.node.config().websocket.max_rooms {
-            return Err(ActionError::conflict("the connection is in as many rooms as it may be"));
-        }
+        self.has_place(connection, room)?;
         if !self.exists(room).await? {
             return Err(no_room());
         }
@@ -372,6 +366,17 @@ impl Rooms {
             self.node.caught(hook.join(&self.node, &room, connection)).await??;
         }
         Ok(room)
+    }
+
+    fn has_place(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {
+        if connection.is_in(room) {
+            return Err(ActionError::conflict("the connection is already in this room"));
+        }
+        if connection.joined().names.len() >= self.node.config().websocket.max_rooms {
+            let message = "the connection is in as many rooms as it may be";
+            return Err(ActionError::new(ErrorKind::Conflict, "too_many_rooms", message));
+        }
+        Ok(())
     }
 
     /// Subscribes to the room and lists the connection as its member.
@@ -422,7 +427,9 @@ impl Rooms {
         let Some(local) = rooms.get(room) else { return };
         let empty = {
             let mut members = local.members();
-            members.swap_remove(connection.id());
+            if members.get(connection.id()) == Some(connection) {
+                members.swap_remove(connection.id());
+            }
             members.is_empty()
         };
         if empty {

@@ -43,6 +43,9 @@ pub(super) struct ConnectionTask {
     /// Set when the connection must not linger in the kernel once the wire is dropped.
     reset: Arc<AtomicBool>,
     verb: Option<BoxFuture<'static, ()>>,
+    /// Whether that verb has been answered.
+    answered: Arc<AtomicBool>,
+    said_goodbye: bool,
     reads: u32,
     malformed: u32,
     rate: Rate,
@@ -67,6 +70,8 @@ impl ConnectionTask {
             bucket: Bucket::full(rate, now),
             refused: (0, now),
             verb: None,
+            answered: Arc::default(),
+            said_goodbye: false,
             reads: 0,
             malformed: 0,
             node,
@@ -81,6 +86,7 @@ impl ConnectionTask {
     pub(super) async fn run(mut self) {
         self.connection.queue(frame::welcome(&self.node, &self.connection));
         let reason = self.pump().await;
+        self.verb = None; // it may hold what leaving needs
         debug!(connection = %self.connection.id(), reason = reason.as_str(), "a connection ends");
         self.connection.close(reason);
         let leaving = self.node.connections();
@@ -149,7 +155,12 @@ impl ConnectionTask {
             ready!(wire.as_mut().poll_ready(task))?;
             let message = match self.connection.next() {
                 Next::Frame(frame) => message_of(frame),
-                Next::Ping => Message::Ping(Bytes::new()),
+                Next::Ping => {
+                    if self.verb.is_some() {
+                        self.connection.hear(); // nobody listens while a verb runs: silence is not the client's
+                    }
+                    Message::Ping(Bytes::new())
+                }
                 Next::Close(_) | Next::Nothing => return wire.poll_flush(task),
             };
             wire.as_mut().start_send(message)?;
@@ -157,9 +168,13 @@ impl ConnectionTask {
     }
 
     /// Sends what is still queued and the close frame, and waits for the client's: all of it within
-    /// `websocket.close_timeout`, else the connection is reset.
+    /// `websocket.close_timeout`, else the connection is reset. A client that sent a close frame has it returned.
     async fn wind_down(mut self, reason: CloseReason) {
         let (limit, reset) = (self.node.config().websocket.close_timeout, self.reset.clone());
+        if self.said_goodbye {
+            let _ = timeout(limit, poll_fn(|task| Pin::new(&mut self.wire).poll_flush(task))).await;
+            return;
+        }
         let goodbye = async {
             poll_fn(|task| self.poll_write(task)).await?;
             let close = CloseFrame { code: reason.code(), reason: Utf8Bytes::from_static(reason.as_str()) };
@@ -192,7 +207,11 @@ impl ConnectionTask {
             Some(Ok(Message::Text(text))) => self.submit(&text).await,
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
             Some(Ok(Message::Binary(_))) => Err(CloseReason::Binary),
-            Some(Ok(Message::Close(_))) | None => Err(CloseReason::ClientLeft),
+            Some(Ok(Message::Close(_))) => {
+                self.said_goodbye = true;
+                Err(CloseReason::ClientLeft)
+            }
+            None => Err(CloseReason::ClientLeft),
             Some(Err(error)) => Err(reason_of(error)),
         }
     }
@@ -216,20 +235,34 @@ impl ConnectionTask {
             Ok(Ask::Action { name, version, params }) => self.act(id, &name, version, params).await,
             Ok(Ask::Verb(verb)) => {
                 let (node, connection) = (self.node.clone(), self.connection.clone());
+                let (late_id, answered) = (id.clone(), self.answered.clone());
+                answered.store(false, Relaxed);
                 let mut verb: BoxFuture<'static, ()> = Box::pin(async move {
                     let answer = |answer| {
+                        answered.store(true, Relaxed);
                         connection.queue(frame::verb_answer(&id, &connection, answer));
                     };
                     verb.run(&node, &connection, answer).await;
                 });
                 let first = poll_fn(|task| Poll::Ready(verb.as_mut().poll(task))).await;
-                self.verb = first.is_pending().then_some(verb);
+                self.verb = first.is_pending().then(|| self.with_deadline(late_id, verb));
             }
             Err(error) => {
                 self.connection.queue(frame::error(&id, &error));
             }
         }
         Ok(())
+    }
+
+    /// A verb that waits for a hook or the bus must not hold up its connection for ever.
+    fn with_deadline(&self, id: Arc<str>, verb: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+        let (connection, limit, answered) = (self.connection.clone(), self.node.hook_deadline(), self.answered.clone());
+        Box::pin(async move {
+            if timeout(limit, verb).await.is_err() && !answered.load(Relaxed) {
+                let late = ActionError::of(ErrorKind::Timeout, "the verb did not take effect in time");
+                connection.queue(frame::error(&id, &late));
+            }
+        })
     }
 
     /// Answers a verb that comes too soon; a client that goes on and on is closed.
@@ -246,7 +279,7 @@ impl ConnectionTask {
     }
 
     /// Starts an action; it goes on beside the frames that follow.
-    async fn act(&mut self, id: Box<str>, name: &str, version: Option<u32>, params: phalanx_core::Params) {
+    async fn act(&mut self, id: Arc<str>, name: &str, version: Option<u32>, params: phalanx_core::Params) {
         let connection = &self.connection;
         let Some(action) = self.node.registry().find(name, version) else {
             connection.queue(frame::error(&id, &dispatch::unknown_action()));

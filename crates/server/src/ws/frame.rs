@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use phalanx_core::connection::{Connection, Frame};
 use phalanx_core::params::Params;
@@ -56,7 +57,7 @@ pub(super) enum Ask {
 #[derive(Debug)]
 pub(super) struct Asked {
     /// What the client calls its question; goes back with the answer as it came.
-    pub(super) message_id: Option<Box<str>>,
+    pub(super) message_id: Option<Arc<str>>,
     /// The question, or what is wrong with it.
     pub(super) ask: Result<Ask, ActionError>,
 }
@@ -181,7 +182,7 @@ fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// A string or a number, as it came; what else was sent cannot be echoed.
-fn message_id(raw: Option<&RawValue>, max: usize) -> (Option<Box<str>>, Option<ActionError>) {
+fn message_id(raw: Option<&RawValue>, max: usize) -> (Option<Arc<str>>, Option<ActionError>) {
     let Some(raw) = raw.map(RawValue::get) else { return (None, None) };
     let plain = raw.starts_with(['"', '-']) || raw.starts_with(|first: char| first.is_ascii_digit());
     if raw == "null" {
