@@ -8,8 +8,11 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// How long anything may take.
@@ -80,14 +83,37 @@ pub(crate) async fn post_json(addr: SocketAddr, path: &str, body: &str) -> Respo
 pub(crate) struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     pub(crate) welcome: Value,
+    pub(crate) protocol: Option<String>,
 }
 
 impl Socket {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
-        let (stream, _) = tokio_tungstenite::connect_async(format!("ws://{addr}/ws")).await.unwrap();
-        let mut socket = Self { stream, welcome: Value::Null };
+        Self::connect_with(addr, "/ws", &[]).await.unwrap_or_else(|refused| panic!("{refused:?}"))
+    }
+
+    /// Connects with headers of its own, or tells with what it was refused.
+    pub(crate) async fn connect_with(
+        addr: SocketAddr,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, Response> {
+        let mut request = format!("ws://{addr}{path}").into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let (stream, response) = match tokio_tungstenite::connect_async(request).await {
+            Ok(connected) => connected,
+            Err(Error::Http(refused)) => {
+                let (parts, body) = refused.into_parts();
+                let head = format!("{:?}", parts.headers);
+                return Err(Response { status: parts.status.as_u16(), head, body: body.unwrap_or_default() });
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let protocol = response.headers().get("sec-websocket-protocol").map(|name| name.to_str().unwrap().to_owned());
+        let mut socket = Self { stream, welcome: Value::Null, protocol };
         socket.welcome = socket.read().await;
-        socket
+        Ok(socket)
     }
 
     /// Connects and joins a room.
@@ -104,6 +130,18 @@ impl Socket {
 
     pub(crate) async fn send(&mut self, text: &str) {
         self.stream.send(Message::text(text)).await.unwrap();
+    }
+
+    /// Sends a frame as it is: a part of a message, say.
+    pub(crate) async fn send_frame(&mut self, frame: Frame) {
+        self.stream.send(Message::Frame(frame)).await.unwrap();
+    }
+
+    /// Says good bye, and hears with which code the server returns it.
+    pub(crate) async fn close(&mut self) -> u16 {
+        let close = CloseFrame { code: CloseCode::Away, reason: Utf8Bytes::default() };
+        self.stream.send(Message::Close(Some(close))).await.unwrap();
+        self.closed().await
     }
 
     pub(crate) async fn send_binary(&mut self, bytes: &'static [u8]) {

@@ -11,5 +11,6 @@ mod process;
 mod rooms;
 mod shutdown;
 mod slow;
+mod sockets;
 mod tour;
 mod ws;

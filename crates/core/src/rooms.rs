@@ -105,8 +105,9 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// `not_found` if there is no such room.
+    /// `invalid_input` if the name cannot be one, `not_found` if there is no such room.
     pub async fn status(&self, room: &str) -> Result<RoomStatus, ActionError> {
+        check_name(room)?;
         let members = self.node.room_store().members(room, Self::LISTED).await?.ok_or_else(no_room)?;
         Ok(RoomStatus { room: room.to_owned(), members })
     }
@@ -373,8 +374,7 @@ impl Rooms {
             return Err(ActionError::conflict("the connection is already in this room"));
         }
         if connection.joined().names.len() >= self.node.config().websocket.max_rooms {
-            let message = "the connection is in as many rooms as it may be";
-            return Err(ActionError::new(ErrorKind::Conflict, "too_many_rooms", message));
+            return Err(ActionError::conflict("the connection is in as many rooms as it may be"));
         }
         Ok(())
     }
@@ -466,7 +466,6 @@ impl Rooms {
 
     /// Checks that a connection may look at a room: it must be a member.
     pub(crate) async fn status_for(&self, connection: &Connection, room: &str) -> Result<RoomStatus, ActionError> {
-        check_name(room)?;
         self.check_member(connection, room).await?;
         self.status(room).await
     }

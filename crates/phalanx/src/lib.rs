@@ -46,6 +46,7 @@ pub use phalanx_macros::{action, input, output, remote};
 /// Everything an application's files usually need.
 pub mod prelude {
     pub use crate::App;
+    pub use phalanx_core::connection::CloseReason;
     pub use phalanx_core::hooks::{ConnectionHook, Handshake, Heard, Leaving, RecipientHook, RoomHook, Said};
     pub use phalanx_core::initializer::{Boot, Initializer};
     pub use phalanx_core::layer::{Call, Layer, Next};

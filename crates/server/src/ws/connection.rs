@@ -19,6 +19,7 @@ use phalanx_core::dispatch::{self, Request, Started};
 use phalanx_core::{ActionError, BoxFuture, Caller, ErrorKind, Node};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Error as WireError;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tracing::debug;
 
 use super::frame::{self, Ask};
@@ -332,6 +333,7 @@ fn message_of(frame: Frame) -> Message {
 fn reason_of(error: axum::Error) -> CloseReason {
     match error.into_inner().downcast::<WireError>().map(|error| *error) {
         Ok(WireError::Capacity(_)) => CloseReason::TooBig,
+        Ok(WireError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => CloseReason::Broken,
         Ok(WireError::Utf8(_) | WireError::Protocol(_)) => CloseReason::Policy,
         _ => CloseReason::Broken,
     }

@@ -1,0 +1,481 @@
+//! The life of a socket: who may connect, what hooks decide, which limits hold, how it ends.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use phalanx::config::Config;
+use phalanx::hooks::Leaving;
+use phalanx::prelude::*;
+use phalanx::{ConnectionId, Running};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use crate::app::settings;
+use crate::client::{Socket, get};
+
+/// What the hooks below saw.
+#[derive(Default)]
+pub(crate) struct Seen {
+    log: Mutex<Vec<String>>,
+    changed: Notify,
+    dropped: AtomicUsize,
+}
+
+impl Seen {
+    fn note(&self, line: impl Into<String>) {
+        self.log.lock().unwrap().push(line.into());
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until a line is there, and answers all of them.
+    async fn until(&self, line: &str) -> Vec<String> {
+        let there = async {
+            loop {
+                let changed = self.changed.notified();
+                let log = self.log.lock().unwrap().clone();
+                if log.iter().any(|seen| seen == line) {
+                    return log;
+                }
+                changed.await;
+            }
+        };
+        timeout(Duration::from_secs(20), there).await.unwrap_or_else(|_| panic!("{line}: {:?}", self.log.lock()))
+    }
+}
+
+/// Everything an application may decide of a connection.
+struct Hooks(Arc<Seen>);
+
+#[async_trait]
+impl ConnectionHook for Hooks {
+    async fn connect(&self, _node: &Node, handshake: &mut Handshake) -> Result<(), ActionError> {
+        match handshake.query.get_str("as").as_deref() {
+            Some("nobody") => return Err(ActionError::of(ErrorKind::Unauthenticated, "who are you")),
+            Some("banned") => return Err(ActionError::forbidden("not you")),
+            Some("bomb") => panic!("on purpose"),
+            Some("never") => std::future::pending().await,
+            Some(name) => {
+                handshake.id = Some(ConnectionId::parse(&format!("user-{name}"))?);
+                handshake.attributes.set("name".into(), name.into(), 100)?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn created(&self, _node: &Node, connection: &Connection) {
+        self.0.note("created");
+        assert_ne!(connection.get("name"), Some("fragile".into()), "on purpose");
+    }
+
+    async fn destroyed(&self, _node: &Node, connection: &Connection, reason: CloseReason) {
+        assert!(connection.rooms().is_empty(), "it has left its rooms");
+        self.0.note(format!("destroyed {}", reason.as_str()));
+    }
+}
+
+#[async_trait]
+impl RoomHook for Hooks {
+    async fn join(&self, node: &Node, room: &str, connection: &Connection) -> Result<(), ActionError> {
+        match room {
+            "never" => std::future::pending().await,
+            "bomb" => panic!("on purpose"),
+            "both" => node.rooms().join(connection, "other").await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn leave(&self, _node: &Node, room: &str, _connection: &Connection, why: Leaving) -> Result<(), ActionError> {
+        self.0.note(format!("leave {room} {why:?}"));
+        match room {
+            "hotel" => Err(ActionError::forbidden("you can never leave")),
+            _ => Ok(()),
+        }
+    }
+
+    async fn on_say(&self, _node: &Node, said: Said) -> Result<Option<Said>, ActionError> {
+        match said.message.get() {
+            "\"/error\"" => Err(ActionError::new(ErrorKind::Forbidden, "mind_your_tongue", "not here")),
+            "\"/bomb\"" => panic!("on purpose"),
+            _ => Ok(Some(said)),
+        }
+    }
+}
+
+/// Tells each recipient of `whispers` only what is said to it.
+struct Whispers;
+
+impl RecipientHook for Whispers {
+    fn say(&self, to: &Connection, said: &Said) -> Heard {
+        if &*said.room != "whispers" || !to.is_in("whispers") {
+            return Heard::Unchanged;
+        }
+        let Ok((name, text)) = said.read::<(String, String)>() else { panic!("on purpose") };
+        match to.get("name") == Some(name.into()) {
+            true => said.clone().with_message(&text).map_or(Heard::Nothing, Heard::Instead),
+            false => Heard::Nothing,
+        }
+    }
+}
+
+/// What the actions below wait for.
+pub(crate) struct Gate(Semaphore);
+
+/// Notes that it was dropped.
+struct Noted(State<Arc<Seen>>);
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.0.dropped.fetch_add(1, SeqCst);
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// Ends with its client.
+#[action(cancel_on_disconnect)]
+pub(crate) async fn with_client(_ctx: Context, seen: State<Arc<Seen>>, _: NoInput) -> Result<(), ActionError> {
+    seen.note("with_client began");
+    let _noted = Noted(seen);
+    std::future::pending().await
+}
+
+/// Goes on without its client.
+#[action]
+pub(crate) async fn on_its_own(
+    _ctx: Context,
+    seen: State<Arc<Seen>>,
+    gate: State<Gate>,
+    _: NoInput,
+) -> Result<(), ActionError> {
+    seen.note("on_its_own began");
+    gate.0.acquire().await.map_err(ActionError::internal)?.forget();
+    seen.note("on_its_own ended");
+    Ok(())
+}
+
+async fn start(change: impl FnOnce(&mut Config)) -> (Running, Arc<Seen>) {
+    let mut config = settings();
+    config.rooms.start =
+        ["lobby", "other", "third", "never", "bomb", "both", "hotel", "whispers"].map(Into::into).into();
+    change(&mut config);
+    let seen = Arc::new(Seen::default());
+    let app = App::new("sockets")
+        .actions(actions![with_client, on_its_own])
+        .state(seen.clone())
+        .state(Gate(Semaphore::new(0)))
+        .on_connection(Hooks(seen.clone()))
+        .on_room(Hooks(seen.clone()))
+        .on_recipient(Whispers);
+    (app.start(config).await.unwrap(), seen)
+}
+
+async fn details(socket: &mut Socket) -> Value {
+    socket.ask(r#"{"event":"detailsView"}"#).await["data"].take()
+}
+
+/// Joins a room and says what comes of it: `OK` or the error's code.
+async fn join(socket: &mut Socket, room: &str) -> String {
+    let answer = socket.ask(&json!({ "event": "roomAdd", "room": room }).to_string()).await;
+    answer["status"].as_str().or(answer["error"]["code"].as_str()).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn details_hold_what_the_contract_names() {
+    let (node, _) = start(|_| {}).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    let details = details(&mut socket).await;
+    let keys: BTreeSet<&str> = details.as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = "id fingerprint remoteIP remotePort params connectedAt rooms totalActions pendingActions";
+    let expected: BTreeSet<&str> = expected.split(' ').collect();
+    assert_eq!(keys, expected);
+    assert_eq!((&details["remoteIP"], &details["params"]), (&json!("127.0.0.1"), &json!({})));
+    for (field, value) in [("heartbeatMs", json!(30_000)), ("maxFrameBytes", json!(65_536)), ("protocol", json!(1))] {
+        assert_eq!(socket.welcome[field], value);
+    }
+}
+
+#[tokio::test]
+async fn the_connect_hook_refuses_before_the_upgrade_or_says_who_it_is() {
+    let (node, _) = start(|config| config.general.action_deadline = Duration::from_millis(300)).await;
+    let addr = node.addr();
+    for (name, status, code) in [
+        ("nobody", 401, "unauthenticated"),
+        ("banned", 403, "forbidden"),
+        ("bomb", 500, "internal"),
+        ("never", 504, "timeout"),
+    ] {
+        let refused = Socket::connect_with(addr, &format!("/ws?as={name}"), &[]).await.err().unwrap();
+        assert_eq!((refused.status, refused.error_code().as_str()), (status, code));
+    }
+    assert_eq!(node.node().connections().count(), 0);
+    let mut ann = Socket::connect_with(addr, "/ws?as=ann", &[]).await.ok().unwrap();
+    assert_eq!((ann.id().as_str(), &details(&mut ann).await["id"]), ("user-ann", &json!("user-ann")));
+    let id = ConnectionId::parse("user-ann").unwrap();
+    assert_eq!(node.node().connections().apply(&id, "get", json!(["name"])).await.unwrap(), "ann");
+    let taken = Socket::connect_with(addr, "/ws?as=ann", &[]).await.err().unwrap();
+    assert_eq!((taken.status, taken.error_code().as_str()), (409, "conflict"));
+    let mut fragile = Socket::connect_with(addr, "/ws?as=fragile", &[]).await.ok().unwrap();
+    assert_eq!(details(&mut fragile).await["id"], "user-fragile");
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_floods_and_crowds_are_refused() {
+    let (node, _) = start(|config| {
+        config.websocket.allowed_origins = vec!["https://app.example".into()];
+        config.websocket.max_connections = 3;
+    })
+    .await;
+    let addr = node.addr();
+    let origin = |origin: String| async move { Socket::connect_with(addr, "/ws", &[("origin", &origin)]).await };
+    let refused = origin("http://evil.example".into()).await.err().unwrap();
+    assert_eq!((refused.status, refused.error_code().as_str()), (403, "forbidden"));
+    let _same = origin(format!("http://{addr}")).await.ok().unwrap();
+    let _named = origin("https://app.example".into()).await.ok().unwrap();
+    let _third = Socket::connect(addr).await;
+    let crowd = Socket::connect_with(addr, "/ws", &[]).await.err().unwrap();
+    assert_eq!((crowd.status, crowd.error_code().as_str()), (503, "unavailable"));
+    let plain = get(addr, "/ws").await;
+    assert_eq!((plain.status, plain.header("upgrade")), (426, Some("websocket")));
+    let (node, _) = start(|config| {
+        config.websocket.upgrades_per_second = 1;
+        config.websocket.upgrade_burst = 2;
+    })
+    .await;
+    let (_one, _two) = (Socket::connect(node.addr()).await, Socket::connect(node.addr()).await);
+    let flood = Socket::connect_with(node.addr(), "/ws", &[]).await.err().unwrap();
+    assert_eq!((flood.status, flood.error_code().as_str()), (429, "rate_limited"));
+}
+
+#[tokio::test]
+async fn a_browser_is_known_by_its_cookie_and_the_protocol_is_named_when_asked() {
+    let (node, _) = start(|_| {}).await;
+    let addr = node.addr();
+    let cookie = [("cookie", "a=b; sessionID=abc123")];
+    let mut socket = Socket::connect_with(addr, "/ws?sessionID=fromquery", &cookie).await.ok().unwrap();
+    assert_eq!((&details(&mut socket).await["fingerprint"], socket.protocol), (&json!("abc123"), None));
+    let mut socket = Socket::connect_with(addr, "/ws?sessionID=fromquery", &[]).await.ok().unwrap();
+    assert_eq!(details(&mut socket).await["fingerprint"], "fromquery");
+    let asked = [("sec-websocket-protocol", "other, phalanx.1")];
+    let socket = Socket::connect_with(addr, "/ws", &asked).await.ok().unwrap();
+    assert_eq!(socket.protocol.as_deref(), Some("phalanx.1"));
+}
+
+#[tokio::test]
+async fn rooms_per_socket_names_and_ids_have_their_limits() {
+    let (node, _) = start(|config| config.websocket.max_rooms = 2).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    assert_eq!(join(&mut socket, "lobby").await, "OK");
+    assert_eq!(join(&mut socket, "both").await, "conflict"); // its hook has joined `other`: there is no place left
+    assert_eq!(details(&mut socket).await["rooms"], json!(["lobby", "other"]));
+    assert_eq!(join(&mut socket, "third").await, "conflict");
+    let longest = "r".repeat(100);
+    for (name, code) in [
+        (longest.as_str(), "not_found"),
+        ("A:b.c_d-9", "not_found"),
+        (&"r".repeat(101), "invalid_input"),
+        ("", "invalid_input"),
+        ("a b", "invalid_input"),
+        ("a/b", "invalid_input"),
+        ("é", "invalid_input"),
+    ] {
+        let made = node.node().rooms().status(name).await.unwrap_err();
+        assert_eq!(made.code(), code, "{name}");
+        let view = socket.ask(&json!({ "event": "roomView", "room": name }).to_string()).await;
+        assert_eq!(view["error"]["code"], code, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn message_ids_come_back_as_they_are_or_are_refused() {
+    let (node, _) = start(|_| {}).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    let longest = format!("\"{}\"", "i".repeat(128));
+    for id in ["1", "-1.5e3", "\"a\\u00e9\\\"\"", "\"\"", &longest] {
+        let answer = socket.ask(&format!(r#"{{"event":"detailsView","messageId":{id}}}"#)).await;
+        assert_eq!(answer["messageId"], serde_json::from_str::<Value>(id).unwrap());
+    }
+    for id in [None, Some("null")] {
+        let id = id.map_or(String::new(), |id| format!(r#","messageId":{id}"#));
+        assert!(socket.ask(&format!(r#"{{"event":"detailsView"{id}}}"#)).await["messageId"].is_string());
+    }
+    let too_long = format!("\"{}\"", "i".repeat(129));
+    for id in ["true", "[1]", "{}", &too_long] {
+        let refused = socket.ask(&format!(r#"{{"event":"detailsView","messageId":{id}}}"#)).await;
+        assert_eq!(
+            (&refused["error"]["code"], &refused["error"]["details"][0]["path"]),
+            (&json!("invalid_input"), &json!("messageId"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn files_go_over_a_socket_whole() {
+    let public = tempfile::tempdir().unwrap();
+    std::fs::write(public.path().join("hello.txt"), "hello file\n").unwrap();
+    std::fs::write(public.path().join("raw.bin"), [0_u8, 159, 146, 150]).unwrap();
+    std::fs::write(public.path().join("large.bin"), vec![b'x'; 3000]).unwrap();
+    let root = public.path().to_owned();
+    let (node, _) = start(|config| {
+        config.paths.public = vec![root];
+        config.websocket.max_file = "2KB".parse().unwrap();
+    })
+    .await;
+    let mut socket = Socket::connect(node.addr()).await;
+    let text = socket.ask(r#"{"event":"file","file":"hello.txt","messageId":1}"#).await;
+    assert_eq!(
+        (&text["content"], &text["mime"], &text["length"]),
+        (&json!("hello file\n"), &json!("text/plain"), &json!(11))
+    );
+    assert!(text["lastModified"].as_str().is_some_and(|time| time.ends_with('Z')), "{text}");
+    assert_eq!((text.get("encoding"), &text["context"], &text["messageId"]), (None, &json!("response"), &json!(1)));
+    let raw = socket.ask(r#"{"event":"file","file":"raw.bin"}"#).await;
+    assert_eq!((&raw["content"], &raw["encoding"], &raw["length"]), (&json!("AJ+Slg=="), &json!("base64"), &json!(4)));
+    for (file, code) in [("large.bin", "payload_too_large"), ("none", "not_found"), ("/etc/passwd", "not_found")] {
+        let refused = socket.ask(&json!({ "event": "file", "file": file }).to_string()).await;
+        assert_eq!(refused["error"]["code"], code, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn verbs_of_one_socket_take_effect_in_order() {
+    let (node, _) = start(|_| {}).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    let mut listener = Socket::join(node.addr(), "lobby").await;
+    for round in 0..50 {
+        for (n, verb) in ["say", "roomAdd", "say", "roomView", "roomLeave", "say"].iter().enumerate() {
+            let text = json!({ "event": verb, "room": "lobby", "message": round, "messageId": n });
+            socket.send(&text.to_string()).await;
+        }
+        for (n, code) in [Some("forbidden"), None, None, None, None, Some("forbidden")].into_iter().enumerate() {
+            let answer = socket.next_in("response").await;
+            assert_eq!((&answer["messageId"], answer["error"]["code"].as_str()), (&json!(n), code), "{answer}");
+        }
+        assert_eq!(listener.next_in("user").await["message"], round);
+    }
+}
+
+#[tokio::test]
+async fn a_message_in_parts_is_one_message_and_has_one_limit() {
+    let (node, _) = start(|_| {}).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    let part = |text: &str, code, last| Frame::message(text.to_owned(), OpCode::Data(code), last);
+    socket.send_frame(part(r#"{"event":"deta"#, Data::Text, false)).await;
+    socket.send_frame(part(r#"ilsView","messageId":7}"#, Data::Continue, true)).await;
+    assert_eq!(socket.read().await["messageId"], 7);
+    socket.send_frame(part("{", Data::Text, false)).await;
+    for _ in 0..3 {
+        socket.send_frame(part(&" ".repeat(30_000), Data::Continue, false)).await;
+    }
+    assert_eq!(socket.closed().await, 1009);
+}
+
+#[tokio::test]
+async fn hooks_of_rooms_refuse_change_and_fail_without_harm() {
+    let (node, seen) = start(|config| config.general.action_deadline = Duration::from_millis(300)).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    assert_eq!(join(&mut socket, "never").await, "timeout");
+    assert_eq!(join(&mut socket, "bomb").await, "internal");
+    assert_eq!(join(&mut socket, "both").await, "OK");
+    assert_eq!(details(&mut socket).await["rooms"], json!(["other", "both"]));
+    for (text, code) in [("/error", "mind_your_tongue"), ("/bomb", "internal")] {
+        let refused = socket.ask(&json!({ "event": "say", "room": "both", "message": text }).to_string()).await;
+        assert_eq!(refused["error"]["code"], code);
+    }
+    assert_eq!(join(&mut socket, "hotel").await, "OK");
+    let refused = socket.ask(r#"{"event":"roomLeave","room":"hotel"}"#).await;
+    assert_eq!(refused["error"]["message"], "you can never leave");
+    node.node().rooms().destroy("other").await.unwrap();
+    seen.until("leave other RoomDestroyed").await;
+    assert_eq!(details(&mut socket).await["rooms"], json!(["both", "hotel"]));
+    drop(socket);
+    let log = seen.until("destroyed broken").await;
+    let leaves: Vec<&str> = log.iter().filter(|line| line.starts_with("leave")).map(String::as_str).collect();
+    assert_eq!(leaves, ["leave hotel Asked", "leave other RoomDestroyed", "leave both Ended", "leave hotel Ended"]);
+    assert_eq!(node.node().rooms().status("hotel").await.unwrap().members.count, 0);
+}
+
+#[tokio::test]
+async fn each_recipient_hears_what_its_hook_decides() {
+    let (node, _) = start(|_| {}).await;
+    let addr = node.addr();
+    let mut ann = Socket::connect_with(addr, "/ws?as=ann", &[]).await.ok().unwrap();
+    let mut bob = Socket::connect_with(addr, "/ws?as=bob", &[]).await.ok().unwrap();
+    for socket in [&mut ann, &mut bob] {
+        assert_eq!(join(socket, "whispers").await, "OK");
+    }
+    for message in [json!("the hook panics at this"), json!(["ann", "psst"]), json!(["bob", "hey"])] {
+        ann.send(&json!({ "event": "say", "room": "whispers", "message": message }).to_string()).await;
+    }
+    assert_eq!(ann.next_in("user").await["message"], "psst");
+    assert_eq!(bob.next_in("user").await["message"], "hey");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_only_what_wants_to_end_with_it() {
+    let (node, seen) = start(|_| {}).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    for action in ["with_client", "on_its_own"] {
+        socket.send(&json!({ "event": "action", "params": { "action": action } }).to_string()).await;
+        seen.until(&format!("{action} began")).await;
+    }
+    assert_eq!(details(&mut socket).await["pendingActions"], 2);
+    assert_eq!(socket.close().await, 1001, "the client's own code comes back");
+    seen.until("destroyed client_left").await;
+    let cancelled = async {
+        while seen.dropped.load(SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), cancelled).await.expect("the action is dropped");
+    node.node().state::<Gate>().unwrap().0.add_permits(1);
+    seen.until("on_its_own ended").await;
+    assert_eq!(node.stop().await.abandoned, 0);
+}
+
+#[tokio::test]
+async fn who_falls_silent_is_closed_and_who_answers_pings_is_not() {
+    let (node, seen) = start(|config| config.websocket.heartbeat = Duration::from_millis(300)).await;
+    let addr = node.addr();
+    let healthy = tokio::spawn(async move {
+        let mut socket = Socket::connect(addr).await;
+        socket.closed().await
+    });
+    assert_eq!(mute(addr).await, 4002);
+    seen.until("destroyed heartbeat_lost").await;
+    assert_eq!(node.node().connections().count(), 1);
+    node.stop().await;
+    assert_eq!(healthy.await.unwrap(), 1001);
+}
+
+/// A client that reads and never writes a frame: the code it is closed with.
+async fn mute(addr: SocketAddr) -> u16 {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let head = format!(
+        "GET /ws HTTP/1.1\r\nhost: {addr}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    let close_code = |bytes: &[u8]| {
+        let reason = b"heartbeat_lost";
+        let at = bytes.windows(reason.len()).position(|window| window == reason)?;
+        Some(u16::from_be_bytes([bytes[at - 2], bytes[at - 1]]))
+    };
+    let closed = async {
+        loop {
+            if let Some(code) = close_code(&bytes) {
+                return code;
+            }
+            assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "a close frame comes");
+        }
+    };
+    timeout(Duration::from_secs(20), closed).await.expect("the server closes")
+}
