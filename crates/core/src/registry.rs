@@ -76,8 +76,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// All faults at once: doubled names, versions and routes, names and paths that cannot be used, outputs with
-    /// reserved names, states that guards need and nobody gave.
+    /// All faults at once: doubled names, versions and routes, names and paths that cannot be used, parameters of paths
+    /// that the input lacks, outputs with reserved names, states that guards need and nobody gave.
     pub fn new(definitions: Definitions) -> Result<Self, Faults> {
         let mut faults = Faults::default();
         let mut actions: BTreeMap<&'static str, Vec<Arc<Registered>>> = BTreeMap::new();
@@ -198,6 +198,9 @@ fn check_action(def: &ActionDef, states: &States, routes: &mut HashSet<(Method, 
         if !path.starts_with('/') {
             faults.add(format!("action {name:?}: the path {path:?} must start with `/`"));
         }
+        for param in path_params(&path).filter(|param| !has_field(def, param)) {
+            faults.add(format!("action {name:?}: the path {path:?} has {{{param}}}, and its input has no such field"));
+        }
         if !routes.insert((route.method, shape(&path))) {
             faults.add(format!("action {name:?}: {} {path} is taken by another action", route.method.as_str()));
         }
@@ -231,6 +234,19 @@ fn check_states(who: &str, require: fn(&mut Requirements), states: &States, faul
 /// The path of a route under the prefix of actions.
 pub fn path_of(def: &ActionDef, route: &Route) -> String {
     if route.path.is_empty() { format!("/{}", def.name) } else { route.path.to_owned() }
+}
+
+/// The names of the parameters in a path.
+fn path_params(path: &str) -> impl Iterator<Item = &str> {
+    let braced = path.split('/').filter_map(|segment| segment.split_once('{')?.1.split_once('}'));
+    braced.map(|(name, _)| name.trim_start_matches('*'))
+}
+
+/// Whether an input has a field; one that is a choice of several shapes may.
+fn has_field(def: &ActionDef, field: &str) -> bool {
+    let schema = (def.input)();
+    let is_choice = ["anyOf", "oneOf", "allOf"].iter().any(|key| schema.get(*key).is_some());
+    is_choice || properties(&schema).any(|(name, _)| name == field)
 }
 
 /// A path with its parameters unnamed: two routes of one shape take the same requests.

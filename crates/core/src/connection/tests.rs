@@ -1,1 +1,176 @@
+use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::task::noop_waker;
+use serde_json::json;
+
+use super::*;
+
+fn connection(frames: usize, bytes: usize) -> Connection {
+    Connection::new(NewConnection {
+        id: ConnectionId::parse("g-1").unwrap(),
+        fingerprint: "f".into(),
+        remote: ([127, 0, 0, 1], 1).into(),
+        attributes: Attributes::default(),
+        connected_at: 0,
+        outbox: OutboxLimit { frames, bytes },
+    })
+}
+
+fn text(text: &'static str) -> Frame {
+    Frame::Text(Bytes::from_static(text.as_bytes()))
+}
+
+/// What the connection's task would do, until there is nothing or an end.
+fn drained(connection: &Connection) -> Vec<String> {
+    let mut done = Vec::new();
+    loop {
+        match connection.next() {
+            Next::Frame(Frame::Text(bytes) | Frame::Binary(bytes)) => done.push(String::from_utf8_lossy(&bytes).into()),
+            Next::Ping => done.push("ping".into()),
+            Next::Close(reason) => {
+                done.push(format!("close {}", reason.code()));
+                return done;
+            }
+            Next::Nothing => return done,
+        }
+    }
+}
+
+#[test]
+fn frames_go_out_in_order_then_pings_then_the_end() {
+    let connection = connection(10, 100);
+    connection.ping();
+    assert!(connection.push(text("a")) && connection.push(text("b")));
+    assert_eq!(drained(&connection), ["a", "b", "ping"]);
+    connection.push(text("c"));
+    connection.close(CloseReason::Destroyed);
+    connection.close(CloseReason::SlowReader);
+    assert!(!connection.push(text("too late")));
+    assert_eq!(drained(&connection), ["c", "close 4500"]);
+}
+
+#[test]
+fn an_outbox_over_either_limit_ends_its_client_as_slow_and_frees_what_waited() {
+    for (frames, bytes) in [(2, 100), (10, 4)] {
+        let connection = connection(frames, bytes);
+        assert!(connection.push(text("aa")) && connection.push(text("bb")));
+        assert!(!connection.push(text("c")));
+        assert_eq!(drained(&connection), ["close 4001"]);
+    }
+    let connection = connection(2, 4);
+    for _ in 0..10 {
+        assert!(connection.push(text("aaaa")));
+        assert_eq!(drained(&connection), ["aaaa"]);
+    }
+}
+
+#[test]
+fn a_node_that_stops_still_answers_what_it_accepted() {
+    let connection = connection(10, 100);
+    assert!(connection.begin_action(1) && !connection.begin_action(1));
+    connection.close(CloseReason::NodeStops);
+    assert!(connection.is_closing() && !connection.has_left());
+    connection.answer_action(text("answer"));
+    assert_eq!((connection.pending_actions(), connection.total_actions()), (0, 2));
+    assert_eq!(drained(&connection), ["answer", "close 1001"]);
+}
+
+#[test]
+fn codes_from_4500_on_mean_do_not_reconnect() {
+    for (reason, code) in [
+        (CloseReason::ClientLeft, 1000),
+        (CloseReason::NodeStops, 1001),
+        (CloseReason::Binary, 1003),
+        (CloseReason::Policy, 1008),
+        (CloseReason::TooBig, 1009),
+        (CloseReason::SlowReader, 4001),
+        (CloseReason::HeartbeatLost, 4002),
+        (CloseReason::RateLimited, 4003),
+        (CloseReason::Destroyed, 4500),
+    ] {
+        assert_eq!(reason.code(), code, "{}", reason.as_str());
+    }
+}
+
+#[test]
+fn attributes_are_bounded_together_and_null_removes() {
+    let connection = connection(1, 1);
+    assert_eq!(connection.set("a", json!("12345"), 20).unwrap(), None);
+    assert_eq!(connection.set("b", json!("12345"), 20).unwrap(), None);
+    assert_eq!(connection.set("c", json!("12345"), 20).unwrap_err().code(), "payload_too_large");
+    assert_eq!(connection.set("a", json!("123456789012345"), 20).unwrap_err().code(), "payload_too_large");
+    assert_eq!(connection.set("a", json!(1), 20).unwrap(), Some(json!("12345")));
+    assert_eq!(connection.set("b", Value::Null, 20).unwrap(), Some(json!("12345")));
+    assert_eq!((connection.get("a"), connection.get("b")), (Some(json!(1)), None));
+    assert_eq!(connection.set("c", json!("12345"), 20).unwrap(), None);
+}
+
+#[test]
+fn ids_of_an_application_are_printable_and_bounded() {
+    for (text, is_id) in [("user-1", true), ("", false), ("a b", false), ("é", false), ("a\n", false)] {
+        assert_eq!(ConnectionId::parse(text).is_ok(), is_id, "{text:?}");
+    }
+    assert!(ConnectionId::parse(&"x".repeat(128)).is_ok() && ConnectionId::parse(&"x".repeat(129)).is_err());
+}
+
+#[test]
+fn who_was_not_heard_since_the_last_question_is_told_apart() {
+    let connection = connection(1, 1);
+    assert!(connection.was_heard(), "a new client has just been heard");
+    assert!(!connection.was_heard());
+    connection.hear();
+    assert!(connection.was_heard());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_speaker_waits_while_too_much_of_it_is_undelivered() {
+    let connection = connection(1, 1);
+    connection.speak(2).await.published();
+    drop(connection.speak(2).await); // one that was never published does not count
+    connection.speak(2).await.published();
+    let third = connection.speak(2);
+    tokio::pin!(third);
+    assert!(tokio::time::timeout(Duration::from_secs(60), &mut third).await.is_err());
+    connection.spoken();
+    third.await.published();
+    let fourth = connection.speak(2);
+    tokio::pin!(fourth);
+    assert!((&mut fourth).now_or_never().is_none());
+    connection.close(CloseReason::ClientLeft);
+    drop(fourth.await); // nobody waits for who has left
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_end_hears_of_it_before_and_after() {
+    let connection = connection(1, 1);
+    let gone = connection.gone();
+    tokio::pin!(gone);
+    assert!((&mut gone).now_or_never().is_none());
+    connection.close(CloseReason::Destroyed);
+    gone.await;
+    connection.gone().await;
+}
+
+#[test]
+fn whoever_queues_wakes_the_task() {
+    struct Count(std::sync::atomic::AtomicUsize);
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+    let (connection, count) = (connection(10, 100), Arc::new(Count(0.into())));
+    let wakers: [fn(&Connection); 3] = [
+        |connection| assert!(connection.push(text("a"))),
+        |connection| connection.ping(),
+        |connection| connection.close(CloseReason::NodeStops),
+    ];
+    for (n, wake) in wakers.iter().enumerate() {
+        connection.register(&count.clone().into());
+        wake(&connection);
+        assert_eq!(count.0.load(Relaxed), n + 1);
+    }
+    connection.register(&noop_waker());
+}

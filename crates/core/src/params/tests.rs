@@ -1,1 +1,144 @@
+use std::collections::BTreeMap;
 
+use serde_json::json;
+
+use super::*;
+
+#[derive(Debug, Deserialize, JsonSchema, Validate, serde::Serialize)]
+struct Everything {
+    flag: Option<bool>,
+    count: Option<u8>,
+    ratio: Option<f64>,
+    text: Option<String>,
+    list: Option<Vec<i64>>,
+    map: Option<BTreeMap<String, i64>>,
+    nested: Option<Nested>,
+    kind: Option<Kind>,
+    any: Option<Value>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema, Validate, serde::Serialize)]
+struct Nested {
+    a: i64,
+    b: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Small,
+    Large,
+}
+
+/// What an input came to be, without the fields that are absent; or the codes of its faults, by path.
+fn decoded(params: &Params) -> Value {
+    match params.decode::<Everything>() {
+        Ok(input) => {
+            let Value::Object(mut fields) = serde_json::to_value(input).unwrap() else { unreachable!("a struct") };
+            fields.retain(|_, value| !value.is_null());
+            Value::Object(fields)
+        }
+        Err(error) if error.details().is_empty() => json!(error.code()),
+        Err(error) => error.details().iter().map(|detail| json!([detail.path, detail.code])).collect(),
+    }
+}
+
+fn query(text: &str) -> Params {
+    let mut params = Params::default();
+    params.push_query(text).unwrap();
+    params
+}
+
+#[test]
+fn text_is_parsed_by_the_type_that_is_asked_for() {
+    let check = |text: &str, expected: Value| assert_eq!(decoded(&query(text)), expected, "{text}");
+    for (text, flag) in [("true", true), ("1", true), ("on", true), ("yes", true), ("false", false), ("off", false)] {
+        check(&format!("flag={text}"), json!({ "flag": flag }));
+    }
+    check("flag=maybe", json!([["flag", "type"]]));
+    check("count=255", json!({ "count": 255 }));
+    check("count=256", json!([["count", "range"]]));
+    check("count=1.5", json!([["count", "type"]]));
+    check("count=", json!({}));
+    check("ratio=1e3", json!({ "ratio": 1000.0 }));
+    check("ratio=NaN", json!([["ratio", "type"]]));
+    check("ratio=inf", json!([["ratio", "type"]]));
+    check("text=5&undeclared=1", json!({ "text": "5" }));
+    check("list=1", json!({ "list": [1] }));
+    check("list=1&list=2", json!({ "list": [1, 2] }));
+    check("list[]=1&list[]=2", json!({ "list": [1, 2] }));
+    check("list=1&list=x", json!([["list[1]", "type"]]));
+    check("map[x]=1&map[y]=2", json!({ "map": { "x": 1, "y": 2 } }));
+    check("nested[a]=1&nested[b]=c", json!({ "nested": { "a": 1, "b": "c" } }));
+    check("nested[b]=c", json!([["nested.a", "required"]]));
+    check("kind=small", json!({ "kind": "small" }));
+    check("kind=huge", json!([["kind", "enum"]]));
+    check("any=5", json!({ "any": "5" }));
+    check("any[x]=5", json!({ "any": { "x": "5" } }));
+    check("flag=x&count=x&list=x", json!([["count", "type"], ["flag", "type"], ["list[0]", "type"]]));
+}
+
+#[test]
+fn json_keeps_its_types() {
+    let check = |body: &str, expected: Value| {
+        let mut params = Params::default();
+        params.set_json_body(body.as_bytes()).unwrap();
+        assert_eq!(decoded(&params), expected, "{body}");
+        let raw = RawValue::from_string(body.to_owned()).unwrap();
+        assert_eq!(decoded(&Params::from_raw_json(raw).unwrap()), expected, "over a socket: {body}");
+    };
+    check(r#"{"flag":true,"count":7,"any":{"deep":[1,null]}}"#, json!({"flag":true,"count":7,"any":{"deep":[1,null]}}));
+    check(r#"{"count":"7","flag":"true"}"#, json!([["count", "type"], ["flag", "type"]]));
+    check(r#"{"list":[1,2]}"#, json!({ "list": [1, 2] }));
+    check(r#"{"list":1}"#, json!([["list", "type"]]));
+    check(r#"{"text":null}"#, json!({}));
+}
+
+#[test]
+fn path_wins_over_body_over_query_whatever_comes_first() {
+    let sources: [fn(&mut Params); 3] = [
+        |params| params.push_query("text=query&count=1&flag=on").unwrap(),
+        |params| params.set_json_body(br#"{"text":"body","count":2}"#).unwrap(),
+        |params| params.push_path("text", "path".to_owned()).unwrap(),
+    ];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
+        let mut params = Params::default();
+        order.iter().for_each(|&source: &usize| sources[source](&mut params));
+        assert_eq!(decoded(&params), json!({ "text": "path", "count": 2, "flag": true }), "{order:?}");
+    }
+}
+
+#[test]
+fn bodies_that_are_no_object_have_their_rule() {
+    let check = |body: &str, expected: Result<bool, &str>| {
+        let mut params = Params::default();
+        let set = params.set_json_body(body.as_bytes());
+        let found = set.as_ref().map(|()| params.is_empty()).map_err(|error| error.code());
+        assert_eq!(found, expected, "{body}");
+    };
+    check("", Ok(true));
+    check(" \n", Ok(true));
+    check("{}", Ok(true));
+    check("[1,2]", Ok(false));
+    check("5", Err("malformed"));
+    check("null", Err("malformed"));
+    check("\"text\"", Err("malformed"));
+    check("{", Err("malformed"));
+}
+
+#[test]
+fn depth_and_number_of_params_are_bounded() {
+    let deep = |levels: usize| format!("a{}=1", "[b]".repeat(levels));
+    assert!(Params::default().push_query(&deep(7)).is_ok());
+    assert_eq!(Params::default().push_query(&deep(20)).unwrap_err().code(), "malformed");
+    let many = |pairs: usize| vec!["a=1"; pairs].join("&");
+    assert!(Params::default().push_query(&many(MAX_PAIRS)).is_ok());
+    assert_eq!(Params::default().push_query(&many(MAX_PAIRS + 1)).unwrap_err().code(), "payload_too_large");
+}
+
+#[test]
+fn hidden_params_are_not_shown() {
+    let shown = query("password=hunter2&name=ann").to_json(&|name| name == "password");
+    assert_eq!(shown, json!({ "password": "[FILTERED]", "name": "ann" }));
+    assert!(!format!("{:?}", query("password=hunter2")).contains("hunter2"));
+}

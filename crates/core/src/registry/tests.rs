@@ -1,1 +1,98 @@
+use std::any::TypeId;
 
+use schemars::{JsonSchema, schema_for};
+use serde::Deserialize;
+
+use super::*;
+use crate::action::{Deadline, OnDisconnect};
+use crate::error::ActionError;
+
+#[derive(Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "only its schema is looked at")]
+struct Thing {
+    id: u32,
+    #[schemars(extend("writeOnly" = true))]
+    password: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "only its schema is looked at")]
+#[serde(rename_all = "camelCase")]
+struct Reserved {
+    message_id: u32,
+    error: u32,
+}
+
+fn action(name: &'static str, version: u32, routes: &'static [Route]) -> ActionDef {
+    ActionDef {
+        name,
+        version,
+        description: "",
+        routes,
+        exposure: Exposure::Public,
+        deadline: Deadline::Default,
+        on_disconnect: OnDisconnect::Finish,
+        input: || schema_for!(Thing),
+        output: || schema_for!(Thing),
+        require: |_| {},
+        run: |_, _| Box::pin(async { Err(ActionError::internal("never called")) }),
+    }
+}
+
+const fn get(path: &'static str) -> Route {
+    Route { method: Method::Get, path }
+}
+
+fn registry(actions: Vec<ActionDef>) -> Result<Registry, Vec<String>> {
+    Registry::new(Definitions { actions, ..Definitions::default() }).map_err(|faults| faults.0)
+}
+
+#[test]
+fn without_a_version_the_newest_is_found_and_numbers_are_compared_as_numbers() {
+    let registry = registry(vec![action("a", 10, &[]), action("a", 2, &[]), action("b", 1, &[])]).unwrap();
+    let found = |name, version| registry.find(name, version).map(|action| action.def.version);
+    assert_eq!(found("a", None), Some(10));
+    assert_eq!(found("a", Some(2)), Some(2));
+    assert_eq!((found("a", Some(3)), found("c", None)), (None, None));
+    let all: Vec<_> = registry.actions().map(|action| (action.def.name, action.def.version)).collect();
+    assert_eq!(all, [("a", 2), ("a", 10), ("b", 1)]);
+    let action = registry.find("b", None).unwrap();
+    assert_eq!(
+        (&action.fields[..], &action.secrets[..]),
+        (&["id".into(), "password".into()][..], &["password".into()][..])
+    );
+}
+
+#[test]
+fn everything_that_does_not_fit_is_told_before_the_first_call() {
+    let check = |actions: Vec<ActionDef>, expected: &[&str]| {
+        let faults = registry(actions).err().unwrap_or_default();
+        assert_eq!(faults.len(), expected.len(), "{faults:?}");
+        for (fault, part) in faults.iter().zip(expected) {
+            assert!(fault.contains(part), "{fault:?} tells of {part:?}");
+        }
+    };
+    check(vec![action("a", 1, &[const { get("/things/{id}") }]), action("b", 1, &[const { get("/things") }])], &[]);
+    check(vec![action("a", 1, &[]), action("a", 1, &[])], &["version 1 is defined twice"]);
+    check(vec![action("a b", 0, &[])], &["must be 1 to 100 characters", "versions start at 1"]);
+    check(vec![action("a", 1, &[const { get("things") }])], &["must start with `/`"]);
+    check(vec![action("a", 1, &[const { get("/{name}/{*rest}") }])], &["has {name}", "has {rest}"]);
+    let taken = const { &[get("/x/{id}")] };
+    check(vec![action("a", 1, taken), action("b", 1, taken)], &["GET /x/{id} is taken by another action"]);
+    let internal = ActionDef { exposure: Exposure::Internal, ..action("a", 1, &[const { get("") }]) };
+    check(vec![internal], &["is internal and names a route"]);
+    let reserved = ActionDef { output: || schema_for!(Reserved), ..action("a", 1, &[]) };
+    check(vec![reserved], &["\"messageId\" is reserved", "\"error\" is reserved"]);
+    let needy = ActionDef { require: |needs| needs.state::<String>(), ..action("a", 1, &[]) };
+    check(vec![needy], &["needs a state of type alloc::string::String"]);
+}
+
+#[test]
+fn a_state_that_is_there_is_not_missed() {
+    let mut states = States::default();
+    states.insert("here".to_owned());
+    let needy = ActionDef { require: |needs| needs.state::<String>(), ..action("a", 1, &[]) };
+    let definitions = Definitions { actions: vec![needy], states, ..Definitions::default() };
+    assert_eq!(Registry::new(definitions).unwrap().states.get::<String>().as_deref(), Some(&"here".to_owned()));
+    assert_ne!(TypeId::of::<String>(), TypeId::of::<&str>());
+}

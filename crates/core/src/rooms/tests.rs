@@ -1,1 +1,40 @@
+use serde_json::{Value, json};
 
+use super::*;
+
+fn json_of(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
+#[test]
+fn a_message_is_written_once_and_read_back_as_it_was() {
+    for message in ["1", "null", "\"a \\\"quote\\\"\"", r#"{"z":1,"a":[1.0,1e400]}"#] {
+        let message = RawValue::from_string(message.to_owned()).unwrap();
+        let said = Said { room: "a:b".into(), from: "id\"\\\n".into(), sent_at: 7, message };
+        let bytes = payload::said(&said);
+        let back = payload::parse(&bytes).unwrap();
+        assert_eq!((&back.room, &back.from, back.sent_at), (&said.room, &said.from, 7));
+        assert_eq!(back.message.get(), said.message.get(), "not a digit of it is touched");
+        assert!(bytes.len() as u64 <= said.message.get().len() as u64 + payload::ENVELOPE);
+    }
+}
+
+#[test]
+fn what_a_room_hears_has_the_fields_of_the_contract() {
+    let message = to_raw(&json!({ "deep": [1] })).unwrap();
+    let said = Said { room: "lobby".into(), from: Said::SERVER.into(), sent_at: 5, message };
+    let expected = json!({ "message": { "deep": [1] }, "room": "lobby", "from": "0", "context": "user", "sentAt": 5 });
+    assert_eq!(json_of(&payload::said(&said)), expected);
+    let expected = json!({ "context": "presence", "event": "join", "room": "lobby", "member": "g-1" });
+    assert_eq!(json_of(&payload::presence("lobby", "g-1", "join")), expected);
+}
+
+#[test]
+fn room_names_are_plain_and_bounded() {
+    for (name, is_name) in
+        [("lobby", true), ("A:b.c_d-9", true), ("", false), ("a b", false), ("é", false), ("a/b", false)]
+    {
+        assert_eq!(check_name(name).is_ok(), is_name, "{name:?}");
+    }
+    assert!(check_name(&"x".repeat(100)).is_ok() && check_name(&"x".repeat(101)).is_err());
+}

@@ -1,1 +1,52 @@
+use super::*;
 
+fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(*name, value.parse().unwrap());
+    }
+    headers
+}
+
+#[test]
+fn a_forwarded_address_counts_back_to_the_first_that_nobody_vouches_for() {
+    let settings =
+        Web { trusted_proxies: vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()], ..Web::default() };
+    let peer = "10.0.0.1:99".parse().unwrap();
+    let check = |lines: &[(&'static str, &str)], expected: &str| {
+        assert_eq!(forwarded(&headers(lines), peer, &settings), expected.parse().unwrap(), "{lines:?}");
+    };
+    check(&[], "10.0.0.1:99");
+    check(&[("x-real-ip", "1.2.3.4")], "1.2.3.4:0");
+    check(&[("x-real-ip", "rubbish")], "10.0.0.1:99");
+    check(&[("x-forwarded-for", "1.2.3.4")], "1.2.3.4:0");
+    check(&[("x-forwarded-for", "6.6.6.6, 1.2.3.4, 10.0.0.2")], "1.2.3.4:0");
+    check(&[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.2.3.4")], "1.2.3.4:0");
+    check(&[("x-forwarded-for", "10.0.0.2, 10.0.0.1")], "10.0.0.2:0");
+    check(&[("x-forwarded-for", "[2001:db8::1]:443")], "[2001:db8::1]:0");
+    check(&[("x-forwarded-for", "1.2.3.4:55")], "1.2.3.4:0");
+    check(&[("x-forwarded-for", "::ffff:1.2.3.4")], "1.2.3.4:0");
+    check(&[("x-forwarded-for", "[zz]:1")], "10.0.0.1:99");
+    check(&[("x-forwarded-for", "1.2.3.4, [zz]:1")], "10.0.0.1:99");
+    let long = vec!["10.0.0.2"; 1000].join(",");
+    check(&[("x-forwarded-for", &format!("1.2.3.4,{long}"))], "10.0.0.2:0");
+}
+
+#[test]
+fn a_browser_is_known_by_cookie_then_header_then_query() {
+    let settings = Web::default();
+    let check = |lines: &[(&'static str, &str)], query: Option<&str>, expected: Option<&str>| {
+        assert_eq!(fingerprint(&headers(lines), &settings, query).as_deref(), expected, "{lines:?} {query:?}");
+    };
+    check(&[], None, None);
+    check(&[("cookie", "a=1; sessionID=c; b=2")], Some("sessionID=q"), Some("c"));
+    check(&[("cookie", "a=1"), ("cookie", "sessionID=c")], None, Some("c"));
+    check(&[("sessionid", "h")], Some("sessionID=q"), Some("h"));
+    check(&[("x-sessionid", "h")], None, Some("h"));
+    check(&[], Some("a=1&sessionID=q"), Some("q"));
+    check(&[("cookie", "sessionID=")], None, None);
+    check(&[("cookie", "sessionID=a b")], None, None);
+    check(&[("cookie", "sessionID=<script>")], None, None);
+    check(&[], Some("sessionID=%0d%0aset-cookie"), None);
+    check(&[("x-sessionid", &"x".repeat(129))], None, None);
+}
