@@ -5,6 +5,7 @@ mod app;
 mod browser;
 mod client;
 mod crates;
+mod custom;
 mod hostile;
 mod http;
 mod process;

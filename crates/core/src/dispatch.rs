@@ -150,7 +150,8 @@ fn late() -> ActionError {
 }
 
 /// A panic of the author's code ends its call, not the node.
-pub(crate) fn panicked(panic: &(dyn Any + Send)) -> ActionError {
+/// What a caller is told of a panic: nothing but that there was a failure; the log has its message.
+pub fn panicked(panic: &(dyn Any + Send)) -> ActionError {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     ActionError::internal(Panicked(text.unwrap_or("no message").chars().take(500).collect()))
 }

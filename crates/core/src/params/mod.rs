@@ -177,8 +177,15 @@ impl Params {
         Ok(())
     }
 
-    /// A param that is text or a number, as text.
+    /// A param that is text or a number, as text. Over a socket this reads the whole frame again.
     pub fn get_str(&self, name: &str) -> Option<String> {
+        if let Some(raw) = &self.raw {
+            return match serde_json::from_str::<Map<String, Value>>(raw.get()).ok()?.remove(name)? {
+                Value::String(text) => Some(text),
+                Value::Number(number) => Some(number.to_string()),
+                _ => None,
+            };
+        }
         match &self.fields.iter().find(|field| field.name == name)?.value {
             Tree::Text(text) | Tree::Json(Value::String(text)) => Some(text.clone()),
             Tree::Json(Value::Number(number)) => Some(number.to_string()),

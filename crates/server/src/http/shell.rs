@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -14,7 +15,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, SET_COOKIE,
     STRICT_TRANSPORT_SECURITY,
@@ -25,7 +26,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use metrics::{Counter, counter};
 use phalanx_core::initializer::BoxError;
-use phalanx_core::{ActionError, ErrorKind, Node};
+use phalanx_core::{ActionError, ErrorKind, Node, dispatch};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_http::compression::CompressionLayer;
@@ -127,8 +128,12 @@ impl Shell {
         let mut request = request.map(|body| if body.is_end_stream() { Body::empty() } else { in_time(body, limit) });
         request.extensions_mut().insert(identity.request.clone());
         request.extensions_mut().insert(identity.clone());
-        let Ok(response) = self.shared.router.clone().call(request).await;
-        response
+        let mut router = self.shared.router.clone();
+        let answering = AssertUnwindSafe(async move { router.call(request).await });
+        match answering.catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Err(panic) => reply::error(&dispatch::panicked(&*panic)),
+        }
     }
 
     /// Puts on what every response carries.
