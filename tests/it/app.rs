@@ -122,8 +122,8 @@ pub(crate) struct Level {
 
 /// Sets the level of a connection.
 #[remote]
-pub(crate) async fn authorize(ctx: Context, me: Connection, input: Level) -> Result<Level, ActionError> {
-    me.set("level", input.level.into(), ctx.config().websocket.max_attributes.as_u64() as usize)?;
+pub(crate) async fn authorize(_ctx: Context, me: Connection, input: Level) -> Result<Level, ActionError> {
+    me.set("level", input.level)?;
     Ok(input)
 }
 

@@ -64,7 +64,7 @@ impl ConnectionHook for Hooks {
             Some("never") => std::future::pending().await,
             Some(name) => {
                 handshake.id = Some(ConnectionId::parse(&format!("user-{name}"))?);
-                handshake.attributes.set("name".into(), name.into(), 100)?;
+                handshake.attributes.set("name", name)?;
             }
             None => {}
         }

@@ -474,9 +474,9 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// `payload_too_large` if all attributes together would be larger than `max_bytes`.
-    pub fn set(&self, key: impl Into<String>, value: Value, max_bytes: usize) -> Result<Option<Value>, ActionError> {
-        self.attributes().set(key.into(), value, max_bytes)
+    /// `payload_too_large` if all attributes together would be larger than `websocket.max_attributes`.
+    pub fn set(&self, key: impl Into<String>, value: impl Into<Value>) -> Result<Option<Value>, ActionError> {
+        self.attributes().set(key, value)
     }
 
     /// All attributes.
@@ -553,24 +553,31 @@ impl fmt::Debug for Connection {
 }
 
 /// What an application notes of a connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Attributes {
     map: BTreeMap<String, Value>,
     bytes: usize,
+    max_bytes: usize,
 }
 
 impl Attributes {
+    /// None yet; all together may have `max_bytes` as JSON.
+    pub fn limited(max_bytes: usize) -> Self {
+        Self { map: BTreeMap::new(), bytes: 0, max_bytes }
+    }
+
     /// Sets an attribute and answers the one it replaces; `null` removes it.
     ///
     /// # Errors
     ///
-    /// `payload_too_large` if all together would be larger than `max_bytes`, as JSON.
-    pub fn set(&mut self, key: String, value: Value, max_bytes: usize) -> Result<Option<Value>, ActionError> {
+    /// `payload_too_large` if all together would be over their limit.
+    pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) -> Result<Option<Value>, ActionError> {
+        let (key, value) = (key.into(), value.into());
         let cost = |key: &str, value: &Value| key.len() + encoded_len(value);
         let before = self.map.get(&key).map_or(0, |old| cost(&key, old));
         let after = if value.is_null() { 0 } else { cost(&key, &value) };
         let bytes = self.bytes - before + after;
-        if bytes > max_bytes && after > before {
+        if bytes > self.max_bytes && after > before {
             let message = "the attributes of a connection are over their limit";
             return Err(ActionError::of(ErrorKind::PayloadTooLarge, message));
         }

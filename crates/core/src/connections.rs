@@ -144,8 +144,7 @@ impl Connections {
             "get" => Ok(connection.get(&one_text(args, "key")?).unwrap_or_default()),
             "set" => {
                 let (key, value) = key_and_value(args)?;
-                let most = self.node.config().websocket.max_attributes.as_u64() as usize;
-                connection.set(key, value, most)?;
+                connection.set(key, value)?;
                 Ok(Value::Bool(true))
             }
             "destroy" => {

@@ -16,8 +16,8 @@ pub(crate) struct SetName {
 
 /// Names the caller.
 #[action(name = "setName")]
-pub(crate) async fn set_name(ctx: Context, me: Connection, input: SetName) -> Result<SetName, ActionError> {
-    me.set("name", input.name.clone().into(), ctx.config().websocket.max_attributes.as_u64() as usize)?;
+pub(crate) async fn set_name(_ctx: Context, me: Connection, input: SetName) -> Result<SetName, ActionError> {
+    me.set("name", input.name.clone())?;
     Ok(input)
 }
 

@@ -5,13 +5,13 @@ mod actions;
 use phalanx::prelude::*;
 use serde_json::Value;
 
-/// Puts the speaker's name beside what it says.
+/// Puts the speaker's name beside what it says; anything but text is refused, so nobody can sign for another.
 struct SignedMessages;
 
 #[async_trait]
 impl RoomHook for SignedMessages {
     async fn on_say(&self, node: &Node, said: Said) -> Result<Option<Said>, ActionError> {
-        let Ok(text) = said.read::<String>() else { return Ok(Some(said)) };
+        let text = said.read::<String>()?;
         let speaker = ConnectionId::parse(&said.from).ok().and_then(|id| node.connections().local(&id));
         let name = speaker.map_or_else(|| "server".into(), |speaker| actions::name_of(&speaker));
         let signed = serde_json::json!({ "name": name, "text": text });

@@ -45,8 +45,7 @@ pub(crate) struct Authorized {
 
 /// Sets the level of a connection.
 #[remote]
-pub(crate) async fn authorize(ctx: Context, me: Connection, input: Authorize) -> Result<Authorized, ActionError> {
-    let most = ctx.config().websocket.max_attributes.as_u64() as usize;
-    let was = me.set("level", input.level.into(), most)?.unwrap_or_default();
+pub(crate) async fn authorize(_ctx: Context, me: Connection, input: Authorize) -> Result<Authorized, ActionError> {
+    let was = me.set("level", input.level)?.unwrap_or_default();
     Ok(Authorized { was, now: input.level })
 }

@@ -12,7 +12,7 @@ fn connection(frames: usize, bytes: usize) -> Connection {
         id: ConnectionId::parse("g-1").unwrap(),
         fingerprint: "f".into(),
         remote: ([127, 0, 0, 1], 1).into(),
-        attributes: Attributes::default(),
+        attributes: Attributes::limited(20),
         connected_at: 0,
         outbox: OutboxLimit { frames, bytes },
     })
@@ -97,14 +97,14 @@ fn codes_from_4500_on_mean_do_not_reconnect() {
 #[test]
 fn attributes_are_bounded_together_and_null_removes() {
     let connection = connection(1, 1);
-    assert_eq!(connection.set("a", json!("12345"), 20).unwrap(), None);
-    assert_eq!(connection.set("b", json!("12345"), 20).unwrap(), None);
-    assert_eq!(connection.set("c", json!("12345"), 20).unwrap_err().code(), "payload_too_large");
-    assert_eq!(connection.set("a", json!("123456789012345"), 20).unwrap_err().code(), "payload_too_large");
-    assert_eq!(connection.set("a", json!(1), 20).unwrap(), Some(json!("12345")));
-    assert_eq!(connection.set("b", Value::Null, 20).unwrap(), Some(json!("12345")));
+    assert_eq!(connection.set("a", json!("12345")).unwrap(), None);
+    assert_eq!(connection.set("b", json!("12345")).unwrap(), None);
+    assert_eq!(connection.set("c", json!("12345")).unwrap_err().code(), "payload_too_large");
+    assert_eq!(connection.set("a", json!("123456789012345")).unwrap_err().code(), "payload_too_large");
+    assert_eq!(connection.set("a", json!(1)).unwrap(), Some(json!("12345")));
+    assert_eq!(connection.set("b", Value::Null).unwrap(), Some(json!("12345")));
     assert_eq!((connection.get("a"), connection.get("b")), (Some(json!(1)), None));
-    assert_eq!(connection.set("c", json!("12345"), 20).unwrap(), None);
+    assert_eq!(connection.set("c", json!("12345")).unwrap(), None);
 }
 
 #[test]

@@ -94,7 +94,7 @@ async fn admit(
         query,
         remote: identity.remote,
         fingerprint: identity.fingerprint.clone(),
-        attributes: Attributes::default(),
+        attributes: Attributes::limited(node.config().websocket.max_attributes.as_u64() as usize),
         id: None,
     };
     node.ask_connect_hooks(&mut handshake).await?;

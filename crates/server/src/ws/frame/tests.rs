@@ -86,7 +86,7 @@ fn a_published_message_is_ok_without_data() {
         id: phalanx_core::ConnectionId::parse("g-1").unwrap(),
         fingerprint: "f".into(),
         remote: ([127, 0, 0, 1], 1).into(),
-        attributes: Attributes::default(),
+        attributes: Attributes::limited(0),
         connected_at: 3,
         outbox: OutboxLimit { frames: 1, bytes: 1 },
     });
