@@ -1,7 +1,7 @@
 //! An application server for HTTP and WebSocket, made to run as a cluster.
 //!
 //! An author writes **actions** as plain functions; the same action answers `curl`, a browser over WebSocket, and other
-//! actions. An application has this one dependency.
+//! actions. An application has this one dependency. The [`guide`] tells how to write one, and how to run it.
 //!
 //! ```no_run
 //! use phalanx::prelude::*;
@@ -33,6 +33,8 @@ mod command_line;
 mod logging;
 mod settings;
 mod telemetry;
+
+pub mod guide;
 
 pub use std::process::ExitCode;
 
