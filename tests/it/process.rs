@@ -21,6 +21,22 @@ async fn term_and_int_stop_a_node_that_answers_what_it_accepted() {
 }
 
 #[tokio::test]
+async fn a_second_term_has_no_patience_with_running_calls() {
+    let mut node = Process::start("tour", &[("RUST_LOG", "debug")]).await;
+    let mut socket = Socket::connect(node.addr).await;
+    socket.send(r#"{"event":"action","params":{"action":"sleepTest","sleepDuration":60000}}"#).await;
+    socket.ask(r#"{"event":"detailsView"}"#).await;
+    node.signal(Signal::TERM);
+    while get(node.admin, "/readyz").await.status != 503 {
+        tokio::task::yield_now().await;
+    }
+    node.signal(Signal::TERM);
+    assert_eq!(node.ended().await.code(), Some(1));
+    assert!(node.stderr().contains("a second time"), "{}", node.stderr());
+    assert!(node.stderr().contains("sleepDuration"), "params are logged at debug: {}", node.stderr());
+}
+
+#[tokio::test]
 async fn usr2_restarts_in_place_and_hup_does_nothing_bad() {
     let mut node = Process::start("tour", &[]).await;
     let before = get(node.addr, "/api/status").await.json();

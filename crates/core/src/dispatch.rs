@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use crate::action::{ActionDef, BoxFuture, Deadline, Exposure, OnDisconnect};
 use crate::answer::Outcome;
@@ -53,6 +53,8 @@ pub async fn start(node: &Node, request: Request) -> Started {
     };
     let deadline = (!limit.is_zero()).then(|| started + limit);
     let origin = request.caller.transport;
+    let shown = || serde_json::Value::Object(request.action.shown(&request.params, node.config()));
+    debug!(action = def.name, request = %request.id, params = %shown(), "an action begins");
     let context = Context::new(node.clone(), def.name, request.caller, request.id.clone(), deadline);
     let meter = Meter { node: node.clone(), action: request.action, id: request.id, origin, started, open: true };
     let mut future = surrounded(Call { action: def, params: request.params, context });

@@ -5,14 +5,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use schemars::Schema;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::action::{ActionDef, Exposure, Method, Route};
+use crate::config::Config;
 use crate::context::{Requirements, States};
 use crate::event::Observer;
 use crate::hooks::{ConnectionHook, RecipientHook, RoomHook};
 use crate::layer::Layer;
 use crate::metrics::ActionMetrics;
+use crate::params::Params;
 use crate::rpc::RemoteDef;
 
 /// What an application is made of, before it is checked.
@@ -48,8 +50,8 @@ pub struct Registered {
     pub def: &'static ActionDef,
     /// The names of its input's fields.
     pub fields: Vec<String>,
-    /// Those of them that never appear in a log.
-    pub secrets: Vec<String>,
+    /// The names, at any depth of it, that never appear in a log.
+    secrets: Vec<String>,
     pub(crate) metrics: ActionMetrics,
 }
 
@@ -147,11 +149,19 @@ impl Registered {
     fn new(def: ActionDef) -> Self {
         let schema = (def.input)();
         let fields = properties(&schema).map(|(name, _)| name.clone()).collect();
-        let secret = |value: &Value| value.get("writeOnly") == Some(&Value::Bool(true));
-        let secrets = properties(&schema).filter(|(_, value)| secret(value)).map(|(name, _)| name.clone()).collect();
+        let mut secrets = Vec::new();
+        collect_secrets(schema.as_value(), &mut secrets);
         // Definitions live as long as the process; a node that is started again in it (tests) leaks a few hundred bytes.
         let def = &*Box::leak(Box::new(def));
         Self { def, fields, secrets, metrics: ActionMetrics::new(def.name, def.version) }
+    }
+
+    /// What came with a call, as it may be shown: of the declared fields, with secrets as `[FILTERED]`.
+    pub fn shown(&self, params: &Params, config: &Config) -> Map<String, Value> {
+        let secrets = || self.secrets.iter().chain(&config.general.secret_params);
+        let mut shown = params.to_json(&|name| secrets().any(|secret| secret == name));
+        shown.retain(|name, _| self.fields.contains(name));
+        shown
     }
 }
 
@@ -262,6 +272,20 @@ fn shape(path: &str) -> String {
 fn is_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
     (1..=100).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+/// The names of all properties that are only ever written, wherever in a schema.
+fn collect_secrets(schema: &Value, secrets: &mut Vec<String>) {
+    match schema {
+        Value::Object(fields) => {
+            let properties = fields.get("properties").and_then(Value::as_object).into_iter().flatten();
+            let is_secret = |value: &Value| value.get("writeOnly") == Some(&Value::Bool(true));
+            secrets.extend(properties.filter(|(_, value)| is_secret(value)).map(|(name, _)| name.clone()));
+            fields.values().for_each(|value| collect_secrets(value, secrets));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_secrets(item, secrets)),
+        _ => {}
+    }
 }
 
 fn properties(schema: &Schema) -> impl Iterator<Item = (&String, &Value)> {

@@ -182,10 +182,13 @@ impl App {
             };
             let signals = Signals::listen(); // before anybody is told that the node is ready
             running.announce();
+            let mut signals = signals;
             let ending = signals.wait(&log).await;
             PidFile::remove(&running.pid_file);
-            running.stop().await;
-            Ok(ending)
+            tokio::select! {
+                _ = running.stop() => Ok(ending),
+                () = signals.again(&log) => Err(failed(&"asked to stop a second time: running calls are broken off")),
+            }
         });
         runtime.shutdown_timeout(std::time::Duration::from_secs(1));
         match ending {
@@ -317,7 +320,7 @@ impl Signals {
     }
 
     /// Waits until the process is asked to stop (TERM, INT) or to restart (USR2); HUP reopens the log.
-    async fn wait(mut self, log: &logging::Log) -> Ending {
+    async fn wait(&mut self, log: &logging::Log) -> Ending {
         loop {
             tokio::select! {
                 _ = self.term.recv() => return Ending::Stop,
@@ -326,6 +329,13 @@ impl Signals {
                 _ = self.hup.recv() => log.reopen(),
             }
         }
+    }
+}
+
+impl Signals {
+    /// Waits until somebody who asked already has no more patience.
+    async fn again(&mut self, log: &logging::Log) {
+        while let Ending::Restart = self.wait(log).await {}
     }
 }
 

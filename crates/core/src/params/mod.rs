@@ -210,8 +210,8 @@ impl Params {
         }
     }
 
-    /// Everything that came, for the log and for development. Hidden fields read `[FILTERED]`.
-    pub fn to_json(&self, hidden: &dyn Fn(&str) -> bool) -> Value {
+    /// Everything that came, for the log and for development. Hidden fields, at any depth, read `[FILTERED]`.
+    pub(crate) fn to_json(&self, hidden: &dyn Fn(&str) -> bool) -> Map<String, Value> {
         let mut object = Map::new();
         if let Some(raw) = &self.raw
             && let Ok(Value::Object(fields)) = serde_json::from_str(raw.get())
@@ -221,12 +221,8 @@ impl Params {
         for field in &self.fields {
             object.insert(field.name.clone(), field.value.to_json());
         }
-        for (name, value) in &mut object {
-            if hidden(name) {
-                *value = "[FILTERED]".into();
-            }
-        }
-        Value::Object(object)
+        hide(&mut object, hidden);
+        object
     }
 
     /// Whether nothing came.
@@ -298,6 +294,19 @@ impl fmt::Debug for Params {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.fields.iter().map(|field| field.name.as_str()).collect();
         f.debug_struct("Params").field("fields", &names).field("raw", &self.raw.is_some()).finish_non_exhaustive()
+    }
+}
+
+fn hide(object: &mut Map<String, Value>, hidden: &dyn Fn(&str) -> bool) {
+    for (name, value) in object {
+        match value {
+            _ if hidden(name) => *value = "[FILTERED]".into(),
+            Value::Object(inner) => hide(inner, hidden),
+            Value::Array(items) => {
+                items.iter_mut().filter_map(Value::as_object_mut).for_each(|item| hide(item, hidden))
+            }
+            _ => {}
+        }
     }
 }
 

@@ -31,15 +31,10 @@ impl Metadata {
 
     pub(super) fn note(&mut self, action: &Registered, params: &Params) {
         let Some(noted) = &mut self.0 else { return };
-        let secrets = &noted.node.config().general.secret_params;
-        let hidden = |name: &str| action.secrets.iter().chain(secrets).any(|secret| secret == name);
-        let mut received = params.to_json(&hidden);
-        if let Value::Object(fields) = &mut received {
-            fields.retain(|name, _| action.fields.contains(name));
-            fields.insert("action".into(), action.def.name.into());
-            fields.insert("apiVersion".into(), action.def.version.into());
-        }
-        noted.received = received;
+        let mut received = action.shown(params, noted.node.config());
+        received.insert("action".into(), action.def.name.into());
+        received.insert("apiVersion".into(), action.def.version.into());
+        noted.received = Value::Object(received);
     }
 
     pub(super) fn text(self) -> Option<String> {
