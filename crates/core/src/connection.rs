@@ -1,7 +1,6 @@
 //! One connected client, as the rest of the world holds it: a cheap handle over an outbox, attributes and flags.
 
 use std::collections::BTreeMap;
-use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -9,13 +8,21 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{ActionError, ErrorKind};
+
+mod attributes;
+mod close;
+mod outbox;
+
+pub use attributes::Attributes;
+pub use close::CloseReason;
+pub use outbox::{Frame, Next, OutboxLimit};
+use outbox::{Outbox, Queued};
 
 /// Names one connection in the whole cluster: `<generation of its node>-<22 random characters>`. Opaque to clients.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,102 +66,6 @@ impl fmt::Debug for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// What goes out over a socket. Encoded once; a clone shares the bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// UTF-8 text.
-    Text(Bytes),
-    /// Anything else.
-    Binary(Bytes),
-}
-
-impl Frame {
-    /// How many bytes the frame carries.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Text(bytes) | Self::Binary(bytes) => bytes.len(),
-        }
-    }
-
-    /// Whether it carries none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Why a connection ends; the close code follows from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CloseReason {
-    /// The client left, or asked to by `quit` (1000).
-    ClientLeft,
-    /// The node stops (1001).
-    NodeStops,
-    /// A binary frame came in (1003).
-    Binary,
-    /// Too many malformed frames (1008).
-    Policy,
-    /// A frame was over the limit (1009).
-    TooBig,
-    /// The client reads slower than its rooms speak (4001).
-    SlowReader,
-    /// Nothing was heard of the client for a whole heartbeat (4002).
-    HeartbeatLost,
-    /// The client went on sending over its rate (4003).
-    RateLimited,
-    /// The application destroyed the connection (4500).
-    Destroyed,
-    /// The network or the client broke the connection off; no code can be sent.
-    Broken,
-}
-
-impl CloseReason {
-    /// The close code; 4000 to 4499 mean *reconnect*, 4500 to 4999 *do not*.
-    pub const fn code(self) -> u16 {
-        match self {
-            Self::ClientLeft => 1000,
-            Self::NodeStops => 1001,
-            Self::Binary => 1003,
-            Self::Policy => 1008,
-            Self::TooBig => 1009,
-            Self::SlowReader => 4001,
-            Self::HeartbeatLost => 4002,
-            Self::RateLimited => 4003,
-            Self::Destroyed => 4500,
-            Self::Broken => 1006,
-        }
-    }
-
-    /// Its name in logs, metrics and close frames.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientLeft => "client_left",
-            Self::NodeStops => "node_stops",
-            Self::Binary => "binary",
-            Self::Policy => "policy",
-            Self::TooBig => "too_big",
-            Self::SlowReader => "slow_reader",
-            Self::HeartbeatLost => "heartbeat_lost",
-            Self::RateLimited => "rate_limited",
-            Self::Destroyed => "destroyed",
-            Self::Broken => "broken",
-        }
-    }
-
-    /// Whether what is still queued for the client is given up: it does not read, or is not there.
-    pub const fn abandons_outbox(self) -> bool {
-        matches!(self, Self::SlowReader | Self::HeartbeatLost | Self::Broken)
-    }
-}
-
-/// What an outbox holds at most.
-#[derive(Clone, Copy, Debug)]
-pub struct OutboxLimit {
-    /// Frames.
-    pub frames: usize,
-    /// Bytes of all frames together.
-    pub bytes: usize,
 }
 
 /// What a new connection starts with.
@@ -201,67 +112,11 @@ struct Shared {
     gone: OnceLock<CancellationToken>,
 }
 
-#[derive(Default)]
-struct Outbox {
-    frames: VecDeque<Frame>,
-    bytes: usize,
-    closing: Option<CloseReason>,
-    ping: bool,
-}
-
-/// What became of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Queued {
-    Yes,
-    /// The connection ends, for another reason.
-    Closed,
-    /// There was no room: the connection ends as slow.
-    Overflow,
-}
-
-impl Outbox {
-    fn push(&mut self, frame: Frame, limit: OutboxLimit) -> Queued {
-        // A node that stops still answers what it accepted.
-        if self.closing.is_some_and(|reason| reason != CloseReason::NodeStops) {
-            return Queued::Closed;
-        }
-        let bytes = self.bytes + frame.len();
-        if self.frames.len() >= limit.frames || bytes > limit.bytes {
-            self.end(CloseReason::SlowReader);
-            return Queued::Overflow;
-        }
-        self.bytes = bytes;
-        self.frames.push_back(frame);
-        Queued::Yes
-    }
-
-    fn end(&mut self, reason: CloseReason) {
-        self.closing = Some(reason);
-        if reason.abandons_outbox() {
-            self.frames = VecDeque::new();
-            self.bytes = 0;
-        }
-    }
-}
-
 /// The rooms a connection is in, as its own node knows them.
 #[derive(Debug, Default)]
 pub(crate) struct JoinedRooms {
     pub(crate) names: Vec<Arc<str>>,
     pub(crate) ended: bool,
-}
-
-/// What a connection's task does next.
-#[derive(Debug)]
-pub enum Next {
-    /// Write this frame.
-    Frame(Frame),
-    /// Write a protocol ping.
-    Ping,
-    /// Close; nothing comes after it.
-    Close(CloseReason),
-    /// Wait: whoever queues something wakes the task that was [registered](Connection::register).
-    Nothing,
 }
 
 impl Connection {
@@ -400,18 +255,7 @@ impl Connection {
 
     /// What its task does next.
     pub fn next(&self) -> Next {
-        let mut outbox = self.outbox();
-        if let Some(frame) = outbox.frames.pop_front() {
-            outbox.bytes -= frame.len();
-            return Next::Frame(frame);
-        }
-        if outbox.frames.capacity() > 64 {
-            outbox.frames = VecDeque::new(); // a burst must not cost its memory for ever
-        }
-        if let Some(reason) = outbox.closing {
-            return Next::Close(reason);
-        }
-        if std::mem::take(&mut outbox.ping) { Next::Ping } else { Next::Nothing }
+        self.outbox().next()
     }
 
     /// Has the connection's task polled again when there is something to do. The task registers first and looks then,
@@ -550,56 +394,6 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Connection({})", self.0.id)
     }
-}
-
-/// What an application notes of a connection.
-#[derive(Clone, Debug)]
-pub struct Attributes {
-    map: BTreeMap<String, Value>,
-    bytes: usize,
-    max_bytes: usize,
-}
-
-impl Attributes {
-    /// None yet; all together may have `max_bytes` as JSON.
-    pub fn limited(max_bytes: usize) -> Self {
-        Self { map: BTreeMap::new(), bytes: 0, max_bytes }
-    }
-
-    /// Sets an attribute and answers the one it replaces; `null` removes it.
-    ///
-    /// # Errors
-    ///
-    /// `payload_too_large` if all together would be over their limit.
-    pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) -> Result<Option<Value>, ActionError> {
-        let (key, value) = (key.into(), value.into());
-        let cost = |key: &str, value: &Value| key.len() + encoded_len(value);
-        let before = self.map.get(&key).map_or(0, |old| cost(&key, old));
-        let after = if value.is_null() { 0 } else { cost(&key, &value) };
-        let bytes = self.bytes - before + after;
-        if bytes > self.max_bytes && after > before {
-            let message = "the attributes of a connection are over their limit";
-            return Err(ActionError::of(ErrorKind::PayloadTooLarge, message));
-        }
-        self.bytes = bytes;
-        Ok(if value.is_null() { self.map.remove(&key) } else { self.map.insert(key, value) })
-    }
-}
-
-/// How long a value is as JSON, without writing it anywhere.
-fn encoded_len(value: &Value) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    serde_json::to_writer(&mut count, value).map_or(usize::MAX / 4, |()| count.0)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use phalanx_core::backend::Backend;
-use phalanx_core::config::{Config, Environment};
+use phalanx_core::config::Config;
 use phalanx_core::event::Observer;
 use phalanx_core::hooks::{ConnectionHook, RecipientHook, RoomHook};
 use phalanx_core::initializer::Initializer;
@@ -381,9 +381,4 @@ fn failed(error: &dyn std::fmt::Display) -> ExitCode {
     // Without a stderr there is nobody to tell; the exit code still says it.
     let _ = writeln!(io::stderr(), "error: {error}");
     ExitCode::FAILURE
-}
-
-/// The world a node lives in unless somebody says otherwise.
-pub(crate) fn development() -> Environment {
-    Environment("development".to_owned())
 }

@@ -13,7 +13,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::app::development;
 use crate::command_line::Overrides;
 
 /// What an environment variable of ours starts with.
@@ -383,6 +382,11 @@ fn host_and_pid() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "node" } else { host.trim() };
     format!("{host}-{}", std::process::id())
+}
+
+/// The world a node lives in unless somebody says otherwise.
+fn development() -> Environment {
+    Environment("development".to_owned())
 }
 
 #[cfg(test)]

@@ -17,10 +17,8 @@ pub use cache::{CacheStore, Dumped, Page, Stored};
 pub use locks::{Held, LockStore};
 pub use rooms::{Added, Joined, Member, Members, RoomStore};
 
-use crate::cache::Cache;
 use crate::config::Config;
 use crate::error::{ActionError, ErrorKind};
-use crate::locks::Locks;
 use crate::memory::{MemoryBus, MemoryCache, MemoryLocks, MemoryRooms};
 
 /// Why a backend did not do what it was asked.
@@ -113,9 +111,9 @@ impl Clock for SystemClock {
 /// Everything nodes share, behind its seams.
 pub struct Backend {
     /// Values, lists and counters.
-    pub cache: Cache,
+    pub cache: Arc<dyn CacheStore>,
     /// Locks.
-    pub locks: Locks,
+    pub locks: Arc<dyn LockStore>,
     /// Messages.
     pub bus: Arc<dyn Bus>,
     /// Rooms and their members.
@@ -130,8 +128,8 @@ impl Backend {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let locks = Arc::new(MemoryLocks::new(clock.clone()));
         Self {
-            cache: Cache::new(Arc::new(MemoryCache::new(locks.clone())), clock.clone()),
-            locks: Locks::new(locks),
+            cache: Arc::new(MemoryCache::new(locks.clone())),
+            locks,
             bus: Arc::new(MemoryBus::new(config.rooms.bus_queue)),
             rooms: Arc::new(MemoryRooms::default()),
             clock,

@@ -1,0 +1,65 @@
+//! Why a connection ends, and the close code that says so.
+
+/// Why a connection ends; the close code follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The client left, or asked to by `quit` (1000).
+    ClientLeft,
+    /// The node stops (1001).
+    NodeStops,
+    /// A binary frame came in (1003).
+    Binary,
+    /// Too many malformed frames (1008).
+    Policy,
+    /// A frame was over the limit (1009).
+    TooBig,
+    /// The client reads slower than its rooms speak (4001).
+    SlowReader,
+    /// Nothing was heard of the client for a whole heartbeat (4002).
+    HeartbeatLost,
+    /// The client went on sending over its rate (4003).
+    RateLimited,
+    /// The application destroyed the connection (4500).
+    Destroyed,
+    /// The network or the client broke the connection off; no code can be sent.
+    Broken,
+}
+
+impl CloseReason {
+    /// The close code; 4000 to 4499 mean *reconnect*, 4500 to 4999 *do not*.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::ClientLeft => 1000,
+            Self::NodeStops => 1001,
+            Self::Binary => 1003,
+            Self::Policy => 1008,
+            Self::TooBig => 1009,
+            Self::SlowReader => 4001,
+            Self::HeartbeatLost => 4002,
+            Self::RateLimited => 4003,
+            Self::Destroyed => 4500,
+            Self::Broken => 1006,
+        }
+    }
+
+    /// Its name in logs, metrics and close frames.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientLeft => "client_left",
+            Self::NodeStops => "node_stops",
+            Self::Binary => "binary",
+            Self::Policy => "policy",
+            Self::TooBig => "too_big",
+            Self::SlowReader => "slow_reader",
+            Self::HeartbeatLost => "heartbeat_lost",
+            Self::RateLimited => "rate_limited",
+            Self::Destroyed => "destroyed",
+            Self::Broken => "broken",
+        }
+    }
+
+    /// Whether what is still queued for the client is given up: it does not read, or is not there.
+    pub const fn abandons_outbox(self) -> bool {
+        matches!(self, Self::SlowReader | Self::HeartbeatLost | Self::Broken)
+    }
+}
