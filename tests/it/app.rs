@@ -61,6 +61,12 @@ pub(crate) async fn http_only(_ctx: Context) -> Result<bool, ActionError> {
     Ok(true)
 }
 
+/// Answers text alone.
+#[action(get)]
+pub(crate) async fn text(_ctx: Context) -> Result<String, ActionError> {
+    Ok("just text".into())
+}
+
 /// Nobody's.
 #[action(internal)]
 pub(crate) async fn inner(_ctx: Context) -> Result<u8, ActionError> {
@@ -158,7 +164,7 @@ pub(crate) fn settings() -> Config {
 /// Starts a node.
 pub(crate) async fn start(config: Config) -> Running {
     App::new("test")
-        .actions(actions![echo, checked, nap, panics, http_only, inner, outer, upload, thing, thing_2, report])
+        .actions(actions![echo, checked, nap, panics, http_only, text, inner, outer, upload, thing, thing_2, report])
         .remotes(remotes![authorize])
         .on_room(Doorkeeper)
         .start(config)

@@ -70,6 +70,14 @@ async fn bad_requests_get_a_typed_error_and_the_node_goes_on() {
         let answer = request(addr, line, headers, body.as_bytes()).await;
         assert_eq!((answer.status, answer.error_code().as_str()), (status, code), "{line} {body}");
     }
+    let picture = get(addr, "/api/echo/pic.png").await;
+    assert_eq!(
+        (picture.header("content-type"), picture.json()),
+        (Some("application/json; charset=utf-8"), json!({"text": "pic.png"}))
+    );
+    let upgrade =
+        ["connection: upgrade, close", "upgrade: websocket", "sec-websocket-version: 13", "sec-websocket-key: AA=="];
+    assert_eq!(request(addr, "GET /elsewhere", &upgrade, b"").await.status, 404);
     assert_eq!(get(addr, "/api/outer").await.json(), json!({"text": "inner"}));
     assert_eq!(get(addr, "/api/http_only").await.json(), json!({"result": true}));
     node.stop().await;

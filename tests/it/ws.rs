@@ -16,6 +16,8 @@ async fn a_client_is_welcomed_and_its_verbs_are_answered() {
     assert_eq!((&socket.welcome["context"], &socket.welcome["protocol"]), (&json!("api"), &json!(1)));
     let echoed = socket.ask(r#"{"event":"action","messageId":"a","params":{"action":"echo","text":"hi"}}"#).await;
     assert_eq!(echoed, json!({"text": "hi", "context": "response", "messageId": "a"}));
+    let text = socket.ask(r#"{"event":"action","messageId":"b","params":{"action":"text"}}"#).await;
+    assert_eq!(text, json!({"result": "just text", "context": "response", "messageId": "b"}));
     let joined = socket.ask(r#"{"event":"roomAdd","room":"quiet","messageId":2}"#).await;
     assert_eq!(joined, json!({"status": "OK", "context": "response", "data": true, "messageId": 2}));
     let details = socket.ask(r#"{"event":"detailsView","messageId":3}"#).await;

@@ -10,6 +10,10 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+mod network;
+
+pub use network::Network;
+
 /// All settings of a node, section by section.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -110,8 +114,8 @@ pub struct Web {
     pub max_connections: usize,
     /// Most requests waiting or running at once; beyond, `unavailable`.
     pub max_requests: usize,
-    /// Addresses whose forwarded headers are believed.
-    pub trusted_proxies: Vec<IpAddr>,
+    /// Addresses, or networks such as `10.0.0.0/8`, whose forwarded headers are believed.
+    pub trusted_proxies: Vec<Network>,
     /// Origins that may call from a browser page of another site; `*` means all, without cookies.
     pub cors_origins: Vec<String>,
     /// Name of the cookie that ties the calls and sockets of one browser together.

@@ -90,7 +90,7 @@ fn forwarded(headers: &HeaderMap, peer: SocketAddr, settings: &Web) -> SocketAdd
 const MOST_PROXIES: usize = 16;
 
 fn is_trusted(ip: IpAddr, settings: &Web) -> bool {
-    settings.trusted_proxies.iter().any(|trusted| canonical(*trusted) == ip)
+    settings.trusted_proxies.iter().any(|trusted| trusted.contains(ip))
 }
 
 /// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]` or `[::1]:5`.

@@ -10,8 +10,7 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
 
 #[test]
 fn a_forwarded_address_counts_back_to_the_first_that_nobody_vouches_for() {
-    let settings =
-        Web { trusted_proxies: vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()], ..Web::default() };
+    let settings = Web { trusted_proxies: vec!["10.0.0.0/30".parse().unwrap()], ..Web::default() };
     let peer = "10.0.0.1:99".parse().unwrap();
     let check = |lines: &[(&'static str, &str)], expected: &str| {
         assert_eq!(forwarded(&headers(lines), peer, &settings), expected.parse().unwrap(), "{lines:?}");
