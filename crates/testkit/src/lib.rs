@@ -1,6 +1,11 @@
-//! What the tests of Phalanx share: laws for backends, nodes, a client.
+//! What the tests of Phalanx share: laws for backends, real node processes, a real Redis, and a network that fails.
 
 pub mod laws;
 mod process;
+mod proxy;
+mod redis;
+mod resp;
 
 pub use process::{Process, Signal, run};
+pub use proxy::Proxy;
+pub use redis::Redis;

@@ -1,0 +1,51 @@
+//! Where a value of Redis's protocol ends: all that a proxy needs to know of it.
+
+/// How long the first value in `bytes` is, once all of it is there. Both versions of the protocol.
+///
+/// What is no such value counts as one byte: a proxy hands it on and lets the ends complain.
+pub(crate) fn value_len(bytes: &[u8]) -> Option<usize> {
+    let line = bytes.iter().position(|byte| *byte == b'\n')? + 1;
+    let count = || std::str::from_utf8(&bytes[1..line]).ok().and_then(|text| text.trim_end().parse::<i64>().ok());
+    let items = match bytes[0] {
+        b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => return Some(line),
+        b'$' | b'=' | b'!' => {
+            let Ok(len) = usize::try_from(count().unwrap_or(-1)) else { return Some(line) };
+            return (bytes.len() >= line + len + 2).then_some(line + len + 2);
+        }
+        b'*' | b'~' | b'>' => count().unwrap_or(0),
+        b'%' | b'|' => count().unwrap_or(0) * 2,
+        _ => return Some(1),
+    };
+    let mut len = line;
+    for _ in 0..items {
+        len += value_len(bytes.get(len..).filter(|rest| !rest.is_empty())?)?;
+    }
+    Some(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::value_len;
+
+    #[test]
+    fn a_value_ends_where_the_protocol_says_and_a_part_of_one_has_no_end() {
+        for value in [
+            "+OK\r\n",
+            ":12\r\n",
+            "$-1\r\n",
+            "*-1\r\n",
+            "$5\r\na\r\nbc\r\n",
+            "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n",
+            ">2\r\n+a\r\n*1\r\n:1\r\n",
+            "%1\r\n+key\r\n,1.5\r\n",
+            "*0\r\n",
+        ] {
+            let more = format!("{value}+OK\r\n");
+            assert_eq!(value_len(more.as_bytes()), Some(value.len()), "{value:?}");
+            for part in 0..value.len() {
+                assert_eq!(value_len(&value.as_bytes()[..part]), None, "{part} bytes of {value:?}");
+            }
+        }
+        assert_eq!(value_len(b"rubbish\r\n"), Some(1));
+    }
+}
