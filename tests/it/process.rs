@@ -1,6 +1,7 @@
 //! The life of a process: ready lines, signals, the command line, settings that are wrong.
 
 use phalanx_testkit::{Process, Signal, run};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::client::{Socket, get};
 
@@ -34,6 +35,19 @@ async fn a_second_term_has_no_patience_with_running_calls() {
     assert_eq!(node.ended().await.code(), Some(1));
     assert!(node.stderr().contains("a second time"), "{}", node.stderr());
     assert!(node.stderr().contains("sleepDuration"), "params are logged at debug: {}", node.stderr());
+}
+
+#[tokio::test]
+async fn a_node_takes_as_many_file_descriptors_as_it_may_have() {
+    let limit = getrlimit(Resource::Nofile);
+    let low = limit.maximum.map_or(4096, |most| most / 2);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(low), maximum: limit.maximum }).unwrap();
+    let node = Process::start("tour", &[]).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    assert_eq!(fields[3], fields[4], "{line}");
+    assert_ne!(fields[3], low.to_string(), "{line}");
 }
 
 #[tokio::test]

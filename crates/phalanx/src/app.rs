@@ -23,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::command_line::{self, Command};
 use crate::settings::{Section, Settings, Sources};
-use crate::{logging, telemetry};
+use crate::{descriptors, logging, telemetry};
 
 /// An application, built up part by part, then run.
 #[must_use = "an application does nothing until it runs"]
@@ -171,6 +171,7 @@ impl App {
             Ok(log) => log,
             Err(error) => return failed(&error),
         };
+        descriptors::raise(settings.config.web.max_connections);
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return failed(&error),

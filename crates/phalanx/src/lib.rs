@@ -30,6 +30,7 @@
 
 mod app;
 mod command_line;
+mod descriptors;
 mod logging;
 mod settings;
 mod telemetry;
