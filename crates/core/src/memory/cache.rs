@@ -66,6 +66,7 @@ impl MemoryCache {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Asked while the shelves are held: who takes the lock meanwhile sees what is written now.
     fn check_lock(&self, key: &str, holder: Option<&str>) -> Result<(), BackendError> {
         match self.locks.owner_of(key) {
             Some(owner) if Some(owner.as_str()) != holder => Err(BackendError::Locked { key: key.to_owned() }),
@@ -150,8 +151,8 @@ impl CacheStore for MemoryCache {
         touch: Option<Duration>,
         holder: Option<&str>,
     ) -> Result<Option<Stored>, BackendError> {
-        self.check_lock(key, holder)?;
         let mut shelves = self.shelves();
+        self.check_lock(key, holder)?;
         let stored = match shelves.live(key) {
             None => return Ok(None),
             Some(Entry { held: Holding::Value(value), expires }) => {
@@ -174,13 +175,14 @@ impl CacheStore for MemoryCache {
         ttl: Option<Duration>,
         holder: Option<&str>,
     ) -> Result<(), BackendError> {
+        let mut shelves = self.shelves();
         self.check_lock(key, holder)?;
-        self.shelves().put(key, Holding::Value(value), ttl)
+        shelves.put(key, Holding::Value(value), ttl)
     }
 
     async fn delete(&self, key: &str, holder: Option<&str>) -> Result<bool, BackendError> {
-        self.check_lock(key, holder)?;
         let mut shelves = self.shelves();
+        self.check_lock(key, holder)?;
         let lived = shelves.live(key).is_some();
         shelves.remove(key);
         Ok(lived)
