@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
-use phalanx_testkit::Process;
+use phalanx_testkit::{Process, Signal};
+use rustix::process::{Pid, kill_process_group};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -18,9 +19,19 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// A browser and its driver; both end when this is dropped.
 struct Browser {
-    _driver: Child,
+    driver: Child,
     _profile: tempfile::TempDir,
     client: Client,
+}
+
+/// The browser is the driver's child and outlives it, so both are killed by their group.
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let group = self.driver.id().and_then(|id| Pid::from_raw(id as i32));
+        if let Some(group) = group {
+            let _ = kill_process_group(group, Signal::KILL); // gone already is as good
+        }
+    }
 }
 
 impl Browser {
@@ -30,6 +41,7 @@ impl Browser {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
+            .process_group(0)
             .spawn()
             .expect("chromedriver is installed: tests/run.sh does it");
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
@@ -65,7 +77,7 @@ impl Browser {
         let driver_url = format!("http://127.0.0.1:{port}");
         let connecting = builder.capabilities(capabilities).connect(&driver_url);
         let client = timeout(SOON, connecting).await.expect("the browser starts").unwrap();
-        Self { _driver: driver, _profile: profile, client }
+        Self { driver, _profile: profile, client }
     }
 
     /// Waits for an element.

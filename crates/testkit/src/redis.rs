@@ -49,6 +49,11 @@ impl Redis {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.port)
     }
 
+    /// How clients are told of it.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.addr())
+    }
+
     /// Kills it. What it answered with OK is on disk.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("a child can be killed");

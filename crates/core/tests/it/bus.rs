@@ -7,4 +7,4 @@ fn bus() -> Arc<dyn Bus> {
     Arc::new(MemoryBus::new(64))
 }
 
-phalanx_testkit::bus_laws!(memory: super::bus());
+phalanx_testkit::bus_laws!(memory: (super::bus(), ()));

@@ -7,4 +7,4 @@ fn store() -> Arc<dyn CacheStore> {
     Arc::new(MemoryCache::new(Arc::new(MemoryLocks::new(Arc::new(SystemClock::new())))))
 }
 
-phalanx_testkit::cache_laws!(memory: super::store());
+phalanx_testkit::cache_laws!(memory: (super::store(), ()));

@@ -7,4 +7,4 @@ fn store() -> Arc<dyn LockStore> {
     Arc::new(MemoryLocks::new(Arc::new(SystemClock::new())))
 }
 
-phalanx_testkit::lock_laws!(memory: super::store());
+phalanx_testkit::lock_laws!(memory: (super::store(), ()));

@@ -7,4 +7,4 @@ fn store() -> Arc<dyn RoomStore> {
     Arc::new(MemoryRooms::default())
 }
 
-phalanx_testkit::room_laws!(memory: super::store());
+phalanx_testkit::room_laws!(memory: (super::store(), ()));

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 /// How long a backend may take for what happens by itself.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Makes a test of each law.
+/// Makes a test of each law. `$make` answers a store and what must live as long as it.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! laws_of {
@@ -22,7 +22,8 @@ macro_rules! laws_of {
             $(
                 #[tokio::test]
                 async fn $law() {
-                    $crate::laws::$seam::$law($make).await;
+                    let (store, _alive) = $make;
+                    $crate::laws::$seam::$law(store).await;
                 }
             )*
         }

@@ -1,0 +1,89 @@
+//! The connection that ordinary commands share: pipelined, reconnected by itself, bounded in time.
+
+use std::time::Duration;
+
+use deadpool_redis::redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use deadpool_redis::redis::{self, Cmd, ErrorKind, FromRedisValue, RedisError, ScriptInvocation, ServerErrorKind};
+use phalanx_core::backend::BackendError;
+
+/// The longest pause between two tries to reconnect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A handle to Redis. Cheap to clone: every clone shares one connection.
+#[derive(Clone)]
+pub struct Client {
+    connection: ConnectionManager,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Connects. A command that has no answer within `timeout` is given up; Redis may still run it.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is none, or Redis cannot be reached within `timeout`.
+    pub async fn connect(url: &str, timeout: Duration) -> Result<Self, BackendError> {
+        let client = redis::Client::open(url).map_err(BackendError::unavailable)?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(timeout))
+            .set_number_of_retries(usize::MAX)
+            .set_max_delay(LONGEST_PAUSE);
+        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(BackendError::unavailable)?;
+        let client = Self { connection, timeout };
+        client.ask::<String>("", &redis::cmd("PING")).await?;
+        Ok(client)
+    }
+
+    /// Sends a command that is about `key`.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, BackendError> {
+        let mut connection = self.connection.clone();
+        self.in_time(key, command.query_async(&mut connection)).await
+    }
+
+    /// Runs a script that is about `key`.
+    pub(crate) async fn run<T: FromRedisValue>(
+        &self,
+        key: &str,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, BackendError> {
+        let mut connection = self.connection.clone();
+        self.in_time(key, script.invoke_async(&mut connection)).await
+    }
+
+    /// A connection that comes back by itself lets commands wait for it without end, so the bound is ours.
+    async fn in_time<T>(
+        &self,
+        key: &str,
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, BackendError> {
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(answer) => answer.map_err(|error| fault(error, key)),
+            Err(_) => Err(BackendError::unavailable("redis did not answer in time")),
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+/// What an error of Redis means for who asked.
+fn fault(error: RedisError, key: &str) -> BackendError {
+    let wrong = || BackendError::WrongKind { key: key.to_owned() };
+    match (error.kind(), error.code()) {
+        (_, Some("WRONGTYPE")) => wrong(),
+        (_, Some("OOM")) => BackendError::Full,
+        (_, Some("LOCKED")) => BackendError::Locked { key: key.to_owned() },
+        (ErrorKind::Server(ServerErrorKind::ResponseError), _) if is_no_counter(&error) => wrong(),
+        _ => BackendError::unavailable(error),
+    }
+}
+
+/// `ERR` has many meanings; those of INCRBY are told by their words alone.
+fn is_no_counter(error: &RedisError) -> bool {
+    let text = error.to_string();
+    text.contains("not an integer") || text.contains("would overflow")
+}

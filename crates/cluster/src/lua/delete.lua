@@ -1,0 +1,7 @@
+-- Deletes a key, whatever it holds.
+-- KEYS: value, lock. ARGV: who holds the lock.
+local holder = redis.call('GET', KEYS[2])
+if holder and holder ~= ARGV[1] then
+    return redis.error_reply('LOCKED somebody else holds the lock')
+end
+return redis.call('DEL', KEYS[1])

@@ -1,0 +1,49 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use phalanx_cluster::{Client, RedisCache, RedisLocks};
+use phalanx_core::backend::{BackendError, CacheStore, LockStore};
+use phalanx_testkit::{Proxy, Redis};
+
+async fn store() -> (Arc<dyn CacheStore>, Redis) {
+    let (redis, client, keys) = super::redis().await;
+    (Arc::new(RedisCache::new(client, keys)), redis)
+}
+
+phalanx_testkit::cache_laws!(redis: super::store().await);
+
+#[tokio::test]
+async fn a_locked_key_is_open_to_its_holder_alone() {
+    let (_redis, client, keys) = super::redis().await;
+    let (cache, locks) = (RedisCache::new(client.clone(), keys.clone()), RedisLocks::new(client, keys));
+    locks.acquire("k", "ann", Duration::from_secs(60)).await.unwrap().unwrap();
+    for holder in [None, Some("bob")] {
+        let refused = |result: Result<(), BackendError>| matches!(result, Err(BackendError::Locked { .. }));
+        assert!(refused(cache.set("k", "1".into(), None, holder).await));
+        assert!(refused(cache.get("k", None, holder).await.map(drop)));
+        assert!(refused(cache.delete("k", holder).await.map(drop)));
+    }
+    cache.set("k", "1".into(), None, Some("ann")).await.unwrap();
+    assert!(locks.release("k", "ann").await.unwrap());
+    assert_eq!(cache.get("k", None, None).await.unwrap().unwrap().value, "1");
+}
+
+#[tokio::test]
+async fn a_redis_that_is_silent_or_gone_is_unavailable_and_comes_back_by_itself() {
+    let (redis, _, keys) = super::redis().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let url = format!("redis://{}", proxy.addr());
+    let client = Client::connect(&url, Duration::from_millis(500)).await.unwrap();
+    let cache = RedisCache::new(client, keys);
+    let unavailable = |result: Result<(), BackendError>| matches!(result, Err(BackendError::Unavailable(_)));
+    cache.set("k", "1".into(), None, None).await.unwrap();
+    proxy.hold();
+    assert!(unavailable(cache.set("k", "2".into(), None, None).await));
+    proxy.mend();
+    proxy.cut();
+    assert!(unavailable(cache.get("k", None, None).await.map(drop)));
+    proxy.mend();
+    let back = async { while cache.get("k", None, None).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(20), back).await.expect("it comes back");
+    assert!(Client::connect("redis://127.0.0.1:1", Duration::from_millis(200)).await.is_err());
+}
