@@ -93,8 +93,14 @@ impl RoomHook for Hooks {
         }
     }
 
-    async fn leave(&self, _node: &Node, room: &str, _connection: &Connection, why: Leaving) -> Result<(), ActionError> {
-        self.0.note(format!("leave {room} {why:?}"));
+    async fn leave(&self, _node: &Node, room: &str, _id: &ConnectionId, why: Leaving<'_>) -> Result<(), ActionError> {
+        let why = match why {
+            Leaving::Asked(_) => "Asked",
+            Leaving::Ended(_) => "Ended",
+            Leaving::RoomDestroyed(_) => "RoomDestroyed",
+            Leaving::NodeDied => "NodeDied",
+        };
+        self.0.note(format!("leave {room} {why}"));
         match room {
             "hotel" => Err(ActionError::forbidden("you can never leave")),
             _ => Ok(()),

@@ -22,6 +22,8 @@ pub struct Config {
     pub general: General,
     /// The cluster this node is a member of.
     pub cluster: Cluster,
+    /// Where the nodes of a cluster keep what they share; its address is `REDIS_URL`.
+    pub redis: Redis,
     /// HTTP.
     pub web: Web,
     /// WebSocket.
@@ -52,11 +54,21 @@ pub struct General {
     /// How long a call to another node may take, unless the call says otherwise.
     #[serde(with = "humantime_serde")]
     pub rpc_timeout: Duration,
+    /// What the nodes of a cluster know and nobody else: their messages are sealed with it. Outside development and
+    /// test a cluster does not start with the default.
+    pub server_token: String,
+    /// What the token was before: still believed while it is being replaced.
+    pub previous_server_token: String,
     /// How long running calls may go on once the node stops.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
     /// Names of params that never appear in a log, beside those marked `#[secret]`.
     pub secret_params: Vec<String>,
+}
+
+impl General {
+    /// Everybody knows it.
+    pub const DEFAULT_TOKEN: &str = "change-me";
 }
 
 impl Default for General {
@@ -67,6 +79,8 @@ impl Default for General {
             action_deadline: Duration::from_secs(30),
             simultaneous_actions: 5,
             rpc_timeout: Duration::from_secs(5),
+            server_token: Self::DEFAULT_TOKEN.into(),
+            previous_server_token: String::new(),
             grace: Duration::from_secs(30),
             secret_params: Vec::new(),
         }
@@ -74,11 +88,45 @@ impl Default for General {
 }
 
 /// The cluster this node is a member of.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
     /// Root of every channel and key of ours; empty means the application's name.
     pub name: String,
+    /// Most calls that wait for other nodes, and most of theirs that run here; beyond, `unavailable`.
+    pub max_calls: usize,
+    /// Most bytes of a call's arguments; beyond, `payload_too_large`.
+    pub max_call: ByteSize,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self { name: String::new(), max_calls: 10_000, max_call: ByteSize::mib(1) }
+    }
+}
+
+/// Where the nodes of a cluster keep what they share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// How long a command may take; beyond, `unavailable`: whether it happened is unknown.
+    #[serde(with = "humantime_serde")]
+    pub command_timeout: Duration,
+    /// How long a node that starts waits for Redis before it gives up.
+    #[serde(with = "humantime_serde")]
+    pub boot_timeout: Duration,
+    /// Before the keys that are shared with Actionhero nodes: cache, locks and rooms.
+    pub prefix: String,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            command_timeout: Duration::from_secs(2),
+            boot_timeout: Duration::from_secs(60),
+            prefix: "actionhero:".into(),
+        }
+    }
 }
 
 /// HTTP.
@@ -372,6 +420,9 @@ impl Config {
                 "websocket.outbox_bytes must hold a file of websocket.max_file",
             ),
             (self.rooms.max_undelivered > 0, "rooms.max_undelivered must not be zero"),
+            (self.cluster.max_calls > 0, "cluster.max_calls must not be zero"),
+            (!self.redis.command_timeout.is_zero(), "redis.command_timeout must not be zero"),
+            (!self.general.server_token.is_empty(), "general.server_token must not be empty"),
             (self.rooms.bus_queue > 0, "rooms.bus_queue must not be zero"),
             (self.general.simultaneous_actions > 0, "general.simultaneous_actions must not be zero"),
         ];

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{ActionError, ErrorKind};
+use crate::node::Generation;
 
 mod attributes;
 mod close;
@@ -48,6 +49,12 @@ impl ConnectionId {
 
     pub(crate) fn ours(text: String) -> Self {
         Self(text.into())
+    }
+
+    /// The generation of the node that owns it, if the id says so.
+    pub fn owner(&self) -> Option<Generation> {
+        let (generation, rest) = self.0.split_once('-')?;
+        Generation::parse(generation).filter(|_| rest.len() == 22)
     }
 
     /// The id as text.
@@ -115,7 +122,8 @@ struct Shared {
 /// The rooms a connection is in, as its own node knows them.
 #[derive(Debug, Default)]
 pub(crate) struct JoinedRooms {
-    pub(crate) names: Vec<Arc<str>>,
+    /// Their names, and when it joined each, in Unix milliseconds.
+    pub(crate) names: Vec<(Arc<str>, u64)>,
     pub(crate) ended: bool,
 }
 
@@ -301,12 +309,12 @@ impl Connection {
 
     /// The names of the rooms it is in.
     pub fn rooms(&self) -> Vec<Arc<str>> {
-        self.joined().names.clone()
+        self.joined().names.iter().map(|(room, _)| room.clone()).collect()
     }
 
     /// Whether it is in that room.
     pub fn is_in(&self, room: &str) -> bool {
-        self.joined().names.iter().any(|name| &**name == room)
+        self.joined().names.iter().any(|(name, _)| &**name == room)
     }
 
     /// Reads an attribute.
@@ -354,6 +362,12 @@ impl Connection {
         if before.is_ok() {
             self.0.delivered.notify_waiters();
         }
+    }
+
+    /// None of its messages counts as on its way any more: they may have been missed.
+    pub(crate) fn all_spoken(&self) {
+        self.0.undelivered.store(0, Relaxed);
+        self.0.delivered.notify_waiters();
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {

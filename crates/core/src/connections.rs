@@ -111,16 +111,19 @@ impl Connections {
 
     /// Runs `method` on a connection, wherever it lives, and answers what it answers.
     ///
-    /// Looks in this node's registry first. Built in are `details` (also the empty name), `set` `[key, value]`,
+    /// Looks in this node's registry first, and otherwise asks the node that owns the connection, and no other: an id
+    /// names its owner, unless the application made it up; then all nodes are asked. Built in are `details` (also the empty name), `set` `[key, value]`,
     /// `get` `[key]`, `sendMessage` the message, `sendFile` the path, `roomAdd` and `roomLeave` `[room]`, `destroy`; an
     /// application adds its own by `#[remote]`. Waits at most `general.rpc_timeout`, or as long as the method's own
-    /// deadline says. Cancel safe: dropping the future drops a call that runs here.
+    /// deadline says. Cancel safe: dropping the future drops a call that runs here; one that went to another node runs
+    /// on there.
     ///
     /// # Errors
     ///
     /// [`ApplyError::NotFound`] if no connection has `id`; [`ApplyError::UnknownMethod`] if `method` is neither built
-    /// in nor registered; [`ApplyError::Late`] if it did not answer in time; [`ApplyError::Refused`] with the method's
-    /// own error.
+    /// in nor registered; [`ApplyError::Unreachable`] if nobody listens at its node, so that nothing ran;
+    /// [`ApplyError::Late`] if it did not answer in time, or its node was found dead meanwhile;
+    /// [`ApplyError::Refused`] with the method's own error, or `unavailable` if the backend does not answer.
     pub async fn apply(&self, id: &ConnectionId, method: &str, args: Value) -> Result<Value, ApplyError> {
         self.apply_within(id, method, args, None).await
     }
@@ -137,10 +140,49 @@ impl Connections {
         args: Value,
         limit: Option<Duration>,
     ) -> Result<Value, ApplyError> {
-        // On one node every connection is local: an id that is not here is nowhere.
-        let connection = self.local(id).filter(|connection| !connection.has_left()).ok_or(ApplyError::NotFound)?;
+        if let Some(connection) = self.local(id) {
+            return self.apply_here(&connection, method, args, limit).await;
+        }
+        let calls = self.node.calls();
+        match id.owner() {
+            Some(owner) if self.node.is_called(owner) => Err(ApplyError::NotFound),
+            Some(owner) => calls.to_node(&self.node, owner, Some(id), method, args, limit).await,
+            None => calls.to_owner(&self.node, id, method, args, limit).await,
+        }
+    }
+
+    /// Answers a call from anywhere: on a connection of this node, or on the node itself.
+    pub(crate) async fn answer(
+        &self,
+        id: Option<&ConnectionId>,
+        method: &str,
+        args: Value,
+        limit: Option<Duration>,
+    ) -> Result<Value, ApplyError> {
+        match id {
+            Some(id) => {
+                let connection = self.local(id).ok_or(ApplyError::NotFound)?;
+                self.apply_here(&connection, method, args, limit).await
+            }
+            None => {
+                let def = self.node.registry().remote(method).ok_or(ApplyError::UnknownMethod)?;
+                self.in_time(limit, self.run_remote(None, def, args), method).await
+            }
+        }
+    }
+
+    async fn apply_here(
+        &self,
+        connection: &Connection,
+        method: &str,
+        args: Value,
+        limit: Option<Duration>,
+    ) -> Result<Value, ApplyError> {
+        if connection.has_left() {
+            return Err(ApplyError::NotFound);
+        }
         match method {
-            "" | "details" => Ok(details(&connection)),
+            "" | "details" => Ok(details(connection)),
             "get" => Ok(connection.get(&one_text(args, "key")?).unwrap_or_default()),
             "set" => {
                 let (key, value) = key_and_value(args)?;
@@ -152,7 +194,7 @@ impl Connections {
                 Ok(Value::Bool(true))
             }
             "sendMessage" => {
-                send(&connection, message_text(args)?)?;
+                send(connection, message_text(args)?)?;
                 Ok(Value::Bool(true))
             }
             _ => self.in_time(limit, self.apply_slow(connection, method, args), method).await,
@@ -242,21 +284,21 @@ impl Connections {
         }
     }
 
-    async fn apply_slow(&self, connection: Connection, method: &str, args: Value) -> Result<Value, ApplyError> {
+    async fn apply_slow(&self, connection: &Connection, method: &str, args: Value) -> Result<Value, ApplyError> {
         let rooms = self.node.rooms();
         match method {
-            "roomAdd" => rooms.join(&connection, &one_text(args, "room")?).await?,
-            "roomLeave" => rooms.leave(&connection, &one_text(args, "room")?).await?,
+            "roomAdd" => rooms.join(connection, &one_text(args, "room")?).await?,
+            "roomLeave" => rooms.leave(connection, &one_text(args, "room")?).await?,
             "sendFile" => {
                 let path = one_text(args, "file")?;
                 let most = self.node.config().websocket.max_file.as_u64();
                 let file = self.node.files().read_for_socket(&path, most).await?;
                 let text = serde_json::to_vec(&file_message(&file)).map_err(ActionError::internal)?;
-                send(&connection, text)?;
+                send(connection, text)?;
             }
             _ => {
                 let def = self.node.registry().remote(method).ok_or(ApplyError::UnknownMethod)?;
-                return self.run_remote(connection, def, args).await;
+                return self.run_remote(Some(connection), def, args).await;
             }
         }
         Ok(Value::Bool(true))
@@ -264,7 +306,7 @@ impl Connections {
 
     async fn run_remote(
         &self,
-        connection: Connection,
+        connection: Option<&Connection>,
         def: &'static RemoteDef,
         args: Value,
     ) -> Result<Value, ApplyError> {
@@ -274,7 +316,7 @@ impl Connections {
             _ => return Err(wrong("", "object", "the arguments must be an object").into()),
         };
         let text = serde_json::value::to_raw_value(&args).map_err(ActionError::internal)?;
-        let caller = Arc::new(Caller::socket(connection));
+        let caller = Arc::new(connection.cloned().map_or_else(Caller::internal, Caller::socket));
         let context = Context::new(self.node.clone(), def.name, caller, self.node.next_request(), None);
         let answer = self.node.caught((def.run)(context, Params::from_raw_json(text)?)).await??;
         match answer {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::backend::NodeRecord;
 use crate::connection::{CloseReason, Connection};
+use crate::node::Generation;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -24,6 +26,14 @@ pub enum Event {
     Joined(Arc<str>, Connection),
     /// A connection left a room.
     Left(Arc<str>, Connection),
+    /// Messages of a room may have been missed.
+    Gap(Arc<str>),
+    /// A node came.
+    NodeJoined(NodeRecord),
+    /// A node left, or was found dead and cleaned up.
+    NodeLeft(NodeRecord),
+    /// This node was found dead while it was not, or the backend lost everything: it has a new name.
+    Renamed(Generation),
 }
 
 /// Someone who watches. Called in place, so it must be quick: hand the event to a bounded queue for anything slow.

@@ -73,11 +73,13 @@ pub trait RoomHook: Send + Sync + 'static {
     /// When a connection leaves, once; until it is decided, no other join or leave of that connection goes on, so the
     /// hook must not wait for one.
     ///
+    /// After the death of a node it runs on the one that cleans up; if that dies meanwhile, up to 200 may run again.
+    ///
     /// # Errors
     ///
-    /// Refuses a leave that was asked for; has no effect when the connection ends.
-    async fn leave(&self, node: &Node, room: &str, connection: &Connection, why: Leaving) -> Result<(), ActionError> {
-        let _ = (node, room, connection, why);
+    /// Refuses a leave that was asked for; has no effect otherwise.
+    async fn leave(&self, node: &Node, room: &str, id: &ConnectionId, why: Leaving<'_>) -> Result<(), ActionError> {
+        let _ = (node, room, id, why);
         Ok(())
     }
 
@@ -94,13 +96,15 @@ pub trait RoomHook: Send + Sync + 'static {
 
 /// Why a connection leaves a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leaving {
+pub enum Leaving<'a> {
     /// It asked to, or another asked for it.
-    Asked,
+    Asked(&'a Connection),
     /// The connection ends.
-    Ended,
+    Ended(&'a Connection),
     /// The room is destroyed.
-    RoomDestroyed,
+    RoomDestroyed(&'a Connection),
+    /// Its node died: of the connection, nothing but the id is left.
+    NodeDied,
 }
 
 /// Asked for each recipient of a message on this node. The only reason to encode a message more than once.

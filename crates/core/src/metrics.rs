@@ -73,6 +73,7 @@ pub(crate) struct NodeMetrics {
     pub(crate) room_deliveries: Counter,
     pub(crate) room_dropped: Counter,
     pub(crate) bus_depth: Gauge,
+    pub(crate) bus_gaps: Counter,
     pub(crate) observers_panicked: Counter,
 }
 
@@ -86,6 +87,7 @@ impl NodeMetrics {
             room_deliveries: counter!("phalanx_room_deliveries_total"),
             room_dropped: counter!("phalanx_room_messages_dropped_total"),
             bus_depth: gauge!("phalanx_bus_queue_messages"),
+            bus_gaps: counter!("phalanx_bus_gaps_total"),
             observers_panicked: counter!("phalanx_hook_panics_total"),
         }
     }
@@ -107,5 +109,11 @@ fn describe() {
         "phalanx_bus_queue_messages",
         "Messages waiting for delivery on this node; at its bound publishers wait"
     );
+    describe_counter!("phalanx_bus_gaps_total", "Times that messages of other nodes may have been missed");
+    describe_counter!("phalanx_bus_dropped_total", "Messages of other nodes that were dropped, by reason");
+    describe_gauge!("phalanx_lease_fenced", "1 while this node does not count on its lease");
+    describe_gauge!("phalanx_cluster_nodes", "Nodes of the cluster, as this one knows it");
+    describe_counter!("phalanx_generations_reaped_total", "Dead generations that this node cleaned up after");
+    describe_counter!("phalanx_backend_losses_total", "Times that the backend came back empty");
     describe_counter!("phalanx_hook_panics_total", "Panics in hooks and observers of the application");
 }

@@ -4,16 +4,18 @@ use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::{error, info, warn};
 
-use crate::backend::{Backend, Bus, Clock, Message, RoomStore};
+use crate::backend::{Arrival, Backend, BackendError, Bus, Clock, Membership, NodeRecord, RoomStore};
 use crate::cache::Cache;
+use crate::calls::Calls;
+use crate::cluster::{Cluster, Topics};
 use crate::config::{Config, Environment};
 use crate::connection::{CloseReason, Connection, ConnectionId};
 use crate::connections::{self, Connections};
@@ -24,6 +26,7 @@ use crate::event::Event;
 use crate::files::PublicFiles;
 use crate::hooks::Handshake;
 use crate::initializer::{self, Boot, Initializer};
+use crate::lease::{self, Lease};
 use crate::locks::Locks;
 use crate::metrics::NodeMetrics;
 use crate::registry::{Definitions, Registry};
@@ -32,6 +35,8 @@ use crate::shutdown::Shutdown;
 use crate::transport::Transport;
 
 mod generation;
+
+use generation::Names;
 
 pub use generation::Generation;
 
@@ -66,7 +71,7 @@ struct Parts {
     app: String,
     version: String,
     id: String,
-    generation: Generation,
+    names: Names,
     environment: Environment,
     config: Config,
     registry: Registry,
@@ -75,12 +80,18 @@ struct Parts {
     files: PublicFiles,
     cache: Cache,
     locks: Locks,
+    membership: Arc<dyn Membership>,
+    lease: Lease,
+    reaps: AtomicBool,
+    calls: Calls,
+    topics: Topics,
     bus: Arc<dyn Bus>,
     room_store: Arc<dyn RoomStore>,
     clock: Arc<dyn Clock>,
     metrics: NodeMetrics,
     shutdown: Shutdown,
     started: Instant,
+    started_at: u64,
     requests: AtomicU64,
     problems: Mutex<Vec<String>>,
     initializers: Vec<Arc<dyn Initializer>>,
@@ -107,6 +118,9 @@ pub enum StartError {
     /// A transport could not begin to accept.
     #[error("{0}")]
     Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The backend could not be reached within `redis.boot_timeout`.
+    #[error("{0}")]
+    Backend(#[source] BackendError),
     /// A room of `rooms.start` could not be made.
     #[error("room {room}: {source}")]
     Room {
@@ -154,17 +168,23 @@ impl Node {
             app: setup.app,
             version: setup.version,
             id: setup.node_id,
-            generation: Generation::random(),
+            names: Names::new(),
             environment: setup.environment,
             files: PublicFiles::new(setup.config.paths.public.clone()),
+            calls: Calls::new(setup.config.cluster.max_calls),
             config: setup.config,
             registry,
             connections: connections::Table::default(),
             rooms: rooms::Table::default(),
             cache: Cache::new(backend.cache, backend.clock.clone()),
             locks: Locks::new(backend.locks),
+            membership: backend.membership,
+            lease: Lease::default(),
+            reaps: AtomicBool::new(false),
+            topics: Topics::default(),
             bus: backend.bus,
             room_store: backend.rooms,
+            started_at: unix_ms(),
             clock: backend.clock,
             metrics: NodeMetrics::new(),
             shutdown: Shutdown::default(),
@@ -177,7 +197,13 @@ impl Node {
     }
 
     async fn open(&self) -> Result<(), StartError> {
+        let (first, last): (Vec<_>, Vec<_>) = self.0.transports.iter().partition(|it| it.is_for_operators());
+        for transport in first {
+            transport.start(self).await.map_err(StartError::Transport)?;
+        }
         self.spawn_delivery();
+        let life = self.enter_cluster().await?;
+        self.0.shutdown.spawn_own(lease::keep(self.clone(), life));
         self.spawn_heartbeat();
         for room in &self.0.config.rooms.start {
             let made = self.rooms().add(room).await;
@@ -190,13 +216,33 @@ impl Node {
             let started = initializer.start(self).await;
             started.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
         }
-        for transport in &self.0.transports {
+        for transport in last {
             transport.start(self).await.map_err(StartError::Transport)?;
         }
         self.problems().clear();
         self.tell(&Event::Ready);
-        info!(node = self.0.id, generation = %self.0.generation, "ready");
+        info!(node = self.0.id, generation = %self.generation(), "ready");
         Ok(())
+    }
+
+    /// Becomes a member of the cluster; tries again for `redis.boot_timeout`.
+    async fn enter_cluster(&self) -> Result<String, StartError> {
+        const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+        let deadline = Instant::now() + self.0.config.redis.boot_timeout;
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let error = match lease::enter(self).await {
+                Ok(life) => return Ok(life),
+                Err(error) => error,
+            };
+            if Instant::now() + pause > deadline {
+                return Err(StartError::Backend(error));
+            }
+            warn!(cause = %crate::dispatch::Chain(&error), "the backend cannot be reached yet");
+            *self.problems() = vec!["the backend cannot be reached yet".to_owned()];
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// Stops the node: no longer ready, no new connections, sockets told, running calls finished within
@@ -221,6 +267,9 @@ impl Node {
             initializer.stop(self).await;
         }
         self.0.shutdown.close().await;
+        if let Err(error) = self.0.membership.leave(self.generation()).await {
+            warn!(%error, "the others will learn of the stop when the lease runs out");
+        }
         if abandoned > 0 {
             warn!(abandoned, "stopped with calls still running: the grace is over");
         }
@@ -256,18 +305,29 @@ impl Node {
         let Some(mut messages) = self.0.bus.receiver() else { return };
         let node = self.clone();
         self.0.shutdown.spawn_own(async move {
-            let rooms = node.rooms();
-            let mut batch: Vec<Message> = Vec::with_capacity(AT_ONCE);
+            let mut batch: Vec<Arrival> = Vec::with_capacity(AT_ONCE);
             loop {
                 tokio::select! {
                     () = node.0.shutdown.closed() => break,
                     count = messages.recv_many(&mut batch, AT_ONCE) => if count == 0 { break },
                 }
                 node.0.metrics.bus_depth.set(messages.len() as f64);
-                batch.drain(..).for_each(|message| rooms.deliver(&message));
+                batch.drain(..).for_each(|arrival| node.receive(arrival));
                 tokio::task::yield_now().await;
             }
         });
+    }
+
+    fn receive(&self, arrival: Arrival) {
+        match arrival {
+            Arrival::Message(message) => self.rooms().deliver(&message),
+            Arrival::Letter(from, letter) => self.0.calls.receive(self, from, letter),
+            Arrival::Gap => {
+                self.0.metrics.bus_gaps.increment(1);
+                warn!("messages of other nodes may have been missed");
+                self.rooms().gap();
+            }
+        }
     }
 
     fn spawn_heartbeat(&self) {
@@ -303,9 +363,47 @@ impl Node {
         &self.0.id
     }
 
-    /// Names this run of the node in the cluster.
+    /// Names this run of the node in the cluster. A node that finds itself reaped goes on under a new name.
     pub fn generation(&self) -> Generation {
-        self.0.generation
+        self.0.names.current()
+    }
+
+    /// Whether this node is, or was, that generation.
+    pub(crate) fn is_called(&self, generation: Generation) -> bool {
+        self.0.names.contains(generation)
+    }
+
+    /// Takes a new name. The oldest of many is given up, and so are the sockets that bear it.
+    pub(crate) fn rename(&self) -> Generation {
+        let generation = Generation::random();
+        if let Some(given_up) = self.0.names.add(generation) {
+            let all = self.connections().all();
+            let theirs = all.iter().filter(|connection| connection.id().owner() == Some(given_up));
+            theirs.for_each(|connection| connection.close(CloseReason::NodeStops));
+        }
+        generation
+    }
+
+    /// What the cluster knows of this node.
+    pub(crate) fn record(&self) -> NodeRecord {
+        NodeRecord {
+            generation: self.generation(),
+            id: self.0.id.clone(),
+            version: self.0.version.clone(),
+            started_at: self.0.started_at,
+            roles: vec!["web".to_owned()],
+            earlier: self.0.names.earlier(),
+        }
+    }
+
+    /// The nodes that run the application together.
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(self.clone())
+    }
+
+    /// Whether this node must not count on its lease: for 4 s nobody confirmed a renewal.
+    pub fn is_fenced(&self) -> bool {
+        self.0.lease.is_fenced()
     }
 
     /// The node's settings.
@@ -375,7 +473,7 @@ impl Node {
 
     /// A connection id that names this node as its owner.
     pub fn new_connection_id(&self) -> ConnectionId {
-        ConnectionId::ours(format!("{}-{}", self.0.generation, generation::random_text::<22>()))
+        ConnectionId::ours(format!("{}-{}", self.generation(), generation::random_text::<22>()))
     }
 
     /// A fingerprint for a browser that has none.
@@ -385,7 +483,7 @@ impl Node {
 
     /// A name for a request.
     pub fn next_request(&self) -> RequestId {
-        RequestId::Ours(self.0.generation, self.0.requests.fetch_add(1, Relaxed))
+        RequestId::Ours(self.generation(), self.0.requests.fetch_add(1, Relaxed))
     }
 
     /// Asks the application whether a client may connect.
@@ -458,6 +556,31 @@ impl Node {
         &*self.0.room_store
     }
 
+    pub(crate) fn membership(&self) -> &dyn Membership {
+        &*self.0.membership
+    }
+
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.0.lease
+    }
+
+    /// Whether nothing is being cleaned up on this node yet; from now on something is.
+    pub(crate) fn begins_reaping(&self) -> bool {
+        !self.0.reaps.swap(true, Relaxed)
+    }
+
+    pub(crate) fn ends_reaping(&self) {
+        self.0.reaps.store(false, Relaxed);
+    }
+
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.0.calls
+    }
+
+    pub(crate) fn topics(&self) -> &Topics {
+        &self.0.topics
+    }
+
     pub(crate) fn bus(&self) -> &dyn Bus {
         &*self.0.bus
     }
@@ -473,6 +596,11 @@ impl Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Node({}, {})", self.0.id, self.0.generation)
+        write!(f, "Node({}, {})", self.0.id, self.generation())
     }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_millis() as u64
 }

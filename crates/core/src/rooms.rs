@@ -5,14 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tracing::warn;
 
-use crate::backend::{Added, Joined, Member, Members, Message, MessageKind};
+use crate::backend::{Added, Joined, Member, Members, Message, MessageKind, Subscription};
 use crate::connection::{Connection, ConnectionId, Frame, Speaking};
 use crate::error::{ActionError, Detail, ErrorKind};
 use crate::event::Event;
@@ -20,6 +20,9 @@ use crate::hooks::{Heard, Leaving, Said};
 use crate::node::Node;
 
 mod payload;
+mod repair;
+
+use repair::Told;
 
 /// Members of rooms on this node.
 #[derive(Default)]
@@ -27,12 +30,16 @@ pub(crate) struct Table {
     rooms: RwLock<HashMap<Arc<str>, Arc<Local>>>,
     /// Counts destroyed rooms, so that a join that ran meanwhile notices.
     destroyed: AtomicU64,
+    /// Leaves that members heard of lately.
+    told: Told,
 }
 
 /// The members of one room on this node, in no order.
 #[derive(Default)]
 struct Local {
     members: Mutex<IndexMap<ConnectionId, Connection>>,
+    /// Keeps the room's messages coming as long as there are members.
+    subscription: OnceLock<Subscription>,
 }
 
 impl Local {
@@ -123,7 +130,7 @@ impl Rooms {
             return Err(no_room());
         }
         let payload = payload::said(&said);
-        let message = Message { room: said.room, kind: MessageKind::Destroyed, speaker: None, payload };
+        let message = Message { room: said.room, kind: MessageKind::Destroyed, who: None, payload };
         self.node.bus().publish(message).await?;
         self.node.tell(&Event::RoomDestroyed(room.into()));
         Ok(())
@@ -160,13 +167,14 @@ impl Rooms {
         let mut done = Some(done);
         for _ in 0..ENTER_ATTEMPTS {
             let epoch = self.table().destroyed.load(Relaxed);
-            if let Err(error) = self.become_member(connection, &room).await {
-                return tell(&mut done, Err(error));
-            }
-            match self.enter(connection, &room, epoch, &mut done) {
+            let membership = match self.become_member(connection, &room).await {
+                Ok(membership) => membership,
+                Err(error) => return tell(&mut done, Err(error)),
+            };
+            match self.enter(connection, &room, membership, epoch, &mut done) {
                 Entered::In => {
                     self.node.tell(&Event::Joined(room.clone(), connection.clone()));
-                    return self.tell_presence(&room, connection.id(), "join").await;
+                    return self.tell_join(&room, connection.id()).await;
                 }
                 Entered::Ended => return self.unlist(connection, &room).await,
                 Entered::RoomsChanged => self.unlist(connection, &room).await,
@@ -186,12 +194,12 @@ impl Rooms {
         self.check_member(connection, room).await?;
         let room: Arc<str> = room.into();
         for hook in &self.node.registry().room_hooks {
-            self.node.caught(hook.leave(&self.node, &room, connection, Leaving::Asked)).await??;
+            self.node.caught(hook.leave(&self.node, &room, connection.id(), Leaving::Asked(connection))).await??;
         }
-        self.node.room_store().leave(&room, connection.id()).await?;
-        self.exit(connection, &room);
+        self.node.room_store().leave(&room, connection.id(), self.node.generation()).await?;
+        let joined_at = self.exit(connection, &room);
         self.node.tell(&Event::Left(room.clone(), connection.clone()));
-        self.tell_presence(&room, connection.id(), "leave").await;
+        self.tell_leave(&room, connection.id(), joined_at).await;
         Ok(())
     }
 
@@ -245,12 +253,12 @@ impl Rooms {
             joined.ended = true;
             joined.names.clone()
         };
-        for room in rooms {
-            self.leave_at_the_end(connection, &room, Leaving::Ended).await;
+        for (room, joined_at) in rooms {
+            self.ask_leave_hooks(connection.id(), &room, Leaving::Ended(connection)).await;
             self.unlist(connection, &room).await;
             self.exit(connection, &room);
             self.node.tell(&Event::Left(room.clone(), connection.clone()));
-            self.tell_presence(&room, connection.id(), "leave").await;
+            self.tell_leave(&room, connection.id(), joined_at).await;
         }
     }
 
@@ -259,12 +267,18 @@ impl Rooms {
         if message.kind == MessageKind::Destroyed {
             self.table().destroyed.fetch_add(1, Relaxed); // before the look-up below, see `enter`
         }
-        if let Some(speaker) = &message.speaker
+        if message.kind == MessageKind::Said
+            && let Some(speaker) = &message.who
             && let Some(speaker) = self.node.connection_table().find(speaker)
         {
             speaker.spoken();
         }
         let Some(local) = self.local(&message.room) else { return };
+        if let (MessageKind::Left(joined_at), Some(who)) = (message.kind, &message.who)
+            && !self.table().told.is_new(&message.room, who, joined_at)
+        {
+            return;
+        }
         let hooks = &self.node.registry().recipient_hooks;
         if message.kind == MessageKind::Said && !hooks.is_empty() {
             return self.deliver_one_by_one(&local, message);
@@ -317,15 +331,15 @@ impl Rooms {
         let (rooms, room) = (self.clone(), room.clone());
         self.node.clone().shutdown().spawn(async move {
             for member in members {
-                rooms.leave_at_the_end(&member, &room, Leaving::RoomDestroyed).await;
+                rooms.ask_leave_hooks(member.id(), &room, Leaving::RoomDestroyed(&member)).await;
                 rooms.node.tell(&Event::Left(room.clone(), member));
             }
         });
     }
 
-    async fn leave_at_the_end(&self, connection: &Connection, room: &str, why: Leaving) {
+    async fn ask_leave_hooks(&self, id: &ConnectionId, room: &str, why: Leaving<'_>) {
         for hook in &self.node.registry().room_hooks {
-            self.node.guarded("leave", async { drop(hook.leave(&self.node, room, connection, why).await) }).await;
+            self.node.guarded("leave", async { drop(hook.leave(&self.node, room, id, why).await) }).await;
         }
     }
 
@@ -349,7 +363,7 @@ impl Rooms {
             None => None,
         };
         let id = speaker.map(|speaker| speaker.id().clone());
-        let message = Message { room: said.room, kind: MessageKind::Said, speaker: id, payload };
+        let message = Message { room: said.room, kind: MessageKind::Said, who: id, payload };
         self.node.bus().publish(message).await?;
         speaking.into_iter().for_each(Speaking::published);
         self.node.metrics().room_messages.increment(1);
@@ -380,11 +394,12 @@ impl Rooms {
     }
 
     /// Subscribes to the room and lists the connection as its member.
-    async fn become_member(&self, connection: &Connection, room: &Arc<str>) -> Result<(), ActionError> {
-        self.node.bus().subscribe(room).await?;
-        let member = Member { id: connection.id().clone(), joined_at: self.node.now_ms() };
-        match self.node.room_store().join(room, &member).await? {
-            Joined::New => Ok(()),
+    async fn become_member(&self, connection: &Connection, room: &Arc<str>) -> Result<Membership, ActionError> {
+        let subscription = self.node.bus().subscribe(room).await?;
+        let joined_at = self.node.now_ms();
+        let member = Member { id: connection.id().clone(), joined_at };
+        match self.node.room_store().join(room, &member, self.node.generation()).await? {
+            Joined::New => Ok(Membership { joined_at, subscription }),
             Joined::Already => Err(ActionError::conflict("the connection is already in this room")),
             Joined::NoRoom => Err(no_room()),
         }
@@ -399,6 +414,7 @@ impl Rooms {
         &self,
         connection: &Connection,
         room: &Arc<str>,
+        membership: Membership,
         epoch: u64,
         done: &mut Option<impl FnOnce(Result<(), ActionError>)>,
     ) -> Entered {
@@ -408,23 +424,33 @@ impl Rooms {
             return Entered::Ended;
         }
         let mut rooms = self.table().rooms.write().unwrap_or_else(PoisonError::into_inner);
-        let local = rooms.entry(room.clone()).or_default();
+        let local = rooms.entry(room.clone()).or_default().clone();
         let mut members = local.members();
         members.insert(connection.id().clone(), connection.clone());
         if self.table().destroyed.load(Relaxed) != epoch {
             members.swap_remove(connection.id());
+            let empty = members.is_empty();
+            drop(members);
+            if empty {
+                rooms.remove(room);
+            }
             return Entered::RoomsChanged;
         }
-        joined.names.push(room.clone());
+        // Where there is one already, it does for this member too.
+        let _ = local.subscription.set(membership.subscription);
+        joined.names.push((room.clone(), membership.joined_at));
         tell(done, Ok(()));
         Entered::In
     }
 
-    /// Takes a connection out of the delivery set.
-    fn exit(&self, connection: &Connection, room: &Arc<str>) {
-        connection.joined().names.retain(|name| name != room);
+    /// Takes a connection out of the delivery set; says when it had joined.
+    fn exit(&self, connection: &Connection, room: &Arc<str>) -> u64 {
+        let mut joined = connection.joined();
+        let place = joined.names.iter().position(|(name, _)| name == room);
+        let joined_at = place.map_or(0, |place| joined.names.remove(place).1);
+        drop(joined);
         let mut rooms = self.table().rooms.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(local) = rooms.get(room) else { return };
+        let Some(local) = rooms.get(room) else { return joined_at };
         let empty = {
             let mut members = local.members();
             if members.get(connection.id()) == Some(connection) {
@@ -435,11 +461,12 @@ impl Rooms {
         if empty {
             rooms.remove(room);
         }
+        joined_at
     }
 
     /// Takes a connection off the room's list of members.
     async fn unlist(&self, connection: &Connection, room: &Arc<str>) {
-        if let Err(error) = self.node.room_store().leave(room, connection.id()).await {
+        if let Err(error) = self.node.room_store().leave(room, connection.id(), self.node.generation()).await {
             warn!(%error, %room, connection = %connection.id(), "a member that left is still listed");
         }
     }
@@ -449,18 +476,6 @@ impl Rooms {
             true => Ok(()),
             false if self.exists(room).await? => Err(ActionError::forbidden("the connection is not in this room")),
             false => Err(no_room()),
-        }
-    }
-
-    /// What a room tells of who comes and goes, if it was asked to.
-    async fn tell_presence(&self, room: &Arc<str>, member: &ConnectionId, event: &'static str) {
-        if !self.node.config().rooms.presence.iter().any(|name| **name == **room) {
-            return;
-        }
-        let payload = payload::presence(room, member.as_str(), event);
-        let message = Message { room: room.clone(), kind: MessageKind::Notice, speaker: None, payload };
-        if let Err(error) = self.node.bus().publish(message).await {
-            warn!(%error, %room, "a presence message was not published");
         }
     }
 
@@ -481,6 +496,12 @@ impl Rooms {
     fn table(&self) -> &Table {
         self.node.room_table()
     }
+}
+
+/// What a connection that was listed as a member takes along into the delivery set.
+struct Membership {
+    joined_at: u64,
+    subscription: Subscription,
 }
 
 /// How often a join starts over because rooms are destroyed beside it.

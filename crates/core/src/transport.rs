@@ -12,6 +12,11 @@ pub trait Transport: Send + Sync + 'static {
     /// Its name in logs.
     fn name(&self) -> &'static str;
 
+    /// Whether it is for operators: it starts before the node joins its cluster, and says that the node is not ready.
+    fn is_for_operators(&self) -> bool {
+        false
+    }
+
     /// Binds and begins to accept.
     ///
     /// # Errors

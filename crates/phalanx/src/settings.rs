@@ -309,6 +309,7 @@ fn read_config(read: &config::Config) -> Result<Config, String> {
     Ok(Config {
         general: section(read, "general")?,
         cluster: section(read, "cluster")?,
+        redis: section(read, "redis")?,
         web: section(read, "web")?,
         websocket: section(read, "websocket")?,
         rooms: section(read, "rooms")?,

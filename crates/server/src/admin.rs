@@ -53,6 +53,10 @@ impl Transport for AdminServer {
         "admin"
     }
 
+    fn is_for_operators(&self) -> bool {
+        true
+    }
+
     async fn start(&self, node: &Node) -> Result<(), BoxError> {
         let listener = bind(&node.config().admin.bind)?;
         let addr = listener.local_addr()?;

@@ -16,8 +16,8 @@ impl RoomHook for TourRooms {
         }
     }
 
-    async fn leave(&self, node: &Node, room: &str, connection: &Connection, _why: Leaving) -> Result<(), ActionError> {
-        node.cache().push("leaves", &format!("{room}:{}", connection.id())).await.map(|_| ())
+    async fn leave(&self, node: &Node, room: &str, id: &ConnectionId, _why: Leaving<'_>) -> Result<(), ActionError> {
+        node.cache().push("leaves", &format!("{room}:{id}")).await.map(|_| ())
     }
 
     async fn on_say(&self, _node: &Node, said: Said) -> Result<Option<Said>, ActionError> {

@@ -34,7 +34,7 @@ fn main() -> phalanx::ExitCode {
             cluster::nodes,
             cluster::nodes_ask,
         ])
-        .remotes(remotes![hooks::authorize])
+        .remotes(remotes![hooks::authorize, cluster::uptime])
         .on_room(hooks::TourRooms)
         .run()
 }

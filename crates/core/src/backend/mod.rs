@@ -10,16 +10,18 @@ use tokio::time::Instant;
 mod bus;
 mod cache;
 mod locks;
+mod membership;
 mod rooms;
 
-pub use bus::{Bus, Message, MessageKind};
+pub use bus::{Arrival, Bus, Letter, LetterKind, Message, MessageKind, Posted, Recipient, Subscription};
 pub use cache::{CacheStore, Dumped, Page, Stored};
 pub use locks::{Held, LockStore};
+pub use membership::{Departed, LEASE, Leaves, Membership, NodeRecord, Renewal, Standing};
 pub use rooms::{Added, Joined, Member, Members, RoomStore};
 
 use crate::config::Config;
 use crate::error::{ActionError, ErrorKind};
-use crate::memory::{MemoryBus, MemoryCache, MemoryLocks, MemoryRooms};
+use crate::memory::{MemoryBus, MemoryCache, MemoryLocks, MemoryMembership, MemoryRooms};
 
 /// Why a backend did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +116,8 @@ pub struct Backend {
     pub cache: Arc<dyn CacheStore>,
     /// Locks.
     pub locks: Arc<dyn LockStore>,
+    /// Which nodes there are.
+    pub membership: Arc<dyn Membership>,
     /// Messages.
     pub bus: Arc<dyn Bus>,
     /// Rooms and their members.
@@ -130,6 +134,7 @@ impl Backend {
         Self {
             cache: Arc::new(MemoryCache::new(locks.clone())),
             locks,
+            membership: Arc::new(MemoryMembership::default()),
             bus: Arc::new(MemoryBus::new(config.rooms.bus_queue)),
             rooms: Arc::new(MemoryRooms::default()),
             clock,

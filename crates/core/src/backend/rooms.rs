@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use super::BackendError;
 use crate::connection::ConnectionId;
+use crate::node::Generation;
 
 /// One member of a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,11 +61,15 @@ pub trait RoomStore: Send + Sync + 'static {
     /// Removes a room and its members; says whether there was one.
     async fn remove(&self, room: &str) -> Result<bool, BackendError>;
 
-    /// Makes a connection a member.
-    async fn join(&self, room: &str, member: &Member) -> Result<Joined, BackendError>;
+    /// Makes a connection of the node `of` a member; to be cleaned up after that generation.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` as well if `of` was reaped.
+    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<Joined, BackendError>;
 
-    /// Removes a member; says whether it was one.
-    async fn leave(&self, room: &str, id: &ConnectionId) -> Result<bool, BackendError>;
+    /// Removes a member of the node `of`; says whether it was one.
+    async fn leave(&self, room: &str, id: &ConnectionId, of: Generation) -> Result<bool, BackendError>;
 
     /// Lists at most `max` members; `None` if there is no such room.
     async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError>;

@@ -5,36 +5,60 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::backend::{BackendError, Bus, Message};
+use crate::backend::{Arrival, BackendError, Bus, Letter, Message, Posted, Recipient, Subscription};
+use crate::node::Generation;
 
 /// The bus of one node. One queue gives one order to all rooms.
 #[derive(Debug)]
 pub struct MemoryBus {
-    sender: mpsc::Sender<Message>,
-    receiver: Mutex<Option<mpsc::Receiver<Message>>>,
+    sender: mpsc::Sender<Arrival>,
+    receiver: Mutex<Option<mpsc::Receiver<Arrival>>>,
+    own: Mutex<Option<Generation>>,
 }
 
 impl MemoryBus {
     /// Makes a bus that holds at most `queue` messages; beyond, publishers wait.
     pub fn new(queue: usize) -> Self {
         let (sender, receiver) = mpsc::channel(queue.max(1));
-        Self { sender, receiver: Mutex::new(Some(receiver)) }
+        Self { sender, receiver: Mutex::new(Some(receiver)), own: Mutex::new(None) }
+    }
+
+    fn own(&self) -> Option<Generation> {
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&self, arrival: Arrival) -> Result<(), BackendError> {
+        self.sender.send(arrival).await.map_err(|_| BackendError::unavailable("the bus is closed"))
     }
 }
 
 #[async_trait]
 impl Bus for MemoryBus {
-    async fn publish(&self, message: Message) -> Result<(), BackendError> {
-        self.sender.send(message).await.map_err(|_| BackendError::unavailable("the bus is closed"))
-    }
-
-    async fn subscribe(&self, _room: &Arc<str>) -> Result<(), BackendError> {
+    async fn appear_as(&self, generation: Generation) -> Result<(), BackendError> {
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = Some(generation);
         Ok(())
     }
 
-    async fn unsubscribe(&self, _room: &Arc<str>) {}
+    async fn publish(&self, message: Message) -> Result<(), BackendError> {
+        self.send(Arrival::Message(message)).await
+    }
 
-    fn receiver(&self) -> Option<mpsc::Receiver<Message>> {
+    async fn post(&self, to: Recipient, letter: Letter) -> Result<Posted, BackendError> {
+        match (to, self.own()) {
+            (Recipient::Node(there), Some(own)) if there != own => Ok(Posted { received: false, on_record: false }),
+            (_, Some(own)) => {
+                self.send(Arrival::Letter(own, letter)).await?;
+                Ok(Posted { received: true, on_record: true })
+            }
+            (_, None) => Err(BackendError::unavailable("the node has no name yet")),
+        }
+    }
+
+    async fn subscribe(&self, _room: &Arc<str>) -> Result<Subscription, BackendError> {
+        Ok(Subscription::none())
+    }
+
+    fn receiver(&self) -> Option<mpsc::Receiver<Arrival>> {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::backend::{Added, BackendError, Joined, Member, Members, RoomStore};
 use crate::connection::ConnectionId;
+use crate::node::Generation;
 
 /// The rooms of one node and their members, behind one lock that is never held over a wait.
 #[derive(Debug, Default)]
@@ -46,7 +47,7 @@ impl RoomStore for MemoryRooms {
         Ok(self.rooms().remove(room).is_some())
     }
 
-    async fn join(&self, room: &str, member: &Member) -> Result<Joined, BackendError> {
+    async fn join(&self, room: &str, member: &Member, _of: Generation) -> Result<Joined, BackendError> {
         let mut rooms = self.rooms();
         let Some(members) = rooms.get_mut(room) else { return Ok(Joined::NoRoom) };
         if members.contains_key(&member.id) {
@@ -56,7 +57,7 @@ impl RoomStore for MemoryRooms {
         Ok(Joined::New)
     }
 
-    async fn leave(&self, room: &str, id: &ConnectionId) -> Result<bool, BackendError> {
+    async fn leave(&self, room: &str, id: &ConnectionId, _of: Generation) -> Result<bool, BackendError> {
         Ok(self.rooms().get_mut(room).is_some_and(|members| members.remove(id).is_some()))
     }
 

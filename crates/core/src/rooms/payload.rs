@@ -38,6 +38,15 @@ pub(super) fn presence(room: &str, member: &str, event: &str) -> Bytes {
     text.into()
 }
 
+/// Encodes that messages of a room may have been missed.
+pub(super) fn gap(room: &str) -> Bytes {
+    let mut text = Vec::with_capacity(160);
+    text.extend_from_slice(b"{\"context\":\"api\",\"event\":\"gap\",\"room\":");
+    quote(&mut text, room);
+    text.push(b'}');
+    text.into()
+}
+
 /// Reads a message back, for hooks that look at it per recipient.
 pub(super) fn parse(payload: &[u8]) -> Option<Said> {
     #[derive(Deserialize)]

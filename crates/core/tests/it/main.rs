@@ -3,4 +3,5 @@
 mod bus;
 mod cache;
 mod locks;
+mod membership;
 mod rooms;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use phalanx_core::backend::{Bus, Message, MessageKind};
+use phalanx_core::Generation;
+use phalanx_core::backend::{Arrival, Bus, Letter, LetterKind, Message, MessageKind, Posted, Recipient};
+use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -21,13 +23,29 @@ macro_rules! bus_laws {
                 what_one_speaker_says_arrives_in_order,
                 a_full_bus_makes_speakers_wait_and_loses_nothing,
                 the_receiving_end_is_taken_once,
+                a_letter_arrives_at_whom_it_is_addressed_to,
+                a_letter_to_nobody_says_so,
             ]
         );
     };
 }
 
+fn node() -> Generation {
+    Generation::parse("aaaaaaaaaa").expect("ten characters of base32")
+}
+
+/// The next message that was said, whatever else comes.
+async fn heard(receiver: &mut Receiver<Arrival>) -> Message {
+    loop {
+        match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus goes on") {
+            Arrival::Message(message) => return message,
+            Arrival::Letter(..) | Arrival::Gap => {}
+        }
+    }
+}
+
 fn message(room: &str, payload: String) -> Message {
-    Message { room: room.into(), kind: MessageKind::Said, speaker: None, payload: payload.into() }
+    Message { room: room.into(), kind: MessageKind::Said, who: None, payload: payload.into() }
 }
 
 async fn publish(bus: &Arc<dyn Bus>, payload: String) {
@@ -37,17 +55,19 @@ async fn publish(bus: &Arc<dyn Bus>, payload: String) {
 /// Byte for byte.
 pub async fn a_message_arrives_as_it_was_published(bus: Arc<dyn Bus>) {
     let mut receiver = bus.receiver().expect("nobody took it before");
-    bus.subscribe(&"r".into()).await.expect("the backend answers");
+    bus.appear_as(node()).await.expect("the backend answers");
+    let _held = bus.subscribe(&"r".into()).await.expect("the backend answers");
     let sent = Message { kind: MessageKind::Destroyed, ..message("r", r#"{"a":"ü\n"}"#.into()) };
     bus.publish(sent.clone()).await.expect("the backend answers");
-    let heard = timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus goes on");
+    let heard = heard(&mut receiver).await;
     assert_eq!((heard.room, heard.kind, heard.payload), (sent.room, sent.kind, sent.payload));
 }
 
 /// However many speak at once.
 pub async fn what_one_speaker_says_arrives_in_order(bus: Arc<dyn Bus>) {
     let mut receiver = bus.receiver().expect("nobody took it before");
-    bus.subscribe(&"r".into()).await.expect("the backend answers");
+    bus.appear_as(node()).await.expect("the backend answers");
+    let _held = bus.subscribe(&"r".into()).await.expect("the backend answers");
     let mut speaking = JoinSet::new();
     for speaker in 0..4 {
         let bus = bus.clone();
@@ -59,7 +79,7 @@ pub async fn what_one_speaker_says_arrives_in_order(bus: Arc<dyn Bus>) {
     }
     let mut next = [0; 4];
     for _ in 0..400 {
-        let heard = timeout(SOON, receiver.recv()).await.expect("all arrive").expect("the bus goes on");
+        let heard = heard(&mut receiver).await;
         let text = String::from_utf8_lossy(&heard.payload).into_owned();
         let (speaker, number) = text.split_once(' ').expect("as it was said");
         let speaker: usize = speaker.parse().expect("as it was said");
@@ -73,7 +93,8 @@ pub async fn what_one_speaker_says_arrives_in_order(bus: Arc<dyn Bus>) {
 pub async fn a_full_bus_makes_speakers_wait_and_loses_nothing(bus: Arc<dyn Bus>) {
     const MANY: usize = 10_000;
     let mut receiver = bus.receiver().expect("nobody took it before");
-    bus.subscribe(&"r".into()).await.expect("the backend answers");
+    bus.appear_as(node()).await.expect("the backend answers");
+    let _held = bus.subscribe(&"r".into()).await.expect("the backend answers");
     let speaker = bus.clone();
     let speaking = tokio::spawn(async move {
         for number in 0..MANY {
@@ -81,7 +102,7 @@ pub async fn a_full_bus_makes_speakers_wait_and_loses_nothing(bus: Arc<dyn Bus>)
         }
     });
     for number in 0..MANY {
-        let heard = timeout(SOON, receiver.recv()).await.expect("all arrive").expect("the bus goes on");
+        let heard = heard(&mut receiver).await;
         assert_eq!(heard.payload, number.to_string());
     }
     speaking.await.expect("the speaker does not panic");
@@ -91,4 +112,34 @@ pub async fn a_full_bus_makes_speakers_wait_and_loses_nothing(bus: Arc<dyn Bus>)
 pub async fn the_receiving_end_is_taken_once(bus: Arc<dyn Bus>) {
     assert!(bus.receiver().is_some());
     assert!(bus.receiver().is_none());
+}
+
+/// To this node, and to everybody.
+pub async fn a_letter_arrives_at_whom_it_is_addressed_to(bus: Arc<dyn Bus>) {
+    let mut receiver = bus.receiver().expect("nobody took it before");
+    bus.appear_as(node()).await.expect("the backend answers");
+    for (id, to) in [(1, Recipient::Node(node())), (2, Recipient::Everyone)] {
+        let letter = Letter { kind: LetterKind::Call, id, deadline_ms: Some(7), payload: "{}".into() };
+        let posted = bus.post(to, letter).await.expect("the backend answers");
+        assert!(posted.received, "{posted:?}");
+        loop {
+            match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus goes on") {
+                Arrival::Letter(from, letter) => {
+                    assert_eq!((from, letter.kind, letter.id), (node(), LetterKind::Call, id));
+                    assert_eq!((letter.deadline_ms, &*letter.payload), (Some(7), &b"{}"[..]));
+                    break;
+                }
+                Arrival::Message(_) | Arrival::Gap => {}
+            }
+        }
+    }
+}
+
+/// Nobody listens, and nobody of that name was ever heard of.
+pub async fn a_letter_to_nobody_says_so(bus: Arc<dyn Bus>) {
+    bus.appear_as(node()).await.expect("the backend answers");
+    let nobody = Generation::parse("zzzzzzzzzz").expect("ten characters of base32");
+    let letter = Letter { kind: LetterKind::Call, id: 1, deadline_ms: None, payload: "{}".into() };
+    let posted = bus.post(Recipient::Node(nobody), letter).await.expect("the backend answers");
+    assert_eq!(posted, Posted { received: false, on_record: false });
 }

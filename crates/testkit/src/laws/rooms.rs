@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use phalanx_core::ConnectionId;
 use phalanx_core::backend::{Added, Joined, Member, RoomStore};
+use phalanx_core::{ConnectionId, Generation};
 use tokio::task::JoinSet;
 
 /// Makes a test of each law of rooms: `room_laws!(memory: make())`.
@@ -33,6 +33,10 @@ fn member(number: u64) -> Member {
     Member { id, joined_at: 1000 + number }
 }
 
+fn node() -> Generation {
+    Generation::parse("aaaaaaaaaa").expect("ten characters of base32")
+}
+
 async fn add(store: &Store, room: &str) {
     assert_eq!(store.add(room, 1000).await.expect("the backend answers"), Added::New);
 }
@@ -60,20 +64,20 @@ pub async fn there_are_no_more_rooms_than_may_be(store: Store) {
 /// And not at all without the room.
 pub async fn a_member_joins_once_and_leaves_once(store: Store) {
     let one = member(1);
-    assert_eq!(store.join("r", &one).await.expect("the backend answers"), Joined::NoRoom);
+    assert_eq!(store.join("r", &one, node()).await.expect("the backend answers"), Joined::NoRoom);
     add(&store, "r").await;
-    assert_eq!(store.join("r", &one).await.expect("the backend answers"), Joined::New);
-    assert_eq!(store.join("r", &one).await.expect("the backend answers"), Joined::Already);
-    assert!(store.leave("r", &one.id).await.expect("the backend answers"));
-    assert!(!store.leave("r", &one.id).await.expect("the backend answers"));
-    assert!(!store.leave("nowhere", &one.id).await.expect("the backend answers"));
+    assert_eq!(store.join("r", &one, node()).await.expect("the backend answers"), Joined::New);
+    assert_eq!(store.join("r", &one, node()).await.expect("the backend answers"), Joined::Already);
+    assert!(store.leave("r", &one.id, node()).await.expect("the backend answers"));
+    assert!(!store.leave("r", &one.id, node()).await.expect("the backend answers"));
+    assert!(!store.leave("nowhere", &one.id, node()).await.expect("the backend answers"));
 }
 
 /// With the time at which each joined.
 pub async fn members_are_listed_up_to_a_number_and_all_counted(store: Store) {
     add(&store, "r").await;
     for number in 0..10 {
-        store.join("r", &member(number)).await.expect("the backend answers");
+        store.join("r", &member(number), node()).await.expect("the backend answers");
     }
     let some = store.members("r", 3).await.expect("the backend answers").expect("the room exists");
     assert_eq!((some.listed.len(), some.count), (3, 10));
@@ -85,7 +89,7 @@ pub async fn members_are_listed_up_to_a_number_and_all_counted(store: Store) {
 /// A new one of its name is empty.
 pub async fn a_room_that_is_removed_forgets_its_members(store: Store) {
     add(&store, "r").await;
-    store.join("r", &member(1)).await.expect("the backend answers");
+    store.join("r", &member(1), node()).await.expect("the backend answers");
     store.remove("r").await.expect("the backend answers");
     add(&store, "r").await;
     assert_eq!(store.members("r", 10).await.expect("the backend answers").expect("the room exists").count, 0);
@@ -97,7 +101,7 @@ pub async fn nobody_who_joins_at_once_is_lost(store: Store) {
     let mut joining = JoinSet::new();
     for number in 0..100 {
         let store = store.clone();
-        joining.spawn(async move { store.join("r", &member(number)).await.expect("the backend answers") });
+        joining.spawn(async move { store.join("r", &member(number), node()).await.expect("the backend answers") });
     }
     assert!(joining.join_all().await.into_iter().all(|joined| joined == Joined::New));
     assert_eq!(store.members("r", 1).await.expect("the backend answers").expect("the room exists").count, 100);

@@ -1,8 +1,9 @@
-//! The cluster, which today has one node: calls to connections, and who is there.
+//! The cluster: calls to connections, and who is there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use phalanx::backend::NodeRecord;
 use phalanx::prelude::*;
 use serde_json::Value;
 
@@ -49,15 +50,21 @@ pub(crate) struct NodeInfo {
 /// Who is in the cluster.
 #[action(get)]
 pub(crate) async fn nodes(ctx: Context) -> Result<Nodes, ActionError> {
-    let this = NodeInfo {
-        id: ctx.id().to_owned(),
-        generation: ctx.generation().to_string(),
-        version: ctx.version().to_owned(),
-        started_at: ctx.now_ms() - ctx.uptime().as_millis() as u64,
-        roles: vec!["web".to_owned()],
-        is_self: true,
+    let info = |node: NodeRecord| NodeInfo {
+        is_self: node.generation == ctx.generation(),
+        id: node.id,
+        generation: node.generation.to_string(),
+        version: node.version,
+        started_at: node.started_at,
+        roles: node.roles,
     };
-    Ok(Nodes { nodes: vec![this] })
+    Ok(Nodes { nodes: ctx.cluster().nodes().await?.into_iter().map(info).collect() })
+}
+
+#[input]
+#[expect(non_snake_case, reason = "a field is named as it is on the wire")]
+pub(crate) struct Ask {
+    timeoutMs: Option<u64>,
 }
 
 #[output]
@@ -71,9 +78,23 @@ pub(crate) struct Uptime {
     uptime: u64,
 }
 
+/// How long this node has been up.
+#[remote]
+pub(crate) async fn uptime(ctx: Context) -> Result<Uptime, ActionError> {
+    Ok(Uptime { uptime: ctx.uptime().as_millis() as u64 })
+}
+
 /// Asks every node how long it has been up.
 #[action(name = "nodesAsk", get = "/nodes/ask")]
-pub(crate) async fn nodes_ask(ctx: Context) -> Result<Asked, ActionError> {
-    let own = Uptime { uptime: ctx.uptime().as_millis() as u64 };
-    Ok(Asked { answers: BTreeMap::from([(ctx.id().to_owned(), own)]), missing: Vec::new() })
+pub(crate) async fn nodes_ask(ctx: Context, input: Ask) -> Result<Asked, ActionError> {
+    let limit = Duration::from_millis(input.timeoutMs.unwrap_or(1000));
+    let all = ctx.cluster().call_all::<uptime>(NoInput::default(), limit).await?;
+    let (mut answers, mut missing) = (BTreeMap::new(), all.missing);
+    for (id, answer) in all.answers {
+        match answer {
+            Ok(uptime) => drop(answers.insert(id, uptime)),
+            Err(_) => missing.push(id),
+        }
+    }
+    Ok(Asked { answers, missing })
 }

@@ -1,0 +1,60 @@
+//! The membership of one node: whoever can ask is alive.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::backend::{BackendError, Leaves, Membership, NodeRecord, Renewal, Standing};
+use crate::node::Generation;
+
+/// The one node of an embedded backend. No lease of it runs out.
+#[derive(Debug, Default)]
+pub struct MemoryMembership {
+    nodes: Mutex<Vec<NodeRecord>>,
+}
+
+impl MemoryMembership {
+    fn nodes(&self) -> MutexGuard<'_, Vec<NodeRecord>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Membership for MemoryMembership {
+    async fn register(&self, record: &NodeRecord) -> Result<String, BackendError> {
+        let mut nodes = self.nodes();
+        nodes.retain(|node| node.generation != record.generation);
+        nodes.push(record.clone());
+        Ok(String::new())
+    }
+
+    async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
+        let known = self.nodes().iter().any(|node| node.generation == generation);
+        Ok(if known { Renewal::Standing(Standing::default()) } else { Renewal::Gone })
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, BackendError> {
+        Ok(self.nodes().clone())
+    }
+
+    async fn leave(&self, generation: Generation) -> Result<(), BackendError> {
+        self.nodes().retain(|node| node.generation != generation);
+        Ok(())
+    }
+
+    async fn claim(&self, _by: Generation, _dead: Generation) -> Result<bool, BackendError> {
+        Ok(false)
+    }
+
+    async fn hold(&self, _by: Generation, _dead: Generation) -> Result<bool, BackendError> {
+        Ok(false)
+    }
+
+    async fn leaves(&self, _by: Generation, _dead: Generation) -> Result<Leaves, BackendError> {
+        Ok(Leaves::Lost)
+    }
+
+    async fn told(&self, _by: Generation, _dead: Generation, _count: usize) -> Result<bool, BackendError> {
+        Ok(false)
+    }
+}
