@@ -12,27 +12,38 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A handle to Redis. Cheap to clone: every clone shares one connection.
 #[derive(Clone)]
 pub struct Client {
+    client: redis::Client,
     connection: ConnectionManager,
     timeout: Duration,
 }
 
 impl Client {
-    /// Connects. A command that has no answer within `timeout` is given up; Redis may still run it.
+    /// Takes the address of a Redis and connects with the first command. A command that has no answer within `timeout` is
+    /// given up; Redis may still run it.
     ///
     /// # Errors
     ///
-    /// If the URL is none, or Redis cannot be reached within `timeout`.
-    pub async fn connect(url: &str, timeout: Duration) -> Result<Self, BackendError> {
+    /// If the URL is none.
+    pub fn open(url: &str, timeout: Duration) -> Result<Self, BackendError> {
         let client = redis::Client::open(url).map_err(BackendError::unavailable)?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(timeout))
             .set_number_of_retries(usize::MAX)
             .set_max_delay(LONGEST_PAUSE);
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(BackendError::unavailable)?;
-        let client = Self { connection, timeout };
-        client.ask::<String>("", &redis::cmd("PING")).await?;
-        Ok(client)
+        let shared = client.clone();
+        let connection = ConnectionManager::new_lazy_with_config(shared, config).map_err(BackendError::unavailable)?;
+        Ok(Self { client, connection, timeout })
+    }
+
+    /// How to connect beside the shared connection.
+    pub(crate) fn own(&self) -> &redis::Client {
+        &self.client
+    }
+
+    /// How long anything may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Sends a command that is about `key`.
@@ -71,7 +82,7 @@ impl std::fmt::Debug for Client {
 }
 
 /// What an error of Redis means for who asked.
-fn fault(error: RedisError, key: &str) -> BackendError {
+pub(crate) fn fault(error: RedisError, key: &str) -> BackendError {
     let wrong = || BackendError::WrongKind { key: key.to_owned() };
     match (error.kind(), error.code()) {
         (_, Some("WRONGTYPE")) => wrong(),

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use phalanx_cluster::{Client, RedisCache, RedisLocks};
+use phalanx_cluster::{Client, Keys, RedisCache, RedisLocks};
 use phalanx_core::backend::{BackendError, CacheStore, LockStore};
 use phalanx_testkit::{Proxy, Redis};
 
@@ -33,7 +33,7 @@ async fn a_redis_that_is_silent_or_gone_is_unavailable_and_comes_back_by_itself(
     let (redis, _, keys) = super::redis().await;
     let proxy = Proxy::before(redis.addr()).await;
     let url = format!("redis://{}", proxy.addr());
-    let client = Client::connect(&url, Duration::from_millis(500)).await.unwrap();
+    let client = Client::open(&url, Duration::from_millis(500)).unwrap();
     let cache = RedisCache::new(client, keys);
     let unavailable = |result: Result<(), BackendError>| matches!(result, Err(BackendError::Unavailable(_)));
     cache.set("k", "1".into(), None, None).await.unwrap();
@@ -45,5 +45,8 @@ async fn a_redis_that_is_silent_or_gone_is_unavailable_and_comes_back_by_itself(
     proxy.mend();
     let back = async { while cache.get("k", None, None).await.is_err() {} };
     tokio::time::timeout(Duration::from_secs(20), back).await.expect("it comes back");
-    assert!(Client::connect("redis://127.0.0.1:1", Duration::from_millis(200)).await.is_err());
+    assert!(Client::open("http://127.0.0.1:1", Duration::from_millis(200)).is_err());
+    let client = Client::open("redis://127.0.0.1:1", Duration::from_millis(200)).unwrap();
+    let cache = RedisCache::new(client, Keys::new("actionhero:", "laws"));
+    assert!(matches!(cache.get("k", None, None).await, Err(BackendError::Unavailable(_))));
 }

@@ -6,12 +6,15 @@ use std::time::Duration;
 use phalanx_cluster::{Client, Keys};
 use phalanx_testkit::Redis;
 
+mod bus;
 mod cache;
 mod locks;
+mod membership;
+mod rooms;
 
 /// A Redis of a test's own, and a connection to it.
 async fn redis() -> (Redis, Client, Keys) {
     let redis = Redis::start().await;
-    let client = Client::connect(&redis.url(), Duration::from_secs(10)).await.unwrap();
+    let client = Client::open(&redis.url(), Duration::from_secs(10)).unwrap();
     (redis, client, Keys::new("actionhero:", "laws"))
 }

@@ -21,7 +21,6 @@ macro_rules! bus_laws {
             [
                 a_message_arrives_as_it_was_published,
                 what_one_speaker_says_arrives_in_order,
-                a_full_bus_makes_speakers_wait_and_loses_nothing,
                 the_receiving_end_is_taken_once,
                 a_letter_arrives_at_whom_it_is_addressed_to,
                 a_letter_to_nobody_says_so,

@@ -1,0 +1,20 @@
+-- Lists a node and begins its lease. Again, it has no effect but a full lease.
+-- KEYS: leases, names, nodes, epoch, life, the names it bears. ARGV: generation, record, lease in µs, life if there is
+-- none, then all names that it bears.
+local life = redis.call('GET', KEYS[5])
+if not life then
+    life = ARGV[4]
+    redis.call('SET', KEYS[5], life)
+end
+local now = redis.call('TIME')
+local us = now[1] * 1000000 + now[2]
+redis.call('ZADD', KEYS[1], string.format('%.0f', us + ARGV[3]), ARGV[1])
+if redis.call('HSET', KEYS[3], ARGV[1], ARGV[2]) == 1 then
+    redis.call('INCR', KEYS[4])
+end
+redis.call('DEL', KEYS[6])
+for n = 5, #ARGV do
+    redis.call('HSET', KEYS[2], ARGV[n], ARGV[1])
+    redis.call('SADD', KEYS[6], ARGV[n])
+end
+return { life, string.format('%.0f', us) }

@@ -1,0 +1,169 @@
+//! Rooms and their members over Redis, under the keys of Actionhero.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use deadpool_redis::redis::{Script, cmd};
+use phalanx_core::backend::{Added, BackendError, Joined, Member, Members, RoomStore};
+use phalanx_core::{ConnectionId, Generation};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::client::Client;
+use crate::keys::{Keys, mark};
+
+/// Members that are read, or removed, at once.
+const BATCH: usize = 200;
+
+/// The rooms that nodes share, Actionhero nodes too.
+pub struct RedisRooms {
+    client: Client,
+    keys: Keys,
+    host: String,
+    add: Script,
+    join: Script,
+    leave: Script,
+    empty: Script,
+}
+
+impl RedisRooms {
+    /// Keeps rooms under these keys. Members are listed with `host`, the id of their node.
+    pub fn new(client: Client, keys: Keys, host: impl Into<String>) -> Self {
+        Self {
+            client,
+            keys,
+            host: host.into(),
+            add: Script::new(include_str!("lua/room_add.lua")),
+            join: Script::new(include_str!("lua/room_join.lua")),
+            leave: Script::new(include_str!("lua/room_leave.lua")),
+            empty: Script::new(include_str!("lua/room_empty.lua")),
+        }
+    }
+
+    /// One step through the members of a room.
+    async fn scan(&self, room: &str, cursor: &str) -> Result<(String, Vec<(String, String)>), BackendError> {
+        let mut scan = cmd("HSCAN");
+        scan.arg(self.keys.members(room)).arg(cursor).arg("COUNT").arg(BATCH);
+        self.client.ask(room, &scan).await
+    }
+
+    async fn remove_members(&self, room: &str, members: &[(String, String)]) -> Result<bool, BackendError> {
+        let mut script = self.empty.key(self.keys.rooms());
+        script.key(self.keys.members(room)).arg(room);
+        for (id, member) in members {
+            let generation = serde_json::from_str::<MemberInRedis>(member).ok().and_then(|member| member.generation);
+            script.key(self.keys.held(generation.as_deref().unwrap_or_default())).arg(id);
+        }
+        self.client.run(room, &script).await
+    }
+}
+
+impl fmt::Debug for RedisRooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedisRooms")
+    }
+}
+
+#[async_trait]
+impl RoomStore for RedisRooms {
+    async fn add(&self, room: &str, max: usize) -> Result<Added, BackendError> {
+        let mut script = self.add.key(self.keys.rooms());
+        script.key(self.keys.members(room)).arg(room).arg(max);
+        let added: String = self.client.run(room, &script).await?;
+        Ok(match added.as_str() {
+            "new" => Added::New,
+            "full" => Added::Full,
+            _ => Added::Existing,
+        })
+    }
+
+    async fn exists(&self, room: &str) -> Result<bool, BackendError> {
+        self.client.ask(room, cmd("SISMEMBER").arg(self.keys.rooms()).arg(room)).await
+    }
+
+    async fn list(&self) -> Result<Vec<String>, BackendError> {
+        self.client.ask("rooms", cmd("SMEMBERS").arg(self.keys.rooms())).await
+    }
+
+    /// From the first step on nobody joins; what a remover that died half-way leaves behind goes when the room is made
+    /// again.
+    async fn remove(&self, room: &str) -> Result<bool, BackendError> {
+        if !self.client.ask::<bool>(room, cmd("SREM").arg(self.keys.rooms()).arg(room)).await? {
+            return Ok(false);
+        }
+        let mut cursor = "0".to_owned();
+        loop {
+            let (next, members) = self.scan(room, &cursor).await?;
+            if !members.is_empty() && !self.remove_members(room, &members).await? || next == "0" {
+                return Ok(true);
+            }
+            cursor = next;
+        }
+    }
+
+    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<Joined, BackendError> {
+        let in_redis = MemberInRedis {
+            id: member.id.to_string(),
+            joined_at: member.joined_at,
+            host: self.host.clone(),
+            generation: Some(of.to_string()),
+        };
+        let text = serde_json::to_string(&in_redis).expect("names and numbers are always JSON");
+        let mut script = self.join.key(self.keys.leases());
+        script.key(self.keys.rooms()).key(self.keys.members(room)).key(self.keys.held(of.as_str()));
+        script.arg(of.as_str()).arg(room).arg(&in_redis.id).arg(text).arg(mark(of)).arg(member.joined_at);
+        let joined: String = self.client.run(room, &script).await?;
+        match joined.as_str() {
+            "new" => Ok(Joined::New),
+            "already" => Ok(Joined::Already),
+            "no room" => Ok(Joined::NoRoom),
+            _ => Err(BackendError::unavailable("this node was found dead and is being listed anew")),
+        }
+    }
+
+    async fn leave(&self, room: &str, id: &ConnectionId, of: Generation) -> Result<bool, BackendError> {
+        let mut script = self.leave.key(self.keys.members(room));
+        script.key(self.keys.held(of.as_str())).arg(room).arg(id.as_str());
+        self.client.run(room, &script).await
+    }
+
+    async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {
+        if !self.exists(room).await? {
+            return Ok(None);
+        }
+        let count: usize = self.client.ask(room, cmd("HLEN").arg(self.keys.members(room))).await?;
+        // A scan may tell of a member twice while the hash grows.
+        let (mut listed, mut cursor) = (std::collections::HashMap::new(), "0".to_owned());
+        loop {
+            let (next, members) = self.scan(room, &cursor).await?;
+            for (id, member) in members {
+                match read(&id, &member) {
+                    Some(member) if listed.len() < max => drop(listed.insert(id, member)),
+                    Some(_) => {}
+                    None => warn!(room, id, "a member of a room cannot be read"),
+                }
+            }
+            if next == "0" || listed.len() >= max {
+                return Ok(Some(Members { listed: listed.into_values().collect(), count }));
+            }
+            cursor = next;
+        }
+    }
+}
+
+/// A member as Actionhero lists it, and the generation of its node.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MemberInRedis {
+    id: String,
+    joined_at: u64,
+    #[serde(default)]
+    host: String,
+    #[serde(default)]
+    generation: Option<String>,
+}
+
+fn read(id: &str, text: &str) -> Option<Member> {
+    let member: MemberInRedis = serde_json::from_str(text).ok()?;
+    Some(Member { id: ConnectionId::parse(id).ok()?, joined_at: member.joined_at })
+}

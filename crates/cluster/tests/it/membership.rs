@@ -1,0 +1,189 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use phalanx_cluster::{Client, Keys, RedisClock, RedisMembership, RedisRooms};
+use phalanx_core::backend::{
+    BackendError, Departed, Joined, Leaves, Member, Membership, NodeRecord, Renewal, RoomStore, Standing,
+};
+use phalanx_core::{ConnectionId, Generation};
+use phalanx_testkit::Redis;
+use phalanx_testkit::laws::membership::record;
+use tokio::time::{Instant, sleep};
+
+async fn membership() -> (Arc<dyn Membership>, Redis) {
+    let (redis, client, keys) = super::redis().await;
+    (Arc::new(RedisMembership::new(client, keys, Arc::new(RedisClock::default()))), redis)
+}
+
+phalanx_testkit::membership_laws!(redis: super::membership().await);
+
+/// A cluster of records: whoever is not renewed lapses.
+struct World {
+    membership: RedisMembership,
+    rooms: RedisRooms,
+    _redis: Redis,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (redis, client, keys) = super::redis().await;
+        Self::over(redis, client, keys).await
+    }
+
+    async fn over(redis: Redis, client: Client, keys: Keys) -> Self {
+        let membership = RedisMembership::new(client.clone(), keys.clone(), Arc::new(RedisClock::default()));
+        let rooms = RedisRooms::new(client, keys, "n");
+        rooms.add("r", 10).await.unwrap();
+        Self { membership, rooms, _redis: redis }
+    }
+
+    async fn node(&self) -> NodeRecord {
+        let node = record(Generation::random());
+        self.membership.register(&node).await.unwrap();
+        node
+    }
+
+    async fn renew(&self, node: &NodeRecord) -> Standing {
+        match self.membership.renew(node.generation).await.unwrap() {
+            Renewal::Standing(standing) => standing,
+            Renewal::Gone => panic!("{} has a lease", node.id),
+        }
+    }
+
+    /// Renews one node until the lease of the other has run out.
+    async fn lapse(&self, living: &NodeRecord, dead: &NodeRecord) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.renew(living).await.lapsed.contains(&dead.generation) {
+            assert!(Instant::now() < deadline, "a lease that nobody renews runs out");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn join(&self, node: &NodeRecord, number: u64) -> Result<Joined, BackendError> {
+        self.rooms.join("r", &member(number), node.generation).await
+    }
+
+    async fn members(&self) -> usize {
+        self.rooms.members("r", 1000).await.unwrap().unwrap().count
+    }
+}
+
+fn member(number: u64) -> Member {
+    Member { id: ConnectionId::parse(&format!("c-{number}")).unwrap(), joined_at: number }
+}
+
+fn departed(leaves: Leaves) -> Vec<Departed> {
+    match leaves {
+        Leaves::Some(departed) => departed,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_is_revived_by_whoever_renews_first() {
+    let world = World::new().await;
+    let (one, other) = (world.node().await, world.node().await);
+    world.lapse(&one, &other).await;
+    world.renew(&other).await;
+    assert!(!world.membership.claim(one.generation, other.generation).await.unwrap());
+    assert_eq!(world.renew(&one).await.lapsed, []);
+}
+
+#[tokio::test]
+async fn from_the_reap_on_nothing_of_the_dead_is_accepted() {
+    let world = World::new().await;
+    let (one, other) = (world.node().await, world.node().await);
+    world.lapse(&one, &other).await;
+    assert_eq!(world.join(&other, 1).await.unwrap(), Joined::New, "a lease that ran out is no death");
+    assert!(world.membership.claim(one.generation, other.generation).await.unwrap());
+    assert_eq!(world.membership.renew(other.generation).await.unwrap(), Renewal::Gone);
+    assert!(matches!(world.join(&other, 2).await, Err(BackendError::Unavailable(_))));
+    assert_eq!(world.membership.nodes().await.unwrap(), [one]);
+}
+
+#[tokio::test]
+async fn members_of_the_dead_leave_once_and_nobody_else_does() {
+    let world = World::new().await;
+    let (one, other) = (world.node().await, world.node().await);
+    for number in 0..450 {
+        world.join(&other, number).await.unwrap();
+    }
+    world.join(&one, 1000).await.unwrap();
+    world.lapse(&one, &other).await;
+    let (by, dead) = (one.generation, other.generation);
+    assert!(world.membership.claim(by, dead).await.unwrap());
+    // One of them was listed anew, because its node came back under another name.
+    let again = NodeRecord { earlier: vec![dead], ..record(Generation::random()) };
+    world.membership.register(&again).await.unwrap();
+    assert_eq!(world.join(&again, 7).await.unwrap(), Joined::Already);
+    let mut left = Vec::new();
+    loop {
+        match world.membership.leaves(by, dead).await.unwrap() {
+            Leaves::Done => break,
+            leaves => {
+                let leaves = departed(leaves);
+                let again = departed(world.membership.leaves(by, dead).await.unwrap());
+                assert_eq!(leaves, again, "until they are told");
+                assert!(leaves.len() <= 200, "{}", leaves.len());
+                assert!(world.membership.told(by, dead, leaves.len()).await.unwrap());
+                left.extend(leaves.into_iter().map(|departed| departed.joined_at));
+            }
+        }
+    }
+    left.sort_unstable();
+    assert_eq!(left, (0..450).filter(|number| *number != 7).collect::<Vec<_>>());
+    assert_eq!(world.members().await, 2);
+    assert_eq!(world.renew(&one).await.lapsed, []);
+}
+
+#[tokio::test]
+async fn a_reaper_that_dies_half_way_is_followed_by_another_and_changes_nothing_any_more() {
+    let world = World::new().await;
+    let (one, other, third) = (world.node().await, world.node().await, world.node().await);
+    for number in 0..300 {
+        world.join(&other, number).await.unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !world.renew(&one).await.lapsed.contains(&other.generation) {
+        world.renew(&third).await;
+        assert!(Instant::now() < deadline, "a lease that nobody renews runs out");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(world.membership.claim(one.generation, other.generation).await.unwrap());
+    let begun = departed(world.membership.leaves(one.generation, other.generation).await.unwrap());
+    assert!(!world.membership.claim(third.generation, other.generation).await.unwrap(), "the claim is a lease");
+    world.lapse(&third, &other).await;
+    assert!(world.membership.claim(third.generation, other.generation).await.unwrap());
+    assert_eq!(departed(world.membership.leaves(third.generation, other.generation).await.unwrap()), begun);
+    assert_eq!(world.membership.leaves(one.generation, other.generation).await.unwrap(), Leaves::Lost);
+    assert!(!world.membership.told(one.generation, other.generation, 200).await.unwrap());
+    assert!(world.membership.told(third.generation, other.generation, begun.len()).await.unwrap());
+    let rest = departed(world.membership.leaves(third.generation, other.generation).await.unwrap());
+    assert_eq!(begun.len() + rest.len(), 300);
+}
+
+#[tokio::test]
+async fn a_redis_that_came_back_empty_has_another_life_and_no_leases() {
+    let (mut redis, client, keys) = super::redis().await;
+    let membership = RedisMembership::new(client, keys, Arc::new(RedisClock::default()));
+    let node = record(Generation::random());
+    let life = membership.register(&node).await.unwrap();
+    redis.kill().await;
+    redis.start_again().await;
+    assert!(matches!(again(&membership, &node).await, Renewal::Standing(_)));
+    redis.kill().await;
+    redis.start_empty().await;
+    assert_eq!(again(&membership, &node).await, Renewal::Gone);
+    assert_ne!(membership.register(&node).await.unwrap(), life);
+}
+
+/// The first command after a restart may find the old connection.
+async fn again(membership: &RedisMembership, node: &NodeRecord) -> Renewal {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match membership.renew(node.generation).await {
+            Ok(renewal) => return renewal,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    }
+}
