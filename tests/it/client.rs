@@ -165,6 +165,17 @@ impl Socket {
         self.next_in("response").await
     }
 
+    /// The answer that bears the `messageId` of what is asked; what comes before is dropped.
+    pub(crate) async fn ask_named(&mut self, asked: &Value) -> Value {
+        self.send(&asked.to_string()).await;
+        loop {
+            let frame = self.read().await;
+            if frame["messageId"] == asked["messageId"] {
+                return frame;
+            }
+        }
+    }
+
     /// The next frame with that context; what comes before is dropped.
     pub(crate) async fn next_in(&mut self, context: &str) -> Value {
         loop {

@@ -4,6 +4,7 @@
 mod app;
 mod browser;
 mod client;
+mod cluster;
 mod crates;
 mod custom;
 mod hostile;

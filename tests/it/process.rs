@@ -104,7 +104,7 @@ async fn a_wrong_setting_stops_the_boot_and_says_which() {
         ("PHALANX__GENERAL__GRACE", "soon", "general.grace"),
         ("PHALANX__WEB__MAX_BODY", "1 parsec", "max_body"),
         ("PHALANX__ROOMS__START", "no spaces", "no spaces"),
-        ("REDIS_URL", "redis://localhost", "REDIS_URL"),
+        ("REDIS_URL", "http://localhost", "REDIS_URL"),
     ] {
         let refused = run("tour", &["start"], &[(name, value)]).await;
         let text = String::from_utf8(refused.stderr).unwrap();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use phalanx_core::Generation;
-use phalanx_core::backend::{Arrival, BackendError, Bus, Letter, Message, Posted, Recipient, Subscription};
+use phalanx_core::backend::{Arrival, BackendError, Bus, Letter, LetterKind, Message, Posted, Recipient, Subscription};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -118,6 +118,11 @@ impl Bus for RedisBus {
             Recipient::Node(generation) => (self.keys.inbox(generation), Some(generation)),
             Recipient::Everyone => (self.keys.everyone(), None),
         };
+        let asks = letter.kind == LetterKind::Call;
+        if asks && !self.subscriber.is_up() {
+            return Err(BackendError::unavailable("an answer would not arrive: the subscription to redis is away"));
+        }
+        let recipient = recipient.filter(|_| asks);
         self.publisher.publish(channel, Draft::Letter(letter), recipient).await
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use deadpool_redis::redis::RedisError;
 use deadpool_redis::redis::aio::{PubSubSink, PubSubStream};
 use futures_util::StreamExt;
-use phalanx_core::backend::{Arrival, BackendError, Clock};
+use phalanx_core::backend::{Arrival, BackendError, Clock, Missed};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -44,8 +44,12 @@ pub(crate) struct Subscriber(Arc<Shared>);
 struct Shared {
     channels: Mutex<HashMap<String, Channel>>,
     changed: Notify,
+    /// Whether everything that is wanted was received at once, and is since.
+    up: AtomicBool,
+    /// Messages were missed while the connection was away, and nobody was told yet.
+    away: AtomicBool,
     /// Messages were dropped because they were not taken off in time, and nobody was told yet.
-    missed: AtomicBool,
+    overflow: AtomicBool,
     timeout: Duration,
 }
 
@@ -89,8 +93,13 @@ impl Drop for Hold {
 
 impl Subscriber {
     pub(crate) fn new(timeout: Duration) -> Self {
-        let channels = Mutex::default();
-        Self(Arc::new(Shared { channels, changed: Notify::new(), missed: AtomicBool::new(false), timeout }))
+        let [up, away, overflow] = [(); 3].map(|()| AtomicBool::new(false));
+        Self(Arc::new(Shared { channels: Mutex::default(), changed: Notify::new(), up, away, overflow, timeout }))
+    }
+
+    /// Whether messages arrive.
+    pub(crate) fn is_up(&self) -> bool {
+        self.0.up.load(Relaxed)
     }
 
     /// Takes hold of a channel; completes when every later message arrives. Cancel safe.
@@ -158,19 +167,17 @@ impl Subscriber {
         // Reading goes on while the other half waits for confirmations.
         let mut reading = JoinSet::new();
         reading.spawn(reader.run());
-        let mut up = false;
         let mut ticks = interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Err(reason) = self.follow(&mut sink).await {
                 return reason;
             }
-            if !up {
-                up = true;
+            if !self.0.up.swap(true, Relaxed) {
                 *sessions += 1;
                 if *sessions > 1 {
                     info!("the subscription to redis is back");
-                    self.0.missed.store(true, Relaxed);
+                    self.0.away.store(true, Relaxed);
                 }
             }
             tokio::select! {
@@ -264,6 +271,7 @@ impl Shared {
 
     /// A connection is gone: the next one has nothing.
     fn forget(&self) {
+        self.up.store(false, Relaxed);
         self.channels().retain(|_, channel| {
             channel.state = State::None;
             channel.holds > 0
@@ -303,7 +311,7 @@ impl Reader {
             Ok(arrival) => {
                 if self.out.try_send(arrival).is_err() {
                     dropped("queue_full");
-                    self.shared.missed.store(true, Relaxed);
+                    self.shared.overflow.store(true, Relaxed);
                 }
             }
             Err(refusal) => dropped(refusal.as_str()),
@@ -312,8 +320,10 @@ impl Reader {
 
     /// Says that messages were missed, once there is room to.
     fn tell_gap(&self) {
-        if self.shared.missed.load(Relaxed) && self.out.try_send(Arrival::Gap).is_ok() {
-            self.shared.missed.store(false, Relaxed);
+        for (flag, missed) in [(&self.shared.away, Missed::Away), (&self.shared.overflow, Missed::Overflow)] {
+            if flag.load(Relaxed) && self.out.try_send(Arrival::Gap(missed)).is_ok() {
+                flag.store(false, Relaxed);
+            }
         }
     }
 }

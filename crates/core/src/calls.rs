@@ -35,7 +35,7 @@ pub(crate) struct Calls {
 
 #[derive(Debug)]
 struct Waiting {
-    /// The only one that may answer; `None`: anybody.
+    /// Who is to answer; `None`: all nodes.
     there: Option<Generation>,
     answers: mpsc::Sender<(Generation, Answer)>,
 }
@@ -147,6 +147,7 @@ impl Calls {
     /// Takes a letter off the bus: an answer that somebody waits for, or a call that is answered on a task of its own.
     pub(crate) fn receive(&self, node: &Node, from: Generation, letter: Letter) {
         match letter.kind {
+            // Not asked for by its name, which may be new: a node is given another one when it was found dead.
             LetterKind::Answer => self.receive_answer(from, &letter),
             LetterKind::Call if node.is_called(from) => {} // all nodes were called, and this one knows already
             LetterKind::Call => self.receive_call(node, from, letter),
@@ -158,9 +159,6 @@ impl Calls {
         let answers = {
             let waiting = self.waiting();
             let Some(call) = waiting.get(&letter.id) else { return }; // late, or given up
-            if call.there.is_some_and(|there| there != from) {
-                return dropped("answer_of_another");
-            }
             call.answers.clone()
         };
         match Answer::read(&letter.payload) {
@@ -200,6 +198,11 @@ impl Calls {
             nodes.iter().any(|record| record.generation == there || record.earlier.contains(&there))
         };
         self.waiting().retain(|_, call| call.there.is_none_or(lives));
+    }
+
+    /// Ends the wait of all calls: their answers may have been missed.
+    pub(crate) fn fail_all(&self) {
+        self.waiting().clear();
     }
 
     fn open(&self, there: Option<Generation>, answers: usize) -> Result<Open<'_>, ActionError> {

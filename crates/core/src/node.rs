@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::{error, info, warn};
 
-use crate::backend::{Arrival, Backend, BackendError, Bus, Clock, Membership, NodeRecord, RoomStore};
+use crate::backend::{Arrival, Backend, BackendError, Bus, Clock, Membership, Missed, NodeRecord, RoomStore};
 use crate::cache::Cache;
 use crate::calls::Calls;
 use crate::cluster::{Cluster, Topics};
@@ -118,6 +118,9 @@ pub enum StartError {
     /// A transport could not begin to accept.
     #[error("{0}")]
     Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The settings do not make a member of a cluster.
+    #[error("{0}")]
+    Cluster(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The backend could not be reached within `redis.boot_timeout`.
     #[error("{0}")]
     Backend(#[source] BackendError),
@@ -322,10 +325,13 @@ impl Node {
         match arrival {
             Arrival::Message(message) => self.rooms().deliver(&message),
             Arrival::Letter(from, letter) => self.0.calls.receive(self, from, letter),
-            Arrival::Gap => {
+            Arrival::Gap(missed) => {
                 self.0.metrics.bus_gaps.increment(1);
-                warn!("messages of other nodes may have been missed");
+                warn!(?missed, "messages of other nodes may have been missed");
                 self.rooms().gap();
+                if missed == Missed::Away {
+                    self.0.calls.fail_all();
+                }
             }
         }
     }

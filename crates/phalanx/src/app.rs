@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use phalanx_core::backend::Backend;
-use phalanx_core::config::Config;
+use phalanx_core::config::{Config, General};
 use phalanx_core::event::Observer;
 use phalanx_core::hooks::{ConnectionHook, RecipientHook, RoomHook};
 use phalanx_core::initializer::Initializer;
@@ -164,9 +164,6 @@ impl App {
     }
 
     fn serve(self, settings: Settings) -> ExitCode {
-        if settings.redis_url.is_some() {
-            return failed(&"REDIS_URL is set, and this build has no cluster yet: unset it for the embedded backend");
-        }
         let log = match logging::install(&settings) {
             Ok(log) => log,
             Err(error) => return failed(&error),
@@ -199,7 +196,7 @@ impl App {
         }
     }
 
-    /// Starts the application in this process: for tests, with settings of their own.
+    /// Starts the application in this process, on the embedded backend: for tests, with settings of their own.
     ///
     /// # Errors
     ///
@@ -207,6 +204,16 @@ impl App {
     pub async fn start(self, config: Config) -> Result<Running, StartError> {
         let settings = Settings::of(config, &self.sections);
         self.start_with(settings).await
+    }
+
+    /// Does the same as a member of a cluster.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from starting.
+    pub async fn start_in_cluster(self, config: Config, redis_url: &str) -> Result<Running, StartError> {
+        let settings = Settings::of(config, &self.sections);
+        self.start_with(Settings { redis_url: Some(redis_url.to_owned()), ..settings }).await
     }
 
     async fn start_with(mut self, mut settings: Settings) -> Result<Running, StartError> {
@@ -226,11 +233,12 @@ impl App {
             transports.insert(0, admin.clone());
         }
         let pid_file = PidFile::path(&settings);
+        let backend = backend(&self.name, &settings)?;
         let setup = Setup {
             app: self.name,
             version: self.version,
             node_id: settings.node_id,
-            backend: Backend::memory(&settings.config),
+            backend,
             config: settings.config,
             environment: settings.environment,
             definitions: self.definitions,
@@ -247,6 +255,22 @@ impl App {
         let actions: Vec<&ActionDef> = registry.actions().map(|action| action.def).collect();
         Ok(command_line::table(&actions))
     }
+}
+
+/// Where the node keeps what it shares: in Redis if there is one, else in its own memory.
+fn backend(app: &str, settings: &Settings) -> Result<Backend, StartError> {
+    let Some(url) = &settings.redis_url else { return Ok(Backend::memory(&settings.config)) };
+    let is_default = settings.config.general.server_token == General::DEFAULT_TOKEN;
+    if is_default && !["development", "test"].contains(&settings.environment.0.as_str()) {
+        let reason = "general.server_token is the default, which everybody knows: set it for a cluster";
+        return Err(StartError::Cluster(reason.into()));
+    }
+    let cluster = match settings.config.cluster.name.as_str() {
+        "" => app,
+        name => name,
+    };
+    phalanx_cluster::backend(url, cluster, &settings.node_id, &settings.config)
+        .map_err(|error| StartError::Cluster(format!("REDIS_URL is no address of a Redis: {error}").into()))
 }
 
 impl std::fmt::Debug for App {

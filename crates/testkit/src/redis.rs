@@ -2,13 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+use crate::resp::value_len;
 
 /// How long a server may take to start or to end.
 const SOON: Duration = Duration::from_secs(20);
@@ -79,6 +84,60 @@ impl Redis {
         self.start_again().await;
     }
 
+    /// Asks it one command, written as on the command line, and answers what it says, as it says it.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    pub async fn ask(&self, command: &str) -> String {
+        let asking = async {
+            let mut stream = TcpStream::connect(self.addr()).await.expect("the server runs");
+            stream.write_all(format!("{command}\r\n").as_bytes()).await.expect("it reads");
+            let mut answer = Vec::new();
+            while answer.is_empty() || value_len(&answer).is_none() {
+                assert!(stream.read_buf(&mut answer).await.expect("it answers") > 0, "it answers {command}");
+            }
+            String::from_utf8_lossy(&answer).into_owned()
+        };
+        timeout(SOON, asking).await.expect("the server answers")
+    }
+
+    /// How often a command ran, as the server counts.
+    pub async fn ran(&self, command: &str) -> u64 {
+        let stats = self.ask("INFO commandstats").await;
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.and_then(|line| line.split(',').next()).and_then(|calls| calls.parse().ok()).unwrap_or(0)
+    }
+
+    /// Listens on every channel there is, as a stranger would. Whoever publishes sees one receiver more.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not run.
+    pub async fn watch(&self) -> Watch {
+        let mut stream = TcpStream::connect(self.addr()).await.expect("the server runs");
+        stream.write_all(b"PSUBSCRIBE *\r\n").await.expect("it reads");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (writing, mut bytes) = (seen.clone(), Vec::new());
+        while value_len(&bytes).is_none() {
+            assert!(stream.read_buf(&mut bytes).await.expect("it answers") > 0, "it confirms");
+        }
+        bytes.clear();
+        let reading = tokio::spawn(async move {
+            while stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
+                while let Some(len) = Some(&bytes).filter(|bytes| !bytes.is_empty()).and_then(|bytes| value_len(bytes))
+                {
+                    let message = String::from_utf8_lossy(&bytes[..len]).into_owned();
+                    // *4, $8, pmessage, $1, *, $len, channel
+                    let channel = message.split("\r\n").nth(6).unwrap_or_default().to_owned();
+                    writing.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+                    bytes.drain(..len);
+                }
+            }
+        });
+        Watch { seen, reading }
+    }
+
     /// Stops its clock: it closes nothing and answers nothing, until [`Redis::thaw`].
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
@@ -93,6 +152,26 @@ impl Redis {
         let id = self.child.id().expect("the server runs");
         let pid = Pid::from_raw(id as i32).expect("a process id is not zero");
         kill_process(pid, signal).expect("a process of ours takes signals");
+    }
+}
+
+/// Someone who listens on every channel.
+#[derive(Debug)]
+pub struct Watch {
+    seen: Arc<Mutex<Vec<String>>>,
+    reading: JoinHandle<()>,
+}
+
+impl Watch {
+    /// The channels of all messages so far, in order.
+    pub fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.reading.abort();
     }
 }
 

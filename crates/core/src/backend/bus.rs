@@ -88,7 +88,16 @@ pub enum Arrival {
     /// A letter, and the generation that wrote it.
     Letter(Generation, Letter),
     /// Messages may have been missed.
-    Gap,
+    Gap(Missed),
+}
+
+/// Why messages may have been missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// The bus was away.
+    Away,
+    /// They were not taken off in time, and found no room.
+    Overflow,
 }
 
 /// Holds a room's messages coming; they may stop some time after it is dropped.

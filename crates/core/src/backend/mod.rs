@@ -13,7 +13,7 @@ mod locks;
 mod membership;
 mod rooms;
 
-pub use bus::{Arrival, Bus, Letter, LetterKind, Message, MessageKind, Posted, Recipient, Subscription};
+pub use bus::{Arrival, Bus, Letter, LetterKind, Message, MessageKind, Missed, Posted, Recipient, Subscription};
 pub use cache::{CacheStore, Dumped, Page, Stored};
 pub use locks::{Held, LockStore};
 pub use membership::{Departed, LEASE, Leaves, Membership, NodeRecord, Renewal, Standing};

@@ -38,7 +38,7 @@ async fn heard(receiver: &mut Receiver<Arrival>) -> Message {
     loop {
         match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus goes on") {
             Arrival::Message(message) => return message,
-            Arrival::Letter(..) | Arrival::Gap => {}
+            Arrival::Letter(..) | Arrival::Gap(_) => {}
         }
     }
 }
@@ -128,7 +128,7 @@ pub async fn a_letter_arrives_at_whom_it_is_addressed_to(bus: Arc<dyn Bus>) {
                     assert_eq!((letter.deadline_ms, &*letter.payload), (Some(7), &b"{}"[..]));
                     break;
                 }
-                Arrival::Message(_) | Arrival::Gap => {}
+                Arrival::Message(_) | Arrival::Gap(_) => {}
             }
         }
     }

@@ -1,0 +1,109 @@
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{Cluster, apply, nodes_of, until};
+use crate::client::{Socket, get};
+
+#[tokio::test]
+async fn a_connection_of_any_node_is_reached_from_every_other() {
+    let cluster = Cluster::start(3).await;
+    for owner in 0..3 {
+        let mut socket = Socket::connect(cluster.addr(owner)).await;
+        let id = socket.id();
+        for caller in 0..3 {
+            let addr = cluster.addr(caller);
+            assert_eq!(apply(addr, &id, "set", json!(["by", caller])).await.json()["result"], true);
+            assert_eq!(apply(addr, &id, "get", json!(["by"])).await.json()["result"], caller);
+            let authorized = apply(addr, &id, "authorize", json!({ "level": caller })).await.json();
+            assert_eq!(authorized["result"]["now"], caller as f64, "{authorized}");
+            assert_eq!(apply(addr, &id, "", json!(null)).await.json()["result"]["id"], id);
+            assert_eq!(apply(addr, &id, "sendMessage", json!({ "from": caller })).await.status, 200);
+            assert_eq!(socket.read().await["from"], caller);
+            for (method, args, status, code) in [
+                ("explode", json!(null), 404, "unknown_method"),
+                ("authorize", json!({ "level": "high" }), 422, "invalid_input"),
+                ("set", json!([]), 422, "invalid_input"),
+                ("roomAdd", json!(["nowhere"]), 404, "not_found"),
+            ] {
+                let refused = apply(addr, &id, method, args).await;
+                assert_eq!((refused.status, refused.error_code().as_str()), (status, code), "{caller} to {owner}");
+            }
+            let wrong = apply(addr, &id, "authorize", json!({ "level": "high" })).await.json();
+            assert_eq!(wrong["error"]["details"][0]["path"], "level", "{wrong}");
+        }
+        let far = cluster.addr((owner + 1) % 3);
+        assert_eq!(apply(far, &id, "roomAdd", json!(["otherRoom"])).await.json()["result"], true);
+        assert_eq!(apply(far, &id, "destroy", json!(null)).await.status, 200);
+        assert_eq!(socket.closed().await, 4500);
+        until("it is gone everywhere", Duration::from_secs(5), async || {
+            apply(far, &id, "details", json!(null)).await.error_code() == "not_found"
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_connection_is_not_found_at_once() {
+    let cluster = Cluster::start(3).await;
+    let generation = cluster.generation(1).await;
+    for id in [
+        format!("{generation}-aaaaaaaaaaaaaaaaaaaaaa"), // of a node that lives
+        "aaaaaaaaaa-aaaaaaaaaaaaaaaaaaaaaa".to_owned(), // of one that was never seen
+        "made-up".to_owned(),
+    ] {
+        let began = Instant::now();
+        assert_eq!(apply(cluster.addr(0), &id, "details", json!(null)).await.error_code(), "not_found", "{id}");
+        let took = began.elapsed();
+        println!("{id} not found after {took:?}");
+        assert!(took < Duration::from_millis(500), "{id}: {took:?}");
+    }
+}
+
+/// Whoever listens on every channel counts two messages for each call, however many nodes there are.
+#[tokio::test]
+async fn a_call_costs_two_messages_and_no_other_node_hears_of_it() {
+    const CALLS: usize = 20;
+    for count in [3, 9] {
+        let cluster = Cluster::start(count).await;
+        let socket = Socket::connect(cluster.addr(1)).await;
+        let (owner, caller) = (cluster.generation(1).await, cluster.generation(0).await);
+        let (watch, before) = (cluster.redis.watch().await, cluster.redis.ran("publish").await);
+        for _ in 0..CALLS {
+            assert_eq!(apply(cluster.addr(0), &socket.id(), "set", json!(["k", 1])).await.status, 200);
+        }
+        let published = cluster.redis.ran("publish").await - before;
+        println!("{count} nodes: {published} messages for {CALLS} calls");
+        assert_eq!(published, 2 * CALLS as u64);
+        until("they are all seen", Duration::from_secs(5), async || watch.seen().len() == 2 * CALLS).await;
+        let pair = [format!("tour:node:{owner}"), format!("tour:node:{caller}")];
+        assert_eq!(watch.seen(), pair.iter().cycle().take(2 * CALLS).cloned().collect::<Vec<_>>(), "{count} nodes");
+    }
+}
+
+#[tokio::test]
+async fn all_nodes_are_asked_at_once_and_those_that_do_not_answer_are_named() {
+    let cluster = Cluster::start(3).await;
+    assert_eq!(nodes_of(cluster.addr(0)).await, ["n0", "n1", "n2"]);
+    let asked = get(cluster.addr(0), "/api/nodes/ask").await.json();
+    let answers: Vec<&str> = asked["answers"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!((answers, &asked["missing"]), (vec!["n0", "n1", "n2"], &json!([])));
+    cluster.nodes[2].signal(phalanx_testkit::Signal::STOP);
+    let asked = get(cluster.addr(0), "/api/nodes/ask?timeoutMs=300").await.json();
+    assert_eq!(asked["missing"], json!(["n2"]), "{asked}");
+    cluster.nodes[2].signal(phalanx_testkit::Signal::CONT);
+}
+
+#[tokio::test]
+async fn a_node_that_stops_is_gone_at_once_and_its_members_with_it() {
+    let mut cluster = Cluster::start(2).await;
+    let leaver = Socket::join(cluster.addr(1), "defaultRoom").await;
+    let mut stayer = Socket::join(cluster.addr(0), "defaultRoom").await;
+    cluster.nodes[1].signal(phalanx_testkit::Signal::TERM);
+    assert_eq!(super::deaths::told(&mut stayer, "leave").await, leaver.id());
+    assert!(cluster.nodes[1].ended().await.success());
+    assert_eq!(nodes_of(cluster.addr(0)).await, ["n0"]);
+    assert_eq!(super::members(cluster.addr(0), "defaultRoom").await, 1);
+    assert_eq!(apply(cluster.addr(0), &leaver.id(), "details", json!(null)).await.error_code(), "not_found");
+}

@@ -1,0 +1,118 @@
+//! Clusters of real nodes over a real Redis, both killed and frozen with real signals.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use phalanx_testkit::{Process, Redis};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::client::{Response, Socket, get, post_json};
+
+mod calls;
+mod chat;
+mod deaths;
+mod hostile;
+mod redis;
+
+/// How long what has no limit of its own may take.
+const SOON: Duration = Duration::from_secs(30);
+
+/// How often each fault is made: `just chaos` asks for more.
+fn rounds() -> usize {
+    std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
+}
+
+/// Tour nodes over one Redis.
+struct Cluster {
+    redis: Redis,
+    nodes: Vec<Process>,
+}
+
+impl Cluster {
+    async fn start(count: usize) -> Self {
+        let redis = Redis::start().await;
+        let url = redis.url();
+        let nodes = start_nodes(&url, count).await;
+        let cluster = Self { redis, nodes };
+        cluster.all_know(count).await;
+        cluster
+    }
+
+    fn addr(&self, node: usize) -> SocketAddr {
+        self.nodes[node].addr
+    }
+
+    /// Waits until every node that runs lists so many.
+    async fn all_know(&self, count: usize) {
+        for node in &self.nodes {
+            until("all nodes know each other", SOON, async || nodes_of(node.addr).await.len() == count).await;
+        }
+    }
+
+    async fn generation(&self, node: usize) -> String {
+        status(self.addr(node)).await["generation"].as_str().unwrap().to_owned()
+    }
+}
+
+async fn start_nodes(url: &str, count: usize) -> Vec<Process> {
+    let mut starting = JoinSet::new();
+    for number in 0..count {
+        let url = url.to_owned();
+        starting.spawn(async move { (number, start_node(&url, &format!("n{number}")).await) });
+    }
+    let mut nodes = starting.join_all().await;
+    nodes.sort_by_key(|(number, _)| *number);
+    nodes.into_iter().map(|(_, node)| node).collect()
+}
+
+async fn start_node(url: &str, title: &str) -> Process {
+    // Rooms that tell who comes and goes cost every member a message for each: one of the two does.
+    let presence = ("PHALANX__ROOMS__PRESENCE", "defaultRoom");
+    Process::start("tour", &[("REDIS_URL", url), ("PHALANX_TITLE", title), presence]).await
+}
+
+async fn status(addr: SocketAddr) -> Value {
+    get(addr, "/api/status").await.json()
+}
+
+/// The ids that a node lists; none if it cannot.
+async fn nodes_of(addr: SocketAddr) -> Vec<String> {
+    let answer = get(addr, "/api/nodes").await.json();
+    let nodes = answer["nodes"].as_array().cloned().unwrap_or_default();
+    nodes.iter().map(|node| node["id"].as_str().unwrap().to_owned()).collect()
+}
+
+async fn members(addr: SocketAddr, room: &str) -> u64 {
+    get(addr, &format!("/api/rooms/{room}")).await.json()["membersCount"].as_u64().unwrap_or(u64::MAX)
+}
+
+async fn apply(addr: SocketAddr, id: &str, method: &str, args: Value) -> Response {
+    let body = json!({ "method": method, "args": args }).to_string();
+    post_json(addr, &format!("/api/connections/{id}/apply"), &body).await
+}
+
+/// Asks again and again until it is so; says how long that took.
+async fn until<F: Future<Output = bool>>(what: &str, limit: Duration, mut is_so: impl FnMut() -> F) -> Duration {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
+        sleep(Duration::from_millis(10)).await;
+    }
+    began.elapsed()
+}
+
+/// Sockets of one node, each in these rooms.
+async fn sockets(addr: SocketAddr, count: usize, rooms: &[&str]) -> Vec<Socket> {
+    let mut all = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut socket = Socket::connect(addr).await;
+        for room in rooms {
+            socket.ask_named(&json!({ "event": "roomAdd", "room": room, "messageId": room })).await;
+        }
+        all.push(socket);
+    }
+    all
+}
