@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::clock::RedisClock;
 use crate::envelope::{Draft, Opener, Sealer};
 use crate::keys::Keys;
+use crate::own_name::OwnName;
 use crate::publisher::{Publisher, Writer};
 use crate::subscriber::{Hold, Subscriber};
 
@@ -38,7 +39,7 @@ pub struct RedisBus {
     keys: Keys,
     publisher: Publisher,
     subscriber: Subscriber,
-    generation: Arc<Mutex<Option<Generation>>>,
+    own: OwnName,
     inboxes: Mutex<Inboxes>,
     receiver: Mutex<Option<mpsc::Receiver<Arrival>>>,
     _tasks: JoinSet<()>,
@@ -52,26 +53,18 @@ struct Inboxes {
 
 impl RedisBus {
     /// Begins to connect. Must be called in a runtime.
-    pub fn new(client: Client, keys: Keys, clock: Arc<RedisClock>, settings: BusSettings) -> Self {
+    pub fn new(client: Client, keys: Keys, clock: Arc<RedisClock>, own: OwnName, settings: BusSettings) -> Self {
         let sealer = Sealer::new(&settings.token, &settings.previous_token);
         let (out, receiver) = mpsc::channel(settings.queue.max(1));
         let subscriber = Subscriber::new(client.timeout());
-        let generation = Arc::default();
         let mut tasks = JoinSet::new();
         let opener = Opener::new(sealer.clone(), &keys);
         tasks.spawn(subscriber.clone().run(client.clone(), opener, clock.clone(), out));
-        let writer = Writer {
-            client,
-            keys: keys.clone(),
-            sealer,
-            clock,
-            node: settings.node,
-            generation: Arc::clone(&generation),
-        };
+        let writer = Writer { client, keys: keys.clone(), sealer, clock, node: settings.node, own: own.clone() };
         let (publisher, publishing) = Publisher::new(writer);
         tasks.spawn(publishing);
         let receiver = Mutex::new(Some(receiver));
-        Self { keys, publisher, subscriber, generation, inboxes: Mutex::default(), receiver, _tasks: tasks }
+        Self { keys, publisher, subscriber, own, inboxes: Mutex::default(), receiver, _tasks: tasks }
     }
 
     fn inboxes(&self) -> MutexGuard<'_, Inboxes> {
@@ -104,7 +97,7 @@ impl Bus for RedisBus {
         if inboxes.own.len() > INBOXES {
             inboxes.own.pop_front();
         }
-        *self.generation.lock().unwrap_or_else(PoisonError::into_inner) = Some(generation);
+        self.own.set(generation);
         Ok(())
     }
 

@@ -87,6 +87,7 @@ pub(crate) fn fault(error: RedisError, key: &str) -> BackendError {
     match (error.kind(), error.code()) {
         (_, Some("WRONGTYPE")) => wrong(),
         (_, Some("OOM")) => BackendError::Full,
+        (_, Some("REAPED")) => BackendError::unavailable("this node was found dead and is being listed anew"),
         (_, Some("LOCKED")) => BackendError::Locked { key: key.to_owned() },
         (ErrorKind::Server(ServerErrorKind::ResponseError), _) if is_no_counter(&error) => wrong(),
         _ => BackendError::unavailable(error),

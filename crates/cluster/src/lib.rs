@@ -16,6 +16,7 @@ mod envelope;
 mod keys;
 mod locks;
 mod membership;
+mod own_name;
 mod publisher;
 mod reaper;
 mod rooms;
@@ -28,6 +29,7 @@ pub use clock::RedisClock;
 pub use keys::Keys;
 pub use locks::RedisLocks;
 pub use membership::RedisMembership;
+pub use own_name::OwnName;
 pub use rooms::RedisRooms;
 
 /// The backend of a node called `node` in the cluster `cluster`. Connects in the background; must be called in a runtime.
@@ -38,7 +40,7 @@ pub use rooms::RedisRooms;
 pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<Backend, BackendError> {
     let client = Client::open(url, config.redis.command_timeout)?;
     let keys = Keys::new(&config.redis.prefix, cluster);
-    let clock = Arc::new(RedisClock::default());
+    let (clock, own) = (Arc::new(RedisClock::default()), OwnName::default());
     let settings = BusSettings {
         node: node.to_owned(),
         token: config.general.server_token.clone(),
@@ -47,10 +49,10 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
     };
     Ok(Backend {
         cache: Arc::new(RedisCache::new(client.clone(), keys.clone())),
-        locks: Arc::new(RedisLocks::new(client.clone(), keys.clone())),
+        locks: Arc::new(RedisLocks::new(client.clone(), keys.clone(), own.clone())),
         membership: Arc::new(RedisMembership::new(client.clone(), keys.clone(), clock.clone())),
         rooms: Arc::new(RedisRooms::new(client.clone(), keys.clone(), node)),
-        bus: Arc::new(RedisBus::new(client, keys, clock.clone(), settings)),
+        bus: Arc::new(RedisBus::new(client, keys, clock.clone(), own, settings)),
         clock,
     })
 }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use deadpool_redis::redis::{Script, cmd};
+use phalanx_core::Generation;
 use phalanx_core::backend::{BackendError, Held, LockStore};
 
 use crate::client::Client;
 use crate::keys::{Keys, beginning_with};
+use crate::own_name::OwnName;
 
 /// Keys that one step of a scan looks at.
 const SCANNED: u64 = 1000;
@@ -20,17 +22,19 @@ const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct RedisLocks {
     client: Client,
     keys: Keys,
+    own: OwnName,
     acquire: Script,
     renew: Script,
     release: Script,
 }
 
 impl RedisLocks {
-    /// Keeps locks under these keys.
-    pub fn new(client: Client, keys: Keys) -> Self {
+    /// Keeps locks under these keys, for the node that bears this name.
+    pub fn new(client: Client, keys: Keys, own: OwnName) -> Self {
         Self {
             client,
             keys,
+            own,
             acquire: Script::new(include_str!("lua/acquire.lua")),
             renew: Script::new(include_str!("lua/renew.lua")),
             release: Script::new(include_str!("lua/release.lua")),
@@ -58,7 +62,8 @@ impl fmt::Debug for RedisLocks {
 impl LockStore for RedisLocks {
     async fn acquire(&self, name: &str, owner: &str, lease: Duration) -> Result<Option<u64>, BackendError> {
         let mut script = self.acquire.key(self.keys.lock(name));
-        script.key(self.keys.fence(name)).arg(owner).arg(ms(lease)).arg(ms(REMEMBERED));
+        script.key(self.keys.fence(name)).key(self.keys.leases()).arg(owner).arg(ms(lease)).arg(ms(REMEMBERED));
+        script.arg(self.own.get().as_ref().map_or("", Generation::as_str));
         self.client.run(name, &script).await
     }
 

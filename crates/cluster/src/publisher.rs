@@ -3,7 +3,7 @@
 //! What a connection lost half-way is sent again over the next one, the very same bytes: whoever heard a message before
 //! sees its number and drops it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::redis::aio::MultiplexedConnection;
@@ -17,6 +17,7 @@ use crate::client::{Client, fault};
 use crate::clock::RedisClock;
 use crate::envelope::{Draft, Sealer, Sender};
 use crate::keys::Keys;
+use crate::own_name::OwnName;
 
 /// Messages that wait for the task; beyond, publishers wait, at most for the time a command has.
 const QUEUE: usize = 1024;
@@ -49,7 +50,7 @@ pub(crate) struct Writer {
     pub(crate) sealer: Sealer,
     pub(crate) clock: Arc<RedisClock>,
     pub(crate) node: String,
-    pub(crate) generation: Arc<Mutex<Option<Generation>>>,
+    pub(crate) own: OwnName,
 }
 
 impl Publisher {
@@ -92,8 +93,7 @@ impl Session {
         let mut jobs = Vec::with_capacity(BATCH);
         while waiting.recv_many(&mut jobs, BATCH).await > 0 {
             jobs.retain(|job| !job.done.is_closed()); // who gave up was told that it is unknown; it never happened
-            let generation = *self.writer.generation.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(generation) = generation else {
+            let Some(generation) = self.writer.own.get() else {
                 let unnamed = || BackendError::unavailable("the node has no name yet");
                 jobs.drain(..).for_each(|job| drop(job.done.send(Err(unnamed()))));
                 continue;

@@ -121,9 +121,10 @@ impl RoomStore for RedisRooms {
         }
     }
 
-    async fn leave(&self, room: &str, id: &ConnectionId, of: Generation) -> Result<bool, BackendError> {
+    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<bool, BackendError> {
         let mut script = self.leave.key(self.keys.members(room));
-        script.key(self.keys.held(of.as_str())).arg(room).arg(id.as_str());
+        script.key(self.keys.held(of.as_str())).arg(room).arg(member.id.as_str());
+        script.arg(format!("\"joinedAt\":{},", member.joined_at));
         self.client.run(room, &script).await
     }
 

@@ -317,6 +317,11 @@ impl Connection {
         self.joined().names.iter().any(|(name, _)| &**name == room)
     }
 
+    /// When it joined that room, if it is there.
+    pub(crate) fn joined_at(&self, room: &str) -> Option<u64> {
+        self.joined().names.iter().find(|(name, _)| &**name == room).map(|(_, joined_at)| *joined_at)
+    }
+
     /// Reads an attribute.
     pub fn get(&self, key: &str) -> Option<Value> {
         self.attributes().map.get(key).cloned()

@@ -52,7 +52,8 @@ pub(crate) async fn enter(node: &Node) -> Result<String, BackendError> {
 
 /// Renews the lease until the node closes.
 pub(crate) async fn keep(node: Node, life: String) {
-    let mut keeper = Keeper { life, steady: None, last: None, epoch: 0, nodes: Vec::new(), node };
+    let registered = node.generation();
+    let mut keeper = Keeper { life, registered, steady: None, last: None, epoch: 0, nodes: Vec::new(), node };
     let mut ticks = interval(RENEWAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -68,6 +69,8 @@ struct Keeper {
     node: Node,
     /// Names the backend's present life.
     life: String,
+    /// The name that was registered last: a new one is taken only once that one is gone.
+    registered: Generation,
     /// Since when renewals went through without a gap.
     steady: Option<Instant>,
     /// When the last confirmed renewal was sent, and the backend's time in it.
@@ -102,6 +105,15 @@ impl Keeper {
             self.steady = None;
         }
         let steady = *self.steady.get_or_insert(sent);
+        if self.node.begins_mending() {
+            let node = self.node.clone();
+            self.node.shutdown().spawn_own(async move {
+                tokio::select! {
+                    () = node.shutdown().closed() => {}
+                    () = mend(&node) => {}
+                }
+            });
+        }
         if standing.epoch != self.epoch && self.look_round().await.is_ok() {
             self.epoch = standing.epoch;
         }
@@ -137,11 +149,15 @@ impl Keeper {
     /// The generation is no more: takes a new name, and lists everything it holds under it.
     async fn begin_anew(&mut self) {
         self.steady = None;
-        let generation = self.node.rename();
+        if self.registered == self.node.generation() {
+            self.node.rename();
+        }
+        let generation = self.node.generation();
         let life = match enter(&self.node).await {
             Ok(life) => life,
             Err(error) => return warn!(%error, "the node is not registered"), // the next renewal tries again
         };
+        self.registered = generation;
         let lost = life != self.life;
         self.life = life;
         match lost {
@@ -160,6 +176,22 @@ impl Keeper {
             }
         });
     }
+}
+
+/// Makes good what could not be done while the backend was away: leaves that were not written, and rooms that were
+/// destroyed meanwhile. Only while the lease stands: then nothing was lost.
+async fn mend(node: &Node) {
+    let mended = async {
+        node.rooms().settle_leaves().await?;
+        match node.rooms().takes_missed() {
+            true => try_restore(node, false).await.map(drop).inspect_err(|_| node.rooms().misses()),
+            false => Ok(()),
+        }
+    };
+    if let Err(error) = mended.await {
+        warn!(%error, "rooms are not as they should be yet");
+    }
+    node.ends_mending();
 }
 
 /// Lists all rooms and members of this node again, until it is done or the node has yet another name.

@@ -83,6 +83,7 @@ struct Parts {
     membership: Arc<dyn Membership>,
     lease: Lease,
     reaps: AtomicBool,
+    mends: AtomicBool,
     calls: Calls,
     topics: Topics,
     bus: Arc<dyn Bus>,
@@ -184,6 +185,7 @@ impl Node {
             membership: backend.membership,
             lease: Lease::default(),
             reaps: AtomicBool::new(false),
+            mends: AtomicBool::new(false),
             topics: Topics::default(),
             bus: backend.bus,
             room_store: backend.rooms,
@@ -332,6 +334,7 @@ impl Node {
                 if missed == Missed::Away {
                     self.0.calls.fail_all();
                 }
+                self.rooms().misses();
             }
         }
     }
@@ -577,6 +580,15 @@ impl Node {
 
     pub(crate) fn ends_reaping(&self) {
         self.0.reaps.store(false, Relaxed);
+    }
+
+    /// Whether something is to be mended and nobody does yet; from now on somebody does.
+    pub(crate) fn begins_mending(&self) -> bool {
+        self.rooms().need_mending() && !self.0.mends.swap(true, Relaxed)
+    }
+
+    pub(crate) fn ends_mending(&self) {
+        self.0.mends.store(false, Relaxed);
     }
 
     pub(crate) fn calls(&self) -> &Calls {

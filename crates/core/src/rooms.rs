@@ -4,13 +4,12 @@
 //! in which it receives it. A connection is in the delivery set from the step that queues its `OK` on.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tracing::warn;
 
 use crate::backend::{Added, Joined, Member, Members, Message, MessageKind, Subscription};
 use crate::connection::{Connection, ConnectionId, Frame, Speaking};
@@ -32,6 +31,10 @@ pub(crate) struct Table {
     destroyed: AtomicU64,
     /// Leaves that members heard of lately.
     told: Told,
+    /// Leaves that were not written, because the backend was away.
+    unwritten: Mutex<Vec<(Arc<str>, Member)>>,
+    /// Messages were missed: rooms may have been destroyed.
+    missed: AtomicBool,
 }
 
 /// The members of one room on this node, in no order.
@@ -171,13 +174,14 @@ impl Rooms {
                 Ok(membership) => membership,
                 Err(error) => return tell(&mut done, Err(error)),
             };
+            let member = Member { id: connection.id().clone(), joined_at: membership.joined_at };
             match self.enter(connection, &room, membership, epoch, &mut done) {
                 Entered::In => {
                     self.node.tell(&Event::Joined(room.clone(), connection.clone()));
                     return self.tell_join(&room, connection.id()).await;
                 }
-                Entered::Ended => return self.unlist(connection, &room).await,
-                Entered::RoomsChanged => self.unlist(connection, &room).await,
+                Entered::Ended => return self.unlist(&room, member).await,
+                Entered::RoomsChanged => self.unlist(&room, member).await,
             }
         }
         tell(&mut done, Err(ActionError::conflict("rooms are being destroyed, try again")));
@@ -196,10 +200,12 @@ impl Rooms {
         for hook in &self.node.registry().room_hooks {
             self.node.caught(hook.leave(&self.node, &room, connection.id(), Leaving::Asked(connection))).await??;
         }
-        self.node.room_store().leave(&room, connection.id(), self.node.generation()).await?;
-        let joined_at = self.exit(connection, &room);
+        let joined_at = connection.joined_at(&room).unwrap_or_default();
+        let member = Member { id: connection.id().clone(), joined_at };
+        self.node.room_store().leave(&room, &member, self.node.generation()).await?;
+        self.exit(connection, &room);
         self.node.tell(&Event::Left(room.clone(), connection.clone()));
-        self.tell_leave(&room, connection.id(), joined_at).await;
+        self.tell_leave(&room, connection.id()).await;
         Ok(())
     }
 
@@ -255,10 +261,9 @@ impl Rooms {
         };
         for (room, joined_at) in rooms {
             self.ask_leave_hooks(connection.id(), &room, Leaving::Ended(connection)).await;
-            self.unlist(connection, &room).await;
             self.exit(connection, &room);
             self.node.tell(&Event::Left(room.clone(), connection.clone()));
-            self.tell_leave(&room, connection.id(), joined_at).await;
+            self.write_leave(&room, Member { id: connection.id().clone(), joined_at }).await;
         }
     }
 
@@ -443,14 +448,11 @@ impl Rooms {
         Entered::In
     }
 
-    /// Takes a connection out of the delivery set; says when it had joined.
-    fn exit(&self, connection: &Connection, room: &Arc<str>) -> u64 {
-        let mut joined = connection.joined();
-        let place = joined.names.iter().position(|(name, _)| name == room);
-        let joined_at = place.map_or(0, |place| joined.names.remove(place).1);
-        drop(joined);
+    /// Takes a connection out of the delivery set.
+    fn exit(&self, connection: &Connection, room: &Arc<str>) {
+        connection.joined().names.retain(|(name, _)| name != room);
         let mut rooms = self.table().rooms.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(local) = rooms.get(room) else { return joined_at };
+        let Some(local) = rooms.get(room) else { return };
         let empty = {
             let mut members = local.members();
             if members.get(connection.id()) == Some(connection) {
@@ -460,14 +462,6 @@ impl Rooms {
         };
         if empty {
             rooms.remove(room);
-        }
-        joined_at
-    }
-
-    /// Takes a connection off the room's list of members.
-    async fn unlist(&self, connection: &Connection, room: &Arc<str>) {
-        if let Err(error) = self.node.room_store().leave(room, connection.id(), self.node.generation()).await {
-            warn!(%error, %room, connection = %connection.id(), "a member that left is still listed");
         }
     }
 

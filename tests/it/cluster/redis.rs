@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use phalanx_testkit::{Process, Redis, Signal};
+use phalanx_testkit::{Process, Proxy, Redis, Signal};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
@@ -155,6 +155,65 @@ async fn lost_connections_and_scripts_are_made_anew() {
         }
         world.is_back().await;
         world.nobody_was_reaped().await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_leaves_while_redis_is_away_is_off_the_list_when_it_is_back() {
+    let World { mut cluster, one: _one, mut other, .. } = World::new().await;
+    cluster.redis.kill().await;
+    other.close().await;
+    let (here, operators) = (cluster.addr(0), cluster.nodes[1].admin);
+    until("the node noticed", BACK, async || {
+        String::from_utf8(get(operators, "/metrics").await.body).unwrap().contains("\nphalanx_connections 0\n")
+    })
+    .await;
+    cluster.redis.start_again().await;
+    until("one is listed", BACK, async || members(here, "defaultRoom").await == 1).await;
+}
+
+#[tokio::test]
+async fn a_room_that_was_destroyed_while_nobody_could_hear_of_it_lets_its_members_go() {
+    let mut world = World::new().await;
+    world.cluster.redis.ask("SREM actionhero:chatRoom:rooms defaultRoom").await;
+    world.cluster.redis.ask("CLIENT KILL TYPE pubsub").await;
+    let addr = world.cluster.addr(0);
+    for id in [world.one.id(), world.other.id()] {
+        until("it is in no room", BACK, async || {
+            apply(addr, &id, "details", json!(null)).await.json()["result"]["rooms"] == json!([])
+        })
+        .await;
+    }
+    let said = world.one.ask(r#"{"event":"say","room":"defaultRoom","message":1}"#).await;
+    assert_eq!(said["error"]["code"], "not_found");
+}
+
+/// The network between one node and Redis fails; its clients and the other node's stay where they are.
+#[tokio::test]
+async fn a_node_cut_off_from_redis_is_taken_for_dead_and_comes_back_by_itself() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let near = super::start_node(&redis.url(), "near").await;
+    let far = super::start_node(&format!("redis://{}", proxy.addr()), "far").await;
+    let mut one = Socket::join(near.addr, "defaultRoom").await;
+    let mut other = Socket::join(far.addr, "defaultRoom").await;
+    for _ in 0..rounds() {
+        proxy.cut();
+        let cut = Instant::now();
+        let refused = other.ask(r#"{"event":"say","room":"defaultRoom","message":"anybody?"}"#).await;
+        assert_eq!(refused["error"]["code"], "unavailable", "{refused}");
+        assert_eq!(get(far.addr, "/api/randomNumber").await.status, 200, "what is local goes on");
+        assert_eq!(super::deaths::told(&mut one, "leave").await, other.id());
+        sleep_until(cut + Duration::from_secs(10)).await; // the length of the cut is the fault
+        proxy.mend();
+        let mended = Instant::now();
+        assert_eq!(super::deaths::told(&mut one, "join").await, other.id());
+        println!("listed again after {:?}", mended.elapsed());
+        until("it is reached again", BACK, async || {
+            apply(near.addr, &other.id(), "set", json!(["k", 1])).await.status == 200
+        })
+        .await;
+        println!("reached again after {:?}", mended.elapsed());
     }
 }
 

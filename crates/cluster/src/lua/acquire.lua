@@ -1,5 +1,9 @@
 -- Takes a free lock and answers its fencing token: it rises even if the last one was forgotten, or the clock went back.
--- KEYS: lock, fence. ARGV: owner, lease in ms, how long the token is remembered, in ms.
+-- A node that was found dead takes none.
+-- KEYS: lock, fence, leases. ARGV: owner, lease in ms, how long the token is remembered, in ms, generation or ''.
+if ARGV[4] ~= '' and not redis.call('ZSCORE', KEYS[3], ARGV[4]) then
+    return redis.error_reply('REAPED this node was found dead and is being listed anew')
+end
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
     return nil
 end

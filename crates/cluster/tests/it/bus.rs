@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use phalanx_cluster::{BusSettings, RedisBus, RedisClock};
+use phalanx_cluster::{BusSettings, OwnName, RedisBus, RedisClock};
 use phalanx_core::backend::Bus;
 use phalanx_testkit::Redis;
 
@@ -8,7 +8,7 @@ async fn bus() -> (Arc<dyn Bus>, Redis) {
     let (redis, client, keys) = super::redis().await;
     let settings =
         BusSettings { node: "n".to_owned(), token: "t".to_owned(), previous_token: String::new(), queue: 4096 };
-    (Arc::new(RedisBus::new(client, keys, Arc::new(RedisClock::default()), settings)), redis)
+    (Arc::new(RedisBus::new(client, keys, Arc::new(RedisClock::default()), OwnName::default(), settings)), redis)
 }
 
 phalanx_testkit::bus_laws!(redis: super::bus().await);

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use phalanx_cluster::{Client, Keys, RedisCache, RedisLocks};
+use phalanx_cluster::{Client, Keys, OwnName, RedisCache, RedisLocks};
 use phalanx_core::backend::{BackendError, CacheStore, LockStore};
 use phalanx_testkit::{Proxy, Redis};
 
@@ -15,7 +15,8 @@ phalanx_testkit::cache_laws!(redis: super::store().await);
 #[tokio::test]
 async fn a_locked_key_is_open_to_its_holder_alone() {
     let (_redis, client, keys) = super::redis().await;
-    let (cache, locks) = (RedisCache::new(client.clone(), keys.clone()), RedisLocks::new(client, keys));
+    let (cache, locks) =
+        (RedisCache::new(client.clone(), keys.clone()), RedisLocks::new(client, keys, OwnName::default()));
     locks.acquire("k", "ann", Duration::from_secs(60)).await.unwrap().unwrap();
     for holder in [None, Some("bob")] {
         let refused = |result: Result<(), BackendError>| matches!(result, Err(BackendError::Locked { .. }));

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use phalanx_cluster::{Client, Keys, RedisClock, RedisMembership, RedisRooms};
+use phalanx_cluster::{Client, Keys, OwnName, RedisClock, RedisLocks, RedisMembership, RedisRooms};
 use phalanx_core::backend::{
-    BackendError, Departed, Joined, Leaves, Member, Membership, NodeRecord, Renewal, RoomStore, Standing,
+    BackendError, Departed, Joined, Leaves, LockStore, Member, Membership, NodeRecord, Renewal, RoomStore, Standing,
 };
 use phalanx_core::{ConnectionId, Generation};
 use phalanx_testkit::Redis;
@@ -99,6 +99,22 @@ async fn from_the_reap_on_nothing_of_the_dead_is_accepted() {
     assert_eq!(world.membership.renew(other.generation).await.unwrap(), Renewal::Gone);
     assert!(matches!(world.join(&other, 2).await, Err(BackendError::Unavailable(_))));
     assert_eq!(world.membership.nodes().await.unwrap(), [one]);
+}
+
+#[tokio::test]
+async fn a_node_that_was_found_dead_takes_no_lock_until_it_has_another_name() {
+    let (redis, client, keys) = super::redis().await;
+    let own = OwnName::default();
+    let locks = RedisLocks::new(client.clone(), keys.clone(), own.clone());
+    let world = World::over(redis, client, keys).await;
+    let (one, other) = (world.node().await, world.node().await);
+    own.set(other.generation);
+    assert!(locks.acquire("a", "o", Duration::from_secs(9)).await.unwrap().is_some());
+    world.lapse(&one, &other).await;
+    assert!(world.membership.claim(one.generation, other.generation).await.unwrap());
+    assert!(matches!(locks.acquire("b", "o", Duration::from_secs(9)).await, Err(BackendError::Unavailable(_))));
+    own.set(one.generation);
+    assert!(locks.acquire("b", "o", Duration::from_secs(9)).await.unwrap().is_some());
 }
 
 #[tokio::test]

@@ -68,8 +68,8 @@ pub trait RoomStore: Send + Sync + 'static {
     /// `Unavailable` as well if `of` was reaped.
     async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<Joined, BackendError>;
 
-    /// Removes a member of the node `of`; says whether it was one.
-    async fn leave(&self, room: &str, id: &ConnectionId, of: Generation) -> Result<bool, BackendError>;
+    /// Ends a membership of the node `of`; says whether there was one. A later one of the same connection stays.
+    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<bool, BackendError>;
 
     /// Lists at most `max` members; `None` if there is no such room.
     async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError>;

@@ -57,8 +57,11 @@ impl RoomStore for MemoryRooms {
         Ok(Joined::New)
     }
 
-    async fn leave(&self, room: &str, id: &ConnectionId, _of: Generation) -> Result<bool, BackendError> {
-        Ok(self.rooms().get_mut(room).is_some_and(|members| members.remove(id).is_some()))
+    async fn leave(&self, room: &str, member: &Member, _of: Generation) -> Result<bool, BackendError> {
+        let mut rooms = self.rooms();
+        let Some(members) = rooms.get_mut(room) else { return Ok(false) };
+        let is_it = members.get(&member.id) == Some(&member.joined_at);
+        Ok(is_it && members.remove(&member.id).is_some())
     }
 
     async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {

@@ -1,7 +1,8 @@
 //! What rooms hear of who comes and goes, and what becomes of them after a fault.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
@@ -10,6 +11,9 @@ use crate::backend::{BackendError, Departed, Joined, Member, Message, MessageKin
 use crate::connection::{Connection, ConnectionId, Frame};
 use crate::event::Event;
 use crate::hooks::Leaving;
+
+/// Leaves that wait for a backend that is away; beyond, a member stays listed until its node ends, which is counted.
+const UNWRITTEN: usize = 65_536;
 
 /// Leaves that members heard of lately, so that one that is told again, because who told it died, is heard once.
 #[derive(Default)]
@@ -50,9 +54,61 @@ impl Rooms {
     }
 
     /// Tells a room who left, if it asked for that.
-    pub(super) async fn tell_leave(&self, room: &Arc<str>, who: &ConnectionId, joined_at: u64) {
-        let told = self.tell_presence(room, who, "leave", MessageKind::Left(joined_at)).await;
-        told.unwrap_or_else(|error| unheard(room, &error));
+    pub(super) async fn tell_leave(&self, room: &Arc<str>, who: &ConnectionId) {
+        self.tell_presence(room, who, "leave", MessageKind::Notice).await.unwrap_or_else(|error| unheard(room, &error));
+    }
+
+    /// Takes a member off the list and tells the room; later, if the backend is away.
+    pub(super) async fn write_leave(&self, room: &Arc<str>, member: Member) {
+        match self.node.room_store().leave(room, &member, self.node.generation()).await {
+            Ok(_) => self.tell_leave(room, &member.id).await,
+            Err(error) => self.write_later(room, member, &error),
+        }
+    }
+
+    /// Takes a member off the list that nobody heard of; later, if the backend is away.
+    pub(super) async fn unlist(&self, room: &Arc<str>, member: Member) {
+        if let Err(error) = self.node.room_store().leave(room, &member, self.node.generation()).await {
+            self.write_later(room, member, &error);
+        }
+    }
+
+    fn write_later(&self, room: &Arc<str>, member: Member, error: &BackendError) {
+        let mut unwritten = self.unwritten();
+        if unwritten.len() < UNWRITTEN {
+            return unwritten.push((room.clone(), member));
+        }
+        metrics::counter!("phalanx_room_leaves_lost_total").increment(1);
+        warn!(%error, room = &**room, id = %member.id, "a member that left stays listed until this node ends");
+    }
+
+    /// Whether there are leaves to write, or messages were missed.
+    pub(crate) fn need_mending(&self) -> bool {
+        self.table().missed.load(Relaxed) || !self.unwritten().is_empty()
+    }
+
+    /// Messages were missed.
+    pub(crate) fn misses(&self) {
+        self.table().missed.store(true, Relaxed);
+    }
+
+    /// Whether messages were missed since this was asked last.
+    pub(crate) fn takes_missed(&self) -> bool {
+        self.table().missed.swap(false, Relaxed)
+    }
+
+    /// Writes the leaves that could not be written when they happened.
+    pub(crate) async fn settle_leaves(&self) -> Result<(), BackendError> {
+        loop {
+            let Some((room, member)) = self.unwritten().last().cloned() else { return Ok(()) };
+            self.node.room_store().leave(&room, &member, self.node.generation()).await?;
+            self.unwritten().retain(|(other, written)| *other != room || *written != member);
+            self.tell_leave(&room, &member.id).await;
+        }
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, Vec<(Arc<str>, Member)>> {
+        self.table().unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn tell_presence(
@@ -106,6 +162,7 @@ impl Rooms {
                 Joined::Already => {}
                 Joined::NoRoom => {
                     self.exit(connection, &room);
+                    self.ask_leave_hooks(connection.id(), &room, Leaving::RoomDestroyed(connection)).await;
                     self.node.tell(&Event::Left(room.clone(), connection.clone()));
                 }
             }

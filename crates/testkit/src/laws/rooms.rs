@@ -18,6 +18,7 @@ macro_rules! room_laws {
                 a_room_exists_from_add_to_remove,
                 there_are_no_more_rooms_than_may_be,
                 a_member_joins_once_and_leaves_once,
+                a_leave_of_an_earlier_membership_changes_nothing,
                 members_are_listed_up_to_a_number_and_all_counted,
                 a_room_that_is_removed_forgets_its_members,
                 nobody_who_joins_at_once_is_lost,
@@ -68,9 +69,18 @@ pub async fn a_member_joins_once_and_leaves_once(store: Store) {
     add(&store, "r").await;
     assert_eq!(store.join("r", &one, node()).await.expect("the backend answers"), Joined::New);
     assert_eq!(store.join("r", &one, node()).await.expect("the backend answers"), Joined::Already);
-    assert!(store.leave("r", &one.id, node()).await.expect("the backend answers"));
-    assert!(!store.leave("r", &one.id, node()).await.expect("the backend answers"));
-    assert!(!store.leave("nowhere", &one.id, node()).await.expect("the backend answers"));
+    assert!(store.leave("r", &one, node()).await.expect("the backend answers"));
+    assert!(!store.leave("r", &one, node()).await.expect("the backend answers"));
+    assert!(!store.leave("nowhere", &one, node()).await.expect("the backend answers"));
+}
+
+/// It may arrive late, because its backend was away.
+pub async fn a_leave_of_an_earlier_membership_changes_nothing(store: Store) {
+    add(&store, "r").await;
+    let (earlier, later) = (member(1), Member { joined_at: 2000, ..member(1) });
+    store.join("r", &later, node()).await.expect("the backend answers");
+    assert!(!store.leave("r", &earlier, node()).await.expect("the backend answers"));
+    assert!(store.leave("r", &later, node()).await.expect("the backend answers"));
 }
 
 /// With the time at which each joined.
