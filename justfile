@@ -18,6 +18,11 @@ example NAME:
 deny:
     cargo deny check bans licenses sources
 
+# Kills, freezes, cuts and starves real clusters, each fault so often; about half an hour for twenty.
+chaos ROUNDS="20":
+    cargo build --workspace --bins --locked
+    ROUNDS={{ROUNDS}} cargo test -p phalanx-tests --locked --test it cluster:: -- --nocapture
+
 # Ratios of a node to bare servers, by row; about four minutes after the release build.
 bench *ARGUMENTS:
     cargo build --release --locked -p tour -p phalanx-bench

@@ -322,6 +322,15 @@ impl Connection {
         self.joined().names.iter().find(|(name, _)| &**name == room).map(|(_, joined_at)| *joined_at)
     }
 
+    /// It counts as having joined that room then.
+    pub(crate) fn joins_at(&self, room: &str, at_ms: u64) {
+        for (name, joined_at) in &mut self.joined().names {
+            if &**name == room {
+                *joined_at = at_ms;
+            }
+        }
+    }
+
     /// Reads an attribute.
     pub fn get(&self, key: &str) -> Option<Value> {
         self.attributes().map.get(key).cloned()

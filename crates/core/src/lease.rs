@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use crate::backend::{BackendError, LEASE, Leaves, NodeRecord, Renewal, Standing};
 use crate::event::Event;
 use crate::node::{Generation, Node};
+use crate::rooms::Restoring;
 
 /// How often a lease is renewed.
 const RENEWAL: Duration = Duration::from_secs(1);
@@ -168,11 +169,12 @@ impl Keeper {
             metrics::counter!("phalanx_backend_losses_total").increment(1);
         }
         self.node.tell(&Event::Renamed(generation));
+        let why = if lost { Restoring::Lost } else { Restoring::FoundDead { at_ms: self.node.now_ms() } };
         let node = self.node.clone();
         self.node.shutdown().spawn_own(async move {
             tokio::select! {
                 () = node.shutdown().closed() => {}
-                () = restore(&node, generation, lost) => {}
+                () = restore(&node, generation, why) => {}
             }
         });
     }
@@ -184,7 +186,7 @@ async fn mend(node: &Node) {
     let mended = async {
         node.rooms().settle_leaves().await?;
         match node.rooms().takes_missed() {
-            true => try_restore(node, false).await.map(drop).inspect_err(|_| node.rooms().misses()),
+            true => try_restore(node, Restoring::Missed).await.map(drop).inspect_err(|_| node.rooms().misses()),
             false => Ok(()),
         }
     };
@@ -195,9 +197,9 @@ async fn mend(node: &Node) {
 }
 
 /// Lists all rooms and members of this node again, until it is done or the node has yet another name.
-async fn restore(node: &Node, generation: Generation, lost: bool) {
+async fn restore(node: &Node, generation: Generation, why: Restoring) {
     while node.generation() == generation {
-        match try_restore(node, lost).await {
+        match try_restore(node, why).await {
             Ok(members) => return info!(members, "rooms and their members are listed again"),
             Err(error) => warn!(%error, "rooms and their members are not all listed again yet"),
         }
@@ -205,15 +207,15 @@ async fn restore(node: &Node, generation: Generation, lost: bool) {
     }
 }
 
-async fn try_restore(node: &Node, lost: bool) -> Result<usize, BackendError> {
-    if lost {
+async fn try_restore(node: &Node, why: Restoring) -> Result<usize, BackendError> {
+    if why == Restoring::Lost {
         for room in &node.config().rooms.start {
             node.room_store().add(room, node.config().rooms.max_rooms).await?;
         }
     }
     let connections = node.connections().all();
     for connection in &connections {
-        node.rooms().restore(connection, lost).await?;
+        node.rooms().restore(connection, why).await?;
     }
     Ok(connections.len())
 }

@@ -23,6 +23,8 @@ mod repair;
 
 use repair::Told;
 
+pub(crate) use repair::Restoring;
+
 /// Members of rooms on this node.
 #[derive(Default)]
 pub(crate) struct Table {

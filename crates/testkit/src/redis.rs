@@ -24,6 +24,17 @@ const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// How many ports are tried.
 const TRIES: usize = 50;
 
+/// The clusters that tests make.
+const CLUSTERS: [&str; 2] = ["tour", "laws"];
+
+/// The keys and channels that a node of a cluster needs, as Redis's access lists write them.
+pub const KEYS: &str = "~actionhero:* ~phalanx:<cluster>:* &<cluster> &<cluster>:*";
+
+/// The commands that a node needs.
+pub const COMMANDS: &str = "+ping +evalsha +script|load +publish +subscribe +unsubscribe +time +scan +type +exists +del \
+    +pttl +pexpire +get +set +incr +incrby +rpush +lpop +llen +lrange +ltrim +hset +hget +hdel +hlen +hexists +hgetall \
+    +hscan +sadd +srem +scard +sismember +smembers +zadd +zrem +zscore +zrangebyscore";
+
 /// A redis-server that keeps its data on disk, in a folder of its own. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Redis {
@@ -54,9 +65,14 @@ impl Redis {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.port)
     }
 
-    /// How clients are told of it.
+    /// How nodes are told of it: as a user who may do what they need, and nothing else.
     pub fn url(&self) -> String {
-        format!("redis://{}", self.addr())
+        self.url_through(self.addr())
+    }
+
+    /// The same by way of a proxy.
+    pub fn url_through(&self, addr: SocketAddr) -> String {
+        format!("redis://phalanx:secret@{addr}")
     }
 
     /// Kills it. What it answered with OK is on disk.
@@ -180,6 +196,9 @@ async fn spawn(folder: &TempDir, port: u16) -> Option<Child> {
     let mut child = Command::new("redis-server")
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"])
         .args(["--port", &port.to_string(), "--daemonize", "no"])
+        .args(["--user", "phalanx", "on", ">secret"])
+        .args(CLUSTERS.map(|cluster| KEYS.replace("<cluster>", cluster)).join(" ").split(' '))
+        .args(COMMANDS.split(' '))
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// How often each fault is made: `just chaos` asks for more.
 fn rounds() -> usize {
-    std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
+    std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
 }
 
 /// Tour nodes over one Redis.
@@ -115,4 +115,12 @@ async fn sockets(addr: SocketAddr, count: usize, rooms: &[&str]) -> Vec<Socket> 
         all.push(socket);
     }
     all
+}
+
+/// The tests run as a user with just these rights.
+#[test]
+fn the_guide_names_the_rights_that_a_node_needs() {
+    let guide = include_str!("../../../crates/phalanx/src/guide/cluster.md");
+    let keys = phalanx_testkit::KEYS.replace("<cluster>", "tour");
+    assert!(guide.contains(&format!("{keys} {}\n", phalanx_testkit::COMMANDS)));
 }

@@ -194,7 +194,7 @@ async fn a_node_cut_off_from_redis_is_taken_for_dead_and_comes_back_by_itself() 
     let redis = Redis::start().await;
     let proxy = Proxy::before(redis.addr()).await;
     let near = super::start_node(&redis.url(), "near").await;
-    let far = super::start_node(&format!("redis://{}", proxy.addr()), "far").await;
+    let far = super::start_node(&redis.url_through(proxy.addr()), "far").await;
     let mut one = Socket::join(near.addr, "defaultRoom").await;
     let mut other = Socket::join(far.addr, "defaultRoom").await;
     for _ in 0..rounds() {

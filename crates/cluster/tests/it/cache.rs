@@ -33,7 +33,7 @@ async fn a_locked_key_is_open_to_its_holder_alone() {
 async fn a_redis_that_is_silent_or_gone_is_unavailable_and_comes_back_by_itself() {
     let (redis, _, keys) = super::redis().await;
     let proxy = Proxy::before(redis.addr()).await;
-    let url = format!("redis://{}", proxy.addr());
+    let url = redis.url_through(proxy.addr());
     let client = Client::open(&url, Duration::from_millis(500)).unwrap();
     let cache = RedisCache::new(client, keys);
     let unavailable = |result: Result<(), BackendError>| matches!(result, Err(BackendError::Unavailable(_)));

@@ -12,6 +12,20 @@ use crate::connection::{Connection, ConnectionId, Frame};
 use crate::event::Event;
 use crate::hooks::Leaving;
 
+/// Why the members of a node are listed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Restoring {
+    /// The backend came back empty.
+    Lost,
+    /// The node was found dead, and noticed it then, in Unix milliseconds.
+    FoundDead {
+        /// By the backend's clock.
+        at_ms: u64,
+    },
+    /// Messages were missed: what is listed may have been destroyed.
+    Missed,
+}
+
 /// Leaves that wait for a backend that is away; beyond, a member stays listed until its node ends, which is counted.
 const UNWRITTEN: usize = 65_536;
 
@@ -148,16 +162,23 @@ impl Rooms {
 
     /// Lists a connection again in all rooms it is in, after its node was reaped or the backend lost everything.
     ///
-    /// A room that is gone is made again only if `lost`: otherwise somebody destroyed it.
-    pub(crate) async fn restore(&self, connection: &Connection, lost: bool) -> Result<(), BackendError> {
+    /// A room that is gone is made again only if all was `lost`: otherwise somebody destroyed it. Members that others
+    /// heard leave when the node was found dead join anew, so that their next leave is another one.
+    pub(crate) async fn restore(&self, connection: &Connection, why: Restoring) -> Result<(), BackendError> {
         let _alone = connection.membership().lock().await;
         let joined = connection.joined().names.clone();
         for (room, joined_at) in joined {
+            let joined_at = match why {
+                Restoring::FoundDead { at_ms } => joined_at.max(at_ms),
+                Restoring::Lost | Restoring::Missed => joined_at,
+            };
             let member = Member { id: connection.id().clone(), joined_at };
-            if lost {
+            if why == Restoring::Lost {
                 self.node.room_store().add(&room, self.node.config().rooms.max_rooms).await?;
             }
-            match self.node.room_store().join(&room, &member, self.node.generation()).await? {
+            let joined = self.node.room_store().join(&room, &member, self.node.generation()).await?;
+            connection.joins_at(&room, joined_at);
+            match joined {
                 Joined::New => self.tell_join(&room, connection.id()).await,
                 Joined::Already => {}
                 Joined::NoRoom => {

@@ -12,6 +12,9 @@ pub mod rooms {}
 #[doc = include_str!("sharing.md")]
 pub mod sharing {}
 
+#[doc = include_str!("cluster.md")]
+pub mod cluster {}
+
 #[doc = include_str!("operating.md")]
 pub mod operating {}
 
