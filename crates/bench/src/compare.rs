@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::Anyhow;
+use crate::apply;
 use crate::load::{self, Load};
 use crate::process::Server;
 use crate::report::Measured;
@@ -12,9 +13,9 @@ use crate::row::Row;
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
-    rounds: usize,
+    pub(crate) rounds: usize,
     /// Of one side in one round.
-    span: Duration,
+    pub(crate) span: Duration,
     idle_sockets: usize,
 }
 
@@ -37,9 +38,10 @@ pub(crate) async fn all(server: Option<PathBuf>, rows: &[Row], effort: Effort) -
     let mut results = Vec::new();
     for row in rows {
         eprintln!("{} ...", row.title());
-        results.push(match row.ceiling() {
-            Some(_) => pair(&binary, *row, effort).await?,
-            None => idle(&binary, *row, effort).await?,
+        results.push(match (row, row.ceiling()) {
+            (Row::Apply1 | Row::Apply32 | Row::ApplyLocal, _) => apply::measure(&binary, *row, effort).await?,
+            (_, Some(_)) => pair(&binary, *row, effort).await?,
+            (_, None) => idle(&binary, *row, effort).await?,
         });
     }
     Ok(results)

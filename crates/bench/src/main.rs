@@ -4,6 +4,7 @@
 //! one and proves only that the bench works. Absolute times mean nothing on a shared machine, so only ratios have gates.
 #![expect(clippy::print_stdout, reason = "the report goes to stdout")]
 
+mod apply;
 mod ceiling;
 mod compare;
 mod load;
@@ -47,6 +48,11 @@ enum Command {
         #[arg(long)]
         server: Option<PathBuf>,
     },
+    /// Publishes back what is published: what calls between nodes are compared with.
+    Echo {
+        /// Where Redis listens.
+        redis: std::net::SocketAddr,
+    },
     /// Serves what a node is compared with.
     Ceiling {
         /// Which one.
@@ -78,6 +84,7 @@ fn run(command: Command) -> Result<ExitCode, Anyhow> {
     runtime.block_on(async {
         match command {
             Command::Ceiling { kind, header } => ceiling::serve(kind, &header).await.map(|()| ExitCode::SUCCESS),
+            Command::Echo { redis } => ceiling::redis::echo(redis).await.map(|()| ExitCode::SUCCESS),
             Command::Compare { server, rows, rounds } => {
                 let rows = if rows.is_empty() { Row::ALL.to_vec() } else { rows };
                 let results = compare::all(server, &rows, compare::Effort::full(rounds)).await?;

@@ -26,6 +26,24 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the tour as it would run in production, on one thread.
     pub(crate) async fn tour(binary: &Path) -> Result<Self, Anyhow> {
+        Self::start(Self::tour_command(binary)).await
+    }
+
+    /// The same as a member of a cluster.
+    pub(crate) async fn tour_in_cluster(binary: &Path, redis_url: &str) -> Result<Self, Anyhow> {
+        let mut command = Self::tour_command(binary);
+        command.env("REDIS_URL", redis_url).env("PHALANX__GENERAL__SERVER_TOKEN", crate::apply::TOKEN);
+        Self::start(command).await
+    }
+
+    /// Starts what answers the ceiling of calls.
+    pub(crate) async fn redis_echo(redis: SocketAddr) -> Result<Self, Anyhow> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("echo").arg(redis.to_string());
+        Self::start(command).await
+    }
+
+    fn tour_command(binary: &Path) -> Command {
         let mut command = Command::new(binary);
         command
             .env("PHALANX_ENV", "production")
@@ -35,8 +53,9 @@ impl Server {
             .env("RUST_LOG", "warn")
             .env("TOKIO_WORKER_THREADS", "1")
             .env("BIND", "127.0.0.1")
-            .env("PORT", "0");
-        Self::start(command).await
+            .env("PORT", "0")
+            .env_remove("REDIS_URL");
+        command
     }
 
     /// Starts a ceiling.

@@ -56,7 +56,7 @@ impl CacheStore for RedisCache {
     ) -> Result<Option<Stored>, BackendError> {
         let mut script = self.get.key(self.keys.cache(key));
         script.key(self.keys.lock(key)).arg(holder.unwrap_or_default()).arg(written(touch));
-        let (value, left): (Option<Vec<u8>>, i64) = self.client.run(key, &script).await?;
+        let (value, left): (Option<Vec<u8>>, i64) = self.client.run_again(key, &script).await?;
         Ok(value.map(|value| Stored { value: value.into(), ttl: lifetime(left) }))
     }
 
@@ -98,12 +98,12 @@ impl CacheStore for RedisCache {
         let start = i64::try_from(start).unwrap_or(i64::MAX);
         let last = start.saturating_add(i64::try_from(count - 1).unwrap_or(i64::MAX));
         let range = cmd("LRANGE").arg(self.keys.cache(key)).arg(start).arg(last).to_owned();
-        let items: Vec<Vec<u8>> = self.client.ask(key, &range).await?;
+        let items: Vec<Vec<u8>> = self.client.read(key, &range).await?;
         Ok(items.into_iter().map(Bytes::from).collect())
     }
 
     async fn len(&self, key: &str) -> Result<u64, BackendError> {
-        self.client.ask(key, cmd("LLEN").arg(self.keys.cache(key))).await
+        self.client.read(key, cmd("LLEN").arg(self.keys.cache(key))).await
     }
 
     async fn scan(&self, prefix: &str, from: Option<&str>) -> Result<Page, BackendError> {
@@ -111,14 +111,14 @@ impl CacheStore for RedisCache {
         let pattern = beginning_with(&format!("{begin}{prefix}"));
         let mut scan = cmd("SCAN");
         scan.arg(from.unwrap_or("0")).arg("MATCH").arg(pattern).arg("COUNT").arg(SCANNED);
-        let (next, found): (String, Vec<String>) = self.client.ask(prefix, &scan).await?;
+        let (next, found): (String, Vec<String>) = self.client.read(prefix, &scan).await?;
         let keys = found.iter().filter_map(|key| key.strip_prefix(&begin)).map(str::to_owned).collect();
         Ok(Page { keys, next: (next != "0").then_some(next) })
     }
 
     async fn dump(&self, key: &str) -> Result<Option<Dumped>, BackendError> {
         let script = self.dump.key(self.keys.cache(key));
-        let (kind, left, mut items): (String, i64, Vec<Vec<u8>>) = self.client.run(key, &script).await?;
+        let (kind, left, mut items): (String, i64, Vec<Vec<u8>>) = self.client.run_again(key, &script).await?;
         Ok(match kind.as_str() {
             "list" => Some(Dumped::List(items.into_iter().map(Bytes::from).collect(), lifetime(left))),
             _ => items.pop().map(|value| Dumped::Value(Stored { value: value.into(), ttl: lifetime(left) })),

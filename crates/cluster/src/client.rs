@@ -62,6 +62,34 @@ impl Client {
         self.in_time(key, script.invoke_async(&mut connection)).await
     }
 
+    /// Sends a command that changes nothing: again, if it met a connection that was gone.
+    pub(crate) async fn read<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, BackendError> {
+        let asking = async {
+            let mut connection = self.connection.clone();
+            match command.query_async(&mut connection).await {
+                Err(error) if was_cut(&error) => command.query_async(&mut connection).await,
+                answer => answer,
+            }
+        };
+        self.in_time(key, asking).await
+    }
+
+    /// Runs a script that may run twice: again, if it met a connection that was gone.
+    pub(crate) async fn run_again<T: FromRedisValue>(
+        &self,
+        key: &str,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, BackendError> {
+        let asking = async {
+            let mut connection = self.connection.clone();
+            match script.invoke_async(&mut connection).await {
+                Err(error) if was_cut(&error) => script.invoke_async(&mut connection).await,
+                answer => answer,
+            }
+        };
+        self.in_time(key, asking).await
+    }
+
     /// A connection that comes back by itself lets commands wait for it without end, so the bound is ours.
     async fn in_time<T>(
         &self,
@@ -79,6 +107,11 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Client")
     }
+}
+
+/// The first command after a connection broke gets its error, even if Redis is back by then.
+fn was_cut(error: &RedisError) -> bool {
+    error.is_connection_dropped() || (error.is_io_error() && !error.is_timeout())
 }
 
 /// What an error of Redis means for who asked.

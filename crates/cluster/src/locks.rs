@@ -43,9 +43,9 @@ impl RedisLocks {
 
     async fn held(&self, name: &str) -> Result<Option<Held>, BackendError> {
         let key = self.keys.lock(name);
-        let owner: Option<String> = self.client.ask(name, cmd("GET").arg(&key)).await?;
+        let owner: Option<String> = self.client.read(name, cmd("GET").arg(&key)).await?;
         let Some(owner) = owner else { return Ok(None) };
-        let left: i64 = self.client.ask(name, cmd("PTTL").arg(&key)).await?;
+        let left: i64 = self.client.read(name, cmd("PTTL").arg(&key)).await?;
         // A lock without a lease is one that an Actionhero node left when it died between two commands.
         let ttl = u64::try_from(left).map_or(Duration::MAX, Duration::from_millis);
         Ok((left != -2).then(|| Held { name: name.to_owned(), owner, ttl }))
@@ -68,7 +68,7 @@ impl LockStore for RedisLocks {
     }
 
     async fn renew(&self, name: &str, owner: &str, lease: Duration) -> Result<bool, BackendError> {
-        self.client.run(name, self.renew.key(self.keys.lock(name)).arg(owner).arg(ms(lease))).await
+        self.client.run_again(name, self.renew.key(self.keys.lock(name)).arg(owner).arg(ms(lease))).await
     }
 
     async fn release(&self, name: &str, owner: &str) -> Result<bool, BackendError> {
@@ -86,7 +86,7 @@ impl LockStore for RedisLocks {
         loop {
             let mut scan = cmd("SCAN");
             scan.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCANNED);
-            let (next, keys): (String, Vec<String>) = self.client.ask(prefix, &scan).await?;
+            let (next, keys): (String, Vec<String>) = self.client.read(prefix, &scan).await?;
             for name in keys.iter().filter_map(|key| key.strip_prefix(&begin)) {
                 if found.len() == most {
                     return Ok(found);

@@ -86,7 +86,7 @@ impl Membership for RedisMembership {
             script.arg(earlier.as_str());
         }
         let sent = Instant::now();
-        let (life, now_us): (String, u64) = self.client.run("leases", &script).await?;
+        let (life, now_us): (String, u64) = self.client.run_again("leases", &script).await?;
         self.clock.set(now_us, sent.elapsed());
         Ok(life)
     }
@@ -96,7 +96,7 @@ impl Membership for RedisMembership {
         script.key(self.keys.epoch()).key(self.keys.reaped());
         script.arg(generation.as_str()).arg(us(LEASE)).arg(TOLD_AT_ONCE);
         let sent = Instant::now();
-        let answer: Option<(u64, u64, Vec<String>)> = self.client.run("leases", &script).await?;
+        let answer: Option<(u64, u64, Vec<String>)> = self.client.run_again("leases", &script).await?;
         let Some((now_us, epoch, lapsed)) = answer else { return Ok(Renewal::Gone) };
         self.clock.set(now_us, sent.elapsed());
         let lapsed = lapsed.iter().filter_map(|dead| Generation::parse(dead)).collect();
@@ -104,7 +104,7 @@ impl Membership for RedisMembership {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, BackendError> {
-        let all: Vec<(String, String)> = self.client.ask("nodes", cmd("HGETALL").arg(self.keys.nodes())).await?;
+        let all: Vec<(String, String)> = self.client.read("nodes", cmd("HGETALL").arg(self.keys.nodes())).await?;
         let read = |(generation, text): &(String, String)| {
             let record = Generation::parse(generation).and_then(|generation| read(generation, text));
             if record.is_none() {

@@ -56,7 +56,7 @@ impl Reaper {
                 return Ok(Leaves::Lost);
             }
             let listed = cmd("LRANGE").arg(self.keys.leaves(dead)).arg(0).arg(BATCH - 1).to_owned();
-            let listed: Vec<String> = self.client.ask("leaves", &listed).await?;
+            let listed: Vec<String> = self.client.read("leaves", &listed).await?;
             let leaves: Vec<Departed> = listed.iter().map_while(|leave| departed(leave)).collect();
             if !leaves.is_empty() {
                 return Ok(Leaves::Some(leaves));
@@ -67,7 +67,7 @@ impl Reaper {
             }
             let mut scan = cmd("HSCAN");
             scan.arg(self.keys.held(dead.as_str())).arg(&cursor).arg("COUNT").arg(BATCH);
-            let (next, mut held): (String, Vec<(String, String)>) = self.client.ask("held", &scan).await?;
+            let (next, mut held): (String, Vec<(String, String)>) = self.client.read("held", &scan).await?;
             if held.is_empty() {
                 if next == "0" {
                     return Ok(if self.finish(by, dead).await? { Leaves::Done } else { Leaves::Lost });

@@ -44,7 +44,7 @@ impl RedisRooms {
     async fn scan(&self, room: &str, cursor: &str) -> Result<(String, Vec<(String, String)>), BackendError> {
         let mut scan = cmd("HSCAN");
         scan.arg(self.keys.members(room)).arg(cursor).arg("COUNT").arg(BATCH);
-        self.client.ask(room, &scan).await
+        self.client.read(room, &scan).await
     }
 
     async fn remove_members(&self, room: &str, members: &[(String, String)]) -> Result<bool, BackendError> {
@@ -78,11 +78,11 @@ impl RoomStore for RedisRooms {
     }
 
     async fn exists(&self, room: &str) -> Result<bool, BackendError> {
-        self.client.ask(room, cmd("SISMEMBER").arg(self.keys.rooms()).arg(room)).await
+        self.client.read(room, cmd("SISMEMBER").arg(self.keys.rooms()).arg(room)).await
     }
 
     async fn list(&self) -> Result<Vec<String>, BackendError> {
-        self.client.ask("rooms", cmd("SMEMBERS").arg(self.keys.rooms())).await
+        self.client.read("rooms", cmd("SMEMBERS").arg(self.keys.rooms())).await
     }
 
     /// From the first step on nobody joins; what a remover that died half-way leaves behind goes when the room is made
@@ -132,7 +132,7 @@ impl RoomStore for RedisRooms {
         if !self.exists(room).await? {
             return Ok(None);
         }
-        let count: usize = self.client.ask(room, cmd("HLEN").arg(self.keys.members(room))).await?;
+        let count: usize = self.client.read(room, cmd("HLEN").arg(self.keys.members(room))).await?;
         // A scan may tell of a member twice while the hash grows.
         let (mut listed, mut cursor) = (std::collections::HashMap::new(), "0".to_owned());
         loop {

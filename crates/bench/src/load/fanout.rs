@@ -82,14 +82,14 @@ impl Room {
         for (index, socket) in self.members.drain(..).enumerate() {
             let places = places.clone();
             running.spawn(async move {
-                let Socket { mut reader, mut write } = socket;
+                let Socket { mut reader, mut write, id } = socket;
                 let listening = listen(&mut reader, &places);
                 let heard = if index < speakers {
                     tokio::try_join!(listening, speak(&mut write, index, &places[index], end))?.0
                 } else {
                     listening.await?
                 };
-                Ok::<_, Anyhow>((index, Socket { reader, write }, heard))
+                Ok::<_, Anyhow>((index, Socket { reader, write, id }, heard))
             });
         }
         let mut back = Vec::with_capacity(count);

@@ -33,6 +33,7 @@ impl Load {
             Row::Fan1000 => Self::Fanout(fanout::Room::connect(addr, 1000, 1, 1).await?),
             Row::Burst => Self::Fanout(fanout::Room::connect(addr, 200, 8, 4).await?),
             Row::Idle | Row::IdleLarge => return Err("idle sockets are no load".into()),
+            Row::Apply1 | Row::Apply32 | Row::ApplyLocal => return Err("calls have a load of their own".into()),
         })
     }
 

@@ -138,6 +138,8 @@ fn head(length: usize, masked: u8) -> Vec<u8> {
 pub(crate) struct Socket {
     pub(crate) reader: FrameReader<OwnedReadHalf>,
     pub(crate) write: OwnedWriteHalf,
+    /// What the server calls it; empty at a ceiling.
+    pub(crate) id: String,
 }
 
 impl Socket {
@@ -157,8 +159,9 @@ impl Socket {
         if !head.starts_with("HTTP/1.1 101") {
             return Err(format!("no upgrade: {head}").into());
         }
-        reader.next().await?;
-        Ok(Self { reader, write })
+        let welcome = String::from_utf8_lossy(reader.next().await?).into_owned();
+        let id = welcome.split_once("\"id\":\"").and_then(|(_, rest)| rest.split('"').next());
+        Ok(Self { id: id.unwrap_or_default().to_owned(), reader, write })
     }
 
     /// Sends a text frame.

@@ -51,3 +51,14 @@ async fn a_redis_that_is_silent_or_gone_is_unavailable_and_comes_back_by_itself(
     let cache = RedisCache::new(client, Keys::new("actionhero:", "laws"));
     assert!(matches!(cache.get("k", None, None).await, Err(BackendError::Unavailable(_))));
 }
+
+#[tokio::test]
+async fn a_read_that_meets_a_connection_that_is_gone_is_asked_again() {
+    let (redis, client, keys) = super::redis().await;
+    let cache = RedisCache::new(client, keys);
+    for number in 1..20 {
+        cache.push("k", "1".into()).await.unwrap();
+        redis.ask("CLIENT KILL TYPE normal").await;
+        assert_eq!(cache.len("k").await.unwrap(), number);
+    }
+}

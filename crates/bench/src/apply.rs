@@ -1,0 +1,125 @@
+//! Calls from one node to another, beside the least that two programs could do over the same Redis: one publishes, the
+//! other publishes back.
+
+use std::time::Duration;
+
+use phalanx::{App, ConnectionId, Node, Running};
+use phalanx_testkit::Redis;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::Anyhow;
+use crate::ceiling::redis::Caller;
+use crate::compare::Effort;
+use crate::load::wire::Socket;
+use crate::process::Server;
+use crate::report::Measured;
+use crate::row::Row;
+
+/// What both nodes know.
+pub(crate) const TOKEN: &str = "bench";
+
+/// A node in this process, another one in its own, and a socket of each.
+struct Pair {
+    node: Running,
+    far: ConnectionId,
+    near: ConnectionId,
+    _sockets: [Socket; 2],
+    _other: Server,
+}
+
+impl Pair {
+    async fn start(binary: &std::path::Path, redis: &Redis) -> Result<Self, Anyhow> {
+        let other = Server::tour_in_cluster(binary, &redis.url()).await?;
+        let mut config = phalanx::config::Config::default();
+        config.general.server_token = TOKEN.to_owned();
+        config.web.bind = std::net::Ipv4Addr::LOCALHOST.into();
+        config.web.port = 0;
+        config.web.access_log = false;
+        config.admin.bind = String::new();
+        let node = App::new("tour").start_in_cluster(config, &redis.url()).await?;
+        let (far, near) = (Socket::connect(other.addr).await?, Socket::connect(node.addr()).await?);
+        let id = |socket: &Socket| ConnectionId::parse(&socket.id).map_err(|error| error.message().to_owned());
+        Ok(Self { far: id(&far)?, near: id(&near)?, node, _sockets: [far, near], _other: other })
+    }
+}
+
+/// Measures one of the rows of calls.
+pub(crate) async fn measure(binary: &std::path::Path, row: Row, effort: Effort) -> Result<Measured, Anyhow> {
+    let redis = Redis::start().await;
+    let pair = Pair::start(binary, &redis).await?;
+    let node = pair.node.node().clone();
+    if row == Row::ApplyLocal {
+        let mut values = Vec::new();
+        for _ in 0..effort.rounds {
+            values.push(local(&node, &pair.near, effort.span).await?);
+        }
+        values.sort_by(f64::total_cmp);
+        return Ok(Measured { row, ours: values[values.len() / 2], theirs: None, values });
+    }
+    let _echo = Server::redis_echo(redis.addr()).await?;
+    let mut caller = Caller::connect(redis.addr()).await?;
+    let in_flight = if row == Row::Apply1 { 1 } else { 32 };
+    ours(&node, &pair.far, in_flight, effort.span / 4).await?;
+    caller.run(in_flight, effort.span / 4).await?;
+    let (mut values, mut our_times, mut their_times) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..effort.rounds {
+        let (our, their);
+        if round % 2 == 0 {
+            our = ours(&node, &pair.far, in_flight, effort.span).await?;
+            their = caller.run(in_flight, effort.span).await?;
+        } else {
+            their = caller.run(in_flight, effort.span).await?;
+            our = ours(&node, &pair.far, in_flight, effort.span).await?;
+        }
+        values.push(our / their);
+        our_times.push(our);
+        their_times.push(their);
+    }
+    for list in [&mut values, &mut our_times, &mut their_times] {
+        list.sort_by(f64::total_cmp);
+    }
+    let middle = effort.rounds / 2;
+    Ok(Measured { row, ours: our_times[middle], theirs: Some(their_times[middle]), values })
+}
+
+/// Microseconds of a call: the median one if there is one at a time, else the time by the number of calls.
+async fn ours(node: &Node, far: &ConnectionId, in_flight: usize, span: Duration) -> Result<f64, Anyhow> {
+    let began = Instant::now();
+    let mut calling = JoinSet::new();
+    for _ in 0..in_flight {
+        let (connections, far) = (node.connections(), far.clone());
+        calling.spawn(async move {
+            let mut times = Vec::new();
+            while began.elapsed() < span {
+                let asked = Instant::now();
+                connections.apply(&far, "set", json!(["k", 1])).await.map_err(|error| error.to_string())?;
+                times.push(asked.elapsed());
+            }
+            Ok::<_, String>(times)
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(done) = calling.join_next().await {
+        times.extend(done??);
+    }
+    Ok(per_call(times, in_flight, began.elapsed()))
+}
+
+pub(crate) fn per_call(mut times: Vec<Duration>, in_flight: usize, took: Duration) -> f64 {
+    times.sort_unstable();
+    let time = if in_flight == 1 { times[times.len() / 2] } else { took / times.len() as u32 };
+    time.as_secs_f64() * 1e6
+}
+
+/// Nanoseconds of a call that stays on its node.
+async fn local(node: &Node, near: &ConnectionId, span: Duration) -> Result<f64, Anyhow> {
+    let (began, mut calls) = (Instant::now(), 0_u32);
+    while calls % 1024 != 0 || calls == 0 || began.elapsed() < span {
+        let set = node.connections().apply(near, "set", json!(["k", 1])).await;
+        set.map_err(|error| error.to_string())?;
+        calls += 1;
+    }
+    Ok(began.elapsed().as_nanos() as f64 / f64::from(calls))
+}
