@@ -58,11 +58,15 @@ pub(crate) async fn keep(node: Node, life: String) {
     let mut ticks = interval(RENEWAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let shutdown = keeper.node.shutdown().clone();
         tokio::select! {
-            () = keeper.node.shutdown().closed() => return,
-            _ = ticks.tick() => {}
+            // Also in the middle of a renewal: after the node gave its lease up, none may take it for lost.
+            () = shutdown.closed() => return,
+            () = async {
+                ticks.tick().await;
+                keeper.renew().await;
+            } => {}
         }
-        keeper.renew().await;
     }
 }
 
