@@ -28,6 +28,18 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The answer itself.
     pub content: Content,
+    shape: Shape,
+}
+
+/// What became an object so that it can travel as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// It is one.
+    Object,
+    /// Another value, as the field `result`.
+    Result,
+    /// Nothing.
+    Unit,
 }
 
 /// An answer's content.
@@ -47,34 +59,47 @@ impl Answer {
     /// `internal` if the value refuses to be encoded.
     pub fn json<T: Serialize + 'static>(value: &T) -> Outcome {
         if TypeId::of::<T>() == TypeId::of::<()>() {
-            return Ok(Self::encoded(Bytes::from_static(b"{}")));
+            return Ok(Self { shape: Shape::Unit, ..Self::encoded(Bytes::from_static(b"{}")) });
         }
         let mut text = Vec::with_capacity(128);
         serde_json::to_writer(&mut text, value).map_err(ActionError::internal)?;
-        if text.first() != Some(&b'{') {
-            text.splice(..0, *b"{\"result\":");
-            text.push(b'}');
+        if text.first() == Some(&b'{') {
+            return Ok(Self::encoded(text.into()));
         }
-        Ok(Self::encoded(text.into()))
+        text.splice(..0, *RESULT);
+        text.push(b'}');
+        Ok(Self { shape: Shape::Result, ..Self::encoded(text.into()) })
     }
 
     /// Takes a JSON object that is already encoded.
     pub fn encoded(object: Bytes) -> Self {
-        Self { status: StatusCode::OK, headers: HeaderMap::new(), content: Content::Json(object) }
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), content: Content::Json(object), shape: Shape::Object }
     }
 
-    /// Reads the answer back, for a layer or a caller that wants the tree.
+    /// Reads the answer back, as it was before it became an object, for a layer or a caller that wants the tree.
     ///
     /// # Errors
     ///
     /// `internal` if the answer is a [`Body`] or not of that type.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, ActionError> {
         match &self.content {
-            Content::Json(text) => serde_json::from_slice(text).map_err(ActionError::internal),
+            Content::Json(text) => {
+                let text = match self.shape {
+                    Shape::Object => &text[..],
+                    // A layer may have put another object in its place.
+                    Shape::Result => text.strip_prefix(RESULT).and_then(|text| text.strip_suffix(b"}")).unwrap_or(text),
+                    Shape::Unit if text == "{}" => b"null",
+                    Shape::Unit => text,
+                };
+                serde_json::from_slice(text).map_err(ActionError::internal)
+            }
             Content::Body(_) => Err(ActionError::internal("the answer is a body, not JSON")),
         }
     }
 }
+
+/// Before a value that is no object.
+const RESULT: &[u8; 10] = b"{\"result\":";
 
 /// What an action can answer: anything that serialises, a [`Reply`], or a [`Body`].
 #[diagnostic::on_unimplemented(
@@ -245,7 +270,12 @@ impl fmt::Debug for Body {
 
 impl IntoAnswer for Body {
     fn into_answer(self) -> Outcome {
-        Ok(Answer { status: StatusCode::OK, headers: HeaderMap::new(), content: Content::Body(self) })
+        Ok(Answer {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            content: Content::Body(self),
+            shape: Shape::Object,
+        })
     }
 
     fn schema() -> Schema {
@@ -259,4 +289,27 @@ where
     F: Future<Output = Outcome> + Send + 'static,
 {
     Box::pin(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_value_travels_as_an_object_and_is_read_back_as_it_was() {
+        fn check<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug + 'static>(value: T, travels: &str) {
+            let answer = Answer::json(&value).expect("it is JSON");
+            assert!(matches!(&answer.content, Content::Json(text) if text == travels), "{answer:?}");
+            assert_eq!(answer.decode::<T>().expect("it is read back"), value);
+        }
+        check((), "{}");
+        check(true, r#"{"result":true}"#);
+        check(vec![1, 2], r#"{"result":[1,2]}"#);
+        check("a}".to_owned(), r#"{"result":"a}"}"#);
+        check::<Value>(json!({ "result": 1 }), r#"{"result":1}"#);
+        check::<Value>(json!({}), "{}");
+        check::<Option<u8>>(None, r#"{"result":null}"#);
+    }
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytesize::ByteSize;
+pub use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 mod network;

@@ -15,6 +15,7 @@ mod calls;
 mod chat;
 mod deaths;
 mod hostile;
+mod inside;
 mod redis;
 
 /// How long what has no limit of its own may take.

@@ -31,7 +31,7 @@ pub(super) struct Asked<'a> {
 /// Turns an outcome into a response.
 pub(super) async fn respond(outcome: Outcome, asked: Asked<'_>) -> Response {
     match outcome {
-        Ok(Answer { status, headers, content }) => {
+        Ok(Answer { status, headers, content, .. }) => {
             let mut response = match content {
                 Content::Json(object) => json(status, with_metadata(object, asked.metadata)),
                 Content::Body(body) => match Box::pin(with_body(status, body, &asked)).await {
