@@ -170,7 +170,8 @@ async fn a_node_frozen_past_its_lease_comes_back_under_a_new_name_and_serves_its
     let cluster = Cluster::start(2).await;
     let mut frozen = Socket::join(cluster.addr(1), "defaultRoom").await;
     let mut other = Socket::join(cluster.addr(0), "defaultRoom").await;
-    assert_eq!(told(&mut other, "join").await, other.id());
+    // The join of the one before may be told after its OK, and so to the other as well.
+    while told(&mut other, "join").await != other.id() {}
     for _ in 0..rounds() {
         let before = cluster.generation(1).await;
         let id = frozen.id();
@@ -200,7 +201,8 @@ async fn a_node_frozen_for_less_than_its_lease_is_not_reaped() {
     let frozen = Socket::join(cluster.addr(1), "defaultRoom").await;
     let mut other = Socket::join(cluster.addr(0), "defaultRoom").await;
     let before = cluster.generation(1).await;
-    assert_eq!(told(&mut other, "join").await, other.id());
+    // The join of the one before may be told after its OK, and so to the other as well.
+    while told(&mut other, "join").await != other.id() {}
     for _ in 0..rounds() {
         cluster.nodes[1].signal(Signal::STOP);
         sleep_until(Instant::now() + Duration::from_secs(3)).await; // the length of the freeze is the fault
