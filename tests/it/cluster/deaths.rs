@@ -167,12 +167,12 @@ async fn a_reaper_that_is_killed_in_the_middle_is_followed_by_another() {
 
 #[tokio::test]
 async fn a_node_frozen_past_its_lease_comes_back_under_a_new_name_and_serves_its_clients() {
-    let cluster = Cluster::start(2).await;
-    let mut frozen = Socket::join(cluster.addr(1), "defaultRoom").await;
-    let mut other = Socket::join(cluster.addr(0), "defaultRoom").await;
-    // The join of the one before may be told after its OK, and so to the other as well.
-    while told(&mut other, "join").await != other.id() {}
     for _ in 0..rounds() {
+        let cluster = Cluster::start(2).await;
+        let mut frozen = Socket::join(cluster.addr(1), "defaultRoom").await;
+        let mut other = Socket::join(cluster.addr(0), "defaultRoom").await;
+        // The join of the one before may be told after its OK, and so to the other as well.
+        while told(&mut other, "join").await != other.id() {}
         let before = cluster.generation(1).await;
         let id = frozen.id();
         cluster.nodes[1].signal(Signal::STOP);

@@ -129,8 +129,8 @@ async fn a_redis_that_restarts_with_its_data_costs_nobody_its_membership() {
 
 #[tokio::test]
 async fn a_redis_that_comes_back_empty_is_filled_from_what_the_nodes_hold() {
-    let mut world = World::new().await;
     for _ in 0..rounds() {
+        let mut world = World::new().await;
         world.cluster.redis.kill().await;
         world.cluster.redis.start_empty().await;
         world.is_back().await;
@@ -191,13 +191,13 @@ async fn a_room_that_was_destroyed_while_nobody_could_hear_of_it_lets_its_member
 /// The network between one node and Redis fails; its clients and the other node's stay where they are.
 #[tokio::test]
 async fn a_node_cut_off_from_redis_is_taken_for_dead_and_comes_back_by_itself() {
-    let redis = Redis::start().await;
-    let proxy = Proxy::before(redis.addr()).await;
-    let near = super::start_node(&redis.url(), "near").await;
-    let far = super::start_node(&redis.url_through(proxy.addr()), "far").await;
-    let mut one = Socket::join(near.addr, "defaultRoom").await;
-    let mut other = Socket::join(far.addr, "defaultRoom").await;
     for _ in 0..rounds() {
+        let redis = Redis::start().await;
+        let proxy = Proxy::before(redis.addr()).await;
+        let near = super::start_node(&redis.url(), "near").await;
+        let far = super::start_node(&redis.url_through(proxy.addr()), "far").await;
+        let mut one = Socket::join(near.addr, "defaultRoom").await;
+        let mut other = Socket::join(far.addr, "defaultRoom").await;
         proxy.cut();
         let cut = Instant::now();
         let refused = other.ask(r#"{"event":"say","room":"defaultRoom","message":"anybody?"}"#).await;

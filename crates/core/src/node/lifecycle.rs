@@ -1,0 +1,290 @@
+//! How a node starts and stops, in one readable order.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tracing::{info, warn};
+
+use super::{Names, Node, Parts, Setup};
+use crate::backend::{Arrival, BackendError, Missed};
+use crate::cache::Cache;
+use crate::calls::Calls;
+use crate::cluster::Topics;
+use crate::connection::{CloseReason, Connection};
+use crate::connections;
+use crate::error::ActionError;
+use crate::event::Event;
+use crate::files::PublicFiles;
+use crate::initializer::{self, Boot, Initializer};
+use crate::lease::{self, Lease};
+use crate::locks::Locks;
+use crate::metrics::NodeMetrics;
+use crate::registry::Registry;
+use crate::rooms;
+use crate::shutdown::Shutdown;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The application's definitions do not fit together.
+    #[error("{0}")]
+    Faults(#[from] crate::registry::Faults),
+    /// The initializers' order cannot be found.
+    #[error(transparent)]
+    Order(#[from] initializer::OrderError),
+    /// An initializer gave up.
+    #[error("initializer {name}: {source}")]
+    Initializer {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A transport could not begin to accept.
+    #[error("{0}")]
+    Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The settings do not make a member of a cluster.
+    #[error("{0}")]
+    Cluster(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The backend could not be reached within `redis.boot_timeout`.
+    #[error("{0}")]
+    Backend(#[source] BackendError),
+    /// A room of `rooms.start` could not be made.
+    #[error("room {room}: {source}")]
+    Room {
+        /// The room.
+        room: String,
+        /// Why.
+        source: ActionError,
+    },
+}
+
+/// How a node stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// How many calls and connections were still there when the grace was over.
+    pub abandoned: usize,
+}
+
+impl Node {
+    /// Starts a node: initializers, definitions checked, own tasks, starting rooms, initializers' start, transports.
+    ///
+    /// # Errors
+    ///
+    /// The first step that does not work out; what had been started is stopped again.
+    pub async fn start(mut setup: Setup) -> Result<Self, StartError> {
+        let initializers = initializer::in_order(&setup.initializers)?;
+        for initializer in &initializers {
+            let mut boot = Boot { config: &setup.config, definitions: &mut setup.definitions };
+            let ready = initializer.initialize(&mut boot).await;
+            ready.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
+        }
+        let node = Self::assemble(setup, initializers)?;
+        match node.open().await {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                node.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn assemble(setup: Setup, initializers: Vec<Arc<dyn Initializer>>) -> Result<Self, StartError> {
+        let registry = Registry::new(setup.definitions)?;
+        let backend = setup.backend;
+        Ok(Self(Arc::new(Parts {
+            app: setup.app,
+            version: setup.version,
+            id: setup.node_id,
+            names: Names::new(),
+            environment: setup.environment,
+            files: PublicFiles::new(setup.config.paths.public.clone()),
+            calls: Calls::new(setup.config.cluster.max_calls),
+            config: setup.config,
+            registry,
+            connections: connections::Table::default(),
+            rooms: rooms::Table::default(),
+            cache: Cache::new(backend.cache, backend.clock.clone()),
+            locks: Locks::new(backend.locks),
+            membership: backend.membership,
+            lease: Lease::default(),
+            reaps: AtomicBool::new(false),
+            mends: AtomicBool::new(false),
+            topics: Topics::default(),
+            bus: backend.bus,
+            room_store: backend.rooms,
+            started_at: unix_ms(),
+            clock: backend.clock,
+            metrics: NodeMetrics::new(),
+            shutdown: Shutdown::default(),
+            started: Instant::now(),
+            requests: AtomicU64::new(0),
+            problems: Mutex::new(vec!["starting".to_owned()]),
+            initializers,
+            transports: setup.transports,
+        })))
+    }
+
+    async fn open(&self) -> Result<(), StartError> {
+        let (first, last): (Vec<_>, Vec<_>) = self.0.transports.iter().partition(|it| it.is_for_operators());
+        for transport in first {
+            transport.start(self).await.map_err(StartError::Transport)?;
+        }
+        self.spawn_delivery();
+        let life = self.enter_cluster().await?;
+        self.0.shutdown.spawn_own(lease::keep(self.clone(), life));
+        self.spawn_heartbeat();
+        for room in &self.0.config.rooms.start {
+            let made = self.rooms().add(room).await;
+            let existing = |error: &ActionError| error.kind() == crate::ErrorKind::Conflict;
+            if let Err(source) = made.or_else(|error| if existing(&error) { Ok(()) } else { Err(error) }) {
+                return Err(StartError::Room { room: room.clone(), source });
+            }
+        }
+        for initializer in &self.0.initializers {
+            let started = initializer.start(self).await;
+            started.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
+        }
+        for transport in last {
+            transport.start(self).await.map_err(StartError::Transport)?;
+        }
+        self.problems().clear();
+        self.tell(&Event::Ready);
+        info!(node = self.0.id, generation = %self.generation(), "ready");
+        Ok(())
+    }
+
+    /// Becomes a member of the cluster; tries again for `redis.boot_timeout`.
+    async fn enter_cluster(&self) -> Result<String, StartError> {
+        const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+        let deadline = Instant::now() + self.0.config.redis.boot_timeout;
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let error = match lease::enter(self).await {
+                Ok(life) => return Ok(life),
+                Err(error) => error,
+            };
+            if Instant::now() + pause > deadline {
+                return Err(StartError::Backend(error));
+            }
+            warn!(cause = %crate::dispatch::Chain(&error), "the backend cannot be reached yet");
+            *self.problems() = vec!["the backend cannot be reached yet".to_owned()];
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Stops the node: no longer ready, no new connections, sockets told, running calls finished within
+    /// `general.grace`, rooms left, initializers stopped in reverse.
+    pub async fn stop(&self) -> Stopped {
+        let grace = self.0.config.general.grace;
+        let deadline = Instant::now() + grace;
+        *self.problems() = vec!["stopping".to_owned()];
+        self.0.shutdown.ask();
+        self.tell(&Event::Stopping);
+        info!(node = self.0.id, ?grace, "stopping");
+        for transport in self.0.transports.iter().rev() {
+            transport.stop_accepting().await;
+        }
+        self.dismiss_sockets().await;
+        for transport in self.0.transports.iter().rev() {
+            transport.finish(deadline).await;
+        }
+        let abandoned = self.0.shutdown.calls_finished(deadline).await;
+        self.break_off_what_is_left().await;
+        for initializer in self.0.initializers.iter().rev() {
+            initializer.stop(self).await;
+        }
+        self.0.shutdown.close().await;
+        if let Err(error) = self.0.membership.leave(self.generation()).await {
+            warn!(%error, "the others will learn of the stop when the lease runs out");
+        }
+        if abandoned > 0 {
+            warn!(abandoned, "stopped with calls still running: the grace is over");
+        }
+        info!(node = self.0.id, "stopped");
+        Stopped { abandoned }
+    }
+
+    /// Tells every socket that the node stops, spread over `websocket.drain` so that not all come back at once.
+    async fn dismiss_sockets(&self) {
+        const STEPS: u32 = 50;
+        const AT_ONCE: usize = 20;
+        let connections = self.connections().all();
+        let batch = connections.len().div_ceil(STEPS as usize).max(AT_ONCE);
+        let pause = self.0.config.websocket.drain.min(self.0.config.general.grace) / STEPS;
+        let mut batches = connections.chunks(batch).peekable();
+        while let Some(batch) = batches.next() {
+            batch.iter().for_each(|connection| connection.close(CloseReason::NodeStops));
+            if batches.peek().is_some() {
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    /// Breaks off the sockets that outlasted the grace.
+    async fn break_off_what_is_left(&self) {
+        self.connections().all().iter().for_each(Connection::break_off);
+        self.0.shutdown.calls_finished(Instant::now() + Duration::from_secs(1)).await;
+    }
+
+    /// Delivers what the bus brings, and lets others run in between: a burst must not evict the healthy.
+    fn spawn_delivery(&self) {
+        const AT_ONCE: usize = 128;
+        let Some(mut messages) = self.0.bus.receiver() else { return };
+        let node = self.clone();
+        self.0.shutdown.spawn_own(async move {
+            let mut batch: Vec<Arrival> = Vec::with_capacity(AT_ONCE);
+            loop {
+                tokio::select! {
+                    () = node.0.shutdown.closed() => break,
+                    count = messages.recv_many(&mut batch, AT_ONCE) => if count == 0 { break },
+                }
+                node.0.metrics.bus_depth.set(messages.len() as f64);
+                batch.drain(..).for_each(|arrival| node.receive(arrival));
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    fn receive(&self, arrival: Arrival) {
+        match arrival {
+            Arrival::Message(message) => self.rooms().deliver(&message),
+            Arrival::Letter(from, letter) => self.0.calls.receive(self, from, letter),
+            Arrival::Gap(missed) => {
+                self.0.metrics.bus_gaps.increment(1);
+                warn!(?missed, "messages of other nodes may have been missed");
+                self.rooms().gap();
+                if missed == Missed::Away {
+                    self.0.calls.fail_all();
+                }
+                self.rooms().misses();
+            }
+        }
+    }
+
+    fn spawn_heartbeat(&self) {
+        let every = self.0.config.websocket.heartbeat;
+        if every.is_zero() {
+            return;
+        }
+        let node = self.clone();
+        self.0.shutdown.spawn_own(async move {
+            let mut ticks = interval_at(Instant::now() + every, every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = node.0.shutdown.closed() => break,
+                    _ = ticks.tick() => node.connections().sweep().await,
+                }
+            }
+        });
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_millis() as u64
+}
