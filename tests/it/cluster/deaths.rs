@@ -69,7 +69,7 @@ async fn members_of_a_killed_node_leave_every_list_once_and_nobody_else_does() {
     let mut cluster = Cluster::start(3).await;
     make_rooms(&cluster).await;
     for round in 0..rounds() {
-        let before = leaves(&cluster, 0).await.len();
+        cluster.redis.ask("DEL actionhero:cache:leaves").await; // a list is read up to 10,000 items
         let doomed = sockets(cluster.addr(2), SOCKETS, &ROOMS).await;
         let seen = sockets(cluster.addr(2), 20, &["defaultRoom"]).await;
         let stayers = sockets(cluster.addr(1), 10, &ROOMS).await;
@@ -92,7 +92,7 @@ async fn members_of_a_killed_node_leave_every_list_once_and_nobody_else_does() {
         let gone = killed.elapsed();
         assert_eq!(apply(cluster.addr(0), &id, "details", json!(null)).await.error_code(), "not_found");
         let expected = SOCKETS * ROOMS.len() + 20;
-        until("all leaves are told", REAPED, async || leaves(&cluster, 0).await.len() - before == expected).await;
+        until("all leaves are told", REAPED, async || leaves(&cluster, 0).await.len() == expected).await;
         println!("round {round}: unreachable after {took:?}, gone after {gone:?}, told after {:?}", killed.elapsed());
         assert!(leaves(&cluster, 0).await.values().all(|times| *times == 1), "each leave is told once");
 
