@@ -78,6 +78,33 @@ impl Process {
         kill_process(pid, signal).expect("a process of ours takes signals");
     }
 
+    /// Stops its clock, and returns when none of its threads runs any more; [`Process::thaw`] lets it go on.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended, or goes on.
+    pub async fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let stopped = async {
+            while !self.is_stopped() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, stopped).await.expect("a process of ours is stopped by a signal");
+    }
+
+    /// Ends [`Process::freeze`].
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Whether all threads are in the state `T` of `/proc`.
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let mut states = threads.map(|thread| std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default());
+        states.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

@@ -89,10 +89,10 @@ async fn all_nodes_are_asked_at_once_and_those_that_do_not_answer_are_named() {
     let asked = get(cluster.addr(0), "/api/nodes/ask").await.json();
     let answers: Vec<&str> = asked["answers"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!((answers, &asked["missing"]), (vec!["n0", "n1", "n2"], &json!([])));
-    cluster.nodes[2].signal(phalanx_testkit::Signal::STOP);
+    cluster.nodes[2].freeze().await;
     let asked = get(cluster.addr(0), "/api/nodes/ask?timeoutMs=300").await.json();
     assert_eq!(asked["missing"], json!(["n2"]), "{asked}");
-    cluster.nodes[2].signal(phalanx_testkit::Signal::CONT);
+    cluster.nodes[2].thaw();
 }
 
 #[tokio::test]

@@ -178,7 +178,7 @@ async fn a_node_frozen_past_its_lease_comes_back_under_a_new_name_and_serves_its
         while told(&mut other, "join").await != other.id() {}
         let before = cluster.generation(1).await;
         let id = frozen.id();
-        cluster.nodes[1].signal(Signal::STOP);
+        cluster.nodes[1].freeze().await;
         let stopped = Instant::now();
         let addr = cluster.addr(0);
         let late = tokio::spawn(async move { apply(addr, &id, "set", json!(["stale", true])).await });
@@ -186,7 +186,7 @@ async fn a_node_frozen_past_its_lease_comes_back_under_a_new_name_and_serves_its
         assert_eq!(late.await.unwrap().error_code(), "late");
         assert_eq!(apply(addr, &frozen.id(), "details", json!(null)).await.error_code(), "not_found");
         sleep_until(stopped + Duration::from_secs(15)).await; // the length of the freeze is the fault
-        cluster.nodes[1].signal(Signal::CONT);
+        cluster.nodes[1].thaw();
         assert_eq!(told(&mut other, "join").await, frozen.id());
         assert_ne!(cluster.generation(1).await, before);
         assert_eq!(members(addr, "defaultRoom").await, 2);
@@ -207,9 +207,9 @@ async fn a_node_frozen_for_less_than_its_lease_is_not_reaped() {
     // The join of the one before may be told after its OK, and so to the other as well.
     while told(&mut other, "join").await != other.id() {}
     for _ in 0..rounds() {
-        cluster.nodes[1].signal(Signal::STOP);
+        cluster.nodes[1].freeze().await;
         sleep_until(Instant::now() + Duration::from_secs(3)).await; // the length of the freeze is the fault
-        cluster.nodes[1].signal(Signal::CONT);
+        cluster.nodes[1].thaw();
         assert_eq!(apply(cluster.addr(0), &frozen.id(), "set", json!(["k", 1])).await.status, 200);
         assert_eq!(cluster.generation(1).await, before);
         assert_eq!(presence(&mut other).await, [], "nobody left");
