@@ -43,6 +43,13 @@ pub(super) async fn told(socket: &mut Socket, event: &str) -> String {
     }
 }
 
+/// Joins the room that tells who comes, and has heard that it came itself: no earlier join is told to it later.
+async fn observe(addr: std::net::SocketAddr) -> Socket {
+    let mut socket = Socket::join(addr, "defaultRoom").await;
+    while told(&mut socket, "join").await != socket.id() {}
+    socket
+}
+
 async fn apply_within(addr: std::net::SocketAddr, id: &str, limit_ms: u64) -> crate::client::Response {
     let body = json!({ "method": "details", "timeoutMs": limit_ms }).to_string();
     crate::client::post_json(addr, &format!("/api/connections/{id}/apply"), &body).await
@@ -73,7 +80,7 @@ async fn members_of_a_killed_node_leave_every_list_once_and_nobody_else_does() {
         let doomed = sockets(cluster.addr(2), SOCKETS, &ROOMS).await;
         let seen = sockets(cluster.addr(2), 20, &["defaultRoom"]).await;
         let stayers = sockets(cluster.addr(1), 10, &ROOMS).await;
-        let mut observer = Socket::join(cluster.addr(0), "defaultRoom").await;
+        let mut observer = observe(cluster.addr(0)).await;
         let id = doomed[0].id();
         assert_eq!(members(cluster.addr(0), "otherRoom").await, SOCKETS as u64 + 10);
 
@@ -123,7 +130,7 @@ async fn a_reaper_that_is_killed_in_the_middle_is_followed_by_another() {
         let seen = sockets(cluster.addr(3), 20, &["defaultRoom"]).await;
         let mut observers = Vec::new();
         for node in 0..3 {
-            observers.push(Socket::join(cluster.addr(node), "defaultRoom").await);
+            observers.push(observe(cluster.addr(node)).await);
         }
         let generations = [0, 1, 2].map(|node| cluster.addr(node));
         let mut names = HashMap::new();
@@ -172,10 +179,8 @@ async fn a_reaper_that_is_killed_in_the_middle_is_followed_by_another() {
 async fn a_node_frozen_past_its_lease_comes_back_under_a_new_name_and_serves_its_clients() {
     for _ in 0..rounds() {
         let cluster = Cluster::start(2).await;
-        let mut frozen = Socket::join(cluster.addr(1), "defaultRoom").await;
-        let mut other = Socket::join(cluster.addr(0), "defaultRoom").await;
-        // The join of the one before may be told after its OK, and so to the other as well.
-        while told(&mut other, "join").await != other.id() {}
+        let mut frozen = observe(cluster.addr(1)).await;
+        let mut other = observe(cluster.addr(0)).await;
         let before = cluster.generation(1).await;
         let id = frozen.id();
         cluster.nodes[1].freeze().await;
@@ -201,11 +206,9 @@ async fn a_node_frozen_past_its_lease_comes_back_under_a_new_name_and_serves_its
 #[tokio::test]
 async fn a_node_frozen_for_less_than_its_lease_is_not_reaped() {
     let cluster = Cluster::start(2).await;
-    let frozen = Socket::join(cluster.addr(1), "defaultRoom").await;
-    let mut other = Socket::join(cluster.addr(0), "defaultRoom").await;
+    let frozen = observe(cluster.addr(1)).await;
+    let mut other = observe(cluster.addr(0)).await;
     let before = cluster.generation(1).await;
-    // The join of the one before may be told after its OK, and so to the other as well.
-    while told(&mut other, "join").await != other.id() {}
     for _ in 0..rounds() {
         cluster.nodes[1].freeze().await;
         sleep_until(Instant::now() + Duration::from_secs(3)).await; // the length of the freeze is the fault
