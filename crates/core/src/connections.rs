@@ -15,11 +15,16 @@ use crate::action::Deadline;
 use crate::answer::{Answer, Content};
 use crate::connection::{CloseReason, Connection, ConnectionId, Frame};
 use crate::context::{Caller, Context};
-use crate::error::{ActionError, Detail, ErrorKind};
+use crate::error::{ActionError, ErrorKind};
 use crate::event::Event;
 use crate::node::Node;
 use crate::params::Params;
 use crate::rpc::{Remote, RemoteDef};
+
+mod built_in;
+
+pub use built_in::BuiltIn;
+use built_in::wrong;
 
 /// The sockets of this node, by id. No guard of the map leaves it.
 #[derive(Debug, Default)]
@@ -181,23 +186,22 @@ impl Connections {
         if connection.has_left() {
             return Err(ApplyError::NotFound);
         }
-        match method {
-            "" | "details" => Ok(details(connection)),
-            "get" => Ok(connection.get(&one_text(args, "key")?).unwrap_or_default()),
-            "set" => {
-                let (key, value) = key_and_value(args)?;
+        match BuiltIn::read(method, args)? {
+            Ok(BuiltIn::Details) => Ok(details(connection)),
+            Ok(BuiltIn::Get(key)) => Ok(connection.get(&key).unwrap_or_default()),
+            Ok(BuiltIn::Set(key, value)) => {
                 connection.set(key, value)?;
                 Ok(Value::Bool(true))
             }
-            "destroy" => {
+            Ok(BuiltIn::Destroy) => {
                 connection.close(CloseReason::Destroyed);
                 Ok(Value::Bool(true))
             }
-            "sendMessage" => {
-                send(connection, message_text(args)?)?;
+            Ok(BuiltIn::SendMessage(message)) => {
+                send(connection, serde_json::to_vec(&message).map_err(ActionError::internal)?)?;
                 Ok(Value::Bool(true))
             }
-            _ => self.in_time(limit, self.apply_slow(connection, method, args), method).await,
+            slow => self.in_time(limit, self.apply_slow(connection, method, slow), method).await,
         }
     }
 
@@ -284,19 +288,24 @@ impl Connections {
         }
     }
 
-    async fn apply_slow(&self, connection: &Connection, method: &str, args: Value) -> Result<Value, ApplyError> {
+    async fn apply_slow(
+        &self,
+        connection: &Connection,
+        method: &str,
+        call: Result<BuiltIn, Value>,
+    ) -> Result<Value, ApplyError> {
         let rooms = self.node.rooms();
-        match method {
-            "roomAdd" => rooms.join(connection, &one_text(args, "room")?).await?,
-            "roomLeave" => rooms.leave(connection, &one_text(args, "room")?).await?,
-            "sendFile" => {
-                let path = one_text(args, "file")?;
+        match call {
+            Ok(BuiltIn::RoomAdd(room)) => rooms.join(connection, &room).await?,
+            Ok(BuiltIn::RoomLeave(room)) => rooms.leave(connection, &room).await?,
+            Ok(BuiltIn::SendFile(path)) => {
                 let most = self.node.config().websocket.max_file.as_u64();
                 let file = self.node.files().read_for_socket(&path, most).await?;
                 let text = serde_json::to_vec(&file_message(&file)).map_err(ActionError::internal)?;
                 send(connection, text)?;
             }
-            _ => {
+            Ok(_) => {} // what does not wait is done by then
+            Err(args) => {
                 let def = self.node.registry().remote(method).ok_or(ApplyError::UnknownMethod)?;
                 return self.run_remote(Some(connection), def, args).await;
             }
@@ -386,46 +395,6 @@ fn file_message(file: &crate::files::FileMessage) -> Value {
         message["encoding"] = encoding.into();
     }
     message
-}
-
-/// A message for one client: an object says its own context, everything else travels as `message`.
-fn message_text(args: Value) -> Result<Vec<u8>, ActionError> {
-    let mut object = match args {
-        Value::Object(object) => object,
-        Value::Array(mut list) if list.len() == 1 && list[0].is_object() => match list.remove(0) {
-            Value::Object(object) => object,
-            other => Map::from_iter([("message".to_owned(), other)]),
-        },
-        other => Map::from_iter([("message".to_owned(), other)]),
-    };
-    object.entry("context").or_insert_with(|| "response".into());
-    serde_json::to_vec(&object).map_err(ActionError::internal)
-}
-
-/// `"lobby"` or `["lobby"]`.
-fn one_text(args: Value, name: &str) -> Result<String, ActionError> {
-    match args {
-        Value::String(text) => Ok(text),
-        Value::Array(mut list) if list.len() == 1 && list[0].is_string() => match list.remove(0) {
-            Value::String(text) => Ok(text),
-            _ => Err(wrong(name, "type", "must be a string")),
-        },
-        _ => Err(wrong(name, "type", "must be a string")),
-    }
-}
-
-/// `["key", value]`.
-fn key_and_value(args: Value) -> Result<(String, Value), ActionError> {
-    if let Value::Array(list) = args
-        && let Ok([Value::String(key), value]) = <[Value; 2]>::try_from(list)
-    {
-        return Ok((key, value));
-    }
-    Err(wrong("", "type", "the arguments must be a list of a key and a value"))
-}
-
-fn wrong(path: &str, code: &'static str, message: &'static str) -> ActionError {
-    ActionError::invalid_input(vec![Detail::new(path, code, message)])
 }
 
 #[cfg(test)]

@@ -227,7 +227,7 @@ fn check_remote(def: &RemoteDef, states: &States, faults: &mut Faults) {
     if !is_name(def.name) {
         faults.add(format!("remote name {:?} must be 1 to 100 characters of A-Z a-z 0-9 : . _ -", def.name));
     }
-    if crate::rpc::BUILT_IN.contains(&def.name) {
+    if crate::connections::BuiltIn::NAMES.contains(&def.name) {
         faults.add(format!("remote method {:?} is built in", def.name));
     }
     check_states(&format!("remote method {:?}", def.name), def.require, states, faults);

@@ -44,10 +44,6 @@ impl fmt::Debug for RemoteDef {
     }
 }
 
-/// The methods every connection has.
-pub(crate) const BUILT_IN: [&str; 8] =
-    ["details", "set", "get", "sendMessage", "sendFile", "roomAdd", "roomLeave", "destroy"];
-
 /// Lists remote methods for `App::remotes`: `remotes![authorize]`.
 #[macro_export]
 macro_rules! remotes {
