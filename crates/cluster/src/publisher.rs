@@ -93,6 +93,9 @@ impl Session {
         let mut jobs = Vec::with_capacity(BATCH);
         while waiting.recv_many(&mut jobs, BATCH).await > 0 {
             jobs.retain(|job| !job.done.is_closed()); // who gave up was told that it is unknown; it never happened
+            if jobs.is_empty() {
+                continue;
+            }
             let Some(generation) = self.writer.own.get() else {
                 let unnamed = || BackendError::unavailable("the node has no name yet");
                 jobs.drain(..).for_each(|job| drop(job.done.send(Err(unnamed()))));

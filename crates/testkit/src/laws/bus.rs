@@ -1,12 +1,14 @@
 //! Laws of the bus.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use phalanx_core::Generation;
 use phalanx_core::backend::{Arrival, Bus, Letter, LetterKind, Message, MessageKind, Posted, Recipient};
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::SOON;
 
@@ -22,6 +24,7 @@ macro_rules! bus_laws {
                 a_message_arrives_as_it_was_published,
                 what_one_speaker_says_arrives_in_order,
                 the_receiving_end_is_taken_once,
+                who_gives_up_publishing_holds_nobody_up,
                 a_letter_arrives_at_whom_it_is_addressed_to,
                 a_letter_to_nobody_says_so,
             ]
@@ -60,6 +63,19 @@ pub async fn a_message_arrives_as_it_was_published(bus: Arc<dyn Bus>) {
     bus.publish(sent.clone()).await.expect("the backend answers");
     let heard = heard(&mut receiver).await;
     assert_eq!((heard.room, heard.kind, heard.payload), (sent.room, sent.kind, sent.payload));
+}
+
+/// Whoever drops a publish before it happened, or after.
+pub async fn who_gives_up_publishing_holds_nobody_up(bus: Arc<dyn Bus>) {
+    bus.appear_as(node()).await.expect("the backend answers");
+    publish(&bus, "first".into()).await; // connects
+    let began = Instant::now();
+    for number in 0..10 {
+        let _ = bus.publish(message("r", format!("given up {number}"))).now_or_never();
+        tokio::task::yield_now().await; // the publisher finds it alone
+        publish(&bus, format!("meant {number}")).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
 }
 
 /// However many speak at once.
