@@ -6,17 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use phalanx_core::Generation;
-use phalanx_core::backend::{Arrival, BackendError, Bus, Letter, LetterKind, Message, Posted, Recipient, Subscription};
+use phalanx_core::backend::{
+    Arrival, BackendError, Bus, Letter, LetterKind, Message, MessageKind, Posted, Recipient, Subscription,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::clock::RedisClock;
 use crate::envelope::{Draft, Opener, Sealer};
+use crate::interop::{Ear, Interop, InteropSettings, publish_answers};
 use crate::keys::Keys;
 use crate::own_name::OwnName;
 use crate::publisher::{Publisher, Writer};
-use crate::subscriber::{Hold, Subscriber};
+use crate::subscriber::{Ears, Hold, Subscriber};
 
 /// Names of its own that a node goes on listening to.
 const INBOXES: usize = 17;
@@ -32,6 +35,8 @@ pub struct BusSettings {
     pub previous_token: String,
     /// Messages that may wait on this node; beyond, they are dropped, counted, and the gap is told.
     pub queue: usize,
+    /// How foreign nodes are spoken with, if there are any.
+    pub interop: Option<InteropSettings>,
 }
 
 /// The bus of a cluster. Its tasks end with it.
@@ -40,6 +45,7 @@ pub struct RedisBus {
     publisher: Publisher,
     subscriber: Subscriber,
     own: OwnName,
+    foreign: Option<(Arc<Ear>, Arc<Interop>)>,
     inboxes: Mutex<Inboxes>,
     receiver: Mutex<Option<mpsc::Receiver<Arrival>>>,
     _tasks: JoinSet<()>,
@@ -48,6 +54,7 @@ pub struct RedisBus {
 #[derive(Default)]
 struct Inboxes {
     everyone: Option<Hold>,
+    foreign: Option<Hold>,
     own: VecDeque<(Generation, Hold)>,
 }
 
@@ -58,13 +65,28 @@ impl RedisBus {
         let (out, receiver) = mpsc::channel(settings.queue.max(1));
         let subscriber = Subscriber::new(client.timeout());
         let mut tasks = JoinSet::new();
-        let opener = Opener::new(sealer.clone(), &keys);
-        tasks.spawn(subscriber.clone().run(client.clone(), opener, clock.clone(), out));
-        let writer = Writer { client, keys: keys.clone(), sealer, clock, node: settings.node, own: own.clone() };
+        let (ear, answers) = settings.interop.map(|interop| Ear::new(&settings.node, interop)).unzip();
+        let ear = ear.map(Arc::new);
+        let ears = Ears { ours: Mutex::new(Opener::new(sealer.clone(), &keys)), foreign: ear.clone() };
+        tasks.spawn(subscriber.clone().run(client.clone(), ears, clock.clone(), out));
+        let (own_name, shared) = (own.clone(), client.clone());
+        let writer = Writer { client, keys: keys.clone(), sealer, clock, node: settings.node, own: own_name };
         let (publisher, publishing) = Publisher::new(writer);
         tasks.spawn(publishing);
+        if let (Some(ear), Some(answers)) = (ear.clone(), answers) {
+            tasks.spawn(publish_answers(ear, publisher.clone(), answers));
+        }
+        let foreign = ear.map(|ear| {
+            let interop = Interop::new(ear.clone(), shared, keys.clone(), publisher.clone(), subscriber.clone());
+            (ear, Arc::new(interop))
+        });
         let receiver = Mutex::new(Some(receiver));
-        Self { keys, publisher, subscriber, own, inboxes: Mutex::default(), receiver, _tasks: tasks }
+        Self { keys, publisher, subscriber, own, foreign, inboxes: Mutex::default(), receiver, _tasks: tasks }
+    }
+
+    /// Foreign nodes on the same bus, if there may be any.
+    pub fn foreign(&self) -> Option<Arc<Interop>> {
+        self.foreign.as_ref().map(|(_, interop)| interop.clone())
     }
 
     fn inboxes(&self) -> MutexGuard<'_, Inboxes> {
@@ -89,8 +111,13 @@ impl Bus for RedisBus {
     async fn appear_as(&self, generation: Generation) -> Result<(), BackendError> {
         let everyone = self.subscriber.hold(self.keys.everyone()).await?;
         let own = self.subscriber.hold(self.keys.inbox(generation)).await?;
+        let foreign = match &self.foreign {
+            Some((ear, _)) => Some(self.subscriber.hold(ear.channel().to_owned()).await?),
+            None => None,
+        };
         let mut inboxes = self.inboxes();
         inboxes.everyone = Some(everyone);
+        inboxes.foreign = foreign;
         if inboxes.own.back().is_none_or(|(last, _)| *last != generation) {
             inboxes.own.push_back((generation, own));
         }
@@ -103,6 +130,14 @@ impl Bus for RedisBus {
 
     async fn publish(&self, message: Message) -> Result<(), BackendError> {
         let channel = self.keys.room(&message.room);
+        // Of a room that is destroyed, their members heard before they were taken out of it.
+        if message.kind == MessageKind::Said
+            && let Some((ear, _)) = &self.foreign
+            && let Some(said) = ear.said(&message)
+        {
+            let foreign = (ear.channel().to_owned(), said);
+            return self.publisher.publish_both(channel, Draft::Message(message), foreign).await;
+        }
         self.publisher.publish(channel, Draft::Message(message), None).await.map(drop)
     }
 

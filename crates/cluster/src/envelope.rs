@@ -185,6 +185,10 @@ pub(crate) enum Refusal {
     Stale,
     /// It was heard before, or something after it was.
     Replayed,
+    /// It is larger than may be said here.
+    TooLarge,
+    /// There is no room for what it asks.
+    QueueFull,
 }
 
 impl Refusal {
@@ -195,6 +199,8 @@ impl Refusal {
             Self::Version => "version",
             Self::Stale => "stale",
             Self::Replayed => "replayed",
+            Self::TooLarge => "too_large",
+            Self::QueueFull => "queue_full",
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use phalanx_core::backend::{Backend, BackendError};
+use phalanx_core::backend::{Backend, BackendError, Foreign};
 use phalanx_core::config::Config;
 
 mod bus;
@@ -13,6 +13,7 @@ mod cache;
 mod client;
 mod clock;
 mod envelope;
+mod interop;
 mod keys;
 mod locks;
 mod membership;
@@ -26,6 +27,7 @@ pub use bus::{BusSettings, RedisBus};
 pub use cache::RedisCache;
 pub use client::Client;
 pub use clock::RedisClock;
+pub use interop::{Interop, InteropSettings};
 pub use keys::Keys;
 pub use locks::RedisLocks;
 pub use membership::RedisMembership;
@@ -46,13 +48,29 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
         token: config.general.server_token.clone(),
         previous_token: config.general.previous_server_token.clone(),
         queue: config.rooms.bus_queue,
+        interop: config.cluster.interop.then(|| interop(cluster, config)),
     };
+    let rooms = Arc::new(RedisRooms::new(client.clone(), keys.clone(), node));
+    let bus = Arc::new(RedisBus::new(client.clone(), keys.clone(), clock.clone(), own.clone(), settings));
+    let foreign = bus.foreign().map(|interop| interop as Arc<dyn Foreign>);
     Ok(Backend {
         cache: Arc::new(RedisCache::new(client.clone(), keys.clone())),
-        locks: Arc::new(RedisLocks::new(client.clone(), keys.clone(), own.clone())),
-        membership: Arc::new(RedisMembership::new(client.clone(), keys.clone(), clock.clone())),
-        rooms: Arc::new(RedisRooms::new(client.clone(), keys.clone(), node)),
-        bus: Arc::new(RedisBus::new(client, keys, clock.clone(), own, settings)),
+        locks: Arc::new(RedisLocks::new(client.clone(), keys.clone(), own)),
+        membership: Arc::new(RedisMembership::new(client, keys, clock.clone())),
+        rooms,
+        bus,
+        foreign,
         clock,
     })
+}
+
+fn interop(cluster: &str, config: &Config) -> InteropSettings {
+    InteropSettings {
+        channel: config.cluster.interop_channel.clone(),
+        token: config.cluster.interop_token.clone(),
+        cluster: cluster.to_owned(),
+        max_message: config.rooms.max_message.as_u64() as usize,
+        max_call: config.cluster.max_call.as_u64() as usize,
+        max_calls: config.cluster.max_calls,
+    }
 }

@@ -37,10 +37,20 @@ pub(crate) struct Publisher {
 
 struct Job {
     channel: String,
-    draft: Draft,
+    text: Text,
     /// Whose name is looked up beside it.
     recipient: Option<Generation>,
     done: oneshot::Sender<Result<Posted, BackendError>>,
+}
+
+/// What is published.
+enum Text {
+    /// For our nodes.
+    Sealed(Draft),
+    /// For our nodes, and in the same step for foreign ones: a channel, and a message as it stands.
+    Both(Draft, String, Vec<u8>),
+    /// For foreign nodes.
+    Clear(Vec<u8>),
 }
 
 /// What the task needs to seal and to write.
@@ -68,10 +78,34 @@ impl Publisher {
         draft: Draft,
         recipient: Option<Generation>,
     ) -> Result<Posted, BackendError> {
+        self.hand_over(channel, Text::Sealed(draft), recipient).await
+    }
+
+    /// Publishes a message, and in the same step one for foreign nodes: everybody hears all messages in one order.
+    pub(crate) async fn publish_both(
+        &self,
+        channel: String,
+        draft: Draft,
+        foreign: (String, Vec<u8>),
+    ) -> Result<(), BackendError> {
+        self.hand_over(channel, Text::Both(draft, foreign.0, foreign.1), None).await.map(drop)
+    }
+
+    /// Publishes a message for foreign nodes as it stands.
+    pub(crate) async fn publish_in_clear(&self, channel: String, message: Vec<u8>) -> Result<(), BackendError> {
+        self.hand_over(channel, Text::Clear(message), None).await.map(drop)
+    }
+
+    async fn hand_over(
+        &self,
+        channel: String,
+        text: Text,
+        recipient: Option<Generation>,
+    ) -> Result<Posted, BackendError> {
         let (done, posted) = oneshot::channel();
         let publishing = async {
             let closed = || BackendError::unavailable("the bus is closed");
-            self.jobs.send(Job { channel, draft, recipient, done }).await.map_err(|_| closed())?;
+            self.jobs.send(Job { channel, text, recipient, done }).await.map_err(|_| closed())?;
             posted.await.map_err(|_| closed())?
         };
         match timeout(self.timeout, publishing).await {
@@ -116,10 +150,21 @@ impl Session {
         pipeline.ignore_errors();
         let at_ms = self.writer.clock.now_ms();
         for job in jobs {
-            self.seq += 1;
-            let sender = Sender { generation, node: &self.writer.node, at_ms, seq: self.seq };
-            let sealed = self.writer.sealer.seal(&job.channel, sender, &job.draft);
-            pipeline.cmd("PUBLISH").arg(&job.channel).arg(sealed);
+            let mut seal = |draft| {
+                self.seq += 1;
+                let sender = Sender { generation, node: &self.writer.node, at_ms, seq: self.seq };
+                self.writer.sealer.seal(&job.channel, sender, draft)
+            };
+            match &job.text {
+                Text::Sealed(draft) => drop(pipeline.cmd("PUBLISH").arg(&job.channel).arg(seal(draft))),
+                Text::Clear(message) => drop(pipeline.cmd("PUBLISH").arg(&job.channel).arg(message)),
+                Text::Both(draft, channel, message) => {
+                    pipeline.cmd("MULTI");
+                    pipeline.cmd("PUBLISH").arg(&job.channel).arg(seal(draft));
+                    pipeline.cmd("PUBLISH").arg(channel).arg(message);
+                    pipeline.cmd("EXEC");
+                }
+            }
             if let Some(recipient) = job.recipient {
                 pipeline.cmd("HEXISTS").arg(self.writer.keys.names()).arg(recipient.as_str());
             }
@@ -166,7 +211,15 @@ impl Session {
         };
         let mut next = || answers.next().unwrap_or_else(|| Ok(Value::Nil));
         for job in jobs.drain(..) {
-            let receivers = number(next());
+            let receivers = match job.text {
+                Text::Sealed(_) | Text::Clear(_) => number(next()),
+                Text::Both(..) => {
+                    let queued = [next(), next(), next()];
+                    let refused = queued.into_iter().find_map(Result::err);
+                    let executed = next().and_then(|answer| Ok(from_redis_value::<Vec<u64>>(answer)?));
+                    refused.map_or(executed, Err).map(|receivers| receivers.first().copied().unwrap_or(0))
+                }
+            };
             let known = job.recipient.map(|_| number(next()));
             let posted = receivers.and_then(|receivers| {
                 let on_record = known.transpose()?.is_none_or(|known| known > 0);

@@ -20,7 +20,8 @@ use tracing::{info, warn};
 
 use crate::client::Client;
 use crate::clock::RedisClock;
-use crate::envelope::Opener;
+use crate::envelope::{Opener, Refusal};
+use crate::interop::Ear;
 
 /// How long a channel that nobody holds is still received.
 const LINGER: Duration = Duration::from_secs(5);
@@ -131,8 +132,8 @@ impl Subscriber {
     }
 
     /// Receives for ever, and hands everything on that is believed.
-    pub(crate) async fn run(self, client: Client, opener: Opener, clock: Arc<RedisClock>, out: mpsc::Sender<Arrival>) {
-        let opener = Arc::new(Mutex::new(opener));
+    pub(crate) async fn run(self, client: Client, ears: Ears, clock: Arc<RedisClock>, out: mpsc::Sender<Arrival>) {
+        let ears = Arc::new(ears);
         let (mut pause, mut sessions) = (PAUSES.0, 0_u64);
         loop {
             let began = Instant::now();
@@ -141,7 +142,7 @@ impl Subscriber {
                     let (sink, stream) = connection.split();
                     let reader = Reader {
                         stream,
-                        opener: opener.clone(),
+                        ears: ears.clone(),
                         clock: clock.clone(),
                         out: out.clone(),
                         shared: self.0.clone(),
@@ -279,10 +280,25 @@ impl Shared {
     }
 }
 
+/// Who understands what comes: our own envelopes, and what foreign nodes say on their channel.
+pub(crate) struct Ears {
+    pub(crate) ours: Mutex<Opener>,
+    pub(crate) foreign: Option<Arc<Ear>>,
+}
+
+impl Ears {
+    fn open(&self, channel: &str, bytes: &[u8], now_ms: u64) -> Result<Option<Arrival>, Refusal> {
+        match &self.foreign {
+            Some(ear) if ear.channel() == channel => ear.open(bytes, now_ms),
+            _ => self.ours.lock().unwrap_or_else(PoisonError::into_inner).open(channel, bytes, now_ms).map(Some),
+        }
+    }
+}
+
 /// Takes messages off the connection. Never waits for whoever they go to.
 struct Reader {
     stream: PubSubStream,
-    opener: Arc<Mutex<Opener>>,
+    ears: Arc<Ears>,
     clock: Arc<RedisClock>,
     out: mpsc::Sender<Arrival>,
     shared: Arc<Shared>,
@@ -305,10 +321,9 @@ impl Reader {
 
     fn hand_on(&self, channel: &str, bytes: &[u8]) {
         self.tell_gap();
-        let opened =
-            self.opener.lock().unwrap_or_else(PoisonError::into_inner).open(channel, bytes, self.clock.now_ms());
-        match opened {
-            Ok(arrival) => {
+        match self.ears.open(channel, bytes, self.clock.now_ms()) {
+            Ok(None) => {}
+            Ok(Some(arrival)) => {
                 if self.out.try_send(arrival).is_err() {
                     dropped("queue_full");
                     self.shared.overflow.store(true, Relaxed);

@@ -1,19 +1,21 @@
 //! Calls between nodes: those that wait here for an answer, and answering those of others.
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::action::Deadline;
-use crate::backend::{BackendError, Letter, LetterKind, NodeRecord, Recipient};
+use crate::backend::{Asked, BackendError, Letter, LetterKind, NodeRecord, Recipient};
 use crate::connection::ConnectionId;
-use crate::connections::ApplyError;
+use crate::connections::{ApplyError, BuiltIn};
 use crate::error::{ActionError, ErrorKind};
 use crate::node::{Generation, Node};
 
@@ -91,7 +93,8 @@ impl Calls {
         }
     }
 
-    /// Calls a connection whose id names no node: its owner answers, all others say that it is not theirs.
+    /// Calls a connection whose id names no node: its owner answers, all others say that it is not theirs. Where there
+    /// are nodes of another make, it may be one of theirs, and they do not say.
     pub(crate) async fn to_owner(
         &self,
         node: &Node,
@@ -101,6 +104,34 @@ impl Calls {
         limit: Option<Duration>,
     ) -> Result<Value, ApplyError> {
         let limit = limit_of(node, method, limit);
+        let Some(foreign) = node.foreign() else {
+            return self.to_one_of_ours(node, connection, method, args, limit).await;
+        };
+        // What an application added is known to its own nodes only.
+        let Ok(call) = BuiltIn::read(method, args.clone())? else {
+            return self.to_one_of_ours(node, connection, method, args, limit).await;
+        };
+        let ours = pin!(self.to_one_of_ours(node, connection, method, args, limit));
+        let theirs = foreign.apply(connection, call, limit);
+        match select(ours, theirs).await {
+            Either::Left((Err(ApplyError::NotFound), theirs)) => theirs.await,
+            Either::Left((Err(ApplyError::Late), theirs)) => theirs.await.map_err(|_| ApplyError::Late),
+            Either::Left((answer, _)) | Either::Right((answer @ Ok(_), _)) => answer,
+            Either::Right((Err(refusal), ours)) => match ours.await {
+                Err(ApplyError::NotFound) => Err(refusal),
+                answer => answer,
+            },
+        }
+    }
+
+    async fn to_one_of_ours(
+        &self,
+        node: &Node,
+        connection: &ConnectionId,
+        method: &str,
+        args: Value,
+        limit: Duration,
+    ) -> Result<Value, ApplyError> {
         let nodes = node.membership().nodes().await.map_err(ActionError::from)?;
         let heard = self.to_all(node, &nodes, Some(connection), method, args, limit).await?;
         let all_answered = nodes.iter().all(|record| heard.contains_key(&record.generation));
@@ -188,6 +219,33 @@ impl Calls {
             let letter = Letter { kind: LetterKind::Answer, id: letter.id, deadline_ms: None, payload };
             if let Err(error) = node.bus().post(Recipient::Node(from), letter).await {
                 debug!(%error, %from, "an answer was not sent");
+            }
+        });
+    }
+
+    /// Answers what a node of another make asks, if the connection is one of this node.
+    pub(crate) fn receive_asked(&self, node: &Node, asked: Asked) {
+        if node.connections().local(&asked.connection).is_none() {
+            return; // every node was asked
+        }
+        let Ok(place) = self.running.clone().try_acquire_owned() else { return dropped("asked_too_many") };
+        let (node, limit) = (node.clone(), node.config().general.rpc_timeout);
+        node.clone().shutdown().spawn(async move {
+            let _place = place;
+            let mut answer = Value::Null;
+            for (method, args) in asked.methods {
+                match node.connections().answer(Some(&asked.connection), &method, args, Some(limit)).await {
+                    Ok(answered) => answer = answered,
+                    // They wait for what never comes, as among themselves.
+                    Err(error) => {
+                        return warn!(id = %asked.connection, method, %error, "a foreign node is not answered");
+                    }
+                }
+            }
+            if let Some(foreign) = node.foreign()
+                && let Err(error) = foreign.reply(&asked.reply_to, answer).await
+            {
+                debug!(%error, "an answer to a foreign node was not sent");
             }
         });
     }

@@ -97,11 +97,24 @@ pub struct Cluster {
     pub max_calls: usize,
     /// Most bytes of a call's arguments; beyond, `payload_too_large`.
     pub max_call: ByteSize,
+    /// Whether Actionhero nodes are spoken with, on their own channel.
+    pub interop: bool,
+    /// Their channel.
+    pub interop_channel: String,
+    /// Their server token. It stands in every message there, so it must not be `general.server_token`.
+    pub interop_token: String,
 }
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { name: String::new(), max_calls: 10_000, max_call: ByteSize::mib(1) }
+        Self {
+            name: String::new(),
+            max_calls: 10_000,
+            max_call: ByteSize::mib(1),
+            interop: false,
+            interop_channel: "actionhero".into(),
+            interop_token: String::new(),
+        }
     }
 }
 
@@ -420,6 +433,15 @@ impl Config {
                 "websocket.outbox_bytes must hold a file of websocket.max_file",
             ),
             (self.rooms.max_undelivered > 0, "rooms.max_undelivered must not be zero"),
+            (
+                !self.cluster.interop || !self.cluster.interop_token.is_empty(),
+                "cluster.interop needs cluster.interop_token, the server token of the Actionhero nodes",
+            ),
+            (
+                !self.cluster.interop || self.cluster.interop_token != self.general.server_token,
+                "cluster.interop_token must differ from general.server_token, which must not be readable in Redis",
+            ),
+            (!self.cluster.interop_channel.is_empty(), "cluster.interop_channel must not be empty"),
             (self.cluster.max_calls > 0, "cluster.max_calls must not be zero"),
             (!self.redis.command_timeout.is_zero(), "redis.command_timeout must not be zero"),
             (!self.general.server_token.is_empty(), "general.server_token must not be empty"),

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
 
-use crate::backend::{Backend, Bus, Clock, Membership, NodeRecord, RoomStore};
+use crate::backend::{Backend, Bus, Clock, Foreign, Membership, NodeRecord, RoomStore};
 use crate::cache::Cache;
 use crate::calls::Calls;
 use crate::cluster::{Cluster, Topics};
@@ -90,6 +90,7 @@ struct Parts {
     topics: Topics,
     bus: Arc<dyn Bus>,
     room_store: Arc<dyn RoomStore>,
+    foreign: Option<Arc<dyn Foreign>>,
     clock: Arc<dyn Clock>,
     metrics: NodeMetrics,
     shutdown: Shutdown,
@@ -346,6 +347,11 @@ impl Node {
 
     pub(crate) fn bus(&self) -> &dyn Bus {
         &*self.0.bus
+    }
+
+    /// Nodes of another make, where the cluster has any.
+    pub(crate) fn foreign(&self) -> Option<&dyn Foreign> {
+        self.0.foreign.as_deref()
     }
 
     pub(crate) fn metrics(&self) -> &NodeMetrics {

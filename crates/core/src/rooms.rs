@@ -131,11 +131,16 @@ impl Rooms {
     /// `not_found` if there is no such room.
     pub async fn destroy(&self, room: &str) -> Result<(), ActionError> {
         let said = self.said(room.into(), Said::SERVER.into(), to_raw("this room has been deleted")?);
+        let payload = said.to_payload();
+        let message = Message { room: said.room, kind: MessageKind::Destroyed, who: None, payload };
+        if let Some(foreign) = self.node.foreign()
+            && self.exists(room).await?
+        {
+            foreign.dismiss(&message).await?; // they do not survive a room that goes away under them
+        }
         if !self.node.room_store().remove(room).await? {
             return Err(no_room());
         }
-        let payload = payload::said(&said);
-        let message = Message { room: said.room, kind: MessageKind::Destroyed, who: None, payload };
         self.node.bus().publish(message).await?;
         self.node.tell(&Event::RoomDestroyed(room.into()));
         Ok(())
@@ -303,7 +308,7 @@ impl Rooms {
 
     /// The hooks run without any lock, so they may look at connections and rooms; who has left meanwhile is passed over.
     fn deliver_one_by_one(&self, local: &Local, message: &Message) {
-        let Some(said) = payload::parse(&message.payload) else { return };
+        let Some(said) = Said::from_payload(&message.payload) else { return };
         let everybody: Vec<Connection> = local.members().values().cloned().collect();
         for member in &everybody {
             let mut own: Option<Said> = None;
@@ -319,7 +324,7 @@ impl Rooms {
                 }
             }
             if heard {
-                let payload = own.as_ref().map_or_else(|| message.payload.clone(), payload::said);
+                let payload = own.as_ref().map_or_else(|| message.payload.clone(), Said::to_payload);
                 let members = local.members();
                 if members.get(member.id()) == Some(member) {
                     member.push(Frame::Text(payload));
@@ -361,7 +366,7 @@ impl Rooms {
                 }
             }
         }
-        let payload = payload::said(&said);
+        let payload = said.to_payload();
         if payload.len() as u64 > self.node.config().rooms.max_message.as_u64() + payload::ENVELOPE {
             return Err(ActionError::of(ErrorKind::PayloadTooLarge, "the message is too large for a room"));
         }

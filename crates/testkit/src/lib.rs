@@ -8,4 +8,4 @@ mod resp;
 
 pub use process::{Process, Signal, run};
 pub use proxy::Proxy;
-pub use redis::{COMMANDS, KEYS, Redis, Watch};
+pub use redis::{COMMANDS, INTEROP, KEYS, Redis, Watch};

@@ -35,6 +35,9 @@ pub const COMMANDS: &str = "+ping +evalsha +script|load +publish +subscribe +uns
     +pttl +pexpire +get +set +incr +incrby +rpush +lpop +llen +lrange +ltrim +hset +hget +hdel +hlen +hexists +hgetall \
     +hscan +sadd +srem +scard +sismember +smembers +zadd +zrem +zscore +zrangebyscore";
 
+/// What a node needs beside that to speak with Actionhero nodes.
+pub const INTEROP: &str = "&actionhero +multi +exec";
+
 /// A redis-server that keeps its data on disk, in a folder of its own. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Redis {
@@ -118,6 +121,12 @@ impl Redis {
         timeout(SOON, asking).await.expect("the server answers")
     }
 
+    /// Publishes a message as a stranger would.
+    pub async fn publish(&self, channel: &str, message: &str) {
+        let quoted = message.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        self.ask(&format!("PUBLISH {channel} \"{quoted}\"")).await;
+    }
+
     /// How often a command ran, as the server counts.
     pub async fn ran(&self, command: &str) -> u64 {
         let stats = self.ask("INFO commandstats").await;
@@ -144,9 +153,11 @@ impl Redis {
                 while let Some(len) = Some(&bytes).filter(|bytes| !bytes.is_empty()).and_then(|bytes| value_len(bytes))
                 {
                     let message = String::from_utf8_lossy(&bytes[..len]).into_owned();
-                    // *4, $8, pmessage, $1, *, $len, channel
-                    let channel = message.split("\r\n").nth(6).unwrap_or_default().to_owned();
-                    writing.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+                    // *4, $8, pmessage, $1, *, $len, channel, $len, message
+                    let mut parts = message.splitn(9, "\r\n").skip(6);
+                    let channel = parts.next().unwrap_or_default().to_owned();
+                    let text = parts.nth(1).unwrap_or_default().trim_end_matches("\r\n").to_owned();
+                    writing.lock().unwrap_or_else(PoisonError::into_inner).push((channel, text));
                     bytes.drain(..len);
                 }
             }
@@ -174,13 +185,22 @@ impl Redis {
 /// Someone who listens on every channel.
 #[derive(Debug)]
 pub struct Watch {
-    seen: Arc<Mutex<Vec<String>>>,
+    seen: Arc<Mutex<Vec<(String, String)>>>,
     reading: JoinHandle<()>,
 }
 
 impl Watch {
     /// The channels of all messages so far, in order.
     pub fn seen(&self) -> Vec<String> {
+        self.all().into_iter().map(|(channel, _)| channel).collect()
+    }
+
+    /// All messages of one channel so far, in order.
+    pub fn on(&self, channel: &str) -> Vec<String> {
+        self.all().into_iter().filter(|(on, _)| on == channel).map(|(_, text)| text).collect()
+    }
+
+    fn all(&self) -> Vec<(String, String)> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

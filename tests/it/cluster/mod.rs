@@ -16,6 +16,7 @@ mod chat;
 mod deaths;
 mod hostile;
 mod inside;
+mod interop;
 mod redis;
 
 /// How long what has no limit of its own may take.
@@ -124,4 +125,6 @@ fn the_guide_names_the_rights_that_a_node_needs() {
     let guide = include_str!("../../../crates/phalanx/src/guide/cluster.md");
     let keys = phalanx_testkit::KEYS.replace("<cluster>", "tour");
     assert!(guide.contains(&format!("{keys} {}\n", phalanx_testkit::COMMANDS)));
+    let guide = include_str!("../../../crates/phalanx/src/guide/actionhero.md");
+    assert!(guide.contains(&format!("`{}`", phalanx_testkit::INTEROP)));
 }

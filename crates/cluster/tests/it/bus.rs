@@ -6,8 +6,13 @@ use phalanx_testkit::Redis;
 
 async fn bus() -> (Arc<dyn Bus>, Redis) {
     let (redis, client, keys) = super::redis().await;
-    let settings =
-        BusSettings { node: "n".to_owned(), token: "t".to_owned(), previous_token: String::new(), queue: 4096 };
+    let settings = BusSettings {
+        node: "n".to_owned(),
+        token: "t".to_owned(),
+        previous_token: String::new(),
+        queue: 4096,
+        interop: None,
+    };
     (Arc::new(RedisBus::new(client, keys, Arc::new(RedisClock::default()), OwnName::default(), settings)), redis)
 }
 

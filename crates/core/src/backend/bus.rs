@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::BackendError;
+use super::{Asked, BackendError};
 use crate::connection::ConnectionId;
 use crate::node::Generation;
 
@@ -87,6 +87,8 @@ pub enum Arrival {
     Message(Message),
     /// A letter, and the generation that wrote it.
     Letter(Generation, Letter),
+    /// What a node of another make asks.
+    Asked(Asked),
     /// Messages may have been missed.
     Gap(Missed),
 }

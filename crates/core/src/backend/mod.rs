@@ -9,12 +9,14 @@ use tokio::time::Instant;
 
 mod bus;
 mod cache;
+mod foreign;
 mod locks;
 mod membership;
 mod rooms;
 
 pub use bus::{Arrival, Bus, Letter, LetterKind, Message, MessageKind, Missed, Posted, Recipient, Subscription};
 pub use cache::{CacheStore, Dumped, Page, Stored};
+pub use foreign::{Asked, Foreign};
 pub use locks::{Held, LockStore};
 pub use membership::{Departed, LEASE, Leaves, Membership, NodeRecord, Renewal, Standing};
 pub use rooms::{Added, Joined, Member, Members, RoomStore};
@@ -122,6 +124,8 @@ pub struct Backend {
     pub bus: Arc<dyn Bus>,
     /// Rooms and their members.
     pub rooms: Arc<dyn RoomStore>,
+    /// Nodes of another make, where the cluster has any.
+    pub foreign: Option<Arc<dyn Foreign>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -137,6 +141,7 @@ impl Backend {
             membership: Arc::new(MemoryMembership::default()),
             bus: Arc::new(MemoryBus::new(config.rooms.bus_queue)),
             rooms: Arc::new(MemoryRooms::default()),
+            foreign: None,
             clock,
         }
     }

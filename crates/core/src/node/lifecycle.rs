@@ -115,6 +115,7 @@ impl Node {
             topics: Topics::default(),
             bus: backend.bus,
             room_store: backend.rooms,
+            foreign: backend.foreign,
             started_at: unix_ms(),
             clock: backend.clock,
             metrics: NodeMetrics::new(),
@@ -253,6 +254,7 @@ impl Node {
         match arrival {
             Arrival::Message(message) => self.rooms().deliver(&message),
             Arrival::Letter(from, letter) => self.0.calls.receive(self, from, letter),
+            Arrival::Asked(asked) => self.0.calls.receive_asked(self, asked),
             Arrival::Gap(missed) => {
                 self.0.metrics.bus_gaps.increment(1);
                 warn!(?missed, "messages of other nodes may have been missed");

@@ -9,22 +9,6 @@ use crate::hooks::Said;
 /// Most bytes that the fields beside a message take: two names of 100 and 128 bytes, a time, and the keys.
 pub(super) const ENVELOPE: u64 = 512;
 
-/// Encodes a message, once for all members.
-pub(super) fn said(said: &Said) -> Bytes {
-    let message = said.message.get();
-    let mut text = Vec::with_capacity(message.len() + 192);
-    text.extend_from_slice(b"{\"message\":");
-    text.extend_from_slice(message.as_bytes());
-    text.extend_from_slice(b",\"room\":");
-    quote(&mut text, &said.room);
-    text.extend_from_slice(b",\"from\":");
-    quote(&mut text, &said.from);
-    text.extend_from_slice(b",\"context\":\"user\",\"sentAt\":");
-    text.extend_from_slice(said.sent_at.to_string().as_bytes());
-    text.push(b'}');
-    text.into()
-}
-
 /// Encodes who came or went.
 pub(super) fn presence(room: &str, member: &str, event: &str) -> Bytes {
     let mut text = Vec::with_capacity(192);
@@ -47,18 +31,36 @@ pub(super) fn gap(room: &str) -> Bytes {
     text.into()
 }
 
-/// Reads a message back, for hooks that look at it per recipient.
-pub(super) fn parse(payload: &[u8]) -> Option<Said> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Wire {
-        message: Box<RawValue>,
-        room: Box<str>,
-        from: Box<str>,
-        sent_at: u64,
+impl Said {
+    /// Encodes the message as clients hear it, once for all of them.
+    pub fn to_payload(&self) -> Bytes {
+        let message = self.message.get();
+        let mut text = Vec::with_capacity(message.len() + 192);
+        text.extend_from_slice(b"{\"message\":");
+        text.extend_from_slice(message.as_bytes());
+        text.extend_from_slice(b",\"room\":");
+        quote(&mut text, &self.room);
+        text.extend_from_slice(b",\"from\":");
+        quote(&mut text, &self.from);
+        text.extend_from_slice(b",\"context\":\"user\",\"sentAt\":");
+        text.extend_from_slice(self.sent_at.to_string().as_bytes());
+        text.push(b'}');
+        text.into()
     }
-    let wire: Wire = serde_json::from_slice(payload).ok()?;
-    Some(Said { room: wire.room.into(), from: wire.from.into(), sent_at: wire.sent_at, message: wire.message })
+
+    /// Reads a message back, for those who look at it.
+    pub fn from_payload(payload: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Wire {
+            message: Box<RawValue>,
+            room: Box<str>,
+            from: Box<str>,
+            sent_at: u64,
+        }
+        let wire: Wire = serde_json::from_slice(payload).ok()?;
+        Some(Self { room: wire.room.into(), from: wire.from.into(), sent_at: wire.sent_at, message: wire.message })
+    }
 }
 
 fn quote(text: &mut Vec<u8>, value: &str) {
