@@ -326,7 +326,7 @@ impl Foreign for Interop {
             }
             BuiltIn::Set(key, value) => ("set", json!([key, value])),
             BuiltIn::SendMessage(message) => ("sendMessage", Value::Object(message)),
-            BuiltIn::SendFile(path) if path.is_empty() => {
+            BuiltIn::SendFile(path) if path.is_empty() || path.contains(char::is_control) => {
                 return Err(ActionError::not_found("there is no such file").into());
             }
             BuiltIn::SendFile(path) => ("sendFile", Value::String(path)),

@@ -1,0 +1,28 @@
+// An Actionhero node that runs what it is told, a line of JSON each: {"id", "code", "args"}. Answers {"id", "result"} or
+// {"id", "error"}.
+const readline = require("node:readline");
+const actionhero = require("actionhero");
+
+const app = new actionhero.Process();
+app.registerProcessSignals((code) => process.exit(code));
+
+const { api, cache, chatRoom, redis } = actionhero;
+const AsyncFunction = (async () => {}).constructor;
+
+async function run({ id, code, args }) {
+  try {
+    const told = new AsyncFunction("api", "cache", "chatRoom", "redis", "args", code);
+    const result = await told(api, cache, chatRoom, redis, args);
+    console.log(JSON.stringify({ id, result: result ?? null }));
+  } catch (error) {
+    console.log(JSON.stringify({ id, error: String(error) }));
+  }
+}
+
+async function main() {
+  await app.start();
+  console.log(JSON.stringify({ port: api.servers.servers.web.server.address().port }));
+  readline.createInterface({ input: process.stdin }).on("line", (line) => run(JSON.parse(line)));
+}
+
+main();
