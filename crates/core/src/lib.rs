@@ -42,6 +42,7 @@ pub use connections::{ApplyError, BuiltIn, Connections};
 pub use context::{Caller, Context, FromContext, Origin, RequestId, Requirements, State};
 pub use error::{ActionError, Detail, ErrorKind};
 pub use locks::{LockGuard, Locks};
+pub use metrics::bound_reached;
 pub use node::{Generation, Node, Setup, StartError, Stopped};
 pub use params::{Input, NoInput, Params};
 pub use rooms::{RoomStatus, Rooms};

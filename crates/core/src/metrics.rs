@@ -9,6 +9,12 @@ use metrics::{
 
 use crate::error::ErrorKind;
 
+/// Counts what was refused, dropped or made to wait because a bound was reached. `bound` names it, as the setting does
+/// where there is one.
+pub fn bound_reached(bound: &'static str) {
+    counter!("phalanx_bound_reached_total", "bound" => bound).increment(1);
+}
+
 /// How a call ended, as metrics and logs name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -94,6 +100,10 @@ impl NodeMetrics {
 }
 
 fn describe() {
+    describe_counter!(
+        "phalanx_bound_reached_total",
+        "What met a bound and was refused, dropped or made to wait, by bound"
+    );
     describe_counter!("phalanx_actions_total", "Calls of actions, by action, version and outcome");
     describe_histogram!("phalanx_action_duration_seconds", "Time from a call's start to its outcome");
     describe_gauge!("phalanx_connections", "Sockets of this node");
