@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
-use phalanx_testkit::{Process, Signal};
+use phalanx_testkit::{Process, Signal, free_port};
 use rustix::process::{Pid, kill_process_group};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -36,8 +36,10 @@ impl Drop for Browser {
 
 impl Browser {
     async fn start() -> Self {
+        let profile = tempfile::tempdir().unwrap();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
+            .env("TMPDIR", profile.path()) // what they leave behind goes with it
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -55,7 +57,6 @@ impl Browser {
         };
         let port = timeout(SOON, port).await.expect("chromedriver says where it listens");
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let profile = tempfile::tempdir().unwrap();
         let folder = format!("--user-data-dir={}", profile.path().display());
         let arguments = [
             "--headless",
@@ -116,7 +117,8 @@ fn member(name: &str) -> String {
 
 #[tokio::test]
 async fn two_tabs_talk_and_come_back_when_their_node_does() {
-    let node = Process::start("chat", &[]).await;
+    let port = free_port().to_string();
+    let node = Process::start("chat", &[("PORT", &port)]).await;
     let page = format!("http://{}/", node.addr);
     let browser = Browser::start().await;
     let client = &browser.client;
@@ -136,7 +138,6 @@ async fn two_tabs_talk_and_come_back_when_their_node_does() {
     browser.sees(&message("Ann", "hello Bob")).await;
 
     // The node is killed and another takes its place: both tabs come back and are in the room again.
-    let port = node.addr.port().to_string();
     drop(node);
     browser.sees(r#"//*[@id="state"][contains(., "reconnecting")]"#).await;
     let node = Process::start("chat", &[("PORT", &port)]).await;

@@ -1,11 +1,13 @@
 //! What the tests of Phalanx share: laws for backends, real node processes, a real Redis, and a network that fails.
 
 pub mod laws;
+mod port;
 mod process;
 mod proxy;
 mod redis;
 mod resp;
 
+pub use port::free_port;
 pub use process::{Process, Signal, run};
 pub use proxy::Proxy;
 pub use redis::{COMMANDS, INTEROP, KEYS, Redis, Watch};

@@ -5,13 +5,16 @@ use phalanx_testkit::Signal;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Cluster, apply, members, nodes_of, rounds, sockets, start_node, status, until};
+use super::{Cluster, apply, members, nodes_of, rounds, sockets, start_node_with, until};
 use crate::client::{Socket, get};
 
-/// 250 sockets in four rooms each.
+/// A thousand members: 250 sockets in four rooms each.
 const SOCKETS: usize = 250;
 
 const ROOMS: [&str; 4] = ["otherRoom", "second", "third", "fourth"];
+
+/// What is promised within 50 ms may take ten times as long.
+const FIRST_MOMENT: Duration = Duration::from_millis(500);
 
 /// What is promised within 8 s may take ten times as long on a machine that does other things too.
 const REAPED: Duration = Duration::from_secs(80);
@@ -44,7 +47,7 @@ pub(super) async fn told(socket: &mut Socket, event: &str) -> String {
 }
 
 /// Joins the room that tells who comes, and has heard that it came itself: no earlier join is told to it later.
-async fn observe(addr: std::net::SocketAddr) -> Socket {
+pub(super) async fn observe(addr: std::net::SocketAddr) -> Socket {
     let mut socket = Socket::join(addr, "defaultRoom").await;
     while told(&mut socket, "join").await != socket.id() {}
     socket
@@ -56,7 +59,7 @@ async fn apply_within(addr: std::net::SocketAddr, id: &str, limit_ms: u64) -> cr
 }
 
 /// The presence messages that a socket gets until its own node answers it.
-async fn presence(socket: &mut Socket) -> Vec<(String, String)> {
+pub(super) async fn presence(socket: &mut Socket) -> Vec<(String, String)> {
     socket.send(r#"{"event":"detailsView","messageId":"end"}"#).await;
     let mut told = Vec::new();
     loop {
@@ -71,52 +74,93 @@ async fn presence(socket: &mut Socket) -> Vec<(String, String)> {
     }
 }
 
+/// What a call to a connection of a dead node was answered, and when.
+struct Answered {
+    began: Duration,
+    took: Duration,
+    code: String,
+}
+
+/// Calls a connection without a pause until it is not found; times count from the kill.
+async fn call_until_not_found(addr: std::net::SocketAddr, id: String, killed: Instant) -> Vec<Answered> {
+    let mut answers = Vec::new();
+    loop {
+        let began = Instant::now();
+        let code = apply_within(addr, &id, 400).await.error_code();
+        let over = code == "not_found";
+        answers.push(Answered { began: began - killed, took: began.elapsed(), code });
+        if over {
+            return answers;
+        }
+        assert!(killed.elapsed() < REAPED, "it is still not reaped");
+    }
+}
+
+/// Unreachable at once until the reap, not found after it. Only in the first moment, until Redis has noticed as well, is
+/// it late.
+fn check_answers(answers: &[Answered]) -> String {
+    let noticed = answers.iter().position(|it| it.code != "late").unwrap();
+    assert!(answers[noticed].began < FIRST_MOMENT, "unreachable only after {:?}", answers[noticed].began);
+    let (until_reaped, last) = answers[noticed..].split_at(answers.len() - noticed - 1);
+    assert!(!until_reaped.is_empty() && until_reaped.iter().all(|it| it.code == "unreachable"));
+    assert_eq!(last[0].code, "not_found");
+    let slowest = answers[noticed..].iter().map(|it| it.took).max().unwrap();
+    assert!(slowest < FIRST_MOMENT, "an answer took {slowest:?}");
+    let (since, reaped) = (answers[noticed].began, last[0].began);
+    format!(
+        "unreachable after {since:?}, {} times, at most {slowest:?} each; not found after {reaped:?}",
+        until_reaped.len()
+    )
+}
+
 #[tokio::test]
 async fn members_of_a_killed_node_leave_every_list_once_and_nobody_else_does() {
-    let mut cluster = Cluster::start(3).await;
+    let mut cluster = Cluster::with_presence(3, &ROOMS.join(",")).await;
     make_rooms(&cluster).await;
     for round in 0..rounds() {
         cluster.redis.ask("DEL actionhero:cache:leaves").await; // a list is read up to 10,000 items
         let doomed = sockets(cluster.addr(2), SOCKETS, &ROOMS).await;
-        let seen = sockets(cluster.addr(2), 20, &["defaultRoom"]).await;
         let stayers = sockets(cluster.addr(1), 10, &ROOMS).await;
-        let mut observer = observe(cluster.addr(0)).await;
-        let id = doomed[0].id();
-        assert_eq!(members(cluster.addr(0), "otherRoom").await, SOCKETS as u64 + 10);
+        let mut observer = Socket::connect(cluster.addr(0)).await;
+        for room in ROOMS {
+            let joined = observer.ask_named(&json!({ "event": "roomAdd", "room": room, "messageId": room })).await;
+            assert_eq!(joined["status"], "OK", "{joined}");
+            while told(&mut observer, "join").await != observer.id() {}
+        }
+        let living = stayers.len() as u64 + 1;
+        assert_eq!(members(cluster.addr(0), "otherRoom").await, SOCKETS as u64 + living);
 
         cluster.nodes[2].signal(Signal::KILL);
         let killed = Instant::now();
         cluster.nodes[2].ended().await;
-        // Redis has to notice as well: what it takes for the dead one until then is late.
-        let took = until("it is unreachable", Duration::from_millis(500), async || {
-            apply_within(cluster.addr(0), &id, 20).await.error_code() == "unreachable"
-        })
-        .await;
+        let calling = tokio::spawn(call_until_not_found(cluster.addr(0), doomed[0].id(), killed));
         for room in ROOMS {
-            until("its members are gone", REAPED, async || members(cluster.addr(1), room).await == 10).await;
+            until("its members are gone", REAPED, async || members(cluster.addr(1), room).await == living).await;
         }
-        until("its members are gone", REAPED, async || members(cluster.addr(1), "defaultRoom").await == 1).await;
         let gone = killed.elapsed();
-        assert_eq!(apply(cluster.addr(0), &id, "details", json!(null)).await.error_code(), "not_found");
-        let expected = SOCKETS * ROOMS.len() + 20;
-        until("all leaves are told", REAPED, async || leaves(&cluster, 0).await.len() == expected).await;
-        println!("round {round}: unreachable after {took:?}, gone after {gone:?}, told after {:?}", killed.elapsed());
+        let mut left = BTreeSet::new();
+        while left.len() < SOCKETS * ROOMS.len() {
+            let leave = observer.next_in("presence").await;
+            assert_eq!(leave["event"], "leave", "{leave}");
+            let of = |name: &str| leave[name].as_str().unwrap().to_owned();
+            assert!(left.insert((of("room"), of("member"))), "told twice: {leave}");
+        }
+        let heard = killed.elapsed();
+        let ids: Vec<String> = doomed.iter().map(Socket::id).collect();
+        let expected = ROOMS.iter().flat_map(|room| ids.iter().map(|id| ((*room).to_owned(), id.clone()))).collect();
+        assert!(left == expected, "those that died left, and nobody else");
+        until("all leaves are told", REAPED, async || leaves(&cluster, 0).await.len() == left.len()).await;
         assert!(leaves(&cluster, 0).await.values().all(|times| *times == 1), "each leave is told once");
-
-        let mut left: Vec<String> = Vec::new();
-        while left.len() < seen.len() {
-            left.push(told(&mut observer, "leave").await);
-        }
-        let distinct: BTreeSet<_> = left.iter().cloned().collect();
-        assert_eq!(distinct, seen.iter().map(Socket::id).collect(), "those that died");
+        let called = check_answers(&calling.await.unwrap());
+        println!(
+            "killed, round {round}: {called}; {} members gone after {gone:?}, heard of after {heard:?}",
+            left.len()
+        );
         assert_eq!(presence(&mut observer).await, [], "nothing more is told");
-        drop(stayers);
-        drop(observer);
+        drop((stayers, observer));
         // A room is left after its hooks, one after the other: who is out of the last has told every leave.
-        for last in [ROOMS[3], "defaultRoom"] {
-            until("the others have left", REAPED, async || members(cluster.addr(1), last).await == 0).await;
-        }
-        cluster.nodes[2] = start_node(&cluster.redis.url(), "n2").await;
+        until("the others have left", REAPED, async || members(cluster.addr(1), ROOMS[3]).await == 0).await;
+        cluster.nodes[2] = start_node_with(&cluster.redis.url(), "n2", &ROOMS.join(",")).await;
         cluster.all_know(3).await;
     }
 }
@@ -128,37 +172,43 @@ async fn a_reaper_that_is_killed_in_the_middle_is_followed_by_another() {
         make_rooms(&cluster).await;
         let doomed = sockets(cluster.addr(3), SOCKETS, &ROOMS).await;
         let seen = sockets(cluster.addr(3), 20, &["defaultRoom"]).await;
-        let mut observers = Vec::new();
+        let (mut observers, mut names) = (Vec::new(), HashMap::new());
         for node in 0..3 {
             observers.push(observe(cluster.addr(node)).await);
+            names.insert(cluster.generation(node).await, node);
         }
-        let generations = [0, 1, 2].map(|node| cluster.addr(node));
-        let mut names = HashMap::new();
-        for (node, addr) in generations.into_iter().enumerate() {
-            names.insert(status(addr).await["generation"].as_str().unwrap().to_owned(), node);
-        }
+        let expected = SOCKETS * ROOMS.len() + seen.len();
         cluster.nodes[3].signal(Signal::KILL);
         let killed = Instant::now();
-        let mut reaper = None;
-        until("somebody reaps", REAPED, async || cluster.redis.ask("HVALS phalanx:tour:reapers").await.len() > 6).await;
-        let claims = cluster.redis.ask("HVALS phalanx:tour:reapers").await;
-        for (name, node) in &names {
-            if claims.contains(name) {
-                reaper = Some(*node);
-            }
-        }
-        let Some(reaper) = reaper else { panic!("{claims:?} is one of {names:?}") };
+        let mut claimed = String::new();
+        until("somebody reaps", REAPED, async || {
+            claimed = cluster.redis.ask("HVALS phalanx:tour:reapers").await;
+            claimed.contains('$')
+        })
+        .await;
+        let reaper = names.iter().find(|(name, _)| claimed.contains(*name)).map(|(_, node)| *node);
+        let Some(reaper) = reaper else { panic!("{claimed:?} is one of {names:?}") };
+        let told_so_far = async || {
+            let listed = cluster.redis.ask("LLEN actionhero:cache:leaves").await;
+            listed.trim_start_matches(':').trim_end().parse::<usize>().unwrap()
+        };
+        until("it has told some", REAPED, async || told_so_far().await > 0).await;
         cluster.nodes[reaper].signal(Signal::KILL);
+        let interrupted = told_so_far().await;
+        assert!(interrupted < expected, "it was killed too late: {interrupted} of {expected}");
         let last = (reaper + 1) % 3;
         let addr = cluster.addr(last);
         until("both are gone", REAPED, async || nodes_of(addr).await.len() == 2).await;
         for room in ROOMS {
             until("its members are gone", REAPED, async || members(addr, room).await == 0).await;
         }
-        let expected = SOCKETS * ROOMS.len() + 20 + 1; // and the observer on the reaper
+        let expected = expected + 1; // and the observer on the reaper
         until("all leaves are told", REAPED, async || leaves(&cluster, last).await.len() == expected).await;
         let twice = leaves(&cluster, last).await.values().filter(|times| **times > 1).count();
-        println!("round {round}: all told after {:?}, {twice} hooks ran again", killed.elapsed());
+        let all = killed.elapsed();
+        println!(
+            "reaper killed, round {round}: after {interrupted} leaves; all after {all:?}, {twice} hooks ran again"
+        );
         assert!(twice <= 200, "{twice} hooks ran again");
         let mut expected: Vec<_> = seen.iter().map(Socket::id).collect();
         expected.push(observers[reaper].id());
@@ -195,8 +245,8 @@ async fn a_node_frozen_past_its_lease_comes_back_under_a_new_name_and_serves_its
         assert_eq!(told(&mut other, "join").await, frozen.id());
         assert_ne!(cluster.generation(1).await, before);
         assert_eq!(members(addr, "defaultRoom").await, 2);
-        let stale = apply(addr, &frozen.id(), "get", json!(["stale"])).await.json();
-        assert_eq!(stale["result"], json!(null), "a call whose deadline had passed was run: {stale}");
+        let stale = apply(addr, &frozen.id(), "get", json!(["stale"])).await;
+        assert_eq!((stale.status, &stale.json()["result"]), (200, &json!(null)), "a call given up long ago was run");
         other.ask(r#"{"event":"say","room":"defaultRoom","message":"welcome back"}"#).await;
         assert_eq!(frozen.next_in("user").await["message"], "welcome back");
         assert_eq!(apply(addr, &frozen.id(), "set", json!(["k", 1])).await.status, 200);
@@ -209,12 +259,17 @@ async fn a_node_frozen_for_less_than_its_lease_is_not_reaped() {
     let frozen = observe(cluster.addr(1)).await;
     let mut other = observe(cluster.addr(0)).await;
     let before = cluster.generation(1).await;
-    for _ in 0..rounds() {
+    let lease = async || cluster.redis.ask(&format!("ZSCORE phalanx:tour:leases {before}")).await;
+    for round in 0..rounds() {
+        // A lease of 5 s that was renewed just now outlasts 4 s.
+        let renewed = lease().await;
+        until("the lease is renewed", REAPED, async || lease().await != renewed).await;
         cluster.nodes[1].freeze().await;
-        sleep_until(Instant::now() + Duration::from_secs(3)).await; // the length of the freeze is the fault
+        sleep_until(Instant::now() + Duration::from_secs(4)).await; // the length of the freeze is the fault
         cluster.nodes[1].thaw();
         assert_eq!(apply(cluster.addr(0), &frozen.id(), "set", json!(["k", 1])).await.status, 200);
         assert_eq!(cluster.generation(1).await, before);
         assert_eq!(presence(&mut other).await, [], "nobody left");
+        println!("frozen for 4 s, round {round}: nobody is reaped");
     }
 }

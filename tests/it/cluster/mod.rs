@@ -1,12 +1,11 @@
 //! Clusters of real nodes over a real Redis, both killed and frozen with real signals.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use phalanx_testkit::{Process, Redis};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Response, Socket, get, post_json};
@@ -17,10 +16,17 @@ mod deaths;
 mod hostile;
 mod inside;
 mod interop;
+mod load;
 mod redis;
 
 /// How long what has no limit of its own may take.
 const SOON: Duration = Duration::from_secs(30);
+
+/// What is promised within 5 s, or within 10 s after all was lost, may take longer on a machine that does other things.
+const BACK: Duration = Duration::from_secs(50);
+
+/// Rooms that tell who comes and goes cost every member a message for each: one of the two does.
+const PRESENCE: &str = "defaultRoom";
 
 /// How often each fault is made: `just chaos` asks for more.
 fn rounds() -> usize {
@@ -35,9 +41,13 @@ struct Cluster {
 
 impl Cluster {
     async fn start(count: usize) -> Self {
+        Self::with_presence(count, PRESENCE).await
+    }
+
+    /// The same with other rooms that tell who comes and goes.
+    async fn with_presence(count: usize, rooms: &str) -> Self {
         let redis = Redis::start().await;
-        let url = redis.url();
-        let nodes = start_nodes(&url, count).await;
+        let nodes = start_nodes(&redis.url(), count, rooms).await;
         let cluster = Self { redis, nodes };
         cluster.all_know(count).await;
         cluster
@@ -59,21 +69,24 @@ impl Cluster {
     }
 }
 
-async fn start_nodes(url: &str, count: usize) -> Vec<Process> {
-    let mut starting = JoinSet::new();
-    for number in 0..count {
-        let url = url.to_owned();
-        starting.spawn(async move { (number, start_node(&url, &format!("n{number}")).await) });
-    }
-    let mut nodes = starting.join_all().await;
-    nodes.sort_by_key(|(number, _)| *number);
-    nodes.into_iter().map(|(_, node)| node).collect()
+async fn start_nodes(url: &str, count: usize, presence: &str) -> Vec<Process> {
+    let titles: Vec<String> = (0..count).map(|number| format!("n{number}")).collect();
+    join_all(titles.iter().map(|title| start_node_with(url, title, presence))).await
 }
 
 async fn start_node(url: &str, title: &str) -> Process {
-    // Rooms that tell who comes and goes cost every member a message for each: one of the two does.
-    let presence = ("PHALANX__ROOMS__PRESENCE", "defaultRoom");
-    Process::start("tour", &[("REDIS_URL", url), ("PHALANX_TITLE", title), presence]).await
+    start_node_with(url, title, PRESENCE).await
+}
+
+async fn start_node_with(url: &str, title: &str, presence: &str) -> Process {
+    let environment = [
+        ("REDIS_URL", url),
+        ("PHALANX_TITLE", title),
+        ("PHALANX__ROOMS__PRESENCE", presence),
+        // Sockets that a test does not read answer no pings, and a fault may last.
+        ("PHALANX__WEBSOCKET__HEARTBEAT", "10m"),
+    ];
+    Process::start("tour", &environment).await
 }
 
 async fn status(addr: SocketAddr) -> Value {
@@ -97,7 +110,7 @@ async fn apply(addr: SocketAddr, id: &str, method: &str, args: Value) -> Respons
 }
 
 /// Asks again and again until it is so; says how long that took.
-async fn until<F: Future<Output = bool>>(what: &str, limit: Duration, mut is_so: impl FnMut() -> F) -> Duration {
+async fn until(what: &str, limit: Duration, mut is_so: impl AsyncFnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !is_so().await {
         assert!(began.elapsed() < limit, "{what}: not within {limit:?}");

@@ -6,13 +6,18 @@ use phalanx_testkit::{Process, Proxy, Redis, Signal};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Cluster, apply, members, rounds, until};
-use crate::client::{Socket, get, post_json};
+use super::deaths::{observe, presence, told};
+use super::load::{self, Load};
+use super::{BACK, Cluster, apply, members, rounds, until};
+use crate::client::{Socket, get};
 
-/// What is promised within 5 s, or within 10 s after all was lost, may take longer on a machine that does other things.
-const BACK: Duration = Duration::from_secs(50);
+/// Errors that a call may get while Redis fails: what happened is unknown, or nothing did.
+const UNKNOWN: [&str; 3] = ["unavailable", "unreachable", "late"];
 
-/// Two nodes with a member each, and someone who keeps asking.
+/// The same where a node is taken for dead, or Redis forgot it.
+const UNKNOWN_OR_GONE: [&str; 4] = ["unavailable", "unreachable", "late", "not_found"];
+
+/// Two nodes with a member each, who hears who comes and goes.
 struct World {
     cluster: Cluster,
     one: Socket,
@@ -23,117 +28,86 @@ struct World {
 impl World {
     async fn new() -> Self {
         let cluster = Cluster::start(2).await;
-        let one = Socket::join(cluster.addr(0), "defaultRoom").await;
-        let mut other = Socket::join(cluster.addr(1), "defaultRoom").await;
-        other.ask(r#"{"event":"detailsView"}"#).await;
+        let mut one = observe(cluster.addr(0)).await;
+        let other = observe(cluster.addr(1)).await;
+        while told(&mut one, "join").await != other.id() {}
         let generations = vec![cluster.generation(0).await, cluster.generation(1).await];
         Self { cluster, one, other, generations }
     }
 
-    /// Asks until `fault` is over: each answer comes in time, and is one or a typed error.
-    async fn ask_through(&self, fault: impl Future<Output = ()>) {
-        let asking = async {
-            loop {
-                let (addr, id) = (self.cluster.addr(0), self.other.id());
-                let began = Instant::now();
-                let (applied, cached) = tokio::join!(
-                    apply(addr, &id, "set", json!(["k", 1])),
-                    post_json(addr, "/api/cacheTest", r#"{"key":"some","value":"thing"}"#)
-                );
-                assert!(began.elapsed() < Duration::from_secs(20), "answered after {:?}", began.elapsed());
-                for answer in [applied, cached] {
-                    let code = answer.error_code();
-                    let known = ["", "unavailable", "unreachable", "late"].contains(&code.as_str());
-                    assert!(known, "{answer:?}");
-                }
-            }
-        };
-        tokio::select! {
-            () = fault => {}
-            () = asking => {}
-        }
+    /// Clients that go on through a fault; those of the fault before are gone, and so is what was told of them.
+    async fn load(&self) -> Load {
+        let addr = self.cluster.addr(0);
+        until("nobody else is there", BACK, async || members(addr, load::ROOM).await == 0).await;
+        self.cluster.redis.ask("DEL actionhero:cache:leaves").await;
+        Load::start([self.cluster.addr(0), self.cluster.addr(1)]).await
     }
 
-    /// Everything works again, and says how long that took. Without a restart of a process.
-    async fn is_back(&mut self) {
-        let (addr, id) = (self.cluster.addr(0), self.other.id());
-        let took =
-            until("calls go through", BACK, async || apply(addr, &id, "set", json!(["k", 1])).await.status == 200)
-                .await;
-        println!("calls go through after {took:?}");
-        let took = until("both are listed", BACK, async || members(addr, "defaultRoom").await == 2).await;
-        println!("members are listed after {took:?} more");
-        until("the cache works", BACK, async || {
-            post_json(addr, "/api/cacheTest", r#"{"key":"some","value":"thing"}"#).await.status == 200
-        })
-        .await;
-        // The first that is said after the return may find the other node not subscribed yet, which tells a gap then.
-        let began = Instant::now();
-        for number in 0.. {
-            assert!(began.elapsed() < BACK, "chat goes through");
-            let said = json!({ "event": "say", "room": "defaultRoom", "message": number, "messageId": "s" });
-            if self.one.ask_named(&said).await["status"] != "OK" {
-                continue;
-            }
-            let end = json!({ "event": "roomView", "room": "defaultRoom", "messageId": "end" }).to_string();
-            self.other.send(&end).await;
-            let mut heard = false;
-            loop {
-                let frame = self.other.read().await;
-                heard |= frame["message"] == number;
-                if frame["messageId"] == "end" {
-                    break;
-                }
-            }
-            if heard {
-                break;
-            }
-        }
-        println!("chat goes through after {:?} more", began.elapsed());
+    async fn both_are_listed(&self, fault: &str, since: Instant) {
+        let addr = self.cluster.addr(0);
+        until("both are listed", BACK, async || members(addr, "defaultRoom").await == 2).await;
+        println!("{fault}: members are listed {:?} after", since.elapsed());
     }
 
-    async fn nobody_was_reaped(&mut self) {
+    /// Whoever would be reaped for the fault, or told to have left, is by 8 s after its end.
+    async fn nobody_was_reaped(&mut self, since: Instant) {
+        sleep_until(since + Duration::from_secs(8)).await;
         for node in 0..2 {
             assert_eq!(self.cluster.generation(node).await, self.generations[node]);
         }
         let leaves = get(self.cluster.addr(0), "/api/lists/leaves").await.json();
-        assert_eq!(leaves["values"], json!([]), "no leave is told");
+        assert_eq!(leaves["values"], json!([]), "no leave is told to the application");
+        for socket in [&mut self.one, &mut self.other] {
+            assert_eq!(presence(socket).await, [], "nor to members");
+        }
     }
 }
 
 #[tokio::test]
 async fn a_frozen_redis_costs_nobody_its_membership() {
+    const FAULT: &str = "redis frozen for 10 s";
     let mut world = World::new().await;
     for _ in 0..rounds() {
+        let load = world.load().await;
         world.cluster.redis.freeze();
-        let thawed = Instant::now() + Duration::from_secs(10);
-        world.ask_through(sleep_until(thawed)).await; // the length of the freeze is the fault
+        sleep_until(Instant::now() + Duration::from_secs(10)).await; // the length of the freeze is the fault
         world.cluster.redis.thaw();
-        world.is_back().await;
-        world.nobody_was_reaped().await;
+        let thawed = Instant::now();
+        load.recovered(FAULT, thawed).await;
+        world.both_are_listed(FAULT, thawed).await;
+        world.nobody_was_reaped(thawed).await;
+        load.finish(FAULT, &UNKNOWN).await;
     }
 }
 
 #[tokio::test]
 async fn a_redis_that_restarts_with_its_data_costs_nobody_its_membership() {
+    const FAULT: &str = "redis away for 7 s, and back with its data";
     let mut world = World::new().await;
     for _ in 0..rounds() {
+        let load = world.load().await;
         world.cluster.redis.kill().await;
-        let again = Instant::now() + Duration::from_secs(7);
-        world.ask_through(sleep_until(again)).await; // the length of the outage is the fault
+        sleep_until(Instant::now() + Duration::from_secs(7)).await; // the length of the outage is the fault
         world.cluster.redis.start_again().await;
-        world.is_back().await;
-        world.nobody_was_reaped().await;
+        let back = Instant::now();
+        load.recovered(FAULT, back).await;
+        world.both_are_listed(FAULT, back).await;
+        world.nobody_was_reaped(back).await;
+        load.finish(FAULT, &UNKNOWN).await;
     }
 }
 
 #[tokio::test]
 async fn a_redis_that_comes_back_empty_is_filled_from_what_the_nodes_hold() {
+    const FAULT: &str = "redis restarted empty";
     for _ in 0..rounds() {
         let mut world = World::new().await;
+        let load = world.load().await;
         world.cluster.redis.kill().await;
         world.cluster.redis.start_empty().await;
-        world.is_back().await;
+        let back = Instant::now();
+        load.recovered(FAULT, back).await;
+        world.both_are_listed(FAULT, back).await;
         for room in ["defaultRoom", "otherRoom", "vip"] {
             let addr = world.cluster.addr(1);
             until("starting rooms are made again", BACK, async || members(addr, room).await != u64::MAX).await;
@@ -141,6 +115,7 @@ async fn a_redis_that_comes_back_empty_is_filled_from_what_the_nodes_hold() {
         for node in 0..2 {
             assert_ne!(world.cluster.generation(node).await, world.generations[node]);
         }
+        load.finish(FAULT, &UNKNOWN_OR_GONE).await;
     }
 }
 
@@ -148,13 +123,20 @@ async fn a_redis_that_comes_back_empty_is_filled_from_what_the_nodes_hold() {
 async fn lost_connections_and_scripts_are_made_anew() {
     let mut world = World::new().await;
     for _ in 0..rounds() {
-        world.cluster.redis.ask("SCRIPT FLUSH").await;
-        world.is_back().await;
-        for kind in ["normal", "pubsub"] {
-            world.cluster.redis.ask(&format!("CLIENT KILL TYPE {kind}")).await;
+        for (fault, commands) in [
+            ("scripts flushed", &["SCRIPT FLUSH"] as &[&str]),
+            ("all connections killed", &["CLIENT KILL TYPE normal", "CLIENT KILL TYPE pubsub"]),
+        ] {
+            let load = world.load().await;
+            for command in commands {
+                world.cluster.redis.ask(command).await;
+            }
+            let done = Instant::now();
+            load.recovered(fault, done).await;
+            world.both_are_listed(fault, done).await;
+            world.nobody_was_reaped(done).await;
+            load.finish(fault, &UNKNOWN).await;
         }
-        world.is_back().await;
-        world.nobody_was_reaped().await;
     }
 }
 
@@ -191,29 +173,30 @@ async fn a_room_that_was_destroyed_while_nobody_could_hear_of_it_lets_its_member
 /// The network between one node and Redis fails; its clients and the other node's stay where they are.
 #[tokio::test]
 async fn a_node_cut_off_from_redis_is_taken_for_dead_and_comes_back_by_itself() {
+    const FAULT: &str = "one node cut off for 30 s";
     for _ in 0..rounds() {
         let redis = Redis::start().await;
         let proxy = Proxy::before(redis.addr()).await;
         let near = super::start_node(&redis.url(), "near").await;
         let far = super::start_node(&redis.url_through(proxy.addr()), "far").await;
-        let mut one = Socket::join(near.addr, "defaultRoom").await;
-        let mut other = Socket::join(far.addr, "defaultRoom").await;
+        let mut one = observe(near.addr).await;
+        let mut other = observe(far.addr).await;
+        let load = Load::start([near.addr, far.addr]).await;
         proxy.cut();
         let cut = Instant::now();
         let refused = other.ask(r#"{"event":"say","room":"defaultRoom","message":"anybody?"}"#).await;
         assert_eq!(refused["error"]["code"], "unavailable", "{refused}");
         assert_eq!(get(far.addr, "/api/randomNumber").await.status, 200, "what is local goes on");
-        assert_eq!(super::deaths::told(&mut one, "leave").await, other.id());
-        sleep_until(cut + Duration::from_secs(10)).await; // the length of the cut is the fault
+        assert_eq!(told(&mut one, "leave").await, other.id());
+        println!("{FAULT}: taken for dead after {:?}", cut.elapsed());
+        sleep_until(cut + Duration::from_secs(30)).await; // the length of the cut is the fault
         proxy.mend();
         let mended = Instant::now();
-        assert_eq!(super::deaths::told(&mut one, "join").await, other.id());
-        println!("listed again after {:?}", mended.elapsed());
-        until("it is reached again", BACK, async || {
-            apply(near.addr, &other.id(), "set", json!(["k", 1])).await.status == 200
-        })
-        .await;
-        println!("reached again after {:?}", mended.elapsed());
+        assert_eq!(told(&mut one, "join").await, other.id());
+        println!("{FAULT}: listed again after {:?}", mended.elapsed());
+        load.recovered(FAULT, mended).await;
+        load.finish(FAULT, &UNKNOWN_OR_GONE).await;
+        assert_eq!(members(near.addr, "defaultRoom").await, 2);
     }
 }
 
@@ -237,7 +220,7 @@ async fn a_node_whose_redis_is_not_there_yet_waits_for_it_and_tells_operators() 
     assert!(text.contains("error: the backend does not answer"), "{text}");
     assert!(refused.stdout.is_empty());
 
-    let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let admin = std::net::SocketAddr::from(([127, 0, 0, 1], phalanx_testkit::free_port()));
     let bind = admin.to_string();
     let starting = tokio::spawn({
         let url = url.clone();
