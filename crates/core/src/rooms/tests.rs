@@ -1,6 +1,9 @@
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::speech::to_raw;
 use super::*;
+use crate::hooks::Said;
 
 fn json_of(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
