@@ -9,6 +9,7 @@ mod crates;
 mod custom;
 mod hostile;
 mod http;
+mod limits;
 mod process;
 mod rooms;
 mod shutdown;

@@ -3,6 +3,7 @@
 //! [`Server`] binds, reports its address, serves until it is told to stop, and lets what runs finish.
 
 mod admin;
+mod bound;
 mod http;
 mod listener;
 mod wire_error;

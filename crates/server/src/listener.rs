@@ -5,19 +5,20 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum_server::Server;
 use axum_server::accept::Accept;
-use metrics::{Counter, counter};
+use phalanx_core::bound_reached;
 use phalanx_core::config::Web;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use crate::bound::{Bound, Share};
 use crate::http::identity::Peer;
 use crate::http::shell::Shell;
 
@@ -44,33 +45,19 @@ pub(crate) fn configure<A>(server: &mut Server<SocketAddr, A>, settings: &Web) {
     if settings.max_headers != HYPER_MAX_HEADERS {
         builder.http1().max_headers(settings.max_headers); // costs an allocation a request
     }
-    builder
-        .http2()
-        .max_concurrent_streams(100)
-        .max_header_list_size(head as u32)
-        .max_pending_accept_reset_streams(20)
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(20));
 }
 
 /// Admits connections up to a number; beyond, they are closed at once and counted.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
-    most: usize,
+    connections: Bound,
     write_timeout: Duration,
-    open: Arc<AtomicUsize>,
-    refused: Counter,
 }
 
 impl Admission {
     pub(crate) fn new(settings: &Web) -> Self {
-        metrics::describe_counter!("phalanx_tcp_refused_total", "Connections closed at once: web.max_connections");
-        Self {
-            most: settings.max_connections,
-            write_timeout: settings.write_timeout,
-            open: Arc::default(),
-            refused: counter!("phalanx_tcp_refused_total"),
-        }
+        let connections = Bound::new("web.max_connections", settings.max_connections as u64);
+        Self { connections, write_timeout: settings.write_timeout }
     }
 }
 
@@ -80,42 +67,21 @@ impl Accept<TcpStream, Shell> for Admission {
     type Future = Ready<io::Result<(Stream, Shell)>>;
 
     fn accept(&self, stream: TcpStream, shell: Shell) -> Self::Future {
-        let place = Place::new(self.open.clone());
-        if place.number > self.most {
-            self.refused.increment(1);
-            return ready(Err(io::ErrorKind::ConnectionRefused.into()));
-        }
-        ready(self.admit(stream, shell, place))
+        ready(match self.connections.take(1) {
+            Some(place) => self.admit(stream, shell, place),
+            None => Err(io::ErrorKind::ConnectionRefused.into()),
+        })
     }
 }
 
 impl Admission {
-    fn admit(&self, stream: TcpStream, shell: Shell, place: Place) -> io::Result<(Stream, Shell)> {
+    fn admit(&self, stream: TcpStream, shell: Shell, place: Share) -> io::Result<(Stream, Shell)> {
         stream.set_nodelay(true)?;
         let reset = Arc::new(AtomicBool::new(false));
         let peer = Peer { addr: stream.peer_addr()?, reset: reset.clone() };
         let write_timeout = self.write_timeout;
-        Ok((Stream { stream, reset, write_timeout, stalled: None, _place: place }, shell.for_peer(peer)))
-    }
-}
-
-/// A place among the open connections, free again when dropped.
-#[derive(Debug)]
-struct Place {
-    open: Arc<AtomicUsize>,
-    number: usize,
-}
-
-impl Place {
-    fn new(open: Arc<AtomicUsize>) -> Self {
-        let number = open.fetch_add(1, Relaxed) + 1;
-        Self { open, number }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Relaxed);
+        let stream = Stream { stream, reset, write_timeout, stalled: None, is_begun: false, _place: place };
+        Ok((stream, shell.for_peer(peer)))
     }
 }
 
@@ -127,7 +93,8 @@ pub(crate) struct Stream {
     reset: Arc<AtomicBool>,
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
-    _place: Place,
+    is_begun: bool,
+    _place: Share,
 }
 
 impl Stream {
@@ -140,6 +107,7 @@ impl Stream {
         let limit = self.write_timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
         ready!(stalled.as_mut().poll(cx));
+        bound_reached("web.write_timeout");
         self.reset.store(true, Relaxed);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -155,7 +123,13 @@ impl Drop for Stream {
 }
 
 impl AsyncRead for Stream {
+    /// Begins with a read of nothing. hyper-util decides by what it reads first whether a client speaks HTTP/2, whose
+    /// answers hyper would buffer without end for one that never reads; after nothing it decides for HTTP/1. It has no
+    /// setting for that where connections are upgraded.
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !std::mem::replace(&mut self.is_begun, true) {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

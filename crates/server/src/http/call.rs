@@ -1,7 +1,6 @@
 //! One call over HTTP: the action of the method, its params, its outcome, its response.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::response::Response;
 use http::{Method, Request};
@@ -15,17 +14,16 @@ use super::body::BodyError;
 use super::identity::Identity;
 use super::metadata::Metadata;
 use super::route::{Found, method_of};
+use super::shell::Serving;
 use super::{params, reply};
 
 /// Serves a request whose path belongs to actions.
-///
-/// Says by `is_call` whether an action was called; it has a line in the log then.
 pub(super) async fn serve(
     node: &Node,
     found: Found<'_>,
     request: Request<Incoming>,
     identity: &Identity,
-    is_call: &AtomicBool,
+    serving: &mut Serving,
 ) -> Response {
     let Some(routed) = found.action(request.method()) else {
         return match *request.method() {
@@ -39,10 +37,19 @@ pub(super) async fn serve(
         Ok(params) => match asked_version(node, routed, &params, &parts.method) {
             Ok(action) => {
                 metadata.note(&action, &params);
-                is_call.store(true, Relaxed);
-                let headers = std::mem::take(&mut parts.headers);
-                let (outcome, headers) = run(node, action, params, identity, headers).await;
-                parts.headers = headers;
+                serving.is_call = true;
+                let caller = Arc::new(Caller {
+                    transport: Origin::Http,
+                    fingerprint: identity.fingerprint.clone(),
+                    remote: Some(identity.remote),
+                    headers: std::mem::take(&mut parts.headers),
+                    connection: None,
+                });
+                let id = identity.request.clone();
+                let outcome =
+                    run(node, dispatch::Request { action, params, caller: caller.clone(), id }, serving).await;
+                let shared = |caller: Arc<Caller>| caller.headers.clone();
+                parts.headers = Arc::try_unwrap(caller).map_or_else(shared, |caller| caller.headers);
                 outcome
             }
             Err(unknown) => Err(unknown),
@@ -73,30 +80,17 @@ fn asked_version(
     action.filter(takes).cloned().ok_or_else(dispatch::unknown_action)
 }
 
-/// Runs an action. It goes on if its client leaves, unless it says otherwise.
-async fn run(
-    node: &Node,
-    action: Arc<Registered>,
-    params: Params,
-    identity: &Identity,
-    headers: http::HeaderMap,
-) -> (Outcome, http::HeaderMap) {
-    let caller = Arc::new(Caller {
-        transport: Origin::Http,
-        fingerprint: identity.fingerprint.clone(),
-        remote: Some(identity.remote),
-        headers,
-        connection: None,
-    });
-    let request = dispatch::Request { action, params, caller: caller.clone(), id: identity.request.clone() };
-    let outcome = match dispatch::start(node, request).await {
+/// Runs an action. It goes on if its client leaves, unless it says otherwise, and keeps its place until it ends.
+async fn run(node: &Node, request: dispatch::Request, serving: &mut Serving) -> Outcome {
+    match dispatch::start(node, request).await {
         Started::Done(outcome) => outcome,
         Started::Running(running) if running.on_disconnect() == OnDisconnect::Cancel => running.finish().await,
         Started::Running(running) => {
-            let finished = node.shutdown().spawn(running.finish()).await;
-            finished.unwrap_or_else(|error| Err(ActionError::internal(error)))
+            let place = serving.place.take();
+            let finished = node.shutdown().spawn(async move { (running.finish().await, place) }).await;
+            let (outcome, place) = finished.unwrap_or_else(|error| (Err(ActionError::internal(error)), None));
+            serving.place = place;
+            outcome
         }
-    };
-    let headers = Arc::try_unwrap(caller).map_or_else(|shared| shared.headers.clone(), |caller| caller.headers);
-    (outcome, headers)
+    }
 }

@@ -3,7 +3,9 @@
 mod body;
 mod call;
 mod client;
+mod cors;
 mod files;
+mod held;
 pub(crate) mod identity;
 mod metadata;
 mod params;

@@ -8,14 +8,12 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::response::Response;
 use axum::routing::any;
 use http::Method;
-use http::header::HeaderValue;
 use percent_encoding::percent_decode_str;
 use phalanx_core::action;
 use phalanx_core::dispatch;
 use phalanx_core::initializer::BoxError;
 use phalanx_core::registry::{Registered, path_of};
 use phalanx_core::{ActionError, ErrorKind, Node};
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use super::{client, files, reply};
 use crate::ws::{Upgrades, upgrade};
@@ -26,6 +24,7 @@ pub(super) struct ActionPaths(matchit::Router<PathActions>);
 /// The actions of one path, by method.
 #[derive(Clone)]
 struct PathActions {
+    route: Arc<str>,
     by_method: Arc<[(action::Method, Arc<Registered>)]>,
     allowed: Arc<str>,
 }
@@ -41,8 +40,8 @@ impl ActionPaths {
         let mut table = matchit::Router::new();
         for (path, by_method) in by_path(node) {
             let allowed = reply::allowed_methods(by_method.iter().map(|(method, _)| *method)).into();
-            let actions = PathActions { by_method: by_method.into(), allowed };
             let full = format!("{prefix}{path}");
+            let actions = PathActions { route: full.as_str().into(), by_method: by_method.into(), allowed };
             let takes_the_rest = full.rsplit('/').next().is_some_and(|last| last.starts_with("{*"));
             if !full.ends_with('/') && !takes_the_rest {
                 let slashed = format!("{full}/");
@@ -71,6 +70,11 @@ impl<'a> Found<'a> {
     pub(super) fn action(&self, method: &Method) -> Option<&'a Arc<Registered>> {
         let wanted = method_of(method);
         self.actions.by_method.iter().find(|(method, _)| method.as_str() == wanted).map(|(_, action)| action)
+    }
+
+    /// The path as it was declared, its parameters by name.
+    pub(super) fn route(&self) -> Arc<str> {
+        self.actions.route.clone()
     }
 
     /// The methods of the path, for `Allow`.
@@ -149,20 +153,4 @@ async fn serve_file(State(node): State<Node>, request: Request) -> Response {
         }
         Err(error) => reply::error(&error.into()),
     }
-}
-
-/// Who else may call from a browser page: `*` means everybody, without cookies.
-pub(super) fn cors(origins: &[String]) -> Result<Option<CorsLayer>, BoxError> {
-    if origins.is_empty() {
-        return Ok(None);
-    }
-    let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
-    let layer = CorsLayer::new()
-        .allow_methods(methods)
-        .allow_headers([http::header::CONTENT_TYPE, http::header::AUTHORIZATION]);
-    if origins.iter().any(|origin| origin == "*") {
-        return Ok(Some(layer.allow_origin(Any)));
-    }
-    let origins = origins.iter().map(|origin| HeaderValue::from_str(origin)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Some(layer.allow_origin(AllowOrigin::list(origins)).allow_credentials(true)))
 }

@@ -6,7 +6,6 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, SET_COOKIE,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, ORIGIN, SET_COOKIE,
     STRICT_TRANSPORT_SECURITY,
 };
 use http::{HeaderMap, HeaderName, Method, Uri};
@@ -28,16 +27,18 @@ use metrics::{Counter, counter};
 use phalanx_core::initializer::BoxError;
 use phalanx_core::{ActionError, ErrorKind, Node, dispatch};
 use tokio::time::Instant;
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::Predicate;
 use tower_http::compression::predicate::SizeAbove;
-use tower_http::cors::CorsLayer;
 use tracing::info;
 
+use super::cors::{self, Cors};
+use super::held::Held;
 use super::identity::{Identity, Peer, REQUEST_ID};
 use super::route::{self, ActionPaths};
 use super::{call, reply};
+use crate::bound::{Bound, Share};
 
 /// Bodies below this size are not worth compressing.
 const COMPRESS_ABOVE: u64 = 1024;
@@ -57,9 +58,28 @@ struct Shared {
     node: Node,
     actions: ActionPaths,
     router: Router,
-    cors: Option<CorsLayer>,
-    serving: AtomicUsize,
+    cors: Option<Cors>,
+    requests: Bound,
     answered: [Counter; 5],
+}
+
+/// What becomes of a request while it is served.
+pub(super) struct Serving {
+    /// Its place among those served at once. A call that outlives its client takes it along.
+    pub(super) place: Option<Share>,
+    /// The route it took, for the log: its path may hold what nobody should read.
+    pub(super) route: Option<Arc<str>>,
+    /// Whether an action was called; it has a line in the log then.
+    pub(super) is_call: bool,
+    is_answered: bool,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            counter!("phalanx_http_clients_left_total").increment(1);
+        }
+    }
 }
 
 impl Shell {
@@ -70,12 +90,15 @@ impl Shell {
     /// Two routes that no request can tell apart, or an origin in `web.cors_origins` that is none.
     pub(crate) fn new(node: Node, own: Router) -> Result<Self, BoxError> {
         let actions = ActionPaths::new(&node)?;
-        let cors = route::cors(&node.config().web.cors_origins)?;
+        let settings = &node.config().web;
+        let cors = Cors::new(&settings.cors_origins)?;
+        let requests = Bound::new("web.max_requests", settings.max_requests as u64);
         let router = route::router(&node, own);
         metrics::describe_counter!("phalanx_http_requests_total", "HTTP requests, by the first digit of their status");
+        metrics::describe_counter!("phalanx_http_clients_left_total", "Clients that left before their answer");
         let answered = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         let answered = answered.map(|status| counter!("phalanx_http_requests_total", "status" => status));
-        let shared = Arc::new(Shared { node, actions, router, cors, serving: AtomicUsize::new(0), answered });
+        let shared = Arc::new(Shared { node, actions, router, cors, requests, answered });
         Ok(Self { shared, peer: None })
     }
 
@@ -87,42 +110,47 @@ impl Shell {
         MakeShell(self)
     }
 
-    async fn serve(self, request: Request<Incoming>) -> Response {
-        let Some(peer) = &self.peer else { return reply::error(&ActionError::internal("a request without a peer")) };
-        let shared = self.shared.clone();
-        let settings = shared.node.config();
-        let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
-        let identity = Identity::read(&shared.node, peer, request.headers(), query);
-        let Some(_place) = Place::take(&shared) else {
-            let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
-            return self.finish(reply::error(&busy), &identity, None).await;
+    async fn serve(self, request: Request<Incoming>) -> Response<Held> {
+        let Some(peer) = &self.peer else {
+            let broken = ActionError::internal("a request without a peer");
+            return reply::error(&broken).map(|body| Held::new(body, None));
         };
+        let settings = self.shared.node.config();
+        let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
+        let identity = Identity::read(&self.shared.node, peer, request.headers(), query);
+        let Some(place) = self.shared.requests.take(1) else {
+            let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
+            return self.finish(reply::error(&busy), &identity, None).await.map(|body| Held::new(body, None));
+        };
+        let mut serving = Serving { place: Some(place), route: None, is_call: false, is_answered: false };
         let encodings = request.headers().get(ACCEPT_ENCODING).cloned().filter(|_| settings.web.compress);
         let is_head = request.method() == Method::HEAD;
         let asked = settings.web.access_log.then(|| Asked::of(&request));
-        let is_call = AtomicBool::new(false);
-        let response = match &shared.cors {
-            None => self.route(request, &identity, &is_call).await,
+        let response = match &self.shared.cors {
+            None => self.route(request, &identity, &mut serving).await,
+            Some(cors) if cors::is_preflight(&request) => cors.preflight(request.into_parts().0.headers).await,
             Some(cors) => {
-                let inner =
-                    service_fn(async |request| Ok::<_, Infallible>(self.route(request, &identity, &is_call).await));
-                let Ok(response) = Box::pin(cors.layer(inner).oneshot(request)).await;
-                response
+                let origin = request.headers().get(ORIGIN).cloned();
+                let response = self.route(request, &identity, &mut serving).await;
+                Box::pin(cors.finish(origin, response)).await
             }
         };
         let response = if is_head { without_body(response) } else { response };
         let response = self.finish(response, &identity, encodings.filter(|_| !is_head)).await;
-        if let Some(asked) = asked.filter(|_| !is_call.load(Relaxed)) {
-            asked.log(&response, &identity);
+        if let Some(asked) = asked.filter(|_| !serving.is_call) {
+            asked.log(&response, &identity, serving.route.as_deref());
         }
-        response
+        serving.is_answered = true;
+        let place = serving.place.take();
+        response.map(|body| Held::new(body, place))
     }
 
     /// Actions first, then everything else.
-    async fn route(&self, request: Request<Incoming>, identity: &Identity, is_call: &AtomicBool) -> Response {
+    async fn route(&self, request: Request<Incoming>, identity: &Identity, serving: &mut Serving) -> Response {
         let uri = request.uri().clone();
         if let Some(found) = self.shared.actions.find(uri.path()) {
-            return call::serve(&self.shared.node, found, request, identity, is_call).await;
+            serving.route = Some(found.route());
+            return call::serve(&self.shared.node, found, request, identity, serving).await;
         }
         let limit = self.shared.node.config().web.body_timeout;
         let mut request = request.map(|body| if body.is_end_stream() { Body::empty() } else { in_time(body, limit) });
@@ -169,9 +197,9 @@ impl Shell {
 }
 
 impl Service<Request<Incoming>> for Shell {
-    type Response = Response;
+    type Response = Response<Held>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Held>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -201,23 +229,6 @@ impl<T> Service<T> for MakeShell {
     }
 }
 
-/// A place among the requests that are served at once.
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(shared: &'a Shared) -> Option<Self> {
-        let most = shared.node.config().web.max_requests;
-        let free = |serving: usize| (serving < most).then_some(serving + 1);
-        shared.serving.fetch_update(Relaxed, Relaxed, free).ok().map(|_| Self(&shared.serving))
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 /// What the log says of a request that reached no action; those that did have a line of their own.
 struct Asked {
     method: Method,
@@ -230,9 +241,10 @@ impl Asked {
         Self { method: request.method().clone(), uri: request.uri().clone(), started: Instant::now() }
     }
 
-    /// The path without its query: that may hold what nobody should read.
-    fn log(&self, response: &Response, identity: &Identity) {
-        let (method, path, status) = (&self.method, self.uri.path(), response.status().as_u16());
+    /// The route where one was taken, else the path without its query: what nobody should read stands in the rest.
+    fn log(&self, response: &Response, identity: &Identity, route: Option<&str>) {
+        let (method, status) = (&self.method, response.status().as_u16());
+        let path = route.unwrap_or_else(|| self.uri.path());
         let took = self.started.elapsed();
         info!(%method, path, status, ?took, remote = %identity.remote.ip(), request = %identity.request);
     }
@@ -268,15 +280,10 @@ fn is_worth_compressing(response: &Response) -> bool {
 /// Compresses a response in whatever the client accepts best; tower-http knows the rules.
 async fn compressed(response: Response, encodings: HeaderValue) -> Response {
     let status = response.status();
-    let mut response = Some(response);
-    let ready = service_fn(move |_: http::Request<()>| {
-        let response = response.take().expect("called once");
-        async move { Ok::<_, Infallible>(response) }
-    });
     let layer = CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE).and(compressible()));
     let mut request = http::Request::new(());
     *request.headers_mut() = HeaderMap::from_iter([(ACCEPT_ENCODING, encodings)]);
-    let Ok(response) = layer.layer(ready).oneshot(request).await;
+    let Ok(response) = layer.layer(cors::answered(response)).oneshot(request).await;
     let mut response = response.map(Body::new);
     *response.status_mut() = status; // a client that accepts nothing gets what was done, not a 406 after it
     response
