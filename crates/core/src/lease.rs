@@ -5,6 +5,7 @@
 //! the backend for all, everybody has that long to come back. And nobody dead is spared: a lease is given by the backend's
 //! own clock, which a node that does not run cannot prolong.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ const UNEVEN: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
     confirmed: Mutex<Option<Instant>>,
+    /// Whether a registration was ever sent, answered or not.
+    asked: AtomicBool,
 }
 
 impl Lease {
@@ -46,9 +49,20 @@ impl Lease {
 pub(crate) async fn enter(node: &Node) -> Result<String, BackendError> {
     node.bus().appear_as(node.generation()).await?;
     let sent = Instant::now();
+    node.lease().asked.store(true, Relaxed);
     let life = node.membership().register(&node.record()).await?;
     *node.lease().confirmed() = Some(sent);
     Ok(life)
+}
+
+/// Gives the lease up, if there may be one.
+pub(crate) async fn give_up(node: &Node) {
+    if !node.lease().asked.load(Relaxed) {
+        return;
+    }
+    if let Err(error) = node.membership().leave(node.generation()).await {
+        warn!(%error, "the others will learn of the stop when the lease runs out");
+    }
 }
 
 /// Renews the lease until the node closes.

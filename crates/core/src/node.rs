@@ -63,6 +63,8 @@ pub struct Setup {
     pub transports: Vec<Arc<dyn Transport>>,
     /// Where it keeps what nodes share.
     pub backend: Backend,
+    /// Who is asked to stop: also while the node starts.
+    pub shutdown: Shutdown,
 }
 
 /// A running node: the handle that actions, hooks and transports hold. Cheap to clone.
@@ -98,7 +100,8 @@ struct Parts {
     started_at: u64,
     requests: AtomicU64,
     problems: Mutex<Vec<String>>,
-    initializers: Vec<Arc<dyn Initializer>>,
+    /// Those that were started, and are to be stopped.
+    initializers: Mutex<Vec<Arc<dyn Initializer>>>,
     transports: Vec<Arc<dyn Transport>>,
 }
 

@@ -15,7 +15,7 @@ use phalanx_core::initializer::Initializer;
 use phalanx_core::layer::Layer;
 use phalanx_core::registry::Definitions;
 use phalanx_core::transport::Transport;
-use phalanx_core::{ActionDef, Node, RemoteDef, Setup, StartError, Stopped};
+use phalanx_core::{ActionDef, Node, RemoteDef, Setup, Shutdown, StartError, Stopped};
 use phalanx_server::{AdminServer, Server};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -244,6 +244,7 @@ impl App {
             definitions: self.definitions,
             initializers: self.initializers,
             transports,
+            shutdown: Shutdown::default(),
         };
         let node = Node::start(setup).await?;
         telemetry::keep_up(node.shutdown());

@@ -1,7 +1,7 @@
 //! How a node starts and stops, in one readable order.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -59,6 +59,9 @@ pub enum StartError {
         /// Why.
         source: ActionError,
     },
+    /// It was asked to stop before it was ready.
+    #[error("asked to stop before the node was ready")]
+    Stopped,
 }
 
 /// How a node stopped.
@@ -70,19 +73,25 @@ pub struct Stopped {
 
 impl Node {
     /// Starts a node: initializers, definitions checked, own tasks, starting rooms, initializers' start, transports.
+    /// When `setup.shutdown` is asked meanwhile, the step that runs is dropped.
     ///
     /// # Errors
     ///
     /// The first step that does not work out; what had been started is stopped again.
     pub async fn start(mut setup: Setup) -> Result<Self, StartError> {
+        let shutdown = setup.shutdown.clone();
         let initializers = initializer::in_order(&setup.initializers)?;
-        for initializer in &initializers {
-            let mut boot = Boot { config: &setup.config, definitions: &mut setup.definitions };
-            let ready = initializer.initialize(&mut boot).await;
-            ready.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
-        }
-        let node = Self::assemble(setup, initializers)?;
-        match node.open().await {
+        let initializing = async {
+            for initializer in &initializers {
+                let mut boot = Boot { config: &setup.config, definitions: &mut setup.definitions };
+                let ready = initializer.initialize(&mut boot).await;
+                ready.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
+            }
+            Ok(())
+        };
+        unless_asked(&shutdown, initializing).await?;
+        let node = Self::assemble(setup)?;
+        match unless_asked(&shutdown, node.open(&initializers)).await {
             Ok(()) => Ok(node),
             Err(error) => {
                 node.stop().await;
@@ -91,7 +100,7 @@ impl Node {
         }
     }
 
-    fn assemble(setup: Setup, initializers: Vec<Arc<dyn Initializer>>) -> Result<Self, StartError> {
+    fn assemble(setup: Setup) -> Result<Self, StartError> {
         let registry = Registry::new(setup.definitions)?;
         let backend = setup.backend;
         Ok(Self(Arc::new(Parts {
@@ -119,16 +128,16 @@ impl Node {
             started_at: unix_ms(),
             clock: backend.clock,
             metrics: NodeMetrics::new(),
-            shutdown: Shutdown::default(),
+            shutdown: setup.shutdown,
             started: Instant::now(),
             requests: AtomicU64::new(0),
             problems: Mutex::new(vec!["starting".to_owned()]),
-            initializers,
+            initializers: Mutex::default(),
             transports: setup.transports,
         })))
     }
 
-    async fn open(&self) -> Result<(), StartError> {
+    async fn open(&self, initializers: &[Arc<dyn Initializer>]) -> Result<(), StartError> {
         let (first, last): (Vec<_>, Vec<_>) = self.0.transports.iter().partition(|it| it.is_for_operators());
         for transport in first {
             transport.start(self).await.map_err(StartError::Transport)?;
@@ -144,9 +153,10 @@ impl Node {
                 return Err(StartError::Room { room: room.clone(), source });
             }
         }
-        for initializer in &self.0.initializers {
+        for initializer in initializers {
             let started = initializer.start(self).await;
             started.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
+            self.started().push(initializer.clone());
         }
         for transport in last {
             transport.start(self).await.map_err(StartError::Transport)?;
@@ -195,18 +205,21 @@ impl Node {
         }
         let abandoned = self.0.shutdown.calls_finished(deadline).await;
         self.break_off_what_is_left().await;
-        for initializer in self.0.initializers.iter().rev() {
+        let started = std::mem::take(&mut *self.started());
+        for initializer in started.iter().rev() {
             initializer.stop(self).await;
         }
         self.0.shutdown.close().await;
-        if let Err(error) = self.0.membership.leave(self.generation()).await {
-            warn!(%error, "the others will learn of the stop when the lease runs out");
-        }
+        lease::give_up(self).await;
         if abandoned > 0 {
             warn!(abandoned, "stopped with calls still running: the grace is over");
         }
         info!(node = self.0.id, "stopped");
         Stopped { abandoned }
+    }
+
+    fn started(&self) -> MutexGuard<'_, Vec<Arc<dyn Initializer>>> {
+        self.0.initializers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells every socket that the node stops, spread over `websocket.drain` so that not all come back at once.
@@ -286,7 +299,22 @@ impl Node {
     }
 }
 
+/// Goes on with a start until the node is asked to stop.
+async fn unless_asked(
+    shutdown: &Shutdown,
+    starting: impl Future<Output = Result<(), StartError>>,
+) -> Result<(), StartError> {
+    tokio::select! {
+        biased;
+        () = shutdown.asked() => Err(StartError::Stopped),
+        started = starting => started,
+    }
+}
+
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap_or_default().as_millis() as u64
 }
+
+#[cfg(test)]
+mod tests;
