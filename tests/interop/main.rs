@@ -7,7 +7,7 @@ use std::time::Duration;
 use phalanx::Running;
 use phalanx::config::Config;
 use phalanx::prelude::*;
-use phalanx_testkit::{INTEROP, Process, Redis};
+use phalanx_testkit::{INTEROP, Process, Redis, tell};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -149,7 +149,7 @@ async fn everybody_hears_everybody_in_one_order() {
         let expected: Vec<Value> = (0..EACH).map(|number| json!(format!("{speaker} {number}"))).collect();
         assert_eq!(said, expected.iter().collect::<Vec<_>>(), "nothing lost, nothing doubled");
     }
-    println!("{} deliveries of {} messages", EACH * speakers * speakers, EACH * speakers);
+    tell(format_args!("{} deliveries of {} messages", EACH * speakers * speakers, EACH * speakers));
     mixed.is_well().await;
 }
 
@@ -351,7 +351,7 @@ async fn an_hour_of_joins_and_leaves_leaves_nobody_behind() {
     for room in ["defaultRoom", "otherRoom"] {
         mixed.members(room, 0).await;
     }
-    println!("{EVENTS} joins and leaves of {CLIENTS} clients in {:?}", began.elapsed());
+    tell(format_args!("{EVENTS} joins and leaves of {CLIENTS} clients in {:?}", began.elapsed()));
     let listed = get(mixed.tour.addr, "/api/rooms/defaultRoom").await.json();
     assert_eq!(listed["membersCount"], 0);
     mixed.is_well().await;

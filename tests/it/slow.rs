@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use phalanx_testkit::Process;
+use phalanx_testkit::{Process, tell};
 use serde_json::json;
 
 use crate::client::{Socket, get};
@@ -38,7 +38,7 @@ async fn while_a_member_never_reads_the_others_hear_100_mb_and_the_memory_stays(
     }
     assert_eq!(late_code, Some(4001));
     let grown = most.saturating_sub(before);
-    eprintln!("resident memory grew by {} KiB while 100 MB went by", grown / 1024);
+    tell(format_args!("resident memory grew by {} KiB while 100 MB went by", grown / 1024));
     assert!(grown < 4 * MIB, "resident memory grew by {grown} bytes");
     let metrics = String::from_utf8(get(node.admin, "/metrics").await.body).unwrap();
     assert!(metrics.contains("phalanx_connections_closed_total{reason=\"slow_reader\"} 2"), "{metrics}");

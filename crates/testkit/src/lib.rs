@@ -6,8 +6,10 @@ mod process;
 mod proxy;
 mod redis;
 mod resp;
+mod tell;
 
 pub use port::free_port;
 pub use process::{Process, Signal, run};
 pub use proxy::Proxy;
 pub use redis::{COMMANDS, INTEROP, KEYS, Redis, Watch};
+pub use tell::tell;

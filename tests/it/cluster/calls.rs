@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use phalanx_testkit::{Signal, tell};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -56,7 +57,7 @@ async fn an_unknown_connection_is_not_found_at_once() {
         let began = Instant::now();
         assert_eq!(apply(cluster.addr(0), &id, "details", json!(null)).await.error_code(), "not_found", "{id}");
         let took = began.elapsed();
-        println!("{id} not found after {took:?}");
+        tell(format_args!("{id} not found after {took:?}"));
         assert!(took < Duration::from_millis(500), "{id}: {took:?}");
     }
 }
@@ -74,7 +75,7 @@ async fn a_call_costs_two_messages_and_no_other_node_hears_of_it() {
             assert_eq!(apply(cluster.addr(0), &socket.id(), "set", json!(["k", 1])).await.status, 200);
         }
         let published = cluster.redis.ran("publish").await - before;
-        println!("{count} nodes: {published} messages for {CALLS} calls");
+        tell(format_args!("{count} nodes: {published} messages for {CALLS} calls"));
         assert_eq!(published, 2 * CALLS as u64);
         until("they are all seen", Duration::from_secs(5), async || watch.seen().len() == 2 * CALLS).await;
         let pair = [format!("tour:node:{owner}"), format!("tour:node:{caller}")];
@@ -100,7 +101,7 @@ async fn a_node_that_stops_is_gone_at_once_and_its_members_with_it() {
     let mut cluster = Cluster::start(2).await;
     let leaver = Socket::join(cluster.addr(1), "defaultRoom").await;
     let mut stayer = Socket::join(cluster.addr(0), "defaultRoom").await;
-    cluster.nodes[1].signal(phalanx_testkit::Signal::TERM);
+    cluster.nodes[1].signal(Signal::TERM);
     assert_eq!(super::deaths::told(&mut stayer, "leave").await, leaver.id());
     assert!(cluster.nodes[1].ended().await.success());
     assert_eq!(nodes_of(cluster.addr(0)).await, ["n0"]);

@@ -1,7 +1,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use phalanx_testkit::Signal;
+use phalanx_testkit::{Signal, tell};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
@@ -152,10 +152,10 @@ async fn members_of_a_killed_node_leave_every_list_once_and_nobody_else_does() {
         until("all leaves are told", REAPED, async || leaves(&cluster, 0).await.len() == left.len()).await;
         assert!(leaves(&cluster, 0).await.values().all(|times| *times == 1), "each leave is told once");
         let called = check_answers(&calling.await.unwrap());
-        println!(
+        tell(format_args!(
             "killed, round {round}: {called}; {} members gone after {gone:?}, heard of after {heard:?}",
             left.len()
-        );
+        ));
         assert_eq!(presence(&mut observer).await, [], "nothing more is told");
         drop((stayers, observer));
         // A room is left after its hooks, one after the other: who is out of the last has told every leave.
@@ -206,9 +206,9 @@ async fn a_reaper_that_is_killed_in_the_middle_is_followed_by_another() {
         until("all leaves are told", REAPED, async || leaves(&cluster, last).await.len() == expected).await;
         let twice = leaves(&cluster, last).await.values().filter(|times| **times > 1).count();
         let all = killed.elapsed();
-        println!(
+        tell(format_args!(
             "reaper killed, round {round}: after {interrupted} leaves; all after {all:?}, {twice} hooks ran again"
-        );
+        ));
         assert!(twice <= 200, "{twice} hooks ran again");
         let mut expected: Vec<_> = seen.iter().map(Socket::id).collect();
         expected.push(observers[reaper].id());
@@ -270,6 +270,6 @@ async fn a_node_frozen_for_less_than_its_lease_is_not_reaped() {
         assert_eq!(apply(cluster.addr(0), &frozen.id(), "set", json!(["k", 1])).await.status, 200);
         assert_eq!(cluster.generation(1).await, before);
         assert_eq!(presence(&mut other).await, [], "nobody left");
-        println!("frozen for 4 s, round {round}: nobody is reaped");
+        tell(format_args!("frozen for 4 s, round {round}: nobody is reaped"));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use phalanx_testkit::tell;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -99,14 +100,14 @@ impl Load {
                 };
                 until(&format!("{kind} works again on node {node}"), BACK, async || first().is_some()).await;
                 let Some((number, ended)) = first() else { unreachable!("it was there") };
-                println!("{fault}: {kind} of node {node} works again after {:?}", ended - since);
+                tell(format_args!("{fault}: {kind} of node {node} works again after {:?}", ended - since));
                 if kind == "chat" {
                     let heard = || self.shared.last().iter().all(|last| last[node].is_some_and(|it| it >= number));
                     until("what is said is heard on both nodes", BACK, async || heard()).await;
                 }
             }
         }
-        println!("{fault}: everything works again within {:?}", since.elapsed());
+        tell(format_args!("{fault}: everything works again within {:?}", since.elapsed()));
     }
 
     /// Ends all clients once they have their answers. Each came in time, as an answer or as one of these errors, and what
@@ -128,7 +129,7 @@ impl Load {
                 assert!(it.code.is_empty() || errors.contains(&&*it.code), "{fault}: {kind} got {}", it.code);
             }
             let slowest = all.iter().map(|it| it.ended - it.began).max().unwrap();
-            println!("{fault}: {} times {kind}, by error {codes:?}, the slowest took {slowest:?}", all.len());
+            tell(format_args!("{fault}: {} times {kind}, by error {codes:?}, the slowest took {slowest:?}", all.len()));
             assert!(slowest < IN_TIME, "{fault}: {kind} took {slowest:?}");
         }
         for (listener, heard) in &heard {

@@ -1,8 +1,6 @@
-#![expect(clippy::print_stdout, reason = "a test tells what it measured")]
-
 use std::time::Duration;
 
-use phalanx_testkit::{Process, Proxy, Redis, Signal};
+use phalanx_testkit::{Process, Proxy, Redis, Signal, tell};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
@@ -46,7 +44,7 @@ impl World {
     async fn both_are_listed(&self, fault: &str, since: Instant) {
         let addr = self.cluster.addr(0);
         until("both are listed", BACK, async || members(addr, "defaultRoom").await == 2).await;
-        println!("{fault}: members are listed {:?} after", since.elapsed());
+        tell(format_args!("{fault}: members are listed {:?} after", since.elapsed()));
     }
 
     /// Whoever would be reaped for the fault, or told to have left, is by 8 s after its end.
@@ -188,12 +186,12 @@ async fn a_node_cut_off_from_redis_is_taken_for_dead_and_comes_back_by_itself() 
         assert_eq!(refused["error"]["code"], "unavailable", "{refused}");
         assert_eq!(get(far.addr, "/api/randomNumber").await.status, 200, "what is local goes on");
         assert_eq!(told(&mut one, "leave").await, other.id());
-        println!("{FAULT}: taken for dead after {:?}", cut.elapsed());
+        tell(format_args!("{FAULT}: taken for dead after {:?}", cut.elapsed()));
         sleep_until(cut + Duration::from_secs(30)).await; // the length of the cut is the fault
         proxy.mend();
         let mended = Instant::now();
         assert_eq!(told(&mut one, "join").await, other.id());
-        println!("{FAULT}: listed again after {:?}", mended.elapsed());
+        tell(format_args!("{FAULT}: listed again after {:?}", mended.elapsed()));
         load.recovered(FAULT, mended).await;
         load.finish(FAULT, &UNKNOWN_OR_GONE).await;
         assert_eq!(members(near.addr, "defaultRoom").await, 2);
