@@ -104,13 +104,14 @@ async fn ours(node: &Node, far: &ConnectionId, in_flight: usize, span: Duration)
     while let Some(done) = calling.join_next().await {
         times.extend(done??);
     }
-    Ok(per_call(times, in_flight, began.elapsed()))
+    per_call(times, in_flight, began.elapsed())
 }
 
-pub(crate) fn per_call(mut times: Vec<Duration>, in_flight: usize, took: Duration) -> f64 {
+pub(crate) fn per_call(mut times: Vec<Duration>, in_flight: usize, took: Duration) -> Result<f64, Anyhow> {
     times.sort_unstable();
-    let time = if in_flight == 1 { times[times.len() / 2] } else { took / times.len() as u32 };
-    time.as_secs_f64() * 1e6
+    let middle = *times.get(times.len() / 2).ok_or("no call was answered")?;
+    let time = if in_flight == 1 { middle } else { took / times.len() as u32 };
+    Ok(time.as_secs_f64() * 1e6)
 }
 
 /// Nanoseconds of a call that stays on its node.

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::row::Row;
 
@@ -64,6 +65,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Thousands of sockets on both sides: what is started from here inherits the limit.
+    let most = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }) {
+        eprintln!("phalanx-bench: the limit of file descriptors stays as it was: {error}");
+    }
     match run(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -19,6 +20,8 @@ const READY: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Server {
     _child: Child,
+    /// Where a node puts its pid file.
+    _pids: TempDir,
     pid: u32,
     pub(crate) addr: SocketAddr,
 }
@@ -49,7 +52,6 @@ impl Server {
             .env("PHALANX_ENV", "production")
             .env("PHALANX__WEB__ACCESS_LOG", "false")
             .env("PHALANX__ADMIN__BIND", "127.0.0.1:0")
-            .env("PHALANX__PATHS__PID", std::env::temp_dir())
             .env("RUST_LOG", "warn")
             .env("TOKIO_WORKER_THREADS", "1")
             .env("BIND", "127.0.0.1")
@@ -69,6 +71,8 @@ impl Server {
     }
 
     async fn start(mut command: Command) -> Result<Self, Anyhow> {
+        let pids = TempDir::new()?;
+        command.env("PHALANX__PATHS__PID", pids.path());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let pid = child.id().ok_or("the server ended at once")?;
         let out = child.stdout.take().ok_or("the server has no stdout")?;
@@ -77,7 +81,7 @@ impl Server {
         let addr =
             line.rsplit('/').next().unwrap_or_default().parse().map_err(|_| format!("no address in {line:?}"))?;
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { _child: child, pid, addr })
+        Ok(Self { _child: child, _pids: pids, pid, addr })
     }
 
     /// The CPU time of all its threads so far, as the scheduler counts it: nanoseconds, not ticks.

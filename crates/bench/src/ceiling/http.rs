@@ -1,10 +1,11 @@
 //! A bare axum handler: the path's parameter as JSON, and the headers a node sends.
 
-use axum::Router;
 use axum::extract::Path;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::serve::ListenerExt;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use axum::{Json, Router};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
@@ -16,13 +17,20 @@ struct Echoed {
 }
 
 pub(super) async fn serve(listener: TcpListener, headers: &[String]) -> Result<(), Anyhow> {
-    let mut map = HeaderMap::new();
+    let mut list = Vec::new();
     for header in headers {
         let (name, value) = header.split_once(": ").ok_or("a header is written `name: value`")?;
-        map.append(name.parse::<HeaderName>()?, HeaderValue::from_str(value)?);
+        list.push((name.parse::<HeaderName>()?, HeaderValue::from_str(value)?));
     }
-    map.remove(CONTENT_TYPE); // axum writes it
-    let handler = async move |Path(text): Path<String>| (map.clone(), axum::Json(Echoed { text }));
+    list.retain(|(name, _)| name != CONTENT_TYPE); // axum writes it
+    let list: &'static [_] = list.leak();
+    let handler = async move |Path(text): Path<String>| {
+        let mut response = Json(Echoed { text }).into_response();
+        for (name, value) in list {
+            response.headers_mut().append(name, value.clone());
+        }
+        response
+    };
     let router = Router::new().route("/api/echo/{text}", get(handler));
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     Ok(axum::serve(listener, router).await?)

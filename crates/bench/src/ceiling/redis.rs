@@ -95,7 +95,7 @@ impl Caller {
                 self.0.say(free).await?;
             }
             if asked.is_empty() {
-                return Ok(per_call(times, in_flight, began.elapsed()));
+                return per_call(times, in_flight, began.elapsed());
             }
             free = self.0.hear().await?;
             times.extend(asked.drain(..free).map(|asked| asked.elapsed()));
