@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
+use serde_path_to_error::Segment;
 use validator::{ValidationError, ValidationErrors, ValidationErrorsKind};
 
 use crate::error::Detail;
@@ -58,11 +59,10 @@ fn message_of(error: &ValidationError) -> Cow<'static, str> {
                 None => length_message(min.as_deref(), max.as_deref(), what).into(),
             }
         }
-        "range" => range_message(
-            min.or_else(|| bound("exclusive_min")).as_deref(),
-            max.or_else(|| bound("exclusive_max")).as_deref(),
-        )
-        .into(),
+        "range" => {
+            let (above, below) = (bound("exclusive_min"), bound("exclusive_max"));
+            Range { min, max, above, below }.message().into()
+        }
         "email" => "must be an email address".into(),
         "url" => "must be a URL".into(),
         "required" => "is required".into(),
@@ -96,19 +96,50 @@ pub(super) fn length_message(min: Option<&str>, max: Option<&str>, what: &str) -
 }
 
 /// How large something must be.
-pub(super) fn range_message(min: Option<&str>, max: Option<&str>) -> String {
-    match (min, max) {
-        (Some(min), Some(max)) => format!("must be from {min} to {max}"),
-        (Some(min), None) => format!("must be at least {min}"),
-        (None, Some(max)) => format!("must be at most {max}"),
-        (None, None) => "is out of range".into(),
+#[derive(Default)]
+pub(super) struct Range {
+    pub(super) min: Option<String>,
+    pub(super) max: Option<String>,
+    pub(super) above: Option<String>,
+    pub(super) below: Option<String>,
+}
+
+impl Range {
+    pub(super) fn message(&self) -> String {
+        if let Self { min: Some(min), max: Some(max), above: None, below: None } = self {
+            return format!("must be from {min} to {max}");
+        }
+        let words =
+            [("at least", &self.min), ("more than", &self.above), ("at most", &self.max), ("less than", &self.below)];
+        let parts = words.iter().filter_map(|(words, bound)| Some(format!("{words} {}", bound.as_ref()?)));
+        match parts.collect::<Vec<_>>() {
+            parts if parts.is_empty() => "is out of range".into(),
+            parts => format!("must be {}", parts.join(" and ")),
+        }
     }
 }
 
 /// A fault that the schema does not explain; serde knows where it is, and its words would quote the value.
-pub(super) fn unexplained(path: Option<String>) -> Detail {
-    let path = path.filter(|path| path != ".").unwrap_or_default();
-    Detail::new(path, "invalid", "is not valid")
+pub(super) fn unexplained(path: &serde_path_to_error::Path) -> Detail {
+    let mut text = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
+            Segment::Map { key: name } | Segment::Enum { variant: name } => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(cut(name));
+            }
+            Segment::Unknown => {}
+        }
+    }
+    Detail::new(text, "invalid", "is not valid")
+}
+
+/// As much of a name that a client made up as is sent back to it.
+pub(super) fn cut(name: &str) -> &str {
+    name.char_indices().nth(64).map_or(name, |(end, _)| &name[..end])
 }
 
 /// Numbers of a schema as text.

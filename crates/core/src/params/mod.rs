@@ -9,6 +9,7 @@
 //! | `Option` | empty text is `None` |
 //! | a list | repeated keys, `a[]=1`, `a[0]=1`; one value is a list of one |
 //! | a struct or a map | `a[b]=1` |
+//! | an enum | its variant: `a=small`, with content `a[circle]=2`; as the whole input `circle=2` |
 //! | any JSON | text stays text |
 //!
 //! Undeclared params are dropped. If decoding fails, and only then, the input is held against its schema, so that all
@@ -17,6 +18,7 @@
 
 mod errors;
 mod schema;
+mod seen;
 mod text;
 mod tree;
 mod upload;
@@ -110,17 +112,15 @@ impl Params {
         if body.trim_ascii().is_empty() {
             return Ok(());
         }
-        match serde_json::from_slice(body).map_err(|_| malformed("the body is not valid JSON"))? {
-            Value::Object(object) => {
-                // The names of an object differ, so only what came before is looked through: a body of a hundred
-                // thousand names must not cost their square.
-                let before = self.fields.len();
-                for (name, value) in object {
-                    match self.fields[..before].iter_mut().find(|field| field.name == name) {
-                        Some(field) => field.replace(Source::Body, Tree::Json(value)),
-                        None => self.fields.push(Field { name, source: Source::Body, value: Tree::Json(value) }),
+        match serde_json::from_slice(body).map_err(|error| unreadable(&error))? {
+            Value::Object(mut object) => {
+                // What came before is a thousand names at most; the body may have a hundred thousand.
+                for field in &mut self.fields {
+                    if let Some(value) = object.remove(&field.name) {
+                        field.replace(Source::Body, Tree::Json(value));
                     }
                 }
+                self.fields.extend(fields_of(object));
             }
             Value::Array(list) => self.put("payload".into(), Source::Body, Tree::Json(Value::Array(list))),
             _ => return Err(malformed("a JSON body is an object or an array")),
@@ -200,11 +200,14 @@ impl Params {
     /// `invalid_input` with every fault, or every broken rule. The rejected values are in none of them.
     pub fn decode<T: Input>(&self) -> Result<T, ActionError> {
         let input = match &self.raw {
-            Some(raw) => serde_json::from_str::<T>(raw.get()).ok(),
-            None => T::deserialize(Decoder::fields(&self.fields)).ok(),
+            Some(raw) => match serde_json::from_str(raw.get()) {
+                Ok(input) => input,
+                // Once more as a body would be read: there, a doubled name is no fault and its last value counts.
+                Err(_) => decode_fields(&fields_of(object_of(raw)?))?,
+            },
+            None => decode_fields(&self.fields)?,
         };
-        let Some(input) = input else { return Err(self.faults::<T>()) };
-        match input.validate() {
+        match T::validate(&input) {
             Ok(()) => Ok(input),
             Err(broken) => Err(ActionError::invalid_input(errors::details_of(&broken))),
         }
@@ -213,45 +216,19 @@ impl Params {
     /// Everything that came, for the log and for development. Hidden fields, at any depth, read `[FILTERED]`.
     pub(crate) fn to_json(&self, hidden: &dyn Fn(&str) -> bool) -> Map<String, Value> {
         let mut object = Map::new();
-        if let Some(raw) = &self.raw
-            && let Ok(Value::Object(fields)) = serde_json::from_str(raw.get())
-        {
-            object = fields;
+        if let Some(raw) = &self.raw {
+            object = object_of(raw).unwrap_or_default();
         }
         for field in &self.fields {
             object.insert(field.name.clone(), field.value.to_json());
         }
-        hide(&mut object, hidden);
+        hide_fields(&mut object, hidden);
         object
     }
 
     /// Whether nothing came.
     pub fn is_empty(&self) -> bool {
         self.raw.is_none() && self.fields.is_empty()
-    }
-
-    /// What is wrong with an input that did not decode.
-    fn faults<T: Input>(&self) -> ActionError {
-        let tree = match &self.raw {
-            Some(raw) => match serde_json::from_str(raw.get()) {
-                Ok(value) => Tree::Json(value),
-                Err(_) => return malformed("params nest too deeply"),
-            },
-            None => Tree::Map(self.fields.iter().map(|field| (field.name.clone(), field.value.clone())).collect()),
-        };
-        let details = schema::faults_of::<T>(&tree);
-        if !details.is_empty() {
-            return ActionError::invalid_input(details);
-        }
-        let path = match &self.raw {
-            Some(raw) => serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(raw.get()))
-                .err()
-                .map(|error| error.path().to_string()),
-            None => serde_path_to_error::deserialize::<_, T>(Decoder::fields(&self.fields))
-                .err()
-                .map(|error| error.path().to_string()),
-        };
-        ActionError::invalid_input(vec![errors::unexplained(path)])
     }
 
     fn pair(&mut self, key: &str, value: &str, source: Source) -> Result<(), ActionError> {
@@ -297,16 +274,58 @@ impl fmt::Debug for Params {
     }
 }
 
-fn hide(object: &mut Map<String, Value>, hidden: &dyn Fn(&str) -> bool) {
+/// The fields of a JSON object, as those of a body.
+fn fields_of(object: Map<String, Value>) -> Vec<Field> {
+    let field = |(name, value)| Field { name, source: Source::Body, value: Tree::Json(value) };
+    object.into_iter().map(field).collect()
+}
+
+fn object_of(raw: &RawValue) -> Result<Map<String, Value>, ActionError> {
+    serde_json::from_str(raw.get()).map_err(|error| unreadable(&error))
+}
+
+fn decode_fields<T: Input>(fields: &[Field]) -> Result<T, ActionError> {
+    T::deserialize(Decoder::fields(fields)).map_err(|_| faults::<T>(fields))
+}
+
+/// What is wrong with an input that did not decode.
+fn faults<T: Input>(fields: &[Field]) -> ActionError {
+    let tree = Tree::Map(fields.iter().map(|field| (field.name.clone(), field.value.clone())).collect());
+    let mut details = schema::faults_of::<T>(&tree);
+    if details.is_empty() {
+        let again = serde_path_to_error::deserialize::<_, T>(Decoder::fields(fields));
+        details.extend(again.err().map(|error| errors::unexplained(error.path())));
+    }
+    ActionError::invalid_input(details)
+}
+
+/// Our reader gives up on some JSON whose syntax is right.
+fn unreadable(error: &serde_json::Error) -> ActionError {
+    let words = error.to_string();
+    if words.starts_with("number out of range") {
+        malformed("a number is beyond what can be read")
+    } else if words.starts_with("recursion limit") {
+        malformed("params nest too deeply")
+    } else {
+        malformed("the body is not valid JSON")
+    }
+}
+
+fn hide_fields(object: &mut Map<String, Value>, hidden: &dyn Fn(&str) -> bool) {
     for (name, value) in object {
-        match value {
-            _ if hidden(name) => *value = "[FILTERED]".into(),
-            Value::Object(inner) => hide(inner, hidden),
-            Value::Array(items) => {
-                items.iter_mut().filter_map(Value::as_object_mut).for_each(|item| hide(item, hidden))
-            }
-            _ => {}
+        if hidden(name) {
+            *value = "[FILTERED]".into();
+        } else {
+            hide(value, hidden);
         }
+    }
+}
+
+fn hide(value: &mut Value, hidden: &dyn Fn(&str) -> bool) {
+    match value {
+        Value::Object(object) => hide_fields(object, hidden),
+        Value::Array(items) => items.iter_mut().for_each(|item| hide(item, hidden)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
