@@ -142,5 +142,89 @@ fn hidden_params_are_not_shown() {
     assert_eq!(Value::Object(shown), json!({ "password": "[FILTERED]", "name": "ann" }));
     let nested = query("user[password]=hunter2&list[][password]=hunter2").to_json(&|name| name == "password");
     assert!(!Value::Object(nested).to_string().contains("hunter2"));
+    let mixed = query("user=1&user[password]=hunter2&user=2").to_json(&|name| name == "password");
+    assert_eq!(Value::Object(mixed), json!({ "user": ["1", { "password": "[FILTERED]" }, "2"] }));
+    let mut listed = Params::default();
+    listed.set_json_body(br#"{"rows":[[{"password":"hunter2"},[[{"password":"hunter2","name":"ann"}]]]]}"#).unwrap();
+    let expected = json!({ "rows": [[{ "password": "[FILTERED]" }, [[{ "password": "[FILTERED]", "name": "ann" }]]]] });
+    assert_eq!(Value::Object(listed.to_json(&|name| name == "password")), expected);
     assert!(!format!("{:?}", query("password=hunter2")).contains("hunter2"));
+}
+
+#[test]
+fn keys_of_every_kind_under_one_name_make_one_list() {
+    let shown = |text: &str| query(text).to_json(&|_| false)["a"].clone();
+    assert_eq!(shown("a=1&a[b]=2&a[]=3&a[c][d]=4&a=5"), json!(["1", { "b": "2" }, "3", { "c": { "d": "4" } }, "5"]));
+    assert_eq!(shown("a[b]=1&a=2&a[b]=3"), json!([{ "b": "1" }, "2", { "b": "3" }]));
+    assert_eq!(shown("a[b]=1&a[b][c]=2&a[b][c]=3"), json!({ "b": ["1", { "c": "2" }, { "c": "3" }] }));
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+            Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    let pairs: Vec<_> =
+        (0..MAX_PAIRS).map(|n| if n % 2 == 0 { format!("a={n}") } else { format!("a[b]={n}") }).collect();
+    let many = shown(&pairs.join("&"));
+    assert_eq!((many.as_array().map(Vec::len), depth(&many)), (Some(MAX_PAIRS), 2));
+}
+
+#[test]
+fn an_enum_is_decoded_from_every_source() {
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+    #[serde(rename_all = "lowercase")]
+    enum Shape {
+        Circle(u8),
+        Square { side: u8 },
+        Nothing,
+    }
+    impl Validate for Shape {
+        fn validate(&self) -> Result<(), validator::ValidationErrors> {
+            Ok(())
+        }
+    }
+    let body = |text: &str| {
+        let mut params = Params::default();
+        params.set_json_body(text.as_bytes()).unwrap();
+        params
+    };
+    let socket = |text: &str| Params::from_raw_json(RawValue::from_string(text.to_owned()).unwrap()).unwrap();
+    let check = |params: Params, expected: Shape| assert_eq!(params.decode::<Shape>().unwrap(), expected);
+    check(query("circle=2&apiVersion=1"), Shape::Circle(2));
+    check(query("square[side]=3"), Shape::Square { side: 3 });
+    check(query("nothing="), Shape::Nothing);
+    check(body(r#"{"circle":2,"apiVersion":1}"#), Shape::Circle(2));
+    check(socket(r#"{"action":"draw","square":{"side":3}}"#), Shape::Square { side: 3 });
+    let faults = |params: Params| format!("{:?}", params.decode::<Shape>().unwrap_err().details());
+    assert!(faults(query("circle=x")).contains("must be a whole number"));
+    assert!(faults(query("circle=1&nothing=")).contains("is not valid"), "two variants are none");
+}
+
+#[test]
+fn a_doubled_name_in_json_means_its_last_value_on_every_transport() {
+    let text = r#"{"count":1,"text":"a","count":2}"#;
+    let mut params = Params::default();
+    params.set_json_body(text.as_bytes()).unwrap();
+    assert_eq!(decoded(&params), json!({ "count": 2, "text": "a" }));
+    let raw = RawValue::from_string(text.to_owned()).unwrap();
+    assert_eq!(decoded(&Params::from_raw_json(raw).unwrap()), json!({ "count": 2, "text": "a" }));
+}
+
+#[test]
+fn json_that_is_read_no_further_is_not_called_wrong() {
+    let message = |text: &str| Params::default().set_json_body(text.as_bytes()).unwrap_err().message().to_owned();
+    assert_eq!(message(r#"{"count":1e400}"#), "a number is beyond what can be read");
+    assert_eq!(message(&"[".repeat(500)), "params nest too deeply");
+    assert_eq!(message("{"), "the body is not valid JSON");
+}
+
+#[test]
+fn a_body_wins_over_a_query_of_many_names() {
+    let names: Vec<_> = (0..MAX_PAIRS).map(|n| format!("n{n}=query")).collect();
+    let mut params = query(&names.join("&"));
+    let body: Map<String, Value> = (0..100_000).map(|n| (format!("n{n}"), "body".into())).collect();
+    params.set_json_body(Value::Object(body).to_string().as_bytes()).unwrap();
+    assert_eq!(params.fields.len(), 100_000);
+    assert!(params.fields.iter().all(|field| field.source == Source::Body));
 }

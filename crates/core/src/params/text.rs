@@ -241,8 +241,19 @@ impl<'de> Deserializer<'de> for Decoder<'de> {
         match self {
             Self::Tree(Tree::Json(value)) => Ok(value.deserialize_enum(name, variants, visitor)?),
             Self::Tree(Tree::Text(text)) => visitor.visit_enum(text.as_str().into_deserializer()),
-            Self::Tree(Tree::Map(entries)) if entries.len() == 1 => visitor.visit_enum(Variant(&entries[0])),
-            _ => Err(Mismatch),
+            Self::Tree(Tree::Map(entries)) => match &entries[..] {
+                [(name, content)] => visitor.visit_enum(Variant { name, content }),
+                _ => Err(Mismatch),
+            },
+            Self::Tree(Tree::List(_) | Tree::File(_)) => Err(Mismatch),
+            // Beside the variant may be what is undeclared.
+            Self::Fields(fields) => {
+                let mut declared = fields.iter().filter(|field| variants.contains(&field.name.as_str()));
+                match (declared.next(), declared.next()) {
+                    (Some(Field { name, value, .. }), None) => visitor.visit_enum(Variant { name, content: value }),
+                    _ => Err(Mismatch),
+                }
+            }
         }
     }
 
@@ -260,16 +271,18 @@ impl<'de> IntoDeserializer<'de, Mismatch> for Decoder<'de> {
 }
 
 /// An enum's variant with content: `shape[circle]=2`.
-struct Variant<'a>(&'a (String, Tree));
+struct Variant<'a> {
+    name: &'a str,
+    content: &'a Tree,
+}
 
 impl<'de> EnumAccess<'de> for Variant<'de> {
     type Error = Mismatch;
     type Variant = Decoder<'de>;
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Decoder<'de>), Mismatch> {
-        let name: de::value::StrDeserializer<'_, Mismatch> = self.0.0.as_str().into_deserializer();
-        let name = seed.deserialize(name)?;
-        Ok((name, Decoder::Tree(&self.0.1)))
+        let name: de::value::StrDeserializer<'_, Mismatch> = self.name.into_deserializer();
+        Ok((seed.deserialize(name)?, Decoder::Tree(self.content)))
     }
 }
 

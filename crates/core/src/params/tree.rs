@@ -27,21 +27,23 @@ impl Tree {
         }
     }
 
-    /// Adds a value of the same name: a second one makes a list.
+    /// Adds a value of the same name: a second one makes a list, whose items nest no deeper than their keys.
     pub(super) fn add(&mut self, rest: &[&str], value: Tree) {
-        match (&mut *self, rest.split_first()) {
-            (Self::Map(entries), Some((key, rest))) if !key.is_empty() => {
-                match entries.iter_mut().find(|(name, _)| name == key) {
-                    Some((_, tree)) => tree.add(rest, value),
-                    None => entries.push(((*key).to_owned(), Self::nested(rest, value))),
-                }
+        if let (Self::Map(entries), Some((key, rest))) = (&mut *self, rest.split_first())
+            && !key.is_empty()
+        {
+            match entries.iter_mut().find(|(name, _)| name == key) {
+                Some((_, tree)) => tree.add(rest, value),
+                None => entries.push(((*key).to_owned(), Self::nested(rest, value))),
             }
-            (Self::List(list), Some((&"", rest))) => list.push(Self::nested(rest, value)),
-            (Self::List(list), None) => list.push(value),
-            (_, rest) => {
-                let rest = rest.map_or(&[][..], |(_, rest)| rest);
+            return;
+        }
+        let item = Self::nested(rest.strip_prefix(&[""]).unwrap_or(rest), value);
+        match self {
+            Self::List(list) => list.push(item),
+            Self::Json(_) | Self::Text(_) | Self::File(_) | Self::Map(_) => {
                 let before = std::mem::replace(self, Self::List(Vec::new()));
-                *self = Self::List(vec![before, Self::nested(rest, value)]);
+                *self = Self::List(vec![before, item]);
             }
         }
     }
