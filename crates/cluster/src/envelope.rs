@@ -52,6 +52,9 @@ struct Header<'a> {
     who: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     joined_at: Option<u64>,
+    /// Of the room that was destroyed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    life: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +112,7 @@ impl Sealer {
             deadline: None,
             who: None,
             joined_at: None,
+            life: None,
         };
         let payload = match draft {
             Draft::Message(message) => {
@@ -120,7 +124,10 @@ impl Sealer {
                         header.joined_at = Some(joined_at);
                         Kind::Left
                     }
-                    MessageKind::Destroyed => Kind::Destroyed,
+                    MessageKind::Destroyed(life) => {
+                        header.life = Some(life);
+                        Kind::Destroyed
+                    }
                 };
                 &message.payload
             }
@@ -262,7 +269,7 @@ fn message(room: &str, header: &Header<'_>, payload: &[u8]) -> Result<Arrival, R
         (Kind::Said, _) => MessageKind::Said,
         (Kind::Notice, _) => MessageKind::Notice,
         (Kind::Left, Some(joined_at)) => MessageKind::Left(joined_at),
-        (Kind::Destroyed, _) => MessageKind::Destroyed,
+        (Kind::Destroyed, _) => MessageKind::Destroyed(header.life.ok_or(Refusal::Unreadable)?),
         (Kind::Left | Kind::Call | Kind::Answer | Kind::Event, _) => return Err(Refusal::Unreadable),
     };
     let who = header.who.map(ConnectionId::parse).transpose().map_err(|_| Refusal::Unreadable)?;

@@ -51,6 +51,16 @@ impl Keys {
         format!("{}chatRoom:members:{room}", self.shared)
     }
 
+    /// Which room of its name each is: a hash to the time when it was made, in microseconds.
+    pub(crate) fn lives(&self) -> String {
+        format!("{}lives", self.own)
+    }
+
+    /// The lives of rooms that were closed and are not forgotten: a hash.
+    pub(crate) fn closed(&self) -> String {
+        format!("{}closed", self.own)
+    }
+
     /// When each lease runs out, in microseconds of Redis's time: a sorted set of generations.
     pub(crate) fn leases(&self) -> String {
         format!("{}leases", self.own)

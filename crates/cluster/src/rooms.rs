@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::client::Client;
-use crate::keys::{Keys, mark};
+use crate::keys::Keys;
 
 /// Members that are read, or removed, at once.
 const BATCH: usize = 200;
@@ -24,6 +24,8 @@ pub struct RedisRooms {
     join: Script,
     leave: Script,
     empty: Script,
+    close: Script,
+    forget: Script,
 }
 
 impl RedisRooms {
@@ -37,6 +39,8 @@ impl RedisRooms {
             join: Script::new(include_str!("lua/room_join.lua")),
             leave: Script::new(include_str!("lua/room_leave.lua")),
             empty: Script::new(include_str!("lua/room_empty.lua")),
+            close: Script::new(include_str!("lua/room_close.lua")),
+            forget: Script::new(include_str!("lua/room_forget.lua")),
         }
     }
 
@@ -68,7 +72,8 @@ impl fmt::Debug for RedisRooms {
 impl RoomStore for RedisRooms {
     async fn add(&self, room: &str, max: usize) -> Result<Added, BackendError> {
         let mut script = self.add.key(self.keys.rooms());
-        script.key(self.keys.members(room)).arg(room).arg(max);
+        script.key(self.keys.members(room)).key(self.keys.lives()).key(self.keys.closed());
+        script.arg(room).arg(max);
         let added: String = self.client.run(room, &script).await?;
         Ok(match added.as_str() {
             "new" => Added::New,
@@ -85,20 +90,23 @@ impl RoomStore for RedisRooms {
         self.client.read("rooms", cmd("SMEMBERS").arg(self.keys.rooms())).await
     }
 
-    /// From the first step on nobody joins; what a remover that died half-way leaves behind goes when the room is made
-    /// again.
-    async fn remove(&self, room: &str) -> Result<bool, BackendError> {
-        if !self.client.ask::<bool>(room, cmd("SREM").arg(self.keys.rooms()).arg(room)).await? {
-            return Ok(false);
-        }
+    async fn close(&self, room: &str) -> Result<Option<u64>, BackendError> {
+        let mut script = self.close.key(self.keys.rooms());
+        script.key(self.keys.lives()).key(self.keys.closed()).arg(room);
+        self.client.run_again(room, &script).await
+    }
+
+    /// What one who forgets leaves behind, because it died half-way, goes when the room is made again.
+    async fn forget(&self, room: &str, life: u64) -> Result<(), BackendError> {
         let mut cursor = "0".to_owned();
         loop {
             let (next, members) = self.scan(room, &cursor).await?;
             if !members.is_empty() && !self.remove_members(room, &members).await? || next == "0" {
-                return Ok(true);
+                break;
             }
             cursor = next;
         }
+        self.client.run_again(room, self.forget.key(self.keys.closed()).arg(room).arg(life)).await
     }
 
     async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<Joined, BackendError> {
@@ -111,12 +119,14 @@ impl RoomStore for RedisRooms {
         let text = serde_json::to_string(&in_redis).expect("names and numbers are always JSON");
         let mut script = self.join.key(self.keys.leases());
         script.key(self.keys.rooms()).key(self.keys.members(room)).key(self.keys.held(of.as_str()));
-        script.arg(of.as_str()).arg(room).arg(&in_redis.id).arg(text).arg(mark(of)).arg(member.joined_at);
-        let joined: String = self.client.run(room, &script).await?;
-        match joined.as_str() {
-            "new" => Ok(Joined::New),
-            "already" => Ok(Joined::Already),
-            "no room" => Ok(Joined::NoRoom),
+        script.key(self.keys.lives());
+        script.arg(of.as_str()).arg(room).arg(&in_redis.id).arg(text).arg(member.joined_at);
+        let (joined, life): (String, Option<u64>) = self.client.run(room, &script).await?;
+        match (joined.as_str(), life) {
+            ("new", Some(life)) => Ok(Joined::New(life)),
+            ("anew", Some(life)) => Ok(Joined::Anew(life)),
+            ("already", _) => Ok(Joined::Already),
+            ("no room", _) => Ok(Joined::NoRoom),
             _ => Err(BackendError::unavailable("this node was found dead and is being listed anew")),
         }
     }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{ActionError, ErrorKind};
 use crate::node::Generation;
+use crate::rooms::Stays;
 
 mod attributes;
 mod close;
@@ -107,7 +108,7 @@ struct Shared {
     outbox: Mutex<Outbox>,
     wake: AtomicWaker,
     attributes: Mutex<Attributes>,
-    rooms: Mutex<JoinedRooms>,
+    rooms: Mutex<Stays>,
     /// Held while a membership changes, so that join, leave and the end of a connection happen one after the other.
     membership: tokio::sync::Mutex<()>,
     heard: AtomicBool,
@@ -117,14 +118,6 @@ struct Shared {
     undelivered: AtomicU32,
     delivered: Notify,
     gone: OnceLock<CancellationToken>,
-}
-
-/// The rooms a connection is in, as its own node knows them.
-#[derive(Debug, Default)]
-pub(crate) struct JoinedRooms {
-    /// Their names, and when it joined each, in Unix milliseconds.
-    pub(crate) names: Vec<(Arc<str>, u64)>,
-    pub(crate) ended: bool,
 }
 
 impl Connection {
@@ -309,26 +302,12 @@ impl Connection {
 
     /// The names of the rooms it is in.
     pub fn rooms(&self) -> Vec<Arc<str>> {
-        self.joined().names.iter().map(|(room, _)| room.clone()).collect()
+        self.joined().names().cloned().collect()
     }
 
     /// Whether it is in that room.
     pub fn is_in(&self, room: &str) -> bool {
-        self.joined().names.iter().any(|(name, _)| &**name == room)
-    }
-
-    /// When it joined that room, if it is there.
-    pub(crate) fn joined_at(&self, room: &str) -> Option<u64> {
-        self.joined().names.iter().find(|(name, _)| &**name == room).map(|(_, joined_at)| *joined_at)
-    }
-
-    /// It counts as having joined that room then.
-    pub(crate) fn joins_at(&self, room: &str, at_ms: u64) {
-        for (name, joined_at) in &mut self.joined().names {
-            if &**name == room {
-                *joined_at = at_ms;
-            }
-        }
+        self.joined().find(room).is_some()
     }
 
     /// Reads an attribute.
@@ -350,7 +329,7 @@ impl Connection {
         self.attributes().map.clone()
     }
 
-    pub(crate) fn joined(&self) -> MutexGuard<'_, JoinedRooms> {
+    pub(crate) fn joined(&self) -> MutexGuard<'_, Stays> {
         self.0.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

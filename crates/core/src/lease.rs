@@ -203,6 +203,7 @@ impl Keeper {
 async fn mend(node: &Node) {
     let mended = async {
         node.rooms().settle_leaves().await?;
+        node.rooms().settle_farewells().await?;
         match node.rooms().takes_missed() {
             true => try_restore(node, Restoring::Missed).await.map(drop).inspect_err(|_| node.rooms().misses()),
             false => Ok(()),

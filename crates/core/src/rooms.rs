@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use indexmap::IndexMap;
 
-use crate::backend::{Added, Member, Members, Subscription};
+use crate::backend::{Added, Member, Members, Message, Subscription};
 use crate::connection::{Connection, ConnectionId};
 use crate::error::{ActionError, Detail};
 use crate::event::Event;
@@ -20,10 +20,12 @@ mod membership;
 mod payload;
 mod repair;
 mod speech;
+mod stays;
 
 use repair::Told;
 
 pub(crate) use repair::Restoring;
+pub(crate) use stays::Stays;
 
 /// Members of rooms on this node.
 #[derive(Default)]
@@ -35,6 +37,8 @@ pub(crate) struct Table {
     told: Told,
     /// Leaves that were not written, because the backend was away.
     unwritten: Mutex<Vec<(Arc<str>, Member)>>,
+    /// The last messages of rooms, which could not be told when they were destroyed.
+    untold: Mutex<Vec<Message>>,
     /// Messages were missed: rooms may have been destroyed.
     missed: AtomicBool,
 }

@@ -1,16 +1,25 @@
--- Makes a connection a member of a room, unless its generation was reaped. One that is listed under another generation
--- of its node is listed anew.
--- KEYS: leases, rooms, members, held. ARGV: generation, room, id, member, the mark of its memberships, joinedAt.
+-- Makes a connection a member of a room, unless its generation was reaped. One that is listed by another generation stays
+-- if that one lives, and else is listed anew. A reaper looks into what is held, so that is written first.
+-- KEYS: leases, rooms, members, held, lives. ARGV: generation, room, id, member, joinedAt.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
-    return 'reaped'
+    return { 'reaped', false }
 end
 if redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 0 then
-    return 'no room'
+    return { 'no room', false }
 end
 local member = redis.call('HGET', KEYS[3], ARGV[3])
-if member and string.find(member, ARGV[5], 1, true) then
-    return 'already'
+if member then
+    local of = string.match(member, '"generation":"(%w+)"')
+    if not of or of ~= ARGV[1] and redis.call('ZSCORE', KEYS[1], of) then
+        return { 'already', false }
+    end
 end
+local life = redis.call('HGET', KEYS[5], ARGV[2])
+if not life then -- a node of another make made the room
+    local now = redis.call('TIME')
+    life = string.format('%.0f', now[1] * 1000000 + now[2])
+    redis.call('HSET', KEYS[5], ARGV[2], life)
+end
+redis.call('HSET', KEYS[4], ARGV[2] .. ' ' .. ARGV[3], ARGV[5])
 redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])
-redis.call('HSET', KEYS[4], ARGV[2] .. ' ' .. ARGV[3], ARGV[6])
-return member and 'already' or 'new'
+return { member and 'anew' or 'new', life }

@@ -1,16 +1,18 @@
 use std::sync::Arc;
 
 use phalanx_cluster::{RedisClock, RedisMembership, RedisRooms};
-use phalanx_core::Generation;
 use phalanx_core::backend::{Membership, RoomStore};
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::membership::record;
+use phalanx_testkit::laws::rooms::{neighbour, node};
 
-/// The node of the laws is alive.
+/// The nodes of the laws are alive.
 async fn rooms() -> (Arc<dyn RoomStore>, Redis) {
     let (redis, client, keys) = super::redis().await;
     let membership = RedisMembership::new(client.clone(), keys.clone(), Arc::new(RedisClock::default()));
-    membership.register(&record(Generation::parse("aaaaaaaaaa").unwrap())).await.unwrap();
+    for node in [node(), neighbour()] {
+        membership.register(&record(node)).await.unwrap();
+    }
     (Arc::new(RedisRooms::new(client, keys, "n")), redis)
 }
 

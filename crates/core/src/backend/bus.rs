@@ -34,8 +34,8 @@ pub enum MessageKind {
     Notice,
     /// Somebody left who joined at that time, in Unix milliseconds: heard once, however often it is told.
     Left(u64),
-    /// The last thing a room hears: its members are out of it then.
-    Destroyed,
+    /// The last thing a room hears: those who joined it in that life are out of it then.
+    Destroyed(u64),
 }
 
 /// A message to one node, or to all.

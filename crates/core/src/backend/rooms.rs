@@ -29,9 +29,11 @@ pub enum Added {
 /// How joining ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
-    /// It is a member now.
-    New,
-    /// It was a member before; nothing has changed.
+    /// It is a member now, in this life of the room.
+    New(u64),
+    /// The same, in place of a membership that nobody holds any more: of a node that died, or of its own node.
+    Anew(u64),
+    /// A connection of that id is a member on another node that lives; nothing has changed.
     Already,
     /// There is no such room.
     NoRoom,
@@ -58,8 +60,12 @@ pub trait RoomStore: Send + Sync + 'static {
     /// The names of all rooms, in no order.
     async fn list(&self) -> Result<Vec<String>, BackendError>;
 
-    /// Removes a room and its members; says whether there was one.
-    async fn remove(&self, room: &str) -> Result<bool, BackendError>;
+    /// Closes a room: it exists no more, and nobody joins it. Answers its life, also again, until it is forgotten or made
+    /// again; `None` if there is no such room. Rooms of one name have one life after the other.
+    async fn close(&self, room: &str) -> Result<Option<u64>, BackendError>;
+
+    /// Forgets a room that was closed, and who was in it.
+    async fn forget(&self, room: &str, life: u64) -> Result<(), BackendError>;
 
     /// Makes a connection of the node `of` a member; to be cleaned up after that generation.
     ///

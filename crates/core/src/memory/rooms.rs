@@ -12,11 +12,24 @@ use crate::node::Generation;
 /// The rooms of one node and their members, behind one lock that is never held over a wait.
 #[derive(Debug, Default)]
 pub struct MemoryRooms {
-    rooms: Mutex<HashMap<String, HashMap<ConnectionId, u64>>>,
+    rooms: Mutex<Rooms>,
+}
+
+#[derive(Debug, Default)]
+struct Rooms {
+    open: HashMap<String, Room>,
+    closed: HashMap<String, u64>,
+    lives: u64,
+}
+
+#[derive(Debug, Default)]
+struct Room {
+    life: u64,
+    members: HashMap<ConnectionId, (u64, Generation)>,
 }
 
 impl MemoryRooms {
-    fn rooms(&self) -> MutexGuard<'_, HashMap<String, HashMap<ConnectionId, u64>>> {
+    fn rooms(&self) -> MutexGuard<'_, Rooms> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -25,49 +38,67 @@ impl MemoryRooms {
 impl RoomStore for MemoryRooms {
     async fn add(&self, room: &str, max: usize) -> Result<Added, BackendError> {
         let mut rooms = self.rooms();
-        if rooms.contains_key(room) {
+        if rooms.open.contains_key(room) {
             return Ok(Added::Existing);
         }
-        if rooms.len() >= max {
+        if rooms.open.len() >= max {
             return Ok(Added::Full);
         }
-        rooms.insert(room.to_owned(), HashMap::new());
+        rooms.lives += 1;
+        let made = Room { life: rooms.lives, members: HashMap::new() };
+        rooms.open.insert(room.to_owned(), made);
+        rooms.closed.remove(room);
         Ok(Added::New)
     }
 
     async fn exists(&self, room: &str) -> Result<bool, BackendError> {
-        Ok(self.rooms().contains_key(room))
+        Ok(self.rooms().open.contains_key(room))
     }
 
     async fn list(&self) -> Result<Vec<String>, BackendError> {
-        Ok(self.rooms().keys().cloned().collect())
+        Ok(self.rooms().open.keys().cloned().collect())
     }
 
-    async fn remove(&self, room: &str) -> Result<bool, BackendError> {
-        Ok(self.rooms().remove(room).is_some())
-    }
-
-    async fn join(&self, room: &str, member: &Member, _of: Generation) -> Result<Joined, BackendError> {
+    async fn close(&self, room: &str) -> Result<Option<u64>, BackendError> {
         let mut rooms = self.rooms();
-        let Some(members) = rooms.get_mut(room) else { return Ok(Joined::NoRoom) };
-        if members.contains_key(&member.id) {
+        let Some(closed) = rooms.open.remove(room) else { return Ok(rooms.closed.get(room).copied()) };
+        rooms.closed.insert(room.to_owned(), closed.life);
+        Ok(Some(closed.life))
+    }
+
+    async fn forget(&self, room: &str, life: u64) -> Result<(), BackendError> {
+        let mut rooms = self.rooms();
+        if rooms.closed.get(room) == Some(&life) {
+            rooms.closed.remove(room);
+        }
+        Ok(())
+    }
+
+    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<Joined, BackendError> {
+        let mut rooms = self.rooms();
+        let Some(room) = rooms.open.get_mut(room) else { return Ok(Joined::NoRoom) };
+        let listed = room.members.get(&member.id).map(|(_, of)| *of);
+        if listed.is_some_and(|listed| listed != of) {
             return Ok(Joined::Already);
         }
-        members.insert(member.id.clone(), member.joined_at);
-        Ok(Joined::New)
+        room.members.insert(member.id.clone(), (member.joined_at, of));
+        Ok(if listed.is_some() { Joined::Anew(room.life) } else { Joined::New(room.life) })
     }
 
     async fn leave(&self, room: &str, member: &Member, _of: Generation) -> Result<bool, BackendError> {
         let mut rooms = self.rooms();
-        let Some(members) = rooms.get_mut(room) else { return Ok(false) };
-        let is_it = members.get(&member.id) == Some(&member.joined_at);
+        let Some(Room { members, .. }) = rooms.open.get_mut(room) else { return Ok(false) };
+        let is_it = members.get(&member.id).is_some_and(|(joined_at, _)| *joined_at == member.joined_at);
         Ok(is_it && members.remove(&member.id).is_some())
     }
 
     async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {
         let rooms = self.rooms();
-        let Some(members) = rooms.get(room) else { return Ok(None) };
-        let member = |(id, joined_at): (&ConnectionId, &u64)| Member { id: id.clone(), joined_at: *joined_at };
+        let Some(Room { members, .. }) = rooms.open.get(room) else { return Ok(None) };
+        let member = |(id, (joined_at, _)): (&ConnectionId, &(u64, Generation))| Member {
+            id: id.clone(),
+            joined_at: *joined_at,
+        };
         Ok(Some(Members { listed: members.iter().take(max).map(member).collect(), count: members.len() }))
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
+use super::stays::{Stay, Stays};
 use super::{Rooms, check_name, no_room};
 use crate::backend::{Joined, Member, Subscription};
 use crate::connection::{Connection, ConnectionId};
@@ -68,14 +69,14 @@ impl Rooms {
         check_name(room)?;
         let _alone = connection.membership().lock().await;
         self.check_member(connection, room).await?;
-        let room: Arc<str> = room.into();
+        let Some(stay) = connection.joined().find(room).cloned() else { return Err(no_room()) };
+        let room = stay.room.clone();
         for hook in &self.node.registry().room_hooks {
             self.node.caught(hook.leave(&self.node, &room, connection.id(), Leaving::Asked(connection))).await??;
         }
-        let joined_at = connection.joined_at(&room).unwrap_or_default();
-        let member = Member { id: connection.id().clone(), joined_at };
+        let member = Member { id: connection.id().clone(), joined_at: stay.joined_at };
         self.node.room_store().leave(&room, &member, self.node.generation()).await?;
-        self.exit(connection, &room);
+        self.exit(connection, &stay);
         self.node.tell(&Event::Left(room.clone(), connection.clone()));
         self.tell_leave(&room, connection.id()).await;
         Ok(())
@@ -84,16 +85,13 @@ impl Rooms {
     /// Takes a connection that ends out of all its rooms.
     pub(crate) async fn leave_all(&self, connection: &Connection) {
         let _alone = connection.membership().lock().await;
-        let rooms = {
-            let mut joined = connection.joined();
-            joined.ended = true;
-            joined.names.clone()
-        };
-        for (room, joined_at) in rooms {
-            self.ask_leave_hooks(connection.id(), &room, Leaving::Ended(connection)).await;
-            self.exit(connection, &room);
-            self.node.tell(&Event::Left(room.clone(), connection.clone()));
-            self.write_leave(&room, Member { id: connection.id().clone(), joined_at }).await;
+        connection.joined().ended = true;
+        loop {
+            let Some(stay) = connection.joined().first() else { return };
+            self.ask_leave_hooks(connection.id(), &stay.room, Leaving::Ended(connection)).await;
+            self.exit(connection, &stay);
+            self.node.tell(&Event::Left(stay.room.clone(), connection.clone()));
+            self.write_leave(&stay.room, Member { id: connection.id().clone(), joined_at: stay.joined_at }).await;
         }
     }
 
@@ -120,7 +118,7 @@ impl Rooms {
         if connection.is_in(room) {
             return Err(ActionError::conflict("the connection is already in this room"));
         }
-        if connection.joined().names.len() >= self.node.config().websocket.max_rooms {
+        if connection.joined().names().count() >= self.node.config().websocket.max_rooms {
             return Err(ActionError::conflict("the connection is in as many rooms as it may be"));
         }
         Ok(())
@@ -129,10 +127,10 @@ impl Rooms {
     /// Subscribes to the room and lists the connection as its member.
     async fn become_member(&self, connection: &Connection, room: &Arc<str>) -> Result<Membership, ActionError> {
         let subscription = self.node.bus().subscribe(room).await?;
-        let joined_at = self.node.now_ms();
+        let joined_at = connection.joined().next_joined_at(self.node.now_ms());
         let member = Member { id: connection.id().clone(), joined_at };
         match self.node.room_store().join(room, &member, self.node.generation()).await? {
-            Joined::New => Ok(Membership { joined_at, subscription }),
+            Joined::New(life) | Joined::Anew(life) => Ok(Membership { joined_at, life, subscription }),
             Joined::Already => Err(ActionError::conflict("the connection is already in this room")),
             Joined::NoRoom => Err(no_room()),
         }
@@ -171,14 +169,24 @@ impl Rooms {
         }
         // Where there is one already, it does for this member too.
         let _ = local.subscription.set(membership.subscription);
-        joined.names.push((room.clone(), membership.joined_at));
+        joined.begin(room.clone(), membership.joined_at, membership.life);
         tell(done, Ok(()));
         Entered::In
     }
 
-    /// Takes a connection out of the delivery set.
-    pub(super) fn exit(&self, connection: &Connection, room: &Arc<str>) {
-        connection.joined().names.retain(|(name, _)| name != room);
+    /// Ends a stay.
+    pub(super) fn exit(&self, connection: &Connection, stay: &Stay) {
+        let mut joined = connection.joined();
+        joined.end(&stay.room, stay.life);
+        self.take_out(&joined, connection, &stay.room);
+    }
+
+    /// Takes a connection out of the delivery set of a room, unless it is in a new one of that name. Whoever holds what it
+    /// joined keeps it from coming in meanwhile.
+    pub(super) fn take_out(&self, joined: &Stays, connection: &Connection, room: &Arc<str>) {
+        if joined.find(room).is_some() {
+            return;
+        }
         let mut rooms = self.table().rooms.write().unwrap_or_else(PoisonError::into_inner);
         let Some(local) = rooms.get(room) else { return };
         let empty = {
@@ -205,6 +213,7 @@ impl Rooms {
 /// What a connection that was listed as a member takes along into the delivery set.
 struct Membership {
     joined_at: u64,
+    life: u64,
     subscription: Subscription,
 }
 

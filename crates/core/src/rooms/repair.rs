@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
+use super::stays::Stay;
 use super::{Rooms, payload};
 use crate::backend::{BackendError, Departed, Joined, Member, Message, MessageKind};
 use crate::connection::{Connection, ConnectionId, Frame};
@@ -96,9 +97,9 @@ impl Rooms {
         warn!(%error, room = &**room, id = %member.id, "a member that left stays listed until this node ends");
     }
 
-    /// Whether there are leaves to write, or messages were missed.
+    /// Whether there are leaves to write or rooms to tell of their end, or messages were missed.
     pub(crate) fn need_mending(&self) -> bool {
-        self.table().missed.load(Relaxed) || !self.unwritten().is_empty()
+        self.table().missed.load(Relaxed) || !self.unwritten().is_empty() || !self.untold().is_empty()
     }
 
     /// Messages were missed.
@@ -166,24 +167,27 @@ impl Rooms {
     /// heard leave when the node was found dead join anew, so that their next leave is another one.
     pub(crate) async fn restore(&self, connection: &Connection, why: Restoring) -> Result<(), BackendError> {
         let _alone = connection.membership().lock().await;
-        let joined = connection.joined().names.clone();
-        for (room, joined_at) in joined {
+        let stays: Vec<Stay> = connection.joined().standing().cloned().collect();
+        for stay in stays {
+            let room = &stay.room;
             let joined_at = match why {
-                Restoring::FoundDead { at_ms } => joined_at.max(at_ms),
-                Restoring::Lost | Restoring::Missed => joined_at,
+                Restoring::FoundDead { at_ms } => stay.joined_at.max(at_ms),
+                Restoring::Lost | Restoring::Missed => stay.joined_at,
             };
             let member = Member { id: connection.id().clone(), joined_at };
             if why == Restoring::Lost {
-                self.node.room_store().add(&room, self.node.config().rooms.max_rooms).await?;
+                self.node.room_store().add(room, self.node.config().rooms.max_rooms).await?;
             }
-            let joined = self.node.room_store().join(&room, &member, self.node.generation()).await?;
-            connection.joins_at(&room, joined_at);
-            match joined {
-                Joined::New => self.tell_join(&room, connection.id()).await,
+            match self.node.room_store().join(room, &member, self.node.generation()).await? {
+                Joined::New(life) => {
+                    connection.joined().begins_anew(room, joined_at, life);
+                    self.tell_join(room, connection.id()).await;
+                }
+                Joined::Anew(life) => connection.joined().begins_anew(room, joined_at, life),
                 Joined::Already => {}
                 Joined::NoRoom => {
-                    self.exit(connection, &room);
-                    self.ask_leave_hooks(connection.id(), &room, Leaving::RoomDestroyed(connection)).await;
+                    self.exit(connection, &stay);
+                    self.ask_leave_hooks(connection.id(), room, Leaving::RoomDestroyed(connection)).await;
                     self.node.tell(&Event::Left(room.clone(), connection.clone()));
                 }
             }

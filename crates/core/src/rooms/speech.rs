@@ -57,7 +57,7 @@ impl Rooms {
 
     /// Hands a message to its room's members on this node. Never waits.
     pub(crate) fn deliver(&self, message: &Message) {
-        if message.kind == MessageKind::Destroyed {
+        if let MessageKind::Destroyed(_) = message.kind {
             self.table().destroyed.fetch_add(1, Relaxed); // before the look-up below, see `enter`
         }
         if message.kind == MessageKind::Said
@@ -72,6 +72,9 @@ impl Rooms {
         {
             return;
         }
+        if let MessageKind::Destroyed(life) = message.kind {
+            return self.empty(&local, message, life);
+        }
         let hooks = &self.node.registry().recipient_hooks;
         if message.kind == MessageKind::Said && !hooks.is_empty() {
             return self.deliver_one_by_one(&local, message);
@@ -81,10 +84,6 @@ impl Rooms {
             member.push(Frame::Text(message.payload.clone()));
         }
         self.node.metrics().room_deliveries.increment(members.len() as u64);
-        drop(members);
-        if message.kind == MessageKind::Destroyed {
-            self.empty(&message.room, &local);
-        }
     }
 
     /// The hooks run without any lock, so they may look at connections and rooms; who has left meanwhile is passed over.

@@ -59,7 +59,7 @@ pub async fn a_message_arrives_as_it_was_published(bus: Arc<dyn Bus>) {
     let mut receiver = bus.receiver().expect("nobody took it before");
     bus.appear_as(node()).await.expect("the backend answers");
     let _held = bus.subscribe(&"r".into()).await.expect("the backend answers");
-    let sent = Message { kind: MessageKind::Destroyed, ..message("r", r#"{"a":"ü\n"}"#.into()) };
+    let sent = Message { kind: MessageKind::Destroyed(7), ..message("r", r#"{"a":"ü\n"}"#.into()) };
     bus.publish(sent.clone()).await.expect("the backend answers");
     let heard = heard(&mut receiver).await;
     assert_eq!((heard.room, heard.kind, heard.payload), (sent.room, sent.kind, sent.payload));

@@ -1,0 +1,10 @@
+-- Closes a room and answers its life, which is kept until the room is forgotten: so that closing may be repeated.
+-- KEYS: rooms, lives, closed. ARGV: room.
+if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0 then
+    return redis.call('HGET', KEYS[3], ARGV[1])
+end
+local life = redis.call('HGET', KEYS[2], ARGV[1]) or '0'
+redis.call('HSET', KEYS[3], ARGV[1], life)
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('SREM', KEYS[1], ARGV[1])
+return life
