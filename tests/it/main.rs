@@ -7,6 +7,7 @@ mod client;
 mod cluster;
 mod crates;
 mod custom;
+mod frail;
 mod hostile;
 mod http;
 mod limits;

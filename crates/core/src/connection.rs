@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
@@ -20,11 +20,13 @@ use crate::rooms::Stays;
 mod attributes;
 mod close;
 mod outbox;
+mod place;
 
 pub use attributes::Attributes;
 pub use close::CloseReason;
 pub use outbox::{Frame, Next, OutboxLimit};
 use outbox::{Outbox, Queued};
+pub use place::ActionPlace;
 
 /// Names one connection in the whole cluster: `<generation of its node>-<22 random characters>`. Opaque to clients.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -182,26 +184,12 @@ impl Connection {
         queued == Queued::Yes
     }
 
-    /// Queues the answer of a running action and gives its place back, in one step: a client that has the answer has
-    /// the place, and a node that stops sees the answer before it sees that nothing runs.
-    pub fn answer_action(&self, frame: Frame) {
-        let queued = {
-            let mut outbox = self.outbox();
-            let queued = outbox.push(frame, self.0.limit);
-            self.0.pending.fetch_sub(1, AcqRel);
-            queued
-        };
-        if queued == Queued::Overflow {
-            self.leave();
-        }
-        self.0.wake.wake();
-    }
-
-    /// Asks the connection to end. The first reason stands; what is queued goes out first where it can.
+    /// Asks the connection to end. The first reason stands, but for a node that stops: it waits for what it accepted,
+    /// and any other reason ends the waiting. What is queued goes out first where it can.
     pub fn close(&self, reason: CloseReason) {
         {
             let mut outbox = self.outbox();
-            if outbox.closing.is_some() {
+            if outbox.is_cut_off() || outbox.closing == Some(reason) {
                 return;
             }
             outbox.end(reason);
@@ -224,7 +212,7 @@ impl Connection {
 
     /// Whether nothing can reach its client any more. A node that stops still answers what it accepted.
     pub fn has_left(&self) -> bool {
-        self.closing().is_some_and(|reason| reason != CloseReason::NodeStops)
+        self.outbox().is_cut_off()
     }
 
     /// Why it ends, once it does.
@@ -232,17 +220,19 @@ impl Connection {
         self.outbox().closing
     }
 
-    /// Completes when the connection ends.
+    /// Completes when nothing can reach its client any more.
     pub async fn gone(&self) {
         let token = self.0.gone.get_or_init(CancellationToken::new);
-        if self.closing().is_none() {
+        if !self.has_left() {
             token.cancelled().await;
         }
     }
 
     fn leave(&self) {
         self.0.ending.store(true, Relaxed);
-        if let Some(token) = self.0.gone.get() {
+        if let Some(token) = self.0.gone.get()
+            && self.has_left()
+        {
             token.cancel();
         }
         self.0.delivered.notify_waiters();
@@ -273,31 +263,6 @@ impl Connection {
     /// Whether the client was heard since this was asked last.
     pub fn was_heard(&self) -> bool {
         self.0.heard.swap(false, Relaxed)
-    }
-
-    /// Takes a place for a running action, if fewer than `limit` are taken.
-    pub fn begin_action(&self, limit: usize) -> bool {
-        self.0.total.fetch_add(1, Relaxed);
-        let free = |pending: u32| ((pending as usize) < limit).then_some(pending + 1);
-        self.0.pending.fetch_update(Relaxed, Relaxed, free).is_ok()
-    }
-
-    /// Gives the place of a running action back that has no answer to give.
-    pub fn end_action(&self) {
-        self.0.pending.fetch_sub(1, AcqRel);
-        if self.is_closing() {
-            self.0.wake.wake(); // a node that stops waits for the last of them
-        }
-    }
-
-    /// How many of its actions run now.
-    pub fn pending_actions(&self) -> u32 {
-        self.0.pending.load(Acquire)
-    }
-
-    /// How many actions it ever asked for.
-    pub fn total_actions(&self) -> u64 {
-        self.0.total.load(Relaxed)
     }
 
     /// The names of the rooms it is in.

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -16,15 +15,16 @@ use crate::answer::{Answer, Content};
 use crate::connection::{CloseReason, Connection, ConnectionId, Frame};
 use crate::context::{Caller, Context};
 use crate::error::{ActionError, ErrorKind};
-use crate::event::Event;
 use crate::node::Node;
 use crate::params::Params;
 use crate::rpc::{Remote, RemoteDef};
 
 mod built_in;
+mod seat;
 
 pub use built_in::BuiltIn;
 use built_in::wrong;
+pub use seat::Seat;
 
 /// The sockets of this node, by id. No guard of the map leaves it.
 #[derive(Debug, Default)]
@@ -221,62 +221,11 @@ impl Connections {
         serde_json::from_value(answer).map_err(|error| ActionError::internal(error).into())
     }
 
-    /// Adds a connection to the registry, and tells the application.
-    ///
-    /// # Errors
-    ///
-    /// `conflict` if its id is taken, `unavailable` beyond `websocket.max_connections`.
-    pub async fn insert(&self, connection: &Connection) -> Result<(), ActionError> {
-        let table = self.table();
-        let most = self.node.config().websocket.max_connections;
-        if table.count.fetch_add(1, Relaxed) >= most {
-            table.count.fetch_sub(1, Relaxed);
-            let message = "the node has as many connections as it may";
-            return Err(ActionError::of(ErrorKind::Unavailable, message).with_retry_after(Duration::from_secs(5)));
-        }
-        match table.map.entry(connection.id().clone()) {
-            Entry::Occupied(_) => {
-                table.count.fetch_sub(1, Relaxed);
-                return Err(ActionError::conflict("a connection with this id exists"));
-            }
-            Entry::Vacant(place) => place.insert(connection.clone()),
-        };
-        let metrics = self.node.metrics();
-        metrics.connections.increment(1);
-        metrics.connections_total.increment(1);
-        if self.node.shutdown().is_asked() {
-            connection.close(CloseReason::NodeStops); // those that came before are told by `Node::stop`
-        }
-        for hook in &self.node.registry().connection_hooks {
-            self.node.guarded("created", hook.created(&self.node, connection)).await;
-        }
-        self.node.tell(&Event::Connected(connection.clone()));
-        Ok(())
-    }
-
-    /// Takes a connection out of its rooms and the registry, and tells the application.
-    ///
-    /// Only the connection's own task calls this, once. Its id is taken until it is out of all rooms.
-    pub async fn remove(&self, connection: &Connection, reason: CloseReason) {
-        connection.close(reason);
-        self.node.rooms().leave_all(connection).await;
-        let known = self.table().map.remove_if(connection.id(), |_, other| other == connection);
-        if known.is_none() {
-            return;
-        }
-        self.table().count.fetch_sub(1, Relaxed);
-        let metrics = self.node.metrics();
-        metrics.connections.decrement(1);
-        metrics::counter!("phalanx_connections_closed_total", "reason" => reason.as_str()).increment(1);
-        for hook in &self.node.registry().connection_hooks {
-            self.node.guarded("destroyed", hook.destroyed(&self.node, connection, reason)).await;
-        }
-        self.node.tell(&Event::Disconnected(connection.clone(), reason));
-    }
-
     /// Pings every connection, and closes those that were not heard since the last ping.
     pub(crate) async fn sweep(&self) {
-        for (n, connection) in self.all().into_iter().enumerate() {
+        // Who ends is not listened to any more, so that its silence means nothing.
+        let listened_to = self.all().into_iter().filter(|connection| !connection.is_closing());
+        for (n, connection) in listened_to.enumerate() {
             if connection.was_heard() {
                 connection.ping()
             } else {

@@ -85,12 +85,16 @@ impl Running {
     ///
     /// The action's own; `timeout` at the deadline; `internal` if it panicked.
     pub async fn finish(self) -> Outcome {
-        let future = AssertUnwindSafe(self.future).catch_unwind();
-        let caught = match self.deadline {
-            None => future.await,
-            Some(deadline) => timeout_at(deadline, future).await.unwrap_or_else(|_| Ok(Err(late()))),
+        let Self { future, deadline, meter } = self;
+        // The call is dropped in here at its deadline, and what it holds may panic then too.
+        let in_time = async move {
+            match deadline {
+                None => future.await,
+                Some(deadline) => timeout_at(deadline, future).await.unwrap_or_else(|_| Err(late())),
+            }
         };
-        self.meter.finish(caught.unwrap_or_else(|panic| Err(panicked(&*panic))))
+        let caught = AssertUnwindSafe(in_time).catch_unwind().await;
+        meter.finish(caught.unwrap_or_else(|panic| Err(panicked(&*panic))))
     }
 }
 

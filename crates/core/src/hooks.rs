@@ -29,7 +29,7 @@ pub trait ConnectionHook: Send + Sync + 'static {
         Ok(())
     }
 
-    /// After the connection is registered, before its welcome.
+    /// After the connection is registered; what it is sent from here on follows its welcome.
     async fn created(&self, node: &Node, connection: &Connection) {
         let _ = (node, connection);
     }

@@ -38,7 +38,7 @@ pub use answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcome, Reply, answ
 pub use cache::{Cache, Entry};
 pub use cluster::{Answers, Cluster, Listener};
 pub use connection::{Connection, ConnectionId};
-pub use connections::{ApplyError, BuiltIn, Connections};
+pub use connections::{ApplyError, BuiltIn, Connections, Seat};
 pub use context::{Caller, Context, FromContext, Origin, RequestId, Requirements, State};
 pub use error::{ActionError, Detail, ErrorKind};
 pub use locks::{LockGuard, Locks};

@@ -267,8 +267,12 @@ impl Node {
         }
     }
 
-    /// Runs a hook; its panic becomes `internal`.
-    pub(crate) async fn caught<T>(&self, hook: impl Future<Output = T>) -> Result<T, ActionError> {
+    /// Runs a hook; its panic becomes `internal`, and is counted and logged.
+    ///
+    /// # Errors
+    ///
+    /// `internal` if it panicked.
+    pub async fn caught<T>(&self, hook: impl Future<Output = T>) -> Result<T, ActionError> {
         let caught = AssertUnwindSafe(hook).catch_unwind().await;
         caught.map_err(|panic| self.hook_panicked(&*panic))
     }
@@ -290,8 +294,8 @@ impl Node {
         }
     }
 
-    /// Runs a hook that must not wait; `None` if it panicked.
-    pub(crate) fn caught_in_place<T>(&self, hook: impl FnOnce() -> T) -> Option<T> {
+    /// Runs a hook that must not wait; `None` if it panicked, which is counted and logged.
+    pub fn caught_in_place<T>(&self, hook: impl FnOnce() -> T) -> Option<T> {
         catch_unwind(AssertUnwindSafe(hook)).map_err(|panic| self.hook_panicked(&*panic)).ok()
     }
 

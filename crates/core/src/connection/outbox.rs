@@ -59,8 +59,7 @@ pub(super) enum Queued {
 
 impl Outbox {
     pub(super) fn push(&mut self, frame: Frame, limit: OutboxLimit) -> Queued {
-        // A node that stops still answers what it accepted.
-        if self.closing.is_some_and(|reason| reason != CloseReason::NodeStops) {
+        if self.is_cut_off() {
             return Queued::Closed;
         }
         let bytes = self.bytes + frame.len();
@@ -86,6 +85,11 @@ impl Outbox {
             return Next::Close(reason);
         }
         if std::mem::take(&mut self.ping) { Next::Ping } else { Next::Nothing }
+    }
+
+    /// Whether nothing more goes out. A node that stops still answers what it accepted.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.closing.is_some_and(|reason| reason != CloseReason::NodeStops)
     }
 
     pub(super) fn end(&mut self, reason: CloseReason) {

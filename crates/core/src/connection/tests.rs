@@ -70,12 +70,40 @@ fn an_outbox_over_either_limit_ends_its_client_as_slow_and_frees_what_waited() {
 #[test]
 fn a_node_that_stops_still_answers_what_it_accepted() {
     let connection = connection(10, 100);
-    assert!(connection.begin_action(1) && !connection.begin_action(1));
+    let place = connection.begin_action(1).unwrap();
+    assert!(connection.begin_action(1).is_none());
     connection.close(CloseReason::NodeStops);
     assert!(connection.is_closing() && !connection.has_left());
-    connection.answer_action(text("answer"));
+    place.answer(text("answer"));
     assert_eq!((connection.pending_actions(), connection.total_actions()), (0, 2));
     assert_eq!(drained(&connection), ["answer", "close 1001"]);
+}
+
+#[test]
+fn a_place_is_free_again_however_its_action_ends() {
+    let connection = connection(10, 100);
+    drop(connection.begin_action(1).unwrap());
+    let place = connection.begin_action(1).unwrap();
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        let _place = place;
+        panic!("on purpose");
+    }));
+    assert!(ended.is_err());
+    assert_eq!(connection.pending_actions(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_end_goes_on_while_a_node_stops_until_the_client_leaves() {
+    let connection = connection(10, 100);
+    let gone = connection.gone();
+    tokio::pin!(gone);
+    assert!((&mut gone).now_or_never().is_none());
+    connection.close(CloseReason::NodeStops);
+    assert!((&mut gone).now_or_never().is_none());
+    assert!(connection.gone().now_or_never().is_none());
+    connection.close(CloseReason::ClientLeft);
+    gone.await;
+    assert_eq!(connection.closing(), Some(CloseReason::ClientLeft));
 }
 
 #[test]

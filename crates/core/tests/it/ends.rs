@@ -2,7 +2,6 @@
 
 use phalanx_core::ErrorKind;
 use phalanx_core::backend::RoomStore;
-use phalanx_core::connection::CloseReason;
 
 use crate::world::{Fault, Noted, World, eventually, heard, unheard};
 
@@ -84,7 +83,7 @@ async fn who_leaves_while_the_room_is_destroyed_leaves_once() {
     assert!(heard(&member).await.contains(FAREWELL));
     world.noted.goes_on.notify_one();
     leave.await.unwrap().unwrap();
-    world.node.connections().remove(&member, CloseReason::ClientLeft).await;
+    world.goes(&member).await;
     world.node.stop().await;
     assert_eq!(world.noted.leaves(), ["a lobby asked"]);
 }

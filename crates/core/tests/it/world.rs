@@ -10,11 +10,11 @@ use phalanx_core::backend::{
     Subscription,
 };
 use phalanx_core::config::{Config, Environment};
-use phalanx_core::connection::{Attributes, Frame, NewConnection, Next, OutboxLimit};
+use phalanx_core::connection::{Attributes, CloseReason, Frame, NewConnection, Next, OutboxLimit};
 use phalanx_core::hooks::{Leaving, RoomHook};
 use phalanx_core::memory::{MemoryBus, MemoryRooms};
 use phalanx_core::registry::Definitions;
-use phalanx_core::{ActionError, Connection, ConnectionId, Generation, Node, Setup, Shutdown};
+use phalanx_core::{ActionError, Connection, ConnectionId, Generation, Node, Seat, Setup, Shutdown};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
@@ -172,6 +172,7 @@ pub(crate) struct World {
     pub(crate) node: Node,
     pub(crate) backend: Arc<Faulty>,
     pub(crate) noted: Arc<Noted>,
+    seats: Mutex<Vec<Seat>>,
 }
 
 impl World {
@@ -200,7 +201,7 @@ impl World {
             config,
         };
         let node = Node::start(setup).await.unwrap();
-        Self { node, backend, noted }
+        Self { node, backend, noted, seats: Mutex::default() }
     }
 
     pub(crate) async fn connect(&self, id: &str) -> Connection {
@@ -212,8 +213,18 @@ impl World {
             connected_at: 0,
             outbox: OutboxLimit { frames: 1000, bytes: 1_000_000 },
         });
-        self.node.connections().insert(&connection).await.unwrap();
+        self.seats.lock().unwrap().push(self.node.connections().insert(connection.clone()).unwrap());
         connection
+    }
+
+    /// The client of that connection goes.
+    pub(crate) async fn goes(&self, connection: &Connection) {
+        let seat = {
+            let mut seats = self.seats.lock().unwrap();
+            let at = seats.iter().position(|seat| seat.connection() == connection).unwrap();
+            seats.remove(at)
+        };
+        seat.remove(CloseReason::ClientLeft).await;
     }
 
     /// A connection that is in the lobby and has heard that it came.

@@ -16,7 +16,7 @@ use futures_util::{Sink, Stream};
 use phalanx_core::action::OnDisconnect;
 use phalanx_core::connection::{CloseReason, Connection, Frame, Next};
 use phalanx_core::dispatch::{self, Request, Started};
-use phalanx_core::{ActionError, BoxFuture, Caller, ErrorKind, Node};
+use phalanx_core::{ActionError, BoxFuture, Caller, ErrorKind, Node, Seat};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Error as WireError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -84,15 +84,13 @@ impl ConnectionTask {
     }
 
     /// Serves the connection until one side is gone, then takes it out of everything it was in.
-    pub(super) async fn run(mut self) {
-        self.connection.queue(frame::welcome(&self.node, &self.connection));
+    pub(super) async fn run(mut self, seat: Seat) {
         let reason = self.pump().await;
-        self.verb = None; // it may hold what leaving needs
+        let verb = self.verb.take(); // it may hold what leaving needs
+        self.node.caught_in_place(|| drop(verb));
         debug!(connection = %self.connection.id(), reason = reason.as_str(), "a connection ends");
         self.connection.close(reason);
-        let leaving = self.node.connections();
-        let connection = self.connection.clone();
-        tokio::join!(leaving.remove(&connection, reason), self.wind_down(reason));
+        tokio::join!(seat.remove(reason), self.wind_down(reason));
     }
 
     /// Moves frames both ways until there is a reason to end.
@@ -257,11 +255,17 @@ impl ConnectionTask {
 
     /// A verb that waits for a hook or the bus must not hold up its connection for ever.
     fn with_deadline(&self, id: Arc<str>, verb: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
-        let (connection, limit, answered) = (self.connection.clone(), self.node.hook_deadline(), self.answered.clone());
+        let (node, connection, answered) = (self.node.clone(), self.connection.clone(), self.answered.clone());
         Box::pin(async move {
-            if timeout(limit, verb).await.is_err() && !answered.load(Relaxed) {
-                let late = ActionError::of(ErrorKind::Timeout, "the verb did not take effect in time");
-                connection.queue(frame::error(&id, &late));
+            // The verb is dropped in here at its deadline, and what a hook holds may panic then.
+            let ended = node.caught(async { timeout(node.hook_deadline(), verb).await }).await;
+            let error = match ended {
+                Ok(Ok(())) => return,
+                Ok(Err(_)) => ActionError::of(ErrorKind::Timeout, "the verb did not take effect in time"),
+                Err(panicked) => panicked,
+            };
+            if !answered.load(Relaxed) {
+                connection.queue(frame::error(&id, &error));
             }
         })
     }
@@ -286,33 +290,27 @@ impl ConnectionTask {
             connection.queue(frame::error(&id, &dispatch::unknown_action()));
             return;
         };
-        if !connection.begin_action(self.node.config().general.simultaneous_actions) {
+        let Some(place) = connection.begin_action(self.node.config().general.simultaneous_actions) else {
             let error = ActionError::of(ErrorKind::TooManyPending, "you have too many pending requests");
             connection.queue(frame::error(&id, &error));
             return;
-        }
+        };
         let caller = self.caller.clone();
         let request = Request { action: action.clone(), params, caller, id: self.node.next_request() };
         match dispatch::start(&self.node, request).await {
             Started::Done(outcome) => {
-                connection.end_action();
+                drop(place);
                 connection.queue(frame::action_answer(&id, outcome));
             }
             Started::Running(running) => {
-                let connection = connection.clone();
-                let cancel = running.on_disconnect() == OnDisconnect::Cancel;
                 self.node.shutdown().spawn(Box::pin(async move {
-                    let outcome = if cancel {
+                    if running.on_disconnect() == OnDisconnect::Cancel {
                         tokio::select! {
-                            outcome = running.finish() => Some(outcome),
-                            () = connection.gone() => None,
+                            outcome = running.finish() => place.answer(frame::action_answer(&id, outcome)),
+                            () = place.connection().gone() => {}
                         }
                     } else {
-                        Some(running.finish().await)
-                    };
-                    match outcome {
-                        Some(outcome) => connection.answer_action(frame::action_answer(&id, outcome)),
-                        None => connection.end_action(),
+                        place.answer(frame::action_answer(&id, running.finish().await));
                     }
                 }));
             }

@@ -7,11 +7,12 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::response::Response;
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, StatusCode};
-use phalanx_core::connection::{Attributes, CloseReason, Connection, NewConnection, OutboxLimit};
+use phalanx_core::connection::{Attributes, Connection, NewConnection, OutboxLimit};
 use phalanx_core::hooks::Handshake;
-use phalanx_core::{ActionError, ErrorKind, Node, Params};
+use phalanx_core::{ActionError, ErrorKind, Node, Params, Seat};
 
 use super::connection::ConnectionTask;
+use super::frame;
 use super::rate::{Buckets, Rate};
 use crate::http::identity::Identity;
 use crate::http::reply;
@@ -40,13 +41,12 @@ pub(crate) async fn upgrade(State(upgrades): State<Arc<Upgrades>>, request: Requ
     let node = &upgrades.node;
     let identity = Identity::of(&parts.extensions);
     let reset = identity.peer.reset.clone();
-    let connection = match admit(&upgrades, &identity, &parts.uri, parts.headers).await {
-        Ok(connection) => connection,
+    let seat = match admit(&upgrades, &identity, &parts.uri, parts.headers).await {
+        Ok(seat) => seat,
         Err(error) => return reply::error(&error),
     };
     let settings = &node.config().websocket;
     let most = settings.max_frame_bytes.as_u64() as usize;
-    let (failed_node, failed) = (node.clone(), connection.clone());
     let node = node.clone();
     upgrade
         .protocols(["phalanx.1"])
@@ -55,14 +55,9 @@ pub(crate) async fn upgrade(State(upgrades): State<Arc<Upgrades>>, request: Requ
         .max_write_buffer_size(settings.outbox_bytes.as_u64() as usize + WRITE_BUFFER + most)
         .max_message_size(most)
         .max_frame_size(most)
-        .on_failed_upgrade(move |_| {
-            failed_node.clone().shutdown().spawn(async move {
-                failed_node.connections().remove(&failed, CloseReason::Broken).await;
-            });
-        })
         .on_upgrade(async move |wire| {
-            let task = ConnectionTask::new(node.clone(), connection, wire, reset);
-            node.shutdown().spawn(Box::pin(task.run()));
+            let task = ConnectionTask::new(node.clone(), seat.connection().clone(), wire, reset);
+            node.shutdown().spawn(Box::pin(task.run(seat)));
         })
 }
 
@@ -76,7 +71,7 @@ async fn admit(
     identity: &Identity,
     uri: &http::Uri,
     headers: HeaderMap,
-) -> Result<Connection, ActionError> {
+) -> Result<Seat, ActionError> {
     let node = &upgrades.node;
     if node.shutdown().is_asked() {
         return Err(ActionError::of(ErrorKind::Unavailable, "the server is shutting down"));
@@ -107,8 +102,10 @@ async fn admit(
         connected_at: node.now_ms(),
         outbox: OutboxLimit { frames: settings.outbox_frames, bytes: settings.outbox_bytes.as_u64() as usize },
     });
-    node.connections().insert(&connection).await?;
-    Ok(connection)
+    connection.queue(frame::welcome(node, &connection)); // nothing comes before it: nobody can find the connection yet
+    let seat = node.connections().insert(connection)?;
+    seat.tell_created().await;
+    Ok(seat)
 }
 
 /// A browser names the origin of its page. Same host, or named in the settings; who is no browser names none.
