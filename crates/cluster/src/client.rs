@@ -1,10 +1,16 @@
 //! The connection that ordinary commands share: pipelined, reconnected by itself, bounded in time.
+//!
+//! It is made anew also where nothing breaks it: a network that drops packets in silence, or a firewall that forgot the
+//! connection, leaves one on which no command is ever answered, and the system notices only after minutes.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_redis::redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use deadpool_redis::redis::{self, Cmd, ErrorKind, FromRedisValue, RedisError, ScriptInvocation, ServerErrorKind};
 use phalanx_core::backend::BackendError;
+use tokio::time::Instant;
+use tracing::warn;
 
 /// The longest pause between two tries to reconnect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -13,8 +19,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Client {
     client: redis::Client,
-    connection: ConnectionManager,
+    shared: Arc<Mutex<Link>>,
     timeout: Duration,
+}
+
+/// The shared connection, and when Redis last answered over it; when it was made, if it never did.
+struct Link {
+    connection: ConnectionManager,
+    heard: Instant,
 }
 
 impl Client {
@@ -26,14 +38,9 @@ impl Client {
     /// If the URL is none.
     pub fn open(url: &str, timeout: Duration) -> Result<Self, BackendError> {
         let client = redis::Client::open(url).map_err(BackendError::unavailable)?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout))
-            .set_number_of_retries(usize::MAX)
-            .set_max_delay(LONGEST_PAUSE);
-        let shared = client.clone();
-        let connection = ConnectionManager::new_lazy_with_config(shared, config).map_err(BackendError::unavailable)?;
-        Ok(Self { client, connection, timeout })
+        let connection = connect(&client, timeout).map_err(BackendError::unavailable)?;
+        let shared = Arc::new(Mutex::new(Link { connection, heard: Instant::now() }));
+        Ok(Self { client, shared, timeout })
     }
 
     /// How to connect beside the shared connection.
@@ -48,7 +55,7 @@ impl Client {
 
     /// Sends a command that is about `key`.
     pub(crate) async fn ask<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, BackendError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection();
         self.in_time(key, command.query_async(&mut connection)).await
     }
 
@@ -58,14 +65,14 @@ impl Client {
         key: &str,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, BackendError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection();
         self.in_time(key, script.invoke_async(&mut connection)).await
     }
 
     /// Sends a command that changes nothing: again, if it met a connection that was gone.
     pub(crate) async fn read<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, BackendError> {
         let asking = async {
-            let mut connection = self.connection.clone();
+            let mut connection = self.connection();
             match command.query_async(&mut connection).await {
                 Err(error) if was_cut(&error) => command.query_async(&mut connection).await,
                 answer => answer,
@@ -81,13 +88,21 @@ impl Client {
         script: &ScriptInvocation<'_>,
     ) -> Result<T, BackendError> {
         let asking = async {
-            let mut connection = self.connection.clone();
+            let mut connection = self.connection();
             match script.invoke_async(&mut connection).await {
                 Err(error) if was_cut(&error) => script.invoke_async(&mut connection).await,
                 answer => answer,
             }
         };
         self.in_time(key, asking).await
+    }
+
+    fn connection(&self) -> ConnectionManager {
+        self.link().connection.clone()
+    }
+
+    fn link(&self) -> MutexGuard<'_, Link> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection that comes back by itself lets commands wait for it without end, so the bound is ours.
@@ -97,10 +112,39 @@ impl Client {
         answer: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, BackendError> {
         match tokio::time::timeout(self.timeout, answer).await {
-            Ok(answer) => answer.map_err(|error| fault(error, key)),
-            Err(_) => Err(BackendError::unavailable("redis did not answer in time")),
+            Ok(answer) if !matches!(&answer, Err(error) if error.is_timeout()) => {
+                self.link().heard = Instant::now();
+                answer.map_err(|error| fault(error, key))
+            }
+            Ok(_) | Err(_) => {
+                self.replace_if_silent();
+                Err(BackendError::unavailable("redis did not answer in time"))
+            }
         }
     }
+
+    /// Makes the connection anew if no command at all was answered for as long as one may take. Commands that still wait
+    /// on the old one keep it until their time is over; one that is being made has had its time as well.
+    fn replace_if_silent(&self) {
+        let mut link = self.link();
+        if link.heard.elapsed() < self.timeout {
+            return;
+        }
+        match connect(&self.client, self.timeout) {
+            Ok(connection) => *link = Link { connection, heard: Instant::now() },
+            Err(error) => warn!(%error, "the connection to redis is not made anew"),
+        }
+    }
+}
+
+/// A connection that is made by the first command, and again when it breaks.
+fn connect(client: &redis::Client, timeout: Duration) -> Result<ConnectionManager, RedisError> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(timeout))
+        .set_response_timeout(Some(timeout))
+        .set_number_of_retries(usize::MAX)
+        .set_max_delay(LONGEST_PAUSE);
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
 }
 
 impl std::fmt::Debug for Client {

@@ -1,6 +1,7 @@
 //! A network that fails on demand, between a node and its Redis.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ enum Link {
     Held,
     /// Connections are gone, and new ones go at once.
     Cut,
+    /// Connections, new ones too, are forgotten on the way: nothing passes any more, and neither side is told.
+    Silent,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +71,13 @@ impl Proxy {
         self.link.send_replace(Link::Held);
     }
 
-    /// Ends [`Proxy::cut`] and [`Proxy::hold`].
+    /// Drops everything in silence: connections stay open, and nothing is ever handed on over them again. Those made
+    /// after [`Proxy::mend`] are whole.
+    pub fn silence(&self) {
+        self.link.send_replace(Link::Silent);
+    }
+
+    /// Ends [`Proxy::cut`], [`Proxy::hold`] and [`Proxy::silence`].
     pub fn mend(&self) {
         self.link.send_replace(Link::Whole);
     }
@@ -100,17 +109,23 @@ async fn accept(listener: TcpListener, server: SocketAddr, link: watch::Receiver
         if *link.borrow() == Link::Cut {
             continue;
         }
-        let (mut cut, link, faults) = (link.clone(), link.clone(), faults.clone());
+        let (mut cut, mut silent, link, faults) = (link.clone(), link.clone(), link.clone(), faults.clone());
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(server).await else { return };
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            let asking = pump(from_client, to_server, link.clone(), faults.clone(), Way::ToServer);
-            let answering = pump(from_server, to_client, link, faults, Way::ToClient);
-            tokio::select! {
+            let mut asking = pin!(pump(from_client, to_server, link.clone(), faults.clone(), Way::ToServer));
+            let mut answering = pin!(pump(from_server, to_client, link, faults, Way::ToClient));
+            let is_silent = tokio::select! {
+                // First of all: what arrives after the network went silent is not handed on.
+                biased;
+                _ = silent.wait_for(|link| *link == Link::Silent) => true,
                 // Either side gone, or the link cut: dropping the halves closes both connections.
-                () = asking => {}
-                () = answering => {}
-                _ = cut.wait_for(|link| *link == Link::Cut) => {}
+                _ = cut.wait_for(|link| *link == Link::Cut) => false,
+                () = &mut asking => false,
+                () = &mut answering => false,
+            };
+            if is_silent {
+                let _ = cut.wait_for(|link| *link == Link::Cut).await;
             }
         });
     }
@@ -129,7 +144,8 @@ async fn pump(
     shared: Arc<Mutex<Faults>>,
     way: Way,
 ) {
-    let mut bytes = Vec::with_capacity(16 * 1024);
+    const AT_ONCE: usize = 16 * 1024; // each of them is delayed
+    let mut bytes = Vec::with_capacity(AT_ONCE);
     while from.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
         let delay = faults(&shared).delay;
         if !delay.is_zero() {
@@ -145,6 +161,7 @@ async fn pump(
         if to.write_all(&ready).await.is_err() {
             return;
         }
+        bytes.reserve(AT_ONCE);
     }
 }
 

@@ -17,6 +17,7 @@ mod hostile;
 mod inside;
 mod interop;
 mod load;
+mod network;
 mod redis;
 
 /// How long what has no limit of its own may take.

@@ -53,6 +53,20 @@ async fn a_redis_that_is_silent_or_gone_is_unavailable_and_comes_back_by_itself(
 }
 
 #[tokio::test]
+async fn a_connection_that_went_silent_for_good_is_made_anew() {
+    let (redis, _, keys) = super::redis().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let client = Client::open(&redis.url_through(proxy.addr()), Duration::from_millis(500)).unwrap();
+    let cache = RedisCache::new(client, keys);
+    cache.set("k", "1".into(), None, None).await.unwrap();
+    proxy.silence();
+    assert!(matches!(cache.get("k", None, None).await, Err(BackendError::Unavailable(_))));
+    proxy.mend();
+    let back = async { while cache.get("k", None, None).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(20), back).await.expect("it comes back");
+}
+
+#[tokio::test]
 async fn a_read_that_meets_a_connection_that_is_gone_is_asked_again() {
     let (redis, client, keys) = super::redis().await;
     let cache = RedisCache::new(client, keys);

@@ -1,0 +1,36 @@
+use std::time::Duration;
+
+use phalanx_testkit::{Proxy, Redis, tell};
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+
+use super::deaths::{observe, told};
+use super::load::Load;
+use super::{BACK, apply, members, start_node, until};
+
+/// Nothing closes a connection whose packets are dropped on the way, and the system gives it up after minutes.
+#[tokio::test]
+async fn connections_that_went_silent_for_good_are_made_anew() {
+    const FAULT: &str = "one node's connections silent for 8 s, and for good";
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let near = start_node(&redis.url(), "near").await;
+    let far = start_node(&redis.url_through(proxy.addr()), "far").await;
+    let mut one = observe(near.addr).await;
+    let other = observe(far.addr).await;
+    let load = Load::start([near.addr, far.addr]).await;
+    proxy.silence();
+    let silent = Instant::now();
+    let refused = apply(far.addr, &one.id(), "set", json!(["k", 1])).await.error_code();
+    tell(format_args!("{FAULT}: a call ends {refused} after {:?}", silent.elapsed()));
+    assert!(["unavailable", "late"].contains(&&*refused), "{refused}");
+    assert!(silent.elapsed() < Duration::from_secs(8), "a call ends in time");
+    assert_eq!(told(&mut one, "leave").await, other.id());
+    sleep_until(silent + Duration::from_secs(8)).await; // longer than a lease: the length of the silence is the fault
+    proxy.mend();
+    let mended = Instant::now();
+    load.recovered(FAULT, mended).await;
+    until("both are listed", BACK, async || members(far.addr, "defaultRoom").await == 2).await;
+    tell(format_args!("{FAULT}: members are listed {:?} after", mended.elapsed()));
+    load.finish(FAULT, &["unavailable", "unreachable", "late", "not_found"]).await;
+}
