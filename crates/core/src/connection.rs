@@ -7,13 +7,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use serde_json::Value;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{ActionError, ErrorKind};
+use crate::metrics::bound_reached;
 use crate::node::Generation;
 use crate::rooms::Stays;
 
@@ -27,6 +30,9 @@ pub use close::CloseReason;
 pub use outbox::{Frame, Next, OutboxLimit};
 use outbox::{Outbox, Queued};
 pub use place::ActionPlace;
+
+/// How long a speaker waits for the next of its own messages that are on their way.
+const UNDELIVERED: Duration = Duration::from_secs(5);
 
 /// Names one connection in the whole cluster: `<generation of its node>-<22 random characters>`. Opaque to clients.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -302,7 +308,8 @@ impl Connection {
         &self.0.membership
     }
 
-    /// Counts a message of its own that is on its way, once fewer than `limit` are.
+    /// Counts a message of its own that is on its way, once fewer than `limit` are. If none of them arrives for
+    /// [`UNDELIVERED`], none will: they were lost, or went where nobody of this node listens.
     pub(crate) async fn speak(&self, limit: u32) -> Speaking<'_> {
         loop {
             let delivered = self.0.delivered.notified();
@@ -310,7 +317,10 @@ impl Connection {
             if self.0.undelivered.fetch_update(Relaxed, Relaxed, free).is_ok() || self.closing().is_some() {
                 return Speaking(self);
             }
-            delivered.await;
+            bound_reached("rooms.max_undelivered");
+            if timeout(UNDELIVERED, delivered).await.is_err() {
+                self.all_spoken();
+            }
         }
     }
 

@@ -129,7 +129,8 @@ impl Rooms {
         if payload.len() as u64 > self.node.config().rooms.max_message.as_u64() + payload::ENVELOPE {
             return Err(ActionError::of(ErrorKind::PayloadTooLarge, "the message is too large for a room"));
         }
-        let speaking = match speaker {
+        // What an `on_say` hook sent to a room without members here does not come by here.
+        let speaking = match speaker.filter(|_| self.local(&said.room).is_some()) {
             Some(speaker) => Some(speaker.speak(self.node.config().rooms.max_undelivered as u32).await),
             None => None,
         };
