@@ -239,11 +239,12 @@ impl Opener {
         if header.v != VERSION {
             return Err(Refusal::Version);
         }
+        let from = Generation::parse(header.from).ok_or(Refusal::Unreadable)?;
+        self.is_next(from, header.seq, now_ms)?;
+        // After the number: what is stale was missed, and is so once.
         if header.at.abs_diff(now_ms) > MOST_AGE_MS {
             return Err(Refusal::Stale);
         }
-        let from = Generation::parse(header.from).ok_or(Refusal::Unreadable)?;
-        self.is_next(from, header.seq, now_ms)?;
         match channel.strip_prefix(&self.room_prefix) {
             Some(room) => message(room, &header, payload),
             None => letter(from, &header, payload),

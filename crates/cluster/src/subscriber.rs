@@ -13,6 +13,7 @@ use deadpool_redis::redis::RedisError;
 use deadpool_redis::redis::aio::{PubSubSink, PubSubStream};
 use futures_util::StreamExt;
 use phalanx_core::backend::{Arrival, BackendError, Clock, Missed};
+use phalanx_core::bound_reached;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -49,7 +50,8 @@ struct Shared {
     up: AtomicBool,
     /// Messages were missed while the connection was away, and nobody was told yet.
     away: AtomicBool,
-    /// Messages were dropped because they were not taken off in time, and nobody was told yet.
+    /// The same of messages that were not taken off in time. All that come are dropped until half of what waits was taken
+    /// off, so that a queue which stays full makes one gap and not one for each message that finds a place.
     overflow: AtomicBool,
     timeout: Duration,
 }
@@ -141,6 +143,7 @@ impl Subscriber {
                 Ok(Ok(connection)) => {
                     let (sink, stream) = connection.split();
                     let reader = Reader {
+                        stale: false,
                         stream,
                         ears: ears.clone(),
                         clock: clock.clone(),
@@ -152,7 +155,13 @@ impl Subscriber {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no connection in time".to_owned(),
             };
-            self.0.forget();
+            if self.0.forget() {
+                // Who asked something will not hear the answer. Where the queue is full, its deadline tells it.
+                let _ = out.try_send(Arrival::Away);
+            }
+            if sessions > 0 {
+                self.0.away.store(true, Relaxed);
+            }
             if began.elapsed() > HEALTHY {
                 pause = PAUSES.0;
             }
@@ -174,12 +183,14 @@ impl Subscriber {
             if let Err(reason) = self.follow(&mut sink).await {
                 return reason;
             }
-            if !self.0.up.swap(true, Relaxed) {
+            if !self.0.up.load(Relaxed) {
                 *sessions += 1;
                 if *sessions > 1 {
                     info!("the subscription to redis is back");
+                    // Again, if it was told with the first message: other channels may have come later than that.
                     self.0.away.store(true, Relaxed);
                 }
+                self.0.up.store(true, Relaxed);
             }
             tokio::select! {
                 _ = reading.join_next() => return "the connection was closed".to_owned(),
@@ -256,7 +267,7 @@ impl Shared {
                 _ => State::Standing,
             };
         }
-        metrics::gauge!("phalanx_bus_channels").set(channels.len() as f64);
+        count(&channels);
     }
 
     fn unsubscribed(&self, names: &[String]) {
@@ -268,15 +279,18 @@ impl Shared {
                 _ => channel.state = State::None, // the next round subscribes anew
             }
         }
+        count(&channels);
     }
 
-    /// A connection is gone: the next one has nothing.
-    fn forget(&self) {
-        self.up.store(false, Relaxed);
-        self.channels().retain(|_, channel| {
+    /// A connection is gone: the next one has nothing. Says whether everything was received until then.
+    fn forget(&self) -> bool {
+        let mut channels = self.channels();
+        channels.retain(|_, channel| {
             channel.state = State::None;
             channel.holds > 0
         });
+        count(&channels);
+        self.up.swap(false, Relaxed)
     }
 }
 
@@ -302,6 +316,8 @@ struct Reader {
     clock: Arc<RedisClock>,
     out: mpsc::Sender<Arrival>,
     shared: Arc<Shared>,
+    /// Messages came that were too old. Told with the next tick: a node whose clock is wrong sends many.
+    stale: bool,
 }
 
 impl Reader {
@@ -314,33 +330,48 @@ impl Reader {
                     Some(message) => self.hand_on(message.get_channel_name(), message.get_payload_bytes()),
                     None => return,
                 },
-                _ = ticks.tick() => self.tell_gap(),
+                _ = ticks.tick() => {
+                    self.shared.overflow.fetch_or(std::mem::take(&mut self.stale), Relaxed);
+                    if self.shared.up.load(Relaxed) {
+                        self.tell_gap();
+                    }
+                }
             }
         }
     }
 
-    fn hand_on(&self, channel: &str, bytes: &[u8]) {
-        self.tell_gap();
+    fn hand_on(&mut self, channel: &str, bytes: &[u8]) {
+        let all_told = self.tell_gap();
         match self.ears.open(channel, bytes, self.clock.now_ms()) {
             Ok(None) => {}
             Ok(Some(arrival)) => {
-                if self.out.try_send(arrival).is_err() {
+                if !all_told || self.out.try_send(arrival).is_err() {
+                    bound_reached("rooms.bus_queue");
                     dropped("queue_full");
                     self.shared.overflow.store(true, Relaxed);
                 }
             }
-            Err(refusal) => dropped(refusal.as_str()),
-        }
-    }
-
-    /// Says that messages were missed, once there is room to.
-    fn tell_gap(&self) {
-        for (flag, missed) in [(&self.shared.away, Missed::Away), (&self.shared.overflow, Missed::Overflow)] {
-            if flag.load(Relaxed) && self.out.try_send(Arrival::Gap(missed)).is_ok() {
-                flag.store(false, Relaxed);
+            Err(refusal) => {
+                dropped(refusal.as_str());
+                self.stale |= refusal == Refusal::Stale; // it is of one of us, and nobody will hear it
             }
         }
     }
+
+    /// Says that messages were missed, once there is room to; answers whether nothing is left to say.
+    fn tell_gap(&self) -> bool {
+        let has_room = self.out.capacity() >= self.out.max_capacity().div_ceil(2);
+        let flags = [(&self.shared.away, Missed::Away), (&self.shared.overflow, Missed::Overflow)];
+        flags.into_iter().all(|(flag, missed)| {
+            let is_told = !flag.load(Relaxed) || (has_room && self.out.try_send(Arrival::Gap(missed)).is_ok());
+            flag.fetch_and(!is_told, Relaxed);
+            is_told
+        })
+    }
+}
+
+fn count(channels: &HashMap<String, Channel>) {
+    metrics::gauge!("phalanx_bus_channels").set(channels.len() as f64);
 }
 
 fn dropped(reason: &'static str) {

@@ -1,6 +1,6 @@
-//! Calls between nodes: those that wait here for an answer, and answering those of others.
+//! Calls between nodes: those that wait here for an answer. Answering those of others is in `answering.rs`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,21 +10,23 @@ use futures_util::future::{Either, select};
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
 
 use crate::action::Deadline;
-use crate::backend::{Asked, BackendError, Letter, LetterKind, NodeRecord, Recipient};
+use crate::backend::{BackendError, Letter, LetterKind, NodeRecord, Recipient};
 use crate::connection::ConnectionId;
 use crate::connections::{ApplyError, BuiltIn};
 use crate::error::{ActionError, ErrorKind};
+use crate::metrics::bound_reached;
 use crate::node::{Generation, Node};
 
+mod answering;
 mod wire;
 
+use answering::dropped;
 use wire::{Answer, Call};
 
 /// The longest that a call to another node waits, whatever its deadline says.
-const LONGEST: Duration = Duration::from_secs(3600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The calls of this node to others, and how many of theirs run here.
 #[derive(Debug)]
@@ -33,20 +35,34 @@ pub(crate) struct Calls {
     next: AtomicU64,
     most: usize,
     running: Arc<Semaphore>,
+    refusing: Arc<Semaphore>,
 }
+
+/// What comes in for a call; `None` of a generation that is no more.
+type Heard = (Generation, Option<Answer>);
 
 #[derive(Debug)]
 struct Waiting {
-    /// Who is to answer; `None`: all nodes.
-    there: Option<Generation>,
-    answers: mpsc::Sender<(Generation, Answer)>,
+    /// Who is to answer.
+    asked: Vec<Generation>,
+    answers: mpsc::Sender<Heard>,
 }
 
 /// A call that waits; dropped, it waits no more.
 struct Open<'a> {
     calls: &'a Calls,
     id: u64,
-    answers: mpsc::Receiver<(Generation, Answer)>,
+    answers: mpsc::Receiver<Heard>,
+}
+
+/// What became of a call to all.
+#[derive(Debug, Default)]
+pub(crate) struct FromAll {
+    pub(crate) answers: BTreeMap<Generation, Result<Value, ApplyError>>,
+    /// Who lives, as far as is known, and did not answer.
+    silent: BTreeSet<Generation>,
+    /// Why nobody else may have heard the call.
+    unsent: Option<BackendError>,
 }
 
 impl Drop for Open<'_> {
@@ -58,7 +74,13 @@ impl Drop for Open<'_> {
 impl Calls {
     /// At most `most` calls wait for others, and as many of others run here.
     pub(crate) fn new(most: usize) -> Self {
-        Self { waiting: Mutex::default(), next: AtomicU64::new(1), most, running: Arc::new(Semaphore::new(most)) }
+        Self {
+            waiting: Mutex::default(),
+            next: AtomicU64::new(1),
+            most,
+            running: Arc::new(Semaphore::new(most)),
+            refusing: Arc::new(Semaphore::new(answering::REFUSED_AT_ONCE)),
+        }
     }
 
     /// Calls a method on a connection of another node, or on the node itself.
@@ -76,7 +98,7 @@ impl Calls {
         }
         let limit = limit_of(node, method, limit);
         let deadline = Instant::now() + limit;
-        let mut open = self.open(Some(there), 1)?;
+        let mut open = self.open(vec![there])?;
         let letter = self.letter(node, open.id, connection, method, args, limit)?;
         let posted = timeout_at(deadline, node.bus().post(Recipient::Node(there), letter)).await;
         let posted = posted.map_err(|_| ApplyError::Late)?.map_err(ActionError::from)?;
@@ -87,9 +109,9 @@ impl Calls {
             return Err(ApplyError::Unreachable);
         }
         match timeout_at(deadline, open.answers.recv()).await {
-            Ok(Some((_, answer))) => answer.into_result(),
-            // Late, or the generation was reaped while we waited.
-            Ok(None) | Err(_) => Err(ApplyError::Late),
+            Ok(Some((_, Some(answer)))) => answer.into_result(),
+            // Late, or while we waited the generation was reaped, or the subscription lost.
+            Ok(Some((_, None)) | None) | Err(_) => Err(ApplyError::Late),
         }
     }
 
@@ -132,11 +154,16 @@ impl Calls {
         args: Value,
         limit: Duration,
     ) -> Result<Value, ApplyError> {
-        let nodes = node.membership().nodes().await.map_err(ActionError::from)?;
-        let heard = self.to_all(node, &nodes, Some(connection), method, args, limit).await?;
-        let all_answered = nodes.iter().all(|record| heard.contains_key(&record.generation));
-        let owner = heard.into_values().find(|answer| !matches!(answer, Err(ApplyError::NotFound)));
-        owner.unwrap_or(Err(if all_answered { ApplyError::NotFound } else { ApplyError::Late }))
+        let deadline = Instant::now() + limit;
+        let nodes = timeout_at(deadline, node.membership().nodes()).await;
+        let nodes = nodes.map_err(|_| ApplyError::Late)?.map_err(ActionError::from)?;
+        let FromAll { answers, silent, unsent } =
+            self.to_all(node, &nodes, Some(connection), method, args, deadline).await?;
+        match answers.into_values().find(is_of_owner) {
+            Some(answer) => answer,
+            None if silent.is_empty() => Err(ApplyError::NotFound),
+            None => Err(unsent.map_or(ApplyError::Late, ApplyError::from)),
+        }
     }
 
     /// Calls all nodes at once; with a connection, until its owner has answered.
@@ -147,32 +174,50 @@ impl Calls {
         connection: Option<&ConnectionId>,
         method: &str,
         args: Value,
-        limit: Duration,
-    ) -> Result<BTreeMap<Generation, Result<Value, ApplyError>>, ActionError> {
-        let deadline = Instant::now() + limit;
-        let own = node.generation();
-        let others = nodes.iter().filter(|record| record.generation != own).count();
-        let mut heard = BTreeMap::new();
-        let mut open = self.open(None, others.max(1))?;
-        if others > 0 {
-            let letter = self.letter(node, open.id, connection, method, args.clone(), limit)?;
-            node.bus().post(Recipient::Everyone, letter).await?;
-        }
-        if nodes.iter().any(|record| record.generation == own) {
-            heard.insert(own, node.connections().answer(connection, method, args, Some(limit)).await);
-        }
-        let is_owner =
-            |answer: &Result<Value, ApplyError>| connection.is_some() && !matches!(answer, Err(ApplyError::NotFound));
-        while heard.len() < nodes.len() && !heard.values().any(is_owner) {
-            match timeout_at(deadline, open.answers.recv()).await {
-                Ok(Some((from, answer))) if nodes.iter().any(|record| record.generation == from) => {
-                    heard.insert(from, answer.into_result());
-                }
-                Ok(Some(_)) => {} // it came after we asked who is there
-                Ok(None) | Err(_) => break,
+        deadline: Instant,
+    ) -> Result<FromAll, ActionError> {
+        let (own, others): (Vec<_>, Vec<_>) =
+            nodes.iter().map(|record| record.generation).partition(|generation| node.is_called(*generation));
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let mut open = self.open(others.clone())?;
+        let letter = self.letter(node, open.id, connection, method, args.clone(), limit)?;
+        let mut heard = FromAll { silent: others.into_iter().collect(), ..FromAll::default() };
+        let here = async {
+            match own.first() {
+                Some(own) => Some((*own, node.connections().answer(connection, method, args, Some(limit)).await)),
+                None => None,
+            }
+        };
+        let there = async {
+            if heard.silent.is_empty() {
+                return;
+            }
+            match timeout_at(deadline, node.bus().post(Recipient::Everyone, letter)).await {
+                Ok(Ok(_)) => self.hear_all(&mut open, &mut heard, connection.is_some(), deadline).await,
+                Ok(Err(error)) => heard.unsent = Some(error),
+                Err(_) => {}
+            }
+        };
+        let (here, ()) = tokio::join!(here, there);
+        heard.answers.extend(here);
+        Ok(heard)
+    }
+
+    /// Takes answers until all are there, or the owner's is.
+    async fn hear_all(&self, open: &mut Open<'_>, heard: &mut FromAll, until_owner: bool, deadline: Instant) {
+        while !heard.silent.is_empty() {
+            let Ok(Some((from, answer))) = timeout_at(deadline, open.answers.recv()).await else { return };
+            let was_asked = heard.silent.remove(&from);
+            let Some(answer) = answer.map(Answer::into_result) else { continue };
+            // An owner may have been given another name since we asked who is there.
+            let is_owner = until_owner && is_of_owner(&answer);
+            if was_asked || is_owner {
+                heard.answers.insert(from, answer);
+            }
+            if is_owner {
+                return;
             }
         }
-        Ok(heard)
     }
 
     /// Takes a letter off the bus: an answer that somebody waits for, or a call that is answered on a task of its own.
@@ -193,85 +238,43 @@ impl Calls {
             call.answers.clone()
         };
         match Answer::read(&letter.payload) {
-            // It holds one answer of each node; a second one of a node finds no place.
-            Some(answer) => drop(answers.try_send((from, answer))),
+            // It has room for each node's; whoever answers more than once finds none in the end.
+            Some(answer) => drop(answers.try_send((from, Some(answer)))),
             None => dropped("answer_unreadable"),
         }
     }
 
-    fn receive_call(&self, node: &Node, from: Generation, letter: Letter) {
-        let left = letter.deadline_ms.and_then(|deadline| deadline.checked_sub(node.now_ms())).filter(|left| *left > 0);
-        let Some(left) = left else { return dropped("call_too_late") };
-        let Some(call) = Call::read(&letter.payload) else { return dropped("call_unreadable") };
-        let place = self.running.clone().try_acquire_owned();
-        let node = node.clone();
-        node.clone().shutdown().spawn(async move {
-            let answered = match place {
-                Ok(_) => {
-                    let limit = Duration::from_millis(left).min(LONGEST);
-                    node.connections().answer(call.connection.as_ref(), &call.method, call.args, Some(limit)).await
-                }
-                Err(_) => {
-                    Err(ActionError::of(ErrorKind::Unavailable, "the node answers as many calls as it may").into())
-                }
-            };
-            let payload = Answer::from_result(answered).write();
-            let letter = Letter { kind: LetterKind::Answer, id: letter.id, deadline_ms: None, payload };
-            if let Err(error) = node.bus().post(Recipient::Node(from), letter).await {
-                debug!(%error, %from, "an answer was not sent");
-            }
-        });
-    }
-
-    /// Answers what a node of another make asks, if the connection is one of this node.
-    pub(crate) fn receive_asked(&self, node: &Node, asked: Asked) {
-        if node.connections().local(&asked.connection).is_none() {
-            return; // every node was asked
-        }
-        let Ok(place) = self.running.clone().try_acquire_owned() else { return dropped("asked_too_many") };
-        let (node, limit) = (node.clone(), node.config().general.rpc_timeout);
-        node.clone().shutdown().spawn(async move {
-            let _place = place;
-            let mut answer = Value::Null;
-            for (method, args) in asked.methods {
-                match node.connections().answer(Some(&asked.connection), &method, args, Some(limit)).await {
-                    Ok(answered) => answer = answered,
-                    // They wait for what never comes, as among themselves.
-                    Err(error) => {
-                        return warn!(id = %asked.connection, method, %error, "a foreign node is not answered");
-                    }
-                }
-            }
-            if let Some(foreign) = node.foreign()
-                && let Err(error) = foreign.reply(&asked.reply_to, answer).await
-            {
-                debug!(%error, "an answer to a foreign node was not sent");
-            }
-        });
-    }
-
-    /// Ends the wait of calls to generations that are no more.
+    /// Ends the wait for generations that are no more.
     pub(crate) fn fail_those_to_the_dead(&self, nodes: &[NodeRecord]) {
         let lives = |there: Generation| {
             nodes.iter().any(|record| record.generation == there || record.earlier.contains(&there))
         };
-        self.waiting().retain(|_, call| call.there.is_none_or(lives));
+        for Waiting { asked, answers } in self.waiting().values_mut() {
+            asked.retain(|there| {
+                let lives = lives(*there);
+                if !lives {
+                    let _ = answers.try_send((*there, None));
+                }
+                lives
+            });
+        }
     }
 
-    /// Ends the wait of all calls: their answers may have been missed.
+    /// Ends the wait of all calls: their answers will be missed.
     pub(crate) fn fail_all(&self) {
         self.waiting().clear();
     }
 
-    fn open(&self, there: Option<Generation>, answers: usize) -> Result<Open<'_>, ActionError> {
-        let (sender, receiver) = mpsc::channel(answers);
+    fn open(&self, asked: Vec<Generation>) -> Result<Open<'_>, ActionError> {
+        let (sender, receiver) = mpsc::channel((2 * asked.len()).max(1));
         let id = self.next.fetch_add(1, Relaxed);
         let mut waiting = self.waiting();
         if waiting.len() >= self.most {
+            bound_reached("cluster.max_calls");
             return Err(ActionError::of(ErrorKind::Unavailable, "the node waits for as many calls as it may")
                 .with_retry_after(Duration::from_secs(1)));
         }
-        waiting.insert(id, Waiting { there, answers: sender });
+        waiting.insert(id, Waiting { asked, answers: sender });
         Ok(Open { calls: self, id, answers: receiver })
     }
 
@@ -285,10 +288,8 @@ impl Calls {
         limit: Duration,
     ) -> Result<Letter, ActionError> {
         let payload = Call { connection: connection.cloned(), method: method.to_owned(), args }.write();
-        if payload.len() as u64 > node.config().cluster.max_call.as_u64() {
-            return Err(ActionError::of(ErrorKind::PayloadTooLarge, "the arguments are too large for a call"));
-        }
-        let deadline_ms = Some(node.now_ms() + u64::try_from(limit.as_millis()).unwrap_or(u64::MAX / 2));
+        check_size(node, &payload, "the arguments are too large for a call")?;
+        let deadline_ms = Some(node.now_ms() + limit.min(LONGEST).as_millis() as u64);
         Ok(Letter { kind: LetterKind::Call, id, deadline_ms, payload })
     }
 
@@ -308,8 +309,18 @@ fn limit_of(node: &Node, method: &str, limit: Option<Duration>) -> Duration {
     limit.min(LONGEST)
 }
 
-fn dropped(reason: &'static str) {
-    metrics::counter!("phalanx_bus_dropped_total", "reason" => reason).increment(1);
+/// What goes from one node to another has one bound.
+pub(crate) fn check_size(node: &Node, payload: &[u8], message: &'static str) -> Result<(), ActionError> {
+    if payload.len() as u64 <= node.config().cluster.max_call.as_u64() {
+        return Ok(());
+    }
+    bound_reached("cluster.max_call");
+    Err(ActionError::of(ErrorKind::PayloadTooLarge, message))
+}
+
+/// Whether an answer is its owner's, and not of one who does not know the connection.
+fn is_of_owner(answer: &Result<Value, ApplyError>) -> bool {
+    !matches!(answer, Err(ApplyError::NotFound))
 }
 
 impl From<BackendError> for ApplyError {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::NodeRecord;
+use crate::backend::{Missed, NodeRecord};
 use crate::connection::{CloseReason, Connection};
 use crate::node::Generation;
 
@@ -26,7 +26,9 @@ pub enum Event {
     Joined(Arc<str>, Connection),
     /// A connection left a room.
     Left(Arc<str>, Connection),
-    /// Messages of a room may have been missed.
+    /// Messages of other nodes may have been missed, in rooms, under topics, or on their way to this node.
+    Missed(Missed),
+    /// Messages of a room may have been missed: told for each room with members here.
     Gap(Arc<str>),
     /// A node came.
     NodeJoined(NodeRecord),

@@ -117,8 +117,9 @@ fn describe() {
     describe_counter!("phalanx_room_messages_dropped_total", "Messages that a hook dropped");
     describe_gauge!(
         "phalanx_bus_queue_messages",
-        "Messages waiting for delivery on this node; at its bound publishers wait"
+        "Messages waiting for delivery on this node, at most rooms.bus_queue"
     );
+    describe_gauge!("phalanx_bus_channels", "Channels that this node receives");
     describe_counter!("phalanx_bus_gaps_total", "Times that messages of other nodes may have been missed");
     describe_counter!("phalanx_bus_dropped_total", "Messages of other nodes that were dropped, by reason");
     describe_gauge!("phalanx_lease_fenced", "1 while this node does not count on its lease");

@@ -1,12 +1,15 @@
 //! Nodes of this process, where an application's own code can be looked at from inside.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use phalanx::config::Config;
+use phalanx::event::Event;
 use phalanx::prelude::*;
 use phalanx::{ApplyError, Running};
-use phalanx_testkit::Redis;
+use phalanx_testkit::{Proxy, Redis};
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::client::Socket;
@@ -32,6 +35,26 @@ async fn never(_ctx: Context) -> Result<(), ActionError> {
     std::future::pending().await
 }
 
+static WAITING: Semaphore = Semaphore::const_new(0);
+
+/// Says that it runs, and never ends.
+#[remote(deadline = "10m")]
+async fn waits(_ctx: Context) -> Result<(), ActionError> {
+    WAITING.add_permits(1);
+    std::future::pending().await
+}
+
+#[input]
+struct Length {
+    bytes: usize,
+}
+
+/// Answers at length.
+#[remote]
+async fn at_length(_ctx: Context, input: Length) -> Result<String, ActionError> {
+    Ok("x".repeat(input.bytes))
+}
+
 /// Panics.
 #[remote]
 async fn panics(_ctx: Context) -> Result<(), ActionError> {
@@ -49,20 +72,25 @@ impl ConnectionHook for Named {
     }
 }
 
-async fn node(redis: &Redis, id: &str) -> Running {
+fn config(id: &str) -> Config {
     let mut config = Config::default();
     config.general.id = id.to_owned();
     config.cluster.max_call = phalanx::config::ByteSize::kib(4);
     config.web.bind = std::net::Ipv4Addr::LOCALHOST.into();
     config.web.port = 0;
     config.admin.bind = String::new();
-    let app = App::new("tour").remotes(remotes![sum, never, panics]).on_connection(Named);
-    app.start_in_cluster(config, &redis.url()).await.unwrap()
+    config
+}
+
+async fn node(url: &str, id: &str) -> Running {
+    let app = App::new("tour").remotes(remotes![sum, never, waits, at_length, panics]).on_connection(Named);
+    app.start_in_cluster(config(id), url).await.unwrap()
 }
 
 async fn pair() -> (Redis, Running, Running) {
     let redis = Redis::start().await;
-    let (one, other) = tokio::join!(node(&redis, "one"), node(&redis, "other"));
+    let url = redis.url();
+    let (one, other) = tokio::join!(node(&url, "one"), node(&url, "other"));
     (redis, one, other)
 }
 
@@ -130,6 +158,106 @@ async fn what_is_published_is_heard_by_whoever_listens_on_any_node() {
     other.stop().await;
 }
 
+/// What is said is heard in another room.
+struct Moved;
+
+#[async_trait]
+impl RoomHook for Moved {
+    async fn on_say(&self, _node: &Node, mut said: Said) -> Result<Option<Said>, ActionError> {
+        said.room = "elsewhere".into();
+        Ok(Some(said))
+    }
+}
+
+#[tokio::test]
+async fn a_speaker_does_not_wait_for_messages_that_a_hook_sent_to_a_room_without_members_here() {
+    let redis = Redis::start().await;
+    let mut config = config("one");
+    config.rooms.start = vec!["lobby".to_owned()];
+    config.rooms.max_undelivered = 1;
+    let one = App::new("tour").on_room(Moved).start_in_cluster(config, &redis.url()).await.unwrap();
+    let _speaker = Socket::join(one.addr(), "lobby").await;
+    let speaker = one.node().connections().all().remove(0);
+    let began = Instant::now();
+    for number in 0..20 {
+        one.node().rooms().say_from(&speaker, "lobby", &number).await.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+    one.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_the_cluster_is_refused_to_whoever_sent_it() {
+    let (_redis, one, other) = pair().await;
+    let cluster = one.node().cluster();
+    let too_large = |error: &ActionError| error.kind() == ErrorKind::PayloadTooLarge;
+    assert_eq!(cluster.call::<at_length>("other", Length { bytes: 1000 }).await.unwrap().len(), 1000);
+    let answer = cluster.call::<at_length>("other", Length { bytes: 5000 }).await;
+    assert!(matches!(&answer, Err(ApplyError::Refused(error)) if too_large(error)), "{answer:?}");
+    let published = cluster.publish("news", &"x".repeat(5000)).await;
+    assert!(too_large(&published.unwrap_err()));
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_ends_as_soon_as_its_answer_cannot_come() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let one = node(&redis.url_through(proxy.addr()), "one").await;
+    let other = node(&redis.url(), "other").await;
+    let cluster = one.node().cluster();
+    let cutting = async {
+        WAITING.acquire().await.unwrap().forget();
+        proxy.cut();
+        Instant::now()
+    };
+    let (answer, cut) = tokio::join!(cluster.call::<waits>("other", NoInput::default()), cutting);
+    assert!(matches!(answer, Err(ApplyError::Late)), "{answer:?}");
+    assert!(cut.elapsed() < Duration::from_secs(5), "it took {:?}", cut.elapsed());
+    proxy.mend();
+    tokio::join!(one.stop(), other.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_told_to_listeners_and_to_observers_who_may_change_rooms() {
+    let redis = Redis::start().await;
+    let (heard, mut seen) = tokio::sync::mpsc::channel(100);
+    let known = Arc::new(OnceLock::<Node>::new());
+    let own = known.clone();
+    let app = App::new("tour").observe(move |event: &Event| match event {
+        Event::Missed(_) => drop(heard.try_send("missed".to_owned())),
+        Event::Gap(room) => {
+            let node = own.get().unwrap();
+            let leaving = async {
+                for connection in node.connections().all() {
+                    node.rooms().leave(&connection, room).await.unwrap();
+                }
+            };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(leaving));
+            drop(heard.try_send(format!("left {room}")));
+        }
+        _ => {}
+    });
+    let mut config = config("one");
+    config.rooms.start = vec!["lobby".to_owned()];
+    let one = app.start_in_cluster(config, &redis.url()).await.unwrap();
+    known.set(one.node().clone()).unwrap();
+    let _member = Socket::join(one.addr(), "lobby").await;
+    let mut news = one.node().cluster().subscribe("news").unwrap();
+    redis.ask("CLIENT KILL TYPE pubsub").await;
+    assert_eq!(seen.recv().await.unwrap(), "left lobby");
+    assert_eq!(seen.recv().await.unwrap(), "missed");
+    let missed = news.next::<u32>().await.unwrap().unwrap_err();
+    assert_eq!(missed.kind(), ErrorKind::Unavailable);
+    one.node().cluster().publish("news", &1).await.unwrap();
+    while news.next::<u32>().await.unwrap().ok() != Some(1) {}
+    let node = one.node().clone();
+    one.stop().await;
+    assert!(news.next::<u32>().await.is_none(), "the node has stopped");
+    assert!(node.cluster().subscribe("news").unwrap().next::<u32>().await.is_none());
+}
+
 #[tokio::test]
 async fn observers_hear_of_nodes_that_come_and_go() {
     let redis = Redis::start().await;
@@ -138,14 +266,14 @@ async fn observers_hear_of_nodes_that_come_and_go() {
     config.general.id = "watcher".to_owned();
     config.web.port = 0;
     config.admin.bind = String::new();
-    let watching = App::new("tour").observe(move |event: &phalanx::event::Event| match event {
-        phalanx::event::Event::NodeJoined(node) => drop(heard.try_send(format!("+{}", node.id))),
-        phalanx::event::Event::NodeLeft(node) => drop(heard.try_send(format!("-{}", node.id))),
+    let watching = App::new("tour").observe(move |event: &Event| match event {
+        Event::NodeJoined(node) => drop(heard.try_send(format!("+{}", node.id))),
+        Event::NodeLeft(node) => drop(heard.try_send(format!("-{}", node.id))),
         _ => {}
     });
     let watcher = watching.start_in_cluster(config, &redis.url()).await.unwrap();
     assert_eq!(seen.recv().await.unwrap(), "+watcher");
-    let guest = node(&redis, "guest").await;
+    let guest = node(&redis.url(), "guest").await;
     assert_eq!(seen.recv().await.unwrap(), "+guest");
     guest.stop().await;
     assert_eq!(seen.recv().await.unwrap(), "-guest");

@@ -89,6 +89,8 @@ pub enum Arrival {
     Letter(Generation, Letter),
     /// What a node of another make asks.
     Asked(Asked),
+    /// The bus is away: answers that are waited for will not come.
+    Away,
     /// Messages may have been missed.
     Gap(Missed),
 }
@@ -98,7 +100,7 @@ pub enum Arrival {
 pub enum Missed {
     /// The bus was away.
     Away,
-    /// They were not taken off in time, and found no room.
+    /// They were not taken off in time: they found no room, or were too old by then.
     Overflow,
 }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::{info, warn};
 
 use super::{Names, Node, Parts, Setup};
-use crate::backend::{Arrival, BackendError, Missed};
+use crate::backend::{Arrival, BackendError};
 use crate::cache::Cache;
 use crate::calls::Calls;
 use crate::cluster::Topics;
@@ -205,6 +205,7 @@ impl Node {
         }
         let abandoned = self.0.shutdown.calls_finished(deadline).await;
         self.break_off_what_is_left().await;
+        self.0.topics.close();
         let started = std::mem::take(&mut *self.started());
         for initializer in started.iter().rev() {
             initializer.stop(self).await;
@@ -268,13 +269,13 @@ impl Node {
             Arrival::Message(message) => self.rooms().deliver(&message),
             Arrival::Letter(from, letter) => self.0.calls.receive(self, from, letter),
             Arrival::Asked(asked) => self.0.calls.receive_asked(self, asked),
+            Arrival::Away => self.0.calls.fail_all(),
             Arrival::Gap(missed) => {
                 self.0.metrics.bus_gaps.increment(1);
                 warn!(?missed, "messages of other nodes may have been missed");
                 self.rooms().gap();
-                if missed == Missed::Away {
-                    self.0.calls.fail_all();
-                }
+                self.0.topics.gap();
+                self.tell(&Event::Missed(missed));
                 self.rooms().misses();
             }
         }

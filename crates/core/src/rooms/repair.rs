@@ -149,8 +149,10 @@ impl Rooms {
 
     /// Tells every member on this node that messages may have been missed.
     pub(crate) fn gap(&self) {
-        let rooms = self.table().rooms.read().unwrap_or_else(PoisonError::into_inner);
-        let rooms: Vec<_> = rooms.iter().map(|(room, local)| (room.clone(), local.clone())).collect();
+        let rooms: Vec<_> = {
+            let rooms = self.table().rooms.read().unwrap_or_else(PoisonError::into_inner);
+            rooms.iter().map(|(room, local)| (room.clone(), local.clone())).collect()
+        };
         for (room, local) in rooms {
             let frame = payload::gap(&room);
             for member in local.members().values() {

@@ -41,7 +41,7 @@ async fn heard(receiver: &mut Receiver<Arrival>) -> Message {
     loop {
         match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus goes on") {
             Arrival::Message(message) => return message,
-            Arrival::Letter(..) | Arrival::Asked(_) | Arrival::Gap(_) => {}
+            Arrival::Letter(..) | Arrival::Asked(_) | Arrival::Away | Arrival::Gap(_) => {}
         }
     }
 }
@@ -144,7 +144,7 @@ pub async fn a_letter_arrives_at_whom_it_is_addressed_to(bus: Arc<dyn Bus>) {
                     assert_eq!((letter.deadline_ms, &*letter.payload), (Some(7), &b"{}"[..]));
                     break;
                 }
-                Arrival::Message(_) | Arrival::Asked(_) | Arrival::Gap(_) => {}
+                Arrival::Message(_) | Arrival::Asked(_) | Arrival::Away | Arrival::Gap(_) => {}
             }
         }
     }
