@@ -1,15 +1,15 @@
 //! Publishes everything of a node over one connection from one task, sealed and numbered as it is written.
 //!
 //! What a connection lost half-way is sent again over the next one, the very same bytes: whoever heard a message before
-//! sees its number and drops it.
+//! sees its number and drops it. That nobody hears the second does not say that nobody heard the first.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{AsyncConnectionConfig, Pipeline, RedisError, RedisResult, Value, from_redis_value};
-use phalanx_core::Generation;
 use phalanx_core::backend::{BackendError, Clock, Posted};
+use phalanx_core::{Generation, bound_reached};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -103,6 +103,9 @@ impl Publisher {
         recipient: Option<Generation>,
     ) -> Result<Posted, BackendError> {
         let (done, posted) = oneshot::channel();
+        if self.jobs.capacity() == 0 {
+            bound_reached("bus.publisher_queue");
+        }
         let publishing = async {
             let closed = || BackendError::unavailable("the bus is closed");
             self.jobs.send(Job { channel, text, recipient, done }).await.map_err(|_| closed())?;
@@ -113,6 +116,13 @@ impl Publisher {
             Err(_) => Err(BackendError::unavailable("redis did not take the message in time")),
         }
     }
+}
+
+/// What Redis answered to a pipeline.
+struct Sent {
+    answers: Vec<RedisResult<Value>>,
+    /// It may have run before, over a connection that broke.
+    repeated: bool,
 }
 
 struct Session {
@@ -136,8 +146,8 @@ impl Session {
                 continue;
             };
             let pipeline = self.write(generation, &jobs);
-            let answers = self.send(&pipeline).await;
-            self.answer(&mut jobs, answers);
+            let sent = self.send(&pipeline).await;
+            self.answer(&mut jobs, sent);
         }
     }
 
@@ -173,15 +183,18 @@ impl Session {
     }
 
     /// Sends a pipeline, again and again until its time is over.
-    async fn send(&mut self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, RedisError> {
+    async fn send(&mut self, pipeline: &Pipeline) -> Result<Sent, RedisError> {
         let deadline = Instant::now() + self.writer.client.timeout();
+        let mut repeated = false;
         loop {
             let error = match timeout_at(deadline, self.try_send(pipeline)).await {
-                Ok(Ok(answers)) => return Ok(answers),
+                Ok(Ok(answers)) => return Ok(Sent { answers, repeated }),
                 Ok(Err(error)) => error,
                 Err(elapsed) => std::io::Error::from(elapsed).into(),
             };
-            if self.connection.take().is_none() || Instant::now() + PAUSE < deadline {
+            let was_connected = self.connection.take().is_some();
+            repeated |= was_connected;
+            if !was_connected || Instant::now() + PAUSE < deadline {
                 sleep(PAUSE.min(deadline - Instant::now())).await;
             }
             if Instant::now() >= deadline {
@@ -203,12 +216,13 @@ impl Session {
         pipeline.query_async(connection).await
     }
 
-    fn answer(&self, jobs: &mut Vec<Job>, answers: Result<Vec<RedisResult<Value>>, RedisError>) {
+    fn answer(&self, jobs: &mut Vec<Job>, sent: Result<Sent, RedisError>) {
         let lost = |error: &RedisError| BackendError::unavailable(error.to_string());
-        let mut answers = match answers {
-            Ok(answers) => answers.into_iter(),
+        let Sent { answers, repeated } = match sent {
+            Ok(sent) => sent,
             Err(error) => return jobs.drain(..).for_each(|job| drop(job.done.send(Err(lost(&error))))),
         };
+        let mut answers = answers.into_iter();
         let mut next = || answers.next().unwrap_or_else(|| Ok(Value::Nil));
         for job in jobs.drain(..) {
             let receivers = match job.text {
@@ -225,8 +239,14 @@ impl Session {
                 let on_record = known.transpose()?.is_none_or(|known| known > 0);
                 Ok(Posted { received: receivers > 0, on_record })
             });
+            let posted = match posted {
+                Ok(Posted { received: false, on_record: true }) if repeated && job.recipient.is_some() => {
+                    Err(BackendError::unavailable("it was sent twice, and whether the first was heard is unknown"))
+                }
+                posted => posted.map_err(|error| fault(error, &job.channel)),
+            };
             // Who no longer waits was told that it is unknown.
-            let _ = job.done.send(posted.map_err(|error| fault(error, &job.channel)));
+            let _ = job.done.send(posted);
         }
     }
 }
