@@ -57,7 +57,7 @@ pub struct General {
     /// What the nodes of a cluster know and nobody else: their messages are sealed with it. Outside development and
     /// test a cluster does not start with the default.
     pub server_token: String,
-    /// What the token was before: still believed while it is being replaced.
+    /// A second token that is believed while one replaces the other; nothing is sealed with it.
     pub previous_server_token: String,
     /// How long running calls may go on once the node stops.
     #[serde(with = "humantime_serde")]
@@ -95,7 +95,7 @@ pub struct Cluster {
     pub name: String,
     /// Most calls that wait for other nodes, and most of theirs that run here; beyond, `unavailable`.
     pub max_calls: usize,
-    /// Most bytes of a call's arguments; beyond, `payload_too_large`.
+    /// Most bytes of a call's arguments, of its answer, and of what is published; beyond, `payload_too_large`.
     pub max_call: ByteSize,
     /// Whether Actionhero nodes are spoken with, on their own channel.
     pub interop: bool,
@@ -305,9 +305,10 @@ pub struct RoomSettings {
     pub max_rooms: usize,
     /// Most bytes of one message.
     pub max_message: ByteSize,
-    /// How many of its own messages a speaker may have undelivered before it waits.
+    /// How many of its own messages a speaker may have undelivered on this node before it waits.
     pub max_undelivered: usize,
-    /// How many messages the bus may hold for this node before publishers wait.
+    /// How many messages may wait for delivery on this node. Beyond, publishers wait where it is alone; in a cluster
+    /// messages are dropped and the gap is told.
     pub bus_queue: usize,
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Cluster, apply, nodes_of, until};
-use crate::client::{Socket, get};
+use crate::client::{Socket, get, post_json};
 
 #[tokio::test]
 async fn a_connection_of_any_node_is_reached_from_every_other() {
@@ -94,6 +94,29 @@ async fn all_nodes_are_asked_at_once_and_those_that_do_not_answer_are_named() {
     let asked = get(cluster.addr(0), "/api/nodes/ask?timeoutMs=300").await.json();
     assert_eq!(asked["missing"], json!(["n2"]), "{asked}");
     cluster.nodes[2].thaw();
+}
+
+#[tokio::test]
+async fn a_call_waits_as_long_as_its_caller_says() {
+    let cluster = Cluster::start(2).await;
+    let socket = Socket::connect(cluster.addr(1)).await;
+    let apply_within = async |id: &str, limit: u64| {
+        let body = json!({ "method": "authorize", "args": { "level": 1 }, "timeoutMs": limit }).to_string();
+        let began = Instant::now();
+        let answer = post_json(cluster.addr(0), &format!("/api/connections/{id}/apply"), &body).await;
+        (answer.error_code(), began.elapsed())
+    };
+    assert_eq!(apply_within(&socket.id(), u64::MAX).await.0, "");
+    let asked = get(cluster.addr(0), &format!("/api/nodes/ask?timeoutMs={}", u64::MAX)).await.json();
+    assert_eq!(asked["missing"], json!([]), "{asked}");
+    cluster.nodes[1].freeze().await;
+    let (code, took) = apply_within(&socket.id(), 300).await;
+    assert_eq!(code, "late");
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(4), "{took:?}");
+    // Everybody is asked for an id that names no node, but who is found dead meanwhile need not say no.
+    let (code, took) = apply_within("made-up", 600_000).await;
+    assert_eq!(code, "not_found");
+    tell(format_args!("not found {took:?} after its node froze"));
 }
 
 #[tokio::test]

@@ -17,19 +17,59 @@ async fn rubbish_in_channels_is_dropped_and_counted() {
             cluster.redis.ask(&format!("PUBLISH {channel} \"{message}\"")).await;
         }
     }
-    let expected = format!("{}", channels.len() * messages.len());
-    until("they are counted", super::SOON, async || {
-        let metrics = String::from_utf8(get(cluster.nodes[0].admin, "/metrics").await.body).unwrap();
-        let counted = metrics
-            .lines()
-            .filter(|line| line.starts_with("phalanx_bus_dropped_total"))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-        counted.sum::<u64>().to_string() == expected
-    })
-    .await;
+    let expected = (channels.len() * messages.len()) as u64;
+    until("they are counted", super::SOON, async || dropped(cluster.nodes[0].admin).await == expected).await;
     socket.send(r#"{"event":"say","room":"defaultRoom","message":"still here"}"#).await; // heard before or after its OK
     assert_eq!(socket.next_in("user").await["message"], "still here", "nothing else was heard");
     assert_eq!(apply(cluster.addr(1), &socket.id(), "set", json!(["k", 1])).await.status, 200);
+}
+
+/// Whoever reads what nodes say can say it again, elsewhere, or with a change.
+#[tokio::test]
+async fn what_nodes_said_is_not_believed_a_second_time_nor_elsewhere_nor_with_a_change() {
+    let cluster = Cluster::start(2).await;
+    let watch = cluster.redis.watch().await;
+    let mut socket = Socket::join(cluster.addr(0), "defaultRoom").await;
+    let (room, inbox) = ("tour:room:defaultRoom", format!("tour:node:{}", cluster.generation(0).await));
+    let answers = format!("tour:node:{}", cluster.generation(1).await);
+    socket.send(r#"{"event":"say","room":"defaultRoom","message":"first"}"#).await;
+    assert_eq!(socket.next_in("user").await["message"], "first");
+    assert_eq!(apply(cluster.addr(1), &socket.id(), "set", json!(["k", "first"])).await.status, 200);
+    until("they are seen", super::SOON, async || watch.on(&answers).len() == 1).await;
+    let said = watch.on(room).into_iter().find(|text| text.contains("first")).unwrap();
+    let call = watch.on(&inbox).into_iter().find(|text| text.contains("first")).unwrap();
+    let without_mac = said.split_once(",\"mac\"").unwrap().0.to_owned() + "}\n{}";
+    let long = said.clone() + &" ".repeat(60_000);
+    let by_hand = [
+        (room, said.clone()),
+        (&inbox, call.clone()),
+        (&inbox, said.clone()),
+        (room, call.clone()),
+        ("tour", call.clone()),
+        (room, said.replace("first", "second")),
+        (&inbox, call.replace("first", "second")),
+        (&inbox, call.replacen("\"seq\":", "\"seq\":9", 1)),
+        (room, without_mac),
+        (room, long),
+    ];
+    for (channel, message) in &by_hand {
+        cluster.redis.publish(channel, message).await;
+    }
+    until("they are counted", super::SOON, async || dropped(cluster.nodes[0].admin).await == by_hand.len() as u64)
+        .await;
+    let kept = apply(cluster.addr(1), &socket.id(), "get", json!(["k"])).await.json();
+    assert_eq!(kept["result"], "first", "no call ran");
+    until("it is seen", super::SOON, async || watch.on(&answers).len() >= 2).await;
+    assert_eq!(watch.on(&answers).len(), 2, "nothing else was answered");
+    socket.send(r#"{"event":"say","room":"defaultRoom","message":"still here"}"#).await;
+    assert_eq!(socket.next_in("user").await["message"], "still here", "nothing else was heard");
+}
+
+/// Messages that a node dropped, for whatever reason.
+async fn dropped(admin: std::net::SocketAddr) -> u64 {
+    let metrics = String::from_utf8(get(admin, "/metrics").await.body).unwrap();
+    let lines = metrics.lines().filter(|line| line.starts_with("phalanx_bus_dropped_total"));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 #[tokio::test]
