@@ -2,17 +2,20 @@
 //!
 //! Durations and sizes are written with their unit (`"5s"`, `"64KiB"`). Unknown keys are refused.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 mod network;
+mod size;
 
 pub use network::Network;
+pub use size::{ByteSize, NoSize};
+
+/// Durations as they are written in settings: `#[serde(with = "phalanx::config::duration")]`.
+pub use humantime_serde as duration;
 
 /// All settings of a node, section by section.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -393,9 +396,6 @@ impl Default for Paths {
         Self { public: vec!["public".into()], pid: "pids".into(), log: "log".into(), uploads: PathBuf::new() }
     }
 }
-
-/// An application's own sections, by name, as they were read.
-pub type AppSections = BTreeMap<String, serde_json::Value>;
 
 /// Which of the three usual worlds a node lives in.
 #[derive(Clone, Debug, PartialEq, Eq)]

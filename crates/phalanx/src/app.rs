@@ -143,13 +143,13 @@ impl App {
     /// Parses the command line and does what it says: `start` unless it says otherwise.
     ///
     /// Exit codes: 0, 1 for a failure, 2 for a command that was not understood.
-    pub fn run(self) -> ExitCode {
+    pub fn run(mut self) -> ExitCode {
         let (command, overrides) = match command_line::parse(&self.name, &self.version) {
             Ok(parsed) => parsed,
             Err(code) => return code,
         };
         let sources = Sources::of_process(overrides, self.config_dir.clone());
-        let settings = match Settings::load(&sources, &self.sections) {
+        let settings = match Settings::load(&sources, &self.sections, &mut self.definitions.states) {
             Ok(settings) => settings,
             Err(error) => return failed(&error),
         };
@@ -201,8 +201,8 @@ impl App {
     /// # Errors
     ///
     /// What keeps it from starting.
-    pub async fn start(self, config: Config) -> Result<Running, StartError> {
-        let settings = Settings::of(config, &self.sections);
+    pub async fn start(mut self, config: Config) -> Result<Running, StartError> {
+        let settings = Settings::of(config, &self.sections, &mut self.definitions.states);
         self.start_with(settings).await
     }
 
@@ -211,8 +211,8 @@ impl App {
     /// # Errors
     ///
     /// What keeps it from starting.
-    pub async fn start_in_cluster(self, config: Config, redis_url: &str) -> Result<Running, StartError> {
-        let settings = Settings::of(config, &self.sections);
+    pub async fn start_in_cluster(mut self, config: Config, redis_url: &str) -> Result<Running, StartError> {
+        let settings = Settings::of(config, &self.sections, &mut self.definitions.states);
         self.start_with(Settings { redis_url: Some(redis_url.to_owned()), ..settings }).await
     }
 
@@ -221,10 +221,6 @@ impl App {
             && settings.config.paths.public == Config::default().paths.public
         {
             settings.config.paths.public = vec![folder];
-        }
-        for section in &self.sections {
-            let read = section.insert(&settings, &mut self.definitions.states);
-            read.map_err(|error| StartError::Transport(error.into()))?;
         }
         let server = Arc::new(Server::new(self.routes));
         let admin = Arc::new(AdminServer::new(telemetry::install()));

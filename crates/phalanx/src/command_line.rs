@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgMatches, Command as Clap, value_parser};
 use phalanx_core::registry::path_of;
 use phalanx_core::{ActionDef, Exposure};
@@ -57,10 +58,11 @@ fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(Co
 
 fn clap_command(name: &str, version: &str) -> Clap {
     let config = Arg::new("config").long("config").value_name("DIR").global(true);
+    let title = Arg::new("title").long("title").value_name("ID").global(true);
     Clap::new(name.to_owned())
         .version(version.to_owned())
         .arg(config.value_parser(value_parser!(PathBuf)).help("Where the settings are"))
-        .arg(Arg::new("title").long("title").value_name("ID").global(true).help("Names the node"))
+        .arg(title.value_parser(NonEmptyStringValueParser::new()).help("Names the node"))
         .arg(Arg::new("env").long("env").value_name("NAME").global(true).help("development, test or production"))
         .subcommand(Clap::new("start").about("Serves clients (also without a command)"))
         .subcommand(Clap::new("config").about("Prints the settings as they come out, secrets hidden"))
@@ -117,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_exits_with_2() {
-        for line in ["strat", "--nope", "config extra"] {
+        for line in ["strat", "--nope", "config extra", "--title="] {
             let arguments = std::iter::once("app").chain(line.split_whitespace()).map(OsString::from).collect();
             assert_eq!(parse_from("app", "1.0.0", arguments).unwrap_err().exit_code(), 2, "{line}");
         }

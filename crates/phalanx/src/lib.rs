@@ -40,7 +40,6 @@ pub mod guide;
 pub use std::process::ExitCode;
 
 pub use app::{App, Running};
-pub use settings::{Settings, SettingsError, Sources};
 
 pub use axum;
 pub use phalanx_core::*;

@@ -61,7 +61,7 @@ pub(crate) fn install(settings: &Settings) -> Result<Log, String> {
     let mut installed = Log::default();
     let to_file = match log.file {
         true => {
-            let name = format!("{}-{}.log", settings.node_id, settings.environment.0);
+            let name = format!("{}-{}.log", settings.file_stem(), settings.environment.0);
             let file = LogFile::open(&settings.config.paths.log, &name)
                 .map_err(|error| format!("log file in {}: {error}", settings.config.paths.log.display()))?;
             describe_counter!("phalanx_log_lines_dropped_total", "Log lines dropped because the disk is too slow");

@@ -4,33 +4,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use config::{ConfigBuilder, File, FileFormat, builder::DefaultState};
+use config::{File, FileFormat};
 use phalanx_core::config::{Config, Environment};
 use phalanx_core::context::States;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::command_line::Overrides;
 
-/// What an environment variable of ours starts with.
-const PREFIX: &str = "PHALANX__";
+mod secrets;
+mod section;
+mod variables;
+
+pub(crate) use section::Section;
 
 /// Where settings come from.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// The environment.
-    pub variables: BTreeMap<String, String>,
+    pub(crate) variables: BTreeMap<String, String>,
     /// The folder that was named, by the command line or the environment.
-    pub named_dir: Option<PathBuf>,
+    pub(crate) named_dir: Option<PathBuf>,
     /// The folder to look in otherwise.
-    pub default_dir: PathBuf,
+    pub(crate) default_dir: PathBuf,
     /// The node's id, if the command line names it.
-    pub title: Option<String>,
+    pub(crate) title: Option<String>,
     /// The world, if the command line names it.
-    pub environment: Option<String>,
+    pub(crate) environment: Option<String>,
 }
 
 impl Sources {
@@ -40,7 +41,10 @@ impl Sources {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         Self {
-            named_dir: overrides.config_dir.or_else(|| variables.get("PHALANX_CONFIG").map(PathBuf::from)),
+            named_dir: overrides.config_dir.or_else(|| {
+                let named = variables.get("PHALANX_CONFIG").filter(|folder| !folder.is_empty());
+                named.map(PathBuf::from)
+            }),
             default_dir: app_dir.unwrap_or_else(|| "config".into()),
             title: overrides.title,
             environment: overrides.environment,
@@ -51,29 +55,22 @@ impl Sources {
 
 /// The settings as they came out.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The framework's own.
-    pub config: Config,
+    pub(crate) config: Config,
     /// An application's sections, by name.
-    pub sections: BTreeMap<String, Value>,
+    pub(crate) sections: BTreeMap<String, Value>,
     /// The world.
-    pub environment: Environment,
+    pub(crate) environment: Environment,
     /// Names the node for people and logs.
-    pub node_id: String,
+    pub(crate) node_id: String,
     /// Where the cluster's Redis is, if there is one.
-    pub redis_url: Option<String>,
+    pub(crate) redis_url: Option<String>,
 }
 
 /// What is wrong with the settings, all of it.
 #[derive(Debug)]
-pub struct SettingsError(Vec<String>);
-
-impl SettingsError {
-    /// The sentences.
-    pub fn sentences(&self) -> &[String] {
-        &self.0
-    }
-}
+pub(crate) struct SettingsError(Vec<String>);
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,49 +80,24 @@ impl fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
-/// A section of an application's own.
-#[derive(Clone)]
-pub(crate) struct Section {
-    name: &'static str,
-    defaults: Value,
-    read: Arc<ReadSection>,
-}
-
-/// Decodes a section and puts it among the states.
-type ReadSection = dyn Fn(&Value, &mut States) -> Result<(), String> + Send + Sync;
-
-impl Section {
-    pub(crate) fn of<T>(name: &'static str) -> Self
-    where
-        T: Serialize + DeserializeOwned + Default + Send + Sync + 'static,
-    {
-        let read = move |value: &Value, states: &mut States| {
-            let section: T = serde_json::from_value(value.clone()).map_err(|error| format!("[{name}]: {error}"))?;
-            states.insert(section);
-            Ok(())
-        };
-        let defaults = serde_json::to_value(T::default()).unwrap_or_default();
-        Self { name, defaults, read: Arc::new(read) }
-    }
-
-    pub(crate) fn insert(&self, settings: &Settings, states: &mut States) -> Result<(), String> {
-        (self.read)(settings.sections.get(self.name).unwrap_or(&self.defaults), states)
-    }
-}
-
 impl Settings {
-    /// Reads everything and puts it together.
+    /// Reads everything and puts it together; what sections hold becomes states of the application.
     ///
     /// # Errors
     ///
-    /// Every unknown key with where it stands and the nearest name, or the first value that is not what it should be.
-    pub(crate) fn load(sources: &Sources, sections: &[Section]) -> Result<Self, SettingsError> {
+    /// Every unknown key with where it stands and the nearest name, or in each section the first value that is not what it
+    /// should be.
+    pub(crate) fn load(sources: &Sources, sections: &[Section], states: &mut States) -> Result<Self, SettingsError> {
         let variable = |name: &str| sources.variables.get(name).filter(|value| !value.is_empty()).cloned();
         let environment = sources.environment.clone().or_else(|| variable("PHALANX_ENV"));
         let environment = environment.map_or_else(development, Environment);
-        let known = known_settings(sections);
         let mut mistakes = Vec::new();
+        let known = known_settings(sections, &mut mistakes);
         let mut builder = config::Config::builder();
+        for section in sections {
+            let defaults = serde_json::from_value::<config::Value>(section.defaults.clone()).unwrap_or_default();
+            builder = builder.set_default(section.name, defaults).map_err(one)?;
+        }
         for (path, text) in files(sources, &environment).map_err(|mistake| SettingsError(vec![mistake]))? {
             match text.parse::<toml::Table>() {
                 Ok(table) => check_keys(&path, &toml::Value::Table(table), &known, "", &mut mistakes),
@@ -133,21 +105,14 @@ impl Settings {
             }
             builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
         }
-        builder = add_variables(builder, sources, &known, &mut mistakes);
+        builder = variables::add(builder, &sources.variables, &known, &mut mistakes);
         if !mistakes.is_empty() {
             return Err(SettingsError(mistakes));
         }
-        let one = |error: config::ConfigError| SettingsError(vec![error.to_string()]);
-        let merged: Value = serde_json::to_value(known.clone()).unwrap_or_default();
         let read = builder.build().map_err(one)?;
-        let config = read_config(&read).map_err(|mistake| SettingsError(vec![mistake]))?;
-        let sections = sections.iter().map(|section| {
-            let given = read.get::<Value>(section.name).unwrap_or(Value::Null);
-            let defaults = merged.get(section.name).cloned().unwrap_or_default();
-            (section.name.to_owned(), overlaid(defaults, given))
-        });
-        let sections = sections.collect();
-        let mistakes = config.mistakes();
+        let config = read_config(&read, &mut mistakes);
+        let sections = read_sections(sections, &read, states, &mut mistakes);
+        mistakes.extend(config.mistakes());
         if !mistakes.is_empty() {
             return Err(SettingsError(mistakes));
         }
@@ -157,24 +122,35 @@ impl Settings {
         Ok(Self { config, sections, environment, node_id, redis_url: variable("REDIS_URL") })
     }
 
-    /// Settings of a test: no files, no variables.
-    pub(crate) fn of(config: Config, sections: &[Section]) -> Self {
-        let sections = sections.iter().map(|section| (section.name.to_owned(), section.defaults.clone())).collect();
+    /// Settings of a test: no files, no variables, sections as they are by default.
+    pub(crate) fn of(config: Config, sections: &[Section], states: &mut States) -> Self {
+        let sections = read_sections(sections, &config::Config::default(), states, &mut Vec::new());
         let node_id = if config.general.id.is_empty() { host_and_pid() } else { config.general.id.clone() };
         Self { config, sections, environment: Environment("test".to_owned()), node_id, redis_url: None }
+    }
+
+    /// The node's id, as a file may be called.
+    pub(crate) fn file_stem(&self) -> String {
+        let fit = |letter: char| match letter {
+            ':' => '-',
+            '.' | '_' | '-' => letter,
+            _ if letter.is_alphanumeric() => letter,
+            _ => '_',
+        };
+        self.node_id.chars().map(fit).collect()
     }
 
     /// The settings as TOML, secrets hidden.
     pub(crate) fn to_toml(&self) -> String {
         let mut text = format!("# environment {}, node {}\n", self.environment.0, self.node_id);
         if let Some(url) = &self.redis_url {
-            let _ = writeln!(text, "# REDIS_URL {}", without_password(url));
+            let _ = writeln!(text, "# REDIS_URL {}", secrets::without_password(url));
         }
         let mut all = serde_json::to_value(&self.config).unwrap_or_default();
         if let Value::Object(all) = &mut all {
             all.extend(self.sections.clone());
         }
-        hide_secrets(&mut all);
+        secrets::hide(&mut all);
         drop_nulls(&mut all);
         match toml::to_string(&all) {
             Ok(body) => text.push_str(&body),
@@ -187,12 +163,21 @@ impl Settings {
 }
 
 /// Every key there is, with its default.
-fn known_settings(sections: &[Section]) -> Value {
-    let mut known = serde_json::to_value(Config::default()).unwrap_or_default();
-    if let Value::Object(known) = &mut known {
-        known.extend(sections.iter().map(|section| (section.name.to_owned(), section.defaults.clone())));
+fn known_settings(sections: &[Section], mistakes: &mut Vec<String>) -> Value {
+    let mut known = match serde_json::to_value(Config::default()) {
+        Ok(Value::Object(known)) => known,
+        _ => Map::new(),
+    };
+    for section in sections {
+        if known.insert(section.name.to_owned(), section.defaults.clone()).is_some() {
+            mistakes.push(format!("the application's section [{}] has the name of another", section.name));
+        }
     }
-    known
+    Value::Object(known)
+}
+
+fn one(error: config::ConfigError) -> SettingsError {
+    SettingsError(vec![error.to_string()])
 }
 
 /// The files that exist, weakest first. A folder that was named must exist.
@@ -217,7 +202,9 @@ fn files(sources: &Sources, environment: &Environment) -> Result<Vec<(PathBuf, S
 
 fn check_keys(file: &Path, given: &toml::Value, known: &Value, prefix: &str, mistakes: &mut Vec<String>) {
     let (given, known) = match (given, known) {
-        (toml::Value::Table(given), Value::Object(known)) => (given, known),
+        // A table without keys of its own takes any: it is a map.
+        (toml::Value::Table(given), Value::Object(known)) if !known.is_empty() => (given, known),
+        (toml::Value::Table(_), Value::Object(_)) => return,
         (_, Value::Object(_)) => {
             return mistakes.push(format!("{}: {prefix} is a section, not a value", file.display()));
         }
@@ -244,121 +231,42 @@ fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// Variables win over files. Text is read by the type that stands in its place: lists have commas.
-fn add_variables(
-    mut builder: ConfigBuilder<DefaultState>,
-    sources: &Sources,
-    known: &Value,
-    mistakes: &mut Vec<String>,
-) -> ConfigBuilder<DefaultState> {
-    let well_known = [("PORT", "web.port"), ("BIND", "web.bind"), ("RUST_LOG", "log.level")];
-    let mut given: Vec<(String, &String)> = Vec::new();
-    for (name, value) in &sources.variables {
-        if let Some(rest) = name.strip_prefix(PREFIX) {
-            let path = rest.to_ascii_lowercase().replace("__", ".");
-            match known.pointer(&format!("/{}", path.replace('.', "/"))) {
-                Some(place) if !place.is_object() => given.push((path, value)),
-                _ => {
-                    let near = nearest(&path, leaves(known, "").iter().map(String::as_str));
-                    mistakes.push(format!("{name}: there is no setting {path}{near}"));
-                }
-            }
-        }
-    }
-    for (name, path) in well_known {
-        if let Some(value) = sources.variables.get(name).filter(|value| !value.is_empty()) {
-            given.push((path.to_owned(), value));
-        }
-    }
-    for (path, value) in given {
-        let is_list = known.pointer(&format!("/{}", path.replace('.', "/"))).is_some_and(Value::is_array);
-        let set = match is_list {
-            true => {
-                let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
-                builder.clone().set_override(&path, items.map(str::to_owned).collect::<Vec<_>>())
-            }
-            false => builder.clone().set_override(&path, value.as_str()),
-        };
-        match set {
-            Ok(set) => builder = set,
-            Err(error) => mistakes.push(format!("{path}: {error}")),
-        }
-    }
-    builder
-}
-
-fn leaves(known: &Value, prefix: &str) -> Vec<String> {
-    let Value::Object(fields) = known else { return vec![prefix.to_owned()] };
-    let name = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
-    fields.iter().flat_map(|(key, value)| leaves(value, &name(key))).collect()
-}
-
 /// Reads the framework's sections; an application's own stand beside them.
-fn read_config(read: &config::Config) -> Result<Config, String> {
-    fn section<T: DeserializeOwned + Default>(read: &config::Config, name: &str) -> Result<T, String> {
-        let Ok(table) = read.get_table(name) else { return Ok(T::default()) };
-        let value = config::Value::new(None, config::ValueKind::Table(table));
-        serde_path_to_error::deserialize(value).map_err(|error| {
-            let inner = match error.inner() {
-                config::ConfigError::Type { unexpected, expected, .. } => format!("not {unexpected}, but {expected}"),
-                other => other.to_string(),
-            };
-            format!("{name}.{}: {inner}", error.path())
+fn read_config(read: &config::Config, mistakes: &mut Vec<String>) -> Config {
+    fn section<T: DeserializeOwned + Default>(read: &config::Config, name: &str, mistakes: &mut Vec<String>) -> T {
+        section::decode(read, name).unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            T::default()
         })
     }
-    Ok(Config {
-        general: section(read, "general")?,
-        cluster: section(read, "cluster")?,
-        redis: section(read, "redis")?,
-        web: section(read, "web")?,
-        websocket: section(read, "websocket")?,
-        rooms: section(read, "rooms")?,
-        admin: section(read, "admin")?,
-        log: section(read, "log")?,
-        paths: section(read, "paths")?,
-    })
-}
-
-/// Puts what was given over the defaults, key by key.
-fn overlaid(defaults: Value, given: Value) -> Value {
-    match (defaults, given) {
-        (Value::Object(mut defaults), Value::Object(given)) => {
-            for (key, value) in given {
-                let before = defaults.remove(&key).unwrap_or_default();
-                defaults.insert(key, overlaid(before, value));
-            }
-            Value::Object(defaults)
-        }
-        (defaults, Value::Null) => defaults,
-        (Value::Number(_), Value::String(text)) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
-        (Value::Bool(_), Value::String(text)) => text.parse().map_or(Value::String(text), Value::Bool),
-        (_, given) => given,
+    Config {
+        general: section(read, "general", mistakes),
+        cluster: section(read, "cluster", mistakes),
+        redis: section(read, "redis", mistakes),
+        web: section(read, "web", mistakes),
+        websocket: section(read, "websocket", mistakes),
+        rooms: section(read, "rooms", mistakes),
+        admin: section(read, "admin", mistakes),
+        log: section(read, "log", mistakes),
+        paths: section(read, "paths", mistakes),
     }
 }
 
-/// Hides whatever stands under a telling name, and passwords in addresses.
-fn hide_secrets(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let is_empty = value.as_str() == Some("") || value.is_null();
-                if is_secret(key) && !is_empty {
-                    *value = "[HIDDEN]".into();
-                } else {
-                    hide_secrets(value);
-                }
-            }
+/// Reads an application's sections, which become states of it.
+fn read_sections(
+    sections: &[Section],
+    read: &config::Config,
+    states: &mut States,
+    mistakes: &mut Vec<String>,
+) -> BTreeMap<String, Value> {
+    let mut values = BTreeMap::new();
+    for section in sections {
+        match section.read(read, states) {
+            Ok(value) => drop(values.insert(section.name.to_owned(), value)),
+            Err(mistake) => mistakes.push(mistake),
         }
-        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
-        Value::String(text) => *text = without_password(text),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
-}
-
-fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    let telling = ["secret", "token", "password", "passwd", "api_key", "private_key", "credential"];
-    telling.iter().any(|word| key.contains(word)) && key != "secret_params" // that one holds names
+    values
 }
 
 fn drop_nulls(value: &mut Value) {
@@ -366,17 +274,6 @@ fn drop_nulls(value: &mut Value) {
         fields.retain(|_, value| !value.is_null());
         fields.values_mut().for_each(drop_nulls);
     }
-}
-
-/// `redis://user:secret@host` reads `redis://user:***@host`.
-fn without_password(url: &str) -> String {
-    let hidden = || {
-        let (scheme, rest) = url.split_once("://")?;
-        let (login, host) = rest.rsplit_once('@')?;
-        let (user, _) = login.split_once(':')?;
-        Some(format!("{scheme}://{user}:***@{host}"))
-    };
-    hidden().unwrap_or_else(|| url.to_owned())
 }
 
 fn host_and_pid() -> String {

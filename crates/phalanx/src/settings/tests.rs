@@ -1,20 +1,37 @@
 use std::time::Duration;
 
-use serde::Deserialize;
+use phalanx_core::config::{ByteSize, duration};
+use serde::{Deserialize, Serialize};
 
+use super::variables::collect_leaves;
 use super::*;
 
-#[derive(Debug, Serialize, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
 struct Mail {
     server: String,
     password: String,
     retries: u32,
+    #[serde(with = "duration")]
+    timeout: Duration,
+    max_letter: ByteSize,
+    copies: Vec<String>,
+    from: Option<String>,
+    headers: BTreeMap<String, String>,
 }
 
 impl Default for Mail {
     fn default() -> Self {
-        Self { server: "localhost".into(), password: String::new(), retries: 3 }
+        Self {
+            server: "localhost".into(),
+            password: String::new(),
+            retries: 3,
+            timeout: Duration::from_secs(5),
+            max_letter: ByteSize::kib(100),
+            copies: Vec::new(),
+            from: None,
+            headers: BTreeMap::new(),
+        }
     }
 }
 
@@ -30,8 +47,20 @@ fn sources(files: &[(&str, &str)], variables: &[(&str, &str)]) -> (tempfile::Tem
 }
 
 fn load(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+    load_with_mail(files, variables).map(|(settings, _)| settings)
+}
+
+fn load_with_mail(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<(Settings, Mail), SettingsError> {
     let (_folder, sources) = sources(files, variables);
-    Settings::load(&sources, &[Section::of::<Mail>("mail")])
+    let mut states = States::default();
+    let settings = Settings::load(&sources, &[Section::of::<Mail>("mail")], &mut states)?;
+    Ok((settings, Mail::clone(&states.get::<Mail>().unwrap())))
+}
+
+fn leaves(known: &Value) -> Vec<String> {
+    let mut leaves = Vec::new();
+    collect_leaves(known, "", &mut leaves);
+    leaves
 }
 
 #[test]
@@ -69,21 +98,53 @@ fn variables_are_read_by_the_type_in_their_place() {
         ("PHALANX__WEB__METADATA", "false"),
         ("PHALANX__ROOMS__START", "lobby, den ,"),
         ("PHALANX__GENERAL__ID", "0123"),
-        ("PHALANX__MAIL__PASSWORD", "1e5"),
-        ("PHALANX__MAIL__RETRIES", "7"),
         ("BIND", "127.0.0.1"),
     ];
     let settings = load(&[], &variables).unwrap();
     assert_eq!(settings.config.websocket.heartbeat, Duration::from_millis(250));
-    assert_eq!(settings.config.web.max_body, bytesize::ByteSize::mib(2));
+    assert_eq!(settings.config.web.max_body, ByteSize::mib(2));
     assert_eq!(settings.config.web.metadata, Some(false));
     assert_eq!(settings.config.rooms.start, ["lobby", "den"]);
     assert_eq!(settings.node_id, "0123");
     assert_eq!(settings.config.web.bind.to_string(), "127.0.0.1");
-    let mut states = States::default();
-    Section::of::<Mail>("mail").insert(&settings, &mut states).unwrap();
-    let expected = Mail { server: "localhost".into(), password: "1e5".into(), retries: 7 };
-    assert_eq!(*states.get::<Mail>().unwrap(), expected);
+}
+
+#[test]
+fn sections_of_an_application_are_read_by_the_rules_of_our_own() {
+    let (_, mail) = load_with_mail(&[], &[]).unwrap();
+    assert_eq!(mail, Mail::default());
+    let file = "[mail]\nretries = 9\ntimeout = \"2m\"\nfrom = \"me\"\n[mail.headers]\nX-Any = \"1\"";
+    let variables = [
+        ("PHALANX__MAIL__PASSWORD", "1e5"),
+        ("PHALANX__MAIL__RETRIES", "7"),
+        ("PHALANX__MAIL__TIMEOUT", "250ms"),
+        ("PHALANX__MAIL__MAXLETTER", "2MiB"),
+        ("PHALANX__MAIL__COPIES", "a, b"),
+    ];
+    let (settings, mail) = load_with_mail(&[("default.toml", file)], &variables).unwrap();
+    let expected = Mail {
+        server: "localhost".into(),
+        password: "1e5".into(),
+        retries: 7,
+        timeout: Duration::from_millis(250),
+        max_letter: ByteSize::mib(2),
+        copies: vec!["a".into(), "b".into()],
+        from: Some("me".into()),
+        headers: BTreeMap::from([("X-Any".into(), "1".into())]),
+    };
+    assert_eq!(mail, expected);
+    let printed = settings.to_toml();
+    assert!(printed.contains("retries = 7") && printed.contains("timeout = \"250ms\""), "{printed}");
+    assert!(printed.contains("maxLetter = \"2MiB\""), "{printed}");
+}
+
+#[test]
+fn a_section_must_not_be_called_like_another() {
+    let (_folder, sources) = sources(&[], &[]);
+    for sections in [vec![Section::of::<Mail>("web")], vec![Section::of::<Mail>("mail"), Section::of::<Mail>("mail")]] {
+        let error = Settings::load(&sources, &sections, &mut States::default()).unwrap_err();
+        assert!(error.to_string().contains("has the name of another"), "{error}");
+    }
 }
 
 #[test]
@@ -105,8 +166,14 @@ fn unknown_keys_are_refused_all_at_once_with_the_nearest_name() {
 fn wrong_values_are_refused_with_their_key() {
     for (file, variable, key) in [
         ("[web]\nport = \"many\"", None, "web.port"),
-        ("[websocket]\nheartbeat = 5", None, "heartbeat"),
-        ("", Some(("PORT", "70000")), "port"),
+        ("[websocket]\nheartbeat = 5", None, "websocket.heartbeat"),
+        ("", Some(("PHALANX__WEBSOCKET__HEARTBEAT", "5")), "websocket.heartbeat"),
+        ("[web]\nmax_body = 1024", None, "web.max_body"),
+        ("", Some(("PHALANX__WEB__MAX_BODY", "1024")), "\"1024\" is no size"),
+        ("[mail]\nretries = \"many\"", None, "mail.retries"),
+        ("[mail]\ntimeout = 5", None, "mail.timeout"),
+        ("[mail]\nmaxLetter = \"5\"", None, "mail.maxLetter"),
+        ("", Some(("PORT", "70000")), "web.port"),
         ("[web]\nprefix = \"api\"", None, "web.prefix"),
         ("[websocket]\noutbox_frames = 0", None, "websocket.outbox_frames"),
         ("not toml", None, "default.toml"),
@@ -120,9 +187,9 @@ fn wrong_values_are_refused_with_their_key() {
 #[test]
 fn a_folder_that_was_named_must_exist() {
     let named = Sources { named_dir: Some("/nowhere/at/all".into()), ..Sources::default() };
-    assert!(Settings::load(&named, &[]).unwrap_err().to_string().contains("/nowhere/at/all"));
+    assert!(Settings::load(&named, &[], &mut States::default()).unwrap_err().to_string().contains("/nowhere/at/all"));
     let unnamed = Sources { default_dir: "/nowhere/at/all".into(), ..Sources::default() };
-    assert!(Settings::load(&unnamed, &[]).is_ok());
+    assert!(Settings::load(&unnamed, &[], &mut States::default()).is_ok());
 }
 
 #[test]
@@ -131,7 +198,7 @@ fn the_settings_are_printed_without_secrets() {
     let text = load(&[], &variables).unwrap().to_toml();
     assert!(!text.contains("hunter2"), "{text}");
     assert!(text.contains("password = \"[HIDDEN]\"") && text.contains("redis://me:***@host:1/0"), "{text}");
-    assert!(text.contains("heartbeat = \"30s\"") && text.contains("max_body = "), "{text}");
+    assert!(text.contains("heartbeat = \"30s\"") && text.contains("max_body = \"1MiB\""), "{text}");
 }
 
 #[test]
@@ -141,7 +208,15 @@ fn the_file_of_defaults_says_every_setting_once_and_says_what_is_compiled_in() {
     assert_eq!(settings.config, Config::default());
     let table = serde_json::to_value(text.parse::<toml::Table>().unwrap()).unwrap();
     let known = serde_json::to_value(Config::default()).unwrap();
-    for leaf in leaves(&known, "").into_iter().filter(|leaf| leaf != "web.metadata") {
+    for leaf in leaves(&known).into_iter().filter(|leaf| leaf != "web.metadata") {
         assert!(table.pointer(&format!("/{}", leaf.replace('.', "/"))).is_some(), "{leaf} is missing");
     }
+}
+
+#[test]
+fn a_title_becomes_the_name_of_a_file_that_stays_in_its_folder() {
+    let stem = |title| load(&[], &[("PHALANX_TITLE", title)]).unwrap().file_stem();
+    assert_eq!(stem("web-1.eu"), "web-1.eu");
+    assert_eq!(stem("10.0.0.1:80 a"), "10.0.0.1-80_a");
+    assert_eq!(stem("../../etc/x"), ".._.._etc_x");
 }

@@ -1,0 +1,102 @@
+//! What is not printed: values under telling names, and passwords in addresses.
+
+use serde_json::Value;
+
+/// What stands in the place of a secret.
+const HIDDEN: &str = "[HIDDEN]";
+
+/// Hides whatever stands under a telling name, and passwords in addresses.
+pub(super) fn hide(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let is_empty = value.as_str() == Some("") || value.is_null();
+                if is_secret(key) && !is_empty {
+                    *value = HIDDEN.into();
+                } else {
+                    hide(value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide),
+        Value::String(text) => *text = without_password(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Whether a name tells of a secret, however its words are joined. Better one too many.
+fn is_secret(name: &str) -> bool {
+    let letters = name.chars().filter(char::is_ascii_alphanumeric);
+    let name: String = letters.map(|letter| letter.to_ascii_lowercase()).collect();
+    let anywhere = ["secret", "token", "passw", "passphrase", "credential", "apikey"];
+    let at_the_end = ["key", "keys", "pwd", "pass", "auth", "dsn"];
+    let tells = anywhere.iter().any(|word| name.contains(word)) || at_the_end.iter().any(|word| name.ends_with(word));
+    tells && name != "secretparams" // that one holds names
+}
+
+/// `redis://user:word@host?password=word` reads `redis://user:***@host?password=***`.
+pub(super) fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let login = rest.rsplit_once('@').and_then(|(login, host)| Some((login.split_once(':')?.0, host)));
+    let (mut shown, rest) = match login {
+        Some((user, host)) => (format!("{scheme}://{user}:***@"), host),
+        None => (format!("{scheme}://"), rest),
+    };
+    let (host, query) = rest.split_once('?').map_or((rest, None), |(host, query)| (host, Some(query)));
+    shown.push_str(host);
+    for (position, pair) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+        shown.push(if position == 0 { '?' } else { '&' });
+        match pair.split_once('=') {
+            Some((name, _)) if is_secret(name) => shown.extend([name, "=***"]),
+            _ => shown.push_str(pair),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_secrets_are_known_however_their_words_are_joined() {
+        for name in [
+            "password",
+            "passwd",
+            "db_pwd",
+            "smtpPass",
+            "api_key",
+            "apiKey",
+            "signing-key",
+            "private_keys",
+            "token",
+            "server_token",
+            "clientSecret",
+            "aws_credentials",
+            "basic_auth",
+            "sentry_dsn",
+            "passphrase",
+        ] {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in ["secret_params", "port", "author", "monkeys_max", "keyboard", "bypass_rate"] {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn passwords_in_addresses_are_hidden_wherever_they_stand() {
+        for (url, shown) in [
+            ("redis://me:hunter2@host:1/0", "redis://me:***@host:1/0"),
+            ("redis://:hunter2@host", "redis://:***@host"),
+            ("amqp://me:p@s?s@host", "amqp://me:***@host"),
+            ("postgres://host/db?user=me&password=hunter2&tls=on", "postgres://host/db?user=me&password=***&tls=on"),
+            ("redis://a:one@h1,redis://b:two@h2", "redis://a:***@h2"),
+            ("https://host:80/path", "https://host:80/path"),
+            ("https://host/?", "https://host/?"),
+            ("no address", "no address"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
+}
