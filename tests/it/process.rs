@@ -1,9 +1,21 @@
 //! The life of a process: ready lines, signals, the command line, settings that are wrong.
 
-use phalanx_testkit::{Process, Signal, run};
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+use std::{fs, io};
+
+use phalanx_testkit::{Process, Signal, binary, free_port, run};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::client::{Socket, get};
+use crate::cluster::until;
+
+/// How long a process may take for anything.
+const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn term_and_int_stop_a_node_that_answers_what_it_accepted() {
@@ -43,7 +55,7 @@ async fn a_node_takes_as_many_file_descriptors_as_it_may_have() {
     let low = limit.maximum.map_or(4096, |most| most / 2);
     setrlimit(Resource::Nofile, Rlimit { current: Some(low), maximum: limit.maximum }).unwrap();
     let node = Process::start("tour", &[]).await;
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     assert_eq!(fields[3], fields[4], "{line}");
@@ -57,7 +69,7 @@ async fn usr2_restarts_in_place_and_hup_does_nothing_bad() {
     node.signal(Signal::HUP);
     let pid = node.pid();
     node.signal(Signal::USR2);
-    node.ready_again().await;
+    node.ready().await;
     let after = get(node.addr, "/api/status").await.json();
     assert_eq!(node.pid(), pid);
     assert_ne!(before["generation"], after["generation"]);
@@ -66,18 +78,101 @@ async fn usr2_restarts_in_place_and_hup_does_nothing_bad() {
 }
 
 #[tokio::test]
+async fn usr2_begins_the_program_that_was_deployed_meanwhile() {
+    let (tour, hello) = (binary("tour"), binary("hello"));
+    let place: [fn(&Path, &Path) -> io::Result<()>; 2] =
+        [|file, at| fs::hard_link(file, at), |file, at| symlink(file, at)];
+    for place in place {
+        let folder = tempfile::tempdir_in(tour.parent().unwrap()).unwrap();
+        let (program, next) = (folder.path().join("app"), folder.path().join("next"));
+        place(&tour, &program).unwrap();
+        let mut node = Process::start(program.to_str().unwrap(), &[]).await;
+        assert_eq!(get(node.addr, "/api/greet/Ada").await.status, 404);
+        place(&hello, &next).unwrap();
+        fs::rename(&next, &program).unwrap();
+        node.signal(Signal::USR2);
+        node.ready().await;
+        assert_eq!(get(node.addr, "/api/greet/Ada").await.json()["text"], "Hello, Ada!");
+    }
+}
+
+/// A request that the node waits for: it has read the head, and the body comes when the test wants.
+async fn begin_request(addr: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let head = format!(
+        "POST /api/echo HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: 12\r\nexpect: 100-continue\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+#[tokio::test]
+async fn term_while_a_restart_waits_for_calls_stops_the_node_and_breaks_off_none() {
+    let mut node = Process::start("tour", &[("PHALANX_TITLE", "drains")]).await;
+    let mut request = begin_request(node.addr).await;
+    node.signal(Signal::USR2);
+    until("the node restarts", SOON, async || get(node.admin, "/readyz").await.status == 503).await;
+    node.signal(Signal::TERM);
+    until("it heard both", SOON, async || node.stderr().matches("asked by a signal").count() == 2).await;
+    assert_eq!(fs::read_to_string(node.folder().join("pids/drains.pid")).unwrap(), node.pid().to_string());
+    request.write_all(br#"{"text":"a"}"#).await.unwrap();
+    let mut answer = String::new();
+    request.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(node.ended().await.success(), "{}", node.stderr());
+    assert!(!node.folder().join("pids/drains.pid").exists());
+}
+
+#[tokio::test]
+async fn calls_that_outlast_the_grace_end_the_process_with_1() {
+    let mut node = Process::start("tour", &[("PHALANX__GENERAL__GRACE", "100ms")]).await;
+    let mut socket = Socket::connect(node.addr).await;
+    socket.send(r#"{"event":"action","params":{"action":"sleepTest","sleepDuration":60000}}"#).await;
+    socket.ask(r#"{"event":"detailsView"}"#).await;
+    node.signal(Signal::TERM);
+    assert_eq!(node.ended().await.code(), Some(1));
+    assert!(node.stderr().contains("general.grace was over"), "{}", node.stderr());
+}
+
+#[tokio::test]
+async fn a_node_that_still_waits_for_its_redis_obeys_signals() {
+    let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let bind = admin.to_string();
+    let environment =
+        [("REDIS_URL", "redis://127.0.0.1:1"), ("PHALANX__ADMIN__BIND", bind.as_str()), ("PHALANX_TITLE", "waits")];
+    let is_starting = async || TcpStream::connect(admin).await.is_ok();
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut node = Process::spawn("tour", &environment);
+        until("the node starts", SOON, is_starting).await;
+        node.signal(Signal::HUP);
+        node.signal(Signal::USR2);
+        until("it stops", SOON, async || node.stderr().contains("stopped")).await;
+        until("it starts again", SOON, is_starting).await;
+        let pid_file = node.folder().join("pids/waits.pid");
+        assert_eq!(fs::read_to_string(&pid_file).unwrap(), node.pid().to_string());
+        node.signal(signal);
+        assert_eq!(node.ended().await.code(), Some(0), "{}", node.stderr());
+        assert!(!pid_file.exists());
+    }
+}
+
+#[tokio::test]
 async fn hup_reopens_the_log_file_that_somebody_moved_away() {
     let mut node = Process::start("tour", &[("PHALANX__LOG__FILE", "true"), ("PHALANX_TITLE", "logger")]).await;
     let log = node.folder().join("log/logger-development.log");
     let moved = node.folder().join("log/old.log");
-    std::fs::rename(&log, &moved).unwrap();
+    fs::rename(&log, &moved).unwrap();
     node.signal(Signal::HUP);
     let reopened = async {
         while !log.exists() {
             get(node.addr, "/api/status").await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), reopened).await.expect("the file is made anew");
+    tokio::time::timeout(SOON, reopened).await.expect("the file is made anew");
     assert!(node.folder().join("pids/logger.pid").exists());
     node.signal(Signal::TERM);
     assert!(node.ended().await.success());

@@ -19,11 +19,10 @@ use phalanx_core::{ActionDef, Node, RemoteDef, Setup, Shutdown, StartError, Stop
 use phalanx_server::{AdminServer, Server};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::command_line::{self, Command};
 use crate::settings::{Section, Settings, Sources};
-use crate::{descriptors, logging, telemetry};
+use crate::{process, telemetry};
 
 /// An application, built up part by part, then run.
 #[must_use = "an application does nothing until it runs"]
@@ -159,40 +158,7 @@ impl App {
                 Ok(table) => print(&table),
                 Err(error) => failed(&error),
             },
-            Command::Start => self.serve(settings),
-        }
-    }
-
-    fn serve(self, settings: Settings) -> ExitCode {
-        let log = match logging::install(&settings) {
-            Ok(log) => log,
-            Err(error) => return failed(&error),
-        };
-        descriptors::raise(settings.config.web.max_connections);
-        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return failed(&error),
-        };
-        let ending = runtime.block_on(async {
-            let running = match self.start_with(settings).await {
-                Ok(running) => running,
-                Err(error) => return Err(failed(&error)),
-            };
-            let signals = Signals::listen(); // before anybody is told that the node is ready
-            running.announce();
-            let mut signals = signals;
-            let ending = signals.wait(&log).await;
-            PidFile::remove(&running.pid_file);
-            tokio::select! {
-                _ = running.stop() => Ok(ending),
-                () = signals.again(&log) => Err(failed(&"asked to stop a second time: running calls are broken off")),
-            }
-        });
-        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-        match ending {
-            Ok(Ending::Stop) => ExitCode::SUCCESS,
-            Ok(Ending::Restart) => restart(log),
-            Err(code) => code,
+            Command::Start => process::serve(self, settings),
         }
     }
 
@@ -203,7 +169,7 @@ impl App {
     /// What keeps it from starting.
     pub async fn start(mut self, config: Config) -> Result<Running, StartError> {
         let settings = Settings::of(config, &self.sections, &mut self.definitions.states);
-        self.start_with(settings).await
+        self.start_with(settings, Shutdown::default()).await
     }
 
     /// Does the same as a member of a cluster.
@@ -212,11 +178,16 @@ impl App {
     ///
     /// What keeps it from starting.
     pub async fn start_in_cluster(mut self, config: Config, redis_url: &str) -> Result<Running, StartError> {
-        let settings = Settings::of(config, &self.sections, &mut self.definitions.states);
-        self.start_with(Settings { redis_url: Some(redis_url.to_owned()), ..settings }).await
+        let mut settings = Settings::of(config, &self.sections, &mut self.definitions.states);
+        settings.redis_url = Some(redis_url.to_owned());
+        self.start_with(settings, Shutdown::default()).await
     }
 
-    async fn start_with(mut self, mut settings: Settings) -> Result<Running, StartError> {
+    pub(crate) async fn start_with(
+        mut self,
+        mut settings: Settings,
+        shutdown: Shutdown,
+    ) -> Result<Running, StartError> {
         if let Some(folder) = self.public_dir.take()
             && settings.config.paths.public == Config::default().paths.public
         {
@@ -228,7 +199,6 @@ impl App {
         if !settings.config.admin.bind.is_empty() {
             transports.insert(0, admin.clone());
         }
-        let pid_file = PidFile::path(&settings);
         let backend = backend(&self.name, &settings)?;
         let setup = Setup {
             app: self.name,
@@ -240,11 +210,11 @@ impl App {
             definitions: self.definitions,
             initializers: self.initializers,
             transports,
-            shutdown: Shutdown::default(),
+            shutdown,
         };
         let node = Node::start(setup).await?;
         telemetry::keep_up(node.shutdown());
-        Ok(Running { node, server, admin, pid_file })
+        Ok(Running { node, server, admin })
     }
 
     fn action_table(self) -> Result<String, phalanx_core::registry::Faults> {
@@ -282,12 +252,6 @@ pub struct Running {
     node: Node,
     server: Arc<Server>,
     admin: Arc<AdminServer>,
-    pid_file: PathBuf,
-}
-
-enum Ending {
-    Stop,
-    Restart,
 }
 
 impl Running {
@@ -311,84 +275,14 @@ impl Running {
         self.node.stop().await
     }
 
-    /// Prints the ready lines and leaves the process id.
-    fn announce(&self) {
-        PidFile::write(&self.pid_file);
+    /// Prints the ready lines.
+    pub(crate) fn announce(&self) {
         let mut lines = format!("listening on http://{}\n", self.addr());
         if let Some(admin) = self.admin_addr() {
             lines.push_str(&format!("admin on http://{admin}\n"));
         }
         print(&lines);
     }
-}
-
-/// The signals that a node understands.
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-    usr2: Signal,
-}
-
-impl Signals {
-    fn listen() -> Self {
-        let listen = |kind| signal(kind).expect("the runtime's signal driver is on");
-        Self {
-            term: listen(SignalKind::terminate()),
-            int: listen(SignalKind::interrupt()),
-            hup: listen(SignalKind::hangup()),
-            usr2: listen(SignalKind::user_defined2()),
-        }
-    }
-
-    /// Waits until the process is asked to stop (TERM, INT) or to restart (USR2); HUP reopens the log.
-    async fn wait(&mut self, log: &logging::Log) -> Ending {
-        loop {
-            tokio::select! {
-                _ = self.term.recv() => return Ending::Stop,
-                _ = self.int.recv() => return Ending::Stop,
-                _ = self.usr2.recv() => return Ending::Restart,
-                _ = self.hup.recv() => log.reopen(),
-            }
-        }
-    }
-}
-
-impl Signals {
-    /// Waits until somebody who asked already has no more patience.
-    async fn again(&mut self, log: &logging::Log) {
-        while let Ending::Restart = self.wait(log).await {}
-    }
-}
-
-/// The file that holds the process id while the node runs.
-struct PidFile;
-
-impl PidFile {
-    fn path(settings: &Settings) -> PathBuf {
-        settings.config.paths.pid.join(format!("{}.pid", settings.node_id))
-    }
-
-    fn write(path: &std::path::Path) {
-        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let written = written.and_then(|()| std::fs::write(path, std::process::id().to_string()));
-        if let Err(error) = written {
-            tracing::warn!(%error, path = %path.display(), "the pid file was not written");
-        }
-    }
-
-    fn remove(path: &std::path::Path) {
-        // Somebody else may have removed it, which is all that is wanted.
-        let _ = std::fs::remove_file(path);
-    }
-}
-
-/// Begins anew in this very process: same pid, same arguments, fresh program.
-fn restart(log: logging::Log) -> ExitCode {
-    use std::os::unix::process::CommandExt;
-    drop(log);
-    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
-    failed(&std::process::Command::new(program).args(std::env::args_os().skip(1)).exec())
 }
 
 fn print(text: &str) -> ExitCode {
@@ -399,7 +293,7 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+pub(crate) fn failed(error: &dyn std::fmt::Display) -> ExitCode {
     // Without a stderr there is nobody to tell; the exit code still says it.
     let _ = writeln!(io::stderr(), "error: {error}");
     ExitCode::FAILURE

@@ -32,6 +32,7 @@ mod app;
 mod command_line;
 mod descriptors;
 mod logging;
+mod process;
 mod settings;
 mod telemetry;
 

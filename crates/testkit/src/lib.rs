@@ -9,7 +9,7 @@ mod resp;
 mod tell;
 
 pub use port::free_port;
-pub use process::{Process, Signal, run};
+pub use process::{Process, Signal, binary, run};
 pub use proxy::Proxy;
 pub use redis::{COMMANDS, INTEROP, KEYS, Redis, Watch};
 pub use tell::tell;

@@ -30,12 +30,23 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts an example on free ports, with more environment, and waits until it is ready.
+    /// Starts an example, or the program at a path, on free ports and with more environment; waits until it is ready.
     ///
     /// # Panics
     ///
     /// If it does not print where it listens.
     pub async fn start(example: &str, environment: &[(&str, &str)]) -> Self {
+        let mut process = Self::spawn(example, environment);
+        process.ready().await;
+        process
+    }
+
+    /// Does the same without the wait: where it is reached is known after [`Process::ready`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no such example.
+    pub fn spawn(example: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
         let log = std::fs::File::create(folder.path().join("stderr")).expect("a new folder takes files");
         let mut child = command(example, folder.path())
@@ -47,14 +58,16 @@ impl Process {
             .spawn()
             .expect("the example was built and can be run");
         let stdout = child.stdout.take().expect("stdout is piped");
-        let mut stdout = BufReader::new(stdout).lines();
-        let listening = ready_line(&mut stdout, "listening on http://", folder.path()).await;
-        let admin = ready_line(&mut stdout, "admin on http://", folder.path()).await;
-        Self { child, stdout, folder, addr: listening, admin }
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self { child, stdout: BufReader::new(stdout).lines(), folder, addr: nowhere, admin: nowhere }
     }
 
-    /// Waits until the process, restarted in place, is ready again.
-    pub async fn ready_again(&mut self) {
+    /// Waits until the process is ready; also once more, when it restarts in place.
+    ///
+    /// # Panics
+    ///
+    /// If it does not print where it listens.
+    pub async fn ready(&mut self) {
         self.addr = ready_line(&mut self.stdout, "listening on http://", self.folder.path()).await;
         self.admin = ready_line(&mut self.stdout, "admin on http://", self.folder.path()).await;
     }
@@ -160,8 +173,12 @@ fn command(example: &str, folder: &Path) -> Command {
     command
 }
 
-/// Examples are built into the same folder as tests, one level up.
-fn binary(example: &str) -> PathBuf {
+/// Where an example is: in the folder of tests, one level up.
+///
+/// # Panics
+///
+/// If it was not built.
+pub fn binary(example: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a test knows its own path");
     let folder = own.ancestors().nth(2).expect("tests lie in target/<profile>/deps");
     let path = folder.join(example);

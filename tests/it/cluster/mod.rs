@@ -111,7 +111,7 @@ async fn apply(addr: SocketAddr, id: &str, method: &str, args: Value) -> Respons
 }
 
 /// Asks again and again until it is so; says how long that took.
-async fn until(what: &str, limit: Duration, mut is_so: impl AsyncFnMut() -> bool) -> Duration {
+pub(crate) async fn until(what: &str, limit: Duration, mut is_so: impl AsyncFnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !is_so().await {
         assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
