@@ -1,7 +1,8 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use phalanx_cluster::{OwnName, RedisLocks};
-use phalanx_core::backend::LockStore;
+use phalanx_core::backend::{BackendError, LockStore};
 use phalanx_testkit::Redis;
 
 async fn store() -> (Arc<dyn LockStore>, Redis) {
@@ -10,3 +11,15 @@ async fn store() -> (Arc<dyn LockStore>, Redis) {
 }
 
 phalanx_testkit::lock_laws!(redis: super::store().await);
+
+#[tokio::test]
+async fn a_token_that_is_none_is_an_error_and_the_lock_stays_free() {
+    let (store, redis) = store().await;
+    for broken in ["RPUSH phalanx:laws:fence:l item", "SET phalanx:laws:fence:l text"] {
+        redis.ask("DEL phalanx:laws:fence:l").await;
+        redis.ask(broken).await;
+        let refused = store.acquire("l", "a", Duration::from_secs(60)).await;
+        assert!(matches!(refused, Err(BackendError::WrongKind { .. })), "{refused:?}");
+        assert_eq!(store.holder("l").await.unwrap(), None);
+    }
+}
