@@ -104,7 +104,8 @@ pub struct Cluster {
     pub interop: bool,
     /// Their channel.
     pub interop_channel: String,
-    /// Their server token. It stands in every message there, so it must not be `general.server_token`.
+    /// Their server token. It stands in every message there, so it must be neither `general.server_token`
+    /// nor `general.previous_server_token`.
     pub interop_token: String,
 }
 
@@ -439,8 +440,12 @@ impl Config {
                 "cluster.interop needs cluster.interop_token, the server token of the Actionhero nodes",
             ),
             (
-                !self.cluster.interop || self.cluster.interop_token != self.general.server_token,
-                "cluster.interop_token must differ from general.server_token, which must not be readable in Redis",
+                !self.cluster.interop
+                    || self.cluster.interop_token.is_empty()
+                    || ![&self.general.server_token, &self.general.previous_server_token]
+                        .contains(&&self.cluster.interop_token),
+                "cluster.interop_token must differ from general.server_token and general.previous_server_token, which \
+                 must not be readable in Redis",
             ),
             (!self.cluster.interop_channel.is_empty(), "cluster.interop_channel must not be empty"),
             (self.cluster.max_calls > 0, "cluster.max_calls must not be zero"),

@@ -291,8 +291,16 @@ async fn a_room_goes_only_after_their_members_of_it() {
 
 #[tokio::test]
 async fn the_token_of_theirs_is_given_and_is_not_our_own() {
-    for (token, reason) in [("", "cluster.interop needs"), ("change-me", "must differ from general.server_token")] {
-        let environment = [("PHALANX__CLUSTER__INTEROP", "true"), ("PHALANX__CLUSTER__INTEROP_TOKEN", token)];
+    for (token, reason) in [
+        ("", "cluster.interop needs"),
+        ("change-me", "must differ from general.server_token"),
+        ("what it was", "must differ from general.server_token and general.previous_server_token"),
+    ] {
+        let environment = [
+            ("PHALANX__CLUSTER__INTEROP", "true"),
+            ("PHALANX__CLUSTER__INTEROP_TOKEN", token),
+            ("PHALANX__GENERAL__PREVIOUS_SERVER_TOKEN", "what it was"),
+        ];
         let refused = phalanx_testkit::run("tour", &[], &environment).await;
         let text = String::from_utf8(refused.stderr).unwrap();
         assert_eq!(refused.status.code(), Some(1), "{text}");
