@@ -9,6 +9,8 @@ use phalanx::config::Config;
 use phalanx::prelude::*;
 use phalanx_testkit::{INTEROP, Process, Redis, tell};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 #[path = "../it/client.rs"]
@@ -241,13 +243,66 @@ async fn nothing_that_we_call_takes_them_down() {
         let mut member = join_theirs(mixed.theirs.addr, "defaultRoom").await;
         let id = member.id();
         let out = |addr: SocketAddr| apply(addr, &id, "roomLeave", json!("defaultRoom"));
-        let (one, other) = tokio::join!(out(addr), out(other_addr));
-        assert!(one.is_ok() || other.is_ok(), "round {round}: {one:?}, {other:?}");
+        let leave = member.ask(r#"{"event":"roomLeave","room":"defaultRoom"}"#);
+        let (one, other, itself) = tokio::join!(out(addr), out(other_addr), leave);
+        let left = one.is_ok() || other.is_ok() || itself["status"] == "OK";
+        assert!(left, "round {round}: {one:?}, {other:?}, {itself}");
+        mixed.members("defaultRoom", 0).await;
         let (one, other) = tokio::join!(close(addr, &id), close(other_addr, &id));
         assert!(one.status == 200 || other.status == 200, "round {round}: {one:?}, {other:?}");
         member.closed().await;
     }
     mixed.theirs.is_alive().await;
+    mixed.is_well().await;
+}
+
+/// Their own `removeMember` fails in the node of the member then, and the node with it.
+#[tokio::test]
+async fn a_middleware_of_theirs_that_keeps_members_keeps_nobody_from_being_taken_out() {
+    let mut mixed = Mixed::start().await;
+    let keep = "chatRoom.addMiddleware({ name: 'keeper', leave: (connection, room) => {
+        if (room === args) throw new Error('stay');
+    } })";
+    mixed.theirs.run(keep, json!("club")).await.unwrap();
+    let rooms = mixed.ours.node().rooms();
+    rooms.add("club").await.unwrap();
+    let mut members = [join_theirs(mixed.theirs.addr, "club").await, join_theirs(mixed.theirs.addr, "club").await];
+    let left = apply(mixed.tour.addr, &members[0].id(), "roomLeave", json!("club")).await;
+    assert_eq!(left, Ok(json!(true)));
+    mixed.members("club", 1).await;
+    rooms.destroy("club").await.unwrap();
+    assert_eq!(members[1].next_in("user").await["message"], "this room has been deleted");
+    for member in &mut members {
+        let details = member.ask(r#"{"event":"detailsView"}"#).await;
+        assert_eq!(details["data"]["rooms"], json!([]));
+    }
+    drop(members);
+    mixed.is_well().await;
+}
+
+/// A response that is written twice brings an Actionhero node down.
+#[tokio::test]
+async fn an_http_request_that_runs_there_is_sent_nothing() {
+    let mut mixed = Mixed::start().await;
+    let mut request = TcpStream::connect(mixed.theirs.addr).await.unwrap();
+    let head =
+        "POST /api/status HTTP/1.1\r\nHost: there\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{";
+    request.write_all(head.as_bytes()).await.unwrap();
+    let find = "return Object.values(api.connections.connections).find((one) => one.type === 'web')?.id";
+    let began = Instant::now();
+    let id = loop {
+        if let Some(id) = mixed.theirs.run(find, json!(null)).await.unwrap().as_str() {
+            break id.to_owned();
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "the request has a connection");
+    };
+    for (method, args) in [("sendMessage", json!("hello")), ("sendFile", json!("simple.html"))] {
+        assert_eq!(apply(mixed.tour.addr, &id, method, args).await, Err("forbidden".to_owned()), "{method}");
+    }
+    request.write_all(b"}").await.unwrap();
+    let mut status = [0; 9];
+    request.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 ");
     mixed.is_well().await;
 }
 

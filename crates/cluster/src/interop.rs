@@ -1,21 +1,20 @@
 //! Speaks with Actionhero nodes on their own channel, for as long as a cluster moves from them to ours.
 //!
 //! They shut down where one of them meets an error in what another asks. So nothing is sent that could be one: no
-//! method they lack, no attribute in the place of a field of theirs, no message to a client but an object, and nobody
-//! is taken out of a room without being listed there.
+//! method they lack, no attribute in the place of a field of theirs, no message to a client but an object and over a
+//! WebSocket, and nobody is taken out of a room by them: see `rooms`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_redis::redis::{Script, cmd};
-use futures_util::future::join_all;
+use deadpool_redis::redis::Script;
 use phalanx_core::backend::{Arrival, BackendError, Foreign, Message};
 use phalanx_core::hooks::Said;
-use phalanx_core::{ActionError, ApplyError, BuiltIn, ConnectionId, Detail, ErrorKind};
+use phalanx_core::{ActionError, ApplyError, BuiltIn, ConnectionId, Detail, ErrorKind, bound_reached};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -27,22 +26,13 @@ use crate::keys::Keys;
 use crate::publisher::Publisher;
 use crate::subscriber::Subscriber;
 
+mod rooms;
 mod wire;
 
 use wire::{Heard, Wire};
 
 /// Answers that wait to be published; beyond, they are dropped and counted, and who asked waits in vain.
 const ANSWERS: usize = 1024;
-
-/// How long their members of a room have to be taken out before it is destroyed. Those who do not answer by then belong
-/// to nodes that died: nobody else takes them off the list.
-const DISMISSAL: Duration = Duration::from_secs(5);
-
-/// How often those are asked who joined while others were.
-const DISMISSALS: usize = 3;
-
-/// Members read at once.
-const SCANNED_AT_ONCE: usize = 256;
 
 /// Most characters of what others have us log.
 const LOGGED: usize = 1000;
@@ -147,11 +137,19 @@ impl Ear {
             }
             Heard::Log { by, severity, text, reply_to } => {
                 log(&by, &severity, &text);
-                self.answers.try_send(self.wire.answer(&reply_to, None)).map_err(|_| Refusal::QueueFull)?;
+                self.answers.try_send(self.wire.answer(&reply_to, None)).map_err(|_| {
+                    bound_reached("interop_answers");
+                    Refusal::QueueFull
+                })?;
             }
             Heard::Nothing => {}
         }
         Ok(None)
+    }
+
+    /// Ends the wait of all calls: their answers may have been missed.
+    pub(crate) fn missed(&self) {
+        self.waiting().clear();
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Value>>> {
@@ -185,6 +183,7 @@ pub struct Interop {
     publisher: Publisher,
     subscriber: Subscriber,
     calls: AtomicU64,
+    listed: Script,
     leave: Script,
 }
 
@@ -201,30 +200,26 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Why a foreign node was not asked to take a member out.
-enum NotAsked {
-    NoRoom,
-    NoMember,
-    AskedAlready,
-}
-
 impl Interop {
     pub(crate) fn new(ear: Arc<Ear>, client: Client, keys: Keys, publisher: Publisher, subscriber: Subscriber) -> Self {
-        let (calls, leave) = (AtomicU64::new(0), Script::new(include_str!("lua/foreign_leave.lua")));
-        Self { ear, client, keys, publisher, subscriber, calls, leave }
+        let listed = Script::new(include_str!("lua/foreign_listed.lua"));
+        let leave = Script::new(include_str!("lua/foreign_leave.lua"));
+        Self { ear, client, keys, publisher, subscriber, calls: AtomicU64::new(0), listed, leave }
     }
 
     /// Begins to wait for an answer.
     fn wait(&self) -> Result<Waiting<'_>, ActionError> {
-        if !self.subscriber.is_up() {
-            let away = "an answer would not arrive: the subscription to redis is away";
-            return Err(BackendError::unavailable(away).into());
-        }
         // Unlike that of any other node, even one of the same name that lived before.
         let id = format!("{:016x}-{}", rand::random::<u64>(), self.calls.fetch_add(1, Relaxed));
         let (sender, answer) = oneshot::channel();
         let mut waiting = self.ear.waiting();
+        // Asked while nobody else ends the wait of all: who begins later sees that it is away.
+        if !self.subscriber.is_up() {
+            let away = "an answer would not arrive: the subscription to redis is away";
+            return Err(BackendError::unavailable(away).into());
+        }
         if waiting.len() >= self.ear.max_calls {
+            bound_reached("cluster.max_calls");
             return Err(ActionError::of(ErrorKind::Unavailable, "the node waits for as many calls as it may")
                 .with_retry_after(Duration::from_secs(1)));
         }
@@ -232,57 +227,29 @@ impl Interop {
         Ok(Waiting { ear: &self.ear, id, answer })
     }
 
-    /// Runs a method there, or none, and answers what is known of the connection then.
-    async fn responder(&self, id: &ConnectionId, method: &str, args: Value, by: Instant) -> Result<Value, ApplyError> {
+    /// Runs a method there, or none, and answers what is known of the connection then; `None` if nobody answered.
+    async fn ask(&self, id: &str, method: &str, args: Value, by: Instant) -> Result<Option<Value>, ApplyError> {
         let mut waiting = self.wait()?;
-        let args =
-            if method.is_empty() { json!([id.as_str(), null, null]) } else { json!([id.as_str(), method, args]) };
+        let args = if method.is_empty() { json!([id, null, null]) } else { json!([id, method, args]) };
         let call = self.ear.wire.call(&waiting.id, "api.connections.applyResponder", id, &args);
         let sent = timeout_at(by, self.publisher.publish_in_clear(self.ear.channel.clone(), call)).await;
         sent.map_err(|_| ApplyError::Late)?.map_err(ActionError::from)?;
         match timeout_at(by, &mut waiting.answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) | Err(_) => Err(ApplyError::Late),
+            Ok(Ok(answer)) => Ok(Some(answer)),
+            Ok(Err(_)) => Err(BackendError::unavailable("the subscription to redis broke off").into()),
+            Err(_) => Ok(None),
         }
     }
 
-    /// Has its node take a member out of a room; `Ok` with what kept it from being asked.
-    async fn leave(&self, room: &str, id: &ConnectionId, by: Instant) -> Result<Result<(), NotAsked>, ApplyError> {
-        let mut waiting = self.wait()?;
-        let args = json!([id.as_str(), room]);
-        let call = self.ear.wire.call(&waiting.id, "api.chatRoom.removeMember", id, &args);
-        let mut script = self.leave.key(self.keys.rooms());
-        script.key(self.keys.members(room)).key(self.keys.dismissed(room, id.as_str()));
-        script.arg(room).arg(id.as_str()).arg(DISMISSAL.as_millis() as u64).arg(&self.ear.channel).arg(call);
-        let asked = timeout_at(by, self.client.run::<String>(room, &script)).await.map_err(|_| ApplyError::Late)?;
-        match asked.map_err(ActionError::from)?.as_str() {
-            "no room" => return Ok(Err(NotAsked::NoRoom)),
-            "no member" => return Ok(Err(NotAsked::NoMember)),
-            "asked" => return Ok(Err(NotAsked::AskedAlready)),
-            _ => {}
-        }
-        match timeout_at(by, &mut waiting.answer).await {
-            Ok(Ok(_)) => Ok(Ok(())),
-            Ok(Err(_)) | Err(_) => Err(ApplyError::Late),
-        }
+    async fn details(&self, id: &str, by: Instant) -> Result<Value, ApplyError> {
+        self.ask(id, "", Value::Null, by).await?.ok_or(ApplyError::Late)
     }
 
-    /// Their members of a room, as many as may be asked at once.
-    async fn members(&self, room: &str) -> Result<Vec<ConnectionId>, BackendError> {
-        let (mut theirs, mut cursor) = (Vec::new(), "0".to_owned());
-        loop {
-            let mut scan = cmd("HSCAN");
-            scan.arg(self.keys.members(room)).arg(&cursor).arg("COUNT").arg(SCANNED_AT_ONCE);
-            let (next, members): (String, Vec<(String, String)>) = self.client.read(room, &scan).await?;
-            let listed = members.into_iter().filter(|(_, member)| !member.contains("\"generation\":"));
-            theirs.extend(listed.filter_map(|(id, _)| ConnectionId::parse(&id).ok()));
-            if next == "0" || theirs.len() >= self.ear.max_calls {
-                theirs.sort();
-                theirs.dedup(); // a scan may tell of one twice
-                theirs.truncate(self.ear.max_calls);
-                return Ok(theirs);
-            }
-            cursor = next;
+    /// Their other connections do not survive to be sent anything: an HTTP response may be written already.
+    async fn check_websocket(&self, id: &str, by: Instant) -> Result<(), ApplyError> {
+        match self.details(id, by).await?["type"].as_str() {
+            Some("websocket") => Ok(()),
+            _ => Err(ActionError::of(ErrorKind::Forbidden, "only a websocket can be sent anything").into()),
         }
     }
 }
@@ -302,64 +269,42 @@ impl fmt::Debug for Interop {
 #[async_trait]
 impl Foreign for Interop {
     async fn apply(&self, id: &ConnectionId, call: BuiltIn, limit: Duration) -> Result<Value, ApplyError> {
-        let by = Instant::now() + limit;
+        let (id, by) = (id.as_str(), Instant::now() + limit);
         let (method, args) = match call {
-            BuiltIn::Details => return self.responder(id, "", Value::Null, by).await,
+            BuiltIn::Details => return self.details(id, by).await,
             BuiltIn::Get(key) => {
-                let mut details = self.responder(id, "", Value::Null, by).await?;
+                let mut details = self.details(id, by).await?;
                 return Ok(details.get_mut(&key).map(Value::take).unwrap_or_default());
             }
-            BuiltIn::RoomLeave(room) => {
-                return match self.leave(&room, id, by).await? {
-                    Ok(()) => Ok(Value::Bool(true)),
-                    Err(NotAsked::NoRoom) => Err(ActionError::not_found("there is no such room").into()),
-                    Err(NotAsked::NoMember) => Err(ApplyError::NotFound),
-                    Err(NotAsked::AskedAlready) => {
-                        Err(ActionError::conflict("the connection is being taken out of this room").into())
-                    }
-                };
-            }
+            BuiltIn::RoomLeave(room) => return self.leave(&room, id, by).await.map(|()| Value::Bool(true)),
             BuiltIn::RoomAdd(_) => return Err(ApplyError::UnknownMethod), // they have it, and cannot run it
             BuiltIn::Set(key, _) if THEIR_FIELDS.contains(&key.as_str()) => {
                 let detail = Detail::new("key", "reserved", "is a field of connections of foreign nodes");
                 return Err(ActionError::invalid_input(vec![detail]).into());
             }
             BuiltIn::Set(key, value) => ("set", json!([key, value])),
-            BuiltIn::SendMessage(message) => ("sendMessage", Value::Object(message)),
+            BuiltIn::SendMessage(message) => {
+                self.check_websocket(id, by).await?;
+                ("sendMessage", Value::Object(message))
+            }
             BuiltIn::SendFile(path) if path.is_empty() || path.contains(char::is_control) => {
                 return Err(ActionError::not_found("there is no such file").into());
             }
-            BuiltIn::SendFile(path) => ("sendFile", Value::String(path)),
-            BuiltIn::Destroy => ("destroy", json!([])),
+            BuiltIn::SendFile(path) => {
+                self.check_websocket(id, by).await?;
+                ("sendFile", Value::String(path))
+            }
+            BuiltIn::Destroy => {
+                // It leaves all its rooms, which it must still be in.
+                self.settle(id, None, by).await?;
+                ("destroy", json!([]))
+            }
         };
-        self.responder(id, method, args, by).await.map(|_| Value::Bool(true))
+        self.ask(id, method, args, by).await?.map(|_| Value::Bool(true)).ok_or(ApplyError::Late)
     }
 
-    /// Asks all of them at once, and again those who joined meanwhile.
     async fn dismiss(&self, farewell: &Message) -> Result<(), BackendError> {
-        let room = &*farewell.room;
-        let mut asked = HashSet::new();
-        let mut silent = 0;
-        for _ in 0..DISMISSALS {
-            let mut theirs = self.members(room).await?;
-            theirs.retain(|id| !asked.contains(id));
-            if theirs.is_empty() {
-                break;
-            }
-            if asked.is_empty()
-                && let Some(said) = self.ear.said(farewell)
-            {
-                self.publisher.publish_in_clear(self.ear.channel.clone(), said).await?;
-            }
-            let by = Instant::now() + DISMISSAL;
-            let left = join_all(theirs.iter().map(|id| self.leave(room, id, by))).await;
-            silent += left.iter().filter(|left| matches!(left, Err(_) | Ok(Err(NotAsked::AskedAlready)))).count();
-            asked.extend(theirs);
-        }
-        if silent > 0 {
-            warn!(room, silent, "members of foreign nodes did not leave: their nodes are taken for dead");
-        }
-        Ok(())
+        self.empty(farewell).await
     }
 
     async fn reply(&self, reply_to: &str, answer: Value) -> Result<(), BackendError> {

@@ -111,11 +111,6 @@ impl Keys {
         format!("{}leaves:{generation}", self.own)
     }
 
-    /// Marks that a foreign node was asked to take its connection out of a room.
-    pub(crate) fn dismissed(&self, room: &str, id: &str) -> String {
-        format!("{}dismissed:{room} {id}", self.own)
-    }
-
     /// The channel of all nodes.
     pub(crate) fn everyone(&self) -> String {
         self.cluster.clone()

@@ -159,6 +159,9 @@ impl Subscriber {
                 // Who asked something will not hear the answer. Where the queue is full, its deadline tells it.
                 let _ = out.try_send(Arrival::Away);
             }
+            if let Some(ear) = &ears.foreign {
+                ear.missed();
+            }
             if sessions > 0 {
                 self.0.away.store(true, Relaxed);
             }

@@ -1,7 +1,9 @@
 //! What a node says on the channel of Actionhero nodes, and what it makes of what they say. They are played by hand here;
 //! `just interop` runs a real one.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 
 use phalanx::Running;
 use phalanx::config::Config;
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{SOON, apply, members, until};
 use crate::client::{Socket, get};
+use phalanx_core::ConnectionId;
 
 const CHANNEL: &str = "actionhero";
 
@@ -176,29 +179,62 @@ async fn rubbish_on_their_channel_is_dropped_and_counted() {
     assert_eq!(written(&watch, "doResponse"), Vec::<Value>::new(), "nobody was answered");
 }
 
-/// Plays the owner of a connection: answers calls with what it was asked.
-async fn echo(redis: &Redis, watch: &Watch, id: &str) {
-    let mut answered = 0;
-    loop {
-        let calls: Vec<Value> =
-            written(watch, "do").into_iter().filter(|call| call["connectionId"] == id).skip(answered).collect();
-        for call in calls {
-            if call["method"] == "api.chatRoom.removeMember" {
-                let room = call["args"][1].as_str().unwrap();
-                redis.ask(&format!("HDEL actionhero:chatRoom:members:{room} {id}")).await;
-            }
-            let response = json!({ "id": id, "asked": call["args"], "level": 4 });
-            write(redis, "doResponse", json!({ "messageId": call["messageId"], "response": response })).await;
-            answered += 1;
-        }
-        tokio::task::yield_now().await;
+/// Connections of theirs, played: each is in rooms, and answers calls with what it was asked.
+#[derive(Default)]
+struct Theirs {
+    rooms: Mutex<BTreeMap<String, Value>>,
+    kind: &'static str,
+}
+
+impl Theirs {
+    fn new(connections: &[(&str, Value)]) -> Self {
+        let rooms = connections.iter().map(|(id, rooms)| ((*id).to_owned(), rooms.clone())).collect();
+        Self { rooms: Mutex::new(rooms), kind: "websocket" }
     }
+
+    /// Answers for ever. `meanwhile` is called before each list of rooms is written, with its connection.
+    async fn answer(&self, redis: &Redis, watch: &Watch, mut meanwhile: impl AsyncFnMut(&str)) {
+        let mut seen = 0;
+        loop {
+            for call in written(watch, "do").into_iter().skip(seen) {
+                seen += 1;
+                let (id, asked) = (call["connectionId"].as_str().unwrap(), &call["args"]);
+                if !self.rooms.lock().unwrap().contains_key(id) {
+                    continue;
+                }
+                if asked[1] == "set" && asked[2][0] == "rooms" {
+                    meanwhile(id).await;
+                    self.put(id, asked[2][1].clone());
+                }
+                let rooms = self.rooms.lock().unwrap()[id].clone();
+                let response = json!({ "id": id, "type": self.kind, "rooms": rooms, "asked": asked, "level": 4 });
+                write(redis, "doResponse", json!({ "messageId": call["messageId"], "response": response })).await;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn put(&self, id: &str, rooms: Value) {
+        self.rooms.lock().unwrap().insert(id.to_owned(), rooms);
+    }
+}
+
+/// Lists a connection of theirs in a room.
+async fn list(redis: &Redis, room: &str, id: &str) {
+    let member = r#"{\"id\":\"x\",\"joinedAt\":5,\"host\":\"nodeA\"}"#;
+    redis.ask(&format!("HSET actionhero:chatRoom:members:{room} {id} \"{member}\"")).await;
+}
+
+/// What our nodes asked for.
+fn asked(watch: &Watch) -> Vec<Value> {
+    written(watch, "do").iter().map(|call| call["args"].clone()).collect()
 }
 
 #[tokio::test]
 async fn their_connections_are_called_by_what_they_survive_and_nothing_else() {
     let (redis, watch) = redis().await;
     let (one, other) = tokio::join!(start(&redis, "one"), start(&redis, "other"));
+    let theirs = Theirs::new(&[("85db", json!([]))]);
     let asking = async {
         for addr in [one.addr, other.addr] {
             let ask = |method: &'static str, args: Value| async move {
@@ -218,26 +254,34 @@ async fn their_connections_are_called_by_what_they_survive_and_nothing_else() {
             assert_eq!(ask("roomLeave", json!("nowhere")).await, "not_found");
             assert_eq!(ask("roomLeave", json!("defaultRoom")).await, "not_found", "it is no member");
             assert_eq!(ask("authorize", json!({ "level": 1 })).await, "not_found");
-            redis.ask("HSET actionhero:chatRoom:members:defaultRoom 85db {}").await;
+            list(&redis, "defaultRoom", "85db").await;
+            list(&redis, "otherRoom", "85db").await;
+            theirs.put("85db", json!(["defaultRoom", "otherRoom"]));
             assert_eq!(ask("roomLeave", json!("defaultRoom")).await, true);
-            redis.ask("DEL \"phalanx:tour:dismissed:defaultRoom 85db\"").await;
+            assert_eq!((members(addr, "defaultRoom").await, members(addr, "otherRoom").await), (0, 1));
+            theirs.put("85db", json!([]));
         }
     };
     tokio::select! {
         () = asking => {}
-        () = echo(&redis, &watch, "85db") => {}
+        () = theirs.answer(&redis, &watch, async |_| ()) => {}
     }
-    let mut asked: Vec<Value> = written(&watch, "do").iter().map(|call| call["args"].clone()).collect();
-    let nothing = json!(null);
+    let look = json!(["85db", null, null]);
     let expected = [
-        json!(["85db", nothing, nothing]),
-        json!(["85db", nothing, nothing]),
+        look.clone(),
+        look.clone(),
         json!(["85db", "set", ["level", 5]]),
+        look.clone(),
         json!(["85db", "sendMessage", { "message": "hello", "context": "response" }]),
+        look.clone(),
         json!(["85db", "sendFile", "simple.html"]),
+        look.clone(),
         json!(["85db", "destroy", []]),
-        json!(["85db", "defaultRoom"]),
+        look.clone(),
+        json!(["85db", "set", ["rooms", ["otherRoom"]]]),
+        look,
     ];
+    let mut asked = asked(&watch);
     let second = asked.split_off(expected.len());
     assert_eq!((asked, second), (expected.to_vec(), expected.to_vec()), "and nothing more");
     // Nobody says that a connection is not theirs.
@@ -246,46 +290,141 @@ async fn their_connections_are_called_by_what_they_survive_and_nothing_else() {
     assert_eq!(late.error_code(), "late");
 }
 
-async fn inside(redis: &Redis) -> Running {
+#[tokio::test]
+async fn only_websockets_of_theirs_are_sent_anything() {
+    let (redis, watch) = redis().await;
+    let node = start(&redis, "one").await;
+    let theirs = Theirs { kind: "web", ..Theirs::new(&[("85db", json!([]))]) };
+    let asking = async {
+        for (method, args) in [("sendMessage", json!("hello")), ("sendFile", json!("simple.html"))] {
+            assert_eq!(apply(node.addr, "85db", method, args).await.error_code(), "forbidden", "{method}");
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = theirs.answer(&redis, &watch, async |_| ()) => {}
+    }
+    assert_eq!(asked(&watch), [json!(["85db", null, null]), json!(["85db", null, null])]);
+}
+
+#[tokio::test]
+async fn a_room_that_a_connection_left_meanwhile_is_not_given_back_to_it() {
+    let (redis, watch) = redis().await;
+    let node = start(&redis, "one").await;
+    let theirs = Theirs::new(&[("85db", json!(["defaultRoom", "otherRoom"]))]);
+    list(&redis, "defaultRoom", "85db").await;
+    list(&redis, "otherRoom", "85db").await;
+    let leaves = async |_: &str| drop(redis.ask("HDEL actionhero:chatRoom:members:otherRoom 85db").await);
+    tokio::select! {
+        left = apply(node.addr, "85db", "roomLeave", json!("defaultRoom")) => assert_eq!(left.json()["result"], true),
+        () = theirs.answer(&redis, &watch, leaves) => {}
+    }
+    assert_eq!(theirs.rooms.lock().unwrap()["85db"], json!([]));
+    assert_eq!(members(node.addr, "defaultRoom").await, 0);
+}
+
+#[tokio::test]
+async fn who_joins_again_while_it_is_taken_out_stays_in() {
+    let (redis, watch) = redis().await;
+    let node = start(&redis, "one").await;
+    let theirs = Theirs::new(&[("85db", json!(["defaultRoom"]))]);
+    list(&redis, "defaultRoom", "85db").await;
+    let joins = async |_: &str| {
+        let again = r#"{\"id\":\"x\",\"joinedAt\":6}"#;
+        redis.ask(&format!("HSET actionhero:chatRoom:members:defaultRoom 85db \"{again}\"")).await;
+    };
+    tokio::select! {
+        left = apply(node.addr, "85db", "roomLeave", json!("defaultRoom")) => assert_eq!(left.json()["result"], true),
+        () = theirs.answer(&redis, &watch, joins) => {}
+    }
+    assert_eq!(members(node.addr, "defaultRoom").await, 1);
+}
+
+async fn inside(redis: &Redis, change: impl FnOnce(&mut Config)) -> Running {
     let mut config = Config::default();
     config.cluster.interop = true;
     config.cluster.interop_token = TOKEN.to_owned();
     config.web.bind = std::net::Ipv4Addr::LOCALHOST.into();
     config.web.port = 0;
     config.admin.bind = String::new();
+    change(&mut config);
     App::new("tour").start_in_cluster(config, &redis.url()).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_room_goes_only_after_their_members_of_it() {
     let (redis, watch) = redis().await;
-    let node = inside(&redis).await;
+    let node = inside(&redis, |_| ()).await;
     let rooms = node.node().rooms();
     rooms.add("club").await.unwrap();
     let addr: SocketAddr = node.addr();
     let mut socket = Socket::join(addr, "club").await;
-    let theirs = r#"{\"id\":\"85db\",\"joinedAt\":5,\"host\":\"nodeA\"}"#;
-    redis.ask(&format!("HSET actionhero:chatRoom:members:club 85db \"{theirs}\"")).await;
+    list(&redis, "club", "85db").await;
     let listed = rooms.status("club").await.unwrap().members;
     assert_eq!(listed.count, 2, "{listed:?}");
+    let theirs = Theirs::new(&[("85db", json!(["club"]))]);
     tokio::select! {
         destroyed = rooms.destroy("club") => destroyed.unwrap(),
-        () = echo(&redis, &watch, "85db") => {}
+        () = theirs.answer(&redis, &watch, async |_| ()) => {}
     }
     assert_eq!(socket.next_in("user").await["message"], "this room has been deleted");
-    let said: Vec<Value> = watch.on(CHANNEL).iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
-    let kinds: Vec<&str> = said.iter().map(|message| message["messageType"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["chat", "do", "doResponse"], "told, then taken out, and only then is the room gone");
-    assert_eq!(said[0]["message"], "this room has been deleted");
-    assert_eq!(said[1]["args"], json!(["85db", "club"]));
+    let first: Value = serde_json::from_str(&watch.on(CHANNEL)[0]).unwrap();
+    assert_eq!(first["message"], "this room has been deleted", "told first");
+    let look = json!(["85db", null, null]);
+    assert_eq!(asked(&watch), [look.clone(), json!(["85db", "set", ["rooms", []]]), look], "then taken out");
     assert!(!rooms.exists("club").await.unwrap());
     assert_eq!(rooms.destroy("club").await.unwrap_err().code(), "not_found");
 
     // A member of a node that died keeps nobody from it for longer than it would take a living one.
     rooms.add("club").await.unwrap();
-    redis.ask(&format!("HSET actionhero:chatRoom:members:club ghost \"{theirs}\"")).await;
+    list(&redis, "club", "ghost").await;
     rooms.destroy("club").await.unwrap();
     assert!(!rooms.exists("club").await.unwrap());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_room_goes_however_many_members_they_have_in_it() {
+    let (redis, watch) = redis().await;
+    let node = inside(&redis, |config| config.cluster.max_calls = 8).await;
+    let rooms = node.node().rooms();
+    rooms.add("club").await.unwrap();
+    let ids: Vec<String> = (0..30).map(|number| format!("id {number} \u{fc}")).collect();
+    for id in &ids {
+        list(&redis, "club", &format!("\"{id}\"")).await;
+    }
+    let connections: Vec<(&str, Value)> = ids.iter().map(|id| (id.as_str(), json!(["club"]))).collect();
+    let theirs = Theirs::new(&connections);
+    tokio::select! {
+        destroyed = rooms.destroy("club") => destroyed.unwrap(),
+        () = theirs.answer(&redis, &watch, async |_| ()) => {}
+    }
+    assert!(theirs.rooms.lock().unwrap().values().all(|rooms| *rooms == json!([])));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_room_stays_as_long_as_a_member_of_theirs_cannot_be_asked_to_leave() {
+    let (redis, watch) = redis().await;
+    let node = inside(&redis, |config| config.cluster.max_calls = 1).await;
+    let (rooms, connections) = (node.node().rooms(), node.node().connections());
+    rooms.add("club").await.unwrap();
+    list(&redis, "club", "85db").await;
+    let theirs = Theirs::new(&[("85db", json!(["club"]))]);
+    let nobody = ConnectionId::parse("nobody").unwrap();
+    let refused = tokio::select! {
+        answer = connections.apply_within(&nobody, "details", json!(null), Some(SOON)) => panic!("{answer:?}"),
+        refused = async {
+            until("the only call waits", SOON, async || !asked(&watch).is_empty()).await;
+            rooms.destroy("club").await
+        } => refused,
+    };
+    assert_eq!(refused.unwrap_err().code(), "unavailable");
+    assert_eq!(rooms.status("club").await.unwrap().members.count, 1);
+    tokio::select! {
+        destroyed = rooms.destroy("club") => destroyed.unwrap(),
+        () = theirs.answer(&redis, &watch, async |_| ()) => {}
+    }
     node.stop().await;
 }
 

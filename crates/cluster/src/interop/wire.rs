@@ -66,8 +66,8 @@ impl Wire {
     }
 
     /// Asks the owner of a connection.
-    pub(super) fn call(&self, id: &str, method: &str, connection: &ConnectionId, args: &Value) -> Vec<u8> {
-        let fields = json!({ "messageId": id, "method": method, "connectionId": connection.as_str(), "args": args });
+    pub(super) fn call(&self, id: &str, method: &str, connection: &str, args: &Value) -> Vec<u8> {
+        let fields = json!({ "messageId": id, "method": method, "connectionId": connection, "args": args });
         self.write("do", &fields)
     }
 
@@ -142,18 +142,23 @@ impl Wire {
         }
         #[derive(Deserialize)]
         struct Place {
-            id: String,
+            id: Value,
             room: String,
         }
         let chat: Chat = read(bytes)?;
         if chat.message.get().len() > self.max_message {
             return Err(Refusal::TooLarge);
         }
-        let from = ConnectionId::parse(&chat.connection.id).map_err(|_| Refusal::Unreadable)?;
+        // No connection may have said it: a bot, for instance, has the name that it gave itself.
+        let from = match chat.connection.id {
+            Value::String(from) if from.len() <= ConnectionId::MAX_BYTES => from,
+            Value::Number(from) => from.to_string(),
+            _ => return Err(Refusal::Unreadable),
+        };
         let room: Arc<str> = chat.connection.room.into();
         let said = Said {
             room: room.clone(),
-            from: from.as_str().into(),
+            from: from.into(),
             sent_at: chat.sent_at.as_u64().unwrap_or(now_ms),
             message: chat.message,
         };
@@ -297,6 +302,11 @@ mod tests {
         let expected = json!({ "message": "hi", "room": "lobby", "from": "7abf", "context": "user", "sentAt": 5 });
         assert_eq!(serde_json::from_slice::<Value>(&message.payload).unwrap(), expected);
         assert_eq!((&*message.room, message.who), ("lobby", None));
+        for (from, heard_from) in [(json!("Bot Ü"), "Bot Ü"), (json!(7), "7"), (json!(""), "")] {
+            let chat = json!({ "messageType": "chat", "message": "hi", "connection": { "id": from, "room": "lobby" } });
+            let Ok(Heard::Said(message)) = heard(&from_them(chat)) else { panic!("said by {from}") };
+            assert_eq!(serde_json::from_slice::<Value>(&message.payload).unwrap()["from"], heard_from);
+        }
     }
 
     #[test]

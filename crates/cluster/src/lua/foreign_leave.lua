@@ -1,15 +1,6 @@
--- Asks a foreign node to take its connection out of a room: once, and only while it is a member there, since the node
--- does not survive being asked for anything else.
--- KEYS: rooms, members, the mark that it was asked. ARGV: room, id, how long the mark stands, channel, message.
-if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0 then
-    return 'no room'
+-- Ends the membership of a foreign node's connection; a later one of the same connection stays.
+-- KEYS: members. ARGV: id, the membership as it was written.
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then
+    return 0
 end
-local member = redis.call('HGET', KEYS[2], ARGV[2])
-if not member or string.find(member, '"generation":', 1, true) then
-    return 'no member'
-end
-if not redis.call('SET', KEYS[3], '1', 'NX', 'PX', ARGV[3]) then
-    return 'asked'
-end
-redis.call('PUBLISH', ARGV[4], ARGV[5])
-return 'asks'
+return redis.call('HDEL', KEYS[1], ARGV[1])

@@ -33,6 +33,10 @@ pub trait Foreign: Send + Sync + 'static {
     async fn apply(&self, connection: &ConnectionId, call: BuiltIn, limit: Duration) -> Result<Value, ApplyError>;
 
     /// Tells their members of a room the last that it hears, and takes them out of it.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if some may still be in it: they do not survive a room that goes away under them.
     async fn dismiss(&self, farewell: &Message) -> Result<(), BackendError>;
 
     /// Answers what one of them asked. They know no errors: to them, what was refused is not answered.

@@ -24,7 +24,8 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// `not_found` if there is no such room, `unavailable` if the backend does not answer.
+    /// `not_found` if there is no such room, `unavailable` if the backend does not answer, or members on nodes of another
+    /// make could not be taken out: the room stays.
     pub async fn destroy(&self, room: &str) -> Result<(), ActionError> {
         let room: Arc<str> = room.into();
         let said = self.said(room.clone(), Said::SERVER.into(), to_raw("this room has been deleted")?);
