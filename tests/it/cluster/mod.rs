@@ -17,6 +17,7 @@ mod hostile;
 mod inside;
 mod interop;
 mod load;
+mod locks;
 mod network;
 mod redis;
 

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::backend::{BackendError, Clock, Held, LockStore};
+use crate::metrics::bound_reached;
 
 /// Most names that are remembered; beyond, those that nobody holds are forgotten: the clock keeps their tokens rising.
 const MOST_NAMES: usize = 65_536;
@@ -57,6 +58,7 @@ impl LockStore for MemoryLocks {
         if names.len() >= MOST_NAMES {
             names.retain(|_, lock| lock.expires > now);
             if names.len() >= MOST_NAMES {
+                bound_reached("memory_locks");
                 return Err(BackendError::Full);
             }
         }

@@ -116,7 +116,7 @@ impl Node {
             connections: connections::Table::default(),
             rooms: rooms::Table::default(),
             cache: Cache::new(backend.cache, backend.clock.clone()),
-            locks: Locks::new(backend.locks),
+            locks: Locks::new(backend.locks, setup.shutdown.clone()),
             membership: backend.membership,
             lease: Lease::default(),
             reaps: AtomicBool::new(false),
