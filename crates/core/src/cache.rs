@@ -13,10 +13,17 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
 
 use crate::backend::{BackendError, CacheStore, Clock, Dumped, Page, Stored};
 use crate::error::{ActionError, Detail, ErrorKind};
-use crate::locks::LockGuard;
+use crate::locks::{LockGuard, look_away};
+
+#[cfg(test)]
+mod tests;
+
+/// The longest lifetime; beyond, clocks overflow.
+const LONGEST_LIFE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The cache that nodes share. Cheap to clone. Each call is one step: nobody sees half of it.
 #[derive(Clone)]
@@ -24,6 +31,7 @@ pub struct Cache {
     store: Arc<dyn CacheStore>,
     clock: Arc<dyn Clock>,
     holder: Option<Arc<str>>,
+    retry: Duration,
 }
 
 /// A value as it was saved.
@@ -55,14 +63,42 @@ impl Cache {
     /// Most bytes of one value or item, encoded.
     pub const MAX_VALUE: usize = 8 * 1024 * 1024;
 
+    /// The longest that anybody waits for a key's lock.
+    pub const MAX_RETRY: Duration = Duration::from_secs(60);
+
     /// Makes a cache over a backend.
     pub fn new(store: Arc<dyn CacheStore>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, holder: None }
+        Self { store, clock, holder: None, retry: Duration::ZERO }
     }
 
     /// The same cache for who holds a lock: the key of the lock's name is open to it and to nobody else.
     pub fn holding(&self, guard: &LockGuard) -> Self {
         Self { holder: Some(guard.owner().into()), ..self.clone() }
+    }
+
+    /// The same cache for who would rather wait than hear `locked`: at most `retry`, and at most
+    /// [`Cache::MAX_RETRY`], until the key's lock is free.
+    pub fn retrying(&self, retry: Duration) -> Self {
+        Self { retry: retry.min(Self::MAX_RETRY), ..self.clone() }
+    }
+
+    /// Asks until the key's lock is free, or as long as this cache waits for it. Never past the lock.
+    async fn once_free<T, F>(&self, ask: impl Fn() -> F) -> Result<T, BackendError>
+    where
+        F: Future<Output = Result<T, BackendError>>,
+    {
+        let end = Instant::now() + self.retry;
+        loop {
+            let locked = match ask().await {
+                Err(locked @ BackendError::Locked { .. }) => locked,
+                answer => return answer,
+            };
+            let pause = look_away();
+            if Instant::now() + pause > end {
+                return Err(locked);
+            }
+            sleep(pause).await;
+        }
     }
 
     /// Saves a value; without a `ttl` it stays until it is destroyed.
@@ -78,7 +114,8 @@ impl Cache {
     ) -> Result<(), ActionError> {
         check_key(key)?;
         let text = encode(&Envelope { value, created_at: self.clock.now_ms() })?;
-        Ok(self.store.set(key, text, ttl, self.holder.as_deref()).await?)
+        let ttl = ttl.map(life);
+        Ok(self.once_free(|| self.store.set(key, text.clone(), ttl, self.holder.as_deref())).await?)
     }
 
     /// Loads a value, if it is there and has not expired.
@@ -100,7 +137,7 @@ impl Cache {
         key: &str,
         ttl: Duration,
     ) -> Result<Option<Entry<T>>, ActionError> {
-        self.read(key, Some(ttl)).await
+        self.read(key, Some(life(ttl))).await
     }
 
     async fn read<T: DeserializeOwned>(
@@ -109,9 +146,8 @@ impl Cache {
         touch: Option<Duration>,
     ) -> Result<Option<Entry<T>>, ActionError> {
         check_key(key)?;
-        let Some(Stored { value, .. }) = self.store.get(key, touch, self.holder.as_deref()).await? else {
-            return Ok(None);
-        };
+        let stored = self.once_free(|| self.store.get(key, touch, self.holder.as_deref())).await?;
+        let Some(Stored { value, .. }) = stored else { return Ok(None) };
         let Envelope { value, created_at } = decode(&value)?;
         Ok(Some(Entry { key: key.to_owned(), value, created_at }))
     }
@@ -123,7 +159,7 @@ impl Cache {
     /// `locked` if somebody else holds the key's lock.
     pub async fn destroy(&self, key: &str) -> Result<bool, ActionError> {
         check_key(key)?;
-        Ok(self.store.delete(key, self.holder.as_deref()).await?)
+        Ok(self.once_free(|| self.store.delete(key, self.holder.as_deref())).await?)
     }
 
     /// Adds to a counter, which starts at zero, and answers what it is now.
@@ -238,7 +274,8 @@ impl Cache {
         }
     }
 
-    /// Writes everything to a file, lifetimes too, a line a key; says how many keys. The file is whole or not there.
+    /// Writes everything to a file, locked or not, lifetimes too, a line a key; says how many keys. Each key is written as
+    /// it stood at one moment, not all at the same. The file is whole or as it was before.
     ///
     /// # Errors
     ///
@@ -265,18 +302,19 @@ impl Cache {
         Ok(count)
     }
 
-    /// Puts back what [`Cache::dump_write`] wrote, in place of keys of the same name; says how many keys.
+    /// Puts back what [`Cache::dump_write`] wrote, in place of keys of the same name, locked or not; other keys stay. Says
+    /// how many keys. Lifetimes go on from where they were when the file was written.
     ///
     /// # Errors
     ///
-    /// `internal` if the file cannot be read: nothing is changed then; `unavailable` if the backend does not answer.
+    /// `internal` if the file cannot be read: nothing is changed then; `unavailable` if the backend does not answer: the
+    /// keys before that line of the file are put back.
     pub async fn dump_read(&self, path: &Path) -> Result<u64, ActionError> {
         let text = tokio::fs::read_to_string(path).await.map_err(ActionError::internal)?;
-        let lines = text.lines().map(serde_json::from_str::<Line>).collect::<Result<Vec<_>, _>>();
-        let lines = lines.map_err(ActionError::internal)?;
-        let count = lines.len() as u64;
-        for line in lines {
-            let (key, dumped) = line.into_dumped().map_err(ActionError::internal)?;
+        let lines = text.lines().map(|line| serde_json::from_str::<Line>(line)?.into_dumped());
+        let keys = lines.collect::<io::Result<Vec<_>>>().map_err(ActionError::internal)?;
+        let count = keys.len() as u64;
+        for (key, dumped) in keys {
             self.store.restore(&key, dumped).await?;
         }
         Ok(count)
@@ -314,7 +352,7 @@ impl Line {
 
     fn into_dumped(self) -> io::Result<(String, Dumped)> {
         let bytes = |text: String| STANDARD.decode(text).map(Bytes::from).map_err(io::Error::other);
-        let ttl = self.ttl_ms.map(Duration::from_millis);
+        let ttl = self.ttl_ms.map(Duration::from_millis).map(life);
         let dumped = match (self.value, self.list) {
             (Some(value), _) => Dumped::Value(Stored { value: bytes(value)?, ttl }),
             (None, list) => {
@@ -324,6 +362,10 @@ impl Line {
         };
         Ok((self.key, dumped))
     }
+}
+
+fn life(ttl: Duration) -> Duration {
+    ttl.min(LONGEST_LIFE)
 }
 
 fn check_key(key: &str) -> Result<(), ActionError> {

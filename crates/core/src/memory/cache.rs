@@ -11,6 +11,10 @@ use tokio::time::Instant;
 
 use super::locks::MemoryLocks;
 use crate::backend::{BackendError, CacheStore, Dumped, Page, Stored};
+use crate::metrics::bound_reached;
+
+#[cfg(test)]
+mod tests;
 
 /// Most bytes of all keys and values together; beyond, writes are refused, since nothing accepted is lost silently.
 const MOST_BYTES: usize = 256 * 1024 * 1024;
@@ -95,7 +99,7 @@ impl Shelves {
         let before = self.keys.get(key).map_or(0, |entry| key.len() + entry.held.bytes());
         let after = key.len() + held.bytes();
         if self.bytes - before + after > MOST_BYTES {
-            return Err(BackendError::Full);
+            return Err(full());
         }
         self.remove(key);
         let expires = ttl.map(|ttl| Instant::now() + ttl);
@@ -137,6 +141,11 @@ impl Shelves {
             Some(Entry { held: Holding::Value(_), .. }) => Err(BackendError::WrongKind { key: key.to_owned() }),
         }
     }
+}
+
+fn full() -> BackendError {
+    bound_reached("memory_cache");
+    BackendError::Full
 }
 
 fn left(expires: Option<Instant>) -> Option<Duration> {
@@ -207,8 +216,9 @@ impl CacheStore for MemoryCache {
     async fn push(&self, key: &str, item: Bytes) -> Result<u64, BackendError> {
         let mut shelves = self.shelves();
         let cost = item.len() + 32;
+        shelves.sweep();
         if shelves.bytes + cost + key.len() > MOST_BYTES {
-            return Err(BackendError::Full);
+            return Err(full());
         }
         if let Some(items) = shelves.list(key)? {
             items.push_back(item);
