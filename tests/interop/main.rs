@@ -54,7 +54,7 @@ impl Mixed {
     }
 
     /// Nobody went down, and everybody still hears everybody.
-    async fn is_well(mut self) {
+    async fn ends_well(mut self) {
         self.theirs.is_alive().await;
         let mut sockets = [
             Socket::join(self.tour.addr, "otherRoom").await,
@@ -152,7 +152,7 @@ async fn everybody_hears_everybody_in_one_order() {
         assert_eq!(said, expected.iter().collect::<Vec<_>>(), "nothing lost, nothing doubled");
     }
     tell(format_args!("{} deliveries of {} messages", EACH * speakers * speakers, EACH * speakers));
-    mixed.is_well().await;
+    mixed.ends_well().await;
 }
 
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn connections_are_called_both_ways() {
     mixed.theirs.is_alive().await;
     assert_eq!(apply(addr, &id, "destroy", json!(null)).await, Ok(json!(true)));
     assert_eq!(apply(addr, &id, "details", json!(null)).await, Err("late".to_owned()), "nobody says it is not theirs");
-    mixed.is_well().await;
+    mixed.ends_well().await;
 }
 
 #[tokio::test]
@@ -253,7 +253,7 @@ async fn nothing_that_we_call_takes_them_down() {
         member.closed().await;
     }
     mixed.theirs.is_alive().await;
-    mixed.is_well().await;
+    mixed.ends_well().await;
 }
 
 /// Their own `removeMember` fails in the node of the member then, and the node with it.
@@ -277,7 +277,7 @@ async fn a_middleware_of_theirs_that_keeps_members_keeps_nobody_from_being_taken
         assert_eq!(details["data"]["rooms"], json!([]));
     }
     drop(members);
-    mixed.is_well().await;
+    mixed.ends_well().await;
 }
 
 /// A response that is written twice brings an Actionhero node down.
@@ -303,7 +303,7 @@ async fn an_http_request_that_runs_there_is_sent_nothing() {
     let mut status = [0; 9];
     request.read_exact(&mut status).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 ");
-    mixed.is_well().await;
+    mixed.ends_well().await;
 }
 
 #[tokio::test]
@@ -335,7 +335,7 @@ async fn cache_and_locks_are_shared() {
     assert!(locks.try_lock("job", Duration::from_secs(1)).await.unwrap().is_none());
     assert_eq!(mixed.theirs.run("return cache.unlock('job')", json!(null)).await, Ok(json!(true)));
     assert!(locks.try_lock("job", Duration::from_secs(1)).await.unwrap().is_some());
-    mixed.is_well().await;
+    mixed.ends_well().await;
 }
 
 /// Where Actionhero's own nodes fall: a room that goes away under a member of another node.
@@ -366,7 +366,7 @@ async fn rooms_are_destroyed_by_either_side_and_nobody_falls() {
         drop(sockets); // each of theirs leaves all rooms it believes to be in
         mixed.theirs.is_alive().await;
     }
-    mixed.is_well().await;
+    mixed.ends_well().await;
 }
 
 /// As many joins and leaves as in an hour of ten each second, and clients that just go.
@@ -390,7 +390,7 @@ async fn an_hour_of_joins_and_leaves_leaves_nobody_behind() {
                 let room = ["defaultRoom", "otherRoom"][step % 2];
                 for event in ["roomAdd", "say", "roomLeave"] {
                     // Every other client goes without leaving.
-                    if event == "roomLeave" && step > 7 && number % 2 == 0 {
+                    if event == "roomLeave" && step > 7 && number.is_multiple_of(2) {
                         break;
                     }
                     let asked =
@@ -409,5 +409,5 @@ async fn an_hour_of_joins_and_leaves_leaves_nobody_behind() {
     tell(format_args!("{EVENTS} joins and leaves of {CLIENTS} clients in {:?}", began.elapsed()));
     let listed = get(mixed.tour.addr, "/api/rooms/defaultRoom").await.json();
     assert_eq!(listed["membersCount"], 0);
-    mixed.is_well().await;
+    mixed.ends_well().await;
 }
