@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use phalanx::config::Config;
+use phalanx::event::{Ending, Event};
 use phalanx::initializer::BoxError;
 use phalanx::prelude::*;
-use phalanx::{RequestId, Running, axum};
+use phalanx::{Origin, RequestId, Running, axum};
 use serde_json::json;
 
 use crate::app::{settings, start};
@@ -325,4 +326,32 @@ async fn a_call_that_outlasts_its_deadline_is_dropped_with_its_locks() {
     let next = next.await.unwrap().unwrap().expect("a lock that is dropped is free");
     assert!(next.token() > first && next.is_held());
     assert_eq!(cache.holding(&next).load::<u8>("door").await.unwrap().unwrap().value, 2);
+}
+
+/// Waits, unless its caller leaves.
+#[action(get, cancel_on_disconnect)]
+pub(crate) async fn wait_for_ever(_ctx: Context) -> Result<(), ActionError> {
+    std::future::pending().await
+}
+
+#[tokio::test]
+async fn observers_hear_of_every_call_that_ends_and_how() {
+    let (heard, mut ended) = tokio::sync::mpsc::channel(8);
+    let app = App::new("watched").actions(actions![whoami, order, wait_for_ever]).state(AtomicU64::new(7));
+    let app = app.observe(move |event: &Event| {
+        if let Event::ActionEnded { action, version, transport, outcome, took, .. } = event {
+            heard.try_send((*action, *version, *transport, *outcome, *took < Duration::from_secs(60))).unwrap();
+        }
+    });
+    let node = app.start(settings()).await.unwrap();
+    post_json(node.addr(), "/api/orders", r#"{"item":"tea"}"#).await;
+    assert_eq!(ended.recv().await.unwrap(), ("order", 1, Origin::Http, Ending::Answered, true));
+    let mut socket = Socket::connect(node.addr()).await;
+    socket.ask(r#"{"event":"action","params":{"action":"whoami"}}"#).await;
+    let refused = Ending::Refused(ErrorKind::Unauthenticated);
+    assert_eq!(ended.recv().await.unwrap(), ("whoami", 1, Origin::Websocket, refused, true));
+    socket.send(r#"{"event":"action","params":{"action":"wait_for_ever"}}"#).await;
+    socket.ask(r#"{"event":"detailsView"}"#).await;
+    socket.close().await;
+    assert_eq!(ended.recv().await.unwrap(), ("wait_for_ever", 1, Origin::Websocket, Ending::Cancelled, true));
 }

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
@@ -14,6 +15,7 @@ use crate::action::{ActionDef, BoxFuture, Deadline, Exposure, OnDisconnect};
 use crate::answer::Outcome;
 use crate::context::{Caller, Context, Origin, RequestId};
 use crate::error::{ActionError, ErrorKind};
+use crate::event::Event;
 use crate::layer::{Call, Next};
 use crate::metrics::Ending;
 use crate::node::Node;
@@ -49,7 +51,7 @@ pub async fn start(node: &Node, request: Request) -> Started {
     let limit = match def.deadline {
         Deadline::Default => node.config().general.action_deadline,
         Deadline::After(limit) => limit,
-        Deadline::Never => std::time::Duration::ZERO,
+        Deadline::Never => Duration::ZERO,
     };
     let deadline = (!limit.is_zero()).then(|| started + limit);
     let origin = request.caller.transport;
@@ -181,7 +183,7 @@ impl Meter {
         self.open = false;
         let took = self.started.elapsed();
         let ending = outcome.as_ref().err().map_or(Ending::Answered, |error| Ending::Refused(error.kind()));
-        self.action.metrics.record(ending, took);
+        self.tell(ending, took);
         if let Err(error) = &outcome
             && error.kind() == ErrorKind::Internal
         {
@@ -194,12 +196,19 @@ impl Meter {
         }
         outcome
     }
+
+    fn tell(&self, outcome: Ending, took: Duration) {
+        self.action.metrics.record(outcome, took);
+        let def = self.action.def;
+        let (action, version, transport) = (def.name, def.version, self.origin);
+        self.node.tell(&Event::ActionEnded { action, version, transport, outcome, took });
+    }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
         if self.open {
-            self.action.metrics.record(Ending::Cancelled, self.started.elapsed());
+            self.tell(Ending::Cancelled, self.started.elapsed());
         }
     }
 }

@@ -1,10 +1,14 @@
 //! What happens on a node, for those who watch: one enum instead of scattered callbacks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backend::{Missed, NodeRecord};
 use crate::connection::{CloseReason, Connection};
+use crate::context::Origin;
 use crate::node::Generation;
+
+pub use crate::metrics::Ending;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -26,6 +30,20 @@ pub enum Event {
     Joined(Arc<str>, Connection),
     /// A connection left a room.
     Left(Arc<str>, Connection),
+    /// A call of an action ended.
+    #[non_exhaustive]
+    ActionEnded {
+        /// The action's name.
+        action: &'static str,
+        /// Its version.
+        version: u32,
+        /// Who called.
+        transport: Origin,
+        /// How it ended.
+        outcome: Ending,
+        /// How long it took.
+        took: Duration,
+    },
     /// Messages of other nodes may have been missed, in rooms, under topics, or on their way to this node.
     Missed(Missed),
     /// Messages of a room may have been missed: told for each room with members here.

@@ -17,16 +17,20 @@ pub fn bound_reached(bound: &'static str) {
 
 /// How a call ended, as metrics and logs name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub enum Ending {
+    /// With an answer.
     Answered,
+    /// With an error.
     Refused(ErrorKind),
+    /// It was dropped before its end: its client left, or the node stopped.
     Cancelled,
 }
 
 impl Ending {
     const COUNT: usize = ErrorKind::ALL.len() + 2;
 
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// `ok`, `cancelled`, or the name of the error's kind.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Answered => "ok",
             Self::Refused(kind) => kind.code(),

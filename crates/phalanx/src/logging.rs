@@ -5,14 +5,14 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use metrics::{counter, describe_counter};
 use phalanx_core::config::LogFormat;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::settings::Settings;
+use crate::telemetry;
 
 /// Lines that may wait for the disk; beyond, lines are dropped and counted.
 const WAITING_LINES: usize = 16_384;
@@ -21,16 +21,12 @@ const WAITING_LINES: usize = 16_384;
 #[derive(Default)]
 pub(crate) struct Log {
     file: Option<LogFile>,
-    dropped: Option<ErrorCounter>,
     _guard: Option<WorkerGuard>,
 }
 
 impl Log {
     /// Opens the log file anew: whoever rotates it has renamed the old one.
     pub(crate) fn reopen(&self) {
-        if let Some(dropped) = &self.dropped {
-            counter!("phalanx_log_lines_dropped_total").absolute(dropped.dropped_lines() as u64);
-        }
         if let Some(file) = &self.file
             && let Err(error) = file.reopen()
         {
@@ -64,10 +60,10 @@ pub(crate) fn install(settings: &Settings) -> Result<Log, String> {
             let name = format!("{}-{}.log", settings.file_stem(), settings.environment.0);
             let file = LogFile::open(&settings.config.paths.log, &name)
                 .map_err(|error| format!("log file in {}: {error}", settings.config.paths.log.display()))?;
-            describe_counter!("phalanx_log_lines_dropped_total", "Log lines dropped because the disk is too slow");
             let (writer, guard) =
                 NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(file.clone());
-            installed = Log { file: Some(file), dropped: Some(writer.error_counter()), _guard: Some(guard) };
+            telemetry::watch_lost_lines(writer.error_counter());
+            installed = Log { file: Some(file), _guard: Some(guard) };
             Some(fmt::layer().with_writer(writer).with_ansi(false).json().flatten_event(true).with_filter(filter()?))
         }
         false => None,

@@ -3,10 +3,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use metrics::{describe_gauge, gauge};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use phalanx_core::Shutdown;
 use tokio::time::{MissedTickBehavior, interval};
+use tracing_appender::non_blocking::ErrorCounter;
 
 /// What histograms of seconds are cut into.
 const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -15,6 +16,8 @@ const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 const UPKEEP: Duration = Duration::from_secs(5);
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+static LOST_LINES: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// Reads the metrics as text.
 pub(crate) type Render = Arc<dyn Fn() -> String + Send + Sync>;
@@ -49,7 +52,14 @@ pub(crate) fn keep_up(shutdown: &Shutdown) {
     });
 }
 
+/// Tells of the lines that the log file lost, from now on.
+pub(crate) fn watch_lost_lines(lost: ErrorCounter) {
+    // A process has one log file.
+    let _ = LOST_LINES.set(lost);
+}
+
 fn describe_process() {
+    describe_counter!("phalanx_log_lines_dropped_total", "Log lines dropped because the disk is too slow");
     describe_gauge!("process_resident_memory_bytes", "Memory of the process that is in RAM");
     describe_gauge!("process_open_fds", "File descriptors of the process");
 }
@@ -63,5 +73,8 @@ fn measure_process() {
     }
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         gauge!("process_open_fds").set(open.count() as f64);
+    }
+    if let Some(lost) = LOST_LINES.get() {
+        counter!("phalanx_log_lines_dropped_total").absolute(lost.dropped_lines() as u64);
     }
 }
