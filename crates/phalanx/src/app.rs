@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use phalanx_core::backend::Backend;
 use phalanx_core::config::{Config, General};
+use phalanx_core::dispatch::Chain;
 use phalanx_core::event::Observer;
 use phalanx_core::hooks::{ConnectionHook, RecipientHook, RoomHook};
 use phalanx_core::initializer::Initializer;
@@ -154,9 +155,9 @@ impl App {
         };
         match command {
             Command::Config => print(&settings.to_toml()),
-            Command::Actions => match self.action_table() {
+            Command::Actions => match self.action_table(&settings.config) {
                 Ok(table) => print(&table),
-                Err(error) => failed(&error),
+                Err(error) => failed(&Chain(&*error)),
             },
             Command::Start => process::serve(self, settings),
         }
@@ -217,10 +218,14 @@ impl App {
         Ok(Running { node, server, admin })
     }
 
-    fn action_table(self) -> Result<String, phalanx_core::registry::Faults> {
-        let registry = phalanx_core::registry::Registry::new(self.definitions)?;
+    /// The actions that a node would serve, also those that initializers add.
+    fn action_table(self, config: &Config) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+        let runtime = tokio::runtime::Runtime::new()?;
+        let planned = runtime.block_on(Node::plan(&self.initializers, self.definitions, config));
+        runtime.shutdown_background(); // whatever initializers left running
+        let registry = planned?;
         let actions: Vec<&ActionDef> = registry.actions().map(|action| action.def).collect();
-        Ok(command_line::table(&actions))
+        Ok(command_line::table(&actions, &config.web.prefix))
     }
 }
 
@@ -236,6 +241,10 @@ fn backend(app: &str, settings: &Settings) -> Result<Backend, StartError> {
         "" => app,
         name => name,
     };
+    if settings.config.cluster.interop && settings.config.cluster.interop_channel == cluster {
+        let reason = "cluster.interop_channel is the cluster's own name: sealed messages would reach Actionhero nodes";
+        return Err(StartError::Cluster(reason.into()));
+    }
     phalanx_cluster::backend(url, cluster, &settings.node_id, &settings.config)
         .map_err(|error| StartError::Cluster(format!("REDIS_URL is no address of a Redis: {error}").into()))
 }
@@ -298,3 +307,6 @@ pub(crate) fn failed(error: &dyn std::fmt::Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "error: {error}");
     ExitCode::FAILURE
 }
+
+#[cfg(test)]
+mod tests;

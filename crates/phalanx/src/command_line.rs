@@ -70,10 +70,12 @@ fn clap_command(name: &str, version: &str) -> Clap {
 }
 
 /// The actions of an application, a line each.
-pub(crate) fn table(actions: &[&ActionDef]) -> String {
+pub(crate) fn table(actions: &[&ActionDef], prefix: &str) -> String {
+    let prefix = prefix.trim_end_matches('/');
     let mut rows = vec![["NAME", "VERSION", "HTTP", "WEBSOCKET", "DESCRIPTION"].map(str::to_owned)];
     rows.extend(actions.iter().map(|def| {
-        let routes = def.routes.iter().map(|route| format!("{} {}", route.method.as_str(), path_of(def, route)));
+        let routes =
+            def.routes.iter().map(|route| format!("{} {prefix}{}", route.method.as_str(), path_of(def, route)));
         let websocket = match def.exposure {
             Exposure::Public => "yes",
             Exposure::HttpOnly => "blocked",

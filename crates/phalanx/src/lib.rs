@@ -28,6 +28,10 @@
 //! }
 //! ```
 
+// What the attributes write names the facade; so do those of its own tests.
+#[cfg(test)]
+extern crate self as phalanx;
+
 mod app;
 mod command_line;
 mod descriptors;

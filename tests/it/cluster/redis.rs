@@ -235,6 +235,24 @@ async fn a_node_whose_redis_is_not_there_yet_waits_for_it_and_tells_operators() 
 }
 
 #[tokio::test]
+async fn starting_rooms_that_redis_refuses_are_made_once_it_takes_them_or_end_the_boot_with_the_reason() {
+    let redis = Redis::start().await;
+    redis.ask("ACL SETUSER phalanx -scard").await;
+    let url = redis.url();
+    let environment = [("REDIS_URL", url.as_str()), ("PHALANX__REDIS__BOOT_TIMEOUT", "1s")];
+    let refused = phalanx_testkit::run("tour", &[], &environment).await;
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{text}");
+    assert!(text.contains("error: room defaultRoom: the backend did not answer"), "{text}");
+
+    let mut node = Process::spawn("tour", &environment[..1]);
+    until("a room is refused", BACK, async || node.stderr().contains("cannot be reached yet")).await;
+    redis.ask("ACL SETUSER phalanx +scard").await;
+    node.ready().await;
+    assert_eq!(members(node.addr, "vip").await, 0);
+}
+
+#[tokio::test]
 async fn outside_development_a_cluster_does_not_start_with_the_token_that_everybody_knows() {
     let environment = [("REDIS_URL", "redis://127.0.0.1:1"), ("PHALANX_ENV", "production")];
     let refused = phalanx_testkit::run("tour", &[], &environment).await;

@@ -30,7 +30,7 @@ use crate::memory::{MemoryBus, MemoryCache, MemoryLocks, MemoryMembership, Memor
 pub enum BackendError {
     /// It did not answer: whether it happened is unknown.
     #[error("the backend does not answer: {0}")]
-    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    Unavailable(Box<dyn Error + Send + Sync>),
     /// What is stored under the key is of another kind.
     #[error("what is stored under {key:?} is of another kind")]
     WrongKind {

@@ -1,10 +1,11 @@
 //! How a node starts and stops, in one readable order.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep_until};
 use tracing::{info, warn};
 
 use super::{Names, Node, Parts, Setup};
@@ -12,30 +13,32 @@ use crate::backend::{Arrival, BackendError};
 use crate::cache::Cache;
 use crate::calls::Calls;
 use crate::cluster::Topics;
+use crate::config::Config;
 use crate::connection::{CloseReason, Connection};
 use crate::connections;
-use crate::error::ActionError;
+use crate::dispatch::Chain;
+use crate::error::{ActionError, ErrorKind};
 use crate::event::Event;
 use crate::files::PublicFiles;
 use crate::initializer::{self, Boot, Initializer};
 use crate::lease::{self, Lease};
 use crate::locks::Locks;
 use crate::metrics::NodeMetrics;
-use crate::registry::Registry;
+use crate::registry::{Definitions, Registry};
 use crate::rooms;
 use crate::shutdown::Shutdown;
 
-/// Why a node did not start.
+/// Why a node did not start. Print the whole chain: what is behind an initializer or a room stands in the source.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The application's definitions do not fit together.
-    #[error("{0}")]
+    #[error(transparent)]
     Faults(#[from] crate::registry::Faults),
     /// The initializers' order cannot be found.
     #[error(transparent)]
     Order(#[from] initializer::OrderError),
     /// An initializer gave up.
-    #[error("initializer {name}: {source}")]
+    #[error("initializer {name}")]
     Initializer {
         /// Its name.
         name: &'static str,
@@ -43,16 +46,16 @@ pub enum StartError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A transport could not begin to accept.
-    #[error("{0}")]
-    Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Transport(Box<dyn std::error::Error + Send + Sync>),
     /// The settings do not make a member of a cluster.
-    #[error("{0}")]
-    Cluster(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Cluster(Box<dyn std::error::Error + Send + Sync>),
     /// The backend could not be reached within `redis.boot_timeout`.
-    #[error("{0}")]
-    Backend(#[source] BackendError),
+    #[error(transparent)]
+    Backend(BackendError),
     /// A room of `rooms.start` could not be made.
-    #[error("room {room}: {source}")]
+    #[error("room {room}")]
     Room {
         /// The room.
         room: String,
@@ -71,7 +74,48 @@ pub struct Stopped {
     pub abandoned: usize,
 }
 
+/// How long a node that starts waits for its backend: `redis.boot_timeout` for all that it needs of it.
+struct Patience {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+    fn new(limit: Duration) -> Self {
+        Self { deadline: Instant::now() + limit, pause: Duration::from_millis(100) }
+    }
+
+    /// The pause before the next attempt, unless there is no time for one.
+    fn pause(&mut self, node: &Node, cause: &(dyn Error + 'static)) -> Option<Sleep> {
+        let until = Instant::now() + self.pause;
+        if until > self.deadline {
+            return None;
+        }
+        self.pause = (self.pause * 2).min(Self::LONGEST_PAUSE);
+        warn!(cause = %Chain(cause), "the backend cannot be reached yet");
+        *node.problems() = vec!["the backend cannot be reached yet".to_owned()];
+        Some(sleep_until(until))
+    }
+}
+
 impl Node {
+    /// Finds out what a node would serve: initializers are made ready and definitions checked, and nothing is started.
+    ///
+    /// # Errors
+    ///
+    /// The same as for a node that starts.
+    pub async fn plan(
+        initializers: &[Arc<dyn Initializer>],
+        mut definitions: Definitions,
+        config: &Config,
+    ) -> Result<Registry, StartError> {
+        let mut boot = Boot { config, definitions: &mut definitions };
+        initialize(&initializer::in_order(initializers)?, &mut boot).await?;
+        Ok(Registry::new(definitions)?)
+    }
+
     /// Starts a node: initializers, definitions checked, own tasks, starting rooms, initializers' start, transports.
     /// When `setup.shutdown` is asked meanwhile, the step that runs is dropped.
     ///
@@ -81,15 +125,8 @@ impl Node {
     pub async fn start(mut setup: Setup) -> Result<Self, StartError> {
         let shutdown = setup.shutdown.clone();
         let initializers = initializer::in_order(&setup.initializers)?;
-        let initializing = async {
-            for initializer in &initializers {
-                let mut boot = Boot { config: &setup.config, definitions: &mut setup.definitions };
-                let ready = initializer.initialize(&mut boot).await;
-                ready.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
-            }
-            Ok(())
-        };
-        unless_asked(&shutdown, initializing).await?;
+        let mut boot = Boot { config: &setup.config, definitions: &mut setup.definitions };
+        unless_asked(&shutdown, initialize(&initializers, &mut boot)).await?;
         let node = Self::assemble(setup)?;
         match unless_asked(&shutdown, node.open(&initializers)).await {
             Ok(()) => Ok(node),
@@ -143,16 +180,11 @@ impl Node {
             transport.start(self).await.map_err(StartError::Transport)?;
         }
         self.spawn_delivery();
-        let life = self.enter_cluster().await?;
+        let mut patience = Patience::new(self.0.config.redis.boot_timeout);
+        let life = self.enter_cluster(&mut patience).await?;
         self.0.shutdown.spawn_own(lease::keep(self.clone(), life));
         self.spawn_heartbeat();
-        for room in &self.0.config.rooms.start {
-            let made = self.rooms().add(room).await;
-            let existing = |error: &ActionError| error.kind() == crate::ErrorKind::Conflict;
-            if let Err(source) = made.or_else(|error| if existing(&error) { Ok(()) } else { Err(error) }) {
-                return Err(StartError::Room { room: room.clone(), source });
-            }
-        }
+        self.make_starting_rooms(&mut patience).await?;
         for initializer in initializers {
             let started = initializer.start(self).await;
             started.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
@@ -167,24 +199,34 @@ impl Node {
         Ok(())
     }
 
-    /// Becomes a member of the cluster; tries again for `redis.boot_timeout`.
-    async fn enter_cluster(&self) -> Result<String, StartError> {
-        const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-        let deadline = Instant::now() + self.0.config.redis.boot_timeout;
-        let mut pause = Duration::from_millis(100);
+    /// Becomes a member of the cluster.
+    async fn enter_cluster(&self, patience: &mut Patience) -> Result<String, StartError> {
         loop {
             let error = match lease::enter(self).await {
                 Ok(life) => return Ok(life),
                 Err(error) => error,
             };
-            if Instant::now() + pause > deadline {
-                return Err(StartError::Backend(error));
+            match patience.pause(self, &error) {
+                Some(pause) => pause.await,
+                None => return Err(StartError::Backend(error)),
             }
-            warn!(cause = %crate::dispatch::Chain(&error), "the backend cannot be reached yet");
-            *self.problems() = vec!["the backend cannot be reached yet".to_owned()];
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    async fn make_starting_rooms(&self, patience: &mut Patience) -> Result<(), StartError> {
+        for room in &self.0.config.rooms.start {
+            while let Err(source) = self.rooms().add(room).await {
+                if source.code() == ErrorKind::Conflict.code() {
+                    break; // it exists
+                }
+                let is_away = source.kind() == ErrorKind::Unavailable;
+                match is_away.then(|| patience.pause(self, &source)).flatten() {
+                    Some(pause) => pause.await,
+                    None => return Err(StartError::Room { room: room.clone(), source }),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Stops the node: no longer ready, no new connections, sockets told, running calls finished within
@@ -298,6 +340,14 @@ impl Node {
             }
         });
     }
+}
+
+async fn initialize(initializers: &[Arc<dyn Initializer>], boot: &mut Boot<'_>) -> Result<(), StartError> {
+    for initializer in initializers {
+        let ready = initializer.initialize(boot).await;
+        ready.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
+    }
+    Ok(())
 }
 
 /// Goes on with a start until the node is asked to stop.

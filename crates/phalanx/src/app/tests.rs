@@ -1,0 +1,86 @@
+use phalanx_core::context::States;
+use phalanx_core::initializer::{Boot, BoxError};
+use serde::Deserialize;
+
+use super::*;
+use crate::prelude::*;
+
+#[derive(Default, Serialize, Deserialize)]
+struct Mail {
+    from: String,
+}
+
+struct Counter;
+
+/// Adds a state and an action.
+struct Counting;
+
+#[async_trait]
+impl Initializer for Counting {
+    fn name(&self) -> &'static str {
+        "counting"
+    }
+
+    async fn initialize(&self, boot: &mut Boot<'_>) -> Result<(), BoxError> {
+        boot.definitions.states.insert(Counter);
+        boot.definitions.actions.extend(actions![count]);
+        Ok(())
+    }
+}
+
+/// Says who writes.
+#[action(get = "/sender")]
+async fn sender(_ctx: Context, mail: State<Mail>, _: NoInput) -> Result<String, ActionError> {
+    Ok(mail.from.clone())
+}
+
+/// Counts.
+#[action(get)]
+async fn count(_ctx: Context, _counter: State<Counter>, _: NoInput) -> Result<(), ActionError> {
+    Ok(())
+}
+
+#[test]
+fn the_table_of_actions_knows_of_sections_of_initializers_and_of_the_prefix() {
+    let mut app = App::new("post").section::<Mail>("mail").initializer(Counting).actions(actions![sender]);
+    let mut config = Config::default();
+    config.web.prefix = "/v1/".into();
+    let settings = Settings::of(config, &app.sections, &mut app.definitions.states);
+    let table = app.action_table(&settings.config).unwrap();
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[1], ["count", "1", "GET", "/v1/count", "yes", "Counts."]);
+    assert_eq!(lines[2], ["sender", "1", "GET", "/v1/sender", "yes", "Says", "who", "writes."]);
+}
+
+#[test]
+fn a_boot_that_fails_tells_the_whole_reason() {
+    struct Broken;
+
+    #[async_trait]
+    impl Initializer for Broken {
+        fn name(&self) -> &'static str {
+            "broken"
+        }
+
+        async fn initialize(&self, _: &mut Boot<'_>) -> Result<(), BoxError> {
+            Err(SettingsUnread(std::io::Error::other("no such disk")).into())
+        }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the file cannot be read")]
+    struct SettingsUnread(#[source] std::io::Error);
+
+    let error = App::new("post").initializer(Broken).action_table(&Config::default()).unwrap_err();
+    assert_eq!(Chain(&*error).to_string(), "initializer broken: the file cannot be read: no such disk");
+}
+
+#[test]
+fn messages_for_our_own_nodes_never_reach_the_channel_of_others() {
+    let mut config = Config::default();
+    config.cluster.interop = true;
+    let mut settings = Settings::of(config, &[], &mut States::default());
+    settings.redis_url = Some("redis://127.0.0.1:1".into());
+    let error = backend("actionhero", &settings).unwrap_err().to_string();
+    assert!(error.contains("cluster.interop_channel"), "{error}");
+}
