@@ -434,6 +434,11 @@ impl Config {
                 websocket.outbox_bytes.as_u64() >= websocket.max_file.as_u64(),
                 "websocket.outbox_bytes must hold a file of websocket.max_file",
             ),
+            (
+                websocket.outbox_bytes.as_u64() >= self.rooms.max_message.as_u64() + crate::rooms::ENVELOPE,
+                "websocket.outbox_bytes must hold a message of rooms.max_message, with 512 bytes around it",
+            ),
+            (!websocket.heartbeat.is_zero(), "websocket.heartbeat must not be zero"),
             (self.rooms.max_undelivered > 0, "rooms.max_undelivered must not be zero"),
             (
                 !self.cluster.interop || !self.cluster.interop_token.is_empty(),

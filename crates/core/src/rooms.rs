@@ -24,6 +24,7 @@ mod stays;
 
 use repair::Told;
 
+pub(crate) use payload::ENVELOPE;
 pub(crate) use repair::Restoring;
 pub(crate) use stays::Stays;
 

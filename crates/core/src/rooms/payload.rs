@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::hooks::Said;
 
 /// Most bytes that the fields beside a message take: two names of 100 and 128 bytes, a time, and the keys.
-pub(super) const ENVELOPE: u64 = 512;
+pub(crate) const ENVELOPE: u64 = 512;
 
 /// Encodes who came or went.
 pub(super) fn presence(room: &str, member: &str, event: &str) -> Bytes {

@@ -176,6 +176,8 @@ fn wrong_values_are_refused_with_their_key() {
         ("", Some(("PORT", "70000")), "web.port"),
         ("[web]\nprefix = \"api\"", None, "web.prefix"),
         ("[websocket]\noutbox_frames = 0", None, "websocket.outbox_frames"),
+        ("[websocket]\nheartbeat = \"0s\"", None, "websocket.heartbeat"),
+        ("[rooms]\nmax_message = \"1MiB\"", None, "rooms.max_message"),
         ("not toml", None, "default.toml"),
     ] {
         let variables: Vec<_> = variable.into_iter().collect();

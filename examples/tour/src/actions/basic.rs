@@ -159,7 +159,7 @@ pub(crate) async fn sleep_test(ctx: Context, input: Sleep) -> Result<Slept, Acti
     let sleep_started = ctx.now_ms();
     tokio::time::sleep(Duration::from_millis(sleep_duration)).await;
     let sleep_ended = ctx.now_ms();
-    Ok(Slept { sleep_started, sleep_ended, sleep_delta: sleep_ended - sleep_started, sleep_duration })
+    Ok(Slept { sleep_started, sleep_ended, sleep_delta: sleep_ended.saturating_sub(sleep_started), sleep_duration })
 }
 
 #[output]

@@ -22,7 +22,7 @@ pub(crate) struct Created {
 pub(crate) async fn create_chat_room(ctx: Context, input: NewRoom) -> Result<Created, ActionError> {
     let did_create = match ctx.rooms().add(&input.name).await {
         Ok(()) => true,
-        Err(error) if error.kind() == ErrorKind::Conflict => false,
+        Err(error) if error.code() == ErrorKind::Conflict.code() => false, // another code: there are too many
         Err(error) => return Err(error),
     };
     Ok(Created { name: input.name, did_create })
