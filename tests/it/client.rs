@@ -150,9 +150,14 @@ impl Socket {
 
     /// The next frame of text.
     pub(crate) async fn read(&mut self) -> Value {
+        serde_json::from_str(&self.read_text().await).unwrap()
+    }
+
+    /// The same as it came.
+    pub(crate) async fn read_text(&mut self) -> String {
         loop {
             match timeout(SOON, self.stream.next()).await.expect("a frame comes") {
-                Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).unwrap(),
+                Some(Ok(Message::Text(text))) => return text.to_string(),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 other => panic!("a frame of text, not {other:?}"),
             }
