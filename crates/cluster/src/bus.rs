@@ -162,3 +162,35 @@ impl Bus for RedisBus {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use phalanx_core::backend::{Clock, Missed, SystemClock};
+    use phalanx_testkit::Redis;
+
+    use super::*;
+
+    fn bus(url: &str, clock: RedisClock) -> RedisBus {
+        let (node, token) = ("n".to_owned(), "t".to_owned());
+        let settings = BusSettings { node, token, previous_token: String::new(), queue: 8, interop: None };
+        let client = Client::open(url, Duration::from_secs(10)).unwrap();
+        RedisBus::new(client, Keys::new("actionhero:", "laws"), Arc::new(clock), OwnName::default(), settings)
+    }
+
+    #[tokio::test]
+    async fn what_is_too_old_when_it_comes_was_missed_and_the_gap_is_told() {
+        let redis = Redis::start().await;
+        let slow = RedisClock::default();
+        slow.set(SystemClock::default().now_us() - 60_000_000, Duration::ZERO);
+        let (speaker, listener) = (bus(&redis.url(), slow), bus(&redis.url(), RedisClock::default()));
+        let mut arrivals = listener.receiver().unwrap();
+        let _held = listener.subscribe(&"r".into()).await.unwrap();
+        speaker.appear_as(Generation::random()).await.unwrap();
+        let message = Message { room: "r".into(), kind: MessageKind::Said, who: None, payload: "{}".into() };
+        speaker.publish(message).await.unwrap();
+        let heard = tokio::time::timeout(Duration::from_secs(20), arrivals.recv()).await.unwrap();
+        assert!(matches!(heard, Some(Arrival::Gap(Missed::Overflow))), "{heard:?}");
+    }
+}

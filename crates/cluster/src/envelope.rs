@@ -331,12 +331,15 @@ mod tests {
 
     #[test]
     fn what_is_forged_old_or_of_another_channel_is_refused() {
-        let good = sealed("secret", 1);
+        let good = sealed("secret", 3);
         let mut opener = opener("secret", "");
         assert_eq!(refusal(&mut opener, "shop:room:other", &good, 1_000_000), Some(Refusal::Unsealed));
         assert_eq!(refusal(&mut opener, CHANNEL, &sealed("guess", 1), 1_000_000), Some(Refusal::Unsealed));
-        assert_eq!(refusal(&mut opener, CHANNEL, &good, 1_030_001), Some(Refusal::Stale));
-        assert_eq!(refusal(&mut opener, CHANNEL, &good, 969_999), Some(Refusal::Stale));
+        for (seq, now_ms) in [(1, 1_030_001), (2, 969_999)] {
+            assert_eq!(refusal(&mut opener, CHANNEL, &sealed("secret", seq), now_ms), Some(Refusal::Stale));
+            let again = refusal(&mut opener, CHANNEL, &sealed("secret", seq), now_ms);
+            assert_eq!(again, Some(Refusal::Replayed), "it was missed once");
+        }
         for place in 0..good.len() {
             let mut changed = good.clone();
             changed[place] ^= 1;
