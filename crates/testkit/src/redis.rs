@@ -29,7 +29,7 @@ const CLUSTERS: [&str; 2] = ["tour", "laws"];
 pub const KEYS: &str = "~actionhero:* ~phalanx:<cluster>:* &<cluster> &<cluster>:*";
 
 /// The commands that a node needs.
-pub const COMMANDS: &str = "+ping +evalsha +script|load +publish +subscribe +unsubscribe +time +scan +type +exists +del \
+pub const COMMANDS: &str = "+ping +select +evalsha +script|load +publish +subscribe +unsubscribe +time +scan +type +exists +del \
     +pttl +pexpire +get +set +incr +incrby +rpush +lpop +llen +lrange +ltrim +hset +hget +hdel +hlen +hexists +hgetall \
     +hscan +sadd +srem +scard +sismember +smembers +zadd +zrem +zscore +zrangebyscore";
 

@@ -120,6 +120,36 @@ async fn a_call_waits_as_long_as_its_caller_says() {
 }
 
 #[tokio::test]
+async fn a_call_that_was_given_up_does_not_run_when_its_node_goes_on() {
+    let cluster = Cluster::start(2).await;
+    let socket = Socket::connect(cluster.addr(1)).await;
+    cluster.nodes[1].freeze().await;
+    let body = json!({ "method": "set", "args": ["k", "late"], "timeoutMs": 300 }).to_string();
+    let answer = post_json(cluster.addr(0), &format!("/api/connections/{}/apply", socket.id()), &body).await;
+    assert_eq!(answer.error_code(), "late");
+    cluster.nodes[1].thaw();
+    until("it is dropped", super::SOON, async || {
+        let metrics = String::from_utf8(get(cluster.nodes[1].admin, "/metrics").await.body).unwrap();
+        metrics.contains("phalanx_bus_dropped_total{reason=\"call_too_late\"} 1\n")
+    })
+    .await;
+    let kept = apply(cluster.addr(1), &socket.id(), "get", json!(["k"])).await.json();
+    assert_eq!(kept["result"], json!(null));
+}
+
+#[tokio::test]
+async fn a_cluster_may_live_in_another_database_of_its_redis() {
+    let redis = phalanx_testkit::Redis::start().await;
+    let url = format!("{}/1", redis.url());
+    let nodes = super::start_nodes(&url, 2, super::PRESENCE).await;
+    until("they know each other", super::SOON, async || nodes_of(nodes[0].addr).await.len() == 2).await;
+    let socket = Socket::join(nodes[1].addr, "defaultRoom").await;
+    assert_eq!(apply(nodes[0].addr, &socket.id(), "set", json!(["k", 1])).await.status, 200);
+    assert_eq!(super::members(nodes[0].addr, "defaultRoom").await, 1);
+    assert_eq!(redis.ask("DBSIZE").await, ":0\r\n", "nothing is in the first one");
+}
+
+#[tokio::test]
 async fn a_node_that_stops_is_gone_at_once_and_its_members_with_it() {
     let mut cluster = Cluster::start(2).await;
     let leaver = Socket::join(cluster.addr(1), "defaultRoom").await;
