@@ -1,11 +1,18 @@
 //! What a client may hold of a node, and for how long.
 
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
 use phalanx_testkit::{Process, Signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::app::{settings, start};
-use crate::client::{get, raw, request};
+use crate::client::{Response, get, raw, request};
+
+const MULTIPART: &str = "content-type: multipart/form-data; boundary=b";
 
 #[tokio::test]
 async fn who_speaks_http_2_is_not_answered_in_it() {
@@ -63,7 +70,7 @@ async fn until_metric(node: &Process, line: &str) {
             }
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), said).await.unwrap_or_else(|_| panic!("no {line}"));
+    timeout(Duration::from_secs(10), said).await.unwrap_or_else(|_| panic!("no {line}"));
 }
 
 #[tokio::test]
@@ -75,4 +82,146 @@ async fn the_log_names_the_route_and_not_what_stands_in_its_place() {
     node.ended().await;
     let log = node.stderr();
     assert!(log.contains("/api/echo/{text}") && !log.contains("hunter2"), "{log}");
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_in_time_is_closed_without_a_word() {
+    let mut config = settings();
+    config.web.header_timeout = Duration::from_millis(200);
+    let node = start(config).await;
+    for (before, answers) in [("", 0), ("HEAD /api/echo HTTP/1.1\r\nhost: x\r\n\r\n", 1)] {
+        let answer = raw(node.addr(), format!("{before}GET / HTTP/1.1\r\nhost:").as_bytes()).await;
+        assert_eq!(answer.head.matches("HTTP/1.1 200").count(), answers, "{answer:?}");
+        assert!(answer.body.is_empty(), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_of_many_headers_is_refused() {
+    let mut config = settings();
+    config.web.max_headers = 5;
+    let node = start(config).await;
+    assert_eq!(request(node.addr(), "GET /api/echo", &["a: 1", "b: 2", "c: 3"], b"").await.status, 200);
+    assert_eq!(request(node.addr(), "GET /api/echo", &["a: 1", "b: 2", "c: 3", "d: 4"], b"").await.status, 431);
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed_at_once() {
+    let mut config = settings();
+    config.web.max_connections = 1;
+    let node = start(config).await;
+    let mut first = TcpStream::connect(node.addr()).await.unwrap();
+    let ask = b"HEAD /api/echo HTTP/1.1\r\nhost: x\r\n\r\n";
+    first.write_all(ask).await.unwrap();
+    first.read_exact(&mut [0; 12]).await.unwrap();
+    let mut second = TcpStream::connect(node.addr()).await.unwrap();
+    assert_eq!(second.read(&mut [0; 1]).await.unwrap(), 0);
+    first
+        .write_all(&[ask.as_slice(), b"GET /api/echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"].concat())
+        .await
+        .unwrap();
+    let mut rest = String::new();
+    first.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest.matches("HTTP/1.1 200").count(), 2, "{rest}");
+}
+
+#[tokio::test]
+async fn who_is_refused_early_gets_the_answer_and_not_a_reset() {
+    let mut config = settings();
+    config.web.max_body = "1KiB".parse().unwrap();
+    let node = start(config).await;
+    let (addr, large) = (node.addr(), vec![b'x'; 8 << 20]);
+    let json = "content-type: application/json";
+    assert_eq!(request(addr, "POST /api/echo", &["content-type: text/plain"], &large).await.status, 415);
+    assert_eq!(request(addr, "POST /api/echo", &[json], &large).await.status, 413);
+    assert_eq!(request(addr, "PUT /api/echo", &[json], &large).await.status, 405);
+    let head = format!("POST /api/echo HTTP/1.1\r\nhost: x\r\n{json}\r\ntransfer-encoding: chunked\r\n\r\n800000\r\n");
+    assert_eq!(raw(addr, &[head.as_bytes(), &large].concat()).await.status, 413);
+    let head = [b"GET / HTTP/1.1\r\nhost: x\r\nx: ".as_slice(), &large].concat();
+    assert_eq!(raw(addr, &head).await.status, 431);
+}
+
+/// A multipart body with one file.
+fn file_of(size: usize) -> Vec<u8> {
+    let head = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\n";
+    [head.as_bytes(), &vec![b'y'; size], b"\r\n--b--\r\n"].concat()
+}
+
+async fn send_file(addr: SocketAddr, path: &str, size: usize) -> Response {
+    request(addr, &format!("POST {path}"), &[MULTIPART], &file_of(size)).await
+}
+
+/// Waits until a folder holds so many files.
+async fn until_files(folder: &Path, count: usize) {
+    let there = async {
+        while std::fs::read_dir(folder).unwrap().count() != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(10), there).await.unwrap_or_else(|_| panic!("not {count} files"));
+}
+
+#[tokio::test]
+async fn files_of_a_request_are_gone_with_it_however_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = || std::fs::read_dir(folder.path()).unwrap().count();
+    let mut config = settings();
+    config.paths.uploads = folder.path().to_owned();
+    config.web.body_timeout = Duration::from_millis(500);
+    config.web.max_upload = "64KiB".parse().unwrap();
+    config.web.max_uploads_total = "32KiB".parse().unwrap();
+    let node = start(config).await;
+    let addr = node.addr();
+    for size in [20_000, 20_000] {
+        assert_eq!((send_file(addr, "/api/upload", size).await.status, files()), (200, 0));
+    }
+    let full = send_file(addr, "/api/upload", 40_000).await;
+    assert_eq!((full.status, full.error_code().as_str(), files()), (503, "unavailable", 0));
+    let chunked = format!("POST /api/upload HTTP/1.1\r\nhost: x\r\n{MULTIPART}\r\ntransfer-encoding: chunked\r\n\r\n");
+    let many: Vec<u8> = file_of(100).iter().copied().take(100).chain(vec![b'z'; 1000]).collect();
+    let pieces = format!("{:x}\r\n", many.len()).into_bytes();
+    let started = [chunked.as_bytes(), &pieces, &many, b"\r\n"].concat();
+    let late = raw(addr, &started).await;
+    assert_eq!((late.status, late.error_code().as_str(), files()), (408, "request_timeout", 0));
+    let mut leaving = TcpStream::connect(addr).await.unwrap();
+    leaving.write_all(&started).await.unwrap();
+    until_files(folder.path(), 1).await;
+    drop(leaving);
+    until_files(folder.path(), 0).await;
+}
+
+#[tokio::test]
+async fn files_that_nobody_asked_for_are_not_stored() {
+    let mut config = settings();
+    config.paths.uploads = "/nowhere/at/all".into();
+    config.web.max_body = "32KiB".parse().unwrap();
+    let node = start(config).await;
+    assert_eq!(send_file(node.addr(), "/api/upload", 1000).await.status, 500, "there is no such folder");
+    assert_eq!(send_file(node.addr(), "/api/echo", 1000).await.status, 200);
+    assert_eq!(send_file(node.addr(), "/api/echo", 40_000).await.status, 413, "it is as any other body");
+}
+
+#[tokio::test]
+async fn the_names_of_fields_count_as_their_text_does() {
+    let mut config = settings();
+    config.web.max_body = "4KiB".parse().unwrap();
+    let node = start(config).await;
+    let field =
+        |name: usize| format!("--b\r\ncontent-disposition: form-data; name=\"{}\"\r\n\r\n\r\n", "n".repeat(name));
+    for (name, status) in [(10, 422), (200, 413)] {
+        let body = field(name).repeat(40) + "--b--\r\n";
+        assert_eq!(request(node.addr(), "POST /api/upload", &[MULTIPART], body.as_bytes()).await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn a_request_has_only_so_many_files() {
+    let mut config = settings();
+    config.web.max_files = 2;
+    let node = start(config).await;
+    let file = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nx\r\n";
+    for (files, status) in [(1, 200), (3, 413)] {
+        let body = file.repeat(files) + "--b--\r\n";
+        assert_eq!(request(node.addr(), "POST /api/upload", &[MULTIPART], body.as_bytes()).await.status, status);
+    }
 }

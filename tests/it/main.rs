@@ -12,6 +12,7 @@ mod hostile;
 mod http;
 mod limits;
 mod metrics;
+mod own;
 mod process;
 mod readme;
 mod rooms;

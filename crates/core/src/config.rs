@@ -160,6 +160,8 @@ pub struct Web {
     pub max_body: ByteSize,
     /// Most bytes of a request with files.
     pub max_upload: ByteSize,
+    /// Most bytes of all files that wait for their requests; beyond, `unavailable`.
+    pub max_uploads_total: ByteSize,
     /// Most files in one request; most other fields is ten times that.
     pub max_files: usize,
     /// Most bytes of a request's head.
@@ -169,9 +171,12 @@ pub struct Web {
     /// How long a client may take to send a request's head.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
-    /// How long a client may take to send a body.
+    /// How long a client may pause while it sends a body, and how long it may take beside what
+    /// [`Web::min_body_rate`] grants.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
+    /// Bytes of a body for which a client is granted a second more.
+    pub min_body_rate: ByteSize,
     /// How long a client may take none of what waits for it; beyond, its connection is reset.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
@@ -209,11 +214,13 @@ impl Default for Web {
             prefix: "/api".into(),
             max_body: ByteSize::mib(1),
             max_upload: ByteSize::mib(200),
+            max_uploads_total: ByteSize::gib(2),
             max_files: 16,
             max_header_bytes: ByteSize::kib(16),
             max_headers: 100,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
+            min_body_rate: ByteSize::kib(64),
             write_timeout: Duration::from_secs(60),
             max_connections: 50_000,
             max_requests: 10_000,
@@ -422,6 +429,19 @@ impl Config {
             (is_plain_path(&web.prefix), "web.prefix must be a plain path that starts with `/`"),
             (is_plain_path(&websocket.path), "websocket.path must be a plain path that starts with `/`"),
             (web.max_body.as_u64() > 0, "web.max_body must not be zero"),
+            (web.max_uploads_total >= web.max_upload, "web.max_uploads_total must hold one web.max_upload"),
+            ((1..=1000).contains(&web.max_files), "web.max_files must be from 1 to 1000"),
+            (web.max_headers > 0, "web.max_headers must not be zero"),
+            (web.max_header_bytes >= ByteSize::kib(8), "web.max_header_bytes must be 8KiB at least"),
+            (web.min_body_rate.as_u64() > 0, "web.min_body_rate must not be zero"),
+            (
+                web.cors_origins.iter().all(|origin| origin == "*" || is_origin(origin)),
+                "web.cors_origins are origins, such as `https://www.example.com`, or `*`",
+            ),
+            (
+                !CLIENT_PATHS.contains(&websocket.path.as_str()),
+                "websocket.path must differ from the paths of the browser client",
+            ),
             (!web.header_timeout.is_zero(), "web.header_timeout must not be zero"),
             (!web.body_timeout.is_zero(), "web.body_timeout must not be zero"),
             (!web.write_timeout.is_zero(), "web.write_timeout must not be zero"),
@@ -461,6 +481,16 @@ impl Config {
         ];
         checks.iter().filter(|(holds, _)| !holds).map(|(_, sentence)| (*sentence).to_owned()).collect()
     }
+}
+
+/// Where a node serves its browser client.
+pub const CLIENT_PATHS: [&str; 2] = ["/phalanx-client.js", "/phalanx-client.d.ts"];
+
+/// A scheme and a host, perhaps a port, and nothing behind.
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, host)) = origin.split_once("://") else { return false };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    matches!(scheme, "http" | "https") && !host.is_empty() && host.bytes().all(plain)
 }
 
 fn is_plain_path(path: &str) -> bool {

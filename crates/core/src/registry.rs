@@ -50,6 +50,8 @@ pub struct Registered {
     pub def: &'static ActionDef,
     /// The names of its input's fields.
     pub fields: Vec<String>,
+    /// Whether its input has a place for a file.
+    pub takes_files: bool,
     /// The names, at any depth of it, that never appear in a log.
     secrets: Vec<String>,
     pub(crate) metrics: ActionMetrics,
@@ -124,6 +126,11 @@ impl Registry {
         }
     }
 
+    /// All versions of an action, the newest last.
+    pub fn versions(&self, name: &str) -> &[Arc<Registered>] {
+        self.actions.get(name).map_or(&[], Vec::as_slice)
+    }
+
     /// All actions, by name and version.
     pub fn actions(&self) -> impl Iterator<Item = &Arc<Registered>> {
         self.actions.values().flatten()
@@ -149,11 +156,12 @@ impl Registered {
     fn new(def: ActionDef) -> Self {
         let schema = (def.input)();
         let fields = properties(&schema).map(|(name, _)| name.clone()).collect();
+        let takes_files = has_file(schema.as_value());
         let mut secrets = Vec::new();
         collect_secrets(schema.as_value(), &mut secrets);
         // Definitions live as long as the process; a node that is started again in it (tests) leaks a few hundred bytes.
         let def = &*Box::leak(Box::new(def));
-        Self { def, fields, secrets, metrics: ActionMetrics::new(def.name, def.version) }
+        Self { def, fields, takes_files, secrets, metrics: ActionMetrics::new(def.name, def.version) }
     }
 
     /// What came with a call, as it may be shown: of the declared fields, with secrets as `[FILTERED]`.
@@ -285,6 +293,17 @@ fn collect_secrets(schema: &Value, secrets: &mut Vec<String>) {
         }
         Value::Array(items) => items.iter().for_each(|item| collect_secrets(item, secrets)),
         _ => {}
+    }
+}
+
+/// Whether anything in a schema has the form of an [`Upload`](crate::params::Upload).
+fn has_file(schema: &Value) -> bool {
+    match schema {
+        Value::Object(fields) => {
+            fields.get("format").is_some_and(|format| format == "binary") || fields.values().any(has_file)
+        }
+        Value::Array(items) => items.iter().any(has_file),
+        _ => false,
     }
 }
 

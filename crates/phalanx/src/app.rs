@@ -134,7 +134,12 @@ impl App {
         self
     }
 
-    /// Merges the application's own axum routes; actions and files keep their paths.
+    /// Merges the application's own axum routes.
+    ///
+    /// Actions, the endpoint of sockets and the browser client keep their paths. Then come these routes, then files of
+    /// the public folders, then the routes' fallback if they have one. They share identity, limits and log with actions:
+    /// a body is at most `web.max_body`, one of several parts `web.max_upload`, whatever takes it; one that is late is
+    /// answered 408. A handler runs in a span with the request's id, which is also an `Extension<RequestId>`.
     pub fn router(mut self, routes: Router) -> Self {
         self.routes = self.routes.merge(routes);
         self

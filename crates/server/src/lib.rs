@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 pub use admin::AdminServer;
 
+use crate::bound::Bound;
 use crate::http::shell::Shell;
 use crate::listener::Admission;
 
@@ -71,7 +72,8 @@ impl Transport for Server {
         let listener = listener::bind(wanted).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
         let addr = listener.local_addr()?;
         let handle = Handle::new();
-        let admission = Admission::new(settings);
+        let connections = Bound::new("web.max_connections", settings.max_connections as u64);
+        let admission = Admission::new(connections, settings.write_timeout);
         let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).acceptor(admission);
         listener::configure(&mut server, settings);
         let server = server.first_request_timeout(settings.header_timeout);

@@ -20,7 +20,6 @@ use tokio::time::{Sleep, sleep};
 
 use crate::bound::{Bound, Share};
 use crate::http::identity::Peer;
-use crate::http::shell::Shell;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -55,33 +54,46 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    pub(crate) fn new(settings: &Web) -> Self {
-        let connections = Bound::new("web.max_connections", settings.max_connections as u64);
-        Self { connections, write_timeout: settings.write_timeout }
+    pub(crate) fn new(connections: Bound, write_timeout: Duration) -> Self {
+        Self { connections, write_timeout }
     }
 }
 
-impl Accept<TcpStream, Shell> for Admission {
-    type Stream = Stream;
-    type Service = Shell;
-    type Future = Ready<io::Result<(Stream, Shell)>>;
+/// What serves a connection, once it is known whose.
+pub(crate) trait Serve {
+    /// The service for one client.
+    fn for_peer(self, peer: Peer) -> Self;
+}
 
-    fn accept(&self, stream: TcpStream, shell: Shell) -> Self::Future {
+impl<S: Serve> Accept<TcpStream, S> for Admission {
+    type Stream = Stream;
+    type Service = S;
+    type Future = Ready<io::Result<(Stream, S)>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         ready(match self.connections.take(1) {
-            Some(place) => self.admit(stream, shell, place),
+            Some(place) => self.admit(stream, service, place),
             None => Err(io::ErrorKind::ConnectionRefused.into()),
         })
     }
 }
 
 impl Admission {
-    fn admit(&self, stream: TcpStream, shell: Shell, place: Share) -> io::Result<(Stream, Shell)> {
+    fn admit<S: Serve>(&self, stream: TcpStream, service: S, place: Share) -> io::Result<(Stream, S)> {
         stream.set_nodelay(true)?;
-        let reset = Arc::new(AtomicBool::new(false));
-        let peer = Peer { addr: stream.peer_addr()?, reset: reset.clone() };
-        let write_timeout = self.write_timeout;
-        let stream = Stream { stream, reset, write_timeout, stalled: None, is_begun: false, _place: place };
-        Ok((stream, shell.for_peer(peer)))
+        let (reset, is_sending) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let peer = Peer { addr: stream.peer_addr()?, reset: reset.clone(), is_sending: is_sending.clone() };
+        let stream = Stream {
+            stream,
+            reset,
+            is_sending,
+            write_timeout: self.write_timeout,
+            stalled: None,
+            is_begun: false,
+            lingering: None,
+            _place: place,
+        };
+        Ok((stream, service.for_peer(peer)))
     }
 }
 
@@ -94,6 +106,8 @@ pub(crate) struct Stream {
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
     is_begun: bool,
+    lingering: Option<(u64, Pin<Box<Sleep>>)>,
+    is_sending: Arc<AtomicBool>,
     _place: Share,
 }
 
@@ -110,6 +124,40 @@ impl Stream {
         bound_reached("web.write_timeout");
         self.reset.store(true, Relaxed);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// How much and how long a client is still listened to that was answered before it had sent everything.
+const LINGER_BYTES: u64 = 16 * 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+impl Stream {
+    /// Reads on for a moment: a connection that is closed with something unread is reset, and the client loses its answer.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.reset.load(Relaxed) {
+            return Poll::Ready(());
+        }
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
+            let (bytes, is_pending) = (buf.filled().len() as u64, read.is_pending());
+            let is_done = match read {
+                Poll::Ready(read) => read.is_err() || bytes == 0,
+                Poll::Pending => self.lingering.is_none() && !self.is_sending.load(Relaxed),
+            };
+            if is_done {
+                return Poll::Ready(());
+            }
+            let (read, over) = self.lingering.get_or_insert_with(|| (0, Box::pin(sleep(LINGER_TIME))));
+            *read += bytes;
+            if *read > LINGER_BYTES {
+                return Poll::Ready(());
+            }
+            if is_pending {
+                return over.as_mut().poll(cx);
+            }
+        }
     }
 }
 
@@ -158,6 +206,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        self.linger(cx).map(Ok)
     }
 }

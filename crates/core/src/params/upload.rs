@@ -1,12 +1,12 @@
 //! A file that came with a request.
 
+use std::any::Any;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
-use tempfile::TempPath;
 
 /// What an [`Upload`] asks its deserializer for; only that of a real file answers it.
 pub(super) const TOKEN: &str = "$phalanx::Upload";
@@ -20,13 +20,16 @@ pub struct Upload {
     name: String,
     content_type: String,
     size: u64,
-    _file: Option<Arc<TempPath>>,
+    _file: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Upload {
-    /// Takes a temporary file that was written; it is removed with the params it is in.
-    pub fn new(file: TempPath, name: String, content_type: String, size: u64) -> Self {
-        Self { path: file.to_path_buf(), name, content_type, size, _file: Some(Arc::new(file)) }
+    /// Takes a temporary file that was written: what removes it when it is dropped, with the params it is in.
+    pub fn new<F>(file: F, name: String, content_type: String, size: u64) -> Self
+    where
+        F: AsRef<Path> + Send + Sync + 'static,
+    {
+        Self { path: file.as_ref().to_owned(), name, content_type, size, _file: Some(Arc::new(file)) }
     }
 
     /// Where it is, until the call is over.

@@ -178,6 +178,14 @@ fn wrong_values_are_refused_with_their_key() {
         ("[websocket]\noutbox_frames = 0", None, "websocket.outbox_frames"),
         ("[websocket]\nheartbeat = \"0s\"", None, "websocket.heartbeat"),
         ("[rooms]\nmax_message = \"1MiB\"", None, "rooms.max_message"),
+        ("[websocket]\npath = \"/phalanx-client.js\"", None, "websocket.path"),
+        ("[web]\ncors_origins = [\"app.example\"]", None, "web.cors_origins"),
+        ("[web]\ncors_origins = [\"https://app.example/\"]", None, "web.cors_origins"),
+        ("[web]\nmax_header_bytes = \"4KiB\"", None, "web.max_header_bytes"),
+        ("[web]\nmax_headers = 0", None, "web.max_headers"),
+        ("[web]\nmax_files = 0", None, "web.max_files"),
+        ("[web]\nmax_files = 9223372036854775807", None, "web.max_files"),
+        ("[web]\nmax_uploads_total = \"1MiB\"", None, "web.max_uploads_total"),
         ("not toml", None, "default.toml"),
     ] {
         let variables: Vec<_> = variable.into_iter().collect();

@@ -1,21 +1,17 @@
 //! Reading a request's body: within its size and its time, into params.
 
-use std::error::Error;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
-
-use axum::body::Body;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use phalanx_core::config::Config;
-use phalanx_core::params::{Params, Upload};
-use phalanx_core::{ActionError, ErrorKind};
-use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, timeout, timeout_at};
+use hyper::body::Incoming;
+use phalanx_core::config::{Config, Web};
+use phalanx_core::params::Params;
+use phalanx_core::{ActionError, ErrorKind, Node, bound_reached};
+
+use super::multipart;
+use super::pace::{Late, Paced};
+use crate::bound::Bound;
 
 /// Why a body could not be read.
 #[derive(Debug)]
@@ -32,6 +28,67 @@ impl From<ActionError> for BodyError {
     }
 }
 
+/// What a body may bring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits<'a> {
+    pub(super) node: &'a Node,
+    /// The bytes of all files that wait for their requests.
+    pub(super) uploads: &'a Bound,
+    /// The action that is asked for; the body may say in which version.
+    pub(super) action: &'static str,
+}
+
+impl<'a> Limits<'a> {
+    pub(super) fn config(&self) -> &'a Config {
+        self.node.config()
+    }
+
+    /// Whether the action takes any files: what nobody asked for is not stored.
+    pub(super) fn takes_files(&self) -> bool {
+        self.node.registry().versions(self.action).iter().any(|version| version.takes_files)
+    }
+}
+
+/// Most bytes of a body, and the setting that says so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    bound: &'static str,
+    bytes: u64,
+}
+
+impl Most {
+    fn with_files(settings: &Web) -> Self {
+        Self { bound: "web.max_upload", bytes: settings.max_upload.as_u64() }
+    }
+
+    fn without_files(settings: &Web) -> Self {
+        Self { bound: "web.max_body", bytes: settings.max_body.as_u64() }
+    }
+
+    /// Of a body that is read by somebody else.
+    pub(super) fn of_any(headers: &HeaderMap, settings: &Web) -> Self {
+        let media = headers.get(CONTENT_TYPE).map_or(b"".as_slice(), HeaderValue::as_bytes);
+        match media.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/")) {
+            true => Self::with_files(settings),
+            false => Self::without_files(settings),
+        }
+    }
+
+    pub(super) fn bytes(self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Refuses a body that says itself that it is larger.
+    pub(super) fn check(self, headers: &HeaderMap) -> Result<(), ActionError> {
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > self.bytes) { Err(self.exceeded()) } else { Ok(()) }
+    }
+
+    pub(super) fn exceeded(self) -> ActionError {
+        over(self.bound, "the body is too large")
+    }
+}
+
 /// What reads a body, by its media type.
 enum Reader {
     Json,
@@ -42,34 +99,29 @@ enum Reader {
 /// Reads a body into `params`. Without a content type it is not read.
 pub(super) async fn read(
     headers: &HeaderMap,
-    body: Body,
-    config: &Config,
+    body: Incoming,
+    limits: Limits<'_>,
     params: &mut Params,
 ) -> Result<(), BodyError> {
-    let Some(reader) = reader_of(headers)? else { return Ok(()) };
-    let settings = &config.web;
-    let most = match reader {
-        Reader::Multipart(_) => settings.max_upload.as_u64(),
-        Reader::Json | Reader::Form => settings.max_body.as_u64(),
-    };
-    if length_of(headers).is_some_and(|length| length > most) {
-        if !headers.contains_key(EXPECT) {
-            drain(body).await; // a client that waits for a word before it sends needs none
-        }
-        return Err(too_large().into());
+    if body.is_end_stream() {
+        return Ok(());
     }
-    let deadline = Instant::now() + settings.body_timeout;
+    let Some(reader) = reader_of(headers)? else { return Ok(()) };
+    let settings = &limits.config().web;
+    let most = match reader {
+        Reader::Multipart(_) if limits.takes_files() => Most::with_files(settings),
+        Reader::Multipart(_) | Reader::Json | Reader::Form => Most::without_files(settings),
+    };
+    most.check(headers)?;
+    let body = Paced::new(body, settings);
     match reader {
-        Reader::Json => params.set_json_body(&collect(body, most, deadline).await?)?,
+        Reader::Json => params.set_json_body(&collect(body, most).await?)?,
         Reader::Form => {
-            let bytes = collect(body, most, deadline).await?;
+            let bytes = collect(body, most).await?;
             let text = std::str::from_utf8(&bytes).map_err(|_| malformed("the body is not UTF-8"))?;
             params.push_form(text)?;
         }
-        Reader::Multipart(boundary) => {
-            let parts = read_parts(body, boundary, config, params);
-            timeout_at(deadline, parts).await.unwrap_or(Err(BodyError::Late))?;
-        }
+        Reader::Multipart(boundary) => multipart::read(body, boundary, most, limits, params).await?,
     }
     Ok(())
 }
@@ -87,7 +139,6 @@ fn reader_of(headers: &HeaderMap) -> Result<Option<Reader>, ActionError> {
             let boundary = multer::parse_boundary(text).map_err(|_| malformed("the body names no boundary"))?;
             Ok(Some(Reader::Multipart(boundary)))
         }
-        _ if length_of(headers) == Some(0) => Ok(None),
         _ => {
             let message = "send application/json, application/x-www-form-urlencoded or multipart/form-data";
             Err(ActionError::of(ErrorKind::UnsupportedMediaType, message))
@@ -95,162 +146,21 @@ fn reader_of(headers: &HeaderMap) -> Result<Option<Reader>, ActionError> {
     }
 }
 
-async fn collect(body: Body, most: u64, deadline: Instant) -> Result<bytes::Bytes, BodyError> {
-    let limited = Limited::new(body, usize::try_from(most).unwrap_or(usize::MAX));
-    match timeout_at(deadline, limited.collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large().into()),
-        Ok(Err(_)) => Err(malformed("the body broke off").into()),
-        Err(_) => Err(BodyError::Late),
+async fn collect(body: Paced<Incoming>, most: Most) -> Result<Bytes, BodyError> {
+    match Limited::new(body, most.bytes()).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<Late>() => Err(BodyError::Late),
+        Err(error) if error.is::<LengthLimitError>() => Err(most.exceeded().into()),
+        Err(_) => Err(malformed("the body broke off").into()),
     }
 }
 
-/// Reads the parts of a multipart body: fields into memory, files to temporary files that go with the request.
-async fn read_parts(body: Body, boundary: String, config: &Config, params: &mut Params) -> Result<(), BodyError> {
-    let settings = &config.web;
-    let whole = multer::SizeLimit::new().whole_stream(settings.max_upload.as_u64());
-    let constraints = multer::Constraints::new().size_limit(whole);
-    let heads = Heads::new(settings.max_body.as_u64() + LARGEST_PIECE);
-    let mut parts = multer::Multipart::with_constraints(heads.watch(body.into_data_stream()), boundary, constraints);
-    let (mut files, mut fields, mut field_bytes) = (0, 0, 0_u64);
-    loop {
-        heads.begin();
-        let next = parts.next_field().await.map_err(refusal_of)?;
-        heads.end();
-        let Some(mut part) = next else { break };
-        fields += 1;
-        if fields > settings.max_files * 11 {
-            return Err(over("a request has too many fields").into());
-        }
-        let Some(name) = part.name().map(str::to_owned) else { continue };
-        if let Some(file_name) = part.file_name().map(str::to_owned) {
-            files += 1;
-            if files > settings.max_files {
-                return Err(over("a request has too many files").into());
-            }
-            let content_type = part.content_type().map_or("application/octet-stream", |media| media.as_ref());
-            let content_type = content_type.to_owned();
-            let (path, size) = save(&mut part, &config.paths.uploads).await?;
-            if file_name.is_empty() && size == 0 {
-                continue; // a form's file field that was left empty
-            }
-            params.push_file(&name, Upload::new(path, file_name, content_type, size))?;
-            continue;
-        }
-        let mut text = Vec::new();
-        while let Some(chunk) = part.chunk().await.map_err(refusal_of)? {
-            field_bytes += chunk.len() as u64;
-            if field_bytes > settings.max_body.as_u64() {
-                return Err(too_large().into());
-            }
-            text.extend_from_slice(&chunk);
-        }
-        let text = String::from_utf8(text).map_err(|_| malformed("a field is not UTF-8"))?;
-        params.push_field(&name, text)?;
-    }
-    Ok(())
-}
-
-/// More than hyper hands on at once: the piece in which a head ends may go on with content.
-const LARGEST_PIECE: u64 = 512 * 1024;
-
-/// Bounds what a multipart body may send between its parts: the reader would keep all of it, and look through it again
-/// with every piece that comes.
-struct Heads {
-    most: u64,
-    /// Bytes since a part's head was begun; `u64::MAX` while a part's content is read.
-    seen: Arc<AtomicU64>,
-}
-
-/// What [`Heads`] breaks a body off with.
-#[derive(Debug, thiserror::Error)]
-#[error("too many bytes between the parts of a multipart body")]
-struct LongHead;
-
-impl Heads {
-    fn new(most: u64) -> Self {
-        Self { most, seen: Arc::new(AtomicU64::new(u64::MAX)) }
-    }
-
-    fn begin(&self) {
-        self.seen.store(0, Relaxed);
-    }
-
-    fn end(&self) {
-        self.seen.store(u64::MAX, Relaxed);
-    }
-
-    fn watch(
-        &self,
-        body: impl Stream<Item = Result<Bytes, axum::Error>>,
-    ) -> impl Stream<Item = Result<Bytes, Box<dyn Error + Send + Sync>>> {
-        let (seen, most) = (self.seen.clone(), self.most);
-        body.map(move |chunk| {
-            let chunk = chunk?;
-            let before = seen.load(Relaxed);
-            if before != u64::MAX {
-                let now = before + chunk.len() as u64;
-                seen.store(now, Relaxed);
-                if now > most {
-                    return Err(LongHead.into());
-                }
-            }
-            Ok(chunk)
-        })
-    }
-}
-
-async fn save(part: &mut multer::Field<'_>, folder: &Path) -> Result<(tempfile::TempPath, u64), BodyError> {
-    let folder = if folder.as_os_str().is_empty() { std::env::temp_dir() } else { folder.to_owned() };
-    let created = tokio::task::spawn_blocking(move || tempfile::Builder::new().prefix("phalanx-").tempfile_in(folder));
-    let (file, path) = created.await.map_err(ActionError::internal)?.map_err(ActionError::internal)?.into_parts();
-    let mut file = tokio::fs::File::from_std(file);
-    let mut size = 0;
-    while let Some(chunk) = part.chunk().await.map_err(refusal_of)? {
-        size += chunk.len() as u64;
-        file.write_all(&chunk).await.map_err(ActionError::internal)?;
-    }
-    file.flush().await.map_err(ActionError::internal)?;
-    Ok((path, size))
-}
-
-fn refusal_of(error: multer::Error) -> BodyError {
-    let refused = match error {
-        multer::Error::StreamSizeExceeded { .. } | multer::Error::FieldSizeExceeded { .. } => too_large(),
-        multer::Error::StreamReadFailed(cause) if cause.is::<LongHead>() => too_large(),
-        _ => malformed("the multipart body cannot be read"),
-    };
-    refused.into()
-}
-
-/// Reads on for a moment, so that a client that is still writing sees the answer and not a reset.
-async fn drain(body: Body) {
-    const MOST: u64 = 16 * 1024 * 1024;
-    let mut stream = body.into_data_stream();
-    let reading = async {
-        let mut read = 0;
-        while let Some(Ok(chunk)) = stream.next().await {
-            read += chunk.len() as u64;
-            if read > MOST {
-                break;
-            }
-        }
-    };
-    let _ = timeout(Duration::from_millis(500), reading).await;
-}
-
-fn length_of(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-fn malformed(message: &'static str) -> ActionError {
+pub(super) fn malformed(message: &'static str) -> ActionError {
     ActionError::of(ErrorKind::Malformed, message)
 }
 
-fn too_large() -> ActionError {
-    over("the body is too large")
-}
-
-fn over(message: &'static str) -> ActionError {
+/// A bound was met: it is counted by its name.
+pub(super) fn over(bound: &'static str, message: &'static str) -> ActionError {
+    bound_reached(bound);
     ActionError::of(ErrorKind::PayloadTooLarge, message)
 }

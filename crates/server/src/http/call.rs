@@ -10,21 +10,22 @@ use phalanx_core::dispatch::{self, Started};
 use phalanx_core::registry::Registered;
 use phalanx_core::{ActionError, Caller, Node, Origin, Outcome, Params};
 
-use super::body::BodyError;
+use super::body::{BodyError, Limits};
 use super::identity::Identity;
 use super::metadata::Metadata;
 use super::route::{Found, method_of};
-use super::shell::Serving;
+use super::shell::{Serving, Shared};
 use super::{params, reply};
 
 /// Serves a request whose path belongs to actions.
 pub(super) async fn serve(
-    node: &Node,
+    shared: &Shared,
     found: Found<'_>,
     request: Request<Incoming>,
     identity: &Identity,
     serving: &mut Serving,
 ) -> Response {
+    let node = &shared.node;
     let Some(routed) = found.action(request.method()) else {
         return match *request.method() {
             Method::OPTIONS => reply::options(found.allowed()),
@@ -33,7 +34,8 @@ pub(super) async fn serve(
     };
     let (mut parts, body) = request.into_parts();
     let mut metadata = Metadata::wanted(node, identity);
-    let outcome = match params::read(&parts, body, node.config(), found.params()).await {
+    let limits = Limits { node, uploads: &shared.uploads, action: routed.def.name };
+    let outcome = match params::read(&parts, body, limits, found.params()).await {
         Ok(params) => match asked_version(node, routed, &params, &parts.method) {
             Ok(action) => {
                 metadata.note(&action, &params);

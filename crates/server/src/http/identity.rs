@@ -15,6 +15,8 @@ pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
     /// Set by whoever wants the connection reset instead of closed.
     pub(crate) reset: Arc<AtomicBool>,
+    /// Set while the client may still be sending the body of its last request.
+    pub(crate) is_sending: Arc<AtomicBool>,
 }
 
 /// Who asks, as every handler sees it: in the extensions of the request.

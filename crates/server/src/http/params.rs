@@ -1,19 +1,17 @@
 //! Path, query and body of a request, merged into the params of a call: path over body over query.
 
-use axum::body::Body;
 use http::Method;
 use http::request::Parts;
 use hyper::body::Incoming;
-use phalanx_core::config::Config;
 use phalanx_core::{ActionError, Params};
 
-use super::body::{self, BodyError};
+use super::body::{self, BodyError, Limits};
 
 /// Reads everything a request brings.
 pub(super) async fn read(
     parts: &Parts,
     body: Incoming,
-    config: &Config,
+    limits: Limits<'_>,
     path: impl Iterator<Item = (&str, Result<String, ActionError>)>,
 ) -> Result<Params, BodyError> {
     let mut params = Params::default();
@@ -22,7 +20,7 @@ pub(super) async fn read(
     }
     if !matches!(parts.method, Method::GET | Method::HEAD) {
         // On the heap: most calls have no body, and what reads one is large.
-        Box::pin(body::read(&parts.headers, Body::new(body), config, &mut params)).await?;
+        Box::pin(body::read(&parts.headers, body, limits, &mut params)).await?;
     }
     for (name, value) in path {
         params.push_path(name, value?)?;

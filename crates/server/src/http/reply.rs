@@ -39,12 +39,7 @@ pub(super) async fn respond(outcome: Outcome, asked: Asked<'_>) -> Response {
                     Err(refused) => return error(&refused),
                 },
             };
-            for (name, value) in &headers {
-                match name == http::header::SET_COOKIE {
-                    true => response.headers_mut().append(name, value.clone()),
-                    false => response.headers_mut().insert(name, value.clone()).is_some(),
-                };
-            }
+            response.headers_mut().extend(headers); // each name replaces what stands there, with all its values
             response
         }
         Err(refused) => {
@@ -74,8 +69,18 @@ pub(super) fn method_not_allowed(allowed: &str) -> Response {
     response
 }
 
+/// What a path that can only be read answers to other methods.
+pub(super) fn unless_read(method: &Method) -> Option<Response> {
+    const METHODS: &str = "GET, HEAD, OPTIONS";
+    match *method {
+        Method::GET | Method::HEAD => None,
+        Method::OPTIONS => Some(options(METHODS)),
+        _ => Some(method_not_allowed(METHODS)),
+    }
+}
+
 /// What `OPTIONS` is answered with.
-pub(super) fn options(allowed: &str) -> Response {
+pub(crate) fn options(allowed: &str) -> Response {
     let mut response = Response::new(Body::empty());
     response.headers_mut().insert(ALLOW, allow(allowed));
     response

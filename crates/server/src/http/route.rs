@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::response::Response;
 use axum::routing::any;
 use http::Method;
 use percent_encoding::percent_decode_str;
 use phalanx_core::action;
-use phalanx_core::dispatch;
+use phalanx_core::config::CLIENT_PATHS;
 use phalanx_core::initializer::BoxError;
 use phalanx_core::registry::{Registered, path_of};
 use phalanx_core::{ActionError, ErrorKind, Node};
 
-use super::{client, files, reply};
+use super::{client, own, reply};
 use crate::ws::{Upgrades, upgrade};
 
 /// The paths of actions. They are looked up before any other, so an application's own routes cannot hide one.
@@ -116,41 +114,12 @@ fn by_path(node: &Node) -> BTreeMap<String, Vec<(action::Method, Arc<Registered>
 }
 
 /// Everything that is no action: the endpoint, the browser client, an application's own routes, files.
-pub(super) fn router(node: &Node, own: Router) -> Router {
-    let settings = &node.config().web;
+pub(super) fn router(node: &Node, routes: Router) -> Router {
     let upgrades = Arc::new(Upgrades::new(node.clone()));
-    let own = own
-        .layer(DefaultBodyLimit::max(settings.max_body.as_u64() as usize))
-        .fallback(any(serve_file).with_state(node.clone()));
     // As a fallback, so that no route of the application's can stand in front of these.
     Router::new()
         .route(&node.config().websocket.path, any(upgrade).with_state(upgrades))
-        .route("/phalanx-client.js", any(client::module))
-        .route("/phalanx-client.d.ts", any(client::types))
-        .fallback_service(own)
-}
-
-/// Everything that is no action: a file under the public roots, or nothing.
-async fn serve_file(State(node): State<Node>, request: Request) -> Response {
-    const FILE_METHODS: &str = "GET, HEAD, OPTIONS";
-    let settings = &node.config().web;
-    let path = request.uri().path();
-    let prefix = settings.prefix.trim_end_matches('/');
-    let below = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if below && !prefix.is_empty() && *request.method() != Method::OPTIONS {
-        return reply::error(&dispatch::unknown_action());
-    }
-    match *request.method() {
-        Method::GET | Method::HEAD => {}
-        Method::OPTIONS => return reply::options(FILE_METHODS),
-        _ => return reply::method_not_allowed(FILE_METHODS),
-    }
-    let path = path.strip_prefix("/public").filter(|rest| rest.starts_with('/') || rest.is_empty()).unwrap_or(path);
-    match node.files().open(path).await {
-        Ok(file) => {
-            let cache = format!("max-age={}, must-revalidate, public", settings.file_max_age.as_secs());
-            files::respond(file, request.method(), request.headers(), &cache).await
-        }
-        Err(error) => reply::error(&error.into()),
-    }
+        .route(CLIENT_PATHS[0], any(client::module))
+        .route(CLIENT_PATHS[1], any(client::types))
+        .fallback_service(own::router(node, routes))
 }

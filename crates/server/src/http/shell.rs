@@ -2,30 +2,26 @@
 //! nine. It knows who asks, bounds how many are served at once, and finishes every response.
 
 use std::convert::Infallible;
-use std::io;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt, stream};
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, ORIGIN, SET_COOKIE,
     STRICT_TRANSPORT_SECURITY,
 };
-use http::{HeaderMap, HeaderName, Method, Uri};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use metrics::{Counter, counter};
 use phalanx_core::initializer::BoxError;
-use phalanx_core::{ActionError, ErrorKind, Node, dispatch};
+use phalanx_core::{ActionError, ErrorKind, Node};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::compression::CompressionLayer;
@@ -37,8 +33,9 @@ use super::cors::{self, Cors};
 use super::held::Held;
 use super::identity::{Identity, Peer, REQUEST_ID};
 use super::route::{self, ActionPaths};
-use super::{call, reply};
+use super::{call, own, reply};
 use crate::bound::{Bound, Share};
+use crate::listener::Serve;
 
 /// Bodies below this size are not worth compressing.
 const COMPRESS_ABOVE: u64 = 1024;
@@ -54,12 +51,14 @@ pub(crate) struct Shell {
     peer: Option<Peer>,
 }
 
-struct Shared {
-    node: Node,
+/// What all connections share.
+pub(super) struct Shared {
+    pub(super) node: Node,
     actions: ActionPaths,
-    router: Router,
+    pub(super) router: Router,
     cors: Option<Cors>,
     requests: Bound,
+    pub(super) uploads: Bound,
     answered: [Counter; 5],
 }
 
@@ -93,17 +92,14 @@ impl Shell {
         let settings = &node.config().web;
         let cors = Cors::new(&settings.cors_origins)?;
         let requests = Bound::new("web.max_requests", settings.max_requests as u64);
+        let uploads = Bound::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
         let router = route::router(&node, own);
         metrics::describe_counter!("phalanx_http_requests_total", "HTTP requests, by the first digit of their status");
         metrics::describe_counter!("phalanx_http_clients_left_total", "Clients that left before their answer");
         let answered = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         let answered = answered.map(|status| counter!("phalanx_http_requests_total", "status" => status));
-        let shared = Arc::new(Shared { node, actions, router, cors, requests, answered });
+        let shared = Arc::new(Shared { node, actions, router, cors, requests, uploads, answered });
         Ok(Self { shared, peer: None })
-    }
-
-    pub(crate) fn for_peer(self, peer: Peer) -> Self {
-        Self { peer: Some(peer), ..self }
     }
 
     pub(crate) fn into_make_service(self) -> MakeShell {
@@ -116,6 +112,7 @@ impl Shell {
             return reply::error(&broken).map(|body| Held::new(body, None));
         };
         let settings = self.shared.node.config();
+        peer.is_sending.store(!request.body().is_end_stream(), Relaxed);
         let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
         let identity = Identity::read(&self.shared.node, peer, request.headers(), query);
         let Some(place) = self.shared.requests.take(1) else {
@@ -150,18 +147,9 @@ impl Shell {
         let uri = request.uri().clone();
         if let Some(found) = self.shared.actions.find(uri.path()) {
             serving.route = Some(found.route());
-            return call::serve(&self.shared.node, found, request, identity, serving).await;
+            return call::serve(&self.shared, found, request, identity, serving).await;
         }
-        let limit = self.shared.node.config().web.body_timeout;
-        let mut request = request.map(|body| if body.is_end_stream() { Body::empty() } else { in_time(body, limit) });
-        request.extensions_mut().insert(identity.request.clone());
-        request.extensions_mut().insert(identity.clone());
-        let mut router = self.shared.router.clone();
-        let answering = AssertUnwindSafe(async move { router.call(request).await });
-        match answering.catch_unwind().await {
-            Ok(Ok(response)) => response,
-            Err(panic) => reply::error(&dispatch::panicked(&*panic)),
-        }
+        own::serve(&self.shared, request, identity, serving).await
     }
 
     /// Puts on what every response carries.
@@ -190,9 +178,19 @@ impl Shell {
         if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(identity.request.to_string())) {
             headers.insert(&REQUEST_ID, id);
         }
+        self.count(status);
+        response
+    }
+
+    fn count(&self, status: StatusCode) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5);
         self.shared.answered[class - 1].increment(1);
-        response
+    }
+}
+
+impl Serve for Shell {
+    fn for_peer(self, peer: Peer) -> Self {
+        Self { peer: Some(peer), ..self }
     }
 }
 
@@ -258,18 +256,6 @@ fn without_body(response: Response) -> Response {
         response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
     }
     response
-}
-
-/// A body that must be here in time. An application's own routes read it, and know of no limit.
-fn in_time(body: Incoming, limit: Duration) -> Body {
-    let start = (body.into_data_stream(), Box::pin(tokio::time::sleep(limit)));
-    Body::from_stream(stream::unfold(Some(start), async |state| {
-        let (mut body, mut late) = state?;
-        tokio::select! {
-            piece = body.next() => piece.map(|piece| (piece.map_err(io::Error::other), Some((body, late)))),
-            () = &mut late => Some((Err(io::ErrorKind::TimedOut.into()), None)),
-        }
-    }))
 }
 
 fn is_worth_compressing(response: &Response) -> bool {

@@ -1,0 +1,106 @@
+//! An application's own routes, and what it is called by.
+
+use std::time::Duration;
+
+use phalanx::prelude::*;
+use phalanx::{Running, axum};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::app::{echo, settings};
+use crate::client::{get, raw, request};
+
+/// A node with routes of its own, with or without a fallback.
+async fn node(fallback: bool, change: impl FnOnce(&mut phalanx::config::Config)) -> Running {
+    let mut config = settings();
+    change(&mut config);
+    let raw = async |body: axum::body::Body| match axum::body::to_bytes(body, usize::MAX).await {
+        Ok(bytes) => bytes.len().to_string(),
+        Err(error) => format!("broken: {error}"),
+    };
+    let mut routes = axum::Router::new()
+        .route("/text", axum::routing::post(async |text: String| text.len().to_string()))
+        .route("/raw", axum::routing::post(raw))
+        .route("/span", axum::routing::get(async || tracing::Span::current().metadata().map_or("", |span| span.name())))
+        .route("/shared", axum::routing::get(async || ([("cache-control", "public, max-age=60")], "for all")))
+        .route("/mine", axum::routing::get(async || ([("cache-control", "max-age=60, private")], "for one")));
+    if fallback {
+        routes = routes.fallback(async || (StatusCode::IM_A_TEAPOT, "theirs"));
+    }
+    App::new("own").actions(actions![echo]).layer(Links).router(routes).start(config).await.unwrap()
+}
+
+/// Adds a header with two values.
+struct Links;
+
+#[async_trait]
+impl Layer for Links {
+    async fn call(&self, call: Call, next: Next<'_>) -> Outcome {
+        let mut outcome = next.run(call).await;
+        if let Ok(answer) = &mut outcome {
+            for link in ["</a>; rel=prev", "</b>; rel=next"] {
+                answer.headers.append("link", link.parse().unwrap());
+            }
+        }
+        outcome
+    }
+}
+
+#[tokio::test]
+async fn a_header_with_several_values_keeps_them_all() {
+    let node = node(false, |_| {}).await;
+    let answer = get(node.addr(), "/api/echo").await;
+    assert!(answer.head.contains("</a>; rel=prev") && answer.head.contains("</b>; rel=next"), "{}", answer.head);
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_whatever_takes_them() {
+    let node = node(false, |config| {
+        config.web.max_body = "1KiB".parse().unwrap();
+        config.web.body_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let addr = node.addr();
+    for path in ["/text", "/raw"] {
+        assert_eq!(request(addr, &format!("POST {path}"), &[], &[b'x'; 1000]).await.body, b"1000");
+        assert_eq!(request(addr, &format!("POST {path}"), &[], &[b'x'; 2000]).await.status, 413);
+    }
+    let chunked = |path: &str, size: usize| {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n");
+        format!("{head}{size:x}\r\n{}\r\n", "x".repeat(size))
+    };
+    let ended = |path: &str, size: usize| chunked(path, size) + "0\r\n\r\n";
+    assert_eq!(raw(addr, ended("/text", 2000).as_bytes()).await.status, 413);
+    let broken = raw(addr, ended("/raw", 2000).as_bytes()).await;
+    assert!(broken.body.starts_with(b"broken"), "{broken:?}");
+    let late = raw(addr, chunked("/text", 10).as_bytes()).await;
+    assert_eq!((late.status, late.error_code().as_str()), (408, "request_timeout"));
+}
+
+#[tokio::test]
+async fn what_no_route_takes_is_a_file_or_for_the_fallback() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.txt"), "a file").unwrap();
+    let public = vec![folder.path().to_owned()];
+    let with = node(true, |config| config.paths.public = public.clone()).await;
+    let without = node(false, |config| config.paths.public = public).await;
+    for (line, theirs, ours) in [
+        ("GET /a.txt", 200, 200),
+        ("GET /missing", 418, 404),
+        ("POST /missing", 418, 405),
+        ("OPTIONS /missing", 418, 200),
+        ("GET /api/missing", 418, 404),
+        ("GET /text", 405, 405),
+    ] {
+        assert_eq!(request(with.addr(), line, &[], b"").await.status, theirs, "{line}");
+        assert_eq!(request(without.addr(), line, &[], b"").await.status, ours, "{line}");
+    }
+    assert_eq!(get(without.addr(), "/missing").await.error_code(), "not_found");
+}
+
+#[tokio::test]
+async fn a_route_runs_in_the_span_of_its_request() {
+    let _guard = tracing_subscriber::registry().set_default();
+    let node = node(false, |_| {}).await;
+    assert_eq!(get(node.addr(), "/span").await.body, b"request");
+}
