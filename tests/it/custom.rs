@@ -211,6 +211,9 @@ async fn other_origins_may_call_when_they_are_named() {
     let allowed = request(addr, "OPTIONS /api/orders", &preflight, b"").await;
     assert_eq!(allowed.header("access-control-allow-origin"), Some("https://app.example"));
     assert_eq!(allowed.header("access-control-allow-credentials"), Some("true"));
+    let question = request(addr, "OPTIONS /api/orders", &preflight[..1], b"").await;
+    assert_eq!(question.header("allow"), Some("OPTIONS, POST"));
+    assert_eq!(question.header("access-control-allow-origin"), Some("https://app.example"));
     let stranger = request(addr, "GET /own", &["origin: https://evil.example"], b"").await;
     assert_eq!((stranger.status, stranger.header("access-control-allow-origin")), (200, None));
     let (node, _) = shop(|_| {}).await;
@@ -287,6 +290,10 @@ async fn files_come_from_several_roots_and_from_nowhere_else() {
         let unchanged = request(addr, "GET /a.txt", &[&header], b"").await;
         assert_eq!((unchanged.status, unchanged.body.len()), (304, 0), "{header}");
     }
+    let since = format!("if-modified-since: {modified}");
+    let changed = request(addr, "GET /a.txt", &["if-none-match: \"other\"", &since], b"").await;
+    let anew = request(addr, "GET /a.txt", &["cache-control: no-cache", &since], b"").await;
+    assert_eq!((changed.status, anew.status), (200, 200));
     let head = request(addr, "HEAD /a.txt", &[], b"").await;
     assert_eq!((head.header("content-length"), head.body.len()), (Some("8"), 0));
     let post = request(addr, "POST /a.txt", &[], b"").await;

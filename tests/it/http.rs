@@ -13,8 +13,8 @@ async fn params_come_from_path_over_body_over_query() {
         get(addr, "/api/echo/path?text=query&number=1.5&list=a&list=b").await.json(),
         json!({"text": "path", "number": 1.5, "list": ["a", "b"]})
     );
-    let body = post_json(addr, "/api/echo?text=query&number=1", r#"{"text":"body","list":["x"]}"#).await;
-    assert_eq!(body.json(), json!({"text": "body", "number": 1.0, "list": ["x"]}));
+    let body = post_json(addr, "/api/echo?text=query&number=1", r#"{"text":"body","list":["x","y"]}"#).await;
+    assert_eq!(body.json(), json!({"text": "body", "number": 1.0, "list": ["x", "y"]}));
     let form =
         request(addr, "POST /api/echo", &["content-type: application/x-www-form-urlencoded"], b"text=a+b&list=c").await;
     assert_eq!(form.json(), json!({"text": "a b", "list": ["c"]}));
@@ -60,6 +60,9 @@ async fn bad_requests_get_a_typed_error_and_the_node_goes_on() {
         ("POST /api/echo", &["content-type: text/plain"], "x", 415, "unsupported_media_type"),
         ("POST /api/echo", &["content-type: multipart/form-data; boundary=x"], "broken", 400, "malformed"),
         ("POST /api/upload", &[json], r#"{"file":{"path":"/etc/passwd","name":"x"}}"#, 422, "invalid_input"),
+        ("POST /api/echo", &["content-type: text/plain"], "", 200, ""),
+        ("POST /api/echo", &["content-type: multipart/form-data"], "", 200, ""),
+        ("POST /phalanx-client.js", &[], "", 405, "method_not_allowed"),
         ("GET /api/panics", &[], "", 500, "internal"),
         ("GET /api/nap?ms=9999", &[], "", 504, "timeout"),
         ("GET /missing.txt", &[], "", 404, "not_found"),
@@ -130,6 +133,10 @@ async fn head_and_options_answer_and_the_client_module_is_served() {
     assert_eq!((module.status, module.header("content-type")), (200, Some("text/javascript; charset=utf-8")));
     let tag = format!("if-none-match: {}", module.header("etag").unwrap());
     assert_eq!(request(addr, "GET /phalanx-client.js", &[&tag], b"").await.status, 304);
+    for path in ["/phalanx-client.js", "/ws"] {
+        let options = request(addr, &format!("OPTIONS {path}"), &[], b"").await;
+        assert!(options.status == 200 && options.header("allow").unwrap().contains("GET"), "{options:?}");
+    }
     let packed = request(addr, "GET /phalanx-client.js", &["accept-encoding: gzip"], b"").await;
     assert_eq!(packed.header("content-encoding"), Some("gzip"));
     node.stop().await;

@@ -104,3 +104,17 @@ async fn a_route_runs_in_the_span_of_its_request() {
     let node = node(false, |_| {}).await;
     assert_eq!(get(node.addr(), "/span").await.body, b"request");
 }
+
+#[tokio::test]
+async fn what_carries_a_cookie_is_not_for_shared_caches() {
+    let node = node(false, |_| {}).await;
+    let addr = node.addr();
+    let first = get(addr, "/shared").await;
+    assert_eq!(
+        (first.header("cache-control"), first.header("set-cookie").is_some()),
+        (Some("private, no-cache"), true)
+    );
+    let known = request(addr, "GET /shared", &["cookie: sessionID=known"], b"").await;
+    assert_eq!((known.header("cache-control"), known.header("set-cookie")), (Some("public, max-age=60"), None));
+    assert_eq!(get(addr, "/mine").await.header("cache-control"), Some("max-age=60, private"));
+}

@@ -4,16 +4,22 @@ use axum::extract::Request;
 use axum::response::Response;
 
 use super::files::{Asset, asset};
+use super::reply;
 
 static MODULE: Asset = Asset::new("text/javascript; charset=utf-8", include_bytes!("../../assets/phalanx-client.js"));
 static TYPES: Asset = Asset::new("text/plain; charset=utf-8", include_bytes!("../../assets/phalanx-client.d.ts"));
 
 /// The ES module.
 pub(super) async fn module(request: Request) -> Response {
-    asset(&MODULE, request.method(), request.headers())
+    serve(&MODULE, &request)
 }
 
 /// Its type declarations.
 pub(super) async fn types(request: Request) -> Response {
-    asset(&TYPES, request.method(), request.headers())
+    serve(&TYPES, &request)
+}
+
+fn serve(what: &'static Asset, request: &Request) -> Response {
+    let refused = reply::unless_read(request.method());
+    refused.unwrap_or_else(|| asset(what, request.method(), request.headers()))
 }

@@ -133,8 +133,12 @@ impl Known {
         }
     }
 
-    /// `If-None-Match` wins over `If-Modified-Since`; tags are compared weakly.
+    /// `If-None-Match` wins over `If-Modified-Since`; tags are compared weakly. A client that wants no cache is told anew.
     fn is_fresh(&self, headers: &HeaderMap) -> bool {
+        let cache = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
+        if cache.flat_map(|line| line.split(',')).any(|word| word.trim().eq_ignore_ascii_case("no-cache")) {
+            return false;
+        }
         if headers.contains_key(IF_NONE_MATCH) {
             let opaque = self.tag.trim_start_matches("W/");
             let lines = headers.get_all(IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());
@@ -248,5 +252,7 @@ mod tests {
         check(&[(IF_MODIFIED_SINCE, before)], false);
         check(&[(IF_MODIFIED_SINCE, "yesterday")], false);
         check(&[(IF_NONE_MATCH, "\"x\""), (IF_MODIFIED_SINCE, at)], false);
+        check(&[(IF_NONE_MATCH, "*"), (CACHE_CONTROL, "max-age=0, No-Cache")], false);
+        check(&[(IF_NONE_MATCH, "*"), (CACHE_CONTROL, "max-age=0")], true);
     }
 }

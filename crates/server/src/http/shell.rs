@@ -13,7 +13,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, ORIGIN, SET_COOKIE,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, EXPIRES, HeaderValue, ORIGIN, SET_COOKIE,
     STRICT_TRANSPORT_SECURITY,
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
@@ -170,8 +170,9 @@ impl Shell {
         }
         if let Some(cookie) = identity.cookie(settings) {
             headers.append(SET_COOKIE, cookie);
-            if headers.get(CACHE_CONTROL).is_some_and(|cache| cache.as_bytes().ends_with(b"public")) {
+            if is_for_all(headers) {
                 // A shared cache must not hand one browser's cookie to another.
+                headers.remove(EXPIRES);
                 headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
             }
         }
@@ -246,6 +247,15 @@ impl Asked {
         let took = self.started.elapsed();
         info!(%method, path, status, ?took, remote = %identity.remote.ip(), request = %identity.request);
     }
+}
+
+/// Whether shared caches may keep a response: it says for how long, and not that it is somebody's.
+fn is_for_all(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
+    let mut directives = lines.flat_map(|line| line.split(',')).map(str::trim).peekable();
+    let is_dated = directives.peek().is_some() || headers.contains_key(EXPIRES);
+    is_dated
+        && !directives.any(|name| ["private", "no-store", "no-cache"].iter().any(|own| name.eq_ignore_ascii_case(own)))
 }
 
 /// What `HEAD` answers: everything that `GET` does, less the body.

@@ -6,7 +6,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::response::Response;
 use http::header::{HOST, ORIGIN};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use phalanx_core::connection::{Attributes, Connection, NewConnection, OutboxLimit};
 use phalanx_core::hooks::Handshake;
 use phalanx_core::{ActionError, ErrorKind, Node, Params, Seat};
@@ -34,6 +34,9 @@ impl Upgrades {
 
 /// Answers a request to the endpoint.
 pub(crate) async fn upgrade(State(upgrades): State<Arc<Upgrades>>, request: Request) -> Response {
+    if request.method() == Method::OPTIONS {
+        return reply::options("GET, OPTIONS");
+    }
     let (mut parts, _) = request.into_parts();
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await else {
         return upgrade_required();
