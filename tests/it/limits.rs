@@ -126,6 +126,19 @@ async fn one_connection_too_many_is_closed_at_once() {
 }
 
 #[tokio::test]
+async fn operators_have_64_connections() {
+    let node = start(settings()).await;
+    let admin = node.admin_addr().unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..64 {
+        idle.push(TcpStream::connect(admin).await.unwrap());
+    }
+    let mut last = TcpStream::connect(admin).await.unwrap();
+    let closed = timeout(Duration::from_secs(3), last.read(&mut [0; 1])).await;
+    assert_eq!(closed.expect("before the idle ones are closed").unwrap(), 0);
+}
+
+#[tokio::test]
 async fn who_is_refused_early_gets_the_answer_and_not_a_reset() {
     let mut config = settings();
     config.web.max_body = "1KiB".parse().unwrap();

@@ -118,3 +118,15 @@ async fn what_carries_a_cookie_is_not_for_shared_caches() {
     assert_eq!((known.header("cache-control"), known.header("set-cookie")), (Some("public, max-age=60"), None));
     assert_eq!(get(addr, "/mine").await.header("cache-control"), Some("max-age=60, private"));
 }
+
+#[tokio::test]
+async fn a_configured_admin_address_must_be_free_and_the_usual_one_need_not_be() {
+    // Whoever holds it, it is taken.
+    let _taken = std::net::TcpListener::bind("127.0.0.1:9100");
+    let mut config = settings();
+    config.admin.bind = "auto".into();
+    assert!(App::new("own").start(config.clone()).await.unwrap().admin_addr().is_some());
+    config.admin.bind = "127.0.0.1:9100".into();
+    let refused = App::new("own").start(config).await.unwrap_err().to_string();
+    assert!(refused.contains("admin.bind"), "{refused}");
+}

@@ -20,6 +20,16 @@ use phalanx_core::transport::Transport;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::bound::Bound;
+use crate::http::identity::Peer;
+use crate::listener::{Admission, Serve};
+
+/// Most connections at once: those who look after a node are few.
+const MOST_CONNECTIONS: u64 = 64;
+
+/// How long a client may take to ask, and to take any of what waits for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Reads the metrics as text.
 type Render = Arc<dyn Fn() -> String + Send + Sync>;
 
@@ -66,9 +76,10 @@ impl Transport for AdminServer {
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
             .with_state((node.clone(), self.render.clone()));
-        let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
-        server.http_builder().http1().header_read_timeout(Duration::from_secs(5)).keep_alive(false);
-        let server = server.first_request_timeout(Duration::from_secs(5));
+        let admission = Admission::new(Bound::new("admin", MOST_CONNECTIONS), PATIENCE);
+        let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).acceptor(admission);
+        server.http_builder().http1().header_read_timeout(PATIENCE).keep_alive(false);
+        let server = server.first_request_timeout(PATIENCE);
         let serving = server.serve(router.into_make_service());
         let own = node.shutdown().clone();
         node.shutdown().spawn_own(async move {
@@ -88,17 +99,22 @@ impl Transport for AdminServer {
     async fn finish(&self, _: Instant) {}
 }
 
-/// Binds where the settings say. If that is the default and it is taken, a free port does.
-fn bind(setting: &str) -> Result<TcpListener, BoxError> {
-    let wanted: SocketAddr = setting.parse().map_err(|_| format!("admin.bind {setting:?} is no address"))?;
-    match TcpListener::bind(wanted) {
-        Ok(listener) => Ok(listener),
-        Err(error) if wanted == Admin::DEFAULT_BIND => {
-            warn!(%wanted, %error, "the default admin address is taken: a free port is used");
-            Ok(TcpListener::bind((wanted.ip(), 0))?)
-        }
-        Err(error) => Err(format!("cannot listen on {wanted} (admin.bind): {error}").into()),
+impl Serve for Router {
+    fn for_peer(self, _: Peer) -> Self {
+        self
     }
+}
+
+/// Binds where the settings say. If they leave it to the node and its usual port is taken, a free one does.
+fn bind(setting: &str) -> Result<TcpListener, BoxError> {
+    if setting == Admin::AUTO {
+        return TcpListener::bind(Admin::USUAL_BIND).or_else(|error| {
+            warn!(wanted = %Admin::USUAL_BIND, %error, "the usual admin address is taken: a free port is used");
+            Ok(TcpListener::bind((Admin::USUAL_BIND.ip(), 0))?)
+        });
+    }
+    let wanted: SocketAddr = setting.parse().map_err(|_| format!("admin.bind {setting:?} is no address"))?;
+    TcpListener::bind(wanted).map_err(|error| format!("cannot listen on {wanted} (admin.bind): {error}").into())
 }
 
 async fn ready(State((node, _)): State<(Node, Render)>) -> Result<Response, Infallible> {
