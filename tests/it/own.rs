@@ -120,6 +120,30 @@ async fn what_carries_a_cookie_is_not_for_shared_caches() {
 }
 
 #[tokio::test]
+async fn who_calls_by_another_name_is_sent_to_the_first() {
+    let node = node(false, |config| {
+        config.web.allowed_hosts = vec!["https://www.site.com".into(), "http://old.site.com:8080".into()];
+        config.web.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    })
+    .await;
+    let check = async |host: &str, header: &str, status: u16| {
+        let text = format!("GET /api/echo?text=a%20b HTTP/1.1\r\n{host}{header}connection: close\r\n\r\n");
+        let answer = raw(node.addr(), text.as_bytes()).await;
+        assert_eq!(answer.status, status, "{text}");
+        answer
+    };
+    check("host: www.SITE.com\r\n", "x-forwarded-proto: https\r\n", 200).await;
+    check("host: old.site.com:8080\r\n", "", 200).await;
+    check("host: old.site.com\r\n", "", 302).await;
+    check("host: www.site.com\r\n", "", 302).await;
+    let sent = check("host: 127.0.0.1\r\n", "x-forwarded-proto: https\r\n", 302).await;
+    let target = "https://www.site.com/api/echo?text=a%20b";
+    assert_eq!(sent.header("location"), Some(target));
+    assert_eq!(sent.body, format!("You are being redirected to {target}\r\n").as_bytes());
+    assert_eq!((sent.header("x-content-type-options"), sent.header("set-cookie")), (None, None));
+}
+
+#[tokio::test]
 async fn a_configured_admin_address_must_be_free_and_the_usual_one_need_not_be() {
     // Whoever holds it, it is taken.
     let _taken = std::net::TcpListener::bind("127.0.0.1:9100");

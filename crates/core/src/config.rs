@@ -186,6 +186,9 @@ pub struct Web {
     pub max_requests: usize,
     /// Addresses, or networks such as `10.0.0.0/8`, whose forwarded headers are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Origins (`https://www.example.com`) that clients may call the node by; others are sent to the first. Empty means
+    /// any.
+    pub allowed_hosts: Vec<String>,
     /// Origins that may call from a browser page of another site; `*` means all, without cookies.
     pub cors_origins: Vec<String>,
     /// Name of the cookie that ties the calls and sockets of one browser together.
@@ -225,6 +228,7 @@ impl Default for Web {
             max_connections: 50_000,
             max_requests: 10_000,
             trusted_proxies: Vec::new(),
+            allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
             fingerprint_cookie: "sessionID".into(),
             fingerprint_lifetime: Duration::from_secs(3600),
@@ -438,6 +442,10 @@ impl Config {
             (web.max_headers > 0, "web.max_headers must not be zero"),
             (web.max_header_bytes >= ByteSize::kib(8), "web.max_header_bytes must be 8KiB at least"),
             (web.min_body_rate.as_u64() > 0, "web.min_body_rate must not be zero"),
+            (
+                web.allowed_hosts.iter().all(|origin| is_origin(origin)),
+                "web.allowed_hosts are origins, such as `https://www.example.com`",
+            ),
             (
                 web.cors_origins.iter().all(|origin| origin == "*" || is_origin(origin)),
                 "web.cors_origins are origins, such as `https://www.example.com`, or `*`",

@@ -99,12 +99,14 @@ fn variables_are_read_by_the_type_in_their_place() {
         ("PHALANX__ROOMS__START", "lobby, den ,"),
         ("PHALANX__GENERAL__ID", "0123"),
         ("BIND", "127.0.0.1"),
+        ("ALLOWED_HOSTS", "https://a.example,http://b.example:8080"),
     ];
     let settings = load(&[], &variables).unwrap();
     assert_eq!(settings.config.websocket.heartbeat, Duration::from_millis(250));
     assert_eq!(settings.config.web.max_body, ByteSize::mib(2));
     assert_eq!(settings.config.web.metadata, Some(false));
     assert_eq!(settings.config.rooms.start, ["lobby", "den"]);
+    assert_eq!(settings.config.web.allowed_hosts, ["https://a.example", "http://b.example:8080"]);
     assert_eq!(settings.node_id, "0123");
     assert_eq!(settings.config.web.bind.to_string(), "127.0.0.1");
 }
@@ -186,6 +188,7 @@ fn wrong_values_are_refused_with_their_key() {
         ("[web]\nmax_files = 0", None, "web.max_files"),
         ("[web]\nmax_files = 9223372036854775807", None, "web.max_files"),
         ("[web]\nmax_uploads_total = \"1MiB\"", None, "web.max_uploads_total"),
+        ("", Some(("ALLOWED_HOSTS", "https://a.example, b.example")), "web.allowed_hosts"),
         ("not toml", None, "default.toml"),
     ] {
         let variables: Vec<_> = variable.into_iter().collect();

@@ -12,7 +12,8 @@ use super::nearest;
 const PREFIX: &str = "PHALANX__";
 
 /// Variables without our prefix, and the settings that they win over.
-const WELL_KNOWN: [(&str, &str); 3] = [("PORT", "web.port"), ("BIND", "web.bind"), ("RUST_LOG", "log.level")];
+const WELL_KNOWN: [(&str, &str); 4] =
+    [("PORT", "web.port"), ("BIND", "web.bind"), ("ALLOWED_HOSTS", "web.allowed_hosts"), ("RUST_LOG", "log.level")];
 
 /// Puts variables over files. Text is read by the type that stands in its place: lists have commas.
 pub(super) fn add(

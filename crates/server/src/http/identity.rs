@@ -30,6 +30,7 @@ pub(crate) struct Identity {
 }
 
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static SESSION_ID: HeaderName = HeaderName::from_static("x-sessionid");
@@ -64,6 +65,13 @@ impl Identity {
         cookie = cookie.max_age(settings.fingerprint_lifetime);
         Some(if settings.tls_in_front { cookie.secure().header() } else { cookie.header() })
     }
+}
+
+/// The scheme that the client speaks, as far as anybody tells.
+pub(super) fn scheme<'a>(peer: &Peer, headers: &'a HeaderMap, settings: &Web) -> &'a str {
+    let told = headers.get(&FORWARDED_PROTO).filter(|_| is_trusted(canonical(peer.addr.ip()), settings));
+    let own = if settings.tls_in_front { "https" } else { "http" };
+    told.and_then(|scheme| scheme.to_str().ok()).unwrap_or(own)
 }
 
 /// The last address on the way here that is no trusted proxy: proxies append, to the line or as a line of their own.

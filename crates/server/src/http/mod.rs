@@ -6,6 +6,7 @@ mod client;
 mod cors;
 mod files;
 mod held;
+mod hosts;
 pub(crate) mod identity;
 mod metadata;
 mod multipart;

@@ -33,7 +33,7 @@ use super::cors::{self, Cors};
 use super::held::Held;
 use super::identity::{Identity, Peer, REQUEST_ID};
 use super::route::{self, ActionPaths};
-use super::{call, own, reply};
+use super::{call, hosts, own, reply};
 use crate::bound::{Bound, Share};
 use crate::listener::Serve;
 
@@ -113,6 +113,10 @@ impl Shell {
         };
         let settings = self.shared.node.config();
         peer.is_sending.store(!request.body().is_end_stream(), Relaxed);
+        if let Some(response) = hosts::elsewhere(&request, peer, &settings.web) {
+            self.count(response.status());
+            return response.map(|body| Held::new(body, None));
+        }
         let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
         let identity = Identity::read(&self.shared.node, peer, request.headers(), query);
         let Some(place) = self.shared.requests.take(1) else {
