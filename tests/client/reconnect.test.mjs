@@ -139,11 +139,19 @@ describe("a browser that is offline", () => {
     assert.equal(sockets.length, opened + 1);
   });
 
-  it("leaves a connection alone that stands", async () => {
-    await connected();
+  it("asks a node that it was connected to whether it is still there", async () => {
+    const { types } = await connected();
+    pass(1_000);
     online();
-    pass(60_000);
-    assert.equal(sockets.length, 1);
+    assert.deepEqual(socket().sent.map(({ event }) => event), ["detailsView"]);
+    socket().answer(0, { data: {} });
+    await settled();
+    pass(29_999);
+    assert.deepEqual([socket().sent.length, types()], [1, []]);
+    online();
+    pass(10_000);
+    await settled();
+    assert.deepEqual(types(), ["disconnected", "reconnecting"]);
   });
 
   it("wakes no client that is closed", async () => {
@@ -152,6 +160,68 @@ describe("a browser that is offline", () => {
     phalanx.close();
     online();
     pass(60_000);
+    assert.equal(sockets.length, 1);
+  });
+});
+
+describe("a node that falls silent", () => {
+  const probes = () => socket().sent.filter(({ event }) => event === "detailsView").length;
+
+  it("is asked after a heartbeat whether it is there, and left alone if it says anything", async () => {
+    const { phalanx, types } = await connected();
+    pass(20_000);
+    socket().tell({ context: "alert" });
+    pass(29_999);
+    assert.equal(probes(), 0);
+    pass(1);
+    assert.equal(probes(), 1);
+    socket().refuse(0, "rate_limited");
+    await settled();
+    pass(30_000);
+    assert.equal(probes(), 2);
+    socket().tell({ context: "alert" });
+    pass(10_000);
+    await settled();
+    assert.deepEqual([types(), phalanx.id], [["alert", "alert"], "c1"]);
+  });
+
+  it("counts as gone if it says nothing then either", async () => {
+    const { phalanx, fired } = await connected();
+    const [dead] = sockets;
+    const asked = rejects(phalanx.action("a", {}, { timeoutMs: Infinity }), "disconnected");
+    pass(30_000);
+    pass(9_999);
+    await settled();
+    assert.deepEqual(fired, []);
+    pass(1);
+    await settled();
+    assert.deepEqual(fired[0].detail, { code: 1006, reason: "silent", willReconnect: true });
+    assert.equal(dead.closedWith, 1000);
+    await asked;
+    pass(250);
+    socket().welcome();
+    assert.equal(phalanx.id, "c2");
+  });
+
+  it("is asked even where as many calls wait as may", async () => {
+    const { phalanx, types } = await connected();
+    for (let n = 0; n < 1000; n += 1) phalanx.action("a", {}, { timeoutMs: Infinity }).catch(() => {});
+    pass(30_000);
+    assert.equal(probes(), 1);
+    socket().answer(1000, { data: {} });
+    await settled();
+    assert.deepEqual(types(), []);
+  });
+
+  it("is given the time that it names, and none is set by a client that is closed", async () => {
+    const { phalanx } = client();
+    phalanx.connect();
+    socket().welcome({ heartbeatMs: 5_000 });
+    pass(5_000);
+    assert.equal(probes(), 1);
+    phalanx.close();
+    pass(60_000);
+    await settled();
     assert.equal(sockets.length, 1);
   });
 });
@@ -220,11 +290,29 @@ describe("rooms", () => {
     const { types } = await back("a");
     socket().refuse(0, "conflict");
     await settled();
+    socket().answer(1, { data: { rooms: ["a"] } });
+    await settled();
     assert.deepEqual(types(), ["connected"]);
     socket().goes();
     pass(500);
     socket().welcome();
     assert.deepEqual(rooms(socket()), ["a"]);
+  });
+
+  it("are asked again after a conflict that did not put the client in", async () => {
+    const { types } = await back("a", "b");
+    socket().refuse(0, "conflict");
+    socket().refuse(1, "conflict");
+    await settled();
+    assert.equal(socket().sent.length, 3, "one question for both");
+    socket().answer(2, { data: { rooms: ["b"] } });
+    await settled();
+    pass(1_000);
+    await settled();
+    assert.deepEqual(rooms(socket()), ["a", "b", "a"]);
+    socket().answer(3);
+    await settled();
+    assert.deepEqual(types(), ["connected"]);
   });
 
   it("are told and forgotten when they refuse, and the others are joined", async () => {

@@ -154,6 +154,19 @@ async fn two_tabs_talk_and_come_back_when_their_node_does() {
 }
 
 #[tokio::test]
+async fn a_page_leaves_a_node_that_fell_silent_and_comes_back_when_it_can() {
+    let node = Process::start("chat", &[("PHALANX__WEBSOCKET__HEARTBEAT", "5s")]).await;
+    let browser = Browser::start().await;
+    browser.enters(&format!("http://{}/", node.addr), "Ann").await;
+    node.freeze().await;
+    browser.sees(r#"//*[@id="state"][contains(., "reconnecting")]"#).await;
+    node.thaw();
+    browser.sees(r#"//*[@id="state"][.="connected"]"#).await;
+    browser.types("#text", "still here").await;
+    browser.sees(&message("Ann", "still here")).await;
+}
+
+#[tokio::test]
 async fn the_page_fits_a_phone_and_names_what_it_shows() {
     let node = Process::start("chat", &[]).await;
     let browser = Browser::start().await;

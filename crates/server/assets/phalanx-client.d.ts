@@ -149,8 +149,8 @@ export function fileBytes(file: Pick<FileReply, "content" | "encoding">): Uint8A
  * Calls made meanwhile wait, up to 100 of them, until the rooms are joined again. Calls that were sent when the
  * connection went are rejected with `disconnected`, never sent twice.
  *
- * Browsers show protocol pings to no script, so a page cannot tell a silent node from a quiet one: the node finds dead
- * clients, the timeout of a call finds a dead node.
+ * Browsers show protocol pings to no script: a node that was silent for `heartbeatMs` is asked whether it is there, and
+ * the connection counts as gone (1006) if nothing comes within 10 seconds. So it does when the browser comes online.
  */
 export class Phalanx extends EventTarget {
   constructor(options?: PhalanxOptions);

@@ -1,15 +1,19 @@
 // The browser client of Phalanx: a promise for every verb, events for what rooms say, reconnect, rooms joined again.
 //
-// Browsers answer the protocol pings of a node by themselves and show them to no script, so a page cannot tell a silent
-// node from a quiet one, and this client sends no pings of its own. The node finds dead clients (close code 4002), the
-// timeout of each call finds a dead node. `heartbeatMs` in the welcome is for clients that do see pings.
+// Browsers answer the protocol pings of a node by themselves and show them to no script, so a page cannot tell a dead node
+// from a quiet one. A node that was silent for `heartbeatMs` is therefore asked for something small, and counts as gone if
+// it says nothing then either. The node finds dead clients by its pings (close code 4002).
 
 const CALL_TIMEOUT_MS = 30_000;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const WELCOME_WITHIN_MS = 15_000;
+/** How long a node may be silent that does not say how often it pings. */
+const HEARTBEAT_MS = 30_000;
+/** How long a node may take to answer whether it is there. */
+const PROBE_WITHIN_MS = 10_000;
 /** Calls without an answer, sent or not. */
 const MOST_PENDING = 1000;
-/** Calls made while not connected: as many as a node takes in one burst. */
+/** Calls made while not connected: as many as a node takes in one burst, unless it is set to take fewer. */
 const MOST_QUEUED = 100;
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 30_000;
@@ -17,8 +21,8 @@ const LONGEST_DELAY_MS = 30_000;
 const HEALTHY_AFTER_MS = 5_000;
 const REJOIN_ROUNDS = 4;
 const REJOIN_PAUSE_MS = 1_000;
-/** Refusals of a rejoin that are about the moment, not about the room. */
-const PASSING = ["rate_limited", "timeout", "unavailable"];
+/** Refusals of a rejoin that may be about the moment, not about the room; `conflict` if rooms are destroyed meanwhile. */
+const PASSING = ["conflict", "rate_limited", "timeout", "unavailable"];
 const EVENTS = new Map([["user", "message"], ["presence", "presence"], ["api", "api"], ["alert", "alert"]]);
 
 /** What a node answered instead of a result, or why there is no answer. */
@@ -50,6 +54,8 @@ export class Phalanx extends EventTarget {
   /** The promise of `connect()` and its two ends. */
   #opening;
   #welcomedAt;
+  #heardAt;
+  #heartbeatMs;
   #maxFrameBytes = Infinity;
   /** Calls without an answer, by messageId, in the order of asking. */
   #pending = new Map();
@@ -57,7 +63,7 @@ export class Phalanx extends EventTarget {
   #rooms = new Set();
   /** How many tries to connect failed in a row. */
   #attempt = 0;
-  /** One timer, of what the connection waits for now: the welcome, the next rejoin or the next try to connect. */
+  /** One timer, of what the connection waits for: the welcome, the next rejoin, a silence, or the next try to connect. */
   #timer;
 
   /** The connection's id while it is welcomed; each reconnect brings a new one. */
@@ -144,8 +150,9 @@ export class Phalanx extends EventTarget {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
       if (!this.#isWanted) throw unsent("not connected");
-      const goesNow = this.#isReady || place === "before the queue";
-      if (this.#pending.size >= (goesNow ? MOST_PENDING : MOST_QUEUED)) {
+      const isOwn = place === "before the queue";
+      const goesNow = this.#isReady || isOwn;
+      if (!isOwn && this.#pending.size >= (goesNow ? MOST_PENDING : MOST_QUEUED)) {
         throw new PhalanxError({ code: "too_many_pending", message: "too many calls wait: nothing was sent" });
       }
       const messageId = ++this.#counter;
@@ -193,6 +200,7 @@ export class Phalanx extends EventTarget {
   }
 
   #hear(data) {
+    this.#heardAt = Date.now();
     const frame = objectOf(data);
     if (!frame) {
       const message = "the node sent a frame that is no JSON object";
@@ -223,21 +231,42 @@ export class Phalanx extends EventTarget {
     this.id = welcome.id;
     this.#welcomedAt = Date.now();
     this.#maxFrameBytes = welcome.maxFrameBytes ?? Infinity;
+    this.#heartbeatMs = Math.min(welcome.heartbeatMs || HEARTBEAT_MS, LONGEST_TIMER_MS);
     this.#opening.resolve(welcome);
     if (this.#rooms.size > 0) await this.#rejoin(socket);
     if (this.#socket !== socket) return;
     this.#isReady = true;
     for (const call of this.#pending.values()) this.#send(call);
+    this.#listen();
     this.#fire("connected", welcome);
+  }
+
+  /** Waits until the node has been silent for a heartbeat. */
+  #listen() {
+    clearTimeout(this.#timer);
+    const leftMs = this.#heardAt + this.#heartbeatMs - Date.now();
+    if (leftMs > 0) this.#timer = setTimeout(() => this.#listen(), leftMs);
+    else this.#probe();
+  }
+
+  /** Asks the node whether it is there. Any frame will do for an answer. */
+  async #probe() {
+    const [socket, askedAt] = [this.#socket, Date.now()];
+    await this.#ask({ event: "detailsView" }, { timeoutMs: PROBE_WITHIN_MS }, "before the queue").catch(() => {});
+    if (this.#socket !== socket) return;
+    if (this.#heardAt >= askedAt) this.#listen();
+    else this.#lost({ code: 1006, reason: "silent" });
   }
 
   async #rejoin(socket) {
     let rooms = [...this.#rooms];
     for (let round = 1; rooms.length > 0; round += 1) {
-      const refusals = await Promise.all(rooms.map((room) => this.#joinAgain(room)));
+      const answers = await Promise.all(rooms.map((room) => this.#joinAgain(room)));
+      const inConflict = answers.some((refusal) => refusal?.error.code === "conflict");
+      const joined = inConflict ? await this.#ownRooms() : []; // the node may have put us in already
       if (this.#socket !== socket) return;
       const [again, refused] = [[], []];
-      for (const refusal of refusals.filter(Boolean)) {
+      for (const refusal of answers.filter((refusal) => refusal && !joined.includes(refusal.room))) {
         const isPassing = PASSING.includes(refusal.error.code) && round < REJOIN_ROUNDS;
         (isPassing ? again : refused).push(refusal);
       }
@@ -255,8 +284,14 @@ export class Phalanx extends EventTarget {
     try {
       await this.#ask({ event: "roomAdd", room }, {}, "before the queue");
     } catch (error) {
-      if (error.code !== "conflict") return { room, error }; // in conflict: the node put us in already
+      return { room, error };
     }
+  }
+
+  /** The rooms that the node knows us to be in; none if it does not say. */
+  async #ownRooms() {
+    const asked = this.#ask({ event: "detailsView" }, {}, "before the queue");
+    return asked.then(({ data }) => data.rooms, () => []);
   }
 
   /** A connection, or a try at one, is gone. */
@@ -282,6 +317,7 @@ export class Phalanx extends EventTarget {
   }
 
   #online = () => {
+    if (this.#isReady) this.#probe(); // it may be another network than the one it was connected over
     if (this.#socket) return;
     clearTimeout(this.#timer);
     this.#attempt = 0;
