@@ -1,9 +1,12 @@
 //! A client that never reads pays for it alone.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use phalanx_testkit::{Process, tell};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::client::{Socket, get};
 
@@ -81,4 +84,57 @@ async fn a_client_that_quits_and_never_reads_is_reset_in_time() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the socket is given up");
+}
+
+/// Every buffer of a socket keeps its largest size as long as the socket lives.
+#[tokio::test]
+async fn large_answers_cost_a_socket_no_more_memory_than_small_ones() {
+    const SOCKETS: u64 = 50;
+    let public = tempfile::tempdir().unwrap();
+    std::fs::write(public.path().join("large.txt"), "x".repeat(500_000)).unwrap();
+    let folder = public.path().to_str().unwrap();
+    let environment = [("PHALANX__PATHS__PUBLIC", folder), ("PHALANX__WEBSOCKET__HEARTBEAT", "10m")];
+    let node = Process::start("tour", &environment).await;
+    let mut sockets = Vec::new();
+    for _ in 0..SOCKETS {
+        sockets.push(Socket::connect(node.addr).await);
+    }
+    let before = node.resident().unwrap();
+    for socket in &mut sockets {
+        let file = socket.ask(r#"{"event":"file","file":"large.txt"}"#).await;
+        assert_eq!(file["content"].as_str().map(str::len), Some(500_000));
+    }
+    let each = node.resident().unwrap().saturating_sub(before) / SOCKETS;
+    eprintln!("an answer of 500 kB leaves {each} bytes behind in each of {SOCKETS} sockets");
+    assert!(each < 150_000, "{each} bytes stay in each socket");
+}
+
+/// What a client still sends when its connection ends must not keep it from hearing why.
+#[tokio::test]
+async fn a_client_that_goes_on_sending_hears_why_it_is_closed() {
+    let node = Process::start("tour", &[]).await;
+    let too_big = [vec![0x81, 0xff], 70_000_u64.to_be_bytes().to_vec(), vec![0; 4]].concat();
+    let binary = vec![0x82, 0x80, 0, 0, 0, 0];
+    for (first, reason) in [(too_big, "too_big"), (binary, "binary")] {
+        let mut stream = upgraded(node.addr).await;
+        stream.write_all(&first).await.unwrap();
+        stream.write_all(&vec![0; 4 << 20]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).await.unwrap();
+        assert!(heard.ends_with(reason.as_bytes()), "{reason}: {}", String::from_utf8_lossy(&heard));
+    }
+}
+
+/// A connection on which frames may be written.
+async fn upgraded(addr: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let head = "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    while !heard.windows(7).any(|bytes| bytes == b"welcome") {
+        assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0);
+    }
+    stream
 }

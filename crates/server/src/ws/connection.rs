@@ -4,26 +4,22 @@
 //! Writing never waits for a verb, and reading never waits for a client that does not read.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
-use bytes::Bytes;
-use futures_util::{Sink, Stream};
 use phalanx_core::action::OnDisconnect;
-use phalanx_core::connection::{CloseReason, Connection, Frame, Next};
+use phalanx_core::connection::{CloseReason, Connection, Next};
 use phalanx_core::dispatch::{self, Request, Started};
 use phalanx_core::{ActionError, BoxFuture, Caller, ErrorKind, Node, Seat};
 use tokio::time::{Instant, timeout};
-use tokio_tungstenite::tungstenite::Error as WireError;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::{Error as WireError, Message};
 use tracing::debug;
 
 use super::frame::{self, Ask};
 use super::rate::{Bucket, Rate};
+use super::wire::{Wire, reason_of};
 
 /// How many frames are read before what is queued is written: answers to a burst go out in one write.
 const READS_IN_A_ROW: u32 = 16;
@@ -40,9 +36,7 @@ pub(super) struct ConnectionTask {
     node: Node,
     connection: Connection,
     caller: Arc<Caller>,
-    wire: WebSocket,
-    /// Set when the connection must not linger in the kernel once the wire is dropped.
-    reset: Arc<AtomicBool>,
+    wire: Wire,
     verb: Option<BoxFuture<'static, ()>>,
     /// Whether that verb has been answered.
     answered: Arc<AtomicBool>,
@@ -56,13 +50,13 @@ pub(super) struct ConnectionTask {
 
 /// What happened.
 enum Step {
-    Read(Option<Result<Message, axum::Error>>),
+    Read(Option<Result<Message, WireError>>),
     VerbSubmitted,
     Close(CloseReason),
 }
 
 impl ConnectionTask {
-    pub(super) fn new(node: Node, connection: Connection, wire: WebSocket, reset: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(node: Node, connection: Connection, wire: Wire) -> Self {
         let settings = &node.config().websocket;
         let rate = Rate { per_second: settings.messages_per_second, burst: settings.message_burst };
         let now = Instant::now();
@@ -78,7 +72,6 @@ impl ConnectionTask {
             node,
             connection,
             wire,
-            reset,
             rate,
         }
     }
@@ -121,7 +114,7 @@ impl ConnectionTask {
                     }
                 } else if self.reads < READS_IN_A_ROW
                     && !self.is_going()
-                    && let Poll::Ready(read) = Pin::new(&mut self.wire).poll_next(task)
+                    && let Poll::Ready(read) = self.wire.poll_read(task)
                 {
                     self.reads += 1;
                     return Poll::Ready(Step::Read(read));
@@ -148,45 +141,38 @@ impl ConnectionTask {
     }
 
     /// Writes what is queued, in one flush; ready when all of it is with the kernel.
-    fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<Result<(), axum::Error>> {
-        let mut wire = Pin::new(&mut self.wire);
+    fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<Result<(), WireError>> {
         loop {
-            ready!(wire.as_mut().poll_ready(task))?;
-            let message = match self.connection.next() {
-                Next::Frame(frame) => message_of(frame),
+            ready!(self.wire.poll_ready(task))?;
+            match self.connection.next() {
+                Next::Frame(frame) => self.wire.start_send(frame)?,
                 Next::Ping => {
                     if self.verb.is_some() {
                         self.connection.hear(); // nobody listens while a verb runs: silence is not the client's
                     }
-                    Message::Ping(Bytes::new())
+                    self.wire.start_ping()?;
                 }
-                Next::Close(_) | Next::Nothing => return wire.poll_flush(task),
-            };
-            wire.as_mut().start_send(message)?;
+                Next::Close(_) | Next::Nothing => return self.wire.poll_flush(task),
+            }
         }
     }
 
     /// Sends what is still queued and the close frame, and waits for the client's: all of it within
     /// `websocket.close_timeout`, else the connection is reset. A client that sent a close frame has it returned.
     async fn wind_down(mut self, reason: CloseReason) {
-        let (limit, reset) = (self.node.config().websocket.close_timeout, self.reset.clone());
-        if self.said_goodbye {
-            let _ = timeout(limit, poll_fn(|task| Pin::new(&mut self.wire).poll_flush(task))).await;
-            return;
+        if reason == CloseReason::Broken {
+            return self.wire.reset();
         }
+        let limit = self.node.config().websocket.close_timeout;
         let goodbye = async {
+            if self.said_goodbye {
+                return self.wire.return_goodbye().await;
+            }
             poll_fn(|task| self.poll_write(task)).await?;
-            let close = CloseFrame { code: reason.code(), reason: Utf8Bytes::from_static(reason.as_str()) };
-            self.wire.send(Message::Close(Some(close))).await?;
-            poll_fn(|task| {
-                while let Some(Ok(_)) = ready!(Pin::new(&mut self.wire).poll_next(task)) {}
-                Poll::Ready(())
-            })
-            .await;
-            Ok::<_, axum::Error>(())
+            self.wire.say_goodbye(reason).await
         };
-        if reason == CloseReason::Broken || !matches!(timeout(limit, goodbye).await, Ok(Ok(()))) {
-            reset.store(true, Relaxed);
+        if !matches!(timeout(limit, goodbye).await, Ok(Ok(()))) {
+            self.wire.reset();
         }
     }
 
@@ -200,18 +186,18 @@ impl ConnectionTask {
         self.connection.is_closing()
     }
 
-    async fn take(&mut self, read: Option<Result<Message, axum::Error>>) -> Result<(), CloseReason> {
+    async fn take(&mut self, read: Option<Result<Message, WireError>>) -> Result<(), CloseReason> {
         self.connection.hear();
         match read {
             Some(Ok(Message::Text(text))) => self.submit(&text).await,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
             Some(Ok(Message::Binary(_))) => Err(CloseReason::Binary),
             Some(Ok(Message::Close(_))) => {
                 self.said_goodbye = true;
                 Err(CloseReason::ClientLeft)
             }
             None => Err(CloseReason::ClientLeft),
-            Some(Err(error)) => Err(reason_of(error)),
+            Some(Err(error)) => Err(reason_of(&error)),
         }
     }
 
@@ -315,24 +301,5 @@ impl ConnectionTask {
                 }));
             }
         }
-    }
-}
-
-fn message_of(frame: Frame) -> Message {
-    match frame {
-        Frame::Text(bytes) => match Utf8Bytes::try_from(bytes) {
-            Ok(text) => Message::Text(text),
-            Err(_) => Message::Text(Utf8Bytes::from_static("{}")),
-        },
-        Frame::Binary(bytes) => Message::Binary(bytes),
-    }
-}
-
-fn reason_of(error: axum::Error) -> CloseReason {
-    match error.into_inner().downcast::<WireError>().map(|error| *error) {
-        Ok(WireError::Capacity(_)) => CloseReason::TooBig,
-        Ok(WireError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => CloseReason::Broken,
-        Ok(WireError::Utf8(_) | WireError::Protocol(_)) => CloseReason::Policy,
-        _ => CloseReason::Broken,
     }
 }

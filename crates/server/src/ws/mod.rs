@@ -2,7 +2,9 @@
 
 mod connection;
 mod frame;
+mod handshake;
 mod rate;
 mod upgrade;
+mod wire;
 
 pub(crate) use upgrade::{Upgrades, upgrade};

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, StatusCode};
@@ -13,7 +12,9 @@ use phalanx_core::{ActionError, ErrorKind, Node, Params, Seat};
 
 use super::connection::ConnectionTask;
 use super::frame;
+use super::handshake::Opening;
 use super::rate::{Buckets, Rate};
+use super::wire::Wire;
 use crate::http::identity::Identity;
 use crate::http::reply;
 
@@ -38,7 +39,7 @@ pub(crate) async fn upgrade(State(upgrades): State<Arc<Upgrades>>, request: Requ
         return reply::options("GET, OPTIONS");
     }
     let (mut parts, _) = request.into_parts();
-    let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await else {
+    let Some(opening) = Opening::take(&mut parts) else {
         return upgrade_required();
     };
     let node = &upgrades.node;
@@ -48,26 +49,15 @@ pub(crate) async fn upgrade(State(upgrades): State<Arc<Upgrades>>, request: Requ
         Ok(seat) => seat,
         Err(error) => return reply::error(&error),
     };
-    let settings = &node.config().websocket;
-    let most = settings.max_frame_bytes.as_u64() as usize;
-    let node = node.clone();
-    upgrade
-        .protocols(["phalanx.1"])
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(settings.outbox_bytes.as_u64() as usize + WRITE_BUFFER + most)
-        .max_message_size(most)
-        .max_frame_size(most)
-        .on_upgrade(async move |wire| {
-            let task = ConnectionTask::new(node.clone(), seat.connection().clone(), wire, reset);
-            node.shutdown().spawn(Box::pin(task.run(seat)));
-        })
+    let (node, response) = (node.clone(), opening.response());
+    node.clone().shutdown().spawn(Box::pin(async move {
+        if let Ok(upgraded) = opening.upgrade.await {
+            let wire = Wire::new(upgraded, &node.config().websocket, reset).await;
+            ConnectionTask::new(node, seat.connection().clone(), wire).run(seat).await;
+        }
+    }));
+    response
 }
-
-/// Both buffers keep their high-water mark for the life of a socket, so they start small; a write buffer of zero would
-/// write every frame at once.
-const READ_BUFFER: usize = 1024;
-const WRITE_BUFFER: usize = 8 * 1024;
 
 async fn admit(
     upgrades: &Upgrades,
