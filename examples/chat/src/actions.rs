@@ -1,11 +1,15 @@
 //! What the page and `curl` may ask.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use phalanx::prelude::*;
+use serde_json::json;
 
 /// What a connection is called that has not said it.
 pub(crate) fn name_of(connection: &Connection) -> String {
     let named = connection.get("name").and_then(|name| name.as_str().map(str::to_owned));
-    named.unwrap_or_else(|| "someone".to_owned())
+    named.unwrap_or_else(nobody)
 }
 
 #[input]
@@ -37,15 +41,33 @@ pub(crate) struct Member {
     name: String,
 }
 
-/// Lists who is in a room.
+/// Lists who is in a room, on whatever node they live; the first of them by name.
 #[action(get = "/rooms/{room}/members")]
 pub(crate) async fn members(ctx: Context, input: Room) -> Result<Members, ActionError> {
     let status = ctx.rooms().status(&input.room).await?;
-    let member = |id: &ConnectionId| Member {
-        id: id.to_string(),
-        name: ctx.connections().local(id).map_or_else(|| "someone".to_owned(), |connection| name_of(&connection)),
-    };
-    Ok(Members { members: status.members.listed.iter().map(|listed| member(&listed.id)).collect() })
+    let listed = &status.members.listed;
+    let mut names = Vec::new();
+    for some in listed[..listed.len().min(NAMED)].chunks(ASKED_AT_ONCE) {
+        names.extend(join_all(some.iter().map(|member| name_anywhere(&ctx, &member.id))).await);
+    }
+    names.resize_with(listed.len(), nobody);
+    let members = listed.iter().zip(names).map(|(member, name)| Member { id: member.id.to_string(), name });
+    Ok(Members { members: members.collect() })
+}
+
+/// Most members whose names are asked for, and how many at a time: each may cost a call to another node.
+const NAMED: usize = 100;
+const ASKED_AT_ONCE: usize = 20;
+
+/// What a connection is called, wherever it lives; who does not say it soon is nobody known.
+async fn name_anywhere(ctx: &Context, id: &ConnectionId) -> String {
+    let soon = Some(Duration::from_secs(1));
+    let name = ctx.connections().apply_within(id, "get", json!(["name"]), soon).await.unwrap_or_default();
+    name.as_str().map_or_else(nobody, str::to_owned)
+}
+
+fn nobody() -> String {
+    "someone".to_owned()
 }
 
 #[input]

@@ -1,11 +1,25 @@
 use std::collections::HashSet;
 
-use phalanx_testkit::tell;
+use phalanx_testkit::{Process, Redis, tell};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::Cluster;
-use crate::client::Socket;
+use crate::client::{Socket, get};
+
+/// The page's list asks every member's own node.
+#[tokio::test]
+async fn who_lives_on_another_node_is_listed_by_name_too() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let environment = [("REDIS_URL", url.as_str()), ("PHALANX__CLUSTER__NAME", "tour")]; // whose keys the user may touch
+    let (one, two) = tokio::join!(Process::start("chat", &environment), Process::start("chat", &environment));
+    let mut ann = Socket::join(one.addr, "lobby").await;
+    let name = json!({ "event": "action", "messageId": 1, "params": { "action": "setName", "name": "Ann" } });
+    assert_eq!(ann.ask_named(&name).await["name"], "Ann");
+    let listed = get(two.addr, "/api/rooms/lobby/members").await.json();
+    assert_eq!(listed["members"], json!([{ "id": ann.id(), "name": "Ann" }]));
+}
 
 const MEMBERS: usize = 32;
 /// The first of the members, which say something as soon as they have the answer to what they said before.
