@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phalanx::Running;
+use phalanx::config::Config;
 use phalanx::prelude::*;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 use crate::app::settings;
 use crate::client::Socket;
 
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// What hooks tell the test, and what they wait for.
 pub(crate) struct Stage {
@@ -28,8 +29,13 @@ impl Stage {
         self.told.try_send(line.into()).unwrap();
     }
 
+    /// Lets so many go on that wait.
+    pub(crate) fn open(&self, count: usize) {
+        self.gate.add_permits(count);
+    }
+
     /// Waits for that line; others before it are dropped.
-    async fn until(&self, line: &str) {
+    pub(crate) async fn until(&self, line: &str) {
         let mut heard = self.heard.lock().await;
         let there = async { while heard.recv().await.unwrap() != line {} };
         timeout(SOON, there).await.unwrap_or_else(|_| panic!("{line}"));
@@ -77,7 +83,7 @@ impl RoomHook for Hooks {
 }
 
 /// Waits for the test, and would end with its client.
-#[action(cancel_on_disconnect)]
+#[action(get, cancel_on_disconnect)]
 pub(crate) async fn wait(_ctx: Context, stage: State<Arc<Stage>>, _: NoInput) -> Result<&'static str, ActionError> {
     stage.tell("waiting");
     stage.gate.acquire().await.map_err(ActionError::internal)?.forget();
@@ -91,9 +97,9 @@ pub(crate) async fn break_late(_ctx: Context) -> Result<(), ActionError> {
     std::future::pending().await
 }
 
-async fn start(deadline: Duration) -> (Running, Arc<Stage>) {
+pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> (Running, Arc<Stage>) {
     let mut config = settings();
-    config.general.action_deadline = deadline;
+    change(&mut config);
     let (told, heard) = mpsc::channel(64);
     let stage = Arc::new(Stage { told, heard: heard.into(), gate: Semaphore::new(0) });
     let hooks = || Hooks(stage.clone());
@@ -107,7 +113,7 @@ fn act(action: &str) -> Value {
 
 #[tokio::test]
 async fn a_client_that_leaves_while_hooks_look_at_it_leaves_no_ghost() {
-    let (node, stage) = start(SOON).await;
+    let (node, stage) = start(|_| {}).await;
     let mut hasty = TcpStream::connect(node.addr()).await.unwrap();
     let head = "GET /ws?as=slow HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -122,34 +128,15 @@ async fn a_client_that_leaves_while_hooks_look_at_it_leaves_no_ghost() {
 
 #[tokio::test]
 async fn the_welcome_comes_before_whatever_others_send() {
-    let (node, _) = start(SOON).await;
+    let (node, _) = start(|_| {}).await;
     let mut socket = Socket::connect(node.addr()).await;
     assert_eq!(socket.welcome["id"], socket.id());
     assert_eq!(socket.read().await["to"], "whoever comes");
 }
 
 #[tokio::test]
-async fn a_node_that_stops_answers_even_what_would_end_with_its_client() {
-    let (node, stage) = start(SOON).await;
-    let mut socket = Socket::connect(node.addr()).await;
-    socket.send(&act("wait").to_string()).await;
-    stage.until("waiting").await;
-    let shutdown = node.node().shutdown().clone();
-    let connection = node.node().connections().all().remove(0);
-    let stopping = tokio::spawn(node.stop());
-    shutdown.asked().await;
-    while !connection.is_closing() {
-        tokio::task::yield_now().await;
-    }
-    stage.gate.add_permits(1);
-    assert_eq!(socket.next_in("response").await["result"], "done");
-    assert_eq!(socket.closed().await, 1001);
-    assert_eq!(stopping.await.unwrap().abandoned, 0);
-}
-
-#[tokio::test]
 async fn actions_that_panic_when_they_are_given_up_are_answered_and_take_no_place_for_ever() {
-    let (node, _) = start(SOON).await;
+    let (node, _) = start(|_| {}).await;
     let mut socket = Socket::connect(node.addr()).await;
     for _ in 0..6 {
         assert_eq!(socket.ask_named(&act("break_late")).await["error"]["code"], "internal");
@@ -160,7 +147,7 @@ async fn actions_that_panic_when_they_are_given_up_are_answered_and_take_no_plac
 
 #[tokio::test]
 async fn a_hook_that_panics_when_its_verb_is_given_up_costs_that_verb_alone() {
-    let (node, stage) = start(Duration::from_millis(20)).await;
+    let (node, stage) = start(|config| config.general.action_deadline = Duration::from_millis(20)).await;
     let mut socket = Socket::connect(node.addr()).await;
     let join = json!({ "event": "roomAdd", "room": "lobby", "messageId": 1 });
     assert_eq!(socket.ask_named(&join).await["error"]["code"], "internal");
@@ -171,7 +158,7 @@ async fn a_hook_that_panics_when_its_verb_is_given_up_costs_that_verb_alone() {
 
 #[tokio::test]
 async fn a_client_that_leaves_a_hook_which_panics_then_is_taken_out_as_ever() {
-    let (node, stage) = start(SOON).await;
+    let (node, stage) = start(|_| {}).await;
     let mut socket = Socket::connect(node.addr()).await;
     socket.send(&json!({ "event": "roomAdd", "room": "lobby" }).to_string()).await;
     stage.until("joining").await;

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use phalanx_testkit::Process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 
 use crate::app::{settings, start};
-use crate::client::{get, post_json, raw, request};
+use crate::client::{Socket, get, post_json, raw, request};
 
 const MULTIPART: &str = "content-type: multipart/form-data; boundary=b";
 
@@ -121,6 +123,29 @@ async fn files_of_an_action_are_the_callers_and_keep_their_status() {
     let missing = (get(addr, "/missing").await, request(addr, "HEAD /missing", &[], b"").await);
     assert_eq!(missing.0.header("content-length"), missing.1.header("content-length"));
     node.stop().await;
+}
+
+#[tokio::test]
+async fn every_frame_counts_and_what_meets_a_bound_is_counted_by_its_name() {
+    let settings = [("PHALANX__WEBSOCKET__MESSAGES_PER_SECOND", "1"), ("PHALANX__WEBSOCKET__MESSAGE_BURST", "5")];
+    let node = Process::start("tour", &settings).await;
+    let mut pings = Socket::connect(node.addr).await;
+    for _ in 0..250 {
+        pings.send_frame(Frame::ping(Vec::new())).await;
+    }
+    assert_eq!(pings.closed().await, 4003);
+    let mut malformed = Socket::connect(node.addr).await;
+    for _ in 0..10 {
+        malformed.send("{").await;
+    }
+    assert_eq!(malformed.closed().await, 1008);
+    let mut large = Socket::connect(node.addr).await;
+    large.send(&"x".repeat(70_000)).await;
+    assert_eq!(large.closed().await, 1009);
+    let metrics = String::from_utf8(get(node.admin, "/metrics").await.body).unwrap();
+    for bound in ["websocket.messages_per_second", "malformed_frames", "websocket.max_frame_bytes"] {
+        assert!(metrics.contains(&format!("phalanx_bound_reached_total{{bound=\"{bound}\"}}")), "{bound}: {metrics}");
+    }
 }
 
 #[tokio::test]

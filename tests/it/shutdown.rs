@@ -2,40 +2,49 @@
 
 use std::time::Duration;
 
-use crate::app::{settings, start};
+use phalanx::Running;
+
 use crate::client::{Socket, get};
+use crate::frail::{SOON, start};
+
+const WAIT: &str = r#"{"event":"action","messageId":1,"params":{"action":"wait"}}"#;
 
 #[tokio::test]
 async fn what_was_accepted_is_answered_and_sockets_are_told() {
-    let node = start(settings()).await;
+    let (node, stage) = start(|_| {}).await;
     let addr = node.addr();
     let mut socket = Socket::connect(addr).await;
-    socket.send(r#"{"event":"action","messageId":1,"params":{"action":"nap","ms":600}}"#).await;
-    socket.ask(r#"{"event":"detailsView","messageId":2}"#).await;
-    let http = tokio::spawn(async move { get(addr, "/api/nap?ms=600").await });
-    while call_has_not_begun(&node) {
-        tokio::task::yield_now().await;
-    }
-    let stopped = tokio::spawn(node.stop());
-    assert_eq!(socket.read().await["ms"], 600);
+    socket.send(WAIT).await;
+    stage.until("waiting").await;
+    let http = tokio::spawn(async move { get(addr, "/api/wait").await });
+    stage.until("waiting").await;
+    let stopped = stop(node).await;
+    stage.open(2);
+    assert_eq!(socket.next_in("response").await["result"], "done");
     assert_eq!(socket.closed().await, 1001);
-    assert_eq!(http.await.unwrap().json()["ms"], 600);
+    assert_eq!(http.await.unwrap().json()["result"], "done");
     assert_eq!(stopped.await.unwrap().abandoned, 0);
 }
 
-/// Whether the HTTP call has not begun yet: the socket's task and its action are two, the call is the third.
-fn call_has_not_begun(node: &phalanx::Running) -> bool {
-    node.node().shutdown().running() < 3
+/// Begins to stop a node, and returns when its only socket has been told.
+async fn stop(node: Running) -> tokio::task::JoinHandle<phalanx::Stopped> {
+    let connection = node.node().connections().all().remove(0);
+    let stopped = tokio::spawn(node.stop());
+    let told = async {
+        while !connection.is_closing() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, told).await.expect("the socket is told");
+    stopped
 }
 
 #[tokio::test]
 async fn what_outlasts_the_grace_is_broken_off() {
-    let mut config = settings();
-    config.general.grace = Duration::from_millis(200);
-    let node = start(config).await;
+    let (node, stage) = start(|config| config.general.grace = Duration::from_millis(200)).await;
     let mut socket = Socket::connect(node.addr()).await;
-    socket.send(r#"{"event":"action","messageId":1,"params":{"action":"nap","ms":1400}}"#).await;
-    socket.ask(r#"{"event":"detailsView","messageId":2}"#).await;
+    socket.send(WAIT).await;
+    stage.until("waiting").await;
     let stopped = tokio::time::timeout(Duration::from_secs(10), node.stop()).await.unwrap();
     assert!(stopped.abandoned > 0);
 }

@@ -106,7 +106,7 @@ async fn large_answers_cost_a_socket_no_more_memory_than_small_ones() {
     }
     let each = node.resident().unwrap().saturating_sub(before) / SOCKETS;
     eprintln!("an answer of 500 kB leaves {each} bytes behind in each of {SOCKETS} sockets");
-    assert!(each < 150_000, "{each} bytes stay in each socket");
+    assert!(each < 250_000, "{each} bytes stay in each socket");
 }
 
 /// What a client still sends when its connection ends must not keep it from hearing why.

@@ -66,7 +66,7 @@ impl ConnectionHook for Hooks {
                 handshake.id = Some(ConnectionId::parse(&format!("user-{name}"))?);
                 handshake.attributes.set("name", name)?;
             }
-            None => {}
+            None => handshake.id = handshake.query.get_str("id").map(|id| ConnectionId::parse(&id)).transpose()?,
         }
         Ok(())
     }
@@ -228,6 +228,10 @@ async fn the_connect_hook_refuses_before_the_upgrade_or_says_who_it_is() {
     assert_eq!(node.node().connections().apply(&id, "get", json!(["name"])).await.unwrap(), "ann");
     let taken = Socket::connect_with(addr, "/ws?as=ann", &[]).await.err().unwrap();
     assert_eq!((taken.status, taken.error_code().as_str()), (409, "conflict"));
+    for reserved in ["0", "abcdefghij-abcdefghijklmnopqrstuv"] {
+        let refused = Socket::connect_with(addr, &format!("/ws?id={reserved}"), &[]).await.err().unwrap();
+        assert_eq!((refused.status, refused.error_code().as_str()), (422, "invalid_input"), "{reserved}");
+    }
     let mut fragile = Socket::connect_with(addr, "/ws?as=fragile", &[]).await.ok().unwrap();
     assert_eq!(details(&mut fragile).await["id"], "user-fragile");
 }
@@ -444,6 +448,27 @@ async fn a_client_that_leaves_ends_only_what_wants_to_end_with_it() {
     node.node().state::<Gate>().unwrap().0.add_permits(1);
     seen.until("on_its_own ended").await;
     assert_eq!(node.stop().await.abandoned, 0);
+}
+
+#[tokio::test]
+async fn the_sixth_running_action_is_refused_and_the_five_answer() {
+    let (node, _) = start(|_| {}).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    let act = |id: u64| json!({ "event": "action", "messageId": id, "params": { "action": "on_its_own" } });
+    for id in 1..=6 {
+        socket.send(&act(id).to_string()).await;
+    }
+    let first = socket.read().await;
+    assert_eq!((&first["messageId"], &first["error"]["code"]), (&json!(6), &json!("too_many_pending")));
+    node.node().state::<Gate>().unwrap().0.add_permits(5);
+    let mut answered = Vec::new();
+    for _ in 0..5 {
+        let answer = socket.read().await;
+        assert_eq!(answer.get("error"), None, "{answer}");
+        answered.push(answer["messageId"].as_u64().unwrap());
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, [1, 2, 3, 4, 5]);
 }
 
 #[tokio::test]

@@ -119,23 +119,37 @@ async fn a_flood_is_refused_and_then_closed() {
 }
 
 #[tokio::test]
-async fn the_sixth_running_action_is_refused_and_the_five_answer() {
-    let node = start(settings()).await;
+async fn an_answer_that_no_outbox_holds_is_refused_and_the_socket_stays() {
+    let public = tempfile::tempdir().unwrap();
+    std::fs::write(public.path().join("control.txt"), "\u{1}".repeat(1000)).unwrap(); // six bytes each as JSON
+    let mut config = settings();
+    config.paths.public = vec![public.path().to_owned()];
+    config.websocket.max_file = "1KiB".parse().unwrap();
+    config.websocket.outbox_bytes = "4KiB".parse().unwrap();
+    let node = start(config).await;
     let mut socket = Socket::connect(node.addr()).await;
-    for id in 1..=6 {
-        socket.send(&format!(r#"{{"event":"action","messageId":{id},"params":{{"action":"nap","ms":300}}}}"#)).await;
+    let echo = json!({ "event": "action", "params": { "action": "echo", "text": "x".repeat(5000) } });
+    for asked in [echo, json!({ "event": "file", "file": "control.txt" })] {
+        assert_eq!(socket.ask(&asked.to_string()).await["error"]["code"], "payload_too_large");
     }
-    let first = socket.read().await;
-    assert_eq!((&first["messageId"], &first["error"]["code"]), (&json!(6), &json!("too_many_pending")));
-    let mut answered = Vec::new();
-    for _ in 0..5 {
-        let answer = socket.read().await;
-        assert_eq!(answer["ms"], 300, "{answer}");
-        answered.push(answer["messageId"].as_u64().unwrap());
+    let id = phalanx::ConnectionId::parse(&socket.id()).unwrap();
+    let refused = node.node().connections().apply(&id, "sendMessage", json!("x".repeat(5000))).await.unwrap_err();
+    assert_eq!(phalanx::ActionError::from(refused).code(), "payload_too_large");
+    assert!(socket.ask(r#"{"event":"detailsView"}"#).await.get("data").is_some());
+}
+
+#[tokio::test]
+async fn an_application_closes_with_a_code_that_forbids_to_return() {
+    let node = start(settings()).await;
+    for code in [4501, 4600] {
+        let mut socket = Socket::connect(node.addr()).await;
+        let id = phalanx::ConnectionId::parse(&socket.id()).unwrap();
+        let connections = node.node().connections();
+        let refused = connections.apply(&id, "destroy", json!(4001)).await.unwrap_err();
+        assert_eq!(phalanx::ActionError::from(refused).code(), "invalid_input");
+        connections.apply(&id, "destroy", json!([code])).await.unwrap();
+        assert_eq!(socket.closed().await, code);
     }
-    answered.sort_unstable();
-    assert_eq!(answered, [1, 2, 3, 4, 5]);
-    node.stop().await;
 }
 
 #[tokio::test]

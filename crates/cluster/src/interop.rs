@@ -294,8 +294,8 @@ impl Foreign for Interop {
                 self.check_websocket(id, by).await?;
                 ("sendFile", Value::String(path))
             }
-            BuiltIn::Destroy => {
-                // It leaves all its rooms, which it must still be in.
+            BuiltIn::Destroy(_) => {
+                // Theirs has no codes. It leaves all its rooms, which it must still be in.
                 self.settle(id, None, by).await?;
                 ("destroy", json!([]))
             }

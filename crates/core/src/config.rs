@@ -253,7 +253,7 @@ pub struct Websocket {
     pub max_frame_bytes: ByteSize,
     /// Most frames waiting for a client; beyond, close 4001.
     pub outbox_frames: usize,
-    /// Most bytes waiting for a client; beyond, close 4001.
+    /// Most bytes waiting for a client; beyond, close 4001. An answer that is larger itself is `payload_too_large`.
     pub outbox_bytes: ByteSize,
     /// Time between two pings; nothing heard in between means close 4002.
     #[serde(with = "humantime_serde")]
@@ -264,7 +264,7 @@ pub struct Websocket {
     /// Over how long the sockets of a stopping node are told to go.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
-    /// Verbs a second of one socket; beyond, `rate_limited`; 0 means no limit.
+    /// Frames a second of one socket, pings too; beyond, `rate_limited`; 0 means no limit.
     pub messages_per_second: u32,
     /// How many verbs a socket may send at once after a pause.
     pub message_burst: u32,
@@ -463,8 +463,8 @@ impl Config {
             (websocket.max_frame_bytes.as_u64() >= 1024, "websocket.max_frame_bytes must be 1KiB at least"),
             (websocket.outbox_frames > 0, "websocket.outbox_frames must not be zero"),
             (
-                websocket.outbox_bytes.as_u64() >= websocket.max_file.as_u64(),
-                "websocket.outbox_bytes must hold a file of websocket.max_file",
+                websocket.outbox_bytes.as_u64() / 4 * 3 > websocket.max_file.as_u64(),
+                "websocket.outbox_bytes must hold a file of websocket.max_file as base64, a third larger than it is",
             ),
             (
                 websocket.outbox_bytes.as_u64() >= self.rooms.max_message.as_u64() + crate::rooms::ENVELOPE,

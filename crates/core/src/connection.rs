@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{ActionError, ErrorKind};
+use crate::hooks::Said;
 use crate::metrics::bound_reached;
 use crate::node::Generation;
 use crate::rooms::Stays;
@@ -26,7 +27,7 @@ mod outbox;
 mod place;
 
 pub use attributes::Attributes;
-pub use close::CloseReason;
+pub use close::{ApplicationCode, CloseReason};
 pub use outbox::{Frame, Next, OutboxLimit};
 use outbox::{Outbox, Queued};
 pub use place::ActionPlace;
@@ -64,6 +65,11 @@ impl ConnectionId {
     pub fn owner(&self) -> Option<Generation> {
         let (generation, rest) = self.0.split_once('-')?;
         Generation::parse(generation).filter(|_| rest.len() == 22)
+    }
+
+    /// Whether an application must not give it: it is the server's, or names a node as its owner.
+    pub fn is_reserved(&self) -> bool {
+        &*self.0 == Said::SERVER || self.owner().is_some()
     }
 
     /// The id as text.
@@ -179,6 +185,11 @@ impl Connection {
         let queued = self.queue(frame);
         self.0.wake.wake();
         queued
+    }
+
+    /// Whether a frame could be queued if nothing else were: to push one that could not ends the connection as slow.
+    pub fn could_hold(&self, frame: &Frame) -> bool {
+        frame.len() <= self.0.limit.bytes
     }
 
     /// Queues a frame without waking the connection's task: for that task itself.

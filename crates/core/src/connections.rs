@@ -15,6 +15,7 @@ use crate::answer::{Answer, Content};
 use crate::connection::{CloseReason, Connection, ConnectionId, Frame};
 use crate::context::{Caller, Context};
 use crate::error::{ActionError, ErrorKind};
+use crate::metrics::bound_reached;
 use crate::node::Node;
 use crate::params::Params;
 use crate::rpc::{Remote, RemoteDef};
@@ -117,11 +118,11 @@ impl Connections {
     /// Runs `method` on a connection, wherever it lives, and answers what it answers.
     ///
     /// Looks in this node's registry first, and otherwise asks the node that owns the connection, and no other: an id
-    /// names its owner, unless the application made it up; then all nodes are asked. Built in are `details` (also the empty name), `set` `[key, value]`,
-    /// `get` `[key]`, `sendMessage` the message, `sendFile` the path, `roomAdd` and `roomLeave` `[room]`, `destroy`; an
-    /// application adds its own by `#[remote]`. Waits at most `general.rpc_timeout`, or as long as the method's own
-    /// deadline says. Cancel safe: dropping the future drops a call that runs here; one that went to another node runs
-    /// on there.
+    /// names its owner, unless the application made it up; then all nodes are asked. Built in are `details` (also the
+    /// empty name), `set` `[key, value]`, `get` `[key]`, `sendMessage` the message, `sendFile` the path, `roomAdd` and
+    /// `roomLeave` `[room]`, `destroy` with a close code from 4500 to 4999, or none; an application adds its own by
+    /// `#[remote]`. Waits at most `general.rpc_timeout`, or as long as the method's own deadline says. Cancel safe:
+    /// dropping the future drops a call that runs here; one that went to another node runs on there.
     ///
     /// # Errors
     ///
@@ -193,8 +194,8 @@ impl Connections {
                 connection.set(key, value)?;
                 Ok(Value::Bool(true))
             }
-            Ok(BuiltIn::Destroy) => {
-                connection.close(CloseReason::Destroyed);
+            Ok(BuiltIn::Destroy(reason)) => {
+                connection.close(reason);
                 Ok(Value::Bool(true))
             }
             Ok(BuiltIn::SendMessage(message)) => {
@@ -307,7 +308,13 @@ impl Connections {
 
 /// Queues a message for a client. One that ends takes no more: it is as if it had gone before.
 fn send(connection: &Connection, text: Vec<u8>) -> Result<(), ApplyError> {
-    if connection.push(Frame::Text(text.into())) { Ok(()) } else { Err(ApplyError::NotFound) }
+    let frame = Frame::Text(text.into());
+    if !connection.could_hold(&frame) {
+        bound_reached("websocket.outbox_bytes");
+        let message = "the message is larger than websocket.outbox_bytes";
+        return Err(ActionError::of(ErrorKind::PayloadTooLarge, message).into());
+    }
+    if connection.push(frame) { Ok(()) } else { Err(ApplyError::NotFound) }
 }
 
 /// A connection as a caller from anywhere sees it: its attributes, and over them what the server knows.

@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt;
 use tracing::warn;
 
 use crate::error::{ActionError, ErrorKind};
+use crate::metrics::bound_reached;
 
 /// Most bytes of a path.
 const MAX_PATH: usize = 4096;
@@ -107,7 +108,10 @@ impl PublicFiles {
     /// `not_found`, or `payload_too_large` beyond `most` bytes.
     pub async fn read_for_socket(&self, path: &str, most: u64) -> Result<FileMessage, ActionError> {
         let opened = self.open(path).await?;
-        let too_large = || ActionError::of(ErrorKind::PayloadTooLarge, "the file is too large for a socket");
+        let too_large = || {
+            bound_reached("websocket.max_file");
+            ActionError::of(ErrorKind::PayloadTooLarge, "the file is too large for a socket")
+        };
         if opened.len > most {
             return Err(too_large());
         }

@@ -53,7 +53,8 @@ pub struct Handshake {
     pub fingerprint: Arc<str>,
     /// What to note of the connection.
     pub attributes: Attributes,
-    /// An id of the application's own; such connections are found by asking every node.
+    /// An id of the application's own; such connections are found by asking every node. The server's, `"0"`, and those
+    /// in the form of a node's own are refused as `invalid_input`.
     pub id: Option<ConnectionId>,
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::error::{ActionError, ErrorKind};
+use crate::metrics::bound_reached;
 
 /// What an application notes of a connection.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ impl Attributes {
         let after = if value.is_null() { 0 } else { cost(&key, &value) };
         let bytes = self.bytes - before + after;
         if bytes > self.max_bytes && after > before {
+            bound_reached("websocket.max_attributes");
             let message = "the attributes of a connection are over their limit";
             return Err(ActionError::of(ErrorKind::PayloadTooLarge, message));
         }

@@ -21,11 +21,29 @@ pub enum CloseReason {
     RateLimited,
     /// The application destroyed the connection (4500).
     Destroyed,
+    /// The application does not let this client in any more (4501).
+    NotAllowed,
+    /// The application closed the connection with a code of its own (4502 to 4999).
+    Application(ApplicationCode),
     /// The network or the client broke the connection off; no code can be sent.
     Broken,
 }
 
+/// A close code of an application's own: [`CloseReason::of_application`] makes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ApplicationCode(u16);
+
 impl CloseReason {
+    /// The reason of an application that closes with this code, from 4500 to 4999; `None` if it is another.
+    pub const fn of_application(code: u16) -> Option<Self> {
+        match code {
+            4500 => Some(Self::Destroyed),
+            4501 => Some(Self::NotAllowed),
+            4502..=4999 => Some(Self::Application(ApplicationCode(code))),
+            _ => None,
+        }
+    }
+
     /// The close code; 4000 to 4499 mean *reconnect*, 4500 to 4999 *do not*.
     pub const fn code(self) -> u16 {
         match self {
@@ -38,6 +56,8 @@ impl CloseReason {
             Self::HeartbeatLost => 4002,
             Self::RateLimited => 4003,
             Self::Destroyed => 4500,
+            Self::NotAllowed => 4501,
+            Self::Application(ApplicationCode(code)) => code,
             Self::Broken => 1006,
         }
     }
@@ -54,6 +74,8 @@ impl CloseReason {
             Self::HeartbeatLost => "heartbeat_lost",
             Self::RateLimited => "rate_limited",
             Self::Destroyed => "destroyed",
+            Self::NotAllowed => "not_allowed",
+            Self::Application(_) => "application",
             Self::Broken => "broken",
         }
     }

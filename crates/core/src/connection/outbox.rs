@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::close::CloseReason;
+use crate::metrics::bound_reached;
 
 /// What goes out over a socket. Encoded once; a clone shares the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +65,7 @@ impl Outbox {
         }
         let bytes = self.bytes + frame.len();
         if self.frames.len() >= limit.frames || bytes > limit.bytes {
+            bound_reached(if bytes > limit.bytes { "websocket.outbox_bytes" } else { "websocket.outbox_frames" });
             self.end(CloseReason::SlowReader);
             return Queued::Overflow;
         }

@@ -118,8 +118,15 @@ fn codes_from_4500_on_mean_do_not_reconnect() {
         (CloseReason::HeartbeatLost, 4002),
         (CloseReason::RateLimited, 4003),
         (CloseReason::Destroyed, 4500),
+        (CloseReason::NotAllowed, 4501),
     ] {
         assert_eq!(reason.code(), code, "{}", reason.as_str());
+    }
+    for code in 4500..=4999 {
+        assert_eq!(CloseReason::of_application(code).map(CloseReason::code), Some(code));
+    }
+    for code in [0, 1000, 4001, 4499, 5000] {
+        assert_eq!(CloseReason::of_application(code), None, "{code}");
     }
 }
 
@@ -140,6 +147,11 @@ fn attributes_are_bounded_together_and_null_removes() {
 fn ids_of_an_application_are_printable_and_bounded() {
     for (text, is_id) in [("user-1", true), ("", false), ("a b", false), ("é", false), ("a\n", false)] {
         assert_eq!(ConnectionId::parse(text).is_ok(), is_id, "{text:?}");
+    }
+    for (text, is_reserved) in
+        [("0", true), ("abcdefghij-abcdefghijklmnopqrstuv", true), ("user-1", false), ("00", false)]
+    {
+        assert_eq!(ConnectionId::parse(text).unwrap().is_reserved(), is_reserved, "{text}");
     }
     assert!(ConnectionId::parse(&"x".repeat(128)).is_ok() && ConnectionId::parse(&"x".repeat(129)).is_err());
 }

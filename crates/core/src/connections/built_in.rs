@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::connection::CloseReason;
 use crate::error::{ActionError, Detail};
 
 /// A call of a method that every connection has, read.
@@ -21,8 +22,8 @@ pub enum BuiltIn {
     RoomAdd(String),
     /// Leaves a room.
     RoomLeave(String),
-    /// Closes the connection.
-    Destroy,
+    /// Closes the connection, with a code of the application's if it says one.
+    Destroy(CloseReason),
 }
 
 impl BuiltIn {
@@ -47,7 +48,7 @@ impl BuiltIn {
             "sendFile" => Self::SendFile(one_text(args, "file")?),
             "roomAdd" => Self::RoomAdd(one_text(args, "room")?),
             "roomLeave" => Self::RoomLeave(one_text(args, "room")?),
-            "destroy" => Self::Destroy,
+            "destroy" => Self::Destroy(reason(args)?),
             _ => return Ok(Err(args)),
         }))
     }
@@ -77,6 +78,19 @@ fn one_text(args: Value, name: &str) -> Result<String, ActionError> {
         },
         _ => Err(wrong(name, "type", "must be a string")),
     }
+}
+
+/// Nothing, `4501` or `[4501]`.
+fn reason(args: Value) -> Result<CloseReason, ActionError> {
+    let code = match args {
+        Value::Array(list) if list.len() <= 1 => list.into_iter().next().unwrap_or_default(),
+        other => other,
+    };
+    if code.is_null() {
+        return Ok(CloseReason::Destroyed);
+    }
+    let code = code.as_u64().and_then(|code| u16::try_from(code).ok());
+    code.and_then(CloseReason::of_application).ok_or_else(|| wrong("code", "range", "must be from 4500 to 4999"))
 }
 
 /// `["key", value]`.
@@ -126,9 +140,24 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_destroyed_with_a_code_that_forbids_to_return() {
+        for (args, code) in [(json!(null), 4500), (json!([]), 4500), (json!(4501), 4501), (json!([4999]), 4999)] {
+            assert_eq!(reason(args).unwrap().code(), code);
+        }
+        for args in [json!(1000), json!(4499), json!([5000]), json!("4501"), json!([4501, 1]), json!({ "code": 4501 })]
+        {
+            assert_eq!(reason(args.clone()).unwrap_err().code(), "invalid_input", "{args}");
+        }
+    }
+
+    #[test]
     fn every_name_is_read_and_no_other() {
         for name in BuiltIn::NAMES {
-            let args = if name == "set" { json!(["k", 1]) } else { json!("k") };
+            let args = match name {
+                "set" => json!(["k", 1]),
+                "destroy" => Value::Null,
+                _ => json!("k"),
+            };
             assert!(BuiltIn::read(name, args).unwrap().is_ok(), "{name}");
         }
         assert_eq!(BuiltIn::read("rename", json!(["k"])).unwrap(), Err(json!(["k"])));

@@ -9,6 +9,7 @@ use super::Connections;
 use crate::connection::{CloseReason, Connection};
 use crate::error::{ActionError, ErrorKind};
 use crate::event::Event;
+use crate::metrics::bound_reached;
 use crate::node::Node;
 
 /// A connection's place in the registry, held by whoever serves it.
@@ -33,6 +34,7 @@ impl Connections {
         let most = self.node.config().websocket.max_connections;
         if table.count.fetch_add(1, Relaxed) >= most {
             table.count.fetch_sub(1, Relaxed);
+            bound_reached("websocket.max_connections");
             let message = "the node has as many connections as it may";
             return Err(ActionError::of(ErrorKind::Unavailable, message).with_retry_after(Duration::from_secs(5)));
         }

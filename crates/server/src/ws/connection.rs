@@ -10,7 +10,8 @@ use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
 use phalanx_core::action::OnDisconnect;
-use phalanx_core::connection::{CloseReason, Connection, Next};
+use phalanx_core::bound_reached;
+use phalanx_core::connection::{CloseReason, Connection, Frame, Next};
 use phalanx_core::dispatch::{self, Request, Started};
 use phalanx_core::{ActionError, BoxFuture, Caller, ErrorKind, Node, Seat};
 use tokio::time::{Instant, timeout};
@@ -190,31 +191,47 @@ impl ConnectionTask {
         self.connection.hear();
         match read {
             Some(Ok(Message::Text(text))) => self.submit(&text).await,
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                if self.bucket.take(self.rate, Instant::now()) { Ok(()) } else { self.count_refusal() }
+            }
             Some(Ok(Message::Binary(_))) => Err(CloseReason::Binary),
             Some(Ok(Message::Close(_))) => {
                 self.said_goodbye = true;
                 Err(CloseReason::ClientLeft)
             }
             None => Err(CloseReason::ClientLeft),
-            Some(Err(error)) => Err(reason_of(&error)),
+            Some(Err(error)) => {
+                let reason = reason_of(&error);
+                if reason == CloseReason::TooBig {
+                    bound_reached("websocket.max_frame_bytes");
+                }
+                Err(reason)
+            }
         }
     }
 
     /// Does what a frame asks, or begins to.
     async fn submit(&mut self, text: &str) -> Result<(), CloseReason> {
+        let is_within_rate = self.bucket.take(self.rate, Instant::now());
         let asked = match frame::decode(text, self.node.config().websocket.max_message_id_bytes) {
             Ok(asked) => asked,
-            Err(error) => {
+            Err(malformed) => {
+                self.connection.queue(malformed.answer());
                 self.malformed += 1;
-                self.connection.queue(frame::error_without_id(&error));
-                return if self.malformed < MALFORMED_IN_A_ROW { Ok(()) } else { Err(CloseReason::Policy) };
+                if self.malformed == MALFORMED_IN_A_ROW {
+                    bound_reached("malformed_frames");
+                    return Err(CloseReason::Policy);
+                }
+                return if is_within_rate { Ok(()) } else { self.count_refusal() };
             }
         };
         self.malformed = 0;
         let id = asked.message_id.unwrap_or_else(|| format!("\"{}\"", self.node.next_request()).into());
-        if !self.bucket.take(self.rate, Instant::now()) {
-            return self.refuse(&id);
+        if !is_within_rate {
+            let error = ActionError::of(ErrorKind::RateLimited, "too many messages in a second")
+                .with_retry_after(Duration::from_secs(1));
+            self.connection.queue(frame::error(&id, &error));
+            return self.count_refusal();
         }
         match asked.ask {
             Ok(Ask::Action { name, version, params }) => self.act(id, &name, version, params).await,
@@ -225,7 +242,7 @@ impl ConnectionTask {
                 let mut verb: BoxFuture<'static, ()> = Box::pin(async move {
                     let answer = |answer| {
                         answered.store(true, Relaxed);
-                        connection.queue(frame::verb_answer(&id, &connection, answer));
+                        connection.queue(held(&connection, &id, frame::verb_answer(&id, &connection, answer)));
                     };
                     verb.run(&node, &connection, answer).await;
                 });
@@ -256,16 +273,14 @@ impl ConnectionTask {
         })
     }
 
-    /// Answers a verb that comes too soon; a client that goes on and on is closed.
-    fn refuse(&mut self, id: &str) -> Result<(), CloseReason> {
+    /// Counts a frame that came too soon; a client that goes on and on is closed.
+    fn count_refusal(&mut self) -> Result<(), CloseReason> {
+        bound_reached("websocket.messages_per_second");
         let now = Instant::now();
         if now.saturating_duration_since(self.refused.1) > REFUSAL_WINDOW {
             self.refused = (0, now);
         }
         self.refused.0 += 1;
-        let error = ActionError::of(ErrorKind::RateLimited, "too many messages in a second")
-            .with_retry_after(Duration::from_secs(1));
-        self.connection.queue(frame::error(id, &error));
         if self.refused.0 < REFUSALS { Ok(()) } else { Err(CloseReason::RateLimited) }
     }
 
@@ -277,6 +292,7 @@ impl ConnectionTask {
             return;
         };
         let Some(place) = connection.begin_action(self.node.config().general.simultaneous_actions) else {
+            bound_reached("general.simultaneous_actions");
             let error = ActionError::of(ErrorKind::TooManyPending, "you have too many pending requests");
             connection.queue(frame::error(&id, &error));
             return;
@@ -286,20 +302,31 @@ impl ConnectionTask {
         match dispatch::start(&self.node, request).await {
             Started::Done(outcome) => {
                 drop(place);
-                connection.queue(frame::action_answer(&id, outcome));
+                connection.queue(held(connection, &id, frame::action_answer(&id, outcome)));
             }
             Started::Running(running) => {
                 self.node.shutdown().spawn(Box::pin(async move {
-                    if running.on_disconnect() == OnDisconnect::Cancel {
+                    let outcome = if running.on_disconnect() == OnDisconnect::Cancel {
                         tokio::select! {
-                            outcome = running.finish() => place.answer(frame::action_answer(&id, outcome)),
-                            () = place.connection().gone() => {}
+                            outcome = running.finish() => outcome,
+                            () = place.connection().gone() => return,
                         }
                     } else {
-                        place.answer(frame::action_answer(&id, running.finish().await));
-                    }
+                        running.finish().await
+                    };
+                    let answer = held(place.connection(), &id, frame::action_answer(&id, outcome));
+                    place.answer(answer);
                 }));
             }
         }
     }
+}
+
+/// An answer that the connection may be sent; in place of one that is too large, what says so.
+fn held(connection: &Connection, id: &str, answer: Frame) -> Frame {
+    if connection.could_hold(&answer) {
+        return answer;
+    }
+    bound_reached("websocket.outbox_bytes");
+    frame::error(id, &ActionError::of(ErrorKind::PayloadTooLarge, "the answer is larger than a socket may be sent"))
 }

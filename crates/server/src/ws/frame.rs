@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use phalanx_core::bound_reached;
 use phalanx_core::connection::{Connection, Frame};
 use phalanx_core::params::Params;
 use phalanx_core::verb::{Verb, VerbAnswer};
@@ -79,16 +80,27 @@ struct Wire<'a> {
     file: Option<&'a RawValue>,
 }
 
+/// A frame that is not JSON, or no object with a string `event`: the kind that counts against a client.
+#[derive(Debug)]
+pub(super) struct Malformed {
+    message_id: Option<Arc<str>>,
+}
+
+impl Malformed {
+    /// Tells the client, by the name of its question if it has one.
+    pub(super) fn answer(&self) -> Frame {
+        let refused = ActionError::of(ErrorKind::Malformed, "a frame is a JSON object with a string `event`");
+        self.message_id.as_ref().map_or_else(|| error_without_id(&refused), |id| error(id, &refused))
+    }
+}
+
 /// Reads a frame.
-///
-/// # Errors
-///
-/// `malformed` if it is not JSON, or no object with a string `event`: the frames that count against a client.
-pub(super) fn decode(text: &str, max_message_id: usize) -> Result<Asked, ActionError> {
-    let malformed = || ActionError::of(ErrorKind::Malformed, "a frame is a JSON object with a string `event`");
-    let wire: Wire<'_> = serde_json::from_str(text).map_err(|_| malformed())?;
-    let event = wire.event.and_then(text_of).ok_or_else(malformed)?;
+pub(super) fn decode(text: &str, max_message_id: usize) -> Result<Asked, Malformed> {
+    let wire: Wire<'_> = serde_json::from_str(text).map_err(|_| Malformed { message_id: None })?;
     let (message_id, id_fault) = message_id(wire.message_id, max_message_id);
+    let Some(event) = wire.event.and_then(text_of) else {
+        return Err(Malformed { message_id });
+    };
     let ask = match id_fault {
         Some(fault) => Err(fault),
         None => ask(&event, &wire),
@@ -190,6 +202,9 @@ fn message_id(raw: Option<&RawValue>, max: usize) -> (Option<Arc<str>>, Option<A
     }
     if plain && raw.len() <= max + 2 {
         return (Some(raw.into()), None);
+    }
+    if plain {
+        bound_reached("websocket.max_message_id_bytes");
     }
     let detail = Detail::new("messageId", "type", format!("must be a string or a number of at most {max} bytes"));
     (None, Some(ActionError::invalid_input(vec![detail])))

@@ -8,7 +8,7 @@ use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, StatusCode};
 use phalanx_core::connection::{Attributes, Connection, NewConnection, OutboxLimit};
 use phalanx_core::hooks::Handshake;
-use phalanx_core::{ActionError, ErrorKind, Node, Params, Seat};
+use phalanx_core::{ActionError, ErrorKind, Node, Params, Seat, bound_reached};
 
 use super::connection::ConnectionTask;
 use super::frame;
@@ -70,6 +70,7 @@ async fn admit(
         return Err(ActionError::of(ErrorKind::Unavailable, "the server is shutting down"));
     }
     if !upgrades.buckets.take(identity.remote.ip()) {
+        bound_reached("websocket.upgrades_per_second");
         return Err(ActionError::of(ErrorKind::RateLimited, "too many upgrades from this address"));
     }
     if !is_allowed_origin(&headers, &node.config().websocket.allowed_origins) {
@@ -86,9 +87,17 @@ async fn admit(
         id: None,
     };
     node.ask_connect_hooks(&mut handshake).await?;
+    let id = match handshake.id {
+        Some(id) if id.is_reserved() => {
+            let message = "the id that the application gives is the server's or a node's own";
+            return Err(ActionError::of(ErrorKind::InvalidInput, message));
+        }
+        Some(id) => id,
+        None => node.new_connection_id(),
+    };
     let settings = &node.config().websocket;
     let connection = Connection::new(NewConnection {
-        id: handshake.id.unwrap_or_else(|| node.new_connection_id()),
+        id,
         fingerprint: handshake.fingerprint,
         remote: handshake.remote,
         attributes: handshake.attributes,

@@ -5,7 +5,7 @@ use super::*;
 
 fn code_of(text: &str) -> String {
     match decode(text, 128) {
-        Err(error) => error.code().to_owned(),
+        Err(Malformed { .. }) => "malformed".to_owned(),
         Ok(Asked { ask: Err(error), .. }) => error.code().to_owned(),
         Ok(Asked { ask: Ok(Ask::Action { name, .. }), .. }) => format!("action {name}"),
         Ok(Asked { ask: Ok(Ask::Verb(verb)), .. }) => format!("{verb:?}"),
@@ -46,6 +46,23 @@ fn every_verb_is_read_and_every_fault_named() {
         (r#"{"event":"quit"} trailing"#, "malformed"),
     ] {
         assert_eq!(code_of(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_is_malformed_is_told_under_its_own_id_if_it_has_one() {
+    for (text, id) in [
+        (r#"{"messageId":7}"#, Some(json!(7))),
+        (r#"{"event":5,"messageId":"a"}"#, Some(json!("a"))),
+        (r#"{"messageId":{}}"#, None),
+        ("[]", None),
+    ] {
+        let answer = text_of_frame(decode(text, 128).unwrap_err().answer());
+        assert_eq!(
+            (answer["error"]["code"].as_str(), answer.get("messageId")),
+            (Some("malformed"), id.as_ref()),
+            "{text}"
+        );
     }
 }
 
