@@ -9,17 +9,27 @@
 //!
 //! - **Frozen before a write.** The node thaws and its write arrives after the reap: refused, and the caller is told
 //!   `unavailable`. It arrives after the lease ran out but before the reap: accepted, and the reap finds it.
+//! - **Frozen before a claim**, or the claim waited where Redis stood still: it says when its sender saw what lapsed, and
+//!   counts for 2 s of Redis's time, so nobody is reaped on what was so before everybody had to stand still.
 //! - **Frozen during a reap.** The claim on the work-list is a lease of its own. It lapses, another node claims it, and
 //!   whatever the thawed reaper sends then finds another's name under `reapers` and changes nothing.
-//! - **A reaper killed half-way.** Members are removed and their leaves appended to the list of leaves in one script, and
-//!   the list is trimmed after it was told. The next reaper begins with what is left of the list, so a leave is told
-//!   once or, within one batch of 200, twice; receivers drop a leave they have heard.
+//! - **A reaper killed half-way.** Members are removed and their leaves appended to the list of leaves in one script; only
+//!   when none is left is the list told, and it is trimmed after it was told. The next reaper goes on removing, and begins
+//!   with what is left of the list, so a leave is told once or, within one batch of 200, twice; receivers drop a leave
+//!   they have heard.
 //! - **Redis stalled for all.** Every lease runs out at once. Nobody reaps: a node may only after it has renewed for a
 //!   whole lease without a gap, and by then everybody else has renewed as well, which revives what was not reaped.
+//! - **Redis's clock set back.** Living nodes renew by the new time; each renewal cuts every other lease and claim to what
+//!   a full one would be, so the dead lapse as ever. Nobody reaps for the length of a lease after it.
 //! - **Redis empty.** Renewals find no lease. Each node registers under a new generation; `register.lua` answers another
 //!   life than before, which tells that rooms must be made again, and not only memberships.
+//! - **The answer to a registration lost.** The node registers again under the same name before it renews it, so it lists
+//!   its members whichever registration arrived. If the first began a lease that ran out and is being cleaned up after,
+//!   the second is refused, and the node takes yet another name.
 //! - **A registration that arrives late**, after its sender gave it up: it begins a lease that nobody renews, and is
 //!   reaped like any other.
+//! - **A node stops while members are still listed**, because Redis was away when they left: its record goes at once, its
+//!   lease is left as one that ran out, and the reap finds them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +38,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deadpool_redis::redis::{Script, cmd};
 use phalanx_core::Generation;
-use phalanx_core::backend::{BackendError, LEASE, Leaves, Membership, NodeRecord, Renewal, Standing};
+use phalanx_core::backend::{BackendError, LEASE, Leaves, Membership, NodeRecord, OVERDUE, Renewal, Standing};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::warn;
@@ -65,6 +75,17 @@ impl RedisMembership {
             unregister: Script::new(include_str!("lua/unregister.lua")),
         }
     }
+
+    /// Takes what names no node out of the leases, or it would stand before those that lapsed.
+    async fn forget(&self, name: &str) {
+        warn!(name, "what stood among the leases names no node");
+        for key in [self.keys.leases(), self.keys.reaped()] {
+            let forgotten: Result<(), BackendError> = self.client.ask(&key, cmd("ZREM").arg(&key).arg(name)).await;
+            if let Err(error) = forgotten {
+                warn!(%error, name, "it is not taken out yet");
+            }
+        }
+    }
 }
 
 impl fmt::Debug for RedisMembership {
@@ -75,32 +96,39 @@ impl fmt::Debug for RedisMembership {
 
 #[async_trait]
 impl Membership for RedisMembership {
-    async fn register(&self, record: &NodeRecord) -> Result<String, BackendError> {
+    async fn register(&self, record: &NodeRecord) -> Result<Option<String>, BackendError> {
         let generation = record.generation;
         let mut script = self.register.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch()).key(self.keys.life());
-        script.key(self.keys.borne_by(generation));
+        script.key(self.keys.borne_by(generation)).key(self.keys.reaped());
         script.arg(generation.as_str()).arg(write(record)).arg(us(LEASE)).arg(Generation::random().as_str());
         script.arg(generation.as_str());
         for earlier in &record.earlier {
             script.arg(earlier.as_str());
         }
         let sent = Instant::now();
-        let (life, now_us): (String, u64) = self.client.run_again("leases", &script).await?;
+        let answer: Option<(String, u64)> = self.client.run_again("leases", &script).await?;
+        let Some((life, now_us)) = answer else { return Ok(None) };
         self.clock.set(now_us, sent.elapsed());
-        Ok(life)
+        Ok(Some(life))
     }
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
         let mut script = self.renew.key(self.keys.leases());
-        script.key(self.keys.epoch()).key(self.keys.reaped());
-        script.arg(generation.as_str()).arg(us(LEASE)).arg(TOLD_AT_ONCE);
+        script.key(self.keys.reaped()).key(self.keys.epoch());
+        script.arg(generation.as_str()).arg(us(LEASE)).arg(TOLD_AT_ONCE).arg(us(OVERDUE));
         let sent = Instant::now();
-        let answer: Option<(u64, u64, Vec<String>)> = self.client.run_again("leases", &script).await?;
-        let Some((now_us, epoch, lapsed)) = answer else { return Ok(Renewal::Gone) };
+        let answer: Option<(u64, String, Vec<String>)> = self.client.run_again("leases", &script).await?;
+        let Some((now_us, epoch, names)) = answer else { return Ok(Renewal::Gone) };
         self.clock.set(now_us, sent.elapsed());
-        let lapsed = lapsed.iter().filter_map(|dead| Generation::parse(dead)).collect();
-        Ok(Renewal::Standing(Standing { now_us, epoch, lapsed }))
+        let mut lapsed = Vec::with_capacity(names.len());
+        for name in names {
+            match Generation::parse(&name) {
+                Some(dead) => lapsed.push(dead),
+                None => self.forget(&name).await,
+            }
+        }
+        Ok(Renewal::Standing(Standing { now_us, epoch: epoch.parse().unwrap_or_default(), lapsed }))
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, BackendError> {
@@ -118,12 +146,13 @@ impl Membership for RedisMembership {
     async fn leave(&self, generation: Generation) -> Result<(), BackendError> {
         let mut script = self.unregister.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
-        script.key(self.keys.borne_by(generation)).arg(generation.as_str());
+        script.key(self.keys.borne_by(generation)).key(self.keys.held(generation.as_str()));
+        script.arg(generation.as_str());
         self.client.run("leases", &script).await
     }
 
-    async fn claim(&self, by: Generation, dead: Generation) -> Result<bool, BackendError> {
-        self.reaper.claim(by, dead).await
+    async fn claim(&self, by: Generation, dead: Generation, seen_us: u64) -> Result<bool, BackendError> {
+        self.reaper.claim(by, dead, seen_us).await
     }
 
     async fn hold(&self, by: Generation, dead: Generation) -> Result<bool, BackendError> {

@@ -1,7 +1,7 @@
 //! Cleans up after a dead generation, step by step; who may do so is told by a claim that lapses.
 
 use deadpool_redis::redis::{Script, ScriptInvocation, cmd};
-use phalanx_core::backend::{BackendError, Departed, LEASE, Leaves};
+use phalanx_core::backend::{BackendError, Departed, LEASE, Leaves, OVERDUE, SEEN};
 use phalanx_core::{ConnectionId, Generation};
 
 use crate::client::Client;
@@ -34,11 +34,12 @@ impl Reaper {
         }
     }
 
-    pub(crate) async fn claim(&self, by: Generation, dead: Generation) -> Result<bool, BackendError> {
+    pub(crate) async fn claim(&self, by: Generation, dead: Generation, seen_us: u64) -> Result<bool, BackendError> {
         let mut script = self.claim.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
         script.key(self.keys.reaped()).key(self.keys.reapers()).key(self.keys.borne_by(dead));
-        script.arg(by.as_str()).arg(dead.as_str()).arg(us(LEASE));
+        script.key(self.keys.held(dead.as_str())).key(self.keys.leaves(dead));
+        script.arg(by.as_str()).arg(dead.as_str()).arg(us(LEASE)).arg(us(OVERDUE)).arg(seen_us).arg(us(SEEN));
         self.run(&script).await
     }
 
@@ -48,38 +49,46 @@ impl Reaper {
         self.run(&script).await
     }
 
-    /// What was collected and not told comes first; only then more is collected.
+    /// First all are removed from their rooms, which takes no longer than Redis does; telling waits for hooks.
     pub(crate) async fn leaves(&self, by: Generation, dead: Generation) -> Result<Leaves, BackendError> {
-        let mut cursor = "0".to_owned();
+        if !self.collect_all(by, dead).await? {
+            return Ok(Leaves::Lost);
+        }
         loop {
-            if !self.hold(by, dead).await? {
-                return Ok(Leaves::Lost);
-            }
             let listed = cmd("LRANGE").arg(self.keys.leaves(dead)).arg(0).arg(BATCH - 1).to_owned();
             let listed: Vec<String> = self.client.read("leaves", &listed).await?;
             let leaves: Vec<Departed> = listed.iter().map_while(|leave| departed(leave)).collect();
             if !leaves.is_empty() {
                 return Ok(Leaves::Some(leaves));
             }
-            if !listed.is_empty() {
-                self.told(by, dead, 1).await?; // nobody can read the first one
-                continue;
+            if listed.is_empty() {
+                return Ok(if self.finish(by, dead).await? { Leaves::Done } else { Leaves::Lost });
+            }
+            if !self.told(by, dead, 1).await? {
+                return Ok(Leaves::Lost); // nobody can read the first one, and it is another's by now
+            }
+        }
+    }
+
+    /// Nothing is added to what a dead generation holds, so one walk through it finds all.
+    async fn collect_all(&self, by: Generation, dead: Generation) -> Result<bool, BackendError> {
+        let mut cursor = "0".to_owned();
+        loop {
+            if !self.hold(by, dead).await? {
+                return Ok(false);
             }
             let mut scan = cmd("HSCAN");
             scan.arg(self.keys.held(dead.as_str())).arg(&cursor).arg("COUNT").arg(BATCH);
-            let (next, mut held): (String, Vec<(String, String)>) = self.client.read("held", &scan).await?;
-            if held.is_empty() {
-                if next == "0" {
-                    return Ok(if self.finish(by, dead).await? { Leaves::Done } else { Leaves::Lost });
+            let (next, held): (String, Vec<(String, String)>) = self.client.read("held", &scan).await?;
+            for batch in held.chunks(BATCH) {
+                if !self.collect(by, dead, batch).await? {
+                    return Ok(false);
                 }
-                cursor = next;
-                continue;
             }
-            held.truncate(BATCH);
-            cursor = "0".to_owned();
-            if !self.collect(by, dead, &held).await? {
-                return Ok(Leaves::Lost);
+            if next == "0" {
+                return Ok(true);
             }
+            cursor = next;
         }
     }
 

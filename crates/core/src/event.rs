@@ -52,6 +52,8 @@ pub enum Event {
     NodeJoined(NodeRecord),
     /// A node left, or was found dead and cleaned up.
     NodeLeft(NodeRecord),
+    /// The backend came back empty: what only it held is lost. Rooms and members are listed again.
+    BackendLost,
     /// This node was found dead while it was not, or the backend lost everything: it has a new name.
     Renamed(Generation),
 }

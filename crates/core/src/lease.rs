@@ -1,4 +1,4 @@
-//! Keeps a node's lease, names the node anew when it finds itself reaped, and cleans up after nodes that died.
+//! Keeps a node's lease, and names the node anew when it finds itself reaped.
 //!
 //! Why nobody living is reaped: a lease that ran out is only *reapable*; whoever renews first lives on. A node reaps only
 //! after it has renewed without a gap for a whole [`LEASE`], by a clock that ran evenly, so after anything that stalls
@@ -9,13 +9,17 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
-use crate::backend::{BackendError, LEASE, Leaves, NodeRecord, Renewal, Standing};
+use crate::backend::{BackendError, LEASE, NodeRecord, Renewal, Standing};
 use crate::event::Event;
 use crate::node::{Generation, Node};
-use crate::rooms::Restoring;
+
+mod mend;
+mod reap;
+
+pub(crate) use mend::{Restoring, unless_of_all};
 
 /// How often a lease is renewed.
 const RENEWAL: Duration = Duration::from_secs(1);
@@ -26,12 +30,17 @@ const FENCE: Duration = Duration::from_secs(4);
 /// By how much the backend's clock and ours may differ between two renewals before one of them counts as set anew.
 const UNEVEN: Duration = Duration::from_secs(1);
 
+/// How long a node that stops goes on writing leaves; what is left is for those that clean up after it.
+const SETTLING: Duration = Duration::from_secs(5);
+
 /// What the node knows of its own lease.
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
     confirmed: Mutex<Option<Instant>>,
     /// Whether a registration was ever sent, answered or not.
     asked: AtomicBool,
+    /// Why all members are to be listed again, if they are.
+    restoring: Mutex<Option<Restoring>>,
 }
 
 impl Lease {
@@ -40,27 +49,67 @@ impl Lease {
         self.confirmed().is_none_or(|sent| sent.elapsed() >= FENCE)
     }
 
+    /// Whether members are to be listed again.
+    pub(crate) fn needs_restoring(&self) -> bool {
+        self.restoring().is_some()
+    }
+
+    fn is_to_restore(&self, why: Restoring) {
+        let mut restoring = self.restoring();
+        *restoring = Some(restoring.unwrap_or_default().and(why));
+    }
+
+    fn takes_restoring(&self) -> Option<Restoring> {
+        self.restoring().take()
+    }
+
+    fn restoring(&self) -> std::sync::MutexGuard<'_, Option<Restoring>> {
+        self.restoring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn confirmed(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Makes the node a member: its inbox is open before anybody can learn of it.
+/// Makes the node a member: its inbox is open before anybody can learn of it. A name that was found dead meanwhile,
+/// because the answer to an earlier registration was lost, is given up for another.
 pub(crate) async fn enter(node: &Node) -> Result<String, BackendError> {
-    node.bus().appear_as(node.generation()).await?;
-    let sent = Instant::now();
-    node.lease().asked.store(true, Relaxed);
-    let life = node.membership().register(&node.record()).await?;
-    *node.lease().confirmed() = Some(sent);
-    Ok(life)
+    loop {
+        node.bus().appear_as(node.generation()).await?;
+        let sent = Instant::now();
+        node.lease().asked.store(true, Relaxed);
+        if let Some(life) = node.membership().register(&node.record()).await? {
+            *node.lease().confirmed() = Some(sent);
+            return Ok(life);
+        }
+        rename(node);
+    }
 }
 
-/// Gives the lease up, if there may be one.
+/// Takes another name, under which all is to be listed again. Whoever is listed under the new name joins no earlier than
+/// it was taken.
+fn rename(node: &Node) {
+    node.lease().is_to_restore(Restoring { lost: false, renamed_ms: node.now_ms() });
+    node.rename();
+}
+
+/// Gives the lease up, if there may be one. Again where it is unknown whether that was done: for the price of a step the
+/// others need not wait for the lease to run out.
 pub(crate) async fn give_up(node: &Node) {
     if !node.lease().asked.load(Relaxed) {
         return;
     }
-    if let Err(error) = node.membership().leave(node.generation()).await {
+    match timeout(SETTLING, node.rooms().settle_leaves()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "those who clean up tell who left"),
+        Err(_) => warn!("those who clean up tell who left: there are too many"),
+    }
+    let mut left = node.membership().leave(node.generation()).await;
+    if left.is_err() {
+        left = node.membership().leave(node.generation()).await;
+    }
+    if let Err(error) = left {
         warn!(%error, "the others will learn of the stop when the lease runs out");
     }
 }
@@ -68,7 +117,7 @@ pub(crate) async fn give_up(node: &Node) {
 /// Renews the lease until the node closes.
 pub(crate) async fn keep(node: Node, life: String) {
     let registered = node.generation();
-    let mut keeper = Keeper { life, registered, steady: None, last: None, epoch: 0, nodes: Vec::new(), node };
+    let mut keeper = Keeper { life, registered, steady: None, last: None, epoch: None, nodes: Vec::new(), node };
     let mut ticks = interval(RENEWAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -94,12 +143,16 @@ struct Keeper {
     steady: Option<Instant>,
     /// When the last confirmed renewal was sent, and the backend's time in it.
     last: Option<(Instant, u64)>,
-    epoch: u64,
+    /// When nodes were looked at last; `None` after anything that may have gone by unseen.
+    epoch: Option<u64>,
     nodes: Vec<NodeRecord>,
 }
 
 impl Keeper {
     async fn renew(&mut self) {
+        if self.registered != self.node.generation() {
+            return self.begin_anew().await; // the new name may be registered, but nothing is listed under it
+        }
         let sent = Instant::now();
         match self.node.membership().renew(self.node.generation()).await {
             Ok(Renewal::Standing(standing)) => self.stand(sent, standing).await,
@@ -124,26 +177,15 @@ impl Keeper {
             self.steady = None;
         }
         let steady = *self.steady.get_or_insert(sent);
-        if self.node.begins_mending() {
-            let node = self.node.clone();
-            self.node.shutdown().spawn_own(async move {
-                tokio::select! {
-                    () = node.shutdown().closed() => {}
-                    () = mend(&node) => {}
-                }
-            });
+        mend::begin(&self.node, self.registered);
+        if self.epoch != Some(standing.epoch) {
+            match self.look_round().await {
+                Ok(()) => self.epoch = Some(standing.epoch),
+                Err(error) => warn!(%error, "who is in the cluster cannot be read"),
+            }
         }
-        if standing.epoch != self.epoch && self.look_round().await.is_ok() {
-            self.epoch = standing.epoch;
-        }
-        if sent - steady >= LEASE && !standing.lapsed.is_empty() && self.node.begins_reaping() {
-            let node = self.node.clone();
-            self.node.shutdown().spawn_own(async move {
-                for dead in standing.lapsed {
-                    reap(&node, dead).await;
-                }
-                node.ends_reaping();
-            });
+        if sent - steady >= LEASE {
+            reap::begin(&self.node, standing);
         }
     }
 
@@ -169,14 +211,15 @@ impl Keeper {
     async fn begin_anew(&mut self) {
         self.steady = None;
         if self.registered == self.node.generation() {
-            self.node.rename();
+            rename(&self.node);
         }
-        let generation = self.node.generation();
         let life = match enter(&self.node).await {
             Ok(life) => life,
             Err(error) => return warn!(%error, "the node is not registered"), // the next renewal tries again
         };
+        let generation = self.node.generation();
         self.registered = generation;
+        self.epoch = None;
         let lost = life != self.life;
         self.life = life;
         match lost {
@@ -185,107 +228,10 @@ impl Keeper {
         }
         if lost {
             metrics::counter!("phalanx_backend_losses_total").increment(1);
+            self.node.tell(&Event::BackendLost);
         }
+        self.node.lease().is_to_restore(Restoring { lost, renamed_ms: 0 });
         self.node.tell(&Event::Renamed(generation));
-        let why = if lost { Restoring::Lost } else { Restoring::FoundDead { at_ms: self.node.now_ms() } };
-        let node = self.node.clone();
-        self.node.shutdown().spawn_own(async move {
-            tokio::select! {
-                () = node.shutdown().closed() => {}
-                () = restore(&node, generation, why) => {}
-            }
-        });
+        mend::begin(&self.node, generation);
     }
-}
-
-/// Makes good what could not be done while the backend was away: leaves that were not written, and rooms that were
-/// destroyed meanwhile. Only while the lease stands: then nothing was lost.
-async fn mend(node: &Node) {
-    let mended = async {
-        node.rooms().settle_leaves().await?;
-        node.rooms().settle_farewells().await?;
-        match node.rooms().takes_missed() {
-            true => try_restore(node, Restoring::Missed).await.map(drop).inspect_err(|_| node.rooms().misses()),
-            false => Ok(()),
-        }
-    };
-    if let Err(error) = mended.await {
-        warn!(%error, "rooms are not as they should be yet");
-    }
-    node.ends_mending();
-}
-
-/// Lists all rooms and members of this node again, until it is done or the node has yet another name.
-async fn restore(node: &Node, generation: Generation, why: Restoring) {
-    while node.generation() == generation {
-        match try_restore(node, why).await {
-            Ok(members) => return info!(members, "rooms and their members are listed again"),
-            Err(error) => warn!(%error, "rooms and their members are not all listed again yet"),
-        }
-        sleep(RENEWAL).await;
-    }
-}
-
-async fn try_restore(node: &Node, why: Restoring) -> Result<usize, BackendError> {
-    if why == Restoring::Lost {
-        for room in &node.config().rooms.start {
-            node.room_store().add(room, node.config().rooms.max_rooms).await?;
-        }
-    }
-    let connections = node.connections().all();
-    for connection in &connections {
-        node.rooms().restore(connection, why).await?;
-    }
-    Ok(connections.len())
-}
-
-/// Cleans up after a generation whose lease ran out, unless somebody else does.
-///
-/// Killed half-way, the claim lapses, and the next reaper goes on with the same list of leaves.
-async fn reap(node: &Node, dead: Generation) {
-    let me = node.generation();
-    match node.membership().claim(me, dead).await {
-        Ok(true) => warn!(%dead, "a node died: cleaning up after it"),
-        Ok(false) => return,
-        Err(error) => return warn!(%error, %dead, "not cleaned up yet"),
-    }
-    let mut told = 0;
-    loop {
-        match tell_some(node, me, dead).await {
-            Ok(Some(0)) => break,
-            Ok(Some(count)) => told += count,
-            Ok(None) => return info!(%dead, told, "another node goes on cleaning up"),
-            Err(error) => return warn!(%error, %dead, told, "cleaning up stopped half-way"),
-        }
-    }
-    metrics::counter!("phalanx_generations_reaped_total").increment(1);
-    info!(%dead, leaves = told, "cleaned up");
-}
-
-/// Tells a batch of leaves; 0 when there are no more, `None` if somebody else tells them by now.
-async fn tell_some(node: &Node, me: Generation, dead: Generation) -> Result<Option<usize>, BackendError> {
-    let leaves = match node.membership().leaves(me, dead).await? {
-        Leaves::Some(leaves) => leaves,
-        Leaves::Done => return Ok(Some(0)),
-        Leaves::Lost => return Ok(None),
-    };
-    let telling = async {
-        for departed in &leaves {
-            node.rooms().departed(departed).await?;
-        }
-        Ok(())
-    };
-    let holding = async {
-        loop {
-            sleep(RENEWAL).await;
-            if !node.membership().hold(me, dead).await.unwrap_or(true) {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        told = telling => told?,
-        () = holding => return Ok(None),
-    }
-    Ok(node.membership().told(me, dead, leaves.len()).await?.then_some(leaves.len()))
 }

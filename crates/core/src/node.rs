@@ -337,7 +337,7 @@ impl Node {
 
     /// Whether something is to be mended and nobody does yet; from now on somebody does.
     pub(crate) fn begins_mending(&self) -> bool {
-        self.rooms().need_mending() && !self.0.mends.swap(true, Relaxed)
+        (self.lease().needs_restoring() || self.rooms().need_mending()) && !self.0.mends.swap(true, Relaxed)
     }
 
     pub(crate) fn ends_mending(&self) {

@@ -25,7 +25,6 @@ mod stays;
 use repair::Told;
 
 pub(crate) use payload::ENVELOPE;
-pub(crate) use repair::Restoring;
 pub(crate) use stays::Stays;
 
 /// Members of rooms on this node.

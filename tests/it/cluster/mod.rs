@@ -20,6 +20,7 @@ mod load;
 mod locks;
 mod network;
 mod redis;
+mod repair;
 
 /// How long what has no limit of its own may take.
 const SOON: Duration = Duration::from_secs(30);

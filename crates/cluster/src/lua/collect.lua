@@ -7,8 +7,8 @@ if redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[1] then
 end
 for n = 4, #KEYS do
     local at = 4 + (n - 4) * 3
-    local member = redis.call('HGET', KEYS[n], ARGV[at + 1])
-    if member and string.find(member, ARGV[3], 1, true) then
+    local member = redis.pcall('HGET', KEYS[n], ARGV[at + 1]) -- a room that somebody spoilt has no members
+    if type(member) == 'string' and string.find(member, ARGV[3], 1, true) then
         redis.call('HDEL', KEYS[n], ARGV[at + 1])
         redis.call('RPUSH', KEYS[3], ARGV[at] .. ' ' .. ARGV[at + 2])
     end

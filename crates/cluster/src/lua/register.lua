@@ -1,6 +1,10 @@
--- Lists a node and begins its lease. Again, it has no effect but a full lease.
--- KEYS: leases, names, nodes, epoch, life, the names it bears. ARGV: generation, record, lease in µs, life if there is
--- none, then all names that it bears.
+-- Lists a node and begins its lease. Again, it has no effect but a full lease. A generation that is being cleaned up after
+-- gets none.
+-- KEYS: leases, names, nodes, epoch, life, the names it bears, reaped. ARGV: generation, record, lease in µs, life if
+-- there is none, then all names that it bears.
+if redis.call('ZSCORE', KEYS[7], ARGV[1]) then
+    return nil
+end
 local life = redis.call('GET', KEYS[5])
 if not life then
     life = ARGV[4]
@@ -10,7 +14,7 @@ local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 redis.call('ZADD', KEYS[1], string.format('%.0f', us + ARGV[3]), ARGV[1])
 if redis.call('HSET', KEYS[3], ARGV[1], ARGV[2]) == 1 then
-    redis.call('INCR', KEYS[4])
+    redis.call('SET', KEYS[4], string.format('%.0f', us))
 end
 redis.call('DEL', KEYS[6])
 for n = 5, #ARGV do

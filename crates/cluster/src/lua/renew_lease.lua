@@ -1,14 +1,23 @@
--- Gives a lease its full length again, even if it ran out, and tells what lapsed: leases, and claims of reapers.
--- KEYS: leases, epoch, reaped. ARGV: generation, lease in µs, most that are told.
+-- Gives a lease its full length again, even if it ran out, and tells what lapsed: leases that are overdue, and claims of
+-- reapers. None ends later than a full one would, which it might where Redis's clock was set back: nobody would clean up
+-- after the dead for as long.
+-- KEYS: leases, reaped, epoch. ARGV: generation, lease in µs, most that are told, from when on a lease is overdue, in µs.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return nil
 end
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
-redis.call('ZADD', KEYS[1], string.format('%.0f', us + ARGV[2]), ARGV[1])
-local text = string.format('%.0f', us)
-local lapsed = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text, 'LIMIT', 0, ARGV[3])
-for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', text, 'LIMIT', 0, ARGV[3])) do
-    lapsed[#lapsed + 1] = dead
+local ends = string.format('%.0f', us + ARGV[2])
+redis.call('ZADD', KEYS[1], ends, ARGV[1])
+local lapsed = {}
+for n, past in ipairs({ us - ARGV[4], us }) do
+    -- A key that somebody spoilt must not end this node's lease.
+    for _, name in ipairs(redis.pcall('ZRANGEBYSCORE', KEYS[n], '(' .. ends, '+inf', 'LIMIT', 0, ARGV[3])) do
+        redis.call('ZADD', KEYS[n], ends, name)
+    end
+    for _, name in ipairs(redis.pcall('ZRANGEBYSCORE', KEYS[n], '-inf', string.format('%.0f', past), 'LIMIT', 0, ARGV[3])) do
+        lapsed[#lapsed + 1] = name
+    end
 end
-return { text, tonumber(redis.call('GET', KEYS[2]) or 0), lapsed }
+local epoch = redis.pcall('GET', KEYS[3])
+return { string.format('%.0f', us), type(epoch) == 'string' and epoch or '', lapsed }

@@ -1,8 +1,14 @@
--- A node gives its lease up.
--- KEYS: leases, names, nodes, epoch, the names it bears. ARGV: generation.
-redis.call('ZREM', KEYS[1], ARGV[1])
+-- A node gives its lease up. What it still holds is left to those who clean up: for them its lease has run out.
+-- KEYS: leases, names, nodes, epoch, the names it bears, held. ARGV: generation.
+local now = redis.call('TIME')
+local text = string.format('%.0f', now[1] * 1000000 + now[2])
+if redis.call('EXISTS', KEYS[6]) == 1 then
+    redis.call('ZADD', KEYS[1], 'XX', text, ARGV[1])
+else
+    redis.call('ZREM', KEYS[1], ARGV[1])
+end
 if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
-    redis.call('INCR', KEYS[4])
+    redis.call('SET', KEYS[4], text)
 end
 for _, name in ipairs(redis.call('SMEMBERS', KEYS[5])) do
     redis.call('HDEL', KEYS[2], name)

@@ -21,7 +21,7 @@ phalanx_testkit::membership_laws!(redis: super::membership().await);
 struct World {
     membership: RedisMembership,
     rooms: RedisRooms,
-    _redis: Redis,
+    redis: Redis,
 }
 
 impl World {
@@ -34,7 +34,7 @@ impl World {
         let membership = RedisMembership::new(client.clone(), keys.clone(), Arc::new(RedisClock::default()));
         let rooms = RedisRooms::new(client, keys, "n");
         rooms.add("r", 10).await.unwrap();
-        Self { membership, rooms, _redis: redis }
+        Self { membership, rooms, redis }
     }
 
     async fn node(&self) -> NodeRecord {
@@ -57,6 +57,12 @@ impl World {
             assert!(Instant::now() < deadline, "a lease that nobody renews runs out");
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Claims on what is so now.
+    async fn claim(&self, by: &NodeRecord, dead: &NodeRecord) -> bool {
+        let seen_us = self.renew(by).await.now_us;
+        self.membership.claim(by.generation, dead.generation, seen_us).await.unwrap()
     }
 
     async fn join(&self, node: &NodeRecord, number: u64) -> Result<Joined, BackendError> {
@@ -85,7 +91,7 @@ async fn a_lease_that_ran_out_is_revived_by_whoever_renews_first() {
     let (one, other) = (world.node().await, world.node().await);
     world.lapse(&one, &other).await;
     world.renew(&other).await;
-    assert!(!world.membership.claim(one.generation, other.generation).await.unwrap());
+    assert!(!world.claim(&one, &other).await);
     assert_eq!(world.renew(&one).await.lapsed, []);
 }
 
@@ -95,7 +101,7 @@ async fn from_the_reap_on_nothing_of_the_dead_is_accepted() {
     let (one, other) = (world.node().await, world.node().await);
     world.lapse(&one, &other).await;
     assert!(matches!(world.join(&other, 1).await.unwrap(), Joined::New(_)), "a lease that ran out is no death");
-    assert!(world.membership.claim(one.generation, other.generation).await.unwrap());
+    assert!(world.claim(&one, &other).await);
     assert_eq!(world.membership.renew(other.generation).await.unwrap(), Renewal::Gone);
     assert!(matches!(world.join(&other, 2).await, Err(BackendError::Unavailable(_))));
     assert_eq!(world.membership.nodes().await.unwrap(), [one]);
@@ -111,7 +117,7 @@ async fn a_node_that_was_found_dead_takes_no_lock_until_it_has_another_name() {
     own.set(other.generation);
     assert!(locks.acquire("a", "o", Duration::from_secs(9)).await.unwrap().is_some());
     world.lapse(&one, &other).await;
-    assert!(world.membership.claim(one.generation, other.generation).await.unwrap());
+    assert!(world.claim(&one, &other).await);
     assert!(matches!(locks.acquire("b", "o", Duration::from_secs(9)).await, Err(BackendError::Unavailable(_))));
     own.set(one.generation);
     assert!(locks.acquire("b", "o", Duration::from_secs(9)).await.unwrap().is_some());
@@ -127,7 +133,7 @@ async fn members_of_the_dead_leave_once_and_nobody_else_does() {
     world.join(&one, 1000).await.unwrap();
     world.lapse(&one, &other).await;
     let (by, dead) = (one.generation, other.generation);
-    assert!(world.membership.claim(by, dead).await.unwrap());
+    assert!(world.claim(&one, &other).await);
     // One of them was listed anew, because its node came back under another name.
     let again = NodeRecord { earlier: vec![dead], ..record(Generation::random()) };
     world.membership.register(&again).await.unwrap();
@@ -165,11 +171,11 @@ async fn a_reaper_that_dies_half_way_is_followed_by_another_and_changes_nothing_
         assert!(Instant::now() < deadline, "a lease that nobody renews runs out");
         sleep(Duration::from_millis(20)).await;
     }
-    assert!(world.membership.claim(one.generation, other.generation).await.unwrap());
+    assert!(world.claim(&one, &other).await);
     let begun = departed(world.membership.leaves(one.generation, other.generation).await.unwrap());
-    assert!(!world.membership.claim(third.generation, other.generation).await.unwrap(), "the claim is a lease");
+    assert!(!world.claim(&third, &other).await, "the claim is a lease");
     world.lapse(&third, &other).await;
-    assert!(world.membership.claim(third.generation, other.generation).await.unwrap());
+    assert!(world.claim(&third, &other).await);
     assert_eq!(departed(world.membership.leaves(third.generation, other.generation).await.unwrap()), begun);
     assert_eq!(world.membership.leaves(one.generation, other.generation).await.unwrap(), Leaves::Lost);
     assert!(!world.membership.told(one.generation, other.generation, 200).await.unwrap());
@@ -179,11 +185,116 @@ async fn a_reaper_that_dies_half_way_is_followed_by_another_and_changes_nothing_
 }
 
 #[tokio::test]
+async fn members_of_the_dead_are_off_the_lists_before_the_first_leave_is_told() {
+    let world = World::new().await;
+    let (one, other) = (world.node().await, world.node().await);
+    for number in 0..450 {
+        world.join(&other, number).await.unwrap();
+    }
+    world.lapse(&one, &other).await;
+    assert!(world.claim(&one, &other).await);
+    assert_eq!(departed(world.membership.leaves(one.generation, other.generation).await.unwrap()).len(), 200);
+    assert_eq!(world.members().await, 0);
+}
+
+#[tokio::test]
+async fn a_name_that_is_being_cleaned_up_after_is_not_given_again() {
+    let world = World::new().await;
+    let (one, other) = (world.node().await, world.node().await);
+    world.lapse(&one, &other).await;
+    assert!(world.claim(&one, &other).await);
+    assert_eq!(world.membership.register(&other).await.unwrap(), None);
+    assert_eq!(world.membership.renew(other.generation).await.unwrap(), Renewal::Gone);
+    assert_eq!(world.membership.nodes().await.unwrap(), [one]);
+}
+
+#[tokio::test]
+async fn members_that_are_listed_when_their_node_leaves_are_left_to_those_who_clean_up() {
+    let world = World::new().await;
+    let (one, other) = (world.node().await, world.node().await);
+    world.join(&other, 1).await.unwrap();
+    for _ in 0..2 {
+        world.membership.leave(other.generation).await.unwrap(); // again, as if the answer was lost
+    }
+    assert_eq!(world.membership.nodes().await.unwrap(), std::slice::from_ref(&one), "it counts as gone at once");
+    world.lapse(&one, &other).await;
+    assert!(world.claim(&one, &other).await);
+    world.membership.leave(other.generation).await.unwrap();
+    let left = departed(world.membership.leaves(one.generation, other.generation).await.unwrap());
+    assert_eq!(left.iter().map(|departed| departed.joined_at).collect::<Vec<_>>(), [1]);
+    assert_eq!(world.members().await, 0);
+    assert_eq!(world.membership.renew(other.generation).await.unwrap(), Renewal::Gone);
+}
+
+#[tokio::test]
+async fn nobody_is_reaped_on_what_was_seen_long_ago() {
+    let world = World::new().await;
+    let (one, other) = (world.node().await, world.node().await);
+    world.lapse(&one, &other).await;
+    let long_ago = world.renew(&one).await.now_us - 3_000_000;
+    assert!(!world.membership.claim(one.generation, other.generation, long_ago).await.unwrap());
+    assert!(world.claim(&one, &other).await);
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_a_moment_ago_is_no_reason_to_reap() {
+    let world = World::new().await;
+    let (one, other) = (world.node().await, world.node().await);
+    let now_us = world.renew(&one).await.now_us;
+    world.redis.ask(&format!("ZADD phalanx:laws:leases {now_us} {}", other.generation)).await;
+    assert!(!world.membership.claim(one.generation, other.generation, now_us).await.unwrap());
+    world.lapse(&one, &other).await;
+    assert!(world.renew(&one).await.now_us >= now_us + 500_000);
+    assert!(world.claim(&one, &other).await);
+}
+
+#[tokio::test]
+async fn the_dead_are_found_although_the_clock_was_set_back() {
+    let world = World::new().await;
+    let (one, other) = (world.node().await, world.node().await);
+    let in_an_hour = world.renew(&one).await.now_us + 3_600_000_000;
+    world.redis.ask(&format!("ZADD phalanx:laws:leases {in_an_hour} {}", other.generation)).await;
+    world.lapse(&one, &other).await;
+    assert!(world.claim(&one, &other).await);
+    world.redis.ask(&format!("ZADD phalanx:laws:reaped {in_an_hour} {}", other.generation)).await;
+    world.lapse(&one, &other).await;
+}
+
+#[tokio::test]
+async fn keys_that_somebody_spoilt_are_passed_over_and_the_dead_cleaned_up_after() {
+    let world = World::new().await;
+    world.rooms.add("spoilt", 10).await.unwrap();
+    let (one, other) = (world.node().await, world.node().await);
+    world.join(&other, 1).await.unwrap();
+    world.rooms.join("spoilt", &member(2), other.generation).await.unwrap();
+    world.redis.ask(&format!("HSET phalanx:laws:held:{} nonsense nonsense", other.generation)).await;
+    for key in ["actionhero:chatRoom:members:spoilt", "phalanx:laws:nodes", "phalanx:laws:names", "phalanx:laws:epoch"]
+    {
+        world.redis.ask(&format!("SET {key} nonsense")).await;
+    }
+    for key in ["names", "leaves"] {
+        world.redis.ask(&format!("SET phalanx:laws:{key}:{} nonsense", other.generation)).await;
+    }
+    for number in 0..40 {
+        world.redis.ask(&format!("ZADD phalanx:laws:leases {number} nonsense-{number}")).await;
+        world.redis.ask(&format!("ZADD phalanx:laws:reaped {number} nonsense-{number}")).await;
+    }
+    world.lapse(&one, &other).await;
+    assert!(world.claim(&one, &other).await);
+    let left = departed(world.membership.leaves(one.generation, other.generation).await.unwrap());
+    assert_eq!(left.iter().map(|departed| departed.joined_at).collect::<Vec<_>>(), [1]);
+    assert!(world.membership.told(one.generation, other.generation, 1).await.unwrap());
+    assert_eq!(world.membership.leaves(one.generation, other.generation).await.unwrap(), Leaves::Done);
+    assert!(matches!(world.membership.nodes().await, Err(BackendError::WrongKind { .. })), "that call alone fails");
+}
+
+#[tokio::test]
 async fn a_redis_that_came_back_empty_has_another_life_and_no_leases() {
     let (mut redis, client, keys) = super::redis().await;
     let membership = RedisMembership::new(client, keys, Arc::new(RedisClock::default()));
     let node = record(Generation::random());
     let life = membership.register(&node).await.unwrap();
+    assert!(life.is_some());
     redis.kill().await;
     redis.start_again().await;
     assert!(matches!(again(&membership, &node).await, Renewal::Standing(_)));

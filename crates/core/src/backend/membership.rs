@@ -11,6 +11,13 @@ use crate::node::Generation;
 /// How long a lease runs. Past it a generation may be reaped; only the reap makes it dead.
 pub const LEASE: Duration = Duration::from_secs(5);
 
+/// How long a lease has run out before others are told of it: whoever was late by less is not taken for dead.
+pub const OVERDUE: Duration = Duration::from_millis(500);
+
+/// How long the list of those that lapsed may be acted on. A reaper that was frozen over it might meet nodes that all
+/// had to stand still, and of which none has had the time to come back.
+pub const SEEN: Duration = Duration::from_secs(2);
+
 /// What the cluster knows of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRecord {
@@ -74,8 +81,8 @@ pub enum Leaves {
 #[async_trait]
 pub trait Membership: Send + Sync + 'static {
     /// Lists a node and begins its lease. Again has no effect. Answers what names the store's present life: a store
-    /// that came back empty answers something else.
-    async fn register(&self, record: &NodeRecord) -> Result<String, BackendError>;
+    /// that came back empty answers something else. `None` if the generation is being cleaned up after.
+    async fn register(&self, record: &NodeRecord) -> Result<Option<String>, BackendError>;
 
     /// Gives a lease its full length again, even if it ran out, unless the generation was reaped.
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError>;
@@ -83,11 +90,12 @@ pub trait Membership: Send + Sync + 'static {
     /// The nodes that were not reaped.
     async fn nodes(&self) -> Result<Vec<NodeRecord>, BackendError>;
 
-    /// Gives a lease up: nothing is left to clean.
+    /// Gives a lease up. Where members are left, it has run out, and others clean up.
     async fn leave(&self, generation: Generation) -> Result<(), BackendError>;
 
     /// Takes it on `by` to clean up after `dead`, for the length of a lease. Where its lease ran out, this is the reap.
-    async fn claim(&self, by: Generation, dead: Generation) -> Result<bool, BackendError>;
+    /// What was seen at `seen_us` counts for [`SEEN`] only.
+    async fn claim(&self, by: Generation, dead: Generation, seen_us: u64) -> Result<bool, BackendError>;
 
     /// Goes on holding a claim; `false` if it was lost.
     async fn hold(&self, by: Generation, dead: Generation) -> Result<bool, BackendError>;

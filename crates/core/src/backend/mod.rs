@@ -18,7 +18,7 @@ pub use bus::{Arrival, Bus, Letter, LetterKind, Message, MessageKind, Missed, Po
 pub use cache::{CacheStore, Dumped, Page, Stored};
 pub use foreign::{Asked, Foreign};
 pub use locks::{Held, LockStore};
-pub use membership::{Departed, LEASE, Leaves, Membership, NodeRecord, Renewal, Standing};
+pub use membership::{Departed, LEASE, Leaves, Membership, NodeRecord, OVERDUE, Renewal, SEEN, Standing};
 pub use rooms::{Added, Joined, Member, Members, RoomStore};
 
 use crate::config::Config;

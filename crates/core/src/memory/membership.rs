@@ -21,11 +21,11 @@ impl MemoryMembership {
 
 #[async_trait]
 impl Membership for MemoryMembership {
-    async fn register(&self, record: &NodeRecord) -> Result<String, BackendError> {
+    async fn register(&self, record: &NodeRecord) -> Result<Option<String>, BackendError> {
         let mut nodes = self.nodes();
         nodes.retain(|node| node.generation != record.generation);
         nodes.push(record.clone());
-        Ok(String::new())
+        Ok(Some(String::new()))
     }
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
@@ -42,7 +42,7 @@ impl Membership for MemoryMembership {
         Ok(())
     }
 
-    async fn claim(&self, _by: Generation, _dead: Generation) -> Result<bool, BackendError> {
+    async fn claim(&self, _by: Generation, _dead: Generation, _seen_us: u64) -> Result<bool, BackendError> {
         Ok(false)
     }
 

@@ -12,20 +12,8 @@ use crate::backend::{BackendError, Departed, Joined, Member, Message, MessageKin
 use crate::connection::{Connection, ConnectionId, Frame};
 use crate::event::Event;
 use crate::hooks::Leaving;
-
-/// Why the members of a node are listed again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Restoring {
-    /// The backend came back empty.
-    Lost,
-    /// The node was found dead, and noticed it then, in Unix milliseconds.
-    FoundDead {
-        /// By the backend's clock.
-        at_ms: u64,
-    },
-    /// Messages were missed: what is listed may have been destroyed.
-    Missed,
-}
+use crate::lease::{Restoring, unless_of_all};
+use crate::node::Generation;
 
 /// Leaves that wait for a backend that is away; beyond, a member stays listed until its node ends, which is counted.
 const UNWRITTEN: usize = 65_536;
@@ -116,7 +104,8 @@ impl Rooms {
     pub(crate) async fn settle_leaves(&self) -> Result<(), BackendError> {
         loop {
             let Some((room, member)) = self.unwritten().last().cloned() else { return Ok(()) };
-            self.node.room_store().leave(&room, &member, self.node.generation()).await?;
+            let left = self.node.room_store().leave(&room, &member, self.node.generation()).await;
+            left.map(drop).or_else(|error| unless_of_all(error, &room))?;
             self.unwritten().retain(|(other, written)| *other != room || *written != member);
             self.tell_leave(&room, &member.id).await;
         }
@@ -163,35 +152,49 @@ impl Rooms {
         self.node.connections().all().iter().for_each(Connection::all_spoken);
     }
 
-    /// Lists a connection again in all rooms it is in, after its node was reaped or the backend lost everything.
-    ///
-    /// A room that is gone is made again only if all was `lost`: otherwise somebody destroyed it. Members that others
-    /// heard leave when the node was found dead join anew, so that their next leave is another one.
-    pub(crate) async fn restore(&self, connection: &Connection, why: Restoring) -> Result<(), BackendError> {
+    /// Lists a connection again in all rooms it is in, as one of the node `of`.
+    pub(crate) async fn restore(
+        &self,
+        connection: &Connection,
+        of: Generation,
+        why: Restoring,
+    ) -> Result<(), BackendError> {
         let _alone = connection.membership().lock().await;
         let stays: Vec<Stay> = connection.joined().standing().cloned().collect();
         for stay in stays {
-            let room = &stay.room;
-            let joined_at = match why {
-                Restoring::FoundDead { at_ms } => stay.joined_at.max(at_ms),
-                Restoring::Lost | Restoring::Missed => stay.joined_at,
-            };
-            let member = Member { id: connection.id().clone(), joined_at };
-            if why == Restoring::Lost {
-                self.node.room_store().add(room, self.node.config().rooms.max_rooms).await?;
+            self.restore_in(connection, &stay, of, why).await.or_else(|error| unless_of_all(error, &stay.room))?;
+        }
+        Ok(())
+    }
+
+    /// A room that is gone is made again only if all was `lost`: otherwise somebody destroyed it. A member of a node that
+    /// was renamed joins anew: others may have heard it leave, and its next leave is another one.
+    async fn restore_in(
+        &self,
+        connection: &Connection,
+        stay: &Stay,
+        of: Generation,
+        why: Restoring,
+    ) -> Result<(), BackendError> {
+        let room = &stay.room;
+        let joined_at = stay.joined_at.max(why.renamed_ms);
+        // Before it is written: a leave must find the join that may be listed, whatever becomes of the answer.
+        connection.joined().begins_anew(room, joined_at, stay.life);
+        if why.lost {
+            self.node.room_store().add(room, self.node.config().rooms.max_rooms).await?;
+        }
+        let member = Member { id: connection.id().clone(), joined_at };
+        match self.node.room_store().join(room, &member, of).await? {
+            Joined::New(life) => {
+                connection.joined().begins_anew(room, joined_at, life);
+                self.tell_join(room, connection.id()).await;
             }
-            match self.node.room_store().join(room, &member, self.node.generation()).await? {
-                Joined::New(life) => {
-                    connection.joined().begins_anew(room, joined_at, life);
-                    self.tell_join(room, connection.id()).await;
-                }
-                Joined::Anew(life) => connection.joined().begins_anew(room, joined_at, life),
-                Joined::Already => {}
-                Joined::NoRoom => {
-                    self.exit(connection, &stay);
-                    self.ask_leave_hooks(connection.id(), room, Leaving::RoomDestroyed(connection)).await;
-                    self.node.tell(&Event::Left(room.clone(), connection.clone()));
-                }
+            Joined::Anew(life) => connection.joined().begins_anew(room, joined_at, life),
+            Joined::Already => {}
+            Joined::NoRoom => {
+                self.exit(connection, stay);
+                self.ask_leave_hooks(connection.id(), room, Leaving::RoomDestroyed(connection)).await;
+                self.node.tell(&Event::Left(room.clone(), connection.clone()));
             }
         }
         Ok(())
