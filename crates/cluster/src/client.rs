@@ -3,6 +3,7 @@
 //! It is made anew also where nothing breaks it: a network that drops packets in silence, or a firewall that forgot the
 //! connection, leaves one on which no command is ever answered, and the system notices only after minutes.
 
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use deadpool_redis::redis::{self, Cmd, ErrorKind, FromRedisValue, RedisError, Sc
 use phalanx_core::backend::BackendError;
 use tokio::time::Instant;
 use tracing::warn;
+
+/// What is wrong with an address, in words.
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The longest pause between two tries to reconnect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -35,10 +39,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If the URL is none.
-    pub fn open(url: &str, timeout: Duration) -> Result<Self, BackendError> {
-        let client = redis::Client::open(url).map_err(BackendError::unavailable)?;
-        let connection = connect(&client, timeout).map_err(BackendError::unavailable)?;
+    /// If the URL is none, or asks for TLS and the feature `tls` is off.
+    pub fn open(url: &str, timeout: Duration) -> Result<Self, BoxError> {
+        if is_tls(url) {
+            prepare_tls()?;
+        }
+        let client = redis::Client::open(url)?;
+        let connection = connect(&client, timeout)?;
         let shared = Arc::new(Mutex::new(Link { connection, heard: Instant::now() }));
         Ok(Self { client, shared, timeout })
     }
@@ -137,6 +144,22 @@ impl Client {
     }
 }
 
+fn is_tls(url: &str) -> bool {
+    redis::parse_redis_url(url).is_some_and(|url| matches!(url.scheme(), "rediss" | "valkeys"))
+}
+
+/// Names the one crypto provider, unless the application did: where another crate brings a second, rustls takes neither.
+#[cfg(feature = "tls")]
+fn prepare_tls() -> Result<(), BoxError> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(())
+}
+
+#[cfg(not(feature = "tls"))]
+fn prepare_tls() -> Result<(), BoxError> {
+    Err("it asks for TLS, and this program is built without the feature `tls` of phalanx".into())
+}
+
 /// A connection that is made by the first command, and again when it breaks.
 fn connect(client: &redis::Client, timeout: Duration) -> Result<ConnectionManager, RedisError> {
     let config = ConnectionManagerConfig::new()
@@ -175,4 +198,18 @@ pub(crate) fn fault(error: RedisError, key: &str) -> BackendError {
 fn is_no_counter(error: &RedisError) -> bool {
     let text = error.to_string();
     text.contains("not an integer") || text.contains("would overflow")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_with_tls_is_taken_or_the_missing_feature_is_named() {
+        for url in ["rediss://user:secret@localhost:6380/1", "REDISS://localhost", "valkeys://localhost"] {
+            let refusal = Client::open(url, Duration::from_secs(1)).err().map(|error| error.to_string());
+            let words = "it asks for TLS, and this program is built without the feature `tls` of phalanx";
+            assert_eq!(refusal.as_deref(), (!cfg!(feature = "tls")).then_some(words), "{url}");
+        }
+    }
 }

@@ -3,9 +3,10 @@
 //! Every operation is one step: a command, or a script where it takes more than one. Where Redis does not answer within
 //! its time, the caller is told `unavailable`, which means that nobody knows whether it happened.
 
+use std::error::Error;
 use std::sync::Arc;
 
-use phalanx_core::backend::{Backend, BackendError, Foreign};
+use phalanx_core::backend::{Backend, Foreign};
 use phalanx_core::config::Config;
 
 mod bus;
@@ -38,8 +39,8 @@ pub use rooms::RedisRooms;
 ///
 /// # Errors
 ///
-/// If the URL is none.
-pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<Backend, BackendError> {
+/// If the URL is none, or asks for TLS and the feature `tls` is off.
+pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<Backend, Box<dyn Error + Send + Sync>> {
     let client = Client::open(url, config.redis.command_timeout)?;
     let keys = Keys::new(&config.redis.prefix, cluster);
     let (clock, own) = (Arc::new(RedisClock::default()), OwnName::default());

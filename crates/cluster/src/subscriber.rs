@@ -53,6 +53,8 @@ struct Shared {
     /// The same of messages that were not taken off in time. All that come are dropped until half of what waits was taken
     /// off, so that a queue which stays full makes one gap and not one for each message that finds a place.
     overflow: AtomicBool,
+    /// Why the last connection broke off, or there was none.
+    broke_off: Mutex<String>,
     timeout: Duration,
 }
 
@@ -97,7 +99,8 @@ impl Drop for Hold {
 impl Subscriber {
     pub(crate) fn new(timeout: Duration) -> Self {
         let [up, away, overflow] = [(); 3].map(|()| AtomicBool::new(false));
-        Self(Arc::new(Shared { channels: Mutex::default(), changed: Notify::new(), up, away, overflow, timeout }))
+        let (channels, changed, broke_off) = Default::default();
+        Self(Arc::new(Shared { channels, changed, up, away, overflow, broke_off, timeout }))
     }
 
     /// Whether messages arrive.
@@ -112,8 +115,15 @@ impl Subscriber {
         match timeout(self.0.timeout, standing).await {
             Ok(Ok(())) => Ok(hold),
             Ok(Err(_)) => Err(BackendError::unavailable("the bus is closed")),
-            Err(_) => Err(BackendError::unavailable("redis did not confirm a subscription in time")),
+            Err(_) => Err(BackendError::unavailable(self.late())),
         }
+    }
+
+    /// What is told to who waited in vain for a subscription.
+    fn late(&self) -> String {
+        let late = "redis did not confirm a subscription in time";
+        let reason = self.0.broke_off();
+        if self.is_up() || reason.is_empty() { late.to_owned() } else { format!("{late}: {reason}") }
     }
 
     fn take(&self, name: String) -> (Hold, Option<oneshot::Receiver<()>>) {
@@ -169,6 +179,7 @@ impl Subscriber {
                 pause = PAUSES.0;
             }
             warn!(reason = ended, "the subscription to redis broke off");
+            *self.0.broke_off() = ended;
             let jitter = rand::random_range(0.5..1.0);
             sleep(pause.mul_f64(jitter)).await;
             pause = (pause * 2).min(PAUSES.1);
@@ -245,6 +256,10 @@ async fn in_time(limit: Duration, asked: impl Future<Output = Result<(), RedisEr
 impl Shared {
     fn channels(&self) -> MutexGuard<'_, HashMap<String, Channel>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn broke_off(&self) -> MutexGuard<'_, String> {
+        self.broke_off.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves some channels to another state, and answers their names.

@@ -251,7 +251,7 @@ fn backend(app: &str, settings: &Settings) -> Result<Backend, StartError> {
         return Err(StartError::Cluster(reason.into()));
     }
     phalanx_cluster::backend(url, cluster, &settings.node_id, &settings.config)
-        .map_err(|error| StartError::Cluster(format!("REDIS_URL is no address of a Redis: {error}").into()))
+        .map_err(|error| StartError::Cluster(format!("REDIS_URL cannot be used: {error}").into()))
 }
 
 impl std::fmt::Debug for App {

@@ -21,6 +21,7 @@ mod locks;
 mod network;
 mod redis;
 mod repair;
+mod tls;
 
 /// How long what has no limit of its own may take.
 const SOON: Duration = Duration::from_secs(30);
