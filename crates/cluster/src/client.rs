@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_redis::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use deadpool_redis::redis::{self, Cmd, ErrorKind, FromRedisValue, RedisError, ScriptInvocation, ServerErrorKind};
+use deadpool_redis::redis::io::tcp::TcpSettings;
+use deadpool_redis::redis::{
+    self, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, ScriptInvocation, ServerErrorKind,
+};
 use phalanx_core::backend::BackendError;
 use tokio::time::Instant;
 use tracing::warn;
@@ -44,7 +47,10 @@ impl Client {
         if is_tls(url) {
             prepare_tls()?;
         }
-        let client = redis::Client::open(url)?;
+        let info = url.into_connection_info()?;
+        // A command is small and somebody waits for it: it must not wait for the answer to the one before it.
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = redis::Client::open(info)?;
         let connection = connect(&client, timeout)?;
         let shared = Arc::new(Mutex::new(Link { connection, heard: Instant::now() }));
         Ok(Self { client, shared, timeout })
@@ -203,6 +209,12 @@ fn is_no_counter(error: &RedisError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn no_command_waits_for_the_answer_to_the_one_before_it() {
+        let client = Client::open("redis://127.0.0.1:1", Duration::from_secs(1)).unwrap();
+        assert!(client.own().get_connection_info().tcp_settings().nodelay());
+    }
 
     #[tokio::test]
     async fn an_address_with_tls_is_taken_or_the_missing_feature_is_named() {
