@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::clock::RedisClock;
-use crate::envelope::{Draft, Opener, Sealer};
+use crate::envelope::{Draft, Opener, Sealer, Spoken};
 use crate::interop::{Ear, Interop, InteropSettings, publish_answers};
 use crate::keys::Keys;
 use crate::own_name::OwnName;
@@ -45,6 +45,7 @@ pub struct RedisBus {
     publisher: Publisher,
     subscriber: Subscriber,
     own: OwnName,
+    spoken: Spoken,
     foreign: Option<(Arc<Ear>, Arc<Interop>)>,
     inboxes: Mutex<Inboxes>,
     receiver: Mutex<Option<mpsc::Receiver<Arrival>>>,
@@ -69,7 +70,7 @@ impl RedisBus {
         let ear = ear.map(Arc::new);
         let ears = Ears { ours: Mutex::new(Opener::new(sealer.clone(), &keys)), foreign: ear.clone() };
         tasks.spawn(subscriber.clone().run(client.clone(), ears, clock.clone(), out));
-        let (own_name, shared) = (own.clone(), client.clone());
+        let (own_name, shared, spoken) = (own.clone(), client.clone(), sealer.spoken.clone());
         let writer = Writer { client, keys: keys.clone(), sealer, clock, node: settings.node, own: own_name };
         let (publisher, publishing) = Publisher::new(writer);
         tasks.spawn(publishing);
@@ -81,12 +82,17 @@ impl RedisBus {
             (ear, Arc::new(interop))
         });
         let receiver = Mutex::new(Some(receiver));
-        Self { keys, publisher, subscriber, own, foreign, inboxes: Mutex::default(), receiver, _tasks: tasks }
+        Self { keys, publisher, subscriber, own, spoken, foreign, inboxes: Mutex::default(), receiver, _tasks: tasks }
     }
 
     /// Foreign nodes on the same bus, if there may be any.
     pub fn foreign(&self) -> Option<Arc<Interop>> {
         self.foreign.as_ref().map(|(_, interop)| interop.clone())
+    }
+
+    /// The version of its envelopes.
+    pub fn spoken(&self) -> Spoken {
+        self.spoken.clone()
     }
 
     fn inboxes(&self) -> MutexGuard<'_, Inboxes> {

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
@@ -16,8 +17,12 @@ use sha2::Sha256;
 
 use crate::keys::Keys;
 
-/// The version that this node reads and writes.
+/// The newest version that this node reads and writes. Whoever raises it keeps the one before alive in [`Sealer::seal`], for
+/// clusters whose nodes are replaced one by one.
 pub(crate) const VERSION: u32 = 1;
+
+/// The oldest one: the version before it, if there was one.
+const OLDEST: u32 = if VERSION > 1 { VERSION - 1 } else { VERSION };
 
 /// The longest header line.
 const MOST_HEADER: usize = 4096;
@@ -32,6 +37,29 @@ const MOST_SENDERS: usize = 4096;
 const MAC_LEN: usize = 8 + 64 + 2;
 
 type Seal = Hmac<Sha256>;
+
+/// The version that this node writes, so that all who live can read it. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Spoken(Arc<AtomicU32>);
+
+impl Default for Spoken {
+    /// Until the others are known, what even the oldest of them reads.
+    fn default() -> Self {
+        Self(Arc::new(AtomicU32::new(OLDEST)))
+    }
+}
+
+impl Spoken {
+    /// These are the newest versions of all who live.
+    pub(crate) fn agree(&self, versions: impl IntoIterator<Item = u32>) {
+        self.0.store(common(OLDEST, VERSION, versions), Relaxed);
+    }
+}
+
+/// The lowest of `versions`, as far as a node can write it.
+fn common(oldest: u32, newest: u32, versions: impl IntoIterator<Item = u32>) -> u32 {
+    versions.into_iter().min().unwrap_or(oldest).clamp(oldest, newest)
+}
 
 /// A header as it stands on the wire, less its MAC.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -90,19 +118,20 @@ pub(crate) struct Sender<'a> {
 pub(crate) struct Sealer {
     key: Seal,
     before: Option<Seal>,
+    pub(crate) spoken: Spoken,
 }
 
 impl Sealer {
     /// Keys come from what the nodes of a cluster know; `previous` may be empty.
     pub(crate) fn new(token: &str, previous: &str) -> Self {
         let before = Some(previous).filter(|token| !token.is_empty());
-        Self { key: seal_of(token), before: before.map(seal_of) }
+        Self { key: seal_of(token), before: before.map(seal_of), spoken: Spoken::default() }
     }
 
     /// Seals a message for a channel.
     pub(crate) fn seal(&self, channel: &str, sender: Sender<'_>, draft: &Draft) -> Vec<u8> {
         let mut header = Header {
-            v: VERSION,
+            v: self.spoken.0.load(Relaxed),
             kind: Kind::Said,
             from: sender.generation.as_str(),
             node: sender.node.into(),
@@ -236,7 +265,7 @@ impl Opener {
             return Err(Refusal::Unsealed);
         }
         let header: Header<'_> = serde_json::from_slice(sealed).map_err(|_| Refusal::Unreadable)?;
-        if header.v != VERSION {
+        if !(OLDEST..=VERSION).contains(&header.v) {
             return Err(Refusal::Version);
         }
         let from = Generation::parse(header.from).ok_or(Refusal::Unreadable)?;
@@ -301,6 +330,10 @@ mod tests {
     }
 
     fn sealed(token: &str, seq: u64) -> Vec<u8> {
+        sealed_in(VERSION, token, seq)
+    }
+
+    fn sealed_in(version: u32, token: &str, seq: u64) -> Vec<u8> {
         let draft = Draft::Message(Message {
             room: "lobby".into(),
             kind: MessageKind::Left(7),
@@ -309,7 +342,9 @@ mod tests {
         });
         let generation = Generation::parse("aaaaaaaaaa").unwrap();
         let sender = Sender { generation, node: "one \"two\"\n", at_ms: 1_000_000, seq };
-        Sealer::new(token, "").seal(CHANNEL, sender, &draft)
+        let sealer = Sealer::new(token, "");
+        sealer.spoken.0.store(version, Relaxed);
+        sealer.seal(CHANNEL, sender, &draft)
     }
 
     fn refusal(opener: &mut Opener, channel: &str, bytes: &[u8], now_ms: u64) -> Option<Refusal> {
@@ -358,5 +393,18 @@ mod tests {
         assert_eq!(refusal(&mut opener, CHANNEL, &sealed("old", 1), 1_000_000), None);
         assert_eq!(refusal(&mut opener, CHANNEL, &sealed("new", 2), 1_000_000), None);
         assert_eq!(refusal(&mut opener, CHANNEL, &sealed("older", 3), 1_000_000), Some(Refusal::Unsealed));
+    }
+
+    #[test]
+    fn a_node_writes_what_all_who_live_can_read_and_reads_its_own_version_and_the_one_before() {
+        for (versions, written) in [(&[3, 3][..], 3), (&[3, 2], 2), (&[4, 3], 3), (&[5, 4], 3), (&[1, 3], 2), (&[], 2)]
+        {
+            assert_eq!(common(2, 3, versions.iter().copied()), written, "among {versions:?}");
+        }
+        let mut opener = opener("secret", "");
+        for (seq, version, refused) in [(1, 0, true), (2, OLDEST, false), (3, VERSION, false), (4, VERSION + 1, true)] {
+            let refusal = refusal(&mut opener, CHANNEL, &sealed_in(version, "secret", seq), 1_000_000);
+            assert_eq!(refusal, refused.then_some(Refusal::Version), "version {version}");
+        }
     }
 }

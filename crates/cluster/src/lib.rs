@@ -28,6 +28,7 @@ pub use bus::{BusSettings, RedisBus};
 pub use cache::RedisCache;
 pub use client::Client;
 pub use clock::RedisClock;
+pub use envelope::Spoken;
 pub use interop::{Interop, InteropSettings};
 pub use keys::Keys;
 pub use locks::RedisLocks;
@@ -57,7 +58,7 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
     Ok(Backend {
         cache: Arc::new(RedisCache::new(client.clone(), keys.clone())),
         locks: Arc::new(RedisLocks::new(client.clone(), keys.clone(), own)),
-        membership: Arc::new(RedisMembership::new(client, keys, clock.clone())),
+        membership: Arc::new(RedisMembership::new(client, keys, clock.clone(), bus.spoken())),
         rooms,
         bus,
         foreign,

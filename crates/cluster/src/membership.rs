@@ -45,6 +45,7 @@ use tracing::warn;
 
 use crate::client::Client;
 use crate::clock::RedisClock;
+use crate::envelope::{Spoken, VERSION};
 use crate::keys::Keys;
 use crate::reaper::Reaper;
 
@@ -56,6 +57,7 @@ pub struct RedisMembership {
     client: Client,
     keys: Keys,
     clock: Arc<RedisClock>,
+    spoken: Spoken,
     reaper: Reaper,
     register: Script,
     renew: Script,
@@ -63,13 +65,15 @@ pub struct RedisMembership {
 }
 
 impl RedisMembership {
-    /// Keeps records and leases under these keys, and sets the clock by Redis's.
-    pub fn new(client: Client, keys: Keys, clock: Arc<RedisClock>) -> Self {
+    /// Keeps records and leases under these keys, and sets the clock by Redis's and the version of envelopes by what the
+    /// nodes on record speak.
+    pub fn new(client: Client, keys: Keys, clock: Arc<RedisClock>, spoken: Spoken) -> Self {
         Self {
             reaper: Reaper::new(client.clone(), keys.clone()),
             client,
             keys,
             clock,
+            spoken,
             register: Script::new(include_str!("lua/register.lua")),
             renew: Script::new(include_str!("lua/renew_lease.lua")),
             unregister: Script::new(include_str!("lua/unregister.lua")),
@@ -140,7 +144,9 @@ impl Membership for RedisMembership {
             }
             record
         };
-        Ok(all.iter().filter_map(read).collect())
+        let (protocols, nodes): (Vec<_>, Vec<_>) = all.iter().filter_map(read).unzip();
+        self.spoken.agree(protocols);
+        Ok(nodes)
     }
 
     async fn leave(&self, generation: Generation) -> Result<(), BackendError> {
@@ -178,7 +184,7 @@ struct RecordInRedis {
     roles: Vec<String>,
     #[serde(default)]
     earlier: Vec<String>,
-    /// The version of envelopes that the node reads and writes.
+    /// The newest version of envelopes that the node reads and writes.
     protocol: u32,
 }
 
@@ -189,16 +195,17 @@ fn write(record: &NodeRecord) -> String {
         started_at: record.started_at,
         roles: record.roles.clone(),
         earlier: record.earlier.iter().map(Generation::to_string).collect(),
-        protocol: crate::envelope::VERSION,
+        protocol: VERSION,
     };
     serde_json::to_string(&record).expect("names and numbers are always JSON")
 }
 
-fn read(generation: Generation, text: &str) -> Option<NodeRecord> {
+/// A record, and the protocol of its node.
+fn read(generation: Generation, text: &str) -> Option<(u32, NodeRecord)> {
     let record: RecordInRedis = serde_json::from_str(text).ok()?;
     let earlier = record.earlier.iter().filter_map(|name| Generation::parse(name)).collect();
-    let RecordInRedis { id, version, started_at, roles, .. } = record;
-    Some(NodeRecord { generation, id, version, started_at, roles, earlier })
+    let RecordInRedis { id, version, started_at, roles, protocol, .. } = record;
+    Some((protocol, NodeRecord { generation, id, version, started_at, roles, earlier }))
 }
 
 pub(crate) fn us(duration: Duration) -> u64 {

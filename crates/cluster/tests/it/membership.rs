@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use phalanx_cluster::{Client, Keys, OwnName, RedisClock, RedisLocks, RedisMembership, RedisRooms};
+use phalanx_cluster::{Client, Keys, OwnName, RedisClock, RedisLocks, RedisMembership, RedisRooms, Spoken};
 use phalanx_core::backend::{
     BackendError, Departed, Joined, Leaves, LockStore, Member, Membership, NodeRecord, Renewal, RoomStore, Standing,
 };
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 async fn membership() -> (Arc<dyn Membership>, Redis) {
     let (redis, client, keys) = super::redis().await;
-    (Arc::new(RedisMembership::new(client, keys, Arc::new(RedisClock::default()))), redis)
+    (Arc::new(RedisMembership::new(client, keys, Arc::new(RedisClock::default()), Spoken::default())), redis)
 }
 
 phalanx_testkit::membership_laws!(redis: super::membership().await);
@@ -31,7 +31,8 @@ impl World {
     }
 
     async fn over(redis: Redis, client: Client, keys: Keys) -> Self {
-        let membership = RedisMembership::new(client.clone(), keys.clone(), Arc::new(RedisClock::default()));
+        let membership =
+            RedisMembership::new(client.clone(), keys.clone(), Arc::new(RedisClock::default()), Spoken::default());
         let rooms = RedisRooms::new(client, keys, "n");
         rooms.add("r", 10).await.unwrap();
         Self { membership, rooms, redis }
@@ -291,7 +292,7 @@ async fn keys_that_somebody_spoilt_are_passed_over_and_the_dead_cleaned_up_after
 #[tokio::test]
 async fn a_redis_that_came_back_empty_has_another_life_and_no_leases() {
     let (mut redis, client, keys) = super::redis().await;
-    let membership = RedisMembership::new(client, keys, Arc::new(RedisClock::default()));
+    let membership = RedisMembership::new(client, keys, Arc::new(RedisClock::default()), Spoken::default());
     let node = record(Generation::random());
     let life = membership.register(&node).await.unwrap();
     assert!(life.is_some());

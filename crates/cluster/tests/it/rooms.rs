@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use phalanx_cluster::{RedisClock, RedisMembership, RedisRooms};
+use phalanx_cluster::{RedisClock, RedisMembership, RedisRooms, Spoken};
 use phalanx_core::backend::{Membership, RoomStore};
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::membership::record;
@@ -9,7 +9,8 @@ use phalanx_testkit::laws::rooms::{neighbour, node};
 /// The nodes of the laws are alive.
 async fn rooms() -> (Arc<dyn RoomStore>, Redis) {
     let (redis, client, keys) = super::redis().await;
-    let membership = RedisMembership::new(client.clone(), keys.clone(), Arc::new(RedisClock::default()));
+    let membership =
+        RedisMembership::new(client.clone(), keys.clone(), Arc::new(RedisClock::default()), Spoken::default());
     for node in [node(), neighbour()] {
         membership.register(&record(node)).await.unwrap();
     }
