@@ -72,7 +72,7 @@ impl LockStore for RedisLocks {
     }
 
     async fn release(&self, name: &str, owner: &str) -> Result<bool, BackendError> {
-        self.client.run(name, self.release.key(self.keys.lock(name)).arg(owner)).await
+        self.client.run_again(name, self.release.key(self.keys.lock(name)).arg(owner)).await
     }
 
     async fn holder(&self, name: &str) -> Result<Option<Held>, BackendError> {

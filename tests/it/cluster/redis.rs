@@ -12,8 +12,11 @@ use crate::client::{Socket, get};
 /// Errors that a call may get while Redis fails: what happened is unknown, or nothing did.
 const UNKNOWN: [&str; 3] = ["unavailable", "unreachable", "late"];
 
-/// The same where a node is taken for dead, or Redis forgot it.
+/// The same where a node is taken for dead.
 const UNKNOWN_OR_GONE: [&str; 4] = ["unavailable", "unreachable", "late", "not_found"];
+
+/// The same where Redis may forget what was saved before it is loaded.
+const UNKNOWN_GONE_OR_FORGOTTEN: [&str; 5] = ["unavailable", "unreachable", "late", "not_found", "conflict"];
 
 /// Two nodes with a member each, who hears who comes and goes.
 struct World {
@@ -113,7 +116,7 @@ async fn a_redis_that_comes_back_empty_is_filled_from_what_the_nodes_hold() {
         for node in 0..2 {
             assert_ne!(world.cluster.generation(node).await, world.generations[node]);
         }
-        load.finish(FAULT, &UNKNOWN_OR_GONE).await;
+        load.finish(FAULT, &UNKNOWN_GONE_OR_FORGOTTEN).await;
     }
 }
 
