@@ -125,26 +125,29 @@ fn require(guards: &[Type]) -> TokenStream {
     }
 }
 
+/// The names in here are the macro's own (`mixed_site`): an action may be called like one of them.
 fn run(signature: &Signature) -> TokenStream {
     let function = &signature.item.sig.ident;
-    let names: Vec<_> = (0..signature.guards.len()).map(|index| format_ident!("guard_{index}")).collect();
+    let local = |name: &str| Ident::new(name, Span::mixed_site());
+    let (ctx, params) = (local("ctx"), local(if signature.input.is_some() { "params" } else { "_params" }));
+    let names: Vec<_> = (0..signature.guards.len()).map(|index| local(&format!("guard_{index}"))).collect();
     let guards = names.iter().zip(&signature.guards).map(|(name, guard)| {
-        quote_spanned!(guard.span()=> let #name = <#guard as ::phalanx::FromContext>::from_context(&ctx).await?;)
+        quote_spanned!(guard.span()=> let #name = <#guard as ::phalanx::FromContext>::from_context(&#ctx).await?;)
     });
+    let input = local("input");
     let decode = signature
         .input
         .as_ref()
-        .map(|input| quote_spanned!(input.span()=> let input = ::phalanx::Params::decode::<#input>(&params)?;));
-    let input = signature.input.as_ref().map(|_| quote!(, input));
+        .map(|ty| quote_spanned!(ty.span()=> let #input = ::phalanx::Params::decode::<#ty>(&#params)?;));
+    let input = signature.input.as_ref().map(|_| quote!(, #input));
     // All at one place, or what is wrong with the type would be told here once more than where it is `Output`.
     let returned = Ident::new("returned", signature.returns.span());
     let outcome = quote_spanned!(signature.returns.span()=> ::phalanx::Returned::outcome(#returned));
-    let params = if signature.input.is_some() { quote!(params) } else { quote!(_params) };
     quote! {
-        |ctx, #params| ::phalanx::answering(async move {
+        |#ctx, #params| ::phalanx::answering(async move {
             #(#guards)*
             #decode
-            let #returned = #function(ctx #(, #names)* #input).await;
+            let #returned = #function(#ctx #(, #names)* #input).await;
             #outcome
         })
     }

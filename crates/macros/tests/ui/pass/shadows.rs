@@ -1,7 +1,7 @@
 //! What the attributes write leans on no name that the author could have taken.
 #![allow(non_local_definitions, dead_code, reason = "names are taken for the sake of being taken")]
 
-use phalanx::{Action, ActionError, Context, action, input, output};
+use phalanx::{Action, ActionError, Connection, Context, NoInput, action, input, output};
 
 type Result<T> = core::result::Result<T, ActionError>;
 struct Option;
@@ -29,6 +29,31 @@ pub(crate) struct Outcome {
 pub(crate) async fn answering(ctx: Context, params: Returned) -> Result<Outcome> {
     let _ = ctx;
     Ok(Outcome { input: params.params + params.ctx })
+}
+
+#[action]
+pub(crate) async fn ctx(_ctx: Context) -> Result<()> {
+    Ok(())
+}
+
+#[action]
+pub(crate) async fn params(_ctx: Context, _: Returned) -> Result<()> {
+    Ok(())
+}
+
+#[action]
+pub(crate) async fn input(_ctx: Context, _: Returned) -> Result<()> {
+    Ok(())
+}
+
+#[action]
+pub(crate) async fn guard_0(_ctx: Context, _guard: Connection, _: NoInput) -> Result<()> {
+    Ok(())
+}
+
+#[action]
+pub(crate) async fn returned(_ctx: Context) -> Result<()> {
+    Ok(())
 }
 
 #[test]
