@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
-use syn::{Attribute, Data, DeriveInput, Fields};
+use syn::{Attribute, Data, DeriveInput, Field, Fields};
 
 use crate::attr::Mistakes;
 
@@ -41,10 +41,10 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> R
     if role == Role::Input && is_struct {
         refuse_renames(&item.attrs, &mut mistakes);
     }
-    each_field(&mut item, |attrs| {
-        mark_secrets(attrs);
+    each_field(&mut item, |field| {
+        mark_secrets(field, &mut mistakes);
         if role == Role::Input && is_struct {
-            refuse_renames(attrs, &mut mistakes);
+            refuse_renames(&field.attrs, &mut mistakes);
         }
     });
     let mistakes = mistakes.errors();
@@ -88,8 +88,8 @@ fn validates_always(item: &DeriveInput) -> TokenStream {
     }
 }
 
-fn each_field(item: &mut DeriveInput, mut visit: impl FnMut(&mut Vec<Attribute>)) {
-    let mut fields = |fields: &mut Fields| fields.iter_mut().for_each(|field| visit(&mut field.attrs));
+fn each_field(item: &mut DeriveInput, mut visit: impl FnMut(&mut Field)) {
+    let mut fields = |fields: &mut Fields| fields.iter_mut().for_each(&mut visit);
     match &mut item.data {
         Data::Struct(data) => fields(&mut data.fields),
         Data::Enum(data) => data.variants.iter_mut().for_each(|variant| fields(&mut variant.fields)),
@@ -97,11 +97,22 @@ fn each_field(item: &mut DeriveInput, mut visit: impl FnMut(&mut Vec<Attribute>)
     }
 }
 
-/// `#[secret]` becomes a mark in the schema, which the log reads.
-fn mark_secrets(attrs: &mut [Attribute]) {
-    for attr in attrs.iter_mut().filter(|attr| attr.path().is_ident("secret")) {
+/// `#[secret]` becomes a mark in the schema, which the log reads: it knows a secret by its one name.
+fn mark_secrets(field: &mut Field, mistakes: &mut Mistakes) {
+    let other_name = ["alias", "flatten"].into_iter().find(|word| mentions(&field.attrs, word));
+    for attr in field.attrs.iter_mut().filter(|attr| attr.path().is_ident("secret")) {
+        if field.ident.is_none() {
+            mistakes.add(&*attr, "the log knows a secret by its name: give the field one");
+        } else if let Some(word) = other_name {
+            mistakes.add(&*attr, format!("the log knows a secret by the name of its field, which `{word}` takes away"));
+        }
         *attr = syn::parse_quote!(#[schemars(extend("writeOnly" = true))]);
     }
+}
+
+fn mentions(attrs: &[Attribute], word: &str) -> bool {
+    let mut serde = attrs.iter().filter(|attr| attr.path().is_ident("serde"));
+    serde.any(|attr| attr.to_token_stream().to_string().contains(word))
 }
 
 /// Validators report a field by its Rust name, so that must be its name on the wire.

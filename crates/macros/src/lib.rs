@@ -87,7 +87,7 @@ pub fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Writes the derives that the input of an action stands on: serde, schemars and validator, through the facade.
 ///
-/// A field marked `#[secret]` never appears in a log. A field is named as it is on the wire: validators know it by that
+/// A field marked `#[secret]` never appears in a log; it has a name, and one alone. A field is named as it is on the wire: validators know it by that
 /// name alone. An enum has no rules of its own: it is valid once it decodes. Within `#[serde(flatten)]`, untagged and
 /// internally tagged types serde does not say which types it wants: there, text of a path, query or form stays text.
 ///
