@@ -1,10 +1,9 @@
 //! An application's definitions: actions, layers, hooks, remote methods and state, all checked at boot.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use schemars::Schema;
 use serde_json::{Map, Value};
 
 use crate::action::{ActionDef, Exposure, Method, Route};
@@ -85,7 +84,7 @@ impl Registry {
     pub fn new(definitions: Definitions) -> Result<Self, Faults> {
         let mut faults = Faults::default();
         let mut actions: BTreeMap<&'static str, Vec<Arc<Registered>>> = BTreeMap::new();
-        let mut routes = HashSet::new();
+        let mut routes = Routes::new();
         for def in definitions.actions {
             check_action(&def, &definitions.states, &mut routes, &mut faults);
             let versions = actions.entry(def.name).or_default();
@@ -155,7 +154,7 @@ impl fmt::Debug for Registry {
 impl Registered {
     fn new(def: ActionDef) -> Self {
         let schema = (def.input)();
-        let fields = properties(&schema).map(|(name, _)| name.clone()).collect();
+        let fields = fields_of(schema.as_value()).into_iter().map(str::to_owned).collect();
         let takes_files = has_file(schema.as_value());
         let mut secrets = Vec::new();
         collect_secrets(schema.as_value(), &mut secrets);
@@ -200,7 +199,10 @@ impl std::error::Error for Faults {}
 /// Fields that transports put beside an answer's own.
 const RESERVED: [&str; 5] = ["context", "messageId", "error", "serverInformation", "requesterInformation"];
 
-fn check_action(def: &ActionDef, states: &States, routes: &mut HashSet<(Method, String)>, faults: &mut Faults) {
+/// The paths that are taken, by shape: as first written, and by which methods.
+type Routes = HashMap<String, (String, HashSet<Method>)>;
+
+fn check_action(def: &ActionDef, states: &States, routes: &mut Routes, faults: &mut Faults) {
     let name = def.name;
     if !is_name(name) {
         faults.add(format!("action name {name:?} must be 1 to 100 characters of A-Z a-z 0-9 : . _ -"));
@@ -211,22 +213,28 @@ fn check_action(def: &ActionDef, states: &States, routes: &mut HashSet<(Method, 
     if def.exposure == Exposure::Internal && !def.routes.is_empty() {
         faults.add(format!("action {name:?} is internal and names a route"));
     }
+    let input = (def.input)();
+    let fields = fields_of(input.as_value());
     for route in def.routes {
         let path = path_of(def, route);
         if !path.starts_with('/') {
             faults.add(format!("action {name:?}: the path {path:?} must start with `/`"));
         }
-        for param in path_params(&path).filter(|param| !has_field(def, param)) {
+        for param in path_params(&path).filter(|param| !fields.contains(param)) {
             faults.add(format!("action {name:?}: the path {path:?} has {{{param}}}, and its input has no such field"));
         }
-        if !routes.insert((route.method, shape(&path))) {
+        let (known, methods) = routes.entry(shape(&path)).or_insert_with(|| (path.clone(), HashSet::new()));
+        if *known != path {
+            faults.add(format!("action {name:?}: {path} and {known} are the same path: name their parameters alike"));
+        }
+        if !methods.insert(route.method) {
             faults.add(format!("action {name:?}: {} {path} is taken by another action", route.method.as_str()));
         }
     }
-    for field in RESERVED {
-        if properties(&(def.output)()).any(|(name, _)| name == field) {
-            faults.add(format!("action {name:?}: the output field {field:?} is reserved"));
-        }
+    let output = (def.output)();
+    let fields = fields_of(output.as_value());
+    for field in RESERVED.iter().filter(|field| fields.contains(*field)) {
+        faults.add(format!("action {name:?}: the output field {field:?} is reserved"));
     }
     check_states(&format!("action {name:?}"), def.require, states, faults);
 }
@@ -258,13 +266,6 @@ pub fn path_of(def: &ActionDef, route: &Route) -> String {
 fn path_params(path: &str) -> impl Iterator<Item = &str> {
     let braced = path.split('/').filter_map(|segment| segment.split_once('{')?.1.split_once('}'));
     braced.map(|(name, _)| name.trim_start_matches('*'))
-}
-
-/// Whether an input has a field; one that is a choice of several shapes may.
-fn has_field(def: &ActionDef, field: &str) -> bool {
-    let schema = (def.input)();
-    let is_choice = ["anyOf", "oneOf", "allOf"].iter().any(|key| schema.get(*key).is_some());
-    is_choice || properties(&schema).any(|(name, _)| name == field)
 }
 
 /// A path with its parameters unnamed: two routes of one shape take the same requests.
@@ -307,8 +308,18 @@ fn has_file(schema: &Value) -> bool {
     }
 }
 
-fn properties(schema: &Schema) -> impl Iterator<Item = (&String, &Value)> {
-    schema.get("properties").and_then(Value::as_object).into_iter().flatten()
+/// The names that a value may have at its top: its own, and those of all it refers to or may be.
+fn fields_of(root: &Value) -> BTreeSet<&str> {
+    let (mut fields, mut followed, mut open) = (BTreeSet::new(), HashSet::new(), vec![root]);
+    while let Some(schema) = open.pop() {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        fields.extend(properties.into_iter().flatten().map(|(name, _)| name.as_str()));
+        let forms = ["allOf", "anyOf", "oneOf"].iter().filter_map(|key| schema.get(key)?.as_array());
+        open.extend(forms.flatten());
+        let target = schema.get("$ref").and_then(Value::as_str).filter(|target| followed.insert(*target));
+        open.extend(target.and_then(|target| root.pointer(target.strip_prefix('#')?)));
+    }
+    fields
 }
 
 #[cfg(test)]

@@ -29,6 +29,17 @@ struct Reserved {
     error: u32,
 }
 
+/// Names behind references and choices.
+#[derive(Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "only its schema is looked at")]
+#[serde(untagged)]
+enum Hidden {
+    Reserved(Reserved),
+    Deeper(Box<Hidden>),
+    Own { context: u32 },
+    List(Vec<Outer>),
+}
+
 fn action(name: &'static str, version: u32, routes: &'static [Route]) -> ActionDef {
     ActionDef {
         name,
@@ -47,6 +58,10 @@ fn action(name: &'static str, version: u32, routes: &'static [Route]) -> ActionD
 
 const fn get(path: &'static str) -> Route {
     Route { method: Method::Get, path }
+}
+
+const fn post(path: &'static str) -> Route {
+    Route { method: Method::Post, path }
 }
 
 fn registry(actions: Vec<ActionDef>) -> Result<Registry, Vec<String>> {
@@ -84,6 +99,15 @@ fn everything_that_does_not_fit_is_told_before_the_first_call() {
     check(vec![internal], &["is internal and names a route"]);
     let reserved = ActionDef { output: || schema_for!(Reserved), ..action("a", 1, &[]) };
     check(vec![reserved], &["\"messageId\" is reserved", "\"error\" is reserved"]);
+    let hidden = ActionDef { output: || schema_for!(Hidden), ..action("a", 1, &[]) };
+    check(vec![hidden], &["\"context\" is reserved", "\"messageId\" is reserved", "\"error\" is reserved"]);
+    let chosen = ActionDef { input: || schema_for!(Hidden), ..action("a", 1, &[const { get("/{error}/{name}") }]) };
+    check(vec![chosen], &["has {name}"]);
+    let other = ActionDef { input: || schema_for!(Reserved), ..action("b", 1, &[const { post("/x/{error}") }]) };
+    let third = ActionDef { input: || schema_for!(Reserved), ..action("c", 1, &[const { get("/x/{message_id}") }]) };
+    let (same, too) = ("/x/{error} and /x/{id} are the same path", "has {message_id}");
+    let (alike, doubled) = ("/x/{message_id} and /x/{id} are the same path", "GET /x/{message_id} is taken");
+    check(vec![action("a", 1, taken), other, third], &[same, too, alike, doubled]);
     let needy = ActionDef { require: |needs| needs.state::<String>(), ..action("a", 1, &[]) };
     check(vec![needy], &["needs a state of type alloc::string::String"]);
 }
