@@ -59,21 +59,40 @@ impl Answer {
     /// `internal` if the value refuses to be encoded.
     pub fn json<T: Serialize + 'static>(value: &T) -> Outcome {
         if TypeId::of::<T>() == TypeId::of::<()>() {
-            return Ok(Self { shape: Shape::Unit, ..Self::encoded(Bytes::from_static(b"{}")) });
+            return Ok(Self { shape: Shape::Unit, ..Self::object(Bytes::from_static(b"{}")) });
         }
         let mut text = Vec::with_capacity(128);
         serde_json::to_writer(&mut text, value).map_err(ActionError::internal)?;
         if text.first() == Some(&b'{') {
-            return Ok(Self::encoded(text.into()));
+            return Ok(Self::object(text.into()));
         }
-        text.splice(..0, *RESULT);
-        text.push(b'}');
-        Ok(Self { shape: Shape::Result, ..Self::encoded(text.into()) })
+        Ok(Self::result(text))
     }
 
-    /// Takes a JSON object that is already encoded.
-    pub fn encoded(object: Bytes) -> Self {
+    /// Takes JSON that is already encoded; what is no object travels as the field `result`.
+    ///
+    /// # Errors
+    ///
+    /// `internal` if it is no JSON.
+    pub fn encoded(json: Bytes) -> Outcome {
+        let json = json.slice_ref(json.trim_ascii());
+        serde_json::from_slice::<serde::de::IgnoredAny>(&json).map_err(ActionError::internal)?;
+        match json.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")) {
+            // Transports splice their own fields onto the last one of an object, if it has any.
+            Some(fields) if fields.trim_ascii().is_empty() => Ok(Self::object(Bytes::from_static(b"{}"))),
+            Some(_) => Ok(Self::object(json)),
+            None => Ok(Self::result(json.into())),
+        }
+    }
+
+    fn object(object: Bytes) -> Self {
         Self { status: StatusCode::OK, headers: HeaderMap::new(), content: Content::Json(object), shape: Shape::Object }
+    }
+
+    fn result(mut value: Vec<u8>) -> Self {
+        value.splice(..0, *RESULT);
+        value.push(b'}');
+        Self { shape: Shape::Result, ..Self::object(value.into()) }
     }
 
     /// Reads the answer back, as it was before it became an object, for a layer or a caller that wants the tree.
@@ -311,5 +330,25 @@ mod tests {
         check::<Value>(json!({ "result": 1 }), r#"{"result":1}"#);
         check::<Value>(json!({}), "{}");
         check::<Option<u8>>(None, r#"{"result":null}"#);
+    }
+
+    #[test]
+    fn what_was_encoded_before_travels_as_an_object_or_not_at_all() {
+        let check = |text: &'static str, travels: &str| {
+            let answer = Answer::encoded(Bytes::from_static(text.as_bytes())).expect("it is JSON");
+            assert!(matches!(&answer.content, Content::Json(text) if text == travels), "{answer:?}");
+            assert_eq!(
+                answer.decode::<Value>().expect("it is read back"),
+                serde_json::from_str::<Value>(text).unwrap()
+            );
+        };
+        check(" {\"a\":1}\n", r#"{"a":1}"#);
+        check("{ \n }", "{}");
+        check(" [1,2] ", r#"{"result":[1,2]}"#);
+        check("5", r#"{"result":5}"#);
+        for broken in ["", "{", "{} {}", "{\"a\":1}}", "a"] {
+            let refused = Answer::encoded(Bytes::from_static(broken.as_bytes())).expect_err("it is no JSON");
+            assert_eq!(refused.code(), "internal");
+        }
     }
 }
