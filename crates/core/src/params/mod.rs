@@ -34,6 +34,7 @@ use validator::Validate;
 
 pub use upload::Upload;
 
+use crate::dispatch::unknown_action;
 use crate::error::{ActionError, ErrorKind};
 use text::Decoder;
 use tree::{Tree, split_key};
@@ -193,6 +194,22 @@ impl Params {
         }
     }
 
+    /// The version of an action that is asked for. Over a socket this reads the whole frame again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`version_of`].
+    pub fn version(&self) -> Result<Option<u32>, ActionError> {
+        const NAME: &str = "apiVersion";
+        match &self.raw {
+            Some(raw) => version_of(object_of(raw)?.get(NAME)),
+            None => {
+                let field = self.fields.iter().find(|field| field.name == NAME);
+                version_of(field.map(|field| field.value.to_json()).as_ref())
+            }
+        }
+    }
+
     /// Decodes and validates an input.
     ///
     /// # Errors
@@ -272,6 +289,22 @@ impl fmt::Debug for Params {
         let names: Vec<&str> = self.fields.iter().map(|field| field.name.as_str()).collect();
         f.debug_struct("Params").field("fields", &names).field("raw", &self.raw.is_some()).finish_non_exhaustive()
     }
+}
+
+/// The version that the value of `apiVersion` asks for; `null` and empty text ask for none.
+///
+/// # Errors
+///
+/// `not_found` for anything that is no number of a version.
+pub fn version_of(asked: Option<&Value>) -> Result<Option<u32>, ActionError> {
+    let version = match asked {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) if text.is_empty() => return Ok(None),
+        Some(Value::String(text)) => text.parse().ok(),
+        Some(Value::Number(number)) => number.as_u64().and_then(|number| number.try_into().ok()),
+        Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => None,
+    };
+    version.map(Some).ok_or_else(unknown_action)
 }
 
 /// The fields of a JSON object, as those of a body.

@@ -228,3 +228,26 @@ fn a_body_wins_over_a_query_of_many_names() {
     assert_eq!(params.fields.len(), 100_000);
     assert!(params.fields.iter().all(|field| field.source == Source::Body));
 }
+
+#[test]
+fn what_asks_for_a_version_is_read_alike_wherever_it_stands() {
+    let check = |asked: Value, expected: Result<Option<u32>, &str>| {
+        let text = json!({ "apiVersion": asked }).to_string();
+        let mut body = Params::default();
+        body.set_json_body(text.as_bytes()).unwrap();
+        let socket = Params::from_raw_json(RawValue::from_string(text).unwrap()).unwrap();
+        for params in [body, socket] {
+            assert_eq!(params.version().map_err(|error| error.kind().code()), expected, "{asked}");
+        }
+    };
+    check(json!(2), Ok(Some(2)));
+    check(json!("2"), Ok(Some(2)));
+    check(json!(""), Ok(None));
+    check(json!(null), Ok(None));
+    for unusable in [json!("x"), json!(-1), json!(1.5), json!(true), json!([1]), json!({}), json!(1_u64 << 33)] {
+        check(unusable, Err("not_found"));
+    }
+    assert_eq!(query("").version().unwrap(), None);
+    assert_eq!(query("apiVersion=3").version().unwrap(), Some(3));
+    assert_eq!(query("apiVersion=1&apiVersion=2").version().unwrap_err().code(), "not_found");
+}

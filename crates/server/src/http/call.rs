@@ -73,9 +73,7 @@ fn asked_version(
     params: &Params,
     method: &Method,
 ) -> Result<Arc<Registered>, ActionError> {
-    let asked = params.get_str("apiVersion").filter(|version| !version.is_empty());
-    let Some(asked) = asked else { return Ok(routed.clone()) };
-    let version = asked.parse().map_err(|_| dispatch::unknown_action())?;
+    let Some(version) = params.version()? else { return Ok(routed.clone()) };
     let action = node.registry().find(routed.def.name, Some(version));
     let wanted = method_of(method);
     let takes = |action: &&Arc<Registered>| action.def.routes.iter().any(|route| route.method.as_str() == wanted);

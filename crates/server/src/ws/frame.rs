@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use phalanx_core::bound_reached;
 use phalanx_core::connection::{Connection, Frame};
-use phalanx_core::params::Params;
+use phalanx_core::params::{Params, version_of};
 use phalanx_core::verb::{Verb, VerbAnswer};
 use phalanx_core::{ActionError, Answer, Content, Detail, ErrorKind, Node};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::wire_error::body_of;
@@ -96,7 +97,10 @@ impl Malformed {
 
 /// Reads a frame.
 pub(super) fn decode(text: &str, max_message_id: usize) -> Result<Asked, Malformed> {
-    let wire: Wire<'_> = serde_json::from_str(text).map_err(|_| Malformed { message_id: None })?;
+    // An array would be read as the fields in their order.
+    let object = Some(text).filter(|text| text.trim_start().starts_with('{'));
+    let wire = object.and_then(|text| serde_json::from_str::<Wire<'_>>(text).ok());
+    let wire = wire.ok_or(Malformed { message_id: None })?;
     let (message_id, id_fault) = message_id(wire.message_id, max_message_id);
     let Some(event) = wire.event.and_then(text_of) else {
         return Err(Malformed { message_id });
@@ -135,17 +139,22 @@ fn action(params: Option<&RawValue>) -> Result<Ask, ActionError> {
     struct Names<'a> {
         #[serde(borrow, default)]
         action: Option<Cow<'a, str>>,
-        #[serde(borrow, default)]
-        api_version: Option<&'a RawValue>,
+        #[serde(default)]
+        api_version: Option<Value>,
     }
     let unknown = phalanx_core::dispatch::unknown_action;
     let params = params.ok_or_else(unknown)?;
-    let names: Names<'_> = serde_json::from_str(params.get()).map_err(|_| unknown())?;
-    let name = names.action.ok_or_else(unknown)?.into_owned();
-    let version = match names.api_version {
-        None => None,
-        Some(raw) => Some(raw.get().trim_matches('"').parse().map_err(|_| unknown())?),
+    let again: Value;
+    let names = match serde_json::from_str::<Names<'_>>(params.get()) {
+        Ok(names) => names,
+        // A doubled name is no fault: its last value counts, as in a body.
+        Err(_) => {
+            again = serde_json::from_str(params.get()).map_err(|_| unknown())?;
+            Names::deserialize(&again).map_err(|_| unknown())?
+        }
     };
+    let name = names.action.ok_or_else(unknown)?.into_owned();
+    let version = version_of(names.api_version.as_ref())?;
     Ok(Ask::Action { name, version, params: Params::from_raw_json(params.to_owned())? })
 }
 
