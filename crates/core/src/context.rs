@@ -80,11 +80,13 @@ impl Context {
 
     /// Calls another action of this application, through the same layers, guards and validation as any client.
     ///
+    /// It has the other's deadline, and ends with this call in any case; it is counted under its own name.
+    ///
     /// Cancel safe: dropping the future drops the call.
     ///
     /// # Errors
     ///
-    /// The other action's own; `internal` if calls nest deeper than [`Context::MAX_DEPTH`].
+    /// The other action's own; `timeout` at its deadline; `internal` if calls nest deeper than [`Context::MAX_DEPTH`].
     pub async fn call<A>(&self, input: A::Input) -> Result<A::Output, ActionError>
     where
         A: Action,
@@ -108,15 +110,14 @@ impl Context {
             return Err(ActionError::internal("actions call each other too deeply"));
         }
         let input = serde_json::value::to_raw_value(input).map_err(ActionError::internal)?;
-        let facts = Facts {
-            node: self.0.node.clone(),
-            name: A::DEF.name,
-            caller: self.0.caller.clone(),
-            request: self.0.request.clone(),
-            deadline: self.0.deadline,
-            depth: self.0.depth + 1,
-        };
-        dispatch::nested(&A::DEF, Self(Arc::new(facts)), Params::from_raw_json(input)?).await
+        dispatch::nested(&A::DEF, self, Params::from_raw_json(input)?).await
+    }
+
+    /// The context of a call that this one makes.
+    pub(crate) fn nested(&self, name: &'static str, deadline: Option<Instant>) -> Self {
+        let Facts { node, caller, request, depth, .. } = &*self.0;
+        let (node, caller, request) = (node.clone(), caller.clone(), request.clone());
+        Self(Arc::new(Facts { node, name, caller, request, deadline, depth: depth + 1 }))
     }
 
     pub(crate) fn is_nested(&self) -> bool {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::action::{ActionDef, BoxFuture, Deadline, Exposure, OnDisconnect};
 use crate::answer::Outcome;
@@ -48,12 +48,7 @@ pub enum Started {
 pub async fn start(node: &Node, request: Request) -> Started {
     let started = Instant::now();
     let def = request.action.def;
-    let limit = match def.deadline {
-        Deadline::Default => node.config().general.action_deadline,
-        Deadline::After(limit) => limit,
-        Deadline::Never => Duration::ZERO,
-    };
-    let deadline = (!limit.is_zero()).then(|| started + limit);
+    let deadline = deadline(def, node, started);
     let origin = request.caller.transport;
     let shown = || serde_json::Value::Object(request.action.shown(&request.params, node.config()));
     debug!(action = def.name, request = %request.id, params = %shown(), "an action begins");
@@ -66,6 +61,15 @@ pub async fn start(node: &Node, request: Request) -> Started {
         Ok(Poll::Ready(outcome)) => Started::Done(meter.finish(outcome)),
         Err(panic) => Started::Done(meter.finish(Err(panicked(&*panic)))),
     }
+}
+
+fn deadline(def: &ActionDef, node: &Node, started: Instant) -> Option<Instant> {
+    let limit = match def.deadline {
+        Deadline::Default => node.config().general.action_deadline,
+        Deadline::After(limit) => limit,
+        Deadline::Never => Duration::ZERO,
+    };
+    (!limit.is_zero()).then(|| started + limit)
 }
 
 /// A call that was pending when it was polled first.
@@ -106,12 +110,20 @@ impl std::fmt::Debug for Running {
     }
 }
 
-/// A call that another call makes; it shares the deadline of the outermost, which drops both.
-pub(crate) async fn nested(action: &'static ActionDef, context: Context, params: Params) -> Outcome {
-    if context.node().registry().find(action.name, Some(action.version)).is_none() {
+/// A call that another call makes. It ends by its own deadline or that of the call around it, which drops both.
+pub(crate) async fn nested(action: &ActionDef, around: &Context, params: Params) -> Outcome {
+    let node = around.node();
+    let Some(action) = node.registry().find(action.name, Some(action.version)).cloned() else {
         return Err(ActionError::internal(format!("the application has no action {action:?}")));
-    }
-    surrounded(Call { action, params, context }).await
+    };
+    let started = Instant::now();
+    let own = deadline(action.def, node, started);
+    let sooner = own.filter(|own| around.deadline().is_none_or(|outer| *own < outer));
+    let context = around.nested(action.def.name, sooner.or(around.deadline()));
+    let future = surrounded(Call { action: action.def, params, context });
+    let (node, id) = (node.clone(), around.request_id().clone());
+    let meter = Meter { node, action, id, origin: Origin::Internal, started, open: true };
+    Running { future, deadline: sooner, meter }.finish().await
 }
 
 /// Every layer, then the function.
@@ -157,7 +169,6 @@ fn late() -> ActionError {
     ActionError::of(ErrorKind::Timeout, "the action did not answer in time")
 }
 
-/// A panic of the author's code ends its call, not the node.
 /// What a caller is told of a panic: nothing but that there was a failure; the log has its message.
 pub fn panicked(panic: &(dyn Any + Send)) -> ActionError {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -184,11 +195,8 @@ impl Meter {
         let took = self.started.elapsed();
         let ending = outcome.as_ref().err().map_or(Ending::Answered, |error| Ending::Refused(error.kind()));
         self.tell(ending, took);
-        if let Err(error) = &outcome
-            && error.kind() == ErrorKind::Internal
-        {
-            let cause = Chain(error);
-            error!(action = self.action.def.name, request = %self.id, %cause, "an action failed");
+        if let Err(error) = &outcome {
+            self.log_cause(error);
         }
         if self.node.config().web.access_log {
             let (action, transport) = (self.action.def.name, self.origin.as_str());
@@ -202,6 +210,16 @@ impl Meter {
         let def = self.action.def;
         let (action, version, transport) = (def.name, def.version, self.origin);
         self.node.tell(&Event::ActionEnded { action, version, transport, outcome, took });
+    }
+
+    /// What clients are not told. That a backend does not answer is no fault of the application's.
+    fn log_cause(&self, refused: &ActionError) {
+        let (action, request, cause) = (self.action.def.name, &self.id, Chain(refused));
+        if refused.kind() == ErrorKind::Internal {
+            error!(action, %request, %cause, "an action failed");
+        } else if refused.kind() == ErrorKind::Unavailable && std::error::Error::source(refused).is_some() {
+            warn!(action, %request, %cause, "an action could not be answered");
+        }
     }
 }
 
@@ -219,6 +237,13 @@ pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
 
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The words of an author's error are the author's code, and the log must not die of them.
+        catch_unwind(AssertUnwindSafe(|| self.write(f))).unwrap_or_else(|_| f.write_str("(its message panicked)"))
+    }
+}
+
+impl Chain<'_> {
+    fn write(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)?;
         let mut cause = self.0.source();
         for _ in 0..16 {
@@ -229,3 +254,6 @@ impl std::fmt::Display for Chain<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

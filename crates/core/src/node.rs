@@ -257,7 +257,9 @@ impl Node {
             Ok(())
         };
         let late = || ActionError::of(crate::ErrorKind::Timeout, "the connection was not decided on in time");
-        timeout(self.hook_deadline(), asked).await.unwrap_or_else(|_| Err(late()))
+        let limit = self.hook_deadline();
+        // As in `guarded`.
+        self.caught(async move { timeout(limit, asked).await }).await?.unwrap_or_else(|_| Err(late()))
     }
 
     /// Tells observers what happened. A panic of theirs is counted and logged.
@@ -279,10 +281,10 @@ impl Node {
 
     /// Runs a hook that cannot refuse, at most for `general.action_deadline`.
     pub(crate) async fn guarded(&self, name: &'static str, hook: impl Future<Output = ()>) {
-        match timeout(self.hook_deadline(), AssertUnwindSafe(hook).catch_unwind()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(panic)) => drop(self.hook_panicked(&*panic)),
-            Err(_) => warn!(name, "a hook did not end in time"),
+        let limit = self.hook_deadline();
+        // The hook is dropped in here when it is late, and what it holds may panic then too.
+        if let Ok(Err(_)) = self.caught(async move { timeout(limit, hook).await }).await {
+            warn!(name, "a hook did not end in time");
         }
     }
 
