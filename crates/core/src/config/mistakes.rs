@@ -1,0 +1,85 @@
+//! Settings that cannot be meant.
+
+use super::{ByteSize, CLIENT_PATHS, Config};
+
+impl Config {
+    /// What cannot be meant, though each value is of its type.
+    pub fn mistakes(&self) -> Vec<String> {
+        let (web, websocket) = (&self.web, &self.websocket);
+        let checks = [
+            (is_plain_path(&web.prefix), "web.prefix must be a plain path that starts with `/`"),
+            (is_plain_path(&websocket.path), "websocket.path must be a plain path that starts with `/`"),
+            (web.max_body.as_u64() > 0, "web.max_body must not be zero"),
+            (web.max_uploads_total >= web.max_upload, "web.max_uploads_total must hold one web.max_upload"),
+            ((1..=1000).contains(&web.max_files), "web.max_files must be from 1 to 1000"),
+            (web.max_headers > 0, "web.max_headers must not be zero"),
+            (web.max_header_bytes >= ByteSize::kib(8), "web.max_header_bytes must be 8KiB at least"),
+            (web.min_body_rate.as_u64() > 0, "web.min_body_rate must not be zero"),
+            (
+                web.allowed_hosts.iter().all(|origin| is_origin(origin)),
+                "web.allowed_hosts are origins, such as `https://www.example.com`",
+            ),
+            (
+                web.cors_origins.iter().all(|origin| origin == "*" || is_origin(origin)),
+                "web.cors_origins are origins, such as `https://www.example.com`, or `*`",
+            ),
+            (
+                !CLIENT_PATHS.contains(&websocket.path.as_str()),
+                "websocket.path must differ from the paths of the browser client",
+            ),
+            (!web.header_timeout.is_zero(), "web.header_timeout must not be zero"),
+            (!web.body_timeout.is_zero(), "web.body_timeout must not be zero"),
+            (!web.write_timeout.is_zero(), "web.write_timeout must not be zero"),
+            (web.max_connections > 0, "web.max_connections must not be zero"),
+            (web.max_requests > 0, "web.max_requests must not be zero"),
+            (is_token(&web.fingerprint_cookie), "web.fingerprint_cookie must be letters, digits, `-` and `_`"),
+            (websocket.max_frame_bytes.as_u64() >= 1024, "websocket.max_frame_bytes must be 1KiB at least"),
+            (websocket.outbox_frames > 0, "websocket.outbox_frames must not be zero"),
+            (
+                websocket.outbox_bytes.as_u64() / 4 * 3 > websocket.max_file.as_u64(),
+                "websocket.outbox_bytes must hold a file of websocket.max_file as base64, a third larger than it is",
+            ),
+            (
+                websocket.outbox_bytes.as_u64() >= self.rooms.max_message.as_u64() + crate::rooms::ENVELOPE,
+                "websocket.outbox_bytes must hold a message of rooms.max_message, with 512 bytes around it",
+            ),
+            (!websocket.heartbeat.is_zero(), "websocket.heartbeat must not be zero"),
+            (self.rooms.max_undelivered > 0, "rooms.max_undelivered must not be zero"),
+            (
+                !self.cluster.interop || !self.cluster.interop_token.is_empty(),
+                "cluster.interop needs cluster.interop_token, the server token of the Actionhero nodes",
+            ),
+            (
+                !self.cluster.interop
+                    || self.cluster.interop_token.is_empty()
+                    || ![&self.general.server_token, &self.general.previous_server_token]
+                        .contains(&&self.cluster.interop_token),
+                "cluster.interop_token must differ from general.server_token and general.previous_server_token, which \
+                 must not be readable in Redis",
+            ),
+            (!self.cluster.interop_channel.is_empty(), "cluster.interop_channel must not be empty"),
+            (self.cluster.max_calls > 0, "cluster.max_calls must not be zero"),
+            (!self.redis.command_timeout.is_zero(), "redis.command_timeout must not be zero"),
+            (!self.general.server_token.is_empty(), "general.server_token must not be empty"),
+            (self.rooms.bus_queue > 0, "rooms.bus_queue must not be zero"),
+            (self.general.simultaneous_actions > 0, "general.simultaneous_actions must not be zero"),
+        ];
+        checks.iter().filter(|(holds, _)| !holds).map(|(_, sentence)| (*sentence).to_owned()).collect()
+    }
+}
+
+/// A scheme and a host, perhaps a port, and nothing behind.
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, host)) = origin.split_once("://") else { return false };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    matches!(scheme, "http" | "https") && !host.is_empty() && host.bytes().all(plain)
+}
+
+fn is_plain_path(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
+    path.starts_with('/') && path.bytes().all(plain)
+}
+
+fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
