@@ -89,7 +89,7 @@ struct Header<'a> {
 #[serde(rename_all = "lowercase")]
 enum Kind {
     Said,
-    Notice,
+    Joined,
     Left,
     Destroyed,
     Call,
@@ -148,7 +148,10 @@ impl Sealer {
                 header.who = message.who.as_ref().map(ConnectionId::as_str);
                 header.kind = match message.kind {
                     MessageKind::Said => Kind::Said,
-                    MessageKind::Notice => Kind::Notice,
+                    MessageKind::Joined(joined_at) => {
+                        header.joined_at = Some(joined_at);
+                        Kind::Joined
+                    }
                     MessageKind::Left(joined_at) => {
                         header.joined_at = Some(joined_at);
                         Kind::Left
@@ -297,10 +300,10 @@ impl Opener {
 fn message(room: &str, header: &Header<'_>, payload: &[u8]) -> Result<Arrival, Refusal> {
     let kind = match (header.kind, header.joined_at) {
         (Kind::Said, _) => MessageKind::Said,
-        (Kind::Notice, _) => MessageKind::Notice,
+        (Kind::Joined, Some(joined_at)) => MessageKind::Joined(joined_at),
         (Kind::Left, Some(joined_at)) => MessageKind::Left(joined_at),
         (Kind::Destroyed, _) => MessageKind::Destroyed(header.life.ok_or(Refusal::Unreadable)?),
-        (Kind::Left | Kind::Call | Kind::Answer | Kind::Event, _) => return Err(Refusal::Unreadable),
+        (Kind::Joined | Kind::Left | Kind::Call | Kind::Answer | Kind::Event, _) => return Err(Refusal::Unreadable),
     };
     let who = header.who.map(ConnectionId::parse).transpose().map_err(|_| Refusal::Unreadable)?;
     let payload = Bytes::copy_from_slice(payload); // the sockets get these very bytes, which must not pin more
@@ -313,7 +316,7 @@ fn letter(from: Generation, header: &Header<'_>, payload: &[u8]) -> Result<Arriv
         Kind::Call => LetterKind::Call,
         Kind::Answer => LetterKind::Answer,
         Kind::Event => LetterKind::Event,
-        Kind::Said | Kind::Notice | Kind::Left | Kind::Destroyed => return Err(Refusal::Unreadable),
+        Kind::Said | Kind::Joined | Kind::Left | Kind::Destroyed => return Err(Refusal::Unreadable),
     };
     let payload = Bytes::copy_from_slice(payload);
     Ok(Arrival::Letter(from, Letter { kind, id: header.id, deadline_ms: header.deadline, payload }))

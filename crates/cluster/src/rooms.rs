@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use deadpool_redis::redis::{Script, cmd};
-use phalanx_core::backend::{Added, BackendError, Joined, Member, Members, RoomStore};
+use phalanx_core::backend::{Added, BackendError, Joined, Left, Member, Members, RoomStore};
 use phalanx_core::{ConnectionId, Generation};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -131,11 +131,13 @@ impl RoomStore for RedisRooms {
         }
     }
 
-    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<bool, BackendError> {
+    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<Left, BackendError> {
         let mut script = self.leave.key(self.keys.members(room));
-        script.key(self.keys.held(of.as_str())).arg(room).arg(member.id.as_str());
+        script.key(self.keys.held(of.as_str())).key(self.keys.rooms()).key(self.keys.lives());
+        script.arg(room).arg(member.id.as_str());
         script.arg(format!("\"joinedAt\":{},", member.joined_at));
-        self.client.run(room, &script).await
+        let (left, life): (bool, Option<u64>) = self.client.run(room, &script).await?;
+        Ok(if left { Left::Now } else { Left::Before(life) })
     }
 
     async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {

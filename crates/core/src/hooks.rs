@@ -74,7 +74,9 @@ pub trait RoomHook: Send + Sync + 'static {
     /// When a connection leaves, once; until it is decided, no other join or leave of that connection goes on, so the
     /// hook must not wait for one.
     ///
-    /// After the death of a node it runs on the one that cleans up; if that dies meanwhile, up to 200 may run again.
+    /// After the death of a node it runs on the one that cleans up; if that dies meanwhile, up to 200 may run again. So may
+    /// the hook of a leave that was under way when its node died, and of one that ended while its node was cut off from the
+    /// backend for so long that it was found dead.
     ///
     /// # Errors
     ///

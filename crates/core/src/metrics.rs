@@ -129,7 +129,6 @@ fn describe() {
     describe_gauge!("phalanx_lease_fenced", "1 while this node does not count on its lease");
     describe_gauge!("phalanx_cluster_nodes", "Nodes of the cluster, as this one knows it");
     describe_counter!("phalanx_generations_reaped_total", "Dead generations that this node cleaned up after");
-    describe_counter!("phalanx_room_leaves_lost_total", "Leaves that found no room among those to be written later");
     describe_counter!("phalanx_backend_losses_total", "Times that the backend came back empty");
     describe_counter!("phalanx_hook_panics_total", "Panics in hooks and observers of the application");
 }

@@ -346,6 +346,11 @@ impl Node {
         self.0.mends.store(false, Relaxed);
     }
 
+    /// Whether others may have found this node dead, and told the leaves of its members.
+    pub(crate) fn may_be_found_dead(&self) -> bool {
+        self.0.mends.load(Relaxed) || self.lease().needs_restoring() || self.lease().is_fenced()
+    }
+
     pub(crate) fn calls(&self) -> &Calls {
         &self.0.calls
     }

@@ -16,6 +16,7 @@ use crate::event::Event;
 use crate::node::Node;
 
 mod farewell;
+mod listing;
 mod membership;
 mod payload;
 mod repair;
@@ -36,11 +37,20 @@ pub(crate) struct Table {
     /// Leaves that members heard of lately.
     told: Told,
     /// Leaves that were not written, because the backend was away.
-    unwritten: Mutex<Vec<(Arc<str>, Member)>>,
+    unwritten: Mutex<Vec<Unwritten>>,
     /// The last messages of rooms, which could not be told when they were destroyed.
     untold: Mutex<Vec<Message>>,
     /// Messages were missed: rooms may have been destroyed.
     missed: AtomicBool,
+}
+
+/// A leave that the backend does not know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Unwritten {
+    room: Arc<str>,
+    member: Member,
+    /// Whether the room may have heard of its join, so that it is to hear of its leave.
+    heard: bool,
 }
 
 /// The members of one room on this node, in no order.

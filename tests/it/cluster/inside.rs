@@ -87,7 +87,7 @@ async fn node(url: &str, id: &str) -> Running {
     app.start_in_cluster(config(id), url).await.unwrap()
 }
 
-async fn pair() -> (Redis, Running, Running) {
+pub(super) async fn pair() -> (Redis, Running, Running) {
     let redis = Redis::start().await;
     let url = redis.url();
     let (one, other) = tokio::join!(node(&url, "one"), node(&url, "other"));

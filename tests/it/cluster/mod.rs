@@ -18,6 +18,7 @@ mod inside;
 mod interop;
 mod load;
 mod locks;
+mod members;
 mod network;
 mod redis;
 mod repair;

@@ -1,8 +1,10 @@
--- Ends a membership; a later one of the same connection stays.
--- KEYS: members, held. ARGV: room, id, what its JSON says of the join.
+-- Ends a membership; a later one of the same connection stays. Where there was none, answers the life of the room.
+-- KEYS: members, held, rooms, lives. ARGV: room, id, what its JSON says of the join.
 local member = redis.call('HGET', KEYS[1], ARGV[2])
-if member and not string.find(member, ARGV[3], 1, true) then
-    return 0
+if not member or string.find(member, ARGV[3], 1, true) then
+    redis.call('HDEL', KEYS[2], ARGV[1] .. ' ' .. ARGV[2])
+    if redis.call('HDEL', KEYS[1], ARGV[2]) == 1 then
+        return { 1, false }
+    end
 end
-redis.call('HDEL', KEYS[2], ARGV[1] .. ' ' .. ARGV[2])
-return redis.call('HDEL', KEYS[1], ARGV[2])
+return { 0, redis.call('SISMEMBER', KEYS[3], ARGV[1]) == 1 and redis.call('HGET', KEYS[4], ARGV[1]) }

@@ -160,6 +160,23 @@ async fn members_of_the_dead_leave_once_and_nobody_else_does() {
 }
 
 #[tokio::test]
+async fn who_comes_back_through_another_node_after_a_death_is_listed_anew_and_does_not_leave() {
+    let world = World::new().await;
+    let (one, other) = (world.node().await, world.node().await);
+    world.join(&other, 1).await.unwrap();
+    world.join(&other, 2).await.unwrap();
+    assert_eq!(world.join(&one, 1).await.unwrap(), Joined::Already, "its node lives");
+    world.lapse(&one, &other).await;
+    assert_eq!(world.join(&one, 1).await.unwrap(), Joined::Already, "a lease that ran out is no death");
+    let (by, dead) = (one.generation, other.generation);
+    assert!(world.claim(&one, &other).await);
+    assert!(matches!(world.join(&one, 1).await.unwrap(), Joined::Anew(_)));
+    let left = departed(world.membership.leaves(by, dead).await.unwrap());
+    assert_eq!(left.iter().map(|departed| departed.joined_at).collect::<Vec<_>>(), [2]);
+    assert_eq!(world.members().await, 1);
+}
+
+#[tokio::test]
 async fn a_reaper_that_dies_half_way_is_followed_by_another_and_changes_nothing_any_more() {
     let world = World::new().await;
     let (one, other, third) = (world.node().await, world.node().await, world.node().await);

@@ -30,9 +30,9 @@ pub struct Message {
 pub enum MessageKind {
     /// Somebody speaks: recipient hooks are asked.
     Said,
-    /// The server tells members something: who came.
-    Notice,
-    /// Somebody left who joined at that time, in Unix milliseconds: heard once, however often it is told.
+    /// Somebody joined at that time, in Unix milliseconds: heard unless something later of the same connection was.
+    Joined(u64),
+    /// Somebody left who joined at that time: heard once, however often it is told, and not after a later join.
     Left(u64),
     /// The last thing a room hears: those who joined it in that life are out of it then.
     Destroyed(u64),

@@ -19,7 +19,7 @@ pub use cache::{CacheStore, Dumped, Page, Stored};
 pub use foreign::{Asked, Foreign};
 pub use locks::{Held, LockStore};
 pub use membership::{Departed, LEASE, Leaves, Membership, NodeRecord, OVERDUE, Renewal, SEEN, Standing};
-pub use rooms::{Added, Joined, Member, Members, RoomStore};
+pub use rooms::{Added, Joined, Left, Member, Members, RoomStore};
 
 use crate::config::Config;
 use crate::error::{ActionError, ErrorKind};

@@ -39,6 +39,16 @@ pub enum Joined {
     NoRoom,
 }
 
+/// How leaving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It was a member until now.
+    Now,
+    /// It was none any more; and which life the room has, if there is one. If that is the life that was joined, the node
+    /// was found dead, and who cleaned up after it tells the leave.
+    Before(Option<u64>),
+}
+
 /// A room's members, as many as were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
@@ -74,8 +84,8 @@ pub trait RoomStore: Send + Sync + 'static {
     /// `Unavailable` as well if `of` was reaped.
     async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<Joined, BackendError>;
 
-    /// Ends a membership of the node `of`; says whether there was one. A later one of the same connection stays.
-    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<bool, BackendError>;
+    /// Ends a membership of the node `of`. A later one of the same connection stays.
+    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<Left, BackendError>;
 
     /// Lists at most `max` members; `None` if there is no such room.
     async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError>;

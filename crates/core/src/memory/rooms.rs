@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::backend::{Added, BackendError, Joined, Member, Members, RoomStore};
+use crate::backend::{Added, BackendError, Joined, Left, Member, Members, RoomStore};
 use crate::connection::ConnectionId;
 use crate::node::Generation;
 
@@ -85,11 +85,15 @@ impl RoomStore for MemoryRooms {
         Ok(if listed.is_some() { Joined::Anew(room.life) } else { Joined::New(room.life) })
     }
 
-    async fn leave(&self, room: &str, member: &Member, _of: Generation) -> Result<bool, BackendError> {
+    async fn leave(&self, room: &str, member: &Member, _of: Generation) -> Result<Left, BackendError> {
         let mut rooms = self.rooms();
-        let Some(Room { members, .. }) = rooms.open.get_mut(room) else { return Ok(false) };
+        let Some(Room { life, members }) = rooms.open.get_mut(room) else { return Ok(Left::Before(None)) };
         let is_it = members.get(&member.id).is_some_and(|(joined_at, _)| *joined_at == member.joined_at);
-        Ok(is_it && members.remove(&member.id).is_some())
+        if !is_it {
+            return Ok(Left::Before(Some(*life)));
+        }
+        members.remove(&member.id);
+        Ok(Left::Now)
     }
 
     async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
+use super::listing::{Listing, Unlisted};
 use super::stays::{Stay, Stays};
 use super::{Rooms, check_name, no_room};
 use crate::backend::{Joined, Member, Subscription};
@@ -47,20 +48,24 @@ impl Rooms {
                 Ok(membership) => membership,
                 Err(error) => return tell(&mut done, Err(error)),
             };
-            let member = Member { id: connection.id().clone(), joined_at: membership.joined_at };
-            match self.enter(connection, &room, membership, epoch, &mut done) {
+            let Membership { stay, subscription, listing } = membership;
+            match self.enter(connection, &stay, subscription, epoch, &mut done) {
                 Entered::In => {
-                    self.node.tell(&Event::Joined(room.clone(), connection.clone()));
-                    return self.tell_join(&room, connection.id()).await;
+                    listing.settled();
+                    self.node.tell(&Event::Joined(room, connection.clone()));
+                    return self.tell_join(&stay, connection.id()).await;
                 }
-                Entered::Ended => return self.unlist(&room, member).await,
-                Entered::RoomsChanged => self.unlist(&room, member).await,
+                Entered::Ended => return listing.end(stay.life).await,
+                Entered::RoomsChanged => listing.end(stay.life).await,
             }
         }
         tell(&mut done, Err(ActionError::conflict("rooms are being destroyed, try again")));
     }
 
     /// Takes a connection of this node out of a room because somebody asked for it.
+    ///
+    /// From the hooks' consent on it is out, also if the backend is away or the call is dropped: then it is taken off the
+    /// list, and the room told, later.
     ///
     /// # Errors
     ///
@@ -74,24 +79,37 @@ impl Rooms {
         for hook in &self.node.registry().room_hooks {
             self.node.caught(hook.leave(&self.node, &room, connection.id(), Leaving::Asked(connection))).await??;
         }
-        let member = Member { id: connection.id().clone(), joined_at: stay.joined_at };
-        self.node.room_store().leave(&room, &member, self.node.generation()).await?;
+        let listing = Listing::of(self, connection.id(), &stay);
         self.exit(connection, &stay);
-        self.node.tell(&Event::Left(room.clone(), connection.clone()));
-        self.tell_leave(&room, connection.id()).await;
+        self.node.tell(&Event::Left(room, connection.clone()));
+        listing.end(stay.life).await;
         Ok(())
     }
 
     /// Takes a connection that ends out of all its rooms.
+    ///
+    /// Hooks are asked before it is off the list, so that a node that dies meanwhile leaves them to who cleans up. Only
+    /// where this node may have been found dead, what comes off the list decides: who cleaned up has asked them.
     pub(crate) async fn leave_all(&self, connection: &Connection) {
         let _alone = connection.membership().lock().await;
         connection.joined().ended = true;
         loop {
             let Some(stay) = connection.joined().first() else { return };
-            self.ask_leave_hooks(connection.id(), &stay.room, Leaving::Ended(connection)).await;
+            let listing = Listing::of(self, connection.id(), &stay);
+            let early = match self.node.may_be_found_dead() {
+                true => Some(listing.unlist(stay.life).await),
+                false => None,
+            };
+            if early != Some(Unlisted::ByReaper) {
+                self.ask_leave_hooks(connection.id(), &stay.room, Leaving::Ended(connection)).await;
+            }
+            let unlisted = match early {
+                Some(unlisted) => unlisted,
+                None => listing.unlist(stay.life).await,
+            };
             self.exit(connection, &stay);
             self.node.tell(&Event::Left(stay.room.clone(), connection.clone()));
-            self.write_leave(&stay.room, Member { id: connection.id().clone(), joined_at: stay.joined_at }).await;
+            listing.tell(unlisted).await;
         }
     }
 
@@ -125,14 +143,23 @@ impl Rooms {
     }
 
     /// Subscribes to the room and lists the connection as its member.
-    async fn become_member(&self, connection: &Connection, room: &Arc<str>) -> Result<Membership, ActionError> {
+    async fn become_member(&self, connection: &Connection, room: &Arc<str>) -> Result<Membership<'_>, ActionError> {
         let subscription = self.node.bus().subscribe(room).await?;
         let joined_at = connection.joined().next_joined_at(self.node.now_ms());
         let member = Member { id: connection.id().clone(), joined_at };
+        let listing = Listing::unheard(self, room, member.clone());
         match self.node.room_store().join(room, &member, self.node.generation()).await? {
-            Joined::New(life) | Joined::Anew(life) => Ok(Membership { joined_at, life, subscription }),
-            Joined::Already => Err(ActionError::conflict("the connection is already in this room")),
-            Joined::NoRoom => Err(no_room()),
+            Joined::New(life) | Joined::Anew(life) => {
+                Ok(Membership { stay: Stay::new(room.clone(), joined_at, life), subscription, listing })
+            }
+            Joined::Already => {
+                listing.settled();
+                Err(ActionError::conflict("the connection is already in this room"))
+            }
+            Joined::NoRoom => {
+                listing.settled();
+                Err(no_room())
+            }
         }
     }
 
@@ -144,8 +171,8 @@ impl Rooms {
     fn enter(
         &self,
         connection: &Connection,
-        room: &Arc<str>,
-        membership: Membership,
+        stay: &Stay,
+        subscription: Subscription,
         epoch: u64,
         done: &mut Option<impl FnOnce(Result<(), ActionError>)>,
     ) -> Entered {
@@ -155,7 +182,7 @@ impl Rooms {
             return Entered::Ended;
         }
         let mut rooms = self.table().rooms.write().unwrap_or_else(PoisonError::into_inner);
-        let local = rooms.entry(room.clone()).or_default().clone();
+        let local = rooms.entry(stay.room.clone()).or_default().clone();
         let mut members = local.members();
         members.insert(connection.id().clone(), connection.clone());
         if self.table().destroyed.load(Relaxed) != epoch {
@@ -163,13 +190,13 @@ impl Rooms {
             let empty = members.is_empty();
             drop(members);
             if empty {
-                rooms.remove(room);
+                rooms.remove(&stay.room);
             }
             return Entered::RoomsChanged;
         }
         // Where there is one already, it does for this member too.
-        let _ = local.subscription.set(membership.subscription);
-        joined.begin(room.clone(), membership.joined_at, membership.life);
+        let _ = local.subscription.set(subscription);
+        joined.begin(stay.clone());
         tell(done, Ok(()));
         Entered::In
     }
@@ -211,10 +238,10 @@ impl Rooms {
 }
 
 /// What a connection that was listed as a member takes along into the delivery set.
-struct Membership {
-    joined_at: u64,
-    life: u64,
+struct Membership<'a> {
+    stay: Stay,
     subscription: Subscription,
+    listing: Listing<'a>,
 }
 
 /// How often a join starts over because rooms are destroyed beside it.

@@ -1,13 +1,14 @@
 //! What rooms hear of who comes and goes, and what becomes of them after a fault.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
 use super::stays::Stay;
-use super::{Rooms, payload};
+use super::{Rooms, Unwritten, payload};
 use crate::backend::{BackendError, Departed, Joined, Member, Message, MessageKind};
 use crate::connection::{Connection, ConnectionId, Frame};
 use crate::event::Event;
@@ -15,36 +16,41 @@ use crate::hooks::Leaving;
 use crate::lease::{Restoring, unless_of_all};
 use crate::node::Generation;
 
-/// Leaves that wait for a backend that is away; beyond, a member stays listed until its node ends, which is counted.
-const UNWRITTEN: usize = 65_536;
-
-/// Leaves that members heard of lately, so that one that is told again, because who told it died, is heard once.
+/// What members heard lately of who came and went, so that nothing is heard twice or after something later.
 #[derive(Default)]
 pub(super) struct Told(Mutex<Latest>);
 
 #[derive(Default)]
 struct Latest {
-    known: HashSet<Leave>,
-    order: VecDeque<Leave>,
+    known: HashMap<Who, Presence>,
+    /// What became known, in order; of one that changed since, the last counts.
+    order: VecDeque<(Who, Presence)>,
 }
 
-type Leave = (Arc<str>, ConnectionId, u64);
+type Who = (Arc<str>, ConnectionId);
+
+/// When it joined, and whether it has left: what is later is more.
+type Presence = (u64, bool);
 
 impl Told {
     /// A reaper tells 200 at a time, and its successor begins with those.
     const REMEMBERED: usize = 4096;
 
-    pub(super) fn is_new(&self, room: &Arc<str>, who: &ConnectionId, joined_at: u64) -> bool {
+    pub(super) fn is_new(&self, room: &Arc<str>, who: &ConnectionId, presence: Presence) -> bool {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let leave = (room.clone(), who.clone(), joined_at);
-        if !latest.known.insert(leave.clone()) {
-            return false;
+        let latest = &mut *latest;
+        let who = (room.clone(), who.clone());
+        match latest.known.entry(who.clone()) {
+            Entry::Occupied(known) if *known.get() >= presence => return false,
+            Entry::Occupied(mut known) => drop(known.insert(presence)),
+            Entry::Vacant(place) => drop(place.insert(presence)),
         }
-        latest.order.push_back(leave);
+        latest.order.push_back((who, presence));
         if latest.order.len() > Self::REMEMBERED
-            && let Some(oldest) = latest.order.pop_front()
+            && let Some((who, presence)) = latest.order.pop_front()
+            && latest.known.get(&who) == Some(&presence)
         {
-            latest.known.remove(&oldest);
+            latest.known.remove(&who);
         }
         true
     }
@@ -52,37 +58,15 @@ impl Told {
 
 impl Rooms {
     /// Tells a room who came, if it asked for that.
-    pub(super) async fn tell_join(&self, room: &Arc<str>, who: &ConnectionId) {
-        self.tell_presence(room, who, "join", MessageKind::Notice).await.unwrap_or_else(|error| unheard(room, &error));
+    pub(super) async fn tell_join(&self, stay: &Stay, who: &ConnectionId) {
+        let told = self.tell_presence(&stay.room, who, "join", MessageKind::Joined(stay.joined_at)).await;
+        told.unwrap_or_else(|error| unheard(&stay.room, &error));
     }
 
     /// Tells a room who left, if it asked for that.
-    pub(super) async fn tell_leave(&self, room: &Arc<str>, who: &ConnectionId) {
-        self.tell_presence(room, who, "leave", MessageKind::Notice).await.unwrap_or_else(|error| unheard(room, &error));
-    }
-
-    /// Takes a member off the list and tells the room; later, if the backend is away.
-    pub(super) async fn write_leave(&self, room: &Arc<str>, member: Member) {
-        match self.node.room_store().leave(room, &member, self.node.generation()).await {
-            Ok(_) => self.tell_leave(room, &member.id).await,
-            Err(error) => self.write_later(room, member, &error),
-        }
-    }
-
-    /// Takes a member off the list that nobody heard of; later, if the backend is away.
-    pub(super) async fn unlist(&self, room: &Arc<str>, member: Member) {
-        if let Err(error) = self.node.room_store().leave(room, &member, self.node.generation()).await {
-            self.write_later(room, member, &error);
-        }
-    }
-
-    fn write_later(&self, room: &Arc<str>, member: Member, error: &BackendError) {
-        let mut unwritten = self.unwritten();
-        if unwritten.len() < UNWRITTEN {
-            return unwritten.push((room.clone(), member));
-        }
-        metrics::counter!("phalanx_room_leaves_lost_total").increment(1);
-        warn!(%error, room = &**room, id = %member.id, "a member that left stays listed until this node ends");
+    pub(super) async fn tell_leave(&self, room: &Arc<str>, member: &Member) -> Result<(), BackendError> {
+        let told = self.tell_presence(room, &member.id, "leave", MessageKind::Left(member.joined_at)).await;
+        told.inspect_err(|error| unheard(room, error))
     }
 
     /// Whether there are leaves to write or rooms to tell of their end, or messages were missed.
@@ -103,15 +87,17 @@ impl Rooms {
     /// Writes the leaves that could not be written when they happened.
     pub(crate) async fn settle_leaves(&self) -> Result<(), BackendError> {
         loop {
-            let Some((room, member)) = self.unwritten().last().cloned() else { return Ok(()) };
-            let left = self.node.room_store().leave(&room, &member, self.node.generation()).await;
-            left.map(drop).or_else(|error| unless_of_all(error, &room))?;
-            self.unwritten().retain(|(other, written)| *other != room || *written != member);
-            self.tell_leave(&room, &member.id).await;
+            let Some(leave) = self.unwritten().last().cloned() else { return Ok(()) };
+            let left = self.node.room_store().leave(&leave.room, &leave.member, self.node.generation()).await;
+            left.map(drop).or_else(|error| unless_of_all(error, &leave.room))?;
+            if leave.heard {
+                self.tell_leave(&leave.room, &leave.member).await?;
+            }
+            self.unwritten().retain(|other| *other != leave);
         }
     }
 
-    fn unwritten(&self) -> MutexGuard<'_, Vec<(Arc<str>, Member)>> {
+    pub(super) fn unwritten(&self) -> MutexGuard<'_, Vec<Unwritten>> {
         self.table().unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -133,7 +119,8 @@ impl Rooms {
     pub(crate) async fn departed(&self, departed: &Departed) -> Result<(), BackendError> {
         let room: Arc<str> = departed.room.as_str().into();
         self.ask_leave_hooks(&departed.id, &room, Leaving::NodeDied).await;
-        self.tell_presence(&room, &departed.id, "leave", MessageKind::Left(departed.joined_at)).await
+        let member = Member { id: departed.id.clone(), joined_at: departed.joined_at };
+        self.tell_leave(&room, &member).await
     }
 
     /// Tells every member on this node that messages may have been missed.
@@ -187,7 +174,7 @@ impl Rooms {
         match self.node.room_store().join(room, &member, of).await? {
             Joined::New(life) => {
                 connection.joined().begins_anew(room, joined_at, life);
-                self.tell_join(room, connection.id()).await;
+                self.tell_join(&Stay::new(room.clone(), joined_at, life), connection.id()).await;
             }
             Joined::Anew(life) => connection.joined().begins_anew(room, joined_at, life),
             Joined::Already => {}
@@ -210,15 +197,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leave_is_heard_once_and_so_is_the_next_one_of_the_same_member() {
+    fn of_one_who_comes_and_goes_nothing_is_heard_twice_or_after_something_later() {
         let told = Told::default();
         let (room, who): (Arc<str>, _) = ("lobby".into(), ConnectionId::parse("a-1").unwrap());
-        assert!(told.is_new(&room, &who, 1));
-        assert!(!told.is_new(&room, &who, 1));
-        assert!(told.is_new(&room, &who, 2));
-        for later in 3..3 + Told::REMEMBERED as u64 {
-            assert!(told.is_new(&room, &who, later));
+        let told_of = |joined_at, left| told.is_new(&room, &who, (joined_at, left));
+        assert!(told_of(1, false) && !told_of(1, false));
+        assert!(told_of(1, true) && !told_of(1, true));
+        assert!(!told_of(1, false), "it has left");
+        assert!(told_of(3, false));
+        assert!(!told_of(2, false) && !told_of(2, true) && !told_of(1, true), "it came again since");
+        assert!(told_of(3, true));
+        assert!(told_of(5, true), "the join was not heard");
+    }
+
+    #[test]
+    fn what_is_remembered_of_presence_is_bounded_and_the_latest_stays() {
+        let told = Told::default();
+        let (room, who): (Arc<str>, _) = ("lobby".into(), ConnectionId::parse("a-1").unwrap());
+        assert!(told.is_new(&room, &who, (1, false)));
+        for number in 0..Told::REMEMBERED as u64 - 1 {
+            let other = ConnectionId::parse(&format!("b-{number}")).unwrap();
+            assert!(told.is_new(&room, &other, (1, false)));
         }
-        assert!(told.0.lock().unwrap().known.len() <= Told::REMEMBERED);
+        assert!(told.is_new(&room, &who, (1, true)));
+        for number in 0..200 {
+            let other = ConnectionId::parse(&format!("c-{number}")).unwrap();
+            assert!(told.is_new(&room, &other, (1, false)));
+        }
+        assert!(!told.is_new(&room, &who, (1, true)), "it was told just now");
+        let latest = told.0.lock().unwrap();
+        assert!(latest.known.len() <= Told::REMEMBERED && latest.order.len() <= Told::REMEMBERED);
     }
 }

@@ -67,8 +67,13 @@ impl Rooms {
             speaker.spoken();
         }
         let Some(local) = self.local(&message.room) else { return };
-        if let (MessageKind::Left(joined_at), Some(who)) = (message.kind, &message.who)
-            && !self.table().told.is_new(&message.room, who, joined_at)
+        let presence = match message.kind {
+            MessageKind::Joined(at) => Some((at, false)),
+            MessageKind::Left(at) => Some((at, true)),
+            MessageKind::Said | MessageKind::Destroyed(_) => None,
+        };
+        if let (Some(presence), Some(who)) = (presence, &message.who)
+            && !self.table().told.is_new(&message.room, who, presence)
         {
             return;
         }

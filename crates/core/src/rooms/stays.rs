@@ -14,6 +14,12 @@ pub(crate) struct Stay {
     over: bool,
 }
 
+impl Stay {
+    pub(crate) fn new(room: Arc<str>, joined_at: u64, life: u64) -> Self {
+        Self { room, joined_at, life, over: false }
+    }
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Stays {
@@ -44,12 +50,13 @@ impl Stays {
         self.last_joined
     }
 
-    pub(crate) fn begin(&mut self, room: Arc<str>, joined_at: u64, life: u64) {
-        self.all.push(Stay { room, joined_at, life, over: false });
+    pub(crate) fn begin(&mut self, stay: Stay) {
+        self.all.push(stay);
     }
 
     /// The stay counts as begun then, in that room of its name.
     pub(crate) fn begins_anew(&mut self, room: &str, joined_at: u64, life: u64) {
+        self.last_joined = self.last_joined.max(joined_at);
         for stay in self.all.iter_mut().filter(|stay| &*stay.room == room && !stay.over) {
             (stay.joined_at, stay.life) = (joined_at, life);
         }

@@ -5,6 +5,7 @@ mod bus;
 mod cache;
 mod ends;
 mod locks;
+mod members;
 mod membership;
 mod rooms;
 mod world;

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use phalanx_core::backend::{
-    Added, Arrival, Backend, BackendError, Bus, Joined, Letter, Member, Members, Message, Posted, Recipient, RoomStore,
-    Subscription,
+    Added, Arrival, Backend, BackendError, Bus, Joined, Left, Letter, Member, Members, Message, Posted, Recipient,
+    RoomStore, Subscription,
 };
 use phalanx_core::config::{Config, Environment};
 use phalanx_core::connection::{Attributes, CloseReason, Frame, NewConnection, Next, OutboxLimit};
 use phalanx_core::hooks::{Leaving, RoomHook};
 use phalanx_core::memory::{MemoryBus, MemoryRooms};
 use phalanx_core::registry::Definitions;
-use phalanx_core::{ActionError, Connection, ConnectionId, Generation, Node, Seat, Setup, Shutdown};
+use phalanx_core::{ActionError, Connection, ConnectionId, Generation, Node, Seat, Setup, Shutdown, StartError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
@@ -96,7 +96,7 @@ impl RoomStore for Faulty {
         self.step("join", self.rooms.join(room, member, of)).await
     }
 
-    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<bool, BackendError> {
+    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<Left, BackendError> {
         self.step("leave", self.rooms.leave(room, member, of)).await
     }
 
@@ -177,9 +177,14 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start(noted: Noted) -> Self {
+        Self::start_with(noted, |_| {}).await.unwrap()
+    }
+
+    pub(crate) async fn start_with(noted: Noted, change: impl FnOnce(&mut Config)) -> Result<Self, StartError> {
         let mut config = Config::default();
         config.rooms.start = vec!["lobby".to_owned()];
         config.rooms.presence = vec!["lobby".to_owned()];
+        change(&mut config);
         let backend = Arc::new(Faulty {
             rooms: MemoryRooms::default(),
             bus: MemoryBus::new(100),
@@ -200,8 +205,8 @@ impl World {
             backend: Backend { rooms: backend.clone(), bus: backend.clone(), ..Backend::memory(&config) },
             config,
         };
-        let node = Node::start(setup).await.unwrap();
-        Self { node, backend, noted, seats: Mutex::default() }
+        let node = Node::start(setup).await?;
+        Ok(Self { node, backend, noted, seats: Mutex::default() })
     }
 
     pub(crate) async fn connect(&self, id: &str) -> Connection {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use phalanx_core::backend::{Added, Joined, Member, RoomStore};
+use phalanx_core::backend::{Added, Joined, Left, Member, RoomStore};
 use phalanx_core::{ConnectionId, Generation};
 use tokio::task::JoinSet;
 
@@ -51,6 +51,10 @@ async fn join(store: &Store, member: &Member) -> Joined {
     store.join("r", member, node()).await.expect("the backend answers")
 }
 
+async fn leave(store: &Store, room: &str, member: &Member) -> Left {
+    store.leave(room, member, node()).await.expect("the backend answers")
+}
+
 async fn listed(store: &Store) -> Vec<Member> {
     store.members("r", 10).await.expect("the backend answers").expect("the room exists").listed
 }
@@ -85,10 +89,12 @@ pub async fn a_member_joins_once_and_leaves_once(store: Store) {
     let one = member(1);
     assert_eq!(store.join("r", &one, node()).await.expect("the backend answers"), Joined::NoRoom);
     add(&store, "r").await;
-    assert!(matches!(join(&store, &one).await, Joined::New(_)));
-    assert!(store.leave("r", &one, node()).await.expect("the backend answers"));
-    assert!(!store.leave("r", &one, node()).await.expect("the backend answers"));
-    assert!(!store.leave("nowhere", &one, node()).await.expect("the backend answers"));
+    let Joined::New(life) = join(&store, &one).await else { panic!("nobody was in it") };
+    assert_eq!(leave(&store, "r", &one).await, Left::Now);
+    assert_eq!(leave(&store, "r", &one).await, Left::Before(Some(life)));
+    assert_eq!(leave(&store, "nowhere", &one).await, Left::Before(None));
+    store.close("r").await.expect("the backend answers");
+    assert_eq!(leave(&store, "r", &one).await, Left::Before(None));
 }
 
 /// It may arrive late, because its backend was away.
@@ -96,8 +102,8 @@ pub async fn a_leave_of_an_earlier_membership_changes_nothing(store: Store) {
     add(&store, "r").await;
     let (earlier, later) = (member(1), Member { joined_at: 2000, ..member(1) });
     store.join("r", &later, node()).await.expect("the backend answers");
-    assert!(!store.leave("r", &earlier, node()).await.expect("the backend answers"));
-    assert!(store.leave("r", &later, node()).await.expect("the backend answers"));
+    assert!(matches!(leave(&store, "r", &earlier).await, Left::Before(Some(_))));
+    assert_eq!(leave(&store, "r", &later).await, Left::Now);
 }
 
 /// With the time at which each joined.
