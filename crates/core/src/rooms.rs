@@ -11,8 +11,9 @@ use indexmap::IndexMap;
 
 use crate::backend::{Added, Member, Members, Message, Subscription};
 use crate::connection::{Connection, ConnectionId};
-use crate::error::{ActionError, Detail};
+use crate::error::{ActionError, Detail, ErrorKind};
 use crate::event::Event;
+use crate::metrics::bound_reached;
 use crate::node::Node;
 
 mod farewell;
@@ -94,7 +95,8 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// `invalid_input` if the name cannot be one, `conflict` if the room exists or there are `rooms.max_rooms`.
+    /// `invalid_input` if the name cannot be one, `conflict` if the room exists, by the code `too_many_rooms` if there are
+    /// `rooms.max_rooms`.
     pub async fn add(&self, room: &str) -> Result<(), ActionError> {
         check_name(room)?;
         match self.node.room_store().add(room, self.node.config().rooms.max_rooms).await? {
@@ -103,7 +105,10 @@ impl Rooms {
                 Ok(())
             }
             Added::Existing => Err(ActionError::conflict("the room exists")),
-            Added::Full => Err(ActionError::conflict("there are as many rooms as there may be")),
+            Added::Full => {
+                bound_reached("rooms.max_rooms");
+                Err(ActionError::new(ErrorKind::Conflict, "too_many_rooms", "there are as many rooms as there may be"))
+            }
         }
     }
 

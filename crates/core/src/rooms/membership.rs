@@ -11,6 +11,7 @@ use crate::connection::{Connection, ConnectionId};
 use crate::error::ActionError;
 use crate::event::Event;
 use crate::hooks::Leaving;
+use crate::metrics::bound_reached;
 
 impl Rooms {
     /// Makes a connection of this node a member; for others see [`crate::Connections::apply`] with `roomAdd`.
@@ -137,6 +138,7 @@ impl Rooms {
             return Err(ActionError::conflict("the connection is already in this room"));
         }
         if connection.joined().names().count() >= self.node.config().websocket.max_rooms {
+            bound_reached("websocket.max_rooms");
             return Err(ActionError::conflict("the connection is in as many rooms as it may be"));
         }
         Ok(())
