@@ -254,6 +254,8 @@ async fn pages_of_other_sites_floods_and_crowds_are_refused() {
     assert_eq!((crowd.status, crowd.error_code().as_str()), (503, "unavailable"));
     let plain = get(addr, "/ws").await;
     assert_eq!((plain.status, plain.header("upgrade")), (426, Some("websocket")));
+    assert_eq!(plain.header("sec-websocket-version"), Some("13"));
+    assert!(plain.header("connection").is_some_and(|names| names.contains("upgrade")));
     let (node, _) = start(|config| {
         config.websocket.upgrades_per_second = 1;
         config.websocket.upgrade_burst = 2;

@@ -277,9 +277,10 @@ impl Connection {
         self.0.heard.store(true, Relaxed);
     }
 
-    /// Whether the client was heard since this was asked last.
+    /// Whether the client was heard since this was asked last. Who was not pinged yet, because frames are still on
+    /// their way to it, counts as heard: it was not asked to speak.
     pub fn was_heard(&self) -> bool {
-        self.0.heard.swap(false, Relaxed)
+        self.0.heard.swap(false, Relaxed) || self.outbox().ping
     }
 
     /// The names of the rooms it is in.

@@ -66,8 +66,9 @@ async fn live(app: App, settings: Settings, log: &Log) -> Result<Ending, String>
     let mut asked = None;
     loop {
         let heard = tokio::select! {
-            ended = &mut life => return ending(asked, ended),
+            biased; // a signal that came before the end of a life decides how it ends
             heard = signals.next(log) => heard,
+            ended = &mut life => return ending(asked, ended),
         };
         info!(signal = ?heard, "asked by a signal");
         asked = match (asked, heard) {

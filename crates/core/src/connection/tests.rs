@@ -165,6 +165,17 @@ fn who_was_not_heard_since_the_last_question_is_told_apart() {
     assert!(connection.was_heard());
 }
 
+#[test]
+fn the_silence_of_who_was_not_pinged_yet_does_not_count() {
+    let connection = connection(1, 1);
+    assert!(connection.was_heard());
+    connection.queue(text("a"));
+    connection.ping();
+    assert!(connection.was_heard(), "the ping waits behind a frame");
+    assert_eq!(drained(&connection), ["a", "ping"]);
+    assert!(!connection.was_heard(), "it was pinged, and is silent");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_speaker_waits_while_too_much_of_it_is_undelivered() {
     let connection = connection(1, 1);

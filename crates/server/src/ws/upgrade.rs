@@ -126,7 +126,10 @@ fn upgrade_required() -> Response {
     let error = ActionError::new(ErrorKind::Malformed, "upgrade_required", "this path speaks websocket");
     let mut response = reply::error(&error);
     *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
-    response.headers_mut().insert(http::header::UPGRADE, http::HeaderValue::from_static("websocket"));
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+    headers.insert(http::header::UPGRADE, http::HeaderValue::from_static("websocket"));
+    headers.insert(http::header::SEC_WEBSOCKET_VERSION, http::HeaderValue::from_static("13"));
     response
 }
 

@@ -133,6 +133,8 @@ fn poll_to_the_end(connection: &mut TokioIo<Upgraded>, task: &mut Context<'_>) -
 pub(super) fn reason_of(error: &Error) -> CloseReason {
     match error {
         Error::Capacity(_) => CloseReason::TooBig,
+        // It pings and pings, and takes none of the pongs.
+        Error::WriteBufferFull(_) => CloseReason::SlowReader,
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => CloseReason::Broken,
         Error::Utf8(_) | Error::Protocol(_) => CloseReason::Policy,
         _ => CloseReason::Broken,
