@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{Either, select};
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::action::Deadline;
@@ -22,7 +23,6 @@ use crate::node::{Generation, Node};
 mod answering;
 mod wire;
 
-use answering::dropped;
 use wire::{Answer, Call};
 
 /// The longest that a call to another node waits, whatever its deadline says.
@@ -38,21 +38,20 @@ pub(crate) struct Calls {
     refusing: Arc<Semaphore>,
 }
 
-/// What comes in for a call; `None` of a generation that is no more.
-type Heard = (Generation, Option<Answer>);
+/// What comes in for a call to many; `None` of a generation that is no more.
+type Heard = (Generation, Option<Bytes>);
 
+/// Who is to answer, and where the answer goes as it came: whoever waits reads it, not the task that takes it off the bus.
 #[derive(Debug)]
-struct Waiting {
-    /// Who is to answer.
-    asked: Vec<Generation>,
-    answers: mpsc::Sender<Heard>,
+enum Waiting {
+    One(Generation, oneshot::Sender<Bytes>),
+    Many(Vec<Generation>, mpsc::Sender<Heard>),
 }
 
 /// A call that waits; dropped, it waits no more.
 struct Open<'a> {
     calls: &'a Calls,
     id: u64,
-    answers: mpsc::Receiver<Heard>,
 }
 
 /// What became of a call to all.
@@ -98,7 +97,8 @@ impl Calls {
         }
         let limit = limit_of(node, method, limit);
         let deadline = Instant::now() + limit;
-        let mut open = self.open(vec![there])?;
+        let (sender, answer) = oneshot::channel();
+        let open = self.open(Waiting::One(there, sender))?;
         let letter = self.letter(node, open.id, connection, method, args, limit)?;
         let posted = timeout_at(deadline, node.bus().post(Recipient::Node(there), letter)).await;
         let posted = posted.map_err(|_| ApplyError::Late)?.map_err(ActionError::from)?;
@@ -108,10 +108,10 @@ impl Calls {
         if !posted.received {
             return Err(ApplyError::Unreachable);
         }
-        match timeout_at(deadline, open.answers.recv()).await {
-            Ok(Some((_, Some(answer)))) => answer.into_result(),
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => Answer::read(&answer).map_or(Err(ApplyError::Late), Answer::into_result),
             // Late, or while we waited the generation was reaped, or the subscription lost.
-            Ok(Some((_, None)) | None) | Err(_) => Err(ApplyError::Late),
+            Ok(Err(_)) | Err(_) => Err(ApplyError::Late),
         }
     }
 
@@ -179,7 +179,9 @@ impl Calls {
         let (own, others): (Vec<_>, Vec<_>) =
             nodes.iter().map(|record| record.generation).partition(|generation| node.is_called(*generation));
         let limit = deadline.saturating_duration_since(Instant::now());
-        let mut open = self.open(others.clone())?;
+        // Room for each node's answer; whoever answers more than once finds none in the end.
+        let (sender, mut answers) = mpsc::channel((2 * others.len()).max(1));
+        let open = self.open(Waiting::Many(others.clone(), sender))?;
         let letter = self.letter(node, open.id, connection, method, args.clone(), limit)?;
         let mut heard = FromAll { silent: others.into_iter().collect(), ..FromAll::default() };
         let here = async {
@@ -193,7 +195,7 @@ impl Calls {
                 return;
             }
             match timeout_at(deadline, node.bus().post(Recipient::Everyone, letter)).await {
-                Ok(Ok(_)) => self.hear_all(&mut open, &mut heard, connection.is_some(), deadline).await,
+                Ok(Ok(_)) => hear_all(&mut answers, &mut heard, connection.is_some(), deadline).await,
                 Ok(Err(error)) => heard.unsent = Some(error),
                 Err(_) => {}
             }
@@ -203,61 +205,44 @@ impl Calls {
         Ok(heard)
     }
 
-    /// Takes answers until all are there, or the owner's is.
-    async fn hear_all(&self, open: &mut Open<'_>, heard: &mut FromAll, until_owner: bool, deadline: Instant) {
-        while !heard.silent.is_empty() {
-            let Ok(Some((from, answer))) = timeout_at(deadline, open.answers.recv()).await else { return };
-            let was_asked = heard.silent.remove(&from);
-            let Some(answer) = answer.map(Answer::into_result) else { continue };
-            // An owner may have been given another name since we asked who is there.
-            let is_owner = until_owner && is_of_owner(&answer);
-            if was_asked || is_owner {
-                heard.answers.insert(from, answer);
-            }
-            if is_owner {
-                return;
-            }
-        }
-    }
-
     /// Takes a letter off the bus: an answer that somebody waits for, or a call that is answered on a task of its own.
     pub(crate) fn receive(&self, node: &Node, from: Generation, letter: Letter) {
         match letter.kind {
             // Not asked for by its name, which may be new: a node is given another one when it was found dead.
-            LetterKind::Answer => self.receive_answer(from, &letter),
+            LetterKind::Answer => self.receive_answer(from, letter),
             LetterKind::Call if node.is_called(from) => {} // all nodes were called, and this one knows already
             LetterKind::Call => self.receive_call(node, from, letter),
             LetterKind::Event => node.topics().tell(&letter.payload),
         }
     }
 
-    fn receive_answer(&self, from: Generation, letter: &Letter) {
-        let answers = {
-            let waiting = self.waiting();
-            let Some(call) = waiting.get(&letter.id) else { return }; // late, or given up
-            call.answers.clone()
-        };
-        match Answer::read(&letter.payload) {
-            // It has room for each node's; whoever answers more than once finds none in the end.
-            Some(answer) => drop(answers.try_send((from, Some(answer)))),
-            None => dropped("answer_unreadable"),
+    fn receive_answer(&self, from: Generation, letter: Letter) {
+        let mut waiting = self.waiting();
+        match waiting.get(&letter.id) {
+            Some(Waiting::Many(_, answers)) => drop(answers.try_send((from, Some(letter.payload)))),
+            Some(Waiting::One(..)) => {
+                if let Some(Waiting::One(_, answer)) = waiting.remove(&letter.id) {
+                    let _ = answer.send(letter.payload);
+                }
+            }
+            None => {} // late, or given up
         }
     }
 
     /// Ends the wait for generations that are no more.
     pub(crate) fn fail_those_to_the_dead(&self, nodes: &[NodeRecord]) {
-        let lives = |there: Generation| {
-            nodes.iter().any(|record| record.generation == there || record.earlier.contains(&there))
+        let lives = |there: &Generation| {
+            nodes.iter().any(|record| record.generation == *there || record.earlier.contains(there))
         };
-        for Waiting { asked, answers } in self.waiting().values_mut() {
-            asked.retain(|there| {
-                let lives = lives(*there);
-                if !lives {
-                    let _ = answers.try_send((*there, None));
+        self.waiting().retain(|_, waiting| match waiting {
+            Waiting::One(there, _) => lives(there),
+            Waiting::Many(asked, answers) => {
+                for dead in asked.extract_if(.., |there| !lives(there)) {
+                    let _ = answers.try_send((dead, None));
                 }
-                lives
-            });
-        }
+                true
+            }
+        });
     }
 
     /// Ends the wait of all calls: their answers will be missed.
@@ -265,8 +250,7 @@ impl Calls {
         self.waiting().clear();
     }
 
-    fn open(&self, asked: Vec<Generation>) -> Result<Open<'_>, ActionError> {
-        let (sender, receiver) = mpsc::channel((2 * asked.len()).max(1));
+    fn open(&self, call: Waiting) -> Result<Open<'_>, ActionError> {
         let id = self.next.fetch_add(1, Relaxed);
         let mut waiting = self.waiting();
         if waiting.len() >= self.most {
@@ -274,8 +258,8 @@ impl Calls {
             return Err(ActionError::of(ErrorKind::Unavailable, "the node waits for as many calls as it may")
                 .with_retry_after(Duration::from_secs(1)));
         }
-        waiting.insert(id, Waiting { asked, answers: sender });
-        Ok(Open { calls: self, id, answers: receiver })
+        waiting.insert(id, call);
+        Ok(Open { calls: self, id })
     }
 
     fn letter(
@@ -295,6 +279,30 @@ impl Calls {
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes answers until all are there, or the owner's is.
+async fn hear_all(answers: &mut mpsc::Receiver<Heard>, heard: &mut FromAll, until_owner: bool, deadline: Instant) {
+    while !heard.silent.is_empty() {
+        let Ok(Some((from, answer))) = timeout_at(deadline, answers.recv()).await else { return };
+        let answer = match answer {
+            Some(answer) => Answer::read(&answer).map(Answer::into_result),
+            None => {
+                heard.silent.remove(&from);
+                continue;
+            }
+        };
+        let Some(answer) = answer else { continue };
+        let was_asked = heard.silent.remove(&from);
+        // An owner may have been given another name since we asked who is there.
+        let is_owner = until_owner && is_of_owner(&answer);
+        if was_asked || is_owner {
+            heard.answers.insert(from, answer);
+        }
+        if is_owner {
+            return;
+        }
     }
 }
 

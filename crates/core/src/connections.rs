@@ -153,7 +153,7 @@ impl Connections {
         match id.owner() {
             Some(owner) if self.node.is_called(owner) => Err(ApplyError::NotFound),
             Some(owner) => calls.to_node(&self.node, owner, Some(id), method, args, limit).await,
-            None => calls.to_owner(&self.node, id, method, args, limit).await,
+            None => Box::pin(calls.to_owner(&self.node, id, method, args, limit)).await,
         }
     }
 
@@ -172,7 +172,7 @@ impl Connections {
             }
             None => {
                 let def = self.node.registry().remote(method).ok_or(ApplyError::UnknownMethod)?;
-                self.in_time(limit, self.run_remote(None, def, args), method).await
+                Box::pin(self.in_time(limit, self.run_remote(None, def, args), method)).await
             }
         }
     }
@@ -202,7 +202,8 @@ impl Connections {
                 send(connection, serde_json::to_vec(&message).map_err(ActionError::internal)?)?;
                 Ok(Value::Bool(true))
             }
-            slow => self.in_time(limit, self.apply_slow(connection, method, slow), method).await,
+            // In a box of its own: what answers at once is cheap to move.
+            slow => Box::pin(self.in_time(limit, self.apply_slow(connection, method, slow), method)).await,
         }
     }
 

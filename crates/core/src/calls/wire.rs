@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::answering::dropped;
 use crate::connection::ConnectionId;
 use crate::connections::ApplyError;
 use crate::error::{ActionError, Detail, ErrorKind};
@@ -96,8 +97,13 @@ impl Answer {
         encode(self)
     }
 
+    /// Reads an answer; one that is none is counted.
     pub(super) fn read(payload: &[u8]) -> Option<Self> {
-        serde_json::from_slice(payload).ok()
+        let answer = serde_json::from_slice(payload).ok();
+        if answer.is_none() {
+            dropped("answer_unreadable");
+        }
+        answer
     }
 }
 
