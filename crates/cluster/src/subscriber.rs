@@ -381,8 +381,12 @@ impl Reader {
         let has_room = self.out.capacity() >= self.out.max_capacity().div_ceil(2);
         let flags = [(&self.shared.away, Missed::Away), (&self.shared.overflow, Missed::Overflow)];
         flags.into_iter().all(|(flag, missed)| {
-            let is_told = !flag.load(Relaxed) || (has_room && self.out.try_send(Arrival::Gap(missed)).is_ok());
-            flag.fetch_and(!is_told, Relaxed);
+            // Taken down before it is told: one that is raised meanwhile stays up.
+            if !flag.load(Relaxed) {
+                return true;
+            }
+            let is_told = has_room && flag.swap(false, Relaxed) && self.out.try_send(Arrival::Gap(missed)).is_ok();
+            flag.fetch_or(!is_told, Relaxed);
             is_told
         })
     }

@@ -179,7 +179,7 @@ impl Cache {
     /// `locked` if somebody else holds the key's lock, `internal` if the key holds something else.
     pub async fn counter(&self, key: &str) -> Result<i64, ActionError> {
         check_key(key)?;
-        let stored = self.store.get(key, None, self.holder.as_deref()).await?;
+        let stored = self.once_free(|| self.store.get(key, None, self.holder.as_deref())).await?;
         stored.map_or(Ok(0), |stored| decode(&stored.value))
     }
 
@@ -251,7 +251,7 @@ impl Cache {
         }
     }
 
-    /// Destroys every key that begins with `prefix`, locked or not; says how many.
+    /// Destroys every key that begins with `prefix`, but those somebody else has locked; says how many.
     ///
     /// # Errors
     ///

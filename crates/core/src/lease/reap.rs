@@ -1,11 +1,15 @@
 //! Cleans up after nodes that died.
 
+use futures_util::stream::{self, TryStreamExt};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::RENEWAL;
 use crate::backend::{BackendError, Leaves, Standing};
 use crate::node::{Generation, Node};
+
+/// Leaves whose hooks run, and which are told, at once.
+const TOLD_AT_ONCE: usize = 32;
 
 /// Begins to clean up after those that lapsed, unless that is being done already.
 pub(super) fn begin(node: &Node, seen: Standing) {
@@ -51,12 +55,9 @@ async fn tell_some(node: &Node, me: Generation, dead: Generation) -> Result<Opti
         Leaves::Done => return Ok(Some(0)),
         Leaves::Lost => return Ok(None),
     };
-    let telling = async {
-        for departed in &leaves {
-            node.rooms().departed(departed).await?;
-        }
-        Ok(())
-    };
+    // Many at a time: each waits for Redis, and the publisher takes many in one go.
+    let telling = stream::iter(leaves.iter().map(Ok))
+        .try_for_each_concurrent(TOLD_AT_ONCE, |departed| async move { node.rooms().departed(departed).await });
     let holding = async {
         loop {
             sleep(RENEWAL).await;
