@@ -66,6 +66,9 @@ pub struct General {
     /// How long running calls may go on once the node stops.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
+    /// How long an initializer may take to be made ready, to start, and to stop; zero means without end.
+    #[serde(with = "humantime_serde")]
+    pub initializer_timeout: Duration,
     /// Names of params that never appear in a log, beside those marked `#[secret]`.
     pub secret_params: Vec<String>,
 }
@@ -86,6 +89,7 @@ impl Default for General {
             server_token: Self::DEFAULT_TOKEN.into(),
             previous_server_token: String::new(),
             grace: Duration::from_secs(30),
+            initializer_timeout: Duration::from_secs(60),
             secret_params: Vec::new(),
         }
     }

@@ -171,13 +171,20 @@ fn late() -> ActionError {
 
 /// What a caller is told of a panic: nothing but that there was a failure; the log has its message.
 pub fn panicked(panic: &(dyn Any + Send)) -> ActionError {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    ActionError::internal(Panicked(text.unwrap_or("no message").chars().take(500).collect()))
+    ActionError::internal(Panicked::with(panic))
 }
 
+/// A panic of the application's code, as an error.
 #[derive(Debug, thiserror::Error)]
 #[error("panicked: {0}")]
-struct Panicked(String);
+pub(crate) struct Panicked(String);
+
+impl Panicked {
+    pub(crate) fn with(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self(text.unwrap_or("no message").chars().take(500).collect())
+    }
+}
 
 /// Counts a call and writes its line in the log, once, however it ends; one that is dropped counts as cancelled.
 struct Meter {

@@ -1,11 +1,17 @@
 //! What an application makes ready before the first call, in the order of its dependencies.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio::time::timeout;
 
+use crate::bound_reached;
 use crate::config::Config;
+use crate::dispatch::Panicked;
 use crate::node::Node;
 use crate::registry::Definitions;
 
@@ -14,7 +20,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A part of an application with a life of its own: a pool, a client, a task.
 ///
-/// All `initialize` before any `start`; `stop` in reverse order of `start`.
+/// All `initialize` before any `start`; `stop` in reverse order of `start`. Each of them may take
+/// `general.initializer_timeout`; then it is dropped, which like a panic counts as its error.
 #[async_trait]
 pub trait Initializer: Send + Sync + 'static {
     /// Its name, for the log and for those that come after it.
@@ -45,7 +52,7 @@ pub trait Initializer: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Ends, after the last call.
+    /// Ends, after the last call. If that fails the log says so, and the others are stopped all the same.
     async fn stop(&self, node: &Node) {
         let _ = node;
     }
@@ -64,6 +71,21 @@ pub struct Boot<'a> {
     pub config: &'a Config,
     /// What the application is made of so far.
     pub definitions: &'a mut Definitions,
+}
+
+/// Goes one step with an initializer, at most for `limit` unless that is zero. A panic is an error like any other.
+pub(crate) async fn step(limit: Duration, step: impl Future<Output = Result<(), BoxError>>) -> Result<(), BoxError> {
+    // The step is dropped in here when it is late, and what it holds may panic then too.
+    let in_time = async move {
+        if limit.is_zero() {
+            return step.await;
+        }
+        timeout(limit, step).await.unwrap_or_else(|_| {
+            bound_reached("general.initializer_timeout");
+            Err(format!("did not end within {limit:?} (general.initializer_timeout)").into())
+        })
+    };
+    AssertUnwindSafe(in_time).catch_unwind().await.unwrap_or_else(|panic| Err(Panicked::with(&*panic).into()))
 }
 
 /// Why the initializers have no order.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep_until};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{Names, Node, Parts, Setup};
 use crate::backend::{Arrival, BackendError};
@@ -186,7 +186,8 @@ impl Node {
         self.spawn_heartbeat();
         self.make_starting_rooms(&mut patience).await?;
         for initializer in initializers {
-            let started = initializer.start(self).await;
+            let starting = async { initializer.start(self).await };
+            let started = initializer::step(self.0.config.general.initializer_timeout, starting).await;
             started.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
             self.started().push(initializer.clone());
         }
@@ -250,7 +251,7 @@ impl Node {
         self.0.topics.close();
         let started = std::mem::take(&mut *self.started());
         for initializer in started.iter().rev() {
-            initializer.stop(self).await;
+            self.stop_initializer(&**initializer).await;
         }
         self.0.shutdown.close().await;
         lease::give_up(self).await;
@@ -259,6 +260,16 @@ impl Node {
         }
         info!(node = self.0.id, "stopped");
         Stopped { abandoned }
+    }
+
+    async fn stop_initializer(&self, initializer: &dyn Initializer) {
+        let stopping = async {
+            initializer.stop(self).await;
+            Ok(())
+        };
+        if let Err(cause) = initializer::step(self.0.config.general.initializer_timeout, stopping).await {
+            error!(name = initializer.name(), cause = %Chain(&*cause), "an initializer did not stop as it should");
+        }
     }
 
     fn started(&self) -> MutexGuard<'_, Vec<Arc<dyn Initializer>>> {
@@ -344,7 +355,8 @@ impl Node {
 
 async fn initialize(initializers: &[Arc<dyn Initializer>], boot: &mut Boot<'_>) -> Result<(), StartError> {
     for initializer in initializers {
-        let ready = initializer.initialize(boot).await;
+        let limit = boot.config.general.initializer_timeout;
+        let ready = initializer::step(limit, async { initializer.initialize(boot).await }).await;
         ready.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
     }
     Ok(())
