@@ -125,7 +125,7 @@ impl RoomStore for RedisRooms {
         match (joined.as_str(), life) {
             ("new", Some(life)) => Ok(Joined::New(life)),
             ("anew", Some(life)) => Ok(Joined::Anew(life)),
-            ("already", _) => Ok(Joined::Already),
+            ("already", Some(life)) => Ok(Joined::Already(life)),
             ("no room", _) => Ok(Joined::NoRoom),
             _ => Err(BackendError::unavailable("this node was found dead and is being listed anew")),
         }

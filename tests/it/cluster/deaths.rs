@@ -27,7 +27,7 @@ async fn make_rooms(cluster: &Cluster) {
 }
 
 /// How often each leave was told to the application.
-async fn leaves(cluster: &Cluster, node: usize) -> HashMap<String, usize> {
+pub(super) async fn leaves(cluster: &Cluster, node: usize) -> HashMap<String, usize> {
     let listed = get(cluster.addr(node), "/api/lists/leaves").await.json();
     let mut counted = HashMap::new();
     for leave in listed["values"].as_array().cloned().unwrap_or_default() {

@@ -1,13 +1,14 @@
+use std::collections::HashMap;
 use std::time::Duration;
 
 use phalanx_testkit::{Process, Proxy, Redis, Signal, tell};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
-use super::deaths::{observe, presence, told};
+use super::deaths::{leaves, observe, presence, told};
 use super::load::{self, Load};
 use super::{BACK, Cluster, apply, members, rounds, until};
-use crate::client::{Socket, get};
+use crate::client::{Socket, get, post_json};
 
 /// Errors that a call may get while Redis fails: what happened is unknown, or nothing did.
 const UNKNOWN: [&str; 3] = ["unavailable", "unreachable", "late"];
@@ -169,6 +170,26 @@ async fn a_room_that_was_destroyed_while_nobody_could_hear_of_it_lets_its_member
     }
     let said = world.one.ask(r#"{"event":"say","room":"defaultRoom","message":1}"#).await;
     assert_eq!(said["error"]["code"], "not_found");
+}
+
+#[tokio::test]
+async fn nobody_is_taken_into_a_room_that_was_made_again_while_it_could_not_hear_of_it() {
+    let world = World::new().await;
+    let addr = world.cluster.addr(0);
+    world.cluster.redis.ask("SREM actionhero:chatRoom:rooms defaultRoom").await;
+    let made = post_json(addr, "/api/rooms", &json!({ "name": "defaultRoom" }).to_string()).await;
+    assert_eq!(made.status, 200);
+    world.cluster.redis.ask("CLIENT KILL TYPE pubsub").await;
+    let ids = [world.one.id(), world.other.id()];
+    for id in &ids {
+        until("it is in no room", BACK, async || {
+            apply(addr, id, "details", json!(null)).await.json()["result"]["rooms"] == json!([])
+        })
+        .await;
+    }
+    assert_eq!(members(addr, "defaultRoom").await, 0);
+    let left = ids.map(|id| (format!("defaultRoom:{id}"), 1));
+    until("hooks are asked once", BACK, async || leaves(&world.cluster, 0).await == HashMap::from(left.clone())).await;
 }
 
 /// The network between one node and Redis fails; its clients and the other node's stay where they are.

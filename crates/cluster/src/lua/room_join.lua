@@ -7,18 +7,18 @@ end
 if redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 0 then
     return { 'no room', false }
 end
-local member = redis.call('HGET', KEYS[3], ARGV[3])
-if member then
-    local of = string.match(member, '"generation":"(%w+)"')
-    if not of or of ~= ARGV[1] and redis.call('ZSCORE', KEYS[1], of) then
-        return { 'already', false }
-    end
-end
 local life = redis.call('HGET', KEYS[5], ARGV[2])
 if not life then -- a node of another make made the room
     local now = redis.call('TIME')
     life = string.format('%.0f', now[1] * 1000000 + now[2])
     redis.call('HSET', KEYS[5], ARGV[2], life)
+end
+local member = redis.call('HGET', KEYS[3], ARGV[3])
+if member then
+    local of = string.match(member, '"generation":"(%w+)"')
+    if not of or of ~= ARGV[1] and redis.call('ZSCORE', KEYS[1], of) then
+        return { 'already', life }
+    end
 end
 redis.call('HSET', KEYS[4], ARGV[2] .. ' ' .. ARGV[3], ARGV[5])
 redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])

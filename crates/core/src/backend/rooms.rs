@@ -33,8 +33,8 @@ pub enum Joined {
     New(u64),
     /// The same, in place of a membership that nobody holds any more: of a node that died, or of its own node.
     Anew(u64),
-    /// A connection of that id is a member on another node that lives; nothing has changed.
-    Already,
+    /// A connection of that id is a member on another node that lives, in this life of the room; nothing has changed.
+    Already(u64),
     /// There is no such room.
     NoRoom,
 }

@@ -79,7 +79,7 @@ impl RoomStore for MemoryRooms {
         let Some(room) = rooms.open.get_mut(room) else { return Ok(Joined::NoRoom) };
         let listed = room.members.get(&member.id).map(|(_, of)| *of);
         if listed.is_some_and(|listed| listed != of) {
-            return Ok(Joined::Already);
+            return Ok(Joined::Already(room.life));
         }
         room.members.insert(member.id.clone(), (member.joined_at, of));
         Ok(if listed.is_some() { Joined::Anew(room.life) } else { Joined::New(room.life) })

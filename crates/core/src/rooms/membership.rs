@@ -154,7 +154,7 @@ impl Rooms {
             Joined::New(life) | Joined::Anew(life) => {
                 Ok(Membership { stay: Stay::new(room.clone(), joined_at, life), subscription, listing })
             }
-            Joined::Already => {
+            Joined::Already(_) => {
                 listing.settled();
                 Err(ActionError::conflict("the connection is already in this room"))
             }

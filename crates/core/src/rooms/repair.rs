@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
+use super::listing::Listing;
 use super::stays::Stay;
 use super::{Rooms, Unwritten, payload};
 use crate::backend::{BackendError, Departed, Joined, Member, Message, MessageKind};
@@ -154,8 +155,9 @@ impl Rooms {
         Ok(())
     }
 
-    /// A room that is gone is made again only if all was `lost`: otherwise somebody destroyed it. A member of a node that
-    /// was renamed joins anew: others may have heard it leave, and its next leave is another one.
+    /// A room that is gone is made again only if all was `lost`: otherwise somebody destroyed it, also where there is a new
+    /// one of its name by now. A member of a node that was renamed joins anew: others may have heard it leave, and its
+    /// next leave is another one.
     async fn restore_in(
         &self,
         connection: &Connection,
@@ -171,20 +173,29 @@ impl Rooms {
             self.node.room_store().add(room, self.node.config().rooms.max_rooms).await?;
         }
         let member = Member { id: connection.id().clone(), joined_at };
+        let is_another = |life| !why.lost && life != stay.life;
         match self.node.room_store().join(room, &member, of).await? {
+            Joined::New(life) | Joined::Anew(life) if is_another(life) => {
+                Listing::unheard(self, room, member).end(life).await;
+                self.ends_with_room(connection, stay).await;
+            }
+            Joined::Already(life) if is_another(life) => self.ends_with_room(connection, stay).await,
             Joined::New(life) => {
                 connection.joined().begins_anew(room, joined_at, life);
                 self.tell_join(&Stay::new(room.clone(), joined_at, life), connection.id()).await;
             }
             Joined::Anew(life) => connection.joined().begins_anew(room, joined_at, life),
-            Joined::Already => {}
-            Joined::NoRoom => {
-                self.exit(connection, stay);
-                self.ask_leave_hooks(connection.id(), room, Leaving::RoomDestroyed(connection)).await;
-                self.node.tell(&Event::Left(room.clone(), connection.clone()));
-            }
+            Joined::Already(_) => {}
+            Joined::NoRoom => self.ends_with_room(connection, stay).await,
         }
         Ok(())
+    }
+
+    /// A stay is over because its room was destroyed, which nobody heard.
+    async fn ends_with_room(&self, connection: &Connection, stay: &Stay) {
+        self.exit(connection, stay);
+        self.ask_leave_hooks(connection.id(), &stay.room, Leaving::RoomDestroyed(connection)).await;
+        self.node.tell(&Event::Left(stay.room.clone(), connection.clone()));
     }
 }
 

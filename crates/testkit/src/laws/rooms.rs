@@ -161,9 +161,9 @@ pub async fn what_its_own_node_lists_again_is_listed_anew(store: Store) {
 /// Its id is one that the application gave.
 pub async fn a_member_of_another_node_that_lives_stays(store: Store) {
     add(&store, "r").await;
-    join(&store, &member(1)).await;
+    let Joined::New(life) = join(&store, &member(1)).await else { panic!("nobody was in it") };
     let later = Member { joined_at: 2000, ..member(1) };
-    assert_eq!(store.join("r", &later, neighbour()).await.expect("the backend answers"), Joined::Already);
+    assert_eq!(store.join("r", &later, neighbour()).await.expect("the backend answers"), Joined::Already(life));
     assert_eq!(listed(&store).await, [member(1)]);
 }
 
