@@ -17,6 +17,8 @@
 //!   when none is left is the list told, and it is trimmed after it was told. The next reaper goes on removing, and begins
 //!   with what is left of the list, so a leave is told once or, within one batch of 200, twice; receivers drop a leave
 //!   they have heard.
+//! - **A node found dead comes back before all its leaves are told.** Whoever it has listed again under its new name when
+//!   a batch is read is dropped from the list of leaves: to others it never left.
 //! - **Redis stalled for all.** Every lease runs out at once. Nobody reaps: a node may only after it has renewed for a
 //!   whole lease without a gap, and by then everybody else has renewed as well, which revives what was not reaped.
 //! - **Redis's clock set back.** Living nodes renew by the new time; each renewal cuts every other lease and claim to what

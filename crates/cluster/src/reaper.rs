@@ -17,6 +17,7 @@ pub(crate) struct Reaper {
     claim: Script,
     hold: Script,
     collect: Script,
+    still: Script,
     told: Script,
     finish: Script,
 }
@@ -29,6 +30,7 @@ impl Reaper {
             claim: Script::new(include_str!("lua/claim.lua")),
             hold: Script::new(include_str!("lua/hold_claim.lua")),
             collect: Script::new(include_str!("lua/collect.lua")),
+            still: Script::new(include_str!("lua/leaves_still.lua")),
             told: Script::new(include_str!("lua/told.lua")),
             finish: Script::new(include_str!("lua/finish_reap.lua")),
         }
@@ -57,17 +59,38 @@ impl Reaper {
         loop {
             let listed = cmd("LRANGE").arg(self.keys.leaves(dead)).arg(0).arg(BATCH - 1).to_owned();
             let listed: Vec<String> = self.client.read("leaves", &listed).await?;
-            let leaves: Vec<Departed> = listed.iter().map_while(|leave| departed(leave)).collect();
-            if !leaves.is_empty() {
-                return Ok(Leaves::Some(leaves));
-            }
             if listed.is_empty() {
                 return Ok(if self.finish(by, dead).await? { Leaves::Done } else { Leaves::Lost });
             }
-            if !self.told(by, dead, 1).await? {
-                return Ok(Leaves::Lost); // nobody can read the first one, and it is another's by now
+            let leaves: Vec<Departed> = listed.iter().map_while(|leave| departed(leave)).collect();
+            if leaves.is_empty() {
+                if !self.told(by, dead, 1).await? {
+                    return Ok(Leaves::Lost); // nobody can read the first one, and it is another's by now
+                }
+                continue;
+            }
+            let Some(leaves) = self.still(by, dead, &listed, &leaves).await? else { return Ok(Leaves::Lost) };
+            if !leaves.is_empty() {
+                return Ok(Leaves::Some(leaves));
             }
         }
+    }
+
+    /// Those who are not listed again meanwhile, by a node that came back under another name; the list begins with them.
+    async fn still(
+        &self,
+        by: Generation,
+        dead: Generation,
+        listed: &[String],
+        leaves: &[Departed],
+    ) -> Result<Option<Vec<Departed>>, BackendError> {
+        let mut script = self.still.key(self.keys.reapers());
+        script.key(self.keys.leaves(dead)).arg(by.as_str()).arg(dead.as_str());
+        for (text, leave) in listed.iter().zip(leaves) {
+            script.key(self.keys.members(&leave.room)).arg(text).arg(leave.id.as_str());
+        }
+        let still: Option<Vec<String>> = self.client.run_again("leaves", &script).await?;
+        Ok(still.map(|still| still.iter().filter_map(|leave| departed(leave)).collect()))
     }
 
     /// Nothing is added to what a dead generation holds, so one walk through it finds all.

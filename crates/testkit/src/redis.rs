@@ -30,7 +30,7 @@ pub const KEYS: &str = "~actionhero:* ~phalanx:<cluster>:* &<cluster> &<cluster>
 
 /// The commands that a node needs.
 pub const COMMANDS: &str = "+ping +select +evalsha +script|load +publish +subscribe +unsubscribe +time +scan +type +exists +del \
-    +pttl +pexpire +get +set +incr +incrby +rpush +lpop +llen +lrange +ltrim +hset +hget +hdel +hlen +hexists +hgetall \
+    +pttl +pexpire +get +set +incr +incrby +rpush +lpop +llen +lrange +lrem +ltrim +hset +hget +hdel +hlen +hexists +hgetall \
     +hscan +sadd +srem +scard +sismember +smembers +zadd +zrem +zscore +zrangebyscore";
 
 /// What a node needs beside that to speak with Actionhero nodes.

@@ -160,6 +160,27 @@ async fn members_of_the_dead_leave_once_and_nobody_else_does() {
 }
 
 #[tokio::test]
+async fn who_is_listed_again_before_its_leave_is_told_did_not_leave() {
+    let world = World::new().await;
+    let (one, other) = (world.node().await, world.node().await);
+    for number in 1..=3 {
+        world.join(&other, number).await.unwrap();
+    }
+    world.lapse(&one, &other).await;
+    assert!(world.claim(&one, &other).await);
+    let (by, dead) = (one.generation, other.generation);
+    assert_eq!(departed(world.membership.leaves(by, dead).await.unwrap()).len(), 3);
+    let renamed = world.node().await;
+    world.join(&renamed, 2).await.unwrap();
+    let mut left = departed(world.membership.leaves(by, dead).await.unwrap());
+    left.sort_unstable_by_key(|departed| departed.joined_at);
+    assert_eq!(left.iter().map(|departed| departed.joined_at).collect::<Vec<_>>(), [1, 3]);
+    assert!(world.membership.told(by, dead, left.len()).await.unwrap());
+    assert_eq!(world.membership.leaves(by, dead).await.unwrap(), Leaves::Done);
+    assert_eq!(world.members().await, 1);
+}
+
+#[tokio::test]
 async fn who_comes_back_through_another_node_after_a_death_is_listed_anew_and_does_not_leave() {
     let world = World::new().await;
     let (one, other) = (world.node().await, world.node().await);

@@ -100,7 +100,8 @@ pub trait Membership: Send + Sync + 'static {
     /// Goes on holding a claim; `false` if it was lost.
     async fn hold(&self, by: Generation, dead: Generation) -> Result<bool, BackendError>;
 
-    /// Removes some members of the dead from their rooms, and answers those whose leave is to be told.
+    /// Removes some members of the dead from their rooms, and answers those whose leave is to be told: not those who are
+    /// listed again by now.
     async fn leaves(&self, by: Generation, dead: Generation) -> Result<Leaves, BackendError>;
 
     /// The first `count` of them were told; `false` if the claim was lost.
