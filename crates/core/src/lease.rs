@@ -5,6 +5,7 @@
 //! the backend for all, everybody has that long to come back. And nobody dead is spared: a lease is given by the backend's
 //! own clock, which a node that does not run cannot prolong.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub(crate) struct Lease {
     asked: AtomicBool,
     /// Why all members are to be listed again, if they are.
     restoring: Mutex<Option<Restoring>>,
+    /// The dead that this node is cleaning up after.
+    reaping: Mutex<HashSet<Generation>>,
 }
 
 impl Lease {
@@ -61,6 +64,10 @@ impl Lease {
 
     fn takes_restoring(&self) -> Option<Restoring> {
         self.restoring().take()
+    }
+
+    fn reaping(&self) -> std::sync::MutexGuard<'_, HashSet<Generation>> {
+        self.reaping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn restoring(&self) -> std::sync::MutexGuard<'_, Option<Restoring>> {

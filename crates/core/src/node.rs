@@ -86,7 +86,6 @@ struct Parts {
     locks: Locks,
     membership: Arc<dyn Membership>,
     lease: Lease,
-    reaps: AtomicBool,
     mends: AtomicBool,
     calls: Calls,
     topics: Topics,
@@ -326,15 +325,6 @@ impl Node {
 
     pub(crate) fn lease(&self) -> &Lease {
         &self.0.lease
-    }
-
-    /// Whether nothing is being cleaned up on this node yet; from now on something is.
-    pub(crate) fn begins_reaping(&self) -> bool {
-        !self.0.reaps.swap(true, Relaxed)
-    }
-
-    pub(crate) fn ends_reaping(&self) {
-        self.0.reaps.store(false, Relaxed);
     }
 
     /// Whether something is to be mended and nobody does yet; from now on somebody does.

@@ -6,23 +6,38 @@ use tracing::{info, warn};
 
 use super::RENEWAL;
 use crate::backend::{BackendError, Leaves, Standing};
+use crate::metrics::bound_reached;
 use crate::node::{Generation, Node};
 
-/// Leaves whose hooks run, and which are told, at once.
+/// Dead nodes that one node cleans up after at once.
+const REAPED_AT_ONCE: usize = 32;
+
+/// Leaves of one of them whose hooks run, and which are told, at once.
 const TOLD_AT_ONCE: usize = 32;
 
-/// Begins to clean up after those that lapsed, unless that is being done already.
+/// Begins to clean up after those that lapsed, unless that is being done already. Each on a task of its own: none waits
+/// for the hooks of another's members.
 pub(super) fn begin(node: &Node, seen: Standing) {
-    if seen.lapsed.is_empty() || !node.begins_reaping() {
-        return;
-    }
-    let node = node.clone();
-    node.shutdown().clone().spawn_own(async move {
-        for dead in seen.lapsed {
-            reap(&node, dead, seen.now_us).await;
+    for dead in seen.lapsed {
+        if !begins(node, dead) {
+            continue;
         }
-        node.ends_reaping();
-    });
+        let node = node.clone();
+        node.shutdown().clone().spawn_own(async move {
+            reap(&node, dead, seen.now_us).await;
+            node.lease().reaping().remove(&dead);
+        });
+    }
+}
+
+/// Whether this node takes the dead on. One that there is no room for is told of again by the next renewal.
+fn begins(node: &Node, dead: Generation) -> bool {
+    let mut reaping = node.lease().reaping();
+    if reaping.len() >= REAPED_AT_ONCE && !reaping.contains(&dead) {
+        bound_reached("reaped_at_once");
+        return false;
+    }
+    reaping.insert(dead)
 }
 
 /// Cleans up after a generation whose lease ran out, unless somebody else does.

@@ -156,7 +156,6 @@ impl Node {
             locks: Locks::new(backend.locks, setup.shutdown.clone()),
             membership: backend.membership,
             lease: Lease::default(),
-            reaps: AtomicBool::new(false),
             mends: AtomicBool::new(false),
             topics: Topics::default(),
             bus: backend.bus,

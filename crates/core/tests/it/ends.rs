@@ -71,7 +71,7 @@ async fn a_room_whose_destroyer_gave_up_is_destroyed_to_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn who_leaves_while_the_room_is_destroyed_leaves_once() {
-    let world = World::start(Noted::holding()).await;
+    let world = World::start(Noted::holding("asked")).await;
     let member = world.member("a").await;
     let rooms = world.node.rooms();
     let leave = tokio::spawn({

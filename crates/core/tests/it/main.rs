@@ -7,5 +7,6 @@ mod ends;
 mod locks;
 mod members;
 mod membership;
+mod mortal;
 mod rooms;
 mod world;

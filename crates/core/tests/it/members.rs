@@ -128,3 +128,17 @@ async fn a_leave_that_a_reaper_told_is_not_told_again() {
     world.goes(&watcher).await;
     assert_eq!(world.noted.leaves(), ["b lobby asked", "watcher lobby ended"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_dead_do_not_wait_for_the_hooks_of_each_others_members() {
+    let world = World::start(Noted::holding("a lobby died")).await;
+    world.membership.died("a");
+    world.membership.died("b");
+    let has_left = |line: &str| world.noted.leaves().iter().any(|noted| noted == line);
+    eventually("the second is told", async || has_left("b lobby died")).await;
+    assert!(has_left("a lobby died"));
+    world.noted.goes_on.notify_one();
+    world.membership.died("c");
+    eventually("another is told", async || has_left("c lobby died")).await;
+    assert_eq!(world.noted.leaves().len(), 3, "each is told once");
+}

@@ -18,6 +18,8 @@ use phalanx_core::{ActionError, Connection, ConnectionId, Generation, Node, Seat
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
+use crate::mortal::Mortal;
+
 /// What goes wrong with a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -128,18 +130,19 @@ impl Bus for Faulty {
     }
 }
 
-/// Notes why somebody leaves, and waits with a leave that was asked for until it may go on.
+/// Notes why somebody leaves, and waits with some leaves until they may go on.
 #[derive(Debug, Default)]
 pub(crate) struct Noted {
     leaves: Mutex<Vec<String>>,
-    holds: bool,
+    holds: Option<&'static str>,
     pub(crate) asked: Notify,
     pub(crate) goes_on: Notify,
 }
 
 impl Noted {
-    pub(crate) fn holding() -> Self {
-        Self { holds: true, ..Self::default() }
+    /// Holds up the leaves that are noted so.
+    pub(crate) fn holding(leaves: &'static str) -> Self {
+        Self { holds: Some(leaves), ..Self::default() }
     }
 
     pub(crate) fn leaves(&self) -> Vec<String> {
@@ -158,8 +161,10 @@ impl RoomHook for Hook {
             Leaving::RoomDestroyed(_) => "destroyed",
             Leaving::NodeDied => "died",
         };
-        self.0.leaves.lock().unwrap().push(format!("{id} {room} {why}"));
-        if self.0.holds && why == "asked" {
+        let noted = format!("{id} {room} {why}");
+        let is_held = self.0.holds.is_some_and(|held| noted.ends_with(held));
+        self.0.leaves.lock().unwrap().push(noted);
+        if is_held {
             self.0.asked.notify_one();
             self.0.goes_on.notified().await;
         }
@@ -171,6 +176,7 @@ impl RoomHook for Hook {
 pub(crate) struct World {
     pub(crate) node: Node,
     pub(crate) backend: Arc<Faulty>,
+    pub(crate) membership: Arc<Mortal>,
     pub(crate) noted: Arc<Noted>,
     seats: Mutex<Vec<Seat>>,
 }
@@ -191,7 +197,7 @@ impl World {
             faults: Mutex::default(),
             stuck: Notify::new(),
         });
-        let noted = Arc::new(noted);
+        let (noted, membership) = (Arc::new(noted), Arc::new(Mortal::new()));
         let definitions = Definitions { room_hooks: vec![Arc::new(Hook(noted.clone()))], ..Definitions::default() };
         let setup = Setup {
             app: "test".to_owned(),
@@ -202,11 +208,16 @@ impl World {
             initializers: Vec::new(),
             transports: Vec::new(),
             shutdown: Shutdown::default(),
-            backend: Backend { rooms: backend.clone(), bus: backend.clone(), ..Backend::memory(&config) },
+            backend: Backend {
+                rooms: backend.clone(),
+                bus: backend.clone(),
+                membership: membership.clone(),
+                ..Backend::memory(&config)
+            },
             config,
         };
         let node = Node::start(setup).await?;
-        Ok(Self { node, backend, noted, seats: Mutex::default() })
+        Ok(Self { node, backend, membership, noted, seats: Mutex::default() })
     }
 
     pub(crate) async fn connect(&self, id: &str) -> Connection {

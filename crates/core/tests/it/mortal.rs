@@ -1,0 +1,74 @@
+//! A membership in which nodes die.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use phalanx_core::backend::{BackendError, Departed, Leaves, Membership, NodeRecord, Renewal, Standing};
+use phalanx_core::memory::MemoryMembership;
+use phalanx_core::{ConnectionId, Generation};
+use tokio::time::Instant;
+
+/// One node lives; others are dead, and each has left a member in the lobby.
+#[derive(Debug)]
+pub(crate) struct Mortal {
+    living: MemoryMembership,
+    began: Instant,
+    dead: Mutex<Vec<(Generation, Departed)>>,
+}
+
+impl Mortal {
+    pub(crate) fn new() -> Self {
+        Self { living: MemoryMembership::default(), began: Instant::now(), dead: Mutex::default() }
+    }
+
+    /// A node died, and this member with it.
+    pub(crate) fn died(&self, member: &str) {
+        let id = ConnectionId::parse(member).unwrap();
+        let departed = Departed { room: "lobby".to_owned(), id, joined_at: 1 };
+        self.dead.lock().unwrap().push((Generation::random(), departed));
+    }
+}
+
+#[async_trait]
+impl Membership for Mortal {
+    async fn register(&self, record: &NodeRecord) -> Result<Option<String>, BackendError> {
+        self.living.register(record).await
+    }
+
+    async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
+        let renewal = self.living.renew(generation).await?;
+        let lapsed = self.dead.lock().unwrap().iter().map(|(dead, _)| *dead).collect();
+        let now_us = u64::try_from(self.began.elapsed().as_micros()).unwrap();
+        Ok(match renewal {
+            Renewal::Standing(standing) => Renewal::Standing(Standing { now_us, lapsed, ..standing }),
+            Renewal::Gone => Renewal::Gone,
+        })
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, BackendError> {
+        self.living.nodes().await
+    }
+
+    async fn leave(&self, generation: Generation) -> Result<(), BackendError> {
+        self.living.leave(generation).await
+    }
+
+    async fn claim(&self, _by: Generation, _dead: Generation, _seen_us: u64) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    async fn hold(&self, _by: Generation, _dead: Generation) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    async fn leaves(&self, _by: Generation, dead: Generation) -> Result<Leaves, BackendError> {
+        let all = self.dead.lock().unwrap();
+        let departed = all.iter().find(|(generation, _)| *generation == dead).map(|(_, departed)| departed.clone());
+        Ok(departed.map_or(Leaves::Done, |departed| Leaves::Some(vec![departed])))
+    }
+
+    async fn told(&self, _by: Generation, dead: Generation, _count: usize) -> Result<bool, BackendError> {
+        self.dead.lock().unwrap().retain(|(generation, _)| *generation != dead);
+        Ok(true)
+    }
+}
