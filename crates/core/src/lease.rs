@@ -57,7 +57,8 @@ impl Lease {
         self.restoring().is_some()
     }
 
-    fn is_to_restore(&self, why: Restoring) {
+    /// Has all members listed again by the next pass.
+    pub(crate) fn is_to_restore(&self, why: Restoring) {
         let mut restoring = self.restoring();
         *restoring = Some(restoring.unwrap_or_default().and(why));
     }

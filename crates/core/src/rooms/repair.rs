@@ -4,7 +4,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::listing::Listing;
@@ -15,7 +17,11 @@ use crate::connection::{Connection, ConnectionId, Frame};
 use crate::event::Event;
 use crate::hooks::Leaving;
 use crate::lease::{Restoring, unless_of_all};
+use crate::metrics::bound_reached;
 use crate::node::Generation;
+
+/// How long listing a connection again waits for a join or a leave of it that is under way.
+const RESTORE_WAIT: Duration = Duration::from_secs(5);
 
 /// What members heard lately of who came and went, so that nothing is heard twice or after something later.
 #[derive(Default)]
@@ -140,14 +146,22 @@ impl Rooms {
         self.node.connections().all().iter().for_each(Connection::all_spoken);
     }
 
-    /// Lists a connection again in all rooms it is in, as one of the node `of`.
+    /// Lists a connection again in all rooms it is in, as one of the node `of`. One that a hook holds up is left to the next
+    /// pass, and holds up none of the others.
     pub(crate) async fn restore(
         &self,
         connection: &Connection,
         of: Generation,
         why: Restoring,
     ) -> Result<(), BackendError> {
-        let _alone = connection.membership().lock().await;
+        if connection.joined().ended {
+            return Ok(()); // it is being taken off all lists
+        }
+        let Ok(_alone) = timeout(RESTORE_WAIT, connection.membership().lock()).await else {
+            bound_reached("restore_wait");
+            self.node.lease().is_to_restore(why);
+            return Ok(());
+        };
         let stays: Vec<Stay> = connection.joined().standing().cloned().collect();
         for stay in stays {
             self.restore_in(connection, &stay, of, why).await.or_else(|error| unless_of_all(error, &stay.room))?;

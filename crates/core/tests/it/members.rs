@@ -1,7 +1,7 @@
 //! Who is listed, and what is told, when calls are dropped, answers are lost and the backend is away.
 
 use phalanx_core::ErrorKind;
-use phalanx_core::backend::{Member, RoomStore};
+use phalanx_core::backend::{Member, Membership, RoomStore};
 
 use crate::world::{Fault, Noted, World, eventually, heard, unheard};
 
@@ -127,6 +127,25 @@ async fn a_leave_that_a_reaper_told_is_not_told_again() {
     }
     world.goes(&watcher).await;
     assert_eq!(world.noted.leaves(), ["b lobby asked", "watcher lobby ended"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_held_up_by_a_hook_keeps_nobody_else_from_being_listed_again() {
+    let world = World::start(Noted::holding("asked")).await;
+    let (held, other) = (world.member("a").await, world.member("b").await);
+    let rooms = world.node.rooms();
+    let leave = tokio::spawn(async move { rooms.leave(&held, "lobby").await });
+    world.noted.asked.notified().await;
+    for _ in 0..2 {
+        let of = world.node.generation();
+        let place = Member { id: other.id().clone(), joined_at: joined_at(&world, "b").await.unwrap() };
+        world.backend.rooms.leave("lobby", &place, of).await.unwrap();
+        world.membership.leave(of).await.unwrap(); // it is found dead
+        world.lists(&["a", "b"]).await;
+    }
+    world.noted.goes_on.notify_one();
+    leave.await.unwrap().unwrap();
+    world.lists(&["b"]).await;
 }
 
 #[tokio::test(start_paused = true)]
