@@ -31,7 +31,8 @@ const FENCE: Duration = Duration::from_secs(4);
 /// By how much the backend's clock and ours may differ between two renewals before one of them counts as set anew.
 const UNEVEN: Duration = Duration::from_secs(1);
 
-/// How long a node that stops goes on writing leaves; what is left is for those that clean up after it.
+/// How long a node that stops goes on writing leaves and telling the ends of rooms. Leaves that are left are for those that
+/// clean up after it.
 const SETTLING: Duration = Duration::from_secs(5);
 
 /// What the node knows of its own lease.
@@ -108,17 +109,29 @@ pub(crate) async fn give_up(node: &Node) {
     if !node.lease().asked.load(Relaxed) {
         return;
     }
-    match timeout(SETTLING, node.rooms().settle_leaves()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(%error, "those who clean up tell who left"),
-        Err(_) => warn!("those who clean up tell who left: there are too many"),
-    }
+    settle(node).await;
     let mut left = node.membership().leave(node.generation()).await;
     if left.is_err() {
         left = node.membership().leave(node.generation()).await;
     }
     if let Err(error) = left {
         warn!(%error, "the others will learn of the stop when the lease runs out");
+    }
+}
+
+/// Writes and tells what waits for the backend. The ends of rooms go first: there are few of them, and nobody else knows.
+async fn settle(node: &Node) {
+    let rooms = node.rooms();
+    let settling = async {
+        if let Err(error) = rooms.settle_farewells().await {
+            warn!(%error, "rooms that were destroyed are not told of it");
+        }
+        if let Err(error) = rooms.settle_leaves().await {
+            warn!(%error, "those who clean up tell who left");
+        }
+    };
+    if timeout(SETTLING, settling).await.is_err() {
+        warn!("not all is told that waited for the backend");
     }
 }
 

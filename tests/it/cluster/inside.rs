@@ -82,7 +82,7 @@ fn config(id: &str) -> Config {
     config
 }
 
-async fn node(url: &str, id: &str) -> Running {
+pub(super) async fn node(url: &str, id: &str) -> Running {
     let app = App::new("tour").remotes(remotes![sum, never, waits, at_length, panics]).on_connection(Named);
     app.start_in_cluster(config(id), url).await.unwrap()
 }

@@ -1,5 +1,7 @@
 //! What is put right after a fault, where another fault meets the repair.
 
+use std::time::Duration;
+
 use phalanx::config::Config;
 use phalanx::event::Event;
 use phalanx::prelude::*;
@@ -7,6 +9,7 @@ use phalanx_testkit::{Process, Proxy, Redis};
 use serde_json::json;
 
 use super::deaths::{observe, told};
+use super::inside::node;
 use super::{BACK, apply, members, start_node, until};
 use crate::client::{Socket, get};
 
@@ -105,4 +108,24 @@ async fn observers_hear_that_redis_came_back_empty_and_who_is_there_now() {
         assert_eq!(seen.recv().await.unwrap(), expected);
     }
     watcher.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_stops_tells_of_the_end_of_a_room_to_the_end() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let (url, slow) = (redis.url(), redis.url_through(proxy.addr()));
+    let (here, there) = tokio::join!(node(&slow, "here"), node(&url, "there"));
+    let rooms = here.node().rooms();
+    rooms.add("gone").await.unwrap();
+    let mut member = Socket::join(there.addr(), "gone").await;
+    proxy.delay(Duration::from_millis(300));
+    tokio::select! {
+        _ = rooms.destroy("gone") => panic!("nobody knows yet that it was told"),
+        _ = member.next_in("user") => {}
+    }
+    proxy.delay(Duration::ZERO);
+    here.stop().await;
+    assert_eq!(redis.ask("HLEN phalanx:tour:closed").await, ":0\r\n", "it is forgotten");
+    there.stop().await;
 }
