@@ -50,8 +50,8 @@ pub(crate) struct Table {
 struct Unwritten {
     room: Arc<str>,
     member: Member,
-    /// Whether the room may have heard of its join, so that it is to hear of its leave.
-    heard: bool,
+    /// The life of the room that may have heard of its join, and is to hear of its leave.
+    heard: Option<u64>,
 }
 
 /// The members of one room on this node, in no order.

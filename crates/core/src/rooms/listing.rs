@@ -36,13 +36,13 @@ pub(super) enum Unlisted {
 impl<'a> Listing<'a> {
     /// Of a connection that may be listed, and whose join nobody heard of.
     pub(super) fn unheard(rooms: &'a Rooms, room: &Arc<str>, member: Member) -> Self {
-        Self { rooms, leave: Some(Unwritten { room: room.clone(), member, heard: false }) }
+        Self { rooms, leave: Some(Unwritten { room: room.clone(), member, heard: None }) }
     }
 
     /// Of a connection that leaves.
     pub(super) fn of(rooms: &'a Rooms, id: &ConnectionId, stay: &Stay) -> Self {
         let member = Member { id: id.clone(), joined_at: stay.joined_at };
-        Self { rooms, leave: Some(Unwritten { room: stay.room.clone(), member, heard: true }) }
+        Self { rooms, leave: Some(Unwritten { room: stay.room.clone(), member, heard: Some(stay.life) }) }
     }
 
     /// It is as it should be.
@@ -74,7 +74,7 @@ impl<'a> Listing<'a> {
     /// Tells the room, if there is something to tell.
     pub(super) async fn tell(self, unlisted: Unlisted) {
         let told = match (unlisted, &self.leave) {
-            (Unlisted::Now, Some(leave)) if leave.heard => {
+            (Unlisted::Now, Some(leave)) if leave.heard.is_some() => {
                 self.rooms.tell_leave(&leave.room, &leave.member).await.is_ok()
             }
             (Unlisted::Now | Unlisted::WithRoom | Unlisted::ByReaper, _) => true,

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::listing::Listing;
 use super::stays::Stay;
 use super::{Rooms, Unwritten, payload};
-use crate::backend::{BackendError, Departed, Joined, Member, Message, MessageKind};
+use crate::backend::{BackendError, Departed, Joined, Left, Member, Message, MessageKind};
 use crate::connection::{Connection, ConnectionId, Frame};
 use crate::event::Event;
 use crate::hooks::Leaving;
@@ -96,11 +96,19 @@ impl Rooms {
         loop {
             let Some(leave) = self.unwritten().last().cloned() else { return Ok(()) };
             let left = self.node.room_store().leave(&leave.room, &leave.member, self.node.generation()).await;
-            left.map(drop).or_else(|error| unless_of_all(error, &leave.room))?;
-            if leave.heard {
+            let is_to_tell = match left {
+                Ok(Left::Now) => leave.heard.is_some(),
+                // It may have been this node, whose answer was lost: who heard it from a reaper drops it.
+                Ok(Left::Before(life)) => life.is_some() && life == leave.heard,
+                Err(error) => unless_of_all(error, &leave.room).map(|()| leave.heard.is_some())?,
+            };
+            if is_to_tell {
                 self.tell_leave(&leave.room, &leave.member).await?;
             }
-            self.unwritten().retain(|other| *other != leave);
+            let mut unwritten = self.unwritten();
+            if let Some(at) = unwritten.iter().rposition(|other| *other == leave) {
+                unwritten.swap_remove(at);
+            }
         }
     }
 

@@ -130,6 +130,28 @@ async fn a_leave_that_a_reaper_told_is_not_told_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_late_leave_is_not_told_to_a_room_that_was_made_since() {
+    let world = World::start(Noted::default()).await;
+    let member = world.member("a").await;
+    let rooms = world.node.rooms();
+    world.backend.fails("leave", Fault::NoAnswer);
+    tokio::select! {
+        _ = rooms.leave(&member, "lobby") => panic!("it has no answer"),
+        () = world.backend.stuck.notified() => {}
+    }
+    rooms.destroy("lobby").await.unwrap();
+    rooms.add("lobby").await.unwrap();
+    let watcher = world.member("watcher").await;
+    mended(&world, "b").await;
+    rooms.say("lobby", "nothing more").await.unwrap();
+    let mut frame = heard(&watcher).await;
+    while !frame.contains("nothing more") {
+        assert!(!frame.contains("\"a\""), "{frame}");
+        frame = heard(&watcher).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_held_up_by_a_hook_keeps_nobody_else_from_being_listed_again() {
     let world = World::start(Noted::holding("asked")).await;
     let (held, other) = (world.member("a").await, world.member("b").await);
