@@ -42,9 +42,9 @@ pub(super) fn begin(node: &Node, generation: Generation) {
     });
 }
 
-/// Writes the leaves and tells the ends of rooms that could not be when they happened, and lists all members again if they may not be listed. What is not done is
-/// begun anew after the next renewal: a pass under a name that was lost meanwhile is refused by the backend, so it
-/// takes nobody out of a room that is about to be made again.
+/// Writes and tells what could not be when it happened, and lists members that may not be listed. What is not done is begun
+/// anew after the next renewal. A pass under a name that was lost meanwhile is refused by the backend, so it takes nobody
+/// out of a room that is about to be made again.
 async fn mend(node: &Node, generation: Generation) {
     let missed = node.rooms().takes_missed().then(Restoring::default);
     let why = node.lease().takes_restoring().or(missed);
