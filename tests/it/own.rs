@@ -1,13 +1,18 @@
 //! An application's own routes, and what it is called by.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use phalanx::initializer::BoxError;
 use phalanx::prelude::*;
 use phalanx::{Running, axum};
+use phalanx_testkit::free_port;
+use tokio::net::TcpStream;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::app::{echo, settings};
 use crate::client::{get, raw, request};
+use crate::cluster::until;
 
 /// A node with routes of its own, with or without a fallback.
 async fn node(fallback: bool, change: impl FnOnce(&mut phalanx::config::Config)) -> Running {
@@ -153,4 +158,40 @@ async fn a_configured_admin_address_must_be_free_and_the_usual_one_need_not_be()
     config.admin.bind = "127.0.0.1:9100".into();
     let refused = App::new("own").start(config).await.unwrap_err().to_string();
     assert!(refused.contains("admin.bind"), "{refused}");
+}
+
+/// Is made ready only when it is let go on, and then the way it is told to be.
+struct Slow(tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Result<(), BoxError>>>);
+
+#[async_trait]
+impl Initializer for Slow {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    async fn initialize(&self, _: &mut Boot<'_>) -> Result<(), BoxError> {
+        self.0.lock().await.recv().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn operators_see_a_node_alive_and_not_ready_while_its_initializers_are_made_ready() {
+    let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut config = settings();
+    config.admin.bind = admin.to_string();
+    for result in [Err("no disk".into()), Ok(())] {
+        let fails = result.is_err();
+        let (go_on, told) = tokio::sync::mpsc::channel(1);
+        let starting = tokio::spawn(App::new("own").initializer(Slow(told.into())).start(config.clone()));
+        until("operators are answered", Duration::from_secs(20), async || TcpStream::connect(admin).await.is_ok())
+            .await;
+        assert_eq!(get(admin, "/livez").await.status, 200);
+        let ready = get(admin, "/readyz").await;
+        assert_eq!((ready.status, &ready.json()["problems"]), (503, &serde_json::json!(["starting"])));
+        go_on.send(result).await.unwrap();
+        match starting.await.unwrap() {
+            Ok(node) => assert_eq!((fails, get(node.admin_addr().unwrap(), "/readyz").await.status), (false, 200)),
+            Err(error) => assert!(fails && TcpStream::connect(admin).await.is_err(), "{error}"),
+        }
+    }
 }

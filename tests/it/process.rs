@@ -147,7 +147,7 @@ async fn a_node_that_still_waits_for_its_redis_obeys_signals() {
     let is_starting = async || TcpStream::connect(admin).await.is_ok();
     for signal in [Signal::TERM, Signal::INT] {
         let mut node = Process::spawn("tour", &environment);
-        until("the node starts", SOON, is_starting).await;
+        until("it waits", SOON, async || node.stderr().contains("the backend cannot be reached yet")).await;
         node.signal(Signal::HUP);
         node.signal(Signal::USR2);
         until("it stops", SOON, async || node.stderr().contains("stopped")).await;

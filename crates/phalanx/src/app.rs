@@ -202,10 +202,11 @@ impl App {
         let server = Arc::new(Server::new(self.routes));
         let admin = Arc::new(AdminServer::new(telemetry::install()));
         let mut transports: Vec<Arc<dyn Transport>> = vec![server.clone()];
-        if !settings.config.admin.bind.is_empty() {
-            transports.insert(0, admin.clone());
-        }
         let backend = backend(&self.name, &settings)?;
+        if !settings.config.admin.bind.is_empty() {
+            admin.listen(&settings.config.admin, &shutdown).map_err(StartError::Transport)?;
+            transports.push(admin.clone());
+        }
         let setup = Setup {
             app: self.name,
             version: self.version,

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,13 +10,12 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum_server::Handle;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use phalanx_core::Node;
 use phalanx_core::config::Admin;
 use phalanx_core::initializer::BoxError;
 use phalanx_core::transport::Transport;
+use phalanx_core::{Node, Shutdown};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -33,21 +32,53 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Reads the metrics as text.
 type Render = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// The listener for operators. Answers as long as the process lives; ready or not is what it says.
+/// The listener for operators. Answers as long as the process lives, also before there is a node to speak of: who is slow
+/// to start is not dead. Ready or not is what it says.
 pub struct AdminServer {
     render: Render,
-    running: Mutex<Option<(SocketAddr, Handle<SocketAddr>)>>,
+    node: Arc<OnceLock<Node>>,
+    addr: OnceLock<SocketAddr>,
 }
 
 impl AdminServer {
     /// Makes a listener that reads metrics by `render`.
     pub fn new(render: Render) -> Self {
-        Self { render, running: Mutex::default() }
+        Self { render, node: Arc::default(), addr: OnceLock::new() }
     }
 
     /// Where it listens, once it does.
     pub fn addr(&self) -> Option<SocketAddr> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(addr, _)| *addr)
+        self.addr.get().copied()
+    }
+
+    /// Binds and begins to answer, until `shutdown` is closed.
+    ///
+    /// # Errors
+    ///
+    /// An address that was configured cannot be listened on.
+    pub fn listen(&self, settings: &Admin, shutdown: &Shutdown) -> Result<(), BoxError> {
+        let listener = bind(&settings.bind)?;
+        let addr = listener.local_addr()?;
+        let router = Router::new()
+            .route("/livez", get(|| async { "ok" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .with_state((self.node.clone(), self.render.clone()));
+        let admission = Admission::new(Bound::new("admin", MOST_CONNECTIONS), PATIENCE);
+        let mut server = axum_server::from_tcp(listener)?.acceptor(admission);
+        server.http_builder().http1().header_read_timeout(PATIENCE).keep_alive(false);
+        let server = server.first_request_timeout(PATIENCE);
+        let serving = server.serve(router.into_make_service());
+        let own = shutdown.clone();
+        shutdown.spawn_own(async move {
+            tokio::select! {
+                ended = serving => if let Err(error) = ended { warn!(%error, "the admin listener ended") },
+                () = own.closed() => {}
+            }
+        });
+        info!(%addr, "admin listening");
+        self.addr.get_or_init(|| addr);
+        Ok(())
     }
 }
 
@@ -67,29 +98,9 @@ impl Transport for AdminServer {
         true
     }
 
+    /// It listens already; from now on the node says whether it is ready.
     async fn start(&self, node: &Node) -> Result<(), BoxError> {
-        let listener = bind(&node.config().admin.bind)?;
-        let addr = listener.local_addr()?;
-        let handle = Handle::new();
-        let router = Router::new()
-            .route("/livez", get(|| async { "ok" }))
-            .route("/readyz", get(ready))
-            .route("/metrics", get(metrics))
-            .with_state((node.clone(), self.render.clone()));
-        let admission = Admission::new(Bound::new("admin", MOST_CONNECTIONS), PATIENCE);
-        let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).acceptor(admission);
-        server.http_builder().http1().header_read_timeout(PATIENCE).keep_alive(false);
-        let server = server.first_request_timeout(PATIENCE);
-        let serving = server.serve(router.into_make_service());
-        let own = node.shutdown().clone();
-        node.shutdown().spawn_own(async move {
-            tokio::select! {
-                ended = serving => if let Err(error) = ended { warn!(%error, "the admin listener ended") },
-                () = own.closed() => {}
-            }
-        });
-        info!(%addr, "admin listening");
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some((addr, handle));
+        self.node.get_or_init(|| node.clone());
         Ok(())
     }
 
@@ -117,15 +128,15 @@ fn bind(setting: &str) -> Result<TcpListener, BoxError> {
     TcpListener::bind(wanted).map_err(|error| format!("cannot listen on {wanted} (admin.bind): {error}").into())
 }
 
-async fn ready(State((node, _)): State<(Node, Render)>) -> Result<Response, Infallible> {
-    let problems = node.health();
+async fn ready(State((node, _)): State<(Arc<OnceLock<Node>>, Render)>) -> Result<Response, Infallible> {
+    let problems = node.get().map_or_else(|| vec!["starting".to_owned()], Node::health);
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::json!({ "ready": problems.is_empty(), "problems": problems });
     let media = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     Ok((status, media, body.to_string()).into_response())
 }
 
-async fn metrics(State((_, render)): State<(Node, Render)>) -> Response {
+async fn metrics(State((_, render)): State<(Arc<OnceLock<Node>>, Render)>) -> Response {
     let media = [(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"))];
     (media, render()).into_response()
 }

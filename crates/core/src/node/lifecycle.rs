@@ -122,12 +122,15 @@ impl Node {
     /// # Errors
     ///
     /// The first step that does not work out; what had been started is stopped again.
-    pub async fn start(mut setup: Setup) -> Result<Self, StartError> {
+    pub async fn start(setup: Setup) -> Result<Self, StartError> {
         let shutdown = setup.shutdown.clone();
-        let initializers = initializer::in_order(&setup.initializers)?;
-        let mut boot = Boot { config: &setup.config, definitions: &mut setup.definitions };
-        unless_asked(&shutdown, initialize(&initializers, &mut boot)).await?;
-        let node = Self::assemble(setup)?;
+        let (node, initializers) = match Self::prepare(setup).await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                shutdown.close().await; // who answers operators is there before the node is
+                return Err(error);
+            }
+        };
         match unless_asked(&shutdown, node.open(&initializers)).await {
             Ok(()) => Ok(node),
             Err(error) => {
@@ -135,6 +138,15 @@ impl Node {
                 Err(error)
             }
         }
+    }
+
+    /// A node with everything that it is made of, and nothing that runs.
+    async fn prepare(mut setup: Setup) -> Result<(Self, Vec<Arc<dyn Initializer>>), StartError> {
+        let shutdown = setup.shutdown.clone();
+        let initializers = initializer::in_order(&setup.initializers)?;
+        let mut boot = Boot { config: &setup.config, definitions: &mut setup.definitions };
+        unless_asked(&shutdown, initialize(&initializers, &mut boot)).await?;
+        Ok((Self::assemble(setup)?, initializers))
     }
 
     fn assemble(setup: Setup) -> Result<Self, StartError> {
