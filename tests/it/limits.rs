@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::app::{settings, start};
 use crate::client::{Response, get, raw, request};
+use crate::cluster::until;
 
 const MULTIPART: &str = "content-type: multipart/form-data; boundary=b";
 
@@ -181,19 +182,10 @@ async fn files_of_a_request_are_gone_with_it_however_it_ends() {
     let mut config = settings();
     config.paths.uploads = folder.path().to_owned();
     config.web.body_timeout = Duration::from_millis(500);
-    config.web.max_upload = "64KiB".parse().unwrap();
-    config.web.max_uploads_total = "32KiB".parse().unwrap();
     let node = start(config).await;
     let addr = node.addr();
-    for size in [20_000, 20_000] {
-        assert_eq!((send_file(addr, "/api/upload", size).await.status, files()), (200, 0));
-    }
-    let full = send_file(addr, "/api/upload", 40_000).await;
-    assert_eq!((full.status, full.error_code().as_str(), files()), (503, "unavailable", 0));
-    let chunked = format!("POST /api/upload HTTP/1.1\r\nhost: x\r\n{MULTIPART}\r\ntransfer-encoding: chunked\r\n\r\n");
-    let many: Vec<u8> = file_of(100).iter().copied().take(100).chain(vec![b'z'; 1000]).collect();
-    let pieces = format!("{:x}\r\n", many.len()).into_bytes();
-    let started = [chunked.as_bytes(), &pieces, &many, b"\r\n"].concat();
+    assert_eq!((send_file(addr, "/api/upload", 20_000).await.status, files()), (200, 0));
+    let started = beginning_of_file(1000);
     let late = raw(addr, &started).await;
     assert_eq!((late.status, late.error_code().as_str(), files()), (408, "request_timeout", 0));
     let mut leaving = TcpStream::connect(addr).await.unwrap();
@@ -201,6 +193,33 @@ async fn files_of_a_request_are_gone_with_it_however_it_ends() {
     until_files(folder.path(), 1).await;
     drop(leaving);
     until_files(folder.path(), 0).await;
+}
+
+/// A request whose file goes on after so many bytes.
+fn beginning_of_file(size: usize) -> Vec<u8> {
+    let head = format!("POST /api/upload HTTP/1.1\r\nhost: x\r\n{MULTIPART}\r\ntransfer-encoding: chunked\r\n\r\n");
+    let piece: Vec<u8> = file_of(100).iter().copied().take(100).chain(vec![b'z'; size]).collect();
+    [head.as_bytes(), format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat()
+}
+
+#[tokio::test]
+async fn a_file_is_refused_where_those_that_wait_leave_no_room_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let stored = || std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len());
+    let mut config = settings();
+    config.paths.uploads = folder.path().to_owned();
+    config.web.max_upload = "64KiB".parse().unwrap();
+    config.web.max_uploads_total = "64KiB".parse().unwrap();
+    let node = start(config).await;
+    for round in 0..2 {
+        let mut waiting = TcpStream::connect(node.addr()).await.unwrap();
+        waiting.write_all(&beginning_of_file(40_000)).await.unwrap();
+        until("it waits", Duration::from_secs(10), async || stored().sum::<u64>() > 30_000).await;
+        let full = send_file(node.addr(), "/api/upload", 40_000).await;
+        assert_eq!((full.status, full.error_code().as_str(), stored().count()), (503, "unavailable", 1), "{round}");
+        drop(waiting);
+        until_files(folder.path(), 0).await;
+    }
 }
 
 #[tokio::test]

@@ -195,3 +195,11 @@ async fn operators_see_a_node_alive_and_not_ready_while_its_initializers_are_mad
         }
     }
 }
+
+#[tokio::test]
+async fn settings_that_cannot_mean_anything_end_a_start_in_a_test_too() {
+    let mut config = settings();
+    config.web.max_requests = 0;
+    let refused = App::new("own").start(config).await.unwrap_err().to_string();
+    assert!(refused.contains("web.max_requests"), "{refused}");
+}

@@ -174,7 +174,7 @@ impl App {
     ///
     /// What keeps it from starting.
     pub async fn start(mut self, config: Config) -> Result<Running, StartError> {
-        let settings = Settings::of(config, &self.sections, &mut self.definitions.states);
+        let settings = self.settings(config)?;
         self.start_with(settings, Shutdown::default()).await
     }
 
@@ -184,9 +184,14 @@ impl App {
     ///
     /// What keeps it from starting.
     pub async fn start_in_cluster(mut self, config: Config, redis_url: &str) -> Result<Running, StartError> {
-        let mut settings = Settings::of(config, &self.sections, &mut self.definitions.states);
+        let mut settings = self.settings(config)?;
         settings.redis_url = Some(redis_url.to_owned());
         self.start_with(settings, Shutdown::default()).await
+    }
+
+    fn settings(&mut self, config: Config) -> Result<Settings, StartError> {
+        let settings = Settings::of(config, &self.sections, &mut self.definitions.states);
+        settings.map_err(|mistakes| StartError::Settings(mistakes.into()))
     }
 
     pub(crate) async fn start_with(

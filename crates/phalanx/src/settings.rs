@@ -123,10 +123,18 @@ impl Settings {
     }
 
     /// Settings of a test: no files, no variables, sections as they are by default.
-    pub(crate) fn of(config: Config, sections: &[Section], states: &mut States) -> Self {
-        let sections = read_sections(sections, &config::Config::default(), states, &mut Vec::new());
+    ///
+    /// # Errors
+    ///
+    /// Every setting that cannot mean anything.
+    pub(crate) fn of(config: Config, sections: &[Section], states: &mut States) -> Result<Self, SettingsError> {
+        let mut mistakes = config.mistakes();
+        let sections = read_sections(sections, &config::Config::default(), states, &mut mistakes);
+        if !mistakes.is_empty() {
+            return Err(SettingsError(mistakes));
+        }
         let node_id = if config.general.id.is_empty() { host_and_pid() } else { config.general.id.clone() };
-        Self { config, sections, environment: Environment("test".to_owned()), node_id, redis_url: None }
+        Ok(Self { config, sections, environment: Environment("test".to_owned()), node_id, redis_url: None })
     }
 
     /// The node's id, as a file may be called.

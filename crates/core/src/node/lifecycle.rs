@@ -48,6 +48,9 @@ pub enum StartError {
     /// A transport could not begin to accept.
     #[error(transparent)]
     Transport(Box<dyn std::error::Error + Send + Sync>),
+    /// Settings that cannot mean anything.
+    #[error(transparent)]
+    Settings(Box<dyn std::error::Error + Send + Sync>),
     /// The settings do not make a member of a cluster.
     #[error(transparent)]
     Cluster(Box<dyn std::error::Error + Send + Sync>),

@@ -45,7 +45,7 @@ fn the_table_of_actions_knows_of_sections_of_initializers_and_of_the_prefix() {
     let mut app = App::new("post").section::<Mail>("mail").initializer(Counting).actions(actions![sender]);
     let mut config = Config::default();
     config.web.prefix = "/v1/".into();
-    let settings = Settings::of(config, &app.sections, &mut app.definitions.states);
+    let settings = Settings::of(config, &app.sections, &mut app.definitions.states).unwrap();
     let table = app.action_table(&settings.config).unwrap();
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[1], ["count", "1", "GET", "/v1/count", "yes", "Counts."]);
@@ -79,7 +79,8 @@ fn a_boot_that_fails_tells_the_whole_reason() {
 fn messages_for_our_own_nodes_never_reach_the_channel_of_others() {
     let mut config = Config::default();
     config.cluster.interop = true;
-    let mut settings = Settings::of(config, &[], &mut States::default());
+    config.cluster.interop_token = "theirs".into();
+    let mut settings = Settings::of(config, &[], &mut States::default()).unwrap();
     settings.redis_url = Some("redis://127.0.0.1:1".into());
     let error = backend("actionhero", &settings).unwrap_err().to_string();
     assert!(error.contains("cluster.interop_channel"), "{error}");
