@@ -29,10 +29,12 @@ pub(crate) fn serve(app: App, settings: Settings) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    let ending = runtime.block_on(live(app, settings, &log));
+    let mut signals = runtime.block_on(async { Signals::listen() });
+    let ending = runtime.block_on(live(app, settings, &log, &mut signals));
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ending {
         Ok(Ending::Stop) => ExitCode::SUCCESS,
+        Ok(Ending::Restart) if signals.came_since(&log) == Some(Ending::Stop) => ExitCode::SUCCESS,
         Ok(Ending::Restart) => {
             drop(log);
             failed(&begin_anew(&program))
@@ -49,8 +51,7 @@ enum Ending {
 }
 
 /// Starts the application, and stops it when a signal says so: at any time, also while it starts.
-async fn live(app: App, settings: Settings, log: &Log) -> Result<Ending, String> {
-    let mut signals = Signals::listen();
+async fn live(app: App, settings: Settings, log: &Log, signals: &mut Signals) -> Result<Ending, String> {
     let _pid_file = PidFile::write(&settings);
     let shutdown = Shutdown::default();
     // In a task of its own, so that signals are heard while the application's code holds a thread up.
@@ -118,12 +119,25 @@ impl Signals {
     async fn next(&mut self, log: &Log) -> Ending {
         loop {
             tokio::select! {
+                biased; // where several came, whoever wants the node gone is heard first
                 _ = self.term.recv() => return Ending::Stop,
                 _ = self.int.recv() => return Ending::Stop,
                 _ = self.usr2.recv() => return Ending::Restart,
                 _ = self.hup.recv() => log.reopen(),
             }
         }
+    }
+
+    /// What came since they were listened to last, also while no runtime was there to hear it.
+    fn came_since(&mut self, log: &Log) -> Option<Ending> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                heard = self.next(log) => Some(heard),
+                () = tokio::task::yield_now() => None, // by then the runtime has looked
+            }
+        })
     }
 }
 
@@ -172,4 +186,28 @@ fn is_file(path: &Path, file: &Path) -> bool {
 fn begin_anew(program: &Path) -> String {
     let error: io::Error = Command::new(program).args(std::env::args_os().skip(1)).exec();
     format!("cannot restart as {}: {error}", program.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[test]
+    fn a_signal_that_comes_when_no_runtime_is_left_is_heard_before_the_process_begins_anew() {
+        let log = Log::default();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let mut signals = runtime.block_on(async { Signals::listen() });
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        assert_eq!(signals.came_since(&log), None);
+        kill_process(getpid(), Signal::TERM).unwrap();
+        let heard = loop {
+            match signals.came_since(&log) {
+                Some(heard) => break heard,
+                None => std::thread::yield_now(), // another thread is about to take it
+            }
+        };
+        assert_eq!(heard, Ending::Stop);
+    }
 }
