@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use phalanx::Running;
+use phalanx::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
 
+use crate::app::{echo, settings};
 use crate::client::{Socket, get};
 use crate::frail::{SOON, start};
 
@@ -47,4 +52,19 @@ async fn what_outlasts_the_grace_is_broken_off() {
     stage.until("waiting").await;
     let stopped = tokio::time::timeout(Duration::from_secs(10), node.stop()).await.unwrap();
     assert!(stopped.abandoned > 0);
+}
+
+#[tokio::test]
+async fn a_client_whose_last_body_came_whole_holds_up_no_stop() {
+    let node = App::new("echo").actions(actions![echo]).start(settings()).await.unwrap();
+    let mut client = TcpStream::connect(node.addr()).await.unwrap();
+    let head = "POST /api/echo HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    client.write_all(br#"{"text":"a"}"#).await.unwrap();
+    let mut status = [0; 15];
+    client.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200 OK");
+    let began = Instant::now();
+    node.stop().await;
+    assert!(began.elapsed() < Duration::from_millis(1500), "nobody is waited for: {:?}", began.elapsed());
 }

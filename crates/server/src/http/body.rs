@@ -1,5 +1,8 @@
 //! Reading a request's body: within its size and its time, into params.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http_body::Body as _;
@@ -32,6 +35,8 @@ impl From<ActionError> for BodyError {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits<'a> {
     pub(super) node: &'a Node,
+    /// Whether the client sends it still.
+    pub(super) is_sending: &'a Arc<AtomicBool>,
     /// The bytes of all files that wait for their requests.
     pub(super) uploads: &'a Bound,
     /// The action that is asked for; the body may say in which version.
@@ -113,7 +118,7 @@ pub(super) async fn read(
         Reader::Multipart(_) | Reader::Json | Reader::Form => Most::without_files(settings),
     };
     most.check(headers)?;
-    let body = Paced::new(body, settings);
+    let body = Paced::new(body, settings, limits.is_sending.clone());
     match reader {
         Reader::Json => params.set_json_body(&collect(body, most).await?)?,
         Reader::Form => {

@@ -34,7 +34,8 @@ pub(super) async fn serve(
     };
     let (mut parts, body) = request.into_parts();
     let mut metadata = Metadata::wanted(node, identity);
-    let limits = Limits { node, uploads: &shared.uploads, action: routed.def.name };
+    let is_sending = &identity.peer.is_sending;
+    let limits = Limits { node, is_sending, uploads: &shared.uploads, action: routed.def.name };
     let outcome = match params::read(&parts, body, limits, found.params()).await {
         Ok(params) => match asked_version(node, routed, &params, &parts.method) {
             Ok(action) => {

@@ -39,7 +39,7 @@ pub(super) async fn serve(
     let (body, is_late) = if body.is_end_stream() {
         (Body::empty(), None)
     } else {
-        let mut body = Paced::new(body, settings);
+        let mut body = Paced::new(body, settings, identity.peer.is_sending.clone());
         let is_late = body.is_late();
         (Body::new(Limited::new(body, most.bytes())), Some(is_late))
     };

@@ -23,6 +23,8 @@ pub(super) struct Paced<B> {
     received: u64,
     waited: Duration,
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Cleared at its end: from then on nothing of it is left to read.
+    is_sending: Arc<AtomicBool>,
     is_late: Option<Arc<AtomicBool>>,
 }
 
@@ -32,7 +34,7 @@ pub(super) struct Paced<B> {
 pub(super) struct Late;
 
 impl<B> Paced<B> {
-    pub(super) fn new(body: B, settings: &Web) -> Self {
+    pub(super) fn new(body: B, settings: &Web, is_sending: Arc<AtomicBool>) -> Self {
         Self {
             body,
             timeout: settings.body_timeout,
@@ -40,6 +42,7 @@ impl<B> Paced<B> {
             received: 0,
             waited: Duration::ZERO,
             waiting: None,
+            is_sending,
             is_late: None,
         }
     }
@@ -71,6 +74,9 @@ where
             }
             if let Some(Ok(frame)) = &frame {
                 this.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            if frame.is_none() || this.body.is_end_stream() {
+                this.is_sending.store(false, Relaxed);
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
@@ -111,7 +117,7 @@ mod tests {
         });
         let settings = Web { min_body_rate: "1KiB".parse().unwrap(), ..Web::default() };
         let started = Instant::now();
-        let read = Paced::new(Box::pin(StreamBody::new(pieces)), &settings).collect().await;
+        let read = Paced::new(Box::pin(StreamBody::new(pieces)), &settings, Arc::default()).collect().await;
         (read.is_ok(), started.elapsed().as_secs())
     }
 
@@ -123,5 +129,16 @@ mod tests {
         assert_eq!(read(300, 1, second).await, (false, 60), "a trickle");
         assert_eq!(read(2, 1 << 20, minute + second).await, (false, 60), "a pause, whatever came before");
         assert!(read(2, 1 << 20, minute - second).await.0);
+    }
+
+    #[tokio::test]
+    async fn a_client_sends_until_its_body_has_ended() {
+        let pieces = stream::iter([Ok(Frame::data(Bytes::from("a"))), Err("gone"), Ok(Frame::data(Bytes::from("b")))]);
+        let is_sending = Arc::new(AtomicBool::new(true));
+        let mut body = Paced::new(StreamBody::new(pieces), &Web::default(), is_sending.clone());
+        for is_over in [false, false, false, true] {
+            assert_eq!(body.frame().await.is_none(), is_over);
+            assert_eq!(is_sending.load(Relaxed), !is_over);
+        }
     }
 }
