@@ -35,6 +35,8 @@ pub struct BusSettings {
     pub previous_token: String,
     /// Messages that may wait on this node; beyond, they are dropped, counted, and the gap is told.
     pub queue: usize,
+    /// Bytes of the longest message that is taken.
+    pub longest: usize,
     /// How foreign nodes are spoken with, if there are any.
     pub interop: Option<InteropSettings>,
 }
@@ -68,7 +70,8 @@ impl RedisBus {
         let mut tasks = JoinSet::new();
         let (ear, answers) = settings.interop.map(|interop| Ear::new(&settings.node, interop)).unzip();
         let ear = ear.map(Arc::new);
-        let ears = Ears { ours: Mutex::new(Opener::new(sealer.clone(), &keys)), foreign: ear.clone() };
+        let ours = Mutex::new(Opener::new(sealer.clone(), &keys));
+        let ears = Ears { ours, foreign: ear.clone(), longest: settings.longest };
         tasks.spawn(subscriber.clone().run(client.clone(), ears, clock.clone(), out));
         let (own_name, shared, spoken) = (own.clone(), client.clone(), sealer.spoken.clone());
         let writer = Writer { client, keys: keys.clone(), sealer, clock, node: settings.node, own: own_name };
@@ -180,7 +183,8 @@ mod tests {
 
     fn bus(url: &str, clock: RedisClock) -> RedisBus {
         let (node, token) = ("n".to_owned(), "t".to_owned());
-        let settings = BusSettings { node, token, previous_token: String::new(), queue: 8, interop: None };
+        let (queue, longest) = (8, 1 << 20);
+        let settings = BusSettings { node, token, previous_token: String::new(), queue, longest, interop: None };
         let client = Client::open(url, Duration::from_secs(10)).unwrap();
         RedisBus::new(client, Keys::new("actionhero:", "laws"), Arc::new(clock), OwnName::default(), settings)
     }

@@ -4,6 +4,7 @@
 //! connection, leaves one on which no command is ever answered, and the system notices only after minutes.
 
 use std::error::Error;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use deadpool_redis::redis::{
 use phalanx_core::backend::BackendError;
 use tokio::time::Instant;
 use tracing::warn;
+
+use crate::raw_connection::RawConnection;
 
 /// What is wrong with an address, in words.
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -56,9 +59,9 @@ impl Client {
         Ok(Self { client, shared, timeout })
     }
 
-    /// How to connect beside the shared connection.
-    pub(crate) fn own(&self) -> &redis::Client {
-        &self.client
+    /// A connection beside the shared one.
+    pub(crate) async fn raw_connection(&self) -> io::Result<RawConnection> {
+        tokio::time::timeout(self.timeout, RawConnection::open(self.client.get_connection_info())).await?
     }
 
     /// How long anything may take.
@@ -213,7 +216,7 @@ mod tests {
     #[tokio::test]
     async fn no_command_waits_for_the_answer_to_the_one_before_it() {
         let client = Client::open("redis://127.0.0.1:1", Duration::from_secs(1)).unwrap();
-        assert!(client.own().get_connection_info().tcp_settings().nodelay());
+        assert!(client.client.get_connection_info().tcp_settings().nodelay());
     }
 
     #[tokio::test]

@@ -20,7 +20,9 @@ mod locks;
 mod membership;
 mod own_name;
 mod publisher;
+mod raw_connection;
 mod reaper;
+mod resp;
 mod rooms;
 mod subscriber;
 
@@ -50,6 +52,7 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
         token: config.general.server_token.clone(),
         previous_token: config.general.previous_server_token.clone(),
         queue: config.rooms.bus_queue,
+        longest: longest(config),
         interop: config.cluster.interop.then(|| interop(cluster, config)),
     };
     let rooms = Arc::new(RedisRooms::new(client.clone(), keys.clone(), node));
@@ -64,6 +67,13 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
         foreign,
         clock,
     })
+}
+
+/// Whatever a node may say, with all that is around it; foreign nodes write it as a text in JSON, where a byte may take
+/// six.
+fn longest(config: &Config) -> usize {
+    let payload = config.rooms.max_message.as_u64().max(config.cluster.max_call.as_u64());
+    8 * payload as usize + 64 * 1024
 }
 
 fn interop(cluster: &str, config: &Config) -> InteropSettings {

@@ -1,29 +1,49 @@
 //! Publishes everything of a node over one connection from one task, sealed and numbered as it is written.
 //!
-//! What a connection lost half-way is sent again over the next one, the very same bytes: whoever heard a message before
-//! sees its number and drops it. That nobody hears the second does not say that nobody heard the first.
+//! It writes on while Redis answers what came before. What a connection lost without an answer is sent again over the
+//! next one, the very same bytes in the same order: whoever heard a message before sees its number and drops it. That
+//! nobody hears the second does not say that nobody heard the first.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::iter;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use deadpool_redis::redis::aio::MultiplexedConnection;
-use deadpool_redis::redis::{AsyncConnectionConfig, Pipeline, RedisError, RedisResult, Value, from_redis_value};
+use bytes::{Buf, BytesMut};
 use phalanx_core::backend::{BackendError, Clock, Posted};
 use phalanx_core::{Generation, bound_reached};
+use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::task::yield_now;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tracing::debug;
 
-use crate::client::{Client, fault};
+use crate::client::Client;
 use crate::clock::RedisClock;
 use crate::envelope::{Draft, Sealer, Sender};
 use crate::keys::Keys;
 use crate::own_name::OwnName;
+use crate::raw_connection::{RawConnection, Writes};
+use crate::resp::{self, Item, Items, Stop};
 
 /// Messages that wait for the task; beyond, publishers wait, at most for the time a command has.
 const QUEUE: usize = 1024;
 
-/// Messages that one pipeline takes.
-const BATCH: usize = 128;
+/// Messages that are sealed and that Redis has not answered yet.
+const UNANSWERED: usize = 128;
+
+/// Messages that go out in one write: as many as are ready, but not so many that Redis has nothing to do meanwhile.
+const AT_ONCE: usize = 8;
+
+/// Room for their commands that is kept while there are none.
+const KEPT: usize = 64 * 1024;
+
+/// The longest text in an answer; there are none but `QUEUED`.
+const LONGEST_ANSWER: usize = 64;
 
 /// The pause before a connection is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -68,10 +88,10 @@ impl Publisher {
     pub(crate) fn new(writer: Writer) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let timeout = writer.client.timeout();
-        (Self { jobs, timeout }, Session { writer, connection: None, numbered: None, seq: 0 }.run(waiting))
+        (Self { jobs, timeout }, Session::new(writer).run(waiting))
     }
 
-    /// Publishes a message and looks up its recipient, in one pipeline.
+    /// Publishes a message and looks up its recipient, in one go.
     pub(crate) async fn publish(
         &self,
         channel: String,
@@ -118,139 +138,275 @@ impl Publisher {
     }
 }
 
-/// What Redis answered to a pipeline.
-struct Sent {
-    answers: Vec<RedisResult<Value>>,
-    /// It may have run before, over a connection that broke.
+/// A message that Redis has not answered.
+struct Pending {
+    done: oneshot::Sender<Result<Posted, BackendError>>,
+    /// Bytes of its commands.
+    length: usize,
+    /// It is said to foreign nodes in the same transaction.
+    is_both: bool,
+    /// The name of its recipient is looked up beside it.
+    asks: bool,
+    /// It was written before, to a connection that broke.
     repeated: bool,
 }
 
 struct Session {
     writer: Writer,
-    connection: Option<MultiplexedConnection>,
     numbered: Option<Generation>,
     seq: u64,
+    /// What has no answer, the oldest first.
+    pending: VecDeque<Pending>,
+    commands: Commands,
+    /// When Redis answered last; when it was first asked something, if that is later.
+    heard: Instant,
+}
+
+/// The commands of all that is pending.
+#[derive(Default)]
+struct Commands {
+    bytes: BytesMut,
+    /// How many of them the connection took.
+    written: usize,
 }
 
 impl Session {
+    fn new(writer: Writer) -> Self {
+        let (pending, commands) = Default::default();
+        Self { writer, numbered: None, seq: 0, pending, commands, heard: Instant::now() }
+    }
+
     async fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
-        let mut jobs = Vec::with_capacity(BATCH);
-        while waiting.recv_many(&mut jobs, BATCH).await > 0 {
-            jobs.retain(|job| !job.done.is_closed()); // who gave up was told that it is unknown; it never happened
-            if jobs.is_empty() {
+        let mut jobs = Vec::with_capacity(UNANSWERED);
+        loop {
+            if self.pending.is_empty() {
+                match waiting.recv_many(&mut jobs, UNANSWERED).await {
+                    0 => return,
+                    _ => self.take(&mut jobs),
+                }
                 continue;
             }
-            let Some(generation) = self.writer.own.get() else {
-                let unnamed = || BackendError::unavailable("the node has no name yet");
-                jobs.drain(..).for_each(|job| drop(job.done.send(Err(unnamed()))));
-                continue;
+            let broken = match self.writer.client.raw_connection().await {
+                Ok(connection) => self.converse(connection, &mut waiting).await,
+                Err(error) => Some(error),
             };
-            let pipeline = self.write(generation, &jobs);
-            let sent = self.send(&pipeline).await;
-            self.answer(&mut jobs, sent);
+            let Some(error) = broken else { return };
+            debug!(%error, "the connection that publishes broke off");
+            self.begin_anew();
+            sleep(PAUSE).await;
+            self.forget_given_up();
+        }
+    }
+
+    /// Writes and reads until the connection breaks; nothing is the matter if nobody is left who publishes.
+    async fn converse(&mut self, connection: RawConnection, waiting: &mut mpsc::Receiver<Job>) -> Option<io::Error> {
+        let RawConnection { mut reads, mut writes } = connection;
+        let (mut jobs, mut answers) = (Vec::with_capacity(UNANSWERED), BytesMut::with_capacity(4096));
+        let limit = self.writer.client.timeout();
+        let mut ticks = interval(limit / 4);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.heard = Instant::now();
+        loop {
+            let room = UNANSWERED - self.pending.len();
+            tokio::select! {
+                biased;
+                read = reads.read_buf(&mut answers) => match read {
+                    Ok(0) => return Some(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(_) => if let Err(error) = self.answer(&mut answers) { return Some(error) },
+                    Err(error) => return Some(error),
+                },
+                error = poll_fn(|context| self.commands.poll_write(&mut writes, context)) => return Some(error),
+                count = waiting.recv_many(&mut jobs, room.min(AT_ONCE)), if room > 0 => {
+                    if count == 0 {
+                        return None;
+                    }
+                    if count < AT_ONCE {
+                        // Whoever else is about to publish goes first.
+                        yield_now().await;
+                        jobs.extend(iter::from_fn(|| waiting.try_recv().ok()).take(room.min(AT_ONCE) - count));
+                    }
+                    self.take(&mut jobs);
+                }
+                _ = ticks.tick() => if !self.pending.is_empty() && self.heard.elapsed() >= limit {
+                    return Some(io::ErrorKind::TimedOut.into());
+                },
+            }
         }
     }
 
     /// Seals and numbers; a new name begins anew with 1.
-    fn write(&mut self, generation: Generation, jobs: &[Job]) -> Pipeline {
+    fn take(&mut self, jobs: &mut Vec<Job>) {
+        jobs.retain(|job| !job.done.is_closed()); // who gave up was told that it is unknown; it never happened
+        let Some(generation) = self.writer.own.get() else {
+            let unnamed = || BackendError::unavailable("the node has no name yet");
+            return jobs.drain(..).for_each(|job| drop(job.done.send(Err(unnamed()))));
+        };
         if self.numbered.replace(generation) != Some(generation) {
             self.seq = 0;
         }
-        let mut pipeline = Pipeline::with_capacity(jobs.len() * 2);
-        pipeline.ignore_errors();
+        if self.pending.is_empty() {
+            self.heard = Instant::now();
+        }
         let at_ms = self.writer.clock.now_ms();
-        for job in jobs {
-            let mut seal = |draft| {
-                self.seq += 1;
-                let sender = Sender { generation, node: &self.writer.node, at_ms, seq: self.seq };
-                self.writer.sealer.seal(&job.channel, sender, draft)
-            };
-            match &job.text {
-                Text::Sealed(draft) => drop(pipeline.cmd("PUBLISH").arg(&job.channel).arg(seal(draft))),
-                Text::Clear(message) => drop(pipeline.cmd("PUBLISH").arg(&job.channel).arg(message)),
-                Text::Both(draft, channel, message) => {
-                    pipeline.cmd("MULTI");
-                    pipeline.cmd("PUBLISH").arg(&job.channel).arg(seal(draft));
-                    pipeline.cmd("PUBLISH").arg(channel).arg(message);
-                    pipeline.cmd("EXEC");
-                }
-            }
-            if let Some(recipient) = job.recipient {
-                pipeline.cmd("HEXISTS").arg(self.writer.keys.names()).arg(recipient.as_str());
-            }
-        }
-        pipeline
-    }
-
-    /// Sends a pipeline, again and again until its time is over.
-    async fn send(&mut self, pipeline: &Pipeline) -> Result<Sent, RedisError> {
-        let deadline = Instant::now() + self.writer.client.timeout();
-        let mut repeated = false;
-        loop {
-            let error = match timeout_at(deadline, self.try_send(pipeline)).await {
-                Ok(Ok(answers)) => return Ok(Sent { answers, repeated }),
-                Ok(Err(error)) => error,
-                Err(elapsed) => std::io::Error::from(elapsed).into(),
-            };
-            let was_connected = self.connection.take().is_some();
-            repeated |= was_connected;
-            if !was_connected || Instant::now() + PAUSE < deadline {
-                sleep(PAUSE.min(deadline - Instant::now())).await;
-            }
-            if Instant::now() >= deadline {
-                return Err(error);
-            }
-        }
-    }
-
-    async fn try_send(&mut self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, RedisError> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => {
-                let limit = Some(self.writer.client.timeout());
-                let config = AsyncConnectionConfig::new().set_connection_timeout(limit).set_response_timeout(limit);
-                let client = self.writer.client.own();
-                none.insert(client.get_multiplexed_async_connection_with_config(&config).await?)
-            }
-        };
-        pipeline.query_async(connection).await
-    }
-
-    fn answer(&self, jobs: &mut Vec<Job>, sent: Result<Sent, RedisError>) {
-        let lost = |error: &RedisError| BackendError::unavailable(error.to_string());
-        let Sent { answers, repeated } = match sent {
-            Ok(sent) => sent,
-            Err(error) => return jobs.drain(..).for_each(|job| drop(job.done.send(Err(lost(&error))))),
-        };
-        let mut answers = answers.into_iter();
-        let mut next = || answers.next().unwrap_or_else(|| Ok(Value::Nil));
         for job in jobs.drain(..) {
-            let receivers = match job.text {
-                Text::Sealed(_) | Text::Clear(_) => number(next()),
-                Text::Both(..) => {
-                    let queued = [next(), next(), next()];
-                    let refused = queued.into_iter().find_map(Result::err);
-                    let executed = next().and_then(|answer| Ok(from_redis_value::<Vec<u64>>(answer)?));
-                    refused.map_or(executed, Err).map(|receivers| receivers.first().copied().unwrap_or(0))
-                }
+            self.write(generation, at_ms, job);
+        }
+    }
+
+    fn write(&mut self, generation: Generation, at_ms: u64, job: Job) {
+        let out = &mut self.commands.bytes;
+        let before = out.len();
+        let mut sealed = |draft| {
+            self.seq += 1;
+            let sender = Sender { generation, node: &self.writer.node, at_ms, seq: self.seq };
+            self.writer.sealer.seal(&job.channel, sender, draft)
+        };
+        let publish = |out: &mut BytesMut, channel: &str, message: &[u8]| {
+            resp::write(out, [b"PUBLISH", channel.as_bytes(), message].into_iter());
+        };
+        match &job.text {
+            Text::Sealed(draft) => publish(out, &job.channel, &sealed(draft)),
+            Text::Clear(message) => publish(out, &job.channel, message),
+            Text::Both(draft, channel, message) => {
+                resp::write(out, [&b"MULTI"[..]].into_iter());
+                publish(out, &job.channel, &sealed(draft));
+                publish(out, channel, message);
+                resp::write(out, [&b"EXEC"[..]].into_iter());
+            }
+        }
+        if let Some(recipient) = job.recipient {
+            let name = recipient.as_str().as_bytes();
+            resp::write(out, [b"HEXISTS", self.writer.keys.names().as_bytes(), name].into_iter());
+        }
+        let (length, is_both) = (out.len() - before, matches!(job.text, Text::Both(..)));
+        let asks = job.recipient.is_some();
+        self.pending.push_back(Pending { done: job.done, length, is_both, asks, repeated: false });
+    }
+
+    /// Hands on what Redis answered.
+    fn answer(&mut self, answers: &mut BytesMut) -> io::Result<()> {
+        self.heard = Instant::now();
+        let mut items = Items::new(answers, LONGEST_ANSWER);
+        let mut read = 0;
+        while let Some(oldest) = self.pending.front() {
+            let posted = match oldest.read(&mut items) {
+                Ok(posted) => posted,
+                Err(Stop::Incomplete) => break,
+                Err(Stop::Malformed) => return Err(io::ErrorKind::InvalidData.into()),
             };
-            let known = job.recipient.map(|_| number(next()));
-            let posted = receivers.and_then(|receivers| {
-                let on_record = known.transpose()?.is_none_or(|known| known > 0);
-                Ok(Posted { received: receivers > 0, on_record })
-            });
-            let posted = match posted {
-                Ok(Posted { received: false, on_record: true }) if repeated && job.recipient.is_some() => {
-                    Err(BackendError::unavailable("it was sent twice, and whether the first was heard is unknown"))
-                }
-                posted => posted.map_err(|error| fault(error, &job.channel)),
-            };
-            // Who no longer waits was told that it is unknown.
-            let _ = job.done.send(posted);
+            read = items.read();
+            self.commands.forget(oldest.length)?;
+            if let Some(answered) = self.pending.pop_front() {
+                // Who no longer waits was told that it is unknown.
+                let _ = answered.done.send(posted);
+            }
+        }
+        answers.advance(read);
+        Ok(())
+    }
+
+    /// What was written to a connection that broke is written again to the next.
+    fn begin_anew(&mut self) {
+        let mut left = std::mem::take(&mut self.commands.written);
+        for pending in &mut self.pending {
+            pending.repeated |= left > 0;
+            left = left.saturating_sub(pending.length);
+        }
+    }
+
+    /// Whoever waited longest gives up first.
+    fn forget_given_up(&mut self) {
+        while let Some(length) =
+            self.pending.front().filter(|oldest| oldest.done.is_closed()).map(|oldest| oldest.length)
+        {
+            self.commands.bytes.advance(length);
+            self.pending.pop_front();
         }
     }
 }
 
-fn number(answer: RedisResult<Value>) -> RedisResult<u64> {
-    Ok(from_redis_value(answer?)?)
+impl Commands {
+    /// Writes all there is; completes only with what broke the connection.
+    fn poll_write(&mut self, writes: &mut Writes, context: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            let rest = &self.bytes[self.written..];
+            let written = match rest.is_empty() {
+                true => ready!(Pin::new(&mut *writes).poll_flush(context)).map(|()| 0),
+                false => ready!(Pin::new(&mut *writes).poll_write(context, rest)),
+            };
+            match written {
+                Ok(0) if rest.is_empty() => return Poll::Pending,
+                Ok(0) => return Poll::Ready(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) => return Poll::Ready(error),
+            }
+        }
+    }
+
+    /// The oldest so many bytes are answered.
+    fn forget(&mut self, length: usize) -> io::Result<()> {
+        let unasked = || io::Error::new(io::ErrorKind::InvalidData, "an answer to what was not asked");
+        self.written = self.written.checked_sub(length).ok_or_else(unasked)?;
+        self.bytes.advance(length);
+        if self.bytes.is_empty() && self.bytes.capacity() > KEPT {
+            self.bytes = BytesMut::new();
+        }
+        Ok(())
+    }
+}
+
+impl Pending {
+    /// Reads the answer to its commands.
+    fn read(&self, items: &mut Items<'_>) -> Result<Result<Posted, BackendError>, Stop> {
+        let receivers = match self.is_both {
+            true => receivers_of_both(items)?,
+            false => number(items.next()?),
+        };
+        let known = if self.asks { number(items.next()?) } else { Ok(1) };
+        let posted = receivers.and_then(|receivers| Ok(Posted { received: receivers > 0, on_record: known? > 0 }));
+        Ok(match posted {
+            Ok(Posted { received: false, on_record: true }) if self.repeated && self.asks => {
+                Err(BackendError::unavailable("it was sent twice, and whether the first was heard is unknown"))
+            }
+            posted => posted,
+        })
+    }
+}
+
+/// Reads the answers to MULTI, to what it holds, and to EXEC.
+fn receivers_of_both(items: &mut Items<'_>) -> Result<Result<i64, BackendError>, Stop> {
+    let mut refused = None;
+    for _ in 0..3 {
+        if let Item::Refused(words) = items.next()? {
+            refused.get_or_insert(words);
+        }
+    }
+    let receivers = match items.next()? {
+        Item::List(count) => {
+            let mut receivers = Ok(0);
+            for place in 0..count {
+                let one = number(items.next()?);
+                if place == 0 || one.is_err() {
+                    receivers = one;
+                }
+            }
+            receivers
+        }
+        other => number(other),
+    };
+    Ok(refused.map_or(receivers, |words| Err(fault(words))))
+}
+
+fn number(item: Item<'_>) -> Result<i64, BackendError> {
+    match item {
+        Item::Number(number) => Ok(number),
+        Item::Refused(words) => Err(fault(words)),
+        Item::Text(_) | Item::Nil | Item::List(_) | Item::TooLong(_) => {
+            Err(BackendError::unavailable("redis answered something else than a number"))
+        }
+    }
+}
+
+fn fault(words: &[u8]) -> BackendError {
+    BackendError::unavailable(String::from_utf8_lossy(words))
 }

@@ -5,15 +5,14 @@
 //! subscription.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deadpool_redis::redis::RedisError;
-use deadpool_redis::redis::aio::{PubSubSink, PubSubStream};
-use futures_util::StreamExt;
-use phalanx_core::backend::{Arrival, BackendError, Clock, Missed};
-use phalanx_core::bound_reached;
+use bytes::BytesMut;
+use phalanx_core::backend::{Arrival, BackendError};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -21,8 +20,13 @@ use tracing::{info, warn};
 
 use crate::client::Client;
 use crate::clock::RedisClock;
-use crate::envelope::{Opener, Refusal};
-use crate::interop::Ear;
+use crate::raw_connection::{RawConnection, Writes};
+use crate::resp;
+
+mod reader;
+
+pub(crate) use reader::Ears;
+use reader::Reader;
 
 /// How long a channel that nobody holds is still received.
 const LINGER: Duration = Duration::from_secs(5);
@@ -149,21 +153,23 @@ impl Subscriber {
         let (mut pause, mut sessions) = (PAUSES.0, 0_u64);
         loop {
             let began = Instant::now();
-            let ended = match timeout(self.0.timeout, client.own().get_async_pubsub()).await {
-                Ok(Ok(connection)) => {
-                    let (sink, stream) = connection.split();
+            let ended = match client.raw_connection().await {
+                Ok(RawConnection { reads, writes }) => {
+                    let (confirm, confirmed) = mpsc::channel(AT_ONCE);
                     let reader = Reader {
+                        reads,
+                        confirm,
+                        skip: 0,
                         stale: false,
-                        stream,
                         ears: ears.clone(),
                         clock: clock.clone(),
                         out: out.clone(),
                         shared: self.0.clone(),
                     };
-                    self.session(sink, reader, &mut sessions).await
+                    self.session(Asking { writes, confirmed, limit: self.0.timeout }, reader, &mut sessions).await
                 }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no connection in time".to_owned(),
+                Err(error) if error.kind() == ErrorKind::TimedOut => "no connection in time".to_owned(),
+                Err(error) => error.to_string(),
             };
             if self.0.forget() {
                 // Who asked something will not hear the answer. Where the queue is full, its deadline tells it.
@@ -187,14 +193,14 @@ impl Subscriber {
     }
 
     /// Receives over one connection until it breaks; says why it did.
-    async fn session(&self, mut sink: PubSubSink, reader: Reader, sessions: &mut u64) -> String {
+    async fn session(&self, mut asking: Asking, reader: Reader, sessions: &mut u64) -> String {
         // Reading goes on while the other half waits for confirmations.
         let mut reading = JoinSet::new();
         reading.spawn(reader.run());
         let mut ticks = interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Err(reason) = self.follow(&mut sink).await {
+            if let Err(reason) = self.follow(&mut asking).await {
                 return reason;
             }
             if !self.0.up.load(Relaxed) {
@@ -207,21 +213,17 @@ impl Subscriber {
                 self.0.up.store(true, Relaxed);
             }
             tokio::select! {
-                _ = reading.join_next() => return "the connection was closed".to_owned(),
-                () = self.0.changed.notified() => {}
-                _ = ticks.tick() => {
-                    match timeout(self.0.timeout, sink.ping::<deadpool_redis::redis::Value>()).await {
-                        Ok(Ok(_)) => {}
-                        Ok(Err(error)) => return error.to_string(),
-                        Err(_) => return "no answer to a ping".to_owned(),
-                    }
+                ended = reading.join_next() => {
+                    return ended.and_then(Result::ok).unwrap_or_else(|| "the reader ended".to_owned());
                 }
+                () = self.0.changed.notified() => {}
+                _ = ticks.tick() => if let Err(reason) = asking.ask("PING", &[]).await { return reason },
             }
         }
     }
 
     /// Brings what the connection has to what is wanted.
-    async fn follow(&self, sink: &mut PubSubSink) -> Result<(), String> {
+    async fn follow(&self, asking: &mut Asking) -> Result<(), String> {
         loop {
             let wanted = self.0.begin(|channel| match channel.state {
                 State::None if channel.holds > 0 => Some(State::Subscribing),
@@ -230,7 +232,7 @@ impl Subscriber {
             if wanted.is_empty() {
                 break;
             }
-            in_time(self.0.timeout, sink.subscribe(&wanted)).await?;
+            asking.ask("SUBSCRIBE", &wanted).await?;
             self.0.subscribed(&wanted);
         }
         let now = Instant::now();
@@ -239,17 +241,39 @@ impl Subscriber {
             _ => None,
         });
         if !unwanted.is_empty() {
-            in_time(self.0.timeout, sink.unsubscribe(&unwanted)).await?;
+            asking.ask("UNSUBSCRIBE", &unwanted).await?;
             self.0.unsubscribed(&unwanted);
         }
         Ok(())
     }
 }
 
-async fn in_time(limit: Duration, asked: impl Future<Output = Result<(), RedisError>>) -> Result<(), String> {
-    match timeout(limit, asked).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err("no confirmation in time".to_owned()),
+/// The half of a connection that asks, one command after the other.
+struct Asking {
+    writes: Writes,
+    /// What the other half reads of answers.
+    confirmed: mpsc::Receiver<Result<(), String>>,
+    limit: Duration,
+}
+
+impl Asking {
+    /// Sends a command and waits until each of its arguments is confirmed.
+    async fn ask(&mut self, command: &str, arguments: &[String]) -> Result<(), String> {
+        let mut bytes = BytesMut::new();
+        let parts: Vec<_> = std::iter::once(command).chain(arguments.iter().map(String::as_str)).collect();
+        resp::write(&mut bytes, parts.iter().map(|part| part.as_bytes()));
+        let asked = async {
+            let written = async { self.writes.write_all(&bytes).await.and(self.writes.flush().await) };
+            written.await.map_err(|error| error.to_string())?;
+            for _ in 0..arguments.len().max(1) {
+                self.confirmed.recv().await.unwrap_or_else(|| Err("the connection was closed".to_owned()))?;
+            }
+            Ok(())
+        };
+        match timeout(self.limit, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer to {command} in time")),
+        }
     }
 }
 
@@ -312,90 +336,6 @@ impl Shared {
     }
 }
 
-/// Who understands what comes: our own envelopes, and what foreign nodes say on their channel.
-pub(crate) struct Ears {
-    pub(crate) ours: Mutex<Opener>,
-    pub(crate) foreign: Option<Arc<Ear>>,
-}
-
-impl Ears {
-    fn open(&self, channel: &str, bytes: &[u8], now_ms: u64) -> Result<Option<Arrival>, Refusal> {
-        match &self.foreign {
-            Some(ear) if ear.channel() == channel => ear.open(bytes, now_ms),
-            _ => self.ours.lock().unwrap_or_else(PoisonError::into_inner).open(channel, bytes, now_ms).map(Some),
-        }
-    }
-}
-
-/// Takes messages off the connection. Never waits for whoever they go to.
-struct Reader {
-    stream: PubSubStream,
-    ears: Arc<Ears>,
-    clock: Arc<RedisClock>,
-    out: mpsc::Sender<Arrival>,
-    shared: Arc<Shared>,
-    /// Messages came that were too old. Told with the next tick: a node whose clock is wrong sends many.
-    stale: bool,
-}
-
-impl Reader {
-    async fn run(mut self) {
-        let mut ticks = interval(HEARTBEAT / 4);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                message = self.stream.next() => match message {
-                    Some(message) => self.hand_on(message.get_channel_name(), message.get_payload_bytes()),
-                    None => return,
-                },
-                _ = ticks.tick() => {
-                    self.shared.overflow.fetch_or(std::mem::take(&mut self.stale), Relaxed);
-                    if self.shared.up.load(Relaxed) {
-                        self.tell_gap();
-                    }
-                }
-            }
-        }
-    }
-
-    fn hand_on(&mut self, channel: &str, bytes: &[u8]) {
-        let all_told = self.tell_gap();
-        match self.ears.open(channel, bytes, self.clock.now_ms()) {
-            Ok(None) => {}
-            Ok(Some(arrival)) => {
-                if !all_told || self.out.try_send(arrival).is_err() {
-                    bound_reached("rooms.bus_queue");
-                    dropped("queue_full");
-                    self.shared.overflow.store(true, Relaxed);
-                }
-            }
-            Err(refusal) => {
-                dropped(refusal.as_str());
-                self.stale |= refusal == Refusal::Stale; // it is of one of us, and nobody will hear it
-            }
-        }
-    }
-
-    /// Says that messages were missed, once there is room to; answers whether nothing is left to say.
-    fn tell_gap(&self) -> bool {
-        let has_room = self.out.capacity() >= self.out.max_capacity().div_ceil(2);
-        let flags = [(&self.shared.away, Missed::Away), (&self.shared.overflow, Missed::Overflow)];
-        flags.into_iter().all(|(flag, missed)| {
-            // Taken down before it is told: one that is raised meanwhile stays up.
-            if !flag.load(Relaxed) {
-                return true;
-            }
-            let is_told = has_room && flag.swap(false, Relaxed) && self.out.try_send(Arrival::Gap(missed)).is_ok();
-            flag.fetch_or(!is_told, Relaxed);
-            is_told
-        })
-    }
-}
-
 fn count(channels: &HashMap<String, Channel>) {
     metrics::gauge!("phalanx_bus_channels").set(channels.len() as f64);
-}
-
-fn dropped(reason: &'static str) {
-    metrics::counter!("phalanx_bus_dropped_total", "reason" => reason).increment(1);
 }

@@ -21,7 +21,7 @@ phalanx_testkit::bus_laws!(redis: super::bus().await);
 
 fn bus_with(client: Client, keys: Keys, (token, previous): (&str, &str), queue: usize) -> RedisBus {
     let (token, previous_token) = (token.to_owned(), previous.to_owned());
-    let settings = BusSettings { node: "n".to_owned(), token, previous_token, queue, interop: None };
+    let settings = BusSettings { node: "n".to_owned(), token, previous_token, queue, longest: 1 << 20, interop: None };
     RedisBus::new(client, keys, Arc::new(RedisClock::default()), OwnName::default(), settings)
 }
 
