@@ -179,7 +179,9 @@ impl Sealer {
         sealed.pop(); // the closing brace
         let mac = authenticated(&self.key, channel, &sealed, payload).finalize().into_bytes();
         sealed.extend_from_slice(b",\"mac\":\"");
-        sealed.extend(mac.iter().flat_map(|byte| [hex(byte >> 4), hex(byte & 15)]));
+        for byte in mac {
+            sealed.extend_from_slice(&[hex(byte >> 4), hex(byte & 15)]);
+        }
         sealed.extend_from_slice(b"\"}\n");
         sealed.extend_from_slice(payload);
         sealed
@@ -206,9 +208,14 @@ fn hex(nibble: u8) -> u8 {
     b"0123456789abcdef"[usize::from(nibble & 15)]
 }
 
-fn unhex(text: &[u8]) -> Option<Vec<u8>> {
+fn unhex(text: &[u8]) -> Option<[u8; 32]> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
-    text.chunks(2).map(|pair| Some((digit(pair[0])? << 4 | digit(*pair.get(1)?)?) as u8)).collect()
+    let text: &[u8; 64] = text.try_into().ok()?;
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+    }
+    Some(bytes)
 }
 
 /// Why a message is not believed.

@@ -118,7 +118,7 @@ impl Keys {
 
     /// The channel of one node.
     pub(crate) fn inbox(&self, generation: Generation) -> String {
-        format!("{}:node:{generation}", self.cluster)
+        [&self.cluster, ":node:", generation.as_str()].concat()
     }
 
     /// Before the names of rooms in channels.

@@ -79,6 +79,12 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Waits until so many are connected to Redis.
+async fn connected(redis: &Redis, count: usize) {
+    let clients = async || redis.ask("CLIENT LIST").await.lines().filter(|line| line.starts_with("id=")).count();
+    until("the others are gone", async || clients().await == count).await;
+}
+
 #[tokio::test]
 async fn a_call_that_was_sent_twice_is_not_said_to_be_undelivered() {
     let redis = Redis::start().await;
@@ -99,9 +105,11 @@ async fn a_call_that_was_sent_twice_is_not_said_to_be_undelivered() {
         let receivers = format!("PUBSUB NUMSUB laws:node:{there}");
         until("nobody listens any more", async || redis.ask(&receivers).await.ends_with(":0\r\n")).await;
         proxy.cut();
+        connected(&redis, 1).await; // who asks
         proxy.mend();
     };
     tokio::join!(calling, breaking);
+    until("answers would arrive again", async || caller.bus.subscribe(&"again".into()).await.is_ok()).await;
     let posted = caller.call(there).await.unwrap();
     assert_eq!(posted, Posted { received: false, on_record: true }, "one that was sent once is");
 }
@@ -115,6 +123,9 @@ async fn a_publish_whose_answer_is_swallowed_is_unknown_in_time_and_the_next_goe
     proxy.swallow(":2\r\n");
     let refused = timeout(SOON, speaker.say("r", "unknown")).await.expect("it ends");
     assert!(matches!(refused, Err(BackendError::Unavailable(_))), "{refused:?}");
+    proxy.cut();
+    connected(&redis, 2).await; // who listens, and who asks
+    proxy.mend();
     speaker.say("r", "known").await.unwrap();
     for expected in ["unknown", "known"] {
         assert_eq!(text(&listener.next().await), Some(expected), "each once");
