@@ -163,6 +163,14 @@ impl Bus for RedisBus {
         self.publisher.publish(channel, Draft::Letter(letter), recipient).await
     }
 
+    fn try_post(&self, to: Recipient, letter: Letter) -> Result<(), Letter> {
+        let channel = match to {
+            Recipient::Node(generation) => self.keys.inbox(generation),
+            Recipient::Everyone => self.keys.everyone(),
+        };
+        self.publisher.try_publish(channel, letter)
+    }
+
     async fn subscribe(&self, room: &Arc<str>) -> Result<Subscription, BackendError> {
         Ok(Subscription::new(self.subscriber.hold(self.keys.room(room)).await?))
     }

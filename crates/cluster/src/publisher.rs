@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use phalanx_core::backend::{BackendError, Clock, Posted};
+use phalanx_core::backend::{BackendError, Clock, Letter, Posted};
 use phalanx_core::{Generation, bound_reached};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
@@ -60,8 +60,11 @@ struct Job {
     text: Text,
     /// Whose name is looked up beside it.
     recipient: Option<Generation>,
-    done: oneshot::Sender<Result<Posted, BackendError>>,
+    done: Done,
 }
+
+/// Who waits for what becomes of a message, if anybody does.
+type Done = Option<oneshot::Sender<Result<Posted, BackendError>>>;
 
 /// What is published.
 enum Text {
@@ -116,6 +119,13 @@ impl Publisher {
         self.hand_over(channel, Text::Clear(message), None).await.map(drop)
     }
 
+    /// Publishes a letter that nobody waits for, if there is room.
+    pub(crate) fn try_publish(&self, channel: String, letter: Letter) -> Result<(), Letter> {
+        let Ok(place) = self.jobs.try_reserve() else { return Err(letter) };
+        place.send(Job { channel, text: Text::Sealed(Draft::Letter(letter)), recipient: None, done: None });
+        Ok(())
+    }
+
     async fn hand_over(
         &self,
         channel: String,
@@ -128,7 +138,7 @@ impl Publisher {
         }
         let publishing = async {
             let closed = || BackendError::unavailable("the bus is closed");
-            self.jobs.send(Job { channel, text, recipient, done }).await.map_err(|_| closed())?;
+            self.jobs.send(Job { channel, text, recipient, done: Some(done) }).await.map_err(|_| closed())?;
             posted.await.map_err(|_| closed())?
         };
         match timeout(self.timeout, publishing).await {
@@ -140,7 +150,8 @@ impl Publisher {
 
 /// A message that Redis has not answered.
 struct Pending {
-    done: oneshot::Sender<Result<Posted, BackendError>>,
+    done: Done,
+    taken: Instant,
     /// Bytes of its commands.
     length: usize,
     /// It is said to foreign nodes in the same transaction.
@@ -158,8 +169,6 @@ struct Session {
     /// What has no answer, the oldest first.
     pending: VecDeque<Pending>,
     commands: Commands,
-    /// When Redis answered last; when it was first asked something, if that is later.
-    heard: Instant,
 }
 
 /// The commands of all that is pending.
@@ -173,7 +182,7 @@ struct Commands {
 impl Session {
     fn new(writer: Writer) -> Self {
         let (pending, commands) = Default::default();
-        Self { writer, numbered: None, seq: 0, pending, commands, heard: Instant::now() }
+        Self { writer, numbered: None, seq: 0, pending, commands }
     }
 
     async fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
@@ -205,7 +214,7 @@ impl Session {
         let limit = self.writer.client.timeout();
         let mut ticks = interval(limit / 4);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.heard = Instant::now();
+        let connected = Instant::now();
         loop {
             let room = UNANSWERED - self.pending.len();
             tokio::select! {
@@ -227,7 +236,7 @@ impl Session {
                     }
                     self.take(&mut jobs);
                 }
-                _ = ticks.tick() => if !self.pending.is_empty() && self.heard.elapsed() >= limit {
+                _ = ticks.tick() => if self.pending.front().is_some_and(|oldest| oldest.taken.max(connected).elapsed() >= limit) {
                     return Some(io::ErrorKind::TimedOut.into());
                 },
             }
@@ -236,24 +245,21 @@ impl Session {
 
     /// Seals and numbers; a new name begins anew with 1.
     fn take(&mut self, jobs: &mut Vec<Job>) {
-        jobs.retain(|job| !job.done.is_closed()); // who gave up was told that it is unknown; it never happened
+        jobs.retain(|job| !is_given_up(&job.done)); // who gave up was told that it is unknown; it never happened
         let Some(generation) = self.writer.own.get() else {
             let unnamed = || BackendError::unavailable("the node has no name yet");
-            return jobs.drain(..).for_each(|job| drop(job.done.send(Err(unnamed()))));
+            return jobs.drain(..).for_each(|job| tell(job.done, Err(unnamed())));
         };
         if self.numbered.replace(generation) != Some(generation) {
             self.seq = 0;
         }
-        if self.pending.is_empty() {
-            self.heard = Instant::now();
-        }
-        let at_ms = self.writer.clock.now_ms();
+        let (now, at_ms) = (Instant::now(), self.writer.clock.now_ms());
         for job in jobs.drain(..) {
-            self.write(generation, at_ms, job);
+            self.write(generation, now, at_ms, job);
         }
     }
 
-    fn write(&mut self, generation: Generation, at_ms: u64, job: Job) {
+    fn write(&mut self, generation: Generation, taken: Instant, at_ms: u64, job: Job) {
         let out = &mut self.commands.bytes;
         let before = out.len();
         let mut sealed = |draft| {
@@ -280,12 +286,11 @@ impl Session {
         }
         let (length, is_both) = (out.len() - before, matches!(job.text, Text::Both(..)));
         let asks = job.recipient.is_some();
-        self.pending.push_back(Pending { done: job.done, length, is_both, asks, repeated: false });
+        self.pending.push_back(Pending { done: job.done, taken, length, is_both, asks, repeated: false });
     }
 
     /// Hands on what Redis answered.
     fn answer(&mut self, answers: &mut BytesMut) -> io::Result<()> {
-        self.heard = Instant::now();
         let mut items = Items::new(answers, LONGEST_ANSWER);
         let mut read = 0;
         while let Some(oldest) = self.pending.front() {
@@ -297,8 +302,7 @@ impl Session {
             read = items.read();
             self.commands.forget(oldest.length)?;
             if let Some(answered) = self.pending.pop_front() {
-                // Who no longer waits was told that it is unknown.
-                let _ = answered.done.send(posted);
+                tell(answered.done, posted);
             }
         }
         answers.advance(read);
@@ -316,12 +320,24 @@ impl Session {
 
     /// Whoever waited longest gives up first.
     fn forget_given_up(&mut self) {
-        while let Some(length) =
-            self.pending.front().filter(|oldest| oldest.done.is_closed()).map(|oldest| oldest.length)
+        let limit = self.writer.client.timeout();
+        while let Some(oldest) = self.pending.front()
+            && (is_given_up(&oldest.done) || oldest.taken.elapsed() >= limit)
         {
-            self.commands.bytes.advance(length);
+            self.commands.bytes.advance(oldest.length);
             self.pending.pop_front();
         }
+    }
+}
+
+fn is_given_up(done: &Done) -> bool {
+    done.as_ref().is_some_and(oneshot::Sender::is_closed)
+}
+
+/// Who no longer waits was told that it is unknown.
+fn tell(done: Done, posted: Result<Posted, BackendError>) {
+    if let Some(done) = done {
+        let _ = done.send(posted);
     }
 }
 

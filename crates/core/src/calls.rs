@@ -23,7 +23,7 @@ use crate::node::{Generation, Node};
 mod answering;
 mod wire;
 
-use wire::{Answer, Call};
+use wire::{Answer, Asking};
 
 /// The longest that a call to another node waits, whatever its deadline says.
 pub(crate) const LONGEST: Duration = Duration::from_secs(3600);
@@ -99,20 +99,20 @@ impl Calls {
         let deadline = Instant::now() + limit;
         let (sender, answer) = oneshot::channel();
         let open = self.open(Waiting::One(there, sender))?;
-        let letter = self.letter(node, open.id, connection, method, args, limit)?;
-        let posted = timeout_at(deadline, node.bus().post(Recipient::Node(there), letter)).await;
-        let posted = posted.map_err(|_| ApplyError::Late)?.map_err(ActionError::from)?;
-        if !posted.on_record {
-            return Err(ApplyError::NotFound);
-        }
-        if !posted.received {
-            return Err(ApplyError::Unreachable);
-        }
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(answer)) => Answer::read(&answer).map_or(Err(ApplyError::Late), Answer::into_result),
-            // Late, or while we waited the generation was reaped, or the subscription lost.
-            Ok(Err(_)) | Err(_) => Err(ApplyError::Late),
-        }
+        let letter = self.letter(node, open.id, connection, method, &args, limit)?;
+        let asked = async {
+            let posted = node.bus().post(Recipient::Node(there), letter).await.map_err(ActionError::from)?;
+            if !posted.on_record {
+                return Err(ApplyError::NotFound);
+            }
+            if !posted.received {
+                return Err(ApplyError::Unreachable);
+            }
+            // No answer where meanwhile the generation was reaped, or the subscription lost.
+            let answer = answer.await.map_err(|_| ApplyError::Late)?;
+            Answer::read(&answer).map_or(Err(ApplyError::Late), Answer::into_result)
+        };
+        timeout_at(deadline, asked).await.unwrap_or(Err(ApplyError::Late))
     }
 
     /// Calls a connection whose id names no node: its owner answers, all others say that it is not theirs. Where there
@@ -182,7 +182,7 @@ impl Calls {
         // Room for each node's answer; whoever answers more than once finds none in the end.
         let (sender, mut answers) = mpsc::channel((2 * others.len()).max(1));
         let open = self.open(Waiting::Many(others.clone(), sender))?;
-        let letter = self.letter(node, open.id, connection, method, args.clone(), limit)?;
+        let letter = self.letter(node, open.id, connection, method, &args, limit)?;
         let mut heard = FromAll { silent: others.into_iter().collect(), ..FromAll::default() };
         let here = async {
             match own.first() {
@@ -268,10 +268,10 @@ impl Calls {
         id: u64,
         connection: Option<&ConnectionId>,
         method: &str,
-        args: Value,
+        args: &Value,
         limit: Duration,
     ) -> Result<Letter, ActionError> {
-        let payload = Call { connection: connection.cloned(), method: method.to_owned(), args }.write();
+        let payload = Asking { connection: connection.map(ConnectionId::as_str), method, args }.write();
         check_size(node, &payload, "the arguments are too large for a call")?;
         let deadline_ms = Some(node.now_ms() + limit.min(LONGEST).as_millis() as u64);
         Ok(Letter { kind: LetterKind::Call, id, deadline_ms, payload })

@@ -89,6 +89,18 @@ impl From<ActionError> for ApplyError {
     }
 }
 
+/// A call that was begun: its answer, or what has to be waited for.
+pub(crate) type Begun = Result<Result<Value, ApplyError>, Slow>;
+
+/// A call that has something to wait for.
+pub(crate) enum Slow {
+    RoomAdd(Connection, String),
+    RoomLeave(Connection, String),
+    SendFile(Connection, String),
+    /// A method of the application, on a connection or on the node.
+    Remote(Option<Connection>, Value),
+}
+
 /// The connections of the cluster: those of this node by their handles, all others by [`Connections::apply`].
 #[derive(Clone, Debug)]
 pub struct Connections {
@@ -147,7 +159,11 @@ impl Connections {
         limit: Option<Duration>,
     ) -> Result<Value, ApplyError> {
         if let Some(connection) = self.local(id) {
-            return self.apply_here(&connection, method, args, limit).await;
+            return match self.begin_on(connection, method, args) {
+                Ok(answer) => answer,
+                // In a box of its own: what answers at once is cheap to move.
+                Err(slow) => Box::pin(self.finish(slow, method, limit)).await,
+            };
         }
         let calls = self.node.calls();
         match id.owner() {
@@ -165,45 +181,42 @@ impl Connections {
         args: Value,
         limit: Option<Duration>,
     ) -> Result<Value, ApplyError> {
-        match id {
-            Some(id) => {
-                let connection = self.local(id).ok_or(ApplyError::NotFound)?;
-                self.apply_here(&connection, method, args, limit).await
-            }
-            None => {
-                let def = self.node.registry().remote(method).ok_or(ApplyError::UnknownMethod)?;
-                Box::pin(self.in_time(limit, self.run_remote(None, def, args), method)).await
-            }
+        match self.begin(id, method, args) {
+            Ok(answer) => answer,
+            Err(slow) => Box::pin(self.finish(slow, method, limit)).await,
         }
     }
 
-    async fn apply_here(
-        &self,
-        connection: &Connection,
-        method: &str,
-        args: Value,
-        limit: Option<Duration>,
-    ) -> Result<Value, ApplyError> {
-        if connection.has_left() {
-            return Err(ApplyError::NotFound);
+    /// Answers such a call if it has nothing to wait for; else [`Connections::finish`] does.
+    pub(crate) fn begin(&self, id: Option<&ConnectionId>, method: &str, args: Value) -> Begun {
+        match id {
+            Some(id) => match self.local(id) {
+                Some(connection) => self.begin_on(connection, method, args),
+                None => Ok(Err(ApplyError::NotFound)),
+            },
+            None => Err(Slow::Remote(None, args)),
         }
-        match BuiltIn::read(method, args)? {
-            Ok(BuiltIn::Details) => Ok(details(connection)),
-            Ok(BuiltIn::Get(key)) => Ok(connection.get(&key).unwrap_or_default()),
-            Ok(BuiltIn::Set(key, value)) => {
-                connection.set(key, value)?;
-                Ok(Value::Bool(true))
-            }
-            Ok(BuiltIn::Destroy(reason)) => {
+    }
+
+    fn begin_on(&self, connection: Connection, method: &str, args: Value) -> Begun {
+        if connection.has_left() {
+            return Ok(Err(ApplyError::NotFound));
+        }
+        let done = |done: Result<(), ApplyError>| Ok(done.map(|()| Value::Bool(true)));
+        match BuiltIn::read(method, args) {
+            Ok(Ok(BuiltIn::Details)) => Ok(Ok(details(&connection))),
+            Ok(Ok(BuiltIn::Get(key))) => Ok(Ok(connection.get(&key).unwrap_or_default())),
+            Ok(Ok(BuiltIn::Set(key, value))) => done(connection.set(key, value).map(drop).map_err(ApplyError::from)),
+            Ok(Ok(BuiltIn::SendMessage(message))) => done(send_json(&connection, &message)),
+            Ok(Ok(BuiltIn::Destroy(reason))) => {
                 connection.close(reason);
-                Ok(Value::Bool(true))
+                done(Ok(()))
             }
-            Ok(BuiltIn::SendMessage(message)) => {
-                send(connection, serde_json::to_vec(&message).map_err(ActionError::internal)?)?;
-                Ok(Value::Bool(true))
-            }
-            // In a box of its own: what answers at once is cheap to move.
-            slow => Box::pin(self.in_time(limit, self.apply_slow(connection, method, slow), method)).await,
+            Ok(Ok(BuiltIn::SendFile(path))) => Err(Slow::SendFile(connection, path)),
+            Ok(Ok(BuiltIn::RoomAdd(room))) => Err(Slow::RoomAdd(connection, room)),
+            Ok(Ok(BuiltIn::RoomLeave(room))) => Err(Slow::RoomLeave(connection, room)),
+            Ok(Err(args)) => Err(Slow::Remote(Some(connection), args)),
+            Err(refused) => Ok(Err(refused.into())),
         }
     }
 
@@ -239,26 +252,30 @@ impl Connections {
         }
     }
 
-    async fn apply_slow(
-        &self,
-        connection: &Connection,
-        method: &str,
-        call: Result<BuiltIn, Value>,
-    ) -> Result<Value, ApplyError> {
+    /// Waits for what a call has to wait for, as long as its caller or its method says.
+    pub(crate) async fn finish(&self, slow: Slow, method: &str, limit: Option<Duration>) -> Result<Value, ApplyError> {
+        let own = self.node.registry().remote(method).map_or(Deadline::Default, |def| def.deadline);
+        let limit = match (limit, own) {
+            (Some(limit), _) | (None, Deadline::After(limit)) => limit,
+            (None, Deadline::Default) => self.node.config().general.rpc_timeout,
+            (None, Deadline::Never) => return self.run(slow, method).await,
+        };
+        tokio::time::timeout(limit, self.run(slow, method)).await.unwrap_or(Err(ApplyError::Late))
+    }
+
+    async fn run(&self, slow: Slow, method: &str) -> Result<Value, ApplyError> {
         let rooms = self.node.rooms();
-        match call {
-            Ok(BuiltIn::RoomAdd(room)) => rooms.join(connection, &room).await?,
-            Ok(BuiltIn::RoomLeave(room)) => rooms.leave(connection, &room).await?,
-            Ok(BuiltIn::SendFile(path)) => {
+        match slow {
+            Slow::RoomAdd(connection, room) => rooms.join(&connection, &room).await?,
+            Slow::RoomLeave(connection, room) => rooms.leave(&connection, &room).await?,
+            Slow::SendFile(connection, path) => {
                 let most = self.node.config().websocket.max_file.as_u64();
                 let file = self.node.files().read_for_socket(&path, most).await?;
-                let text = serde_json::to_vec(&file_message(&file)).map_err(ActionError::internal)?;
-                send(connection, text)?;
+                send_json(&connection, &file_message(&file))?;
             }
-            Ok(_) => {} // what does not wait is done by then
-            Err(args) => {
+            Slow::Remote(connection, args) => {
                 let def = self.node.registry().remote(method).ok_or(ApplyError::UnknownMethod)?;
-                return self.run_remote(Some(connection), def, args).await;
+                return self.run_remote(connection, def, args).await;
             }
         }
         Ok(Value::Bool(true))
@@ -266,7 +283,7 @@ impl Connections {
 
     async fn run_remote(
         &self,
-        connection: Option<&Connection>,
+        connection: Option<Connection>,
         def: &'static RemoteDef,
         args: Value,
     ) -> Result<Value, ApplyError> {
@@ -276,7 +293,7 @@ impl Connections {
             _ => return Err(wrong("", "object", "the arguments must be an object").into()),
         };
         let text = serde_json::value::to_raw_value(&args).map_err(ActionError::internal)?;
-        let caller = Arc::new(connection.cloned().map_or_else(Caller::internal, Caller::socket));
+        let caller = Arc::new(connection.map_or_else(Caller::internal, Caller::socket));
         let context = Context::new(self.node.clone(), def.name, caller, self.node.next_request(), None);
         let answer = self.node.caught((def.run)(context, Params::from_raw_json(text)?)).await??;
         match answer {
@@ -287,29 +304,14 @@ impl Connections {
         }
     }
 
-    async fn in_time(
-        &self,
-        limit: Option<Duration>,
-        call: impl Future<Output = Result<Value, ApplyError>>,
-        method: &str,
-    ) -> Result<Value, ApplyError> {
-        let own = self.node.registry().remote(method).map_or(Deadline::Default, |def| def.deadline);
-        let limit = match (limit, own) {
-            (Some(limit), _) | (None, Deadline::After(limit)) => limit,
-            (None, Deadline::Default) => self.node.config().general.rpc_timeout,
-            (None, Deadline::Never) => return call.await,
-        };
-        tokio::time::timeout(limit, call).await.unwrap_or(Err(ApplyError::Late))
-    }
-
     fn table(&self) -> &Table {
         self.node.connection_table()
     }
 }
 
 /// Queues a message for a client. One that ends takes no more: it is as if it had gone before.
-fn send(connection: &Connection, text: Vec<u8>) -> Result<(), ApplyError> {
-    let frame = Frame::Text(text.into());
+fn send_json(connection: &Connection, message: &impl Serialize) -> Result<(), ApplyError> {
+    let frame = Frame::Text(serde_json::to_vec(message).map_err(ActionError::internal)?.into());
     if !connection.could_hold(&frame) {
         bound_reached("websocket.outbox_bytes");
         let message = "the message is larger than websocket.outbox_bytes";

@@ -147,6 +147,9 @@ pub trait Bus: Send + Sync + 'static {
     /// `Unavailable` if it is unknown whether it will arrive.
     async fn post(&self, to: Recipient, letter: Letter) -> Result<Posted, BackendError>;
 
+    /// Sends a letter whose fate nobody asks about, if it can be taken at once; gives it back otherwise.
+    fn try_post(&self, to: Recipient, letter: Letter) -> Result<(), Letter>;
+
     /// Begins to receive a room's messages; completes when every later message arrives.
     async fn subscribe(&self, room: &Arc<str>) -> Result<Subscription, BackendError>;
 

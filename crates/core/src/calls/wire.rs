@@ -1,5 +1,6 @@
 //! Calls and answers as they go over the bus.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,23 +19,33 @@ pub(super) struct Call {
     pub(super) args: Value,
 }
 
-#[derive(Serialize, Deserialize)]
-struct CallOnWire {
+/// A call as it is written.
+#[derive(Serialize)]
+pub(super) struct Asking<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    connection: Option<String>,
+    pub(super) connection: Option<&'a str>,
+    pub(super) method: &'a str,
+    pub(super) args: &'a Value,
+}
+
+#[derive(Deserialize)]
+struct CallOnWire<'a> {
+    #[serde(borrow)]
+    connection: Option<Cow<'a, str>>,
     method: String,
     #[serde(default)]
     args: Value,
 }
 
-impl Call {
-    pub(super) fn write(self) -> Bytes {
-        let connection = self.connection.map(|id| id.to_string());
-        encode(&CallOnWire { connection, method: self.method, args: self.args })
+impl Asking<'_> {
+    pub(super) fn write(&self) -> Bytes {
+        encode(self)
     }
+}
 
+impl Call {
     pub(super) fn read(payload: &[u8]) -> Option<Self> {
-        let call: CallOnWire = serde_json::from_slice(payload).ok()?;
+        let call: CallOnWire<'_> = serde_json::from_slice(payload).ok()?;
         let connection = call.connection.map(|id| ConnectionId::parse(&id)).transpose().ok()?;
         Some(Self { connection, method: call.method, args: call.args })
     }
@@ -159,9 +170,10 @@ mod tests {
     #[test]
     fn a_call_is_the_same_at_both_ends() {
         let id = ConnectionId::parse("a-1").unwrap();
-        let call = Call { connection: Some(id.clone()), method: "set".into(), args: json!(["k", [u64::MAX, {}]]) };
+        let args = json!(["k", [u64::MAX, {}]]);
+        let call = Asking { connection: Some(id.as_str()), method: "set", args: &args };
         let read = Call::read(&call.write()).unwrap();
-        assert_eq!((read.connection, read.method, read.args), (Some(id), "set".into(), json!(["k", [u64::MAX, {}]])));
+        assert_eq!((read.connection, read.method, read.args), (Some(id), "set".into(), args));
         for rubbish in ["null", "[]", "{", r#"{"method":1}"#, r#"{"method":"set","connection":""}"#] {
             assert!(Call::read(rubbish.as_bytes()).is_none(), "{rubbish}");
         }

@@ -54,6 +54,10 @@ impl Bus for MemoryBus {
         }
     }
 
+    fn try_post(&self, _to: Recipient, letter: Letter) -> Result<(), Letter> {
+        Err(letter)
+    }
+
     async fn subscribe(&self, _room: &Arc<str>) -> Result<Subscription, BackendError> {
         Ok(Subscription::none())
     }

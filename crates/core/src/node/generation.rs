@@ -18,7 +18,7 @@ impl Generation {
     /// Reads a name; `None` if it cannot be one.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; 10] = text.as_bytes().try_into().ok()?;
-        bytes.iter().all(|byte| ALPHABET.contains(byte)).then_some(Self(bytes))
+        bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7')).then_some(Self(bytes))
     }
 
     /// The name as text.

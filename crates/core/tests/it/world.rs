@@ -121,6 +121,10 @@ impl Bus for Faulty {
         self.bus.post(to, letter).await
     }
 
+    fn try_post(&self, to: Recipient, letter: Letter) -> Result<(), Letter> {
+        self.bus.try_post(to, letter)
+    }
+
     async fn subscribe(&self, room: &Arc<str>) -> Result<Subscription, BackendError> {
         self.bus.subscribe(room).await
     }
