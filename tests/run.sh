@@ -26,9 +26,10 @@ if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
     node=target/node/node_modules/.bin/node
 fi
 
-# The nodes that tests start as processes.
-cargo build --workspace --bins --locked
-cargo test --workspace --all-targets --locked
+# All at once, so that the nodes that tests start as processes are built with the same dependencies as the tests.
+cargo build --workspace --all-targets --locked
+# Most of them wait: for leases that run out, for a Redis that is away, for a browser.
+RUST_TEST_THREADS="${RUST_TEST_THREADS:-5}" cargo test --workspace --all-targets --locked
 cargo test --workspace --doc --locked
 "$node" --test tests/client/*.test.mjs
 target/debug/phalanx-bench smoke
