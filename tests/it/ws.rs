@@ -126,6 +126,7 @@ async fn an_answer_that_no_outbox_holds_is_refused_and_the_socket_stays() {
     config.paths.public = vec![public.path().to_owned()];
     config.websocket.max_file = "1KiB".parse().unwrap();
     config.websocket.outbox_bytes = "4KiB".parse().unwrap();
+    config.rooms.max_message = "3KiB".parse().unwrap();
     let node = start(config).await;
     let mut socket = Socket::connect(node.addr()).await;
     let echo = json!({ "event": "action", "params": { "action": "echo", "text": "x".repeat(5000) } });
