@@ -9,6 +9,7 @@ use dashmap::DashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use tokio::time::{Instant, timeout};
 
 use crate::action::Deadline;
 use crate::answer::{Answer, Content};
@@ -258,12 +259,13 @@ impl Connections {
         let limit = match (limit, own) {
             (Some(limit), _) | (None, Deadline::After(limit)) => limit,
             (None, Deadline::Default) => self.node.config().general.rpc_timeout,
-            (None, Deadline::Never) => return self.run(slow, method).await,
+            (None, Deadline::Never) => return self.run(slow, method, None).await,
         };
-        tokio::time::timeout(limit, self.run(slow, method)).await.unwrap_or(Err(ApplyError::Late))
+        let call = self.run(slow, method, Instant::now().checked_add(limit));
+        timeout(limit, call).await.unwrap_or(Err(ApplyError::Late))
     }
 
-    async fn run(&self, slow: Slow, method: &str) -> Result<Value, ApplyError> {
+    async fn run(&self, slow: Slow, method: &str, deadline: Option<Instant>) -> Result<Value, ApplyError> {
         let rooms = self.node.rooms();
         match slow {
             Slow::RoomAdd(connection, room) => rooms.join(&connection, &room).await?,
@@ -275,7 +277,7 @@ impl Connections {
             }
             Slow::Remote(connection, args) => {
                 let def = self.node.registry().remote(method).ok_or(ApplyError::UnknownMethod)?;
-                return self.run_remote(connection, def, args).await;
+                return self.run_remote(connection, def, args, deadline).await;
             }
         }
         Ok(Value::Bool(true))
@@ -286,6 +288,7 @@ impl Connections {
         connection: Option<Connection>,
         def: &'static RemoteDef,
         args: Value,
+        deadline: Option<Instant>,
     ) -> Result<Value, ApplyError> {
         let args = match args {
             Value::Null => Value::Object(Map::new()),
@@ -294,7 +297,7 @@ impl Connections {
         };
         let text = serde_json::value::to_raw_value(&args).map_err(ActionError::internal)?;
         let caller = Arc::new(connection.map_or_else(Caller::internal, Caller::socket));
-        let context = Context::new(self.node.clone(), def.name, caller, self.node.next_request(), None);
+        let context = Context::new(self.node.clone(), def.name, caller, self.node.next_request(), deadline);
         let answer = self.node.caught((def.run)(context, Params::from_raw_json(text)?)).await??;
         match answer {
             Answer { content: Content::Json(_), .. } => Ok(answer.decode()?),

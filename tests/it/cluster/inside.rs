@@ -49,6 +49,12 @@ struct Length {
     bytes: usize,
 }
 
+/// Says how many minutes it has.
+#[remote(deadline = "10m")]
+async fn minutes_left(ctx: Context) -> Result<Option<f64>, ActionError> {
+    Ok(ctx.deadline().map(|deadline| (deadline - Instant::now()).as_secs_f64() / 60.0))
+}
+
 /// Answers at length.
 #[remote]
 async fn at_length(_ctx: Context, input: Length) -> Result<String, ActionError> {
@@ -83,7 +89,8 @@ fn config(id: &str) -> Config {
 }
 
 pub(super) async fn node(url: &str, id: &str) -> Running {
-    let app = App::new("tour").remotes(remotes![sum, never, waits, at_length, panics]).on_connection(Named);
+    let app =
+        App::new("tour").remotes(remotes![sum, minutes_left, never, waits, at_length, panics]).on_connection(Named);
     app.start_in_cluster(config(id), url).await.unwrap()
 }
 
@@ -106,6 +113,8 @@ async fn a_node_is_called_by_its_name_and_its_errors_are_its_own() {
         assert!(matches!(&panicked, Err(ApplyError::Refused(e)) if e.kind() == ErrorKind::Internal), "{panicked:?}");
         let asked = Instant::now();
         assert!(matches!(cluster.call::<never>(name, NoInput::default()).await, Err(ApplyError::Late)));
+        let left = cluster.call::<minutes_left>(name, NoInput::default()).await.unwrap();
+        assert!(left.is_some_and(|minutes| (9.0..=10.0).contains(&minutes)), "{left:?}");
         assert!(asked.elapsed() < Duration::from_secs(3), "the method's own deadline counts");
     }
     assert!(matches!(cluster.call::<sum>("nobody", Sum { a: 1, b: 2 }).await, Err(ApplyError::NotFound)));
