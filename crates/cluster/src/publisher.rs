@@ -37,7 +37,7 @@ const QUEUE: usize = 1024;
 const UNANSWERED: usize = 128;
 
 /// Messages that go out in one write: as many as are ready, but not so many that Redis has nothing to do meanwhile.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 
 /// Room for their commands that is kept while there are none.
 const KEPT: usize = 64 * 1024;

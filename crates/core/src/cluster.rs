@@ -192,6 +192,9 @@ impl Topics {
 
     /// Hands a message on; one that is none is dropped.
     pub(crate) fn tell(&self, payload: &[u8]) {
+        if self.listened().senders.is_empty() {
+            return;
+        }
         let Ok(told) = serde_json::from_slice::<Told>(payload) else { return };
         if let Some(sender) = self.listened().senders.get(&*told.topic) {
             // Without a listener there is nobody to tell.

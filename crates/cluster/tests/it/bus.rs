@@ -19,9 +19,12 @@ async fn bus() -> (Arc<dyn Bus>, Redis) {
 
 phalanx_testkit::bus_laws!(redis: super::bus().await);
 
+/// Bytes of the longest message that is taken.
+const LONGEST: usize = 1 << 20;
+
 fn bus_with(client: Client, keys: Keys, (token, previous): (&str, &str), queue: usize) -> RedisBus {
     let (token, previous_token) = (token.to_owned(), previous.to_owned());
-    let settings = BusSettings { node: "n".to_owned(), token, previous_token, queue, longest: 1 << 20, interop: None };
+    let settings = BusSettings { node: "n".to_owned(), token, previous_token, queue, longest: LONGEST, interop: None };
     RedisBus::new(client, keys, Arc::new(RedisClock::default()), OwnName::default(), settings)
 }
 
@@ -129,6 +132,19 @@ async fn a_publish_whose_answer_is_swallowed_is_unknown_in_time_and_the_next_goe
     speaker.say("r", "known").await.unwrap();
     for expected in ["unknown", "known"] {
         assert_eq!(text(&listener.next().await), Some(expected), "each once");
+    }
+}
+
+#[tokio::test]
+async fn what_is_longer_than_any_message_is_passed_over() {
+    let redis = Redis::start().await;
+    let speaker = End::new(&redis.url(), ("t", ""), 100).await;
+    let mut listener = End::new(&redis.url(), ("t", ""), 100).await;
+    for length in [LONGEST, LONGEST + 1, 9 * LONGEST] {
+        let forged = format!("redis.call('publish', 'laws:room:r', string.rep('x', {length}))");
+        assert_eq!(redis.ask(&format!("EVAL \"return {forged}\" 0")).await, ":2\r\n");
+        speaker.say("r", "after it").await.unwrap();
+        assert_eq!(text(&listener.next().await), Some("after it"), "after {length} bytes");
     }
 }
 
