@@ -164,6 +164,8 @@ struct Pending {
 
 struct Session {
     writer: Writer,
+    /// The key of the names of nodes.
+    names: String,
     numbered: Option<Generation>,
     seq: u64,
     /// What has no answer, the oldest first.
@@ -182,7 +184,7 @@ struct Commands {
 impl Session {
     fn new(writer: Writer) -> Self {
         let (pending, commands) = Default::default();
-        Self { writer, numbered: None, seq: 0, pending, commands }
+        Self { names: writer.keys.names(), writer, numbered: None, seq: 0, pending, commands }
     }
 
     async fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
@@ -212,7 +214,7 @@ impl Session {
         let RawConnection { mut reads, mut writes } = connection;
         let (mut jobs, mut answers) = (Vec::with_capacity(UNANSWERED), BytesMut::with_capacity(4096));
         let limit = self.writer.client.timeout();
-        let mut ticks = interval(limit / 4);
+        let mut ticks = interval((limit / 4).max(PAUSE));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let connected = Instant::now();
         loop {
@@ -236,11 +238,16 @@ impl Session {
                     }
                     self.take(&mut jobs);
                 }
-                _ = ticks.tick() => if self.pending.front().is_some_and(|oldest| oldest.taken.max(connected).elapsed() >= limit) {
+                _ = ticks.tick() => if self.waits_since(connected).is_some_and(|since| since.elapsed() >= limit) {
                     return Some(io::ErrorKind::TimedOut.into());
                 },
             }
         }
+    }
+
+    /// Since when the oldest that is pending has waited for its answer over a connection made at that time.
+    fn waits_since(&self, connected: Instant) -> Option<Instant> {
+        self.pending.front().map(|oldest| oldest.taken.max(connected))
     }
 
     /// Seals and numbers; a new name begins anew with 1.
@@ -282,7 +289,7 @@ impl Session {
         }
         if let Some(recipient) = job.recipient {
             let name = recipient.as_str().as_bytes();
-            resp::write(out, [b"HEXISTS", self.writer.keys.names().as_bytes(), name].into_iter());
+            resp::write(out, [b"HEXISTS", self.names.as_bytes(), name].into_iter());
         }
         let (length, is_both) = (out.len() - before, matches!(job.text, Text::Both(..)));
         let asks = job.recipient.is_some();
@@ -294,7 +301,7 @@ impl Session {
         let mut items = Items::new(answers, LONGEST_ANSWER);
         let mut read = 0;
         while let Some(oldest) = self.pending.front() {
-            let posted = match oldest.read(&mut items) {
+            let posted = match oldest.read(&mut items, &self.names) {
                 Ok(posted) => posted,
                 Err(Stop::Incomplete) => break,
                 Err(Stop::Malformed) => return Err(io::ErrorKind::InvalidData.into()),
@@ -373,12 +380,18 @@ impl Commands {
 
 impl Pending {
     /// Reads the answer to its commands.
-    fn read(&self, items: &mut Items<'_>) -> Result<Result<Posted, BackendError>, Stop> {
+    fn read(&self, items: &mut Items<'_>, names: &str) -> Result<Result<Posted, BackendError>, Stop> {
         let receivers = match self.is_both {
             true => receivers_of_both(items)?,
             false => number(items.next()?),
         };
-        let known = if self.asks { number(items.next()?) } else { Ok(1) };
+        let known = match self.asks.then(|| items.next()).transpose()? {
+            None => Ok(1),
+            Some(Item::Refused(words)) if words.starts_with(b"WRONGTYPE ") => {
+                Err(BackendError::WrongKind { key: names.to_owned() })
+            }
+            Some(item) => number(item),
+        };
         let posted = receivers.and_then(|receivers| Ok(Posted { received: receivers > 0, on_record: known? > 0 }));
         Ok(match posted {
             Ok(Posted { received: false, on_record: true }) if self.repeated && self.asks => {
