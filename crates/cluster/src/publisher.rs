@@ -28,7 +28,11 @@ use crate::envelope::{Draft, Sealer, Sender};
 use crate::keys::Keys;
 use crate::own_name::OwnName;
 use crate::raw_connection::{RawConnection, Writes};
-use crate::resp::{self, Item, Items, Stop};
+use crate::resp::{self, Items, Stop};
+
+mod pending;
+
+use pending::{Done, Pending, is_given_up, tell};
 
 /// Messages that wait for the task; beyond, publishers wait, at most for the time a command has.
 const QUEUE: usize = 1024;
@@ -62,9 +66,6 @@ struct Job {
     recipient: Option<Generation>,
     done: Done,
 }
-
-/// Who waits for what becomes of a message, if anybody does.
-type Done = Option<oneshot::Sender<Result<Posted, BackendError>>>;
 
 /// What is published.
 enum Text {
@@ -146,20 +147,6 @@ impl Publisher {
             Err(_) => Err(BackendError::unavailable("redis did not take the message in time")),
         }
     }
-}
-
-/// A message that Redis has not answered.
-struct Pending {
-    done: Done,
-    taken: Instant,
-    /// Bytes of its commands.
-    length: usize,
-    /// It is said to foreign nodes in the same transaction.
-    is_both: bool,
-    /// The name of its recipient is looked up beside it.
-    asks: bool,
-    /// It was written before, to a connection that broke.
-    repeated: bool,
 }
 
 struct Session {
@@ -337,17 +324,6 @@ impl Session {
     }
 }
 
-fn is_given_up(done: &Done) -> bool {
-    done.as_ref().is_some_and(oneshot::Sender::is_closed)
-}
-
-/// Who no longer waits was told that it is unknown.
-fn tell(done: Done, posted: Result<Posted, BackendError>) {
-    if let Some(done) = done {
-        let _ = done.send(posted);
-    }
-}
-
 impl Commands {
     /// Writes all there is; completes only with what broke the connection.
     fn poll_write(&mut self, writes: &mut Writes, context: &mut Context<'_>) -> Poll<io::Error> {
@@ -376,66 +352,4 @@ impl Commands {
         }
         Ok(())
     }
-}
-
-impl Pending {
-    /// Reads the answer to its commands.
-    fn read(&self, items: &mut Items<'_>, names: &str) -> Result<Result<Posted, BackendError>, Stop> {
-        let receivers = match self.is_both {
-            true => receivers_of_both(items)?,
-            false => number(items.next()?),
-        };
-        let known = match self.asks.then(|| items.next()).transpose()? {
-            None => Ok(1),
-            Some(Item::Refused(words)) if words.starts_with(b"WRONGTYPE ") => {
-                Err(BackendError::WrongKind { key: names.to_owned() })
-            }
-            Some(item) => number(item),
-        };
-        let posted = receivers.and_then(|receivers| Ok(Posted { received: receivers > 0, on_record: known? > 0 }));
-        Ok(match posted {
-            Ok(Posted { received: false, on_record: true }) if self.repeated && self.asks => {
-                Err(BackendError::unavailable("it was sent twice, and whether the first was heard is unknown"))
-            }
-            posted => posted,
-        })
-    }
-}
-
-/// Reads the answers to MULTI, to what it holds, and to EXEC.
-fn receivers_of_both(items: &mut Items<'_>) -> Result<Result<i64, BackendError>, Stop> {
-    let mut refused = None;
-    for _ in 0..3 {
-        if let Item::Refused(words) = items.next()? {
-            refused.get_or_insert(words);
-        }
-    }
-    let receivers = match items.next()? {
-        Item::List(count) => {
-            let mut receivers = Ok(0);
-            for place in 0..count {
-                let one = number(items.next()?);
-                if place == 0 || one.is_err() {
-                    receivers = one;
-                }
-            }
-            receivers
-        }
-        other => number(other),
-    };
-    Ok(refused.map_or(receivers, |words| Err(fault(words))))
-}
-
-fn number(item: Item<'_>) -> Result<i64, BackendError> {
-    match item {
-        Item::Number(number) => Ok(number),
-        Item::Refused(words) => Err(fault(words)),
-        Item::Text(_) | Item::Nil | Item::List(_) | Item::TooLong(_) => {
-            Err(BackendError::unavailable("redis answered something else than a number"))
-        }
-    }
-}
-
-fn fault(words: &[u8]) -> BackendError {
-    BackendError::unavailable(String::from_utf8_lossy(words))
 }
