@@ -203,14 +203,17 @@ impl Session {
         let limit = self.writer.client.timeout();
         let mut ticks = interval((limit / 4).max(PAUSE));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let connected = Instant::now();
+        let mut heard = Instant::now();
         loop {
             let room = UNANSWERED - self.pending.len();
             tokio::select! {
                 biased;
                 read = reads.read_buf(&mut answers) => match read {
                     Ok(0) => return Some(io::ErrorKind::UnexpectedEof.into()),
-                    Ok(_) => if let Err(error) = self.answer(&mut answers) { return Some(error) },
+                    Ok(_) => match self.answer(&mut answers) {
+                        Ok(()) => heard = Instant::now(),
+                        Err(error) => return Some(error),
+                    },
                     Err(error) => return Some(error),
                 },
                 error = poll_fn(|context| self.commands.poll_write(&mut writes, context)) => return Some(error),
@@ -225,16 +228,16 @@ impl Session {
                     }
                     self.take(&mut jobs);
                 }
-                _ = ticks.tick() => if self.waits_since(connected).is_some_and(|since| since.elapsed() >= limit) {
+                _ = ticks.tick() => if self.waits_since(heard).is_some_and(|since| since.elapsed() >= limit) {
                     return Some(io::ErrorKind::TimedOut.into());
                 },
             }
         }
     }
 
-    /// Since when the oldest that is pending has waited for its answer over a connection made at that time.
-    fn waits_since(&self, connected: Instant) -> Option<Instant> {
-        self.pending.front().map(|oldest| oldest.taken.max(connected))
+    /// Since when something is pending and nothing was answered, over a connection that answered last at that time.
+    fn waits_since(&self, heard: Instant) -> Option<Instant> {
+        self.pending.front().map(|oldest| oldest.taken.max(heard))
     }
 
     /// Seals and numbers; a new name begins anew with 1.
@@ -300,7 +303,7 @@ impl Session {
             }
         }
         answers.advance(read);
-        Ok(())
+        if self.pending.is_empty() && !answers.is_empty() { Err(unasked()) } else { Ok(()) }
     }
 
     /// What was written to a connection that broke is written again to the next.
@@ -324,6 +327,10 @@ impl Session {
     }
 }
 
+fn unasked() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "an answer to what was not asked")
+}
+
 impl Commands {
     /// Writes all there is; completes only with what broke the connection.
     fn poll_write(&mut self, writes: &mut Writes, context: &mut Context<'_>) -> Poll<io::Error> {
@@ -344,7 +351,6 @@ impl Commands {
 
     /// The oldest so many bytes are answered.
     fn forget(&mut self, length: usize) -> io::Result<()> {
-        let unasked = || io::Error::new(io::ErrorKind::InvalidData, "an answer to what was not asked");
         self.written = self.written.checked_sub(length).ok_or_else(unasked)?;
         self.bytes.advance(length);
         if self.bytes.is_empty() && self.bytes.capacity() > KEPT {

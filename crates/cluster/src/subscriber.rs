@@ -217,7 +217,8 @@ impl Subscriber {
                     return ended.and_then(Result::ok).unwrap_or_else(|| "the reader ended".to_owned());
                 }
                 () = self.0.changed.notified() => {}
-                _ = ticks.tick() => if let Err(reason) = asking.ask("PING", &[]).await { return reason },
+                // A Redis that cannot save its data refuses even this, and publishes all the same: it answers.
+                _ = ticks.tick() => if let Err(reason) = asking.hear("PING", &[]).await { return reason },
             }
         }
     }
@@ -259,18 +260,26 @@ struct Asking {
 impl Asking {
     /// Sends a command and waits until each of its arguments is confirmed.
     async fn ask(&mut self, command: &str, arguments: &[String]) -> Result<(), String> {
+        self.hear(command, arguments).await?
+    }
+
+    /// Sends a command and waits for its answer, be it a refusal.
+    async fn hear(&mut self, command: &str, arguments: &[String]) -> Result<Result<(), String>, String> {
         let mut bytes = BytesMut::new();
         let parts: Vec<_> = std::iter::once(command).chain(arguments.iter().map(String::as_str)).collect();
         resp::write(&mut bytes, parts.iter().map(|part| part.as_bytes()));
-        let asked = async {
+        let heard = async {
             let written = async { self.writes.write_all(&bytes).await.and(self.writes.flush().await) };
             written.await.map_err(|error| error.to_string())?;
             for _ in 0..arguments.len().max(1) {
-                self.confirmed.recv().await.unwrap_or_else(|| Err("the connection was closed".to_owned()))?;
+                let confirmed = self.confirmed.recv().await.ok_or("the connection was closed")?;
+                if confirmed.is_err() {
+                    return Ok(confirmed);
+                }
             }
-            Ok(())
+            Ok(Ok(()))
         };
-        match timeout(self.limit, asked).await {
+        match timeout(self.limit, heard).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer to {command} in time")),
         }

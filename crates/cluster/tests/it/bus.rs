@@ -136,6 +136,18 @@ async fn a_publish_whose_answer_is_swallowed_is_unknown_in_time_and_the_next_goe
 }
 
 #[tokio::test]
+async fn a_redis_that_refuses_to_be_pinged_is_there_all_the_same() {
+    let redis = Redis::start().await;
+    redis.ask("ACL SETUSER phalanx -ping").await;
+    let speaker = End::new(&redis.url(), ("t", ""), 100).await;
+    let mut listener = End::new(&redis.url(), ("t", ""), 100).await;
+    until("it was pinged", async || !redis.ask("ACL LOG").await.starts_with("*0")).await;
+    speaker.say("r", "heard").await.unwrap();
+    let heard = listener.next().await;
+    assert_eq!(text(&heard), Some("heard"), "and no gap before: {heard:?}");
+}
+
+#[tokio::test]
 async fn what_is_longer_than_any_message_is_passed_over() {
     let redis = Redis::start().await;
     let speaker = End::new(&redis.url(), ("t", ""), 100).await;
