@@ -61,8 +61,8 @@ pub(crate) async fn measure(binary: &std::path::Path, row: Row, effort: Effort) 
     let _echo = Server::redis_echo(redis.addr()).await?;
     let mut caller = Caller::connect(redis.addr()).await?;
     let in_flight = if row == Row::Apply1 { 1 } else { 32 };
-    ours(&node, &pair.far, in_flight, effort.span / 4).await?;
-    caller.run(in_flight, effort.span / 4).await?;
+    ours(&node, &pair.far, in_flight, effort.span).await?;
+    caller.run(in_flight, effort.span).await?;
     let (mut values, mut our_times, mut their_times) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..effort.rounds {
         let (our, their);

@@ -40,7 +40,7 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         rows: Vec<Row>,
         /// How often each side runs.
-        #[arg(long, default_value_t = 7)]
+        #[arg(long, default_value_t = 35)]
         rounds: usize,
     },
     /// Runs every row once, small, without gates.
