@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    Arrival, BackendError, Bus, Letter, LetterKind, Message, MessageKind, Posted, Recipient, Subscription,
+    Arrival, BackendError, Bus, KeptAlive, Letter, LetterKind, Message, MessageKind, Posted, Recipient, Subscription,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -163,12 +163,12 @@ impl Bus for RedisBus {
         self.publisher.publish(channel, Draft::Letter(letter), recipient).await
     }
 
-    fn try_post(&self, to: Recipient, letter: Letter) -> Result<(), Letter> {
+    fn try_post(&self, to: Recipient, letter: Letter, alive: KeptAlive) -> Result<(), (Letter, KeptAlive)> {
         let channel = match to {
             Recipient::Node(generation) => self.keys.inbox(generation),
             Recipient::Everyone => self.keys.everyone(),
         };
-        self.publisher.try_publish(channel, letter)
+        self.publisher.try_publish(channel, letter, alive)
     }
 
     async fn subscribe(&self, room: &Arc<str>) -> Result<Subscription, BackendError> {

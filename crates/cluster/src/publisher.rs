@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use phalanx_core::backend::{BackendError, Clock, Letter, Posted};
+use phalanx_core::backend::{BackendError, Clock, KeptAlive, Letter, Posted};
 use phalanx_core::{Generation, bound_reached};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
@@ -32,7 +32,7 @@ use crate::resp::{self, Items, Stop};
 
 mod pending;
 
-use pending::{Done, Pending, is_given_up, tell};
+use pending::{Done, Pending};
 
 /// Messages that wait for the task; beyond, publishers wait, at most for the time a command has.
 const QUEUE: usize = 1024;
@@ -120,10 +120,16 @@ impl Publisher {
         self.hand_over(channel, Text::Clear(message), None).await.map(drop)
     }
 
-    /// Publishes a letter that nobody waits for, if there is room.
-    pub(crate) fn try_publish(&self, channel: String, letter: Letter) -> Result<(), Letter> {
-        let Ok(place) = self.jobs.try_reserve() else { return Err(letter) };
-        place.send(Job { channel, text: Text::Sealed(Draft::Letter(letter)), recipient: None, done: None });
+    /// Publishes a letter whose fate nobody asks about, if there is room, and drops `alive` then.
+    pub(crate) fn try_publish(
+        &self,
+        channel: String,
+        letter: Letter,
+        alive: KeptAlive,
+    ) -> Result<(), (Letter, KeptAlive)> {
+        let Ok(place) = self.jobs.try_reserve() else { return Err((letter, alive)) };
+        let done = Done::Drop(alive);
+        place.send(Job { channel, text: Text::Sealed(Draft::Letter(letter)), recipient: None, done });
         Ok(())
     }
 
@@ -139,7 +145,7 @@ impl Publisher {
         }
         let publishing = async {
             let closed = || BackendError::unavailable("the bus is closed");
-            self.jobs.send(Job { channel, text, recipient, done: Some(done) }).await.map_err(|_| closed())?;
+            self.jobs.send(Job { channel, text, recipient, done: Done::Tell(done) }).await.map_err(|_| closed())?;
             posted.await.map_err(|_| closed())?
         };
         match timeout(self.timeout, publishing).await {
@@ -242,10 +248,10 @@ impl Session {
 
     /// Seals and numbers; a new name begins anew with 1.
     fn take(&mut self, jobs: &mut Vec<Job>) {
-        jobs.retain(|job| !is_given_up(&job.done)); // who gave up was told that it is unknown; it never happened
+        jobs.retain(|job| !job.done.is_given_up()); // who gave up was told that it is unknown; it never happened
         let Some(generation) = self.writer.own.get() else {
             let unnamed = || BackendError::unavailable("the node has no name yet");
-            return jobs.drain(..).for_each(|job| tell(job.done, Err(unnamed())));
+            return jobs.drain(..).for_each(|job| job.done.with(Err(unnamed())));
         };
         if self.numbered.replace(generation) != Some(generation) {
             self.seq = 0;
@@ -299,7 +305,7 @@ impl Session {
             read = items.read();
             self.commands.forget(oldest.length)?;
             if let Some(answered) = self.pending.pop_front() {
-                tell(answered.done, posted);
+                answered.done.with(posted);
             }
         }
         answers.advance(read);
@@ -319,7 +325,7 @@ impl Session {
     fn forget_given_up(&mut self) {
         let limit = self.writer.client.timeout();
         while let Some(oldest) = self.pending.front()
-            && (is_given_up(&oldest.done) || oldest.taken.elapsed() >= limit)
+            && (oldest.done.is_given_up() || oldest.taken.elapsed() >= limit)
         {
             self.commands.bytes.advance(oldest.length);
             self.pending.pop_front();

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// A node's shutdown: asked, then closed; beside it a tracker for calls and connections, and one for the node's own
 /// tasks, which outlive them.
@@ -35,6 +36,11 @@ impl Shutdown {
         F::Output: Send + 'static,
     {
         self.own.spawn(future)
+    }
+
+    /// Stopping waits for whoever has this as for a call.
+    pub(crate) fn token(&self) -> TaskTrackerToken {
+        self.calls.token()
     }
 
     /// Asks the node to stop; again has no effect.

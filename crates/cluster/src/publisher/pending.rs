@@ -1,13 +1,32 @@
 //! What is written and has no answer, and how its answer is read.
 
-use phalanx_core::backend::{BackendError, Posted};
+use phalanx_core::backend::{BackendError, KeptAlive, Posted};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::resp::{Item, Items, Stop};
 
-/// Who waits for what becomes of a message, if anybody does.
-pub(super) type Done = Option<oneshot::Sender<Result<Posted, BackendError>>>;
+/// What is to be done when it is known what became of a message.
+pub(super) enum Done {
+    Tell(oneshot::Sender<Result<Posted, BackendError>>),
+    Drop(#[expect(dead_code, reason = "held for its end")] KeptAlive),
+}
+
+impl Done {
+    pub(super) fn is_given_up(&self) -> bool {
+        match self {
+            Self::Tell(waiting) => waiting.is_closed(),
+            Self::Drop(_) => false,
+        }
+    }
+
+    /// Who no longer waits was told that it is unknown.
+    pub(super) fn with(self, posted: Result<Posted, BackendError>) {
+        if let Self::Tell(waiting) = self {
+            let _ = waiting.send(posted);
+        }
+    }
+}
 
 /// A message that Redis has not answered.
 pub(super) struct Pending {
@@ -83,15 +102,4 @@ fn number(item: Item<'_>) -> Result<i64, BackendError> {
 
 fn fault(words: &[u8]) -> BackendError {
     BackendError::unavailable(String::from_utf8_lossy(words))
-}
-
-pub(super) fn is_given_up(done: &Done) -> bool {
-    done.as_ref().is_some_and(oneshot::Sender::is_closed)
-}
-
-/// Who no longer waits was told that it is unknown.
-pub(super) fn tell(done: Done, posted: Result<Posted, BackendError>) {
-    if let Some(done) = done {
-        let _ = done.send(posted);
-    }
 }

@@ -8,6 +8,7 @@ use phalanx_core::backend::{
 };
 use phalanx_testkit::{Proxy, Redis};
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -145,6 +146,23 @@ async fn a_redis_that_refuses_to_be_pinged_is_there_all_the_same() {
     speaker.say("r", "heard").await.unwrap();
     let heard = listener.next().await;
     assert_eq!(text(&heard), Some("heard"), "and no gap before: {heard:?}");
+}
+
+#[tokio::test]
+async fn what_is_held_with_a_letter_is_let_go_when_redis_has_the_letter() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let mut end = End::new(&redis.url_through(proxy.addr()), ("t", ""), 100).await;
+    end.say("r", "connected").await.unwrap();
+    assert_eq!(text(&end.next().await), Some("connected"));
+    proxy.hold();
+    let (held, mut let_go) = oneshot::channel::<()>();
+    let letter = Letter { kind: LetterKind::Event, id: 0, deadline_ms: None, payload: "{}".into() };
+    assert!(end.bus.try_post(Recipient::Everyone, letter, Box::new(held)).is_ok());
+    let early = timeout(Duration::from_millis(200), &mut let_go).await;
+    assert!(early.is_err(), "redis has nothing: {early:?}");
+    proxy.mend();
+    assert!(timeout(SOON, let_go).await.expect("it is let go").is_err());
 }
 
 #[tokio::test]

@@ -104,6 +104,9 @@ pub enum Missed {
     Overflow,
 }
 
+/// What lasts until a letter is sent.
+pub type KeptAlive = Box<dyn Any + Send>;
+
 /// Holds a room's messages coming; they may stop some time after it is dropped.
 pub struct Subscription(#[expect(dead_code, reason = "held for its end")] Option<Box<dyn Any + Send + Sync>>);
 
@@ -147,8 +150,9 @@ pub trait Bus: Send + Sync + 'static {
     /// `Unavailable` if it is unknown whether it will arrive.
     async fn post(&self, to: Recipient, letter: Letter) -> Result<Posted, BackendError>;
 
-    /// Sends a letter whose fate nobody asks about, if it can be taken at once; gives it back otherwise.
-    fn try_post(&self, to: Recipient, letter: Letter) -> Result<(), Letter>;
+    /// Sends a letter whose fate nobody asks about, if it can be taken at once; gives everything back otherwise. Drops
+    /// `alive` when the letter is sent or given up.
+    fn try_post(&self, to: Recipient, letter: Letter, alive: KeptAlive) -> Result<(), (Letter, KeptAlive)>;
 
     /// Begins to receive a room's messages; completes when every later message arrives.
     async fn subscribe(&self, room: &Arc<str>) -> Result<Subscription, BackendError>;

@@ -14,7 +14,9 @@ mod locks;
 mod membership;
 mod rooms;
 
-pub use bus::{Arrival, Bus, Letter, LetterKind, Message, MessageKind, Missed, Posted, Recipient, Subscription};
+pub use bus::{
+    Arrival, Bus, KeptAlive, Letter, LetterKind, Message, MessageKind, Missed, Posted, Recipient, Subscription,
+};
 pub use cache::{CacheStore, Dumped, Page, Stored};
 pub use foreign::{Asked, Foreign};
 pub use locks::{Held, LockStore};

@@ -105,12 +105,14 @@ fn answer_to(node: &Node, id: u64, answered: Result<Value, ApplyError>) -> Lette
     Letter { kind: LetterKind::Answer, id, deadline_ms: None, payload }
 }
 
-/// Sends an answer at once; where it has to wait for its turn, on a task that keeps its place.
+/// Sends an answer at once, or on a task where it has to wait for its turn. Until it is sent the call has its place, and a
+/// node that stops waits for it.
 fn post_soon(node: &Node, to: Generation, answer: Letter, place: OwnedSemaphorePermit) {
-    let Err(answer) = node.bus().try_post(Recipient::Node(to), answer) else { return };
+    let held = Box::new((place, node.shutdown().token()));
+    let Err((answer, held)) = node.bus().try_post(Recipient::Node(to), answer, held) else { return };
     let node = node.clone();
     node.clone().shutdown().spawn(async move {
-        let _place = place;
+        let _held = held;
         post(&node, to, answer).await;
     });
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::backend::{Arrival, BackendError, Bus, Letter, Message, Posted, Recipient, Subscription};
+use crate::backend::{Arrival, BackendError, Bus, KeptAlive, Letter, Message, Posted, Recipient, Subscription};
 use crate::node::Generation;
 
 /// The bus of one node. One queue gives one order to all rooms.
@@ -54,8 +54,8 @@ impl Bus for MemoryBus {
         }
     }
 
-    fn try_post(&self, _to: Recipient, letter: Letter) -> Result<(), Letter> {
-        Err(letter)
+    fn try_post(&self, _to: Recipient, letter: Letter, alive: KeptAlive) -> Result<(), (Letter, KeptAlive)> {
+        Err((letter, alive))
     }
 
     async fn subscribe(&self, _room: &Arc<str>) -> Result<Subscription, BackendError> {

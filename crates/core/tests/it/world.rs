@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use phalanx_core::backend::{
-    Added, Arrival, Backend, BackendError, Bus, Joined, Left, Letter, Member, Members, Message, Posted, Recipient,
-    RoomStore, Subscription,
+    Added, Arrival, Backend, BackendError, Bus, Joined, KeptAlive, Left, Letter, Member, Members, Message, Posted,
+    Recipient, RoomStore, Subscription,
 };
 use phalanx_core::config::{Config, Environment};
 use phalanx_core::connection::{Attributes, CloseReason, Frame, NewConnection, Next, OutboxLimit};
@@ -37,6 +37,8 @@ pub(crate) struct Faulty {
     pub(crate) rooms: MemoryRooms,
     bus: MemoryBus,
     faults: Mutex<Vec<(&'static str, Fault)>>,
+    /// What is held until letters are sent that nobody waits for.
+    unsent: Mutex<Vec<KeptAlive>>,
     /// Says which step has no answer.
     pub(crate) stuck: Notify,
 }
@@ -45,6 +47,22 @@ impl Faulty {
     /// The next step of that name fails so.
     pub(crate) fn fails(&self, step: &'static str, fault: Fault) {
         self.faults.lock().unwrap().push((step, fault));
+    }
+
+    /// How many letters that nobody waits for are not sent.
+    pub(crate) fn unsent(&self) -> usize {
+        self.unsent.lock().unwrap().len()
+    }
+
+    /// Sends them.
+    pub(crate) fn sends(&self) {
+        self.unsent.lock().unwrap().clear();
+    }
+
+    /// Something comes from another node.
+    pub(crate) async fn brings(&self, letter: Letter) {
+        self.bus.appear_as(Generation::random()).await.unwrap();
+        self.bus.post(Recipient::Everyone, letter).await.unwrap();
     }
 
     async fn step<T>(
@@ -121,8 +139,9 @@ impl Bus for Faulty {
         self.bus.post(to, letter).await
     }
 
-    fn try_post(&self, to: Recipient, letter: Letter) -> Result<(), Letter> {
-        self.bus.try_post(to, letter)
+    fn try_post(&self, _to: Recipient, _letter: Letter, alive: KeptAlive) -> Result<(), (Letter, KeptAlive)> {
+        self.unsent.lock().unwrap().push(alive);
+        Ok(())
     }
 
     async fn subscribe(&self, room: &Arc<str>) -> Result<Subscription, BackendError> {
@@ -199,6 +218,7 @@ impl World {
             rooms: MemoryRooms::default(),
             bus: MemoryBus::new(100),
             faults: Mutex::default(),
+            unsent: Mutex::default(),
             stuck: Notify::new(),
         });
         let (noted, membership) = (Arc::new(noted), Arc::new(Mortal::new()));
