@@ -29,7 +29,7 @@ fi
 # All at once, so that the nodes that tests start as processes are built with the same dependencies as the tests.
 cargo build --workspace --all-targets --locked
 # Most of them wait: for leases that run out, for a Redis that is away, for a browser.
-RUST_TEST_THREADS="${RUST_TEST_THREADS:-5}" cargo test --workspace --all-targets --locked
+RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --workspace --all-targets --locked
 cargo test --workspace --doc --locked
 "$node" --test tests/client/*.test.mjs
 target/debug/phalanx-bench smoke

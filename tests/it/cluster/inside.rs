@@ -79,12 +79,8 @@ impl ConnectionHook for Named {
 }
 
 fn config(id: &str) -> Config {
-    let mut config = Config::default();
-    config.general.id = id.to_owned();
+    let mut config = super::config(id);
     config.cluster.max_call = phalanx::config::ByteSize::kib(4);
-    config.web.bind = std::net::Ipv4Addr::LOCALHOST.into();
-    config.web.port = 0;
-    config.admin.bind = String::new();
     config
 }
 
@@ -271,16 +267,12 @@ async fn a_gap_is_told_to_listeners_and_to_observers_who_may_change_rooms() {
 async fn observers_hear_of_nodes_that_come_and_go() {
     let redis = Redis::start().await;
     let (heard, mut seen) = tokio::sync::mpsc::channel(100);
-    let mut config = Config::default();
-    config.general.id = "watcher".to_owned();
-    config.web.port = 0;
-    config.admin.bind = String::new();
     let watching = App::new("tour").observe(move |event: &Event| match event {
         Event::NodeJoined(node) => drop(heard.try_send(format!("+{}", node.id))),
         Event::NodeLeft(node) => drop(heard.try_send(format!("-{}", node.id))),
         _ => {}
     });
-    let watcher = watching.start_in_cluster(config, &redis.url()).await.unwrap();
+    let watcher = watching.start_in_cluster(config("watcher"), &redis.url()).await.unwrap();
     assert_eq!(seen.recv().await.unwrap(), "+watcher");
     let guest = node(&redis.url(), "guest").await;
     assert_eq!(seen.recv().await.unwrap(), "+guest");

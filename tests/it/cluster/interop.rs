@@ -11,7 +11,7 @@ use phalanx::prelude::*;
 use phalanx_testkit::{INTEROP, Process, Redis, Watch};
 use serde_json::{Value, json};
 
-use super::{SOON, apply, members, until};
+use super::{SOON, apply, config, members, until};
 use crate::client::{Socket, get};
 use phalanx_core::ConnectionId;
 
@@ -341,12 +341,9 @@ async fn who_joins_again_while_it_is_taken_out_stays_in() {
 }
 
 async fn inside(redis: &Redis, change: impl FnOnce(&mut Config)) -> Running {
-    let mut config = Config::default();
+    let mut config = config("inside");
     config.cluster.interop = true;
     config.cluster.interop_token = TOKEN.to_owned();
-    config.web.bind = std::net::Ipv4Addr::LOCALHOST.into();
-    config.web.port = 0;
-    config.admin.bind = String::new();
     change(&mut config);
     App::new("tour").start_in_cluster(config, &redis.url()).await.unwrap()
 }

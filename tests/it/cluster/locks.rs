@@ -3,20 +3,14 @@
 use std::time::Duration;
 
 use phalanx::Running;
-use phalanx::config::Config;
 use phalanx::prelude::*;
 use phalanx_testkit::{Proxy, Redis};
 use tokio::time::{Instant, timeout};
 
-use super::SOON;
+use super::{SOON, config};
 
 async fn node(url: &str, id: &str) -> Running {
-    let mut config = Config::default();
-    config.general.id = id.to_owned();
-    config.web.bind = std::net::Ipv4Addr::LOCALHOST.into();
-    config.web.port = 0;
-    config.admin.bind = String::new();
-    App::new("tour").start_in_cluster(config, url).await.unwrap()
+    App::new("tour").start_in_cluster(config(id), url).await.unwrap()
 }
 
 #[tokio::test]

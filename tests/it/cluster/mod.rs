@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use phalanx::config::Config;
 use phalanx_testkit::{Process, Redis};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -36,6 +37,16 @@ const PRESENCE: &str = "defaultRoom";
 /// How often each fault is made: `just chaos` asks for more.
 fn rounds() -> usize {
     std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
+}
+
+/// Settings of a node in this process, called so.
+fn config(id: &str) -> Config {
+    let mut config = Config::default();
+    config.general.id = id.to_owned();
+    config.web.bind = std::net::Ipv4Addr::LOCALHOST.into();
+    config.web.port = 0;
+    config.admin.bind = String::new();
+    config
 }
 
 /// Tour nodes over one Redis.

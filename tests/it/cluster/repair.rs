@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use phalanx::config::Config;
 use phalanx::event::Event;
 use phalanx::prelude::*;
 use phalanx_testkit::{Process, Proxy, Redis};
@@ -10,7 +9,7 @@ use serde_json::json;
 
 use super::deaths::{observe, told};
 use super::inside::node;
-use super::{BACK, apply, members, start_node, until};
+use super::{BACK, apply, config, members, start_node, until};
 use crate::client::{Socket, get};
 
 /// A node that was cut off from Redis until it was found dead, with a member that the other node's heard leave.
@@ -90,17 +89,13 @@ async fn a_room_that_somebody_spoilt_keeps_no_other_from_being_listed_again() {
 async fn observers_hear_that_redis_came_back_empty_and_who_is_there_now() {
     let mut redis = Redis::start().await;
     let (heard, mut seen) = tokio::sync::mpsc::channel(100);
-    let mut config = Config::default();
-    config.general.id = "watcher".to_owned();
-    config.web.port = 0;
-    config.admin.bind = String::new();
     let watching = App::new("tour").observe(move |event: &Event| match event {
         Event::NodeJoined(node) => drop(heard.try_send(format!("+{}", node.id))),
         Event::BackendLost => drop(heard.try_send("lost".to_owned())),
         Event::Renamed(_) => drop(heard.try_send("renamed".to_owned())),
         _ => {}
     });
-    let watcher = watching.start_in_cluster(config, &redis.url()).await.unwrap();
+    let watcher = watching.start_in_cluster(config("watcher"), &redis.url()).await.unwrap();
     assert_eq!(seen.recv().await.unwrap(), "+watcher");
     redis.kill().await;
     redis.start_empty().await;
