@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,6 +37,9 @@ const AT_ONCE: usize = 500;
 
 /// How often the connection is asked whether it is alive: nothing else finds a server that is frozen.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How long what has come already may take to be read.
+const LATE: Duration = Duration::from_millis(100);
 
 /// Pauses between sessions, from and to.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -279,10 +283,12 @@ impl Asking {
             }
             Ok(Ok(()))
         };
-        match timeout(self.limit, heard).await {
-            Ok(answer) => answer,
-            Err(_) => Err(format!("no answer to {command} in time")),
+        let mut heard = pin!(heard);
+        if let Ok(answer) = timeout(self.limit, &mut heard).await {
+            return answer;
         }
+        // A process that was frozen finds its time over before the other half has read what came meanwhile.
+        timeout(LATE, heard).await.unwrap_or_else(|_| Err(format!("no answer to {command} in time")))
     }
 }
 

@@ -110,7 +110,8 @@ async fn a_node_is_called_by_its_name_and_its_errors_are_its_own() {
         let asked = Instant::now();
         assert!(matches!(cluster.call::<never>(name, NoInput::default()).await, Err(ApplyError::Late)));
         let left = cluster.call::<minutes_left>(name, NoInput::default()).await.unwrap();
-        assert!(left.is_some_and(|minutes| (9.0..=10.0).contains(&minutes)), "{left:?}");
+        // Two nodes know Redis's clock within a round trip each.
+        assert!(left.is_some_and(|minutes| (9.0..10.1).contains(&minutes)), "{left:?}");
         assert!(asked.elapsed() < Duration::from_secs(3), "the method's own deadline counts");
     }
     assert!(matches!(cluster.call::<sum>("nobody", Sum { a: 1, b: 2 }).await, Err(ApplyError::NotFound)));

@@ -34,3 +34,29 @@ async fn connections_that_went_silent_for_good_are_made_anew() {
     tell(format_args!("{FAULT}: members are listed {:?} after", mended.elapsed()));
     load.finish(FAULT, &["unavailable", "unreachable", "late", "not_found"]).await;
 }
+
+/// Whoever thaws finds every deadline over, and what came meanwhile still to be read.
+#[tokio::test]
+async fn a_node_that_froze_while_it_waited_for_redis_goes_on_listening() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let near = start_node(&redis.url(), "near").await;
+    let far = start_node(&redis.url_through(proxy.addr()), "far").await;
+    let socket = observe(far.addr).await;
+    let leases = async || redis.ask("ZRANGE phalanx:tour:leases 0 -1 WITHSCORES").await;
+    let mut before = leases().await;
+    for _ in 0..2 {
+        // Both nodes renew, so that one of two changes may be the other's.
+        until("a lease is renewed", BACK, async || leases().await != before).await;
+        before = leases().await;
+    }
+    proxy.hold();
+    let held = Instant::now();
+    sleep_until(held + Duration::from_millis(1200)).await; // a ping a second: one waits now
+    far.freeze().await;
+    proxy.mend();
+    sleep_until(held + Duration::from_millis(3400)).await; // longer than it waits, shorter than its lease
+    far.thaw();
+    assert_eq!(apply(near.addr, &socket.id(), "set", json!(["k", 1])).await.status, 200);
+    assert!(!far.stderr().contains("the subscription to redis broke off"), "{}", far.stderr());
+}
