@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::app::{settings, start};
 use crate::client::Socket;
@@ -175,4 +178,31 @@ async fn methods_run_on_a_connection_and_their_errors_are_typed() {
     connections.apply(&id, "destroy", Value::Null).await.unwrap();
     assert_eq!(socket.closed().await, 4500);
     node.stop().await;
+}
+
+#[tokio::test]
+async fn what_comes_with_the_handshake_is_heard() {
+    let node = start(settings()).await;
+    let mut stream = TcpStream::connect(node.addr()).await.unwrap();
+    let head = "GET /ws HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let ask = |id: u8| {
+        let text = format!(r#"{{"event":"detailsView","messageId":{id}}}"#);
+        [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat()
+    };
+    let (first, second) = (ask(1), ask(2));
+    let (begun, rest) = second.split_at(10);
+    stream.write_all(&[head.as_bytes(), &first, begun].concat()).await.unwrap();
+    let mut heard = Vec::new();
+    hear(&mut stream, &mut heard, r#""messageId":1}"#).await;
+    stream.write_all(rest).await.unwrap();
+    hear(&mut stream, &mut heard, r#""messageId":2}"#).await;
+    node.stop().await;
+}
+
+async fn hear(stream: &mut TcpStream, heard: &mut Vec<u8>, what: &str) {
+    while !String::from_utf8_lossy(heard).contains(what) {
+        let read = timeout(Duration::from_secs(10), stream.read_buf(heard)).await;
+        assert_ne!(read.expect("an answer").unwrap(), 0, "{what}: {}", String::from_utf8_lossy(heard));
+    }
 }

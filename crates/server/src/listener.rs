@@ -81,11 +81,11 @@ impl<S: Serve> Accept<TcpStream, S> for Admission {
 impl Admission {
     fn admit<S: Serve>(&self, stream: TcpStream, service: S, place: Share) -> io::Result<(Stream, S)> {
         stream.set_nodelay(true)?;
-        let (reset, is_sending) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let peer = Peer { addr: stream.peer_addr()?, reset: reset.clone(), is_sending: is_sending.clone() };
+        let is_sending = Arc::<AtomicBool>::default();
+        let peer = Peer { addr: stream.peer_addr()?, is_sending: is_sending.clone() };
         let stream = Stream {
             stream,
-            reset,
+            is_to_reset: false,
             is_sending,
             write_timeout: self.write_timeout,
             stalled: None,
@@ -102,7 +102,7 @@ impl Admission {
 #[derive(Debug)]
 pub(crate) struct Stream {
     stream: TcpStream,
-    reset: Arc<AtomicBool>,
+    is_to_reset: bool,
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
     is_begun: bool,
@@ -112,6 +112,16 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Has the connection reset once this is dropped.
+    pub(crate) fn reset(&mut self) {
+        self.is_to_reset = true;
+    }
+
+    /// Ready when there may be something to read, or the end; cheaper than to try.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_read_ready(cx).map(drop)
+    }
+
     /// Notes how a write went; one that waits too long fails.
     fn watched<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
@@ -122,7 +132,7 @@ impl Stream {
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
         ready!(stalled.as_mut().poll(cx));
         bound_reached("web.write_timeout");
-        self.reset.store(true, Relaxed);
+        self.reset();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -134,7 +144,7 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 impl Stream {
     /// Reads on for a moment: a connection that is closed with something unread is reset, and the client loses its answer.
     fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.reset.load(Relaxed) {
+        if self.is_to_reset {
             return Poll::Ready(());
         }
         let mut scratch = [0; 4096];
@@ -163,7 +173,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if self.reset.load(Relaxed) {
+        if self.is_to_reset {
             // If it fails the kernel keeps the bytes for a while: nothing else depends on it.
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }

@@ -13,8 +13,6 @@ use phalanx_core::{Node, RequestId};
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
-    /// Set by whoever wants the connection reset instead of closed.
-    pub(crate) reset: Arc<AtomicBool>,
     /// Set while the client may still be sending the body of its last request.
     pub(crate) is_sending: Arc<AtomicBool>,
 }
@@ -118,17 +116,16 @@ fn canonical(ip: IpAddr) -> IpAddr {
 /// The cookie, else a header, else (for sockets) the query: whatever the client has kept from before.
 fn fingerprint(headers: &HeaderMap, settings: &Web, query: Option<&str>) -> Option<Arc<str>> {
     let name = settings.fingerprint_cookie.as_str();
-    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let found = pairs.find(|(key, _)| *key == name).map(|(_, value)| value);
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let mut pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let found = pairs.find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    let header = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
     let found = found.or_else(|| header(name)).or_else(|| header(SESSION_ID.as_str()));
     let asked = || {
         let mut pairs = form_urlencoded::parse(query?.as_bytes());
         pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     };
     match found {
-        Some(value) => is_token(value).then(|| value.into()),
+        Some(value) => std::str::from_utf8(value).ok().filter(|value| is_token(value)).map(Into::into),
         None => asked().filter(|value| is_token(value)).map(Into::into),
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
+use hyper::upgrade::Upgraded;
 use phalanx_core::action::OnDisconnect;
 use phalanx_core::bound_reached;
 use phalanx_core::connection::{CloseReason, Connection, Frame, Next};
@@ -57,11 +58,13 @@ enum Step {
 }
 
 impl ConnectionTask {
-    pub(super) fn new(node: Node, connection: Connection, wire: Wire) -> Self {
+    /// Takes over a connection whose client was sent its 101; `None` if that is no connection of the listener's.
+    pub(super) fn new(node: Node, connection: Connection, upgraded: Upgraded) -> Option<Self> {
         let settings = &node.config().websocket;
         let rate = Rate { per_second: settings.messages_per_second, burst: settings.message_burst };
+        let wire = Wire::new(upgraded, settings)?;
         let now = Instant::now();
-        Self {
+        Some(Self {
             caller: Arc::new(Caller::socket(connection.clone())),
             bucket: Bucket::full(rate, now),
             refused: (0, now),
@@ -74,17 +77,18 @@ impl ConnectionTask {
             connection,
             wire,
             rate,
-        }
+        })
     }
 
     /// Serves the connection until one side is gone, then takes it out of everything it was in.
-    pub(super) async fn run(mut self, seat: Seat) {
+    pub(super) async fn run(&mut self, seat: Seat) {
         let reason = self.pump().await;
         let verb = self.verb.take(); // it may hold what leaving needs
         self.node.caught_in_place(|| drop(verb));
         debug!(connection = %self.connection.id(), reason = reason.as_str(), "a connection ends");
         self.connection.close(reason);
-        tokio::join!(seat.remove(reason), self.wind_down(reason));
+        // On the heap: a connection ends once, but has room for its future all its life.
+        tokio::join!(Box::pin(seat.remove(reason)), Box::pin(self.wind_down(reason)));
     }
 
     /// Moves frames both ways until there is a reason to end.
@@ -146,12 +150,12 @@ impl ConnectionTask {
         loop {
             ready!(self.wire.poll_ready(task))?;
             match self.connection.next() {
-                Next::Frame(frame) => self.wire.start_send(frame)?,
+                Next::Frame(frame) => self.wire.start_send(frame, task)?,
                 Next::Ping => {
                     if self.verb.is_some() {
                         self.connection.hear(); // nobody listens while a verb runs: silence is not the client's
                     }
-                    self.wire.start_ping()?;
+                    self.wire.start_ping(task)?;
                 }
                 Next::Close(_) | Next::Nothing => return self.wire.poll_flush(task),
             }
@@ -160,7 +164,7 @@ impl ConnectionTask {
 
     /// Sends what is still queued and the close frame, and waits for the client's: all of it within
     /// `websocket.close_timeout`, else the connection is reset. A client that sent a close frame has it returned.
-    async fn wind_down(mut self, reason: CloseReason) {
+    async fn wind_down(&mut self, reason: CloseReason) {
         if reason == CloseReason::Broken {
             return self.wire.reset();
         }

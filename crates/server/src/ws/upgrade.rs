@@ -14,7 +14,6 @@ use super::connection::ConnectionTask;
 use super::frame;
 use super::handshake::Opening;
 use super::rate::{Buckets, Rate};
-use super::wire::Wire;
 use crate::http::identity::Identity;
 use crate::http::reply;
 
@@ -44,17 +43,15 @@ pub(crate) async fn upgrade(State(upgrades): State<Arc<Upgrades>>, request: Requ
     };
     let node = &upgrades.node;
     let identity = Identity::of(&parts.extensions);
-    let reset = identity.peer.reset.clone();
     let seat = match admit(&upgrades, &identity, &parts.uri, parts.headers).await {
         Ok(seat) => seat,
         Err(error) => return reply::error(&error),
     };
     let (node, response) = (node.clone(), opening.response());
     node.clone().shutdown().spawn(Box::pin(async move {
-        if let Ok(upgraded) = opening.upgrade.await {
-            let wire = Wire::new(upgraded, &node.config().websocket, reset).await;
-            ConnectionTask::new(node, seat.connection().clone(), wire).run(seat).await;
-        }
+        let Ok(upgraded) = opening.upgrade.await else { return };
+        let Some(mut task) = ConnectionTask::new(node, seat.connection().clone(), upgraded) else { return };
+        task.run(seat).await;
     }));
     response
 }
