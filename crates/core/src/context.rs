@@ -18,7 +18,7 @@ use crate::answer::Outcome;
 use crate::connection::Connection;
 use crate::dispatch;
 use crate::error::ActionError;
-use crate::node::Node;
+use crate::node::{Generation, Node};
 use crate::params::Params;
 
 /// One call, as its function, its guards and its layers see it. Cheap to clone.
@@ -211,15 +211,30 @@ pub enum RequestId {
     /// What a trusted proxy called it.
     Given(Arc<str>),
     /// Ours.
-    Ours(crate::node::Generation, u64),
+    Ours(Generation, u64),
+}
+
+impl RequestId {
+    /// Hands out the name as text. Every response carries it, so it is written in place and not formatted.
+    pub fn with_text<T>(&self, take: impl FnOnce(&str) -> T) -> T {
+        let (generation, number) = match self {
+            Self::Given(name) => return take(name),
+            Self::Ours(generation, number) => (generation.as_bytes(), *number),
+        };
+        let mut text = [b'-'; Generation::LENGTH + 1 + 16];
+        text[..Generation::LENGTH].copy_from_slice(generation);
+        let digits = number.checked_ilog2().map_or(1, |bits| bits as usize / 4 + 1);
+        let text = &mut text[..Generation::LENGTH + 1 + digits];
+        for (place, digit) in text.iter_mut().rev().zip(0..digits) {
+            *place = b"0123456789abcdef"[(number >> (4 * digit) & 15) as usize];
+        }
+        take(std::str::from_utf8(text).expect("a generation and digits are ASCII"))
+    }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Given(name) => f.write_str(name),
-            Self::Ours(generation, number) => write!(f, "{generation}-{number:x}"),
-        }
+        self.with_text(|text| f.write_str(text))
     }
 }
 
@@ -327,5 +342,19 @@ impl Requirements {
     /// The types that `states` lacks.
     pub(crate) fn missing(&self, states: &States) -> Vec<&'static str> {
         self.0.iter().filter(|(id, _)| !states.0.contains_key(id)).map(|(_, name)| *name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_named_by_its_node_and_its_number() {
+        let generation = Generation::random();
+        for number in [0, 1, 0xf, 0x10, 0xabc, 0xffff_ffff, 0x1_0000_0000, u64::MAX] {
+            assert_eq!(RequestId::Ours(generation, number).to_string(), format!("{generation}-{number:x}"));
+        }
+        assert_eq!(RequestId::Given("proxy-1".into()).to_string(), "proxy-1");
     }
 }

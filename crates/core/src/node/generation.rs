@@ -7,9 +7,12 @@ use rand::RngExt;
 
 /// Names one run of a node in the cluster: 10 characters of base32, new at each boot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Generation([u8; 10]);
+pub struct Generation([u8; Self::LENGTH]);
 
 impl Generation {
+    /// Its characters.
+    pub(crate) const LENGTH: usize = 10;
+
     /// Draws one.
     pub fn random() -> Self {
         Self(random_bytes())
@@ -17,13 +20,18 @@ impl Generation {
 
     /// Reads a name; `None` if it cannot be one.
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes: [u8; 10] = text.as_bytes().try_into().ok()?;
+        let bytes: [u8; Self::LENGTH] = text.as_bytes().try_into().ok()?;
         bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7')).then_some(Self(bytes))
     }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("drawn from an ASCII alphabet")
+        std::str::from_utf8(self.as_bytes()).expect("drawn from an ASCII alphabet")
+    }
+
+    /// The name as ASCII.
+    pub(crate) const fn as_bytes(&self) -> &[u8; Self::LENGTH] {
+        &self.0
     }
 }
 

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::{Method, Request};
-use hyper::body::Incoming;
+use http::{Method, Uri};
 use phalanx_core::action::OnDisconnect;
 use phalanx_core::dispatch::{self, Started};
 use phalanx_core::registry::Registered;
@@ -14,14 +13,14 @@ use super::body::{BodyError, Limits};
 use super::identity::Identity;
 use super::metadata::Metadata;
 use super::route::{Found, method_of};
-use super::shell::{Serving, Shared};
+use super::shell::{Asking, Serving, Shared};
 use super::{params, reply};
 
 /// Serves a request whose path belongs to actions.
 pub(super) async fn serve(
     shared: &Shared,
-    found: Found<'_>,
-    request: Request<Incoming>,
+    found: &Found<'_>,
+    (uri, request): (&Uri, &mut Asking),
     identity: &Identity,
     serving: &mut Serving,
 ) -> Response {
@@ -32,12 +31,12 @@ pub(super) async fn serve(
             _ => reply::method_not_allowed(found.allowed()),
         };
     };
-    let (mut parts, body) = request.into_parts();
+    let (method, body) = (request.method().clone(), request.body_mut().take());
     let mut metadata = Metadata::wanted(node, identity);
     let is_sending = &identity.peer.is_sending;
     let limits = Limits { node, is_sending, uploads: &shared.uploads, action: routed.def.name };
-    let outcome = match params::read(&parts, body, limits, found.params()).await {
-        Ok(params) => match asked_version(node, routed, &params, &parts.method) {
+    let outcome = match params::read((&method, uri, request.headers()), body, limits, found.params()).await {
+        Ok(params) => match asked_version(node, routed, &params, &method) {
             Ok(action) => {
                 metadata.note(&action, &params);
                 serving.is_call = true;
@@ -45,14 +44,14 @@ pub(super) async fn serve(
                     transport: Origin::Http,
                     fingerprint: identity.fingerprint.clone(),
                     remote: Some(identity.remote),
-                    headers: std::mem::take(&mut parts.headers),
+                    headers: std::mem::take(request.headers_mut()),
                     connection: None,
                 });
                 let id = identity.request.clone();
                 let outcome =
                     run(node, dispatch::Request { action, params, caller: caller.clone(), id }, serving).await;
                 let shared = |caller: Arc<Caller>| caller.headers.clone();
-                parts.headers = Arc::try_unwrap(caller).map_or_else(shared, |caller| caller.headers);
+                *request.headers_mut() = Arc::try_unwrap(caller).map_or_else(shared, |caller| caller.headers);
                 outcome
             }
             Err(unknown) => Err(unknown),
@@ -63,7 +62,7 @@ pub(super) async fn serve(
         }
         Err(BodyError::Late) => return reply::late(),
     };
-    let asked = reply::Asked { method: &parts.method, headers: &parts.headers, metadata: metadata.text() };
+    let asked = reply::Asked { method: &method, headers: request.headers(), metadata: metadata.text() };
     reply::respond(outcome, asked).await
 }
 
@@ -85,7 +84,9 @@ fn asked_version(
 async fn run(node: &Node, request: dispatch::Request, serving: &mut Serving) -> Outcome {
     match dispatch::start(node, request).await {
         Started::Done(outcome) => outcome,
-        Started::Running(running) if running.on_disconnect() == OnDisconnect::Cancel => running.finish().await,
+        Started::Running(running) if running.on_disconnect() == OnDisconnect::Cancel => {
+            Box::pin(running.finish()).await
+        }
         Started::Running(running) => {
             let place = serving.place.take();
             let finished = node.shutdown().spawn(async move { (running.finish().await, place) }).await;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::identity::Identity;
 
 /// What a response says of server and requester, in development.
-pub(super) struct Metadata(Option<Noted>);
+pub(super) struct Metadata(Option<Box<Noted>>);
 
 struct Noted {
     node: Node,
@@ -21,12 +21,13 @@ struct Noted {
 impl Metadata {
     pub(super) fn wanted(node: &Node, identity: &Identity) -> Self {
         let wanted = node.config().web.metadata.unwrap_or_else(|| node.environment().is_development());
-        Self(wanted.then(|| Noted {
+        let noted = || Noted {
             node: node.clone(),
             identity: identity.clone(),
             started: tokio::time::Instant::now(),
             received: Value::Object([("action".to_owned(), Value::Null)].into_iter().collect()),
-        }))
+        };
+        Self(wanted.then(|| Box::new(noted())))
     }
 
     pub(super) fn note(&mut self, action: &Registered, params: &Params) {

@@ -13,35 +13,30 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::Limited;
-use hyper::body::Incoming;
 use phalanx_core::{ErrorKind, Node, dispatch};
 use tower::Service;
 use tracing::{Instrument, info_span};
 
 use super::identity::Identity;
 use super::pace::Paced;
-use super::shell::{Serving, Shared};
+use super::shell::{Asking, Serving, Shared};
 use super::{body, files, reply};
 
 /// Asks the router.
-pub(super) async fn serve(
-    shared: &Shared,
-    request: Request<Incoming>,
-    identity: &Identity,
-    serving: &mut Serving,
-) -> Response {
+pub(super) async fn serve(shared: &Shared, request: Asking, identity: &Identity, serving: &mut Serving) -> Response {
     let settings = &shared.node.config().web;
     let most = body::Most::of_any(request.headers(), settings);
     if let Err(refused) = most.check(request.headers()) {
         return reply::error(&refused);
     }
     let (parts, body) = request.into_parts();
-    let (body, is_late) = if body.is_end_stream() {
-        (Body::empty(), None)
-    } else {
-        let mut body = Paced::new(body, settings, identity.peer.is_sending.clone());
-        let is_late = body.is_late();
-        (Body::new(Limited::new(body, most.bytes())), Some(is_late))
+    let (body, is_late) = match body.filter(|body| !body.is_end_stream()) {
+        None => (Body::empty(), None),
+        Some(body) => {
+            let mut body = Paced::new(body, settings, identity.peer.is_sending.clone());
+            let is_late = body.is_late();
+            (Body::new(Limited::new(body, most.bytes())), Some(is_late))
+        }
     };
     let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(identity.request.clone());

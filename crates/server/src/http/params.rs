@@ -1,7 +1,6 @@
 //! Path, query and body of a request, merged into the params of a call: path over body over query.
 
-use http::Method;
-use http::request::Parts;
+use http::{HeaderMap, Method, Uri};
 use hyper::body::Incoming;
 use phalanx_core::{ActionError, Params};
 
@@ -9,18 +8,18 @@ use super::body::{self, BodyError, Limits};
 
 /// Reads everything a request brings.
 pub(super) async fn read(
-    parts: &Parts,
-    body: Incoming,
+    (method, uri, headers): (&Method, &Uri, &HeaderMap),
+    body: Option<Incoming>,
     limits: Limits<'_>,
     path: impl Iterator<Item = (&str, Result<String, ActionError>)>,
 ) -> Result<Params, BodyError> {
     let mut params = Params::default();
-    if let Some(query) = parts.uri.query() {
+    if let Some(query) = uri.query() {
         params.push_query(query)?;
     }
-    if !matches!(parts.method, Method::GET | Method::HEAD) {
+    if let Some(body) = body.filter(|_| !matches!(*method, Method::GET | Method::HEAD)) {
         // On the heap: most calls have no body, and what reads one is large.
-        Box::pin(body::read(&parts.headers, body, limits, &mut params)).await?;
+        Box::pin(body::read(headers, body, limits, &mut params)).await?;
     }
     for (name, value) in path {
         params.push_path(name, value?)?;

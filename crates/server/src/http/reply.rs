@@ -39,7 +39,9 @@ pub(super) async fn respond(outcome: Outcome, asked: Asked<'_>) -> Response {
                     Err(refused) => return error(&refused),
                 },
             };
-            response.headers_mut().extend(headers); // each name replaces what stands there, with all its values
+            if !headers.is_empty() {
+                response.headers_mut().extend(headers); // each name replaces what stands there, with all its values
+            }
             response
         }
         Err(refused) => {

@@ -97,6 +97,9 @@ pub(super) fn method_of(method: &Method) -> &str {
 
 /// `+` is a space here too.
 fn decoded(value: &str) -> Result<String, ActionError> {
+    if !value.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
+        return Ok(value.to_owned());
+    }
     let spaced = value.replace('+', " ");
     let text = percent_decode_str(&spaced).decode_utf8().map(std::borrow::Cow::into_owned);
     let malformed = |_| ActionError::of(ErrorKind::Malformed, "the path is not percent-encoded UTF-8");

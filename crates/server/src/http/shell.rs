@@ -11,7 +11,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, EXPIRES, HeaderValue, ORIGIN, SET_COOKIE,
     STRICT_TRANSPORT_SECURITY,
@@ -62,6 +61,9 @@ pub(super) struct Shared {
     answered: [Counter; 5],
 }
 
+/// A request, until somebody takes it or a part of it. It is large, so it is handed on by reference.
+pub(super) type Asking = Request<Option<Incoming>>;
+
 /// What becomes of a request while it is served.
 pub(super) struct Serving {
     /// Its place among those served at once. A call that outlives its client takes it along.
@@ -106,14 +108,15 @@ impl Shell {
         MakeShell(self)
     }
 
-    async fn serve(self, request: Request<Incoming>) -> Response<Held> {
+    async fn serve(&self, request: &mut Asking) -> Response<Held> {
         let Some(peer) = &self.peer else {
             let broken = ActionError::internal("a request without a peer");
             return reply::error(&broken).map(|body| Held::new(body, None));
         };
         let settings = self.shared.node.config();
-        peer.is_sending.store(!request.body().is_end_stream(), Relaxed);
-        if let Some(response) = hosts::elsewhere(&request, peer, &settings.web) {
+        let has_body = request.body().as_ref().is_some_and(|body| !body.is_end_stream());
+        peer.is_sending.store(has_body, Relaxed);
+        if let Some(response) = hosts::elsewhere(request, peer, &settings.web) {
             self.count(response.status());
             return response.map(|body| Held::new(body, None));
         }
@@ -121,23 +124,29 @@ impl Shell {
         let identity = Identity::read(&self.shared.node, peer, request.headers(), query);
         let Some(place) = self.shared.requests.take(1) else {
             let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
-            return self.finish(reply::error(&busy), &identity, None).await.map(|body| Held::new(body, None));
+            return self.finish(reply::error(&busy), &identity).map(|body| Held::new(body, None));
         };
         let mut serving = Serving { place: Some(place), route: None, is_call: false, is_answered: false };
         let encodings = request.headers().get(ACCEPT_ENCODING).cloned().filter(|_| settings.web.compress);
         let is_head = request.method() == Method::HEAD;
-        let asked = settings.web.access_log.then(|| Asked::of(&request));
+        let asked = settings.web.access_log.then(|| Box::new(Asked::of(request)));
         let response = match &self.shared.cors {
             None => self.route(request, &identity, &mut serving).await,
-            Some(cors) if cors::is_preflight(&request) => cors.preflight(request.into_parts().0.headers).await,
+            Some(cors) if cors::is_preflight(request) => {
+                Box::pin(cors.preflight(std::mem::take(request.headers_mut()))).await
+            }
             Some(cors) => {
                 let origin = request.headers().get(ORIGIN).cloned();
                 let response = self.route(request, &identity, &mut serving).await;
                 Box::pin(cors.finish(origin, response)).await
             }
         };
-        let response = if is_head { without_body(response) } else { response };
-        let response = self.finish(response, &identity, encodings.filter(|_| !is_head)).await;
+        let response = match encodings {
+            _ if is_head => without_body(response),
+            Some(encodings) if is_worth_compressing(&response) => Box::pin(compressed(response, encodings)).await,
+            _ => response,
+        };
+        let response = self.finish(response, &identity);
         if let Some(asked) = asked.filter(|_| !serving.is_call) {
             asked.log(&response, &identity, serving.route.as_deref());
         }
@@ -147,22 +156,19 @@ impl Shell {
     }
 
     /// Actions first, then everything else.
-    async fn route(&self, request: Request<Incoming>, identity: &Identity, serving: &mut Serving) -> Response {
-        let uri = request.uri().clone();
+    async fn route(&self, request: &mut Asking, identity: &Identity, serving: &mut Serving) -> Response {
+        let uri = std::mem::take(request.uri_mut());
         if let Some(found) = self.shared.actions.find(uri.path()) {
             serving.route = Some(found.route());
-            return call::serve(&self.shared, found, request, identity, serving).await;
+            return call::serve(&self.shared, &found, (&uri, request), identity, serving).await;
         }
-        own::serve(&self.shared, request, identity, serving).await
+        *request.uri_mut() = uri;
+        Box::pin(own::serve(&self.shared, std::mem::take(request), identity, serving)).await
     }
 
     /// Puts on what every response carries.
-    async fn finish(&self, response: Response, identity: &Identity, encodings: Option<HeaderValue>) -> Response {
+    fn finish(&self, mut response: Response, identity: &Identity) -> Response {
         let settings = &self.shared.node.config().web;
-        let mut response = match encodings {
-            Some(encodings) if is_worth_compressing(&response) => Box::pin(compressed(response, encodings)).await,
-            _ => response,
-        };
         let status = response.status();
         let headers = response.headers_mut();
         headers.entry(&CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
@@ -180,7 +186,7 @@ impl Shell {
                 headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
             }
         }
-        if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(identity.request.to_string())) {
+        if let Ok(id) = identity.request.with_text(HeaderValue::from_str) {
             headers.insert(&REQUEST_ID, id);
         }
         self.count(status);
@@ -209,8 +215,8 @@ impl Service<Request<Incoming>> for Shell {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let shell = self.clone();
-        Box::pin(async move { Ok(shell.serve(request).await) })
+        let (shell, mut request) = (self.clone(), request.map(Some));
+        Box::pin(async move { Ok(shell.serve(&mut request).await) })
     }
 }
 
@@ -240,7 +246,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(request: &Request<Incoming>) -> Self {
+    fn of(request: &Asking) -> Self {
         Self { method: request.method().clone(), uri: request.uri().clone(), started: Instant::now() }
     }
 
