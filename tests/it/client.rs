@@ -144,6 +144,11 @@ impl Socket {
         self.closed().await
     }
 
+    /// Waits until the server has closed the connection under it.
+    pub(crate) async fn ended(&mut self) {
+        while let Some(Ok(_)) = self.stream.next().await {}
+    }
+
     pub(crate) async fn send_binary(&mut self, bytes: &'static [u8]) {
         self.stream.send(Message::binary(bytes)).await.unwrap();
     }

@@ -78,6 +78,9 @@ impl ConnectionHook for Hooks {
 
     async fn destroyed(&self, _node: &Node, connection: &Connection, reason: CloseReason) {
         assert!(connection.rooms().is_empty(), "it has left its rooms");
+        if connection.get("name") == Some("slow".into()) {
+            self.0.until("let go").await;
+        }
         self.0.note(format!("destroyed {}", reason.as_str()));
     }
 }
@@ -486,6 +489,17 @@ async fn who_falls_silent_is_closed_and_who_answers_pings_is_not() {
     assert_eq!(node.node().connections().count(), 1);
     node.stop().await;
     assert_eq!(healthy.await.unwrap(), 1001);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_does_not_wait_for_hooks() {
+    let (node, seen) = start(|_| {}).await;
+    let mut socket = Socket::connect_with(node.addr(), "/ws?as=slow", &[]).await.unwrap();
+    socket.close().await;
+    timeout(Duration::from_secs(10), socket.ended()).await.expect("the connection is closed while the hook runs");
+    assert!(!seen.log.lock().unwrap().iter().any(|line| line.starts_with("destroyed")));
+    seen.note("let go");
+    seen.until("destroyed client_left").await;
 }
 
 /// A client that reads and never writes a frame: the code it is closed with.

@@ -113,21 +113,22 @@ pub struct NewConnection {
 #[derive(Clone)]
 pub struct Connection(Arc<Shared>);
 
+#[repr(C)]
 struct Shared {
+    outbox: Mutex<Outbox>,
+    wake: AtomicWaker,
+    limit: OutboxLimit,
+    ending: AtomicBool,
+    heard: AtomicBool,
+    pending: AtomicU32,
     id: ConnectionId,
     fingerprint: Arc<str>,
     remote: SocketAddr,
     connected_at: u64,
-    limit: OutboxLimit,
-    outbox: Mutex<Outbox>,
-    wake: AtomicWaker,
     attributes: Mutex<Attributes>,
     rooms: Mutex<Stays>,
     /// Held while a membership changes, so that join, leave and the end of a connection happen one after the other.
     membership: tokio::sync::Mutex<()>,
-    heard: AtomicBool,
-    ending: AtomicBool,
-    pending: AtomicU32,
     total: AtomicU64,
     undelivered: AtomicU32,
     delivered: Notify,

@@ -100,12 +100,13 @@ impl Admission {
 /// A TCP stream that is reset when it is dropped, if somebody asked for that: a plain close would leave what the client
 /// never read, megabytes of it, in the kernel. A client that takes nothing for `web.write_timeout` asks for it too.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Stream {
     stream: TcpStream,
-    is_to_reset: bool,
-    write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    is_to_reset: bool,
     is_begun: bool,
+    write_timeout: Duration,
     lingering: Option<(u64, Pin<Box<Sleep>>)>,
     is_sending: Arc<AtomicBool>,
     _place: Share,

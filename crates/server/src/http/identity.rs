@@ -117,17 +117,17 @@ fn canonical(ip: IpAddr) -> IpAddr {
 fn fingerprint(headers: &HeaderMap, settings: &Web, query: Option<&str>) -> Option<Arc<str>> {
     let name = settings.fingerprint_cookie.as_str();
     let mut pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let found = pairs.find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-    let header = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-    let found = found.or_else(|| header(name)).or_else(|| header(SESSION_ID.as_str()));
-    let asked = || {
+    let cookie = pairs.find_map(|pair| token(pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?));
+    let header = |name: &str| token(headers.get(name)?.as_bytes());
+    let found = cookie.or_else(|| header(name)).or_else(|| header(SESSION_ID.as_str())).map(Into::into);
+    found.or_else(|| {
         let mut pairs = form_urlencoded::parse(query?.as_bytes());
-        pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-    };
-    match found {
-        Some(value) => std::str::from_utf8(value).ok().filter(|value| is_token(value)).map(Into::into),
-        None => asked().filter(|value| is_token(value)).map(Into::into),
-    }
+        pairs.find_map(|(key, value)| token(value.as_bytes()).filter(|_| key == name).map(Into::into))
+    })
+}
+
+fn token(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| is_token(text))
 }
 
 /// 1 to 128 characters that can go into a header, a cookie and a log as they are.

@@ -34,20 +34,21 @@ const REFUSALS: u32 = 200;
 const REFUSAL_WINDOW: Duration = Duration::from_secs(10);
 
 /// A connection's task.
+#[repr(C)]
 pub(super) struct ConnectionTask {
-    node: Node,
     connection: Connection,
-    caller: Arc<Caller>,
-    wire: Wire,
     verb: Option<BoxFuture<'static, ()>>,
-    /// Whether that verb has been answered.
-    answered: Arc<AtomicBool>,
-    said_goodbye: bool,
     reads: u32,
     malformed: u32,
+    wire: Wire,
+    node: Node,
+    caller: Arc<Caller>,
+    /// Whether that verb has been answered.
+    answered: Arc<AtomicBool>,
     rate: Rate,
     bucket: Bucket,
     refused: (u32, Instant),
+    said_goodbye: bool,
 }
 
 /// What happened.
@@ -59,12 +60,12 @@ enum Step {
 
 impl ConnectionTask {
     /// Takes over a connection whose client was sent its 101; `None` if that is no connection of the listener's.
-    pub(super) fn new(node: Node, connection: Connection, upgraded: Upgraded) -> Option<Self> {
+    pub(super) fn new(node: Node, connection: Connection, upgraded: Upgraded) -> Option<Box<Self>> {
         let settings = &node.config().websocket;
         let rate = Rate { per_second: settings.messages_per_second, burst: settings.message_burst };
         let wire = Wire::new(upgraded, settings)?;
         let now = Instant::now();
-        Some(Self {
+        Some(Box::new(Self {
             caller: Arc::new(Caller::socket(connection.clone())),
             bucket: Bucket::full(rate, now),
             refused: (0, now),
@@ -77,11 +78,11 @@ impl ConnectionTask {
             connection,
             wire,
             rate,
-        })
+        }))
     }
 
     /// Serves the connection until one side is gone, then takes it out of everything it was in.
-    pub(super) async fn run(&mut self, seat: Seat) {
+    pub(super) async fn run(mut self: Box<Self>, seat: Seat) {
         let reason = self.pump().await;
         let verb = self.verb.take(); // it may hold what leaving needs
         self.node.caught_in_place(|| drop(verb));
@@ -162,9 +163,11 @@ impl ConnectionTask {
         }
     }
 
+    /// Ends the wire, and does not wait for what the connection was in: hooks may take their time.
+    ///
     /// Sends what is still queued and the close frame, and waits for the client's: all of it within
     /// `websocket.close_timeout`, else the connection is reset. A client that sent a close frame has it returned.
-    async fn wind_down(&mut self, reason: CloseReason) {
+    async fn wind_down(mut self: Box<Self>, reason: CloseReason) {
         if reason == CloseReason::Broken {
             return self.wire.reset();
         }

@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use phalanx_core::connection::{Attributes, Connection, NewConnection, OutboxLimit};
 use phalanx_core::hooks::Handshake;
 use phalanx_core::{ActionError, ErrorKind, Node, Params, Seat, bound_reached};
+use tracing::error;
 
 use super::connection::ConnectionTask;
 use super::frame;
@@ -50,7 +51,9 @@ pub(crate) async fn upgrade(State(upgrades): State<Arc<Upgrades>>, request: Requ
     let (node, response) = (node.clone(), opening.response());
     node.clone().shutdown().spawn(Box::pin(async move {
         let Ok(upgraded) = opening.upgrade.await else { return };
-        let Some(mut task) = ConnectionTask::new(node, seat.connection().clone(), upgraded) else { return };
+        let Some(task) = ConnectionTask::new(node, seat.connection().clone(), upgraded) else {
+            return error!("an upgraded connection is none of the listener's");
+        };
         task.run(seat).await;
     }));
     response

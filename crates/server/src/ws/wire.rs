@@ -30,17 +30,18 @@ const PART: usize = 16 * 1024;
 
 /// The wire of one connection: tungstenite's protocol over the stream that the listener accepted. No wrapper stands
 /// between them, for every frame would pay for it.
+#[repr(C)]
 pub(super) struct Wire {
-    protocol: WebSocketContext,
-    stream: Stream,
-    /// What is still to be written of a message in parts.
-    rest: Bytes,
     /// Whether something was left in the write buffer because the client took no more.
     is_blocked: bool,
     /// Whether the last read found that there was nothing more.
     is_drained: bool,
     /// Whether nothing more can be read.
     has_ended: bool,
+    /// What is still to be written of a message in parts.
+    rest: Bytes,
+    stream: Stream,
+    protocol: WebSocketContext,
 }
 
 impl Wire {

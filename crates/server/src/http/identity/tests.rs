@@ -3,7 +3,7 @@ use super::*;
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in lines {
-        headers.append(*name, value.parse().unwrap());
+        headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
     headers
 }
@@ -44,6 +44,10 @@ fn a_browser_is_known_by_cookie_then_header_then_query() {
     check(&[("x-sessionid", "h")], None, Some("h"));
     check(&[], Some("a=1&sessionID=q"), Some("q"));
     check(&[("cookie", "sessionID=")], None, None);
+    check(&[("cookie", "theme=\u{e9}; sessionID=c")], None, Some("c"));
+    check(&[("cookie", "sessionID=\u{e9}"), ("cookie", "sessionID=c")], None, Some("c"));
+    check(&[("cookie", "sessionID=a b"), ("x-sessionid", "h")], None, Some("h"));
+    check(&[("cookie", "xsessionID=c; sessionIDs=c; sessionID =c")], None, None);
     check(&[("cookie", "sessionID=a b")], None, None);
     check(&[("cookie", "sessionID=<script>")], None, None);
     check(&[], Some("sessionID=%0d%0aset-cookie"), None);
