@@ -144,6 +144,18 @@ impl Socket {
         self.closed().await
     }
 
+    /// Pings, and waits for the pong; what comes before is dropped.
+    pub(crate) async fn ping(&mut self, payload: &'static str) {
+        self.stream.send(Message::Ping(payload.into())).await.unwrap();
+        loop {
+            match timeout(SOON, self.stream.next()).await.expect("a pong comes") {
+                Some(Ok(Message::Pong(heard))) if heard == payload => return,
+                Some(Ok(_)) => {}
+                other => panic!("a pong, not {other:?}"),
+            }
+        }
+    }
+
     /// Waits until the server has closed the connection under it.
     pub(crate) async fn ended(&mut self) {
         while let Some(Ok(_)) = self.stream.next().await {}

@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use phalanx::config::ByteSize;
 use phalanx_testkit::{Process, tell};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 
+use crate::app::{settings, start};
 use crate::client::{Socket, get};
 
 /// 100 MB go through the room.
@@ -46,6 +49,32 @@ async fn while_a_member_never_reads_the_others_hear_100_mb_and_the_memory_stays(
     let metrics = String::from_utf8(get(node.admin, "/metrics").await.body).unwrap();
     assert!(metrics.contains("phalanx_connections_closed_total{reason=\"slow_reader\"} 2"), "{metrics}");
     drop(deaf);
+}
+
+/// What the network takes bit by bit is written bit by bit, and pings are answered between two frames, never within one.
+#[tokio::test]
+async fn a_member_that_reads_late_hears_every_frame_whole_and_its_pings_are_answered() {
+    const SIZES: [usize; 3] = [10, 3_000, 60_000];
+    let mut config = settings();
+    config.rooms.start = ["lobby"].map(Into::into).into();
+    config.websocket.messages_per_second = 0;
+    (config.websocket.outbox_frames, config.websocket.outbox_bytes) = (1_000, ByteSize::mib(32));
+    let node = start(config).await;
+    let mut late = Socket::join(node.addr(), "lobby").await;
+    // Far more than the kernel holds for a client that does not read.
+    for number in 0..900 {
+        let text = "x".repeat(SIZES[number % 3]);
+        node.node().rooms().say("lobby", &json!([number, text])).await.unwrap();
+    }
+    for number in 0..900 {
+        late.send_frame(Frame::ping("early")).await;
+        let said = late.next_in("user").await;
+        assert_eq!(said["message"][0], json!(number));
+        assert_eq!(said["message"][1].as_str().map(str::len), Some(SIZES[number % 3]));
+    }
+    late.ping("late").await;
+    late.close().await;
+    node.stop().await;
 }
 
 /// Says a numbered message and hears it on both ends.

@@ -113,6 +113,7 @@ pub struct NewConnection {
 #[derive(Clone)]
 pub struct Connection(Arc<Shared>);
 
+/// Laid out as it is declared: what a broadcast touches comes first, for it meets every member's cold.
 #[repr(C)]
 struct Shared {
     outbox: Mutex<Outbox>,

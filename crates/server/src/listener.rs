@@ -99,6 +99,8 @@ impl Admission {
 
 /// A TCP stream that is reset when it is dropped, if somebody asked for that: a plain close would leave what the client
 /// never read, megabytes of it, in the kernel. A client that takes nothing for `web.write_timeout` asks for it too.
+///
+/// Laid out as it is declared: what each read and write touches comes first.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Stream {

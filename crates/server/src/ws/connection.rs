@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::{Error as WireError, Message};
 use tracing::debug;
 
+use super::batch::Batch;
 use super::frame::{self, Ask};
 use super::rate::{Bucket, Rate};
 use super::wire::{Wire, reason_of};
@@ -33,7 +34,7 @@ const MALFORMED_IN_A_ROW: u32 = 10;
 const REFUSALS: u32 = 200;
 const REFUSAL_WINDOW: Duration = Duration::from_secs(10);
 
-/// A connection's task.
+/// A connection's task. Laid out as it is declared, like its [`Wire`].
 #[repr(C)]
 pub(super) struct ConnectionTask {
     connection: Connection,
@@ -146,19 +147,33 @@ impl ConnectionTask {
         self.connection.closing().filter(|reason| *reason != CloseReason::NodeStops || !self.is_busy())
     }
 
-    /// Writes what is queued, in one flush; ready when all of it is with the kernel.
+    /// Writes what is queued, as much as fits at a time; ready when all of it is with the kernel.
     fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<Result<(), WireError>> {
         loop {
-            ready!(self.wire.poll_ready(task))?;
-            match self.connection.next() {
-                Next::Frame(frame) => self.wire.start_send(frame, task)?,
-                Next::Ping => {
+            ready!(self.wire.poll_flush(task))?;
+            let mut batch = None;
+            let next = loop {
+                match self.connection.next() {
+                    Next::Frame(frame) => {
+                        if !batch.get_or_insert_with(Batch::new).add(frame) {
+                            break None; // it is full
+                        }
+                    }
+                    next => break Some(next),
+                }
+            };
+            if let Some(batch) = &batch {
+                self.wire.start(batch, task)?;
+            }
+            match next {
+                None => {}
+                Some(Next::Ping) => {
                     if self.verb.is_some() {
                         self.connection.hear(); // nobody listens while a verb runs: silence is not the client's
                     }
                     self.wire.start_ping(task)?;
                 }
-                Next::Close(_) | Next::Nothing => return self.wire.poll_flush(task),
+                Some(_) => return self.wire.poll_flush(task),
             }
         }
     }

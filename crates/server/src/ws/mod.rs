@@ -1,5 +1,6 @@
 //! WebSocket: the upgrade, the frames, and the task of a connection.
 
+mod batch;
 mod connection;
 mod frame;
 mod handshake;

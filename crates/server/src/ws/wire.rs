@@ -1,45 +1,44 @@
 //! What a connection is written to and read from: frames over an upgraded connection.
 
 use std::future::poll_fn;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use phalanx_core::config::Websocket;
-use phalanx_core::connection::{CloseReason, Frame};
+use phalanx_core::connection::CloseReason;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
+use super::batch::Batch;
 use crate::listener::Stream;
 
-/// Both buffers keep their high-water mark for the life of a socket, so they start small; a write buffer of zero would
-/// write every frame at once.
+/// What tungstenite reads into; it keeps its high-water mark for the life of a socket, so it starts small.
 const READ_BUFFER: usize = 1024;
-const WRITE_BUFFER: usize = 8 * 1024;
 
-/// A message beyond this goes out in parts: whole, it would cost its size in the write buffer for ever.
-const PART: usize = 16 * 1024;
+/// What tungstenite holds of its own frames, those that control the connection, for a client that takes none.
+const CONTROL_BUFFER: usize = 4 * 1024;
 
-/// The wire of one connection: tungstenite's protocol over the stream that the listener accepted. No wrapper stands
-/// between them, for every frame would pay for it.
+/// The wire of one connection: the stream that the listener accepted, read and controlled by tungstenite. What the
+/// outbox holds goes out beside it, never in the middle of a frame.
+///
+/// Laid out as it is declared: the parts that a broadcast touches stand together, for it meets every socket's cold.
 #[repr(C)]
 pub(super) struct Wire {
-    /// Whether something was left in the write buffer because the client took no more.
-    is_blocked: bool,
+    /// Whether tungstenite may have something to write.
+    owes: bool,
     /// Whether the last read found that there was nothing more.
     is_drained: bool,
     /// Whether nothing more can be read.
     has_ended: bool,
-    /// What is still to be written of a message in parts.
-    rest: Bytes,
+    /// What the client has not taken yet of what was begun.
+    rest: [Bytes; 2],
     stream: Stream,
     protocol: WebSocketContext,
 }
@@ -50,19 +49,19 @@ impl Wire {
         let most = settings.max_frame_bytes.as_u64() as usize;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(WRITE_BUFFER)
-            .max_write_buffer_size(WRITE_BUFFER + 2 * PART)
+            .write_buffer_size(0)
+            .max_write_buffer_size(CONTROL_BUFFER)
             .max_message_size(Some(most))
             .max_frame_size(Some(most));
         let parts = downcast::<TokioIo<Stream>>(upgraded).ok()?;
         let early = parts.read_buf.to_vec(); // copied, for it would keep the buffer that hyper reads heads into
         Some(Self {
-            protocol: WebSocketContext::from_partially_read(early, Role::Server, Some(config)),
-            stream: parts.io.into_inner(),
-            rest: Bytes::new(),
-            is_blocked: false,
+            owes: false,
             is_drained: false,
             has_ended: false,
+            rest: [Bytes::new(), Bytes::new()],
+            stream: parts.io.into_inner(),
+            protocol: WebSocketContext::from_partially_read(early, Role::Server, Some(config)),
         })
     }
 
@@ -74,67 +73,78 @@ impl Wire {
             // Most wake-ups bring something to write; that nothing came to read costs a look.
             ready!(self.stream.poll_readable(task));
         }
-        let read = pending(self.protocol.read(&mut Polled { stream: &mut self.stream, task }));
+        let (protocol, mut polled) = self.polled(task);
+        let read = pending(protocol.read(&mut polled));
         self.is_drained = read.is_pending();
         let read = ready!(read);
         self.has_ended = read.is_err();
+        self.owes |= matches!(read, Ok(Message::Ping(_) | Message::Close(_))); // it answers by itself
         Poll::Ready(match read {
             Err(Error::AlreadyClosed | Error::ConnectionClosed) => None,
             read => Some(read),
         })
     }
 
-    /// Ready when it may be given a message, all of the one before being with the kernel or in the write buffer.
-    pub(super) fn poll_ready(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        loop {
-            if self.is_blocked {
-                ready!(self.poll_flush(task))?;
-            }
-            if self.rest.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            let part = self.rest.split_to(PART.min(self.rest.len()));
-            self.start_part(part, Data::Continue, task)?;
-        }
-    }
-
-    pub(super) fn start_send(&mut self, frame: Frame, task: &mut Context<'_>) -> Result<(), Error> {
-        let (mut bytes, kind) = match frame {
-            Frame::Text(bytes) => (bytes, Data::Text),
-            Frame::Binary(bytes) => (bytes, Data::Binary),
+    /// Begins to write a batch; what the client does not take at once stays for [`Wire::poll_flush`], which must have
+    /// been ready before.
+    pub(super) fn start(&mut self, batch: &Batch, task: &mut Context<'_>) -> io::Result<()> {
+        let (head, tail) = batch.parts();
+        let stream = Pin::new(&mut self.stream);
+        let written = match tail.is_empty() {
+            true => stream.poll_write(task, head),
+            false => stream.poll_write_vectored(task, &[IoSlice::new(head), IoSlice::new(tail)]),
         };
-        self.rest = bytes.split_off(PART.min(bytes.len()));
-        self.start_part(bytes, kind, task)
-    }
-
-    fn start_part(&mut self, part: Bytes, kind: Data, task: &mut Context<'_>) -> Result<(), Error> {
-        let frame = WireFrame::message(part, OpCode::Data(kind), self.rest.is_empty());
-        self.start(Message::Frame(frame), task)
+        let written = match written {
+            Poll::Ready(written) => written?,
+            Poll::Pending => 0,
+        };
+        if written < head.len() + tail.len() {
+            let of_head = written.min(head.len());
+            self.rest = [Bytes::copy_from_slice(&head[of_head..]), tail.slice(written - of_head..)];
+        }
+        Ok(())
     }
 
     pub(super) fn start_ping(&mut self, task: &mut Context<'_>) -> Result<(), Error> {
-        self.start(Message::Ping(Bytes::new()), task)
+        self.start_control(Message::Ping(Bytes::new()), task)
     }
 
-    /// Puts a message into the write buffer, and writes the buffer when it is full.
-    fn start(&mut self, message: Message, task: &mut Context<'_>) -> Result<(), Error> {
-        match pending(self.protocol.write(&mut Polled { stream: &mut self.stream, task }, message)) {
+    fn start_control(&mut self, message: Message, task: &mut Context<'_>) -> Result<(), Error> {
+        self.owes = true;
+        let (protocol, mut polled) = self.polled(task);
+        match pending(protocol.write(&mut polled, message)) {
             Poll::Ready(written) => written,
-            Poll::Pending => {
-                self.is_blocked = true;
-                Ok(())
-            }
+            Poll::Pending => Ok(()), // it is in the buffer
         }
     }
 
-    /// Writes what is buffered; ready when all of it is with the kernel.
+    /// Writes what was begun, then what tungstenite has to say; ready when all of it is with the kernel.
     pub(super) fn poll_flush(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let flushed = ready!(pending(self.protocol.flush(&mut Polled { stream: &mut self.stream, task })));
-        self.is_blocked = false;
+        while let Some(rest) = self.rest.iter_mut().find(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(task, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(Error::Io(ErrorKind::WriteZero.into())));
+            }
+            rest.advance(written);
+            if rest.is_empty() {
+                *rest = Bytes::new(); // it would keep what it was a part of
+            }
+        }
+        if !self.owes {
+            return Poll::Ready(Ok(()));
+        }
+        let (protocol, mut polled) = self.polled(task);
+        let flushed = ready!(pending(protocol.flush(&mut polled)));
+        self.owes = false;
         Poll::Ready(match flushed {
             Err(Error::ConnectionClosed) => Ok(()), // the close frame was the last to go out
             flushed => flushed,
         })
+    }
+
+    fn polled<'a, 'b>(&'a mut self, task: &'a mut Context<'b>) -> (&'a mut WebSocketContext, Polled<'a, 'b>) {
+        let within_frame = self.rest.iter().any(|rest| !rest.is_empty());
+        (&mut self.protocol, Polled { stream: &mut self.stream, task, within_frame })
     }
 
     /// Has the connection reset in place of closed once the wire is dropped.
@@ -148,10 +158,8 @@ impl Wire {
     /// see the close frame. So what still comes is read and dropped: frame by frame until the client's close frame, or
     /// byte by byte to the end where frames cannot be read any more.
     pub(super) async fn say_goodbye(&mut self, reason: CloseReason) -> Result<(), Error> {
-        self.rest = Bytes::new();
         let close = CloseFrame { code: reason.code().into(), reason: Utf8Bytes::from_static(reason.as_str()) };
-        poll_fn(|task| self.poll_ready(task)).await?;
-        poll_fn(|task| Poll::Ready(self.start(Message::Close(Some(close.clone())), task))).await?;
+        poll_fn(|task| Poll::Ready(self.start_control(Message::Close(Some(close.clone())), task))).await?;
         poll_fn(|task| self.poll_flush(task)).await?;
         while let Some(Ok(message)) = poll_fn(|task| self.poll_read(task)).await {
             if message.is_close() {
@@ -172,6 +180,8 @@ impl Wire {
 struct Polled<'a, 'b> {
     stream: &'a mut Stream,
     task: &'a mut Context<'b>,
+    /// Whether a frame was begun that is not tungstenite's.
+    within_frame: bool,
 }
 
 impl Read for Polled<'_, '_> {
@@ -186,6 +196,9 @@ impl Read for Polled<'_, '_> {
 
 impl Write for Polled<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.within_frame {
+            return Err(ErrorKind::WouldBlock.into());
+        }
         match Pin::new(&mut *self.stream).poll_write(self.task, bytes) {
             Poll::Ready(written) => written,
             Poll::Pending => Err(ErrorKind::WouldBlock.into()),
