@@ -55,8 +55,8 @@ pub(crate) async fn measure(binary: &std::path::Path, row: Row, effort: Effort) 
         for _ in 0..effort.rounds {
             values.push(local(&node, &pair.near, effort.span).await?);
         }
-        values.sort_by(f64::total_cmp);
-        return Ok(Measured { row, ours: values[values.len() / 2], theirs: None, values });
+        let median = Measured::median(row, 0.0, None, values);
+        return Ok(Measured { ours: median.value, ..median });
     }
     let _echo = Server::redis_echo(redis.addr()).await?;
     let mut caller = Caller::connect(redis.addr()).await?;
@@ -77,11 +77,11 @@ pub(crate) async fn measure(binary: &std::path::Path, row: Row, effort: Effort) 
         our_times.push(our);
         their_times.push(their);
     }
-    for list in [&mut values, &mut our_times, &mut their_times] {
-        list.sort_by(f64::total_cmp);
-    }
-    let middle = effort.rounds / 2;
-    Ok(Measured { row, ours: our_times[middle], theirs: Some(their_times[middle]), values })
+    let middle = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    Ok(Measured::median(row, middle(our_times), Some(middle(their_times)), values))
 }
 
 /// Microseconds of a call: the median one if there is one at a time, else the time by the number of calls.

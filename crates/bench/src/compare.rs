@@ -58,7 +58,7 @@ async fn pair(binary: &Path, row: Row, effort: Effort) -> Result<Measured, Anyho
     let mut their_load = Load::connect(row, theirs.addr).await?;
     our_load.run(effort.span).await?;
     their_load.run(effort.span).await?;
-    let (mut values, mut our_costs, mut their_costs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut values, mut our_cost, mut their_cost) = (Vec::new(), Cost::default(), Cost::default());
     for round in 0..effort.rounds {
         let (our, their);
         if round % 2 == 0 {
@@ -68,23 +68,38 @@ async fn pair(binary: &Path, row: Row, effort: Effort) -> Result<Measured, Anyho
             their = cost(&theirs, &mut their_load, effort.span).await?;
             our = cost(&ours, &mut our_load, effort.span).await?;
         }
-        values.push(our / their);
-        our_costs.push(our);
-        their_costs.push(their);
+        values.push(our.each() / their.each());
+        our_cost.add(our);
+        their_cost.add(their);
     }
-    for list in [&mut values, &mut our_costs, &mut their_costs] {
-        list.sort_by(f64::total_cmp);
-    }
-    let middle = effort.rounds / 2;
-    Ok(Measured { row, ours: our_costs[middle], theirs: Some(their_costs[middle]), values })
+    // All rounds together: the median of their ratios jumps further from run to run, for noise changes within a round.
+    let (ours, theirs) = (our_cost.each(), their_cost.each());
+    Ok(Measured { value: ours / theirs, ..Measured::median(row, ours, Some(theirs), values) })
 }
 
-/// Microseconds of the server's CPU per operation.
-async fn cost(server: &Server, load: &mut Load, span: Duration) -> Result<f64, Anyhow> {
+/// What operations took of a server.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    cpu: Duration,
+    operations: u64,
+}
+
+impl Cost {
+    fn add(&mut self, other: Self) {
+        self.cpu += other.cpu;
+        self.operations += other.operations;
+    }
+
+    /// Microseconds of an operation.
+    fn each(self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.operations as f64
+    }
+}
+
+async fn cost(server: &Server, load: &mut Load, span: Duration) -> Result<Cost, Anyhow> {
     let before = server.cpu()?;
     let operations = load.run(span).await?;
-    let used = server.cpu()?.saturating_sub(before);
-    Ok(used.as_secs_f64() * 1e6 / operations as f64)
+    Ok(Cost { cpu: server.cpu()?.saturating_sub(before), operations })
 }
 
 /// Memory of a socket that does nothing any more.
@@ -95,5 +110,5 @@ async fn idle(binary: &Path, row: Row, effort: Effort) -> Result<Measured, Anyho
     let before = server.resident()?;
     let sockets = load::idle::Sockets::connect(server.addr, effort.idle_sockets, row).await?;
     let grown = server.resident()?.saturating_sub(before) as f64 / sockets.len() as f64;
-    Ok(Measured { row, ours: grown, theirs: None, values: vec![grown] })
+    Ok(Measured::median(row, grown, None, vec![grown]))
 }

@@ -6,23 +6,26 @@ use crate::row::Row;
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) row: Row,
-    /// CPU per operation of the node, microseconds; or bytes for idle sockets.
+    /// CPU or time per operation of the node, microseconds; or bytes for idle sockets.
     pub(crate) ours: f64,
     /// The same of the ceiling; none for idle sockets.
     pub(crate) theirs: Option<f64>,
-    /// Every round's ratio (or bytes), sorted.
-    pub(crate) values: Vec<f64>,
+    /// What the gate is for: the ratio of both, or what the node takes where there is no ceiling.
+    pub(crate) value: f64,
+    /// The least and the most of a single round.
+    pub(crate) span: (f64, f64),
 }
 
 impl Measured {
-    /// The median round.
-    fn value(&self) -> f64 {
-        self.values[self.values.len() / 2]
+    /// Of rounds that each gave a value; the median one counts.
+    pub(crate) fn median(row: Row, ours: f64, theirs: Option<f64>, mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        Self { row, ours, theirs, value: values[values.len() / 2], span: (values[0], values[values.len() - 1]) }
     }
 
     /// Whether the row keeps its gate.
     pub(crate) fn within_gate(&self) -> bool {
-        self.row.budget().is_none_or(|(gate, _)| self.value() <= gate)
+        self.row.budget().is_none_or(|(gate, _)| self.value <= gate)
     }
 }
 
@@ -37,14 +40,13 @@ pub(crate) fn table(results: &[Measured]) -> String {
         let is_ratio = result.theirs.is_some();
         let show = |value: f64| if is_ratio { format!("{value:.3}") } else { format!("{value:.0}") };
         let ours = if is_ratio { format!("{:.2}us", result.ours) } else { format!("{:.0}", result.ours) };
-        let span = format!("{}..{}", show(result.values[0]), show(result.values[result.values.len() - 1]));
+        let span = format!("{}..{}", show(result.span.0), show(result.span.1));
         let (gate, goal, verdict) = match result.row.budget() {
             None => ("-".to_owned(), "-".to_owned(), "reported"),
             Some((gate, goal)) => {
-                let value = result.value();
-                let verdict = if value <= goal {
+                let verdict = if result.value <= goal {
                     "goal met"
-                } else if value <= gate {
+                } else if result.value <= gate {
                     "gate met"
                 } else {
                     "MISSED"
@@ -57,7 +59,7 @@ pub(crate) fn table(results: &[Measured]) -> String {
             result.row.title(),
             ours,
             theirs,
-            show(result.value()),
+            show(result.value),
             span,
             gate,
             goal,
