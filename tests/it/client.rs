@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -84,6 +85,7 @@ pub(crate) struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     pub(crate) welcome: Value,
     pub(crate) protocol: Option<String>,
+    pong: Option<Bytes>,
 }
 
 impl Socket {
@@ -111,7 +113,7 @@ impl Socket {
             Err(error) => panic!("{error}"),
         };
         let protocol = response.headers().get("sec-websocket-protocol").map(|name| name.to_str().unwrap().to_owned());
-        let mut socket = Self { stream, welcome: Value::Null, protocol };
+        let mut socket = Self { stream, welcome: Value::Null, protocol, pong: None };
         socket.welcome = socket.read().await;
         Ok(socket)
     }
@@ -144,16 +146,18 @@ impl Socket {
         self.closed().await
     }
 
-    /// Pings, and waits for the pong; what comes before is dropped.
-    pub(crate) async fn ping(&mut self, payload: &'static str) {
-        self.stream.send(Message::Ping(payload.into())).await.unwrap();
-        loop {
-            match timeout(SOON, self.stream.next()).await.expect("a pong comes") {
-                Some(Ok(Message::Pong(heard))) if heard == payload => return,
-                Some(Ok(_)) => {}
-                other => panic!("a pong, not {other:?}"),
+    /// Waits until the last pong is this one; other frames that come are dropped.
+    pub(crate) async fn pong(&mut self, payload: &str) {
+        let ponged = async {
+            while self.pong.as_deref() != Some(payload.as_bytes()) {
+                match self.stream.next().await {
+                    Some(Ok(Message::Pong(pong))) => self.pong = Some(pong),
+                    Some(Ok(_)) => {}
+                    other => panic!("a pong, not {other:?}"),
+                }
             }
-        }
+        };
+        timeout(SOON, ponged).await.expect("a pong comes");
     }
 
     /// Waits until the server has closed the connection under it.
@@ -175,7 +179,8 @@ impl Socket {
         loop {
             match timeout(SOON, self.stream.next()).await.expect("a frame comes") {
                 Some(Ok(Message::Text(text))) => return text.to_string(),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Pong(pong))) => self.pong = Some(pong),
+                Some(Ok(Message::Ping(_))) => {}
                 other => panic!("a frame of text, not {other:?}"),
             }
         }

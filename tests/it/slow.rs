@@ -61,18 +61,28 @@ async fn a_member_that_reads_late_hears_every_frame_whole_and_its_pings_are_answ
     (config.websocket.outbox_frames, config.websocket.outbox_bytes) = (1_000, ByteSize::mib(32));
     let node = start(config).await;
     let mut late = Socket::join(node.addr(), "lobby").await;
+    let mut silent = Socket::join(node.addr(), "lobby").await;
     // Far more than the kernel holds for a client that does not read.
     for number in 0..900 {
         let text = "x".repeat(SIZES[number % 3]);
         node.node().rooms().say("lobby", &json!([number, text])).await.unwrap();
     }
-    for number in 0..900 {
-        late.send_frame(Frame::ping("early")).await;
-        let said = late.next_in("user").await;
-        assert_eq!(said["message"][0], json!(number));
-        assert_eq!(said["message"][1].as_str().map(str::len), Some(SIZES[number % 3]));
+    // More than the server keeps pongs for: the last one counts.
+    for _ in 0..64 {
+        silent.send_frame(Frame::ping("x".repeat(125))).await;
     }
-    late.ping("late").await;
+    silent.send_frame(Frame::ping("last")).await;
+    for number in 0..900 {
+        late.send_frame(Frame::ping("now")).await;
+        for socket in [&mut late, &mut silent] {
+            let said = socket.next_in("user").await;
+            assert_eq!(said["message"][0], json!(number));
+            assert_eq!(said["message"][1].as_str().map(str::len), Some(SIZES[number % 3]));
+        }
+    }
+    silent.pong("last").await;
+    late.send_frame(Frame::ping("then")).await;
+    late.pong("then").await;
     late.close().await;
     node.stop().await;
 }

@@ -13,6 +13,9 @@ const FULL: usize = 8 * 1024;
 /// A payload beyond this is not copied.
 const LARGE: usize = 4 * 1024;
 
+/// A message beyond this goes out in parts of this size, so that pongs and a close frame need not wait for all of it.
+const PART: usize = 16 * 1024;
+
 thread_local! {
     /// What a batch is written into, between two of them. A batch lives within one poll, so each thread needs but one,
     /// and no socket keeps a buffer: a broadcast to thousands would fetch every one of them into the cache.
@@ -23,21 +26,35 @@ thread_local! {
 pub(super) struct Batch {
     head: Vec<u8>,
     tail: Bytes,
+    /// What is to follow in parts.
+    rest: Bytes,
 }
 
 impl Batch {
     /// An empty one.
     pub(super) fn new() -> Self {
-        Self { head: SPARE.take(), tail: Bytes::new() }
+        Self { head: SPARE.take(), tail: Bytes::new(), rest: Bytes::new() }
+    }
+
+    /// The next part of a message; what is left of it follows.
+    pub(super) fn next_part(rest: Bytes) -> Self {
+        let mut batch = Self::new();
+        batch.put(rest, Data::Continue);
+        batch
     }
 
     /// Adds a frame; says whether there is room for more.
     pub(super) fn add(&mut self, frame: Frame) -> bool {
-        let (payload, kind) = match frame {
-            Frame::Text(payload) => (payload, Data::Text),
-            Frame::Binary(payload) => (payload, Data::Binary),
-        };
-        let header = FrameHeader { opcode: OpCode::Data(kind), ..FrameHeader::default() };
+        match frame {
+            Frame::Text(payload) => self.put(payload, Data::Text),
+            Frame::Binary(payload) => self.put(payload, Data::Binary),
+        }
+    }
+
+    fn put(&mut self, mut payload: Bytes, kind: Data) -> bool {
+        self.rest = payload.split_off(PART.min(payload.len()));
+        let is_final = self.rest.is_empty();
+        let header = FrameHeader { is_final, opcode: OpCode::Data(kind), ..FrameHeader::default() };
         header.format(payload.len() as u64, &mut self.head).expect("a Vec takes whatever is written");
         if payload.len() > LARGE {
             self.tail = payload;
@@ -47,9 +64,14 @@ impl Batch {
         self.head.len() < FULL
     }
 
-    /// Both parts, in their order.
-    pub(super) fn parts(&self) -> (&[u8], &Bytes) {
+    /// What is to be written now, one after the other.
+    pub(super) fn now(&self) -> (&[u8], &Bytes) {
         (&self.head, &self.tail)
+    }
+
+    /// What is to follow in parts.
+    pub(super) fn rest(&self) -> &Bytes {
+        &self.rest
     }
 }
 
@@ -72,13 +94,17 @@ mod tests {
     fn small_frames_are_put_together_and_a_large_one_goes_behind_them_uncopied() {
         let mut batch = Batch::new();
         assert!(batch.add(text(2)) && batch.add(Frame::Binary(Bytes::from_static(b"ab"))) && batch.add(text(126)));
-        let large = Bytes::from(vec![b'y'; 70_000]);
+        let large = Bytes::from(vec![b'y'; 2 * PART + 5]);
         assert!(!batch.add(Frame::Text(large.clone())));
-        let (head, tail) = batch.parts();
+        let (head, tail) = batch.now();
         assert_eq!(head[..8], *b"\x81\x02xx\x82\x02ab");
         assert_eq!(head[8..12], [0x81, 126, 0, 126]);
-        assert_eq!(head[12 + 126..], [0x81, 127, 0, 0, 0, 0, 0, 1, 0x11, 0x70]);
-        assert_eq!(tail.as_ptr(), large.as_ptr());
+        assert_eq!(head[12 + 126..], [0x01, 126, 0x40, 0], "the first part of several");
+        assert_eq!((tail.as_ptr(), tail.len()), (large.as_ptr(), PART));
+        let next = Batch::next_part(batch.rest().clone());
+        assert_eq!((next.now().0, next.now().1.len()), (&[0, 126, 0x40, 0][..], PART));
+        let last = Batch::next_part(next.rest().clone());
+        assert_eq!((last.now().0, last.rest().len()), (&b"\x80\x05yyyyy"[..], 0));
     }
 
     #[test]
@@ -90,6 +116,6 @@ mod tests {
         assert!(capacity < 4 * FULL, "{capacity}");
         drop(batch);
         let next = Batch::new();
-        assert_eq!((next.head.as_ptr(), next.parts()), (place, (&[][..], &Bytes::new())));
+        assert_eq!((next.head.as_ptr(), next.now()), (place, (&[][..], &Bytes::new())));
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Wire {
     has_ended: bool,
     /// What the client has not taken yet of what was begun.
     rest: [Bytes; 2],
+    /// What is to follow of a message in parts.
+    parts: Bytes,
     stream: Stream,
     protocol: WebSocketContext,
 }
@@ -60,6 +62,7 @@ impl Wire {
             is_drained: false,
             has_ended: false,
             rest: [Bytes::new(), Bytes::new()],
+            parts: Bytes::new(),
             stream: parts.io.into_inner(),
             protocol: WebSocketContext::from_partially_read(early, Role::Server, Some(config)),
         })
@@ -88,7 +91,7 @@ impl Wire {
     /// Begins to write a batch; what the client does not take at once stays for [`Wire::poll_flush`], which must have
     /// been ready before.
     pub(super) fn start(&mut self, batch: &Batch, task: &mut Context<'_>) -> io::Result<()> {
-        let (head, tail) = batch.parts();
+        let (head, tail) = batch.now();
         let stream = Pin::new(&mut self.stream);
         let written = match tail.is_empty() {
             true => stream.poll_write(task, head),
@@ -101,6 +104,9 @@ impl Wire {
         if written < head.len() + tail.len() {
             let of_head = written.min(head.len());
             self.rest = [Bytes::copy_from_slice(&head[of_head..]), tail.slice(written - of_head..)];
+        }
+        if !batch.rest().is_empty() {
+            self.parts = batch.rest().clone();
         }
         Ok(())
     }
@@ -118,28 +124,46 @@ impl Wire {
         }
     }
 
-    /// Writes what was begun, then what tungstenite has to say; ready when all of it is with the kernel.
+    /// Writes what was begun, and what tungstenite has to say between two frames; ready when all of it is with the kernel.
     pub(super) fn poll_flush(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        loop {
+            ready!(self.poll_rest(task))?;
+            if self.owes {
+                ready!(self.poll_control(task))?;
+            }
+            if self.parts.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let part = Batch::next_part(std::mem::take(&mut self.parts));
+            self.start(&part, task)?;
+        }
+    }
+
+    fn poll_rest(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.rest.iter_mut().find(|rest| !rest.is_empty()) {
             let written = ready!(Pin::new(&mut self.stream).poll_write(task, rest))?;
             if written == 0 {
-                return Poll::Ready(Err(Error::Io(ErrorKind::WriteZero.into())));
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
             }
             rest.advance(written);
             if rest.is_empty() {
                 *rest = Bytes::new(); // it would keep what it was a part of
             }
         }
-        if !self.owes {
-            return Poll::Ready(Ok(()));
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what tungstenite has to say. Asks twice: what found its buffer full goes into it once that is empty.
+    fn poll_control(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        for _ in 0..2 {
+            let (protocol, mut polled) = self.polled(task);
+            match ready!(pending(protocol.flush(&mut polled))) {
+                Ok(()) | Err(Error::ConnectionClosed) => {} // the close frame was the last to go out
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
-        let (protocol, mut polled) = self.polled(task);
-        let flushed = ready!(pending(protocol.flush(&mut polled)));
         self.owes = false;
-        Poll::Ready(match flushed {
-            Err(Error::ConnectionClosed) => Ok(()), // the close frame was the last to go out
-            flushed => flushed,
-        })
+        Poll::Ready(Ok(()))
     }
 
     fn polled<'a, 'b>(&'a mut self, task: &'a mut Context<'b>) -> (&'a mut WebSocketContext, Polled<'a, 'b>) {
@@ -158,6 +182,7 @@ impl Wire {
     /// see the close frame. So what still comes is read and dropped: frame by frame until the client's close frame, or
     /// byte by byte to the end where frames cannot be read any more.
     pub(super) async fn say_goodbye(&mut self, reason: CloseReason) -> Result<(), Error> {
+        self.parts = Bytes::new();
         let close = CloseFrame { code: reason.code().into(), reason: Utf8Bytes::from_static(reason.as_str()) };
         poll_fn(|task| Poll::Ready(self.start_control(Message::Close(Some(close.clone())), task))).await?;
         poll_fn(|task| self.poll_flush(task)).await?;
@@ -170,8 +195,9 @@ impl Wire {
         Ok(poll_fn(|task| poll_to_the_end(&mut self.stream, task)).await?)
     }
 
-    /// Returns the client's close frame.
+    /// Returns the client's close frame. A message in parts is not finished: nobody hears it any more.
     pub(super) async fn return_goodbye(&mut self) -> Result<(), Error> {
+        self.parts = Bytes::new();
         poll_fn(|task| self.poll_flush(task)).await
     }
 }
@@ -233,8 +259,6 @@ fn poll_to_the_end(stream: &mut Stream, task: &mut Context<'_>) -> Poll<io::Resu
 pub(super) fn reason_of(error: &Error) -> CloseReason {
     match error {
         Error::Capacity(_) => CloseReason::TooBig,
-        // It pings and pings, and takes none of the pongs.
-        Error::WriteBufferFull(_) => CloseReason::SlowReader,
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => CloseReason::Broken,
         Error::Utf8(_) | Error::Protocol(_) => CloseReason::Policy,
         _ => CloseReason::Broken,
