@@ -58,6 +58,7 @@ async fn a_member_that_reads_late_hears_every_frame_whole_and_its_pings_are_answ
     let mut config = settings();
     config.rooms.start = ["lobby"].map(Into::into).into();
     config.websocket.messages_per_second = 0;
+    config.websocket.heartbeat = Duration::from_secs(300); // its pings would flush what was left behind
     (config.websocket.outbox_frames, config.websocket.outbox_bytes) = (1_000, ByteSize::mib(32));
     let node = start(config).await;
     let mut late = Socket::join(node.addr(), "lobby").await;
@@ -67,11 +68,12 @@ async fn a_member_that_reads_late_hears_every_frame_whole_and_its_pings_are_answ
         let text = "x".repeat(SIZES[number % 3]);
         node.node().rooms().say("lobby", &json!([number, text])).await.unwrap();
     }
-    // More than the server keeps pongs for: the last one counts.
+    // More than the server keeps pongs for: the last one counts, and is as long as a ping may be, to find no gap.
+    let last = "z".repeat(125);
     for _ in 0..64 {
         silent.send_frame(Frame::ping("x".repeat(125))).await;
     }
-    silent.send_frame(Frame::ping("last")).await;
+    silent.send_frame(Frame::ping(last.clone())).await;
     for number in 0..900 {
         late.send_frame(Frame::ping("now")).await;
         for socket in [&mut late, &mut silent] {
@@ -80,7 +82,7 @@ async fn a_member_that_reads_late_hears_every_frame_whole_and_its_pings_are_answ
             assert_eq!(said["message"][1].as_str().map(str::len), Some(SIZES[number % 3]));
         }
     }
-    silent.pong("last").await;
+    silent.pong(&last).await;
     late.send_frame(Frame::ping("then")).await;
     late.pong("then").await;
     late.close().await;

@@ -14,7 +14,7 @@ use crate::ceiling::redis::Caller;
 use crate::compare::Effort;
 use crate::load::wire::Socket;
 use crate::process::Server;
-use crate::report::Measured;
+use crate::report::{Measured, middle};
 use crate::row::Row;
 
 /// What both nodes know.
@@ -55,8 +55,7 @@ pub(crate) async fn measure(binary: &std::path::Path, row: Row, effort: Effort) 
         for _ in 0..effort.rounds {
             values.push(local(&node, &pair.near, effort.span).await?);
         }
-        let median = Measured::median(row, 0.0, None, values);
-        return Ok(Measured { ours: median.value, ..median });
+        return Ok(Measured::median(row, None, values));
     }
     let _echo = Server::redis_echo(redis.addr()).await?;
     let mut caller = Caller::connect(redis.addr()).await?;
@@ -77,11 +76,7 @@ pub(crate) async fn measure(binary: &std::path::Path, row: Row, effort: Effort) 
         our_times.push(our);
         their_times.push(their);
     }
-    let middle = |mut times: Vec<f64>| {
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
-    };
-    Ok(Measured::median(row, middle(our_times), Some(middle(their_times)), values))
+    Ok(Measured::median(row, Some((middle(&mut our_times), middle(&mut their_times))), values))
 }
 
 /// Microseconds of a call: the median one if there is one at a time, else the time by the number of calls.

@@ -74,7 +74,7 @@ async fn pair(binary: &Path, row: Row, effort: Effort) -> Result<Measured, Anyho
     }
     // All rounds together: the median of their ratios jumps further from run to run, for noise changes within a round.
     let (ours, theirs) = (our_cost.each(), their_cost.each());
-    Ok(Measured { value: ours / theirs, ..Measured::median(row, ours, Some(theirs), values) })
+    Ok(Measured { value: ours / theirs, ..Measured::median(row, Some((ours, theirs)), values) })
 }
 
 /// What operations took of a server.
@@ -110,5 +110,5 @@ async fn idle(binary: &Path, row: Row, effort: Effort) -> Result<Measured, Anyho
     let before = server.resident()?;
     let sockets = load::idle::Sockets::connect(server.addr, effort.idle_sockets, row).await?;
     let grown = server.resident()?.saturating_sub(before) as f64 / sockets.len() as f64;
-    Ok(Measured::median(row, grown, None, vec![grown]))
+    Ok(Measured::median(row, None, vec![grown]))
 }

@@ -17,16 +17,23 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    /// Of rounds that each gave a value; the median one counts.
-    pub(crate) fn median(row: Row, ours: f64, theirs: Option<f64>, mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        Self { row, ours, theirs, value: values[values.len() / 2], span: (values[0], values[values.len() - 1]) }
+    /// Of rounds that each gave a value, the median of which counts; with what both sides took, if there are two.
+    pub(crate) fn median(row: Row, sides: Option<(f64, f64)>, mut values: Vec<f64>) -> Self {
+        let value = middle(&mut values);
+        let (ours, theirs) = sides.map_or((value, None), |(ours, theirs)| (ours, Some(theirs)));
+        Self { row, ours, theirs, value, span: (values[0], values[values.len() - 1]) }
     }
 
     /// Whether the row keeps its gate.
     pub(crate) fn within_gate(&self) -> bool {
         self.row.budget().is_none_or(|(gate, _)| self.value <= gate)
     }
+}
+
+/// Sorts, and says what stands in the middle.
+pub(crate) fn middle(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// All rows, one a line.

@@ -22,7 +22,8 @@ use crate::listener::Stream;
 /// What tungstenite reads into; it keeps its high-water mark for the life of a socket, so it starts small.
 const READ_BUFFER: usize = 1024;
 
-/// What tungstenite holds of its own frames, those that control the connection, for a client that takes none.
+/// What tungstenite holds of its own frames, those that control the connection, for a client that takes none. Beyond it
+/// only the last ping is answered (RFC 6455, 5.5.3).
 const CONTROL_BUFFER: usize = 4 * 1024;
 
 /// The wire of one connection: the stream that the listener accepted, read and controlled by tungstenite. What the
@@ -176,13 +177,12 @@ impl Wire {
         self.stream.reset();
     }
 
-    /// Says why it ends and waits until the client has heard it.
+    /// Says why it ends, once all that was begun is written, and waits until the client has heard it.
     ///
     /// A connection that is closed while there is input that nobody read breaks off at once, and the client may never
     /// see the close frame. So what still comes is read and dropped: frame by frame until the client's close frame, or
     /// byte by byte to the end where frames cannot be read any more.
     pub(super) async fn say_goodbye(&mut self, reason: CloseReason) -> Result<(), Error> {
-        self.parts = Bytes::new();
         let close = CloseFrame { code: reason.code().into(), reason: Utf8Bytes::from_static(reason.as_str()) };
         poll_fn(|task| Poll::Ready(self.start_control(Message::Close(Some(close.clone())), task))).await?;
         poll_fn(|task| self.poll_flush(task)).await?;
