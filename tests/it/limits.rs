@@ -52,9 +52,11 @@ async fn a_request_keeps_its_place_until_its_answer_has_gone_out() {
 
 #[tokio::test]
 async fn a_call_whose_client_left_keeps_its_place() {
-    let node = Process::start("tour", &[("PHALANX__WEB__MAX_REQUESTS", "1")]).await;
+    let node = Process::start("tour", &[("PHALANX__WEB__MAX_REQUESTS", "1"), ("RUST_LOG", "debug")]).await;
     let mut client = TcpStream::connect(node.addr).await.unwrap();
     client.write_all(b"GET /api/sleepTest?sleepDuration=20000 HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    // Who leaves before that left nothing behind, and is not counted.
+    until("the call begins", Duration::from_secs(10), async || node.stderr().contains("an action begins")).await;
     drop(client);
     until_metric(&node, "phalanx_http_clients_left_total 1").await;
     assert_eq!(get(node.addr, "/api/status").await.status, 503);
