@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use phalanx_testkit::{Signal, tell};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Cluster, apply, nodes_of, until};
 use crate::client::{Socket, get, post_json};
@@ -124,9 +124,12 @@ async fn a_call_that_was_given_up_does_not_run_when_its_node_goes_on() {
     let cluster = Cluster::start(2).await;
     let socket = Socket::connect(cluster.addr(1)).await;
     cluster.nodes[1].freeze().await;
+    let frozen = Instant::now();
     let body = json!({ "method": "set", "args": ["k", "late"], "timeoutMs": 300 }).to_string();
     let answer = post_json(cluster.addr(0), &format!("/api/connections/{}/apply", socket.id()), &body).await;
     assert_eq!(answer.error_code(), "late");
+    // Two nodes know Redis's clock within a round trip each: right at the deadline it may still run.
+    sleep_until(frozen + Duration::from_secs(1)).await; // the length of the freeze is the fault
     cluster.nodes[1].thaw();
     until("it is dropped", super::SOON, async || {
         let metrics = String::from_utf8(get(cluster.nodes[1].admin, "/metrics").await.body).unwrap();
