@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::app::{echo, settings};
 use crate::client::{Socket, get};
-use crate::frail::{SOON, start};
+use crate::panics::{SOON, start};
 
 const WAIT: &str = r#"{"event":"action","messageId":1,"params":{"action":"wait"}}"#;
 

@@ -158,7 +158,7 @@ async fn a_node_that_stops_is_gone_at_once_and_its_members_with_it() {
     let leaver = Socket::join(cluster.addr(1), "defaultRoom").await;
     let mut stayer = Socket::join(cluster.addr(0), "defaultRoom").await;
     cluster.nodes[1].signal(Signal::TERM);
-    assert_eq!(super::deaths::told(&mut stayer, "leave").await, leaver.id());
+    assert_eq!(super::node_death::told(&mut stayer, "leave").await, leaver.id());
     assert!(cluster.nodes[1].ended().await.success());
     assert_eq!(nodes_of(cluster.addr(0)).await, ["n0"]);
     assert_eq!(super::members(cluster.addr(0), "defaultRoom").await, 1);

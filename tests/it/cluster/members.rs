@@ -5,8 +5,8 @@ use std::time::Duration;
 use phalanx_testkit::Signal;
 use serde_json::{Value, json};
 
-use super::deaths::{observe, presence, told};
-use super::inside::pair;
+use super::in_process::pair;
+use super::node_death::{observe, presence, told};
 use super::{Cluster, PRESENCE, SOON, apply, nodes_of, until};
 use crate::client::{Socket, get, post_json};
 

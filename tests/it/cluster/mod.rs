@@ -13,16 +13,16 @@ use crate::client::{Response, Socket, get, post_json};
 
 mod calls;
 mod chat;
-mod deaths;
 mod hostile;
-mod inside;
+mod in_process;
 mod interop;
 mod load;
 mod locks;
 mod members;
 mod network;
+mod node_death;
+mod recovery;
 mod redis;
-mod repair;
 mod tls;
 
 /// How long what has no limit of its own may take.

@@ -4,8 +4,8 @@ use phalanx_testkit::{Proxy, Redis, tell};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::deaths::{observe, told};
 use super::load::Load;
+use super::node_death::{observe, told};
 use super::{BACK, apply, members, start_node, until};
 
 /// Nothing closes a connection whose packets are dropped on the way, and the system gives it up after minutes.

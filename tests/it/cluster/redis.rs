@@ -5,8 +5,8 @@ use phalanx_testkit::{Process, Proxy, Redis, Signal, tell};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
-use super::deaths::{leaves, observe, presence, told};
 use super::load::{self, Load};
+use super::node_death::{leaves, observe, presence, told};
 use super::{BACK, Cluster, apply, members, rounds, until};
 use crate::client::{Socket, get, post_json};
 

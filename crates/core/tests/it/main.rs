@@ -1,13 +1,13 @@
 //! The memory backend keeps every law of its seams, and a node does the right thing when a backend fails.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-mod answers;
 mod bus;
 mod cache;
-mod ends;
+mod fake_membership;
+mod harness;
 mod locks;
 mod members;
 mod membership;
-mod mortal;
+mod replies;
+mod room_destroy;
 mod rooms;
-mod world;

@@ -3,7 +3,7 @@
 use phalanx_core::ErrorKind;
 use phalanx_core::backend::{Member, Membership, RoomStore};
 
-use crate::world::{Fault, Noted, World, eventually, heard, unheard};
+use crate::harness::{Fault, Noted, World, eventually, heard, unheard};
 
 async fn joined_at(world: &World, id: &str) -> Option<u64> {
     let members = world.backend.rooms.members("lobby", 100).await.unwrap().unwrap_or_default();

@@ -4,7 +4,7 @@ use phalanx_core::backend::RoomStore;
 use phalanx_core::memory::MemoryRooms;
 use phalanx_core::{ErrorKind, StartError};
 
-use crate::world::{Noted, World};
+use crate::harness::{Noted, World};
 
 fn store() -> Arc<dyn RoomStore> {
     Arc::new(MemoryRooms::default())

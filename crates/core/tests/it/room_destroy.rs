@@ -3,7 +3,7 @@
 use phalanx_core::ErrorKind;
 use phalanx_core::backend::RoomStore;
 
-use crate::world::{Fault, Noted, World, eventually, heard, unheard};
+use crate::harness::{Fault, Noted, World, eventually, heard, unheard};
 
 const FAREWELL: &str = "this room has been deleted";
 

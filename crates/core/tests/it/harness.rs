@@ -18,7 +18,7 @@ use phalanx_core::{ActionError, Connection, ConnectionId, Generation, Node, Seat
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
-use crate::mortal::Mortal;
+use crate::fake_membership::Mortal;
 
 /// What goes wrong with a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use phalanx_core::backend::{Letter, LetterKind};
 
-use crate::world::{Noted, World, eventually};
+use crate::harness::{Noted, World, eventually};
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_stops_waits_until_its_answers_are_sent() {

@@ -7,8 +7,8 @@ use phalanx::prelude::*;
 use phalanx_testkit::{Process, Proxy, Redis};
 use serde_json::json;
 
-use super::deaths::{observe, told};
-use super::inside::node;
+use super::in_process::node;
+use super::node_death::{observe, told};
 use super::{BACK, apply, config, members, start_node, until};
 use crate::client::{Socket, get};
 
