@@ -2,11 +2,11 @@
 default:
     @just --list
 
-# What CI runs.
+# Runs the checks of CI.
 check:
     bash .ci/run
 
-# Tests whose names contain FILTER.
+# Runs the tests whose names contain FILTER.
 test FILTER="":
     cargo test --workspace --all-targets -- {{FILTER}}
 
@@ -14,22 +14,22 @@ test FILTER="":
 example NAME:
     cargo run -p {{NAME}}
 
-# Licences, bans and sources of dependencies.
+# Checks the licences, bans and sources of dependencies.
 deny:
     cargo deny check bans licenses sources
 
-# Kills, freezes, cuts and starves real clusters, each fault so often; about half an hour for twenty.
+# Tests real clusters with ROUNDS rounds of each fault (kills, freezes, cuts); twenty take about half an hour.
 chaos ROUNDS="20":
     cargo build --workspace --bins --locked
     ROUNDS={{ROUNDS}} cargo test -p phalanx-tests --locked --test it cluster:: -- --nocapture
 
-# A cluster of a real Actionhero node and ours; needs Node and npm, from which it takes Actionhero into target/interop.
+# Tests a cluster of a real Actionhero node and ours; needs Node and npm, which installs Actionhero in target/interop.
 interop:
     npm install --silent --no-save --no-package-lock --prefix target/interop actionhero@29
     cargo build --workspace --bins --locked
     cargo test -p phalanx-tests --locked --test interop -- --nocapture
 
-# Ratios of a node to bare servers, by row; about four minutes after the release build.
+# Prints the cost of a node as a ratio to bare servers, by row; about four minutes after the release build.
 bench *ARGUMENTS:
     cargo build --release --locked -p tour -p phalanx-bench
     target/release/phalanx-bench compare {{ARGUMENTS}}

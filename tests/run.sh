@@ -26,9 +26,9 @@ if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
     node=target/node/node_modules/.bin/node
 fi
 
-# All at once, so that the nodes that tests start as processes are built with the same dependencies as the tests.
+# All in one build, so that the nodes that tests start as processes are built with the same dependencies as the tests.
 cargo build --workspace --all-targets --locked
-# Most of them wait: for leases that run out, for a Redis that is away, for a browser.
+# More threads than cores: most tests wait for leases to expire, for a Redis that is down, or for a browser.
 RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}" cargo test --workspace --all-targets --locked
 cargo test --workspace --doc --locked
 "$node" --test tests/client/*.test.mjs

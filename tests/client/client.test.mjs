@@ -1,4 +1,4 @@
-// The browser client, as long as its connection stands: `node --test tests/client/*.test.mjs`.
+// The browser client while it is connected: `node --test tests/client/*.test.mjs`.
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, it, mock } from "node:test";
@@ -10,7 +10,7 @@ beforeEach(start);
 afterEach(stop);
 
 describe("connecting", () => {
-  it("asks for the subprotocol and resolves with the welcome", async () => {
+  it("requests the subprotocol and resolves with the welcome", async () => {
     const { phalanx, types } = client();
     const connecting = phalanx.connect();
     assert.deepEqual([socket().url, socket().protocol], ["ws://test/ws", "phalanx.1"]);
@@ -21,7 +21,7 @@ describe("connecting", () => {
     assert.deepEqual(types(), ["connected"]);
   });
 
-  it("is one attempt, however often it is asked for", async () => {
+  it("is one attempt, however often it is called", async () => {
     const { phalanx } = client();
     assert.equal(phalanx.connect(), phalanx.connect());
     socket().welcome();
@@ -29,11 +29,11 @@ describe("connecting", () => {
     assert.equal(sockets.length, 1);
   });
 
-  it("is tried again until the first welcome", async () => {
+  it("is retried until the first welcome", async () => {
     const { phalanx, types } = client();
     const connecting = phalanx.connect();
     for (let failed = 0; failed < 12; failed += 1) {
-      socket().goes();
+      socket().drop();
       pass(30_000);
     }
     assert.equal(sockets.length, 13);
@@ -42,30 +42,30 @@ describe("connecting", () => {
     assert.deepEqual(types(), [...Array(12).fill("reconnecting"), "connected"]);
   });
 
-  it("gives a socket up that never welcomes", async () => {
+  it("abandons a socket that never sends a welcome", async () => {
     const { phalanx } = client();
     phalanx.connect();
-    const [mute] = sockets;
+    const [silent] = sockets;
     pass(15_000);
-    assert.equal(mute.closedWith, 1000);
+    assert.equal(silent.closedWith, 1000);
     pass(250);
     assert.equal(sockets.length, 2);
-    mute.welcome();
-    assert.equal(phalanx.id, undefined, "the one given up is heard no more");
+    silent.welcome();
+    assert.equal(phalanx.id, undefined, "frames of the abandoned socket are ignored");
     socket().welcome();
     assert.equal(phalanx.id, "c2");
   });
 
-  it("rejects when the application does not want this client", async () => {
+  it("rejects when the application refuses this client", async () => {
     const { phalanx, fired } = client();
     const connecting = phalanx.connect();
-    socket().goes(4501);
+    socket().drop(4501);
     await rejects(connecting, "disconnected");
     assert.deepEqual(fired, [{ type: "disconnected", detail: { code: 4501, reason: "", willReconnect: false } }]);
   });
 
-  it("rejects when the client is closed meanwhile, before or between two tries", async () => {
-    for (const prepare of [() => {}, () => socket().goes()]) {
+  it("rejects when the client is closed meanwhile, during an attempt or between two", async () => {
+    for (const prepare of [() => {}, () => socket().drop()]) {
       const { phalanx, types } = client();
       const connecting = phalanx.connect();
       prepare();
@@ -78,13 +78,13 @@ describe("connecting", () => {
     }
   });
 
-  it("rejects with what the WebSocket says of an address that is none", async () => {
-    class Picky {
+  it("rejects with the error of the WebSocket for an invalid address", async () => {
+    class Throwing {
       constructor() {
         throw new SyntaxError("no address");
       }
     }
-    const { phalanx } = client({ webSocket: Picky });
+    const { phalanx } = client({ webSocket: Throwing });
     await assert.rejects(phalanx.connect(), SyntaxError);
     await rejects(phalanx.detailsView(), "not_connected");
   });
@@ -130,27 +130,27 @@ describe("a call", () => {
 
   it("rejects with the error of the node", async () => {
     const { phalanx } = await connected();
-    const asked = phalanx.action("a");
+    const call = phalanx.action("a");
     const details = [{ path: "name", code: "required", message: "is required" }];
     socket().answer(0, { error: { code: "invalid_input", message: "the input is not valid", details } });
     const name = "PhalanxError";
-    await assert.rejects(asked, { name, code: "invalid_input", message: "the input is not valid", details });
+    await assert.rejects(call, { name, code: "invalid_input", message: "the input is not valid", details });
   });
 
-  it("times out after 30 seconds, and a late answer is nobody's", async () => {
+  it("times out after 30 seconds, and a late answer is dropped", async () => {
     const { phalanx, fired } = await connected();
-    const asked = phalanx.action("a");
+    const call = phalanx.action("a");
     pass(29_999);
     const other = phalanx.action("b");
     pass(1);
-    await rejects(asked, "timeout");
+    await rejects(call, "timeout");
     socket().answer(0, { late: true });
     socket().answer(1, { n: 2 });
     assert.equal((await other).n, 2);
     assert.deepEqual(fired, []);
   });
 
-  it("times out when it says so itself, or the client does", async () => {
+  it("times out after its own timeout, or that of the client", async () => {
     const { phalanx } = await connected({ timeoutMs: 500 });
     const [short, usual, endless] = [
       phalanx.say("a", "x", { timeoutMs: 10 }),
@@ -166,28 +166,28 @@ describe("a call", () => {
     assert.equal((await endless).n, 1);
   });
 
-  it("is given up by its signal, with the signal's reason", async () => {
+  it("is cancelled by its signal, with the signal's reason", async () => {
     const { phalanx } = await connected();
     const controller = new AbortController();
-    const asked = phalanx.action("a", {}, { signal: controller.signal });
+    const call = phalanx.action("a", {}, { signal: controller.signal });
     controller.abort(new Error("changed my mind"));
-    await assert.rejects(asked, /changed my mind/);
+    await assert.rejects(call, /changed my mind/);
     const never = phalanx.action("b", {}, { signal: controller.signal });
     await assert.rejects(never, /changed my mind/);
     assert.equal(socket().sent.length, 1);
   });
 
-  it("lets go of its signal once it is answered", async () => {
+  it("removes its listener from the signal once it is answered", async () => {
     const { phalanx } = await connected();
     const { signal } = new AbortController();
     const removed = mock.method(signal, "removeEventListener");
-    const asked = phalanx.action("a", {}, { signal });
+    const call = phalanx.action("a", {}, { signal });
     socket().answer(0, {});
-    await asked;
+    await call;
     assert.equal(removed.mock.callCount(), 1);
   });
 
-  it("rejects when its input is no JSON", async () => {
+  it("rejects when its input has no JSON form", async () => {
     const { phalanx } = await connected();
     await assert.rejects(phalanx.action("a", { n: 1n }), TypeError);
     assert.equal(socket().sent.length, 0);
@@ -204,7 +204,7 @@ describe("a call", () => {
     assert.equal(socket().sent.length, 1);
   });
 
-  it("is refused beyond 1000 that wait for an answer", async () => {
+  it("is refused beyond 1000 pending ones", async () => {
     const { phalanx } = await connected();
     const waiting = Array.from({ length: 1000 }, () => phalanx.action("a"));
     await rejects(phalanx.action("a"), "too_many_pending");
@@ -214,11 +214,11 @@ describe("a call", () => {
     assert.equal(socket().sent.length, 1001);
   });
 
-  it("rejects as one of unknown outcome when the connection goes", async () => {
+  it("rejects with an unknown outcome when the connection is lost", async () => {
     const { phalanx } = await connected();
-    const asked = phalanx.action("a");
-    socket().goes();
-    await assert.rejects(asked, { code: "disconnected", message: /unknown/ });
+    const call = phalanx.action("a");
+    socket().drop();
+    await assert.rejects(call, { code: "disconnected", message: /unknown/ });
     pass(250);
     socket().welcome();
     assert.deepEqual(socket().sent, [], "it is not sent twice");
@@ -229,22 +229,22 @@ describe("calls made while not connected", () => {
   it("are sent in order after the welcome", async () => {
     const { phalanx, types } = client();
     phalanx.connect();
-    const asked = [phalanx.action("a"), phalanx.action("b")];
-    socket().goes();
+    const calls = [phalanx.action("a"), phalanx.action("b")];
+    socket().drop();
     pass(250);
     assert.deepEqual(socket().sent, []);
     socket().welcome();
     assert.deepEqual(socket().sent.map(({ params }) => params.action), ["a", "b"]);
     socket().answer(0, {});
     socket().answer(1, {});
-    await Promise.all(asked);
+    await Promise.all(calls);
     assert.deepEqual(types(), ["reconnecting", "connected"]);
   });
 
   it("wait until the rooms are joined again", async () => {
     const made = await connected();
     await inRoom("lobby", made);
-    socket().goes();
+    socket().drop();
     made.phalanx.say("lobby", "early");
     pass(250);
     socket().welcome();
@@ -258,9 +258,9 @@ describe("calls made while not connected", () => {
   it("reject at their timeout as never sent", async () => {
     const { phalanx } = client();
     phalanx.connect();
-    const asked = phalanx.action("a", {}, { timeoutMs: 100 });
+    const call = phalanx.action("a", {}, { timeoutMs: 100 });
     pass(100);
-    await rejects(asked, "not_connected");
+    await rejects(call, "not_connected");
     socket().welcome();
     assert.deepEqual(socket().sent, []);
   });
@@ -274,13 +274,13 @@ describe("calls made while not connected", () => {
     assert.equal(socket().sent.length, 100);
   });
 
-  it("can be given up by their signal", async () => {
+  it("can be cancelled by their signal", async () => {
     const { phalanx } = client();
     phalanx.connect();
     const controller = new AbortController();
-    const asked = phalanx.action("a", {}, { signal: controller.signal });
+    const call = phalanx.action("a", {}, { signal: controller.signal });
     controller.abort();
-    await assert.rejects(asked, { name: "AbortError" });
+    await assert.rejects(call, { name: "AbortError" });
     socket().welcome();
     assert.deepEqual(socket().sent, []);
   });
@@ -309,48 +309,48 @@ describe("frames", () => {
       ["other", { hello: 1 }],
       ["other", { context: "response", message: "sent by the application" }],
     ];
-    for (const [, frame] of frames) socket().tell(frame);
+    for (const [, frame] of frames) socket().receive(frame);
     assert.deepEqual(fired, frames.map(([type, detail]) => ({ type, detail })));
   });
 
-  it("that are no JSON objects are told as errors, and the connection stays", async () => {
+  it("that are not JSON objects fire errors, and the connection is kept", async () => {
     const { phalanx, fired } = await connected();
-    for (const frame of ["", "{", "null", "5", '"text"']) socket().tell(frame);
+    for (const frame of ["", "{", "null", "5", '"text"']) socket().receive(frame);
     socket().onmessage({ data: new Blob(["{}"]) });
     assert.deepEqual(fired.map(({ type, detail }) => [type, detail.code]), Array(6).fill(["error", "malformed"]));
-    const asked = phalanx.action("a");
+    const call = phalanx.action("a");
     socket().answer(0, { n: 1 });
-    assert.equal((await asked).n, 1);
+    assert.equal((await call).n, 1);
   });
 
-  it("with an error that answers no call are told as errors", async () => {
+  it("with an error that answers no call fire errors", async () => {
     const { fired } = await connected();
-    socket().tell({ error: { code: "malformed", message: "a frame is an object" }, context: "response" });
+    socket().receive({ error: { code: "malformed", message: "a frame is an object" }, context: "response" });
     assert.deepEqual(fired.map(({ type, detail }) => [type, detail.code]), [["error", "malformed"]]);
   });
 });
 
 describe("close()", () => {
-  it("closes with 1000, rejects what waits and is told once", async () => {
+  it("closes with 1000, rejects pending calls and fires one event", async () => {
     const { phalanx, fired } = await connected();
-    const asked = phalanx.action("a");
+    const call = phalanx.action("a");
     phalanx.close();
     assert.equal(socket().closedWith, 1000);
-    await rejects(asked, "disconnected");
-    socket().goes(1000);
+    await rejects(call, "disconnected");
+    socket().drop(1000);
     phalanx.close();
     assert.deepEqual(fired, [{ type: "disconnected", detail: { code: 1000, reason: "", willReconnect: false } }]);
   });
 
-  it("rejects what was queued as never sent", async () => {
+  it("rejects queued calls as never sent", async () => {
     const { phalanx } = await connected();
-    socket().goes();
+    socket().drop();
     const queued = phalanx.action("a");
     phalanx.close();
     await rejects(queued, "not_connected");
   });
 
-  it("leaves no timer behind, whatever was going on", async () => {
+  it("leaves no timer behind in any state", async () => {
     mock.timers.reset();
     const timers = new Set();
     let next = 0;
@@ -358,7 +358,7 @@ describe("close()", () => {
     mock.method(globalThis, "clearTimeout", (timer) => timers.delete(timer));
     const situations = [
       () => {}, // the welcome is awaited
-      () => socket().goes(), // the next try is awaited
+      () => socket().drop(), // the next attempt is awaited
       (phalanx) => phalanx.action("queued").catch(() => {}),
       (phalanx) => {
         socket().welcome();
@@ -375,13 +375,13 @@ describe("close()", () => {
     }
   });
 
-  it("is not the end: connect() begins anew, in no room, with the shortest wait", async () => {
+  it("can be followed by connect(), which starts in no room and with the shortest wait", async () => {
     const made = await connected();
     await inRoom("a", made);
-    socket().goes();
+    socket().drop();
     made.phalanx.close();
     const connecting = made.phalanx.connect();
-    socket().goes();
+    socket().drop();
     assert.equal(made.fired.at(-1).detail.attempt, 1);
     pass(250);
     socket().welcome();

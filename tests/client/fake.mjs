@@ -1,10 +1,10 @@
-// The browser client with a socket of our own and a clock that stands still, for the tests beside this file.
+// The browser client with a fake socket and a mocked clock, for the tests beside this file.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { mock } from "node:test";
 
-// By its text, so that any node takes it for a module: no package.json says what a `.js` here is.
+// Imported as text, so that any version of node takes it for a module: no package.json declares the type of `.js` files.
 const source = await readFile(new URL("../../crates/server/assets/phalanx-client.js", import.meta.url), "utf8");
 export const { Phalanx, PhalanxError, fileBytes } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 
@@ -25,19 +25,19 @@ export class FakeSocket {
   close(code) {
     this.closedWith ??= code;
   }
-  tell(frame) {
+  receive(frame) {
     this.onmessage?.({ data: typeof frame === "string" ? frame : JSON.stringify(frame) });
   }
   welcome(more = {}) {
-    this.tell({ welcome: "hello", context: "api", id: `c${sockets.length}`, protocol: 1, heartbeatMs: 30000, ...more });
+    this.receive({ welcome: "hello", context: "api", id: `c${sockets.length}`, protocol: 1, heartbeatMs: 30000, ...more });
   }
   answer(index, more = { status: "OK", data: true }) {
-    this.tell({ ...more, context: "response", messageId: this.sent[index].messageId });
+    this.receive({ ...more, context: "response", messageId: this.sent[index].messageId });
   }
   refuse(index, code) {
     this.answer(index, { error: { code, message: `because ${code}` } });
   }
-  goes(code = 1006) {
+  drop(code = 1006) {
     this.onclose?.({ code, reason: "" });
   }
 }
@@ -49,7 +49,7 @@ export const rooms = (socket) => socket.sent.filter(({ event }) => event === "ro
 export const rejects = (promise, code) =>
   assert.rejects(promise, (error) => error instanceof PhalanxError && error.code === code);
 
-/** A client, and what it fired, in order. */
+/** A client, and the events that it fired, in order. */
 export function client(options = {}) {
   const phalanx = new Phalanx({ url: "ws://test/ws", webSocket: FakeSocket, ...options });
   const fired = [];

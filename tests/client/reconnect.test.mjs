@@ -1,4 +1,4 @@
-// The browser client when its connection goes: `node --test tests/client/*.test.mjs`.
+// The browser client when its connection is lost: `node --test tests/client/*.test.mjs`.
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, it, mock } from "node:test";
@@ -10,34 +10,34 @@ afterEach(stop);
 
 describe("reconnecting", () => {
   it("follows the close code", async () => {
-    for (const [code, comesBack] of [
+    for (const [code, reconnects] of [
       [1000, true], [1001, true], [1003, true], [1005, true], [1006, true], [1008, true], [1009, true],
       [4001, true], [4002, true], [4003, true], [4499, true], [4500, false], [4501, false], [4999, false], [5000, true],
     ]) {
       const { phalanx, fired } = await connected();
       const opened = sockets.length;
-      socket().goes(code);
-      assert.deepEqual(fired[0], { type: "disconnected", detail: { code, reason: "", willReconnect: comesBack } });
+      socket().drop(code);
+      assert.deepEqual(fired[0], { type: "disconnected", detail: { code, reason: "", willReconnect: reconnects } });
       pass(30_000);
-      assert.equal(sockets.length - opened, comesBack ? 1 : 0, `after ${code}`);
+      assert.equal(sockets.length - opened, reconnects ? 1 : 0, `after ${code}`);
       phalanx.close();
     }
   });
 
-  it("rejects everything when the application does not want this client any more", async () => {
+  it("rejects all calls when the application refuses this client", async () => {
     const { phalanx } = await connected();
     const sent = phalanx.action("a");
-    socket().goes(4500);
+    socket().drop(4500);
     await rejects(sent, "disconnected");
     await rejects(phalanx.action("b"), "not_connected");
   });
 
-  it("is given up by a code that forbids it after a try, too", async () => {
+  it("also ends with a code that forbids it after an attempt", async () => {
     const { phalanx, types } = await connected();
-    socket().goes();
+    socket().drop();
     const queued = phalanx.action("a");
     pass(250);
-    socket().goes(4501);
+    socket().drop(4501);
     await rejects(queued, "not_connected");
     pass(60_000);
     assert.equal(sockets.length, 2);
@@ -49,7 +49,7 @@ describe("reconnecting", () => {
     phalanx.connect();
     for (const part of [0.5, 0, 0.999, 0.5, 0.5, 0.5, 0.5, 0.5]) {
       Math.random.mock.mockImplementation(() => part);
-      socket().goes();
+      socket().drop();
       pass(30_000);
     }
     const delays = fired.map(({ detail }) => detail.delayMs);
@@ -59,19 +59,19 @@ describe("reconnecting", () => {
 
   it("keeps to its delay", async () => {
     await connected();
-    socket().goes();
+    socket().drop();
     pass(249);
     assert.equal(sockets.length, 1);
     pass(1);
     assert.equal(sockets.length, 2);
   });
 
-  it("begins anew only after a connection that stayed up for 5 seconds", async () => {
+  it("starts over with its delays only after a connection of at least 5 seconds", async () => {
     const { fired } = await connected();
     const attempt = () => fired.findLast(({ type }) => type === "reconnecting").detail.attempt;
     for (const [upFor, expected] of [[0, 1], [4_999, 2], [4_999, 3], [5_000, 1], [100, 2]]) {
       pass(upFor);
-      socket().goes();
+      socket().drop();
       assert.equal(attempt(), expected);
       pass(30_000);
       socket().welcome();
@@ -80,7 +80,7 @@ describe("reconnecting", () => {
 
   it("has the new connection's id, and none between", async () => {
     const { phalanx } = await connected();
-    socket().goes();
+    socket().drop();
     assert.equal(phalanx.id, undefined);
     pass(250);
     socket().welcome();
@@ -90,7 +90,7 @@ describe("reconnecting", () => {
   it("can be stopped by a listener", async () => {
     const { phalanx } = await connected();
     phalanx.addEventListener("disconnected", () => phalanx.close());
-    socket().goes();
+    socket().drop();
     pass(60_000);
     assert.equal(sockets.length, 1);
   });
@@ -112,9 +112,9 @@ describe("a browser that is offline", () => {
     listeners.dispatchEvent(new Event("online"));
   };
 
-  it("is not tried from, until it is online again", async () => {
+  it("does not reconnect until it is online again", async () => {
     const { fired } = await connected();
-    socket().goes();
+    socket().drop();
     assert.deepEqual(fired.at(-1), { type: "reconnecting", detail: { attempt: 1, delayMs: null } });
     pass(600_000);
     assert.equal(sockets.length, 1);
@@ -129,17 +129,17 @@ describe("a browser that is offline", () => {
     phalanx.connect();
     for (let failed = 0; failed < 10; failed += 1) {
       pass(30_000);
-      socket().goes();
+      socket().drop();
     }
     const opened = sockets.length;
     online();
     pass(250);
     assert.equal(sockets.length, opened + 1);
-    pass(14_900); // past the end of the wait before, before the new socket is given up
+    pass(14_900); // past the end of the previous wait, before the new socket is abandoned
     assert.equal(sockets.length, opened + 1);
   });
 
-  it("asks a node that it was connected to whether it is still there", async () => {
+  it("probes the node that it was connected to", async () => {
     const { types } = await connected();
     pass(1_000);
     online();
@@ -154,9 +154,9 @@ describe("a browser that is offline", () => {
     assert.deepEqual(types(), ["disconnected", "reconnecting"]);
   });
 
-  it("wakes no client that is closed", async () => {
+  it("does not reconnect a client that is closed", async () => {
     const { phalanx } = await connected();
-    socket().goes();
+    socket().drop();
     phalanx.close();
     online();
     pass(60_000);
@@ -164,13 +164,13 @@ describe("a browser that is offline", () => {
   });
 });
 
-describe("a node that falls silent", () => {
+describe("a silent node", () => {
   const probes = () => socket().sent.filter(({ event }) => event === "detailsView").length;
 
-  it("is asked after a heartbeat whether it is there, and left alone if it says anything", async () => {
+  it("is probed after a heartbeat, and kept if any frame arrives", async () => {
     const { phalanx, types } = await connected();
     pass(20_000);
-    socket().tell({ context: "alert" });
+    socket().receive({ context: "alert" });
     pass(29_999);
     assert.equal(probes(), 0);
     pass(1);
@@ -179,16 +179,16 @@ describe("a node that falls silent", () => {
     await settled();
     pass(30_000);
     assert.equal(probes(), 2);
-    socket().tell({ context: "alert" });
+    socket().receive({ context: "alert" });
     pass(10_000);
     await settled();
     assert.deepEqual([types(), phalanx.id], [["alert", "alert"], "c1"]);
   });
 
-  it("counts as gone if it says nothing then either", async () => {
+  it("is disconnected if no frame arrives after the probe", async () => {
     const { phalanx, fired } = await connected();
-    const [dead] = sockets;
-    const asked = rejects(phalanx.action("a", {}, { timeoutMs: Infinity }), "disconnected");
+    const [silent] = sockets;
+    const call = rejects(phalanx.action("a", {}, { timeoutMs: Infinity }), "disconnected");
     pass(30_000);
     pass(9_999);
     await settled();
@@ -196,14 +196,14 @@ describe("a node that falls silent", () => {
     pass(1);
     await settled();
     assert.deepEqual(fired[0].detail, { code: 1006, reason: "silent", willReconnect: true });
-    assert.equal(dead.closedWith, 1000);
-    await asked;
+    assert.equal(silent.closedWith, 1000);
+    await call;
     pass(250);
     socket().welcome();
     assert.equal(phalanx.id, "c2");
   });
 
-  it("is asked even where as many calls wait as may", async () => {
+  it("is probed even with the maximum of pending calls", async () => {
     const { phalanx, types } = await connected();
     for (let n = 0; n < 1000; n += 1) phalanx.action("a", {}, { timeoutMs: Infinity }).catch(() => {});
     pass(30_000);
@@ -213,7 +213,7 @@ describe("a node that falls silent", () => {
     assert.deepEqual(types(), []);
   });
 
-  it("is given the time that it names, and none is set by a client that is closed", async () => {
+  it("is probed after the heartbeat that it announced, and not by a client that is closed", async () => {
     const { phalanx } = client();
     phalanx.connect();
     socket().welcome({ heartbeatMs: 5_000 });
@@ -227,19 +227,19 @@ describe("a node that falls silent", () => {
 });
 
 describe("rooms", () => {
-  /** A client that was in these rooms, on a new connection that was welcomed. */
-  async function back(...names) {
+  /** A client that was in these rooms, on a new connection with a welcome. */
+  async function reconnected(...names) {
     const made = await connected();
     for (const name of names) await inRoom(name, made);
-    socket().goes();
+    socket().drop();
     pass(250);
     socket().welcome();
     made.fired.length = 0;
     return made;
   }
 
-  it("are joined again after a reconnect, and then only it is connected", async () => {
-    const { types } = await back("a", "b");
+  it("are rejoined after a reconnect, and only then is the client connected", async () => {
+    const { types } = await reconnected("a", "b");
     assert.deepEqual(rooms(socket()), ["a", "b"]);
     socket().answer(0);
     await settled();
@@ -249,62 +249,62 @@ describe("rooms", () => {
     assert.deepEqual(types(), ["connected"]);
   });
 
-  it("are not joined again once they are left", async () => {
+  it("are not rejoined once they are left", async () => {
     const made = await connected();
     await inRoom("a", made);
     await inRoom("b", made);
     const leaving = made.phalanx.roomLeave("a");
     socket().answer(2);
     await leaving;
-    socket().goes();
+    socket().drop();
     pass(250);
     socket().welcome();
     assert.deepEqual(rooms(socket()), ["b"]);
   });
 
-  it("are not joined again if joining was refused", async () => {
+  it("are not rejoined if joining was refused", async () => {
     const { phalanx } = await connected();
     const joining = phalanx.roomAdd("vip");
     socket().refuse(0, "forbidden");
     await rejects(joining, "forbidden");
-    socket().goes();
+    socket().drop();
     pass(250);
     socket().welcome();
     assert.deepEqual(socket().sent, []);
   });
 
-  it("stay left when the answer to the join comes after the wish to leave", async () => {
+  it("are not rejoined when the join is answered after the leave was sent", async () => {
     const { phalanx } = await connected();
     const both = [phalanx.roomAdd("a"), phalanx.roomLeave("a")];
     socket().answer(0);
     await both[0];
     socket().answer(1);
     await both[1];
-    socket().goes();
+    socket().drop();
     pass(250);
     socket().welcome();
     assert.deepEqual(socket().sent, []);
   });
 
   it("count as joined when the node put the client in already", async () => {
-    const { types } = await back("a");
+    const { types } = await reconnected("a");
     socket().refuse(0, "conflict");
     await settled();
     socket().answer(1, { data: { rooms: ["a"] } });
     await settled();
     assert.deepEqual(types(), ["connected"]);
-    socket().goes();
+    socket().drop();
     pass(500);
     socket().welcome();
     assert.deepEqual(rooms(socket()), ["a"]);
   });
 
-  it("are asked again after a conflict that did not put the client in", async () => {
-    const { types } = await back("a", "b");
+  it("are rejoined after a conflict that did not put the client in", async () => {
+    const { types } = await reconnected("a", "b");
     socket().refuse(0, "conflict");
     socket().refuse(1, "conflict");
     await settled();
-    assert.equal(socket().sent.length, 3, "one question for both");
+    assert.equal(socket().sent.length, 3, "one request for both");
     socket().answer(2, { data: { rooms: ["b"] } });
     await settled();
     pass(1_000);
@@ -315,21 +315,21 @@ describe("rooms", () => {
     assert.deepEqual(types(), ["connected"]);
   });
 
-  it("are told and forgotten when they refuse, and the others are joined", async () => {
-    const { fired, types } = await back("a", "b");
+  it("fire an event and are forgotten when they refuse, and the others are joined", async () => {
+    const { fired, types } = await reconnected("a", "b");
     socket().refuse(0, "forbidden");
     socket().answer(1);
     await settled();
     assert.deepEqual(types(), ["refused", "connected"]);
     assert.deepEqual([fired[0].detail.room, fired[0].detail.error.code], ["a", "forbidden"]);
-    socket().goes();
+    socket().drop();
     pass(500);
     socket().welcome();
     assert.deepEqual(rooms(socket()), ["b"]);
   });
 
-  it("are asked again when the moment was bad, and told after four times", async () => {
-    const { types } = await back("a", "b");
+  it("are retried after a temporary error, and fire an event after four attempts", async () => {
+    const { types } = await reconnected("a", "b");
     socket().answer(1);
     for (const [index, pause, code] of [[0, 1000, "unavailable"], [2, 2000, "rate_limited"], [3, 3000, "timeout"]]) {
       socket().refuse(index, code);
@@ -348,11 +348,11 @@ describe("rooms", () => {
     assert.deepEqual(types(), ["refused", "connected"]);
   });
 
-  it("are asked again on the next connection when this one goes meanwhile", async () => {
-    const { types } = await back("a");
+  it("are retried on the next connection when this one is lost meanwhile", async () => {
+    const { types } = await reconnected("a");
     socket().refuse(0, "unavailable");
     await settled();
-    socket().goes();
+    socket().drop();
     pass(500);
     socket().welcome();
     pass(10_000);
@@ -362,10 +362,10 @@ describe("rooms", () => {
     assert.deepEqual(types(), ["disconnected", "reconnecting", "connected"]);
   });
 
-  it("are asked again on the next connection when this one goes before the answer", async () => {
-    const { phalanx, types } = await back("a");
+  it("are retried on the next connection when this one is lost before the answer", async () => {
+    const { phalanx, types } = await reconnected("a");
     phalanx.say("a", "queued");
-    socket().goes();
+    socket().drop();
     await settled();
     assert.deepEqual(types(), ["disconnected", "reconnecting"]);
     pass(500);
@@ -376,10 +376,10 @@ describe("rooms", () => {
     assert.equal(socket().sent[1].message, "queued");
   });
 
-  it("are only forgotten when they are left without a connection", async () => {
+  it("are only forgotten when they are left while disconnected", async () => {
     const made = await connected();
     await inRoom("a", made);
-    socket().goes();
+    socket().drop();
     await made.phalanx.roomLeave("a");
     const joining = made.phalanx.roomAdd("b");
     await made.phalanx.roomLeave("b");
@@ -390,8 +390,8 @@ describe("rooms", () => {
     assert.deepEqual(socket().sent, []);
   });
 
-  it("are left after they are joined again when the wish comes in between", async () => {
-    const { phalanx } = await back("a");
+  it("are left after they are rejoined when the leave is called in between", async () => {
+    const { phalanx } = await reconnected("a");
     const leaving = phalanx.roomLeave("a");
     assert.deepEqual(socket().sent.map(({ event }) => event), ["roomAdd"]);
     socket().answer(0);

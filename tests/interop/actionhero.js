@@ -1,5 +1,5 @@
-// An Actionhero node that runs what it is told, a line of JSON each: {"id", "code", "args"}. Answers {"id", "result"} or
-// {"id", "error"}.
+// An Actionhero node that evaluates code from stdin, one JSON object a line: {"id", "code", "args"}. It prints
+// {"id", "result"} or {"id", "error"}.
 const readline = require("node:readline");
 const actionhero = require("actionhero");
 
@@ -11,8 +11,8 @@ const AsyncFunction = (async () => {}).constructor;
 
 async function run({ id, code, args }) {
   try {
-    const told = new AsyncFunction("api", "cache", "chatRoom", "redis", "args", code);
-    const result = await told(api, cache, chatRoom, redis, args);
+    const evaluate = new AsyncFunction("api", "cache", "chatRoom", "redis", "args", code);
+    const result = await evaluate(api, cache, chatRoom, redis, args);
     console.log(JSON.stringify({ id, result: result ?? null }));
   } catch (error) {
     console.log(JSON.stringify({ id, error: String(error) }));

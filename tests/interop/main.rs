@@ -1,5 +1,5 @@
 //! A cluster of a real Actionhero node and nodes of ours: `just interop`.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(clippy::unwrap_used, reason = "an unwrap that fails is a failed test with its line")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 #[path = "../it/client.rs"]
-#[allow(dead_code, reason = "other tests need more of it")]
+#[allow(dead_code, reason = "the whole-node tests use more of it")]
 mod client;
 mod peer;
 
@@ -23,7 +23,7 @@ use peer::Actionhero;
 
 const TOKEN: &str = "lab-token";
 
-/// A real Actionhero node, a tour node, and one of ours that is looked at from inside.
+/// A real Actionhero node, a tour node in its own process, and a node of ours in this process.
 struct Mixed {
     redis: Redis,
     theirs: Actionhero,
@@ -35,35 +35,36 @@ impl Mixed {
     async fn start() -> Self {
         let redis = Redis::start().await;
         redis.ask(&format!("ACL SETUSER phalanx {INTEROP}")).await;
-        let (theirs, tour, ours) = tokio::join!(Actionhero::start(redis.addr(), TOKEN), tour(&redis), inside(&redis));
+        let (theirs, tour, ours) =
+            tokio::join!(Actionhero::start(redis.addr(), TOKEN), tour(&redis), in_process(&redis));
         Self { redis, theirs, tour, ours }
     }
 
-    /// Waits until both kinds list so many members.
+    /// Waits until nodes of both kinds list `expected` members.
     async fn members(&mut self, room: &str, expected: usize) {
-        let began = Instant::now();
+        let started = Instant::now();
         loop {
             let theirs = self.theirs.run("return chatRoom.roomStatus(args)", json!(room)).await.unwrap();
             let ours = self.ours.node().rooms().status(room).await.unwrap().members.count;
             if (theirs["membersCount"].as_u64(), ours) == (Some(expected as u64), expected) {
                 return;
             }
-            assert!(began.elapsed() < Duration::from_secs(10), "{expected} members of {room}: {theirs}, {ours}");
+            assert!(started.elapsed() < Duration::from_secs(10), "{expected} members of {room}: {theirs}, {ours}");
             sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Nobody went down, and everybody still hears everybody.
-    async fn ends_well(mut self) {
+    /// Checks that no node crashed and that messages of each node still reach all others, then stops ours.
+    async fn finish(mut self) {
         self.theirs.is_alive().await;
         let mut sockets = [
             Socket::join(self.tour.addr, "otherRoom").await,
             Socket::join(self.ours.addr(), "otherRoom").await,
             join_theirs(self.theirs.addr, "otherRoom").await,
         ];
-        for speaker in 0..sockets.len() {
-            let message = format!("from {speaker}");
-            say(&mut sockets[speaker], "otherRoom", &message).await;
+        for sender in 0..sockets.len() {
+            let message = format!("from {sender}");
+            say(&mut sockets[sender], "otherRoom", &message).await;
             for socket in &mut sockets {
                 assert_eq!(socket.next_in("user").await["message"], message);
             }
@@ -82,7 +83,7 @@ async fn tour(redis: &Redis) -> Process {
     Process::start("tour", &environment).await
 }
 
-async fn inside(redis: &Redis) -> Running {
+async fn in_process(redis: &Redis) -> Running {
     let mut config = Config::default();
     config.cluster.interop = true;
     config.cluster.interop_token = TOKEN.to_owned();
@@ -92,17 +93,17 @@ async fn inside(redis: &Redis) -> Running {
     App::new("tour").start_in_cluster(config, &redis.url()).await.unwrap()
 }
 
-/// A client of theirs: its first frame does not say its id.
+/// Connects to their node. Its first frame lacks the id, so that is requested.
 async fn connect_theirs(addr: SocketAddr) -> Socket {
     let mut socket = Socket::connect_with(addr, "/primus", &[]).await.unwrap();
-    let details = socket.ask(r#"{"event":"detailsView"}"#).await;
+    let details = socket.request(r#"{"event":"detailsView"}"#).await;
     socket.welcome["id"] = details["data"]["id"].clone();
     socket
 }
 
 async fn join_theirs(addr: SocketAddr, room: &str) -> Socket {
     let mut socket = connect_theirs(addr).await;
-    let joined = socket.ask(&json!({ "event": "roomAdd", "room": room }).to_string()).await;
+    let joined = socket.request(&json!({ "event": "roomAdd", "room": room }).to_string()).await;
     assert_eq!(joined["status"], "OK", "{joined}");
     socket
 }
@@ -118,7 +119,7 @@ async fn apply(addr: SocketAddr, id: &str, method: &str, args: Value) -> Result<
 }
 
 #[tokio::test]
-async fn everybody_hears_everybody_in_one_order() {
+async fn all_members_receive_all_messages_in_one_order() {
     const EACH: usize = 200;
     let mixed = Mixed::start().await;
     let mut sockets = vec![
@@ -127,32 +128,33 @@ async fn everybody_hears_everybody_in_one_order() {
         join_theirs(mixed.theirs.addr, "defaultRoom").await,
         join_theirs(mixed.theirs.addr, "defaultRoom").await,
     ];
-    let speakers = sockets.len();
+    let count = sockets.len();
     for number in 0..EACH {
-        for (speaker, socket) in sockets.iter_mut().enumerate() {
-            say(socket, "defaultRoom", &format!("{speaker} {number}")).await;
+        for (sender, socket) in sockets.iter_mut().enumerate() {
+            say(socket, "defaultRoom", &format!("{sender} {number}")).await;
         }
     }
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for socket in &mut sockets {
         let mut all = Vec::new();
-        for _ in 0..EACH * speakers {
+        for _ in 0..EACH * count {
             let frame = socket.next_in("user").await;
             assert_eq!(frame["room"], "defaultRoom");
             all.push((frame["from"].clone(), frame["message"].clone(), frame["sentAt"].clone()));
         }
-        heard.push(all);
+        received.push(all);
     }
-    for other in &heard[1..] {
-        assert_eq!(&heard[0], other, "one order for everybody");
+    for other in &received[1..] {
+        assert_eq!(&received[0], other, "all members receive one order");
     }
-    for (speaker, socket) in sockets.iter().enumerate() {
-        let said: Vec<_> = heard[0].iter().filter(|(from, ..)| *from == socket.id()).map(|(_, said, _)| said).collect();
-        let expected: Vec<Value> = (0..EACH).map(|number| json!(format!("{speaker} {number}"))).collect();
-        assert_eq!(said, expected.iter().collect::<Vec<_>>(), "nothing lost, nothing doubled");
+    for (sender, socket) in sockets.iter().enumerate() {
+        let own = received[0].iter().filter(|(from, ..)| *from == socket.id());
+        let messages: Vec<_> = own.map(|(_, message, _)| message).collect();
+        let expected: Vec<Value> = (0..EACH).map(|number| json!(format!("{sender} {number}"))).collect();
+        assert_eq!(messages, expected.iter().collect::<Vec<_>>(), "nothing lost, nothing doubled");
     }
-    tell(format_args!("{} deliveries of {} messages", EACH * speakers * speakers, EACH * speakers));
-    mixed.ends_well().await;
+    tell(format_args!("{} deliveries of {} messages", EACH * count * count, EACH * count));
+    mixed.finish().await;
 }
 
 #[tokio::test]
@@ -182,7 +184,7 @@ async fn connections_are_called_both_ways() {
     assert_eq!(mixed.theirs.run(remove, json!([id, "otherRoom"])).await, Ok(json!(true)));
     mixed.members("otherRoom", 0).await;
     let refused = mixed.theirs.run(apply_there, json!([id, "explode", []])).await;
-    assert_eq!(refused, Err("Error: RPC Timeout".to_owned()), "they know no errors");
+    assert_eq!(refused, Err("Error: RPC Timeout".to_owned()), "their calls have no errors, only timeouts");
 
     // We call one of theirs.
     let (addr, id) = (mixed.tour.addr, theirs.id());
@@ -192,18 +194,22 @@ async fn connections_are_called_both_ways() {
     assert_eq!(apply(addr, &id, "get", json!(["level"])).await, Ok(json!({ "a": [1] })));
     assert_eq!(apply(addr, &id, "sendMessage", json!("hello")).await, Ok(json!(true)));
     assert_eq!(theirs.read().await["message"], "hello");
-    let joined = theirs.ask(r#"{"event":"roomAdd","room":"otherRoom"}"#).await;
+    let joined = theirs.request(r#"{"event":"roomAdd","room":"otherRoom"}"#).await;
     assert_eq!(joined["status"], "OK");
     assert_eq!(apply(addr, &id, "roomLeave", json!("otherRoom")).await, Ok(json!(true)));
     mixed.members("otherRoom", 0).await;
     mixed.theirs.is_alive().await;
     assert_eq!(apply(addr, &id, "destroy", json!(null)).await, Ok(json!(true)));
-    assert_eq!(apply(addr, &id, "details", json!(null)).await, Err("late".to_owned()), "nobody says it is not theirs");
-    mixed.ends_well().await;
+    assert_eq!(
+        apply(addr, &id, "details", json!(null)).await,
+        Err("late".to_owned()),
+        "no node replies that the connection is gone"
+    );
+    mixed.finish().await;
 }
 
 #[tokio::test]
-async fn nothing_that_we_call_takes_them_down() {
+async fn no_call_of_ours_crashes_their_node() {
     let mut mixed = Mixed::start().await;
     let theirs = connect_theirs(mixed.theirs.addr).await;
     let second = tour(&mixed.redis).await;
@@ -234,7 +240,7 @@ async fn nothing_that_we_call_takes_them_down() {
     for message in [json!(null), json!(""), json!(0), json!([]), json!({ "__proto__": null })] {
         mixed.ours.node().rooms().say("defaultRoom", &message).await.unwrap();
     }
-    // Taken out of a room by two at once, by itself at the same time, and closed by two.
+    // Two nodes remove the member from a room while it leaves by itself, and both close it.
     let close = async |addr: SocketAddr, id: &str| {
         let body = json!({ "method": "destroy", "timeoutMs": 300 }).to_string();
         post_json(addr, &format!("/api/connections/{id}/apply"), &body).await
@@ -242,9 +248,9 @@ async fn nothing_that_we_call_takes_them_down() {
     for round in 0..50 {
         let mut member = join_theirs(mixed.theirs.addr, "defaultRoom").await;
         let id = member.id();
-        let out = |addr: SocketAddr| apply(addr, &id, "roomLeave", json!("defaultRoom"));
-        let leave = member.ask(r#"{"event":"roomLeave","room":"defaultRoom"}"#);
-        let (one, other, itself) = tokio::join!(out(addr), out(other_addr), leave);
+        let remove = |addr: SocketAddr| apply(addr, &id, "roomLeave", json!("defaultRoom"));
+        let leave = member.request(r#"{"event":"roomLeave","room":"defaultRoom"}"#);
+        let (one, other, itself) = tokio::join!(remove(addr), remove(other_addr), leave);
         let left = one.is_ok() || other.is_ok() || itself["status"] == "OK";
         assert!(left, "round {round}: {one:?}, {other:?}, {itself}");
         mixed.members("defaultRoom", 0).await;
@@ -253,15 +259,15 @@ async fn nothing_that_we_call_takes_them_down() {
         member.closed().await;
     }
     mixed.theirs.is_alive().await;
-    mixed.ends_well().await;
+    mixed.finish().await;
 }
 
-/// Their own `removeMember` fails in the node of the member then, and the node with it.
+/// With such a middleware, their own `removeMember` fails on the member's node, which crashes.
 #[tokio::test]
-async fn a_middleware_of_theirs_that_keeps_members_keeps_nobody_from_being_taken_out() {
+async fn their_middleware_prevents_no_removal_of_a_member() {
     let mut mixed = Mixed::start().await;
     let keep = "chatRoom.addMiddleware({ name: 'keeper', leave: (connection, room) => {
-        if (room === args) throw new Error('stay');
+        if (room === args) throw new Error('refused');
     } })";
     mixed.theirs.run(keep, json!("club")).await.unwrap();
     let rooms = mixed.ours.node().rooms();
@@ -273,14 +279,14 @@ async fn a_middleware_of_theirs_that_keeps_members_keeps_nobody_from_being_taken
     rooms.destroy("club").await.unwrap();
     assert_eq!(members[1].next_in("user").await["message"], "this room has been deleted");
     for member in &mut members {
-        let details = member.ask(r#"{"event":"detailsView"}"#).await;
+        let details = member.request(r#"{"event":"detailsView"}"#).await;
         assert_eq!(details["data"]["rooms"], json!([]));
     }
     drop(members);
-    mixed.ends_well().await;
+    mixed.finish().await;
 }
 
-/// A response that is written twice brings an Actionhero node down.
+/// A response that is written twice crashes an Actionhero node.
 #[tokio::test]
 async fn an_http_request_that_runs_there_is_sent_nothing() {
     let mut mixed = Mixed::start().await;
@@ -289,12 +295,12 @@ async fn an_http_request_that_runs_there_is_sent_nothing() {
         "POST /api/status HTTP/1.1\r\nHost: there\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{";
     request.write_all(head.as_bytes()).await.unwrap();
     let find = "return Object.values(api.connections.connections).find((one) => one.type === 'web')?.id";
-    let began = Instant::now();
+    let started = Instant::now();
     let id = loop {
         if let Some(id) = mixed.theirs.run(find, json!(null)).await.unwrap().as_str() {
             break id.to_owned();
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "the request has a connection");
+        assert!(started.elapsed() < Duration::from_secs(10), "the request has a connection");
     };
     for (method, args) in [("sendMessage", json!("hello")), ("sendFile", json!("simple.html"))] {
         assert_eq!(apply(mixed.tour.addr, &id, method, args).await, Err("forbidden".to_owned()), "{method}");
@@ -303,7 +309,7 @@ async fn an_http_request_that_runs_there_is_sent_nothing() {
     let mut status = [0; 9];
     request.read_exact(&mut status).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 ");
-    mixed.ends_well().await;
+    mixed.finish().await;
 }
 
 #[tokio::test]
@@ -323,24 +329,24 @@ async fn cache_and_locks_are_shared() {
     assert_eq!(cache.pop::<Value>("list").await.unwrap(), Some(json!({ "n": 1 })));
     assert_eq!(mixed.theirs.run("return cache.pop('list')", json!(null)).await, Ok(json!({ "n": 2 })));
 
-    let held = locks.try_lock("job", Duration::from_secs(60)).await.unwrap().unwrap();
+    let lock = locks.try_lock("job", Duration::from_secs(60)).await.unwrap().unwrap();
     assert_eq!(mixed.theirs.run("return cache.lock('job', 1000)", json!(null)).await, Ok(json!(false)));
     let refused = mixed.theirs.run("return cache.save('job', 1)", json!(null)).await;
     assert_eq!(refused, Err("Error: Object locked".to_owned()));
-    drop(held); // freed soon after
-    let began = Instant::now();
+    drop(lock); // released in the background
+    let started = Instant::now();
     while mixed.theirs.run("return cache.lock('job', 60000)", json!(null)).await != Ok(json!(true)) {
-        assert!(began.elapsed() < Duration::from_secs(10), "the lock is freed");
+        assert!(started.elapsed() < Duration::from_secs(10), "the lock is released");
     }
     assert!(locks.try_lock("job", Duration::from_secs(1)).await.unwrap().is_none());
     assert_eq!(mixed.theirs.run("return cache.unlock('job')", json!(null)).await, Ok(json!(true)));
     assert!(locks.try_lock("job", Duration::from_secs(1)).await.unwrap().is_some());
-    mixed.ends_well().await;
+    mixed.finish().await;
 }
 
-/// Where Actionhero's own nodes fall: a room that goes away under a member of another node.
+/// Destroying a room with a member on another node crashes clusters of Actionhero alone.
 #[tokio::test]
-async fn rooms_are_destroyed_by_either_side_and_nobody_falls() {
+async fn rooms_are_destroyed_by_either_side_and_no_node_crashes() {
     let mut mixed = Mixed::start().await;
     for round in 0..20 {
         let room = format!("club{round}");
@@ -363,40 +369,37 @@ async fn rooms_are_destroyed_by_either_side_and_nobody_falls() {
             assert_eq!(socket.next_in("user").await["message"], "this room has been deleted");
         }
         assert!(!mixed.ours.node().rooms().exists(&room).await.unwrap());
-        drop(sockets); // each of theirs leaves all rooms it believes to be in
+        drop(sockets); // each of theirs leaves all rooms in its own list
         mixed.theirs.is_alive().await;
     }
-    mixed.ends_well().await;
+    mixed.finish().await;
 }
 
-/// As many joins and leaves as in an hour of ten each second, and clients that just go.
+/// As many joins and leaves as in an hour at ten per second, and clients that disconnect without leaving.
 #[tokio::test]
-async fn an_hour_of_joins_and_leaves_leaves_nobody_behind() {
+async fn an_hour_of_joins_and_leaves_leaves_no_member_behind() {
     const EVENTS: usize = 36_000;
     const CLIENTS: usize = 24;
     let mut mixed = Mixed::start().await;
-    let began = Instant::now();
+    let started = Instant::now();
     let addrs = [mixed.tour.addr, mixed.ours.addr(), mixed.theirs.addr];
     let theirs = mixed.theirs.addr;
     let client = |number: usize| async move {
         let addr = addrs[number % 3];
         let mut done = 0;
         while done < EVENTS / CLIENTS {
-            let mut socket = match addr == theirs {
-                true => connect_theirs(addr).await,
-                false => Socket::connect(addr).await,
-            };
+            let mut socket = if addr == theirs { connect_theirs(addr).await } else { Socket::connect(addr).await };
             for step in 0..10 {
                 let room = ["defaultRoom", "otherRoom"][step % 2];
                 for event in ["roomAdd", "say", "roomLeave"] {
-                    // Every other client goes without leaving.
+                    // Every other client disconnects without leaving.
                     if event == "roomLeave" && step > 7 && number.is_multiple_of(2) {
                         break;
                     }
-                    let asked =
+                    let request =
                         json!({ "event": event, "room": room, "message": "hi", "messageId": format!("m{done}") });
-                    let answered = socket.ask_named(&asked).await;
-                    assert_eq!(answered["status"], "OK", "{asked}: {answered}");
+                    let answered = socket.request_by_id(&request).await;
+                    assert_eq!(answered["status"], "OK", "{request}: {answered}");
                 }
                 done += 2;
             }
@@ -406,8 +409,8 @@ async fn an_hour_of_joins_and_leaves_leaves_nobody_behind() {
     for room in ["defaultRoom", "otherRoom"] {
         mixed.members(room, 0).await;
     }
-    tell(format_args!("{EVENTS} joins and leaves of {CLIENTS} clients in {:?}", began.elapsed()));
+    tell(format_args!("{EVENTS} joins and leaves of {CLIENTS} clients in {:?}", started.elapsed()));
     let listed = get(mixed.tour.addr, "/api/rooms/defaultRoom").await.json();
     assert_eq!(listed["membersCount"], 0);
-    mixed.ends_well().await;
+    mixed.finish().await;
 }

@@ -1,4 +1,4 @@
-//! A real Actionhero node that runs what it is told.
+//! A real Actionhero node that evaluates code for the tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,21 +10,21 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-/// How long it may take for anything.
+/// A limit for every wait.
 const SOON: Duration = Duration::from_secs(30);
 
-/// An Actionhero node in a folder of its own. It is killed when this is dropped.
+/// An Actionhero node in a temporary folder. It is killed when this is dropped.
 pub(crate) struct Actionhero {
     child: Child,
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
-    asked: u64,
+    last_id: u64,
     pub(crate) addr: std::net::SocketAddr,
     folder: TempDir,
 }
 
 impl Actionhero {
-    /// Starts a node over that Redis. `just interop` has installed it.
+    /// Starts a node over this Redis. `just interop` has installed Actionhero.
     pub(crate) async fn start(redis: std::net::SocketAddr, token: &str) -> Self {
         let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/interop/node_modules");
         assert!(installed.join("actionhero").is_dir(), "just interop installs actionhero in {}", installed.display());
@@ -47,21 +47,21 @@ impl Actionhero {
         let stdin = child.stdin.take().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let addr = ([127, 0, 0, 1], 0).into();
-        let mut node = Self { child, stdin, stdout, asked: 0, addr, folder };
+        let mut node = Self { child, stdin, stdout, last_id: 0, addr, folder };
         let port = node.next("port").await["port"].as_u64().unwrap();
         node.addr.set_port(u16::try_from(port).unwrap());
         node
     }
 
-    /// Runs code there, as the body of an async function of `api`, `cache`, `chatRoom`, `redis` and `args`; what it throws
-    /// is an error.
+    /// Evaluates code there, as the body of an async function of `api`, `cache`, `chatRoom`, `redis` and `args`. An
+    /// exception becomes the error.
     pub(crate) async fn run(&mut self, code: &str, args: Value) -> Result<Value, String> {
-        self.asked += 1;
-        let line = json!({ "id": self.asked, "code": code, "args": args }).to_string() + "\n";
-        self.stdin.write_all(line.as_bytes()).await.unwrap_or_else(|_| panic!("it runs: {}", self.errors()));
+        self.last_id += 1;
+        let line = json!({ "id": self.last_id, "code": code, "args": args }).to_string() + "\n";
+        self.stdin.write_all(line.as_bytes()).await.unwrap_or_else(|_| panic!("it is running: {}", self.errors()));
         loop {
             let mut answer = self.next("id").await;
-            if answer["id"] == self.asked {
+            if answer["id"] == self.last_id {
                 return match answer["error"].as_str() {
                     Some(error) => Err(error.to_owned()),
                     None => Ok(answer["result"].take()),
@@ -70,13 +70,13 @@ impl Actionhero {
         }
     }
 
-    /// It has not shut down, and answers.
+    /// Checks that it has not shut down and answers.
     pub(crate) async fn is_alive(&mut self) {
         assert_eq!(self.run("return api.running", json!(null)).await, Ok(json!(true)), "{}", self.errors());
         assert!(self.child.try_wait().unwrap().is_none());
     }
 
-    /// The next line with that field.
+    /// The next line with this field; others are dropped.
     async fn next(&mut self, field: &str) -> Value {
         loop {
             let line = timeout(SOON, self.stdout.next_line()).await.expect("it answers in time").unwrap();
@@ -94,7 +94,7 @@ impl Actionhero {
     }
 }
 
-/// The folder that Actionhero expects around itself, with its own settings.
+/// A project folder as Actionhero expects it, with its default settings.
 fn project(settings: &PathBuf) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("package.json"), r#"{"name":"scratch","version":"1.0.0"}"#).unwrap();

@@ -17,7 +17,7 @@ pub(crate) struct Echo {
     list: Option<Vec<String>>,
 }
 
-/// Answers what it was asked.
+/// Returns its input.
 #[action(get = "/echo/{text}", get, post, delete)]
 pub(crate) async fn echo(_ctx: Context, input: Echo) -> Result<Echo, ActionError> {
     Ok(input)
@@ -31,7 +31,7 @@ pub(crate) struct Checked {
     number: Option<i64>,
 }
 
-/// Wants valid input.
+/// Validates its input.
 #[action(get, post)]
 pub(crate) async fn checked(_ctx: Context, input: Checked) -> Result<Checked, ActionError> {
     Ok(input)
@@ -42,38 +42,38 @@ pub(crate) struct Nap {
     ms: u64,
 }
 
-/// Answers late.
+/// Returns after `ms` milliseconds.
 #[action(get, deadline = "1500ms")]
 pub(crate) async fn nap(_ctx: Context, input: Nap) -> Result<Nap, ActionError> {
     tokio::time::sleep(Duration::from_millis(input.ms)).await;
     Ok(input)
 }
 
-/// Panics.
+/// Panics, to be answered as `internal`.
 #[action(get)]
 pub(crate) async fn panics(_ctx: Context) -> Result<(), ActionError> {
     panic!("on purpose")
 }
 
-/// HTTP alone.
+/// Available over HTTP only.
 #[action(get, block(websocket))]
 pub(crate) async fn http_only(_ctx: Context) -> Result<bool, ActionError> {
     Ok(true)
 }
 
-/// Answers text alone.
+/// Returns plain text.
 #[action(get)]
 pub(crate) async fn text(_ctx: Context) -> Result<String, ActionError> {
     Ok("just text".into())
 }
 
-/// Nobody's.
+/// Callable by other actions only.
 #[action(internal)]
 pub(crate) async fn inner(_ctx: Context) -> Result<u8, ActionError> {
     Ok(7)
 }
 
-/// Calls another.
+/// Calls another action.
 #[action(get)]
 pub(crate) async fn outer(ctx: Context) -> Result<Echo, ActionError> {
     ctx.call::<echo>(Echo { text: Some("inner".into()), number: None, list: None }).await
@@ -91,7 +91,7 @@ pub(crate) struct Received {
     bytes: String,
 }
 
-/// Takes a file.
+/// Receives a file and returns its content.
 #[action(post)]
 pub(crate) async fn upload(_ctx: Context, input: File) -> Result<Received, ActionError> {
     let bytes = tokio::fs::read_to_string(input.file.path()).await.map_err(ActionError::internal)?;
@@ -103,19 +103,19 @@ pub(crate) struct Version {
     version: u32,
 }
 
-/// One thing to read ...
+/// Version 1, reachable by GET ...
 #[action(get)]
 pub(crate) async fn thing(_ctx: Context) -> Result<Version, ActionError> {
     Ok(Version { version: 1 })
 }
 
-/// ... and another to change.
+/// ... and version 2, reachable by POST.
 #[action(name = "thing", version = 2, post = "/thing")]
 pub(crate) async fn thing_2(_ctx: Context) -> Result<Version, ActionError> {
     Ok(Version { version: 2 })
 }
 
-/// Sends a file.
+/// Responds with a file.
 #[action(get)]
 pub(crate) async fn report(_ctx: Context) -> Result<Reply<Body>, ActionError> {
     Ok(Reply::new(Body::file(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))).status(StatusCode::ACCEPTED))
@@ -133,23 +133,24 @@ pub(crate) async fn authorize(_ctx: Context, me: Connection, input: Level) -> Re
     Ok(input)
 }
 
+/// Admits only connections with a level to `vip`, and drops the message `/drop`.
 struct Doorkeeper;
 
 #[async_trait]
 impl RoomHook for Doorkeeper {
     async fn join(&self, _node: &Node, room: &str, connection: &Connection) -> Result<(), ActionError> {
-        match room == "vip" && connection.get("level").is_none() {
-            true => Err(ActionError::forbidden("this room is not for everybody")),
-            false => Ok(()),
+        if room == "vip" && connection.get("level").is_none() {
+            return Err(ActionError::forbidden("this room requires a level"));
         }
+        Ok(())
     }
 
-    async fn on_say(&self, _node: &Node, said: Said) -> Result<Option<Said>, ActionError> {
-        Ok(Some(said).filter(|said| said.message.get() != "\"/drop\""))
+    async fn on_say(&self, _node: &Node, message: Said) -> Result<Option<Said>, ActionError> {
+        Ok(Some(message).filter(|message| message.message.get() != "\"/drop\""))
     }
 }
 
-/// Settings that no other test shares.
+/// Settings with free ports, so that tests run in parallel.
 pub(crate) fn settings() -> Config {
     let mut config = Config::default();
     config.web.port = 0;
@@ -161,7 +162,7 @@ pub(crate) fn settings() -> Config {
     config
 }
 
-/// Starts a node.
+/// Starts a node with all actions above.
 pub(crate) async fn start(config: Config) -> Running {
     App::new("test")
         .actions(actions![echo, checked, nap, panics, http_only, text, inner, outer, upload, thing, thing_2, report])

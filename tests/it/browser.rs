@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use crate::client::get;
 
-/// How long a page may take for anything; a loaded machine starts a browser slowly.
+/// A limit for every step of a page; a loaded machine starts a browser slowly.
 const SOON: Duration = Duration::from_secs(60);
 
-/// A browser and its driver; both end when this is dropped.
+/// A browser and its driver; both are killed when this is dropped.
 struct Browser {
     driver: Child,
     _profile: tempfile::TempDir,
@@ -29,7 +29,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         let group = self.driver.id().and_then(|id| Pid::from_raw(id as i32));
         if let Some(group) = group {
-            let _ = kill_process_group(group, Signal::KILL); // gone already is as good
+            let _ = kill_process_group(group, Signal::KILL); // it may have exited already
         }
     }
 }
@@ -39,7 +39,7 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
-            .env("TMPDIR", profile.path()) // what they leave behind goes with it
+            .env("TMPDIR", profile.path()) // their temporary files are removed with the profile
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -55,7 +55,7 @@ impl Browser {
             }
             panic!("chromedriver ended before it listened")
         };
-        let port = timeout(SOON, port).await.expect("chromedriver says where it listens");
+        let port = timeout(SOON, port).await.expect("chromedriver prints its port");
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let folder = format!("--user-data-dir={}", profile.path().display());
         let arguments = [
@@ -72,7 +72,7 @@ impl Browser {
             &folder,
         ];
         let Value::Object(capabilities) = json!({ "goog:chromeOptions": { "args": arguments } }) else {
-            unreachable!("an object is written above")
+            unreachable!("the literal above is an object")
         };
         let mut builder = ClientBuilder::new(HttpConnector::new());
         let driver_url = format!("http://127.0.0.1:{port}");
@@ -82,7 +82,7 @@ impl Browser {
     }
 
     /// Waits for an element.
-    async fn sees(&self, xpath: &str) {
+    async fn wait_for(&self, xpath: &str) {
         let found = self.client.wait().at_most(SOON).for_element(Locator::XPath(xpath)).await;
         if let Err(error) = found {
             panic!("{xpath}: {error}; the page reads:\n{}", self.text().await);
@@ -93,17 +93,18 @@ impl Browser {
         self.client.find(Locator::Css("body")).await.unwrap().text().await.unwrap()
     }
 
-    /// Writes into a field, by keyboard alone: Enter sends the form.
-    async fn types(&self, field: &str, text: &str) {
+    /// Types into a field and submits its form with Enter, by keyboard only.
+    async fn submit(&self, field: &str, text: &str) {
         let found = self.client.wait().at_most(SOON).for_element(Locator::Css(field)).await.unwrap();
         found.send_keys(&format!("{text}\n")).await.unwrap();
     }
 
-    async fn enters(&self, page: &str, name: &str) {
+    /// Opens the page and joins the room under a name.
+    async fn enter(&self, page: &str, name: &str) {
         self.client.goto(page).await.unwrap();
-        self.types("#name", name).await;
-        self.sees(r#"//*[@id="state"][.="connected"]"#).await;
-        self.sees(r#"//*[@id="room"][not(@hidden)]"#).await;
+        self.submit("#name", name).await;
+        self.wait_for(r#"//*[@id="state"][.="connected"]"#).await;
+        self.wait_for(r#"//*[@id="room"][not(@hidden)]"#).await;
     }
 }
 
@@ -116,67 +117,67 @@ fn member(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn two_tabs_talk_and_come_back_when_their_node_does() {
+async fn two_tabs_chat_and_reconnect_when_their_node_restarts() {
     let port = free_port().to_string();
     let node = Process::start("chat", &[("PORT", &port)]).await;
     let page = format!("http://{}/", node.addr);
     let browser = Browser::start().await;
     let client = &browser.client;
     let ann = client.window().await.unwrap();
-    browser.enters(&page, "Ann").await;
+    browser.enter(&page, "Ann").await;
     let bob = client.new_window(true).await.unwrap().handle;
     client.switch_to_window(bob.clone()).await.unwrap();
-    browser.enters(&page, "Bob").await;
-    browser.sees(&member("Ann")).await;
-    browser.types("#text", "hello <b>Ann</b>").await;
-    browser.sees(&message("Bob", "hello <b>Ann</b>")).await;
+    browser.enter(&page, "Bob").await;
+    browser.wait_for(&member("Ann")).await;
+    browser.submit("#text", "hello <b>Ann</b>").await;
+    browser.wait_for(&message("Bob", "hello <b>Ann</b>")).await;
     client.switch_to_window(ann.clone()).await.unwrap();
-    browser.sees(&message("Bob", "hello <b>Ann</b>")).await;
-    browser.sees(&member("Bob")).await;
-    browser.types("#text", "hello Bob").await;
+    browser.wait_for(&message("Bob", "hello <b>Ann</b>")).await;
+    browser.wait_for(&member("Bob")).await;
+    browser.submit("#text", "hello Bob").await;
     client.switch_to_window(bob.clone()).await.unwrap();
-    browser.sees(&message("Ann", "hello Bob")).await;
+    browser.wait_for(&message("Ann", "hello Bob")).await;
 
-    // The node is killed and another takes its place: both tabs come back and are in the room again.
+    // The node is killed and started again on the same port: both tabs reconnect and rejoin the room.
     drop(node);
-    browser.sees(r#"//*[@id="state"][contains(., "reconnecting")]"#).await;
+    browser.wait_for(r#"//*[@id="state"][contains(., "reconnecting")]"#).await;
     let node = Process::start("chat", &[("PORT", &port)]).await;
-    browser.sees(r#"//*[@id="state"][.="connected"]"#).await;
+    browser.wait_for(r#"//*[@id="state"][.="connected"]"#).await;
     client.switch_to_window(ann).await.unwrap();
-    browser.sees(r#"//*[@id="state"][.="connected"]"#).await;
-    browser.sees(&member("Bob")).await;
-    browser.types("#text", "still here").await;
+    browser.wait_for(r#"//*[@id="state"][.="connected"]"#).await;
+    browser.wait_for(&member("Bob")).await;
+    browser.submit("#text", "still here").await;
     client.switch_to_window(bob).await.unwrap();
-    browser.sees(&message("Ann", "still here")).await;
+    browser.wait_for(&message("Ann", "still here")).await;
     client.close_window().await.unwrap();
     let members = get(node.addr, "/api/rooms/lobby/members").await.json();
     assert!(members["members"].as_array().unwrap().iter().any(|member| member["name"] == "Ann"), "{members}");
 }
 
 #[tokio::test]
-async fn a_page_leaves_a_node_that_fell_silent_and_comes_back_when_it_can() {
+async fn a_page_drops_a_silent_node_and_reconnects_once_it_answers() {
     let node = Process::start("chat", &[("PHALANX__WEBSOCKET__HEARTBEAT", "5s")]).await;
     let browser = Browser::start().await;
-    browser.enters(&format!("http://{}/", node.addr), "Ann").await;
+    browser.enter(&format!("http://{}/", node.addr), "Ann").await;
     node.freeze().await;
-    browser.sees(r#"//*[@id="state"][contains(., "reconnecting")]"#).await;
+    browser.wait_for(r#"//*[@id="state"][contains(., "reconnecting")]"#).await;
     node.thaw();
-    browser.sees(r#"//*[@id="state"][.="connected"]"#).await;
-    browser.types("#text", "still here").await;
-    browser.sees(&message("Ann", "still here")).await;
+    browser.wait_for(r#"//*[@id="state"][.="connected"]"#).await;
+    browser.submit("#text", "still here").await;
+    browser.wait_for(&message("Ann", "still here")).await;
 }
 
 #[tokio::test]
-async fn the_page_fits_a_phone_and_names_what_it_shows() {
+async fn the_page_fits_a_phone_and_labels_its_elements() {
     let node = Process::start("chat", &[]).await;
     let browser = Browser::start().await;
     browser.client.set_window_size(360, 740).await.unwrap();
-    browser.enters(&format!("http://{}/", node.addr), "Ann").await;
-    browser.types("#text", &"wide".repeat(100)).await;
-    browser.sees(&message("Ann", "wide")).await;
+    browser.enter(&format!("http://{}/", node.addr), "Ann").await;
+    browser.submit("#text", &"wide".repeat(100)).await;
+    browser.wait_for(&message("Ann", "wide")).await;
     let check = "const page = document.documentElement; return [page.scrollWidth <= innerWidth, page.lang, \
         [...document.querySelectorAll('input')].every((input) => input.labels.length === 1), \
         document.querySelector('#log').getAttribute('role'), document.querySelector('#state').getAttribute('role')];";
-    let seen = browser.client.execute(check, vec![]).await.unwrap();
-    assert_eq!(seen, json!([true, "en", true, "log", "status"]));
+    let result = browser.client.execute(check, vec![]).await.unwrap();
+    assert_eq!(result, json!([true, "en", true, "log", "status"]));
 }

@@ -1,4 +1,4 @@
-//! Clients that speak plainly, so that they can also speak wrongly.
+//! Clients without a protocol library of ours, so that they can also send invalid bytes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-/// How long anything may take; a fault that a test makes lasts half as long.
+/// A limit for every wait; a fault that a test causes lasts at most half as long.
 const SOON: Duration = Duration::from_secs(60);
 
 /// An HTTP response.
@@ -42,7 +42,7 @@ impl Response {
     }
 }
 
-/// Sends bytes as they are and reads until the server closes.
+/// Sends raw bytes and reads until the server closes.
 pub(crate) async fn raw(addr: SocketAddr, request: &[u8]) -> Response {
     let exchange = async {
         let mut stream = TcpStream::connect(addr).await.unwrap();
@@ -58,7 +58,7 @@ pub(crate) async fn raw(addr: SocketAddr, request: &[u8]) -> Response {
     Response { status, head, body: bytes.get(split + 4..).unwrap_or_default().to_vec() }
 }
 
-/// A request with a body, if there is one.
+/// Sends a request, with a body unless it is empty.
 pub(crate) async fn request(addr: SocketAddr, line: &str, headers: &[&str], body: &[u8]) -> Response {
     let mut text = format!("{line} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n").into_bytes();
     for header in headers {
@@ -93,7 +93,7 @@ impl Socket {
         Self::connect_with(addr, "/ws", &[]).await.unwrap_or_else(|refused| panic!("{refused:?}"))
     }
 
-    /// Connects with headers of its own, or tells with what it was refused.
+    /// Connects with additional headers; the error is the response that refused the upgrade.
     pub(crate) async fn connect_with(
         addr: SocketAddr,
         path: &str,
@@ -121,7 +121,7 @@ impl Socket {
     /// Connects and joins a room.
     pub(crate) async fn join(addr: SocketAddr, room: &str) -> Self {
         let mut socket = Self::connect(addr).await;
-        let joined = socket.ask(&format!(r#"{{"event":"roomAdd","room":"{room}"}}"#)).await;
+        let joined = socket.request(&format!(r#"{{"event":"roomAdd","room":"{room}"}}"#)).await;
         assert_eq!(joined["status"], "OK", "{joined}");
         socket
     }
@@ -134,21 +134,21 @@ impl Socket {
         self.stream.send(Message::text(text)).await.unwrap();
     }
 
-    /// Sends a frame as it is: a part of a message, say.
+    /// Sends a raw frame, for example a fragment of a message.
     pub(crate) async fn send_frame(&mut self, frame: Frame) {
         self.stream.send(Message::Frame(frame)).await.unwrap();
     }
 
-    /// Says good bye, and hears with which code the server returns it.
+    /// Closes with code 1001 and returns the code of the server's close frame.
     pub(crate) async fn close(&mut self) -> u16 {
         let close = CloseFrame { code: CloseCode::Away, reason: Utf8Bytes::default() };
         self.stream.send(Message::Close(Some(close))).await.unwrap();
         self.closed().await
     }
 
-    /// Waits until the last pong is this one; other frames that come are dropped.
+    /// Waits until the last pong received has this payload; other frames are dropped.
     pub(crate) async fn pong(&mut self, payload: &str) {
-        let ponged = async {
+        let received = async {
             while self.pong.as_deref() != Some(payload.as_bytes()) {
                 match self.stream.next().await {
                     Some(Ok(Message::Pong(pong))) => self.pong = Some(pong),
@@ -157,10 +157,10 @@ impl Socket {
                 }
             }
         };
-        timeout(SOON, ponged).await.expect("a pong comes");
+        timeout(SOON, received).await.expect("a pong arrives");
     }
 
-    /// Waits until the server has closed the connection under it.
+    /// Waits until the server has closed the TCP connection.
     pub(crate) async fn ended(&mut self) {
         while let Some(Ok(_)) = self.stream.next().await {}
     }
@@ -169,41 +169,41 @@ impl Socket {
         self.stream.send(Message::binary(bytes)).await.unwrap();
     }
 
-    /// The next frame of text.
+    /// The next text frame, parsed.
     pub(crate) async fn read(&mut self) -> Value {
         serde_json::from_str(&self.read_text().await).unwrap()
     }
 
-    /// The same as it came.
+    /// The next text frame, verbatim.
     pub(crate) async fn read_text(&mut self) -> String {
         loop {
-            match timeout(SOON, self.stream.next()).await.expect("a frame comes") {
+            match timeout(SOON, self.stream.next()).await.expect("a frame arrives") {
                 Some(Ok(Message::Text(text))) => return text.to_string(),
                 Some(Ok(Message::Pong(pong))) => self.pong = Some(pong),
                 Some(Ok(Message::Ping(_))) => {}
-                other => panic!("a frame of text, not {other:?}"),
+                other => panic!("a text frame, not {other:?}"),
             }
         }
     }
 
-    /// The answer to what is asked; what comes before is dropped.
-    pub(crate) async fn ask(&mut self, text: &str) -> Value {
+    /// Sends a frame and returns the next response; frames before it are dropped.
+    pub(crate) async fn request(&mut self, text: &str) -> Value {
         self.send(text).await;
         self.next_in("response").await
     }
 
-    /// The answer that bears the `messageId` of what is asked; what comes before is dropped.
-    pub(crate) async fn ask_named(&mut self, asked: &Value) -> Value {
-        self.send(&asked.to_string()).await;
+    /// Sends a frame and returns the response with its `messageId`; frames before it are dropped.
+    pub(crate) async fn request_by_id(&mut self, request: &Value) -> Value {
+        self.send(&request.to_string()).await;
         loop {
             let frame = self.read().await;
-            if frame["messageId"] == asked["messageId"] {
+            if frame["messageId"] == request["messageId"] {
                 return frame;
             }
         }
     }
 
-    /// The next frame with that context; what comes before is dropped.
+    /// The next frame with this context; frames before it are dropped.
     pub(crate) async fn next_in(&mut self, context: &str) -> Value {
         loop {
             let frame = self.read().await;
@@ -213,7 +213,7 @@ impl Socket {
         }
     }
 
-    /// The code with which the server closes; frames before it are dropped.
+    /// Waits for the server's close frame and returns its code (1005 without a code, 1006 without a close frame).
     pub(crate) async fn closed(&mut self) -> u16 {
         loop {
             match timeout(SOON, self.stream.next()).await.expect("the server closes") {

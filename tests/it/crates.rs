@@ -1,4 +1,4 @@
-//! Which crate may name which, and what may come in from outside, read from cargo's own account of the workspace.
+//! Rules for dependencies between crates, licences and sources, checked against `cargo metadata`.
 
 mod licence;
 
@@ -51,7 +51,7 @@ fn every_crate_inherits_the_lints_of_the_workspace() {
     for package in workspace() {
         let manifest = toml_of(Path::new(text(package, "manifest_path")));
         let inherits = manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(toml::Value::as_bool);
-        assert_eq!(inherits, Some(true), "{} does not say `lints.workspace = true`", text(package, "name"));
+        assert_eq!(inherits, Some(true), "{} lacks `lints.workspace = true`", text(package, "name"));
     }
 }
 
@@ -79,7 +79,7 @@ fn every_package_comes_from_this_workspace_or_from_crates_io() {
     }
 }
 
-/// What a dependency is for.
+/// The kind of a dependency.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Normal,
@@ -95,7 +95,7 @@ impl Kind {
             None => Self::Normal,
             Some("build") => Self::Build,
             Some("dev") => Self::Dev,
-            Some(other) => panic!("cargo knows a kind of dependency that we do not: {other}"),
+            Some(other) => panic!("unknown kind of dependency: {other}"),
         }
     }
 }
@@ -115,7 +115,7 @@ fn workspace() -> impl Iterator<Item = &'static Value> {
     packages().filter(|package| list(metadata(), "workspace_members").any(|id| *id == package["id"]))
 }
 
-/// Everything below the normal dependencies of what is no crate of [`DEV`].
+/// Every package that an application is built with: the workspace without [`DEV`], and all normal dependencies below.
 fn shipped() -> Vec<&'static Value> {
     let by_id: BTreeMap<&str, &Value> = packages().map(|package| (text(package, "id"), package)).collect();
     let nodes: BTreeMap<&str, &Value> =
@@ -140,12 +140,12 @@ fn packages() -> impl Iterator<Item = &'static Value> {
     list(metadata(), "packages")
 }
 
-/// What cargo resolved for the machine the tests run on: no other platform's packages need to be there.
+/// The output of `cargo metadata` for this machine's platform: packages of other platforms need not be downloaded.
 fn metadata() -> &'static Value {
     static METADATA: OnceLock<Value> = OnceLock::new();
     METADATA.get_or_init(|| {
         let version = cargo(&["-vV"]);
-        let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo says where it runs");
+        let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo prints its host");
         let arguments = ["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", host];
         serde_json::from_str(&cargo(&arguments)).unwrap()
     })
@@ -168,9 +168,9 @@ fn root() -> PathBuf {
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_else(|| panic!("cargo tells no text {key:?}"))
+    value[key].as_str().unwrap_or_else(|| panic!("cargo metadata has no text {key:?}"))
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
-    value[key].as_array().unwrap_or_else(|| panic!("cargo tells no list {key:?}")).iter()
+    value[key].as_array().unwrap_or_else(|| panic!("cargo metadata has no list {key:?}")).iter()
 }

@@ -1,4 +1,4 @@
-//! What an application adds and decides: layers, guards, its own routes, its initializers, other origins, its files.
+//! Extensions and settings of an application: layers, guards, custom routes, initializers, origins, files, observers.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::app::{settings, start};
 use crate::client::{Socket, get, post_json, request};
 
-/// Who calls, by a header or an attribute of the socket.
+/// The signed-in caller, from a header or from an attribute of the socket.
 pub(crate) struct SignedIn(String);
 
 impl FromContext for SignedIn {
@@ -31,7 +31,7 @@ pub(crate) struct Me {
     name: String,
 }
 
-/// Who am I?
+/// Returns the name of the caller.
 #[action(get)]
 pub(crate) async fn whoami(_ctx: Context, me: SignedIn, _: NoInput) -> Result<Me, ActionError> {
     Ok(Me { name: me.0 })
@@ -48,7 +48,7 @@ pub(crate) struct Ordered {
     item: String,
 }
 
-/// The application's own error.
+/// An error of the application, which becomes a conflict.
 #[derive(Debug)]
 pub(crate) struct SoldOut;
 
@@ -58,7 +58,7 @@ impl From<SoldOut> for ActionError {
     }
 }
 
-/// Orders something.
+/// Orders an item.
 #[action(post = "/orders")]
 pub(crate) async fn order(_ctx: Context, count: State<AtomicU64>, input: Order) -> Result<Reply<Ordered>, SoldOut> {
     if input.item == "moon" {
@@ -69,16 +69,16 @@ pub(crate) async fn order(_ctx: Context, count: State<AtomicU64>, input: Order) 
     Ok(reply.cookie(&Cookie::new("last", &id.to_string())))
 }
 
-/// Notes every call, and answers in the place of one.
-struct Noted(Arc<Mutex<Vec<String>>>, &'static str);
+/// Records every call, and answers one instead of its action.
+struct Recorder(Arc<Mutex<Vec<String>>>, &'static str);
 
 #[async_trait]
-impl Layer for Noted {
+impl Layer for Recorder {
     async fn call(&self, call: Call, next: Next<'_>) -> Outcome {
         let name = call.action.name;
         self.0.lock().unwrap().push(format!("{} before {name}", self.1));
         if self.1 == "inner" && call.params.get_str("item").as_deref() == Some("sun") {
-            return Err(ActionError::forbidden("nobody may order that"));
+            return Err(ActionError::forbidden("this item cannot be ordered"));
         }
         let outcome = next.run(call).await;
         self.0.lock().unwrap().push(format!("{} after {name}: {}", self.1, outcome.is_ok()));
@@ -86,7 +86,7 @@ impl Layer for Noted {
     }
 }
 
-/// Gives the application its state, and notes its life.
+/// Provides the application's state, and records its start and stop.
 struct Shop(Arc<Mutex<Vec<String>>>);
 
 #[async_trait]
@@ -114,28 +114,28 @@ async fn shop(change: impl FnOnce(&mut Config)) -> (Running, Arc<Mutex<Vec<Strin
     let mut config = settings();
     change(&mut config);
     let log = Arc::new(Mutex::new(Vec::new()));
-    let own = axum::Router::new()
+    let routes = axum::Router::new()
         .route("/own", axum::routing::get(async |id: axum::Extension<RequestId>| format!("own {}", id.0)))
         .route("/own/panic", axum::routing::get(async || -> &'static str { panic!("on purpose") }))
         .route("/own/body", axum::routing::post(async |body: String| body.len().to_string()));
     let app = App::new("shop")
         .actions(actions![whoami, order])
-        .layer(Noted(log.clone(), "outer"))
-        .layer(Noted(log.clone(), "inner"))
+        .layer(Recorder(log.clone(), "outer"))
+        .layer(Recorder(log.clone(), "inner"))
         .initializer(Shop(log.clone()))
-        .router(own);
+        .router(routes);
     (app.start(config).await.unwrap(), log)
 }
 
 #[tokio::test]
-async fn layers_surround_every_call_and_may_answer_in_its_place() {
+async fn layers_surround_every_call_and_may_answer_instead_of_it() {
     let (node, log) = shop(|_| {}).await;
     let addr = node.addr();
-    let made = post_json(addr, "/api/orders", r#"{"item":"tea"}"#).await;
-    assert_eq!((made.status, made.json()), (201, json!({ "id": 7, "item": "tea" })));
-    assert!(made.head.contains("set-cookie: last=7"), "{}", made.head);
+    let created = post_json(addr, "/api/orders", r#"{"item":"tea"}"#).await;
+    assert_eq!((created.status, created.json()), (201, json!({ "id": 7, "item": "tea" })));
+    assert!(created.head.contains("set-cookie: last=7"), "{}", created.head);
     let mut socket = Socket::connect(addr).await;
-    let over_socket = socket.ask(r#"{"event":"action","params":{"action":"order","item":"sun"}}"#).await;
+    let over_socket = socket.request(r#"{"event":"action","params":{"action":"order","item":"sun"}}"#).await;
     let over_http = post_json(addr, "/api/orders", r#"{"item":"sun"}"#).await;
     assert_eq!((over_http.status, &over_http.json()["error"]), (403, &over_socket["error"]));
     let refused = post_json(addr, "/api/orders", r#"{"item":"moon"}"#).await;
@@ -161,20 +161,20 @@ async fn layers_surround_every_call_and_may_answer_in_its_place() {
 async fn a_guard_refuses_the_same_way_on_both_transports() {
     let (node, _) = shop(|_| {}).await;
     let addr = node.addr();
-    let ask = r#"{"event":"action","params":{"action":"whoami"}}"#;
+    let frame = r#"{"event":"action","params":{"action":"whoami"}}"#;
     let mut socket = Socket::connect(addr).await;
     let over_http = get(addr, "/api/whoami").await;
     let expected = json!({ "code": "unauthenticated", "message": "sign in first" });
     assert_eq!((over_http.status, &over_http.json()["error"]), (401, &expected));
-    assert_eq!(socket.ask(ask).await["error"], expected);
+    assert_eq!(socket.request(frame).await["error"], expected);
     let id = ConnectionId::parse(&socket.id()).unwrap();
     node.node().connections().apply(&id, "set", json!(["user", "ann"])).await.unwrap();
-    assert_eq!(socket.ask(ask).await["name"], "ann");
+    assert_eq!(socket.request(frame).await["name"], "ann");
     assert_eq!(request(addr, "GET /api/whoami", &["x-user: bob"], b"").await.json()["name"], "bob");
 }
 
 #[tokio::test]
-async fn routes_of_the_applications_own_stand_under_the_same_roof() {
+async fn custom_routes_get_the_same_ids_headers_and_limits() {
     let (node, _) = shop(|config| config.web.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()]).await;
     let addr = node.addr();
     let own = request(addr, "GET /own", &["x-request-id: from-proxy"], b"").await;
@@ -189,7 +189,7 @@ async fn routes_of_the_applications_own_stand_under_the_same_roof() {
 }
 
 #[tokio::test]
-async fn an_application_that_lacks_a_state_or_doubles_a_name_does_not_start() {
+async fn an_application_with_a_missing_state_or_a_duplicate_name_does_not_start() {
     let refused = App::new("x").actions(actions![order, whoami, whoami]).start(settings()).await.unwrap_err();
     let text = refused.to_string();
     for part in ["action \"order\" needs a state of type core::sync::atomic::", "\"whoami\" version 1 is defined twice"]
@@ -204,18 +204,18 @@ async fn an_application_that_lacks_a_state_or_doubles_a_name_does_not_start() {
 }
 
 #[tokio::test]
-async fn other_origins_may_call_when_they_are_named() {
+async fn other_origins_may_call_when_they_are_allowed() {
     let (node, _) = shop(|config| config.web.cors_origins = vec!["https://app.example".into()]).await;
     let addr = node.addr();
     let preflight = ["origin: https://app.example", "access-control-request-method: POST"];
     let allowed = request(addr, "OPTIONS /api/orders", &preflight, b"").await;
     assert_eq!(allowed.header("access-control-allow-origin"), Some("https://app.example"));
     assert_eq!(allowed.header("access-control-allow-credentials"), Some("true"));
-    let question = request(addr, "OPTIONS /api/orders", &preflight[..1], b"").await;
-    assert_eq!(question.header("allow"), Some("OPTIONS, POST"));
-    assert_eq!(question.header("access-control-allow-origin"), Some("https://app.example"));
-    let stranger = request(addr, "GET /own", &["origin: https://evil.example"], b"").await;
-    assert_eq!((stranger.status, stranger.header("access-control-allow-origin")), (200, None));
+    let options = request(addr, "OPTIONS /api/orders", &preflight[..1], b"").await;
+    assert_eq!(options.header("allow"), Some("OPTIONS, POST"));
+    assert_eq!(options.header("access-control-allow-origin"), Some("https://app.example"));
+    let foreign = request(addr, "GET /own", &["origin: https://evil.example"], b"").await;
+    assert_eq!((foreign.status, foreign.header("access-control-allow-origin")), (200, None));
     let (node, _) = shop(|_| {}).await;
     let closed = request(node.addr(), "GET /own", &["origin: https://app.example"], b"").await;
     assert_eq!(closed.header("access-control-allow-origin"), None);
@@ -301,7 +301,7 @@ async fn files_come_from_several_roots_and_from_nowhere_else() {
 }
 
 #[tokio::test]
-async fn answers_are_compressed_for_those_who_accept_it_and_say_so() {
+async fn answers_are_compressed_and_vary_by_accepted_encoding() {
     let node = start(settings()).await;
     let addr = node.addr();
     let path = format!("/api/echo?text={}", "x".repeat(5000));
@@ -317,15 +317,15 @@ async fn answers_are_compressed_for_those_who_accept_it_and_say_so() {
 }
 
 #[tokio::test]
-async fn a_call_that_outlasts_its_deadline_is_dropped_with_its_locks() {
+async fn a_dropped_lock_is_free_for_the_next_caller() {
     let node = start(settings()).await;
     let locks = node.node().locks();
     let lease = Duration::from_secs(5);
     let guard = locks.try_lock("door", lease).await.unwrap().unwrap();
     assert!(locks.try_lock("door", lease).await.unwrap().is_none());
     let cache = node.node().cache();
-    let shut = cache.save("door", &1, None).await.unwrap_err();
-    assert_eq!((shut.kind(), shut.code()), (ErrorKind::Conflict, "locked"));
+    let refused = cache.save("door", &1, None).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.code()), (ErrorKind::Conflict, "locked"));
     cache.holding(&guard).save("door", &2, None).await.unwrap();
     let (first, waiting) = (guard.token(), locks.clone());
     let next = tokio::spawn(async move { waiting.lock("door", lease, lease).await });
@@ -335,30 +335,30 @@ async fn a_call_that_outlasts_its_deadline_is_dropped_with_its_locks() {
     assert_eq!(cache.holding(&next).load::<u8>("door").await.unwrap().unwrap().value, 2);
 }
 
-/// Waits, unless its caller leaves.
+/// Waits until its client disconnects.
 #[action(get, cancel_on_disconnect)]
-pub(crate) async fn wait_for_ever(_ctx: Context) -> Result<(), ActionError> {
+pub(crate) async fn wait_forever(_ctx: Context) -> Result<(), ActionError> {
     std::future::pending().await
 }
 
 #[tokio::test]
-async fn observers_hear_of_every_call_that_ends_and_how() {
-    let (heard, mut ended) = tokio::sync::mpsc::channel(8);
-    let app = App::new("watched").actions(actions![whoami, order, wait_for_ever]).state(AtomicU64::new(7));
+async fn observers_are_notified_of_every_call_that_ends_and_how() {
+    let (sender, mut ended) = tokio::sync::mpsc::channel(8);
+    let app = App::new("observed").actions(actions![whoami, order, wait_forever]).state(AtomicU64::new(7));
     let app = app.observe(move |event: &Event| {
         if let Event::ActionEnded { action, version, transport, outcome, took, .. } = event {
-            heard.try_send((*action, *version, *transport, *outcome, *took < Duration::from_secs(60))).unwrap();
+            sender.try_send((*action, *version, *transport, *outcome, *took < Duration::from_secs(60))).unwrap();
         }
     });
     let node = app.start(settings()).await.unwrap();
     post_json(node.addr(), "/api/orders", r#"{"item":"tea"}"#).await;
     assert_eq!(ended.recv().await.unwrap(), ("order", 1, Origin::Http, Ending::Answered, true));
     let mut socket = Socket::connect(node.addr()).await;
-    socket.ask(r#"{"event":"action","params":{"action":"whoami"}}"#).await;
+    socket.request(r#"{"event":"action","params":{"action":"whoami"}}"#).await;
     let refused = Ending::Refused(ErrorKind::Unauthenticated);
     assert_eq!(ended.recv().await.unwrap(), ("whoami", 1, Origin::Websocket, refused, true));
-    socket.send(r#"{"event":"action","params":{"action":"wait_for_ever"}}"#).await;
-    socket.ask(r#"{"event":"detailsView"}"#).await;
+    socket.send(r#"{"event":"action","params":{"action":"wait_forever"}}"#).await;
+    socket.request(r#"{"event":"detailsView"}"#).await;
     socket.close().await;
-    assert_eq!(ended.recv().await.unwrap(), ("wait_for_ever", 1, Origin::Websocket, Ending::Cancelled, true));
+    assert_eq!(ended.recv().await.unwrap(), ("wait_forever", 1, Origin::Websocket, Ending::Cancelled, true));
 }

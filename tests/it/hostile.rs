@@ -1,4 +1,4 @@
-//! Input that is meant to cost the node more than its sender, or to pass for something it is not.
+//! Input crafted to cost the node more than its sender, or to be mistaken for other input.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ async fn a_body_of_a_hundred_thousand_names_costs_no_more_than_its_bytes() {
     let fields: Vec<String> = (0..95_000).map(|number| format!("\"{number:x}\":0")).collect();
     let body = format!("{{{}}}", fields.join(","));
     let answer = timeout(Duration::from_secs(10), post_json(node.addr(), "/api/echo", &body)).await;
-    assert_eq!(answer.expect("in time, even where this is compiled without optimizations").status, 200);
+    assert_eq!(answer.expect("it answers in time, even in a build without optimizations").status, 200);
     node.stop().await;
 }
 
 #[tokio::test]
-async fn what_stands_between_the_parts_of_a_multipart_body_is_bounded() {
+async fn bytes_between_the_parts_of_a_multipart_body_are_bounded() {
     let node = start(settings()).await;
     let addr = node.addr();
     let preamble = vec![b'x'; 3 << 20];
@@ -63,7 +63,7 @@ async fn a_version_is_reached_by_its_own_methods_alone() {
 }
 
 #[tokio::test]
-async fn only_a_trusted_proxy_says_where_a_client_is_and_only_its_own_word_counts() {
+async fn only_a_trusted_proxy_sets_the_client_address_and_only_its_own_entry_counts() {
     let mut config = settings();
     config.web.metadata = Some(true);
     let spoofed = "x-forwarded-for: 1.2.3.4";
@@ -91,24 +91,24 @@ async fn remote(addr: std::net::SocketAddr, headers: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn a_client_that_never_takes_its_answer_is_reset_in_time() {
+async fn a_client_that_never_reads_its_response_is_reset_in_time() {
     let mut config = settings();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("big.bin"), vec![0; 30 << 20]).unwrap();
     config.paths.public = vec![folder.path().to_owned()];
     config.web.write_timeout = Duration::from_millis(300);
     let node = start(config).await;
-    let mut deaf = TcpStream::connect(node.addr()).await.unwrap();
-    deaf.write_all(b"GET /big.bin HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut unread = TcpStream::connect(node.addr()).await.unwrap();
+    unread.write_all(b"GET /big.bin HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut first = [0; 1];
-    deaf.read_exact(&mut first).await.unwrap();
-    // A stop waits for what was accepted, up to a grace of 30 s: it ends earlier only if the connection does.
+    unread.read_exact(&mut first).await.unwrap();
+    // A stop waits up to its grace of 30 s for accepted requests: it ends earlier only if the connection does.
     timeout(Duration::from_secs(10), node.stop()).await.expect("the connection is reset");
-    drop(deaf);
+    drop(unread);
 }
 
 #[tokio::test]
-async fn files_of_an_action_are_the_callers_and_keep_their_status() {
+async fn files_of_an_action_are_private_and_keep_their_status() {
     let node = start(settings()).await;
     let addr = node.addr();
     let answer = get(addr, "/api/report").await;
@@ -126,7 +126,7 @@ async fn files_of_an_action_are_the_callers_and_keep_their_status() {
 }
 
 #[tokio::test]
-async fn every_frame_counts_and_what_meets_a_bound_is_counted_by_its_name() {
+async fn every_frame_counts_and_each_reached_bound_is_counted_by_name() {
     let settings = [("PHALANX__WEBSOCKET__MESSAGES_PER_SECOND", "1"), ("PHALANX__WEBSOCKET__MESSAGE_BURST", "5")];
     let node = Process::start("tour", &settings).await;
     let mut pings = Socket::connect(node.addr).await;

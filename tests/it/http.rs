@@ -1,4 +1,4 @@
-//! HTTP: what is answered, and what bad input gets.
+//! HTTP: answers to valid and invalid input, and limits.
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ async fn params_come_from_path_over_body_over_query() {
 }
 
 #[tokio::test]
-async fn every_fault_of_an_input_is_told_at_once_without_its_value() {
+async fn all_errors_of_an_input_are_reported_together_without_its_values() {
     let node = start(settings()).await;
     let answer = post_json(node.addr(), "/api/checked", r#"{"string":5,"number":"hunter2"}"#).await;
     assert_eq!(answer.status, 422);
@@ -44,7 +44,7 @@ async fn every_fault_of_an_input_is_told_at_once_without_its_value() {
 }
 
 #[tokio::test]
-async fn bad_requests_get_a_typed_error_and_the_node_goes_on() {
+async fn invalid_requests_get_a_typed_error_and_the_node_keeps_serving() {
     let node = start(settings()).await;
     let addr = node.addr();
     let json = "content-type: application/json";

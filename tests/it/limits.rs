@@ -1,4 +1,4 @@
-//! What a client may hold of a node, and for how long.
+//! Limits on the resources of a node that a client may use, and for how long.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::cluster::until;
 const MULTIPART: &str = "content-type: multipart/form-data; boundary=b";
 
 #[tokio::test]
-async fn who_speaks_http_2_is_not_answered_in_it() {
+async fn an_http_2_preface_is_not_answered_in_http_2() {
     let node = start(settings()).await;
     let settings_frame = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &settings_frame].concat();
@@ -25,7 +25,7 @@ async fn who_speaks_http_2_is_not_answered_in_it() {
 }
 
 #[tokio::test]
-async fn a_request_keeps_its_place_until_its_answer_has_gone_out() {
+async fn a_request_keeps_its_permit_until_its_response_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("big.txt"), "x".repeat(30 << 20)).unwrap();
     let mut config = settings();
@@ -39,33 +39,33 @@ async fn a_request_keeps_its_place_until_its_answer_has_gone_out() {
          content-type: application/x-www-form-urlencoded\r\n\r\n{form}",
         form.len()
     );
-    for asked in ["GET /big.txt HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", &echo] {
+    for bytes in ["GET /big.txt HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", &echo] {
         let mut slow = TcpStream::connect(node.addr()).await.unwrap();
-        slow.write_all(asked.as_bytes()).await.unwrap();
+        slow.write_all(bytes.as_bytes()).await.unwrap();
         slow.read_exact(&mut [0; 1]).await.unwrap();
         let refused = get(node.addr(), "/api/echo").await;
         assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
         slow.read_to_end(&mut Vec::new()).await.unwrap();
-        assert_eq!(get(node.addr(), "/api/echo").await.status, 200, "it has gone out");
+        assert_eq!(get(node.addr(), "/api/echo").await.status, 200, "the response was sent");
     }
 }
 
 #[tokio::test]
-async fn a_call_whose_client_left_keeps_its_place() {
+async fn a_call_whose_client_disconnected_keeps_its_permit() {
     let node = Process::start("tour", &[("PHALANX__WEB__MAX_REQUESTS", "1"), ("RUST_LOG", "debug")]).await;
     let mut client = TcpStream::connect(node.addr).await.unwrap();
     client.write_all(b"GET /api/sleepTest?sleepDuration=20000 HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    // Who leaves before that left nothing behind, and is not counted.
-    until("the call begins", Duration::from_secs(10), async || node.stderr().contains("an action begins")).await;
+    // A client that disconnects earlier leaves no call behind and is not counted.
+    until("the call has started", Duration::from_secs(10), async || node.stderr().contains("an action begins")).await;
     drop(client);
     until_metric(&node, "phalanx_http_clients_left_total 1").await;
     assert_eq!(get(node.addr, "/api/status").await.status, 503);
     until_metric(&node, "phalanx_bound_reached_total{bound=\"web.max_requests\"} 1").await;
 }
 
-/// Waits until a node says this among its metrics.
+/// Waits until a node's metrics have this line.
 async fn until_metric(node: &Process, line: &str) {
-    let said = async {
+    let found = async {
         loop {
             let metrics = String::from_utf8(get(node.admin, "/metrics").await.body).unwrap();
             if metrics.lines().any(|metric| metric == line) {
@@ -73,11 +73,11 @@ async fn until_metric(node: &Process, line: &str) {
             }
         }
     };
-    timeout(Duration::from_secs(10), said).await.unwrap_or_else(|_| panic!("no {line}"));
+    timeout(Duration::from_secs(10), found).await.unwrap_or_else(|_| panic!("no {line}"));
 }
 
 #[tokio::test]
-async fn the_log_names_the_route_and_not_what_stands_in_its_place() {
+async fn the_log_names_the_route_and_not_its_parameters() {
     let mut node = Process::start("tour", &[]).await;
     let refused = request(node.addr, "POST /api/echo/hunter2", &["content-type: text/plain"], b"x").await;
     assert_eq!(refused.status, 415);
@@ -88,7 +88,7 @@ async fn the_log_names_the_route_and_not_what_stands_in_its_place() {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_come_in_time_is_closed_without_a_word() {
+async fn a_connection_whose_head_is_late_is_closed_without_a_response() {
     let mut config = settings();
     config.web.header_timeout = Duration::from_millis(200);
     let node = start(config).await;
@@ -114,13 +114,13 @@ async fn one_connection_too_many_is_closed_at_once() {
     config.web.max_connections = 1;
     let node = start(config).await;
     let mut first = TcpStream::connect(node.addr()).await.unwrap();
-    let ask = b"HEAD /api/echo HTTP/1.1\r\nhost: x\r\n\r\n";
-    first.write_all(ask).await.unwrap();
+    let head = b"HEAD /api/echo HTTP/1.1\r\nhost: x\r\n\r\n";
+    first.write_all(head).await.unwrap();
     first.read_exact(&mut [0; 12]).await.unwrap();
     let mut second = TcpStream::connect(node.addr()).await.unwrap();
     assert_eq!(second.read(&mut [0; 1]).await.unwrap(), 0);
     first
-        .write_all(&[ask.as_slice(), b"GET /api/echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"].concat())
+        .write_all(&[head.as_slice(), b"GET /api/echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"].concat())
         .await
         .unwrap();
     let mut rest = String::new();
@@ -142,7 +142,7 @@ async fn operators_have_64_connections() {
 }
 
 #[tokio::test]
-async fn who_is_refused_early_gets_the_answer_and_not_a_reset() {
+async fn a_client_refused_early_gets_the_response_and_not_a_reset() {
     let mut config = settings();
     config.web.max_body = "1KiB".parse().unwrap();
     let node = start(config).await;
@@ -167,18 +167,18 @@ async fn send_file(addr: SocketAddr, path: &str, size: usize) -> Response {
     request(addr, &format!("POST {path}"), &[MULTIPART], &file_of(size)).await
 }
 
-/// Waits until a folder holds so many files.
+/// Waits until a folder has `count` files.
 async fn until_files(folder: &Path, count: usize) {
-    let there = async {
+    let found = async {
         while std::fs::read_dir(folder).unwrap().count() != count {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(10), there).await.unwrap_or_else(|_| panic!("not {count} files"));
+    timeout(Duration::from_secs(10), found).await.unwrap_or_else(|_| panic!("not {count} files"));
 }
 
 #[tokio::test]
-async fn files_of_a_request_are_gone_with_it_however_it_ends() {
+async fn files_of_a_request_are_removed_however_it_ends() {
     let folder = tempfile::tempdir().unwrap();
     let files = || std::fs::read_dir(folder.path()).unwrap().count();
     let mut config = settings();
@@ -187,7 +187,7 @@ async fn files_of_a_request_are_gone_with_it_however_it_ends() {
     let node = start(config).await;
     let addr = node.addr();
     assert_eq!((send_file(addr, "/api/upload", 20_000).await.status, files()), (200, 0));
-    let started = beginning_of_file(1000);
+    let started = start_of_file(1000);
     let late = raw(addr, &started).await;
     assert_eq!((late.status, late.error_code().as_str(), files()), (408, "request_timeout", 0));
     let mut leaving = TcpStream::connect(addr).await.unwrap();
@@ -197,15 +197,15 @@ async fn files_of_a_request_are_gone_with_it_however_it_ends() {
     until_files(folder.path(), 0).await;
 }
 
-/// A request whose file goes on after so many bytes.
-fn beginning_of_file(size: usize) -> Vec<u8> {
+/// The start of a request whose file continues after `size` bytes.
+fn start_of_file(size: usize) -> Vec<u8> {
     let head = format!("POST /api/upload HTTP/1.1\r\nhost: x\r\n{MULTIPART}\r\ntransfer-encoding: chunked\r\n\r\n");
     let piece: Vec<u8> = file_of(100).iter().copied().take(100).chain(vec![b'z'; size]).collect();
     [head.as_bytes(), format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat()
 }
 
 #[tokio::test]
-async fn a_file_is_refused_where_those_that_wait_leave_no_room_for_it() {
+async fn a_file_is_refused_when_pending_uploads_leave_no_room_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let stored = || std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len());
     let mut config = settings();
@@ -214,29 +214,33 @@ async fn a_file_is_refused_where_those_that_wait_leave_no_room_for_it() {
     config.web.max_uploads_total = "64KiB".parse().unwrap();
     let node = start(config).await;
     for round in 0..2 {
-        let mut waiting = TcpStream::connect(node.addr()).await.unwrap();
-        waiting.write_all(&beginning_of_file(40_000)).await.unwrap();
-        until("it waits", Duration::from_secs(10), async || stored().sum::<u64>() > 30_000).await;
+        let mut pending = TcpStream::connect(node.addr()).await.unwrap();
+        pending.write_all(&start_of_file(40_000)).await.unwrap();
+        until("the first file is pending", Duration::from_secs(10), async || stored().sum::<u64>() > 30_000).await;
         let full = send_file(node.addr(), "/api/upload", 40_000).await;
         assert_eq!((full.status, full.error_code().as_str(), stored().count()), (503, "unavailable", 1), "{round}");
-        drop(waiting);
+        drop(pending);
         until_files(folder.path(), 0).await;
     }
 }
 
 #[tokio::test]
-async fn files_that_nobody_asked_for_are_not_stored() {
+async fn files_that_no_input_declares_are_not_stored() {
     let mut config = settings();
     config.paths.uploads = "/nowhere/at/all".into();
     config.web.max_body = "32KiB".parse().unwrap();
     let node = start(config).await;
     assert_eq!(send_file(node.addr(), "/api/upload", 1000).await.status, 500, "there is no such folder");
     assert_eq!(send_file(node.addr(), "/api/echo", 1000).await.status, 200);
-    assert_eq!(send_file(node.addr(), "/api/echo", 40_000).await.status, 413, "it is as any other body");
+    assert_eq!(
+        send_file(node.addr(), "/api/echo", 40_000).await.status,
+        413,
+        "its bytes count as those of any other body"
+    );
 }
 
 #[tokio::test]
-async fn the_names_of_fields_count_as_their_text_does() {
+async fn field_names_count_towards_the_limit_of_the_body() {
     let mut config = settings();
     config.web.max_body = "4KiB".parse().unwrap();
     let node = start(config).await;
@@ -249,7 +253,7 @@ async fn the_names_of_fields_count_as_their_text_does() {
 }
 
 #[tokio::test]
-async fn a_request_has_only_so_many_files() {
+async fn the_number_of_files_of_a_request_is_bounded() {
     let mut config = settings();
     config.web.max_files = 2;
     let node = start(config).await;

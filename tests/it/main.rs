@@ -1,5 +1,5 @@
 //! Whole nodes over real sockets.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(clippy::unwrap_used, reason = "an unwrap that fails is a failed test with its line")]
 
 mod app;
 mod browser;

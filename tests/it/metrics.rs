@@ -1,4 +1,4 @@
-//! What the page for operators says of metrics is what a node renders.
+//! The metrics in the operating guide are those that a node renders.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::client::{Socket, get};
 
 const PAGE: &str = include_str!("../../crates/phalanx/src/guide/operating.md");
 
-/// The names of metrics between these marks.
+/// The metric names between two of these marks.
 fn names(text: &str, mark: char) -> BTreeSet<String> {
     let is_name = |word: &&str| {
         let ours = word.starts_with("phalanx_") || word.starts_with("process_");
@@ -19,7 +19,7 @@ fn names(text: &str, mark: char) -> BTreeSet<String> {
     text.split(mark).filter(is_name).map(str::to_owned).collect()
 }
 
-/// The names in the sources of a folder.
+/// The metric names in string literals of a folder's sources.
 fn names_in(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -32,20 +32,20 @@ fn names_in(folder: &Path, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn the_page_for_operators_has_every_metric_that_there_is() {
+fn the_operating_guide_lists_every_metric() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
-    let mut there_are = BTreeSet::new();
+    let mut used = BTreeSet::new();
     for name in ["core", "cluster", "server", "phalanx"] {
-        names_in(&crates.join(name).join("src"), &mut there_are);
+        names_in(&crates.join(name).join("src"), &mut used);
     }
-    assert_eq!(names(PAGE, '`'), there_are);
+    assert_eq!(names(PAGE, '`'), used);
 }
 
 #[tokio::test]
-async fn a_node_renders_metrics_under_the_names_of_the_page() {
+async fn a_node_renders_metrics_under_the_names_of_the_guide() {
     let node = Process::start("tour", &[("PHALANX__LOG__FILE", "true")]).await;
     let mut socket = Socket::join(node.addr, "defaultRoom").await;
-    socket.ask(r#"{"event":"say","room":"defaultRoom","message":"hello"}"#).await;
+    socket.request(r#"{"event":"say","room":"defaultRoom","message":"hello"}"#).await;
     get(node.addr, "/api/status").await;
     let rendered = String::from_utf8(get(node.admin, "/metrics").await.body).unwrap();
     let samples = rendered.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
@@ -58,7 +58,7 @@ async fn a_node_renders_metrics_under_the_names_of_the_page() {
     assert!(rendered.contains("phalanx_actions_total{action=\"status\",version=\"1\",outcome=\"ok\"} 1"), "{rendered}");
 }
 
-/// A histogram is rendered as three.
+/// The name of a histogram, which is rendered as three metrics.
 fn without_part(name: &str) -> &str {
     let part = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
     part.unwrap_or(name)

@@ -1,4 +1,5 @@
-//! Sockets whose client, or whose application, fails them midway: nothing is left behind, and the node lives.
+//! Clients that disconnect, and application code that panics, midway: nothing is left behind and the node keeps
+//! running.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,35 +18,35 @@ use crate::client::Socket;
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// What hooks tell the test, and what they wait for.
+/// Events that hooks report to the test, and the gate that actions wait at.
 pub(crate) struct Stage {
-    told: mpsc::Sender<String>,
-    heard: Mutex<mpsc::Receiver<String>>,
+    events: mpsc::Sender<String>,
+    received: Mutex<mpsc::Receiver<String>>,
     gate: Semaphore,
 }
 
 impl Stage {
-    fn tell(&self, line: impl Into<String>) {
-        self.told.try_send(line.into()).unwrap();
+    fn report(&self, event: impl Into<String>) {
+        self.events.try_send(event.into()).unwrap();
     }
 
-    /// Lets so many go on that wait.
+    /// Lets `count` waiting actions continue.
     pub(crate) fn open(&self, count: usize) {
         self.gate.add_permits(count);
     }
 
-    /// Waits for that line; others before it are dropped.
-    pub(crate) async fn until(&self, line: &str) {
-        let mut heard = self.heard.lock().await;
-        let there = async { while heard.recv().await.unwrap() != line {} };
-        timeout(SOON, there).await.unwrap_or_else(|_| panic!("{line}"));
+    /// Waits for this event; others before it are dropped.
+    pub(crate) async fn until(&self, event: &str) {
+        let mut received = self.received.lock().await;
+        let found = async { while received.recv().await.unwrap() != event {} };
+        timeout(SOON, found).await.unwrap_or_else(|_| panic!("no {event}"));
     }
 }
 
-/// Something of the application that panics when it is dropped.
-struct Fragile;
+/// A value of the application that panics when it is dropped.
+struct PanicsOnDrop;
 
-impl Drop for Fragile {
+impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
         panic!("on purpose")
     }
@@ -60,32 +61,32 @@ impl ConnectionHook for Hooks {
     }
 
     async fn created(&self, node: &Node, connection: &Connection) {
-        let message = json!({ "context": "alert", "to": "whoever comes" });
+        let message = json!({ "context": "alert", "to": "new clients" });
         node.connections().apply(connection.id(), "sendMessage", message).await.unwrap();
-        self.0.tell("created");
+        self.0.report("created");
         if connection.get("as") == Some("slow".into()) {
             std::future::pending().await
         }
     }
 
     async fn destroyed(&self, _node: &Node, _connection: &Connection, reason: CloseReason) {
-        self.0.tell(format!("destroyed {}", reason.as_str()));
+        self.0.report(format!("destroyed {}", reason.as_str()));
     }
 }
 
 #[async_trait]
 impl RoomHook for Hooks {
     async fn join(&self, _node: &Node, _room: &str, _connection: &Connection) -> Result<(), ActionError> {
-        let _fragile = Fragile;
-        self.0.tell("joining");
+        let _guard = PanicsOnDrop;
+        self.0.report("joining");
         std::future::pending().await
     }
 }
 
-/// Waits for the test, and would end with its client.
+/// Waits for the test; over WebSocket it would be cancelled with its client.
 #[action(get, cancel_on_disconnect)]
 pub(crate) async fn wait(_ctx: Context, stage: State<Arc<Stage>>, _: NoInput) -> Result<&'static str, ActionError> {
-    stage.tell("waiting");
+    stage.report("waiting");
     stage.gate.acquire().await.map_err(ActionError::internal)?.forget();
     Ok("done")
 }
@@ -93,26 +94,26 @@ pub(crate) async fn wait(_ctx: Context, stage: State<Arc<Stage>>, _: NoInput) ->
 /// Panics at its deadline.
 #[action(deadline = "20ms")]
 pub(crate) async fn break_late(_ctx: Context) -> Result<(), ActionError> {
-    let _fragile = Fragile;
+    let _guard = PanicsOnDrop;
     std::future::pending().await
 }
 
 pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> (Running, Arc<Stage>) {
     let mut config = settings();
     change(&mut config);
-    let (told, heard) = mpsc::channel(64);
-    let stage = Arc::new(Stage { told, heard: heard.into(), gate: Semaphore::new(0) });
+    let (events, received) = mpsc::channel(64);
+    let stage = Arc::new(Stage { events, received: received.into(), gate: Semaphore::new(0) });
     let hooks = || Hooks(stage.clone());
-    let app = App::new("frail").actions(actions![wait, break_late]).state(stage.clone());
+    let app = App::new("panics").actions(actions![wait, break_late]).state(stage.clone());
     (app.on_connection(hooks()).on_room(hooks()).start(config).await.unwrap(), stage)
 }
 
-fn act(action: &str) -> Value {
+fn call(action: &str) -> Value {
     json!({ "event": "action", "messageId": action, "params": { "action": action } })
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_while_hooks_look_at_it_leaves_no_ghost() {
+async fn a_client_that_disconnects_during_a_hook_leaves_no_connection_behind() {
     let (node, stage) = start(|_| {}).await;
     let mut hasty = TcpStream::connect(node.addr()).await.unwrap();
     let head = "GET /ws?as=slow HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -127,37 +128,37 @@ async fn a_client_that_leaves_while_hooks_look_at_it_leaves_no_ghost() {
 }
 
 #[tokio::test]
-async fn the_welcome_comes_before_whatever_others_send() {
+async fn the_welcome_precedes_messages_sent_by_hooks() {
     let (node, _) = start(|_| {}).await;
     let mut socket = Socket::connect(node.addr()).await;
     assert_eq!(socket.welcome["id"], socket.id());
-    assert_eq!(socket.read().await["to"], "whoever comes");
+    assert_eq!(socket.read().await["to"], "new clients");
 }
 
 #[tokio::test]
-async fn actions_that_panic_when_they_are_given_up_are_answered_and_take_no_place_for_ever() {
+async fn actions_that_panic_when_they_are_cancelled_are_answered_and_release_their_permit() {
     let (node, _) = start(|_| {}).await;
     let mut socket = Socket::connect(node.addr()).await;
     for _ in 0..6 {
-        assert_eq!(socket.ask_named(&act("break_late")).await["error"]["code"], "internal");
+        assert_eq!(socket.request_by_id(&call("break_late")).await["error"]["code"], "internal");
     }
-    let details = socket.ask(r#"{"event":"detailsView"}"#).await;
+    let details = socket.request(r#"{"event":"detailsView"}"#).await;
     assert_eq!(details["data"]["pendingActions"], 0);
 }
 
 #[tokio::test]
-async fn a_hook_that_panics_when_its_verb_is_given_up_costs_that_verb_alone() {
+async fn a_hook_that_panics_when_its_verb_is_cancelled_fails_only_that_verb() {
     let (node, stage) = start(|config| config.general.action_deadline = Duration::from_millis(20)).await;
     let mut socket = Socket::connect(node.addr()).await;
     let join = json!({ "event": "roomAdd", "room": "lobby", "messageId": 1 });
-    assert_eq!(socket.ask_named(&join).await["error"]["code"], "internal");
-    assert_eq!(socket.ask(r#"{"event":"detailsView"}"#).await["data"]["rooms"], json!([]));
+    assert_eq!(socket.request_by_id(&join).await["error"]["code"], "internal");
+    assert_eq!(socket.request(r#"{"event":"detailsView"}"#).await["data"]["rooms"], json!([]));
     drop(socket);
     stage.until("destroyed broken").await;
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_a_hook_which_panics_then_is_taken_out_as_ever() {
+async fn a_connection_closed_during_a_hook_that_panics_is_still_removed() {
     let (node, stage) = start(|_| {}).await;
     let mut socket = Socket::connect(node.addr()).await;
     socket.send(&json!({ "event": "roomAdd", "room": "lobby" }).to_string()).await;

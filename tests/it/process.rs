@@ -1,4 +1,4 @@
-//! The life of a process: ready lines, signals, the command line, settings that are wrong.
+//! A node as a process: its ready line, signals, the command line, invalid settings.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
@@ -14,18 +14,18 @@ use tokio::net::TcpStream;
 use crate::client::{Socket, get};
 use crate::cluster::until;
 
-/// How long a process may take for anything.
+/// A limit for every step of a process.
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn term_and_int_stop_a_node_that_answers_what_it_accepted() {
+async fn term_and_int_stop_a_node_after_it_answered_accepted_calls() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut node = Process::start("tour", &[]).await;
         let addr = node.addr;
         assert_eq!(get(node.admin, "/readyz").await.status, 200);
         let mut socket = Socket::connect(addr).await;
         socket.send(r#"{"event":"action","messageId":1,"params":{"action":"sleepTest","sleepDuration":700}}"#).await;
-        socket.ask(r#"{"event":"detailsView","messageId":2}"#).await;
+        socket.request(r#"{"event":"detailsView","messageId":2}"#).await;
         node.signal(signal);
         assert_eq!(socket.read().await["sleepDuration"], 700);
         assert_eq!(socket.closed().await, 1001);
@@ -34,11 +34,11 @@ async fn term_and_int_stop_a_node_that_answers_what_it_accepted() {
 }
 
 #[tokio::test]
-async fn a_second_term_has_no_patience_with_running_calls() {
+async fn a_second_term_does_not_wait_for_running_calls() {
     let mut node = Process::start("tour", &[("RUST_LOG", "debug")]).await;
     let mut socket = Socket::connect(node.addr).await;
     socket.send(r#"{"event":"action","params":{"action":"sleepTest","sleepDuration":60000}}"#).await;
-    socket.ask(r#"{"event":"detailsView"}"#).await;
+    socket.request(r#"{"event":"detailsView"}"#).await;
     node.signal(Signal::TERM);
     while get(node.admin, "/readyz").await.status != 503 {
         tokio::task::yield_now().await;
@@ -50,7 +50,7 @@ async fn a_second_term_has_no_patience_with_running_calls() {
 }
 
 #[tokio::test]
-async fn a_node_takes_as_many_file_descriptors_as_it_may_have() {
+async fn a_node_raises_its_limit_of_file_descriptors_to_the_maximum() {
     let limit = getrlimit(Resource::Nofile);
     let low = limit.maximum.map_or(4096, |most| most / 2);
     setrlimit(Resource::Nofile, Rlimit { current: Some(low), maximum: limit.maximum }).unwrap();
@@ -78,17 +78,17 @@ async fn usr2_restarts_in_place_and_hup_does_nothing_bad() {
 }
 
 #[tokio::test]
-async fn usr2_begins_the_program_that_was_deployed_meanwhile() {
+async fn usr2_executes_the_program_that_was_deployed_meanwhile() {
     let (tour, hello) = (binary("tour"), binary("hello"));
-    let place: [fn(&Path, &Path) -> io::Result<()>; 2] =
+    let deployments: [fn(&Path, &Path) -> io::Result<()>; 2] =
         [|file, at| fs::hard_link(file, at), |file, at| symlink(file, at)];
-    for place in place {
+    for deploy in deployments {
         let folder = tempfile::tempdir_in(tour.parent().unwrap()).unwrap();
         let (program, next) = (folder.path().join("app"), folder.path().join("next"));
-        place(&tour, &program).unwrap();
+        deploy(&tour, &program).unwrap();
         let mut node = Process::start(program.to_str().unwrap(), &[]).await;
         assert_eq!(get(node.addr, "/api/greet/Ada").await.status, 404);
-        place(&hello, &next).unwrap();
+        deploy(&hello, &next).unwrap();
         fs::rename(&next, &program).unwrap();
         node.signal(Signal::USR2);
         node.ready().await;
@@ -96,28 +96,28 @@ async fn usr2_begins_the_program_that_was_deployed_meanwhile() {
     }
 }
 
-/// A request that the node waits for: it has read the head, and the body comes when the test wants.
-async fn begin_request(addr: SocketAddr) -> TcpStream {
+/// Sends the head of a request and returns once the node has accepted it and waits for the body.
+async fn open_request(addr: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let head = format!(
         "POST /api/echo HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\ncontent-type: application/json\r\n\
          content-length: 12\r\nexpect: 100-continue\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    let mut go_on = [0; 25];
-    stream.read_exact(&mut go_on).await.unwrap();
-    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream
 }
 
 #[tokio::test]
-async fn term_while_a_restart_waits_for_calls_stops_the_node_and_breaks_off_none() {
+async fn term_while_a_restart_waits_for_calls_stops_the_node_and_cancels_none() {
     let mut node = Process::start("tour", &[("PHALANX_TITLE", "drains")]).await;
-    let mut request = begin_request(node.addr).await;
+    let mut request = open_request(node.addr).await;
     node.signal(Signal::USR2);
     until("the node restarts", SOON, async || get(node.admin, "/readyz").await.status == 503).await;
     node.signal(Signal::TERM);
-    until("it heard both", SOON, async || node.stderr().matches("asked by a signal").count() == 2).await;
+    until("it has received both signals", SOON, async || node.stderr().matches("asked by a signal").count() == 2).await;
     assert_eq!(fs::read_to_string(node.folder().join("pids/drains.pid")).unwrap(), node.pid().to_string());
     request.write_all(br#"{"text":"a"}"#).await.unwrap();
     let mut answer = String::new();
@@ -132,7 +132,7 @@ async fn calls_that_outlast_the_grace_end_the_process_with_1() {
     let mut node = Process::start("tour", &[("PHALANX__GENERAL__GRACE", "100ms")]).await;
     let mut socket = Socket::connect(node.addr).await;
     socket.send(r#"{"event":"action","params":{"action":"sleepTest","sleepDuration":60000}}"#).await;
-    socket.ask(r#"{"event":"detailsView"}"#).await;
+    socket.request(r#"{"event":"detailsView"}"#).await;
     node.signal(Signal::TERM);
     assert_eq!(node.ended().await.code(), Some(1));
     assert!(node.stderr().contains("general.grace was over"), "{}", node.stderr());
@@ -147,7 +147,7 @@ async fn a_node_that_still_waits_for_its_redis_obeys_signals() {
     let is_starting = async || TcpStream::connect(admin).await.is_ok();
     for signal in [Signal::TERM, Signal::INT] {
         let mut node = Process::spawn("tour", &environment);
-        until("it waits", SOON, async || node.stderr().contains("the backend cannot be reached yet")).await;
+        until("it waits for redis", SOON, async || node.stderr().contains("the backend cannot be reached yet")).await;
         node.signal(Signal::HUP);
         node.signal(Signal::USR2);
         until("it stops", SOON, async || node.stderr().contains("stopped")).await;
@@ -161,7 +161,7 @@ async fn a_node_that_still_waits_for_its_redis_obeys_signals() {
 }
 
 #[tokio::test]
-async fn hup_reopens_the_log_file_that_somebody_moved_away() {
+async fn hup_reopens_a_log_file_that_was_moved_away() {
     let mut node = Process::start("tour", &[("PHALANX__LOG__FILE", "true"), ("PHALANX_TITLE", "logger")]).await;
     let log = node.folder().join("log/logger-development.log");
     let moved = node.folder().join("log/old.log");
@@ -172,7 +172,7 @@ async fn hup_reopens_the_log_file_that_somebody_moved_away() {
             get(node.addr, "/api/status").await;
         }
     };
-    tokio::time::timeout(SOON, reopened).await.expect("the file is made anew");
+    tokio::time::timeout(SOON, reopened).await.expect("the file is created again");
     assert!(node.folder().join("pids/logger.pid").exists());
     node.signal(Signal::TERM);
     assert!(node.ended().await.success());
@@ -192,7 +192,7 @@ async fn the_command_line_prints_settings_and_actions() {
 }
 
 #[tokio::test]
-async fn a_wrong_setting_stops_the_boot_and_says_which() {
+async fn an_invalid_setting_stops_the_boot_and_is_named() {
     for (name, value, expected) in [
         ("PHALANX__WEB__PROT", "80", "web.port"),
         ("PHALANX__WBE__PORT", "80", "web"),

@@ -1,4 +1,4 @@
-//! What the README shows is what happens.
+//! The commands and the session of the README produce the output that it shows.
 
 use phalanx_testkit::Process;
 use tokio::process::Command;
@@ -10,7 +10,7 @@ const README: &str = include_str!("../../README.md");
 /// Connection ids are random; the README shows one.
 const SHOWN_ID: &str = "7ygh4vmbza-focwxi565ituudis3vwsw2";
 
-/// The lines of the first block of that language behind a sentence.
+/// The lines of the first block in `language` after the text `after`.
 fn block(after: &str, language: &str) -> impl Iterator<Item = &'static str> {
     let (_, rest) = README.split_once(after).unwrap_or_else(|| panic!("{after:?} is not in the README"));
     let (_, rest) = rest.split_once(&format!("```{language}\n")).unwrap();
@@ -21,20 +21,20 @@ fn block(after: &str, language: &str) -> impl Iterator<Item = &'static str> {
 async fn the_curl_lines_of_the_readme_print_what_it_shows() {
     let node = Process::start("chat", &[]).await;
     let mut lines = block("With the chat running:", "console");
-    let mut asked = 0;
+    let mut commands = 0;
     while let Some(command) = lines.next() {
         let command = command.strip_prefix("$ ").unwrap().replace("localhost:8080", &node.addr.to_string());
         let printed = Command::new("bash").args(["-c", &command]).output().await.unwrap();
         let printed = String::from_utf8(printed.stdout).unwrap();
         let shown = lines.next().unwrap().strip_suffix(" \u{2026}").unwrap();
         assert!(printed.starts_with(shown), "{command}\nprints {printed}\nnot    {shown}");
-        asked += 1;
+        commands += 1;
     }
-    assert_eq!(asked, 3);
+    assert_eq!(commands, 3);
 }
 
 #[tokio::test]
-async fn the_session_of_the_readme_goes_as_it_shows() {
+async fn the_session_of_the_readme_runs_as_shown() {
     let node = Process::start("chat", &[]).await;
     let mut lines = block("`>` sent, `<` received", "text");
     let mut socket = Socket::connect(node.addr).await;
@@ -48,21 +48,21 @@ async fn the_session_of_the_readme_goes_as_it_shows() {
         while let Some(line) = lines.next_if(|line| line.starts_with("< {")) {
             shown.push(without_time(&line[2..].replace(SHOWN_ID, &id)));
         }
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for _ in 0..shown.len() {
-            heard.push(without_time(&socket.read_text().await));
+            received.push(without_time(&socket.read_text().await));
         }
-        // A message may overtake the OK of who said it.
+        // A message may overtake the `OK` of its sender.
         shown.sort_unstable();
-        heard.sort_unstable();
-        assert_eq!(heard, shown, "{sent}");
+        received.sort_unstable();
+        assert_eq!(received, shown, "{sent}");
         if lines.next_if_eq(&"< close 1000").is_some() {
             assert_eq!(socket.closed().await, 1000);
         }
     }
 }
 
-/// Any time is right.
+/// The frame without the digits of `sentAt`, which differ in each run.
 fn without_time(frame: &str) -> String {
     let Some((before, time)) = frame.split_once("\"sentAt\":") else { return frame.to_owned() };
     format!("{before}{}", time.trim_start_matches(|digit: char| digit.is_ascii_digit()))

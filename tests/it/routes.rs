@@ -1,4 +1,4 @@
-//! An application's own routes, and what it is called by.
+//! An application's own routes, allowed hosts and the admin listener during a start.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::app::{echo, settings};
 use crate::client::{get, raw, request};
 use crate::cluster::until;
 
-/// A node with routes of its own, with or without a fallback.
+/// A node with custom routes, with or without a fallback.
 async fn node(fallback: bool, change: impl FnOnce(&mut phalanx::config::Config)) -> Running {
     let mut config = settings();
     change(&mut config);
@@ -29,9 +29,9 @@ async fn node(fallback: bool, change: impl FnOnce(&mut phalanx::config::Config))
         .route("/shared", axum::routing::get(async || ([("cache-control", "public, max-age=60")], "for all")))
         .route("/mine", axum::routing::get(async || ([("cache-control", "max-age=60, private")], "for one")));
     if fallback {
-        routes = routes.fallback(async || (StatusCode::IM_A_TEAPOT, "theirs"));
+        routes = routes.fallback(async || (StatusCode::IM_A_TEAPOT, "fallback"));
     }
-    App::new("own").actions(actions![echo]).layer(Links).router(routes).start(config).await.unwrap()
+    App::new("routes").actions(actions![echo]).layer(Links).router(routes).start(config).await.unwrap()
 }
 
 /// Adds a header with two values.
@@ -58,7 +58,7 @@ async fn a_header_with_several_values_keeps_them_all() {
 }
 
 #[tokio::test]
-async fn bodies_are_bounded_whatever_takes_them() {
+async fn bodies_are_bounded_for_every_extractor() {
     let node = node(false, |config| {
         config.web.max_body = "1KiB".parse().unwrap();
         config.web.body_timeout = Duration::from_millis(200);
@@ -83,13 +83,13 @@ async fn bodies_are_bounded_whatever_takes_them() {
 }
 
 #[tokio::test]
-async fn what_no_route_takes_is_a_file_or_for_the_fallback() {
+async fn unmatched_requests_get_a_file_or_the_fallback() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.txt"), "a file").unwrap();
     let public = vec![folder.path().to_owned()];
     let with = node(true, |config| config.paths.public = public.clone()).await;
     let without = node(false, |config| config.paths.public = public).await;
-    for (line, theirs, ours) in [
+    for (line, with_fallback, without_fallback) in [
         ("GET /a.txt", 200, 200),
         ("GET /missing", 418, 404),
         ("POST /missing", 418, 405),
@@ -97,8 +97,8 @@ async fn what_no_route_takes_is_a_file_or_for_the_fallback() {
         ("GET /api/missing", 418, 404),
         ("GET /text", 405, 405),
     ] {
-        assert_eq!(request(with.addr(), line, &[], b"").await.status, theirs, "{line}");
-        assert_eq!(request(without.addr(), line, &[], b"").await.status, ours, "{line}");
+        assert_eq!(request(with.addr(), line, &[], b"").await.status, with_fallback, "{line}");
+        assert_eq!(request(without.addr(), line, &[], b"").await.status, without_fallback, "{line}");
     }
     assert_eq!(get(without.addr(), "/missing").await.error_code(), "not_found");
 }
@@ -111,7 +111,7 @@ async fn a_route_runs_in_the_span_of_its_request() {
 }
 
 #[tokio::test]
-async fn what_carries_a_cookie_is_not_for_shared_caches() {
+async fn responses_that_set_a_cookie_are_not_for_shared_caches() {
     let node = node(false, |_| {}).await;
     let addr = node.addr();
     let first = get(addr, "/shared").await;
@@ -125,7 +125,7 @@ async fn what_carries_a_cookie_is_not_for_shared_caches() {
 }
 
 #[tokio::test]
-async fn who_calls_by_another_name_is_sent_to_the_first() {
+async fn requests_for_an_unlisted_host_are_redirected_to_the_first_allowed_one() {
     let node = node(false, |config| {
         config.web.allowed_hosts = vec!["https://www.site.com".into(), "http://old.site.com:8080".into()];
         config.web.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
@@ -141,26 +141,26 @@ async fn who_calls_by_another_name_is_sent_to_the_first() {
     check("host: old.site.com:8080\r\n", "", 200).await;
     check("host: old.site.com\r\n", "", 302).await;
     check("host: www.site.com\r\n", "", 302).await;
-    let sent = check("host: 127.0.0.1\r\n", "x-forwarded-proto: https\r\n", 302).await;
+    let redirected = check("host: 127.0.0.1\r\n", "x-forwarded-proto: https\r\n", 302).await;
     let target = "https://www.site.com/api/echo?text=a%20b";
-    assert_eq!(sent.header("location"), Some(target));
-    assert_eq!(sent.body, format!("You are being redirected to {target}\r\n").as_bytes());
-    assert_eq!((sent.header("x-content-type-options"), sent.header("set-cookie")), (None, None));
+    assert_eq!(redirected.header("location"), Some(target));
+    assert_eq!(redirected.body, format!("You are being redirected to {target}\r\n").as_bytes());
+    assert_eq!((redirected.header("x-content-type-options"), redirected.header("set-cookie")), (None, None));
 }
 
 #[tokio::test]
-async fn a_configured_admin_address_must_be_free_and_the_usual_one_need_not_be() {
-    // Whoever holds it, it is taken.
+async fn a_configured_admin_address_must_be_free_and_the_default_one_need_not_be() {
+    // If this fails, another process listens there: the port is taken either way.
     let _taken = std::net::TcpListener::bind("127.0.0.1:9100");
     let mut config = settings();
     config.admin.bind = "auto".into();
-    assert!(App::new("own").start(config.clone()).await.unwrap().admin_addr().is_some());
+    assert!(App::new("routes").start(config.clone()).await.unwrap().admin_addr().is_some());
     config.admin.bind = "127.0.0.1:9100".into();
-    let refused = App::new("own").start(config).await.unwrap_err().to_string();
+    let refused = App::new("routes").start(config).await.unwrap_err().to_string();
     assert!(refused.contains("admin.bind"), "{refused}");
 }
 
-/// Is made ready only when it is let go on, and then the way it is told to be.
+/// Initializes once the test sends a result, and returns that result.
 struct Slow(tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Result<(), BoxError>>>);
 
 #[async_trait]
@@ -175,20 +175,20 @@ impl Initializer for Slow {
 }
 
 #[tokio::test]
-async fn operators_see_a_node_alive_and_not_ready_while_its_initializers_are_made_ready() {
+async fn a_node_is_alive_and_not_ready_while_its_initializers_run() {
     let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut config = settings();
     config.admin.bind = admin.to_string();
     for result in [Err("no disk".into()), Ok(())] {
         let fails = result.is_err();
-        let (go_on, told) = tokio::sync::mpsc::channel(1);
-        let starting = tokio::spawn(App::new("own").initializer(Slow(told.into())).start(config.clone()));
-        until("operators are answered", Duration::from_secs(20), async || TcpStream::connect(admin).await.is_ok())
+        let (results, received) = tokio::sync::mpsc::channel(1);
+        let starting = tokio::spawn(App::new("routes").initializer(Slow(received.into())).start(config.clone()));
+        until("the admin listener is up", Duration::from_secs(20), async || TcpStream::connect(admin).await.is_ok())
             .await;
         assert_eq!(get(admin, "/livez").await.status, 200);
         let ready = get(admin, "/readyz").await;
         assert_eq!((ready.status, &ready.json()["problems"]), (503, &serde_json::json!(["starting"])));
-        go_on.send(result).await.unwrap();
+        results.send(result).await.unwrap();
         match starting.await.unwrap() {
             Ok(node) => assert_eq!((fails, get(node.admin_addr().unwrap(), "/readyz").await.status), (false, 200)),
             Err(error) => assert!(fails && TcpStream::connect(admin).await.is_err(), "{error}"),
@@ -197,9 +197,9 @@ async fn operators_see_a_node_alive_and_not_ready_while_its_initializers_are_mad
 }
 
 #[tokio::test]
-async fn settings_that_cannot_mean_anything_end_a_start_in_a_test_too() {
+async fn invalid_settings_fail_a_start_from_code_too() {
     let mut config = settings();
     config.web.max_requests = 0;
-    let refused = App::new("own").start(config).await.unwrap_err().to_string();
+    let refused = App::new("routes").start(config).await.unwrap_err().to_string();
     assert!(refused.contains("web.max_requests"), "{refused}");
 }

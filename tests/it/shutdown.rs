@@ -1,4 +1,4 @@
-//! A node that stops drops nothing it accepted.
+//! A node that stops completes every call that it accepted.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::panics::{SOON, start};
 const WAIT: &str = r#"{"event":"action","messageId":1,"params":{"action":"wait"}}"#;
 
 #[tokio::test]
-async fn what_was_accepted_is_answered_and_sockets_are_told() {
+async fn accepted_calls_are_answered_and_sockets_are_closed() {
     let (node, stage) = start(|_| {}).await;
     let addr = node.addr();
     let mut socket = Socket::connect(addr).await;
@@ -31,21 +31,21 @@ async fn what_was_accepted_is_answered_and_sockets_are_told() {
     assert_eq!(stopped.await.unwrap().abandoned, 0);
 }
 
-/// Begins to stop a node, and returns when its only socket has been told.
+/// Starts to stop a node, and returns once its only socket is closing.
 async fn stop(node: Running) -> tokio::task::JoinHandle<phalanx::Stopped> {
     let connection = node.node().connections().all().remove(0);
     let stopped = tokio::spawn(node.stop());
-    let told = async {
+    let closing = async {
         while !connection.is_closing() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SOON, told).await.expect("the socket is told");
+    tokio::time::timeout(SOON, closing).await.expect("the socket is being closed");
     stopped
 }
 
 #[tokio::test]
-async fn what_outlasts_the_grace_is_broken_off() {
+async fn calls_that_outlast_the_grace_are_abandoned() {
     let (node, stage) = start(|config| config.general.grace = Duration::from_millis(200)).await;
     let mut socket = Socket::connect(node.addr()).await;
     socket.send(WAIT).await;
@@ -55,7 +55,7 @@ async fn what_outlasts_the_grace_is_broken_off() {
 }
 
 #[tokio::test]
-async fn a_client_whose_last_body_came_whole_holds_up_no_stop() {
+async fn a_client_whose_last_body_is_complete_does_not_delay_a_stop() {
     let node = App::new("echo").actions(actions![echo]).start(settings()).await.unwrap();
     let mut client = TcpStream::connect(node.addr()).await.unwrap();
     let head = "POST /api/echo HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n";
@@ -64,7 +64,7 @@ async fn a_client_whose_last_body_came_whole_holds_up_no_stop() {
     let mut status = [0; 15];
     client.read_exact(&mut status).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 200 OK");
-    let began = Instant::now();
+    let started = Instant::now();
     node.stop().await;
-    assert!(began.elapsed() < Duration::from_millis(1500), "nobody is waited for: {:?}", began.elapsed());
+    assert!(started.elapsed() < Duration::from_millis(1500), "it waits for no client: {:?}", started.elapsed());
 }

@@ -1,4 +1,4 @@
-//! A client that never reads pays for it alone.
+//! Clients that do not read, or read late: no other client and no other connection pays for them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,25 +20,25 @@ const SIZE: usize = 60_000;
 const MIB: u64 = 1024 * 1024;
 
 #[tokio::test]
-async fn while_a_member_never_reads_the_others_hear_100_mb_and_the_memory_stays() {
+async fn while_a_member_never_reads_the_others_receive_100_mb_and_memory_is_bounded() {
     let node = Process::start("tour", &[("PHALANX_ENV", "production")]).await;
-    let mut speaker = Socket::join(node.addr, "defaultRoom").await;
+    let mut publisher = Socket::join(node.addr, "defaultRoom").await;
     let mut listener = Socket::join(node.addr, "defaultRoom").await;
     for number in 0..50 {
-        speak(&mut speaker, &mut listener, number).await; // fills every buffer that a healthy socket has
+        publish(&mut publisher, &mut listener, number).await; // fills every buffer that a healthy socket has
     }
     let before = node.resident().unwrap();
-    let deaf = Socket::join(node.addr, "defaultRoom").await;
+    let stalled = Socket::join(node.addr, "defaultRoom").await;
     let mut late = Socket::join(node.addr, "defaultRoom").await;
     let mut most = 0;
     let mut late_code = None;
     for number in 0..MESSAGES {
-        speak(&mut speaker, &mut listener, number).await;
+        publish(&mut publisher, &mut listener, number).await;
         if number % 20 == 0 {
             most = most.max(node.resident().unwrap());
         }
         if late_code.is_none() && sockets(&node).await == 2 {
-            // It begins to read within `close_timeout` of being given up, so it learns why.
+            // It starts to read within `close_timeout` of being cut off, so it receives the close code.
             late_code = Some(late.closed().await);
         }
     }
@@ -48,27 +48,28 @@ async fn while_a_member_never_reads_the_others_hear_100_mb_and_the_memory_stays(
     assert!(grown < 4 * MIB, "resident memory grew by {grown} bytes");
     let metrics = String::from_utf8(get(node.admin, "/metrics").await.body).unwrap();
     assert!(metrics.contains("phalanx_connections_closed_total{reason=\"slow_reader\"} 2"), "{metrics}");
-    drop(deaf);
+    drop(stalled);
 }
 
-/// What the network takes bit by bit is written bit by bit, and pings are answered between two frames, never within one.
+/// A frame that the network accepts in pieces is written in pieces, and pongs go between two frames, never into one.
 #[tokio::test]
-async fn a_member_that_reads_late_hears_every_frame_whole_and_its_pings_are_answered() {
+async fn a_member_that_reads_late_receives_every_frame_whole_and_its_pings_are_answered() {
     const SIZES: [usize; 3] = [10, 3_000, 60_000];
     let mut config = settings();
     config.rooms.start = ["lobby"].map(Into::into).into();
     config.websocket.messages_per_second = 0;
-    config.websocket.heartbeat = Duration::from_secs(300); // its pings would flush what was left behind
+    config.websocket.heartbeat = Duration::from_secs(300); // its pings would flush bytes that were left behind
     (config.websocket.outbox_frames, config.websocket.outbox_bytes) = (1_000, ByteSize::mib(32));
     let node = start(config).await;
     let mut late = Socket::join(node.addr(), "lobby").await;
     let mut silent = Socket::join(node.addr(), "lobby").await;
-    // Far more than the kernel holds for a client that does not read.
+    // Far more than the kernel buffers for a client that does not read.
     for number in 0..900 {
         let text = "x".repeat(SIZES[number % 3]);
         node.node().rooms().say("lobby", &json!([number, text])).await.unwrap();
     }
-    // More than the server keeps pongs for: the last one counts, and is as long as a ping may be, to find no gap.
+    // More than the server keeps pongs for: the last one counts. It has the largest payload of a ping, so that its pong
+    // fits into no space left over by chance.
     let last = "z".repeat(125);
     for _ in 0..64 {
         silent.send_frame(Frame::ping("x".repeat(125))).await;
@@ -77,9 +78,9 @@ async fn a_member_that_reads_late_hears_every_frame_whole_and_its_pings_are_answ
     for number in 0..900 {
         late.send_frame(Frame::ping("now")).await;
         for socket in [&mut late, &mut silent] {
-            let said = socket.next_in("user").await;
-            assert_eq!(said["message"][0], json!(number));
-            assert_eq!(said["message"][1].as_str().map(str::len), Some(SIZES[number % 3]));
+            let message = socket.next_in("user").await;
+            assert_eq!(message["message"][0], json!(number));
+            assert_eq!(message["message"][1].as_str().map(str::len), Some(SIZES[number % 3]));
         }
     }
     silent.pong(&last).await;
@@ -89,18 +90,18 @@ async fn a_member_that_reads_late_hears_every_frame_whole_and_its_pings_are_answ
     node.stop().await;
 }
 
-/// Says a numbered message and hears it on both ends.
-async fn speak(speaker: &mut Socket, listener: &mut Socket, number: u64) {
+/// Publishes a numbered message and receives it on both sockets.
+async fn publish(publisher: &mut Socket, listener: &mut Socket, number: u64) {
     let filler = "x".repeat(SIZE);
-    speaker.send(&format!(r#"{{"event":"say","room":"defaultRoom","message":[{number},"{filler}"]}}"#)).await;
-    for socket in [speaker, listener] {
-        let said = socket.next_in("user").await;
-        assert_eq!(said["message"][0], json!(number));
-        assert_eq!(said["message"][1].as_str().map(str::len), Some(SIZE));
+    publisher.send(&format!(r#"{{"event":"say","room":"defaultRoom","message":[{number},"{filler}"]}}"#)).await;
+    for socket in [publisher, listener] {
+        let message = socket.next_in("user").await;
+        assert_eq!(message["message"][0], json!(number));
+        assert_eq!(message["message"][1].as_str().map(str::len), Some(SIZE));
     }
 }
 
-/// How many sockets the node has.
+/// The number of sockets of the node, from its metrics.
 async fn sockets(node: &Process) -> u64 {
     let metrics = String::from_utf8(get(node.admin, "/metrics").await.body).unwrap();
     let line = metrics.lines().find_map(|line| line.strip_prefix("phalanx_connections "));
@@ -110,24 +111,23 @@ async fn sockets(node: &Process) -> u64 {
 #[tokio::test]
 async fn a_client_that_quits_and_never_reads_is_reset_in_time() {
     let node = Process::start("tour", &[("PHALANX__WEBSOCKET__CLOSE_TIMEOUT", "200ms")]).await;
-    let mut deaf = Socket::connect(node.addr).await;
+    let mut stalled = Socket::connect(node.addr).await;
     let text = "y".repeat(30_000);
     for number in 0..16 {
-        deaf.send(&format!(
-            r#"{{"event":"action","messageId":{number},"params":{{"action":"echo","text":"{text}"}}}}"#
-        ))
-        .await;
+        stalled
+            .send(&format!(r#"{{"event":"action","messageId":{number},"params":{{"action":"echo","text":"{text}"}}}}"#))
+            .await;
     }
-    deaf.send(r#"{"event":"quit"}"#).await;
+    stalled.send(r#"{"event":"quit"}"#).await;
     let gone = async {
         while sockets(&node).await > 0 {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the socket is given up");
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the socket is reset");
 }
 
-/// Every buffer of a socket keeps its largest size as long as the socket lives.
+/// A buffer that has grown keeps its size until its socket is closed.
 #[tokio::test]
 async fn large_answers_cost_a_socket_no_more_memory_than_small_ones() {
     const SOCKETS: u64 = 50;
@@ -142,17 +142,17 @@ async fn large_answers_cost_a_socket_no_more_memory_than_small_ones() {
     }
     let before = node.resident().unwrap();
     for socket in &mut sockets {
-        let file = socket.ask(r#"{"event":"file","file":"large.txt"}"#).await;
+        let file = socket.request(r#"{"event":"file","file":"large.txt"}"#).await;
         assert_eq!(file["content"].as_str().map(str::len), Some(500_000));
     }
     let each = node.resident().unwrap().saturating_sub(before) / SOCKETS;
     eprintln!("an answer of 500 kB leaves {each} bytes behind in each of {SOCKETS} sockets");
-    assert!(each < 250_000, "{each} bytes stay in each socket");
+    assert!(each < 250_000, "{each} bytes are retained by each socket");
 }
 
-/// What a client still sends when its connection ends must not keep it from hearing why.
+/// Bytes still arriving when the server closes would reset the connection before the close frame is read.
 #[tokio::test]
-async fn a_client_that_goes_on_sending_hears_why_it_is_closed() {
+async fn a_client_that_keeps_sending_receives_its_close_reason() {
     let node = Process::start("tour", &[]).await;
     let too_big = [vec![0x81, 0xff], 70_000_u64.to_be_bytes().to_vec(), vec![0; 4]].concat();
     let binary = vec![0x82, 0x80, 0, 0, 0, 0];
@@ -161,21 +161,21 @@ async fn a_client_that_goes_on_sending_hears_why_it_is_closed() {
         stream.write_all(&first).await.unwrap();
         stream.write_all(&vec![0; 4 << 20]).await.unwrap();
         stream.shutdown().await.unwrap();
-        let mut heard = Vec::new();
-        stream.read_to_end(&mut heard).await.unwrap();
-        assert!(heard.ends_with(reason.as_bytes()), "{reason}: {}", String::from_utf8_lossy(&heard));
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).await.unwrap();
+        assert!(received.ends_with(reason.as_bytes()), "{reason}: {}", String::from_utf8_lossy(&received));
     }
 }
 
-/// A connection on which frames may be written.
+/// An upgraded connection, for raw frames.
 async fn upgraded(addr: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let head = "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
-    let mut heard = Vec::new();
-    while !heard.windows(7).any(|bytes| bytes == b"welcome") {
-        assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0);
+    let mut received = Vec::new();
+    while !received.windows(7).any(|bytes| bytes == b"welcome") {
+        assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0);
     }
     stream
 }

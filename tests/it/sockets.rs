@@ -1,4 +1,4 @@
-//! The life of a socket: who may connect, what hooks decide, which limits hold, how it ends.
+//! Sockets from the upgrade to the close: admission, hooks, limits, close codes.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -21,45 +21,45 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use crate::app::settings;
 use crate::client::{Socket, get};
 
-/// What the hooks below saw.
+/// The events that the hooks and actions below recorded.
 #[derive(Default)]
-pub(crate) struct Seen {
+pub(crate) struct Recorded {
     log: Mutex<Vec<String>>,
     changed: Notify,
     dropped: AtomicUsize,
 }
 
-impl Seen {
-    fn note(&self, line: impl Into<String>) {
+impl Recorded {
+    fn record(&self, line: impl Into<String>) {
         self.log.lock().unwrap().push(line.into());
         self.changed.notify_waiters();
     }
 
-    /// Waits until a line is there, and answers all of them.
+    /// Waits until this line is recorded, and returns all lines so far.
     async fn until(&self, line: &str) -> Vec<String> {
-        let there = async {
+        let found = async {
             loop {
                 let changed = self.changed.notified();
                 let log = self.log.lock().unwrap().clone();
-                if log.iter().any(|seen| seen == line) {
+                if log.iter().any(|recorded| recorded == line) {
                     return log;
                 }
                 changed.await;
             }
         };
-        timeout(Duration::from_secs(20), there).await.unwrap_or_else(|_| panic!("{line}: {:?}", self.log.lock()))
+        timeout(Duration::from_secs(20), found).await.unwrap_or_else(|_| panic!("{line}: {:?}", self.log.lock()))
     }
 }
 
-/// Everything an application may decide of a connection.
-struct Hooks(Arc<Seen>);
+/// Hooks that refuse, panic, wait or set the id, by the parameter `as`.
+struct Hooks(Arc<Recorded>);
 
 #[async_trait]
 impl ConnectionHook for Hooks {
     async fn connect(&self, _node: &Node, handshake: &mut Handshake) -> Result<(), ActionError> {
         match handshake.query.get_str("as").as_deref() {
-            Some("nobody") => return Err(ActionError::of(ErrorKind::Unauthenticated, "who are you")),
-            Some("banned") => return Err(ActionError::forbidden("not you")),
+            Some("unknown") => return Err(ActionError::of(ErrorKind::Unauthenticated, "sign in first")),
+            Some("banned") => return Err(ActionError::forbidden("you are banned")),
             Some("bomb") => panic!("on purpose"),
             Some("never") => std::future::pending().await,
             Some(name) => {
@@ -72,16 +72,16 @@ impl ConnectionHook for Hooks {
     }
 
     async fn created(&self, _node: &Node, connection: &Connection) {
-        self.0.note("created");
+        self.0.record("created");
         assert_ne!(connection.get("name"), Some("fragile".into()), "on purpose");
     }
 
     async fn destroyed(&self, _node: &Node, connection: &Connection, reason: CloseReason) {
         assert!(connection.rooms().is_empty(), "it has left its rooms");
         if connection.get("name") == Some("slow".into()) {
-            self.0.until("let go").await;
+            self.0.until("released").await;
         }
-        self.0.note(format!("destroyed {}", reason.as_str()));
+        self.0.record(format!("destroyed {}", reason.as_str()));
     }
 }
 
@@ -96,108 +96,108 @@ impl RoomHook for Hooks {
         }
     }
 
-    async fn leave(&self, _node: &Node, room: &str, _id: &ConnectionId, why: Leaving<'_>) -> Result<(), ActionError> {
-        let why = match why {
-            Leaving::Asked(_) => "Asked",
-            Leaving::Ended(_) => "Ended",
-            Leaving::RoomDestroyed(_) => "RoomDestroyed",
-            Leaving::NodeDied => "NodeDied",
+    async fn leave(&self, _node: &Node, room: &str, _id: &ConnectionId, cause: Leaving<'_>) -> Result<(), ActionError> {
+        let cause = match cause {
+            Leaving::Asked(_) => "requested",
+            Leaving::Ended(_) => "disconnected",
+            Leaving::RoomDestroyed(_) => "destroyed",
+            Leaving::NodeDied => "died",
         };
-        self.0.note(format!("leave {room} {why}"));
+        self.0.record(format!("leave {room} {cause}"));
         match room {
             "hotel" => Err(ActionError::forbidden("you can never leave")),
             _ => Ok(()),
         }
     }
 
-    async fn on_say(&self, _node: &Node, said: Said) -> Result<Option<Said>, ActionError> {
-        match said.message.get() {
+    async fn on_say(&self, _node: &Node, message: Said) -> Result<Option<Said>, ActionError> {
+        match message.message.get() {
             "\"/error\"" => Err(ActionError::new(ErrorKind::Forbidden, "mind_your_tongue", "not here")),
             "\"/bomb\"" => panic!("on purpose"),
-            _ => Ok(Some(said)),
+            _ => Ok(Some(message)),
         }
     }
 }
 
-/// Tells each recipient of `whispers` only what is said to it.
+/// Delivers each message in `whispers` only to the recipient that it names.
 struct Whispers;
 
 impl RecipientHook for Whispers {
-    fn say(&self, to: &Connection, said: &Said) -> Heard {
-        if &*said.room != "whispers" || !to.is_in("whispers") {
+    fn say(&self, to: &Connection, message: &Said) -> Heard {
+        if &*message.room != "whispers" || !to.is_in("whispers") {
             return Heard::Unchanged;
         }
-        let Ok((name, text)) = said.read::<(String, String)>() else { panic!("on purpose") };
-        match to.get("name") == Some(name.into()) {
-            true => said.clone().with_message(&text).map_or(Heard::Nothing, Heard::Instead),
-            false => Heard::Nothing,
+        let Ok((name, text)) = message.read::<(String, String)>() else { panic!("on purpose") };
+        if to.get("name") != Some(name.into()) {
+            return Heard::Nothing;
         }
+        message.clone().with_message(&text).map_or(Heard::Nothing, Heard::Instead)
     }
 }
 
-/// What the actions below wait for.
+/// The gate that `on_its_own` waits at.
 pub(crate) struct Gate(Semaphore);
 
-/// Notes that it was dropped.
-struct Noted(State<Arc<Seen>>);
+/// Records that it was dropped.
+struct RecordsDrop(State<Arc<Recorded>>);
 
-impl Drop for Noted {
+impl Drop for RecordsDrop {
     fn drop(&mut self) {
         self.0.dropped.fetch_add(1, SeqCst);
         self.0.changed.notify_waiters();
     }
 }
 
-/// Ends with its client.
+/// Cancelled when its client disconnects.
 #[action(cancel_on_disconnect)]
-pub(crate) async fn with_client(_ctx: Context, seen: State<Arc<Seen>>, _: NoInput) -> Result<(), ActionError> {
-    seen.note("with_client began");
-    let _noted = Noted(seen);
+pub(crate) async fn with_client(_ctx: Context, recorded: State<Arc<Recorded>>, _: NoInput) -> Result<(), ActionError> {
+    recorded.record("with_client started");
+    let _guard = RecordsDrop(recorded);
     std::future::pending().await
 }
 
-/// Goes on without its client.
+/// Continues after its client has disconnected.
 #[action]
 pub(crate) async fn on_its_own(
     _ctx: Context,
-    seen: State<Arc<Seen>>,
+    recorded: State<Arc<Recorded>>,
     gate: State<Gate>,
     _: NoInput,
 ) -> Result<(), ActionError> {
-    seen.note("on_its_own began");
+    recorded.record("on_its_own started");
     gate.0.acquire().await.map_err(ActionError::internal)?.forget();
-    seen.note("on_its_own ended");
+    recorded.record("on_its_own ended");
     Ok(())
 }
 
-async fn start(change: impl FnOnce(&mut Config)) -> (Running, Arc<Seen>) {
+async fn start(change: impl FnOnce(&mut Config)) -> (Running, Arc<Recorded>) {
     let mut config = settings();
     config.rooms.start =
         ["lobby", "other", "third", "never", "bomb", "both", "hotel", "whispers"].map(Into::into).into();
     change(&mut config);
-    let seen = Arc::new(Seen::default());
+    let recorded = Arc::new(Recorded::default());
     let app = App::new("sockets")
         .actions(actions![with_client, on_its_own])
-        .state(seen.clone())
+        .state(recorded.clone())
         .state(Gate(Semaphore::new(0)))
-        .on_connection(Hooks(seen.clone()))
-        .on_room(Hooks(seen.clone()))
+        .on_connection(Hooks(recorded.clone()))
+        .on_room(Hooks(recorded.clone()))
         .on_recipient(Whispers);
-    (app.start(config).await.unwrap(), seen)
+    (app.start(config).await.unwrap(), recorded)
 }
 
 async fn details(socket: &mut Socket) -> Value {
-    socket.ask(r#"{"event":"detailsView"}"#).await["data"].take()
+    socket.request(r#"{"event":"detailsView"}"#).await["data"].take()
 }
 
-/// Joins a room and says what comes of it: `OK` or the error's code.
+/// Joins a room and returns the outcome: `OK` or the code of the error.
 async fn join(socket: &mut Socket, room: &str) -> String {
-    let answer = socket.ask(&json!({ "event": "roomAdd", "room": room }).to_string()).await;
+    let answer = socket.request(&json!({ "event": "roomAdd", "room": room }).to_string()).await;
     answer["status"].as_str().or(answer["error"]["code"].as_str()).unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn details_hold_what_the_contract_names() {
+async fn details_have_the_fields_of_the_contract() {
     let (node, _) = start(|_| {}).await;
     let mut socket = Socket::connect(node.addr()).await;
     let details = details(&mut socket).await;
@@ -212,11 +212,11 @@ async fn details_hold_what_the_contract_names() {
 }
 
 #[tokio::test]
-async fn the_connect_hook_refuses_before_the_upgrade_or_says_who_it_is() {
+async fn the_connect_hook_refuses_before_the_upgrade_or_sets_the_id() {
     let (node, _) = start(|config| config.general.action_deadline = Duration::from_millis(300)).await;
     let addr = node.addr();
     for (name, status, code) in [
-        ("nobody", 401, "unauthenticated"),
+        ("unknown", 401, "unauthenticated"),
         ("banned", 403, "forbidden"),
         ("bomb", 500, "internal"),
         ("never", 504, "timeout"),
@@ -240,7 +240,7 @@ async fn the_connect_hook_refuses_before_the_upgrade_or_says_who_it_is() {
 }
 
 #[tokio::test]
-async fn pages_of_other_sites_floods_and_crowds_are_refused() {
+async fn foreign_origins_and_excess_upgrades_and_connections_are_refused() {
     let (node, _) = start(|config| {
         config.websocket.allowed_origins = vec!["https://app.example".into()];
         config.websocket.max_connections = 3;
@@ -253,8 +253,8 @@ async fn pages_of_other_sites_floods_and_crowds_are_refused() {
     let _same = origin(format!("http://{addr}")).await.ok().unwrap();
     let _named = origin("https://app.example".into()).await.ok().unwrap();
     let _third = Socket::connect(addr).await;
-    let crowd = Socket::connect_with(addr, "/ws", &[]).await.err().unwrap();
-    assert_eq!((crowd.status, crowd.error_code().as_str()), (503, "unavailable"));
+    let excess = Socket::connect_with(addr, "/ws", &[]).await.err().unwrap();
+    assert_eq!((excess.status, excess.error_code().as_str()), (503, "unavailable"));
     let plain = get(addr, "/ws").await;
     assert_eq!((plain.status, plain.header("upgrade")), (426, Some("websocket")));
     assert_eq!(plain.header("sec-websocket-version"), Some("13"));
@@ -270,7 +270,7 @@ async fn pages_of_other_sites_floods_and_crowds_are_refused() {
 }
 
 #[tokio::test]
-async fn a_browser_is_known_by_its_cookie_and_the_protocol_is_named_when_asked() {
+async fn a_browser_is_identified_by_its_cookie_and_the_subprotocol_is_negotiated() {
     let (node, _) = start(|_| {}).await;
     let addr = node.addr();
     let cookie = [("cookie", "a=b; sessionID=abc123")];
@@ -278,17 +278,17 @@ async fn a_browser_is_known_by_its_cookie_and_the_protocol_is_named_when_asked()
     assert_eq!((&details(&mut socket).await["fingerprint"], socket.protocol), (&json!("abc123"), None));
     let mut socket = Socket::connect_with(addr, "/ws?sessionID=fromquery", &[]).await.ok().unwrap();
     assert_eq!(details(&mut socket).await["fingerprint"], "fromquery");
-    let asked = [("sec-websocket-protocol", "other, phalanx.1")];
-    let socket = Socket::connect_with(addr, "/ws", &asked).await.ok().unwrap();
+    let offered = [("sec-websocket-protocol", "other, phalanx.1")];
+    let socket = Socket::connect_with(addr, "/ws", &offered).await.ok().unwrap();
     assert_eq!(socket.protocol.as_deref(), Some("phalanx.1"));
 }
 
 #[tokio::test]
-async fn rooms_per_socket_names_and_ids_have_their_limits() {
+async fn rooms_per_socket_and_room_names_are_limited() {
     let (node, _) = start(|config| config.websocket.max_rooms = 2).await;
     let mut socket = Socket::connect(node.addr()).await;
     assert_eq!(join(&mut socket, "lobby").await, "OK");
-    assert_eq!(join(&mut socket, "both").await, "conflict"); // its hook has joined `other`: there is no place left
+    assert_eq!(join(&mut socket, "both").await, "conflict"); // its hook has joined `other`: the limit is reached
     assert_eq!(details(&mut socket).await["rooms"], json!(["lobby", "other"]));
     assert_eq!(join(&mut socket, "third").await, "conflict");
     let longest = "r".repeat(100);
@@ -301,29 +301,29 @@ async fn rooms_per_socket_names_and_ids_have_their_limits() {
         ("a/b", "invalid_input"),
         ("é", "invalid_input"),
     ] {
-        let made = node.node().rooms().status(name).await.unwrap_err();
-        assert_eq!(made.code(), code, "{name}");
-        let view = socket.ask(&json!({ "event": "roomView", "room": name }).to_string()).await;
+        let refused = node.node().rooms().status(name).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{name}");
+        let view = socket.request(&json!({ "event": "roomView", "room": name }).to_string()).await;
         assert_eq!(view["error"]["code"], code, "{name}");
     }
 }
 
 #[tokio::test]
-async fn message_ids_come_back_as_they_are_or_are_refused() {
+async fn message_ids_are_returned_unchanged_or_refused() {
     let (node, _) = start(|_| {}).await;
     let mut socket = Socket::connect(node.addr()).await;
     let longest = format!("\"{}\"", "i".repeat(128));
     for id in ["1", "-1.5e3", "\"a\\u00e9\\\"\"", "\"\"", &longest] {
-        let answer = socket.ask(&format!(r#"{{"event":"detailsView","messageId":{id}}}"#)).await;
+        let answer = socket.request(&format!(r#"{{"event":"detailsView","messageId":{id}}}"#)).await;
         assert_eq!(answer["messageId"], serde_json::from_str::<Value>(id).unwrap());
     }
     for id in [None, Some("null")] {
         let id = id.map_or(String::new(), |id| format!(r#","messageId":{id}"#));
-        assert!(socket.ask(&format!(r#"{{"event":"detailsView"{id}}}"#)).await["messageId"].is_string());
+        assert!(socket.request(&format!(r#"{{"event":"detailsView"{id}}}"#)).await["messageId"].is_string());
     }
     let too_long = format!("\"{}\"", "i".repeat(129));
     for id in ["true", "[1]", "{}", &too_long] {
-        let refused = socket.ask(&format!(r#"{{"event":"detailsView","messageId":{id}}}"#)).await;
+        let refused = socket.request(&format!(r#"{{"event":"detailsView","messageId":{id}}}"#)).await;
         assert_eq!(
             (&refused["error"]["code"], &refused["error"]["details"][0]["path"]),
             (&json!("invalid_input"), &json!("messageId"))
@@ -332,7 +332,7 @@ async fn message_ids_come_back_as_they_are_or_are_refused() {
 }
 
 #[tokio::test]
-async fn files_go_over_a_socket_whole() {
+async fn files_are_sent_whole_over_a_socket() {
     let public = tempfile::tempdir().unwrap();
     std::fs::write(public.path().join("hello.txt"), "hello file\n").unwrap();
     std::fs::write(public.path().join("raw.bin"), [0_u8, 159, 146, 150]).unwrap();
@@ -344,17 +344,17 @@ async fn files_go_over_a_socket_whole() {
     })
     .await;
     let mut socket = Socket::connect(node.addr()).await;
-    let text = socket.ask(r#"{"event":"file","file":"hello.txt","messageId":1}"#).await;
+    let text = socket.request(r#"{"event":"file","file":"hello.txt","messageId":1}"#).await;
     assert_eq!(
         (&text["content"], &text["mime"], &text["length"]),
         (&json!("hello file\n"), &json!("text/plain"), &json!(11))
     );
     assert!(text["lastModified"].as_str().is_some_and(|time| time.ends_with('Z')), "{text}");
     assert_eq!((text.get("encoding"), &text["context"], &text["messageId"]), (None, &json!("response"), &json!(1)));
-    let raw = socket.ask(r#"{"event":"file","file":"raw.bin"}"#).await;
+    let raw = socket.request(r#"{"event":"file","file":"raw.bin"}"#).await;
     assert_eq!((&raw["content"], &raw["encoding"], &raw["length"]), (&json!("AJ+Slg=="), &json!("base64"), &json!(4)));
     for (file, code) in [("large.bin", "payload_too_large"), ("none", "not_found"), ("/etc/passwd", "not_found")] {
-        let refused = socket.ask(&json!({ "event": "file", "file": file }).to_string()).await;
+        let refused = socket.request(&json!({ "event": "file", "file": file }).to_string()).await;
         assert_eq!(refused["error"]["code"], code, "{file}");
     }
 }
@@ -393,32 +393,35 @@ async fn a_message_in_parts_is_one_message_and_has_one_limit() {
 }
 
 #[tokio::test]
-async fn hooks_of_rooms_refuse_change_and_fail_without_harm() {
-    let (node, seen) = start(|config| config.general.action_deadline = Duration::from_millis(300)).await;
+async fn room_hooks_may_refuse_change_and_fail_without_harm() {
+    let (node, recorded) = start(|config| config.general.action_deadline = Duration::from_millis(300)).await;
     let mut socket = Socket::connect(node.addr()).await;
     assert_eq!(join(&mut socket, "never").await, "timeout");
     assert_eq!(join(&mut socket, "bomb").await, "internal");
     assert_eq!(join(&mut socket, "both").await, "OK");
     assert_eq!(details(&mut socket).await["rooms"], json!(["other", "both"]));
     for (text, code) in [("/error", "mind_your_tongue"), ("/bomb", "internal")] {
-        let refused = socket.ask(&json!({ "event": "say", "room": "both", "message": text }).to_string()).await;
+        let refused = socket.request(&json!({ "event": "say", "room": "both", "message": text }).to_string()).await;
         assert_eq!(refused["error"]["code"], code);
     }
     assert_eq!(join(&mut socket, "hotel").await, "OK");
-    let refused = socket.ask(r#"{"event":"roomLeave","room":"hotel"}"#).await;
+    let refused = socket.request(r#"{"event":"roomLeave","room":"hotel"}"#).await;
     assert_eq!(refused["error"]["message"], "you can never leave");
     node.node().rooms().destroy("other").await.unwrap();
-    seen.until("leave other RoomDestroyed").await;
+    recorded.until("leave other destroyed").await;
     assert_eq!(details(&mut socket).await["rooms"], json!(["both", "hotel"]));
     drop(socket);
-    let log = seen.until("destroyed broken").await;
+    let log = recorded.until("destroyed broken").await;
     let leaves: Vec<&str> = log.iter().filter(|line| line.starts_with("leave")).map(String::as_str).collect();
-    assert_eq!(leaves, ["leave hotel Asked", "leave other RoomDestroyed", "leave both Ended", "leave hotel Ended"]);
+    assert_eq!(
+        leaves,
+        ["leave hotel requested", "leave other destroyed", "leave both disconnected", "leave hotel disconnected"]
+    );
     assert_eq!(node.node().rooms().status("hotel").await.unwrap().members.count, 0);
 }
 
 #[tokio::test]
-async fn each_recipient_hears_what_its_hook_decides() {
+async fn each_recipient_receives_what_its_hook_returns() {
     let (node, _) = start(|_| {}).await;
     let addr = node.addr();
     let mut ann = Socket::connect_with(addr, "/ws?as=ann", &[]).await.ok().unwrap();
@@ -434,24 +437,24 @@ async fn each_recipient_hears_what_its_hook_decides() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_ends_only_what_wants_to_end_with_it() {
-    let (node, seen) = start(|_| {}).await;
+async fn a_disconnect_cancels_only_actions_that_opted_in() {
+    let (node, recorded) = start(|_| {}).await;
     let mut socket = Socket::connect(node.addr()).await;
     for action in ["with_client", "on_its_own"] {
         socket.send(&json!({ "event": "action", "params": { "action": action } }).to_string()).await;
-        seen.until(&format!("{action} began")).await;
+        recorded.until(&format!("{action} started")).await;
     }
     assert_eq!(details(&mut socket).await["pendingActions"], 2);
-    assert_eq!(socket.close().await, 1001, "the client's own code comes back");
-    seen.until("destroyed client_left").await;
+    assert_eq!(socket.close().await, 1001, "the client's own code is returned");
+    recorded.until("destroyed client_left").await;
     let cancelled = async {
-        while seen.dropped.load(SeqCst) == 0 {
+        while recorded.dropped.load(SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(20), cancelled).await.expect("the action is dropped");
+    timeout(Duration::from_secs(20), cancelled).await.expect("the action is cancelled");
     node.node().state::<Gate>().unwrap().0.add_permits(1);
-    seen.until("on_its_own ended").await;
+    recorded.until("on_its_own ended").await;
     assert_eq!(node.stop().await.abandoned, 0);
 }
 
@@ -459,9 +462,9 @@ async fn a_client_that_leaves_ends_only_what_wants_to_end_with_it() {
 async fn the_sixth_running_action_is_refused_and_the_five_answer() {
     let (node, _) = start(|_| {}).await;
     let mut socket = Socket::connect(node.addr()).await;
-    let act = |id: u64| json!({ "event": "action", "messageId": id, "params": { "action": "on_its_own" } });
+    let call = |id: u64| json!({ "event": "action", "messageId": id, "params": { "action": "on_its_own" } });
     for id in 1..=6 {
-        socket.send(&act(id).to_string()).await;
+        socket.send(&call(id).to_string()).await;
     }
     let first = socket.read().await;
     assert_eq!((&first["messageId"], &first["error"]["code"]), (&json!(6), &json!("too_many_pending")));
@@ -477,33 +480,33 @@ async fn the_sixth_running_action_is_refused_and_the_five_answer() {
 }
 
 #[tokio::test]
-async fn who_falls_silent_is_closed_and_who_answers_pings_is_not() {
-    let (node, seen) = start(|config| config.websocket.heartbeat = Duration::from_millis(300)).await;
+async fn a_silent_client_is_closed_and_one_that_answers_pings_is_not() {
+    let (node, recorded) = start(|config| config.websocket.heartbeat = Duration::from_millis(300)).await;
     let addr = node.addr();
     let healthy = tokio::spawn(async move {
         let mut socket = Socket::connect(addr).await;
         socket.closed().await
     });
-    assert_eq!(mute(addr).await, 4002);
-    seen.until("destroyed heartbeat_lost").await;
+    assert_eq!(close_code_without_pongs(addr).await, 4002);
+    recorded.until("destroyed heartbeat_lost").await;
     assert_eq!(node.node().connections().count(), 1);
     node.stop().await;
     assert_eq!(healthy.await.unwrap(), 1001);
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_does_not_wait_for_hooks() {
-    let (node, seen) = start(|_| {}).await;
+async fn a_client_that_closes_does_not_wait_for_hooks() {
+    let (node, recorded) = start(|_| {}).await;
     let mut socket = Socket::connect_with(node.addr(), "/ws?as=slow", &[]).await.unwrap();
     socket.close().await;
     timeout(Duration::from_secs(10), socket.ended()).await.expect("the connection is closed while the hook runs");
-    assert!(!seen.log.lock().unwrap().iter().any(|line| line.starts_with("destroyed")));
-    seen.note("let go");
-    seen.until("destroyed client_left").await;
+    assert!(!recorded.log.lock().unwrap().iter().any(|line| line.starts_with("destroyed")));
+    recorded.record("released");
+    recorded.until("destroyed client_left").await;
 }
 
-/// A client that reads and never writes a frame: the code it is closed with.
-async fn mute(addr: SocketAddr) -> u16 {
+/// Connects a client that reads and never writes a frame; returns the code that it is closed with.
+async fn close_code_without_pongs(addr: SocketAddr) -> u16 {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let head = format!(
         "GET /ws HTTP/1.1\r\nhost: {addr}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -521,7 +524,7 @@ async fn mute(addr: SocketAddr) -> u16 {
             if let Some(code) = close_code(&bytes) {
                 return code;
             }
-            assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "a close frame comes");
+            assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "a close frame arrives");
         }
     };
     timeout(Duration::from_secs(20), closed).await.expect("the server closes")

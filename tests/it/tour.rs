@@ -1,4 +1,4 @@
-//! The tour as a real process: everything that its page promises and one node can do.
+//! The tour as a real process: every promise of its page that one node can keep.
 
 use std::net::SocketAddr;
 
@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use crate::client::{Socket, get, post_json, request};
 
-/// Asks for an action over a socket.
+/// Calls an action over a socket.
 async fn act(socket: &mut Socket, name: &str, mut params: Value) -> Value {
     params["action"] = name.into();
-    socket.ask(&json!({ "event": "action", "messageId": "m", "params": params }).to_string()).await
+    socket.request(&json!({ "event": "action", "messageId": "m", "params": params }).to_string()).await
 }
 
-/// What a call over HTTP answers, less what is said of server and requester.
+/// The answer to a GET request, without the fields about server and requester.
 async fn plain(addr: SocketAddr, path: &str) -> Value {
     without_metadata(get(addr, path).await.json())
 }
@@ -68,13 +68,13 @@ async fn actions_of_one_node_answer_as_the_tour_says() {
     for (field, value) in [("generation", &status["generation"]), ("id", &status["id"]), ("self", &json!(true))] {
         assert_eq!(&nodes["nodes"][0][field], value, "{nodes}");
     }
-    let asked = plain(addr, "/api/nodes/ask").await;
-    assert!(asked["answers"][status["id"].as_str().unwrap()]["uptime"].is_u64(), "{asked}");
-    assert_eq!(asked["missing"], json!([]));
+    let called = plain(addr, "/api/nodes/ask").await;
+    assert!(called["answers"][status["id"].as_str().unwrap()]["uptime"].is_u64(), "{called}");
+    assert_eq!(called["missing"], json!([]));
 }
 
 #[tokio::test]
-async fn echo_answers_what_it_understood_wherever_it_came_from() {
+async fn echo_returns_its_decoded_input_from_every_source() {
     let node = Process::start("tour", &[]).await;
     let addr = node.addr;
     let all = json!({ "text": "a", "number": 1.5, "flag": true, "list": ["x", "y"], "nested": { "a": 1, "b": "z" } });
@@ -97,7 +97,7 @@ async fn echo_answers_what_it_understood_wherever_it_came_from() {
 }
 
 #[tokio::test]
-async fn faults_are_the_same_on_both_transports() {
+async fn errors_are_the_same_on_both_transports() {
     let node = Process::start("tour", &[]).await;
     let addr = node.addr;
     let mut socket = Socket::connect(addr).await;
@@ -138,11 +138,11 @@ async fn an_upload_is_received_whole() {
 }
 
 #[tokio::test]
-async fn rooms_are_made_spoken_in_and_left() {
+async fn rooms_are_created_published_to_and_left() {
     let node = Process::start("tour", &[]).await;
     let addr = node.addr;
-    let made = without_metadata(post_json(addr, "/api/rooms", r#"{"name":"club"}"#).await.json());
-    assert_eq!(made, json!({ "name": "club", "didCreate": true }));
+    let created = without_metadata(post_json(addr, "/api/rooms", r#"{"name":"club"}"#).await.json());
+    assert_eq!(created, json!({ "name": "club", "didCreate": true }));
     let again = without_metadata(post_json(addr, "/api/rooms", r#"{"name":"club"}"#).await.json());
     assert_eq!(again["didCreate"], false);
     let mut socket = Socket::join(addr, "club").await;
@@ -150,26 +150,26 @@ async fn rooms_are_made_spoken_in_and_left() {
     assert_eq!((&status["room"], &status["membersCount"]), (&json!("club"), &json!(1)));
     let member = &status["members"][socket.id()];
     assert!(member["id"] == json!(socket.id()) && member["joinedAt"].is_u64(), "{status}");
-    let said = post_json(addr, "/api/rooms/club/say", r#"{"message":{"deep":[1]}}"#).await;
-    assert_eq!(without_metadata(said.json()), json!({}));
-    let heard = socket.read().await;
+    let published = post_json(addr, "/api/rooms/club/say", r#"{"message":{"deep":[1]}}"#).await;
+    assert_eq!(without_metadata(published.json()), json!({}));
+    let received = socket.read().await;
     assert_eq!(
-        (&heard["from"], &heard["message"], &heard["room"]),
+        (&received["from"], &received["message"], &received["room"]),
         (&json!("0"), &json!({ "deep": [1] }), &json!("club"))
     );
-    assert!(heard["context"] == "user" && heard["sentAt"].is_u64(), "{heard}");
+    assert!(received["context"] == "user" && received["sentAt"].is_u64(), "{received}");
     for text in ["/drop", "/shout x y"] {
         socket.send(&json!({ "event": "say", "room": "club", "message": text }).to_string()).await;
     }
     assert_eq!(socket.next_in("user").await["message"], "X Y");
     let id = socket.id();
-    socket.ask(r#"{"event":"roomLeave","room":"club"}"#).await;
+    socket.request(r#"{"event":"roomLeave","room":"club"}"#).await;
     assert_eq!(plain(addr, "/api/lists/leaves").await, json!({ "values": [format!("club:{id}")] }));
     assert_eq!(post_json(addr, "/api/rooms/nowhere/say", r#"{"message":1}"#).await.error_code(), "not_found");
 }
 
 #[tokio::test]
-async fn a_connection_is_reached_by_its_id_and_each_failure_has_its_name() {
+async fn a_connection_is_reached_by_its_id_and_each_failure_has_its_code() {
     let node = Process::start("tour", &[]).await;
     let addr = node.addr;
     let mut socket = Socket::connect(addr).await;
@@ -179,19 +179,19 @@ async fn a_connection_is_reached_by_its_id_and_each_failure_has_its_name() {
         let answer = post_json(addr, &format!("/api/connections/{id}/apply"), &body.to_string()).await;
         (answer.status, without_metadata(answer.json()))
     };
-    assert_eq!(socket.ask(r#"{"event":"roomAdd","room":"vip"}"#).await["error"]["code"], "forbidden");
+    assert_eq!(socket.request(r#"{"event":"roomAdd","room":"vip"}"#).await["error"]["code"], "forbidden");
     let authorized = apply(&id, json!({ "method": "authorize", "args": { "level": 1 } })).await;
     assert_eq!(authorized, (200, json!({ "result": { "was": null, "now": 1.0 } })));
-    assert_eq!(socket.ask(r#"{"event":"roomAdd","room":"vip"}"#).await["status"], "OK");
+    assert_eq!(socket.request(r#"{"event":"roomAdd","room":"vip"}"#).await["status"], "OK");
     let (_, details) = apply(&id, json!({})).await;
     assert_eq!((&details["result"]["id"], &details["result"]["rooms"]), (&json!(id), &json!(["vip"])));
     assert_eq!(apply(&id, json!({ "method": "set", "args": ["k", [1]] })).await.0, 200);
     assert_eq!(apply(&id, json!({ "method": "get", "args": ["k"] })).await.1, json!({ "result": [1] }));
     assert_eq!(apply(&id, json!({ "method": "sendMessage", "args": { "hi": 1 } })).await.0, 200);
     assert_eq!(socket.read().await["hi"], 1);
-    let stranger = format!("{generation}-AAAAAAAAAAAAAAAAAAAAAA");
+    let unknown = format!("{generation}-AAAAAAAAAAAAAAAAAAAAAA");
     for (id, body, status, code) in [
-        (stranger.as_str(), json!({ "method": "details" }), 404, "not_found"),
+        (unknown.as_str(), json!({ "method": "details" }), 404, "not_found"),
         ("made-up", json!({ "method": "details" }), 404, "not_found"),
         (&id, json!({ "method": "explode" }), 404, "unknown_method"),
         (&id, json!({ "method": "authorize", "args": { "level": "high" } }), 422, "invalid_input"),

@@ -1,4 +1,4 @@
-//! WebSocket: verbs, order, and what bad input gets.
+//! WebSocket: verbs, their order, and the answers to invalid input.
 
 use std::time::Duration;
 
@@ -17,22 +17,25 @@ async fn a_client_is_welcomed_and_its_verbs_are_answered() {
     let id = socket.id();
     assert!(id.starts_with(node.node().generation().as_str()), "{id}");
     assert_eq!((&socket.welcome["context"], &socket.welcome["protocol"]), (&json!("api"), &json!(1)));
-    let echoed = socket.ask(r#"{"event":"action","messageId":"a","params":{"action":"echo","text":"hi"}}"#).await;
+    let echoed = socket.request(r#"{"event":"action","messageId":"a","params":{"action":"echo","text":"hi"}}"#).await;
     assert_eq!(echoed, json!({"text": "hi", "context": "response", "messageId": "a"}));
-    let text = socket.ask(r#"{"event":"action","messageId":"b","params":{"action":"text"}}"#).await;
+    let text = socket.request(r#"{"event":"action","messageId":"b","params":{"action":"text"}}"#).await;
     assert_eq!(text, json!({"result": "just text", "context": "response", "messageId": "b"}));
-    let joined = socket.ask(r#"{"event":"roomAdd","room":"quiet","messageId":2}"#).await;
+    let joined = socket.request(r#"{"event":"roomAdd","room":"quiet","messageId":2}"#).await;
     assert_eq!(joined, json!({"status": "OK", "context": "response", "data": true, "messageId": 2}));
-    let details = socket.ask(r#"{"event":"detailsView","messageId":3}"#).await;
+    let details = socket.request(r#"{"event":"detailsView","messageId":3}"#).await;
     assert_eq!((&details["data"]["id"], &details["data"]["rooms"]), (&json!(id), &json!(["quiet"])));
-    let room = socket.ask(r#"{"event":"roomView","room":"quiet","messageId":4}"#).await;
+    let room = socket.request(r#"{"event":"roomView","room":"quiet","messageId":4}"#).await;
     assert_eq!((&room["data"]["membersCount"], &room["data"]["members"][&id]["id"]), (&json!(1), &json!(id)));
     socket.send(r#"{"event":"say","room":"quiet","message":{"deep":[1]},"messageId":5}"#).await;
     let (one, two) = (socket.read().await, socket.read().await);
-    let (said, ok) = if one["context"] == "user" { (one, two) } else { (two, one) };
+    let (message, ok) = if one["context"] == "user" { (one, two) } else { (two, one) };
     assert_eq!(ok, json!({"status": "OK", "context": "response", "messageId": 5}));
-    assert_eq!((&said["message"], &said["from"], &said["room"]), (&json!({"deep": [1]}), &json!(id), &json!("quiet")));
-    let left = socket.ask(r#"{"event":"roomLeave","room":"quiet","messageId":6}"#).await;
+    assert_eq!(
+        (&message["message"], &message["from"], &message["room"]),
+        (&json!({"deep": [1]}), &json!(id), &json!("quiet"))
+    );
+    let left = socket.request(r#"{"event":"roomLeave","room":"quiet","messageId":6}"#).await;
     assert_eq!(left["data"], true);
     socket.send(r#"{"event":"quit"}"#).await;
     assert_eq!(socket.closed().await, 1000);
@@ -40,7 +43,7 @@ async fn a_client_is_welcomed_and_its_verbs_are_answered() {
 }
 
 #[tokio::test]
-async fn bad_frames_get_a_typed_error_and_the_socket_stays() {
+async fn invalid_frames_get_a_typed_error_and_the_socket_remains_open() {
     let node = start(settings()).await;
     let mut socket = Socket::connect(node.addr()).await;
     for (frame, code) in [
@@ -73,17 +76,17 @@ async fn bad_frames_get_a_typed_error_and_the_socket_stays() {
         (r#"{"event":"action","params":{"action":"checked"}}"#, "invalid_input"),
         (r#"{"event":"action","params":{"action":"checked","string":5}}"#, "invalid_input"),
     ] {
-        let answer = socket.ask(frame).await;
+        let answer = socket.request(frame).await;
         assert_eq!(answer["error"]["code"], code, "{frame} {answer}");
     }
-    socket.ask(r#"{"event":"roomAdd","room":"quiet"}"#).await;
-    let twice = socket.ask(r#"{"event":"roomAdd","room":"quiet"}"#).await;
+    socket.request(r#"{"event":"roomAdd","room":"quiet"}"#).await;
+    let twice = socket.request(r#"{"event":"roomAdd","room":"quiet"}"#).await;
     assert_eq!(twice["error"]["code"], "conflict");
     node.stop().await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_borne_closes_the_socket_with_its_code() {
+async fn fatal_frames_close_the_socket_with_their_code() {
     let mut config = settings();
     config.websocket.heartbeat = Duration::from_secs(60);
     let node = start(config).await;
@@ -110,9 +113,9 @@ async fn a_flood_is_refused_and_then_closed() {
     let node = start(config).await;
     let mut socket = Socket::connect(node.addr()).await;
     for _ in 0..2 {
-        assert!(socket.ask(r#"{"event":"detailsView"}"#).await.get("data").is_some());
+        assert!(socket.request(r#"{"event":"detailsView"}"#).await.get("data").is_some());
     }
-    let refused = socket.ask(r#"{"event":"detailsView"}"#).await;
+    let refused = socket.request(r#"{"event":"detailsView"}"#).await;
     assert_eq!(refused["error"]["code"], "rate_limited");
     for _ in 0..205 {
         socket.send(r#"{"event":"detailsView"}"#).await;
@@ -122,7 +125,7 @@ async fn a_flood_is_refused_and_then_closed() {
 }
 
 #[tokio::test]
-async fn an_answer_that_no_outbox_holds_is_refused_and_the_socket_stays() {
+async fn an_answer_larger_than_the_outbox_is_refused_and_the_socket_remains_open() {
     let public = tempfile::tempdir().unwrap();
     std::fs::write(public.path().join("control.txt"), "\u{1}".repeat(1000)).unwrap(); // six bytes each as JSON
     let mut config = settings();
@@ -133,17 +136,17 @@ async fn an_answer_that_no_outbox_holds_is_refused_and_the_socket_stays() {
     let node = start(config).await;
     let mut socket = Socket::connect(node.addr()).await;
     let echo = json!({ "event": "action", "params": { "action": "echo", "text": "x".repeat(5000) } });
-    for asked in [echo, json!({ "event": "file", "file": "control.txt" })] {
-        assert_eq!(socket.ask(&asked.to_string()).await["error"]["code"], "payload_too_large");
+    for frame in [echo, json!({ "event": "file", "file": "control.txt" })] {
+        assert_eq!(socket.request(&frame.to_string()).await["error"]["code"], "payload_too_large");
     }
     let id = phalanx::ConnectionId::parse(&socket.id()).unwrap();
     let refused = node.node().connections().apply(&id, "sendMessage", json!("x".repeat(5000))).await.unwrap_err();
     assert_eq!(phalanx::ActionError::from(refused).code(), "payload_too_large");
-    assert!(socket.ask(r#"{"event":"detailsView"}"#).await.get("data").is_some());
+    assert!(socket.request(r#"{"event":"detailsView"}"#).await.get("data").is_some());
 }
 
 #[tokio::test]
-async fn an_application_closes_with_a_code_that_forbids_to_return() {
+async fn an_application_closes_with_a_code_that_forbids_reconnecting() {
     let node = start(settings()).await;
     for code in [4501, 4600] {
         let mut socket = Socket::connect(node.addr()).await;
@@ -166,7 +169,7 @@ async fn methods_run_on_a_connection_and_their_errors_are_typed() {
     assert_eq!(connections.apply(&id, "get", json!(["k"])).await.unwrap(), json!({"a": 1}));
     assert_eq!(connections.apply(&id, "", Value::Null).await.unwrap()["k"], json!({"a": 1}));
     assert_eq!(connections.apply(&id, "authorize", json!({"level": 2})).await.unwrap(), json!({"level": 2}));
-    assert_eq!(socket.ask(r#"{"event":"roomAdd","room":"vip"}"#).await["data"], true);
+    assert_eq!(socket.request(r#"{"event":"roomAdd","room":"vip"}"#).await["data"], true);
     connections.apply(&id, "sendMessage", json!({"hello": 1})).await.unwrap();
     assert_eq!(socket.read().await["hello"], 1);
     let refused = connections.apply(&id, "authorize", json!({"level": "x"})).await.unwrap_err();
@@ -181,28 +184,29 @@ async fn methods_run_on_a_connection_and_their_errors_are_typed() {
 }
 
 #[tokio::test]
-async fn what_comes_with_the_handshake_is_heard() {
+async fn frames_sent_with_the_handshake_are_processed() {
     let node = start(settings()).await;
     let mut stream = TcpStream::connect(node.addr()).await.unwrap();
     let head = "GET /ws HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                 sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let ask = |id: u8| {
+    let encoded = |id: u8| {
         let text = format!(r#"{{"event":"detailsView","messageId":{id}}}"#);
         [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat()
     };
-    let (first, second) = (ask(1), ask(2));
-    let (begun, rest) = second.split_at(10);
-    stream.write_all(&[head.as_bytes(), &first, begun].concat()).await.unwrap();
-    let mut heard = Vec::new();
-    hear(&mut stream, &mut heard, r#""messageId":1}"#).await;
+    let (first, second) = (encoded(1), encoded(2));
+    let (start, rest) = second.split_at(10);
+    stream.write_all(&[head.as_bytes(), &first, start].concat()).await.unwrap();
+    let mut received = Vec::new();
+    read_until(&mut stream, &mut received, r#""messageId":1}"#).await;
     stream.write_all(rest).await.unwrap();
-    hear(&mut stream, &mut heard, r#""messageId":2}"#).await;
+    read_until(&mut stream, &mut received, r#""messageId":2}"#).await;
     node.stop().await;
 }
 
-async fn hear(stream: &mut TcpStream, heard: &mut Vec<u8>, what: &str) {
-    while !String::from_utf8_lossy(heard).contains(what) {
-        let read = timeout(Duration::from_secs(10), stream.read_buf(heard)).await;
-        assert_ne!(read.expect("an answer").unwrap(), 0, "{what}: {}", String::from_utf8_lossy(heard));
+/// Reads until the bytes received so far contain `expected`.
+async fn read_until(stream: &mut TcpStream, received: &mut Vec<u8>, expected: &str) {
+    while !String::from_utf8_lossy(received).contains(expected) {
+        let read = timeout(Duration::from_secs(10), stream.read_buf(received)).await;
+        assert_ne!(read.expect("an answer").unwrap(), 0, "{expected}: {}", String::from_utf8_lossy(received));
     }
 }

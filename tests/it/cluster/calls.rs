@@ -38,7 +38,7 @@ async fn a_connection_of_any_node_is_reached_from_every_other() {
         assert_eq!(apply(far, &id, "roomAdd", json!(["otherRoom"])).await.json()["result"], true);
         assert_eq!(apply(far, &id, "destroy", json!(null)).await.status, 200);
         assert_eq!(socket.closed().await, 4500);
-        until("it is gone everywhere", Duration::from_secs(5), async || {
+        until("no node finds it", Duration::from_secs(5), async || {
             apply(far, &id, "details", json!(null)).await.error_code() == "not_found"
         })
         .await;
@@ -50,21 +50,21 @@ async fn an_unknown_connection_is_not_found_at_once() {
     let cluster = Cluster::start(3).await;
     let generation = cluster.generation(1).await;
     for id in [
-        format!("{generation}-aaaaaaaaaaaaaaaaaaaaaa"), // of a node that lives
-        "aaaaaaaaaa-aaaaaaaaaaaaaaaaaaaaaa".to_owned(), // of one that was never seen
+        format!("{generation}-aaaaaaaaaaaaaaaaaaaaaa"), // of a live node
+        "aaaaaaaaaa-aaaaaaaaaaaaaaaaaaaaaa".to_owned(), // of a node that never existed
         "made-up".to_owned(),
     ] {
-        let began = Instant::now();
+        let started = Instant::now();
         assert_eq!(apply(cluster.addr(0), &id, "details", json!(null)).await.error_code(), "not_found", "{id}");
-        let took = began.elapsed();
+        let took = started.elapsed();
         tell(format_args!("{id} not found after {took:?}"));
         assert!(took < Duration::from_millis(500), "{id}: {took:?}");
     }
 }
 
-/// Whoever listens on every channel counts two messages for each call, however many nodes there are.
+/// A subscriber of every channel counts two messages for each call, however many nodes there are.
 #[tokio::test]
-async fn a_call_costs_two_messages_and_no_other_node_hears_of_it() {
+async fn a_call_costs_two_messages_and_reaches_no_other_node() {
     const CALLS: usize = 20;
     for count in [3, 9] {
         let cluster = Cluster::start(count).await;
@@ -77,50 +77,50 @@ async fn a_call_costs_two_messages_and_no_other_node_hears_of_it() {
         let published = cluster.redis.ran("publish").await - before;
         tell(format_args!("{count} nodes: {published} messages for {CALLS} calls"));
         assert_eq!(published, 2 * CALLS as u64);
-        until("they are all seen", Duration::from_secs(5), async || watch.seen().len() == 2 * CALLS).await;
+        until("all messages are seen", Duration::from_secs(5), async || watch.seen().len() == 2 * CALLS).await;
         let pair = [format!("tour:node:{owner}"), format!("tour:node:{caller}")];
         assert_eq!(watch.seen(), pair.iter().cycle().take(2 * CALLS).cloned().collect::<Vec<_>>(), "{count} nodes");
     }
 }
 
 #[tokio::test]
-async fn all_nodes_are_asked_at_once_and_those_that_do_not_answer_are_named() {
+async fn all_nodes_are_called_at_once_and_those_that_do_not_answer_are_named() {
     let cluster = Cluster::start(3).await;
     assert_eq!(nodes_of(cluster.addr(0)).await, ["n0", "n1", "n2"]);
-    let asked = get(cluster.addr(0), "/api/nodes/ask").await.json();
-    let answers: Vec<&str> = asked["answers"].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!((answers, &asked["missing"]), (vec!["n0", "n1", "n2"], &json!([])));
+    let called = get(cluster.addr(0), "/api/nodes/ask").await.json();
+    let answers: Vec<&str> = called["answers"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!((answers, &called["missing"]), (vec!["n0", "n1", "n2"], &json!([])));
     cluster.nodes[2].freeze().await;
-    let asked = get(cluster.addr(0), "/api/nodes/ask?timeoutMs=300").await.json();
-    assert_eq!(asked["missing"], json!(["n2"]), "{asked}");
+    let called = get(cluster.addr(0), "/api/nodes/ask?timeoutMs=300").await.json();
+    assert_eq!(called["missing"], json!(["n2"]), "{called}");
     cluster.nodes[2].thaw();
 }
 
 #[tokio::test]
-async fn a_call_waits_as_long_as_its_caller_says() {
+async fn a_call_waits_as_long_as_its_timeout() {
     let cluster = Cluster::start(2).await;
     let socket = Socket::connect(cluster.addr(1)).await;
     let apply_within = async |id: &str, limit: u64| {
         let body = json!({ "method": "authorize", "args": { "level": 1 }, "timeoutMs": limit }).to_string();
-        let began = Instant::now();
+        let started = Instant::now();
         let answer = post_json(cluster.addr(0), &format!("/api/connections/{id}/apply"), &body).await;
-        (answer.error_code(), began.elapsed())
+        (answer.error_code(), started.elapsed())
     };
     assert_eq!(apply_within(&socket.id(), u64::MAX).await.0, "");
-    let asked = get(cluster.addr(0), &format!("/api/nodes/ask?timeoutMs={}", u64::MAX)).await.json();
-    assert_eq!(asked["missing"], json!([]), "{asked}");
+    let called = get(cluster.addr(0), &format!("/api/nodes/ask?timeoutMs={}", u64::MAX)).await.json();
+    assert_eq!(called["missing"], json!([]), "{called}");
     cluster.nodes[1].freeze().await;
     let (code, took) = apply_within(&socket.id(), 300).await;
     assert_eq!(code, "late");
     assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(4), "{took:?}");
-    // Everybody is asked for an id that names no node, but who is found dead meanwhile need not say no.
+    // An id that names no node is looked up on all nodes; one that is found dead meanwhile need not answer.
     let (code, took) = apply_within("made-up", 600_000).await;
     assert_eq!(code, "not_found");
     tell(format_args!("not found {took:?} after its node froze"));
 }
 
 #[tokio::test]
-async fn a_call_that_was_given_up_does_not_run_when_its_node_goes_on() {
+async fn a_call_that_timed_out_does_not_run_once_its_node_thaws() {
     let cluster = Cluster::start(2).await;
     let socket = Socket::connect(cluster.addr(1)).await;
     cluster.nodes[1].freeze().await;
@@ -128,37 +128,37 @@ async fn a_call_that_was_given_up_does_not_run_when_its_node_goes_on() {
     let body = json!({ "method": "set", "args": ["k", "late"], "timeoutMs": 300 }).to_string();
     let answer = post_json(cluster.addr(0), &format!("/api/connections/{}/apply", socket.id()), &body).await;
     assert_eq!(answer.error_code(), "late");
-    // Two nodes know Redis's clock within a round trip each: right at the deadline it may still run.
+    // Each node knows Redis's clock within a round trip: right at the deadline the call may still run.
     sleep_until(frozen + Duration::from_secs(1)).await; // the length of the freeze is the fault
     cluster.nodes[1].thaw();
-    until("it is dropped", super::SOON, async || {
+    until("the call is dropped", super::SOON, async || {
         let metrics = String::from_utf8(get(cluster.nodes[1].admin, "/metrics").await.body).unwrap();
         metrics.contains("phalanx_bus_dropped_total{reason=\"call_too_late\"} 1\n")
     })
     .await;
-    let kept = apply(cluster.addr(1), &socket.id(), "get", json!(["k"])).await.json();
-    assert_eq!(kept["result"], json!(null));
+    let value = apply(cluster.addr(1), &socket.id(), "get", json!(["k"])).await.json();
+    assert_eq!(value["result"], json!(null));
 }
 
 #[tokio::test]
-async fn a_cluster_may_live_in_another_database_of_its_redis() {
+async fn a_cluster_may_use_another_database_of_its_redis() {
     let redis = phalanx_testkit::Redis::start().await;
     let url = format!("{}/1", redis.url());
     let nodes = super::start_nodes(&url, 2, super::PRESENCE).await;
-    until("they know each other", super::SOON, async || nodes_of(nodes[0].addr).await.len() == 2).await;
+    until("both are listed", super::SOON, async || nodes_of(nodes[0].addr).await.len() == 2).await;
     let socket = Socket::join(nodes[1].addr, "defaultRoom").await;
     assert_eq!(apply(nodes[0].addr, &socket.id(), "set", json!(["k", 1])).await.status, 200);
     assert_eq!(super::members(nodes[0].addr, "defaultRoom").await, 1);
-    assert_eq!(redis.ask("DBSIZE").await, ":0\r\n", "nothing is in the first one");
+    assert_eq!(redis.ask("DBSIZE").await, ":0\r\n", "database 0 is empty");
 }
 
 #[tokio::test]
-async fn a_node_that_stops_is_gone_at_once_and_its_members_with_it() {
+async fn a_stopped_node_is_removed_at_once_and_its_members_with_it() {
     let mut cluster = Cluster::start(2).await;
     let leaver = Socket::join(cluster.addr(1), "defaultRoom").await;
-    let mut stayer = Socket::join(cluster.addr(0), "defaultRoom").await;
+    let mut observer = Socket::join(cluster.addr(0), "defaultRoom").await;
     cluster.nodes[1].signal(Signal::TERM);
-    assert_eq!(super::node_death::told(&mut stayer, "leave").await, leaver.id());
+    assert_eq!(super::node_death::next_presence(&mut observer, "leave").await, leaver.id());
     assert!(cluster.nodes[1].ended().await.success());
     assert_eq!(nodes_of(cluster.addr(0)).await, ["n0"]);
     assert_eq!(super::members(cluster.addr(0), "defaultRoom").await, 1);

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::{Cluster, apply, members, until};
 use crate::client::{Socket, get};
 
-/// What anybody with access to Redis can write by hand.
+/// Any client with access to Redis can publish these.
 #[tokio::test]
 async fn rubbish_in_channels_is_dropped_and_counted() {
     let cluster = Cluster::start(2).await;
@@ -19,14 +19,14 @@ async fn rubbish_in_channels_is_dropped_and_counted() {
     }
     let expected = (channels.len() * messages.len()) as u64;
     until("they are counted", super::SOON, async || dropped(cluster.nodes[0].admin).await == expected).await;
-    socket.send(r#"{"event":"say","room":"defaultRoom","message":"still here"}"#).await; // heard before or after its OK
-    assert_eq!(socket.next_in("user").await["message"], "still here", "nothing else was heard");
+    socket.send(r#"{"event":"say","room":"defaultRoom","message":"still here"}"#).await; // before or after its OK
+    assert_eq!(socket.next_in("user").await["message"], "still here", "no other message was delivered");
     assert_eq!(apply(cluster.addr(1), &socket.id(), "set", json!(["k", 1])).await.status, 200);
 }
 
-/// Whoever reads what nodes say can say it again, elsewhere, or with a change.
+/// A client that reads the messages of nodes can publish them again, to other channels, or altered.
 #[tokio::test]
-async fn what_nodes_said_is_not_believed_a_second_time_nor_elsewhere_nor_with_a_change() {
+async fn replayed_redirected_and_altered_messages_are_refused() {
     let cluster = Cluster::start(2).await;
     let watch = cluster.redis.watch().await;
     let mut socket = Socket::join(cluster.addr(0), "defaultRoom").await;
@@ -36,36 +36,35 @@ async fn what_nodes_said_is_not_believed_a_second_time_nor_elsewhere_nor_with_a_
     assert_eq!(socket.next_in("user").await["message"], "first");
     assert_eq!(apply(cluster.addr(1), &socket.id(), "set", json!(["k", "first"])).await.status, 200);
     until("they are seen", super::SOON, async || watch.on(&answers).len() == 1).await;
-    let said = watch.on(room).into_iter().find(|text| text.contains("first")).unwrap();
+    let published = watch.on(room).into_iter().find(|text| text.contains("first")).unwrap();
     let call = watch.on(&inbox).into_iter().find(|text| text.contains("first")).unwrap();
-    let without_mac = said.split_once(",\"mac\"").unwrap().0.to_owned() + "}\n{}";
-    let long = said.clone() + &" ".repeat(60_000);
-    let by_hand = [
-        (room, said.clone()),
+    let without_mac = published.split_once(",\"mac\"").unwrap().0.to_owned() + "}\n{}";
+    let long = published.clone() + &" ".repeat(60_000);
+    let forged = [
+        (room, published.clone()),
         (&inbox, call.clone()),
-        (&inbox, said.clone()),
+        (&inbox, published.clone()),
         (room, call.clone()),
         ("tour", call.clone()),
-        (room, said.replace("first", "second")),
+        (room, published.replace("first", "second")),
         (&inbox, call.replace("first", "second")),
         (&inbox, call.replacen("\"seq\":", "\"seq\":9", 1)),
         (room, without_mac),
         (room, long),
     ];
-    for (channel, message) in &by_hand {
+    for (channel, message) in &forged {
         cluster.redis.publish(channel, message).await;
     }
-    until("they are counted", super::SOON, async || dropped(cluster.nodes[0].admin).await == by_hand.len() as u64)
-        .await;
-    let kept = apply(cluster.addr(1), &socket.id(), "get", json!(["k"])).await.json();
-    assert_eq!(kept["result"], "first", "no call ran");
+    until("they are counted", super::SOON, async || dropped(cluster.nodes[0].admin).await == forged.len() as u64).await;
+    let value = apply(cluster.addr(1), &socket.id(), "get", json!(["k"])).await.json();
+    assert_eq!(value["result"], "first", "no forged call ran");
     until("it is seen", super::SOON, async || watch.on(&answers).len() >= 2).await;
-    assert_eq!(watch.on(&answers).len(), 2, "nothing else was answered");
+    assert_eq!(watch.on(&answers).len(), 2, "no forged call was answered");
     socket.send(r#"{"event":"say","room":"defaultRoom","message":"still here"}"#).await;
-    assert_eq!(socket.next_in("user").await["message"], "still here", "nothing else was heard");
+    assert_eq!(socket.next_in("user").await["message"], "still here", "no other message was delivered");
 }
 
-/// Messages that a node dropped, for whatever reason.
+/// The number of messages that a node dropped, for any reason.
 async fn dropped(admin: std::net::SocketAddr) -> u64 {
     let metrics = String::from_utf8(get(admin, "/metrics").await.body).unwrap();
     let lines = metrics.lines().filter(|line| line.starts_with("phalanx_bus_dropped_total"));
@@ -73,14 +72,14 @@ async fn dropped(admin: std::net::SocketAddr) -> u64 {
 }
 
 #[tokio::test]
-async fn rubbish_in_keys_is_an_error_of_the_call_that_meets_it() {
+async fn rubbish_in_keys_fails_only_the_call_that_reads_it() {
     let cluster = Cluster::start(2).await;
     let mut socket = Socket::join(cluster.addr(0), "otherRoom").await;
     cluster.redis.ask("HSET actionhero:chatRoom:members:otherRoom stranger rubbish").await;
     let listed = get(cluster.addr(1), "/api/rooms/otherRoom").await.json();
     assert!(listed["members"][socket.id()].is_object(), "{listed}");
     cluster.redis.ask("SET actionhero:chatRoom:members:defaultRoom 7").await;
-    let refused = socket.ask(r#"{"event":"roomAdd","room":"defaultRoom"}"#).await;
+    let refused = socket.request(r#"{"event":"roomAdd","room":"defaultRoom"}"#).await;
     assert_eq!(refused["error"]["code"], "internal", "{refused}");
     assert_eq!(get(cluster.addr(1), "/api/rooms/defaultRoom").await.status, 500);
     cluster.redis.ask("HSET phalanx:tour:nodes rubbish rubbish").await;

@@ -1,4 +1,4 @@
-//! Nodes of this process, where an application's own code can be looked at from inside.
+//! Clusters with nodes in this process, whose typed interface (calls, topics, observers) the tests use directly.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,27 +20,27 @@ struct Sum {
     b: i64,
 }
 
-/// Adds, but nothing negative.
+/// Adds two numbers, and refuses negative ones.
 #[remote]
 async fn sum(ctx: Context, input: Sum) -> Result<(String, i64), ActionError> {
     if input.a < 0 || input.b < 0 {
-        return Err(ActionError::new(ErrorKind::Conflict, "too_small", "only what is positive"));
+        return Err(ActionError::new(ErrorKind::Conflict, "too_small", "negative numbers are refused"));
     }
     Ok((ctx.node().id().to_owned(), input.a + input.b))
 }
 
-/// Never ends.
+/// Never returns.
 #[remote(deadline = "200ms")]
 async fn never(_ctx: Context) -> Result<(), ActionError> {
     std::future::pending().await
 }
 
-static WAITING: Semaphore = Semaphore::const_new(0);
+static STARTED: Semaphore = Semaphore::const_new(0);
 
-/// Says that it runs, and never ends.
+/// Signals that it has started, and never returns.
 #[remote(deadline = "10m")]
 async fn waits(_ctx: Context) -> Result<(), ActionError> {
-    WAITING.add_permits(1);
+    STARTED.add_permits(1);
     std::future::pending().await
 }
 
@@ -49,15 +49,15 @@ struct Length {
     bytes: usize,
 }
 
-/// Says how many minutes it has.
+/// Returns the minutes left until its deadline.
 #[remote(deadline = "10m")]
 async fn minutes_left(ctx: Context) -> Result<Option<f64>, ActionError> {
     Ok(ctx.deadline().map(|deadline| (deadline - Instant::now()).as_secs_f64() / 60.0))
 }
 
-/// Answers at length.
+/// Returns a string of `bytes` bytes.
 #[remote]
-async fn at_length(_ctx: Context, input: Length) -> Result<String, ActionError> {
+async fn long_reply(_ctx: Context, input: Length) -> Result<String, ActionError> {
     Ok("x".repeat(input.bytes))
 }
 
@@ -67,11 +67,11 @@ async fn panics(_ctx: Context) -> Result<(), ActionError> {
     panic!("on purpose")
 }
 
-/// Clients say who they are.
-struct Named;
+/// Takes the connection's id from the parameter `name`.
+struct CustomId;
 
 #[async_trait]
-impl ConnectionHook for Named {
+impl ConnectionHook for CustomId {
     async fn connect(&self, _node: &Node, handshake: &mut Handshake) -> Result<(), ActionError> {
         handshake.id = handshake.query.get_str("name").map(|name| ConnectionId::parse(&name)).transpose()?;
         Ok(())
@@ -86,7 +86,7 @@ fn config(id: &str) -> Config {
 
 pub(super) async fn node(url: &str, id: &str) -> Running {
     let app =
-        App::new("tour").remotes(remotes![sum, minutes_left, never, waits, at_length, panics]).on_connection(Named);
+        App::new("tour").remotes(remotes![sum, minutes_left, never, waits, long_reply, panics]).on_connection(CustomId);
     app.start_in_cluster(config(id), url).await.unwrap()
 }
 
@@ -98,7 +98,7 @@ pub(super) async fn pair() -> (Redis, Running, Running) {
 }
 
 #[tokio::test]
-async fn a_node_is_called_by_its_name_and_its_errors_are_its_own() {
+async fn a_node_is_called_by_its_name_and_returns_its_own_errors() {
     let (_redis, one, other) = pair().await;
     let cluster = one.node().cluster();
     for (name, _) in [("one", &one), ("other", &other)] {
@@ -107,14 +107,14 @@ async fn a_node_is_called_by_its_name_and_its_errors_are_its_own() {
         assert!(matches!(&refused, Err(ApplyError::Refused(error)) if error.code() == "too_small"), "{refused:?}");
         let panicked = cluster.call::<panics>(name, NoInput::default()).await;
         assert!(matches!(&panicked, Err(ApplyError::Refused(e)) if e.kind() == ErrorKind::Internal), "{panicked:?}");
-        let asked = Instant::now();
+        let called = Instant::now();
         assert!(matches!(cluster.call::<never>(name, NoInput::default()).await, Err(ApplyError::Late)));
         let left = cluster.call::<minutes_left>(name, NoInput::default()).await.unwrap();
-        // Two nodes know Redis's clock within a round trip each.
+        // Each node knows Redis's clock within a round trip.
         assert!(left.is_some_and(|minutes| (9.0..10.1).contains(&minutes)), "{left:?}");
-        assert!(asked.elapsed() < Duration::from_secs(3), "the method's own deadline counts");
+        assert!(called.elapsed() < Duration::from_secs(3), "the method's own deadline counts");
     }
-    assert!(matches!(cluster.call::<sum>("nobody", Sum { a: 1, b: 2 }).await, Err(ApplyError::NotFound)));
+    assert!(matches!(cluster.call::<sum>("unknown", Sum { a: 1, b: 2 }).await, Err(ApplyError::NotFound)));
     let all = cluster.call_all::<sum>(Sum { a: 1, b: 2 }, Duration::from_secs(5)).await.unwrap();
     assert!(all.missing.is_empty());
     for name in ["one", "other"] {
@@ -125,7 +125,7 @@ async fn a_node_is_called_by_its_name_and_its_errors_are_its_own() {
 }
 
 #[tokio::test]
-async fn a_connection_with_a_name_of_its_own_is_found_by_asking_all() {
+async fn a_connection_with_a_custom_id_is_found_by_calling_all_nodes() {
     let (_redis, one, other) = pair().await;
     let ada = Socket::connect_with(other.addr(), "/ws?name=ada", &[]).await.unwrap();
     assert_eq!(ada.id(), "ada");
@@ -134,8 +134,8 @@ async fn a_connection_with_a_name_of_its_own_is_found_by_asking_all() {
     assert_eq!(connections.apply(&id, "set", json!(["k", 1])).await.unwrap(), true);
     assert_eq!(connections.apply(&id, "get", json!(["k"])).await.unwrap(), 1);
     assert!(matches!(connections.apply(&id, "explode", json!(null)).await, Err(ApplyError::UnknownMethod)));
-    let nobody = ConnectionId::parse("bob").unwrap();
-    assert!(matches!(connections.apply(&nobody, "get", json!(["k"])).await, Err(ApplyError::NotFound)));
+    let unknown = ConnectionId::parse("bob").unwrap();
+    assert!(matches!(connections.apply(&unknown, "get", json!(["k"])).await, Err(ApplyError::NotFound)));
     let large = connections.apply(&id, "set", json!(["k", "x".repeat(5000)])).await;
     assert!(matches!(&large, Err(ApplyError::Refused(e)) if e.kind() == ErrorKind::PayloadTooLarge), "{large:?}");
     one.stop().await;
@@ -143,7 +143,7 @@ async fn a_connection_with_a_name_of_its_own_is_found_by_asking_all() {
 }
 
 #[tokio::test]
-async fn what_is_published_is_heard_by_whoever_listens_on_any_node() {
+async fn published_messages_reach_the_subscribers_of_every_node() {
     let (_redis, one, other) = pair().await;
     let mut here = one.node().cluster().subscribe("news").unwrap();
     let mut there = other.node().cluster().subscribe("news").unwrap();
@@ -157,48 +157,48 @@ async fn what_is_published_is_heard_by_whoever_listens_on_any_node() {
             assert_eq!(listener.next::<u32>().await.unwrap().unwrap(), number);
         }
     }
-    assert_eq!(elsewhere.next::<String>().await.unwrap().unwrap(), "psst", "nothing else came before");
+    assert_eq!(elsewhere.next::<String>().await.unwrap().unwrap(), "psst", "no other topic is received");
     let unnamed = one.node().cluster().publish("no spaces", &1).await.unwrap_err();
     assert_eq!(unnamed.kind(), ErrorKind::InvalidInput);
     one.stop().await;
     other.stop().await;
 }
 
-/// What is said is heard in another room.
-struct Moved;
+/// Redirects every message to another room.
+struct Redirect;
 
 #[async_trait]
-impl RoomHook for Moved {
-    async fn on_say(&self, _node: &Node, mut said: Said) -> Result<Option<Said>, ActionError> {
-        said.room = "elsewhere".into();
-        Ok(Some(said))
+impl RoomHook for Redirect {
+    async fn on_say(&self, _node: &Node, mut message: Said) -> Result<Option<Said>, ActionError> {
+        message.room = "elsewhere".into();
+        Ok(Some(message))
     }
 }
 
 #[tokio::test]
-async fn a_speaker_does_not_wait_for_messages_that_a_hook_sent_to_a_room_without_members_here() {
+async fn a_publisher_does_not_wait_for_messages_that_a_hook_sent_to_a_room_without_members_here() {
     let redis = Redis::start().await;
     let mut config = config("one");
     config.rooms.start = vec!["lobby".to_owned()];
     config.rooms.max_undelivered = 1;
-    let one = App::new("tour").on_room(Moved).start_in_cluster(config, &redis.url()).await.unwrap();
-    let _speaker = Socket::join(one.addr(), "lobby").await;
-    let speaker = one.node().connections().all().remove(0);
-    let began = Instant::now();
+    let one = App::new("tour").on_room(Redirect).start_in_cluster(config, &redis.url()).await.unwrap();
+    let _publisher = Socket::join(one.addr(), "lobby").await;
+    let publisher = one.node().connections().all().remove(0);
+    let started = Instant::now();
     for number in 0..20 {
-        one.node().rooms().say_from(&speaker, "lobby", &number).await.unwrap();
+        one.node().rooms().say_from(&publisher, "lobby", &number).await.unwrap();
     }
-    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "it took {:?}", started.elapsed());
     one.stop().await;
 }
 
 #[tokio::test]
-async fn what_is_too_large_for_the_cluster_is_refused_to_whoever_sent_it() {
+async fn messages_too_large_for_the_cluster_are_refused_to_their_sender() {
     let (_redis, one, other) = pair().await;
     let cluster = one.node().cluster();
     let too_large = |error: &ActionError| error.kind() == ErrorKind::PayloadTooLarge;
-    assert_eq!(cluster.call::<at_length>("other", Length { bytes: 1000 }).await.unwrap().len(), 1000);
-    let answer = cluster.call::<at_length>("other", Length { bytes: 5000 }).await;
+    assert_eq!(cluster.call::<long_reply>("other", Length { bytes: 1000 }).await.unwrap().len(), 1000);
+    let answer = cluster.call::<long_reply>("other", Length { bytes: 5000 }).await;
     assert!(matches!(&answer, Err(ApplyError::Refused(error)) if too_large(error)), "{answer:?}");
     let published = cluster.publish("news", &"x".repeat(5000)).await;
     assert!(too_large(&published.unwrap_err()));
@@ -207,14 +207,14 @@ async fn what_is_too_large_for_the_cluster_is_refused_to_whoever_sent_it() {
 }
 
 #[tokio::test]
-async fn a_call_ends_as_soon_as_its_answer_cannot_come() {
+async fn a_call_ends_as_soon_as_its_reply_cannot_arrive() {
     let redis = Redis::start().await;
     let proxy = Proxy::before(redis.addr()).await;
     let one = node(&redis.url_through(proxy.addr()), "one").await;
     let other = node(&redis.url(), "other").await;
     let cluster = one.node().cluster();
     let cutting = async {
-        WAITING.acquire().await.unwrap().forget();
+        STARTED.acquire().await.unwrap().forget();
         proxy.cut();
         Instant::now()
     };
@@ -226,34 +226,34 @@ async fn a_call_ends_as_soon_as_its_answer_cannot_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gap_is_told_to_listeners_and_to_observers_who_may_change_rooms() {
+async fn a_gap_reaches_subscribers_and_observers_which_may_change_rooms() {
     let redis = Redis::start().await;
-    let (heard, mut seen) = tokio::sync::mpsc::channel(100);
-    let known = Arc::new(OnceLock::<Node>::new());
-    let own = known.clone();
+    let (events, mut observed) = tokio::sync::mpsc::channel(100);
+    let handle = Arc::new(OnceLock::<Node>::new());
+    let shared = handle.clone();
     let app = App::new("tour").observe(move |event: &Event| match event {
-        Event::Missed(_) => drop(heard.try_send("missed".to_owned())),
+        Event::Missed(_) => drop(events.try_send("missed".to_owned())),
         Event::Gap(room) => {
-            let node = own.get().unwrap();
+            let node = shared.get().unwrap();
             let leaving = async {
                 for connection in node.connections().all() {
                     node.rooms().leave(&connection, room).await.unwrap();
                 }
             };
             tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(leaving));
-            drop(heard.try_send(format!("left {room}")));
+            drop(events.try_send(format!("left {room}")));
         }
         _ => {}
     });
     let mut config = config("one");
     config.rooms.start = vec!["lobby".to_owned()];
     let one = app.start_in_cluster(config, &redis.url()).await.unwrap();
-    known.set(one.node().clone()).unwrap();
+    handle.set(one.node().clone()).unwrap();
     let _member = Socket::join(one.addr(), "lobby").await;
     let mut news = one.node().cluster().subscribe("news").unwrap();
     redis.ask("CLIENT KILL TYPE pubsub").await;
-    assert_eq!(seen.recv().await.unwrap(), "left lobby");
-    assert_eq!(seen.recv().await.unwrap(), "missed");
+    assert_eq!(observed.recv().await.unwrap(), "left lobby");
+    assert_eq!(observed.recv().await.unwrap(), "missed");
     let missed = news.next::<u32>().await.unwrap().unwrap_err();
     assert_eq!(missed.kind(), ErrorKind::Unavailable);
     one.node().cluster().publish("news", &1).await.unwrap();
@@ -265,19 +265,19 @@ async fn a_gap_is_told_to_listeners_and_to_observers_who_may_change_rooms() {
 }
 
 #[tokio::test]
-async fn observers_hear_of_nodes_that_come_and_go() {
+async fn observers_are_notified_of_nodes_that_join_and_leave() {
     let redis = Redis::start().await;
-    let (heard, mut seen) = tokio::sync::mpsc::channel(100);
+    let (events, mut observed) = tokio::sync::mpsc::channel(100);
     let watching = App::new("tour").observe(move |event: &Event| match event {
-        Event::NodeJoined(node) => drop(heard.try_send(format!("+{}", node.id))),
-        Event::NodeLeft(node) => drop(heard.try_send(format!("-{}", node.id))),
+        Event::NodeJoined(node) => drop(events.try_send(format!("+{}", node.id))),
+        Event::NodeLeft(node) => drop(events.try_send(format!("-{}", node.id))),
         _ => {}
     });
     let watcher = watching.start_in_cluster(config("watcher"), &redis.url()).await.unwrap();
-    assert_eq!(seen.recv().await.unwrap(), "+watcher");
+    assert_eq!(observed.recv().await.unwrap(), "+watcher");
     let guest = node(&redis.url(), "guest").await;
-    assert_eq!(seen.recv().await.unwrap(), "+guest");
+    assert_eq!(observed.recv().await.unwrap(), "+guest");
     guest.stop().await;
-    assert_eq!(seen.recv().await.unwrap(), "-guest");
+    assert_eq!(observed.recv().await.unwrap(), "-guest");
     watcher.stop().await;
 }

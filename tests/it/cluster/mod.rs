@@ -1,4 +1,4 @@
-//! Clusters of real nodes over a real Redis, both killed and frozen with real signals.
+//! Clusters of real nodes over a real Redis; faults are real signals to either.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,21 +25,21 @@ mod recovery;
 mod redis;
 mod tls;
 
-/// How long what has no limit of its own may take.
+/// A limit for waits that no promise bounds.
 const SOON: Duration = Duration::from_secs(30);
 
-/// What is promised within 5 s, or within 10 s after all was lost, may take longer on a machine that does other things.
+/// Recovery is promised within 5 s, or within 10 s after Redis lost its data; this leaves room for a loaded machine.
 const BACK: Duration = Duration::from_secs(50);
 
-/// Rooms that tell who comes and goes cost every member a message for each: one of the two does.
+/// The room with presence. Presence costs every member a message for each join and leave: only one room has it.
 const PRESENCE: &str = "defaultRoom";
 
-/// How often each fault is made: `just chaos` asks for more.
+/// The number of times each fault is caused; `just chaos` sets more.
 fn rounds() -> usize {
     std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
 }
 
-/// Settings of a node in this process, called so.
+/// Settings of a node in this process with this id.
 fn config(id: &str) -> Config {
     let mut config = Config::default();
     config.general.id = id.to_owned();
@@ -60,12 +60,12 @@ impl Cluster {
         Self::with_presence(count, PRESENCE).await
     }
 
-    /// The same with other rooms that tell who comes and goes.
+    /// The same with presence in these rooms.
     async fn with_presence(count: usize, rooms: &str) -> Self {
         let redis = Redis::start().await;
         let nodes = start_nodes(&redis.url(), count, rooms).await;
         let cluster = Self { redis, nodes };
-        cluster.all_know(count).await;
+        cluster.until_all_list(count).await;
         cluster
     }
 
@@ -73,10 +73,10 @@ impl Cluster {
         self.nodes[node].addr
     }
 
-    /// Waits until every node that runs lists so many.
-    async fn all_know(&self, count: usize) {
+    /// Waits until every running node lists `count` nodes.
+    async fn until_all_list(&self, count: usize) {
         for node in &self.nodes {
-            until("all nodes know each other", SOON, async || nodes_of(node.addr).await.len() == count).await;
+            until("every node lists all nodes", SOON, async || nodes_of(node.addr).await.len() == count).await;
         }
     }
 
@@ -99,7 +99,7 @@ async fn start_node_with(url: &str, title: &str, presence: &str) -> Process {
         ("REDIS_URL", url),
         ("PHALANX_TITLE", title),
         ("PHALANX__ROOMS__PRESENCE", presence),
-        // Sockets that a test does not read answer no pings, and a fault may last.
+        // Sockets that a test does not read answer no pings, and must outlast a fault.
         ("PHALANX__WEBSOCKET__HEARTBEAT", "10m"),
     ];
     Process::start("tour", &environment).await
@@ -109,7 +109,7 @@ async fn status(addr: SocketAddr) -> Value {
     get(addr, "/api/status").await.json()
 }
 
-/// The ids that a node lists; none if it cannot.
+/// The ids of nodes that a node lists; none if it answers with an error.
 async fn nodes_of(addr: SocketAddr) -> Vec<String> {
     let answer = get(addr, "/api/nodes").await.json();
     let nodes = answer["nodes"].as_array().cloned().unwrap_or_default();
@@ -125,14 +125,14 @@ async fn apply(addr: SocketAddr, id: &str, method: &str, args: Value) -> Respons
     post_json(addr, &format!("/api/connections/{id}/apply"), &body).await
 }
 
-/// Asks again and again until it is so; says how long that took.
-pub(crate) async fn until(what: &str, limit: Duration, mut is_so: impl AsyncFnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
+/// Polls a condition until it is true; returns how long that took.
+pub(crate) async fn until(description: &str, limit: Duration, mut condition: impl AsyncFnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < limit, "{description}: not within {limit:?}");
         sleep(Duration::from_millis(10)).await;
     }
-    began.elapsed()
+    started.elapsed()
 }
 
 /// Sockets of one node, each in these rooms.
@@ -141,14 +141,14 @@ async fn sockets(addr: SocketAddr, count: usize, rooms: &[&str]) -> Vec<Socket> 
     for _ in 0..count {
         let mut socket = Socket::connect(addr).await;
         for room in rooms {
-            socket.ask_named(&json!({ "event": "roomAdd", "room": room, "messageId": room })).await;
+            socket.request_by_id(&json!({ "event": "roomAdd", "room": room, "messageId": room })).await;
         }
         all.push(socket);
     }
     all
 }
 
-/// The tests run as a user with just these rights.
+/// The testkit's Redis user has exactly these rights, so the tests prove that they suffice.
 #[test]
 fn the_guide_names_the_rights_that_a_node_needs() {
     let guide = include_str!("../../../crates/phalanx/src/guide/cluster.md");

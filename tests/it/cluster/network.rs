@@ -5,12 +5,12 @@ use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use super::load::Load;
-use super::node_death::{observe, told};
+use super::node_death::{next_presence, observe};
 use super::{BACK, apply, members, start_node, until};
 
-/// Nothing closes a connection whose packets are dropped on the way, and the system gives it up after minutes.
+/// A connection whose packets are dropped is not closed by either side; the kernel times it out only after minutes.
 #[tokio::test]
-async fn connections_that_went_silent_for_good_are_made_anew() {
+async fn connections_that_went_silent_for_good_are_reopened() {
     const FAULT: &str = "one node's connections silent for 8 s, and for good";
     let redis = Redis::start().await;
     let proxy = Proxy::before(redis.addr()).await;
@@ -25,19 +25,19 @@ async fn connections_that_went_silent_for_good_are_made_anew() {
     tell(format_args!("{FAULT}: a call ends {refused} after {:?}", silent.elapsed()));
     assert!(["unavailable", "late"].contains(&&*refused), "{refused}");
     assert!(silent.elapsed() < Duration::from_secs(8), "a call ends in time");
-    assert_eq!(told(&mut one, "leave").await, other.id());
-    sleep_until(silent + Duration::from_secs(8)).await; // longer than a lease: the length of the silence is the fault
+    assert_eq!(next_presence(&mut one, "leave").await, other.id());
+    sleep_until(silent + Duration::from_secs(8)).await; // longer than a lease: the duration of the silence is the fault
     proxy.mend();
-    let mended = Instant::now();
-    load.recovered(FAULT, mended).await;
+    let restored = Instant::now();
+    load.recovered(FAULT, restored).await;
     until("both are listed", BACK, async || members(far.addr, "defaultRoom").await == 2).await;
-    tell(format_args!("{FAULT}: members are listed {:?} after", mended.elapsed()));
+    tell(format_args!("{FAULT}: members are listed {:?} after", restored.elapsed()));
     load.finish(FAULT, &["unavailable", "unreachable", "late", "not_found"]).await;
 }
 
-/// Whoever thaws finds every deadline over, and what came meanwhile still to be read.
+/// A node that thaws finds every deadline expired, and the replies that arrived meanwhile still unread.
 #[tokio::test]
-async fn a_node_that_froze_while_it_waited_for_redis_goes_on_listening() {
+async fn a_node_that_froze_while_it_waited_for_redis_keeps_its_subscription() {
     let redis = Redis::start().await;
     let proxy = Proxy::before(redis.addr()).await;
     let near = start_node(&redis.url(), "near").await;
@@ -46,16 +46,16 @@ async fn a_node_that_froze_while_it_waited_for_redis_goes_on_listening() {
     let leases = async || redis.ask("ZRANGE phalanx:tour:leases 0 -1 WITHSCORES").await;
     let mut before = leases().await;
     for _ in 0..2 {
-        // Both nodes renew, so that one of two changes may be the other's.
+        // Both nodes renew, so one of two changes may be the other node's.
         until("a lease is renewed", BACK, async || leases().await != before).await;
         before = leases().await;
     }
     proxy.hold();
-    let held = Instant::now();
-    sleep_until(held + Duration::from_millis(1200)).await; // a ping a second: one waits now
+    let paused = Instant::now();
+    sleep_until(paused + Duration::from_millis(1200)).await; // one ping per second: one is unanswered now
     far.freeze().await;
     proxy.mend();
-    sleep_until(held + Duration::from_millis(3400)).await; // longer than it waits, shorter than its lease
+    sleep_until(paused + Duration::from_millis(3400)).await; // longer than the ping's timeout, shorter than the lease
     far.thaw();
     assert_eq!(apply(near.addr, &socket.id(), "set", json!(["k", 1])).await.status, 200);
     assert!(!far.stderr().contains("the subscription to redis broke off"), "{}", far.stderr());

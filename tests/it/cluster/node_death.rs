@@ -13,20 +13,21 @@ const SOCKETS: usize = 250;
 
 const ROOMS: [&str; 4] = ["otherRoom", "second", "third", "fourth"];
 
-/// What is promised within 50 ms may take ten times as long.
+/// Ten times the 50 ms within which calls to a dead node end as unreachable.
 const FIRST_MOMENT: Duration = Duration::from_millis(500);
 
-/// What is promised within 8 s may take ten times as long on a machine that does other things too.
+/// Ten times the 8 s within which a dead node is reaped, for machines under other load.
 const REAPED: Duration = Duration::from_secs(80);
 
-async fn make_rooms(cluster: &Cluster) {
+async fn create_rooms(cluster: &Cluster) {
     for room in &ROOMS[1..] {
-        let made = crate::client::post_json(cluster.addr(0), "/api/rooms", &json!({ "name": room }).to_string()).await;
-        assert_eq!(made.status, 200);
+        let created =
+            crate::client::post_json(cluster.addr(0), "/api/rooms", &json!({ "name": room }).to_string()).await;
+        assert_eq!(created.status, 200);
     }
 }
 
-/// How often each leave was told to the application.
+/// The number of times that the leave hook ran, by room and member.
 pub(super) async fn leaves(cluster: &Cluster, node: usize) -> HashMap<String, usize> {
     let listed = get(cluster.addr(node), "/api/lists/leaves").await.json();
     let mut counted = HashMap::new();
@@ -36,8 +37,8 @@ pub(super) async fn leaves(cluster: &Cluster, node: usize) -> HashMap<String, us
     counted
 }
 
-/// The member that the next such presence message is about; what comes before is dropped.
-pub(super) async fn told(socket: &mut Socket, event: &str) -> String {
+/// The member in the next presence message with this event; frames before it are dropped.
+pub(super) async fn next_presence(socket: &mut Socket, event: &str) -> String {
     loop {
         let frame = socket.next_in("presence").await;
         if frame["event"] == event {
@@ -46,10 +47,10 @@ pub(super) async fn told(socket: &mut Socket, event: &str) -> String {
     }
 }
 
-/// Joins the room that tells who comes, and has heard that it came itself: no earlier join is told to it later.
+/// Joins the room with presence and waits for its own join: every earlier join has been announced by then.
 pub(super) async fn observe(addr: std::net::SocketAddr) -> Socket {
     let mut socket = Socket::join(addr, "defaultRoom").await;
-    while told(&mut socket, "join").await != socket.id() {}
+    while next_presence(&mut socket, "join").await != socket.id() {}
     socket
 }
 
@@ -58,55 +59,55 @@ async fn apply_within(addr: std::net::SocketAddr, id: &str, limit_ms: u64) -> cr
     crate::client::post_json(addr, &format!("/api/connections/{id}/apply"), &body).await
 }
 
-/// The presence messages that a socket gets until its own node answers it.
-pub(super) async fn presence(socket: &mut Socket) -> Vec<(String, String)> {
+/// The presence messages that a socket receives before its own node answers a request.
+pub(super) async fn presence_so_far(socket: &mut Socket) -> Vec<(String, String)> {
     socket.send(r#"{"event":"detailsView","messageId":"end"}"#).await;
-    let mut told = Vec::new();
+    let mut announced = Vec::new();
     loop {
         let frame = socket.read().await;
         if frame["messageId"] == "end" {
-            return told;
+            return announced;
         }
         if frame["context"] == "presence" {
             let text = |value: &Value| value.as_str().unwrap().to_owned();
-            told.push((text(&frame["event"]), text(&frame["member"])));
+            announced.push((text(&frame["event"]), text(&frame["member"])));
         }
     }
 }
 
-/// What a call to a connection of a dead node was answered, and when.
+/// The answer to a call to a connection of a dead node, and its time.
 struct Answered {
-    began: Duration,
+    started: Duration,
     took: Duration,
     code: String,
 }
 
-/// Calls a connection without a pause until it is not found; times count from the kill.
+/// Calls a connection without a pause until it is not found; times are since the kill.
 async fn call_until_not_found(addr: std::net::SocketAddr, id: String, killed: Instant) -> Vec<Answered> {
     let mut answers = Vec::new();
     loop {
-        let began = Instant::now();
+        let started = Instant::now();
         let code = apply_within(addr, &id, 400).await.error_code();
         let over = code == "not_found";
-        answers.push(Answered { began: began - killed, took: began.elapsed(), code });
+        answers.push(Answered { started: started - killed, took: started.elapsed(), code });
         if over {
             return answers;
         }
-        assert!(killed.elapsed() < REAPED, "it is still not reaped");
+        assert!(killed.elapsed() < REAPED, "the node is still not reaped");
     }
 }
 
-/// Unreachable at once until the reap, not found after it. Only in the first moment, until Redis has noticed as well, is
-/// it late.
+/// Checks that calls end as unreachable at once until the reap, and as not found after it. Only in the first moment,
+/// before Redis has noticed the dead node's connection, may they end late.
 fn check_answers(answers: &[Answered]) -> String {
     let noticed = answers.iter().position(|it| it.code != "late").unwrap();
-    assert!(answers[noticed].began < FIRST_MOMENT, "unreachable only after {:?}", answers[noticed].began);
+    assert!(answers[noticed].started < FIRST_MOMENT, "unreachable only after {:?}", answers[noticed].started);
     let (until_reaped, last) = answers[noticed..].split_at(answers.len() - noticed - 1);
     assert!(!until_reaped.is_empty() && until_reaped.iter().all(|it| it.code == "unreachable"));
     assert_eq!(last[0].code, "not_found");
     let slowest = answers[noticed..].iter().map(|it| it.took).max().unwrap();
     assert!(slowest < FIRST_MOMENT, "an answer took {slowest:?}");
-    let (since, reaped) = (answers[noticed].began, last[0].began);
+    let (since, reaped) = (answers[noticed].started, last[0].started);
     format!(
         "unreachable after {since:?}, {} times, at most {slowest:?} each; not found after {reaped:?}",
         until_reaped.len()
@@ -114,28 +115,28 @@ fn check_answers(answers: &[Answered]) -> String {
 }
 
 #[tokio::test]
-async fn members_of_a_killed_node_leave_every_list_once_and_nobody_else_does() {
+async fn members_of_a_killed_node_and_no_others_leave_every_list_once() {
     let mut cluster = Cluster::with_presence(3, &ROOMS.join(",")).await;
-    make_rooms(&cluster).await;
+    create_rooms(&cluster).await;
     for round in 0..rounds() {
         cluster.redis.ask("DEL actionhero:cache:leaves").await; // a list is read up to 10,000 items
         let doomed = sockets(cluster.addr(2), SOCKETS, &ROOMS).await;
-        let stayers = sockets(cluster.addr(1), 10, &ROOMS).await;
+        let survivors = sockets(cluster.addr(1), 10, &ROOMS).await;
         let mut observer = Socket::connect(cluster.addr(0)).await;
         for room in ROOMS {
-            let joined = observer.ask_named(&json!({ "event": "roomAdd", "room": room, "messageId": room })).await;
+            let joined = observer.request_by_id(&json!({ "event": "roomAdd", "room": room, "messageId": room })).await;
             assert_eq!(joined["status"], "OK", "{joined}");
-            while told(&mut observer, "join").await != observer.id() {}
+            while next_presence(&mut observer, "join").await != observer.id() {}
         }
-        let living = stayers.len() as u64 + 1;
-        assert_eq!(members(cluster.addr(0), "otherRoom").await, SOCKETS as u64 + living);
+        let surviving = survivors.len() as u64 + 1;
+        assert_eq!(members(cluster.addr(0), "otherRoom").await, SOCKETS as u64 + surviving);
 
         cluster.nodes[2].signal(Signal::KILL);
         let killed = Instant::now();
         cluster.nodes[2].ended().await;
         let calling = tokio::spawn(call_until_not_found(cluster.addr(0), doomed[0].id(), killed));
         for room in ROOMS {
-            until("its members are gone", REAPED, async || members(cluster.addr(1), room).await == living).await;
+            until("its members are gone", REAPED, async || members(cluster.addr(1), room).await == surviving).await;
         }
         let gone = killed.elapsed();
         let mut left = BTreeSet::new();
@@ -143,58 +144,59 @@ async fn members_of_a_killed_node_leave_every_list_once_and_nobody_else_does() {
             let leave = observer.next_in("presence").await;
             assert_eq!(leave["event"], "leave", "{leave}");
             let of = |name: &str| leave[name].as_str().unwrap().to_owned();
-            assert!(left.insert((of("room"), of("member"))), "told twice: {leave}");
+            assert!(left.insert((of("room"), of("member"))), "announced twice: {leave}");
         }
-        let heard = killed.elapsed();
+        let announced = killed.elapsed();
         let ids: Vec<String> = doomed.iter().map(Socket::id).collect();
         let expected = ROOMS.iter().flat_map(|room| ids.iter().map(|id| ((*room).to_owned(), id.clone()))).collect();
-        assert!(left == expected, "those that died left, and nobody else");
-        until("all leaves are told", REAPED, async || leaves(&cluster, 0).await.len() == left.len()).await;
-        assert!(leaves(&cluster, 0).await.values().all(|times| *times == 1), "each leave is told once");
+        assert!(left == expected, "the members of the dead node left, and no others");
+        until("the hook ran for all leaves", REAPED, async || leaves(&cluster, 0).await.len() == left.len()).await;
+        assert!(leaves(&cluster, 0).await.values().all(|times| *times == 1), "the hook ran once for each leave");
         let called = check_answers(&calling.await.unwrap());
         tell(format_args!(
-            "killed, round {round}: {called}; {} members gone after {gone:?}, heard of after {heard:?}",
+            "killed, round {round}: {called}; {} members unlisted after {gone:?}, announced after {announced:?}",
             left.len()
         ));
-        assert_eq!(presence(&mut observer).await, [], "nothing more is told");
-        drop((stayers, observer));
-        // A room is left after its hooks, one after the other: who is out of the last has told every leave.
+        assert_eq!(presence_so_far(&mut observer).await, [], "nothing more is announced");
+        drop((survivors, observer));
+        // Rooms are left one after the other, each after its hooks: once the last one is empty, the hooks ran for all
+        // leaves.
         until("the others have left", REAPED, async || members(cluster.addr(1), ROOMS[3]).await == 0).await;
         cluster.nodes[2] = start_node_with(&cluster.redis.url(), "n2", &ROOMS.join(",")).await;
-        cluster.all_know(3).await;
+        cluster.until_all_list(3).await;
     }
 }
 
 #[tokio::test]
-async fn a_reaper_that_is_killed_in_the_middle_is_followed_by_another() {
+async fn a_reaper_that_is_killed_midway_is_replaced_by_another() {
     for round in 0..rounds() {
         let cluster = Cluster::start(4).await;
-        make_rooms(&cluster).await;
+        create_rooms(&cluster).await;
         let doomed = sockets(cluster.addr(3), SOCKETS, &ROOMS).await;
-        let seen = sockets(cluster.addr(3), 20, &["defaultRoom"]).await;
+        let observed = sockets(cluster.addr(3), 20, &["defaultRoom"]).await;
         let (mut observers, mut names) = (Vec::new(), HashMap::new());
         for node in 0..3 {
             observers.push(observe(cluster.addr(node)).await);
             names.insert(cluster.generation(node).await, node);
         }
-        let expected = SOCKETS * ROOMS.len() + seen.len();
+        let expected = SOCKETS * ROOMS.len() + observed.len();
         cluster.nodes[3].signal(Signal::KILL);
         let killed = Instant::now();
         let mut claimed = String::new();
-        until("somebody reaps", REAPED, async || {
+        until("a node claims the reap", REAPED, async || {
             claimed = cluster.redis.ask("HVALS phalanx:tour:reapers").await;
             claimed.contains('$')
         })
         .await;
         let reaper = names.iter().find(|(name, _)| claimed.contains(*name)).map(|(_, node)| *node);
         let Some(reaper) = reaper else { panic!("{claimed:?} is one of {names:?}") };
-        let told_so_far = async || {
+        let leaves_so_far = async || {
             let listed = cluster.redis.ask("LLEN actionhero:cache:leaves").await;
             listed.trim_start_matches(':').trim_end().parse::<usize>().unwrap()
         };
-        until("it has told some", REAPED, async || told_so_far().await > 0).await;
+        until("the hook ran for some leaves", REAPED, async || leaves_so_far().await > 0).await;
         cluster.nodes[reaper].signal(Signal::KILL);
-        let interrupted = told_so_far().await;
+        let interrupted = leaves_so_far().await;
         assert!(interrupted < expected, "it was killed too late: {interrupted} of {expected}");
         let last = (reaper + 1) % 3;
         let addr = cluster.addr(last);
@@ -203,30 +205,30 @@ async fn a_reaper_that_is_killed_in_the_middle_is_followed_by_another() {
             until("its members are gone", REAPED, async || members(addr, room).await == 0).await;
         }
         let expected = expected + 1; // and the observer on the reaper
-        until("all leaves are told", REAPED, async || leaves(&cluster, last).await.len() == expected).await;
+        until("the hook ran for all leaves", REAPED, async || leaves(&cluster, last).await.len() == expected).await;
         let twice = leaves(&cluster, last).await.values().filter(|times| **times > 1).count();
         let all = killed.elapsed();
         tell(format_args!(
             "reaper killed, round {round}: after {interrupted} leaves; all after {all:?}, {twice} hooks ran again"
         ));
         assert!(twice <= 200, "{twice} hooks ran again");
-        let mut expected: Vec<_> = seen.iter().map(Socket::id).collect();
+        let mut expected: Vec<_> = observed.iter().map(Socket::id).collect();
         expected.push(observers[reaper].id());
         expected.sort();
         let mut left = Vec::new();
         let observer = &mut observers[last];
         while left.len() < expected.len() {
-            left.push(told(observer, "leave").await);
+            left.push(next_presence(observer, "leave").await);
         }
-        let more = presence(observer).await;
+        let more = presence_so_far(observer).await;
         left.sort();
-        assert_eq!((left, more), (expected, vec![]), "each leave is heard once");
+        assert_eq!((left, more), (expected, vec![]), "each leave is announced once");
         drop(doomed);
     }
 }
 
 #[tokio::test]
-async fn a_node_frozen_past_its_lease_comes_back_under_a_new_name_and_serves_its_clients() {
+async fn a_node_frozen_past_its_lease_returns_with_a_new_generation_and_serves_its_clients() {
     for _ in 0..rounds() {
         let cluster = Cluster::start(2).await;
         let mut frozen = observe(cluster.addr(1)).await;
@@ -237,17 +239,17 @@ async fn a_node_frozen_past_its_lease_comes_back_under_a_new_name_and_serves_its
         let stopped = Instant::now();
         let addr = cluster.addr(0);
         let late = tokio::spawn(async move { apply(addr, &id, "set", json!(["stale", true])).await });
-        assert_eq!(told(&mut other, "leave").await, frozen.id());
+        assert_eq!(next_presence(&mut other, "leave").await, frozen.id());
         assert_eq!(late.await.unwrap().error_code(), "late");
         assert_eq!(apply(addr, &frozen.id(), "details", json!(null)).await.error_code(), "not_found");
         sleep_until(stopped + Duration::from_secs(15)).await; // the length of the freeze is the fault
         cluster.nodes[1].thaw();
-        assert_eq!(told(&mut other, "join").await, frozen.id());
+        assert_eq!(next_presence(&mut other, "join").await, frozen.id());
         assert_ne!(cluster.generation(1).await, before);
         assert_eq!(members(addr, "defaultRoom").await, 2);
         let stale = apply(addr, &frozen.id(), "get", json!(["stale"])).await;
-        assert_eq!((stale.status, &stale.json()["result"]), (200, &json!(null)), "a call given up long ago was run");
-        other.ask(r#"{"event":"say","room":"defaultRoom","message":"welcome back"}"#).await;
+        assert_eq!((stale.status, &stale.json()["result"]), (200, &json!(null)), "a call that had timed out was run");
+        other.request(r#"{"event":"say","room":"defaultRoom","message":"welcome back"}"#).await;
         assert_eq!(frozen.next_in("user").await["message"], "welcome back");
         assert_eq!(apply(addr, &frozen.id(), "set", json!(["k", 1])).await.status, 200);
     }
@@ -269,7 +271,7 @@ async fn a_node_frozen_for_less_than_its_lease_is_not_reaped() {
         cluster.nodes[1].thaw();
         assert_eq!(apply(cluster.addr(0), &frozen.id(), "set", json!(["k", 1])).await.status, 200);
         assert_eq!(cluster.generation(1).await, before);
-        assert_eq!(presence(&mut other).await, [], "nobody left");
-        tell(format_args!("frozen for 4 s, round {round}: nobody is reaped"));
+        assert_eq!(presence_so_far(&mut other).await, [], "no member left");
+        tell(format_args!("frozen for 4 s, round {round}: no node is reaped"));
     }
 }

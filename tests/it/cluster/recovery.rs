@@ -1,4 +1,4 @@
-//! What is put right after a fault, where another fault meets the repair.
+//! Recovery from a fault that is interrupted by another fault.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use phalanx_testkit::{Process, Proxy, Redis};
 use serde_json::json;
 
 use super::in_process::node;
-use super::node_death::{observe, told};
+use super::node_death::{next_presence, observe};
 use super::{BACK, apply, config, members, start_node, until};
 use crate::client::{Socket, get};
 
-/// A node that was cut off from Redis until it was found dead, with a member that the other node's heard leave.
-struct World {
+/// A node that was cut off from Redis until it was reaped, so that its member's leave was announced on the other node.
+struct Harness {
     redis: Redis,
     proxy: Proxy,
     near: Process,
@@ -22,7 +22,7 @@ struct World {
     other: Socket,
 }
 
-impl World {
+impl Harness {
     async fn new() -> Self {
         let redis = Redis::start().await;
         let proxy = Proxy::before(redis.addr()).await;
@@ -31,10 +31,10 @@ impl World {
         let mut one = observe(near.addr).await;
         let mut other = Socket::connect(far.addr).await;
         for room in ["otherRoom", "defaultRoom"] {
-            other.ask_named(&json!({ "event": "roomAdd", "room": room, "messageId": room })).await;
+            other.request_by_id(&json!({ "event": "roomAdd", "room": room, "messageId": room })).await;
         }
         proxy.cut();
-        assert_eq!(told(&mut one, "leave").await, other.id());
+        assert_eq!(next_presence(&mut one, "leave").await, other.id());
         Self { redis, proxy, near, far, one, other }
     }
 
@@ -44,69 +44,69 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_node_whose_registration_is_not_answered_lists_its_members_all_the_same() {
-    let mut world = World::new().await;
-    let life = world.redis.ask("GET phalanx:tour:life").await;
-    let life = life.lines().nth(1).unwrap();
-    world.proxy.swallow(life);
-    world.proxy.mend();
-    world.until_redis_says("ZCARD phalanx:tour:leases", ":2\r\n").await;
-    let given_up = || world.far.stderr().matches("the node is not registered").count();
-    let before = given_up();
-    world.proxy.cut();
-    until("the registration is given up", BACK, async || given_up() > before).await;
-    world.proxy.mend();
-    assert_eq!(told(&mut world.one, "join").await, world.other.id());
-    assert_eq!(members(world.near.addr, "otherRoom").await, 1);
-    assert_eq!(apply(world.near.addr, &world.other.id(), "set", json!(["k", 1])).await.status, 200);
+async fn a_node_whose_registration_is_not_answered_still_lists_its_members() {
+    let mut harness = Harness::new().await;
+    let epoch = harness.redis.ask("GET phalanx:tour:life").await;
+    let epoch = epoch.lines().nth(1).unwrap();
+    harness.proxy.swallow(epoch);
+    harness.proxy.mend();
+    harness.until_redis_says("ZCARD phalanx:tour:leases", ":2\r\n").await;
+    let timeouts = || harness.far.stderr().matches("the node is not registered").count();
+    let before = timeouts();
+    harness.proxy.cut();
+    until("the registration times out", BACK, async || timeouts() > before).await;
+    harness.proxy.mend();
+    assert_eq!(next_presence(&mut harness.one, "join").await, harness.other.id());
+    assert_eq!(members(harness.near.addr, "otherRoom").await, 1);
+    assert_eq!(apply(harness.near.addr, &harness.other.id(), "set", json!(["k", 1])).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_member_that_leaves_while_its_node_lists_it_again_is_off_the_list() {
-    let World { redis: _redis, proxy, near, far, one: _one, mut other } = World::new().await;
-    proxy.swallow("$3\r\nnew\r\n"); // that it is a member of the first room again
+async fn a_member_that_leaves_while_its_node_relists_it_is_unlisted() {
+    let Harness { redis: _redis, proxy, near, far, one: _one, mut other } = Harness::new().await;
+    proxy.swallow("$3\r\nnew\r\n"); // the reply that the first room lists it again
     proxy.mend();
-    until("it is listed again", BACK, async || members(near.addr, "otherRoom").await == 1).await;
+    until("it is relisted", BACK, async || members(near.addr, "otherRoom").await == 1).await;
     proxy.cut();
     other.close().await;
-    until("the node noticed", BACK, async || {
+    until("the node has removed the connection", BACK, async || {
         String::from_utf8(get(far.admin, "/metrics").await.body).unwrap().contains("\nphalanx_connections 0\n")
     })
     .await;
     proxy.mend();
-    until("nobody is listed", BACK, async || members(near.addr, "otherRoom").await == 0).await;
+    until("no member is listed", BACK, async || members(near.addr, "otherRoom").await == 0).await;
 }
 
 #[tokio::test]
-async fn a_room_that_somebody_spoilt_keeps_no_other_from_being_listed_again() {
-    let mut world = World::new().await;
-    world.redis.ask("SET actionhero:chatRoom:members:otherRoom nonsense").await;
-    world.proxy.mend();
-    assert_eq!(told(&mut world.one, "join").await, world.other.id());
+async fn a_corrupt_room_keeps_no_other_from_being_relisted() {
+    let mut harness = Harness::new().await;
+    harness.redis.ask("SET actionhero:chatRoom:members:otherRoom nonsense").await;
+    harness.proxy.mend();
+    assert_eq!(next_presence(&mut harness.one, "join").await, harness.other.id());
 }
 
 #[tokio::test]
-async fn observers_hear_that_redis_came_back_empty_and_who_is_there_now() {
+async fn observers_are_notified_that_redis_came_back_empty_and_of_the_nodes_present() {
     let mut redis = Redis::start().await;
-    let (heard, mut seen) = tokio::sync::mpsc::channel(100);
+    let (events, mut observed) = tokio::sync::mpsc::channel(100);
     let watching = App::new("tour").observe(move |event: &Event| match event {
-        Event::NodeJoined(node) => drop(heard.try_send(format!("+{}", node.id))),
-        Event::BackendLost => drop(heard.try_send("lost".to_owned())),
-        Event::Renamed(_) => drop(heard.try_send("renamed".to_owned())),
+        Event::NodeJoined(node) => drop(events.try_send(format!("+{}", node.id))),
+        Event::BackendLost => drop(events.try_send("lost".to_owned())),
+        Event::Renamed(_) => drop(events.try_send("renamed".to_owned())),
         _ => {}
     });
     let watcher = watching.start_in_cluster(config("watcher"), &redis.url()).await.unwrap();
-    assert_eq!(seen.recv().await.unwrap(), "+watcher");
+    assert_eq!(observed.recv().await.unwrap(), "+watcher");
     redis.kill().await;
     redis.start_empty().await;
     for expected in ["lost", "renamed", "+watcher"] {
-        assert_eq!(seen.recv().await.unwrap(), expected);
+        assert_eq!(observed.recv().await.unwrap(), expected);
     }
     watcher.stop().await;
 }
 
 #[tokio::test]
-async fn a_node_that_stops_tells_of_the_end_of_a_room_to_the_end() {
+async fn a_node_that_stops_completes_the_destruction_of_a_room() {
     let redis = Redis::start().await;
     let proxy = Proxy::before(redis.addr()).await;
     let (url, slow) = (redis.url(), redis.url_through(proxy.addr()));
@@ -116,11 +116,11 @@ async fn a_node_that_stops_tells_of_the_end_of_a_room_to_the_end() {
     let mut member = Socket::join(there.addr(), "gone").await;
     proxy.delay(Duration::from_millis(300));
     tokio::select! {
-        _ = rooms.destroy("gone") => panic!("nobody knows yet that it was told"),
+        _ = rooms.destroy("gone") => panic!("the publisher has no acknowledgement yet"),
         _ = member.next_in("user") => {}
     }
     proxy.delay(Duration::ZERO);
     here.stop().await;
-    assert_eq!(redis.ask("HLEN phalanx:tour:closed").await, ":0\r\n", "it is forgotten");
+    assert_eq!(redis.ask("HLEN phalanx:tour:closed").await, ":0\r\n", "the closed room is forgotten");
     there.stop().await;
 }

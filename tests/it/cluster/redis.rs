@@ -6,41 +6,42 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::load::{self, Load};
-use super::node_death::{leaves, observe, presence, told};
+use super::node_death::{leaves, next_presence, observe, presence_so_far};
 use super::{BACK, Cluster, apply, members, rounds, until};
 use crate::client::{Socket, get, post_json};
 
-/// Errors that a call may get while Redis fails: what happened is unknown, or nothing did.
+/// Errors that a call may get while Redis fails: the outcome is unknown, or nothing was done.
 const UNKNOWN: [&str; 3] = ["unavailable", "unreachable", "late"];
 
-/// The same where a node is taken for dead.
+/// The same where a node is reaped.
 const UNKNOWN_OR_GONE: [&str; 4] = ["unavailable", "unreachable", "late", "not_found"];
 
-/// The same where Redis may forget what was saved before it is loaded.
+/// The same where Redis may lose a saved value before it is loaded.
 const UNKNOWN_GONE_OR_FORGOTTEN: [&str; 5] = ["unavailable", "unreachable", "late", "not_found", "conflict"];
 
-/// Two nodes with a member each, who hears who comes and goes.
-struct World {
+/// Two nodes with a member each in the room with presence.
+struct Harness {
     cluster: Cluster,
     one: Socket,
     other: Socket,
     generations: Vec<String>,
 }
 
-impl World {
+impl Harness {
     async fn new() -> Self {
         let cluster = Cluster::start(2).await;
         let mut one = observe(cluster.addr(0)).await;
         let other = observe(cluster.addr(1)).await;
-        while told(&mut one, "join").await != other.id() {}
+        while next_presence(&mut one, "join").await != other.id() {}
         let generations = vec![cluster.generation(0).await, cluster.generation(1).await];
         Self { cluster, one, other, generations }
     }
 
-    /// Clients that go on through a fault; those of the fault before are gone, and so is what was told of them.
+    /// Starts clients that keep working through a fault, once those of the previous fault and their recorded leaves are
+    /// gone.
     async fn load(&self) -> Load {
         let addr = self.cluster.addr(0);
-        until("nobody else is there", BACK, async || members(addr, load::ROOM).await == 0).await;
+        until("the room of the load is empty", BACK, async || members(addr, load::ROOM).await == 0).await;
         self.cluster.redis.ask("DEL actionhero:cache:leaves").await;
         Load::start([self.cluster.addr(0), self.cluster.addr(1)]).await
     }
@@ -51,104 +52,104 @@ impl World {
         tell(format_args!("{fault}: members are listed {:?} after", since.elapsed()));
     }
 
-    /// Whoever would be reaped for the fault, or told to have left, is by 8 s after its end.
-    async fn nobody_was_reaped(&mut self, since: Instant) {
+    /// Checks that the fault cost no node its generation and no member its membership: both would happen within 8 s.
+    async fn nothing_was_reaped(&mut self, since: Instant) {
         sleep_until(since + Duration::from_secs(8)).await;
         for node in 0..2 {
             assert_eq!(self.cluster.generation(node).await, self.generations[node]);
         }
         let leaves = get(self.cluster.addr(0), "/api/lists/leaves").await.json();
-        assert_eq!(leaves["values"], json!([]), "no leave is told to the application");
+        assert_eq!(leaves["values"], json!([]), "no leave hook ran");
         for socket in [&mut self.one, &mut self.other] {
-            assert_eq!(presence(socket).await, [], "nor to members");
+            assert_eq!(presence_so_far(socket).await, [], "no leave was announced");
         }
     }
 }
 
 #[tokio::test]
-async fn a_frozen_redis_costs_nobody_its_membership() {
+async fn a_frozen_redis_costs_no_connection_its_membership() {
     const FAULT: &str = "redis frozen for 10 s";
-    let mut world = World::new().await;
+    let mut harness = Harness::new().await;
     for _ in 0..rounds() {
-        let load = world.load().await;
-        world.cluster.redis.freeze();
+        let load = harness.load().await;
+        harness.cluster.redis.freeze();
         sleep_until(Instant::now() + Duration::from_secs(10)).await; // the length of the freeze is the fault
-        world.cluster.redis.thaw();
+        harness.cluster.redis.thaw();
         let thawed = Instant::now();
         load.recovered(FAULT, thawed).await;
-        world.both_are_listed(FAULT, thawed).await;
-        world.nobody_was_reaped(thawed).await;
+        harness.both_are_listed(FAULT, thawed).await;
+        harness.nothing_was_reaped(thawed).await;
         load.finish(FAULT, &UNKNOWN).await;
     }
 }
 
 #[tokio::test]
-async fn a_redis_that_restarts_with_its_data_costs_nobody_its_membership() {
+async fn a_redis_that_restarts_with_its_data_costs_no_connection_its_membership() {
     const FAULT: &str = "redis away for 7 s, and back with its data";
-    let mut world = World::new().await;
+    let mut harness = Harness::new().await;
     for _ in 0..rounds() {
-        let load = world.load().await;
-        world.cluster.redis.kill().await;
+        let load = harness.load().await;
+        harness.cluster.redis.kill().await;
         sleep_until(Instant::now() + Duration::from_secs(7)).await; // the length of the outage is the fault
-        world.cluster.redis.start_again().await;
+        harness.cluster.redis.start_again().await;
         let back = Instant::now();
         load.recovered(FAULT, back).await;
-        world.both_are_listed(FAULT, back).await;
-        world.nobody_was_reaped(back).await;
+        harness.both_are_listed(FAULT, back).await;
+        harness.nothing_was_reaped(back).await;
         load.finish(FAULT, &UNKNOWN).await;
     }
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_empty_is_filled_from_what_the_nodes_hold() {
+async fn a_redis_that_comes_back_empty_is_refilled_by_the_nodes() {
     const FAULT: &str = "redis restarted empty";
     for _ in 0..rounds() {
-        let mut world = World::new().await;
-        let load = world.load().await;
-        world.cluster.redis.kill().await;
-        world.cluster.redis.start_empty().await;
+        let mut harness = Harness::new().await;
+        let load = harness.load().await;
+        harness.cluster.redis.kill().await;
+        harness.cluster.redis.start_empty().await;
         let back = Instant::now();
         load.recovered(FAULT, back).await;
-        world.both_are_listed(FAULT, back).await;
+        harness.both_are_listed(FAULT, back).await;
         for room in ["defaultRoom", "otherRoom", "vip"] {
-            let addr = world.cluster.addr(1);
-            until("starting rooms are made again", BACK, async || members(addr, room).await != u64::MAX).await;
+            let addr = harness.cluster.addr(1);
+            until("start rooms are created again", BACK, async || members(addr, room).await != u64::MAX).await;
         }
         for node in 0..2 {
-            assert_ne!(world.cluster.generation(node).await, world.generations[node]);
+            assert_ne!(harness.cluster.generation(node).await, harness.generations[node]);
         }
         load.finish(FAULT, &UNKNOWN_GONE_OR_FORGOTTEN).await;
     }
 }
 
 #[tokio::test]
-async fn lost_connections_and_scripts_are_made_anew() {
-    let mut world = World::new().await;
+async fn lost_connections_and_scripts_are_restored() {
+    let mut harness = Harness::new().await;
     for _ in 0..rounds() {
         for (fault, commands) in [
             ("scripts flushed", &["SCRIPT FLUSH"] as &[&str]),
             ("all connections killed", &["CLIENT KILL TYPE normal", "CLIENT KILL TYPE pubsub"]),
         ] {
-            let load = world.load().await;
+            let load = harness.load().await;
             for command in commands {
-                world.cluster.redis.ask(command).await;
+                harness.cluster.redis.ask(command).await;
             }
             let done = Instant::now();
             load.recovered(fault, done).await;
-            world.both_are_listed(fault, done).await;
-            world.nobody_was_reaped(done).await;
+            harness.both_are_listed(fault, done).await;
+            harness.nothing_was_reaped(done).await;
             load.finish(fault, &UNKNOWN).await;
         }
     }
 }
 
 #[tokio::test]
-async fn whoever_leaves_while_redis_is_away_is_off_the_list_when_it_is_back() {
-    let World { mut cluster, one: _one, mut other, .. } = World::new().await;
+async fn a_member_that_leaves_while_redis_is_down_is_unlisted_when_it_is_back() {
+    let Harness { mut cluster, one: _one, mut other, .. } = Harness::new().await;
     cluster.redis.kill().await;
     other.close().await;
     let (here, operators) = (cluster.addr(0), cluster.nodes[1].admin);
-    until("the node noticed", BACK, async || {
+    until("the node has removed the connection", BACK, async || {
         String::from_utf8(get(operators, "/metrics").await.body).unwrap().contains("\nphalanx_connections 0\n")
     })
     .await;
@@ -157,30 +158,30 @@ async fn whoever_leaves_while_redis_is_away_is_off_the_list_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_room_that_was_destroyed_while_nobody_could_hear_of_it_lets_its_members_go() {
-    let mut world = World::new().await;
-    world.cluster.redis.ask("SREM actionhero:chatRoom:rooms defaultRoom").await;
-    world.cluster.redis.ask("CLIENT KILL TYPE pubsub").await;
-    let addr = world.cluster.addr(0);
-    for id in [world.one.id(), world.other.id()] {
+async fn a_room_that_was_destroyed_during_a_gap_removes_its_members() {
+    let mut harness = Harness::new().await;
+    harness.cluster.redis.ask("SREM actionhero:chatRoom:rooms defaultRoom").await;
+    harness.cluster.redis.ask("CLIENT KILL TYPE pubsub").await;
+    let addr = harness.cluster.addr(0);
+    for id in [harness.one.id(), harness.other.id()] {
         until("it is in no room", BACK, async || {
             apply(addr, &id, "details", json!(null)).await.json()["result"]["rooms"] == json!([])
         })
         .await;
     }
-    let said = world.one.ask(r#"{"event":"say","room":"defaultRoom","message":1}"#).await;
-    assert_eq!(said["error"]["code"], "not_found");
+    let refused = harness.one.request(r#"{"event":"say","room":"defaultRoom","message":1}"#).await;
+    assert_eq!(refused["error"]["code"], "not_found");
 }
 
 #[tokio::test]
-async fn nobody_is_taken_into_a_room_that_was_made_again_while_it_could_not_hear_of_it() {
-    let world = World::new().await;
-    let addr = world.cluster.addr(0);
-    world.cluster.redis.ask("SREM actionhero:chatRoom:rooms defaultRoom").await;
-    let made = post_json(addr, "/api/rooms", &json!({ "name": "defaultRoom" }).to_string()).await;
-    assert_eq!(made.status, 200);
-    world.cluster.redis.ask("CLIENT KILL TYPE pubsub").await;
-    let ids = [world.one.id(), world.other.id()];
+async fn a_room_that_was_recreated_during_a_gap_takes_over_no_members() {
+    let harness = Harness::new().await;
+    let addr = harness.cluster.addr(0);
+    harness.cluster.redis.ask("SREM actionhero:chatRoom:rooms defaultRoom").await;
+    let created = post_json(addr, "/api/rooms", &json!({ "name": "defaultRoom" }).to_string()).await;
+    assert_eq!(created.status, 200);
+    harness.cluster.redis.ask("CLIENT KILL TYPE pubsub").await;
+    let ids = [harness.one.id(), harness.other.id()];
     for id in &ids {
         until("it is in no room", BACK, async || {
             apply(addr, id, "details", json!(null)).await.json()["result"]["rooms"] == json!([])
@@ -189,12 +190,12 @@ async fn nobody_is_taken_into_a_room_that_was_made_again_while_it_could_not_hear
     }
     assert_eq!(members(addr, "defaultRoom").await, 0);
     let left = ids.map(|id| (format!("defaultRoom:{id}"), 1));
-    until("hooks are asked once", BACK, async || leaves(&world.cluster, 0).await == HashMap::from(left.clone())).await;
+    until("hooks ran once", BACK, async || leaves(&harness.cluster, 0).await == HashMap::from(left.clone())).await;
 }
 
-/// The network between one node and Redis fails; its clients and the other node's stay where they are.
+/// The network between one node and Redis fails; clients of both nodes remain connected.
 #[tokio::test]
-async fn a_node_cut_off_from_redis_is_taken_for_dead_and_comes_back_by_itself() {
+async fn a_node_cut_off_from_redis_is_reaped_and_recovers_by_itself() {
     const FAULT: &str = "one node cut off for 30 s";
     for _ in 0..rounds() {
         let redis = Redis::start().await;
@@ -206,32 +207,32 @@ async fn a_node_cut_off_from_redis_is_taken_for_dead_and_comes_back_by_itself() 
         let load = Load::start([near.addr, far.addr]).await;
         proxy.cut();
         let cut = Instant::now();
-        let refused = other.ask(r#"{"event":"say","room":"defaultRoom","message":"anybody?"}"#).await;
+        let refused = other.request(r#"{"event":"say","room":"defaultRoom","message":"hello"}"#).await;
         assert_eq!(refused["error"]["code"], "unavailable", "{refused}");
-        assert_eq!(get(far.addr, "/api/randomNumber").await.status, 200, "what is local goes on");
-        assert_eq!(told(&mut one, "leave").await, other.id());
-        tell(format_args!("{FAULT}: taken for dead after {:?}", cut.elapsed()));
+        assert_eq!(get(far.addr, "/api/randomNumber").await.status, 200, "local actions work");
+        assert_eq!(next_presence(&mut one, "leave").await, other.id());
+        tell(format_args!("{FAULT}: reaped after {:?}", cut.elapsed()));
         sleep_until(cut + Duration::from_secs(30)).await; // the length of the cut is the fault
         proxy.mend();
-        let mended = Instant::now();
-        assert_eq!(told(&mut one, "join").await, other.id());
-        tell(format_args!("{FAULT}: listed again after {:?}", mended.elapsed()));
-        load.recovered(FAULT, mended).await;
+        let restored = Instant::now();
+        assert_eq!(next_presence(&mut one, "join").await, other.id());
+        tell(format_args!("{FAULT}: listed again after {:?}", restored.elapsed()));
+        load.recovered(FAULT, restored).await;
         load.finish(FAULT, &UNKNOWN_OR_GONE).await;
         assert_eq!(members(near.addr, "defaultRoom").await, 2);
     }
 }
 
 #[tokio::test]
-async fn a_gap_is_told_to_members() {
-    let mut world = World::new().await;
-    world.cluster.redis.ask("CLIENT KILL TYPE pubsub").await;
-    let gap: Value = world.other.next_in("api").await;
+async fn a_gap_is_announced_to_members() {
+    let mut harness = Harness::new().await;
+    harness.cluster.redis.ask("CLIENT KILL TYPE pubsub").await;
+    let gap: Value = harness.other.next_in("api").await;
     assert_eq!(gap, json!({ "context": "api", "event": "gap", "room": "defaultRoom" }));
 }
 
 #[tokio::test]
-async fn a_node_whose_redis_is_not_there_yet_waits_for_it_and_tells_operators() {
+async fn a_node_whose_redis_is_not_up_yet_waits_for_it_and_reports_that_it_is_not_ready() {
     let mut redis = Redis::start().await;
     let url = redis.url();
     redis.kill().await;
@@ -259,7 +260,7 @@ async fn a_node_whose_redis_is_not_there_yet_waits_for_it_and_tells_operators() 
 }
 
 #[tokio::test]
-async fn starting_rooms_that_redis_refuses_are_made_once_it_takes_them_or_end_the_boot_with_the_reason() {
+async fn start_rooms_that_redis_refuses_are_created_later_or_fail_the_boot_with_the_reason() {
     let redis = Redis::start().await;
     redis.ask("ACL SETUSER phalanx -scard").await;
     let url = redis.url();
@@ -277,7 +278,7 @@ async fn starting_rooms_that_redis_refuses_are_made_once_it_takes_them_or_end_th
 }
 
 #[tokio::test]
-async fn outside_development_a_cluster_does_not_start_with_the_token_that_everybody_knows() {
+async fn outside_development_a_cluster_does_not_start_with_the_default_token() {
     let environment = [("REDIS_URL", "redis://127.0.0.1:1"), ("PHALANX_ENV", "production")];
     let refused = phalanx_testkit::run("tour", &[], &environment).await;
     let text = String::from_utf8(refused.stderr).unwrap();

@@ -1,10 +1,10 @@
-//! Whether a package's licence expression can be met with the licences of a list.
+//! Checks a package's licence expression against a list of licences.
 
 use std::iter::Peekable;
 use std::str::SplitWhitespace;
 
-/// `OR` binds weaker than `AND`; the elder way to write `OR` is a slash. An exception after `WITH` belongs to its licence.
-/// What cannot be read is not allowed.
+/// Whether the listed licences satisfy the expression. `OR` binds weaker than `AND`; the older way to write `OR` is a
+/// slash. An exception after `WITH` belongs to its licence. An expression that cannot be parsed is not allowed.
 pub(crate) fn allowed(expression: &str, list: &[&str]) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let mut words = spaced.split_whitespace().peekable();
@@ -43,7 +43,7 @@ fn one(words: &mut Words<'_>, list: &[&str]) -> Option<bool> {
 }
 
 #[test]
-fn a_licence_expression_is_met_by_what_is_on_the_list() {
+fn a_licence_expression_is_checked_against_the_list() {
     fn check(expression: &str, expected: bool) {
         assert_eq!(allowed(expression, &["Apache-2.0", "MIT", "Unicode-3.0"]), expected, "{expression:?}");
     }

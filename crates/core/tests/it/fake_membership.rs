@@ -1,4 +1,4 @@
-//! A membership in which nodes die.
+//! A membership whose nodes die on demand.
 
 use std::sync::Mutex;
 
@@ -8,21 +8,21 @@ use phalanx_core::memory::MemoryMembership;
 use phalanx_core::{ConnectionId, Generation};
 use tokio::time::Instant;
 
-/// One node lives; others are dead, and each has left a member in the lobby.
+/// Delegates for the node under test; the other nodes are dead, each with a member in the lobby.
 #[derive(Debug)]
-pub(crate) struct Mortal {
-    living: MemoryMembership,
-    began: Instant,
+pub(crate) struct FakeMembership {
+    inner: MemoryMembership,
+    started: Instant,
     dead: Mutex<Vec<(Generation, Departed)>>,
 }
 
-impl Mortal {
+impl FakeMembership {
     pub(crate) fn new() -> Self {
-        Self { living: MemoryMembership::default(), began: Instant::now(), dead: Mutex::default() }
+        Self { inner: MemoryMembership::default(), started: Instant::now(), dead: Mutex::default() }
     }
 
-    /// A node died, and this member with it.
-    pub(crate) fn died(&self, member: &str) {
+    /// Adds a dead node with this member.
+    pub(crate) fn add_dead_node(&self, member: &str) {
         let id = ConnectionId::parse(member).unwrap();
         let departed = Departed { room: "lobby".to_owned(), id, joined_at: 1 };
         self.dead.lock().unwrap().push((Generation::random(), departed));
@@ -30,15 +30,15 @@ impl Mortal {
 }
 
 #[async_trait]
-impl Membership for Mortal {
+impl Membership for FakeMembership {
     async fn register(&self, record: &NodeRecord) -> Result<Option<String>, BackendError> {
-        self.living.register(record).await
+        self.inner.register(record).await
     }
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
-        let renewal = self.living.renew(generation).await?;
+        let renewal = self.inner.renew(generation).await?;
         let lapsed = self.dead.lock().unwrap().iter().map(|(dead, _)| *dead).collect();
-        let now_us = u64::try_from(self.began.elapsed().as_micros()).unwrap();
+        let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap();
         Ok(match renewal {
             Renewal::Standing(standing) => Renewal::Standing(Standing { now_us, lapsed, ..standing }),
             Renewal::Gone => Renewal::Gone,
@@ -46,11 +46,11 @@ impl Membership for Mortal {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, BackendError> {
-        self.living.nodes().await
+        self.inner.nodes().await
     }
 
     async fn leave(&self, generation: Generation) -> Result<(), BackendError> {
-        self.living.leave(generation).await
+        self.inner.leave(generation).await
     }
 
     async fn claim(&self, _by: Generation, _dead: Generation, _seen_us: u64) -> Result<bool, BackendError> {

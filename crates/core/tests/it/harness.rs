@@ -1,4 +1,4 @@
-//! A node of its own whose backend fails on demand.
+//! A single node whose backend fails on demand.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -18,51 +18,51 @@ use phalanx_core::{ActionError, Connection, ConnectionId, Generation, Node, Seat
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
-use crate::fake_membership::Mortal;
+use crate::fake_membership::FakeMembership;
 
-/// What goes wrong with a step.
+/// The fault of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It happens, and its answer never comes.
-    NoAnswer,
-    /// It happens, and looks as if the backend were away.
-    AnswerLost,
-    /// The backend is away.
-    Away,
+    /// The step is done, and its reply never arrives.
+    NoReply,
+    /// The step is done, and its reply is an error as if the backend were down.
+    ReplyLost,
+    /// The step is not done, because the backend is down.
+    Down,
 }
 
-/// A backend whose next steps fail as they are told to.
+/// A memory backend whose next steps fail as requested.
 #[derive(Debug)]
-pub(crate) struct Faulty {
+pub(crate) struct FaultyBackend {
     pub(crate) rooms: MemoryRooms,
     bus: MemoryBus,
     faults: Mutex<Vec<(&'static str, Fault)>>,
-    /// What is held until letters are sent that nobody waits for.
+    /// The guards of messages that `try_post` accepted and that are not sent yet.
     unsent: Mutex<Vec<KeptAlive>>,
-    /// Says which step has no answer.
+    /// Notified when a step without a reply is done.
     pub(crate) stuck: Notify,
 }
 
-impl Faulty {
-    /// The next step of that name fails so.
-    pub(crate) fn fails(&self, step: &'static str, fault: Fault) {
+impl FaultyBackend {
+    /// Lets the next step of this name fail.
+    pub(crate) fn fail(&self, step: &'static str, fault: Fault) {
         self.faults.lock().unwrap().push((step, fault));
     }
 
-    /// How many letters that nobody waits for are not sent.
+    /// The number of messages that `try_post` accepted and that are not sent yet.
     pub(crate) fn unsent(&self) -> usize {
         self.unsent.lock().unwrap().len()
     }
 
     /// Sends them.
-    pub(crate) fn sends(&self) {
+    pub(crate) fn send_all(&self) {
         self.unsent.lock().unwrap().clear();
     }
 
-    /// Something comes from another node.
-    pub(crate) async fn brings(&self, letter: Letter) {
+    /// Delivers a message as if from another node.
+    pub(crate) async fn receive(&self, message: Letter) {
         self.bus.appear_as(Generation::random()).await.unwrap();
-        self.bus.post(Recipient::Everyone, letter).await.unwrap();
+        self.bus.post(Recipient::Everyone, message).await.unwrap();
     }
 
     async fn step<T>(
@@ -76,12 +76,12 @@ impl Faulty {
         };
         match fault {
             None => step.await,
-            Some(Fault::Away) => Err(BackendError::unavailable("away")),
-            Some(Fault::AnswerLost) => {
+            Some(Fault::Down) => Err(BackendError::unavailable("down")),
+            Some(Fault::ReplyLost) => {
                 step.await?;
-                Err(BackendError::unavailable("the answer was lost"))
+                Err(BackendError::unavailable("the reply was lost"))
             }
-            Some(Fault::NoAnswer) => {
+            Some(Fault::NoReply) => {
                 step.await?;
                 self.stuck.notify_one();
                 std::future::pending().await
@@ -91,7 +91,7 @@ impl Faulty {
 }
 
 #[async_trait]
-impl RoomStore for Faulty {
+impl RoomStore for FaultyBackend {
     async fn add(&self, room: &str, max: usize) -> Result<Added, BackendError> {
         self.rooms.add(room, max).await
     }
@@ -108,8 +108,8 @@ impl RoomStore for Faulty {
         self.step("close", self.rooms.close(room)).await
     }
 
-    async fn forget(&self, room: &str, life: u64) -> Result<(), BackendError> {
-        self.step("forget", self.rooms.forget(room, life)).await
+    async fn forget(&self, room: &str, incarnation: u64) -> Result<(), BackendError> {
+        self.step("forget", self.rooms.forget(room, incarnation)).await
     }
 
     async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<Joined, BackendError> {
@@ -126,7 +126,7 @@ impl RoomStore for Faulty {
 }
 
 #[async_trait]
-impl Bus for Faulty {
+impl Bus for FaultyBackend {
     async fn appear_as(&self, generation: Generation) -> Result<(), BackendError> {
         self.bus.appear_as(generation).await
     }
@@ -135,11 +135,11 @@ impl Bus for Faulty {
         self.step("publish", self.bus.publish(message)).await
     }
 
-    async fn post(&self, to: Recipient, letter: Letter) -> Result<Posted, BackendError> {
-        self.bus.post(to, letter).await
+    async fn post(&self, to: Recipient, message: Letter) -> Result<Posted, BackendError> {
+        self.bus.post(to, message).await
     }
 
-    fn try_post(&self, _to: Recipient, _letter: Letter, alive: KeptAlive) -> Result<(), (Letter, KeptAlive)> {
+    fn try_post(&self, _to: Recipient, _message: Letter, alive: KeptAlive) -> Result<(), (Letter, KeptAlive)> {
         self.unsent.lock().unwrap().push(alive);
         Ok(())
     }
@@ -153,76 +153,76 @@ impl Bus for Faulty {
     }
 }
 
-/// Notes why somebody leaves, and waits with some leaves until they may go on.
+/// The calls of the leave hook, by member, room and cause; calls of one kind are blocked until the test resumes them.
 #[derive(Debug, Default)]
-pub(crate) struct Noted {
-    leaves: Mutex<Vec<String>>,
-    holds: Option<&'static str>,
-    pub(crate) asked: Notify,
-    pub(crate) goes_on: Notify,
+pub(crate) struct LeaveLog {
+    entries: Mutex<Vec<String>>,
+    blocks: Option<&'static str>,
+    pub(crate) blocked: Notify,
+    pub(crate) resume: Notify,
 }
 
-impl Noted {
-    /// Holds up the leaves that are noted so.
-    pub(crate) fn holding(leaves: &'static str) -> Self {
-        Self { holds: Some(leaves), ..Self::default() }
+impl LeaveLog {
+    /// Blocks calls whose entry ends with `suffix`.
+    pub(crate) fn blocking(suffix: &'static str) -> Self {
+        Self { blocks: Some(suffix), ..Self::default() }
     }
 
-    pub(crate) fn leaves(&self) -> Vec<String> {
-        self.leaves.lock().unwrap().clone()
+    pub(crate) fn entries(&self) -> Vec<String> {
+        self.entries.lock().unwrap().clone()
     }
 }
 
-struct Hook(Arc<Noted>);
+struct Hook(Arc<LeaveLog>);
 
 #[async_trait]
 impl RoomHook for Hook {
-    async fn leave(&self, _node: &Node, room: &str, id: &ConnectionId, why: Leaving<'_>) -> Result<(), ActionError> {
-        let why = match why {
-            Leaving::Asked(_) => "asked",
+    async fn leave(&self, _node: &Node, room: &str, id: &ConnectionId, cause: Leaving<'_>) -> Result<(), ActionError> {
+        let cause = match cause {
+            Leaving::Asked(_) => "requested",
             Leaving::Ended(_) => "ended",
             Leaving::RoomDestroyed(_) => "destroyed",
             Leaving::NodeDied => "died",
         };
-        let noted = format!("{id} {room} {why}");
-        let is_held = self.0.holds.is_some_and(|held| noted.ends_with(held));
-        self.0.leaves.lock().unwrap().push(noted);
-        if is_held {
-            self.0.asked.notify_one();
-            self.0.goes_on.notified().await;
+        let entry = format!("{id} {room} {cause}");
+        let is_blocked = self.0.blocks.is_some_and(|suffix| entry.ends_with(suffix));
+        self.0.entries.lock().unwrap().push(entry);
+        if is_blocked {
+            self.0.blocked.notify_one();
+            self.0.resume.notified().await;
         }
         Ok(())
     }
 }
 
-/// A node with the room `lobby`, which tells who comes and goes.
-pub(crate) struct World {
+/// A node with the room `lobby`, which has presence.
+pub(crate) struct Harness {
     pub(crate) node: Node,
-    pub(crate) backend: Arc<Faulty>,
-    pub(crate) membership: Arc<Mortal>,
-    pub(crate) noted: Arc<Noted>,
-    seats: Mutex<Vec<Seat>>,
+    pub(crate) backend: Arc<FaultyBackend>,
+    pub(crate) membership: Arc<FakeMembership>,
+    pub(crate) leave_log: Arc<LeaveLog>,
+    registrations: Mutex<Vec<Seat>>,
 }
 
-impl World {
-    pub(crate) async fn start(noted: Noted) -> Self {
-        Self::start_with(noted, |_| {}).await.unwrap()
+impl Harness {
+    pub(crate) async fn start(leave_log: LeaveLog) -> Self {
+        Self::start_with(leave_log, |_| {}).await.unwrap()
     }
 
-    pub(crate) async fn start_with(noted: Noted, change: impl FnOnce(&mut Config)) -> Result<Self, StartError> {
+    pub(crate) async fn start_with(leave_log: LeaveLog, change: impl FnOnce(&mut Config)) -> Result<Self, StartError> {
         let mut config = Config::default();
         config.rooms.start = vec!["lobby".to_owned()];
         config.rooms.presence = vec!["lobby".to_owned()];
         change(&mut config);
-        let backend = Arc::new(Faulty {
+        let backend = Arc::new(FaultyBackend {
             rooms: MemoryRooms::default(),
             bus: MemoryBus::new(100),
             faults: Mutex::default(),
             unsent: Mutex::default(),
             stuck: Notify::new(),
         });
-        let (noted, membership) = (Arc::new(noted), Arc::new(Mortal::new()));
-        let definitions = Definitions { room_hooks: vec![Arc::new(Hook(noted.clone()))], ..Definitions::default() };
+        let (leave_log, membership) = (Arc::new(leave_log), Arc::new(FakeMembership::new()));
+        let definitions = Definitions { room_hooks: vec![Arc::new(Hook(leave_log.clone()))], ..Definitions::default() };
         let setup = Setup {
             app: "test".to_owned(),
             version: "0".to_owned(),
@@ -241,7 +241,7 @@ impl World {
             config,
         };
         let node = Node::start(setup).await?;
-        Ok(Self { node, backend, membership, noted, seats: Mutex::default() })
+        Ok(Self { node, backend, membership, leave_log, registrations: Mutex::default() })
     }
 
     pub(crate) async fn connect(&self, id: &str) -> Connection {
@@ -253,29 +253,29 @@ impl World {
             connected_at: 0,
             outbox: OutboxLimit { frames: 1000, bytes: 1_000_000 },
         });
-        self.seats.lock().unwrap().push(self.node.connections().insert(connection.clone()).unwrap());
+        self.registrations.lock().unwrap().push(self.node.connections().insert(connection.clone()).unwrap());
         connection
     }
 
-    /// The client of that connection goes.
-    pub(crate) async fn goes(&self, connection: &Connection) {
-        let seat = {
-            let mut seats = self.seats.lock().unwrap();
-            let at = seats.iter().position(|seat| seat.connection() == connection).unwrap();
-            seats.remove(at)
+    /// Unregisters a connection as if its client had closed it.
+    pub(crate) async fn disconnect(&self, connection: &Connection) {
+        let registration = {
+            let mut all = self.registrations.lock().unwrap();
+            let index = all.iter().position(|registration| registration.connection() == connection).unwrap();
+            all.remove(index)
         };
-        seat.remove(CloseReason::ClientLeft).await;
+        registration.remove(CloseReason::ClientLeft).await;
     }
 
-    /// A connection that is in the lobby and has heard that it came.
+    /// A connection that has joined the lobby and received its own join.
     pub(crate) async fn member(&self, id: &str) -> Connection {
         let connection = self.connect(id).await;
         self.node.rooms().join(&connection, "lobby").await.unwrap();
-        while !heard(&connection).await.contains("\"join\"") {}
+        while !next_frame(&connection).await.contains("\"join\"") {}
         connection
     }
 
-    /// Who is listed in the lobby.
+    /// The ids listed in the lobby.
     pub(crate) async fn listed(&self) -> Vec<String> {
         let members = self.backend.rooms.members("lobby", 100).await.unwrap().unwrap_or_default();
         let mut ids: Vec<String> = members.listed.iter().map(|member| member.id.to_string()).collect();
@@ -283,26 +283,26 @@ impl World {
         ids
     }
 
-    /// Waits until those are listed in the lobby.
-    pub(crate) async fn lists(&self, ids: &[&str]) {
-        eventually("the list is right", async || self.listed().await == ids).await;
+    /// Waits until exactly these ids are listed in the lobby.
+    pub(crate) async fn until_listed(&self, ids: &[&str]) {
+        eventually("the list is as expected", async || self.listed().await == ids).await;
     }
 }
 
-/// Asks again and again until it is so.
-pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let asking = async {
-        while !is_so().await {
+/// Polls a condition until it is true.
+pub(crate) async fn eventually(description: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let polling = async {
+        while !condition().await {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(20), asking).await.expect(what);
+    timeout(Duration::from_secs(20), polling).await.expect(description);
 }
 
-/// The next frame that waits for a client, once there is one.
-pub(crate) async fn heard(connection: &Connection) -> String {
+/// Waits for the next frame of a client's outbox.
+pub(crate) async fn next_frame(connection: &Connection) -> String {
     let mut text = None;
-    eventually("something is heard", async || {
+    eventually("a frame is queued", async || {
         if let Next::Frame(Frame::Text(bytes)) = connection.next() {
             text = Some(String::from_utf8(bytes.to_vec()).unwrap());
         }
@@ -312,8 +312,8 @@ pub(crate) async fn heard(connection: &Connection) -> String {
     text.unwrap_or_default()
 }
 
-/// What waits for a client by now.
-pub(crate) fn unheard(connection: &Connection) -> Vec<String> {
+/// The frames in a client's outbox.
+pub(crate) fn queued_frames(connection: &Connection) -> Vec<String> {
     std::iter::from_fn(|| match connection.next() {
         Next::Frame(Frame::Text(bytes)) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
         _ => None,

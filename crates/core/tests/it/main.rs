@@ -1,5 +1,5 @@
-//! The memory backend keeps every law of its seams, and a node does the right thing when a backend fails.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+//! The memory backend keeps every law of its seams, and a node recovers when a backend fails.
+#![allow(clippy::unwrap_used, reason = "an unwrap that fails is a failed test with its line")]
 
 mod bus;
 mod cache;

@@ -1,23 +1,23 @@
-//! Answers to the calls of other nodes.
+//! Replies to the calls of other nodes.
 
 use phalanx_core::backend::{Letter, LetterKind};
 
-use crate::harness::{Noted, World, eventually};
+use crate::harness::{Harness, LeaveLog, eventually};
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_stops_waits_until_its_answers_are_sent() {
-    let world = World::start(Noted::default()).await;
-    let payload = r#"{"connection":"nobody","method":"details"}"#.into();
-    let deadline_ms = Some(world.node.now_ms() + 60_000);
-    world.backend.brings(Letter { kind: LetterKind::Call, id: 1, deadline_ms, payload }).await;
-    eventually("it answers", async || world.backend.unsent() == 1).await;
+async fn a_node_that_stops_waits_until_its_replies_are_sent() {
+    let harness = Harness::start(LeaveLog::default()).await;
+    let payload = r#"{"connection":"unknown","method":"details"}"#.into();
+    let deadline_ms = Some(harness.node.now_ms() + 60_000);
+    harness.backend.receive(Letter { kind: LetterKind::Call, id: 1, deadline_ms, payload }).await;
+    eventually("it replies", async || harness.backend.unsent() == 1).await;
     let stopping = tokio::spawn({
-        let node = world.node.clone();
+        let node = harness.node.clone();
         async move { node.stop().await }
     });
-    eventually("it stops", async || !world.node.health().is_empty()).await;
-    eventually("it waits for one", async || world.node.shutdown().running() == 1).await;
+    eventually("it stops", async || !harness.node.health().is_empty()).await;
+    eventually("it waits for the reply", async || harness.node.shutdown().running() == 1).await;
     assert!(!stopping.is_finished());
-    world.backend.sends();
+    harness.backend.send_all();
     assert_eq!(stopping.await.unwrap().abandoned, 0);
 }

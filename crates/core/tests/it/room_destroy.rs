@@ -1,89 +1,90 @@
-//! How rooms end.
+//! Destroying rooms while calls are dropped, replies are lost and the backend is down.
 
 use phalanx_core::ErrorKind;
 use phalanx_core::backend::RoomStore;
 
-use crate::harness::{Fault, Noted, World, eventually, heard, unheard};
+use crate::harness::{Fault, Harness, LeaveLog, eventually, next_frame, queued_frames};
 
-const FAREWELL: &str = "this room has been deleted";
+const DESTROYED: &str = "this room has been deleted";
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_room_takes_nobody_out_of_the_next_of_its_name() {
-    let world = World::start(Noted::default()).await;
-    let (old, new) = (world.member("old").await, world.connect("new").await);
-    let rooms = world.node.rooms();
-    world.backend.fails("publish", Fault::Away);
+async fn destroying_a_room_removes_no_member_of_its_next_incarnation() {
+    let harness = Harness::start(LeaveLog::default()).await;
+    let (old, new) = (harness.member("old").await, harness.connect("new").await);
+    let rooms = harness.node.rooms();
+    harness.backend.fail("publish", Fault::Down);
     assert_eq!(rooms.destroy("lobby").await.unwrap_err().kind(), ErrorKind::Unavailable);
     rooms.add("lobby").await.unwrap();
     rooms.join(&new, "lobby").await.unwrap();
-    while !heard(&old).await.contains(FAREWELL) {}
+    while !next_frame(&old).await.contains(DESTROYED) {}
     assert!(!old.is_in("lobby") && new.is_in("lobby"));
     rooms.say("lobby", "still here").await.unwrap();
-    while !heard(&new).await.contains("still here") {}
-    assert!(unheard(&old).is_empty());
-    world.lists(&["new"]).await;
+    while !next_frame(&new).await.contains("still here") {}
+    assert!(queued_frames(&old).is_empty());
+    harness.until_listed(&["new"]).await;
     rooms.join(&old, "lobby").await.unwrap();
-    world.lists(&["new", "old"]).await;
+    harness.until_listed(&["new", "old"]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_that_could_not_be_told_of_the_end_are_told_later() {
-    let world = World::start(Noted::default()).await;
-    let member = world.member("a").await;
-    for fault in [Fault::Away, Fault::AnswerLost] {
-        world.backend.fails("publish", fault);
+async fn members_that_the_destroy_message_did_not_reach_receive_it_later() {
+    let harness = Harness::start(LeaveLog::default()).await;
+    let member = harness.member("a").await;
+    for fault in [Fault::Down, Fault::ReplyLost] {
+        harness.backend.fail("publish", fault);
     }
-    assert!(world.node.rooms().destroy("lobby").await.is_err());
-    assert!(heard(&member).await.contains(FAREWELL));
+    assert!(harness.node.rooms().destroy("lobby").await.is_err());
+    assert!(next_frame(&member).await.contains(DESTROYED));
     assert!(!member.is_in("lobby"));
-    assert_eq!(world.noted.leaves(), ["a lobby destroyed"]);
+    assert_eq!(harness.leave_log.entries(), ["a lobby destroyed"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn to_destroy_a_room_may_be_repeated_until_it_is_done() {
-    let world = World::start(Noted::default()).await;
-    let member = world.member("a").await;
-    let rooms = world.node.rooms();
-    for fault in [Fault::Away, Fault::AnswerLost] {
-        world.backend.fails("close", fault);
+async fn destroy_may_be_repeated_until_it_succeeds() {
+    let harness = Harness::start(LeaveLog::default()).await;
+    let member = harness.member("a").await;
+    let rooms = harness.node.rooms();
+    for fault in [Fault::Down, Fault::ReplyLost] {
+        harness.backend.fail("close", fault);
         assert_eq!(rooms.destroy("lobby").await.unwrap_err().kind(), ErrorKind::Unavailable);
         assert!(member.is_in("lobby"));
     }
     assert!(!rooms.exists("lobby").await.unwrap());
     rooms.destroy("lobby").await.unwrap();
-    assert!(heard(&member).await.contains(FAREWELL));
+    assert!(next_frame(&member).await.contains(DESTROYED));
     assert_eq!(rooms.destroy("lobby").await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_room_whose_destroyer_gave_up_is_destroyed_to_the_end() {
-    let world = World::start(Noted::default()).await;
-    let member = world.member("a").await;
-    world.backend.fails("forget", Fault::NoAnswer);
-    let rooms = world.node.rooms();
+async fn a_cancelled_destroy_is_completed() {
+    let harness = Harness::start(LeaveLog::default()).await;
+    let member = harness.member("a").await;
+    harness.backend.fail("forget", Fault::NoReply);
+    let rooms = harness.node.rooms();
     tokio::select! {
-        _ = rooms.destroy("lobby") => panic!("it has no answer"),
-        () = world.backend.stuck.notified() => {}
+        _ = rooms.destroy("lobby") => panic!("its reply never arrives"),
+        () = harness.backend.stuck.notified() => {}
     }
-    while !heard(&member).await.contains(FAREWELL) {}
-    eventually("it is forgotten", async || world.backend.rooms.close("lobby").await.unwrap().is_none()).await;
+    while !next_frame(&member).await.contains(DESTROYED) {}
+    eventually("the closed room is forgotten", async || harness.backend.rooms.close("lobby").await.unwrap().is_none())
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_while_the_room_is_destroyed_leaves_once() {
-    let world = World::start(Noted::holding("asked")).await;
-    let member = world.member("a").await;
-    let rooms = world.node.rooms();
+async fn a_member_that_leaves_while_the_room_is_destroyed_leaves_once() {
+    let harness = Harness::start(LeaveLog::blocking("requested")).await;
+    let member = harness.member("a").await;
+    let rooms = harness.node.rooms();
     let leave = tokio::spawn({
         let (rooms, member) = (rooms.clone(), member.clone());
         async move { rooms.leave(&member, "lobby").await }
     });
-    world.noted.asked.notified().await;
+    harness.leave_log.blocked.notified().await;
     rooms.destroy("lobby").await.unwrap();
-    assert!(heard(&member).await.contains(FAREWELL));
-    world.noted.goes_on.notify_one();
+    assert!(next_frame(&member).await.contains(DESTROYED));
+    harness.leave_log.resume.notify_one();
     leave.await.unwrap().unwrap();
-    world.goes(&member).await;
-    world.node.stop().await;
-    assert_eq!(world.noted.leaves(), ["a lobby asked"]);
+    harness.disconnect(&member).await;
+    harness.node.stop().await;
+    assert_eq!(harness.leave_log.entries(), ["a lobby requested"]);
 }
