@@ -1,5 +1,5 @@
-//! Calls from one node to another, beside the least that two programs could do over the same Redis: one publishes, the
-//! other publishes back.
+//! Calls from one node to another, compared with the minimum over the same Redis: one program publishes, another one
+//! publishes a reply.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::process::Server;
 use crate::report::{Measured, middle};
 use crate::row::Row;
 
-/// What both nodes know.
+/// The server token of both nodes.
 pub(crate) const TOKEN: &str = "bench";
 
-/// A node in this process, another one in its own, and a socket of each.
+/// A node in this process, another one in its own process, and a socket of each.
 struct Pair {
     node: Running,
     far: ConnectionId,
@@ -45,7 +45,7 @@ impl Pair {
     }
 }
 
-/// Measures one of the rows of calls.
+/// Measures one of the rows for calls.
 pub(crate) async fn measure(binary: &std::path::Path, row: Row, effort: Effort) -> Result<Measured, Anyhow> {
     let redis = Redis::start().await;
     let pair = Pair::start(binary, &redis).await?;
@@ -79,18 +79,18 @@ pub(crate) async fn measure(binary: &std::path::Path, row: Row, effort: Effort) 
     Ok(Measured::median(row, Some((middle(&mut our_times), middle(&mut their_times))), values))
 }
 
-/// Microseconds of a call: the median one if there is one at a time, else the time by the number of calls.
+/// The microseconds of a call to the other node, as [`per_call`] computes them.
 async fn ours(node: &Node, far: &ConnectionId, in_flight: usize, span: Duration) -> Result<f64, Anyhow> {
-    let began = Instant::now();
+    let started = Instant::now();
     let mut calling = JoinSet::new();
     for _ in 0..in_flight {
         let (connections, far) = (node.connections(), far.clone());
         calling.spawn(async move {
             let mut times = Vec::new();
-            while began.elapsed() < span {
-                let asked = Instant::now();
+            while started.elapsed() < span {
+                let called = Instant::now();
                 connections.apply(&far, "set", json!(["k", 1])).await.map_err(|error| error.to_string())?;
-                times.push(asked.elapsed());
+                times.push(called.elapsed());
             }
             Ok::<_, String>(times)
         });
@@ -99,9 +99,11 @@ async fn ours(node: &Node, far: &ConnectionId, in_flight: usize, span: Duration)
     while let Some(done) = calling.join_next().await {
         times.extend(done??);
     }
-    per_call(times, in_flight, began.elapsed())
+    per_call(times, in_flight, started.elapsed())
 }
 
+/// The microseconds of a call: the median if there is one at a time, else the total time divided by the number of
+/// calls.
 pub(crate) fn per_call(mut times: Vec<Duration>, in_flight: usize, took: Duration) -> Result<f64, Anyhow> {
     times.sort_unstable();
     let middle = *times.get(times.len() / 2).ok_or("no call was answered")?;
@@ -109,13 +111,13 @@ pub(crate) fn per_call(mut times: Vec<Duration>, in_flight: usize, took: Duratio
     Ok(time.as_secs_f64() * 1e6)
 }
 
-/// Nanoseconds of a call that stays on its node.
+/// The nanoseconds of a call to a connection of the same node.
 async fn local(node: &Node, near: &ConnectionId, span: Duration) -> Result<f64, Anyhow> {
-    let (began, mut calls) = (Instant::now(), 0_u32);
-    while calls % 1024 != 0 || calls == 0 || began.elapsed() < span {
+    let (started, mut calls) = (Instant::now(), 0_u32);
+    while calls % 1024 != 0 || calls == 0 || started.elapsed() < span {
         let set = node.connections().apply(near, "set", json!(["k", 1])).await;
         set.map_err(|error| error.to_string())?;
         calls += 1;
     }
-    Ok(began.elapsed().as_nanos() as f64 / f64::from(calls))
+    Ok(started.elapsed().as_nanos() as f64 / f64::from(calls))
 }

@@ -1,4 +1,4 @@
-//! Runs a node and its ceiling in turn, so that whatever else the machine does falls on both.
+//! Runs a node and its ceiling in turn, so that other load of the machine affects both.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,31 +10,31 @@ use crate::process::Server;
 use crate::report::Measured;
 use crate::row::Row;
 
-/// How long to measure.
+/// The amount of measuring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
     pub(crate) rounds: usize,
-    /// Of one side in one round.
+    /// The duration of one side in one round.
     pub(crate) span: Duration,
     idle_sockets: usize,
 }
 
 impl Effort {
-    /// Enough for a verdict. Many short rounds and not a few long ones: what else the machine does lasts for seconds, and
-    /// must fall on both sides of most rounds alike.
+    /// Enough for a verdict. Rounds are many and short: other load of the machine lasts for seconds, and must affect
+    /// both sides of most rounds alike.
     pub(crate) fn full(rounds: usize) -> Self {
         Self { rounds: rounds.max(1), span: Duration::from_millis(300), idle_sockets: 5000 }
     }
 
-    /// Enough to see that the bench works.
+    /// Enough to prove that the bench works.
     pub(crate) fn smoke() -> Self {
         Self { rounds: 1, span: Duration::from_millis(150), idle_sockets: 20 }
     }
 }
 
-/// Measures all these rows.
+/// Measures these rows.
 pub(crate) async fn all(server: Option<PathBuf>, rows: &[Row], effort: Effort) -> Result<Vec<Measured>, Anyhow> {
-    let beside = || std::env::current_exe().map(|own| own.with_file_name("tour"));
+    let beside = || std::env::current_exe().map(|path| path.with_file_name("tour"));
     let binary = server.map_or_else(beside, Ok)?;
     let mut results = Vec::new();
     for row in rows {
@@ -48,7 +48,7 @@ pub(crate) async fn all(server: Option<PathBuf>, rows: &[Row], effort: Effort) -
     Ok(results)
 }
 
-/// One row of two sides.
+/// Measures a row with a ceiling.
 async fn pair(binary: &Path, row: Row, effort: Effort) -> Result<Measured, Anyhow> {
     let ours = Server::tour(binary).await?;
     let headers = load::http::headers(ours.addr).await?;
@@ -72,12 +72,13 @@ async fn pair(binary: &Path, row: Row, effort: Effort) -> Result<Measured, Anyho
         our_cost.add(our);
         their_cost.add(their);
     }
-    // All rounds together: the median of their ratios jumps further from run to run, for noise changes within a round.
+    // The total of all rounds: the median of their ratios varies more from run to run, because noise changes within a
+    // round.
     let (ours, theirs) = (our_cost.each(), their_cost.each());
     Ok(Measured { value: ours / theirs, ..Measured::median(row, Some((ours, theirs)), values) })
 }
 
-/// What operations took of a server.
+/// The CPU time of a number of operations.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     cpu: Duration,
@@ -90,7 +91,7 @@ impl Cost {
         self.operations += other.operations;
     }
 
-    /// Microseconds of an operation.
+    /// The microseconds per operation.
     fn each(self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.operations as f64
     }
@@ -102,10 +103,10 @@ async fn cost(server: &Server, load: &mut Load, span: Duration) -> Result<Cost, 
     Ok(Cost { cpu: server.cpu()?.saturating_sub(before), operations })
 }
 
-/// Memory of a socket that does nothing any more.
+/// Measures the memory of an idle socket.
 async fn idle(binary: &Path, row: Row, effort: Effort) -> Result<Measured, Anyhow> {
     let server = Server::tour(binary).await?;
-    // The first sockets grow what all share: the allocator's arenas, tables, code pages.
+    // The first sockets grow shared memory: the allocator's arenas, tables, code pages.
     let _first = load::idle::Sockets::connect(server.addr, 50, row).await?;
     let before = server.resident()?;
     let sockets = load::idle::Sockets::connect(server.addr, effort.idle_sockets, row).await?;

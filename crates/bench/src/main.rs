@@ -1,7 +1,9 @@
-//! What `just bench` runs: a node and a bare server doing the same work, in turn, and the ratio of their CPU per operation.
+//! The program of `just bench`: a node and a bare server do the same work in turn, and the ratio of their CPU time per
+//! operation is compared with a budget.
 //!
 //! `phalanx-bench compare` wants the release binary of the tour beside its own; `phalanx-bench smoke` takes the debug
-//! one and proves only that the bench works. Absolute times mean nothing on a shared machine, so only ratios have gates.
+//! one and proves only that the bench works. Absolute times mean nothing on a shared machine, so only ratios have
+//! gates.
 #![expect(clippy::print_stdout, reason = "the report goes to stdout")]
 
 mod apply;
@@ -20,7 +22,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::row::Row;
 
-/// An error on its way to the person at the terminal.
+/// An error that ends the program with its message.
 type Anyhow = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Parser)]
@@ -33,30 +35,30 @@ struct Arguments {
 enum Command {
     /// Compares a node with the ceilings; exits 1 if a gate is missed.
     Compare {
-        /// The binary of the tour; else the one beside this binary.
+        /// The binary of the tour; by default the one beside this binary.
         #[arg(long)]
         server: Option<PathBuf>,
-        /// Which rows, by name; else all.
+        /// The rows to run, by name; by default all.
         #[arg(long, value_delimiter = ',')]
         rows: Vec<Row>,
-        /// How often each side runs.
+        /// The number of rounds, in each of which both sides run.
         #[arg(long, default_value_t = 35)]
         rounds: usize,
     },
     /// Runs every row once, small, without gates.
     Smoke {
-        /// The binary of the tour; else the one beside this binary.
+        /// The binary of the tour; by default the one beside this binary.
         #[arg(long)]
         server: Option<PathBuf>,
     },
-    /// Publishes back what is published: what calls between nodes are compared with.
+    /// Publishes a reply for every message: the ceiling for calls between nodes.
     Echo {
-        /// Where Redis listens.
+        /// The address of Redis.
         redis: std::net::SocketAddr,
     },
-    /// Serves what a node is compared with.
+    /// Serves a ceiling: a bare server that a node is compared with.
     Ceiling {
-        /// Which one.
+        /// The kind of server.
         kind: ceiling::Kind,
         /// Response headers to send, `name: value`.
         #[arg(long)]
@@ -65,10 +67,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Thousands of sockets on both sides: what is started from here inherits the limit.
-    let most = getrlimit(Resource::Nofile).maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }) {
-        eprintln!("phalanx-bench: the limit of file descriptors stays as it was: {error}");
+    // Both sides have thousands of sockets, and child processes inherit the limit.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        eprintln!("phalanx-bench: cannot raise the limit of file descriptors: {error}");
     }
     match run(Arguments::parse().command) {
         Ok(code) => code,
@@ -81,7 +83,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Anyhow> {
     let runtime = match command {
-        // As many threads as the node it is compared with.
+        // As many threads as the node that it is compared with.
         Command::Ceiling { .. } => {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?
         }

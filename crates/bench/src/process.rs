@@ -13,14 +13,14 @@ use tokio::time::timeout;
 
 use crate::{Anyhow, ceiling};
 
-/// How long a server may take to say where it listens.
+/// The limit for a server to print its address.
 const READY: Duration = Duration::from_secs(20);
 
 /// A running server; it is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     _child: Child,
-    /// Where a node puts its pid file.
+    /// The folder of a node's pid file.
     _pids: TempDir,
     pid: u32,
     pub(crate) addr: SocketAddr,
@@ -32,14 +32,14 @@ impl Server {
         Self::start(Self::tour_command(binary)).await
     }
 
-    /// The same as a member of a cluster.
+    /// Starts the tour as a member of a cluster.
     pub(crate) async fn tour_in_cluster(binary: &Path, redis_url: &str) -> Result<Self, Anyhow> {
         let mut command = Self::tour_command(binary);
         command.env("REDIS_URL", redis_url).env("PHALANX__GENERAL__SERVER_TOKEN", crate::apply::TOKEN);
         Self::start(command).await
     }
 
-    /// Starts what answers the ceiling of calls.
+    /// Starts the replying side of the ceiling for calls.
     pub(crate) async fn redis_echo(redis: SocketAddr) -> Result<Self, Anyhow> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("echo").arg(redis.to_string());
@@ -84,7 +84,7 @@ impl Server {
         Ok(Self { _child: child, _pids: pids, pid, addr })
     }
 
-    /// The CPU time of all its threads so far, as the scheduler counts it: nanoseconds, not ticks.
+    /// The CPU time of all its threads so far, as the scheduler counts it: in nanoseconds, not ticks.
     pub(crate) fn cpu(&self) -> io::Result<Duration> {
         let mut nanoseconds = 0;
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid))? {
@@ -94,7 +94,7 @@ impl Server {
         Ok(Duration::from_nanos(nanoseconds))
     }
 
-    /// The memory it has resident, in bytes.
+    /// Its resident memory in bytes.
     pub(crate) fn resident(&self) -> io::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,42 +1,42 @@
-//! What was measured, in a table a person can read.
+//! Results of rows and their table.
 
 use crate::row::Row;
 
-/// What one row came to.
+/// The result of one row.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) row: Row,
-    /// CPU or time per operation of the node, microseconds; or bytes for idle sockets.
+    /// The node's CPU time or duration per operation in microseconds; bytes for idle sockets.
     pub(crate) ours: f64,
-    /// The same of the ceiling; none for idle sockets.
+    /// The same for the ceiling; none for idle sockets.
     pub(crate) theirs: Option<f64>,
-    /// What the gate is for: the ratio of both, or what the node takes where there is no ceiling.
+    /// The value that the gate bounds: the ratio of both, or the node's own value if there is no ceiling.
     pub(crate) value: f64,
-    /// The least and the most of a single round.
+    /// The minimum and maximum over single rounds.
     pub(crate) span: (f64, f64),
 }
 
 impl Measured {
-    /// Of rounds that each gave a value, the median of which counts; with what both sides took, if there are two.
+    /// The result of rounds whose median counts; `sides` has the values of node and ceiling, if there are two.
     pub(crate) fn median(row: Row, sides: Option<(f64, f64)>, mut values: Vec<f64>) -> Self {
         let value = middle(&mut values);
         let (ours, theirs) = sides.map_or((value, None), |(ours, theirs)| (ours, Some(theirs)));
         Self { row, ours, theirs, value, span: (values[0], values[values.len() - 1]) }
     }
 
-    /// Whether the row keeps its gate.
+    /// Whether the value is within the row's gate.
     pub(crate) fn within_gate(&self) -> bool {
         self.row.budget().is_none_or(|(gate, _)| self.value <= gate)
     }
 }
 
-/// Sorts, and says what stands in the middle.
+/// Sorts the values and returns the median.
 pub(crate) fn middle(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// All rows, one a line.
+/// Formats all rows, one a line.
 pub(crate) fn table(results: &[Measured]) -> String {
     let mut lines = vec![format!(
         "{:<44} {:>10} {:>10} {:>8} {:>17} {:>8} {:>8}  verdict",

@@ -1,10 +1,10 @@
-//! The rows of the budget: what is measured, beside what, and what it may cost.
+//! The rows of the budget: their work, their ceilings and their limits.
 
 use clap::ValueEnum;
 
 use crate::ceiling;
 
-/// One row.
+/// A row of the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Row {
     /// An action over HTTP, 64 keep-alive connections.
@@ -13,11 +13,11 @@ pub(crate) enum Row {
     Ws1,
     /// The same, four in flight each.
     Ws4,
-    /// A room of 200, one speaker who waits to hear itself.
+    /// A room of 200, one publisher with one message in flight.
     Fan200,
-    /// A room of 1,000.
+    /// The same in a room of 1,000.
     Fan1000,
-    /// A room of 200, eight speakers with four messages in flight each.
+    /// A room of 200, eight publishers with four messages in flight each.
     Burst,
     /// A call to a connection of another node, one at a time.
     Apply1,
@@ -25,7 +25,7 @@ pub(crate) enum Row {
     Apply32,
     /// A call to a connection of the same node.
     ApplyLocal,
-    /// Sockets that have an id, a room, sent one frame and heard a hundred.
+    /// Idle sockets in a room that sent one frame and received a hundred.
     Idle,
     /// The same, after each has sent a frame of the largest size.
     IdleLarge,
@@ -47,15 +47,15 @@ impl Row {
         Self::IdleLarge,
     ];
 
-    /// What it is called in the report.
+    /// Its name in the report.
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Http => "HTTP action, 64 connections",
             Self::Ws1 => "WebSocket action, 64 x 1 in flight",
             Self::Ws4 => "WebSocket action, 64 x 4 in flight",
-            Self::Fan200 => "fan-out to 200, one speaker",
-            Self::Fan1000 => "fan-out to 1,000, one speaker",
-            Self::Burst => "fan-out to 200, 8 speakers x 4",
+            Self::Fan200 => "fan-out to 200, one publisher",
+            Self::Fan1000 => "fan-out to 1,000, one publisher",
+            Self::Burst => "fan-out to 200, 8 publishers x 4",
             Self::Apply1 => "apply to another node, median",
             Self::Apply32 => "apply to another node, 32 in flight, by calls",
             Self::ApplyLocal => "apply on the same node, ns",
@@ -64,7 +64,8 @@ impl Row {
         }
     }
 
-    /// What it is compared with. Idle sockets have a budget of their own; calls are compared with a pair of programs.
+    /// The bare server that it is compared with. Idle sockets have absolute limits; calls are compared with a pair of
+    /// programs.
     pub(crate) const fn ceiling(self) -> Option<ceiling::Kind> {
         match self {
             Self::Http => Some(ceiling::Kind::Http),
@@ -74,8 +75,9 @@ impl Row {
         }
     }
 
-    /// Gate and goal: times the ceiling, or bytes, or nanoseconds. Of 32 calls in flight the budget speaks of calls a second,
-    /// at least 0.3 and 0.45 times the ceiling's; here stands the time by the number of calls. A missed gate fails the bench.
+    /// Gate and goal: times the ceiling, or bytes, or nanoseconds. For 32 calls in flight the budget is defined in
+    /// calls a second, at least 0.3 and 0.45 times the ceiling's; here it is the inverse, time per call. A missed gate
+    /// fails the bench.
     pub(crate) const fn budget(self) -> Option<(f64, f64)> {
         const WRITE_BUFFER: f64 = 8.0 * 1024.0;
         match self {

@@ -1,4 +1,4 @@
-//! A loop that writes: whatever a socket says is encoded once and written to every socket, one write each.
+//! A loop that writes: every message of a socket is encoded once and written to every socket, one write each.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,25 +15,25 @@ type Members = Arc<Mutex<Vec<OwnedWriteHalf>>>;
 
 pub(super) async fn serve(listener: TcpListener) -> Result<(), Anyhow> {
     let members: Members = Arc::default();
-    let (speak, mut said) = mpsc::channel::<Vec<u8>>(64);
-    let listening = members.clone();
+    let (publish, mut published) = mpsc::channel::<Vec<u8>>(64);
+    let receivers = members.clone();
     tokio::spawn(async move {
-        while let Some(frame) = said.recv().await {
-            let mut everybody = std::mem::take(&mut *listening.lock().unwrap_or_else(PoisonError::into_inner));
-            for member in &mut everybody {
+        while let Some(frame) = published.recv().await {
+            let mut all = std::mem::take(&mut *receivers.lock().unwrap_or_else(PoisonError::into_inner));
+            for member in &mut all {
                 drop(member.write_all(&frame).await);
             }
-            listening.lock().unwrap_or_else(PoisonError::into_inner).append(&mut everybody);
+            receivers.lock().unwrap_or_else(PoisonError::into_inner).append(&mut all);
         }
     });
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(member(stream, members.clone(), speak.clone()));
+        tokio::spawn(member(stream, members.clone(), publish.clone()));
     }
 }
 
-async fn member(stream: TcpStream, members: Members, speak: mpsc::Sender<Vec<u8>>) -> Result<(), Anyhow> {
+async fn member(stream: TcpStream, members: Members, publish: mpsc::Sender<Vec<u8>>) -> Result<(), Anyhow> {
     let (read, mut write) = stream.into_split();
     let mut reader = FrameReader::new(read);
     let head = reader.head().await?;
@@ -48,7 +48,7 @@ async fn member(stream: TcpStream, members: Members, speak: mpsc::Sender<Vec<u8>
     loop {
         let frame = reader.next().await?;
         if let Some(mut write) = own.take() {
-            // The first frame joins, and is answered as a node answers.
+            // The first frame joins the room; its answer is that of a node.
             write.write_all(&encode_server(br#"{"status":"OK","context":"response","data":true}"#)).await?;
             members.lock().unwrap_or_else(PoisonError::into_inner).push(write);
             continue;
@@ -59,6 +59,6 @@ async fn member(stream: TcpStream, members: Members, speak: mpsc::Sender<Vec<u8>
         payload.extend_from_slice(
             br#","room":"defaultRoom","from":"AAAAAAAAAA-AAAAAAAAAAAAAAAAAAAAAA","context":"user","sentAt":1700000000000}"#,
         );
-        speak.send(encode_server(&payload)).await?;
+        publish.send(encode_server(&payload)).await?;
     }
 }

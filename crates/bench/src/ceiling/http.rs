@@ -1,4 +1,4 @@
-//! A bare axum handler: the path's parameter as JSON, and the headers a node sends.
+//! A bare axum handler: the path's parameter as JSON, with the headers that a node sends.
 
 use axum::extract::Path;
 use axum::response::IntoResponse;
@@ -22,7 +22,7 @@ pub(super) async fn serve(listener: TcpListener, headers: &[String]) -> Result<(
         let (name, value) = header.split_once(": ").ok_or("a header is written `name: value`")?;
         list.push((name.parse::<HeaderName>()?, HeaderValue::from_str(value)?));
     }
-    list.retain(|(name, _)| name != CONTENT_TYPE); // axum writes it
+    list.retain(|(name, _)| name != CONTENT_TYPE); // axum adds it itself
     let list: &'static [_] = list.leak();
     let handler = async move |Path(text): Path<String>| {
         let mut response = Json(Echoed { text }).into_response();

@@ -1,4 +1,4 @@
-//! What a node is compared with: the least that a server could do for the same bytes.
+//! Ceilings: bare servers that do the minimum for the same bytes, with which a node is compared.
 
 mod fanout;
 mod http;
@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::Anyhow;
 
-/// One of them.
+/// A bare server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     /// A bare axum handler that writes the same JSON and the same headers.

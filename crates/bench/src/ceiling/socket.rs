@@ -1,4 +1,4 @@
-//! A bare axum socket: every frame is answered by one that was encoded before, with a write of its own.
+//! A bare axum socket: every frame is answered by one that was encoded in advance, with one write each.
 
 use axum::Router;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};

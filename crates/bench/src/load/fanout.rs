@@ -1,4 +1,4 @@
-//! A room: every member checks that it hears everything, each speaker's messages in their order.
+//! A room: every member checks that it receives all messages, those of each publisher in order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,51 +12,53 @@ use tokio::time::Instant;
 use super::wire::Socket;
 use crate::Anyhow;
 
-/// A speaker's messages on their way: each until the last member has heard it, so that nobody falls behind.
+/// The bound on a publisher's messages in flight. A message is in flight until the last member has received it, so that
+/// no member falls behind.
 struct InFlight {
-    places: Semaphore,
-    /// How many members have heard each of the last messages. They hear them in order, so they complete in order.
-    heard: [AtomicUsize; 8],
+    permits: Semaphore,
+    /// The number of members that received each of the last messages. Members receive in order, so messages complete in
+    /// order.
+    received: [AtomicUsize; 8],
     members: usize,
 }
 
 impl InFlight {
-    fn new(most: usize, members: usize) -> Self {
-        Self { places: Semaphore::new(most), heard: Default::default(), members }
+    fn new(limit: usize, members: usize) -> Self {
+        Self { permits: Semaphore::new(limit), received: Default::default(), members }
     }
 
-    /// Waits for a place.
-    async fn begin(&self) -> Result<(), Anyhow> {
-        self.places.acquire().await?.forget();
+    /// Waits for a permit to publish a message.
+    async fn acquire(&self) -> Result<(), Anyhow> {
+        self.permits.acquire().await?.forget();
         Ok(())
     }
 
-    /// Notes that one more member heard a message.
-    fn hear(&self, number: u64) {
-        let heard = &self.heard[number as usize % self.heard.len()];
-        if heard.fetch_add(1, Relaxed) + 1 == self.members {
-            heard.store(0, Relaxed);
-            self.places.add_permits(1);
+    /// Counts one more member that received a message; the last one returns the permit.
+    fn count_receipt(&self, number: u64) {
+        let received = &self.received[number as usize % self.received.len()];
+        if received.fetch_add(1, Relaxed) + 1 == self.members {
+            received.store(0, Relaxed);
+            self.permits.add_permits(1);
         }
     }
 }
 
-/// A room's members; the first ones speak.
+/// The members of a room; the first ones publish.
 #[derive(Debug)]
 pub(crate) struct Room {
     members: Vec<Socket>,
-    speakers: usize,
+    publishers: usize,
     in_flight: usize,
 }
 
 const FILLER: &str = "sixty bytes that a person might have typed into this room ...";
 
 impl Room {
-    /// Connects and joins as many.
+    /// Connects `count` members and joins the room.
     pub(crate) async fn connect(
         addr: SocketAddr,
         count: usize,
-        speakers: usize,
+        publishers: usize,
         in_flight: usize,
     ) -> Result<Self, Anyhow> {
         let mut members = Vec::new();
@@ -69,35 +71,35 @@ impl Room {
             }
             members.push(socket);
         }
-        Ok(Self { members, speakers, in_flight })
+        Ok(Self { members, publishers, in_flight })
     }
 
-    /// Speaks for a while; says how many messages were heard by all members together.
+    /// Publishes for the duration of `span` and returns the number of deliveries to all members.
     pub(crate) async fn run(&mut self, span: Duration) -> Result<u64, Anyhow> {
         let end = Instant::now() + span;
-        let (speakers, count) = (self.speakers, self.members.len());
-        let places = (0..speakers).map(|_| InFlight::new(self.in_flight, count));
-        let places: Arc<Vec<InFlight>> = Arc::new(places.collect());
+        let (publishers, count) = (self.publishers, self.members.len());
+        let bounds = (0..publishers).map(|_| InFlight::new(self.in_flight, count));
+        let bounds: Arc<Vec<InFlight>> = Arc::new(bounds.collect());
         let mut running = JoinSet::new();
         for (index, socket) in self.members.drain(..).enumerate() {
-            let places = places.clone();
+            let bounds = bounds.clone();
             running.spawn(async move {
                 let Socket { mut reader, mut write, id } = socket;
-                let listening = listen(&mut reader, &places);
-                let heard = if index < speakers {
-                    tokio::try_join!(listening, speak(&mut write, index, &places[index], end))?.0
+                let receiving = receive(&mut reader, &bounds);
+                let received = if index < publishers {
+                    tokio::try_join!(receiving, publish(&mut write, index, &bounds[index], end))?.0
                 } else {
-                    listening.await?
+                    receiving.await?
                 };
-                Ok::<_, Anyhow>((index, Socket { reader, write, id }, heard))
+                Ok::<_, Anyhow>((index, Socket { reader, write, id }, received))
             });
         }
         let mut back = Vec::with_capacity(count);
         let mut total = 0;
         while let Some(done) = running.join_next().await {
-            let (index, socket, heard) = done??;
+            let (index, socket, received) = done??;
             back.push((index, socket));
-            total += heard;
+            total += received;
         }
         back.sort_by_key(|(index, _)| *index);
         self.members = back.into_iter().map(|(_, socket)| socket).collect();
@@ -105,63 +107,63 @@ impl Room {
     }
 }
 
-/// Says numbered messages, so many at a time, then one that ends the run.
-async fn speak(
+/// Publishes numbered messages within the bound, then one that ends the run.
+async fn publish(
     write: &mut tokio::net::tcp::OwnedWriteHalf,
-    speaker: usize,
-    places: &InFlight,
+    publisher: usize,
+    bound: &InFlight,
     end: Instant,
 ) -> Result<(), Anyhow> {
     use tokio::io::AsyncWriteExt;
     let mut number = 0;
     while Instant::now() < end {
-        places.begin().await?;
-        let frame = super::wire::encode_client(message(speaker, number).as_bytes());
+        bound.acquire().await?;
+        let frame = super::wire::encode_client(message(publisher, number).as_bytes());
         write.write_all(&frame).await?;
         number += 1;
     }
-    places.begin().await?;
-    let frame = super::wire::encode_client(message(speaker, LAST).as_bytes());
+    bound.acquire().await?;
+    let frame = super::wire::encode_client(message(publisher, LAST).as_bytes());
     write.write_all(&frame).await?;
     Ok(())
 }
 
-/// The number of a speaker's last message.
+/// The number of a publisher's last message.
 const LAST: u64 = 99_999_999;
 
-fn message(speaker: usize, number: u64) -> String {
-    format!(r#"{{"event":"say","room":"defaultRoom","message":["{speaker:02}{number:08}","{FILLER}"]}}"#)
+fn message(publisher: usize, number: u64) -> String {
+    format!(r#"{{"event":"say","room":"defaultRoom","message":["{publisher:02}{number:08}","{FILLER}"]}}"#)
 }
 
-/// Hears until every speaker has said its last; says how many messages came.
-async fn listen(
+/// Receives until the last message of every publisher; returns the number of messages.
+async fn receive(
     reader: &mut super::wire::FrameReader<tokio::net::tcp::OwnedReadHalf>,
-    speakers: &[InFlight],
+    bounds: &[InFlight],
 ) -> Result<u64, Anyhow> {
     const START: &[u8] = br#"{"message":[""#;
-    let mut next = vec![0_u64; speakers.len()];
-    let (mut open, mut heard) = (speakers.len(), 0);
+    let mut next = vec![0_u64; bounds.len()];
+    let (mut open, mut received) = (bounds.len(), 0);
     while open > 0 {
         let frame = reader.next().await?;
         let Some(rest) = frame.strip_prefix(START) else {
             if frame.starts_with(br#"{"status":"OK""#) {
-                continue; // a speaker's receipt
+                continue; // the answer to a message of this member
             }
             return Err(format!("not a message: {}", String::from_utf8_lossy(frame)).into());
         };
-        heard += 1;
-        let (speaker, number) = numbered(rest).ok_or("a message without its number")?;
+        received += 1;
+        let (publisher, number) = numbered(rest).ok_or("a message without its number")?;
         if number == LAST {
             open -= 1;
             continue;
         }
-        if number != next[speaker] {
-            return Err(format!("speaker {speaker}: heard {number}, expected {}", next[speaker]).into());
+        if number != next[publisher] {
+            return Err(format!("publisher {publisher}: received {number}, expected {}", next[publisher]).into());
         }
-        next[speaker] += 1;
-        speakers[speaker].hear(number);
+        next[publisher] += 1;
+        bounds[publisher].count_receipt(number);
     }
-    Ok(heard)
+    Ok(received)
 }
 
 fn numbered(text: &[u8]) -> Option<(usize, u64)> {

@@ -1,4 +1,4 @@
-//! Keep-alive connections that ask for the same action again and again and compare every answer.
+//! Keep-alive connections that call the same action repeatedly and compare every answer.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use crate::Anyhow;
 
-/// What a browser that was here before sends: no client is new.
+/// The cookie of a returning browser, so that no answer sets a new one.
 pub(crate) const COOKIE: &str = "sessionID=0123456789abcdef0123456789abcdef";
 
-/// What every answer must be.
+/// The expected body of every answer.
 const BODY: &[u8] = br#"{"text":"hello"}"#;
 
-/// Connections.
+/// The connections of a load.
 #[derive(Debug)]
 pub(crate) struct Clients(Vec<Client>);
 
@@ -27,7 +27,7 @@ struct Client {
 }
 
 impl Clients {
-    /// Connects as many.
+    /// Connects `count` clients.
     pub(crate) async fn connect(addr: SocketAddr, count: usize) -> Result<Self, Anyhow> {
         let mut clients = Vec::new();
         for _ in 0..count {
@@ -36,7 +36,7 @@ impl Clients {
         Ok(Self(clients))
     }
 
-    /// Asks for a while; says how often.
+    /// Calls for the duration of `span` and returns the number of answers.
     pub(crate) async fn run(&mut self, span: Duration) -> Result<u64, Anyhow> {
         let end = Instant::now() + span;
         let mut running = JoinSet::new();
@@ -44,7 +44,7 @@ impl Clients {
             running.spawn(async move {
                 let mut count = 0;
                 while count % 16 != 0 || Instant::now() < end {
-                    client.ask().await?;
+                    client.call().await?;
                     count += 1;
                 }
                 Ok::<_, Anyhow>((client, count))
@@ -67,16 +67,16 @@ impl Client {
         Ok(Self { stream, buffer: vec![0; 4096] })
     }
 
-    async fn ask(&mut self) -> Result<(), Anyhow> {
-        let (head, end) = self.answer().await?;
+    async fn call(&mut self) -> Result<(), Anyhow> {
+        let (head, end) = self.exchange().await?;
         if !self.buffer.starts_with(b"HTTP/1.1 200 ") || &self.buffer[head..end] != BODY {
             return Err(format!("a wrong answer: {}", String::from_utf8_lossy(&self.buffer[..end])).into());
         }
         Ok(())
     }
 
-    /// Asks, reads one answer, and says where its body begins and ends.
-    async fn answer(&mut self) -> Result<(usize, usize), Anyhow> {
+    /// Sends a request, reads its answer into the buffer and returns the start and end of the body.
+    async fn exchange(&mut self) -> Result<(usize, usize), Anyhow> {
         const REQUEST: &str = "GET /api/echo/hello HTTP/1.1\r\nhost: bench\r\naccept: */*\r\ncookie: ";
         const CUT: &str = "\r\n\r\n";
         let mut request = [0; 160];
@@ -102,10 +102,10 @@ impl Client {
     }
 }
 
-/// The headers that a node sends, less those that any server writes by itself.
+/// The response headers of a node, without those that every server adds itself.
 pub(crate) async fn headers(addr: SocketAddr) -> Result<Vec<String>, Anyhow> {
     let mut client = Client::connect(addr).await?;
-    let (head, _) = client.answer().await?;
+    let (head, _) = client.exchange().await?;
     let text = String::from_utf8_lossy(&client.buffer[..head]).into_owned();
     let own = ["content-length", "date"];
     let is_own = |line: &&str| !own.iter().any(|name| line.to_ascii_lowercase().starts_with(name));

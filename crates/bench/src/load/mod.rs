@@ -1,4 +1,4 @@
-//! The load: clients that check what they hear, and cost as little as they can beside the server.
+//! The load: clients that check every answer and cost little CPU beside the server.
 
 pub(crate) mod fanout;
 pub(crate) mod http;
@@ -14,11 +14,11 @@ use tokio::task::JoinHandle;
 use crate::Anyhow;
 use crate::row::Row;
 
-/// Longer than any answer takes; beyond it something is lost.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than any answer takes; an answer that is later is lost.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Keeps the clients' thread from sleeping. To wake it would cost a server more than to answer, and the faster the
-/// server, the less often it has to: the ratio would say how busy the clients are.
+/// Keeps the clients' thread from sleeping. Waking it would cost a server more than its answer, and a faster server
+/// would have to do it less often: the ratio would measure how busy the clients are.
 struct Awake(JoinHandle<()>);
 
 impl Awake {
@@ -37,7 +37,7 @@ impl Drop for Awake {
     }
 }
 
-/// Clients of one row, connected.
+/// The connected clients of one row.
 pub(crate) enum Load {
     Http(http::Clients),
     Socket(socket::Clients),
@@ -59,10 +59,10 @@ impl Load {
         })
     }
 
-    /// Works for a while and says how many operations were done. Every answer was right.
+    /// Runs for the duration of `span` and returns the number of operations. A wrong answer is an error.
     pub(crate) async fn run(&mut self, span: Duration) -> Result<u64, Anyhow> {
         let _awake = Awake::keep();
-        let patience = span + PATIENCE;
+        let limit = span + TIMEOUT;
         let done = async {
             match self {
                 Self::Http(clients) => clients.run(span).await,
@@ -70,6 +70,6 @@ impl Load {
                 Self::Fanout(room) => room.run(span).await,
             }
         };
-        tokio::time::timeout(patience, done).await.map_err(|_| "an answer is missing")?
+        tokio::time::timeout(limit, done).await.map_err(|_| "an answer is missing")?
     }
 }

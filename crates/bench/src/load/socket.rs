@@ -1,4 +1,4 @@
-//! Sockets that ask for an action in a closed loop, with so many asked at a time.
+//! Sockets that call an action in a closed loop, with a fixed number of calls in flight.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use super::wire::{Socket, encode_client};
 use crate::Anyhow;
 
-const QUESTION: &str = r#"{"event":"action","messageId":"1","params":{"action":"echo","text":"hello"}}"#;
+const CALL: &str = r#"{"event":"action","messageId":"1","params":{"action":"echo","text":"hello"}}"#;
 
-/// What every answer must be.
+/// The expected answer to every call.
 pub(crate) const ANSWER: &str = r#"{"text":"hello","context":"response","messageId":"1"}"#;
 
-/// Sockets.
+/// The connected sockets of a load.
 #[derive(Debug)]
 pub(crate) struct Clients {
     sockets: Vec<Socket>,
@@ -23,7 +23,7 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Connects as many.
+    /// Connects `count` sockets.
     pub(crate) async fn connect(addr: SocketAddr, count: usize, in_flight: usize) -> Result<Self, Anyhow> {
         let mut sockets = Vec::new();
         for _ in 0..count {
@@ -32,17 +32,17 @@ impl Clients {
         Ok(Self { sockets, in_flight })
     }
 
-    /// Asks for a while; says how often.
+    /// Calls for the duration of `span` and returns the number of answers.
     pub(crate) async fn run(&mut self, span: Duration) -> Result<u64, Anyhow> {
         let end = Instant::now() + span;
-        let (one, in_flight) = (encode_client(QUESTION.as_bytes()), self.in_flight);
+        let (one, in_flight) = (encode_client(CALL.as_bytes()), self.in_flight);
         let mut running = JoinSet::new();
         for mut socket in self.sockets.drain(..) {
-            let questions = one.repeat(in_flight);
+            let calls = one.repeat(in_flight);
             running.spawn(async move {
                 let mut count = 0;
                 while count % 16 != 0 || Instant::now() < end {
-                    socket.write.write_all(&questions).await?;
+                    socket.write.write_all(&calls).await?;
                     for _ in 0..in_flight {
                         let answer = socket.reader.next().await?;
                         if answer != ANSWER.as_bytes() {

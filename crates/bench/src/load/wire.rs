@@ -1,4 +1,4 @@
-//! WebSocket frames as a load client needs them: no copy, no allocation per frame, nothing but what nodes send.
+//! The subset of WebSocket frames that a load client needs, without a copy or an allocation per frame.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::Anyhow;
 
-/// The larger of what a head and a frame may be.
-const MOST: usize = 1 << 20;
+/// The maximum size of a head or a frame.
+const MAX_SIZE: usize = 1 << 20;
 
-/// Reads a head, then frames.
+/// A reader of an HTTP head and the frames after it.
 #[derive(Debug)]
 pub(crate) struct FrameReader<R> {
     read: R,
@@ -33,7 +33,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
             if self.end == self.buffer.len() {
-                if self.end >= MOST {
+                if self.end >= MAX_SIZE {
                     return Err(io::Error::other("a frame of more than 1 MiB"));
                 }
                 self.buffer.resize(self.end * 2, 0);
@@ -48,12 +48,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// The head of an HTTP message.
+    /// Reads the head of an HTTP message.
     pub(crate) async fn head(&mut self) -> io::Result<String> {
         loop {
-            let seen = &self.buffer[self.start..self.end];
-            if let Some(length) = seen.windows(4).position(|window| window == b"\r\n\r\n") {
-                let head = String::from_utf8_lossy(&seen[..length]).into_owned();
+            let unread = &self.buffer[self.start..self.end];
+            if let Some(length) = unread.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(&unread[..length]).into_owned();
                 self.start += length + 4;
                 return Ok(head);
             }
@@ -61,7 +61,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// The payload of the next text frame; pings are passed over.
+    /// Reads the payload of the next text frame; pings are skipped.
     pub(crate) async fn next(&mut self) -> io::Result<&[u8]> {
         loop {
             match self.whole() {
@@ -76,21 +76,21 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// The next frame, if all of it is here; a masked one is unmasked in place.
+    /// Takes the next frame if the buffer has all of it; a masked payload is unmasked in the buffer.
     fn whole(&mut self) -> Option<(u8, std::ops::Range<usize>)> {
-        let seen = &self.buffer[self.start..self.end];
-        let (code, second) = (seen.first()? & 0xf, *seen.get(1)?);
+        let unread = &self.buffer[self.start..self.end];
+        let (code, second) = (unread.first()? & 0xf, *unread.get(1)?);
         let (length, mut head) = match second & 0x7f {
-            126 => (usize::from(u16::from_be_bytes([*seen.get(2)?, *seen.get(3)?])), 4),
-            127 => (u64::from_be_bytes(seen.get(2..10)?.try_into().ok()?) as usize, 10),
+            126 => (usize::from(u16::from_be_bytes([*unread.get(2)?, *unread.get(3)?])), 4),
+            127 => (u64::from_be_bytes(unread.get(2..10)?.try_into().ok()?) as usize, 10),
             short => (usize::from(short), 2),
         };
         let mask: Option<[u8; 4]> = match second & 0x80 {
             0 => None,
-            _ => Some(seen.get(head..head + 4)?.try_into().ok()?),
+            _ => Some(unread.get(head..head + 4)?.try_into().ok()?),
         };
         head += if mask.is_some() { 4 } else { 0 };
-        if seen.len() < head + length {
+        if unread.len() < head + length {
             return None;
         }
         let payload = self.start + head..self.start + head + length;
@@ -138,12 +138,12 @@ fn head(length: usize, masked: u8) -> Vec<u8> {
 pub(crate) struct Socket {
     pub(crate) reader: FrameReader<OwnedReadHalf>,
     pub(crate) write: OwnedWriteHalf,
-    /// What the server calls it; empty at a ceiling.
+    /// The connection's id from the welcome; empty if the server is a ceiling.
     pub(crate) id: String,
 }
 
 impl Socket {
-    /// Connects, and reads the welcome.
+    /// Connects and reads the welcome.
     pub(crate) async fn connect(addr: SocketAddr) -> Result<Self, Anyhow> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
