@@ -1,178 +1,179 @@
 import { Phalanx } from "/phalanx-client.js";
 
 const ROOM = "lobby";
-const MOST_MESSAGES = 500;
-/** Who comes and goes within this time costs one question. */
+const MAX_MESSAGES = 500;
+/** Joins and leaves within this time cost one request for the members. */
 const READ_AFTER_MS = 250;
-/** Who comes back is in the room a moment before its name is known: one more question, once it is quiet. */
+/** A client that reconnects joins the room before it has set its name: the members are read again after a pause. */
 const READ_AGAIN_AFTER_MS = 3000;
 
-const at = (id) => document.getElementById(id);
+const element = (id) => document.getElementById(id);
 const client = new Phalanx();
-let isIn = false;
+let hasJoined = false;
 
-at("entrance").addEventListener("submit", async (event) => {
+element("join-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  remember(at("name").value);
-  complain();
-  at("join").disabled = true;
-  if (client.id === undefined) tell("trying", "connecting …");
+  saveName(element("name").value);
+  showError();
+  element("join").disabled = true;
+  if (client.id === undefined) showStatus("trying", "connecting …");
   try {
     await client.connect();
-    await sayMyName();
+    await sendName();
     await client.roomAdd(ROOM);
     enter();
   } catch (error) {
-    complain(error);
+    showError(error);
   }
-  at("join").disabled = false;
+  element("join").disabled = false;
 });
 
-at("speak").addEventListener("submit", async (event) => {
+element("message-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const text = at("text").value;
-  at("text").value = "";
-  complain();
+  const text = element("text").value;
+  element("text").value = "";
+  showError();
   try {
     await client.say(ROOM, text);
   } catch (error) {
-    if (at("text").value === "") at("text").value = text;
-    complain(error);
+    if (element("text").value === "") element("text").value = text;
+    showError(error);
   }
 });
 
 client.addEventListener("connected", async () => {
-  if (isIn) {
-    complain();
-    note("Connected again; what was said meanwhile is missing here.");
-    await sayMyName().catch(complain);
+  if (hasJoined) {
+    showError();
+    showNote("Connected again; messages sent meanwhile are missing here.");
+    await sendName().catch(showError);
   }
-  if (client.id === undefined) return; // gone again
-  tell("on", "connected");
+  if (client.id === undefined) return; // disconnected again
+  showStatus("on", "connected");
   readMembers();
 });
 
 client.addEventListener("reconnecting", ({ detail: { delayMs } }) => {
-  if (delayMs === null) return tell("trying", "offline: reconnecting as soon as there is a network");
-  tell("trying", "no connection: reconnecting …");
+  if (delayMs === null) return showStatus("trying", "offline: reconnecting as soon as there is a network");
+  showStatus("trying", "no connection: reconnecting …");
 });
 
 client.addEventListener("disconnected", ({ detail: { willReconnect } }) => {
   if (willReconnect) return;
-  tell("off", "not connected");
+  showStatus("off", "not connected");
   leave("The server ended the connection.");
 });
 
 client.addEventListener("refused", ({ detail: { error } }) => leave(error));
-client.addEventListener("error", ({ detail }) => complain(detail));
+client.addEventListener("error", ({ detail }) => showError(detail));
 client.addEventListener("message", ({ detail }) => show(detail));
 client.addEventListener("presence", readMembers);
 client.addEventListener("gap", () => {
-  note("Messages may be missing here.");
+  showNote("Messages may be missing here.");
   readMembers();
 });
 
 function enter() {
-  isIn = true;
-  at("entrance").hidden = true;
-  at("room").hidden = false;
-  at("text").focus();
+  hasJoined = true;
+  element("join-form").hidden = true;
+  element("room").hidden = false;
+  element("text").focus();
   readMembers();
 }
 
-function leave(why) {
-  complain(why);
-  if (!isIn) return;
-  isIn = false;
-  at("entrance").hidden = false;
-  at("room").hidden = true;
-  at("name").focus();
+function leave(reason) {
+  showError(reason);
+  if (!hasJoined) return;
+  hasJoined = false;
+  element("join-form").hidden = false;
+  element("room").hidden = true;
+  element("name").focus();
 }
 
-/** A name belongs to a connection, so each new one is told it. */
-function sayMyName() {
-  return client.action("setName", { name: at("name").value.trim() });
+/** Sets the name of the connection. A name belongs to one connection, so each new one needs it. */
+function sendName() {
+  return client.action("setName", { name: element("name").value.trim() });
 }
 
-let soon;
-let later;
+let firstRead;
+let secondRead;
+/** Reads the members after a short delay, so that many presence events cost one request. */
 function readMembers() {
-  soon ??= setTimeout(() => {
-    soon = undefined;
+  firstRead ??= setTimeout(() => {
+    firstRead = undefined;
     showMembers();
   }, READ_AFTER_MS);
-  clearTimeout(later);
-  later = setTimeout(showMembers, READ_AGAIN_AFTER_MS);
+  clearTimeout(secondRead);
+  secondRead = setTimeout(showMembers, READ_AGAIN_AFTER_MS);
 }
 
-let reads = 0;
+let lastRead = 0;
 async function showMembers() {
-  if (!isIn || client.id === undefined) return; // it is read again once connected
-  const read = ++reads;
+  if (!hasJoined || client.id === undefined) return; // the members are read once connected
+  const read = ++lastRead;
   try {
     const { members } = await client.action("members", { room: ROOM });
-    if (read !== reads) return; // a newer answer is under way
-    at("count").textContent = `(${members.length})`;
-    at("members").replaceChildren(...members.map(({ id, name }) => line("li", name, { isOwn: id === client.id })));
+    if (read !== lastRead) return; // a newer request is pending
+    element("count").textContent = `(${members.length})`;
+    element("members").replaceChildren(...members.map(({ id, name }) => line("li", name, { isOwn: id === client.id })));
   } catch (error) {
-    if (error.code !== "disconnected") complain(error);
+    if (error.code !== "disconnected") showError(error);
   }
 }
 
-/** Shows a message. What is in it comes from anybody: it is only ever text. */
+/** Shows a message. Any client may have sent it, so its content is inserted as text, never as HTML. */
 function show({ message, from, sentAt }) {
   const { name, text } = Object(message);
   const isSigned = typeof name === "string" && typeof text === "string";
-  const who = document.createElement("strong");
-  who.textContent = `${isSigned ? name.slice(0, 32) : "someone"}: `;
-  const when = document.createElement("time");
+  const sender = document.createElement("strong");
+  sender.textContent = `${isSigned ? name.slice(0, 32) : "someone"}: `;
+  const time = document.createElement("time");
   const date = new Date(sentAt);
   if (!Number.isNaN(date.getTime())) {
-    when.dateTime = date.toISOString();
-    when.textContent = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    time.dateTime = date.toISOString();
+    time.textContent = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   }
   const shown = line("p", "", { isOwn: from === client.id });
-  shown.append(who, isSigned ? text : JSON.stringify(message), when);
+  shown.append(sender, isSigned ? text : JSON.stringify(message), time);
   append(shown);
 }
 
-function note(words) {
-  const shown = line("p", words);
+function showNote(text) {
+  const shown = line("p", text);
   shown.classList.add("note");
   append(shown);
 }
 
-/** Scrolls along only for who reads the end. */
+/** Appends to the log, and scrolls down only if the end was visible. */
 function append(shown) {
-  const log = at("log");
+  const log = element("log");
   const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   log.append(shown);
-  while (log.children.length > MOST_MESSAGES) log.firstElementChild.remove();
+  while (log.children.length > MAX_MESSAGES) log.firstElementChild.remove();
   if (isAtEnd) log.scrollTop = log.scrollHeight;
 }
 
-function line(kind, words, { isOwn = false } = {}) {
-  const made = document.createElement(kind);
-  made.textContent = words;
-  made.classList.toggle("own", isOwn);
-  return made;
+function line(tag, text, { isOwn = false } = {}) {
+  const created = document.createElement(tag);
+  created.textContent = text;
+  created.classList.toggle("own", isOwn);
+  return created;
 }
 
-function tell(is, words) {
-  at("send").disabled = is !== "on"; // what is typed meanwhile stays; nobody speaks without a name
-  if (at("state").textContent === words) return; // said once, not at every try
-  at("state").dataset.is = is;
-  at("state").textContent = words;
+function showStatus(status, text) {
+  element("send").disabled = status !== "on"; // text can be typed meanwhile, but is not sent without a name
+  if (element("state").textContent === text) return; // screen readers read a change, so not at every attempt
+  element("state").dataset.status = status;
+  element("state").textContent = text;
 }
 
-/** Shows what went wrong, or that nothing is wrong any more. */
-function complain(error = "") {
+/** Shows an error, or clears the last one. */
+function showError(error = "") {
   const details = (error.details ?? []).map(({ path, message }) => `${path} ${message}`);
-  at("trouble").textContent = [error.message ?? error, ...details].join("; ");
+  element("error").textContent = [error.message ?? error, ...details].join("; ");
 }
 
-/** Some browsers keep nothing, and throw: then the name is asked again next time. */
-function remember(name) {
+/** Stores the name for the next visit. Browsers that forbid storage throw: the name is then entered again. */
+function saveName(name) {
   try {
     localStorage.setItem("name", name);
   } catch {
@@ -181,12 +182,12 @@ function remember(name) {
 }
 
 try {
-  at("name").value = localStorage.getItem("name") ?? "";
+  element("name").value = localStorage.getItem("name") ?? "";
 } catch {
-  at("name").value = "";
+  element("name").value = "";
 }
 
 const narrow = matchMedia("(max-width: 40rem)");
-const fold = () => { at("who").open = !narrow.matches; };
+const fold = () => { element("member-list").open = !narrow.matches; };
 narrow.addEventListener("change", fold);
 fold();

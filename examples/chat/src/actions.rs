@@ -1,4 +1,4 @@
-//! What the page and `curl` may ask.
+//! The actions of the chat, for the page and for `curl`.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use futures_util::future::join_all;
 use phalanx::prelude::*;
 use serde_json::json;
 
-/// What a connection is called that has not said it.
+/// The name of a connection of this node, or a placeholder if it has not set one.
 pub(crate) fn name_of(connection: &Connection) -> String {
-    let named = connection.get("name").and_then(|name| name.as_str().map(str::to_owned));
-    named.unwrap_or_else(nobody)
+    let name = connection.get("name").and_then(|name| name.as_str().map(str::to_owned));
+    name.unwrap_or_else(unnamed)
 }
 
 #[input]
@@ -18,7 +18,7 @@ pub(crate) struct SetName {
     name: String,
 }
 
-/// Names the caller.
+/// Sets the name of the calling connection.
 #[action(name = "setName")]
 pub(crate) async fn set_name(_ctx: Context, me: Connection, input: SetName) -> Result<SetName, ActionError> {
     me.set("name", input.name.clone())?;
@@ -41,32 +41,35 @@ pub(crate) struct Member {
     name: String,
 }
 
-/// Lists who is in a room, on whatever node they live; the first of them by name.
+/// Lists the members of a room on all nodes; the first 100 with their names.
 #[action(get = "/rooms/{room}/members")]
 pub(crate) async fn members(ctx: Context, input: Room) -> Result<Members, ActionError> {
     let status = ctx.rooms().status(&input.room).await?;
     let listed = &status.members.listed;
     let mut names = Vec::new();
-    for some in listed[..listed.len().min(NAMED)].chunks(ASKED_AT_ONCE) {
-        names.extend(join_all(some.iter().map(|member| name_anywhere(&ctx, &member.id))).await);
+    for members in listed[..listed.len().min(MAX_NAMES)].chunks(CONCURRENT_CALLS) {
+        names.extend(join_all(members.iter().map(|member| name_on_any_node(&ctx, &member.id))).await);
     }
-    names.resize_with(listed.len(), nobody);
+    names.resize_with(listed.len(), unnamed);
     let members = listed.iter().zip(names).map(|(member, name)| Member { id: member.id.to_string(), name });
     Ok(Members { members: members.collect() })
 }
 
-/// Most members whose names are asked for, and how many at a time: each may cost a call to another node.
-const NAMED: usize = 100;
-const ASKED_AT_ONCE: usize = 20;
+/// The number of members whose names are requested. Each may cost a call to another node, so a full room must not cost
+/// more than this.
+const MAX_NAMES: usize = 100;
 
-/// What a connection is called, wherever it lives; who does not say it soon is nobody known.
-async fn name_anywhere(ctx: &Context, id: &ConnectionId) -> String {
-    let soon = Some(Duration::from_secs(1));
-    let name = ctx.connections().apply_within(id, "get", json!(["name"]), soon).await.unwrap_or_default();
-    name.as_str().map_or_else(nobody, str::to_owned)
+/// The number of these calls in flight at a time.
+const CONCURRENT_CALLS: usize = 20;
+
+/// The name of a connection of any node, or a placeholder if its node does not answer within a second.
+async fn name_on_any_node(ctx: &Context, id: &ConnectionId) -> String {
+    let timeout = Some(Duration::from_secs(1));
+    let name = ctx.connections().apply_within(id, "get", json!(["name"]), timeout).await.unwrap_or_default();
+    name.as_str().map_or_else(unnamed, str::to_owned)
 }
 
-fn nobody() -> String {
+fn unnamed() -> String {
     "someone".to_owned()
 }
 
@@ -77,7 +80,7 @@ pub(crate) struct Say {
     text: String,
 }
 
-/// Says something in a room, as the server.
+/// Publishes a message to a room, with the server as its sender.
 #[action(post = "/rooms/{room}/say")]
 pub(crate) async fn say(ctx: Context, input: Say) -> Result<(), ActionError> {
     ctx.rooms().say(&input.room, &input.text).await

@@ -5,17 +5,18 @@ mod actions;
 use phalanx::prelude::*;
 use serde_json::Value;
 
-/// Puts the speaker's name beside what it says; anything but text is refused, so nobody can sign for another.
+/// Adds the sender's name to every message. A message from a client must be a string, so that it cannot bring a name of
+/// its own.
 struct SignedMessages;
 
 #[async_trait]
 impl RoomHook for SignedMessages {
-    async fn on_say(&self, node: &Node, said: Said) -> Result<Option<Said>, ActionError> {
-        let text = said.read::<String>()?;
-        let speaker = ConnectionId::parse(&said.from).ok().and_then(|id| node.connections().local(&id));
-        let name = speaker.map_or_else(|| "server".into(), |speaker| actions::name_of(&speaker));
+    async fn on_say(&self, node: &Node, message: Said) -> Result<Option<Said>, ActionError> {
+        let text = message.read::<String>()?;
+        let sender = ConnectionId::parse(&message.from).ok().and_then(|id| node.connections().local(&id));
+        let name = sender.map_or_else(|| "server".into(), |sender| actions::name_of(&sender));
         let signed = serde_json::json!({ "name": name, "text": text });
-        Ok(Some(said.with_message::<Value>(&signed)?))
+        Ok(Some(message.with_message::<Value>(&signed)?))
     }
 }
 

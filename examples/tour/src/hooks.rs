@@ -1,33 +1,35 @@
-//! What happens around rooms and on connections.
+//! A room hook, and a remote method that it depends on.
 
 use phalanx::prelude::*;
 use serde_json::Value;
 
-/// `leave` is written down, `vip` wants a level, `/drop` and `/shout` are understood.
+/// Requires a level for the room `vip`, records every leave, and handles the commands `/drop` and `/shout`.
 pub(crate) struct TourRooms;
 
 #[async_trait]
 impl RoomHook for TourRooms {
     async fn join(&self, _node: &Node, room: &str, connection: &Connection) -> Result<(), ActionError> {
         let level = connection.get("level").and_then(|level| level.as_f64()).unwrap_or(0.0);
-        match room == "vip" && level < 1.0 {
-            true => Err(ActionError::forbidden("this room wants a level of 1")),
-            false => Ok(()),
+        if room == "vip" && level < 1.0 {
+            return Err(ActionError::forbidden("this room requires a level of 1"));
         }
+        Ok(())
     }
 
-    async fn leave(&self, node: &Node, room: &str, id: &ConnectionId, _why: Leaving<'_>) -> Result<(), ActionError> {
+    async fn leave(&self, node: &Node, room: &str, id: &ConnectionId, _cause: Leaving<'_>) -> Result<(), ActionError> {
         node.cache().push("leaves", &format!("{room}:{id}")).await.map(|_| ())
     }
 
-    async fn on_say(&self, _node: &Node, said: Said) -> Result<Option<Said>, ActionError> {
-        if !said.message.get().starts_with("\"/") {
-            return Ok(Some(said));
+    async fn on_say(&self, _node: &Node, message: Said) -> Result<Option<Said>, ActionError> {
+        // Most messages are not commands: their raw JSON shows it, without decoding.
+        if !message.message.get().starts_with("\"/") {
+            return Ok(Some(message));
         }
-        let text: String = said.read()?;
+        let text: String = message.read()?;
         match text.strip_prefix("/shout ") {
-            Some(shouted) => Ok(Some(said.with_message(&shouted.to_uppercase())?)),
-            None => Ok(Some(said).filter(|_| text != "/drop")),
+            Some(shouted) => Ok(Some(message.with_message(&shouted.to_uppercase())?)),
+            None if text == "/drop" => Ok(None),
+            None => Ok(Some(message)),
         }
     }
 }
@@ -43,7 +45,7 @@ pub(crate) struct Authorized {
     now: f64,
 }
 
-/// Sets the level of a connection.
+/// Sets the level of a connection and returns the previous one.
 #[remote]
 pub(crate) async fn authorize(_ctx: Context, me: Connection, input: Authorize) -> Result<Authorized, ActionError> {
     let was = me.set("level", input.level)?.unwrap_or_default();

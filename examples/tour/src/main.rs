@@ -1,4 +1,5 @@
-//! The tour: one application that shows what one node does. `cargo run -p tour`, then `curl localhost:8080/api/status`.
+//! The tour: one application that exercises the whole server. Try it with
+//! `cargo run -p tour`, then `curl localhost:8080/api/status`.
 
 mod actions;
 mod hooks;

@@ -1,4 +1,4 @@
-//! Actions by themselves.
+//! Actions that use only their own node.
 
 use std::io::Read;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) struct Status {
     memory_mb: f64,
 }
 
-/// How the node is.
+/// Returns the identity, health and load of the node.
 #[action(get)]
 pub(crate) async fn status(ctx: Context) -> Result<Status, ActionError> {
     let problems = ctx.health();
@@ -43,6 +43,7 @@ pub(crate) async fn status(ctx: Context) -> Result<Status, ActionError> {
     })
 }
 
+/// The resident memory of this process, 0 where `/proc` does not report it.
 fn memory_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -56,7 +57,7 @@ pub(crate) struct RandomNumber {
     string_random_number: String,
 }
 
-/// A random number.
+/// Returns a random number below 1.
 #[action(name = "randomNumber", get)]
 pub(crate) async fn random_number(_ctx: Context) -> Result<RandomNumber, ActionError> {
     let random_number: f64 = rand::random();
@@ -64,7 +65,7 @@ pub(crate) async fn random_number(_ctx: Context) -> Result<RandomNumber, ActionE
 }
 
 #[input]
-pub(crate) struct Below {
+pub(crate) struct Bound {
     #[validate(range(exclusive_min = 0.0))]
     max: Option<f64>,
 }
@@ -76,9 +77,9 @@ pub(crate) struct RandomBelow {
     version: u32,
 }
 
-/// A random number below a bound.
+/// Returns a random number below a bound.
 #[action(name = "randomNumber", version = 2, get = "/v2/randomNumber")]
-pub(crate) async fn random_number_2(_ctx: Context, input: Below) -> Result<RandomBelow, ActionError> {
+pub(crate) async fn random_number_2(_ctx: Context, input: Bound) -> Result<RandomBelow, ActionError> {
     Ok(RandomBelow { random_number: rand::random::<f64>() * input.max.unwrap_or(1.0), version: 2 })
 }
 
@@ -105,7 +106,7 @@ pub(crate) struct Echo {
     payload: Option<Vec<Value>>,
 }
 
-/// Answers its input as it was understood.
+/// Returns its input as it was decoded.
 #[action(
     get,
     post,
@@ -131,7 +132,7 @@ pub(crate) struct Checked {
     number: Option<i64>,
 }
 
-/// Wants valid input.
+/// Returns its input if it is valid.
 #[action(name = "validationTest", get, post)]
 pub(crate) async fn validation_test(_ctx: Context, input: Checked) -> Result<Checked, ActionError> {
     Ok(input)
@@ -152,7 +153,7 @@ pub(crate) struct Slept {
     sleep_duration: u64,
 }
 
-/// Answers after a while.
+/// Sleeps for the given time, and returns when it started and ended.
 #[action(name = "sleepTest", get)]
 pub(crate) async fn sleep_test(ctx: Context, input: Sleep) -> Result<Slept, ActionError> {
     let sleep_duration = input.sleepDuration.unwrap_or(1000);
@@ -169,13 +170,13 @@ pub(crate) struct Recursive {
     local: bool,
 }
 
-/// Calls another action.
+/// Calls another action on the same node.
 #[action(name = "recursiveAction", get)]
 pub(crate) async fn recursive_action(ctx: Context) -> Result<Recursive, ActionError> {
     Ok(Recursive { random: ctx.call::<random_number>(NoInput {}).await?, local: true })
 }
 
-/// Panics, and answers `internal`.
+/// Panics; the caller receives the error `internal`, and the node keeps running.
 #[action(name = "panicTest", get)]
 pub(crate) async fn panic_test(_ctx: Context) -> Result<(), ActionError> {
     panic!("the tour panics on purpose")
@@ -195,10 +196,11 @@ pub(crate) struct Received {
     sha256: String,
 }
 
-/// Takes a file and tells its digest.
+/// Receives a file and returns its digest.
 #[action(post)]
 pub(crate) async fn upload(_ctx: Context, input: File) -> Result<Received, ActionError> {
     let path = input.file.path().to_owned();
+    // Reading and hashing block: they must not run on a thread that serves other calls.
     let digest = tokio::task::spawn_blocking(move || digest_of(&path)).await.map_err(ActionError::internal)?;
     Ok(Received {
         name: input.file.name().to_owned(),
@@ -213,7 +215,7 @@ fn digest_of(path: &std::path::Path) -> std::io::Result<String> {
     loop {
         match file.read(&mut chunk)? {
             0 => return Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            read => digest.update(&chunk[..read]),
+            count => digest.update(&chunk[..count]),
         }
     }
 }
@@ -223,7 +225,7 @@ pub(crate) struct Note {
     note: String,
 }
 
-/// For sockets alone.
+/// Has no route, so it is available over WebSocket only.
 #[action(name = "privateNote")]
 pub(crate) async fn private_note(_ctx: Context, input: Note) -> Result<Note, ActionError> {
     Ok(input)
@@ -234,7 +236,7 @@ pub(crate) struct Fine {
     ok: bool,
 }
 
-/// For HTTP alone.
+/// Is blocked for WebSocket, so it is available over HTTP only.
 #[action(name = "httpOnly", get, block(websocket))]
 pub(crate) async fn http_only(_ctx: Context) -> Result<Fine, ActionError> {
     Ok(Fine { ok: true })

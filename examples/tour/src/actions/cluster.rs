@@ -1,4 +1,4 @@
-//! The cluster: calls to connections, and who is there.
+//! Actions that reach other nodes: calls to connections, the list of nodes, a call to all of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,13 +21,13 @@ pub(crate) struct Applied {
     result: Value,
 }
 
-/// Runs a method on a connection, wherever it lives.
+/// Runs a method on a connection of any node.
 #[action(name = "connectionApply", post = "/connections/{id}/apply")]
 pub(crate) async fn connection_apply(ctx: Context, input: Apply) -> Result<Applied, ActionError> {
     let id = ConnectionId::parse(&input.id)?;
     let (method, args) = (input.method.unwrap_or_default(), input.args.unwrap_or_default());
-    let limit = input.timeoutMs.map(Duration::from_millis);
-    Ok(Applied { result: ctx.connections().apply_within(&id, &method, args, limit).await? })
+    let timeout = input.timeoutMs.map(Duration::from_millis);
+    Ok(Applied { result: ctx.connections().apply_within(&id, &method, args, timeout).await? })
 }
 
 #[output]
@@ -47,7 +47,7 @@ pub(crate) struct NodeInfo {
     is_self: bool,
 }
 
-/// Who is in the cluster.
+/// Lists the nodes of the cluster.
 #[action(get)]
 pub(crate) async fn nodes(ctx: Context) -> Result<Nodes, ActionError> {
     let info = |node: NodeRecord| NodeInfo {
@@ -63,12 +63,12 @@ pub(crate) async fn nodes(ctx: Context) -> Result<Nodes, ActionError> {
 
 #[input]
 #[expect(non_snake_case, reason = "a field is named as it is on the wire")]
-pub(crate) struct Ask {
+pub(crate) struct NodesAsk {
     timeoutMs: Option<u64>,
 }
 
 #[output]
-pub(crate) struct Asked {
+pub(crate) struct Uptimes {
     answers: BTreeMap<String, Uptime>,
     missing: Vec<String>,
 }
@@ -78,17 +78,17 @@ pub(crate) struct Uptime {
     uptime: u64,
 }
 
-/// How long this node has been up.
+/// Returns the uptime of the node that runs it, in milliseconds.
 #[remote]
 pub(crate) async fn uptime(ctx: Context) -> Result<Uptime, ActionError> {
     Ok(Uptime { uptime: ctx.uptime().as_millis() as u64 })
 }
 
-/// Asks every node how long it has been up.
+/// Calls all nodes for their uptime; nodes without an answer in time, and those that failed, are `missing`.
 #[action(name = "nodesAsk", get = "/nodes/ask")]
-pub(crate) async fn nodes_ask(ctx: Context, input: Ask) -> Result<Asked, ActionError> {
-    let limit = Duration::from_millis(input.timeoutMs.unwrap_or(1000));
-    let all = ctx.cluster().call_all::<uptime>(NoInput::default(), limit).await?;
+pub(crate) async fn nodes_ask(ctx: Context, input: NodesAsk) -> Result<Uptimes, ActionError> {
+    let timeout = Duration::from_millis(input.timeoutMs.unwrap_or(1000));
+    let all = ctx.cluster().call_all::<uptime>(NoInput::default(), timeout).await?;
     let (mut answers, mut missing) = (BTreeMap::new(), all.missing);
     for (id, answer) in all.answers {
         match answer {
@@ -96,5 +96,5 @@ pub(crate) async fn nodes_ask(ctx: Context, input: Ask) -> Result<Asked, ActionE
             Err(_) => missing.push(id),
         }
     }
-    Ok(Asked { answers, missing })
+    Ok(Uptimes { answers, missing })
 }

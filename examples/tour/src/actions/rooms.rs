@@ -1,4 +1,4 @@
-//! Rooms, from outside.
+//! Rooms as seen by an application: create, inspect, publish.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,13 @@ pub(crate) struct Created {
     did_create: bool,
 }
 
-/// Makes a room, unless it exists.
+/// Creates a room unless it exists.
 #[action(name = "createChatRoom", post = "/rooms")]
 pub(crate) async fn create_chat_room(ctx: Context, input: NewRoom) -> Result<Created, ActionError> {
     let did_create = match ctx.rooms().add(&input.name).await {
         Ok(()) => true,
-        Err(error) if error.code() == ErrorKind::Conflict.code() => false, // another code: there are too many
+        // The room exists. Other conflicts, such as `too_many_rooms`, have a code of their own.
+        Err(error) if error.code() == ErrorKind::Conflict.code() => false,
         Err(error) => return Err(error),
     };
     Ok(Created { name: input.name, did_create })
@@ -48,7 +49,7 @@ pub(crate) struct Member {
     joined_at: u64,
 }
 
-/// Who is in a room.
+/// Lists the members of a room.
 #[action(name = "roomStatus", get = "/rooms/{room}")]
 pub(crate) async fn room_status(ctx: Context, input: Room) -> Result<RoomStatus, ActionError> {
     let status = ctx.rooms().status(&input.room).await?;
@@ -65,7 +66,7 @@ pub(crate) struct Say {
     message: Value,
 }
 
-/// Says something, as the server.
+/// Publishes a message to a room, with the server as its sender.
 #[action(name = "roomSay", post = "/rooms/{room}/say")]
 pub(crate) async fn room_say(ctx: Context, input: Say) -> Result<(), ActionError> {
     ctx.rooms().say(&input.room, &input.message).await

@@ -1,4 +1,4 @@
-//! What nodes share: the cache, counters, lists.
+//! Data that all nodes share: the cache, counters, lists.
 
 use std::time::Duration;
 
@@ -36,14 +36,14 @@ pub(crate) struct Loaded {
     created_at: u64,
 }
 
-/// Saves, loads and destroys.
+/// Saves a value in the cache, loads it and destroys it.
 #[action(name = "cacheTest", get, post)]
 pub(crate) async fn cache_test(ctx: Context, input: Pair) -> Result<CacheTest, ActionError> {
     let key = format!("cacheTest_{}", input.key);
     ctx.cache().save(&key, &input.value, Some(Duration::from_secs(5))).await?;
     let size_resp = ctx.cache().size().await?;
     let loaded = ctx.cache().load::<String>(&key).await?;
-    let loaded = loaded.ok_or_else(|| ActionError::conflict("somebody else destroyed the key"))?;
+    let loaded = loaded.ok_or_else(|| ActionError::conflict("another caller destroyed the key"))?;
     let delete_resp = ctx.cache().destroy(&key).await?;
     let load_resp = Loaded { key: loaded.key, value: loaded.value, created_at: loaded.created_at };
     Ok(CacheTest { cache_test_results: Results { save_resp: true, size_resp, load_resp, delete_resp } })
@@ -59,7 +59,7 @@ pub(crate) struct Counter {
     value: i64,
 }
 
-/// Reads a counter.
+/// Returns the value of a counter.
 #[action(get = "/counters/{name}")]
 pub(crate) async fn counter(ctx: Context, input: Name) -> Result<Counter, ActionError> {
     Ok(Counter { value: ctx.cache().counter(&format!("counter:{}", input.name)).await? })
@@ -70,7 +70,7 @@ pub(crate) struct List {
     values: Vec<Value>,
 }
 
-/// Reads a list.
+/// Returns the values of a list.
 #[action(get = "/lists/{name}")]
 pub(crate) async fn list(ctx: Context, input: Name) -> Result<List, ActionError> {
     Ok(List { values: ctx.cache().list(&input.name, 0, 10_000).await? })
