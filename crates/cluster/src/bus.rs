@@ -14,10 +14,10 @@ use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::clock::RedisClock;
+use crate::current_generation::OwnName;
 use crate::envelope::{Draft, Opener, Sealer, Spoken};
 use crate::interop::{Ear, Interop, InteropSettings, publish_answers};
 use crate::keys::Keys;
-use crate::own_name::OwnName;
 use crate::publisher::{Publisher, Writer};
 use crate::subscriber::{Ears, Hold, Subscriber};
 

@@ -31,11 +31,11 @@ impl RedisCache {
         Self {
             client,
             keys,
-            get: Script::new(include_str!("lua/get.lua")),
-            set: Script::new(include_str!("lua/set.lua")),
-            delete: Script::new(include_str!("lua/delete.lua")),
-            dump: Script::new(include_str!("lua/dump.lua")),
-            restore: Script::new(include_str!("lua/restore.lua")),
+            get: Script::new(include_str!("lua/cache/get.lua")),
+            set: Script::new(include_str!("lua/cache/set.lua")),
+            delete: Script::new(include_str!("lua/cache/delete.lua")),
+            dump: Script::new(include_str!("lua/cache/dump.lua")),
+            restore: Script::new(include_str!("lua/cache/restore.lua")),
         }
     }
 }

@@ -202,8 +202,8 @@ impl Drop for Waiting<'_> {
 
 impl Interop {
     pub(crate) fn new(ear: Arc<Ear>, client: Client, keys: Keys, publisher: Publisher, subscriber: Subscriber) -> Self {
-        let listed = Script::new(include_str!("lua/foreign_listed.lua"));
-        let leave = Script::new(include_str!("lua/foreign_leave.lua"));
+        let listed = Script::new(include_str!("lua/rooms/interop_memberships.lua"));
+        let leave = Script::new(include_str!("lua/rooms/interop_leave.lua"));
         Self { ear, client, keys, publisher, subscriber, calls: AtomicU64::new(0), listed, leave }
     }
 

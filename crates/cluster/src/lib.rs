@@ -13,12 +13,12 @@ mod bus;
 mod cache;
 mod client;
 mod clock;
+mod current_generation;
 mod envelope;
 mod interop;
 mod keys;
 mod locks;
 mod membership;
-mod own_name;
 mod publisher;
 mod raw_connection;
 mod reaper;
@@ -30,12 +30,12 @@ pub use bus::{BusSettings, RedisBus};
 pub use cache::RedisCache;
 pub use client::Client;
 pub use clock::RedisClock;
+pub use current_generation::OwnName;
 pub use envelope::Spoken;
 pub use interop::{Interop, InteropSettings};
 pub use keys::Keys;
 pub use locks::RedisLocks;
 pub use membership::RedisMembership;
-pub use own_name::OwnName;
 pub use rooms::RedisRooms;
 
 /// The backend of a node called `node` in the cluster `cluster`. Connects in the background; must be called in a runtime.

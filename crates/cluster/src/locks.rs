@@ -9,8 +9,8 @@ use phalanx_core::Generation;
 use phalanx_core::backend::{BackendError, Held, LockStore};
 
 use crate::client::Client;
+use crate::current_generation::OwnName;
 use crate::keys::{Keys, beginning_with};
-use crate::own_name::OwnName;
 
 /// Keys that one step of a scan looks at.
 const SCANNED: u64 = 1000;
@@ -35,9 +35,9 @@ impl RedisLocks {
             client,
             keys,
             own,
-            acquire: Script::new(include_str!("lua/acquire.lua")),
-            renew: Script::new(include_str!("lua/renew.lua")),
-            release: Script::new(include_str!("lua/release.lua")),
+            acquire: Script::new(include_str!("lua/locks/acquire.lua")),
+            renew: Script::new(include_str!("lua/locks/renew.lua")),
+            release: Script::new(include_str!("lua/locks/release.lua")),
         }
     }
 

@@ -76,9 +76,9 @@ impl RedisMembership {
             keys,
             clock,
             spoken,
-            register: Script::new(include_str!("lua/register.lua")),
-            renew: Script::new(include_str!("lua/renew_lease.lua")),
-            unregister: Script::new(include_str!("lua/unregister.lua")),
+            register: Script::new(include_str!("lua/lease/register.lua")),
+            renew: Script::new(include_str!("lua/lease/renew.lua")),
+            unregister: Script::new(include_str!("lua/lease/unregister.lua")),
         }
     }
 

@@ -24,9 +24,9 @@ use tracing::debug;
 
 use crate::client::Client;
 use crate::clock::RedisClock;
+use crate::current_generation::OwnName;
 use crate::envelope::{Draft, Sealer, Sender};
 use crate::keys::Keys;
-use crate::own_name::OwnName;
 use crate::raw_connection::{RawConnection, Writes};
 use crate::resp::{self, Items, Stop};
 

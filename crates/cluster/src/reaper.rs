@@ -27,12 +27,12 @@ impl Reaper {
         Self {
             client,
             keys,
-            claim: Script::new(include_str!("lua/claim.lua")),
-            hold: Script::new(include_str!("lua/hold_claim.lua")),
-            collect: Script::new(include_str!("lua/collect.lua")),
-            still: Script::new(include_str!("lua/leaves_still.lua")),
-            told: Script::new(include_str!("lua/told.lua")),
-            finish: Script::new(include_str!("lua/finish_reap.lua")),
+            claim: Script::new(include_str!("lua/reap/claim.lua")),
+            hold: Script::new(include_str!("lua/reap/renew_claim.lua")),
+            collect: Script::new(include_str!("lua/reap/collect.lua")),
+            still: Script::new(include_str!("lua/reap/pending_leaves.lua")),
+            told: Script::new(include_str!("lua/reap/trim_leaves.lua")),
+            finish: Script::new(include_str!("lua/reap/finish.lua")),
         }
     }
 

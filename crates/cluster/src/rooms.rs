@@ -35,12 +35,12 @@ impl RedisRooms {
             client,
             keys,
             host: host.into(),
-            add: Script::new(include_str!("lua/room_add.lua")),
-            join: Script::new(include_str!("lua/room_join.lua")),
-            leave: Script::new(include_str!("lua/room_leave.lua")),
-            empty: Script::new(include_str!("lua/room_empty.lua")),
-            close: Script::new(include_str!("lua/room_close.lua")),
-            forget: Script::new(include_str!("lua/room_forget.lua")),
+            add: Script::new(include_str!("lua/rooms/create.lua")),
+            join: Script::new(include_str!("lua/rooms/join.lua")),
+            leave: Script::new(include_str!("lua/rooms/leave.lua")),
+            empty: Script::new(include_str!("lua/rooms/remove_members.lua")),
+            close: Script::new(include_str!("lua/rooms/close.lua")),
+            forget: Script::new(include_str!("lua/rooms/forget.lua")),
         }
     }
 

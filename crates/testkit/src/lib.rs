@@ -2,14 +2,14 @@
 
 pub mod laws;
 mod port;
+mod print;
 mod process;
 mod proxy;
 mod redis;
 mod resp;
-mod tell;
 
 pub use port::free_port;
+pub use print::tell;
 pub use process::{Process, Signal, binary, run};
 pub use proxy::Proxy;
 pub use redis::{COMMANDS, INTEROP, KEYS, Redis, Watch};
-pub use tell::tell;
