@@ -7,7 +7,7 @@ use std::time::Duration;
 use phalanx::Running;
 use phalanx::config::Config;
 use phalanx::prelude::*;
-use phalanx_testkit::{INTEROP, Process, Redis, tell};
+use phalanx_testkit::{INTEROP, Process, Redis, print};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -34,7 +34,7 @@ struct Mixed {
 impl Mixed {
     async fn start() -> Self {
         let redis = Redis::start().await;
-        redis.ask(&format!("ACL SETUSER phalanx {INTEROP}")).await;
+        redis.command(&format!("ACL SETUSER phalanx {INTEROP}")).await;
         let (theirs, tour, ours) =
             tokio::join!(Actionhero::start(redis.addr(), TOKEN), tour(&redis), in_process(&redis));
         Self { redis, theirs, tour, ours }
@@ -153,7 +153,7 @@ async fn all_members_receive_all_messages_in_one_order() {
         let expected: Vec<Value> = (0..EACH).map(|number| json!(format!("{sender} {number}"))).collect();
         assert_eq!(messages, expected.iter().collect::<Vec<_>>(), "nothing lost, nothing doubled");
     }
-    tell(format_args!("{} deliveries of {} messages", EACH * count * count, EACH * count));
+    print(format_args!("{} deliveries of {} messages", EACH * count * count, EACH * count));
     mixed.finish().await;
 }
 
@@ -409,7 +409,7 @@ async fn an_hour_of_joins_and_leaves_leaves_no_member_behind() {
     for room in ["defaultRoom", "otherRoom"] {
         mixed.members(room, 0).await;
     }
-    tell(format_args!("{EVENTS} joins and leaves of {CLIENTS} clients in {:?}", started.elapsed()));
+    print(format_args!("{EVENTS} joins and leaves of {CLIENTS} clients in {:?}", started.elapsed()));
     let listed = get(mixed.tour.addr, "/api/rooms/defaultRoom").await.json();
     assert_eq!(listed["membersCount"], 0);
     mixed.finish().await;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use phalanx::config::ByteSize;
-use phalanx_testkit::{Process, tell};
+use phalanx_testkit::{Process, print};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -44,7 +44,7 @@ async fn while_a_member_never_reads_the_others_receive_100_mb_and_memory_is_boun
     }
     assert_eq!(late_code, Some(4001));
     let grown = most.saturating_sub(before);
-    tell(format_args!("resident memory grew by {} KiB while 100 MB went by", grown / 1024));
+    print(format_args!("resident memory grew by {} KiB while 100 MB went by", grown / 1024));
     assert!(grown < 4 * MIB, "resident memory grew by {grown} bytes");
     let metrics = String::from_utf8(get(node.admin, "/metrics").await.body).unwrap();
     assert!(metrics.contains("phalanx_connections_closed_total{reason=\"slow_reader\"} 2"), "{metrics}");

@@ -1,4 +1,4 @@
-//! What the tests of Phalanx share: laws for backends, real node processes, a real Redis, and a network that fails.
+//! Tools that the tests of Phalanx share: laws for backends, real node processes, a real Redis, and a faulty network.
 
 pub mod laws;
 mod port;
@@ -9,7 +9,7 @@ mod redis;
 mod resp;
 
 pub use port::free_port;
-pub use print::tell;
+pub use print::print;
 pub use process::{Process, Signal, binary, run};
 pub use proxy::Proxy;
 pub use redis::{COMMANDS, INTEROP, KEYS, Redis, Watch};

@@ -1,20 +1,20 @@
-//! Ports that a server may take again after it ended, since nobody else is given them.
+//! Ports that a server can bind again after a restart, because no other caller gets them.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
-/// Below those that the system hands out by itself.
+/// Below the range from which the system assigns ports.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
-/// How many ports are tried.
+/// The number of ports that are tried.
 const TRIES: usize = 50;
 
-/// A port of this machine's loopback that is free, and that no other caller in this process is given soon.
+/// Returns a free port of the loopback interface. No other caller in this process gets it soon.
 ///
 /// # Panics
 ///
-/// If many in a row are taken.
+/// If 50 ports in a row are taken.
 pub fn free_port() -> u16 {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
     let count = PORTS.end - PORTS.start;

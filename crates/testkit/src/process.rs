@@ -1,4 +1,4 @@
-//! Real node processes: started, asked, and killed with real signals.
+//! Real node processes: started, observed, and killed with real signals.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,34 +14,35 @@ use tokio::time::timeout;
 
 pub use rustix::process::Signal;
 
-/// How long a process may take for anything it is asked.
+/// The limit for every wait on a process.
 const SOON: Duration = Duration::from_secs(30);
 
-/// An example that runs as a process of its own, in a folder of its own. It is killed when this is dropped.
+/// An example that runs as a process of its own, in a folder of its own. The process is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
     folder: TempDir,
-    /// Where clients reach it.
+    /// The address for clients.
     pub addr: SocketAddr,
-    /// Where operators reach it.
+    /// The address of the admin listener.
     pub admin: SocketAddr,
 }
 
 impl Process {
-    /// Starts an example, or the program at a path, on free ports and with more environment; waits until it is ready.
+    /// Starts an example, or the program at a path, on free ports and with additional environment variables; waits
+    /// until it is ready.
     ///
     /// # Panics
     ///
-    /// If it does not print where it listens.
+    /// If it does not print its addresses.
     pub async fn start(example: &str, environment: &[(&str, &str)]) -> Self {
         let mut process = Self::spawn(example, environment);
         process.ready().await;
         process
     }
 
-    /// Does the same without the wait: where it is reached is known after [`Process::ready`].
+    /// Does the same without the wait: the addresses are known after [`Process::ready`].
     ///
     /// # Panics
     ///
@@ -58,44 +59,44 @@ impl Process {
             .spawn()
             .expect("the example was built and can be run");
         let stdout = child.stdout.take().expect("stdout is piped");
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        Self { child, stdout: BufReader::new(stdout).lines(), folder, addr: nowhere, admin: nowhere }
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self { child, stdout: BufReader::new(stdout).lines(), folder, addr: unknown, admin: unknown }
     }
 
-    /// Waits until the process is ready; also once more, when it restarts in place.
+    /// Waits until the process is ready, also a second time when it restarts in place.
     ///
     /// # Panics
     ///
-    /// If it does not print where it listens.
+    /// If it does not print its addresses.
     pub async fn ready(&mut self) {
         self.addr = ready_line(&mut self.stdout, "listening on http://", self.folder.path()).await;
         self.admin = ready_line(&mut self.stdout, "admin on http://", self.folder.path()).await;
     }
 
-    /// Its process id.
+    /// The process id.
     ///
     /// # Panics
     ///
-    /// If it has ended.
+    /// If the process has ended.
     pub fn pid(&self) -> u32 {
         self.child.id().expect("the process runs")
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     ///
     /// # Panics
     ///
-    /// If it has ended.
+    /// If the process has ended.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid() as i32).expect("a process id is not zero");
-        kill_process(pid, signal).expect("a process of ours takes signals");
+        kill_process(pid, signal).expect("a child process accepts signals");
     }
 
-    /// Stops its clock, and returns when none of its threads runs any more; [`Process::thaw`] lets it go on.
+    /// Stops the process, and returns when none of its threads runs any more; [`Process::thaw`] continues it.
     ///
     /// # Panics
     ///
-    /// If it has ended, or goes on.
+    /// If the process has ended, or does not stop.
     pub async fn freeze(&self) {
         self.signal(Signal::STOP);
         let stopped = async {
@@ -103,10 +104,10 @@ impl Process {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(SOON, stopped).await.expect("a process of ours is stopped by a signal");
+        timeout(SOON, stopped).await.expect("a child process is stopped by a signal");
     }
 
-    /// Ends [`Process::freeze`].
+    /// Continues the process after [`Process::freeze`].
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
@@ -118,30 +119,30 @@ impl Process {
         states.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
     }
 
-    /// Waits for its end.
+    /// Waits until the process ends.
     ///
     /// # Panics
     ///
-    /// If it goes on.
+    /// If it does not end.
     pub async fn ended(&mut self) -> ExitStatus {
         timeout(SOON, self.child.wait()).await.expect("the process ends").expect("a child can be waited for")
     }
 
-    /// What it wrote to stderr so far.
+    /// The content of stderr so far.
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
     }
 
-    /// The folder it runs in.
+    /// The folder in which it runs.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The memory it has resident, in bytes.
+    /// The resident memory, in bytes.
     ///
     /// # Errors
     ///
-    /// If `/proc` does not tell.
+    /// If `/proc` does not contain it.
     pub fn resident(&self) -> io::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -162,25 +163,25 @@ pub async fn run(example: &str, arguments: &[&str], environment: &[(&str, &str)]
     timeout(SOON, command.output()).await.expect("the example ends").expect("the example was built and can be run")
 }
 
-/// An example with nothing of this process's own settings.
+/// A command for an example, without the settings in this process's environment.
 fn command(example: &str, folder: &Path) -> Command {
     let mut command = Command::new(binary(example));
-    let ours = |name: &str| name.starts_with("PHALANX") || ["REDIS_URL", "RUST_LOG"].contains(&name);
-    for (name, _) in std::env::vars().filter(|(name, _)| ours(name)) {
+    let is_setting = |name: &str| name.starts_with("PHALANX") || ["REDIS_URL", "RUST_LOG"].contains(&name);
+    for (name, _) in std::env::vars().filter(|(name, _)| is_setting(name)) {
         command.env_remove(name);
     }
     command.current_dir(folder).env("PORT", "0").env("BIND", "127.0.0.1").env("PHALANX__ADMIN__BIND", "127.0.0.1:0");
     command
 }
 
-/// Where an example is: in the folder of tests, one level up.
+/// The path of an example: one level above the folder of this test.
 ///
 /// # Panics
 ///
 /// If it was not built.
 pub fn binary(example: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a test knows its own path");
-    let folder = own.ancestors().nth(2).expect("tests lie in target/<profile>/deps");
+    let folder = own.ancestors().nth(2).expect("tests are in target/<profile>/deps");
     let path = folder.join(example);
     assert!(path.exists(), "{} is missing: `cargo build --workspace --bins` makes it", path.display());
     path

@@ -1,4 +1,4 @@
-//! A network that fails on demand, between a node and its Redis.
+//! A network between a node and its Redis that fails on demand.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -14,35 +14,35 @@ use tokio::time::sleep;
 
 use crate::resp::value_len;
 
-/// Hands bytes on between clients and a server, unless it is told otherwise.
+/// Forwards bytes between clients and a server, until a fault is set.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
-    link: watch::Sender<Link>,
-    faults: Arc<Mutex<Faults>>,
+    link: watch::Sender<LinkState>,
+    faults: Arc<Mutex<NetworkFaults>>,
     accepting: JoinHandle<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Link {
-    Whole,
-    /// Bytes wait.
-    Held,
-    /// Connections are gone, and new ones go at once.
+enum LinkState {
+    Up,
+    /// Bytes are kept back.
+    Paused,
+    /// All connections are closed, and new ones at once.
     Cut,
-    /// Connections, new ones too, are forgotten on the way: nothing passes any more, and neither side is told.
+    /// On all connections, new ones included, bytes are dropped for good, and neither side gets an error.
     Silent,
 }
 
 #[derive(Debug, Default)]
-struct Faults {
+struct NetworkFaults {
     delay: Duration,
-    /// Answers and messages of the server that contain one of these are swallowed, once each.
+    /// A reply or message of the server that contains one of these is dropped, once for each.
     swallow: Vec<Vec<u8>>,
 }
 
 impl Proxy {
-    /// Stands in front of a server.
+    /// Starts a proxy in front of a server.
     ///
     /// # Panics
     ///
@@ -50,44 +50,44 @@ impl Proxy {
     pub async fn before(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let addr = listener.local_addr().expect("a listener has an address");
-        let link = watch::Sender::new(Link::Whole);
-        let faults = Arc::new(Mutex::new(Faults::default()));
+        let link = watch::Sender::new(LinkState::Up);
+        let faults = Arc::new(Mutex::new(NetworkFaults::default()));
         let accepting = tokio::spawn(accept(listener, server, link.subscribe(), faults.clone()));
         Self { addr, link, faults, accepting }
     }
 
-    /// Where clients reach it.
+    /// The address for clients.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Breaks every connection off, and each new one at once, until [`Proxy::mend`].
+    /// Closes all connections, and each new one at once, until [`Proxy::restore`].
     pub fn cut(&self) {
-        self.link.send_replace(Link::Cut);
+        self.link.send_replace(LinkState::Cut);
     }
 
-    /// Keeps every connection and hands nothing on, until [`Proxy::mend`]; then all of it arrives.
-    pub fn hold(&self) {
-        self.link.send_replace(Link::Held);
+    /// Keeps all connections open and forwards nothing until [`Proxy::restore`]; then everything arrives.
+    pub fn pause(&self) {
+        self.link.send_replace(LinkState::Paused);
     }
 
-    /// Drops everything in silence: connections stay open, and nothing is ever handed on over them again. Those made
-    /// after [`Proxy::mend`] are whole.
+    /// Drops everything silently: connections remain open, and nothing is ever forwarded over them again. Connections
+    /// that are opened after [`Proxy::restore`] work.
     pub fn silence(&self) {
-        self.link.send_replace(Link::Silent);
+        self.link.send_replace(LinkState::Silent);
     }
 
-    /// Ends [`Proxy::cut`], [`Proxy::hold`] and [`Proxy::silence`].
-    pub fn mend(&self) {
-        self.link.send_replace(Link::Whole);
+    /// Ends [`Proxy::cut`], [`Proxy::pause`] and [`Proxy::silence`].
+    pub fn restore(&self) {
+        self.link.send_replace(LinkState::Up);
     }
 
-    /// From now on, what is read arrives so much later, each way.
+    /// Delays everything that is read from now on, in each direction.
     pub fn delay(&self, delay: Duration) {
         faults(&self.faults).delay = delay;
     }
 
-    /// Swallows the next answer or message of the server that contains these bytes.
+    /// Drops the next reply or message of the server that contains these bytes.
     pub fn swallow(&self, bytes: impl Into<Vec<u8>>) {
         faults(&self.faults).swallow.push(bytes.into());
     }
@@ -100,39 +100,44 @@ impl Drop for Proxy {
     }
 }
 
-fn faults(faults: &Mutex<Faults>) -> std::sync::MutexGuard<'_, Faults> {
+fn faults(faults: &Mutex<NetworkFaults>) -> std::sync::MutexGuard<'_, NetworkFaults> {
     faults.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, link: watch::Receiver<Link>, faults: Arc<Mutex<Faults>>) {
+async fn accept(
+    listener: TcpListener,
+    server: SocketAddr,
+    link: watch::Receiver<LinkState>,
+    faults: Arc<Mutex<NetworkFaults>>,
+) {
     while let Ok((client, _)) = listener.accept().await {
-        if *link.borrow() == Link::Cut {
+        if *link.borrow() == LinkState::Cut {
             continue;
         }
         let (mut cut, mut silent, link, faults) = (link.clone(), link.clone(), link.clone(), faults.clone());
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(server).await else { return };
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            let mut asking = pin!(pump(from_client, to_server, link.clone(), faults.clone(), Way::ToServer));
-            let mut answering = pin!(pump(from_server, to_client, link, faults, Way::ToClient));
+            let mut requests = pin!(pump(from_client, to_server, link.clone(), faults.clone(), Direction::ToServer));
+            let mut replies = pin!(pump(from_server, to_client, link, faults, Direction::ToClient));
             let is_silent = tokio::select! {
-                // First of all: what arrives after the network went silent is not handed on.
+                // In order: bytes that arrive after the network went silent must not be forwarded.
                 biased;
-                _ = silent.wait_for(|link| *link == Link::Silent) => true,
-                // Either side gone, or the link cut: dropping the halves closes both connections.
-                _ = cut.wait_for(|link| *link == Link::Cut) => false,
-                () = &mut asking => false,
-                () = &mut answering => false,
+                _ = silent.wait_for(|link| *link == LinkState::Silent) => true,
+                // If either side has closed or the link is cut, dropping the halves closes both connections.
+                _ = cut.wait_for(|link| *link == LinkState::Cut) => false,
+                () = &mut requests => false,
+                () = &mut replies => false,
             };
             if is_silent {
-                let _ = cut.wait_for(|link| *link == Link::Cut).await;
+                let _ = cut.wait_for(|link| *link == LinkState::Cut).await;
             }
         });
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Direction {
     ToServer,
     ToClient,
 }
@@ -140,23 +145,23 @@ enum Way {
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut link: watch::Receiver<Link>,
-    shared: Arc<Mutex<Faults>>,
-    way: Way,
+    mut link: watch::Receiver<LinkState>,
+    shared: Arc<Mutex<NetworkFaults>>,
+    direction: Direction,
 ) {
-    const AT_ONCE: usize = 16 * 1024; // each of them is delayed
+    const AT_ONCE: usize = 16 * 1024; // the delay applies to each read
     let mut bytes = Vec::with_capacity(AT_ONCE);
     while from.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
         let delay = faults(&shared).delay;
         if !delay.is_zero() {
             sleep(delay).await;
         }
-        if link.wait_for(|link| *link == Link::Whole).await.is_err() {
+        if link.wait_for(|link| *link == LinkState::Up).await.is_err() {
             return;
         }
-        let ready = match way {
-            Way::ToServer => std::mem::take(&mut bytes),
-            Way::ToClient => unswallowed(&mut bytes, &shared),
+        let ready = match direction {
+            Direction::ToServer => std::mem::take(&mut bytes),
+            Direction::ToClient => take_forwarded(&mut bytes, &shared),
         };
         if to.write_all(&ready).await.is_err() {
             return;
@@ -165,15 +170,15 @@ async fn pump(
     }
 }
 
-/// Takes the whole values out of `bytes`, less those that are to be swallowed.
-fn unswallowed(bytes: &mut Vec<u8>, shared: &Mutex<Faults>) -> Vec<u8> {
+/// Takes the complete values out of `bytes`, except those that are to be dropped.
+fn take_forwarded(bytes: &mut Vec<u8>, shared: &Mutex<NetworkFaults>) -> Vec<u8> {
     let mut faults = faults(shared);
     let (mut ready, mut done) = (Vec::new(), 0);
     while let Some(len) = bytes.get(done..).filter(|rest| !rest.is_empty()).and_then(value_len) {
         let value = &bytes[done..done + len];
-        let doomed = faults.swallow.iter().position(|part| value.windows(part.len()).any(|window| window == part));
-        match doomed {
-            Some(doomed) => drop(faults.swallow.remove(doomed)),
+        let dropped = faults.swallow.iter().position(|part| value.windows(part.len()).any(|window| window == part));
+        match dropped {
+            Some(index) => drop(faults.swallow.remove(index)),
             None => ready.extend_from_slice(value),
         }
         done += len;

@@ -1,4 +1,4 @@
-//! A real redis-server of a test's own.
+//! A real redis-server for one test.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Stdio;
@@ -16,16 +16,16 @@ use tokio::time::timeout;
 use crate::port::free_port;
 use crate::resp::value_len;
 
-/// How long a server may take to start or to end.
+/// The limit for every wait on a server.
 const SOON: Duration = Duration::from_secs(20);
 
-/// How often a server that ends at once is started again: another process may have been given its port.
+/// How often a server that ends at once is started again: another process may have taken its port.
 const TRIES: usize = 5;
 
-/// The clusters that tests make.
+/// The names of the clusters in tests.
 const CLUSTERS: [&str; 2] = ["tour", "laws"];
 
-/// The keys and channels that a node of a cluster needs, as Redis's access lists write them.
+/// The keys and channels that a node of a cluster needs, in the syntax of Redis's ACLs.
 pub const KEYS: &str = "~actionhero:* ~phalanx:<cluster>:* &<cluster> &<cluster>:*";
 
 /// The commands that a node needs.
@@ -33,10 +33,10 @@ pub const COMMANDS: &str = "+ping +select +evalsha +script|load +publish +subscr
     +pttl +pexpire +get +set +incr +incrby +rpush +lpop +llen +lrange +lrem +ltrim +hset +hget +hdel +hlen +hexists +hgetall \
     +hscan +sadd +srem +scard +sismember +smembers +zadd +zrem +zscore +zrangebyscore";
 
-/// What a node needs beside that to speak with Actionhero nodes.
+/// The additional rules for a node that exchanges messages with Actionhero nodes.
 pub const INTEROP: &str = "&actionhero +multi +exec";
 
-/// A redis-server that keeps its data on disk, in a folder of its own. It is killed when this is dropped.
+/// A redis-server that stores its data on disk, in a folder of its own. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Redis {
     child: Child,
@@ -61,22 +61,22 @@ impl Redis {
         panic!("redis-server does not start")
     }
 
-    /// Where it listens.
+    /// The address of the server.
     pub fn addr(&self) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.port)
     }
 
-    /// How nodes are told of it: as a user who may do what they need, and nothing else.
+    /// The URL for nodes, with a user that has only the permissions that a node needs.
     pub fn url(&self) -> String {
         self.url_through(self.addr())
     }
 
-    /// The same by way of a proxy.
+    /// The same URL with the address of a proxy.
     pub fn url_through(&self, addr: SocketAddr) -> String {
         format!("redis://phalanx:secret@{addr}")
     }
 
-    /// Kills it. What it answered with OK is on disk.
+    /// Kills it. Everything that it confirmed is on disk.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("a child can be killed");
     }
@@ -85,54 +85,54 @@ impl Redis {
     ///
     /// # Panics
     ///
-    /// If it runs.
+    /// If it is still running.
     pub async fn start_again(&mut self) {
         assert!(self.child.id().is_none(), "a server that runs is killed first");
-        self.child = spawn(&self.folder, self.port).await.expect("nobody else takes its port");
+        self.child = spawn(&self.folder, self.port).await.expect("no other process takes its port");
     }
 
-    /// Starts it again with nothing, after [`Redis::kill`].
+    /// Starts it again without its data, after [`Redis::kill`].
     ///
     /// # Panics
     ///
-    /// If it runs.
+    /// If it is still running.
     pub async fn start_empty(&mut self) {
         std::fs::remove_dir_all(self.folder.path().join("appendonlydir")).expect("its data is there");
         self.start_again().await;
     }
 
-    /// Asks it one command, written as on the command line, and answers what it says, as it says it.
+    /// Runs one command, written as for redis-cli, and returns the raw reply.
     ///
     /// # Panics
     ///
     /// If it does not answer.
-    pub async fn ask(&self, command: &str) -> String {
-        let asking = async {
+    pub async fn command(&self, command: &str) -> String {
+        let reply = async {
             let mut stream = TcpStream::connect(self.addr()).await.expect("the server runs");
             stream.write_all(format!("{command}\r\n").as_bytes()).await.expect("it reads");
-            let mut answer = Vec::new();
-            while answer.is_empty() || value_len(&answer).is_none() {
-                assert!(stream.read_buf(&mut answer).await.expect("it answers") > 0, "it answers {command}");
+            let mut received = Vec::new();
+            while received.is_empty() || value_len(&received).is_none() {
+                assert!(stream.read_buf(&mut received).await.expect("it answers") > 0, "it answers {command}");
             }
-            String::from_utf8_lossy(&answer).into_owned()
+            String::from_utf8_lossy(&received).into_owned()
         };
-        timeout(SOON, asking).await.expect("the server answers")
+        timeout(SOON, reply).await.expect("the server answers")
     }
 
-    /// Publishes a message as a stranger would.
+    /// Publishes a message without being a node.
     pub async fn publish(&self, channel: &str, message: &str) {
         let quoted = message.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        self.ask(&format!("PUBLISH {channel} \"{quoted}\"")).await;
+        self.command(&format!("PUBLISH {channel} \"{quoted}\"")).await;
     }
 
-    /// How often a command ran, as the server counts.
+    /// How often a command has run, by the statistics of the server.
     pub async fn ran(&self, command: &str) -> u64 {
-        let stats = self.ask("INFO commandstats").await;
+        let stats = self.command("INFO commandstats").await;
         let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
         line.and_then(|line| line.split(',').next()).and_then(|calls| calls.parse().ok()).unwrap_or(0)
     }
 
-    /// Listens on every channel there is, as a stranger would. Whoever publishes sees one receiver more.
+    /// Subscribes to all channels without being a node. Every PUBLISH then counts one receiver more.
     ///
     /// # Panics
     ///
@@ -163,12 +163,12 @@ impl Redis {
         Watch { seen, reading }
     }
 
-    /// Stops its clock: it closes nothing and answers nothing, until [`Redis::thaw`].
+    /// Stops the process: it closes no connection and answers nothing until [`Redis::thaw`].
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Continues the process.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
@@ -176,11 +176,11 @@ impl Redis {
     fn signal(&self, signal: Signal) {
         let id = self.child.id().expect("the server runs");
         let pid = Pid::from_raw(id as i32).expect("a process id is not zero");
-        kill_process(pid, signal).expect("a process of ours takes signals");
+        kill_process(pid, signal).expect("a child process accepts signals");
     }
 }
 
-/// Someone who listens on every channel.
+/// A subscription to all channels.
 #[derive(Debug)]
 pub struct Watch {
     seen: Arc<Mutex<Vec<(String, String)>>>,
@@ -209,10 +209,10 @@ impl Drop for Watch {
     }
 }
 
-/// Starts a server; `None` if somebody else has the port.
+/// Starts a server; `None` if another process has the port.
 async fn spawn(folder: &TempDir, port: u16) -> Option<Child> {
     let mut child = Command::new("redis-server")
-        // It writes before it answers, and what is written outlives the process: the disk need not have it.
+        // Data is written before the reply is sent, and survives a killed process without an fsync.
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "no"])
         .args(["--port", &port.to_string(), "--daemonize", "no"])
         .args(["--user", "phalanx", "on", ">secret"])
@@ -236,7 +236,7 @@ async fn spawn(folder: &TempDir, port: u16) -> Option<Child> {
     if !timeout(SOON, ready).await.expect("redis-server gets ready or ends") {
         return None;
     }
-    // Its log is read to the end, so that it never waits for a reader.
+    // The log is read to the end, so that a full pipe never blocks the server.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     Some(child)
 }

@@ -1,8 +1,8 @@
-//! Where a value of Redis's protocol ends: all that a proxy needs to know of it.
+//! The length of a value of RESP, which is all that a proxy needs to know of the protocol.
 
-/// How long the first value in `bytes` is, once all of it is there. Both versions of the protocol.
+/// Returns the length of the first value in `bytes` once it is complete. Handles both versions of the protocol.
 ///
-/// What is no such value counts as one byte: a proxy hands it on and lets the ends complain.
+/// Bytes that are not a value count as one byte each: a proxy forwards them, and the receiver reports the error.
 pub(crate) fn value_len(bytes: &[u8]) -> Option<usize> {
     let line = bytes.iter().position(|byte| *byte == b'\n')? + 1;
     let count = || std::str::from_utf8(&bytes[1..line]).ok().and_then(|text| text.trim_end().parse::<i64>().ok());
@@ -28,7 +28,7 @@ mod tests {
     use super::value_len;
 
     #[test]
-    fn a_value_ends_where_the_protocol_says_and_a_part_of_one_has_no_end() {
+    fn a_complete_value_has_a_length_and_an_incomplete_one_has_none() {
         for value in [
             "+OK\r\n",
             ":12\r\n",

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use phalanx_testkit::{Signal, tell};
+use phalanx_testkit::{Signal, print};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
@@ -57,7 +57,7 @@ async fn an_unknown_connection_is_not_found_at_once() {
         let started = Instant::now();
         assert_eq!(apply(cluster.addr(0), &id, "details", json!(null)).await.error_code(), "not_found", "{id}");
         let took = started.elapsed();
-        tell(format_args!("{id} not found after {took:?}"));
+        print(format_args!("{id} not found after {took:?}"));
         assert!(took < Duration::from_millis(500), "{id}: {took:?}");
     }
 }
@@ -75,7 +75,7 @@ async fn a_call_costs_two_messages_and_reaches_no_other_node() {
             assert_eq!(apply(cluster.addr(0), &socket.id(), "set", json!(["k", 1])).await.status, 200);
         }
         let published = cluster.redis.ran("publish").await - before;
-        tell(format_args!("{count} nodes: {published} messages for {CALLS} calls"));
+        print(format_args!("{count} nodes: {published} messages for {CALLS} calls"));
         assert_eq!(published, 2 * CALLS as u64);
         until("all messages are seen", Duration::from_secs(5), async || watch.seen().len() == 2 * CALLS).await;
         let pair = [format!("tour:node:{owner}"), format!("tour:node:{caller}")];
@@ -116,7 +116,7 @@ async fn a_call_waits_as_long_as_its_timeout() {
     // An id that names no node is looked up on all nodes; one that is found dead meanwhile need not answer.
     let (code, took) = apply_within("made-up", 600_000).await;
     assert_eq!(code, "not_found");
-    tell(format_args!("not found {took:?} after its node froze"));
+    print(format_args!("not found {took:?} after its node froze"));
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn a_cluster_may_use_another_database_of_its_redis() {
     let socket = Socket::join(nodes[1].addr, "defaultRoom").await;
     assert_eq!(apply(nodes[0].addr, &socket.id(), "set", json!(["k", 1])).await.status, 200);
     assert_eq!(super::members(nodes[0].addr, "defaultRoom").await, 1);
-    assert_eq!(redis.ask("DBSIZE").await, ":0\r\n", "database 0 is empty");
+    assert_eq!(redis.command("DBSIZE").await, ":0\r\n", "database 0 is empty");
 }
 
 #[tokio::test]

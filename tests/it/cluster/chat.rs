@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use phalanx_testkit::{Process, Redis, tell};
+use phalanx_testkit::{Process, Redis, print};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -49,7 +49,7 @@ async fn every_member_on_every_node_receives_the_same_in_the_same_order() {
         let own = all[0].iter().filter(|message| **message / EACH == publisher);
         assert!(own.is_sorted(), "messages of publisher {publisher} arrive in order");
     }
-    tell(format_args!("{} deliveries in one order", MEMBERS * PUBLISHERS * EACH));
+    print(format_args!("{} deliveries in one order", MEMBERS * PUBLISHERS * EACH));
 }
 
 /// Publishes, if the member has a number as a publisher, and returns all messages that it received.

@@ -14,7 +14,7 @@ async fn rubbish_in_channels_is_dropped_and_counted() {
     let messages = ["null", "[]", "{}", "not-json", "\\n", big.as_str()];
     for channel in &channels {
         for message in messages {
-            cluster.redis.ask(&format!("PUBLISH {channel} \"{message}\"")).await;
+            cluster.redis.command(&format!("PUBLISH {channel} \"{message}\"")).await;
         }
     }
     let expected = (channels.len() * messages.len()) as u64;
@@ -75,18 +75,18 @@ async fn dropped(admin: std::net::SocketAddr) -> u64 {
 async fn rubbish_in_keys_fails_only_the_call_that_reads_it() {
     let cluster = Cluster::start(2).await;
     let mut socket = Socket::join(cluster.addr(0), "otherRoom").await;
-    cluster.redis.ask("HSET actionhero:chatRoom:members:otherRoom stranger rubbish").await;
+    cluster.redis.command("HSET actionhero:chatRoom:members:otherRoom stranger rubbish").await;
     let listed = get(cluster.addr(1), "/api/rooms/otherRoom").await.json();
     assert!(listed["members"][socket.id()].is_object(), "{listed}");
-    cluster.redis.ask("SET actionhero:chatRoom:members:defaultRoom 7").await;
+    cluster.redis.command("SET actionhero:chatRoom:members:defaultRoom 7").await;
     let refused = socket.request(r#"{"event":"roomAdd","room":"defaultRoom"}"#).await;
     assert_eq!(refused["error"]["code"], "internal", "{refused}");
     assert_eq!(get(cluster.addr(1), "/api/rooms/defaultRoom").await.status, 500);
-    cluster.redis.ask("HSET phalanx:tour:nodes rubbish rubbish").await;
+    cluster.redis.command("HSET phalanx:tour:nodes rubbish rubbish").await;
     let nodes = get(cluster.addr(1), "/api/nodes").await.json();
     assert_eq!(nodes["nodes"].as_array().unwrap().len(), 2, "{nodes}");
-    cluster.redis.ask("SET phalanx:tour:names 7").await;
+    cluster.redis.command("SET phalanx:tour:names 7").await;
     assert_eq!(apply(cluster.addr(1), &socket.id(), "set", json!(["k", 1])).await.error_code(), "internal");
-    cluster.redis.ask("DEL phalanx:tour:names").await;
+    cluster.redis.command("DEL phalanx:tour:names").await;
     assert_eq!(members(cluster.addr(1), "otherRoom").await, 2);
 }

@@ -221,7 +221,7 @@ async fn a_call_ends_as_soon_as_its_reply_cannot_arrive() {
     let (answer, cut) = tokio::join!(cluster.call::<waits>("other", NoInput::default()), cutting);
     assert!(matches!(answer, Err(ApplyError::Late)), "{answer:?}");
     assert!(cut.elapsed() < Duration::from_secs(5), "it took {:?}", cut.elapsed());
-    proxy.mend();
+    proxy.restore();
     tokio::join!(one.stop(), other.stop());
 }
 
@@ -251,7 +251,7 @@ async fn a_gap_reaches_subscribers_and_observers_which_may_change_rooms() {
     handle.set(one.node().clone()).unwrap();
     let _member = Socket::join(one.addr(), "lobby").await;
     let mut news = one.node().cluster().subscribe("news").unwrap();
-    redis.ask("CLIENT KILL TYPE pubsub").await;
+    redis.command("CLIENT KILL TYPE pubsub").await;
     assert_eq!(observed.recv().await.unwrap(), "left lobby");
     assert_eq!(observed.recv().await.unwrap(), "missed");
     let missed = news.next::<u32>().await.unwrap().unwrap_err();

@@ -22,7 +22,7 @@ const TOKEN: &str = "lab-token";
 /// A Redis whose user has the rights for interop, and a subscriber of every channel.
 async fn redis() -> (Redis, Watch) {
     let redis = Redis::start().await;
-    redis.ask(&format!("ACL SETUSER phalanx {INTEROP}")).await;
+    redis.command(&format!("ACL SETUSER phalanx {INTEROP}")).await;
     let watch = redis.watch().await;
     (redis, watch)
 }
@@ -222,7 +222,7 @@ impl Theirs {
 /// Adds a connection of theirs to the list of a room.
 async fn list(redis: &Redis, room: &str, id: &str) {
     let member = r#"{\"id\":\"x\",\"joinedAt\":5,\"host\":\"nodeA\"}"#;
-    redis.ask(&format!("HSET actionhero:chatRoom:members:{room} {id} \"{member}\"")).await;
+    redis.command(&format!("HSET actionhero:chatRoom:members:{room} {id} \"{member}\"")).await;
 }
 
 /// The arguments of our nodes' calls.
@@ -314,7 +314,7 @@ async fn a_room_that_a_connection_left_meanwhile_is_not_restored_to_it() {
     let theirs = Theirs::new(&[("85db", json!(["defaultRoom", "otherRoom"]))]);
     list(&redis, "defaultRoom", "85db").await;
     list(&redis, "otherRoom", "85db").await;
-    let leaves = async |_: &str| drop(redis.ask("HDEL actionhero:chatRoom:members:otherRoom 85db").await);
+    let leaves = async |_: &str| drop(redis.command("HDEL actionhero:chatRoom:members:otherRoom 85db").await);
     tokio::select! {
         left = apply(node.addr, "85db", "roomLeave", json!("defaultRoom")) => assert_eq!(left.json()["result"], true),
         () = theirs.serve(&redis, &watch, leaves) => {}
@@ -331,7 +331,7 @@ async fn a_connection_that_rejoins_while_it_is_removed_remains_a_member() {
     list(&redis, "defaultRoom", "85db").await;
     let joins = async |_: &str| {
         let again = r#"{\"id\":\"x\",\"joinedAt\":6}"#;
-        redis.ask(&format!("HSET actionhero:chatRoom:members:defaultRoom 85db \"{again}\"")).await;
+        redis.command(&format!("HSET actionhero:chatRoom:members:defaultRoom 85db \"{again}\"")).await;
     };
     tokio::select! {
         left = apply(node.addr, "85db", "roomLeave", json!("defaultRoom")) => assert_eq!(left.json()["result"], true),

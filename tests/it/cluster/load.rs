@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use phalanx_testkit::tell;
+use phalanx_testkit::print;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -100,14 +100,14 @@ impl Load {
                 };
                 until(&format!("{kind} works again on node {node}"), BACK, async || first().is_some()).await;
                 let Some((number, ended)) = first() else { unreachable!("it was found above") };
-                tell(format_args!("{fault}: {kind} of node {node} works again after {:?}", ended - since));
+                print(format_args!("{fault}: {kind} of node {node} works again after {:?}", ended - since));
                 if kind == "chat" {
                     let received = || self.shared.last().iter().all(|last| last[node].is_some_and(|it| it >= number));
                     until("messages reach both nodes", BACK, async || received()).await;
                 }
             }
         }
-        tell(format_args!("{fault}: everything works again within {:?}", since.elapsed()));
+        print(format_args!("{fault}: everything works again within {:?}", since.elapsed()));
     }
 
     /// Stops all clients once they have their answers, and checks the run: each operation ended in time, with success
@@ -130,7 +130,7 @@ impl Load {
                 assert!(it.code.is_empty() || errors.contains(&&*it.code), "{fault}: {kind} got {}", it.code);
             }
             let slowest = all.iter().map(|it| it.ended - it.started).max().unwrap();
-            tell(format_args!("{fault}: {} times {kind}, by error {codes:?}, the slowest took {slowest:?}", all.len()));
+            print(format_args!("{fault}: {} times {kind}, by error {codes:?}, the slowest took {slowest:?}", all.len()));
             assert!(slowest < IN_TIME, "{fault}: {kind} took {slowest:?}");
         }
         for (receiver, received) in &received {

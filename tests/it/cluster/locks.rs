@@ -20,7 +20,7 @@ async fn a_holder_that_is_cut_off_loses_its_lock_before_another_acquires_it_with
     let proxy = Proxy::before(redis.addr()).await;
     let (through, straight) = (redis.url_through(proxy.addr()), redis.url());
     let (holder, other) = tokio::join!(node(&through, "holder"), node(&straight, "other"));
-    for fault in [Proxy::cut, Proxy::hold] {
+    for fault in [Proxy::cut, Proxy::pause] {
         let lock = holder.node().locks().lock("door", LEASE, SOON).await.unwrap().expect("it is free");
         fault(&proxy);
         let started = Instant::now();
@@ -30,7 +30,7 @@ async fn a_holder_that_is_cut_off_loses_its_lock_before_another_acquires_it_with
         assert!(next.token() > lock.token());
         timeout(SOON, lock.lost()).await.expect("the holder is notified");
         drop((lock, next));
-        proxy.mend();
+        proxy.restore();
         super::until("the holder reaches redis again", SOON, async || {
             matches!(holder.node().locks().try_lock("door", LEASE).await, Ok(Some(_)))
         })

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use phalanx_testkit::{Proxy, Redis, tell};
+use phalanx_testkit::{Proxy, Redis, print};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
@@ -22,16 +22,16 @@ async fn connections_that_went_silent_for_good_are_reopened() {
     proxy.silence();
     let silent = Instant::now();
     let refused = apply(far.addr, &one.id(), "set", json!(["k", 1])).await.error_code();
-    tell(format_args!("{FAULT}: a call ends {refused} after {:?}", silent.elapsed()));
+    print(format_args!("{FAULT}: a call ends {refused} after {:?}", silent.elapsed()));
     assert!(["unavailable", "late"].contains(&&*refused), "{refused}");
     assert!(silent.elapsed() < Duration::from_secs(8), "a call ends in time");
     assert_eq!(next_presence(&mut one, "leave").await, other.id());
     sleep_until(silent + Duration::from_secs(8)).await; // longer than a lease: the duration of the silence is the fault
-    proxy.mend();
+    proxy.restore();
     let restored = Instant::now();
     load.recovered(FAULT, restored).await;
     until("both are listed", BACK, async || members(far.addr, "defaultRoom").await == 2).await;
-    tell(format_args!("{FAULT}: members are listed {:?} after", restored.elapsed()));
+    print(format_args!("{FAULT}: members are listed {:?} after", restored.elapsed()));
     load.finish(FAULT, &["unavailable", "unreachable", "late", "not_found"]).await;
 }
 
@@ -43,18 +43,18 @@ async fn a_node_that_froze_while_it_waited_for_redis_keeps_its_subscription() {
     let near = start_node(&redis.url(), "near").await;
     let far = start_node(&redis.url_through(proxy.addr()), "far").await;
     let socket = observe(far.addr).await;
-    let leases = async || redis.ask("ZRANGE phalanx:tour:leases 0 -1 WITHSCORES").await;
+    let leases = async || redis.command("ZRANGE phalanx:tour:leases 0 -1 WITHSCORES").await;
     let mut before = leases().await;
     for _ in 0..2 {
         // Both nodes renew, so one of two changes may be the other node's.
         until("a lease is renewed", BACK, async || leases().await != before).await;
         before = leases().await;
     }
-    proxy.hold();
+    proxy.pause();
     let paused = Instant::now();
     sleep_until(paused + Duration::from_millis(1200)).await; // one ping per second: one is unanswered now
     far.freeze().await;
-    proxy.mend();
+    proxy.restore();
     sleep_until(paused + Duration::from_millis(3400)).await; // longer than the ping's timeout, shorter than the lease
     far.thaw();
     assert_eq!(apply(near.addr, &socket.id(), "set", json!(["k", 1])).await.status, 200);

@@ -1,7 +1,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use phalanx_testkit::{Signal, tell};
+use phalanx_testkit::{Signal, print};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
@@ -119,7 +119,7 @@ async fn members_of_a_killed_node_and_no_others_leave_every_list_once() {
     let mut cluster = Cluster::with_presence(3, &ROOMS.join(",")).await;
     create_rooms(&cluster).await;
     for round in 0..rounds() {
-        cluster.redis.ask("DEL actionhero:cache:leaves").await; // a list is read up to 10,000 items
+        cluster.redis.command("DEL actionhero:cache:leaves").await; // a list is read up to 10,000 items
         let doomed = sockets(cluster.addr(2), SOCKETS, &ROOMS).await;
         let survivors = sockets(cluster.addr(1), 10, &ROOMS).await;
         let mut observer = Socket::connect(cluster.addr(0)).await;
@@ -153,7 +153,7 @@ async fn members_of_a_killed_node_and_no_others_leave_every_list_once() {
         until("the hook ran for all leaves", REAPED, async || leaves(&cluster, 0).await.len() == left.len()).await;
         assert!(leaves(&cluster, 0).await.values().all(|times| *times == 1), "the hook ran once for each leave");
         let called = check_answers(&calling.await.unwrap());
-        tell(format_args!(
+        print(format_args!(
             "killed, round {round}: {called}; {} members unlisted after {gone:?}, announced after {announced:?}",
             left.len()
         ));
@@ -184,14 +184,14 @@ async fn a_reaper_that_is_killed_midway_is_replaced_by_another() {
         let killed = Instant::now();
         let mut claimed = String::new();
         until("a node claims the reap", REAPED, async || {
-            claimed = cluster.redis.ask("HVALS phalanx:tour:reapers").await;
+            claimed = cluster.redis.command("HVALS phalanx:tour:reapers").await;
             claimed.contains('$')
         })
         .await;
         let reaper = names.iter().find(|(name, _)| claimed.contains(*name)).map(|(_, node)| *node);
         let Some(reaper) = reaper else { panic!("{claimed:?} is one of {names:?}") };
         let leaves_so_far = async || {
-            let listed = cluster.redis.ask("LLEN actionhero:cache:leaves").await;
+            let listed = cluster.redis.command("LLEN actionhero:cache:leaves").await;
             listed.trim_start_matches(':').trim_end().parse::<usize>().unwrap()
         };
         until("the hook ran for some leaves", REAPED, async || leaves_so_far().await > 0).await;
@@ -208,7 +208,7 @@ async fn a_reaper_that_is_killed_midway_is_replaced_by_another() {
         until("the hook ran for all leaves", REAPED, async || leaves(&cluster, last).await.len() == expected).await;
         let twice = leaves(&cluster, last).await.values().filter(|times| **times > 1).count();
         let all = killed.elapsed();
-        tell(format_args!(
+        print(format_args!(
             "reaper killed, round {round}: after {interrupted} leaves; all after {all:?}, {twice} hooks ran again"
         ));
         assert!(twice <= 200, "{twice} hooks ran again");
@@ -261,7 +261,7 @@ async fn a_node_frozen_for_less_than_its_lease_is_not_reaped() {
     let frozen = observe(cluster.addr(1)).await;
     let mut other = observe(cluster.addr(0)).await;
     let before = cluster.generation(1).await;
-    let lease = async || cluster.redis.ask(&format!("ZSCORE phalanx:tour:leases {before}")).await;
+    let lease = async || cluster.redis.command(&format!("ZSCORE phalanx:tour:leases {before}")).await;
     for round in 0..rounds() {
         // A lease of 5 s that was renewed just now outlasts 4 s.
         let renewed = lease().await;
@@ -272,6 +272,6 @@ async fn a_node_frozen_for_less_than_its_lease_is_not_reaped() {
         assert_eq!(apply(cluster.addr(0), &frozen.id(), "set", json!(["k", 1])).await.status, 200);
         assert_eq!(cluster.generation(1).await, before);
         assert_eq!(presence_so_far(&mut other).await, [], "no member left");
-        tell(format_args!("frozen for 4 s, round {round}: no node is reaped"));
+        print(format_args!("frozen for 4 s, round {round}: no node is reaped"));
     }
 }

@@ -39,23 +39,23 @@ impl Harness {
     }
 
     async fn until_redis_says(&self, command: &str, expected: &str) {
-        until(command, BACK, async || self.redis.ask(command).await == expected).await;
+        until(command, BACK, async || self.redis.command(command).await == expected).await;
     }
 }
 
 #[tokio::test]
 async fn a_node_whose_registration_is_not_answered_still_lists_its_members() {
     let mut harness = Harness::new().await;
-    let epoch = harness.redis.ask("GET phalanx:tour:life").await;
+    let epoch = harness.redis.command("GET phalanx:tour:life").await;
     let epoch = epoch.lines().nth(1).unwrap();
     harness.proxy.swallow(epoch);
-    harness.proxy.mend();
+    harness.proxy.restore();
     harness.until_redis_says("ZCARD phalanx:tour:leases", ":2\r\n").await;
     let timeouts = || harness.far.stderr().matches("the node is not registered").count();
     let before = timeouts();
     harness.proxy.cut();
     until("the registration times out", BACK, async || timeouts() > before).await;
-    harness.proxy.mend();
+    harness.proxy.restore();
     assert_eq!(next_presence(&mut harness.one, "join").await, harness.other.id());
     assert_eq!(members(harness.near.addr, "otherRoom").await, 1);
     assert_eq!(apply(harness.near.addr, &harness.other.id(), "set", json!(["k", 1])).await.status, 200);
@@ -65,7 +65,7 @@ async fn a_node_whose_registration_is_not_answered_still_lists_its_members() {
 async fn a_member_that_leaves_while_its_node_relists_it_is_unlisted() {
     let Harness { redis: _redis, proxy, near, far, one: _one, mut other } = Harness::new().await;
     proxy.swallow("$3\r\nnew\r\n"); // the reply that the first room lists it again
-    proxy.mend();
+    proxy.restore();
     until("it is relisted", BACK, async || members(near.addr, "otherRoom").await == 1).await;
     proxy.cut();
     other.close().await;
@@ -73,15 +73,15 @@ async fn a_member_that_leaves_while_its_node_relists_it_is_unlisted() {
         String::from_utf8(get(far.admin, "/metrics").await.body).unwrap().contains("\nphalanx_connections 0\n")
     })
     .await;
-    proxy.mend();
+    proxy.restore();
     until("no member is listed", BACK, async || members(near.addr, "otherRoom").await == 0).await;
 }
 
 #[tokio::test]
 async fn a_corrupt_room_keeps_no_other_from_being_relisted() {
     let mut harness = Harness::new().await;
-    harness.redis.ask("SET actionhero:chatRoom:members:otherRoom nonsense").await;
-    harness.proxy.mend();
+    harness.redis.command("SET actionhero:chatRoom:members:otherRoom nonsense").await;
+    harness.proxy.restore();
     assert_eq!(next_presence(&mut harness.one, "join").await, harness.other.id());
 }
 
@@ -121,6 +121,6 @@ async fn a_node_that_stops_completes_the_destruction_of_a_room() {
     }
     proxy.delay(Duration::ZERO);
     here.stop().await;
-    assert_eq!(redis.ask("HLEN phalanx:tour:closed").await, ":0\r\n", "the closed room is forgotten");
+    assert_eq!(redis.command("HLEN phalanx:tour:closed").await, ":0\r\n", "the closed room is forgotten");
     there.stop().await;
 }

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use phalanx_testkit::{Process, Proxy, Redis, Signal, tell};
+use phalanx_testkit::{Process, Proxy, Redis, Signal, print};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
@@ -42,14 +42,14 @@ impl Harness {
     async fn load(&self) -> Load {
         let addr = self.cluster.addr(0);
         until("the room of the load is empty", BACK, async || members(addr, load::ROOM).await == 0).await;
-        self.cluster.redis.ask("DEL actionhero:cache:leaves").await;
+        self.cluster.redis.command("DEL actionhero:cache:leaves").await;
         Load::start([self.cluster.addr(0), self.cluster.addr(1)]).await
     }
 
     async fn both_are_listed(&self, fault: &str, since: Instant) {
         let addr = self.cluster.addr(0);
         until("both are listed", BACK, async || members(addr, "defaultRoom").await == 2).await;
-        tell(format_args!("{fault}: members are listed {:?} after", since.elapsed()));
+        print(format_args!("{fault}: members are listed {:?} after", since.elapsed()));
     }
 
     /// Checks that the fault cost no node its generation and no member its membership: both would happen within 8 s.
@@ -132,7 +132,7 @@ async fn lost_connections_and_scripts_are_restored() {
         ] {
             let load = harness.load().await;
             for command in commands {
-                harness.cluster.redis.ask(command).await;
+                harness.cluster.redis.command(command).await;
             }
             let done = Instant::now();
             load.recovered(fault, done).await;
@@ -160,8 +160,8 @@ async fn a_member_that_leaves_while_redis_is_down_is_unlisted_when_it_is_back() 
 #[tokio::test]
 async fn a_room_that_was_destroyed_during_a_gap_removes_its_members() {
     let mut harness = Harness::new().await;
-    harness.cluster.redis.ask("SREM actionhero:chatRoom:rooms defaultRoom").await;
-    harness.cluster.redis.ask("CLIENT KILL TYPE pubsub").await;
+    harness.cluster.redis.command("SREM actionhero:chatRoom:rooms defaultRoom").await;
+    harness.cluster.redis.command("CLIENT KILL TYPE pubsub").await;
     let addr = harness.cluster.addr(0);
     for id in [harness.one.id(), harness.other.id()] {
         until("it is in no room", BACK, async || {
@@ -177,10 +177,10 @@ async fn a_room_that_was_destroyed_during_a_gap_removes_its_members() {
 async fn a_room_that_was_recreated_during_a_gap_takes_over_no_members() {
     let harness = Harness::new().await;
     let addr = harness.cluster.addr(0);
-    harness.cluster.redis.ask("SREM actionhero:chatRoom:rooms defaultRoom").await;
+    harness.cluster.redis.command("SREM actionhero:chatRoom:rooms defaultRoom").await;
     let created = post_json(addr, "/api/rooms", &json!({ "name": "defaultRoom" }).to_string()).await;
     assert_eq!(created.status, 200);
-    harness.cluster.redis.ask("CLIENT KILL TYPE pubsub").await;
+    harness.cluster.redis.command("CLIENT KILL TYPE pubsub").await;
     let ids = [harness.one.id(), harness.other.id()];
     for id in &ids {
         until("it is in no room", BACK, async || {
@@ -211,12 +211,12 @@ async fn a_node_cut_off_from_redis_is_reaped_and_recovers_by_itself() {
         assert_eq!(refused["error"]["code"], "unavailable", "{refused}");
         assert_eq!(get(far.addr, "/api/randomNumber").await.status, 200, "local actions work");
         assert_eq!(next_presence(&mut one, "leave").await, other.id());
-        tell(format_args!("{FAULT}: reaped after {:?}", cut.elapsed()));
+        print(format_args!("{FAULT}: reaped after {:?}", cut.elapsed()));
         sleep_until(cut + Duration::from_secs(30)).await; // the length of the cut is the fault
-        proxy.mend();
+        proxy.restore();
         let restored = Instant::now();
         assert_eq!(next_presence(&mut one, "join").await, other.id());
-        tell(format_args!("{FAULT}: listed again after {:?}", restored.elapsed()));
+        print(format_args!("{FAULT}: listed again after {:?}", restored.elapsed()));
         load.recovered(FAULT, restored).await;
         load.finish(FAULT, &UNKNOWN_OR_GONE).await;
         assert_eq!(members(near.addr, "defaultRoom").await, 2);
@@ -226,7 +226,7 @@ async fn a_node_cut_off_from_redis_is_reaped_and_recovers_by_itself() {
 #[tokio::test]
 async fn a_gap_is_announced_to_members() {
     let mut harness = Harness::new().await;
-    harness.cluster.redis.ask("CLIENT KILL TYPE pubsub").await;
+    harness.cluster.redis.command("CLIENT KILL TYPE pubsub").await;
     let gap: Value = harness.other.next_in("api").await;
     assert_eq!(gap, json!({ "context": "api", "event": "gap", "room": "defaultRoom" }));
 }
@@ -262,7 +262,7 @@ async fn a_node_whose_redis_is_not_up_yet_waits_for_it_and_reports_that_it_is_no
 #[tokio::test]
 async fn start_rooms_that_redis_refuses_are_created_later_or_fail_the_boot_with_the_reason() {
     let redis = Redis::start().await;
-    redis.ask("ACL SETUSER phalanx -scard").await;
+    redis.command("ACL SETUSER phalanx -scard").await;
     let url = redis.url();
     let environment = [("REDIS_URL", url.as_str()), ("PHALANX__REDIS__BOOT_TIMEOUT", "1s")];
     let refused = phalanx_testkit::run("tour", &[], &environment).await;
@@ -272,7 +272,7 @@ async fn start_rooms_that_redis_refuses_are_created_later_or_fail_the_boot_with_
 
     let mut node = Process::spawn("tour", &environment[..1]);
     until("a room is refused", BACK, async || node.stderr().contains("cannot be reached yet")).await;
-    redis.ask("ACL SETUSER phalanx +scard").await;
+    redis.command("ACL SETUSER phalanx +scard").await;
     node.ready().await;
     assert_eq!(members(node.addr, "vip").await, 0);
 }

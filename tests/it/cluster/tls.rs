@@ -26,7 +26,7 @@ impl TlsRedis {
         openssl(path, &format!("{signed} -subj /CN=redis -addext subjectAltName=IP:127.0.0.1 -keyout key -out cert"));
         let [cert, key] = ["cert", "key"].map(|name| path.join(name).display().to_string());
         let files = format!("tls-cert-file {cert} tls-key-file {key} tls-ca-cert-file {cert}");
-        let answer = redis.ask(&format!("CONFIG SET {files} tls-auth-clients no tls-port {port}")).await;
+        let answer = redis.command(&format!("CONFIG SET {files} tls-auth-clients no tls-port {port}")).await;
         assert_eq!(answer, "+OK\r\n");
         Self { redis, folder, port }
     }
@@ -65,7 +65,7 @@ async fn nodes_connect_over_tls_when_they_trust_the_authority_of_redis() {
     let socket = Socket::join(other.addr, "defaultRoom").await;
     let details = apply(one.addr, &socket.id(), "details", json!(null)).await;
     assert_eq!(details.json()["result"]["id"], socket.id());
-    let clients = secured.redis.ask("CLIENT LIST").await;
+    let clients = secured.redis.command("CLIENT LIST").await;
     let plain = clients.lines().filter(|client| client.contains("user=phalanx"));
     let plain: Vec<_> = plain.filter(|client| !client.contains(&format!("laddr=127.0.0.1:{}", secured.port))).collect();
     assert!(plain.is_empty(), "nodes have only TLS connections: {plain:?}");

@@ -85,7 +85,7 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 
 /// Waits until so many are connected to Redis.
 async fn connected(redis: &Redis, count: usize) {
-    let clients = async || redis.ask("CLIENT LIST").await.lines().filter(|line| line.starts_with("id=")).count();
+    let clients = async || redis.command("CLIENT LIST").await.lines().filter(|line| line.starts_with("id=")).count();
     until("the others are gone", async || clients().await == count).await;
 }
 
@@ -96,7 +96,7 @@ async fn a_call_that_was_sent_twice_is_not_said_to_be_undelivered() {
     let caller = End::new(&redis.url_through(proxy.addr()), ("t", ""), 100).await;
     let mut owner = End::new(&redis.url(), ("t", ""), 100).await;
     let there = owner.generation;
-    redis.ask(&format!("HSET phalanx:laws:names {there} owner")).await;
+    redis.command(&format!("HSET phalanx:laws:names {there} owner")).await;
     caller.say("elsewhere", "connected").await.unwrap();
     proxy.swallow(":1\r\n"); // that there was a receiver
     let calling = async {
@@ -107,10 +107,10 @@ async fn a_call_that_was_sent_twice_is_not_said_to_be_undelivered() {
         assert!(matches!(owner.next().await, Arrival::Letter(from, _) if from == caller.generation), "it was heard");
         drop(owner);
         let receivers = format!("PUBSUB NUMSUB laws:node:{there}");
-        until("nobody listens any more", async || redis.ask(&receivers).await.ends_with(":0\r\n")).await;
+        until("nobody listens any more", async || redis.command(&receivers).await.ends_with(":0\r\n")).await;
         proxy.cut();
         connected(&redis, 1).await; // who asks
-        proxy.mend();
+        proxy.restore();
     };
     tokio::join!(calling, breaking);
     until("answers would arrive again", async || caller.bus.subscribe(&"again".into()).await.is_ok()).await;
@@ -129,7 +129,7 @@ async fn a_publish_whose_answer_is_swallowed_is_unknown_in_time_and_the_next_goe
     assert!(matches!(refused, Err(BackendError::Unavailable(_))), "{refused:?}");
     proxy.cut();
     connected(&redis, 2).await; // who listens, and who asks
-    proxy.mend();
+    proxy.restore();
     speaker.say("r", "known").await.unwrap();
     for expected in ["unknown", "known"] {
         assert_eq!(text(&listener.next().await), Some(expected), "each once");
@@ -139,10 +139,10 @@ async fn a_publish_whose_answer_is_swallowed_is_unknown_in_time_and_the_next_goe
 #[tokio::test]
 async fn a_redis_that_refuses_to_be_pinged_is_there_all_the_same() {
     let redis = Redis::start().await;
-    redis.ask("ACL SETUSER phalanx -ping").await;
+    redis.command("ACL SETUSER phalanx -ping").await;
     let speaker = End::new(&redis.url(), ("t", ""), 100).await;
     let mut listener = End::new(&redis.url(), ("t", ""), 100).await;
-    until("it was pinged", async || !redis.ask("ACL LOG").await.starts_with("*0")).await;
+    until("it was pinged", async || !redis.command("ACL LOG").await.starts_with("*0")).await;
     speaker.say("r", "heard").await.unwrap();
     let heard = listener.next().await;
     assert_eq!(text(&heard), Some("heard"), "and no gap before: {heard:?}");
@@ -155,13 +155,13 @@ async fn what_is_held_with_a_letter_is_let_go_when_redis_has_the_letter() {
     let mut end = End::new(&redis.url_through(proxy.addr()), ("t", ""), 100).await;
     end.say("r", "connected").await.unwrap();
     assert_eq!(text(&end.next().await), Some("connected"));
-    proxy.hold();
+    proxy.pause();
     let (held, mut let_go) = oneshot::channel::<()>();
     let letter = Letter { kind: LetterKind::Event, id: 0, deadline_ms: None, payload: "{}".into() };
     assert!(end.bus.try_post(Recipient::Everyone, letter, Box::new(held)).is_ok());
     let early = timeout(Duration::from_millis(200), &mut let_go).await;
     assert!(early.is_err(), "redis has nothing: {early:?}");
-    proxy.mend();
+    proxy.restore();
     assert!(timeout(SOON, let_go).await.expect("it is let go").is_err());
 }
 
@@ -172,7 +172,7 @@ async fn what_is_longer_than_any_message_is_passed_over() {
     let mut listener = End::new(&redis.url(), ("t", ""), 100).await;
     for length in [LONGEST, LONGEST + 1, 9 * LONGEST] {
         let forged = format!("redis.call('publish', 'laws:room:r', string.rep('x', {length}))");
-        assert_eq!(redis.ask(&format!("EVAL \"return {forged}\" 0")).await, ":2\r\n");
+        assert_eq!(redis.command(&format!("EVAL \"return {forged}\" 0")).await, ":2\r\n");
         speaker.say("r", "after it").await.unwrap();
         assert_eq!(text(&listener.next().await), Some("after it"), "after {length} bytes");
     }
@@ -207,7 +207,7 @@ async fn who_asked_hears_at_once_that_the_subscription_is_lost_and_of_the_gap_be
     proxy.delay(Duration::from_millis(30)); // between the first rooms and the last
     proxy.cut();
     assert!(matches!(listener.next().await, Arrival::Away));
-    proxy.mend();
+    proxy.restore();
     let speaking = async {
         for room in (0..ROOMS).cycle() {
             speaker.say(&room.to_string(), "hello").await.unwrap();

@@ -38,12 +38,12 @@ async fn a_redis_that_is_silent_or_gone_is_unavailable_and_comes_back_by_itself(
     let cache = RedisCache::new(client, keys);
     let unavailable = |result: Result<(), BackendError>| matches!(result, Err(BackendError::Unavailable(_)));
     cache.set("k", "1".into(), None, None).await.unwrap();
-    proxy.hold();
+    proxy.pause();
     assert!(unavailable(cache.set("k", "2".into(), None, None).await));
-    proxy.mend();
+    proxy.restore();
     proxy.cut();
     assert!(unavailable(cache.get("k", None, None).await.map(drop)));
-    proxy.mend();
+    proxy.restore();
     let back = async { while cache.get("k", None, None).await.is_err() {} };
     tokio::time::timeout(Duration::from_secs(20), back).await.expect("it comes back");
     assert!(Client::open("http://127.0.0.1:1", Duration::from_millis(200)).is_err());
@@ -61,7 +61,7 @@ async fn a_connection_that_went_silent_for_good_is_made_anew() {
     cache.set("k", "1".into(), None, None).await.unwrap();
     proxy.silence();
     assert!(matches!(cache.get("k", None, None).await, Err(BackendError::Unavailable(_))));
-    proxy.mend();
+    proxy.restore();
     let back = async { while cache.get("k", None, None).await.is_err() {} };
     tokio::time::timeout(Duration::from_secs(20), back).await.expect("it comes back");
 }
@@ -72,7 +72,7 @@ async fn a_read_that_meets_a_connection_that_is_gone_is_asked_again() {
     let cache = RedisCache::new(client, keys);
     for number in 1..20 {
         cache.push("k", "1".into()).await.unwrap();
-        redis.ask("CLIENT KILL TYPE normal").await;
+        redis.command("CLIENT KILL TYPE normal").await;
         assert_eq!(cache.len("k").await.unwrap(), number);
     }
 }

@@ -16,8 +16,8 @@ phalanx_testkit::lock_laws!(redis: super::store().await);
 async fn a_token_that_is_none_is_an_error_and_the_lock_stays_free() {
     let (store, redis) = store().await;
     for broken in ["RPUSH phalanx:laws:fence:l item", "SET phalanx:laws:fence:l text"] {
-        redis.ask("DEL phalanx:laws:fence:l").await;
-        redis.ask(broken).await;
+        redis.command("DEL phalanx:laws:fence:l").await;
+        redis.command(broken).await;
         let refused = store.acquire("l", "a", Duration::from_secs(60)).await;
         assert!(matches!(refused, Err(BackendError::WrongKind { .. })), "{refused:?}");
         assert_eq!(store.holder("l").await.unwrap(), None);

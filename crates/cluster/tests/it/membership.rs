@@ -280,7 +280,7 @@ async fn a_lease_that_ran_out_a_moment_ago_is_no_reason_to_reap() {
     let world = World::new().await;
     let (one, other) = (world.node().await, world.node().await);
     let now_us = world.renew(&one).await.now_us;
-    world.redis.ask(&format!("ZADD phalanx:laws:leases {now_us} {}", other.generation)).await;
+    world.redis.command(&format!("ZADD phalanx:laws:leases {now_us} {}", other.generation)).await;
     assert!(!world.membership.claim(one.generation, other.generation, now_us).await.unwrap());
     world.lapse(&one, &other).await;
     assert!(world.renew(&one).await.now_us >= now_us + 500_000);
@@ -292,10 +292,10 @@ async fn the_dead_are_found_although_the_clock_was_set_back() {
     let world = World::new().await;
     let (one, other) = (world.node().await, world.node().await);
     let in_an_hour = world.renew(&one).await.now_us + 3_600_000_000;
-    world.redis.ask(&format!("ZADD phalanx:laws:leases {in_an_hour} {}", other.generation)).await;
+    world.redis.command(&format!("ZADD phalanx:laws:leases {in_an_hour} {}", other.generation)).await;
     world.lapse(&one, &other).await;
     assert!(world.claim(&one, &other).await);
-    world.redis.ask(&format!("ZADD phalanx:laws:reaped {in_an_hour} {}", other.generation)).await;
+    world.redis.command(&format!("ZADD phalanx:laws:reaped {in_an_hour} {}", other.generation)).await;
     world.lapse(&one, &other).await;
 }
 
@@ -306,17 +306,17 @@ async fn keys_that_somebody_spoilt_are_passed_over_and_the_dead_cleaned_up_after
     let (one, other) = (world.node().await, world.node().await);
     world.join(&other, 1).await.unwrap();
     world.rooms.join("spoilt", &member(2), other.generation).await.unwrap();
-    world.redis.ask(&format!("HSET phalanx:laws:held:{} nonsense nonsense", other.generation)).await;
+    world.redis.command(&format!("HSET phalanx:laws:held:{} nonsense nonsense", other.generation)).await;
     for key in ["actionhero:chatRoom:members:spoilt", "phalanx:laws:nodes", "phalanx:laws:names", "phalanx:laws:epoch"]
     {
-        world.redis.ask(&format!("SET {key} nonsense")).await;
+        world.redis.command(&format!("SET {key} nonsense")).await;
     }
     for key in ["names", "leaves"] {
-        world.redis.ask(&format!("SET phalanx:laws:{key}:{} nonsense", other.generation)).await;
+        world.redis.command(&format!("SET phalanx:laws:{key}:{} nonsense", other.generation)).await;
     }
     for number in 0..40 {
-        world.redis.ask(&format!("ZADD phalanx:laws:leases {number} nonsense-{number}")).await;
-        world.redis.ask(&format!("ZADD phalanx:laws:reaped {number} nonsense-{number}")).await;
+        world.redis.command(&format!("ZADD phalanx:laws:leases {number} nonsense-{number}")).await;
+        world.redis.command(&format!("ZADD phalanx:laws:reaped {number} nonsense-{number}")).await;
     }
     world.lapse(&one, &other).await;
     assert!(world.claim(&one, &other).await);

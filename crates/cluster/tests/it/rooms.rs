@@ -4,14 +4,14 @@ use phalanx_cluster::{RedisClock, RedisMembership, RedisRooms, Spoken};
 use phalanx_core::backend::{Membership, RoomStore};
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::membership::record;
-use phalanx_testkit::laws::rooms::{neighbour, node};
+use phalanx_testkit::laws::rooms::{node, other_node};
 
 /// The nodes of the laws are alive.
 async fn rooms() -> (Arc<dyn RoomStore>, Redis) {
     let (redis, client, keys) = super::redis().await;
     let membership =
         RedisMembership::new(client.clone(), keys.clone(), Arc::new(RedisClock::default()), Spoken::default());
-    for node in [node(), neighbour()] {
+    for node in [node(), other_node()] {
         membership.register(&record(node)).await.unwrap();
     }
     (Arc::new(RedisRooms::new(client, keys, "n")), redis)

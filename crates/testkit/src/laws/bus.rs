@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::SOON;
 
-/// Makes a test of each law of the bus: `bus_laws!(memory: make())`.
+/// Turns each law of the bus into a test: `bus_laws!(memory: make())`.
 #[macro_export]
 macro_rules! bus_laws {
     ($backend:ident: $make:expr) => {
@@ -22,11 +22,11 @@ macro_rules! bus_laws {
             $make,
             [
                 a_message_arrives_as_it_was_published,
-                what_one_speaker_says_arrives_in_order,
-                the_receiving_end_is_taken_once,
-                who_gives_up_publishing_holds_nobody_up,
-                a_letter_arrives_at_whom_it_is_addressed_to,
-                a_letter_to_nobody_says_so,
+                messages_of_one_publisher_arrive_in_order,
+                the_receiver_is_taken_once,
+                a_cancelled_publish_does_not_delay_others,
+                a_node_message_reaches_its_recipient,
+                a_node_message_to_an_unknown_generation_is_reported_as_not_received,
             ]
         );
     };
@@ -36,10 +36,10 @@ fn node() -> Generation {
     Generation::parse("aaaaaaaaaa").expect("ten characters of base32")
 }
 
-/// The next message that was said, whatever else comes.
-async fn heard(receiver: &mut Receiver<Arrival>) -> Message {
+/// Returns the next message to a room; skips everything else.
+async fn next_message(receiver: &mut Receiver<Arrival>) -> Message {
     loop {
-        match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus goes on") {
+        match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus is open") {
             Arrival::Message(message) => return message,
             Arrival::Letter(..) | Arrival::Asked(_) | Arrival::Away | Arrival::Gap(_) => {}
         }
@@ -54,94 +54,94 @@ async fn publish(bus: &Arc<dyn Bus>, payload: String) {
     bus.publish(message("r", payload)).await.expect("the backend answers");
 }
 
-/// Byte for byte.
+/// The payload is the same byte for byte.
 pub async fn a_message_arrives_as_it_was_published(bus: Arc<dyn Bus>) {
-    let mut receiver = bus.receiver().expect("nobody took it before");
+    let mut receiver = bus.receiver().expect("it is taken the first time");
     bus.appear_as(node()).await.expect("the backend answers");
-    let _held = bus.subscribe(&"r".into()).await.expect("the backend answers");
+    let _subscription = bus.subscribe(&"r".into()).await.expect("the backend answers");
     let sent = Message { kind: MessageKind::Destroyed(7), ..message("r", r#"{"a":"ü\n"}"#.into()) };
     bus.publish(sent.clone()).await.expect("the backend answers");
-    let heard = heard(&mut receiver).await;
-    assert_eq!((heard.room, heard.kind, heard.payload), (sent.room, sent.kind, sent.payload));
+    let received = next_message(&mut receiver).await;
+    assert_eq!((received.room, received.kind, received.payload), (sent.room, sent.kind, sent.payload));
 }
 
-/// Whoever drops a publish before it happened, or after.
-pub async fn who_gives_up_publishing_holds_nobody_up(bus: Arc<dyn Bus>) {
+/// Whether the publish is dropped before it happened or after.
+pub async fn a_cancelled_publish_does_not_delay_others(bus: Arc<dyn Bus>) {
     bus.appear_as(node()).await.expect("the backend answers");
     publish(&bus, "first".into()).await; // connects
-    let began = Instant::now();
+    let started = Instant::now();
     for number in 0..10 {
-        let _ = bus.publish(message("r", format!("given up {number}"))).now_or_never();
-        tokio::task::yield_now().await; // the publisher finds it alone
-        publish(&bus, format!("meant {number}")).await;
+        let _ = bus.publish(message("r", format!("cancelled {number}"))).now_or_never();
+        tokio::task::yield_now().await; // the publisher's task meets it without another message
+        publish(&bus, format!("completed {number}")).await;
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
 }
 
-/// However many speak at once.
-pub async fn what_one_speaker_says_arrives_in_order(bus: Arc<dyn Bus>) {
-    let mut receiver = bus.receiver().expect("nobody took it before");
+/// Even if several publishers publish concurrently.
+pub async fn messages_of_one_publisher_arrive_in_order(bus: Arc<dyn Bus>) {
+    let mut receiver = bus.receiver().expect("it is taken the first time");
     bus.appear_as(node()).await.expect("the backend answers");
-    let _held = bus.subscribe(&"r".into()).await.expect("the backend answers");
-    let mut speaking = JoinSet::new();
-    for speaker in 0..4 {
+    let _subscription = bus.subscribe(&"r".into()).await.expect("the backend answers");
+    let mut publishing = JoinSet::new();
+    for publisher in 0..4 {
         let bus = bus.clone();
-        speaking.spawn(async move {
+        publishing.spawn(async move {
             for number in 0..100 {
-                publish(&bus, format!("{speaker} {number}")).await;
+                publish(&bus, format!("{publisher} {number}")).await;
             }
         });
     }
     let mut next = [0; 4];
     for _ in 0..400 {
-        let heard = heard(&mut receiver).await;
-        let text = String::from_utf8_lossy(&heard.payload).into_owned();
-        let (speaker, number) = text.split_once(' ').expect("as it was said");
-        let speaker: usize = speaker.parse().expect("as it was said");
-        assert_eq!(number.parse(), Ok(next[speaker]), "speaker {speaker}");
-        next[speaker] += 1;
+        let received = next_message(&mut receiver).await;
+        let text = String::from_utf8_lossy(&received.payload).into_owned();
+        let (publisher, number) = text.split_once(' ').expect("as it was published");
+        let publisher: usize = publisher.parse().expect("as it was published");
+        assert_eq!(number.parse(), Ok(next[publisher]), "publisher {publisher}");
+        next[publisher] += 1;
     }
-    speaking.join_all().await;
+    publishing.join_all().await;
 }
 
-/// Nobody is refused, nothing is dropped.
-pub async fn a_full_bus_makes_speakers_wait_and_loses_nothing(bus: Arc<dyn Bus>) {
+/// No publish is refused, and no message is dropped.
+pub async fn a_full_bus_makes_publishers_wait_and_loses_nothing(bus: Arc<dyn Bus>) {
     const MANY: usize = 10_000;
-    let mut receiver = bus.receiver().expect("nobody took it before");
+    let mut receiver = bus.receiver().expect("it is taken the first time");
     bus.appear_as(node()).await.expect("the backend answers");
-    let _held = bus.subscribe(&"r".into()).await.expect("the backend answers");
-    let speaker = bus.clone();
-    let speaking = tokio::spawn(async move {
+    let _subscription = bus.subscribe(&"r".into()).await.expect("the backend answers");
+    let publisher = bus.clone();
+    let publishing = tokio::spawn(async move {
         for number in 0..MANY {
-            publish(&speaker, number.to_string()).await;
+            publish(&publisher, number.to_string()).await;
         }
     });
     for number in 0..MANY {
-        let heard = heard(&mut receiver).await;
-        assert_eq!(heard.payload, number.to_string());
+        let received = next_message(&mut receiver).await;
+        assert_eq!(received.payload, number.to_string());
     }
-    speaking.await.expect("the speaker does not panic");
+    publishing.await.expect("the publisher does not panic");
 }
 
-/// There is one.
-pub async fn the_receiving_end_is_taken_once(bus: Arc<dyn Bus>) {
+/// There is only one.
+pub async fn the_receiver_is_taken_once(bus: Arc<dyn Bus>) {
     assert!(bus.receiver().is_some());
     assert!(bus.receiver().is_none());
 }
 
-/// To this node, and to everybody.
-pub async fn a_letter_arrives_at_whom_it_is_addressed_to(bus: Arc<dyn Bus>) {
-    let mut receiver = bus.receiver().expect("nobody took it before");
+/// Whether it is sent to one node or to all nodes.
+pub async fn a_node_message_reaches_its_recipient(bus: Arc<dyn Bus>) {
+    let mut receiver = bus.receiver().expect("it is taken the first time");
     bus.appear_as(node()).await.expect("the backend answers");
     for (id, to) in [(1, Recipient::Node(node())), (2, Recipient::Everyone)] {
-        let letter = Letter { kind: LetterKind::Call, id, deadline_ms: Some(7), payload: "{}".into() };
-        let posted = bus.post(to, letter).await.expect("the backend answers");
+        let message = Letter { kind: LetterKind::Call, id, deadline_ms: Some(7), payload: "{}".into() };
+        let posted = bus.post(to, message).await.expect("the backend answers");
         assert!(posted.received, "{posted:?}");
         loop {
-            match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus goes on") {
-                Arrival::Letter(from, letter) => {
-                    assert_eq!((from, letter.kind, letter.id), (node(), LetterKind::Call, id));
-                    assert_eq!((letter.deadline_ms, &*letter.payload), (Some(7), &b"{}"[..]));
+            match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus is open") {
+                Arrival::Letter(from, message) => {
+                    assert_eq!((from, message.kind, message.id), (node(), LetterKind::Call, id));
+                    assert_eq!((message.deadline_ms, &*message.payload), (Some(7), &b"{}"[..]));
                     break;
                 }
                 Arrival::Message(_) | Arrival::Asked(_) | Arrival::Away | Arrival::Gap(_) => {}
@@ -150,11 +150,11 @@ pub async fn a_letter_arrives_at_whom_it_is_addressed_to(bus: Arc<dyn Bus>) {
     }
 }
 
-/// Nobody listens, and nobody of that name was ever heard of.
-pub async fn a_letter_to_nobody_says_so(bus: Arc<dyn Bus>) {
+/// And as not on record, since no node of that generation was ever registered.
+pub async fn a_node_message_to_an_unknown_generation_is_reported_as_not_received(bus: Arc<dyn Bus>) {
     bus.appear_as(node()).await.expect("the backend answers");
-    let nobody = Generation::parse("zzzzzzzzzz").expect("ten characters of base32");
-    let letter = Letter { kind: LetterKind::Call, id: 1, deadline_ms: None, payload: "{}".into() };
-    let posted = bus.post(Recipient::Node(nobody), letter).await.expect("the backend answers");
+    let unknown = Generation::parse("zzzzzzzzzz").expect("ten characters of base32");
+    let message = Letter { kind: LetterKind::Call, id: 1, deadline_ms: None, payload: "{}".into() };
+    let posted = bus.post(Recipient::Node(unknown), message).await.expect("the backend answers");
     assert_eq!(posted, Posted { received: false, on_record: false });
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::eventually;
 
-/// Makes a test of each law of the cache: `cache_laws!(memory: make())`.
+/// Turns each law of the cache into a test: `cache_laws!(memory: make())`.
 #[macro_export]
 macro_rules! cache_laws {
     ($backend:ident: $make:expr) => {
@@ -20,69 +20,69 @@ macro_rules! cache_laws {
             $make,
             [
                 a_value_is_read_as_it_was_set,
-                set_replaces_value_and_lifetime,
-                a_value_ends_with_its_lifetime,
-                a_touch_gives_a_new_lifetime,
-                delete_says_whether_there_was_one,
-                counters_start_at_zero_and_lose_nothing,
-                a_counter_stays_within_64_bits,
-                a_list_hands_out_what_came_first,
-                each_item_is_taken_once,
-                kinds_do_not_mix,
-                a_scan_finds_every_key_that_stays,
-                a_prefix_is_no_pattern,
-                what_was_dumped_can_be_restored,
+                set_replaces_value_and_ttl,
+                a_value_expires_after_its_ttl,
+                a_touch_sets_a_new_ttl,
+                delete_returns_whether_the_key_existed,
+                counters_start_at_zero_and_lose_no_addition,
+                a_counter_never_exceeds_64_bits,
+                a_list_is_first_in_first_out,
+                each_item_is_popped_once,
+                values_and_lists_do_not_mix,
+                a_scan_finds_every_key_that_is_not_deleted,
+                special_characters_of_a_prefix_are_literal,
+                a_dumped_key_can_be_restored,
             ]
         );
     };
 }
 
-type Store = Arc<dyn CacheStore>;
+type SharedCache = Arc<dyn CacheStore>;
 
 const LONG: Duration = Duration::from_secs(600);
 
-async fn read(store: &Store, key: &str) -> Option<Bytes> {
+async fn read(store: &SharedCache, key: &str) -> Option<Bytes> {
     store.get(key, None, None).await.expect("the backend answers").map(|stored| stored.value)
 }
 
-async fn set(store: &Store, key: &str, value: &'static str, ttl: Option<Duration>) {
+async fn set(store: &SharedCache, key: &str, value: &'static str, ttl: Option<Duration>) {
     store.set(key, value.into(), ttl, None).await.expect("the backend answers");
 }
 
-/// Bytes are bytes: no text is assumed.
-pub async fn a_value_is_read_as_it_was_set(store: Store) {
+/// Any bytes: they need not be text.
+pub async fn a_value_is_read_as_it_was_set(store: SharedCache) {
     let bytes = Bytes::from_static(b"\0\xff{\"a\":1}");
     assert_eq!(read(&store, "k").await, None);
     store.set("k", bytes.clone(), None, None).await.expect("the backend answers");
     assert_eq!(read(&store, "k").await, Some(bytes));
 }
 
-/// A value set without a lifetime does not inherit one.
-pub async fn set_replaces_value_and_lifetime(store: Store) {
+/// A value that is set without a ttl does not inherit one.
+pub async fn set_replaces_value_and_ttl(store: SharedCache) {
     set(&store, "k", "one", Some(LONG)).await;
     set(&store, "k", "two", None).await;
     let stored = store.get("k", None, None).await.expect("the backend answers").expect("it was set");
     assert_eq!((stored.value, stored.ttl), (Bytes::from("two"), None));
 }
 
-/// It is there before and not after.
-pub async fn a_value_ends_with_its_lifetime(store: Store) {
+/// Before that it is readable.
+pub async fn a_value_expires_after_its_ttl(store: SharedCache) {
     set(&store, "k", "one", Some(Duration::from_millis(200))).await;
     assert!(read(&store, "k").await.is_some());
-    eventually("the value ends", || async { read(&store, "k").await.is_none() }).await;
+    eventually("the value expires", || async { read(&store, "k").await.is_none() }).await;
     assert!(!store.delete("k", None).await.expect("the backend answers"));
 }
 
-/// Reading and prolonging are one step.
-pub async fn a_touch_gives_a_new_lifetime(store: Store) {
+/// The read and the new ttl are one atomic step.
+pub async fn a_touch_sets_a_new_ttl(store: SharedCache) {
     set(&store, "k", "one", Some(Duration::from_secs(5))).await;
     store.get("k", Some(LONG), None).await.expect("the backend answers");
     let stored = store.get("k", None, None).await.expect("the backend answers").expect("it was set");
     assert!(stored.ttl.is_some_and(|ttl| ttl > LONG / 2 && ttl <= LONG), "{:?}", stored.ttl);
 }
 
-/// Whatever the key holds.
-pub async fn delete_says_whether_there_was_one(store: Store) {
+/// For keys of either kind.
+pub async fn delete_returns_whether_the_key_existed(store: SharedCache) {
     set(&store, "k", "one", None).await;
     store.push("l", "item".into()).await.expect("the backend answers");
     for key in ["k", "l"] {
@@ -92,8 +92,8 @@ pub async fn delete_says_whether_there_was_one(store: Store) {
     assert_eq!(store.len("l").await.expect("the backend answers"), 0);
 }
 
-/// However many add at once.
-pub async fn counters_start_at_zero_and_lose_nothing(store: Store) {
+/// Even if several callers add concurrently.
+pub async fn counters_start_at_zero_and_lose_no_addition(store: SharedCache) {
     let mut adding = JoinSet::new();
     for _ in 0..8 {
         let store = store.clone();
@@ -107,8 +107,8 @@ pub async fn counters_start_at_zero_and_lose_nothing(store: Store) {
     assert_eq!(store.add("n", -200).await.expect("the backend answers"), 8 * 50 * 3 - 200);
 }
 
-/// Beyond them it refuses; it never wraps.
-pub async fn a_counter_stays_within_64_bits(store: Store) {
+/// An addition beyond that is refused or saturates; it never wraps.
+pub async fn a_counter_never_exceeds_64_bits(store: SharedCache) {
     assert_eq!(store.add("n", i64::MAX).await.expect("the backend answers"), i64::MAX);
     if let Ok(beyond) = store.add("n", 1).await {
         assert_eq!(beyond, i64::MAX);
@@ -116,8 +116,8 @@ pub async fn a_counter_stays_within_64_bits(store: Store) {
     assert_eq!(store.add("n", -1).await.expect("the backend answers"), i64::MAX - 1);
 }
 
-/// First in, first out.
-pub async fn a_list_hands_out_what_came_first(store: Store) {
+/// A range reads without removing.
+pub async fn a_list_is_first_in_first_out(store: SharedCache) {
     for (index, item) in ["a", "b", "c"].into_iter().enumerate() {
         assert_eq!(store.push("l", item.into()).await.expect("the backend answers"), index as u64 + 1);
     }
@@ -130,8 +130,8 @@ pub async fn a_list_hands_out_what_came_first(store: Store) {
     assert_eq!(store.pop("l").await.expect("the backend answers"), None);
 }
 
-/// However many take at once.
-pub async fn each_item_is_taken_once(store: Store) {
+/// Even if several callers pop concurrently.
+pub async fn each_item_is_popped_once(store: SharedCache) {
     for number in 0..200 {
         store.push("l", number.to_string().into()).await.expect("the backend answers");
     }
@@ -150,8 +150,8 @@ pub async fn each_item_is_taken_once(store: Store) {
     assert_eq!((taken.len(), taken.iter().collect::<BTreeSet<_>>().len()), (200, 200));
 }
 
-/// A value is no list, and a list no value.
-pub async fn kinds_do_not_mix(store: Store) {
+/// An operation on a key of the other kind is refused and changes nothing.
+pub async fn values_and_lists_do_not_mix(store: SharedCache) {
     set(&store, "k", "text", None).await;
     assert!(matches!(store.push("k", "item".into()).await, Err(BackendError::WrongKind { .. })));
     store.push("l", "item".into()).await.expect("the backend answers");
@@ -159,8 +159,8 @@ pub async fn kinds_do_not_mix(store: Store) {
     assert_eq!(read(&store, "k").await, Some("text".into()));
 }
 
-/// In pages, while others come and go.
-pub async fn a_scan_finds_every_key_that_stays(store: Store) {
+/// In pages, while other keys are deleted.
+pub async fn a_scan_finds_every_key_that_is_not_deleted(store: SharedCache) {
     for number in 0..700 {
         set(&store, &format!("mine:{number}"), "x", None).await;
         set(&store, &format!("other:{number}"), "x", None).await;
@@ -181,8 +181,8 @@ pub async fn a_scan_finds_every_key_that_stays(store: Store) {
     assert!(found.iter().all(|key| key.starts_with("mine:")));
 }
 
-/// Its characters mean themselves.
-pub async fn a_prefix_is_no_pattern(store: Store) {
+/// They are not wildcards.
+pub async fn special_characters_of_a_prefix_are_literal(store: SharedCache) {
     for key in ["a*1", "ab1", "a[b]", "a?"] {
         set(&store, key, "x", None).await;
     }
@@ -200,8 +200,8 @@ pub async fn a_prefix_is_no_pattern(store: Store) {
     }
 }
 
-/// With its lifetime, and in place of what is there.
-pub async fn what_was_dumped_can_be_restored(store: Store) {
+/// With its ttl, and over a key of the other kind.
+pub async fn a_dumped_key_can_be_restored(store: SharedCache) {
     set(&store, "k", "text", Some(LONG)).await;
     store.push("l", "a".into()).await.expect("the backend answers");
     store.push("l", "b".into()).await.expect("the backend answers");

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::eventually;
 
-/// Makes a test of each law of locks: `lock_laws!(memory: make())`.
+/// Turns each law of locks into a test: `lock_laws!(memory: make())`.
 #[macro_export]
 macro_rules! lock_laws {
     ($backend:ident: $make:expr) => {
@@ -17,37 +17,37 @@ macro_rules! lock_laws {
             $backend,
             $make,
             [
-                one_owner_at_a_time,
-                only_its_owner_renews_and_releases_a_lock,
-                a_lease_ends_by_itself,
-                a_renewed_lease_goes_on,
+                a_lock_has_one_owner_at_a_time,
+                only_the_owner_renews_and_releases_a_lock,
+                a_lease_expires,
+                a_renewed_lease_has_its_full_length,
                 tokens_only_rise,
-                of_many_who_ask_at_once_one_gets_it,
-                a_holder_is_told_and_listed,
+                of_many_concurrent_acquires_one_succeeds,
+                owners_can_be_read_and_listed,
             ]
         );
     };
 }
 
-type Store = Arc<dyn LockStore>;
+type SharedLocks = Arc<dyn LockStore>;
 
 const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(150);
 
-async fn acquire(store: &Store, name: &str, owner: &str, lease: Duration) -> Option<u64> {
+async fn acquire(store: &SharedLocks, name: &str, owner: &str, lease: Duration) -> Option<u64> {
     store.acquire(name, owner, lease).await.expect("the backend answers")
 }
 
-/// The owner itself included; other locks are free.
-pub async fn one_owner_at_a_time(store: Store) {
+/// The owner itself cannot acquire it twice; other locks are not affected.
+pub async fn a_lock_has_one_owner_at_a_time(store: SharedLocks) {
     assert!(acquire(&store, "l", "a", LONG).await.is_some());
     assert_eq!(acquire(&store, "l", "b", LONG).await, None);
     assert_eq!(acquire(&store, "l", "a", LONG).await, None);
     assert!(acquire(&store, "other", "b", LONG).await.is_some());
 }
 
-/// A stranger changes nothing.
-pub async fn only_its_owner_renews_and_releases_a_lock(store: Store) {
+/// Calls of another owner change nothing.
+pub async fn only_the_owner_renews_and_releases_a_lock(store: SharedLocks) {
     acquire(&store, "l", "a", LONG).await;
     assert!(!store.renew("l", "b", LONG).await.expect("the backend answers"));
     assert!(!store.release("l", "b").await.expect("the backend answers"));
@@ -57,25 +57,25 @@ pub async fn only_its_owner_renews_and_releases_a_lock(store: Store) {
     assert!(acquire(&store, "l", "b", LONG).await.is_some());
 }
 
-/// Then its owner of before owns nothing.
-pub async fn a_lease_ends_by_itself(store: Store) {
+/// After that the previous owner can neither renew nor release it.
+pub async fn a_lease_expires(store: SharedLocks) {
     acquire(&store, "l", "a", SHORT).await;
     eventually("the lock is free", || async { acquire(&store, "l", "b", LONG).await.is_some() }).await;
     assert!(!store.renew("l", "a", LONG).await.expect("the backend answers"));
     assert!(!store.release("l", "a").await.expect("the backend answers"));
-    assert_eq!(store.holder("l").await.expect("the backend answers").map(|held| held.owner), Some("b".into()));
+    assert_eq!(store.holder("l").await.expect("the backend answers").map(|lock| lock.owner), Some("b".into()));
 }
 
-/// From now on, not from its end.
-pub async fn a_renewed_lease_goes_on(store: Store) {
+/// Counted from the renewal, not from the previous end.
+pub async fn a_renewed_lease_has_its_full_length(store: SharedLocks) {
     acquire(&store, "l", "a", Duration::from_secs(5)).await;
     assert!(store.renew("l", "a", LONG).await.expect("the backend answers"));
-    let held = store.holder("l").await.expect("the backend answers").expect("it is held");
-    assert!(held.ttl > LONG / 2 && held.ttl <= LONG, "{:?}", held.ttl);
+    let lock = store.holder("l").await.expect("the backend answers").expect("it is locked");
+    assert!(lock.ttl > LONG / 2 && lock.ttl <= LONG, "{:?}", lock.ttl);
 }
 
-/// Whoever holds a newer token knows that an older one is stale.
-pub async fn tokens_only_rise(store: Store) {
+/// So a resource that has seen a newer token can refuse an older one.
+pub async fn tokens_only_rise(store: SharedLocks) {
     let mut last = 0;
     for owner in 0..100 {
         let owner = owner.to_string();
@@ -86,28 +86,28 @@ pub async fn tokens_only_rise(store: Store) {
     }
 }
 
-/// No more, no less.
-pub async fn of_many_who_ask_at_once_one_gets_it(store: Store) {
+/// Exactly one.
+pub async fn of_many_concurrent_acquires_one_succeeds(store: SharedLocks) {
     for round in 0..20 {
-        let mut asking = JoinSet::new();
+        let mut acquiring = JoinSet::new();
         for owner in 0..16 {
             let store = store.clone();
-            asking
+            acquiring
                 .spawn(async move { acquire(&store, &format!("l{round}"), &owner.to_string(), LONG).await.is_some() });
         }
-        assert_eq!(asking.join_all().await.into_iter().filter(|got| *got).count(), 1);
+        assert_eq!(acquiring.join_all().await.into_iter().filter(|got| *got).count(), 1);
     }
 }
 
-/// As many as were asked for.
-pub async fn a_holder_is_told_and_listed(store: Store) {
+/// At most as many as requested.
+pub async fn owners_can_be_read_and_listed(store: SharedLocks) {
     assert_eq!(store.holder("l:1").await.expect("the backend answers"), None);
     for number in 0..5 {
         acquire(&store, &format!("l:{number}"), "a", LONG).await;
     }
     acquire(&store, "m", "a", LONG).await;
-    let held = store.holder("l:1").await.expect("the backend answers").expect("it is held");
-    assert_eq!((held.name.as_str(), held.owner.as_str()), ("l:1", "a"));
+    let lock = store.holder("l:1").await.expect("the backend answers").expect("it is locked");
+    assert_eq!((lock.name.as_str(), lock.owner.as_str()), ("l:1", "a"));
     assert_eq!(store.list("l:", 100).await.expect("the backend answers").len(), 5);
     assert_eq!(store.list("l:", 3).await.expect("the backend answers").len(), 3);
 }

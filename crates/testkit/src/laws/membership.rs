@@ -1,11 +1,11 @@
-//! Laws of membership that hold on every backend. What a lease is worth is shown where nodes can die.
+//! Laws of membership for every backend. How leases expire is tested with the backend on which nodes can die.
 
 use std::sync::Arc;
 
 use phalanx_core::Generation;
 use phalanx_core::backend::{Membership, NodeRecord, Renewal};
 
-/// Makes a test of each law of membership: `membership_laws!(memory: make())`.
+/// Turns each law of membership into a test: `membership_laws!(memory: make())`.
 #[macro_export]
 macro_rules! membership_laws {
     ($backend:ident: $make:expr) => {
@@ -13,12 +13,12 @@ macro_rules! membership_laws {
             membership,
             $backend,
             $make,
-            [a_node_is_listed_from_register_to_leave, a_generation_that_is_not_registered_has_no_lease]
+            [a_node_is_listed_from_register_to_leave, an_unregistered_generation_has_no_lease]
         );
     };
 }
 
-/// A record of a node called `n` and the generation.
+/// A record of a node whose id is `n-` and the generation.
 #[must_use]
 pub fn record(generation: Generation) -> NodeRecord {
     NodeRecord {
@@ -31,12 +31,12 @@ pub fn record(generation: Generation) -> NodeRecord {
     }
 }
 
-/// Twice is once.
+/// Registering twice has the same effect as registering once.
 pub async fn a_node_is_listed_from_register_to_leave(membership: Arc<dyn Membership>) {
     let (one, other) = (record(Generation::random()), record(Generation::random()));
-    let life = membership.register(&one).await.expect("the backend answers");
-    assert_eq!(membership.register(&one).await.expect("the backend answers"), life);
-    assert_eq!(membership.register(&other).await.expect("the backend answers"), life);
+    let store_epoch = membership.register(&one).await.expect("the backend answers");
+    assert_eq!(membership.register(&one).await.expect("the backend answers"), store_epoch);
+    assert_eq!(membership.register(&other).await.expect("the backend answers"), store_epoch);
     let mut nodes = membership.nodes().await.expect("the backend answers");
     nodes.sort_by_key(|node| node.generation != one.generation);
     assert_eq!(nodes, [one.clone(), other.clone()]);
@@ -44,8 +44,8 @@ pub async fn a_node_is_listed_from_register_to_leave(membership: Arc<dyn Members
     assert_eq!(membership.nodes().await.expect("the backend answers"), [other]);
 }
 
-/// Neither before it is, nor after it left.
-pub async fn a_generation_that_is_not_registered_has_no_lease(membership: Arc<dyn Membership>) {
+/// Neither before it registers nor after it leaves.
+pub async fn an_unregistered_generation_has_no_lease(membership: Arc<dyn Membership>) {
     let one = record(Generation::random());
     assert_eq!(membership.renew(one.generation).await.expect("the backend answers"), Renewal::Gone);
     membership.register(&one).await.expect("the backend answers");

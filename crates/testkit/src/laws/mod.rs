@@ -1,4 +1,5 @@
-//! What every backend must do. A law is a function over a seam, named as a sentence; `*_laws!` makes each a test.
+//! The laws that every backend must obey. A law is a function over a seam, named as a sentence; `*_laws!` turns each
+//! into a test.
 
 pub mod bus;
 pub mod cache;
@@ -11,10 +12,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// How long a backend may take for what happens by itself.
+/// The limit for every wait on a backend.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Makes a test of each law. `$make` answers a store and what must live as long as it.
+/// Turns each law into a test. `$make` returns a store, and a guard that must not be dropped before the test ends.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! laws_of {
@@ -23,7 +24,7 @@ macro_rules! laws_of {
             $(
                 #[tokio::test]
                 async fn $law() {
-                    let (store, _alive) = $make;
+                    let (store, _guard) = $make;
                     $crate::laws::$seam::$law(store).await;
                 }
             )*
@@ -31,11 +32,11 @@ macro_rules! laws_of {
     };
 }
 
-/// Waits for a lifetime to end: asks again and again until it is so.
-async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+/// Polls until the condition is true, such as after a ttl has expired.
+async fn eventually<F: Future<Output = bool>>(condition: &str, mut is_true: impl FnMut() -> F) {
     let deadline = Instant::now() + SOON;
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "{what}: not within {SOON:?}");
+    while !is_true().await {
+        assert!(Instant::now() < deadline, "{condition}: not within {SOON:?}");
         sleep(Duration::from_millis(2)).await;
     }
 }
