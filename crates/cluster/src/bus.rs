@@ -1,4 +1,4 @@
-//! The bus over Redis's publish and subscribe.
+//! The bus over PUBLISH and SUBSCRIBE of Redis.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,32 +12,33 @@ use phalanx_core::backend::{
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::client::Client;
+use crate::client::RedisClient;
 use crate::clock::RedisClock;
-use crate::current_generation::OwnName;
-use crate::envelope::{Draft, Opener, Sealer, Spoken};
-use crate::interop::{Ear, Interop, InteropSettings, publish_answers};
+use crate::current_generation::CurrentGeneration;
+use crate::envelope::{Draft, EnvelopeReader, EnvelopeVersion, EnvelopeWriter, MacKeys};
+use crate::interop::{InteropChannel, InteropSettings, RedisInterop, publish_replies};
 use crate::keys::Keys;
-use crate::publisher::{Publisher, Writer};
-use crate::subscriber::{Ears, Hold, Subscriber};
+use crate::publisher::{Publisher, PublisherParts};
+use crate::subscriber::{ChannelHandle, MessageDecoder, Subscriber};
 
-/// Names of its own that a node goes on listening to.
+/// Inboxes that a node remains subscribed to: that of its current generation and those of the 16 before it.
 const INBOXES: usize = 17;
 
-/// What a node needs to take part.
+/// The settings of a node's bus.
 #[derive(Clone)]
 pub struct BusSettings {
     /// The node's id, for people and logs.
     pub node: String,
-    /// What only nodes know.
+    /// The secret of the cluster, from which the key of the MAC is derived.
     pub token: String,
-    /// What it was before; empty if it was nothing else.
+    /// The secret before it, still accepted while the token is replaced; empty if there is none.
     pub previous_token: String,
-    /// Messages that may wait on this node; beyond, they are dropped, counted, and the gap is told.
+    /// The length of the queue of received messages. Beyond it, messages are dropped and counted, and the gap is
+    /// reported.
     pub queue: usize,
-    /// Bytes of the longest message that is taken.
-    pub longest: usize,
-    /// How foreign nodes are spoken with, if there are any.
+    /// The most bytes of a message; longer ones are skipped.
+    pub max_envelope: usize,
+    /// The settings for Actionhero nodes, if the cluster may have any.
     pub interop: Option<InteropSettings>,
 }
 
@@ -46,9 +47,9 @@ pub struct RedisBus {
     keys: Keys,
     publisher: Publisher,
     subscriber: Subscriber,
-    own: OwnName,
-    spoken: Spoken,
-    foreign: Option<(Arc<Ear>, Arc<Interop>)>,
+    current: CurrentGeneration,
+    version: EnvelopeVersion,
+    interop: Option<Arc<RedisInterop>>,
     inboxes: Mutex<Inboxes>,
     receiver: Mutex<Option<mpsc::Receiver<Arrival>>>,
     _tasks: JoinSet<()>,
@@ -56,46 +57,58 @@ pub struct RedisBus {
 
 #[derive(Default)]
 struct Inboxes {
-    everyone: Option<Hold>,
-    foreign: Option<Hold>,
-    own: VecDeque<(Generation, Hold)>,
+    all_nodes: Option<ChannelHandle>,
+    interop: Option<ChannelHandle>,
+    generations: VecDeque<(Generation, ChannelHandle)>,
 }
 
 impl RedisBus {
-    /// Begins to connect. Must be called in a runtime.
-    pub fn new(client: Client, keys: Keys, clock: Arc<RedisClock>, own: OwnName, settings: BusSettings) -> Self {
-        let sealer = Sealer::new(&settings.token, &settings.previous_token);
+    /// Connects in the background. Must be called in a runtime.
+    pub fn new(
+        client: RedisClient,
+        keys: Keys,
+        clock: Arc<RedisClock>,
+        current: CurrentGeneration,
+        settings: BusSettings,
+    ) -> Self {
         let (out, receiver) = mpsc::channel(settings.queue.max(1));
         let subscriber = Subscriber::new(client.timeout());
+        let (channel, replies) = settings.interop.map(|interop| InteropChannel::new(&settings.node, interop)).unzip();
+        let channel = channel.map(Arc::new);
+        let mac_keys = MacKeys::new(&settings.token, &settings.previous_token);
+        let envelopes = Mutex::new(EnvelopeReader::new(mac_keys.clone(), &keys));
+        let decoder = MessageDecoder { envelopes, interop: channel.clone(), max_message: settings.max_envelope };
         let mut tasks = JoinSet::new();
-        let (ear, answers) = settings.interop.map(|interop| Ear::new(&settings.node, interop)).unzip();
-        let ear = ear.map(Arc::new);
-        let ours = Mutex::new(Opener::new(sealer.clone(), &keys));
-        let ears = Ears { ours, foreign: ear.clone(), longest: settings.longest };
-        tasks.spawn(subscriber.clone().run(client.clone(), ears, clock.clone(), out));
-        let (own_name, shared, spoken) = (own.clone(), client.clone(), sealer.spoken.clone());
-        let writer = Writer { client, keys: keys.clone(), sealer, clock, node: settings.node, own: own_name };
-        let (publisher, publishing) = Publisher::new(writer);
+        tasks.spawn(subscriber.clone().run(client.clone(), decoder, clock.clone(), out));
+        let version = EnvelopeVersion::default();
+        let (publisher, publishing) = Publisher::new(PublisherParts {
+            client: client.clone(),
+            keys: keys.clone(),
+            envelopes: EnvelopeWriter::new(mac_keys, version.clone()),
+            clock,
+            node: settings.node,
+            current: current.clone(),
+        });
         tasks.spawn(publishing);
-        if let (Some(ear), Some(answers)) = (ear.clone(), answers) {
-            tasks.spawn(publish_answers(ear, publisher.clone(), answers));
+        if let (Some(channel), Some(replies)) = (channel.clone(), replies) {
+            tasks.spawn(publish_replies(channel, publisher.clone(), replies));
         }
-        let foreign = ear.map(|ear| {
-            let interop = Interop::new(ear.clone(), shared, keys.clone(), publisher.clone(), subscriber.clone());
-            (ear, Arc::new(interop))
+        let interop = channel.map(|channel| {
+            Arc::new(RedisInterop::new(channel, client, keys.clone(), publisher.clone(), subscriber.clone()))
         });
         let receiver = Mutex::new(Some(receiver));
-        Self { keys, publisher, subscriber, own, spoken, foreign, inboxes: Mutex::default(), receiver, _tasks: tasks }
+        let inboxes = Mutex::default();
+        Self { keys, publisher, subscriber, current, version, interop, inboxes, receiver, _tasks: tasks }
     }
 
-    /// Foreign nodes on the same bus, if there may be any.
-    pub fn foreign(&self) -> Option<Arc<Interop>> {
-        self.foreign.as_ref().map(|(_, interop)| interop.clone())
+    /// The Actionhero nodes on the same Redis, if the cluster may have any.
+    pub fn interop(&self) -> Option<Arc<RedisInterop>> {
+        self.interop.clone()
     }
 
-    /// The version of its envelopes.
-    pub fn spoken(&self) -> Spoken {
-        self.spoken.clone()
+    /// The version of the envelopes that this bus writes.
+    pub fn version(&self) -> EnvelopeVersion {
+        self.version.clone()
     }
 
     fn inboxes(&self) -> MutexGuard<'_, Inboxes> {
@@ -118,61 +131,61 @@ impl fmt::Debug for RedisBus {
 #[async_trait]
 impl Bus for RedisBus {
     async fn appear_as(&self, generation: Generation) -> Result<(), BackendError> {
-        let everyone = self.subscriber.hold(self.keys.everyone()).await?;
-        let own = self.subscriber.hold(self.keys.inbox(generation)).await?;
-        let foreign = match &self.foreign {
-            Some((ear, _)) => Some(self.subscriber.hold(ear.channel().to_owned()).await?),
+        let all_nodes = self.subscriber.subscribe(self.keys.all_nodes()).await?;
+        let inbox = self.subscriber.subscribe(self.keys.inbox(generation)).await?;
+        let interop = match &self.interop {
+            Some(interop) => Some(self.subscriber.subscribe(interop.channel().name().to_owned()).await?),
             None => None,
         };
         let mut inboxes = self.inboxes();
-        inboxes.everyone = Some(everyone);
-        inboxes.foreign = foreign;
-        if inboxes.own.back().is_none_or(|(last, _)| *last != generation) {
-            inboxes.own.push_back((generation, own));
+        inboxes.all_nodes = Some(all_nodes);
+        inboxes.interop = interop;
+        if inboxes.generations.back().is_none_or(|(last, _)| *last != generation) {
+            inboxes.generations.push_back((generation, inbox));
         }
-        if inboxes.own.len() > INBOXES {
-            inboxes.own.pop_front();
+        if inboxes.generations.len() > INBOXES {
+            inboxes.generations.pop_front();
         }
-        self.own.set(generation);
+        self.current.set(generation);
         Ok(())
     }
 
     async fn publish(&self, message: Message) -> Result<(), BackendError> {
         let channel = self.keys.room(&message.room);
-        // Of a room that is destroyed, their members heard before they were taken out of it.
+        // Not the destroy message: Actionhero's members of the room got it before they were removed from the room.
         if message.kind == MessageKind::Said
-            && let Some((ear, _)) = &self.foreign
-            && let Some(said) = ear.said(&message)
+            && let Some(interop) = &self.interop
+            && let Some(chat) = interop.channel().encode_chat(&message)
         {
-            let foreign = (ear.channel().to_owned(), said);
-            return self.publisher.publish_both(channel, Draft::Message(message), foreign).await;
+            let interop = (interop.channel().name().to_owned(), chat);
+            return self.publisher.publish_both(channel, Draft::Publication(message), interop).await;
         }
-        self.publisher.publish(channel, Draft::Message(message), None).await.map(drop)
+        self.publisher.publish(channel, Draft::Publication(message), None).await.map(drop)
     }
 
-    async fn post(&self, to: Recipient, letter: Letter) -> Result<Posted, BackendError> {
+    async fn post(&self, to: Recipient, message: Letter) -> Result<Posted, BackendError> {
         let (channel, recipient) = match to {
             Recipient::Node(generation) => (self.keys.inbox(generation), Some(generation)),
-            Recipient::Everyone => (self.keys.everyone(), None),
+            Recipient::Everyone => (self.keys.all_nodes(), None),
         };
-        let asks = letter.kind == LetterKind::Call;
-        if asks && !self.subscriber.is_up() {
-            return Err(BackendError::unavailable("an answer would not arrive: the subscription to redis is away"));
+        let is_call = message.kind == LetterKind::Call;
+        if is_call && !self.subscriber.is_up() {
+            return Err(BackendError::unavailable("a reply would not arrive: the subscription to redis is down"));
         }
-        let recipient = recipient.filter(|_| asks);
-        self.publisher.publish(channel, Draft::Letter(letter), recipient).await
+        let recipient = recipient.filter(|_| is_call);
+        self.publisher.publish(channel, Draft::NodeMessage(message), recipient).await
     }
 
-    fn try_post(&self, to: Recipient, letter: Letter, alive: KeptAlive) -> Result<(), (Letter, KeptAlive)> {
+    fn try_post(&self, to: Recipient, message: Letter, guard: KeptAlive) -> Result<(), (Letter, KeptAlive)> {
         let channel = match to {
             Recipient::Node(generation) => self.keys.inbox(generation),
-            Recipient::Everyone => self.keys.everyone(),
+            Recipient::Everyone => self.keys.all_nodes(),
         };
-        self.publisher.try_publish(channel, letter, alive)
+        self.publisher.try_publish(channel, message, guard)
     }
 
     async fn subscribe(&self, room: &Arc<str>) -> Result<Subscription, BackendError> {
-        Ok(Subscription::new(self.subscriber.hold(self.keys.room(room)).await?))
+        Ok(Subscription::new(self.subscriber.subscribe(self.keys.room(room)).await?))
     }
 
     fn receiver(&self) -> Option<mpsc::Receiver<Arrival>> {
@@ -191,24 +204,24 @@ mod tests {
 
     fn bus(url: &str, clock: RedisClock) -> RedisBus {
         let (node, token) = ("n".to_owned(), "t".to_owned());
-        let (queue, longest) = (8, 1 << 20);
-        let settings = BusSettings { node, token, previous_token: String::new(), queue, longest, interop: None };
-        let client = Client::open(url, Duration::from_secs(10)).unwrap();
-        RedisBus::new(client, Keys::new("actionhero:", "laws"), Arc::new(clock), OwnName::default(), settings)
+        let (queue, max_envelope) = (8, 1 << 20);
+        let settings = BusSettings { node, token, previous_token: String::new(), queue, max_envelope, interop: None };
+        let client = RedisClient::open(url, Duration::from_secs(10)).unwrap();
+        RedisBus::new(client, Keys::new("actionhero:", "laws"), Arc::new(clock), CurrentGeneration::default(), settings)
     }
 
     #[tokio::test]
-    async fn what_is_too_old_when_it_comes_was_missed_and_the_gap_is_told() {
+    async fn a_message_that_is_stale_when_it_arrives_is_reported_as_a_gap() {
         let redis = Redis::start().await;
         let slow = RedisClock::default();
         slow.set(SystemClock::default().now_us() - 60_000_000, Duration::ZERO);
-        let (speaker, listener) = (bus(&redis.url(), slow), bus(&redis.url(), RedisClock::default()));
-        let mut arrivals = listener.receiver().unwrap();
-        let _held = listener.subscribe(&"r".into()).await.unwrap();
-        speaker.appear_as(Generation::random()).await.unwrap();
+        let (publisher, subscriber) = (bus(&redis.url(), slow), bus(&redis.url(), RedisClock::default()));
+        let mut arrivals = subscriber.receiver().unwrap();
+        let _subscription = subscriber.subscribe(&"r".into()).await.unwrap();
+        publisher.appear_as(Generation::random()).await.unwrap();
         let message = Message { room: "r".into(), kind: MessageKind::Said, who: None, payload: "{}".into() };
-        speaker.publish(message).await.unwrap();
-        let heard = tokio::time::timeout(Duration::from_secs(20), arrivals.recv()).await.unwrap();
-        assert!(matches!(heard, Some(Arrival::Gap(Missed::Overflow))), "{heard:?}");
+        publisher.publish(message).await.unwrap();
+        let arrival = tokio::time::timeout(Duration::from_secs(20), arrivals.recv()).await.unwrap();
+        assert!(matches!(arrival, Some(Arrival::Gap(Missed::Overflow))), "{arrival:?}");
     }
 }

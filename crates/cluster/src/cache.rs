@@ -8,15 +8,15 @@ use bytes::Bytes;
 use deadpool_redis::redis::{Script, cmd};
 use phalanx_core::backend::{BackendError, CacheStore, Dumped, Page, Stored};
 
-use crate::client::Client;
-use crate::keys::{Keys, beginning_with};
+use crate::client::RedisClient;
+use crate::keys::{Keys, prefix_pattern};
 
-/// Keys that one step of a scan looks at.
-const SCANNED: u64 = 1000;
+/// Keys that one step of a scan examines.
+const SCAN_COUNT: u64 = 1000;
 
-/// The cache that nodes share, Actionhero nodes too.
+/// The cache that all nodes share, Actionhero nodes included.
 pub struct RedisCache {
-    client: Client,
+    client: RedisClient,
     keys: Keys,
     get: Script,
     set: Script,
@@ -26,8 +26,8 @@ pub struct RedisCache {
 }
 
 impl RedisCache {
-    /// Keeps values under these keys.
-    pub fn new(client: Client, keys: Keys) -> Self {
+    /// Stores values under these keys.
+    pub fn new(client: RedisClient, keys: Keys) -> Self {
         Self {
             client,
             keys,
@@ -55,9 +55,9 @@ impl CacheStore for RedisCache {
         holder: Option<&str>,
     ) -> Result<Option<Stored>, BackendError> {
         let mut script = self.get.key(self.keys.cache(key));
-        script.key(self.keys.lock(key)).arg(holder.unwrap_or_default()).arg(written(touch));
-        let (value, left): (Option<Vec<u8>>, i64) = self.client.run_again(key, &script).await?;
-        Ok(value.map(|value| Stored { value: value.into(), ttl: lifetime(left) }))
+        script.key(self.keys.lock(key)).arg(holder.unwrap_or_default()).arg(ttl_argument(touch));
+        let (value, left_ms): (Option<Vec<u8>>, i64) = self.client.run_idempotent(key, &script).await?;
+        Ok(value.map(|value| Stored { value: value.into(), ttl: parse_pttl(left_ms) }))
     }
 
     async fn set(
@@ -68,7 +68,7 @@ impl CacheStore for RedisCache {
         holder: Option<&str>,
     ) -> Result<(), BackendError> {
         let mut script = self.set.key(self.keys.cache(key));
-        script.key(self.keys.lock(key)).arg(holder.unwrap_or_default()).arg(&*value).arg(written(ttl));
+        script.key(self.keys.lock(key)).arg(holder.unwrap_or_default()).arg(&*value).arg(ttl_argument(ttl));
         self.client.run(key, &script).await
     }
 
@@ -79,15 +79,15 @@ impl CacheStore for RedisCache {
     }
 
     async fn add(&self, key: &str, by: i64) -> Result<i64, BackendError> {
-        self.client.ask(key, cmd("INCRBY").arg(self.keys.cache(key)).arg(by)).await
+        self.client.query(key, cmd("INCRBY").arg(self.keys.cache(key)).arg(by)).await
     }
 
     async fn push(&self, key: &str, item: Bytes) -> Result<u64, BackendError> {
-        self.client.ask(key, cmd("RPUSH").arg(self.keys.cache(key)).arg(&*item)).await
+        self.client.query(key, cmd("RPUSH").arg(self.keys.cache(key)).arg(&*item)).await
     }
 
     async fn pop(&self, key: &str) -> Result<Option<Bytes>, BackendError> {
-        let item: Option<Vec<u8>> = self.client.ask(key, cmd("LPOP").arg(self.keys.cache(key))).await?;
+        let item: Option<Vec<u8>> = self.client.query(key, cmd("LPOP").arg(self.keys.cache(key))).await?;
         Ok(item.map(Bytes::from))
     }
 
@@ -107,21 +107,21 @@ impl CacheStore for RedisCache {
     }
 
     async fn scan(&self, prefix: &str, from: Option<&str>) -> Result<Page, BackendError> {
-        let begin = self.keys.cache_prefix();
-        let pattern = beginning_with(&format!("{begin}{prefix}"));
+        let key_prefix = self.keys.cache_prefix();
+        let pattern = prefix_pattern(&format!("{key_prefix}{prefix}"));
         let mut scan = cmd("SCAN");
-        scan.arg(from.unwrap_or("0")).arg("MATCH").arg(pattern).arg("COUNT").arg(SCANNED);
+        scan.arg(from.unwrap_or("0")).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_COUNT);
         let (next, found): (String, Vec<String>) = self.client.read(prefix, &scan).await?;
-        let keys = found.iter().filter_map(|key| key.strip_prefix(&begin)).map(str::to_owned).collect();
+        let keys = found.iter().filter_map(|key| key.strip_prefix(&key_prefix)).map(str::to_owned).collect();
         Ok(Page { keys, next: (next != "0").then_some(next) })
     }
 
     async fn dump(&self, key: &str) -> Result<Option<Dumped>, BackendError> {
         let script = self.dump.key(self.keys.cache(key));
-        let (kind, left, mut items): (String, i64, Vec<Vec<u8>>) = self.client.run_again(key, &script).await?;
+        let (kind, left_ms, mut items): (String, i64, Vec<Vec<u8>>) = self.client.run_idempotent(key, &script).await?;
         Ok(match kind.as_str() {
-            "list" => Some(Dumped::List(items.into_iter().map(Bytes::from).collect(), lifetime(left))),
-            _ => items.pop().map(|value| Dumped::Value(Stored { value: value.into(), ttl: lifetime(left) })),
+            "list" => Some(Dumped::List(items.into_iter().map(Bytes::from).collect(), parse_pttl(left_ms))),
+            _ => items.pop().map(|value| Dumped::Value(Stored { value: value.into(), ttl: parse_pttl(left_ms) })),
         })
     }
 
@@ -131,7 +131,7 @@ impl CacheStore for RedisCache {
             Dumped::List(items, ttl) => ("list", items, ttl),
         };
         let mut script = self.restore.key(self.keys.cache(key));
-        script.arg(kind).arg(written(ttl));
+        script.arg(kind).arg(ttl_argument(ttl));
         for item in &items {
             script.arg(&**item);
         }
@@ -139,12 +139,12 @@ impl CacheStore for RedisCache {
     }
 }
 
-/// A lifetime as scripts take it; none is empty. Redis knows none of zero.
-fn written(ttl: Option<Duration>) -> String {
+/// A ttl as scripts take it: milliseconds, or an empty text for none. Redis refuses a ttl of zero.
+fn ttl_argument(ttl: Option<Duration>) -> String {
     ttl.map_or_else(String::new, |ttl| ttl.as_millis().max(1).to_string())
 }
 
-/// A lifetime as PTTL tells it: less than zero means none.
-fn lifetime(left_ms: i64) -> Option<Duration> {
+/// Parses the reply of PTTL: less than zero means no ttl.
+fn parse_pttl(left_ms: i64) -> Option<Duration> {
     u64::try_from(left_ms).ok().map(Duration::from_millis)
 }

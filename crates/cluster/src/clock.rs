@@ -1,14 +1,14 @@
-//! Redis's time, as far as a node can know it between two answers.
+//! Redis's clock, estimated between two replies.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use phalanx_core::backend::{Clock, SystemClock};
 
-/// An answer that took longer says too little of the time, unless nothing is known yet.
-const SLOWEST: Duration = Duration::from_millis(500);
+/// A reply that took longer is too inaccurate to set the clock by, unless the clock was never set.
+const MAX_ROUND_TRIP: Duration = Duration::from_millis(500);
 
-/// This machine's clock, set by Redis's with every renewal of the lease.
+/// This machine's clock, corrected by Redis's with every renewal of the lease.
 #[derive(Debug, Default)]
 pub struct RedisClock {
     own: SystemClock,
@@ -17,9 +17,9 @@ pub struct RedisClock {
 }
 
 impl RedisClock {
-    /// Redis said `now_us` some time within the last `took`.
+    /// Sets the clock: Redis read `now_us` some time within the last `took`.
     pub(crate) fn set(&self, now_us: u64, took: Duration) {
-        if self.is_set.swap(true, Relaxed) && took > SLOWEST {
+        if self.is_set.swap(true, Relaxed) && took > MAX_ROUND_TRIP {
             return;
         }
         let then = self.own.now_us() as i64 - took.as_micros() as i64 / 2;
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_that_took_long_sets_a_clock_only_if_nothing_did_before() {
+    fn a_slow_reply_sets_the_clock_only_if_it_was_never_set() {
         const HOUR_US: u64 = 3_600_000_000;
         let (clock, now_us) = (RedisClock::default(), SystemClock::default().now_us());
         let ahead = |clock: &RedisClock| (clock.now_us() - now_us) / HOUR_US;

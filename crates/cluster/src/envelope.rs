@@ -1,7 +1,7 @@
-//! What goes over channels: one header line, then the payload as it will be handed on.
+//! The envelope of a message between nodes: one header line, then the payload exactly as it is delivered.
 //!
-//! The header ends with a MAC over channel, header and payload (HMAC-SHA-256), so that only nodes that know the token are
-//! believed, and a message counts on the channel alone that it was written for.
+//! The header ends with a MAC (HMAC-SHA-256) over channel, header and payload. So only nodes that know the token can
+//! send messages, and a message is valid only on the channel that it was written for.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,56 +17,57 @@ use sha2::Sha256;
 
 use crate::keys::Keys;
 
-/// The newest version that this node reads and writes. Whoever raises it keeps the one before alive in [`Sealer::seal`], for
-/// clusters whose nodes are replaced one by one.
+/// The newest version that this node reads and writes. A change that raises it must keep the previous version writable
+/// in [`EnvelopeWriter::write`], for clusters whose nodes are replaced one by one.
 pub(crate) const VERSION: u32 = 1;
 
-/// The oldest one: the version before it, if there was one.
+/// The oldest version that this node reads and writes: the one before [`VERSION`], if there is one.
 const OLDEST: u32 = if VERSION > 1 { VERSION - 1 } else { VERSION };
 
-/// The longest header line.
-const MOST_HEADER: usize = 4096;
+/// The most bytes of a header line.
+const MAX_HEADER: usize = 4096;
 
-/// By how much a message's time may differ from Redis's, in milliseconds.
-const MOST_AGE_MS: u64 = 30_000;
+/// The most milliseconds by which the time of a message may differ from Redis's clock.
+const MAX_AGE_MS: u64 = 30_000;
 
-/// Generations whose numbers are remembered; beyond, those not heard for [`MOST_AGE_MS`] are forgotten.
-const MOST_SENDERS: usize = 4096;
+/// Generations whose sequence numbers are remembered. Beyond this number, those that sent nothing for twice
+/// [`MAX_AGE_MS`] are forgotten.
+const MAX_SENDERS: usize = 4096;
 
 /// `,"mac":"` + 64 hexadecimal digits + `"}`.
 const MAC_LEN: usize = 8 + 64 + 2;
 
-type Seal = Hmac<Sha256>;
+type HmacSha256 = Hmac<Sha256>;
 
-/// The version that this node writes, so that all who live can read it. Clones share it.
+/// The version of the envelopes that this node writes: one that all live nodes can read. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Spoken(Arc<AtomicU32>);
+pub struct EnvelopeVersion(Arc<AtomicU32>);
 
-impl Default for Spoken {
-    /// Until the others are known, what even the oldest of them reads.
+impl Default for EnvelopeVersion {
+    /// The oldest version, until the other nodes are known.
     fn default() -> Self {
         Self(Arc::new(AtomicU32::new(OLDEST)))
     }
 }
 
-impl Spoken {
-    /// These are the newest versions of all who live.
+impl EnvelopeVersion {
+    /// Chooses the version, given the newest versions that the live nodes can read.
     pub(crate) fn agree(&self, versions: impl IntoIterator<Item = u32>) {
-        self.0.store(common(OLDEST, VERSION, versions), Relaxed);
+        self.0.store(common_version(OLDEST, VERSION, versions), Relaxed);
     }
 }
 
-/// The lowest of `versions`, as far as a node can write it.
-fn common(oldest: u32, newest: u32, versions: impl IntoIterator<Item = u32>) -> u32 {
+/// The lowest of `versions`, limited to those that this node can write.
+fn common_version(oldest: u32, newest: u32, versions: impl IntoIterator<Item = u32>) -> u32 {
     versions.into_iter().min().unwrap_or(oldest).clamp(oldest, newest)
 }
 
-/// A header as it stands on the wire, less its MAC.
+/// A header as it is on the wire, without its MAC. The wire keeps names that are older than those of the code.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Header<'a> {
+struct EnvelopeHeader<'a> {
     v: u32,
-    kind: Kind,
+    kind: EnvelopeKind,
     from: &'a str,
     #[serde(borrow)]
     node: Cow<'a, str>,
@@ -76,132 +77,146 @@ struct Header<'a> {
     seq: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     deadline: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    who: Option<&'a str>,
+    #[serde(rename = "who", skip_serializing_if = "Option::is_none")]
+    connection: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     joined_at: Option<u64>,
-    /// Of the room that was destroyed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    life: Option<u64>,
+    /// The incarnation of the room that was destroyed.
+    #[serde(rename = "life", skip_serializing_if = "Option::is_none")]
+    incarnation: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
-    Said,
+enum EnvelopeKind {
+    #[serde(rename = "said")]
+    Message,
     Joined,
     Left,
     Destroyed,
     Call,
-    Answer,
-    Event,
+    #[serde(rename = "answer")]
+    Reply,
+    #[serde(rename = "event")]
+    Topic,
 }
 
-/// What is to be sealed.
+/// The content of an envelope that is to be written.
 #[derive(Clone, Debug)]
 pub(crate) enum Draft {
-    Message(Message),
-    Letter(Letter),
+    Publication(Message),
+    NodeMessage(Letter),
 }
 
-/// Who seals, and when.
+/// The sender of an envelope, with the time and the sequence number.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sender<'a> {
+pub(crate) struct EnvelopeSender<'a> {
     pub(crate) generation: Generation,
     pub(crate) node: &'a str,
     pub(crate) at_ms: u64,
     pub(crate) seq: u64,
 }
 
-/// Seals messages with one key, and believes those sealed with it or with the key before it.
+/// The keys of the MAC: the current one, and the one before it while the token is being replaced.
 #[derive(Clone)]
-pub(crate) struct Sealer {
-    key: Seal,
-    before: Option<Seal>,
-    pub(crate) spoken: Spoken,
+pub(crate) struct MacKeys {
+    current: HmacSha256,
+    previous: Option<HmacSha256>,
 }
 
-impl Sealer {
-    /// Keys come from what the nodes of a cluster know; `previous` may be empty.
+impl MacKeys {
+    /// Derives the keys from the tokens of the cluster; `previous` may be empty.
     pub(crate) fn new(token: &str, previous: &str) -> Self {
-        let before = Some(previous).filter(|token| !token.is_empty());
-        Self { key: seal_of(token), before: before.map(seal_of), spoken: Spoken::default() }
+        let previous = Some(previous).filter(|token| !token.is_empty());
+        Self { current: derive_key(token), previous: previous.map(derive_key) }
     }
 
-    /// Seals a message for a channel.
-    pub(crate) fn seal(&self, channel: &str, sender: Sender<'_>, draft: &Draft) -> Vec<u8> {
-        let mut header = Header {
-            v: self.spoken.0.load(Relaxed),
-            kind: Kind::Said,
+    fn verify(&self, channel: &str, header: &[u8], mac: &[u8], payload: &[u8]) -> bool {
+        let keys = std::iter::once(&self.current).chain(&self.previous);
+        keys.into_iter().any(|key| compute_mac(key, channel, header, payload).verify_slice(mac).is_ok())
+    }
+}
+
+fn derive_key(token: &str) -> HmacSha256 {
+    let keyed = |key: &[u8]| HmacSha256::new_from_slice(key).expect("a key may be of any length");
+    let derived = keyed(token.as_bytes()).chain_update("phalanx bus 1").finalize().into_bytes();
+    keyed(&derived)
+}
+
+fn compute_mac(key: &HmacSha256, channel: &str, header: &[u8], payload: &[u8]) -> HmacSha256 {
+    // The separators are unambiguous: no channel has a zero byte in its name, and no header has a line feed.
+    key.clone().chain_update(channel).chain_update([0]).chain_update(header).chain_update("\n").chain_update(payload)
+}
+
+/// Writes envelopes with the current key.
+pub(crate) struct EnvelopeWriter {
+    keys: MacKeys,
+    version: EnvelopeVersion,
+}
+
+impl EnvelopeWriter {
+    pub(crate) fn new(keys: MacKeys, version: EnvelopeVersion) -> Self {
+        Self { keys, version }
+    }
+
+    /// Encodes a draft for a channel.
+    pub(crate) fn write(&self, channel: &str, sender: EnvelopeSender<'_>, draft: &Draft) -> Vec<u8> {
+        let mut header = EnvelopeHeader {
+            v: self.version.0.load(Relaxed),
+            kind: EnvelopeKind::Message,
             from: sender.generation.as_str(),
             node: sender.node.into(),
             id: 0,
             at: sender.at_ms,
             seq: sender.seq,
             deadline: None,
-            who: None,
+            connection: None,
             joined_at: None,
-            life: None,
+            incarnation: None,
         };
         let payload = match draft {
-            Draft::Message(message) => {
-                header.who = message.who.as_ref().map(ConnectionId::as_str);
+            Draft::Publication(message) => {
+                header.connection = message.who.as_ref().map(ConnectionId::as_str);
                 header.kind = match message.kind {
-                    MessageKind::Said => Kind::Said,
+                    MessageKind::Said => EnvelopeKind::Message,
                     MessageKind::Joined(joined_at) => {
                         header.joined_at = Some(joined_at);
-                        Kind::Joined
+                        EnvelopeKind::Joined
                     }
                     MessageKind::Left(joined_at) => {
                         header.joined_at = Some(joined_at);
-                        Kind::Left
+                        EnvelopeKind::Left
                     }
-                    MessageKind::Destroyed(life) => {
-                        header.life = Some(life);
-                        Kind::Destroyed
+                    MessageKind::Destroyed(incarnation) => {
+                        header.incarnation = Some(incarnation);
+                        EnvelopeKind::Destroyed
                     }
                 };
                 &message.payload
             }
-            Draft::Letter(letter) => {
-                header.kind = match letter.kind {
-                    LetterKind::Call => Kind::Call,
-                    LetterKind::Answer => Kind::Answer,
-                    LetterKind::Event => Kind::Event,
+            Draft::NodeMessage(message) => {
+                header.kind = match message.kind {
+                    LetterKind::Call => EnvelopeKind::Call,
+                    LetterKind::Answer => EnvelopeKind::Reply,
+                    LetterKind::Event => EnvelopeKind::Topic,
                 };
-                header.id = letter.id;
-                header.deadline = letter.deadline_ms;
-                &letter.payload
+                header.id = message.id;
+                header.deadline = message.deadline_ms;
+                &message.payload
             }
         };
-        let mut sealed = Vec::with_capacity(320 + payload.len());
-        serde_json::to_writer(&mut sealed, &header).expect("names and numbers are always JSON");
-        sealed.pop(); // the closing brace
-        let mac = authenticated(&self.key, channel, &sealed, payload).finalize().into_bytes();
-        sealed.extend_from_slice(b",\"mac\":\"");
+        let mut envelope = Vec::with_capacity(320 + payload.len());
+        serde_json::to_writer(&mut envelope, &header).expect("names and numbers are always JSON");
+        envelope.pop(); // the closing brace
+        let mac = compute_mac(&self.keys.current, channel, &envelope, payload).finalize().into_bytes();
+        envelope.extend_from_slice(b",\"mac\":\"");
         for byte in mac {
-            sealed.extend_from_slice(&[hex(byte >> 4), hex(byte & 15)]);
+            envelope.extend_from_slice(&[hex(byte >> 4), hex(byte & 15)]);
         }
-        sealed.extend_from_slice(b"\"}\n");
-        sealed.extend_from_slice(payload);
-        sealed
+        envelope.extend_from_slice(b"\"}\n");
+        envelope.extend_from_slice(payload);
+        envelope
     }
-
-    fn is_sealed(&self, channel: &str, header: &[u8], mac: &[u8], payload: &[u8]) -> bool {
-        let keys = std::iter::once(&self.key).chain(&self.before);
-        keys.into_iter().any(|key| authenticated(key, channel, header, payload).verify_slice(mac).is_ok())
-    }
-}
-
-fn seal_of(token: &str) -> Seal {
-    let keyed = |key: &[u8]| Seal::new_from_slice(key).expect("a key may be of any length");
-    let derived = keyed(token.as_bytes()).chain_update("phalanx bus 1").finalize().into_bytes();
-    keyed(&derived)
-}
-
-fn authenticated(key: &Seal, channel: &str, header: &[u8], payload: &[u8]) -> Seal {
-    // No channel has a zero byte in its name, and no header a line end.
-    key.clone().chain_update(channel).chain_update([0]).chain_update(header).chain_update("\n").chain_update(payload)
 }
 
 fn hex(nibble: u8) -> u8 {
@@ -218,22 +233,22 @@ fn unhex(text: &[u8]) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// Why a message is not believed.
+/// Why a received message is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It is no envelope.
+    /// It is not an envelope.
     Unreadable,
-    /// Whoever wrote it does not know the token, or wrote it for another channel.
-    Unsealed,
-    /// It is of a version that this node does not read.
+    /// Its MAC is wrong: the sender does not know the token, or wrote the message for another channel.
+    Unauthenticated,
+    /// Its version is one that this node does not read.
     Version,
-    /// It is too old, or of the future.
+    /// Its time is too far in the past or in the future.
     Stale,
-    /// It was heard before, or something after it was.
+    /// Its sequence number, or a later one of the same sender, was received before.
     Replayed,
-    /// It is larger than may be said here.
+    /// It is larger than the limit.
     TooLarge,
-    /// There is no room for what it asks.
+    /// The queue for the reply to it is full.
     QueueFull,
 }
 
@@ -241,7 +256,7 @@ impl Refusal {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Unreadable => "unreadable",
-            Self::Unsealed => "unsealed",
+            Self::Unauthenticated => "unsealed",
             Self::Version => "version",
             Self::Stale => "stale",
             Self::Replayed => "replayed",
@@ -251,79 +266,91 @@ impl Refusal {
     }
 }
 
-/// Opens envelopes, and remembers the last number of each sender.
-pub(crate) struct Opener {
-    sealer: Sealer,
+/// Verifies and decodes envelopes, and remembers the last sequence number of each sender.
+pub(crate) struct EnvelopeReader {
+    keys: MacKeys,
     room_prefix: String,
-    heard: HashMap<Generation, (u64, u64)>,
+    senders: HashMap<Generation, LastReceived>,
 }
 
-impl Opener {
-    pub(crate) fn new(sealer: Sealer, keys: &Keys) -> Self {
-        Self { sealer, room_prefix: keys.room_prefix(), heard: HashMap::new() }
+/// The last envelope from a sender.
+struct LastReceived {
+    seq: u64,
+    at_ms: u64,
+}
+
+impl EnvelopeReader {
+    pub(crate) fn new(mac_keys: MacKeys, keys: &Keys) -> Self {
+        Self { keys: mac_keys, room_prefix: keys.room_prefix(), senders: HashMap::new() }
     }
 
-    /// Opens what came over a channel.
-    pub(crate) fn open(&mut self, channel: &str, bytes: &[u8], now_ms: u64) -> Result<Arrival, Refusal> {
-        let most = &bytes[..bytes.len().min(MOST_HEADER)];
-        let line = most.iter().position(|byte| *byte == b'\n').ok_or(Refusal::Unreadable)?;
-        let (sealed, payload) = (&bytes[..line], &bytes[line + 1..]);
-        let (header, mac) = sealed.split_at_checked(line.wrapping_sub(MAC_LEN)).ok_or(Refusal::Unreadable)?;
+    /// Verifies and decodes what was received on a channel.
+    pub(crate) fn read(&mut self, channel: &str, bytes: &[u8], now_ms: u64) -> Result<Arrival, Refusal> {
+        let start = &bytes[..bytes.len().min(MAX_HEADER)];
+        let line = start.iter().position(|byte| *byte == b'\n').ok_or(Refusal::Unreadable)?;
+        let (header_line, payload) = (&bytes[..line], &bytes[line + 1..]);
+        let (header, mac) = header_line.split_at_checked(line.wrapping_sub(MAC_LEN)).ok_or(Refusal::Unreadable)?;
         let mac = mac.strip_prefix(b",\"mac\":\"").and_then(|mac| mac.strip_suffix(b"\"}")).and_then(unhex);
         let mac = mac.ok_or(Refusal::Unreadable)?;
-        if !self.sealer.is_sealed(channel, header, &mac, payload) {
-            return Err(Refusal::Unsealed);
+        if !self.keys.verify(channel, header, &mac, payload) {
+            return Err(Refusal::Unauthenticated);
         }
-        let header: Header<'_> = serde_json::from_slice(sealed).map_err(|_| Refusal::Unreadable)?;
+        let header: EnvelopeHeader<'_> = serde_json::from_slice(header_line).map_err(|_| Refusal::Unreadable)?;
         if !(OLDEST..=VERSION).contains(&header.v) {
             return Err(Refusal::Version);
         }
         let from = Generation::parse(header.from).ok_or(Refusal::Unreadable)?;
-        self.is_next(from, header.seq, now_ms)?;
-        // After the number: what is stale was missed, and is so once.
-        if header.at.abs_diff(now_ms) > MOST_AGE_MS {
+        self.accept_seq(from, header.seq, now_ms)?;
+        // Checked after the sequence number: a stale message counts as missed, and a replay of it must not count again.
+        if header.at.abs_diff(now_ms) > MAX_AGE_MS {
             return Err(Refusal::Stale);
         }
         match channel.strip_prefix(&self.room_prefix) {
-            Some(room) => message(room, &header, payload),
-            None => letter(from, &header, payload),
+            Some(room) => publication(room, &header, payload),
+            None => node_message(from, &header, payload),
         }
     }
 
-    fn is_next(&mut self, from: Generation, seq: u64, now_ms: u64) -> Result<(), Refusal> {
-        if self.heard.len() >= MOST_SENDERS {
-            // What they sent before is stale by now, so nothing of theirs can be replayed.
-            self.heard.retain(|_, (_, heard_ms)| heard_ms.abs_diff(now_ms) <= 2 * MOST_AGE_MS);
+    fn accept_seq(&mut self, from: Generation, seq: u64, now_ms: u64) -> Result<(), Refusal> {
+        if self.senders.len() >= MAX_SENDERS {
+            // Everything that the forgotten senders have sent is stale by now, so none of it can be replayed.
+            self.senders.retain(|_, last| last.at_ms.abs_diff(now_ms) <= 2 * MAX_AGE_MS);
         }
-        let (last, heard_ms) = self.heard.entry(from).or_insert((0, now_ms));
-        if seq <= *last {
+        let last = self.senders.entry(from).or_insert(LastReceived { seq: 0, at_ms: now_ms });
+        if seq <= last.seq {
             return Err(Refusal::Replayed);
         }
-        (*last, *heard_ms) = (seq, now_ms);
+        *last = LastReceived { seq, at_ms: now_ms };
         Ok(())
     }
 }
 
-fn message(room: &str, header: &Header<'_>, payload: &[u8]) -> Result<Arrival, Refusal> {
+fn publication(room: &str, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Result<Arrival, Refusal> {
     let kind = match (header.kind, header.joined_at) {
-        (Kind::Said, _) => MessageKind::Said,
-        (Kind::Joined, Some(joined_at)) => MessageKind::Joined(joined_at),
-        (Kind::Left, Some(joined_at)) => MessageKind::Left(joined_at),
-        (Kind::Destroyed, _) => MessageKind::Destroyed(header.life.ok_or(Refusal::Unreadable)?),
-        (Kind::Joined | Kind::Left | Kind::Call | Kind::Answer | Kind::Event, _) => return Err(Refusal::Unreadable),
+        (EnvelopeKind::Message, _) => MessageKind::Said,
+        (EnvelopeKind::Joined, Some(joined_at)) => MessageKind::Joined(joined_at),
+        (EnvelopeKind::Left, Some(joined_at)) => MessageKind::Left(joined_at),
+        (EnvelopeKind::Destroyed, _) => MessageKind::Destroyed(header.incarnation.ok_or(Refusal::Unreadable)?),
+        (
+            EnvelopeKind::Joined | EnvelopeKind::Left | EnvelopeKind::Call | EnvelopeKind::Reply | EnvelopeKind::Topic,
+            _,
+        ) => return Err(Refusal::Unreadable),
     };
-    let who = header.who.map(ConnectionId::parse).transpose().map_err(|_| Refusal::Unreadable)?;
-    let payload = Bytes::copy_from_slice(payload); // the sockets get these very bytes, which must not pin more
+    let who = header.connection.map(ConnectionId::parse).transpose().map_err(|_| Refusal::Unreadable)?;
+    // Copied: the sockets share these very bytes, and a slice would keep the whole read buffer alive.
+    let payload = Bytes::copy_from_slice(payload);
     std::str::from_utf8(&payload).map_err(|_| Refusal::Unreadable)?;
     Ok(Arrival::Message(Message { room: Arc::from(room), kind, who, payload }))
 }
 
-fn letter(from: Generation, header: &Header<'_>, payload: &[u8]) -> Result<Arrival, Refusal> {
+fn node_message(from: Generation, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Result<Arrival, Refusal> {
     let kind = match header.kind {
-        Kind::Call => LetterKind::Call,
-        Kind::Answer => LetterKind::Answer,
-        Kind::Event => LetterKind::Event,
-        Kind::Said | Kind::Joined | Kind::Left | Kind::Destroyed => return Err(Refusal::Unreadable),
+        EnvelopeKind::Call => LetterKind::Call,
+        EnvelopeKind::Reply => LetterKind::Answer,
+        EnvelopeKind::Topic => LetterKind::Event,
+        EnvelopeKind::Message | EnvelopeKind::Joined | EnvelopeKind::Left | EnvelopeKind::Destroyed => {
+            return Err(Refusal::Unreadable);
+        }
     };
     let payload = Bytes::copy_from_slice(payload);
     Ok(Arrival::Letter(from, Letter { kind, id: header.id, deadline_ms: header.deadline, payload }))
@@ -335,85 +362,84 @@ mod tests {
 
     const CHANNEL: &str = "shop:room:lobby";
 
-    fn opener(token: &str, previous: &str) -> Opener {
-        Opener::new(Sealer::new(token, previous), &Keys::new("actionhero:", "shop"))
+    fn reader(token: &str, previous: &str) -> EnvelopeReader {
+        EnvelopeReader::new(MacKeys::new(token, previous), &Keys::new("actionhero:", "shop"))
     }
 
-    fn sealed(token: &str, seq: u64) -> Vec<u8> {
-        sealed_in(VERSION, token, seq)
+    fn envelope(token: &str, seq: u64) -> Vec<u8> {
+        envelope_in(VERSION, token, seq)
     }
 
-    fn sealed_in(version: u32, token: &str, seq: u64) -> Vec<u8> {
-        let draft = Draft::Message(Message {
+    fn envelope_in(version: u32, token: &str, seq: u64) -> Vec<u8> {
+        let draft = Draft::Publication(Message {
             room: "lobby".into(),
             kind: MessageKind::Left(7),
             who: ConnectionId::parse("a-1").ok(),
             payload: "{\"a\":\"\n\"}".into(),
         });
         let generation = Generation::parse("aaaaaaaaaa").unwrap();
-        let sender = Sender { generation, node: "one \"two\"\n", at_ms: 1_000_000, seq };
-        let sealer = Sealer::new(token, "");
-        sealer.spoken.0.store(version, Relaxed);
-        sealer.seal(CHANNEL, sender, &draft)
+        let sender = EnvelopeSender { generation, node: "one \"two\"\n", at_ms: 1_000_000, seq };
+        let version = EnvelopeVersion(Arc::new(AtomicU32::new(version)));
+        EnvelopeWriter::new(MacKeys::new(token, ""), version).write(CHANNEL, sender, &draft)
     }
 
-    fn refusal(opener: &mut Opener, channel: &str, bytes: &[u8], now_ms: u64) -> Option<Refusal> {
-        opener.open(channel, bytes, now_ms).err()
+    fn refusal(reader: &mut EnvelopeReader, channel: &str, bytes: &[u8], now_ms: u64) -> Option<Refusal> {
+        reader.read(channel, bytes, now_ms).err()
     }
 
     #[test]
-    fn what_was_sealed_is_opened_once_and_in_order() {
-        let mut opener = opener("secret", "");
-        let Ok(Arrival::Message(read)) = opener.open(CHANNEL, &sealed("secret", 2), 1_000_000) else {
-            panic!("opened")
+    fn an_envelope_is_accepted_once_and_in_order() {
+        let mut reader = reader("secret", "");
+        let Ok(Arrival::Message(read)) = reader.read(CHANNEL, &envelope("secret", 2), 1_000_000) else {
+            panic!("accepted")
         };
         assert_eq!((&*read.room, read.kind, &*read.payload), ("lobby", MessageKind::Left(7), &b"{\"a\":\"\n\"}"[..]));
         for seq in [2, 1] {
-            assert_eq!(refusal(&mut opener, CHANNEL, &sealed("secret", seq), 1_000_000), Some(Refusal::Replayed));
+            assert_eq!(refusal(&mut reader, CHANNEL, &envelope("secret", seq), 1_000_000), Some(Refusal::Replayed));
         }
-        assert_eq!(refusal(&mut opener, CHANNEL, &sealed("secret", 3), 1_000_000), None);
+        assert_eq!(refusal(&mut reader, CHANNEL, &envelope("secret", 3), 1_000_000), None);
     }
 
     #[test]
-    fn what_is_forged_old_or_of_another_channel_is_refused() {
-        let good = sealed("secret", 3);
-        let mut opener = opener("secret", "");
-        assert_eq!(refusal(&mut opener, "shop:room:other", &good, 1_000_000), Some(Refusal::Unsealed));
-        assert_eq!(refusal(&mut opener, CHANNEL, &sealed("guess", 1), 1_000_000), Some(Refusal::Unsealed));
+    fn a_forged_or_stale_envelope_or_one_of_another_channel_is_refused() {
+        let good = envelope("secret", 3);
+        let mut reader = reader("secret", "");
+        assert_eq!(refusal(&mut reader, "shop:room:other", &good, 1_000_000), Some(Refusal::Unauthenticated));
+        assert_eq!(refusal(&mut reader, CHANNEL, &envelope("guess", 1), 1_000_000), Some(Refusal::Unauthenticated));
         for (seq, now_ms) in [(1, 1_030_001), (2, 969_999)] {
-            assert_eq!(refusal(&mut opener, CHANNEL, &sealed("secret", seq), now_ms), Some(Refusal::Stale));
-            let again = refusal(&mut opener, CHANNEL, &sealed("secret", seq), now_ms);
-            assert_eq!(again, Some(Refusal::Replayed), "it was missed once");
+            assert_eq!(refusal(&mut reader, CHANNEL, &envelope("secret", seq), now_ms), Some(Refusal::Stale));
+            let again = refusal(&mut reader, CHANNEL, &envelope("secret", seq), now_ms);
+            assert_eq!(again, Some(Refusal::Replayed), "it is counted as missed once");
         }
-        for place in 0..good.len() {
+        for index in 0..good.len() {
             let mut changed = good.clone();
-            changed[place] ^= 1;
-            assert!(refusal(&mut opener, CHANNEL, &changed, 1_000_000).is_some(), "byte {place}");
-            assert!(refusal(&mut opener, CHANNEL, &good[..place], 1_000_000).is_some(), "{place} bytes");
+            changed[index] ^= 1;
+            assert!(refusal(&mut reader, CHANNEL, &changed, 1_000_000).is_some(), "byte {index}");
+            assert!(refusal(&mut reader, CHANNEL, &good[..index], 1_000_000).is_some(), "{index} bytes");
         }
         for rubbish in ["", "null", "\n", "{}\n", "\n\n{}", &"x".repeat(10_000)] {
-            assert_eq!(refusal(&mut opener, CHANNEL, rubbish.as_bytes(), 1), Some(Refusal::Unreadable), "{rubbish}");
+            assert_eq!(refusal(&mut reader, CHANNEL, rubbish.as_bytes(), 1), Some(Refusal::Unreadable), "{rubbish}");
         }
-        assert_eq!(refusal(&mut opener, CHANNEL, &good, 1_000_000), None);
+        assert_eq!(refusal(&mut reader, CHANNEL, &good, 1_000_000), None);
     }
 
     #[test]
-    fn while_a_token_is_replaced_both_are_believed() {
-        let mut opener = opener("new", "old");
-        assert_eq!(refusal(&mut opener, CHANNEL, &sealed("old", 1), 1_000_000), None);
-        assert_eq!(refusal(&mut opener, CHANNEL, &sealed("new", 2), 1_000_000), None);
-        assert_eq!(refusal(&mut opener, CHANNEL, &sealed("older", 3), 1_000_000), Some(Refusal::Unsealed));
+    fn both_tokens_are_accepted_while_the_token_is_replaced() {
+        let mut reader = reader("new", "old");
+        assert_eq!(refusal(&mut reader, CHANNEL, &envelope("old", 1), 1_000_000), None);
+        assert_eq!(refusal(&mut reader, CHANNEL, &envelope("new", 2), 1_000_000), None);
+        assert_eq!(refusal(&mut reader, CHANNEL, &envelope("older", 3), 1_000_000), Some(Refusal::Unauthenticated));
     }
 
     #[test]
-    fn a_node_writes_what_all_who_live_can_read_and_reads_its_own_version_and_the_one_before() {
+    fn a_node_writes_a_version_that_all_live_nodes_read_and_reads_its_own_and_the_one_before() {
         for (versions, written) in [(&[3, 3][..], 3), (&[3, 2], 2), (&[4, 3], 3), (&[5, 4], 3), (&[1, 3], 2), (&[], 2)]
         {
-            assert_eq!(common(2, 3, versions.iter().copied()), written, "among {versions:?}");
+            assert_eq!(common_version(2, 3, versions.iter().copied()), written, "among {versions:?}");
         }
-        let mut opener = opener("secret", "");
+        let mut reader = reader("secret", "");
         for (seq, version, refused) in [(1, 0, true), (2, OLDEST, false), (3, VERSION, false), (4, VERSION + 1, true)] {
-            let refusal = refusal(&mut opener, CHANNEL, &sealed_in(version, "secret", seq), 1_000_000);
+            let refusal = refusal(&mut reader, CHANNEL, &envelope_in(version, "secret", seq), 1_000_000);
             assert_eq!(refusal, refused.then_some(Refusal::Version), "version {version}");
         }
     }

@@ -1,8 +1,8 @@
-//! Speaks with Actionhero nodes on their own channel, for as long as a cluster moves from them to ours.
+//! Exchanges messages with Actionhero nodes on their own channel, while a cluster migrates from Actionhero to Phalanx.
 //!
-//! They shut down where one of them meets an error in what another asks. So nothing is sent that could be one: no
-//! method they lack, no attribute in the place of a field of theirs, no message to a client but an object and over a
-//! WebSocket, and nobody is taken out of a room by them: see `rooms`.
+//! An Actionhero node shuts down when a request from another node causes an error there. So nothing is sent that could
+//! cause one: no method that Actionhero lacks, no attribute under the name of one of its fields, messages to clients
+//! only as objects and only over a WebSocket, and no request to remove a member from a room: see `rooms`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use crate::client::Client;
+use crate::client::RedisClient;
 use crate::envelope::Refusal;
 use crate::keys::Keys;
 use crate::publisher::Publisher;
@@ -29,16 +29,17 @@ use crate::subscriber::Subscriber;
 mod rooms;
 mod wire;
 
-use wire::{Heard, Wire};
+use wire::{InteropCodec, InteropMessage};
 
-/// Answers that wait to be published; beyond, they are dropped and counted, and who asked waits in vain.
-const ANSWERS: usize = 1024;
+/// The length of the queue of replies to publish. Beyond it they are dropped and counted, and the caller runs into its
+/// timeout.
+const REPLY_QUEUE: usize = 1024;
 
-/// Most characters of what others have us log.
-const LOGGED: usize = 1000;
+/// The most characters of a text that another node requests this one to log.
+const MAX_LOGGED: usize = 1000;
 
-/// What a field of their connections is called, or of every object there: never the name of an attribute.
-const THEIR_FIELDS: [&str; 40] = [
+/// The names of the fields of Actionhero's connections and of every JavaScript object. An attribute may not have them.
+const RESERVED_FIELDS: [&str; 40] = [
     "id",
     "fingerprint",
     "type",
@@ -81,173 +82,195 @@ const THEIR_FIELDS: [&str; 40] = [
     "toLocaleString",
 ];
 
-/// What a node needs to be heard there.
+/// The settings for the exchange with Actionhero nodes.
 #[derive(Clone)]
 pub struct InteropSettings {
-    /// Their channel.
+    /// The channel of Actionhero nodes.
     pub channel: String,
-    /// What they know of each other, in the clear.
+    /// The token of Actionhero nodes, which messages contain in the clear.
     pub token: String,
-    /// The cluster's name: its nodes pass over what they write there.
+    /// The name of the cluster, whose nodes skip each other's messages on that channel.
     pub cluster: String,
-    /// Most bytes of what is said in a room.
+    /// The most bytes of a room message.
     pub max_message: usize,
-    /// Most bytes of a call's arguments.
+    /// The most bytes of the arguments of a call.
     pub max_call: usize,
-    /// Most calls that wait for an answer.
+    /// The most pending calls.
     pub max_calls: usize,
 }
 
-/// The ear on their channel.
-pub(crate) struct Ear {
-    channel: String,
-    wire: Wire,
-    waiting: Mutex<HashMap<String, oneshot::Sender<Value>>>,
+/// The channel of Actionhero nodes: encodes and decodes its messages, and completes pending calls.
+pub(crate) struct InteropChannel {
+    name: String,
+    codec: InteropCodec,
+    pending: Mutex<HashMap<String, oneshot::Sender<Value>>>,
     max_calls: usize,
-    answers: mpsc::Sender<Vec<u8>>,
+    replies: mpsc::Sender<Vec<u8>>,
 }
 
-impl Ear {
-    /// An ear, and the answers that are to be published.
+impl InteropChannel {
+    /// Creates the channel, and the queue of the replies that are to be published.
     pub(crate) fn new(node: &str, settings: InteropSettings) -> (Self, mpsc::Receiver<Vec<u8>>) {
-        let (answers, to_publish) = mpsc::channel(ANSWERS);
-        let wire = Wire::new(&settings.cluster, node, &settings.token, settings.max_message, settings.max_call);
-        let (channel, max_calls) = (settings.channel, settings.max_calls);
-        (Self { channel, wire, waiting: Mutex::default(), max_calls, answers }, to_publish)
+        let (replies, to_publish) = mpsc::channel(REPLY_QUEUE);
+        let codec =
+            InteropCodec::new(&settings.cluster, node, &settings.token, settings.max_message, settings.max_call);
+        let (name, max_calls) = (settings.channel, settings.max_calls);
+        (Self { name, codec, pending: Mutex::default(), max_calls, replies }, to_publish)
     }
 
-    pub(crate) fn channel(&self) -> &str {
-        &self.channel
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
-    /// What their members of a room are told beside ours.
-    pub(crate) fn said(&self, message: &Message) -> Option<Vec<u8>> {
-        Said::from_payload(&message.payload).map(|said| self.wire.said(&said))
+    /// Encodes a room message for Actionhero's members of the room; `None` if it is not a room message.
+    pub(crate) fn encode_chat(&self, message: &Message) -> Option<Vec<u8>> {
+        Said::from_payload(&message.payload).map(|chat| self.codec.encode_chat(&chat))
     }
 
-    /// Reads what came, and says what of it concerns the node.
-    pub(crate) fn open(&self, bytes: &[u8], now_ms: u64) -> Result<Option<Arrival>, Refusal> {
-        match self.wire.read(bytes, now_ms)? {
-            Heard::Said(message) => return Ok(Some(Arrival::Message(message))),
-            Heard::Asked(asked) => return Ok(Some(Arrival::Asked(asked))),
-            Heard::Answer { to, answer } => {
-                if let Some(waiting) = self.waiting().remove(&to) {
-                    let _ = waiting.send(answer); // who no longer waits was told
+    /// Decodes a message. Replies and log lines are handled here; the rest is returned for the node.
+    pub(crate) fn decode(&self, bytes: &[u8], now_ms: u64) -> Result<Option<Arrival>, Refusal> {
+        match self.codec.decode(bytes, now_ms)? {
+            InteropMessage::Chat(message) => return Ok(Some(Arrival::Message(message))),
+            InteropMessage::Call(call) => return Ok(Some(Arrival::Asked(call))),
+            InteropMessage::Reply { to, value } => {
+                if let Some(caller) = self.pending().remove(&to) {
+                    let _ = caller.send(value); // a caller that no longer waits has reported its timeout
                 }
             }
-            Heard::Log { by, severity, text, reply_to } => {
+            InteropMessage::Log { by, severity, text, reply_to } => {
                 log(&by, &severity, &text);
-                self.answers.try_send(self.wire.answer(&reply_to, None)).map_err(|_| {
+                self.replies.try_send(self.codec.encode_reply(&reply_to, None)).map_err(|_| {
                     bound_reached("interop_answers");
                     Refusal::QueueFull
                 })?;
             }
-            Heard::Nothing => {}
+            InteropMessage::Ignored => {}
         }
         Ok(None)
     }
 
-    /// Ends the wait of all calls: their answers may have been missed.
-    pub(crate) fn missed(&self) {
-        self.waiting().clear();
+    /// Fails all pending calls: their replies may have been missed.
+    pub(crate) fn fail_pending_calls(&self) {
+        self.pending().clear();
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Value>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Value>>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// As theirs, but never more than a line, and none that breaks out of it.
+/// Logs a text of an Actionhero node under its severity. The text is escaped and cut, so that it cannot start a new
+/// line or flood the log.
 fn log(by: &str, severity: &str, text: &str) {
-    let text: String = text.chars().take(LOGGED).collect();
+    let text: String = text.chars().take(MAX_LOGGED).collect();
     match severity {
-        "alert" | "crit" | "emerg" | "error" | "warning" => warn!(by, severity, ?text, "a foreign node says"),
-        _ => info!(by, severity, ?text, "a foreign node says"),
+        "alert" | "crit" | "emerg" | "error" | "warning" => {
+            warn!(by, severity, ?text, "log line of an Actionhero node")
+        }
+        _ => info!(by, severity, ?text, "log line of an Actionhero node"),
     }
 }
 
-/// Publishes answers, one after the other, for as long as the ear is there.
-pub(crate) async fn publish_answers(ear: Arc<Ear>, publisher: Publisher, mut answers: mpsc::Receiver<Vec<u8>>) {
-    while let Some(answer) = answers.recv().await {
-        if let Err(error) = publisher.publish_in_clear(ear.channel.clone(), answer).await {
-            warn!(%error, "an answer to a foreign node was not sent");
+/// Publishes the queued replies, one after the other, until the channel is dropped.
+pub(crate) async fn publish_replies(
+    channel: Arc<InteropChannel>,
+    publisher: Publisher,
+    mut replies: mpsc::Receiver<Vec<u8>>,
+) {
+    while let Some(reply) = replies.recv().await {
+        if let Err(error) = publisher.publish_interop(channel.name.clone(), reply).await {
+            warn!(%error, "a reply to an Actionhero node was not sent");
         }
     }
 }
 
-/// Actionhero nodes, as ours reach them.
-pub struct Interop {
-    ear: Arc<Ear>,
-    client: Client,
+/// The seam to Actionhero nodes, over their channel and the shared rooms in Redis.
+pub struct RedisInterop {
+    channel: Arc<InteropChannel>,
+    client: RedisClient,
     keys: Keys,
     publisher: Publisher,
     subscriber: Subscriber,
+    /// The number of calls so far.
     calls: AtomicU64,
-    listed: Script,
+    memberships: Script,
     leave: Script,
 }
 
-/// A call that waits; dropped, it waits no more.
-struct Waiting<'a> {
-    ear: &'a Ear,
+/// A pending call, which is forgotten when this is dropped.
+struct PendingInteropCall<'a> {
+    channel: &'a InteropChannel,
     id: String,
-    answer: oneshot::Receiver<Value>,
+    reply: oneshot::Receiver<Value>,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PendingInteropCall<'_> {
     fn drop(&mut self) {
-        self.ear.waiting().remove(&self.id);
+        self.channel.pending().remove(&self.id);
     }
 }
 
-impl Interop {
-    pub(crate) fn new(ear: Arc<Ear>, client: Client, keys: Keys, publisher: Publisher, subscriber: Subscriber) -> Self {
-        let listed = Script::new(include_str!("lua/rooms/interop_memberships.lua"));
+impl RedisInterop {
+    pub(crate) fn new(
+        channel: Arc<InteropChannel>,
+        client: RedisClient,
+        keys: Keys,
+        publisher: Publisher,
+        subscriber: Subscriber,
+    ) -> Self {
+        let memberships = Script::new(include_str!("lua/rooms/interop_memberships.lua"));
         let leave = Script::new(include_str!("lua/rooms/interop_leave.lua"));
-        Self { ear, client, keys, publisher, subscriber, calls: AtomicU64::new(0), listed, leave }
+        Self { channel, client, keys, publisher, subscriber, calls: AtomicU64::new(0), memberships, leave }
     }
 
-    /// Begins to wait for an answer.
-    fn wait(&self) -> Result<Waiting<'_>, ActionError> {
-        // Unlike that of any other node, even one of the same name that lived before.
+    pub(crate) fn channel(&self) -> &InteropChannel {
+        &self.channel
+    }
+
+    /// Registers a call whose reply is waited for.
+    fn register_call(&self) -> Result<PendingInteropCall<'_>, ActionError> {
+        // Random, so that it differs from the ids of all other nodes, and of an earlier run of this node.
         let id = format!("{:016x}-{}", rand::random::<u64>(), self.calls.fetch_add(1, Relaxed));
-        let (sender, answer) = oneshot::channel();
-        let mut waiting = self.ear.waiting();
-        // Asked while nobody else ends the wait of all: who begins later sees that it is away.
+        let (sender, reply) = oneshot::channel();
+        let mut pending = self.channel.pending();
+        // Checked under the lock that `fail_pending_calls` takes, which runs after `is_up` turned false: a call that
+        // is registered too late for it sees here that the subscription is down.
         if !self.subscriber.is_up() {
-            let away = "an answer would not arrive: the subscription to redis is away";
-            return Err(BackendError::unavailable(away).into());
+            let down = "a reply would not arrive: the subscription to redis is down";
+            return Err(BackendError::unavailable(down).into());
         }
-        if waiting.len() >= self.ear.max_calls {
+        if pending.len() >= self.channel.max_calls {
             bound_reached("cluster.max_calls");
             return Err(ActionError::of(ErrorKind::Unavailable, "the node waits for as many calls as it may")
                 .with_retry_after(Duration::from_secs(1)));
         }
-        waiting.insert(id.clone(), sender);
-        Ok(Waiting { ear: &self.ear, id, answer })
+        pending.insert(id.clone(), sender);
+        Ok(PendingInteropCall { channel: &self.channel, id, reply })
     }
 
-    /// Runs a method there, or none, and answers what is known of the connection then; `None` if nobody answered.
-    async fn ask(&self, id: &str, method: &str, args: Value, by: Instant) -> Result<Option<Value>, ApplyError> {
-        let mut waiting = self.wait()?;
+    /// Runs a method on an Actionhero connection, or none if `method` is empty, and returns the details of the
+    /// connection after it; `None` if no node replied before `deadline`.
+    async fn call(&self, id: &str, method: &str, args: Value, deadline: Instant) -> Result<Option<Value>, ApplyError> {
+        let mut pending = self.register_call()?;
         let args = if method.is_empty() { json!([id, null, null]) } else { json!([id, method, args]) };
-        let call = self.ear.wire.call(&waiting.id, "api.connections.applyResponder", id, &args);
-        let sent = timeout_at(by, self.publisher.publish_in_clear(self.ear.channel.clone(), call)).await;
+        let call = self.channel.codec.encode_call(&pending.id, "api.connections.applyResponder", id, &args);
+        let sent = timeout_at(deadline, self.publisher.publish_interop(self.channel.name.clone(), call)).await;
         sent.map_err(|_| ApplyError::Late)?.map_err(ActionError::from)?;
-        match timeout_at(by, &mut waiting.answer).await {
-            Ok(Ok(answer)) => Ok(Some(answer)),
+        match timeout_at(deadline, &mut pending.reply).await {
+            Ok(Ok(reply)) => Ok(Some(reply)),
             Ok(Err(_)) => Err(BackendError::unavailable("the subscription to redis broke off").into()),
             Err(_) => Ok(None),
         }
     }
 
-    async fn details(&self, id: &str, by: Instant) -> Result<Value, ApplyError> {
-        self.ask(id, "", Value::Null, by).await?.ok_or(ApplyError::Late)
+    async fn details(&self, id: &str, deadline: Instant) -> Result<Value, ApplyError> {
+        self.call(id, "", Value::Null, deadline).await?.ok_or(ApplyError::Late)
     }
 
-    /// Their other connections do not survive to be sent anything: an HTTP response may be written already.
-    async fn check_websocket(&self, id: &str, by: Instant) -> Result<(), ApplyError> {
-        match self.details(id, by).await?["type"].as_str() {
+    /// Refuses any connection but a WebSocket. A message to another one may shut its node down: an HTTP response, for
+    /// instance, may already be written.
+    async fn require_websocket(&self, id: &str, deadline: Instant) -> Result<(), ApplyError> {
+        match self.details(id, deadline).await?["type"].as_str() {
             Some("websocket") => Ok(()),
             _ => Err(ActionError::of(ErrorKind::Forbidden, "only a websocket can be sent anything").into()),
         }
@@ -260,55 +283,57 @@ impl fmt::Debug for InteropSettings {
     }
 }
 
-impl fmt::Debug for Interop {
+impl fmt::Debug for RedisInterop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Interop")
+        f.write_str("RedisInterop")
     }
 }
 
 #[async_trait]
-impl Foreign for Interop {
+impl Foreign for RedisInterop {
     async fn apply(&self, id: &ConnectionId, call: BuiltIn, limit: Duration) -> Result<Value, ApplyError> {
-        let (id, by) = (id.as_str(), Instant::now() + limit);
+        let (id, deadline) = (id.as_str(), Instant::now() + limit);
         let (method, args) = match call {
-            BuiltIn::Details => return self.details(id, by).await,
+            BuiltIn::Details => return self.details(id, deadline).await,
             BuiltIn::Get(key) => {
-                let mut details = self.details(id, by).await?;
+                let mut details = self.details(id, deadline).await?;
                 return Ok(details.get_mut(&key).map(Value::take).unwrap_or_default());
             }
-            BuiltIn::RoomLeave(room) => return self.leave(&room, id, by).await.map(|()| Value::Bool(true)),
-            BuiltIn::RoomAdd(_) => return Err(ApplyError::UnknownMethod), // they have it, and cannot run it
-            BuiltIn::Set(key, _) if THEIR_FIELDS.contains(&key.as_str()) => {
+            BuiltIn::RoomLeave(room) => return self.leave(&room, id, deadline).await.map(|()| Value::Bool(true)),
+            // Actionhero has this method, and fails when another node calls it.
+            BuiltIn::RoomAdd(_) => return Err(ApplyError::UnknownMethod),
+            BuiltIn::Set(key, _) if RESERVED_FIELDS.contains(&key.as_str()) => {
                 let detail = Detail::new("key", "reserved", "is a field of connections of foreign nodes");
                 return Err(ActionError::invalid_input(vec![detail]).into());
             }
             BuiltIn::Set(key, value) => ("set", json!([key, value])),
             BuiltIn::SendMessage(message) => {
-                self.check_websocket(id, by).await?;
+                self.require_websocket(id, deadline).await?;
                 ("sendMessage", Value::Object(message))
             }
             BuiltIn::SendFile(path) if path.is_empty() || path.contains(char::is_control) => {
                 return Err(ActionError::not_found("there is no such file").into());
             }
             BuiltIn::SendFile(path) => {
-                self.check_websocket(id, by).await?;
+                self.require_websocket(id, deadline).await?;
                 ("sendFile", Value::String(path))
             }
             BuiltIn::Destroy(_) => {
-                // Theirs has no codes. It leaves all its rooms, which it must still be in.
-                self.settle(id, None, by).await?;
+                // Actionhero's `destroy` takes no close code. It leaves all rooms of the connection, so the connection
+                // must still be a member of each of them.
+                self.settle_rooms(id, None, deadline).await?;
                 ("destroy", json!([]))
             }
         };
-        self.ask(id, method, args, by).await?.map(|_| Value::Bool(true)).ok_or(ApplyError::Late)
+        self.call(id, method, args, deadline).await?.map(|_| Value::Bool(true)).ok_or(ApplyError::Late)
     }
 
-    async fn dismiss(&self, farewell: &Message) -> Result<(), BackendError> {
-        self.empty(farewell).await
+    async fn dismiss(&self, destroy_message: &Message) -> Result<(), BackendError> {
+        self.evict_members(destroy_message).await
     }
 
-    async fn reply(&self, reply_to: &str, answer: Value) -> Result<(), BackendError> {
-        let answer = self.ear.wire.answer(reply_to, Some(answer));
-        self.publisher.publish_in_clear(self.ear.channel.clone(), answer).await
+    async fn reply(&self, reply_to: &str, value: Value) -> Result<(), BackendError> {
+        let reply = self.channel.codec.encode_reply(reply_to, Some(value));
+        self.publisher.publish_interop(self.channel.name.clone(), reply).await
     }
 }

@@ -1,118 +1,128 @@
-//! Every key and every channel in Redis, in one place.
+//! The names of every key and channel in Redis, in one place.
+//!
+//! Some names are older than the words of the code (`lives`, `life`, `reaped`, `held`). They are part of the format
+//! that nodes of two releases share while a cluster is restarted node by node, so they must not change.
 
 use phalanx_core::Generation;
 
-/// The names of keys and channels. Those that an Actionhero node looks for keep their names.
+/// The names of keys and channels. Keys that Actionhero nodes read too have the names that Actionhero gives them.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    shared: String,
-    own: String,
+    shared_prefix: String,
+    own_prefix: String,
     cluster: String,
 }
 
 impl Keys {
-    /// Names keys for a cluster: `shared` is the prefix it has in common with Actionhero nodes, `actionhero:` there.
-    pub fn new(shared: &str, cluster: &str) -> Self {
-        Self { shared: shared.to_owned(), own: format!("phalanx:{cluster}:"), cluster: cluster.to_owned() }
+    /// Builds the names for a cluster. `shared_prefix` starts the keys that Actionhero nodes use too; Actionhero's
+    /// default is `actionhero:`.
+    pub fn new(shared_prefix: &str, cluster: &str) -> Self {
+        Self {
+            shared_prefix: shared_prefix.to_owned(),
+            own_prefix: format!("phalanx:{cluster}:"),
+            cluster: cluster.to_owned(),
+        }
     }
 
-    /// Before the names of values, lists and counters.
+    /// The prefix of the keys of values, lists and counters.
     pub(crate) fn cache_prefix(&self) -> String {
-        format!("{}cache:", self.shared)
+        format!("{}cache:", self.shared_prefix)
     }
 
-    /// A value, a list or a counter.
+    /// The key of a value, a list or a counter.
     pub(crate) fn cache(&self, key: &str) -> String {
-        format!("{}cache:{key}", self.shared)
+        format!("{}cache:{key}", self.shared_prefix)
     }
 
-    /// Before the names of locks.
+    /// The prefix of the keys of locks.
     pub(crate) fn lock_prefix(&self) -> String {
-        format!("{}lock:", self.shared)
+        format!("{}lock:", self.shared_prefix)
     }
 
-    /// Who holds a lock: its owner, for as long as the lease runs.
+    /// The owner of a lock: a string that expires with the lease.
     pub(crate) fn lock(&self, name: &str) -> String {
-        format!("{}lock:{name}", self.shared)
+        format!("{}lock:{name}", self.shared_prefix)
     }
 
     /// The last fencing token of a lock.
     pub(crate) fn fence(&self, name: &str) -> String {
-        format!("{}fence:{name}", self.own)
+        format!("{}fence:{name}", self.own_prefix)
     }
 
     /// The names of rooms: a set.
     pub(crate) fn rooms(&self) -> String {
-        format!("{}chatRoom:rooms", self.shared)
+        format!("{}chatRoom:rooms", self.shared_prefix)
     }
 
     /// The members of a room: a hash from connection to JSON.
     pub(crate) fn members(&self, room: &str) -> String {
-        format!("{}chatRoom:members:{room}", self.shared)
+        format!("{}chatRoom:members:{room}", self.shared_prefix)
     }
 
-    /// Which room of its name each is: a hash to the time when it was made, in microseconds.
-    pub(crate) fn lives(&self) -> String {
-        format!("{}lives", self.own)
+    /// The incarnation of each room: a hash from the name to the time of its creation, in microseconds.
+    pub(crate) fn incarnations(&self) -> String {
+        format!("{}lives", self.own_prefix)
     }
 
-    /// The lives of rooms that were closed and are not forgotten: a hash.
+    /// The incarnations of rooms that were closed and not yet forgotten: a hash from the name.
     pub(crate) fn closed(&self) -> String {
-        format!("{}closed", self.own)
+        format!("{}closed", self.own_prefix)
     }
 
-    /// When each lease runs out, in microseconds of Redis's time: a sorted set of generations.
+    /// The time at which each lease expires, in microseconds of Redis's clock: a sorted set of generations.
     pub(crate) fn leases(&self) -> String {
-        format!("{}leases", self.own)
+        format!("{}leases", self.own_prefix)
     }
 
-    /// Which generation answers for each name that a living node bears: a hash.
+    /// The owners of names: a hash from each generation that a live node has or had to the one it has now.
     pub(crate) fn names(&self) -> String {
-        format!("{}names", self.own)
+        format!("{}names", self.own_prefix)
     }
 
-    /// The names that a generation bears: a set.
-    pub(crate) fn borne_by(&self, generation: Generation) -> String {
-        format!("{}names:{generation}", self.own)
+    /// The names that belong to a generation, its own and its earlier ones: a set.
+    pub(crate) fn names_of(&self, generation: Generation) -> String {
+        format!("{}names:{generation}", self.own_prefix)
     }
 
-    /// What is known of each node: a hash from generation to JSON.
+    /// The records of nodes: a hash from generation to JSON.
     pub(crate) fn nodes(&self) -> String {
-        format!("{}nodes", self.own)
+        format!("{}nodes", self.own_prefix)
     }
 
-    /// Rises whenever a node comes or goes: a counter.
+    /// The epoch of the list of nodes: a number that rises whenever a node registers or is removed.
     pub(crate) fn epoch(&self) -> String {
-        format!("{}epoch", self.own)
+        format!("{}epoch", self.own_prefix)
     }
 
-    /// Names the present life of the data: gone when all is lost.
-    pub(crate) fn life(&self) -> String {
-        format!("{}life", self.own)
+    /// The epoch of the store: a random text, written by the first registration and lost with all other data.
+    pub(crate) fn store_epoch(&self) -> String {
+        format!("{}life", self.own_prefix)
     }
 
-    /// Until when dead generations are claimed by those who clean up, in microseconds: a sorted set.
-    pub(crate) fn reaped(&self) -> String {
-        format!("{}reaped", self.own)
+    /// The time at which each reaper's claim expires, in microseconds of Redis's clock: a sorted set of dead
+    /// generations.
+    pub(crate) fn claims(&self) -> String {
+        format!("{}reaped", self.own_prefix)
     }
 
-    /// Who cleans up after each dead generation: a hash.
+    /// The reaper of each dead generation: a hash from the dead generation to the reaper's.
     pub(crate) fn reapers(&self) -> String {
-        format!("{}reapers", self.own)
+        format!("{}reapers", self.own_prefix)
     }
 
-    /// What is to be cleaned after a generation: a hash from `<room> <connection>` to the time of the join.
-    pub(crate) fn held(&self, generation: &str) -> String {
-        format!("{}held:{generation}", self.own)
+    /// The memberships that a reaper must remove after a generation: a hash from `<room> <connection>` to the time of
+    /// the join.
+    pub(crate) fn memberships_of(&self, generation: &str) -> String {
+        format!("{}held:{generation}", self.own_prefix)
     }
 
-    /// The leaves of a dead generation that are still to be told: a list.
+    /// The leaves of a dead generation that are not announced yet: a list.
     pub(crate) fn leaves(&self, generation: Generation) -> String {
-        format!("{}leaves:{generation}", self.own)
+        format!("{}leaves:{generation}", self.own_prefix)
     }
 
     /// The channel of all nodes.
-    pub(crate) fn everyone(&self) -> String {
+    pub(crate) fn all_nodes(&self) -> String {
         self.cluster.clone()
     }
 
@@ -121,7 +131,7 @@ impl Keys {
         [&self.cluster, ":node:", generation.as_str()].concat()
     }
 
-    /// Before the names of rooms in channels.
+    /// The prefix of the channels of rooms.
     pub(crate) fn room_prefix(&self) -> String {
         format!("{}:room:", self.cluster)
     }
@@ -132,13 +142,13 @@ impl Keys {
     }
 }
 
-/// What the JSON of a member contains that belongs to this generation.
-pub(crate) fn mark(generation: Generation) -> String {
+/// The part of a member's JSON that names its generation.
+pub(crate) fn generation_marker(generation: Generation) -> String {
     format!("\"generation\":\"{generation}\"")
 }
 
-/// A pattern of SCAN that finds exactly what begins with `prefix`: its characters mean themselves.
-pub(crate) fn beginning_with(prefix: &str) -> String {
+/// A pattern for SCAN that matches exactly the keys with this prefix: special characters are escaped.
+pub(crate) fn prefix_pattern(prefix: &str) -> String {
     let mut pattern = String::with_capacity(prefix.len() + 8);
     for character in prefix.chars() {
         if "*?[]\\".contains(character) {
@@ -155,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_others_look_for_keep_their_names() {
+    fn keys_shared_with_actionhero_have_its_names() {
         let keys = Keys::new("actionhero:", "shop");
         assert_eq!(keys.cache("a"), "actionhero:cache:a");
         assert_eq!(keys.lock("a"), "actionhero:lock:a");
@@ -166,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_no_pattern() {
-        assert_eq!(beginning_with("a*[b]?\\"), r"a\*\[b\]\?\\*");
+    fn special_characters_of_a_prefix_are_escaped() {
+        assert_eq!(prefix_pattern("a*[b]?\\"), r"a\*\[b\]\?\\*");
     }
 }

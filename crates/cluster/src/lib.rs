@@ -1,7 +1,7 @@
-//! What nodes share, over Redis: the seams of `phalanx-core`, a file each.
+//! The shared state of a cluster over Redis: the seams of `phalanx-core`, one file each.
 //!
-//! Every operation is one step: a command, or a script where it takes more than one. Where Redis does not answer within
-//! its time, the caller is told `unavailable`, which means that nobody knows whether it happened.
+//! Every operation is one atomic step: a command, or a script where it takes more than one. If Redis does not answer
+//! within the timeout, the caller gets `unavailable`: the operation may or may not have run.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -28,40 +28,41 @@ mod subscriber;
 
 pub use bus::{BusSettings, RedisBus};
 pub use cache::RedisCache;
-pub use client::Client;
+pub use client::RedisClient;
 pub use clock::RedisClock;
-pub use current_generation::OwnName;
-pub use envelope::Spoken;
-pub use interop::{Interop, InteropSettings};
+pub use current_generation::CurrentGeneration;
+pub use envelope::EnvelopeVersion;
+pub use interop::{InteropSettings, RedisInterop};
 pub use keys::Keys;
 pub use locks::RedisLocks;
 pub use membership::RedisMembership;
 pub use rooms::RedisRooms;
 
-/// The backend of a node called `node` in the cluster `cluster`. Connects in the background; must be called in a runtime.
+/// The backend of a node called `node` in the cluster `cluster`. Connects in the background; must be called in a
+/// runtime.
 ///
 /// # Errors
 ///
-/// If the URL is none, or asks for TLS and the feature `tls` is off.
+/// If the URL is invalid, or requires TLS while the feature `tls` is off.
 pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<Backend, Box<dyn Error + Send + Sync>> {
-    let client = Client::open(url, config.redis.command_timeout)?;
+    let client = RedisClient::open(url, config.redis.command_timeout)?;
     let keys = Keys::new(&config.redis.prefix, cluster);
-    let (clock, own) = (Arc::new(RedisClock::default()), OwnName::default());
+    let (clock, current) = (Arc::new(RedisClock::default()), CurrentGeneration::default());
     let settings = BusSettings {
         node: node.to_owned(),
         token: config.general.server_token.clone(),
         previous_token: config.general.previous_server_token.clone(),
         queue: config.rooms.bus_queue,
-        longest: longest(config),
+        max_envelope: max_envelope(config),
         interop: config.cluster.interop.then(|| interop(cluster, config)),
     };
     let rooms = Arc::new(RedisRooms::new(client.clone(), keys.clone(), node));
-    let bus = Arc::new(RedisBus::new(client.clone(), keys.clone(), clock.clone(), own.clone(), settings));
-    let foreign = bus.foreign().map(|interop| interop as Arc<dyn Foreign>);
+    let bus = Arc::new(RedisBus::new(client.clone(), keys.clone(), clock.clone(), current.clone(), settings));
+    let foreign = bus.interop().map(|interop| interop as Arc<dyn Foreign>);
     Ok(Backend {
         cache: Arc::new(RedisCache::new(client.clone(), keys.clone())),
-        locks: Arc::new(RedisLocks::new(client.clone(), keys.clone(), own)),
-        membership: Arc::new(RedisMembership::new(client, keys, clock.clone(), bus.spoken())),
+        locks: Arc::new(RedisLocks::new(client.clone(), keys.clone(), current)),
+        membership: Arc::new(RedisMembership::new(client, keys, clock.clone(), bus.version())),
         rooms,
         bus,
         foreign,
@@ -69,9 +70,9 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
     })
 }
 
-/// Whatever a node may say, with all that is around it; foreign nodes write it as a text in JSON, where a byte may take
-/// six.
-fn longest(config: &Config) -> usize {
+/// Bytes of the longest message that a node may send, with its header. Actionhero nodes write it as a string in JSON,
+/// where one byte may take six.
+fn max_envelope(config: &Config) -> usize {
     let payload = config.rooms.max_message.as_u64().max(config.cluster.max_call.as_u64());
     8 * payload as usize + 64 * 1024
 }

@@ -1,37 +1,41 @@
-//! Leases and the records of nodes over Redis, and cleaning up after the dead.
+//! The leases and records of nodes over Redis, and the reaping of dead generations.
 //!
 //! # Why each interleaving is safe
 //!
-//! A generation is *alive* while it stands in the sorted set of leases, expired or not. One script, `claim.lua`, takes it
-//! out, and every script that writes what a reaper must clean asks in its first line whether it still stands there.
-//! Scripts run one after the other, so a write lies either before the reap, and is found by it, or after it, and is
-//! refused.
+//! A generation is *alive* while it is in the sorted set of leases, whether its lease has expired or not. A reap removes
+//! it from there in a single script, `reap/claim.lua`, and every script that writes something a reaper must clean up
+//! first checks that the generation is still in the set. Redis runs scripts one after the other, so a write comes either
+//! before the reap, which then finds it, or after the reap, and is refused.
 //!
-//! - **Frozen before a write.** The node thaws and its write arrives after the reap: refused, and the caller is told
-//!   `unavailable`. It arrives after the lease ran out but before the reap: accepted, and the reap finds it.
-//! - **Frozen before a claim**, or the claim waited where Redis stood still: it says when its sender saw what lapsed, and
-//!   counts for 2 s of Redis's time, so nobody is reaped on what was so before everybody had to stand still.
-//! - **Frozen during a reap.** The claim on the work-list is a lease of its own. It lapses, another node claims it, and
-//!   whatever the thawed reaper sends then finds another's name under `reapers` and changes nothing.
-//! - **A reaper killed half-way.** Members are removed and their leaves appended to the list of leaves in one script; only
-//!   when none is left is the list told, and it is trimmed after it was told. The next reaper goes on removing, and begins
-//!   with what is left of the list, so a leave is told once or, within one batch of 200, twice; receivers drop a leave
-//!   they have heard.
-//! - **A node found dead comes back before all its leaves are told.** Whoever it has listed again under its new name when
-//!   a batch is read is dropped from the list of leaves: to others it never left.
-//! - **Redis stalled for all.** Every lease runs out at once. Nobody reaps: a node may only after it has renewed for a
-//!   whole lease without a gap, and by then everybody else has renewed as well, which revives what was not reaped.
-//! - **Redis's clock set back.** Living nodes renew by the new time; each renewal cuts every other lease and claim to what
-//!   a full one would be, so the dead lapse as ever. Nobody reaps for the length of a lease after it.
-//! - **Redis empty.** Renewals find no lease. Each node registers under a new generation; `register.lua` answers another
-//!   life than before, which tells that rooms must be made again, and not only memberships.
-//! - **The answer to a registration lost.** The node registers again under the same name before it renews it, so it lists
-//!   its members whichever registration arrived. If the first began a lease that ran out and is being cleaned up after,
-//!   the second is refused, and the node takes yet another name.
-//! - **A registration that arrives late**, after its sender gave it up: it begins a lease that nobody renews, and is
+//! - **A node is frozen before a write.** If it thaws and the write arrives after the reap, the write is refused, and
+//!   the caller gets `unavailable`. If the write arrives after the lease expired but before the reap, it is accepted,
+//!   and the reap finds it.
+//! - **A node is frozen before a claim**, or the claim is delayed because Redis stalled. A claim carries the time at
+//!   which its sender saw the expired lease, and is valid for 2 s of Redis's time from then on. So no node is reaped on
+//!   a list that was read before a stall that kept all nodes from renewing.
+//! - **A reaper is frozen during a reap.** The claim on the dead generation is a lease of its own. It expires, another
+//!   node claims the generation, and all later steps of the thawed reaper find another generation under `reapers` and
+//!   change nothing.
+//! - **A reaper is killed half-way.** One script removes members and appends their leaves to the list of leaves. The
+//!   leaves are announced only after all members are removed, and the list is trimmed after each announcement. The next
+//!   reaper continues the removal and then starts with the rest of the list, so a leave is announced once, or twice
+//!   within one batch of 200; receivers drop a leave that they have already received.
+//! - **A reaped node comes back before all its leaves are announced.** Members that it has listed again under its new
+//!   generation when a batch is read are dropped from the list of leaves: for all others they never left.
+//! - **Redis stalls for all nodes.** All leases expire at once. No node reaps: a node may do so only after it has
+//!   renewed for the length of a lease without a gap, and by then all others have renewed as well, which revives their
+//!   leases.
+//! - **Redis's clock is set back.** Live nodes renew by the new time. Each renewal shortens every other lease and claim
+//!   to at most a full one, so the leases of dead nodes expire as usual. For the length of one lease nothing is reaped.
+//! - **Redis comes back empty.** Renewals find no lease. Each node registers under a new generation, and `register.lua`
+//!   returns a different epoch of the store, which shows that rooms must be created again, and not only memberships.
+//! - **The reply to a registration is lost.** The node registers again under the same generation before it renews, so
+//!   its members are listed whichever registration arrived. If the first one created a lease that has expired and is
+//!   being reaped, the second one is refused, and the node takes yet another generation.
+//! - **A registration arrives late**, after its sender timed out: it creates a lease that no node renews and that is
 //!   reaped like any other.
-//! - **A node stops while members are still listed**, because Redis was away when they left: its record goes at once, its
-//!   lease is left as one that ran out, and the reap finds them.
+//! - **A node stops while members are still listed**, because Redis was unavailable when they left: its record is
+//!   removed at once, its lease is set to expired, and the reap finds the members.
 
 use std::fmt;
 use std::sync::Arc;
@@ -45,21 +49,21 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::client::Client;
+use crate::client::RedisClient;
 use crate::clock::RedisClock;
-use crate::envelope::{Spoken, VERSION};
+use crate::envelope::{EnvelopeVersion, VERSION};
 use crate::keys::Keys;
 use crate::reaper::Reaper;
 
-/// Most lapsed generations that one renewal tells of.
-const TOLD_AT_ONCE: usize = 16;
+/// The number of expired leases and of expired claims that one renewal returns at most.
+const MAX_EXPIRED: usize = 16;
 
 /// The nodes that share a Redis.
 pub struct RedisMembership {
-    client: Client,
+    client: RedisClient,
     keys: Keys,
     clock: Arc<RedisClock>,
-    spoken: Spoken,
+    version: EnvelopeVersion,
     reaper: Reaper,
     register: Script,
     renew: Script,
@@ -67,28 +71,29 @@ pub struct RedisMembership {
 }
 
 impl RedisMembership {
-    /// Keeps records and leases under these keys, and sets the clock by Redis's and the version of envelopes by what the
-    /// nodes on record speak.
-    pub fn new(client: Client, keys: Keys, clock: Arc<RedisClock>, spoken: Spoken) -> Self {
+    /// Stores records and leases under these keys. Sets the clock by Redis's, and the version of envelopes by those
+    /// that the registered nodes can read.
+    pub fn new(client: RedisClient, keys: Keys, clock: Arc<RedisClock>, version: EnvelopeVersion) -> Self {
         Self {
             reaper: Reaper::new(client.clone(), keys.clone()),
             client,
             keys,
             clock,
-            spoken,
+            version,
             register: Script::new(include_str!("lua/lease/register.lua")),
             renew: Script::new(include_str!("lua/lease/renew.lua")),
             unregister: Script::new(include_str!("lua/lease/unregister.lua")),
         }
     }
 
-    /// Takes what names no node out of the leases, or it would stand before those that lapsed.
-    async fn forget(&self, name: &str) {
-        warn!(name, "what stood among the leases names no node");
-        for key in [self.keys.leases(), self.keys.reaped()] {
-            let forgotten: Result<(), BackendError> = self.client.ask(&key, cmd("ZREM").arg(&key).arg(name)).await;
-            if let Err(error) = forgotten {
-                warn!(%error, name, "it is not taken out yet");
+    /// Removes an entry that is not a generation from leases and claims: it would use up
+    /// one of the entries that a renewal returns.
+    async fn remove_invalid(&self, name: &str) {
+        warn!(name, "an entry among the leases is not a generation and is removed");
+        for key in [self.keys.leases(), self.keys.claims()] {
+            let removed: Result<(), BackendError> = self.client.query(&key, cmd("ZREM").arg(&key).arg(name)).await;
+            if let Err(error) = removed {
+                warn!(%error, name, "the invalid entry among the leases is not removed yet");
             }
         }
     }
@@ -105,36 +110,36 @@ impl Membership for RedisMembership {
     async fn register(&self, record: &NodeRecord) -> Result<Option<String>, BackendError> {
         let generation = record.generation;
         let mut script = self.register.key(self.keys.leases());
-        script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch()).key(self.keys.life());
-        script.key(self.keys.borne_by(generation)).key(self.keys.reaped());
+        script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch()).key(self.keys.store_epoch());
+        script.key(self.keys.names_of(generation)).key(self.keys.claims());
         script.arg(generation.as_str()).arg(write(record)).arg(us(LEASE)).arg(Generation::random().as_str());
         script.arg(generation.as_str());
         for earlier in &record.earlier {
             script.arg(earlier.as_str());
         }
         let sent = Instant::now();
-        let answer: Option<(String, u64)> = self.client.run_again("leases", &script).await?;
-        let Some((life, now_us)) = answer else { return Ok(None) };
+        let reply: Option<(String, u64)> = self.client.run_idempotent("leases", &script).await?;
+        let Some((store_epoch, now_us)) = reply else { return Ok(None) };
         self.clock.set(now_us, sent.elapsed());
-        Ok(Some(life))
+        Ok(Some(store_epoch))
     }
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
         let mut script = self.renew.key(self.keys.leases());
-        script.key(self.keys.reaped()).key(self.keys.epoch());
-        script.arg(generation.as_str()).arg(us(LEASE)).arg(TOLD_AT_ONCE).arg(us(OVERDUE));
+        script.key(self.keys.claims()).key(self.keys.epoch());
+        script.arg(generation.as_str()).arg(us(LEASE)).arg(MAX_EXPIRED).arg(us(OVERDUE));
         let sent = Instant::now();
-        let answer: Option<(u64, String, Vec<String>)> = self.client.run_again("leases", &script).await?;
-        let Some((now_us, epoch, names)) = answer else { return Ok(Renewal::Gone) };
+        let reply: Option<(u64, String, Vec<String>)> = self.client.run_idempotent("leases", &script).await?;
+        let Some((now_us, epoch, names)) = reply else { return Ok(Renewal::Gone) };
         self.clock.set(now_us, sent.elapsed());
-        let mut lapsed = Vec::with_capacity(names.len());
+        let mut expired = Vec::with_capacity(names.len());
         for name in names {
             match Generation::parse(&name) {
-                Some(dead) => lapsed.push(dead),
-                None => self.forget(&name).await,
+                Some(dead) => expired.push(dead),
+                None => self.remove_invalid(&name).await,
             }
         }
-        Ok(Renewal::Standing(Standing { now_us, epoch: epoch.parse().unwrap_or_default(), lapsed }))
+        Ok(Renewal::Standing(Standing { now_us, epoch: epoch.parse().unwrap_or_default(), lapsed: expired }))
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, BackendError> {
@@ -142,19 +147,19 @@ impl Membership for RedisMembership {
         let read = |(generation, text): &(String, String)| {
             let record = Generation::parse(generation).and_then(|generation| read(generation, text));
             if record.is_none() {
-                warn!(generation, "a record of a node cannot be read");
+                warn!(generation, "an unreadable record of a node is ignored");
             }
             record
         };
-        let (protocols, nodes): (Vec<_>, Vec<_>) = all.iter().filter_map(read).unzip();
-        self.spoken.agree(protocols);
+        let (versions, nodes): (Vec<_>, Vec<_>) = all.iter().filter_map(read).unzip();
+        self.version.agree(versions);
         Ok(nodes)
     }
 
     async fn leave(&self, generation: Generation) -> Result<(), BackendError> {
         let mut script = self.unregister.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
-        script.key(self.keys.borne_by(generation)).key(self.keys.held(generation.as_str()));
+        script.key(self.keys.names_of(generation)).key(self.keys.memberships_of(generation.as_str()));
         script.arg(generation.as_str());
         self.client.run("leases", &script).await
     }
@@ -164,7 +169,7 @@ impl Membership for RedisMembership {
     }
 
     async fn hold(&self, by: Generation, dead: Generation) -> Result<bool, BackendError> {
-        self.reaper.hold(by, dead).await
+        self.reaper.renew_claim(by, dead).await
     }
 
     async fn leaves(&self, by: Generation, dead: Generation) -> Result<Leaves, BackendError> {
@@ -172,14 +177,14 @@ impl Membership for RedisMembership {
     }
 
     async fn told(&self, by: Generation, dead: Generation, count: usize) -> Result<bool, BackendError> {
-        self.reaper.told(by, dead, count).await
+        self.reaper.trim_leaves(by, dead, count).await
     }
 }
 
-/// A record as it stands in Redis.
+/// A record as it is stored in Redis.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RecordInRedis {
+struct StoredRecord {
     id: String,
     version: String,
     started_at: u64,
@@ -191,7 +196,7 @@ struct RecordInRedis {
 }
 
 fn write(record: &NodeRecord) -> String {
-    let record = RecordInRedis {
+    let record = StoredRecord {
         id: record.id.clone(),
         version: record.version.clone(),
         started_at: record.started_at,
@@ -202,11 +207,11 @@ fn write(record: &NodeRecord) -> String {
     serde_json::to_string(&record).expect("names and numbers are always JSON")
 }
 
-/// A record, and the protocol of its node.
+/// Parses a record; also returns the newest version of envelopes that its node reads.
 fn read(generation: Generation, text: &str) -> Option<(u32, NodeRecord)> {
-    let record: RecordInRedis = serde_json::from_str(text).ok()?;
+    let record: StoredRecord = serde_json::from_str(text).ok()?;
     let earlier = record.earlier.iter().filter_map(|name| Generation::parse(name)).collect();
-    let RecordInRedis { id, version, started_at, roles, protocol, .. } = record;
+    let StoredRecord { id, version, started_at, roles, protocol, .. } = record;
     Some((protocol, NodeRecord { generation, id, version, started_at, roles, earlier }))
 }
 

@@ -1,8 +1,9 @@
-//! Publishes everything of a node over one connection from one task, sealed and numbered as it is written.
+//! Publishes all messages of a node over one connection, from one task that encodes and numbers them as it writes them.
 //!
-//! It writes on while Redis answers what came before. What a connection lost without an answer is sent again over the
-//! next one, the very same bytes in the same order: whoever heard a message before sees its number and drops it. That
-//! nobody hears the second does not say that nobody heard the first.
+//! Commands are pipelined: the task writes on while Redis answers earlier ones. Commands that were not answered when a
+//! connection broke are sent again over the next one, with the same bytes in the same order. A receiver that got a
+//! message the first time recognises its sequence number and drops it. So if the second PUBLISH finds no receiver, the
+//! first one may still have found some.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -22,121 +23,122 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::debug;
 
-use crate::client::Client;
+use crate::client::RedisClient;
 use crate::clock::RedisClock;
-use crate::current_generation::OwnName;
-use crate::envelope::{Draft, Sealer, Sender};
+use crate::current_generation::CurrentGeneration;
+use crate::envelope::{Draft, EnvelopeSender, EnvelopeWriter};
 use crate::keys::Keys;
 use crate::raw_connection::{RawConnection, Writes};
-use crate::resp::{self, Items, Stop};
+use crate::resp::{self, RespItems};
 
 mod pending;
 
-use pending::{Done, Pending};
+use pending::{Completion, PendingPublish, PublishReply};
 
-/// Messages that wait for the task; beyond, publishers wait, at most for the time a command has.
+/// The length of the queue to the task. Beyond it publishers wait, at most for the timeout of a command.
 const QUEUE: usize = 1024;
 
-/// Messages that are sealed and that Redis has not answered yet.
-const UNANSWERED: usize = 128;
+/// The most messages that are encoded and not yet answered by Redis.
+const MAX_PENDING: usize = 128;
 
-/// Messages that go out in one write: as many as are ready, but not so many that Redis has nothing to do meanwhile.
-const AT_ONCE: usize = 16;
+/// The most messages in one write. Few enough that Redis is not idle while the task encodes them.
+const BATCH: usize = 16;
 
-/// Room for their commands that is kept while there are none.
-const KEPT: usize = 64 * 1024;
+/// The capacity of the command buffer that is kept while the buffer is empty.
+const RETAINED_CAPACITY: usize = 64 * 1024;
 
-/// The longest text in an answer; there are none but `QUEUED`.
-const LONGEST_ANSWER: usize = 64;
+/// The longest text in a reply: the only one is `QUEUED`.
+const MAX_REPLY_TEXT: usize = 64;
 
-/// The pause before a connection is tried again.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The pause before a reconnect.
+const RECONNECT_DELAY: Duration = Duration::from_millis(50);
 
-/// The end at which messages go in.
+/// Hands messages to the task that publishes them.
 #[derive(Clone)]
 pub(crate) struct Publisher {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<PublishJob>,
     timeout: Duration,
 }
 
-struct Job {
+struct PublishJob {
     channel: String,
-    text: Text,
-    /// Whose name is looked up beside it.
+    content: PublishContent,
+    /// The generation that is looked up in the same write.
     recipient: Option<Generation>,
-    done: Done,
+    completion: Completion,
 }
 
-/// What is published.
-enum Text {
-    /// For our nodes.
-    Sealed(Draft),
-    /// For our nodes, and in the same step for foreign ones: a channel, and a message as it stands.
-    Both(Draft, String, Vec<u8>),
-    /// For foreign nodes.
-    Clear(Vec<u8>),
+enum PublishContent {
+    /// An envelope for our nodes.
+    Envelope(Draft),
+    /// An envelope for our nodes, and in the same transaction a message for Actionhero nodes: its channel and its text.
+    EnvelopeAndInterop(Draft, String, Vec<u8>),
+    /// A message for Actionhero nodes.
+    Interop(Vec<u8>),
 }
 
-/// What the task needs to seal and to write.
-pub(crate) struct Writer {
-    pub(crate) client: Client,
+/// The parts that the task works with.
+pub(crate) struct PublisherParts {
+    pub(crate) client: RedisClient,
     pub(crate) keys: Keys,
-    pub(crate) sealer: Sealer,
+    pub(crate) envelopes: EnvelopeWriter,
     pub(crate) clock: Arc<RedisClock>,
     pub(crate) node: String,
-    pub(crate) own: OwnName,
+    pub(crate) current: CurrentGeneration,
 }
 
 impl Publisher {
-    /// A publisher and its task, which runs until the last publisher is gone.
-    pub(crate) fn new(writer: Writer) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (jobs, waiting) = mpsc::channel(QUEUE);
-        let timeout = writer.client.timeout();
-        (Self { jobs, timeout }, Session::new(writer).run(waiting))
+    /// Creates a publisher and its task, which runs until the last clone of the publisher is dropped.
+    pub(crate) fn new(parts: PublisherParts) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let timeout = parts.client.timeout();
+        (Self { jobs, timeout }, PublisherTask::new(parts).run(queue))
     }
 
-    /// Publishes a message and looks up its recipient, in one go.
+    /// Publishes a message and looks up its recipient in the same write.
     pub(crate) async fn publish(
         &self,
         channel: String,
         draft: Draft,
         recipient: Option<Generation>,
     ) -> Result<Posted, BackendError> {
-        self.hand_over(channel, Text::Sealed(draft), recipient).await
+        self.submit(channel, PublishContent::Envelope(draft), recipient).await
     }
 
-    /// Publishes a message, and in the same step one for foreign nodes: everybody hears all messages in one order.
+    /// Publishes a message for our nodes and one for Actionhero nodes in one transaction, so that all nodes receive all
+    /// messages in the same order.
     pub(crate) async fn publish_both(
         &self,
         channel: String,
         draft: Draft,
-        foreign: (String, Vec<u8>),
+        interop: (String, Vec<u8>),
     ) -> Result<(), BackendError> {
-        self.hand_over(channel, Text::Both(draft, foreign.0, foreign.1), None).await.map(drop)
+        self.submit(channel, PublishContent::EnvelopeAndInterop(draft, interop.0, interop.1), None).await.map(drop)
     }
 
-    /// Publishes a message for foreign nodes as it stands.
-    pub(crate) async fn publish_in_clear(&self, channel: String, message: Vec<u8>) -> Result<(), BackendError> {
-        self.hand_over(channel, Text::Clear(message), None).await.map(drop)
+    /// Publishes a message for Actionhero nodes.
+    pub(crate) async fn publish_interop(&self, channel: String, message: Vec<u8>) -> Result<(), BackendError> {
+        self.submit(channel, PublishContent::Interop(message), None).await.map(drop)
     }
 
-    /// Publishes a letter whose fate nobody asks about, if there is room, and drops `alive` then.
+    /// Publishes a node message whose outcome the caller does not need, if the queue has a free slot. Drops `guard`
+    /// once Redis has the message.
     pub(crate) fn try_publish(
         &self,
         channel: String,
-        letter: Letter,
-        alive: KeptAlive,
+        message: Letter,
+        guard: KeptAlive,
     ) -> Result<(), (Letter, KeptAlive)> {
-        let Ok(place) = self.jobs.try_reserve() else { return Err((letter, alive)) };
-        let done = Done::Drop(alive);
-        place.send(Job { channel, text: Text::Sealed(Draft::Letter(letter)), recipient: None, done });
+        let Ok(slot) = self.jobs.try_reserve() else { return Err((message, guard)) };
+        let content = PublishContent::Envelope(Draft::NodeMessage(message));
+        slot.send(PublishJob { channel, content, recipient: None, completion: Completion::DropGuard(guard) });
         Ok(())
     }
 
-    async fn hand_over(
+    async fn submit(
         &self,
         channel: String,
-        text: Text,
+        content: PublishContent,
         recipient: Option<Generation>,
     ) -> Result<Posted, BackendError> {
         let (done, posted) = oneshot::channel();
@@ -145,187 +147,196 @@ impl Publisher {
         }
         let publishing = async {
             let closed = || BackendError::unavailable("the bus is closed");
-            self.jobs.send(Job { channel, text, recipient, done: Done::Tell(done) }).await.map_err(|_| closed())?;
+            let job = PublishJob { channel, content, recipient, completion: Completion::Notify(done) };
+            self.jobs.send(job).await.map_err(|_| closed())?;
             posted.await.map_err(|_| closed())?
         };
         match timeout(self.timeout, publishing).await {
             Ok(posted) => posted,
-            Err(_) => Err(BackendError::unavailable("redis did not take the message in time")),
+            Err(_) => Err(BackendError::unavailable("redis did not answer a publish in time")),
         }
     }
 }
 
-struct Session {
-    writer: Writer,
-    /// The key of the names of nodes.
-    names: String,
+struct PublisherTask {
+    parts: PublisherParts,
+    /// The key of the hash of names, in which recipients are looked up.
+    names_key: String,
+    /// The generation that `seq` counts for.
     numbered: Option<Generation>,
     seq: u64,
-    /// What has no answer, the oldest first.
-    pending: VecDeque<Pending>,
-    commands: Commands,
+    /// The messages that Redis has not answered, the oldest first.
+    pending: VecDeque<PendingPublish>,
+    commands: CommandBuffer,
 }
 
-/// The commands of all that is pending.
+/// The commands of all pending messages.
 #[derive(Default)]
-struct Commands {
+struct CommandBuffer {
     bytes: BytesMut,
-    /// How many of them the connection took.
+    /// The number of bytes that were written to the connection.
     written: usize,
 }
 
-impl Session {
-    fn new(writer: Writer) -> Self {
+impl PublisherTask {
+    fn new(parts: PublisherParts) -> Self {
         let (pending, commands) = Default::default();
-        Self { names: writer.keys.names(), writer, numbered: None, seq: 0, pending, commands }
+        Self { names_key: parts.keys.names(), parts, numbered: None, seq: 0, pending, commands }
     }
 
-    async fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
-        let mut jobs = Vec::with_capacity(UNANSWERED);
+    async fn run(mut self, mut queue: mpsc::Receiver<PublishJob>) {
+        let mut jobs = Vec::with_capacity(MAX_PENDING);
         loop {
             if self.pending.is_empty() {
-                match waiting.recv_many(&mut jobs, UNANSWERED).await {
-                    0 => return,
-                    _ => self.take(&mut jobs),
+                if queue.recv_many(&mut jobs, MAX_PENDING).await == 0 {
+                    return;
                 }
+                self.accept(&mut jobs);
                 continue;
             }
-            let broken = match self.writer.client.raw_connection().await {
-                Ok(connection) => self.converse(connection, &mut waiting).await,
+            let broken = match self.parts.client.raw_connection().await {
+                Ok(connection) => self.serve(connection, &mut queue).await,
                 Err(error) => Some(error),
             };
             let Some(error) = broken else { return };
-            debug!(%error, "the connection that publishes broke off");
-            self.begin_anew();
-            sleep(PAUSE).await;
-            self.forget_given_up();
+            debug!(%error, "the publisher's connection to redis broke off");
+            self.rewind();
+            sleep(RECONNECT_DELAY).await;
+            self.drop_expired();
         }
     }
 
-    /// Writes and reads until the connection breaks; nothing is the matter if nobody is left who publishes.
-    async fn converse(&mut self, connection: RawConnection, waiting: &mut mpsc::Receiver<Job>) -> Option<io::Error> {
+    /// Writes and reads until the connection breaks, and returns the error; `None` if all publishers are dropped.
+    async fn serve(&mut self, connection: RawConnection, queue: &mut mpsc::Receiver<PublishJob>) -> Option<io::Error> {
         let RawConnection { mut reads, mut writes } = connection;
-        let (mut jobs, mut answers) = (Vec::with_capacity(UNANSWERED), BytesMut::with_capacity(4096));
-        let limit = self.writer.client.timeout();
-        let mut ticks = interval((limit / 4).max(PAUSE));
+        let (mut jobs, mut replies) = (Vec::with_capacity(MAX_PENDING), BytesMut::with_capacity(4096));
+        let limit = self.parts.client.timeout();
+        let mut ticks = interval((limit / 4).max(RECONNECT_DELAY));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard = Instant::now();
+        let mut last_reply = Instant::now();
         loop {
-            let room = UNANSWERED - self.pending.len();
+            let free = MAX_PENDING - self.pending.len();
             tokio::select! {
                 biased;
-                read = reads.read_buf(&mut answers) => match read {
+                read = reads.read_buf(&mut replies) => match read {
                     Ok(0) => return Some(io::ErrorKind::UnexpectedEof.into()),
-                    Ok(_) => match self.answer(&mut answers) {
-                        Ok(()) => heard = Instant::now(),
+                    Ok(_) => match self.complete(&mut replies) {
+                        Ok(()) => last_reply = Instant::now(),
                         Err(error) => return Some(error),
                     },
                     Err(error) => return Some(error),
                 },
                 error = poll_fn(|context| self.commands.poll_write(&mut writes, context)) => return Some(error),
-                count = waiting.recv_many(&mut jobs, room.min(AT_ONCE)), if room > 0 => {
+                count = queue.recv_many(&mut jobs, free.min(BATCH)), if free > 0 => {
                     if count == 0 {
                         return None;
                     }
-                    if count < AT_ONCE {
-                        // Whoever else is about to publish goes first.
+                    if count < BATCH {
+                        // Other tasks that are about to publish run first, so that their messages join this write.
                         yield_now().await;
-                        jobs.extend(iter::from_fn(|| waiting.try_recv().ok()).take(room.min(AT_ONCE) - count));
+                        jobs.extend(iter::from_fn(|| queue.try_recv().ok()).take(free.min(BATCH) - count));
                     }
-                    self.take(&mut jobs);
+                    self.accept(&mut jobs);
                 }
-                _ = ticks.tick() => if self.waits_since(heard).is_some_and(|since| since.elapsed() >= limit) {
+                _ = ticks.tick() => if self.waiting_since(last_reply).is_some_and(|since| since.elapsed() >= limit) {
                     return Some(io::ErrorKind::TimedOut.into());
                 },
             }
         }
     }
 
-    /// Since when something is pending and nothing was answered, over a connection that answered last at that time.
-    fn waits_since(&self, heard: Instant) -> Option<Instant> {
-        self.pending.front().map(|oldest| oldest.taken.max(heard))
+    /// The time since which the oldest pending message waits without any reply on this connection; `None` if none is
+    /// pending.
+    fn waiting_since(&self, last_reply: Instant) -> Option<Instant> {
+        self.pending.front().map(|oldest| oldest.accepted_at.max(last_reply))
     }
 
-    /// Seals and numbers; a new name begins anew with 1.
-    fn take(&mut self, jobs: &mut Vec<Job>) {
-        jobs.retain(|job| !job.done.is_given_up()); // who gave up was told that it is unknown; it never happened
-        let Some(generation) = self.writer.own.get() else {
-            let unnamed = || BackendError::unavailable("the node has no name yet");
-            return jobs.drain(..).for_each(|job| job.done.with(Err(unnamed())));
+    /// Encodes and numbers messages. Under a new generation the numbers start with 1 again.
+    fn accept(&mut self, jobs: &mut Vec<PublishJob>) {
+        // Their callers have timed out or were dropped and count on an unknown outcome; these are never sent.
+        jobs.retain(|job| !job.completion.is_cancelled());
+        let Some(generation) = self.parts.current.get() else {
+            let unregistered = || BackendError::unavailable("the node has no generation yet");
+            return jobs.drain(..).for_each(|job| job.completion.complete(Err(unregistered())));
         };
         if self.numbered.replace(generation) != Some(generation) {
             self.seq = 0;
         }
-        let (now, at_ms) = (Instant::now(), self.writer.clock.now_ms());
+        let (now, at_ms) = (Instant::now(), self.parts.clock.now_ms());
         for job in jobs.drain(..) {
-            self.write(generation, now, at_ms, job);
+            self.encode(generation, now, at_ms, job);
         }
     }
 
-    fn write(&mut self, generation: Generation, taken: Instant, at_ms: u64, job: Job) {
+    fn encode(&mut self, generation: Generation, accepted_at: Instant, at_ms: u64, job: PublishJob) {
         let out = &mut self.commands.bytes;
         let before = out.len();
-        let mut sealed = |draft| {
+        let mut envelope = |draft| {
             self.seq += 1;
-            let sender = Sender { generation, node: &self.writer.node, at_ms, seq: self.seq };
-            self.writer.sealer.seal(&job.channel, sender, draft)
+            let sender = EnvelopeSender { generation, node: &self.parts.node, at_ms, seq: self.seq };
+            self.parts.envelopes.write(&job.channel, sender, draft)
         };
         let publish = |out: &mut BytesMut, channel: &str, message: &[u8]| {
             resp::write(out, [b"PUBLISH", channel.as_bytes(), message].into_iter());
         };
-        match &job.text {
-            Text::Sealed(draft) => publish(out, &job.channel, &sealed(draft)),
-            Text::Clear(message) => publish(out, &job.channel, message),
-            Text::Both(draft, channel, message) => {
+        match &job.content {
+            PublishContent::Envelope(draft) => publish(out, &job.channel, &envelope(draft)),
+            PublishContent::Interop(message) => publish(out, &job.channel, message),
+            PublishContent::EnvelopeAndInterop(draft, channel, message) => {
                 resp::write(out, [&b"MULTI"[..]].into_iter());
-                publish(out, &job.channel, &sealed(draft));
+                publish(out, &job.channel, &envelope(draft));
                 publish(out, channel, message);
                 resp::write(out, [&b"EXEC"[..]].into_iter());
             }
         }
         if let Some(recipient) = job.recipient {
             let name = recipient.as_str().as_bytes();
-            resp::write(out, [b"HEXISTS", self.names.as_bytes(), name].into_iter());
+            resp::write(out, [b"HEXISTS", self.names_key.as_bytes(), name].into_iter());
         }
-        let (length, is_both) = (out.len() - before, matches!(job.text, Text::Both(..)));
-        let asks = job.recipient.is_some();
-        self.pending.push_back(Pending { done: job.done, taken, length, is_both, asks, repeated: false });
+        self.pending.push_back(PendingPublish {
+            completion: job.completion,
+            accepted_at,
+            length: out.len() - before,
+            is_transaction: matches!(job.content, PublishContent::EnvelopeAndInterop(..)),
+            has_lookup: job.recipient.is_some(),
+            is_repeated: false,
+        });
     }
 
-    /// Hands on what Redis answered.
-    fn answer(&mut self, answers: &mut BytesMut) -> io::Result<()> {
-        let mut items = Items::new(answers, LONGEST_ANSWER);
+    /// Completes the messages that Redis has answered.
+    fn complete(&mut self, replies: &mut BytesMut) -> io::Result<()> {
+        let mut items = RespItems::new(replies, MAX_REPLY_TEXT);
         let mut read = 0;
         while let Some(oldest) = self.pending.front() {
-            let posted = match oldest.read(&mut items, &self.names) {
-                Ok(posted) => posted,
-                Err(Stop::Incomplete) => break,
-                Err(Stop::Malformed) => return Err(io::ErrorKind::InvalidData.into()),
+            let posted = match oldest.read(&mut items, &self.names_key) {
+                PublishReply::Complete(posted) => posted,
+                PublishReply::Incomplete => break,
+                PublishReply::Malformed => return Err(io::ErrorKind::InvalidData.into()),
             };
             read = items.read();
-            self.commands.forget(oldest.length)?;
+            self.commands.remove(oldest.length)?;
             if let Some(answered) = self.pending.pop_front() {
-                answered.done.with(posted);
+                answered.completion.complete(posted);
             }
         }
-        answers.advance(read);
-        if self.pending.is_empty() && !answers.is_empty() { Err(unasked()) } else { Ok(()) }
+        replies.advance(read);
+        if self.pending.is_empty() && !replies.is_empty() { Err(unexpected_reply()) } else { Ok(()) }
     }
 
-    /// What was written to a connection that broke is written again to the next.
-    fn begin_anew(&mut self) {
-        let mut left = std::mem::take(&mut self.commands.written);
+    /// Prepares all pending commands for the next connection. Those of which a byte was written count as repeated.
+    fn rewind(&mut self) {
+        let mut written = std::mem::take(&mut self.commands.written);
         for pending in &mut self.pending {
-            pending.repeated |= left > 0;
-            left = left.saturating_sub(pending.length);
+            pending.is_repeated |= written > 0;
+            written = written.saturating_sub(pending.length);
         }
     }
 
-    /// Whoever waited longest gives up first.
-    fn forget_given_up(&mut self) {
-        let limit = self.writer.client.timeout();
+    /// Drops the oldest messages, as far as they have timed out or their callers no longer wait.
+    fn drop_expired(&mut self) {
+        let limit = self.parts.client.timeout();
         while let Some(oldest) = self.pending.front()
-            && (oldest.done.is_given_up() || oldest.taken.elapsed() >= limit)
+            && (oldest.completion.is_cancelled() || oldest.accepted_at.elapsed() >= limit)
         {
             self.commands.bytes.advance(oldest.length);
             self.pending.pop_front();
@@ -333,18 +344,19 @@ impl Session {
     }
 }
 
-fn unasked() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "an answer to what was not asked")
+fn unexpected_reply() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a reply without a command")
 }
 
-impl Commands {
-    /// Writes all there is; completes only with what broke the connection.
+impl CommandBuffer {
+    /// Writes and flushes; returns `Pending` when everything is written, and completes only with an error.
     fn poll_write(&mut self, writes: &mut Writes, context: &mut Context<'_>) -> Poll<io::Error> {
         loop {
             let rest = &self.bytes[self.written..];
-            let written = match rest.is_empty() {
-                true => ready!(Pin::new(&mut *writes).poll_flush(context)).map(|()| 0),
-                false => ready!(Pin::new(&mut *writes).poll_write(context, rest)),
+            let written = if rest.is_empty() {
+                ready!(Pin::new(&mut *writes).poll_flush(context)).map(|()| 0)
+            } else {
+                ready!(Pin::new(&mut *writes).poll_write(context, rest))
             };
             match written {
                 Ok(0) if rest.is_empty() => return Poll::Pending,
@@ -355,11 +367,11 @@ impl Commands {
         }
     }
 
-    /// The oldest so many bytes are answered.
-    fn forget(&mut self, length: usize) -> io::Result<()> {
-        self.written = self.written.checked_sub(length).ok_or_else(unasked)?;
+    /// Removes the oldest `length` bytes, whose commands were answered.
+    fn remove(&mut self, length: usize) -> io::Result<()> {
+        self.written = self.written.checked_sub(length).ok_or_else(unexpected_reply)?;
         self.bytes.advance(length);
-        if self.bytes.is_empty() && self.bytes.capacity() > KEPT {
+        if self.bytes.is_empty() && self.bytes.capacity() > RETAINED_CAPACITY {
             self.bytes = BytesMut::new();
         }
         Ok(())

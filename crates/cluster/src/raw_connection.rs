@@ -1,4 +1,4 @@
-//! A connection to Redis as plain bytes, for the two that carry every message between nodes.
+//! A connection to Redis as plain bytes, for the publisher and the subscriber, which carry every message between nodes.
 
 use std::io::{self, ErrorKind};
 
@@ -7,24 +7,24 @@ use deadpool_redis::redis::{ConnectionAddr, ConnectionInfo, RedisConnectionInfo}
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::resp::{self, Item, Items, Stop};
+use crate::resp::{self, RespError, RespItem, RespItems};
 
-/// The end at which Redis answers.
+/// The read half of a connection to Redis.
 pub(crate) type Reads = Box<dyn AsyncRead + Send + Unpin>;
 
-/// The end at which commands go in.
+/// The write half of a connection to Redis.
 pub(crate) type Writes = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// A connection that is logged in.
+/// A connection after AUTH and SELECT.
 pub(crate) struct RawConnection {
     pub(crate) reads: Reads,
     pub(crate) writes: Writes,
 }
 
 impl RawConnection {
-    /// Connects and logs in. Without a bound in time: that is the caller's.
+    /// Connects and logs in. Has no timeout of its own: the caller sets one.
     pub(crate) async fn open(info: &ConnectionInfo) -> io::Result<Self> {
-        let mut link = match info.addr() {
+        let mut connection = match info.addr() {
             ConnectionAddr::Tcp(host, port) => {
                 let (reads, writes) = connect(host, *port).await?.into_split();
                 Self { reads: Box::new(reads), writes: Box::new(writes) }
@@ -39,8 +39,8 @@ impl RawConnection {
             }
             address => return Err(io::Error::new(ErrorKind::Unsupported, format!("no way to connect to {address}"))),
         };
-        link.log_in(info.redis_settings()).await?;
-        Ok(link)
+        connection.log_in(info.redis_settings()).await?;
+        Ok(connection)
     }
 
     async fn log_in(&mut self, settings: &RedisConnectionInfo) -> io::Result<()> {
@@ -57,22 +57,23 @@ impl RawConnection {
         }
         self.writes.write_all(&commands).await?;
         self.writes.flush().await?;
-        let mut answers = BytesMut::new();
+        let mut replies = BytesMut::new();
         while expected > 0 {
-            let mut items = Items::new(&answers, 0);
+            let mut items = RespItems::new(&replies, 0);
             let is_complete = match items.next() {
-                Ok(Item::Text(_)) => true,
-                Ok(Item::Refused(reason)) => return Err(io::Error::other(String::from_utf8_lossy(reason))),
-                Err(Stop::Incomplete) => false,
-                Ok(Item::Number(_) | Item::Nil | Item::List(_) | Item::TooLong(_)) | Err(Stop::Malformed) => {
-                    return Err(io::Error::new(ErrorKind::InvalidData, "what answers is no redis"));
+                Ok(RespItem::Text(_)) => true,
+                Ok(RespItem::Error(reason)) => return Err(io::Error::other(String::from_utf8_lossy(reason))),
+                Err(RespError::Incomplete) => false,
+                Ok(RespItem::Number(_) | RespItem::Nil | RespItem::List(_) | RespItem::TooLong(_))
+                | Err(RespError::Malformed) => {
+                    return Err(io::Error::new(ErrorKind::InvalidData, "the server does not speak RESP"));
                 }
             };
             if is_complete {
                 let read = items.read();
-                answers.advance(read);
+                replies.advance(read);
                 expected -= 1;
-            } else if self.reads.read_buf(&mut answers).await? == 0 {
+            } else if self.reads.read_buf(&mut replies).await? == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
         }
@@ -82,12 +83,12 @@ impl RawConnection {
 
 async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((host, port)).await?;
-    // A message is small and somebody waits for it: it must not wait for the answer to the one before it.
+    // Messages are small and latency counts: with Nagle's algorithm one would wait for the ack of the one before it.
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// Believes whom the system believes, as the other connections do.
+/// Trusts the root certificates of the system, as the other connections do.
 #[cfg(feature = "tls")]
 async fn secure(host: &str, stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
     use std::sync::Arc;
@@ -103,7 +104,7 @@ async fn secure(host: &str, stream: TcpStream) -> io::Result<impl AsyncRead + As
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
-/// An address with TLS was refused before it came here.
+/// Cannot be reached: an address with TLS was refused by [`RedisClient::open`](crate::RedisClient::open).
 #[cfg(not(feature = "tls"))]
 async fn secure(_: &str, _: TcpStream) -> io::Result<TcpStream> {
     Err(ErrorKind::Unsupported.into())

@@ -1,14 +1,14 @@
-//! What goes over a connection to Redis, as bytes: RESP 2, as far as publishing and hearing need it.
+//! RESP 2, the protocol of Redis, as far as the publisher and the subscriber need it.
 //! <https://redis.io/docs/latest/develop/reference/protocol-spec/>
 //!
-//! Nothing is copied and nothing built: an answer is read item by item where it lies.
+//! Replies are parsed item by item in the read buffer: nothing is copied, and no tree is built.
 
 use bytes::BytesMut;
 
-/// The longest line that begins an item. Only refusals are longer than a number, and those are a sentence.
-const LONGEST_LINE: usize = 16 * 1024;
+/// The longest first line of an item. Only errors are longer than a number, and an error is a sentence.
+const MAX_LINE: usize = 16 * 1024;
 
-/// Appends a command of these parts, the first of which is its name.
+/// Appends a command: its name, then its arguments.
 pub(crate) fn write<'a>(out: &mut BytesMut, parts: impl ExactSizeIterator<Item = &'a [u8]>) {
     head(out, b'*', parts.len());
     for part in parts {
@@ -18,7 +18,7 @@ pub(crate) fn write<'a>(out: &mut BytesMut, parts: impl ExactSizeIterator<Item =
     }
 }
 
-/// Without `write!`, which takes longer than all the rest of a command.
+/// Formats the number by hand: `write!` takes longer than the rest of a command.
 fn head(out: &mut BytesMut, kind: u8, count: usize) {
     let (mut digits, mut first, mut rest) = ([0; 20], 20, count);
     loop {
@@ -34,90 +34,90 @@ fn head(out: &mut BytesMut, kind: u8, count: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// One item of what Redis answers.
+/// One item of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Item<'a> {
+pub(crate) enum RespItem<'a> {
     Text(&'a [u8]),
-    /// An error, in its words.
-    Refused(&'a [u8]),
+    /// An error, with Redis's message.
+    Error(&'a [u8]),
     Number(i64),
     Nil,
-    /// The beginning of a list of so many items.
+    /// The start of a list of this many items.
     List(usize),
-    /// The beginning of a text that is longer than is taken; so many bytes follow, with their line end.
+    /// The start of a text that exceeds the limit; this many bytes follow, including the line end.
     TooLong(usize),
 }
 
-/// Why there is no next item.
+/// Why no item could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// It has not come yet, or not to its end.
+pub(crate) enum RespError {
+    /// It has not been received yet, or not completely.
     Incomplete,
-    /// What came is not RESP.
+    /// The bytes are not RESP.
     Malformed,
 }
 
-/// The items in what has come so far.
-pub(crate) struct Items<'a> {
+/// Reads the items in the bytes that were received so far.
+pub(crate) struct RespItems<'a> {
     bytes: &'a [u8],
     read: usize,
-    longest: usize,
+    max_text: usize,
 }
 
-impl<'a> Items<'a> {
-    /// Takes texts of at most `longest` bytes.
-    pub(crate) fn new(bytes: &'a [u8], longest: usize) -> Self {
-        Self { bytes, read: 0, longest }
+impl<'a> RespItems<'a> {
+    /// Texts of more than `max_text` bytes are reported as [`RespItem::TooLong`].
+    pub(crate) fn new(bytes: &'a [u8], max_text: usize) -> Self {
+        Self { bytes, read: 0, max_text }
     }
 
-    /// How many bytes were read.
+    /// The number of bytes that were read.
     pub(crate) fn read(&self) -> usize {
         self.read
     }
 
-    pub(crate) fn next(&mut self) -> Result<Item<'a>, Stop> {
+    pub(crate) fn next(&mut self) -> Result<RespItem<'a>, RespError> {
         let rest = &self.bytes[self.read..];
-        let line = match rest.iter().take(LONGEST_LINE).position(|byte| *byte == b'\n') {
-            Some(end) => rest[..end].strip_suffix(b"\r").ok_or(Stop::Malformed)?,
-            None if rest.len() < LONGEST_LINE => return Err(Stop::Incomplete),
-            None => return Err(Stop::Malformed),
+        let line = match rest.iter().take(MAX_LINE).position(|byte| *byte == b'\n') {
+            Some(end) => rest[..end].strip_suffix(b"\r").ok_or(RespError::Malformed)?,
+            None if rest.len() < MAX_LINE => return Err(RespError::Incomplete),
+            None => return Err(RespError::Malformed),
         };
-        let (kind, said) = line.split_first().ok_or(Stop::Malformed)?;
+        let (kind, rest_of_line) = line.split_first().ok_or(RespError::Malformed)?;
         let mut read = line.len() + 2;
         let item = match kind {
-            b'+' => Item::Text(said),
-            b'-' => Item::Refused(said),
-            b':' => Item::Number(number(said)?),
-            b'*' => count(said)?.map_or(Item::Nil, Item::List),
-            b'$' => match count(said)? {
-                None => Item::Nil,
-                Some(length) if length > self.longest => Item::TooLong(length + 2),
+            b'+' => RespItem::Text(rest_of_line),
+            b'-' => RespItem::Error(rest_of_line),
+            b':' => RespItem::Number(number(rest_of_line)?),
+            b'*' => count(rest_of_line)?.map_or(RespItem::Nil, RespItem::List),
+            b'$' => match count(rest_of_line)? {
+                None => RespItem::Nil,
+                Some(length) if length > self.max_text => RespItem::TooLong(length + 2),
                 Some(length) => {
-                    let (text, end) = rest[read..].split_at_checked(length).ok_or(Stop::Incomplete)?;
+                    let (text, end) = rest[read..].split_at_checked(length).ok_or(RespError::Incomplete)?;
                     read += length + 2;
                     match end {
-                        [b'\r', b'\n', ..] => Item::Text(text),
-                        [] | [b'\r'] => return Err(Stop::Incomplete),
-                        _ => return Err(Stop::Malformed),
+                        [b'\r', b'\n', ..] => RespItem::Text(text),
+                        [] | [b'\r'] => return Err(RespError::Incomplete),
+                        _ => return Err(RespError::Malformed),
                     }
                 }
             },
-            _ => return Err(Stop::Malformed),
+            _ => return Err(RespError::Malformed),
         };
         self.read += read;
         Ok(item)
     }
 }
 
-fn number(digits: &[u8]) -> Result<i64, Stop> {
-    std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(Stop::Malformed)
+fn number(digits: &[u8]) -> Result<i64, RespError> {
+    std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(RespError::Malformed)
 }
 
-/// A length; -1 says that there is nothing.
-fn count(digits: &[u8]) -> Result<Option<usize>, Stop> {
+/// A length; -1 stands for nil.
+fn count(digits: &[u8]) -> Result<Option<usize>, RespError> {
     match number(digits)? {
         -1 => Ok(None),
-        length => u32::try_from(length).map(|length| Some(length as usize)).map_err(|_| Stop::Malformed),
+        length => u32::try_from(length).map(|length| Some(length as usize)).map_err(|_| RespError::Malformed),
     }
 }
 
@@ -125,12 +125,12 @@ fn count(digits: &[u8]) -> Result<Option<usize>, Stop> {
 mod tests {
     use super::*;
 
-    fn all(bytes: &[u8]) -> (Vec<Item<'_>>, Stop, usize) {
-        let (mut items, mut read) = (Items::new(bytes, 8), Vec::new());
+    fn all(bytes: &[u8]) -> (Vec<RespItem<'_>>, RespError, usize) {
+        let (mut items, mut read) = (RespItems::new(bytes, 8), Vec::new());
         loop {
             match items.next() {
                 Ok(item) => read.push(item),
-                Err(stop) => return (read, stop, items.read()),
+                Err(error) => return (read, error, items.read()),
             }
         }
     }
@@ -143,33 +143,33 @@ mod tests {
     }
 
     #[test]
-    fn items_are_read_wherever_what_comes_is_cut() {
+    fn items_are_read_wherever_the_input_is_split() {
         let whole = b"+OK\r\n-ERR no\r\n:-12\r\n$-1\r\n*-1\r\n$0\r\n\r\n*2\r\n$8\r\n\r\n:1\r\n\0x\r\n$9\r\n";
         let expected = [
-            Item::Text(b"OK"),
-            Item::Refused(b"ERR no"),
-            Item::Number(-12),
-            Item::Nil,
-            Item::Nil,
-            Item::Text(b""),
-            Item::List(2),
-            Item::Text(b"\r\n:1\r\n\0x"),
-            Item::TooLong(11),
+            RespItem::Text(b"OK"),
+            RespItem::Error(b"ERR no"),
+            RespItem::Number(-12),
+            RespItem::Nil,
+            RespItem::Nil,
+            RespItem::Text(b""),
+            RespItem::List(2),
+            RespItem::Text(b"\r\n:1\r\n\0x"),
+            RespItem::TooLong(11),
         ];
-        assert_eq!(all(whole), (expected.to_vec(), Stop::Incomplete, whole.len()));
+        assert_eq!(all(whole), (expected.to_vec(), RespError::Incomplete, whole.len()));
         for cut in 0..whole.len() {
-            let (items, stop, read) = all(&whole[..cut]);
-            assert!(expected.starts_with(&items) && stop == Stop::Incomplete && read <= cut, "cut after {cut}");
+            let (items, error, read) = all(&whole[..cut]);
+            assert!(expected.starts_with(&items) && error == RespError::Incomplete && read <= cut, "cut after {cut}");
         }
     }
 
     #[test]
-    fn what_is_no_resp_is_said_to_be_none() {
-        let line = ["+", &"x".repeat(LONGEST_LINE)].concat();
+    fn input_that_is_not_resp_is_malformed() {
+        let line = ["+", &"x".repeat(MAX_LINE)].concat();
         for rubbish in
             ["HTTP/1.1 400\r\n", "\r\n", "\n", ":\r\n", ":1a\r\n", "$-2\r\n", "*9999999999\r\n", "$1\r\nabc", &line]
         {
-            assert_eq!(all(rubbish.as_bytes()).1, Stop::Malformed, "{rubbish:.20}");
+            assert_eq!(all(rubbish.as_bytes()).1, RespError::Malformed, "{rubbish:.20}");
         }
     }
 }

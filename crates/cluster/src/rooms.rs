@@ -1,5 +1,6 @@
 //! Rooms and their members over Redis, under the keys of Actionhero.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -9,42 +10,42 @@ use phalanx_core::{ConnectionId, Generation};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::client::Client;
+use crate::client::RedisClient;
 use crate::keys::Keys;
 
-/// Members that are read, or removed, at once.
+/// Members that one command reads or one script removes.
 const BATCH: usize = 200;
 
-/// The rooms that nodes share, Actionhero nodes too.
+/// The rooms that all nodes share, Actionhero nodes included.
 pub struct RedisRooms {
-    client: Client,
+    client: RedisClient,
     keys: Keys,
     host: String,
-    add: Script,
+    create: Script,
     join: Script,
     leave: Script,
-    empty: Script,
+    remove_members: Script,
     close: Script,
     forget: Script,
 }
 
 impl RedisRooms {
-    /// Keeps rooms under these keys. Members are listed with `host`, the id of their node.
-    pub fn new(client: Client, keys: Keys, host: impl Into<String>) -> Self {
+    /// Stores rooms under these keys. Members are listed with `host`, the id of their node.
+    pub fn new(client: RedisClient, keys: Keys, host: impl Into<String>) -> Self {
         Self {
             client,
             keys,
             host: host.into(),
-            add: Script::new(include_str!("lua/rooms/create.lua")),
+            create: Script::new(include_str!("lua/rooms/create.lua")),
             join: Script::new(include_str!("lua/rooms/join.lua")),
             leave: Script::new(include_str!("lua/rooms/leave.lua")),
-            empty: Script::new(include_str!("lua/rooms/remove_members.lua")),
+            remove_members: Script::new(include_str!("lua/rooms/remove_members.lua")),
             close: Script::new(include_str!("lua/rooms/close.lua")),
             forget: Script::new(include_str!("lua/rooms/forget.lua")),
         }
     }
 
-    /// One step through the members of a room.
+    /// Reads one page of the members of a room.
     async fn scan(&self, room: &str, cursor: &str) -> Result<(String, Vec<(String, String)>), BackendError> {
         let mut scan = cmd("HSCAN");
         scan.arg(self.keys.members(room)).arg(cursor).arg("COUNT").arg(BATCH);
@@ -52,11 +53,11 @@ impl RedisRooms {
     }
 
     async fn remove_members(&self, room: &str, members: &[(String, String)]) -> Result<bool, BackendError> {
-        let mut script = self.empty.key(self.keys.rooms());
+        let mut script = self.remove_members.key(self.keys.rooms());
         script.key(self.keys.members(room)).arg(room);
         for (id, member) in members {
-            let generation = serde_json::from_str::<MemberInRedis>(member).ok().and_then(|member| member.generation);
-            script.key(self.keys.held(generation.as_deref().unwrap_or_default())).arg(id);
+            let generation = serde_json::from_str::<StoredMember>(member).ok().and_then(|member| member.generation);
+            script.key(self.keys.memberships_of(generation.as_deref().unwrap_or_default())).arg(id);
         }
         self.client.run(room, &script).await
     }
@@ -71,8 +72,8 @@ impl fmt::Debug for RedisRooms {
 #[async_trait]
 impl RoomStore for RedisRooms {
     async fn add(&self, room: &str, max: usize) -> Result<Added, BackendError> {
-        let mut script = self.add.key(self.keys.rooms());
-        script.key(self.keys.members(room)).key(self.keys.lives()).key(self.keys.closed());
+        let mut script = self.create.key(self.keys.rooms());
+        script.key(self.keys.members(room)).key(self.keys.incarnations()).key(self.keys.closed());
         script.arg(room).arg(max);
         let added: String = self.client.run(room, &script).await?;
         Ok(match added.as_str() {
@@ -92,12 +93,12 @@ impl RoomStore for RedisRooms {
 
     async fn close(&self, room: &str) -> Result<Option<u64>, BackendError> {
         let mut script = self.close.key(self.keys.rooms());
-        script.key(self.keys.lives()).key(self.keys.closed()).arg(room);
-        self.client.run_again(room, &script).await
+        script.key(self.keys.incarnations()).key(self.keys.closed()).arg(room);
+        self.client.run_idempotent(room, &script).await
     }
 
-    /// What one who forgets leaves behind, because it died half-way, goes when the room is made again.
-    async fn forget(&self, room: &str, life: u64) -> Result<(), BackendError> {
+    /// A node that dies half-way leaves some members behind. They are removed when the room is created again.
+    async fn forget(&self, room: &str, incarnation: u64) -> Result<(), BackendError> {
         let mut cursor = "0".to_owned();
         loop {
             let (next, members) = self.scan(room, &cursor).await?;
@@ -106,11 +107,11 @@ impl RoomStore for RedisRooms {
             }
             cursor = next;
         }
-        self.client.run_again(room, self.forget.key(self.keys.closed()).arg(room).arg(life)).await
+        self.client.run_idempotent(room, self.forget.key(self.keys.closed()).arg(room).arg(incarnation)).await
     }
 
     async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<Joined, BackendError> {
-        let in_redis = MemberInRedis {
+        let in_redis = StoredMember {
             id: member.id.to_string(),
             joined_at: member.joined_at,
             host: self.host.clone(),
@@ -118,26 +119,26 @@ impl RoomStore for RedisRooms {
         };
         let text = serde_json::to_string(&in_redis).expect("names and numbers are always JSON");
         let mut script = self.join.key(self.keys.leases());
-        script.key(self.keys.rooms()).key(self.keys.members(room)).key(self.keys.held(of.as_str()));
-        script.key(self.keys.lives());
+        script.key(self.keys.rooms()).key(self.keys.members(room)).key(self.keys.memberships_of(of.as_str()));
+        script.key(self.keys.incarnations());
         script.arg(of.as_str()).arg(room).arg(&in_redis.id).arg(text).arg(member.joined_at);
-        let (joined, life): (String, Option<u64>) = self.client.run(room, &script).await?;
-        match (joined.as_str(), life) {
-            ("new", Some(life)) => Ok(Joined::New(life)),
-            ("anew", Some(life)) => Ok(Joined::Anew(life)),
-            ("already", Some(life)) => Ok(Joined::Already(life)),
+        let (joined, incarnation): (String, Option<u64>) = self.client.run(room, &script).await?;
+        match (joined.as_str(), incarnation) {
+            ("new", Some(incarnation)) => Ok(Joined::New(incarnation)),
+            ("anew", Some(incarnation)) => Ok(Joined::Anew(incarnation)),
+            ("already", Some(incarnation)) => Ok(Joined::Already(incarnation)),
             ("no room", _) => Ok(Joined::NoRoom),
-            _ => Err(BackendError::unavailable("this node was found dead and is being listed anew")),
+            _ => Err(BackendError::unavailable("this node was reaped and is registering again")),
         }
     }
 
     async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<Left, BackendError> {
         let mut script = self.leave.key(self.keys.members(room));
-        script.key(self.keys.held(of.as_str())).key(self.keys.rooms()).key(self.keys.lives());
+        script.key(self.keys.memberships_of(of.as_str())).key(self.keys.rooms()).key(self.keys.incarnations());
         script.arg(room).arg(member.id.as_str());
         script.arg(format!("\"joinedAt\":{},", member.joined_at));
-        let (left, life): (bool, Option<u64>) = self.client.run(room, &script).await?;
-        Ok(if left { Left::Now } else { Left::Before(life) })
+        let (was_member, incarnation): (bool, Option<u64>) = self.client.run(room, &script).await?;
+        Ok(if was_member { Left::Now } else { Left::Before(incarnation) })
     }
 
     async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {
@@ -145,15 +146,15 @@ impl RoomStore for RedisRooms {
             return Ok(None);
         }
         let count: usize = self.client.read(room, cmd("HLEN").arg(self.keys.members(room))).await?;
-        // A scan may tell of a member twice while the hash grows.
-        let (mut listed, mut cursor) = (std::collections::HashMap::new(), "0".to_owned());
+        // A scan may return a member twice while the hash grows.
+        let (mut listed, mut cursor) = (HashMap::new(), "0".to_owned());
         loop {
             let (next, members) = self.scan(room, &cursor).await?;
             for (id, member) in members {
                 match read(&id, &member) {
                     Some(member) if listed.len() < max => drop(listed.insert(id, member)),
                     Some(_) => {}
-                    None => warn!(room, id, "a member of a room cannot be read"),
+                    None => warn!(room, id, "an unreadable member of a room is not listed"),
                 }
             }
             if next == "0" || listed.len() >= max {
@@ -164,10 +165,10 @@ impl RoomStore for RedisRooms {
     }
 }
 
-/// A member as Actionhero lists it, and the generation of its node.
+/// A member as Actionhero stores it, and the generation of its node.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct MemberInRedis {
+struct StoredMember {
     id: String,
     joined_at: u64,
     #[serde(default)]
@@ -177,6 +178,6 @@ struct MemberInRedis {
 }
 
 fn read(id: &str, text: &str) -> Option<Member> {
-    let member: MemberInRedis = serde_json::from_str(text).ok()?;
+    let member: StoredMember = serde_json::from_str(text).ok()?;
     Some(Member { id: ConnectionId::parse(id).ok()?, joined_at: member.joined_at })
 }

@@ -1,8 +1,8 @@
-//! Receives channels over one subscribed connection that comes back by itself, and says when it was away.
+//! Receives channels over one subscribed connection that reconnects automatically, and reports when it was down.
 //!
-//! A channel walks through five states: none → subscribing → standing → lingering, once nobody holds it, for 5 s →
-//! unsubscribing → none. Who takes hold of one that is being unsubscribed waits for the confirmation of a new
-//! subscription.
+//! A channel walks through five states: unsubscribed → subscribing → subscribed → lingering for 5 s, once no handle is
+//! left → unsubscribing → unsubscribed. A handle that is created while the channel is being unsubscribed waits for the
+//! confirmation of a new subscription.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -19,200 +19,216 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::client::Client;
+use crate::client::RedisClient;
 use crate::clock::RedisClock;
 use crate::raw_connection::{RawConnection, Writes};
 use crate::resp;
 
 mod reader;
 
-pub(crate) use reader::Ears;
-use reader::Reader;
+use reader::ChannelReader;
+pub(crate) use reader::MessageDecoder;
 
-/// How long a channel that nobody holds is still received.
+/// How long a channel without a handle remains subscribed.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Channels that one command subscribes to.
-const AT_ONCE: usize = 500;
+/// The most channels in one SUBSCRIBE or UNSUBSCRIBE.
+const BATCH: usize = 500;
 
-/// How often the connection is asked whether it is alive: nothing else finds a server that is frozen.
+/// The interval of PING, which alone detects a server that is frozen.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// How long what has come already may take to be read.
-const LATE: Duration = Duration::from_millis(100);
+/// The extra time for the reader to process replies that were received before the timeout.
+const FROZEN_GRACE: Duration = Duration::from_millis(100);
 
-/// Pauses between sessions, from and to.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The shortest and the longest pause before a reconnect.
+const RECONNECT_DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// A session that lasted so long begins with the shortest pause again.
-const HEALTHY: Duration = Duration::from_secs(5);
+/// After a session of this length the next reconnect starts with the shortest pause again.
+const STABLE_SESSION: Duration = Duration::from_secs(5);
 
-/// The channels that are wanted, and the task that receives them.
+/// The wanted channels, shared with the task that receives them.
 #[derive(Clone)]
-pub(crate) struct Subscriber(Arc<Shared>);
+pub(crate) struct Subscriber(Arc<SubscriberState>);
 
-struct Shared {
+struct SubscriberState {
     channels: Mutex<HashMap<String, Channel>>,
+    /// Wakes the task: a channel is wanted.
     changed: Notify,
-    /// Whether everything that is wanted was received at once, and is since.
+    /// Set once all wanted channels are subscribed on a connection, until that connection breaks.
     up: AtomicBool,
-    /// Messages were missed while the connection was away, and nobody was told yet.
-    away: AtomicBool,
-    /// The same of messages that were not taken off in time. All that come are dropped until half of what waits was taken
-    /// off, so that a queue which stays full makes one gap and not one for each message that finds a place.
-    overflow: AtomicBool,
-    /// Why the last connection broke off, or there was none.
-    broke_off: Mutex<String>,
+    /// Messages were missed while the connection was down, and the gap is not reported yet.
+    missed_while_down: AtomicBool,
+    /// Messages were missed because the queue was full or they were stale, and the gap is not reported yet. Until then
+    /// all messages are dropped, and the gap is reported when the queue is half empty. So a queue that remains full
+    /// makes one gap, and not one for each message that finds a free slot.
+    missed_by_overflow: AtomicBool,
+    /// Why the last connection broke or could not be established.
+    last_error: Mutex<String>,
     timeout: Duration,
 }
 
 struct Channel {
-    holds: usize,
-    state: State,
+    /// The number of handles.
+    handles: usize,
+    state: ChannelState,
+    /// Callers that wait for the confirmation of the subscription.
     waiting: Vec<oneshot::Sender<()>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    None,
+enum ChannelState {
+    Unsubscribed,
     Subscribing,
-    Standing,
+    Subscribed,
     Lingering(Instant),
     Unsubscribing,
 }
 
-/// Holds a channel coming.
-pub(crate) struct Hold {
-    shared: Arc<Shared>,
+/// Keeps a channel subscribed until it is dropped.
+pub(crate) struct ChannelHandle {
+    shared: Arc<SubscriberState>,
     channel: String,
 }
 
-impl Drop for Hold {
+impl Drop for ChannelHandle {
     fn drop(&mut self) {
         let mut channels = self.shared.channels();
         let Some(channel) = channels.get_mut(&self.channel) else { return };
-        channel.holds -= 1;
-        if channel.holds > 0 {
+        channel.handles -= 1;
+        if channel.handles > 0 {
             return;
         }
         match channel.state {
-            State::Standing => channel.state = State::Lingering(Instant::now() + LINGER),
-            State::None => drop(channels.remove(&self.channel)),
-            // The task decides when it has its answer.
-            State::Subscribing | State::Lingering(_) | State::Unsubscribing => {}
+            ChannelState::Subscribed => channel.state = ChannelState::Lingering(Instant::now() + LINGER),
+            ChannelState::Unsubscribed => drop(channels.remove(&self.channel)),
+            // A command is on its way, or the pause already runs: the task decides when it gets the reply.
+            ChannelState::Subscribing | ChannelState::Lingering(_) | ChannelState::Unsubscribing => {}
         }
     }
 }
 
 impl Subscriber {
     pub(crate) fn new(timeout: Duration) -> Self {
-        let [up, away, overflow] = [(); 3].map(|()| AtomicBool::new(false));
-        let (channels, changed, broke_off) = Default::default();
-        Self(Arc::new(Shared { channels, changed, up, away, overflow, broke_off, timeout }))
+        let [up, missed_while_down, missed_by_overflow] = [(); 3].map(|()| AtomicBool::new(false));
+        let (channels, changed, last_error) = Default::default();
+        let state =
+            SubscriberState { channels, changed, up, missed_while_down, missed_by_overflow, last_error, timeout };
+        Self(Arc::new(state))
     }
 
-    /// Whether messages arrive.
+    /// Whether messages are being received.
     pub(crate) fn is_up(&self) -> bool {
         self.0.up.load(Relaxed)
     }
 
-    /// Takes hold of a channel; completes when every later message arrives. Cancel safe.
-    pub(crate) async fn hold(&self, channel: String) -> Result<Hold, BackendError> {
-        let (hold, standing) = self.take(channel);
-        let Some(standing) = standing else { return Ok(hold) };
-        match timeout(self.0.timeout, standing).await {
-            Ok(Ok(())) => Ok(hold),
+    /// Subscribes to a channel; completes when every later message will be received. Cancel safe.
+    pub(crate) async fn subscribe(&self, channel: String) -> Result<ChannelHandle, BackendError> {
+        let (handle, confirmed) = self.add_handle(channel);
+        let Some(confirmed) = confirmed else { return Ok(handle) };
+        match timeout(self.0.timeout, confirmed).await {
+            Ok(Ok(())) => Ok(handle),
             Ok(Err(_)) => Err(BackendError::unavailable("the bus is closed")),
-            Err(_) => Err(BackendError::unavailable(self.late())),
+            Err(_) => Err(BackendError::unavailable(self.timeout_message())),
         }
     }
 
-    /// What is told to who waited in vain for a subscription.
-    fn late(&self) -> String {
+    /// The error for a subscription that was not confirmed in time.
+    fn timeout_message(&self) -> String {
         let late = "redis did not confirm a subscription in time";
-        let reason = self.0.broke_off();
+        let reason = self.0.last_error();
         if self.is_up() || reason.is_empty() { late.to_owned() } else { format!("{late}: {reason}") }
     }
 
-    fn take(&self, name: String) -> (Hold, Option<oneshot::Receiver<()>>) {
+    /// Creates a handle, and returns what to wait for unless the channel is already subscribed.
+    fn add_handle(&self, name: String) -> (ChannelHandle, Option<oneshot::Receiver<()>>) {
         let mut channels = self.0.channels();
-        let fresh = || Channel { holds: 0, state: State::None, waiting: Vec::new() };
-        let channel = channels.entry(name.clone()).or_insert_with(fresh);
-        channel.holds += 1;
-        let hold = Hold { shared: self.0.clone(), channel: name };
-        if let State::Standing | State::Lingering(_) = channel.state {
-            channel.state = State::Standing;
-            return (hold, None);
+        let unsubscribed = || Channel { handles: 0, state: ChannelState::Unsubscribed, waiting: Vec::new() };
+        let channel = channels.entry(name.clone()).or_insert_with(unsubscribed);
+        channel.handles += 1;
+        let handle = ChannelHandle { shared: self.0.clone(), channel: name };
+        if let ChannelState::Subscribed | ChannelState::Lingering(_) = channel.state {
+            channel.state = ChannelState::Subscribed;
+            return (handle, None);
         }
-        let (confirm, standing) = oneshot::channel();
+        let (confirm, confirmed) = oneshot::channel();
         channel.waiting.retain(|waiting| !waiting.is_closed());
         channel.waiting.push(confirm);
         self.0.changed.notify_one();
-        (hold, Some(standing))
+        (handle, Some(confirmed))
     }
 
-    /// Receives for ever, and hands everything on that is believed.
-    pub(crate) async fn run(self, client: Client, ears: Ears, clock: Arc<RedisClock>, out: mpsc::Sender<Arrival>) {
-        let ears = Arc::new(ears);
-        let (mut pause, mut sessions) = (PAUSES.0, 0_u64);
+    /// Receives forever, reconnecting when a connection breaks, and passes every verified message on.
+    pub(crate) async fn run(
+        self,
+        client: RedisClient,
+        decoder: MessageDecoder,
+        clock: Arc<RedisClock>,
+        out: mpsc::Sender<Arrival>,
+    ) {
+        let decoder = Arc::new(decoder);
+        let (mut pause, mut sessions) = (RECONNECT_DELAYS.0, 0_u64);
         loop {
-            let began = Instant::now();
-            let ended = match client.raw_connection().await {
+            let started = Instant::now();
+            let error = match client.raw_connection().await {
                 Ok(RawConnection { reads, writes }) => {
-                    let (confirm, confirmed) = mpsc::channel(AT_ONCE);
-                    let reader = Reader {
+                    let (confirm, confirmations) = mpsc::channel(BATCH);
+                    let reader = ChannelReader {
                         reads,
                         confirm,
                         skip: 0,
-                        stale: false,
-                        ears: ears.clone(),
+                        received_stale: false,
+                        decoder: decoder.clone(),
                         clock: clock.clone(),
                         out: out.clone(),
                         shared: self.0.clone(),
                     };
-                    self.session(Asking { writes, confirmed, limit: self.0.timeout }, reader, &mut sessions).await
+                    let commands = CommandHalf { writes, confirmations, limit: self.0.timeout };
+                    self.run_session(commands, reader, &mut sessions).await
                 }
                 Err(error) if error.kind() == ErrorKind::TimedOut => "no connection in time".to_owned(),
                 Err(error) => error.to_string(),
             };
-            if self.0.forget() {
-                // Who asked something will not hear the answer. Where the queue is full, its deadline tells it.
+            if self.0.reset() {
+                // Pending calls will not get their replies. If the queue is full, they run into their deadlines
+                // instead.
                 let _ = out.try_send(Arrival::Away);
             }
-            if let Some(ear) = &ears.foreign {
-                ear.missed();
+            if let Some(interop) = &decoder.interop {
+                interop.fail_pending_calls();
             }
             if sessions > 0 {
-                self.0.away.store(true, Relaxed);
+                self.0.missed_while_down.store(true, Relaxed);
             }
-            if began.elapsed() > HEALTHY {
-                pause = PAUSES.0;
+            if started.elapsed() > STABLE_SESSION {
+                pause = RECONNECT_DELAYS.0;
             }
-            warn!(reason = ended, "the subscription to redis broke off");
-            *self.0.broke_off() = ended;
+            warn!(reason = error, "the subscription to redis broke off");
+            *self.0.last_error() = error;
             let jitter = rand::random_range(0.5..1.0);
             sleep(pause.mul_f64(jitter)).await;
-            pause = (pause * 2).min(PAUSES.1);
+            pause = (pause * 2).min(RECONNECT_DELAYS.1);
         }
     }
 
-    /// Receives over one connection until it breaks; says why it did.
-    async fn session(&self, mut asking: Asking, reader: Reader, sessions: &mut u64) -> String {
-        // Reading goes on while the other half waits for confirmations.
+    /// Receives over one connection until it breaks; returns the reason.
+    async fn run_session(&self, mut commands: CommandHalf, reader: ChannelReader, sessions: &mut u64) -> String {
+        // The reader is a task of its own: it receives messages while this one waits for confirmations.
         let mut reading = JoinSet::new();
         reading.spawn(reader.run());
         let mut ticks = interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Err(reason) = self.follow(&mut asking).await {
+            if let Err(reason) = self.sync_channels(&mut commands).await {
                 return reason;
             }
             if !self.0.up.load(Relaxed) {
                 *sessions += 1;
                 if *sessions > 1 {
                     info!("the subscription to redis is back");
-                    // Again, if it was told with the first message: other channels may have come later than that.
-                    self.0.away.store(true, Relaxed);
+                    // Set again although it was set when the connection broke: the gap may have been reported with the
+                    // first message, before the last channels were subscribed.
+                    self.0.missed_while_down.store(true, Relaxed);
                 }
                 self.0.up.store(true, Relaxed);
             }
@@ -221,136 +237,148 @@ impl Subscriber {
                     return ended.and_then(Result::ok).unwrap_or_else(|| "the reader ended".to_owned());
                 }
                 () = self.0.changed.notified() => {}
-                // A Redis that cannot save its data refuses even this, and publishes all the same: it answers.
-                _ = ticks.tick() => if let Err(reason) = asking.hear("PING", &[]).await { return reason },
+                // An error reply is fine too. A Redis that cannot save its data refuses even PING, and still publishes.
+                _ = ticks.tick() => if let Err(reason) = commands.send("PING", &[]).await { return reason },
             }
         }
     }
 
-    /// Brings what the connection has to what is wanted.
-    async fn follow(&self, asking: &mut Asking) -> Result<(), String> {
+    /// Subscribes to the wanted channels and unsubscribes from those whose pause is over.
+    async fn sync_channels(&self, commands: &mut CommandHalf) -> Result<(), String> {
         loop {
-            let wanted = self.0.begin(|channel| match channel.state {
-                State::None if channel.holds > 0 => Some(State::Subscribing),
+            let wanted = self.0.change_states(|channel| match channel.state {
+                ChannelState::Unsubscribed if channel.handles > 0 => Some(ChannelState::Subscribing),
                 _ => None,
             });
             if wanted.is_empty() {
                 break;
             }
-            asking.ask("SUBSCRIBE", &wanted).await?;
-            self.0.subscribed(&wanted);
+            commands.request("SUBSCRIBE", &wanted).await?;
+            self.0.set_subscribed(&wanted);
         }
         let now = Instant::now();
-        let unwanted = self.0.begin(|channel| match channel.state {
-            State::Lingering(until) if until <= now => Some(State::Unsubscribing),
+        let unwanted = self.0.change_states(|channel| match channel.state {
+            ChannelState::Lingering(until) if until <= now => Some(ChannelState::Unsubscribing),
             _ => None,
         });
         if !unwanted.is_empty() {
-            asking.ask("UNSUBSCRIBE", &unwanted).await?;
-            self.0.unsubscribed(&unwanted);
+            commands.request("UNSUBSCRIBE", &unwanted).await?;
+            self.0.set_unsubscribed(&unwanted);
         }
         Ok(())
     }
 }
 
-/// The half of a connection that asks, one command after the other.
-struct Asking {
+/// Redis's reply to one argument of a command on a subscribed connection.
+enum Confirmation {
+    Confirmed,
+    /// Redis refused the command, with this message.
+    Refused(String),
+}
+
+/// The half of a connection that sends commands, one at a time.
+struct CommandHalf {
     writes: Writes,
-    /// What the other half reads of answers.
-    confirmed: mpsc::Receiver<Result<(), String>>,
+    /// The replies that the reader receives.
+    confirmations: mpsc::Receiver<Confirmation>,
     limit: Duration,
 }
 
-impl Asking {
+impl CommandHalf {
     /// Sends a command and waits until each of its arguments is confirmed.
-    async fn ask(&mut self, command: &str, arguments: &[String]) -> Result<(), String> {
-        self.hear(command, arguments).await?
+    async fn request(&mut self, command: &str, arguments: &[String]) -> Result<(), String> {
+        match self.send(command, arguments).await? {
+            Confirmation::Confirmed => Ok(()),
+            Confirmation::Refused(reason) => Err(reason),
+        }
     }
 
-    /// Sends a command and waits for its answer, be it a refusal.
-    async fn hear(&mut self, command: &str, arguments: &[String]) -> Result<Result<(), String>, String> {
+    /// Sends a command and waits for the reply. A refusal is a reply too; an error means that the connection is of no
+    /// use any longer.
+    async fn send(&mut self, command: &str, arguments: &[String]) -> Result<Confirmation, String> {
         let mut bytes = BytesMut::new();
         let parts: Vec<_> = std::iter::once(command).chain(arguments.iter().map(String::as_str)).collect();
         resp::write(&mut bytes, parts.iter().map(|part| part.as_bytes()));
-        let heard = async {
+        let reply = async {
             let written = async { self.writes.write_all(&bytes).await.and(self.writes.flush().await) };
             written.await.map_err(|error| error.to_string())?;
             for _ in 0..arguments.len().max(1) {
-                let confirmed = self.confirmed.recv().await.ok_or("the connection was closed")?;
-                if confirmed.is_err() {
-                    return Ok(confirmed);
+                match self.confirmations.recv().await.ok_or("the connection was closed")? {
+                    Confirmation::Confirmed => {}
+                    refused @ Confirmation::Refused(_) => return Ok(refused),
                 }
             }
-            Ok(Ok(()))
+            Ok(Confirmation::Confirmed)
         };
-        let mut heard = pin!(heard);
-        if let Ok(answer) = timeout(self.limit, &mut heard).await {
-            return answer;
+        let mut reply = pin!(reply);
+        if let Ok(reply) = timeout(self.limit, &mut reply).await {
+            return reply;
         }
-        // A process that was frozen finds its time over before the other half has read what came meanwhile.
-        timeout(LATE, heard).await.unwrap_or_else(|_| Err(format!("no answer to {command} in time")))
+        // In a process that was frozen, the timeout fires before the reader has processed what arrived meanwhile.
+        timeout(FROZEN_GRACE, reply).await.unwrap_or_else(|_| Err(format!("no reply to {command} in time")))
     }
 }
 
-impl Shared {
+impl SubscriberState {
     fn channels(&self) -> MutexGuard<'_, HashMap<String, Channel>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn broke_off(&self) -> MutexGuard<'_, String> {
-        self.broke_off.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_error(&self) -> MutexGuard<'_, String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves some channels to another state, and answers their names.
-    fn begin(&self, mut to: impl FnMut(&Channel) -> Option<State>) -> Vec<String> {
+    /// Moves at most a batch of channels to the state that `next` returns for them, and returns their names.
+    fn change_states(&self, mut next: impl FnMut(&Channel) -> Option<ChannelState>) -> Vec<String> {
         let mut channels = self.channels();
-        let moving = channels.iter_mut().filter_map(|(name, channel)| {
-            channel.state = to(channel)?;
+        let changed = channels.iter_mut().filter_map(|(name, channel)| {
+            channel.state = next(channel)?;
             Some(name.clone())
         });
-        moving.take(AT_ONCE).collect()
+        changed.take(BATCH).collect()
     }
 
-    fn subscribed(&self, names: &[String]) {
+    fn set_subscribed(&self, names: &[String]) {
         let mut channels = self.channels();
         for name in names {
             let Some(channel) = channels.get_mut(name) else { continue };
-            // Who gave up waiting has let go of its hold as well.
+            // A caller that timed out has dropped its handle as well, so the channel may be without one.
             for waiting in channel.waiting.drain(..) {
                 let _ = waiting.send(());
             }
-            channel.state = match channel.holds {
-                0 => State::Lingering(Instant::now() + LINGER),
-                _ => State::Standing,
+            channel.state = match channel.handles {
+                0 => ChannelState::Lingering(Instant::now() + LINGER),
+                _ => ChannelState::Subscribed,
             };
         }
-        count(&channels);
+        record_channels(&channels);
     }
 
-    fn unsubscribed(&self, names: &[String]) {
+    fn set_unsubscribed(&self, names: &[String]) {
         let mut channels = self.channels();
         for name in names {
             let Some(channel) = channels.get_mut(name) else { continue };
-            match channel.holds {
+            match channel.handles {
                 0 => drop(channels.remove(name)),
-                _ => channel.state = State::None, // the next round subscribes anew
+                _ => channel.state = ChannelState::Unsubscribed, // the next round subscribes again
             }
         }
-        count(&channels);
+        record_channels(&channels);
     }
 
-    /// A connection is gone: the next one has nothing. Says whether everything was received until then.
-    fn forget(&self) -> bool {
+    /// Resets all channels after a connection broke: the next one has no subscriptions. Returns whether the subscriber
+    /// was up until then.
+    fn reset(&self) -> bool {
         let mut channels = self.channels();
         channels.retain(|_, channel| {
-            channel.state = State::None;
-            channel.holds > 0
+            channel.state = ChannelState::Unsubscribed;
+            channel.handles > 0
         });
-        count(&channels);
+        record_channels(&channels);
         self.up.swap(false, Relaxed)
     }
 }
 
-fn count(channels: &HashMap<String, Channel>) {
+fn record_channels(channels: &HashMap<String, Channel>) {
     metrics::gauge!("phalanx_bus_channels").set(channels.len() as f64);
 }

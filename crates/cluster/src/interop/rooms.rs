@@ -1,10 +1,10 @@
-//! Takes connections of foreign nodes out of rooms.
+//! Removes the connections of Actionhero nodes from rooms.
 //!
-//! A node of theirs shuts down when it is asked to remove a connection that has just left by itself, or that a
-//! middleware of its own keeps, and no look beforehand rules that out. So it is never asked: the connection's list of
-//! rooms is written anew, which cannot be an error there, and its membership taken off the list in Redis. What the
-//! connection does between the look at its list and the writing is undone by that. So the list is looked at again
-//! until it names no room that does not list the connection.
+//! An Actionhero node shuts down when it is requested to remove a connection that has just left by itself, or that a
+//! middleware of its own refuses to let go, and no check beforehand rules that out. So the node is never requested to:
+//! instead the connection's list of rooms is overwritten, which cannot fail there, and its membership is deleted in
+//! Redis. A join or leave of the connection between the read of its list and the write is undone by the write. So the
+//! list is read again until every room in it lists the connection as a member.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,60 +17,69 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::Interop;
+use super::RedisInterop;
 
-/// How long a member's node has to answer before it is taken for dead: nobody else takes its members off the list.
-const SILENCE: Duration = Duration::from_secs(5);
+/// The time for a member's node to reply; after it the node counts as dead. Actionhero never removes the members of a
+/// dead node, so a room may well list some.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long members are taken out of a room while others join.
-const DISMISSAL: Duration = Duration::from_secs(15);
+/// The time for the removal of all members of a room, while others still join.
+const EVICTION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Members that are taken out at once.
-const AT_ONCE: usize = 256;
+/// The most members that are removed concurrently.
+const BATCH: usize = 256;
 
-/// How often a list of rooms is looked at before it is left as it is.
-const LOOKS: usize = 8;
+/// How often the list of rooms of a connection is read before the attempt fails.
+const MAX_ATTEMPTS: usize = 8;
 
-/// A membership of theirs, as it is written.
+/// A member of an Actionhero node, with the text of its membership in Redis.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Membership {
+struct InteropMember {
     id: String,
-    member: String,
+    membership: String,
 }
 
-impl Interop {
-    /// Takes a connection out of a room.
-    pub(super) async fn leave(&self, room: &str, id: &str, by: Instant) -> Result<(), ApplyError> {
-        let mut listed = self.listed(id, &[room.to_owned()]).await.map_err(ActionError::from)?;
-        let Some(member) = listed.pop().filter(|member| !member.is_empty() && is_theirs(member)) else {
+impl RedisInterop {
+    /// Removes a connection from a room.
+    pub(super) async fn leave(&self, room: &str, id: &str, deadline: Instant) -> Result<(), ApplyError> {
+        let mut memberships = self.memberships(id, &[room.to_owned()]).await.map_err(ActionError::from)?;
+        let is_member = |membership: &String| !membership.is_empty() && is_of_actionhero(membership);
+        let Some(membership) = memberships.pop().filter(is_member) else {
             return Err(ActionError::not_found("no such connection is in such a room").into());
         };
-        if self.settle(id, Some((room, &member)), by).await? { Ok(()) } else { Err(ApplyError::Late) }
+        if self.settle_rooms(id, Some((room, &membership)), deadline).await? { Ok(()) } else { Err(ApplyError::Late) }
     }
 
-    /// Ends a membership, if there is one to end, and brings the connection's own list of rooms to what they list.
-    /// Says whether any node answered for the connection; if none did, nothing was changed.
-    pub(super) async fn settle(&self, id: &str, leaves: Option<(&str, &str)>, by: Instant) -> Result<bool, ApplyError> {
-        for look in 0..LOOKS {
-            let mut details = match self.ask(id, "", Value::Null, by).await? {
+    /// Deletes a membership, if `leaves` names one, and removes from the connection's own list of rooms all those that
+    /// do not list the connection. Returns whether a node replied for the connection; if none did, nothing was changed.
+    pub(super) async fn settle_rooms(
+        &self,
+        id: &str,
+        leaves: Option<(&str, &str)>,
+        deadline: Instant,
+    ) -> Result<bool, ApplyError> {
+        for attempt in 0..MAX_ATTEMPTS {
+            let mut details = match self.call(id, "", Value::Null, deadline).await? {
                 Some(details) => details,
-                None if look == 0 => return Ok(false),
+                None if attempt == 0 => return Ok(false),
                 None => return Err(ApplyError::Late),
             };
-            let rooms = details.get_mut("rooms").map(Value::take).unwrap_or_else(|| json!([])); // it may be gone by now
+            // A connection that has closed meanwhile has no list of rooms.
+            let rooms = details.get_mut("rooms").map(Value::take).unwrap_or_else(|| json!([]));
             let rooms: Vec<String> = serde_json::from_value(rooms).map_err(ActionError::internal)?;
-            let listed = self.listed(id, &rooms).await.map_err(ActionError::from)?;
-            let stays = |room: &str, member: &str| !member.is_empty() && leaves != Some((room, member));
+            let memberships = self.memberships(id, &rooms).await.map_err(ActionError::from)?;
+            let is_kept = |room: &str, membership: &str| !membership.is_empty() && leaves != Some((room, membership));
+            let pairs = rooms.iter().zip(&memberships);
             let kept: Vec<&String> =
-                rooms.iter().zip(&listed).filter(|(room, member)| stays(room, member)).map(|(room, _)| room).collect();
-            let mut settled = kept.len() == rooms.len();
-            if !settled {
-                self.ask(id, "set", json!(["rooms", kept]), by).await?.ok_or(ApplyError::Late)?;
+                pairs.filter(|(room, membership)| is_kept(room, membership)).map(|(room, _)| room).collect();
+            let mut is_settled = kept.len() == rooms.len();
+            if !is_settled {
+                self.call(id, "set", json!(["rooms", kept]), deadline).await?.ok_or(ApplyError::Late)?;
             }
-            if let Some((room, member)) = leaves {
-                settled &= !self.unlist(room, id, member).await.map_err(ActionError::from)?;
+            if let Some((room, membership)) = leaves {
+                is_settled &= !self.delete_membership(room, id, membership).await.map_err(ActionError::from)?;
             }
-            if settled {
+            if is_settled {
                 return Ok(true);
             }
         }
@@ -78,80 +87,83 @@ impl Interop {
         Err(ActionError::conflict("the connection joins and leaves too fast").into())
     }
 
-    /// What rooms say of a connection, in their order; nothing, where it is no member.
-    async fn listed(&self, id: &str, rooms: &[String]) -> Result<Vec<String>, BackendError> {
+    /// Reads the memberships of a connection in these rooms, in their order; an empty text if it is not a member.
+    async fn memberships(&self, id: &str, rooms: &[String]) -> Result<Vec<String>, BackendError> {
         if rooms.is_empty() {
             return Ok(Vec::new());
         }
-        let mut script = self.listed.key(self.keys.rooms());
+        let mut script = self.memberships.key(self.keys.rooms());
         script.arg(id);
         for room in rooms {
             script.key(self.keys.members(room)).arg(room);
         }
-        self.client.run_again(id, &script).await
+        self.client.run_idempotent(id, &script).await
     }
 
-    /// Takes a membership off the list, unless it is another one by now.
-    async fn unlist(&self, room: &str, id: &str, member: &str) -> Result<bool, BackendError> {
-        self.client.run(room, self.leave.key(self.keys.members(room)).arg(id).arg(member)).await
+    /// Deletes a membership, unless a later one has replaced it; returns whether it was deleted.
+    async fn delete_membership(&self, room: &str, id: &str, membership: &str) -> Result<bool, BackendError> {
+        self.client.run(room, self.leave.key(self.keys.members(room)).arg(id).arg(membership)).await
     }
 
-    /// Tells their members of a room a last message and takes them out, and those who join meanwhile.
-    pub(super) async fn empty(&self, farewell: &Message) -> Result<(), BackendError> {
-        let room = &*farewell.room;
-        let end = Instant::now() + DISMISSAL;
-        let (mut asked, mut silent) = (HashSet::new(), 0);
+    /// Sends the destroy message to Actionhero's members of a room and removes them, including those that join
+    /// meanwhile.
+    pub(super) async fn evict_members(&self, destroy_message: &Message) -> Result<(), BackendError> {
+        let room = &*destroy_message.room;
+        let end = Instant::now() + EVICTION_TIMEOUT;
+        let (mut tried, mut unanswered) = (HashSet::new(), 0);
         loop {
-            let theirs = self.members(room, AT_ONCE.min(self.ear.max_calls), &asked).await?;
-            if theirs.is_empty() {
+            let members = self.members(room, BATCH.min(self.channel.max_calls), &tried).await?;
+            if members.is_empty() {
                 break;
             }
             if Instant::now() > end {
                 bound_reached("interop_dismissal");
-                return Err(BackendError::unavailable("members of foreign nodes are still in the room"));
+                return Err(BackendError::unavailable("members of Actionhero nodes are still in the room"));
             }
-            if asked.is_empty()
-                && let Some(said) = self.ear.said(farewell)
+            if tried.is_empty()
+                && let Some(chat) = self.channel.encode_chat(destroy_message)
             {
-                self.publisher.publish_in_clear(self.ear.channel.clone(), said).await?;
+                self.publisher.publish_interop(self.channel.name.clone(), chat).await?;
             }
-            let by = Instant::now() + SILENCE;
-            let settling = theirs.iter().map(|theirs| self.settle(&theirs.id, Some((room, &theirs.member)), by));
-            for answered in join_all(settling).await {
-                silent += usize::from(!answered.map_err(BackendError::unavailable)?);
+            let deadline = Instant::now() + REPLY_TIMEOUT;
+            let settling =
+                members.iter().map(|member| self.settle_rooms(&member.id, Some((room, &member.membership)), deadline));
+            for is_answered in join_all(settling).await {
+                unanswered += usize::from(!is_answered.map_err(BackendError::unavailable)?);
             }
-            asked.extend(theirs);
+            tried.extend(members);
         }
-        if silent > 0 {
-            warn!(room, silent, "members of foreign nodes did not leave: their nodes are taken for dead");
+        if unanswered > 0 {
+            warn!(room, unanswered, "members of Actionhero nodes were not removed: no node replied for them in time");
         }
         Ok(())
     }
 
-    /// Their members of a room, at most so many, but those who were asked already.
+    /// Reads at most `max` of Actionhero's members of a room, except those in `tried`.
     async fn members(
         &self,
         room: &str,
-        most: usize,
-        asked: &HashSet<Membership>,
-    ) -> Result<Vec<Membership>, BackendError> {
-        let (mut theirs, mut cursor) = (HashSet::new(), "0".to_owned()); // a scan may tell of one twice
+        max: usize,
+        tried: &HashSet<InteropMember>,
+    ) -> Result<Vec<InteropMember>, BackendError> {
+        // A set, because a scan may return a member twice.
+        let (mut found, mut cursor) = (HashSet::new(), "0".to_owned());
         loop {
             let mut scan = cmd("HSCAN");
-            scan.arg(self.keys.members(room)).arg(&cursor).arg("COUNT").arg(AT_ONCE);
+            scan.arg(self.keys.members(room)).arg(&cursor).arg("COUNT").arg(BATCH);
             let (next, members): (String, Vec<(String, String)>) = self.client.read(room, &scan).await?;
-            let members = members.into_iter().filter(|(_, member)| is_theirs(member));
-            let members = members.map(|(id, member)| Membership { id, member });
-            theirs.extend(members.filter(|membership| !asked.contains(membership)));
-            if next == "0" || theirs.len() >= most {
-                return Ok(theirs.into_iter().take(most).collect());
+            let members = members.into_iter().filter(|(_, membership)| is_of_actionhero(membership));
+            let members = members.map(|(id, membership)| InteropMember { id, membership });
+            found.extend(members.filter(|member| !tried.contains(member)));
+            if next == "0" || found.len() >= max {
+                return Ok(found.into_iter().take(max).collect());
             }
             cursor = next;
         }
     }
 }
 
-/// Ours name the generation of their node.
-fn is_theirs(member: &str) -> bool {
-    !member.contains("\"generation\":")
+/// Whether a membership belongs to an Actionhero node: ours contain the generation of the node.
+fn is_of_actionhero(membership: &str) -> bool {
+    !membership.contains("\"generation\":")
 }

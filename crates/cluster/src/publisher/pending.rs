@@ -1,105 +1,136 @@
-//! What is written and has no answer, and how its answer is read.
+//! A message that was submitted to Redis and not answered yet, and how the reply to it is read.
 
 use phalanx_core::backend::{BackendError, KeptAlive, Posted};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::resp::{Item, Items, Stop};
+use crate::resp::{RespError, RespItem, RespItems};
 
-/// What is to be done when it is known what became of a message.
-pub(super) enum Done {
-    Tell(oneshot::Sender<Result<Posted, BackendError>>),
-    Drop(#[expect(dead_code, reason = "held for its end")] KeptAlive),
+/// The action to take when the outcome of a message is known.
+pub(super) enum Completion {
+    Notify(oneshot::Sender<Result<Posted, BackendError>>),
+    DropGuard(#[expect(dead_code, reason = "kept only to be dropped")] KeptAlive),
 }
 
-impl Done {
-    pub(super) fn is_given_up(&self) -> bool {
+impl Completion {
+    /// Whether the caller no longer waits.
+    pub(super) fn is_cancelled(&self) -> bool {
         match self {
-            Self::Tell(waiting) => waiting.is_closed(),
-            Self::Drop(_) => false,
+            Self::Notify(caller) => caller.is_closed(),
+            Self::DropGuard(_) => false,
         }
     }
 
-    /// Who no longer waits was told that it is unknown.
-    pub(super) fn with(self, posted: Result<Posted, BackendError>) {
-        if let Self::Tell(waiting) = self {
-            let _ = waiting.send(posted);
+    /// Reports the outcome. A caller that no longer waits has already reported it as unknown.
+    pub(super) fn complete(self, posted: Result<Posted, BackendError>) {
+        if let Self::Notify(caller) = self {
+            let _ = caller.send(posted);
         }
     }
 }
 
 /// A message that Redis has not answered.
-pub(super) struct Pending {
-    pub(super) done: Done,
-    pub(super) taken: Instant,
+pub(super) struct PendingPublish {
+    pub(super) completion: Completion,
+    /// The time at which the task took the message off the queue.
+    pub(super) accepted_at: Instant,
     /// Bytes of its commands.
     pub(super) length: usize,
-    /// It is said to foreign nodes in the same transaction.
-    pub(super) is_both: bool,
-    /// The name of its recipient is looked up beside it.
-    pub(super) asks: bool,
+    /// It is published together with a message for Actionhero nodes in one transaction.
+    pub(super) is_transaction: bool,
+    /// Its recipient is looked up after it.
+    pub(super) has_lookup: bool,
     /// It was written before, to a connection that broke.
-    pub(super) repeated: bool,
+    pub(super) is_repeated: bool,
 }
 
-impl Pending {
-    /// Reads the answer to its commands.
-    pub(super) fn read(&self, items: &mut Items<'_>, names: &str) -> Result<Result<Posted, BackendError>, Stop> {
-        let receivers = match self.is_both {
-            true => receivers_of_both(items)?,
-            false => number(items.next()?),
-        };
-        let known = match self.asks.then(|| items.next()).transpose()? {
-            None => Ok(1),
-            Some(Item::Refused(words)) if words.starts_with(b"WRONGTYPE ") => {
-                Err(BackendError::WrongKind { key: names.to_owned() })
+/// The reply to the commands of one message, as far as it was received.
+pub(super) enum PublishReply {
+    Complete(Result<Posted, BackendError>),
+    Incomplete,
+    Malformed,
+}
+
+/// A number that Redis returned, or the error that it returned instead.
+enum Count {
+    Number(i64),
+    Failed(BackendError),
+}
+
+impl PendingPublish {
+    /// Reads the reply. `names_key` is the key that a failed lookup is reported with.
+    pub(super) fn read(&self, items: &mut RespItems<'_>, names_key: &str) -> PublishReply {
+        match self.read_counts(items, names_key) {
+            Ok((receivers, on_record)) => PublishReply::Complete(self.posted(receivers, on_record)),
+            Err(RespError::Incomplete) => PublishReply::Incomplete,
+            Err(RespError::Malformed) => PublishReply::Malformed,
+        }
+    }
+
+    /// Reads the number of receivers, and how often the recipient is on record.
+    fn read_counts(&self, items: &mut RespItems<'_>, names_key: &str) -> Result<(Count, Count), RespError> {
+        let receivers = if self.is_transaction { read_transaction(items)? } else { Count::from_item(items.next()?) };
+        if !self.has_lookup {
+            return Ok((receivers, Count::Number(1)));
+        }
+        let on_record = match items.next()? {
+            RespItem::Error(message) if message.starts_with(b"WRONGTYPE ") => {
+                Count::Failed(BackendError::WrongKind { key: names_key.to_owned() })
             }
-            Some(item) => number(item),
+            item => Count::from_item(item),
         };
-        let posted = receivers.and_then(|receivers| Ok(Posted { received: receivers > 0, on_record: known? > 0 }));
-        Ok(match posted {
-            Ok(Posted { received: false, on_record: true }) if self.repeated && self.asks => {
-                Err(BackendError::unavailable("it was sent twice, and whether the first was heard is unknown"))
-            }
-            posted => posted,
-        })
+        Ok((receivers, on_record))
+    }
+
+    fn posted(&self, receivers: Count, on_record: Count) -> Result<Posted, BackendError> {
+        let (receivers, on_record) = match (receivers, on_record) {
+            (Count::Number(receivers), Count::Number(on_record)) => (receivers, on_record),
+            (Count::Failed(error), _) | (_, Count::Failed(error)) => return Err(error),
+        };
+        let posted = Posted { received: receivers > 0, on_record: on_record > 0 };
+        if self.is_repeated && self.has_lookup && !posted.received && posted.on_record {
+            return Err(BackendError::unavailable("it was sent twice, and the first may have been received"));
+        }
+        Ok(posted)
     }
 }
 
-/// Reads the answers to MULTI, to what it holds, and to EXEC.
-fn receivers_of_both(items: &mut Items<'_>) -> Result<Result<i64, BackendError>, Stop> {
+/// Reads the replies to MULTI, to the two PUBLISH in it, and to EXEC.
+fn read_transaction(items: &mut RespItems<'_>) -> Result<Count, RespError> {
     let mut refused = None;
     for _ in 0..3 {
-        if let Item::Refused(words) = items.next()? {
-            refused.get_or_insert(words);
+        if let RespItem::Error(message) = items.next()? {
+            refused.get_or_insert(message);
         }
     }
     let receivers = match items.next()? {
-        Item::List(count) => {
-            let mut receivers = Ok(0);
-            for place in 0..count {
-                let one = number(items.next()?);
-                if place == 0 || one.is_err() {
-                    receivers = one;
+        RespItem::List(count) => {
+            let mut receivers = Count::Number(0);
+            for index in 0..count {
+                let count = Count::from_item(items.next()?);
+                if index == 0 || matches!(count, Count::Failed(_)) {
+                    receivers = count;
                 }
             }
             receivers
         }
-        other => number(other),
+        other => Count::from_item(other),
     };
-    Ok(refused.map_or(receivers, |words| Err(fault(words))))
+    Ok(refused.map_or(receivers, |message| Count::Failed(unavailable(message))))
 }
 
-fn number(item: Item<'_>) -> Result<i64, BackendError> {
-    match item {
-        Item::Number(number) => Ok(number),
-        Item::Refused(words) => Err(fault(words)),
-        Item::Text(_) | Item::Nil | Item::List(_) | Item::TooLong(_) => {
-            Err(BackendError::unavailable("redis answered something else than a number"))
+impl Count {
+    fn from_item(item: RespItem<'_>) -> Self {
+        match item {
+            RespItem::Number(number) => Self::Number(number),
+            RespItem::Error(message) => Self::Failed(unavailable(message)),
+            RespItem::Text(_) | RespItem::Nil | RespItem::List(_) | RespItem::TooLong(_) => {
+                Self::Failed(BackendError::unavailable("redis returned something other than a number"))
+            }
         }
     }
 }
 
-fn fault(words: &[u8]) -> BackendError {
-    BackendError::unavailable(String::from_utf8_lossy(words))
+fn unavailable(message: &[u8]) -> BackendError {
+    BackendError::unavailable(String::from_utf8_lossy(message))
 }

@@ -1,4 +1,4 @@
-//! The half of the connection that reads: what comes is believed or refused, and handed on.
+//! The half of the connection that reads: verifies and decodes messages and passes them on.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,173 +10,182 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{HEARTBEAT, Shared};
+use super::{Confirmation, HEARTBEAT, SubscriberState};
 use crate::clock::RedisClock;
-use crate::envelope::{Opener, Refusal};
-use crate::interop::Ear;
+use crate::envelope::{EnvelopeReader, Refusal};
+use crate::interop::InteropChannel;
 use crate::raw_connection::Reads;
-use crate::resp::{Item, Items, Stop};
+use crate::resp::{RespError, RespItem, RespItems};
 
-/// Room for what comes that is kept while nothing does.
-const KEPT: usize = 64 * 1024;
+/// The capacity of the read buffer that is kept while the buffer is empty.
+const RETAINED_CAPACITY: usize = 64 * 1024;
 
-/// Who understands what comes: our own envelopes, and what foreign nodes say on their channel.
-pub(crate) struct Ears {
-    pub(crate) ours: Mutex<Opener>,
-    pub(crate) foreign: Option<Arc<Ear>>,
-    /// Bytes of the longest message that is taken.
-    pub(crate) longest: usize,
+/// Verifies and decodes messages: the envelopes of our nodes, and those of Actionhero nodes on their channel.
+pub(crate) struct MessageDecoder {
+    pub(crate) envelopes: Mutex<EnvelopeReader>,
+    pub(crate) interop: Option<Arc<InteropChannel>>,
+    /// The most bytes of a message; longer ones are skipped.
+    pub(crate) max_message: usize,
 }
 
-impl Ears {
-    fn open(&self, channel: &[u8], bytes: &[u8], now_ms: u64) -> Result<Option<Arrival>, Refusal> {
+impl MessageDecoder {
+    fn decode(&self, channel: &[u8], bytes: &[u8], now_ms: u64) -> Result<Option<Arrival>, Refusal> {
         let channel = std::str::from_utf8(channel).map_err(|_| Refusal::Unreadable)?;
-        match &self.foreign {
-            Some(ear) if ear.channel() == channel => ear.open(bytes, now_ms),
-            _ => self.ours.lock().unwrap_or_else(PoisonError::into_inner).open(channel, bytes, now_ms).map(Some),
+        match &self.interop {
+            Some(interop) if interop.name() == channel => interop.decode(bytes, now_ms),
+            _ => self.envelopes.lock().unwrap_or_else(PoisonError::into_inner).read(channel, bytes, now_ms).map(Some),
         }
     }
 }
 
-/// Takes messages off the connection. Never waits for whoever they go to.
-pub(super) struct Reader {
+/// Takes messages off the connection. Never waits for the consumer of the queue.
+pub(super) struct ChannelReader {
     pub(super) reads: Reads,
-    pub(super) confirm: mpsc::Sender<Result<(), String>>,
-    /// How much is to come of a message that is too long.
+    pub(super) confirm: mpsc::Sender<Confirmation>,
+    /// The number of bytes of a too long message that are still to be skipped.
     pub(super) skip: usize,
-    pub(super) ears: Arc<Ears>,
+    pub(super) decoder: Arc<MessageDecoder>,
     pub(super) clock: Arc<RedisClock>,
     pub(super) out: mpsc::Sender<Arrival>,
-    pub(super) shared: Arc<Shared>,
-    /// Messages came that were too old. Told with the next tick: a node whose clock is wrong sends many.
-    pub(super) stale: bool,
+    pub(super) shared: Arc<SubscriberState>,
+    /// Stale messages were received. The gap is reported with the next tick and not at once, because a node whose clock
+    /// is wrong sends many of them.
+    pub(super) received_stale: bool,
 }
 
-impl Reader {
-    /// Reads until the connection breaks; says why it did.
+impl ChannelReader {
+    /// Reads until the connection breaks; returns the reason.
     pub(super) async fn run(mut self) -> String {
         let mut ticks = interval(HEARTBEAT / 4);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut come = BytesMut::new();
+        let mut received = BytesMut::new();
         loop {
-            if come.is_empty() && come.capacity() > KEPT {
-                come = BytesMut::new();
+            if received.is_empty() && received.capacity() > RETAINED_CAPACITY {
+                received = BytesMut::new();
             }
-            come.reserve(KEPT / 4);
+            received.reserve(RETAINED_CAPACITY / 4);
             tokio::select! {
-                read = self.reads.read_buf(&mut come) => match read {
+                read = self.reads.read_buf(&mut received) => match read {
                     Ok(0) => return "the connection was closed".to_owned(),
-                    Ok(_) => if let Err(reason) = self.take(&mut come) { return reason },
+                    Ok(_) => if let Err(reason) = self.process(&mut received) { return reason },
                     Err(error) => return error.to_string(),
                 },
                 _ = ticks.tick() => {
-                    self.shared.overflow.fetch_or(std::mem::take(&mut self.stale), Relaxed);
+                    self.shared.missed_by_overflow.fetch_or(std::mem::take(&mut self.received_stale), Relaxed);
                     if self.shared.up.load(Relaxed) {
-                        self.tell_gap();
+                        self.report_gaps();
                     }
                 }
             }
         }
     }
 
-    /// Hands on everything that has come whole.
-    fn take(&mut self, come: &mut BytesMut) -> Result<(), String> {
-        let skipped = self.skip.min(come.len());
+    /// Processes everything that was received completely.
+    fn process(&mut self, received: &mut BytesMut) -> Result<(), String> {
+        let skipped = self.skip.min(received.len());
         self.skip -= skipped;
-        let mut items = Items::new(&come[skipped..], self.ears.longest);
+        let mut items = RespItems::new(&received[skipped..], self.decoder.max_message);
         let mut read = skipped;
         loop {
-            let confirmation = match pushed(&mut items) {
-                Ok(Pushed::Message(channel, bytes)) => {
-                    self.hand_on(channel, bytes);
+            let confirmation = match next_push(&mut items) {
+                Ok(Push::Message(channel, bytes)) => {
+                    self.pass_on(channel, bytes);
                     None
                 }
-                Ok(Pushed::TooLong(rest)) => {
-                    dropped(Refusal::TooLarge.as_str());
+                Ok(Push::TooLong(rest)) => {
+                    record_dropped(Refusal::TooLarge.as_str());
                     read = skipped + items.read();
                     self.skip = rest;
                     break;
                 }
-                Ok(Pushed::Confirmation) => Some(Ok(())),
-                Ok(Pushed::Refusal(words)) => Some(Err(String::from_utf8_lossy(words).into_owned())),
-                Err(Stop::Incomplete) => break,
-                Err(Stop::Malformed) => return Err("what came is no message of redis".to_owned()),
+                Ok(Push::Confirmed) => Some(Confirmation::Confirmed),
+                Ok(Push::Refused(message)) => {
+                    Some(Confirmation::Refused(String::from_utf8_lossy(message).into_owned()))
+                }
+                Err(RespError::Incomplete) => break,
+                Err(RespError::Malformed) => return Err("redis sent something other than a message".to_owned()),
             };
             if let Some(confirmation) = confirmation {
-                self.confirm.try_send(confirmation).map_err(|_| "an answer to what was not asked".to_owned())?;
+                self.confirm.try_send(confirmation).map_err(|_| "a reply without a command".to_owned())?;
             }
             read = skipped + items.read();
         }
-        come.advance(read);
-        // The rest of what is skipped may be here already, and more behind it.
-        if self.skip > 0 && !come.is_empty() { self.take(come) } else { Ok(()) }
+        received.advance(read);
+        // The rest of the skipped message may already be in the buffer, followed by others.
+        if self.skip > 0 && !received.is_empty() { self.process(received) } else { Ok(()) }
     }
 
-    fn hand_on(&mut self, channel: &[u8], bytes: &[u8]) {
-        let all_told = self.tell_gap();
-        match self.ears.open(channel, bytes, self.clock.now_ms()) {
+    fn pass_on(&mut self, channel: &[u8], bytes: &[u8]) {
+        let all_reported = self.report_gaps();
+        match self.decoder.decode(channel, bytes, self.clock.now_ms()) {
             Ok(None) => {}
             Ok(Some(arrival)) => {
-                if !all_told || self.out.try_send(arrival).is_err() {
+                if !all_reported || self.out.try_send(arrival).is_err() {
                     bound_reached("rooms.bus_queue");
-                    dropped("queue_full");
-                    self.shared.overflow.store(true, Relaxed);
+                    record_dropped("queue_full");
+                    self.shared.missed_by_overflow.store(true, Relaxed);
                 }
             }
             Err(refusal) => {
-                dropped(refusal.as_str());
-                self.stale |= refusal == Refusal::Stale; // it is of one of us, and nobody will hear it
+                record_dropped(refusal.as_str());
+                self.received_stale |= refusal == Refusal::Stale; // an authentic message that is now lost
             }
         }
     }
 
-    /// Says that messages were missed, once there is room to; answers whether nothing is left to say.
-    fn tell_gap(&self) -> bool {
-        let has_room = self.out.capacity() >= self.out.max_capacity().div_ceil(2);
-        let flags = [(&self.shared.away, Missed::Away), (&self.shared.overflow, Missed::Overflow)];
-        flags.into_iter().all(|(flag, missed)| {
-            // Taken down before it is told: one that is raised meanwhile stays up.
+    /// Reports that messages were missed, once the queue is half empty; returns whether no gap is left to report.
+    fn report_gaps(&self) -> bool {
+        let has_capacity = self.out.capacity() >= self.out.max_capacity().div_ceil(2);
+        let flags =
+            [(&self.shared.missed_while_down, Missed::Away), (&self.shared.missed_by_overflow, Missed::Overflow)];
+        flags.into_iter().all(|(flag, cause)| {
             if !flag.load(Relaxed) {
                 return true;
             }
-            let is_told = has_room && flag.swap(false, Relaxed) && self.out.try_send(Arrival::Gap(missed)).is_ok();
-            flag.fetch_or(!is_told, Relaxed);
-            is_told
+            // Cleared before the gap is reported: if the flag is set again meanwhile, it remains set.
+            let is_reported =
+                has_capacity && flag.swap(false, Relaxed) && self.out.try_send(Arrival::Gap(cause)).is_ok();
+            flag.fetch_or(!is_reported, Relaxed);
+            is_reported
         })
     }
 }
 
-/// What Redis says on a connection that subscribes.
-enum Pushed<'a> {
-    /// A message on a channel.
+/// One thing that Redis sends on a subscribed connection.
+enum Push<'a> {
+    /// A message: its channel and its bytes.
     Message(&'a [u8], &'a [u8]),
-    /// A message of which so much is to come, and which is too long.
+    /// A message that is too long; this many bytes of it follow.
     TooLong(usize),
-    /// An answer to what was asked.
-    Confirmation,
-    /// No to what was asked, and why.
-    Refusal(&'a [u8]),
+    /// A positive reply to a command.
+    Confirmed,
+    /// An error reply to a command, with its message.
+    Refused(&'a [u8]),
 }
 
-fn pushed<'a>(items: &mut Items<'a>) -> Result<Pushed<'a>, Stop> {
+fn next_push<'a>(items: &mut RespItems<'a>) -> Result<Push<'a>, RespError> {
     match items.next()? {
-        Item::List(3) => match (items.next()?, items.next()?, items.next()?) {
-            (Item::Text(b"message"), Item::Text(channel), Item::Text(bytes)) => Ok(Pushed::Message(channel, bytes)),
-            (Item::Text(b"message"), Item::Text(_), Item::TooLong(rest)) => Ok(Pushed::TooLong(rest)),
-            (Item::Text(b"subscribe" | b"unsubscribe"), _, Item::Number(_)) => Ok(Pushed::Confirmation),
-            _ => Err(Stop::Malformed),
+        RespItem::List(3) => match (items.next()?, items.next()?, items.next()?) {
+            (RespItem::Text(b"message"), RespItem::Text(channel), RespItem::Text(bytes)) => {
+                Ok(Push::Message(channel, bytes))
+            }
+            (RespItem::Text(b"message"), RespItem::Text(_), RespItem::TooLong(rest)) => Ok(Push::TooLong(rest)),
+            (RespItem::Text(b"subscribe" | b"unsubscribe"), _, RespItem::Number(_)) => Ok(Push::Confirmed),
+            _ => Err(RespError::Malformed),
         },
-        // PING is answered in two ways: as long as nothing is subscribed, and since.
-        Item::List(2) => match (items.next()?, items.next()?) {
-            (Item::Text(b"pong"), Item::Text(_)) => Ok(Pushed::Confirmation),
-            _ => Err(Stop::Malformed),
+        // The reply to PING is a list on a connection with subscriptions, and a plain text on one without.
+        RespItem::List(2) => match (items.next()?, items.next()?) {
+            (RespItem::Text(b"pong"), RespItem::Text(_)) => Ok(Push::Confirmed),
+            _ => Err(RespError::Malformed),
         },
-        Item::Text(b"PONG") => Ok(Pushed::Confirmation),
-        Item::Refused(words) => Ok(Pushed::Refusal(words)),
-        Item::Text(_) | Item::Number(_) | Item::Nil | Item::List(_) | Item::TooLong(_) => Err(Stop::Malformed),
+        RespItem::Text(b"PONG") => Ok(Push::Confirmed),
+        RespItem::Error(message) => Ok(Push::Refused(message)),
+        RespItem::Text(_) | RespItem::Number(_) | RespItem::Nil | RespItem::List(_) | RespItem::TooLong(_) => {
+            Err(RespError::Malformed)
+        }
     }
 }
 
-fn dropped(reason: &'static str) {
+fn record_dropped(reason: &'static str) {
     metrics::counter!("phalanx_bus_dropped_total", "reason" => reason).increment(1);
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use phalanx_cluster::{BusSettings, Client, Keys, OwnName, RedisBus, RedisClock};
+use phalanx_cluster::{BusSettings, CurrentGeneration, Keys, RedisBus, RedisClient, RedisClock};
 use phalanx_core::Generation;
 use phalanx_core::backend::{
     Arrival, BackendError, Bus, Letter, LetterKind, Message, MessageKind, Missed, Posted, Recipient, Subscription,
@@ -20,50 +20,51 @@ async fn bus() -> (Arc<dyn Bus>, Redis) {
 
 phalanx_testkit::bus_laws!(redis: super::bus().await);
 
-/// Bytes of the longest message that is taken.
-const LONGEST: usize = 1 << 20;
+/// The most bytes of a message that is not skipped.
+const MAX_ENVELOPE: usize = 1 << 20;
 
-fn bus_with(client: Client, keys: Keys, (token, previous): (&str, &str), queue: usize) -> RedisBus {
+fn bus_with(client: RedisClient, keys: Keys, (token, previous): (&str, &str), queue: usize) -> RedisBus {
     let (token, previous_token) = (token.to_owned(), previous.to_owned());
-    let settings = BusSettings { node: "n".to_owned(), token, previous_token, queue, longest: LONGEST, interop: None };
-    RedisBus::new(client, keys, Arc::new(RedisClock::default()), OwnName::default(), settings)
+    let settings =
+        BusSettings { node: "n".to_owned(), token, previous_token, queue, max_envelope: MAX_ENVELOPE, interop: None };
+    RedisBus::new(client, keys, Arc::new(RedisClock::default()), CurrentGeneration::default(), settings)
 }
 
-/// A node's end of the bus, which listens to some rooms.
-struct End {
+/// A node on the bus with subscriptions to some rooms.
+struct TestNode {
     bus: RedisBus,
     arrivals: Receiver<Arrival>,
     generation: Generation,
-    held: Vec<Subscription>,
+    subscriptions: Vec<Subscription>,
 }
 
-impl End {
+impl TestNode {
     async fn new(url: &str, tokens: (&str, &str), queue: usize) -> Self {
-        let client = Client::open(url, Duration::from_secs(3)).unwrap();
+        let client = RedisClient::open(url, Duration::from_secs(3)).unwrap();
         let bus = bus_with(client, Keys::new("actionhero:", "laws"), tokens, queue);
         let (arrivals, generation) = (bus.receiver().unwrap(), Generation::random());
         bus.appear_as(generation).await.unwrap();
-        let mut end = Self { bus, arrivals, generation, held: Vec::new() };
-        end.listen("r").await;
-        end
+        let mut node = Self { bus, arrivals, generation, subscriptions: Vec::new() };
+        node.subscribe("r").await;
+        node
     }
 
-    async fn listen(&mut self, room: &str) {
-        self.held.push(self.bus.subscribe(&room.into()).await.unwrap());
+    async fn subscribe(&mut self, room: &str) {
+        self.subscriptions.push(self.bus.subscribe(&room.into()).await.unwrap());
     }
 
-    async fn say(&self, room: &str, text: &str) -> Result<(), BackendError> {
+    async fn publish(&self, room: &str, text: &str) -> Result<(), BackendError> {
         let payload = text.to_owned().into();
         self.bus.publish(Message { room: room.into(), kind: MessageKind::Said, who: None, payload }).await
     }
 
     async fn next(&mut self) -> Arrival {
-        timeout(SOON, self.arrivals.recv()).await.expect("something arrives").unwrap()
+        timeout(SOON, self.arrivals.recv()).await.expect("a message arrives").unwrap()
     }
 
-    async fn call(&self, there: Generation) -> Result<Posted, BackendError> {
-        let letter = Letter { kind: LetterKind::Call, id: 7, deadline_ms: None, payload: "{}".into() };
-        self.bus.post(Recipient::Node(there), letter).await
+    async fn call(&self, recipient: Generation) -> Result<Posted, BackendError> {
+        let message = Letter { kind: LetterKind::Call, id: 7, deadline_ms: None, payload: "{}".into() };
+        self.bus.post(Recipient::Node(recipient), message).await
     }
 }
 
@@ -74,170 +75,171 @@ fn text(arrival: &Arrival) -> Option<&str> {
     }
 }
 
-/// Asks again and again until it is so.
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < SOON, "{what}");
+/// Polls until the condition is true.
+async fn until(condition: &str, mut is_true: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !is_true().await {
+        assert!(started.elapsed() < SOON, "{condition}");
         sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Waits until so many are connected to Redis.
+/// Waits until Redis has this many clients.
 async fn connected(redis: &Redis, count: usize) {
     let clients = async || redis.command("CLIENT LIST").await.lines().filter(|line| line.starts_with("id=")).count();
-    until("the others are gone", async || clients().await == count).await;
+    until("the other clients are gone", async || clients().await == count).await;
 }
 
 #[tokio::test]
-async fn a_call_that_was_sent_twice_is_not_said_to_be_undelivered() {
+async fn a_call_that_was_sent_twice_is_not_reported_as_not_received() {
     let redis = Redis::start().await;
     let proxy = Proxy::before(redis.addr()).await;
-    let caller = End::new(&redis.url_through(proxy.addr()), ("t", ""), 100).await;
-    let mut owner = End::new(&redis.url(), ("t", ""), 100).await;
-    let there = owner.generation;
-    redis.command(&format!("HSET phalanx:laws:names {there} owner")).await;
-    caller.say("elsewhere", "connected").await.unwrap();
-    proxy.swallow(":1\r\n"); // that there was a receiver
+    let caller = TestNode::new(&redis.url_through(proxy.addr()), ("t", ""), 100).await;
+    let mut owner = TestNode::new(&redis.url(), ("t", ""), 100).await;
+    let recipient = owner.generation;
+    redis.command(&format!("HSET phalanx:laws:names {recipient} owner")).await;
+    caller.publish("elsewhere", "connected").await.unwrap();
+    proxy.swallow(":1\r\n"); // the reply that one subscriber received it
     let calling = async {
-        let posted = caller.call(there).await;
+        let posted = caller.call(recipient).await;
         assert!(matches!(&posted, Err(BackendError::Unavailable(_))), "{posted:?}");
     };
     let breaking = async {
-        assert!(matches!(owner.next().await, Arrival::Letter(from, _) if from == caller.generation), "it was heard");
+        assert!(matches!(owner.next().await, Arrival::Letter(from, _) if from == caller.generation), "it was received");
         drop(owner);
-        let receivers = format!("PUBSUB NUMSUB laws:node:{there}");
-        until("nobody listens any more", async || redis.command(&receivers).await.ends_with(":0\r\n")).await;
+        let receivers = format!("PUBSUB NUMSUB laws:node:{recipient}");
+        until("the recipient is unsubscribed", async || redis.command(&receivers).await.ends_with(":0\r\n")).await;
         proxy.cut();
-        connected(&redis, 1).await; // who asks
+        connected(&redis, 1).await; // the client of this test
         proxy.restore();
     };
     tokio::join!(calling, breaking);
-    until("answers would arrive again", async || caller.bus.subscribe(&"again".into()).await.is_ok()).await;
-    let posted = caller.call(there).await.unwrap();
-    assert_eq!(posted, Posted { received: false, on_record: true }, "one that was sent once is");
+    until("replies would arrive again", async || caller.bus.subscribe(&"again".into()).await.is_ok()).await;
+    let posted = caller.call(recipient).await.unwrap();
+    assert_eq!(posted, Posted { received: false, on_record: true }, "one that was sent once is reported so");
 }
 
 #[tokio::test]
-async fn a_publish_whose_answer_is_swallowed_is_unknown_in_time_and_the_next_goes_through() {
+async fn a_publish_whose_reply_is_lost_times_out_as_unknown_and_the_next_succeeds() {
     let redis = Redis::start().await;
     let proxy = Proxy::before(redis.addr()).await;
-    let speaker = End::new(&redis.url_through(proxy.addr()), ("t", ""), 100).await;
-    let mut listener = End::new(&redis.url(), ("t", ""), 100).await;
+    let publisher = TestNode::new(&redis.url_through(proxy.addr()), ("t", ""), 100).await;
+    let mut subscriber = TestNode::new(&redis.url(), ("t", ""), 100).await;
     proxy.swallow(":2\r\n");
-    let refused = timeout(SOON, speaker.say("r", "unknown")).await.expect("it ends");
+    let refused = timeout(SOON, publisher.publish("r", "unknown")).await.expect("it times out");
     assert!(matches!(refused, Err(BackendError::Unavailable(_))), "{refused:?}");
     proxy.cut();
-    connected(&redis, 2).await; // who listens, and who asks
+    connected(&redis, 2).await; // the subscriber, and the client of this test
     proxy.restore();
-    speaker.say("r", "known").await.unwrap();
+    publisher.publish("r", "known").await.unwrap();
     for expected in ["unknown", "known"] {
-        assert_eq!(text(&listener.next().await), Some(expected), "each once");
+        assert_eq!(text(&subscriber.next().await), Some(expected), "each once");
     }
 }
 
 #[tokio::test]
-async fn a_redis_that_refuses_to_be_pinged_is_there_all_the_same() {
+async fn a_redis_that_refuses_ping_counts_as_up() {
     let redis = Redis::start().await;
     redis.command("ACL SETUSER phalanx -ping").await;
-    let speaker = End::new(&redis.url(), ("t", ""), 100).await;
-    let mut listener = End::new(&redis.url(), ("t", ""), 100).await;
-    until("it was pinged", async || !redis.command("ACL LOG").await.starts_with("*0")).await;
-    speaker.say("r", "heard").await.unwrap();
-    let heard = listener.next().await;
-    assert_eq!(text(&heard), Some("heard"), "and no gap before: {heard:?}");
+    let publisher = TestNode::new(&redis.url(), ("t", ""), 100).await;
+    let mut subscriber = TestNode::new(&redis.url(), ("t", ""), 100).await;
+    until("a PING was refused", async || !redis.command("ACL LOG").await.starts_with("*0")).await;
+    publisher.publish("r", "hello").await.unwrap();
+    let arrival = subscriber.next().await;
+    assert_eq!(text(&arrival), Some("hello"), "without a gap before it: {arrival:?}");
 }
 
 #[tokio::test]
-async fn what_is_held_with_a_letter_is_let_go_when_redis_has_the_letter() {
+async fn the_guard_of_a_node_message_is_dropped_when_redis_has_the_message() {
     let redis = Redis::start().await;
     let proxy = Proxy::before(redis.addr()).await;
-    let mut end = End::new(&redis.url_through(proxy.addr()), ("t", ""), 100).await;
-    end.say("r", "connected").await.unwrap();
-    assert_eq!(text(&end.next().await), Some("connected"));
+    let mut node = TestNode::new(&redis.url_through(proxy.addr()), ("t", ""), 100).await;
+    node.publish("r", "connected").await.unwrap();
+    assert_eq!(text(&node.next().await), Some("connected"));
     proxy.pause();
-    let (held, mut let_go) = oneshot::channel::<()>();
-    let letter = Letter { kind: LetterKind::Event, id: 0, deadline_ms: None, payload: "{}".into() };
-    assert!(end.bus.try_post(Recipient::Everyone, letter, Box::new(held)).is_ok());
-    let early = timeout(Duration::from_millis(200), &mut let_go).await;
-    assert!(early.is_err(), "redis has nothing: {early:?}");
+    let (guard, mut dropped) = oneshot::channel::<()>();
+    let message = Letter { kind: LetterKind::Event, id: 0, deadline_ms: None, payload: "{}".into() };
+    assert!(node.bus.try_post(Recipient::Everyone, message, Box::new(guard)).is_ok());
+    let early = timeout(Duration::from_millis(200), &mut dropped).await;
+    assert!(early.is_err(), "redis does not have the message yet: {early:?}");
     proxy.restore();
-    assert!(timeout(SOON, let_go).await.expect("it is let go").is_err());
+    assert!(timeout(SOON, dropped).await.expect("the guard is dropped").is_err());
 }
 
 #[tokio::test]
-async fn what_is_longer_than_any_message_is_passed_over() {
+async fn a_message_that_is_too_long_is_skipped() {
     let redis = Redis::start().await;
-    let speaker = End::new(&redis.url(), ("t", ""), 100).await;
-    let mut listener = End::new(&redis.url(), ("t", ""), 100).await;
-    for length in [LONGEST, LONGEST + 1, 9 * LONGEST] {
+    let publisher = TestNode::new(&redis.url(), ("t", ""), 100).await;
+    let mut subscriber = TestNode::new(&redis.url(), ("t", ""), 100).await;
+    for length in [MAX_ENVELOPE, MAX_ENVELOPE + 1, 9 * MAX_ENVELOPE] {
         let forged = format!("redis.call('publish', 'laws:room:r', string.rep('x', {length}))");
         assert_eq!(redis.command(&format!("EVAL \"return {forged}\" 0")).await, ":2\r\n");
-        speaker.say("r", "after it").await.unwrap();
-        assert_eq!(text(&listener.next().await), Some("after it"), "after {length} bytes");
+        publisher.publish("r", "after it").await.unwrap();
+        assert_eq!(text(&subscriber.next().await), Some("after it"), "after {length} bytes");
     }
 }
 
 #[tokio::test]
-async fn while_the_token_is_replaced_in_three_rolls_everybody_hears_everybody() {
+async fn all_nodes_receive_each_other_while_the_token_is_replaced_in_three_rolling_restarts() {
     let redis = Redis::start().await;
-    let rolls = [("old", ""), ("old", "new"), ("new", "old"), ("new", "")];
-    for step in rolls.windows(2) {
-        let mut before = End::new(&redis.url(), step[0], 100).await;
-        let mut after = End::new(&redis.url(), step[1], 100).await;
-        before.say("r", "from before").await.unwrap();
-        after.say("r", "from after").await.unwrap();
-        for end in [&mut before, &mut after] {
-            assert_eq!(text(&end.next().await), Some("from before"), "{step:?}");
-            assert_eq!(text(&end.next().await), Some("from after"), "{step:?}");
+    let restarts = [("old", ""), ("old", "new"), ("new", "old"), ("new", "")];
+    for step in restarts.windows(2) {
+        let mut before = TestNode::new(&redis.url(), step[0], 100).await;
+        let mut after = TestNode::new(&redis.url(), step[1], 100).await;
+        before.publish("r", "from before").await.unwrap();
+        after.publish("r", "from after").await.unwrap();
+        for node in [&mut before, &mut after] {
+            assert_eq!(text(&node.next().await), Some("from before"), "{step:?}");
+            assert_eq!(text(&node.next().await), Some("from after"), "{step:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn who_asked_hears_at_once_that_the_subscription_is_lost_and_of_the_gap_before_the_next_message() {
-    const ROOMS: usize = 1200; // more than one command subscribes to
+async fn the_loss_of_the_subscription_is_reported_at_once_and_the_gap_before_the_next_message() {
+    const ROOMS: usize = 1200; // more than one SUBSCRIBE takes
     let redis = Redis::start().await;
     let proxy = Proxy::before(redis.addr()).await;
-    let mut listener = End::new(&redis.url_through(proxy.addr()), ("t", ""), 100_000).await;
+    let mut subscriber = TestNode::new(&redis.url_through(proxy.addr()), ("t", ""), 100_000).await;
     for room in 0..ROOMS {
-        listener.listen(&room.to_string()).await;
+        subscriber.subscribe(&room.to_string()).await;
     }
-    let speaker = End::new(&redis.url(), ("t", ""), 100_000).await;
-    proxy.delay(Duration::from_millis(30)); // between the first rooms and the last
+    let publisher = TestNode::new(&redis.url(), ("t", ""), 100_000).await;
+    proxy.delay(Duration::from_millis(30)); // between the first SUBSCRIBE and the last
     proxy.cut();
-    assert!(matches!(listener.next().await, Arrival::Away));
+    assert!(matches!(subscriber.next().await, Arrival::Away));
     proxy.restore();
-    let speaking = async {
+    let publishing = async {
         for room in (0..ROOMS).cycle() {
-            speaker.say(&room.to_string(), "hello").await.unwrap();
+            publisher.publish(&room.to_string(), "hello").await.unwrap();
         }
     };
-    let listening = async {
-        let first = listener.next().await;
+    let receiving = async {
+        let first = subscriber.next().await;
         assert!(matches!(first, Arrival::Gap(Missed::Away)), "{first:?}");
-        while !matches!(listener.next().await, Arrival::Gap(Missed::Away)) {} // what was missed by rooms that came later
+        // A second gap, for the rooms that were subscribed later.
+        while !matches!(subscriber.next().await, Arrival::Gap(Missed::Away)) {}
     };
     tokio::select! {
-        () = speaking => {}
-        () = listening => {}
+        () = publishing => {}
+        () = receiving => {}
     }
 }
 
 #[tokio::test]
-async fn a_queue_that_stays_full_makes_one_gap() {
+async fn a_queue_that_remains_full_makes_one_gap() {
     const QUEUE: usize = 8;
     let redis = Redis::start().await;
-    let speaker = End::new(&redis.url(), ("t", ""), 100).await;
-    let mut slow = End::new(&redis.url(), ("t", ""), QUEUE).await;
+    let publisher = TestNode::new(&redis.url(), ("t", ""), 100).await;
+    let mut slow = TestNode::new(&redis.url(), ("t", ""), QUEUE).await;
     for _ in 0..2 * QUEUE {
-        speaker.say("r", "too much").await.unwrap();
+        publisher.publish("r", "too much").await.unwrap();
     }
     until("the queue is full", async || slow.arrivals.len() == QUEUE).await;
     let mut gaps = 0;
     for number in 0..2 * QUEUE {
         gaps += usize::from(matches!(slow.next().await, Arrival::Gap(Missed::Overflow)));
-        speaker.say("r", &number.to_string()).await.unwrap();
+        publisher.publish("r", &number.to_string()).await.unwrap();
     }
     while text(&slow.next().await) != Some("15") {}
     assert_eq!(gaps, 1);

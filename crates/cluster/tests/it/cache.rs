@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use phalanx_cluster::{Client, Keys, OwnName, RedisCache, RedisLocks};
+use phalanx_cluster::{CurrentGeneration, Keys, RedisCache, RedisClient, RedisLocks};
 use phalanx_core::backend::{BackendError, CacheStore, LockStore};
 use phalanx_testkit::{Proxy, Redis};
 
@@ -13,10 +13,10 @@ async fn store() -> (Arc<dyn CacheStore>, Redis) {
 phalanx_testkit::cache_laws!(redis: super::store().await);
 
 #[tokio::test]
-async fn a_locked_key_is_open_to_its_holder_alone() {
+async fn a_locked_key_is_accessible_to_the_owner_of_the_lock_only() {
     let (_redis, client, keys) = super::redis().await;
     let (cache, locks) =
-        (RedisCache::new(client.clone(), keys.clone()), RedisLocks::new(client, keys, OwnName::default()));
+        (RedisCache::new(client.clone(), keys.clone()), RedisLocks::new(client, keys, CurrentGeneration::default()));
     locks.acquire("k", "ann", Duration::from_secs(60)).await.unwrap().unwrap();
     for holder in [None, Some("bob")] {
         let refused = |result: Result<(), BackendError>| matches!(result, Err(BackendError::Locked { .. }));
@@ -30,11 +30,11 @@ async fn a_locked_key_is_open_to_its_holder_alone() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_silent_or_gone_is_unavailable_and_comes_back_by_itself() {
+async fn commands_fail_while_redis_is_silent_or_gone_and_work_again_afterwards() {
     let (redis, _, keys) = super::redis().await;
     let proxy = Proxy::before(redis.addr()).await;
     let url = redis.url_through(proxy.addr());
-    let client = Client::open(&url, Duration::from_millis(500)).unwrap();
+    let client = RedisClient::open(&url, Duration::from_millis(500)).unwrap();
     let cache = RedisCache::new(client, keys);
     let unavailable = |result: Result<(), BackendError>| matches!(result, Err(BackendError::Unavailable(_)));
     cache.set("k", "1".into(), None, None).await.unwrap();
@@ -44,30 +44,30 @@ async fn a_redis_that_is_silent_or_gone_is_unavailable_and_comes_back_by_itself(
     proxy.cut();
     assert!(unavailable(cache.get("k", None, None).await.map(drop)));
     proxy.restore();
-    let back = async { while cache.get("k", None, None).await.is_err() {} };
-    tokio::time::timeout(Duration::from_secs(20), back).await.expect("it comes back");
-    assert!(Client::open("http://127.0.0.1:1", Duration::from_millis(200)).is_err());
-    let client = Client::open("redis://127.0.0.1:1", Duration::from_millis(200)).unwrap();
+    let restored = async { while cache.get("k", None, None).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(20), restored).await.expect("the connection is restored");
+    assert!(RedisClient::open("http://127.0.0.1:1", Duration::from_millis(200)).is_err());
+    let client = RedisClient::open("redis://127.0.0.1:1", Duration::from_millis(200)).unwrap();
     let cache = RedisCache::new(client, Keys::new("actionhero:", "laws"));
     assert!(matches!(cache.get("k", None, None).await, Err(BackendError::Unavailable(_))));
 }
 
 #[tokio::test]
-async fn a_connection_that_went_silent_for_good_is_made_anew() {
+async fn a_connection_that_remains_silent_is_replaced() {
     let (redis, _, keys) = super::redis().await;
     let proxy = Proxy::before(redis.addr()).await;
-    let client = Client::open(&redis.url_through(proxy.addr()), Duration::from_millis(500)).unwrap();
+    let client = RedisClient::open(&redis.url_through(proxy.addr()), Duration::from_millis(500)).unwrap();
     let cache = RedisCache::new(client, keys);
     cache.set("k", "1".into(), None, None).await.unwrap();
     proxy.silence();
     assert!(matches!(cache.get("k", None, None).await, Err(BackendError::Unavailable(_))));
     proxy.restore();
-    let back = async { while cache.get("k", None, None).await.is_err() {} };
-    tokio::time::timeout(Duration::from_secs(20), back).await.expect("it comes back");
+    let restored = async { while cache.get("k", None, None).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(20), restored).await.expect("the connection is restored");
 }
 
 #[tokio::test]
-async fn a_read_that_meets_a_connection_that_is_gone_is_asked_again() {
+async fn a_read_on_a_lost_connection_is_sent_again() {
     let (redis, client, keys) = super::redis().await;
     let cache = RedisCache::new(client, keys);
     for number in 1..20 {

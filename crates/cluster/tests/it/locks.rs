@@ -1,19 +1,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use phalanx_cluster::{OwnName, RedisLocks};
+use phalanx_cluster::{CurrentGeneration, RedisLocks};
 use phalanx_core::backend::{BackendError, LockStore};
 use phalanx_testkit::Redis;
 
 async fn store() -> (Arc<dyn LockStore>, Redis) {
     let (redis, client, keys) = super::redis().await;
-    (Arc::new(RedisLocks::new(client, keys, OwnName::default())), redis)
+    (Arc::new(RedisLocks::new(client, keys, CurrentGeneration::default())), redis)
 }
 
 phalanx_testkit::lock_laws!(redis: super::store().await);
 
 #[tokio::test]
-async fn a_token_that_is_none_is_an_error_and_the_lock_stays_free() {
+async fn an_invalid_token_is_an_error_and_the_lock_is_not_acquired() {
     let (store, redis) = store().await;
     for broken in ["RPUSH phalanx:laws:fence:l item", "SET phalanx:laws:fence:l text"] {
         redis.command("DEL phalanx:laws:fence:l").await;

@@ -1,9 +1,9 @@
-//! Redis keeps every law of the seams, as the memory backend does.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+//! The laws of the seams for the Redis backend, and tests of what only Redis has.
+#![allow(clippy::unwrap_used, reason = "a panic names the line of the test")]
 
 use std::time::Duration;
 
-use phalanx_cluster::{Client, Keys};
+use phalanx_cluster::{Keys, RedisClient};
 use phalanx_testkit::Redis;
 
 mod bus;
@@ -12,9 +12,9 @@ mod locks;
 mod membership;
 mod rooms;
 
-/// A Redis of a test's own, and a connection to it.
-async fn redis() -> (Redis, Client, Keys) {
+/// Starts a Redis for one test, with a client for it.
+async fn redis() -> (Redis, RedisClient, Keys) {
     let redis = Redis::start().await;
-    let client = Client::open(&redis.url(), Duration::from_secs(10)).unwrap();
+    let client = RedisClient::open(&redis.url(), Duration::from_secs(10)).unwrap();
     (redis, client, Keys::new("actionhero:", "laws"))
 }

@@ -1,5 +1,5 @@
--- Deletes a key, whatever it holds.
--- KEYS: value, lock. ARGV: who holds the lock.
+-- Deletes a key of any kind.
+-- KEYS: value, lock. ARGV: owner of the lock or ''.
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[1] then
     return redis.error_reply('LOCKED somebody else holds the lock')

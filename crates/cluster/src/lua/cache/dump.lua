@@ -1,4 +1,4 @@
--- What a key holds, with what is left of its life.
+-- Reads the content of a key of either kind, and its ttl.
 -- KEYS: value.
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'none' then

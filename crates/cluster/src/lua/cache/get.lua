@@ -1,5 +1,5 @@
--- Reads a value and what is left of its life; with ARGV[2] it gets that lifetime, in ms.
--- KEYS: value, lock. ARGV: who holds the lock, new lifetime or ''.
+-- Reads a value and its ttl; sets the ttl first if ARGV[2] is not empty.
+-- KEYS: value, lock. ARGV: owner of the lock or '', new ttl in ms or ''.
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[1] then
     return redis.error_reply('LOCKED somebody else holds the lock')

@@ -1,5 +1,5 @@
--- Puts back what a key held, in place of what it holds.
--- KEYS: value. ARGV: kind, lifetime in ms or '', then the value or the items.
+-- Replaces the content of a key with a dumped one.
+-- KEYS: value. ARGV: kind, ttl in ms or '', then the value or the items.
 redis.call('DEL', KEYS[1])
 for n = 3, #ARGV do
     if ARGV[1] == 'list' then

@@ -1,5 +1,5 @@
--- Replaces value and lifetime.
--- KEYS: value, lock. ARGV: who holds the lock, value, lifetime in ms or ''.
+-- Replaces value and ttl.
+-- KEYS: value, lock. ARGV: owner of the lock or '', value, ttl in ms or ''.
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[1] then
     return redis.error_reply('LOCKED somebody else holds the lock')

@@ -1,7 +1,7 @@
--- Lists a node and begins its lease. Again, it has no effect but a full lease. A generation that is being cleaned up after
--- gets none.
--- KEYS: leases, names, nodes, epoch, life, the names it bears, reaped. ARGV: generation, record, lease in µs, life if
--- there is none, then all names that it bears.
+-- Registers a node and starts its lease. If the node is registered already, only the lease is set to its full length. A
+-- generation that is being reaped is refused.
+-- KEYS: leases, names, nodes, epoch, epoch of the store, names of the generation, claims. ARGV: generation, record,
+-- lease in µs, epoch for a store that has none, then all names of the generation.
 if redis.call('ZSCORE', KEYS[7], ARGV[1]) then
     return nil
 end

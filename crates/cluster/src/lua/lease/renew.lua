@@ -1,7 +1,8 @@
--- Gives a lease its full length again, even if it ran out, and tells what lapsed: leases that are overdue, and claims of
--- reapers. None ends later than a full one would, which it might where Redis's clock was set back: nobody would clean up
--- after the dead for as long.
--- KEYS: leases, reaped, epoch. ARGV: generation, lease in µs, most that are told, from when on a lease is overdue, in µs.
+-- Gives a lease its full length again, even if it has expired, and returns what has expired: leases that are overdue,
+-- and claims of reapers. Leases and claims that end later than a full one are shortened to it. Redis's clock may have
+-- been set back, and without this no node would reap the dead until the clock had caught up.
+-- KEYS: leases, claims, epoch. ARGV: generation, lease in µs, most entries returned of each, µs after which an expired
+-- lease is overdue.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return nil
 end
@@ -11,7 +12,7 @@ local ends = string.format('%.0f', us + ARGV[2])
 redis.call('ZADD', KEYS[1], ends, ARGV[1])
 local lapsed = {}
 for n, past in ipairs({ us - ARGV[4], us }) do
-    -- A key that somebody spoilt must not end this node's lease.
+    -- A corrupt key must not cost this node its lease.
     for _, name in ipairs(redis.pcall('ZRANGEBYSCORE', KEYS[n], '(' .. ends, '+inf', 'LIMIT', 0, ARGV[3])) do
         redis.call('ZADD', KEYS[n], ends, name)
     end

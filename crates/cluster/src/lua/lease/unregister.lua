@@ -1,5 +1,6 @@
--- A node gives its lease up. What it still holds is left to those who clean up: for them its lease has run out.
--- KEYS: leases, names, nodes, epoch, the names it bears, held. ARGV: generation.
+-- Removes a node and ends its lease. If the generation still has memberships, the lease is set to expired instead, so
+-- that another node reaps them.
+-- KEYS: leases, names, nodes, epoch, names of the generation, memberships. ARGV: generation.
 local now = redis.call('TIME')
 local text = string.format('%.0f', now[1] * 1000000 + now[2])
 if redis.call('EXISTS', KEYS[6]) == 1 then

@@ -1,10 +1,10 @@
--- Takes a free lock and answers its fencing token: it rises even if the last one was forgotten, or the clock went back.
--- A node that was found dead takes none.
--- KEYS: lock, fence, leases. ARGV: owner, lease in ms, how long the token is remembered, in ms, generation or ''.
+-- Acquires a free lock and returns its fencing token, which rises even if the last one has expired or the clock was set
+-- back. A node that was reaped acquires none.
+-- KEYS: lock, fence, leases. ARGV: owner, lease in ms, ttl of the token in ms, generation or ''.
 if ARGV[4] ~= '' and not redis.call('ZSCORE', KEYS[3], ARGV[4]) then
     return redis.error_reply('REAPED this node was found dead and is being listed anew')
 end
-local last = tonumber(redis.call('GET', KEYS[2]) or 0) -- before anything is written: what stands there may be no token
+local last = tonumber(redis.call('GET', KEYS[2]) or 0) -- read before any write: it may not be a token
 if not last then
     return redis.error_reply('WRONGTYPE the last token is no number')
 end

@@ -1,4 +1,4 @@
--- Frees a lock, if it is still the owner's.
+-- Releases a lock, if it still belongs to the owner.
 -- KEYS: lock. ARGV: owner.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
     return 0

@@ -1,4 +1,4 @@
--- Gives a lease its full length again, if it is still the owner's.
+-- Gives a lease its full length again, if the lock still belongs to the owner.
 -- KEYS: lock. ARGV: owner, lease in ms.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
     return 0

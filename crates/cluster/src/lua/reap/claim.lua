@@ -1,7 +1,9 @@
--- Takes it on to clean up after a generation, for the length of a lease. Where its lease ran out, this is the reap: from
--- here on it is dead, and every script that asks for its lease refuses it.
--- KEYS: leases, names, nodes, epoch, reaped, reapers, the names it bears, held, leaves. ARGV: the reaper, the dead, lease
--- in µs, from when on a lease is overdue, in µs, when it was seen to be, for how long that counts, in µs.
+-- Takes the claim on a dead generation for the length of a lease. If the generation still has a lease, and the lease is
+-- overdue, this is the reap: the lease is removed, and from then on every script that checks for it refuses the
+-- generation.
+-- KEYS: leases, names, nodes, epoch, claims, reapers, names of the dead generation, its memberships, its leaves. ARGV:
+-- the reaper, the dead generation, lease in µs, µs after which an expired lease is overdue, time at which it was seen
+-- expired in µs, µs for which that observation is valid.
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 local mine = redis.call('ZSCORE', KEYS[1], ARGV[1])
@@ -18,11 +20,11 @@ if not lease then
         return 0
     end
 end
--- The next reaper must find it, whatever stops this script.
+-- The claim is written first: if the script fails half-way, the next reaper must still find the generation.
 redis.call('HSET', KEYS[6], ARGV[2], ARGV[1])
 redis.call('ZADD', KEYS[5], string.format('%.0f', us + ARGV[3]), ARGV[2])
 redis.call('ZREM', KEYS[1], ARGV[2])
--- From here on keys that somebody spoilt are passed over.
+-- From here on corrupt keys are skipped.
 redis.pcall('HDEL', KEYS[3], ARGV[2])
 redis.call('SET', KEYS[4], string.format('%.0f', us))
 for _, name in ipairs(redis.pcall('SMEMBERS', KEYS[7])) do

@@ -1,5 +1,5 @@
--- Nothing is left of a dead generation.
--- KEYS: reaped, reapers, held, leaves. ARGV: the reaper, the dead.
+-- Ends a reap: removes the claim, if no membership and no leave of the dead generation is left.
+-- KEYS: claims, reapers, memberships, leaves. ARGV: the reaper, the dead generation.
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
     return 0
 end

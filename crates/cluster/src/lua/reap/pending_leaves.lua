@@ -1,5 +1,6 @@
--- Of the first leaves to tell, drops those of members who are listed again by now, and answers the others.
--- KEYS: reapers, leaves, then the members of a room for each. ARGV: the reaper, the dead, then for each: the leave, id.
+-- Checks the first leaves to announce: drops those of members that are listed again by now, and returns the rest.
+-- KEYS: reapers, leaves, then the members of a room for each. ARGV: the reaper, the dead generation, then for each: the
+-- leave, id.
 if redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[1] then
     return false
 end

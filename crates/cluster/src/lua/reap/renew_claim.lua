@@ -1,5 +1,5 @@
--- Goes on holding the claim to clean up after a generation.
--- KEYS: reaped, reapers. ARGV: the reaper, the dead, lease in µs.
+-- Gives a claim its full length again, if the reaper still has it.
+-- KEYS: claims, reapers. ARGV: the reaper, the dead generation, lease in µs.
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
     return 0
 end

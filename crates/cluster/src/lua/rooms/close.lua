@@ -1,5 +1,6 @@
--- Closes a room and answers its life, which is kept until the room is forgotten: so that closing may be repeated.
--- KEYS: rooms, lives, closed. ARGV: room.
+-- Closes a room and returns its incarnation, which is stored until the room is forgotten, so that closing can be
+-- repeated.
+-- KEYS: rooms, incarnations, closed. ARGV: room.
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0 then
     return redis.call('HGET', KEYS[3], ARGV[1])
 end

@@ -1,5 +1,5 @@
--- Makes a room, unless there are as many as may be. What a destroyed room of its name left behind goes.
--- KEYS: rooms, members, lives, closed. ARGV: room, most rooms.
+-- Creates a room, unless the limit is reached. Members that a destroyed room of the same name left behind are removed.
+-- KEYS: rooms, members, incarnations, closed. ARGV: room, most rooms.
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then
     return 'existing'
 end

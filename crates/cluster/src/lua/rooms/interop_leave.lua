@@ -1,5 +1,5 @@
--- Ends the membership of a foreign node's connection; a later one of the same connection stays.
--- KEYS: members. ARGV: id, the membership as it was written.
+-- Deletes the membership of an Actionhero node's connection, unless a later one has replaced it.
+-- KEYS: members. ARGV: id, the member's JSON.
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then
     return 0
 end

@@ -1,4 +1,5 @@
--- What rooms say of a connection: its membership as it is written, or '' where it has none or the room is no more.
+-- Reads the memberships of a connection in several rooms: the member's JSON, or '' if the connection is not a member or
+-- the room does not exist.
 -- KEYS: rooms, then the members of each. ARGV: id, then the rooms.
 local listed = {}
 for n = 2, #KEYS do

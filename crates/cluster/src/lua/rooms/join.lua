@@ -1,6 +1,7 @@
--- Makes a connection a member of a room, unless its generation was reaped. One that is listed by another generation stays
--- if that one lives, and else is listed anew. A reaper looks into what is held, so that is written first.
--- KEYS: leases, rooms, members, held, lives. ARGV: generation, room, id, member, joinedAt.
+-- Makes a connection a member of a room, unless its generation was reaped. A member that another live generation has
+-- listed is kept; a member of its own or of a dead generation is replaced. A reaper finds members through the
+-- memberships of their generation, so the membership is written first.
+-- KEYS: leases, rooms, members, memberships, incarnations. ARGV: generation, room, id, member, joinedAt.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return { 'reaped', false }
 end
@@ -8,7 +9,7 @@ if redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 0 then
     return { 'no room', false }
 end
 local life = redis.call('HGET', KEYS[5], ARGV[2])
-if not life then -- a node of another make made the room
+if not life then -- an Actionhero node created the room
     local now = redis.call('TIME')
     life = string.format('%.0f', now[1] * 1000000 + now[2])
     redis.call('HSET', KEYS[5], ARGV[2], life)

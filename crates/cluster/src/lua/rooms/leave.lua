@@ -1,5 +1,7 @@
--- Ends a membership; a later one of the same connection stays. Where there was none, answers the life of the room.
--- KEYS: members, held, rooms, lives. ARGV: room, id, what its JSON says of the join.
+-- Deletes a membership, unless a later one of the same connection has replaced it. If nothing is deleted, returns the
+-- incarnation of the room.
+-- KEYS: members, memberships, rooms, incarnations. ARGV: room, id, the part of the member's JSON with the time of the
+-- join.
 local member = redis.call('HGET', KEYS[1], ARGV[2])
 if not member or string.find(member, ARGV[3], 1, true) then
     redis.call('HDEL', KEYS[2], ARGV[1] .. ' ' .. ARGV[2])
