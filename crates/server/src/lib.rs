@@ -3,9 +3,9 @@
 //! [`Server`] binds, reports its address, serves until it is told to stop, and lets what runs finish.
 
 mod admin;
-mod bound;
 mod http;
 mod listener;
+mod quota;
 mod wire_error;
 mod ws;
 
@@ -24,9 +24,9 @@ use tracing::{info, warn};
 
 pub use admin::AdminServer;
 
-use crate::bound::Bound;
-use crate::http::shell::Shell;
+use crate::http::service::Shell;
 use crate::listener::Admission;
+use crate::quota::Bound;
 
 /// HTTP and WebSocket on one port.
 #[derive(Debug, Default)]

@@ -1,18 +1,18 @@
 //! HTTP: the walk of a request from the shell around everything to the action and back.
 
+mod action;
+mod allowed_hosts;
 mod body;
-mod call;
-mod client;
+mod client_assets;
+mod compression;
 mod cors;
-mod files;
-mod held;
-mod hosts;
+mod debug_info;
+mod exchange;
+mod fallback;
 pub(crate) mod identity;
-mod metadata;
-mod multipart;
-mod own;
-mod pace;
 mod params;
+mod permit_body;
 pub(crate) mod reply;
-mod route;
-pub(crate) mod shell;
+mod routes;
+pub(crate) mod service;
+mod static_files;

@@ -15,7 +15,7 @@ use phalanx_core::{ActionError, ErrorKind, files};
 
 use tracing::error;
 
-use super::files as file_response;
+use super::static_files;
 use crate::wire_error::{body_of, status_of};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -157,7 +157,7 @@ async fn with_body(status: StatusCode, body: phalanx_core::Body, asked: &Asked<'
         }
         BodySource::File(path) => {
             let file = files::open_path(&path).await?;
-            file_response::respond(file, asked.method, asked.headers, OF_AN_ACTION).await
+            static_files::respond(file, asked.method, asked.headers, OF_AN_ACTION).await
         }
     };
     if response.status() == StatusCode::OK {

@@ -19,10 +19,10 @@ use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::{Error as WireError, Message};
 use tracing::debug;
 
-use super::batch::Batch;
 use super::frame::{self, Ask};
-use super::rate::{Bucket, Rate};
-use super::wire::{Wire, reason_of};
+use super::rate_limit::{Bucket, Rate};
+use super::stream::{Wire, reason_of};
+use super::write_buffer::Batch;
 
 /// How many frames are read before what is queued is written: answers to a burst go out in one write.
 const READS_IN_A_ROW: u32 = 16;

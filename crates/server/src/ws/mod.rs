@@ -1,11 +1,11 @@
 //! WebSocket: the upgrade, the frames, and the task of a connection.
 
-mod batch;
 mod connection;
 mod frame;
 mod handshake;
-mod rate;
+mod rate_limit;
+mod stream;
 mod upgrade;
-mod wire;
+mod write_buffer;
 
 pub(crate) use upgrade::{Upgrades, upgrade};

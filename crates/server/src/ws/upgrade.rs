@@ -14,7 +14,7 @@ use tracing::error;
 use super::connection::ConnectionTask;
 use super::frame;
 use super::handshake::Opening;
-use super::rate::{Buckets, Rate};
+use super::rate_limit::{Buckets, Rate};
 use crate::http::identity::Identity;
 use crate::http::reply;
 

@@ -1,6 +1,8 @@
-use phalanx_core::connection::{Attributes, NewConnection, OutboxLimit};
+use phalanx_core::connection::{Attributes, Connection, NewConnection, OutboxLimit};
+use phalanx_core::verb::VerbAnswer;
 use serde_json::{Value, json};
 
+use super::encode::spliced;
 use super::*;
 
 fn code_of(text: &str) -> String {

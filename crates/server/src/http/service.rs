@@ -8,36 +8,27 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, EXPIRES, HeaderValue, ORIGIN, SET_COOKIE,
-    STRICT_TRANSPORT_SECURITY,
+    ACCEPT_ENCODING, CACHE_CONTROL, EXPIRES, HeaderValue, ORIGIN, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
 };
-use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
+use http::{HeaderName, Method, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use metrics::{Counter, counter};
 use phalanx_core::initializer::BoxError;
 use phalanx_core::{ActionError, ErrorKind, Node};
-use tokio::time::Instant;
-use tower::{Layer, Service, ServiceExt};
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::Predicate;
-use tower_http::compression::predicate::SizeAbove;
-use tracing::info;
+use tower::Service;
 
 use super::cors::{self, Cors};
-use super::held::Held;
+use super::exchange::{self, Asked, Asking, Serving};
 use super::identity::{Identity, Peer, REQUEST_ID};
-use super::route::{self, ActionPaths};
-use super::{call, hosts, own, reply};
-use crate::bound::{Bound, Share};
+use super::permit_body::Held;
+use super::routes::{self, ActionPaths};
+use super::{action, allowed_hosts, compression, fallback, reply};
 use crate::listener::Serve;
-
-/// Bodies below this size are not worth compressing.
-const COMPRESS_ABOVE: u64 = 1024;
+use crate::quota::Bound;
 
 static CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
 static FRAME_OPTIONS: HeaderName = HeaderName::from_static("x-frame-options");
@@ -61,28 +52,6 @@ pub(super) struct Shared {
     answered: [Counter; 5],
 }
 
-/// A request, until somebody takes it or a part of it. It is large, so it is handed on by reference.
-pub(super) type Asking = Request<Option<Incoming>>;
-
-/// What becomes of a request while it is served.
-pub(super) struct Serving {
-    /// Its place among those served at once. A call that outlives its client takes it along.
-    pub(super) place: Option<Share>,
-    /// The route it took, for the log: its path may hold what nobody should read.
-    pub(super) route: Option<Arc<str>>,
-    /// Whether an action was called; it has a line in the log then.
-    pub(super) is_call: bool,
-    is_answered: bool,
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            counter!("phalanx_http_clients_left_total").increment(1);
-        }
-    }
-}
-
 impl Shell {
     /// Puts together what a node serves.
     ///
@@ -95,7 +64,7 @@ impl Shell {
         let cors = Cors::new(&settings.cors_origins)?;
         let requests = Bound::new("web.max_requests", settings.max_requests as u64);
         let uploads = Bound::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
-        let router = route::router(&node, own);
+        let router = routes::router(&node, own);
         metrics::describe_counter!("phalanx_http_requests_total", "HTTP requests, by the first digit of their status");
         metrics::describe_counter!("phalanx_http_clients_left_total", "Clients that left before their answer");
         let answered = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -116,7 +85,7 @@ impl Shell {
         let settings = self.shared.node.config();
         let has_body = request.body().as_ref().is_some_and(|body| !body.is_end_stream());
         peer.is_sending.store(has_body, Relaxed);
-        if let Some(response) = hosts::elsewhere(request, peer, &settings.web) {
+        if let Some(response) = allowed_hosts::elsewhere(request, peer, &settings.web) {
             self.count(response.status());
             return response.map(|body| Held::new(body, None));
         }
@@ -142,8 +111,10 @@ impl Shell {
             }
         };
         let response = match encodings {
-            _ if is_head => without_body(response),
-            Some(encodings) if is_worth_compressing(&response) => Box::pin(compressed(response, encodings)).await,
+            _ if is_head => exchange::without_body(response),
+            Some(encodings) if compression::is_worth_compressing(&response) => {
+                Box::pin(compression::compressed(response, encodings)).await
+            }
             _ => response,
         };
         let response = self.finish(response, &identity);
@@ -160,10 +131,10 @@ impl Shell {
         let uri = std::mem::take(request.uri_mut());
         if let Some(found) = self.shared.actions.find(uri.path()) {
             serving.route = Some(found.route());
-            return call::serve(&self.shared, &found, (&uri, request), identity, serving).await;
+            return action::serve(&self.shared, &found, (&uri, request), identity, serving).await;
         }
         *request.uri_mut() = uri;
-        Box::pin(own::serve(&self.shared, std::mem::take(request), identity, serving)).await
+        Box::pin(fallback::serve(&self.shared, std::mem::take(request), identity, serving)).await
     }
 
     /// Puts on what every response carries.
@@ -180,7 +151,7 @@ impl Shell {
         }
         if let Some(cookie) = identity.cookie(settings) {
             headers.append(SET_COOKIE, cookie);
-            if is_for_all(headers) {
+            if exchange::is_for_all(headers) {
                 // A shared cache must not hand one browser's cookie to another.
                 headers.remove(EXPIRES);
                 headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
@@ -236,67 +207,4 @@ impl<T> Service<T> for MakeShell {
     fn call(&mut self, _: T) -> Self::Future {
         std::future::ready(Ok(self.0.clone()))
     }
-}
-
-/// What the log says of a request that reached no action; those that did have a line of their own.
-struct Asked {
-    method: Method,
-    uri: Uri,
-    started: Instant,
-}
-
-impl Asked {
-    fn of(request: &Asking) -> Self {
-        Self { method: request.method().clone(), uri: request.uri().clone(), started: Instant::now() }
-    }
-
-    /// The route where one was taken, else the path without its query: what nobody should read stands in the rest.
-    fn log(&self, response: &Response, identity: &Identity, route: Option<&str>) {
-        let (method, status) = (&self.method, response.status().as_u16());
-        let path = route.unwrap_or_else(|| self.uri.path());
-        let took = self.started.elapsed();
-        info!(%method, path, status, ?took, remote = %identity.remote.ip(), request = %identity.request);
-    }
-}
-
-/// Whether shared caches may keep a response: it says for how long, and not that it is somebody's.
-fn is_for_all(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
-    let mut directives = lines.flat_map(|line| line.split(',')).map(str::trim).peekable();
-    let is_dated = directives.peek().is_some() || headers.contains_key(EXPIRES);
-    is_dated
-        && !directives.any(|name| ["private", "no-store", "no-cache"].iter().any(|own| name.eq_ignore_ascii_case(own)))
-}
-
-/// What `HEAD` answers: everything that `GET` does, less the body.
-fn without_body(response: Response) -> Response {
-    let length = response.body().size_hint().exact();
-    let mut response = response.map(|_| Body::empty());
-    if let Some(length) = length.filter(|length| *length > 0) {
-        response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
-    }
-    response
-}
-
-fn is_worth_compressing(response: &Response) -> bool {
-    let large = response.body().size_hint().exact().is_none_or(|bytes| bytes >= COMPRESS_ABOVE);
-    large && response.status().is_success() && !response.headers().contains_key(CONTENT_ENCODING)
-}
-
-/// Compresses a response in whatever the client accepts best; tower-http knows the rules.
-async fn compressed(response: Response, encodings: HeaderValue) -> Response {
-    let status = response.status();
-    let layer = CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE).and(compressible()));
-    let mut request = http::Request::new(());
-    *request.headers_mut() = HeaderMap::from_iter([(ACCEPT_ENCODING, encodings)]);
-    let Ok(response) = layer.layer(cors::answered(response)).oneshot(request).await;
-    let mut response = response.map(Body::new);
-    *response.status_mut() = status; // a client that accepts nothing gets what was done, not a 406 after it
-    response
-}
-
-/// Images and event streams are left alone; everything else shrinks.
-fn compressible() -> impl tower_http::compression::Predicate {
-    use tower_http::compression::predicate::{NotForContentType, Predicate};
-    NotForContentType::IMAGES.and(NotForContentType::SSE).and(NotForContentType::const_new("application/zip"))
 }

@@ -17,10 +17,11 @@ use phalanx_core::{ErrorKind, Node, dispatch};
 use tower::Service;
 use tracing::{Instrument, info_span};
 
+use super::body::timeout::Paced;
+use super::exchange::{Asking, Serving};
 use super::identity::Identity;
-use super::pace::Paced;
-use super::shell::{Asking, Serving, Shared};
-use super::{body, files, reply};
+use super::service::Shared;
+use super::{body, reply, static_files};
 
 /// Asks the router.
 pub(super) async fn serve(shared: &Shared, request: Asking, identity: &Identity, serving: &mut Serving) -> Response {
@@ -99,7 +100,7 @@ async fn file(node: &Node, request: &Parts) -> Result<Response, Response> {
     match node.files().open(path).await {
         Ok(file) => {
             let cache = format!("max-age={}, must-revalidate, public", settings.file_max_age.as_secs());
-            Ok(files::respond(file, &request.method, &request.headers, &cache).await)
+            Ok(static_files::respond(file, &request.method, &request.headers, &cache).await)
         }
         Err(error) => {
             let error = phalanx_core::ActionError::from(error);

@@ -19,9 +19,9 @@ use phalanx_core::{Node, Shutdown};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::bound::Bound;
 use crate::http::identity::Peer;
 use crate::listener::{Admission, Serve};
+use crate::quota::Bound;
 
 /// Most connections at once: those who look after a node are few.
 const MOST_CONNECTIONS: u64 = 64;

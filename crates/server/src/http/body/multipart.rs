@@ -14,9 +14,10 @@ use phalanx_core::{ActionError, ErrorKind};
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
 
-use super::body::{BodyError, Limits, Most, malformed, over};
-use super::pace::{Late, Paced};
-use crate::bound::Share;
+use super::limits::{Limits, Most, over};
+use super::timeout::{Late, Paced};
+use super::{BodyError, malformed};
+use crate::quota::Share;
 
 /// Reads part after part.
 pub(super) async fn read(

@@ -7,7 +7,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use crate::bound::Share;
+use crate::quota::Share;
 
 /// A body, and a place that is free again once it has gone out or was given up.
 #[derive(Debug)]

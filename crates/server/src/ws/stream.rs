@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::batch::Batch;
+use super::write_buffer::Batch;
 use crate::listener::Stream;
 
 /// What tungstenite reads into; it keeps its high-water mark for the life of a socket, so it starts small.

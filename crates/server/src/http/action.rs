@@ -10,10 +10,11 @@ use phalanx_core::registry::Registered;
 use phalanx_core::{ActionError, Caller, Node, Origin, Outcome, Params};
 
 use super::body::{BodyError, Limits};
+use super::debug_info::Metadata;
+use super::exchange::{Asking, Serving};
 use super::identity::Identity;
-use super::metadata::Metadata;
-use super::route::{Found, method_of};
-use super::shell::{Asking, Serving, Shared};
+use super::routes::{Found, method_of};
+use super::service::Shared;
 use super::{params, reply};
 
 /// Serves a request whose path belongs to actions.

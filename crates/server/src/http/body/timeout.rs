@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep};
 /// A body that is waited for at most `web.body_timeout` at a time, and in all for that and a second for each
 /// `web.min_body_rate` that came. Time in which nobody asks for more of it is not the client's and does not count.
 #[derive(Debug)]
-pub(super) struct Paced<B> {
+pub(in crate::http) struct Paced<B> {
     body: B,
     timeout: Duration,
     rate: u64,
@@ -31,10 +31,10 @@ pub(super) struct Paced<B> {
 /// What a body that is too slow breaks off with.
 #[derive(Debug, thiserror::Error)]
 #[error("the body did not come in time")]
-pub(super) struct Late;
+pub(in crate::http) struct Late;
 
 impl<B> Paced<B> {
-    pub(super) fn new(body: B, settings: &Web, is_sending: Arc<AtomicBool>) -> Self {
+    pub(in crate::http) fn new(body: B, settings: &Web, is_sending: Arc<AtomicBool>) -> Self {
         Self {
             body,
             timeout: settings.body_timeout,
@@ -48,7 +48,7 @@ impl<B> Paced<B> {
     }
 
     /// Tells whether it broke off as too slow, to whoever has passed it on.
-    pub(super) fn is_late(&mut self) -> Arc<AtomicBool> {
+    pub(in crate::http) fn is_late(&mut self) -> Arc<AtomicBool> {
         self.is_late.get_or_insert_default().clone()
     }
 

@@ -13,7 +13,7 @@ use phalanx_core::initializer::BoxError;
 use phalanx_core::registry::{Registered, path_of};
 use phalanx_core::{ActionError, ErrorKind, Node};
 
-use super::{client, own, reply};
+use super::{client_assets, fallback, reply};
 use crate::ws::{Upgrades, upgrade};
 
 /// The paths of actions. They are looked up before any other, so an application's own routes cannot hide one.
@@ -122,7 +122,7 @@ pub(super) fn router(node: &Node, routes: Router) -> Router {
     // As a fallback, so that no route of the application's can stand in front of these.
     Router::new()
         .route(&node.config().websocket.path, any(upgrade).with_state(upgrades))
-        .route(CLIENT_PATHS[0], any(client::module))
-        .route(CLIENT_PATHS[1], any(client::types))
-        .fallback_service(own::router(node, routes))
+        .route(CLIENT_PATHS[0], any(client_assets::module))
+        .route(CLIENT_PATHS[1], any(client_assets::types))
+        .fallback_service(fallback::router(node, routes))
 }

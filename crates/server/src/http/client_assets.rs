@@ -3,8 +3,8 @@
 use axum::extract::Request;
 use axum::response::Response;
 
-use super::files::{Asset, asset};
 use super::reply;
+use super::static_files::{Asset, asset};
 
 static MODULE: Asset = Asset::new("text/javascript; charset=utf-8", include_bytes!("../../assets/phalanx-client.js"));
 static TYPES: Asset = Asset::new("text/plain; charset=utf-8", include_bytes!("../../assets/phalanx-client.d.ts"));

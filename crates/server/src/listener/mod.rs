@@ -1,6 +1,7 @@
 //! The listening socket: how it is bound, whom it admits, and how a connection is reset.
 
-use std::future::{Ready, ready};
+mod admission;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
@@ -10,7 +11,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum_server::Server;
-use axum_server::accept::Accept;
 use phalanx_core::bound_reached;
 use phalanx_core::config::Web;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -18,8 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use crate::bound::{Bound, Share};
-use crate::http::identity::Peer;
+pub(crate) use admission::{Admission, Serve};
+
+use crate::quota::Share;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -43,57 +44,6 @@ pub(crate) fn configure<A>(server: &mut Server<SocketAddr, A>, settings: &Web) {
     builder.http1().header_read_timeout(settings.header_timeout).max_buf_size(head.max(8192));
     if settings.max_headers != HYPER_MAX_HEADERS {
         builder.http1().max_headers(settings.max_headers); // costs an allocation a request
-    }
-}
-
-/// Admits connections up to a number; beyond, they are closed at once and counted.
-#[derive(Clone, Debug)]
-pub(crate) struct Admission {
-    connections: Bound,
-    write_timeout: Duration,
-}
-
-impl Admission {
-    pub(crate) fn new(connections: Bound, write_timeout: Duration) -> Self {
-        Self { connections, write_timeout }
-    }
-}
-
-/// What serves a connection, once it is known whose.
-pub(crate) trait Serve {
-    /// The service for one client.
-    fn for_peer(self, peer: Peer) -> Self;
-}
-
-impl<S: Serve> Accept<TcpStream, S> for Admission {
-    type Stream = Stream;
-    type Service = S;
-    type Future = Ready<io::Result<(Stream, S)>>;
-
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        ready(match self.connections.take(1) {
-            Some(place) => self.admit(stream, service, place),
-            None => Err(io::ErrorKind::ConnectionRefused.into()),
-        })
-    }
-}
-
-impl Admission {
-    fn admit<S: Serve>(&self, stream: TcpStream, service: S, place: Share) -> io::Result<(Stream, S)> {
-        stream.set_nodelay(true)?;
-        let is_sending = Arc::<AtomicBool>::default();
-        let peer = Peer { addr: stream.peer_addr()?, is_sending: is_sending.clone() };
-        let stream = Stream {
-            stream,
-            is_to_reset: false,
-            is_sending,
-            write_timeout: self.write_timeout,
-            stalled: None,
-            is_begun: false,
-            lingering: None,
-            _place: place,
-        };
-        Ok((stream, service.for_peer(peer)))
     }
 }
 

@@ -1,20 +1,19 @@
 //! Reading a request's body: within its size and its time, into params.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+mod limits;
+mod multipart;
+pub(super) mod timeout;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderMap};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use phalanx_core::config::{Config, Web};
 use phalanx_core::params::Params;
-use phalanx_core::{ActionError, ErrorKind, Node, bound_reached};
+use phalanx_core::{ActionError, ErrorKind};
 
-use super::multipart;
-use super::pace::{Late, Paced};
-use crate::bound::Bound;
+pub(super) use limits::{Limits, Most};
+use timeout::{Late, Paced};
 
 /// Why a body could not be read.
 #[derive(Debug)]
@@ -28,69 +27,6 @@ pub(super) enum BodyError {
 impl From<ActionError> for BodyError {
     fn from(error: ActionError) -> Self {
         Self::Refused(error)
-    }
-}
-
-/// What a body may bring.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits<'a> {
-    pub(super) node: &'a Node,
-    /// Whether the client sends it still.
-    pub(super) is_sending: &'a Arc<AtomicBool>,
-    /// The bytes of all files that wait for their requests.
-    pub(super) uploads: &'a Bound,
-    /// The action that is asked for; the body may say in which version.
-    pub(super) action: &'static str,
-}
-
-impl<'a> Limits<'a> {
-    pub(super) fn config(&self) -> &'a Config {
-        self.node.config()
-    }
-
-    /// Whether the action takes any files: what nobody asked for is not stored.
-    pub(super) fn takes_files(&self) -> bool {
-        self.node.registry().versions(self.action).iter().any(|version| version.takes_files)
-    }
-}
-
-/// Most bytes of a body, and the setting that says so.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Most {
-    bound: &'static str,
-    bytes: u64,
-}
-
-impl Most {
-    fn with_files(settings: &Web) -> Self {
-        Self { bound: "web.max_upload", bytes: settings.max_upload.as_u64() }
-    }
-
-    fn without_files(settings: &Web) -> Self {
-        Self { bound: "web.max_body", bytes: settings.max_body.as_u64() }
-    }
-
-    /// Of a body that is read by somebody else.
-    pub(super) fn of_any(headers: &HeaderMap, settings: &Web) -> Self {
-        let media = headers.get(CONTENT_TYPE).map_or(b"".as_slice(), HeaderValue::as_bytes);
-        match media.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/")) {
-            true => Self::with_files(settings),
-            false => Self::without_files(settings),
-        }
-    }
-
-    pub(super) fn bytes(self) -> usize {
-        usize::try_from(self.bytes).unwrap_or(usize::MAX)
-    }
-
-    /// Refuses a body that says itself that it is larger.
-    pub(super) fn check(self, headers: &HeaderMap) -> Result<(), ActionError> {
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > self.bytes) { Err(self.exceeded()) } else { Ok(()) }
-    }
-
-    pub(super) fn exceeded(self) -> ActionError {
-        over(self.bound, "the body is too large")
     }
 }
 
@@ -160,12 +96,6 @@ async fn collect(body: Paced<Incoming>, most: Most) -> Result<Bytes, BodyError> 
     }
 }
 
-pub(super) fn malformed(message: &'static str) -> ActionError {
+fn malformed(message: &'static str) -> ActionError {
     ActionError::of(ErrorKind::Malformed, message)
-}
-
-/// A bound was met: it is counted by its name.
-pub(super) fn over(bound: &'static str, message: &'static str) -> ActionError {
-    bound_reached(bound);
-    ActionError::of(ErrorKind::PayloadTooLarge, message)
 }
