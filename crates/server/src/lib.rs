@@ -1,6 +1,6 @@
 //! The transports of Phalanx: HTTP and WebSocket over axum.
 //!
-//! [`Server`] binds, reports its address, serves until it is told to stop, and lets what runs finish.
+//! [`Server`] binds its port, reports the address, serves until the node shuts down, and lets running requests finish.
 
 mod admin;
 mod http;
@@ -24,36 +24,36 @@ use tracing::{info, warn};
 
 pub use admin::AdminServer;
 
-use crate::http::service::Shell;
+use crate::http::service::HttpService;
 use crate::listener::Admission;
-use crate::quota::Bound;
+use crate::quota::Quota;
 
 /// HTTP and WebSocket on one port.
 #[derive(Debug, Default)]
 pub struct Server {
     routes: Mutex<Option<Router>>,
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<RunningServer>>,
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningServer {
     addr: SocketAddr,
     handle: Handle<SocketAddr>,
     task: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Makes a server that also serves an application's own routes; actions and the endpoint come before them.
+    /// Makes a server that also serves an application's own routes, after the actions and the WebSocket endpoint.
     pub fn new(routes: Router) -> Self {
         Self { routes: Mutex::new(Some(routes)), running: Mutex::default() }
     }
 
-    /// Where it listens, once it does.
+    /// The address of the listener; `None` until it is bound.
     pub fn addr(&self) -> Option<SocketAddr> {
         self.running().as_ref().map(|running| running.addr)
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, Option<RunningServer>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,24 +66,24 @@ impl Transport for Server {
 
     async fn start(&self, node: &Node) -> Result<(), BoxError> {
         let settings = &node.config().web;
-        let own = self.routes.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-        let shell = Shell::new(node.clone(), own)?;
+        let app_routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        let service = HttpService::new(node.clone(), app_routes)?;
         let wanted = SocketAddr::new(settings.bind, settings.port);
         let listener = listener::bind(wanted).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
         let addr = listener.local_addr()?;
         let handle = Handle::new();
-        let connections = Bound::new("web.max_connections", settings.max_connections as u64);
+        let connections = Quota::new("web.max_connections", settings.max_connections as u64);
         let admission = Admission::new(connections, settings.write_timeout);
         let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).acceptor(admission);
         listener::configure(&mut server, settings);
         let server = server.first_request_timeout(settings.header_timeout);
         let task = node.shutdown().spawn_own(async move {
-            if let Err(error) = server.serve(shell.into_make_service()).await {
+            if let Err(error) = server.serve(service.into_make_service()).await {
                 warn!(%error, "the listener ended");
             }
         });
         info!(%addr, "listening");
-        *self.running() = Some(Running { addr, handle, task: Some(task) });
+        *self.running() = Some(RunningServer { addr, handle, task: Some(task) });
         Ok(())
     }
 
@@ -106,5 +106,5 @@ impl Transport for Server {
     }
 }
 
-/// Keeps one `Server` both as a node's transport and as the handle that knows its address.
+/// A [`Server`] that is both a node's transport and the handle that returns its address.
 pub type SharedServer = Arc<Server>;

@@ -1,54 +1,54 @@
-//! What a node holds at once: connections, requests, bytes of uploads.
+//! Counted limits of a node: connections, requests, bytes of uploads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use phalanx_core::bound_reached;
 
-/// Most of something at once, by the name of its setting; clones count together.
+/// An upper limit, named after its setting; clones share the count.
 #[derive(Clone, Debug)]
-pub(crate) struct Bound {
+pub(crate) struct Quota {
     name: &'static str,
-    most: u64,
+    limit: u64,
     used: Arc<AtomicU64>,
 }
 
-impl Bound {
-    pub(crate) fn new(name: &'static str, most: u64) -> Self {
-        Self { name, most, used: Arc::default() }
+impl Quota {
+    pub(crate) fn new(name: &'static str, limit: u64) -> Self {
+        Self { name, limit, used: Arc::default() }
     }
 
-    /// Takes a share, unless that would be too much; then it is counted.
-    pub(crate) fn take(&self, amount: u64) -> Option<Share> {
-        let mut share = Share { bound: self.clone(), amount: 0 };
-        share.grow(amount).then_some(share)
+    /// Takes `amount` from the quota. A refusal is counted in the metrics.
+    pub(crate) fn try_acquire(&self, amount: u64) -> Option<QuotaPermit> {
+        let mut permit = QuotaPermit { quota: self.clone(), amount: 0 };
+        permit.try_grow(amount).then_some(permit)
     }
 }
 
-/// A part of what there may be at once, free again when dropped.
+/// An amount taken from a [`Quota`]; dropping it gives the amount back.
 #[derive(Debug)]
-pub(crate) struct Share {
-    bound: Bound,
+pub(crate) struct QuotaPermit {
+    quota: Quota,
     amount: u64,
 }
 
-impl Share {
-    /// Takes more; says whether there was as much.
-    pub(crate) fn grow(&mut self, by: u64) -> bool {
-        let more = |used: u64| used.checked_add(by).filter(|sum| *sum <= self.bound.most);
-        let is_free = self.bound.used.fetch_update(Relaxed, Relaxed, more).is_ok();
+impl QuotaPermit {
+    /// Takes `by` more from the quota and returns whether that much was free.
+    pub(crate) fn try_grow(&mut self, by: u64) -> bool {
+        let grown = |used: u64| used.checked_add(by).filter(|sum| *sum <= self.quota.limit);
+        let is_free = self.quota.used.fetch_update(Relaxed, Relaxed, grown).is_ok();
         if is_free {
             self.amount += by;
         } else {
-            bound_reached(self.bound.name);
+            bound_reached(self.quota.name);
         }
         is_free
     }
 }
 
-impl Drop for Share {
+impl Drop for QuotaPermit {
     fn drop(&mut self) {
-        self.bound.used.fetch_sub(self.amount, Relaxed);
+        self.quota.used.fetch_sub(self.amount, Relaxed);
     }
 }
 
@@ -57,11 +57,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_free_again_when_it_is_dropped() {
-        let bound = Bound::new("test", 3);
-        let mut one = bound.take(2).unwrap();
-        assert!(bound.take(2).is_none() && !one.grow(2) && one.grow(1));
-        drop(one);
-        assert!(bound.take(3).is_some() && bound.take(u64::MAX).is_none());
+    fn a_dropped_permit_gives_its_amount_back() {
+        let quota = Quota::new("test", 3);
+        let mut permit = quota.try_acquire(2).unwrap();
+        assert!(quota.try_acquire(2).is_none() && !permit.try_grow(2) && permit.try_grow(1));
+        drop(permit);
+        assert!(quota.try_acquire(3).is_some() && quota.try_acquire(u64::MAX).is_none());
     }
 }

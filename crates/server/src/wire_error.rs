@@ -1,11 +1,11 @@
-//! Errors on the wire: the status of each kind, and the one shape they have on every transport.
+//! Errors on the wire: the HTTP status of each kind, and the one JSON shape that every transport sends.
 
 use http::StatusCode;
 use phalanx_core::{ActionError, ErrorKind};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
-/// The HTTP status of a kind.
+/// Maps an error kind to its HTTP status.
 pub(crate) const fn status_of(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Malformed => StatusCode::BAD_REQUEST,
@@ -28,38 +28,39 @@ pub(crate) const fn status_of(kind: ErrorKind) -> StatusCode {
 pub(crate) fn body_of(error: &ActionError) -> Vec<u8> {
     let mut text = Vec::with_capacity(128);
     text.extend_from_slice(b"{\"error\":");
-    serde_json::to_writer(&mut text, &Wire(error)).expect("strings are always JSON, and a vector takes every byte");
+    serde_json::to_writer(&mut text, &ErrorObject(error))
+        .expect("strings always serialize, and a Vec accepts every byte");
     text.push(b'}');
     text
 }
 
-struct Wire<'a>(&'a ActionError);
+struct ErrorObject<'a>(&'a ActionError);
 
-impl Serialize for Wire<'_> {
+impl Serialize for ErrorObject<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("code", self.0.code())?;
         map.serialize_entry("message", self.0.message())?;
         if !self.0.details().is_empty() {
-            map.serialize_entry("details", &Details(self.0))?;
+            map.serialize_entry("details", &DetailList(self.0))?;
         }
         map.end()
     }
 }
 
-struct Details<'a>(&'a ActionError);
+struct DetailList<'a>(&'a ActionError);
 
-impl Serialize for Details<'_> {
+impl Serialize for DetailList<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Line<'a> {
+        struct DetailObject<'a> {
             path: &'a str,
             code: &'a str,
             message: &'a str,
         }
         let mut list = serializer.serialize_seq(Some(self.0.details().len()))?;
         for detail in self.0.details() {
-            list.serialize_element(&Line { path: &detail.path, code: &detail.code, message: &detail.message })?;
+            list.serialize_element(&DetailObject { path: &detail.path, code: &detail.code, message: &detail.message })?;
         }
         list.end()
     }
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_has_one_shape() {
+    fn an_error_serializes_to_one_shape() {
         let error = ActionError::not_found("no such thing");
         assert_eq!(body_of(&error), br#"{"error":{"code":"not_found","message":"no such thing"}}"#);
         let error = ActionError::invalid_input(vec![Detail::new("a[0]", "type", "must be a \"number\"")]);
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kinds_are_listed_in_the_order_of_their_status() {
+    fn the_kinds_are_sorted_by_their_status() {
         let statuses: Vec<_> = ErrorKind::ALL.iter().map(|kind| status_of(*kind).as_u16()).collect();
         assert!(statuses.is_sorted(), "{statuses:?}");
     }

@@ -20,42 +20,42 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::http::identity::Peer;
-use crate::listener::{Admission, Serve};
-use crate::quota::Bound;
+use crate::listener::{Admission, PeerService};
+use crate::quota::Quota;
 
-/// Most connections at once: those who look after a node are few.
-const MOST_CONNECTIONS: u64 = 64;
+/// The limit of open connections: few operators and scrapers connect to one node.
+const MAX_CONNECTIONS: u64 = 64;
 
-/// How long a client may take to ask, and to take any of what waits for it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time limit of a client for sending its request, and for reading any of the pending response.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads the metrics as text.
-type Render = Arc<dyn Fn() -> String + Send + Sync>;
+/// Renders the metrics as text.
+type MetricsRenderer = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// The listener for operators. Answers as long as the process lives, also before there is a node to speak of: who is slow
-/// to start is not dead. Ready or not is what it says.
+/// The listener for operators. It responds for as long as the process runs, also before the node has started: a process
+/// that is slow to start is not dead, and `/livez` must not get it restarted. Until then `/readyz` reports `starting`.
 pub struct AdminServer {
-    render: Render,
+    render: MetricsRenderer,
     node: Arc<OnceLock<Node>>,
     addr: OnceLock<SocketAddr>,
 }
 
 impl AdminServer {
-    /// Makes a listener that reads metrics by `render`.
-    pub fn new(render: Render) -> Self {
+    /// Makes a listener whose `/metrics` calls `render`.
+    pub fn new(render: MetricsRenderer) -> Self {
         Self { render, node: Arc::default(), addr: OnceLock::new() }
     }
 
-    /// Where it listens, once it does.
+    /// The address of the listener; `None` until it is bound.
     pub fn addr(&self) -> Option<SocketAddr> {
         self.addr.get().copied()
     }
 
-    /// Binds and begins to answer, until `shutdown` is closed.
+    /// Binds and serves until `shutdown` is closed.
     ///
     /// # Errors
     ///
-    /// An address that was configured cannot be listened on.
+    /// The configured address is not valid, or cannot be bound.
     pub fn listen(&self, settings: &Admin, shutdown: &Shutdown) -> Result<(), BoxError> {
         let listener = bind(&settings.bind)?;
         let addr = listener.local_addr()?;
@@ -64,16 +64,16 @@ impl AdminServer {
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
             .with_state((self.node.clone(), self.render.clone()));
-        let admission = Admission::new(Bound::new("admin", MOST_CONNECTIONS), PATIENCE);
+        let admission = Admission::new(Quota::new("admin", MAX_CONNECTIONS), CLIENT_TIMEOUT);
         let mut server = axum_server::from_tcp(listener)?.acceptor(admission);
-        server.http_builder().http1().header_read_timeout(PATIENCE).keep_alive(false);
-        let server = server.first_request_timeout(PATIENCE);
+        server.http_builder().http1().header_read_timeout(CLIENT_TIMEOUT).keep_alive(false);
+        let server = server.first_request_timeout(CLIENT_TIMEOUT);
         let serving = server.serve(router.into_make_service());
-        let own = shutdown.clone();
+        let closing = shutdown.clone();
         shutdown.spawn_own(async move {
             tokio::select! {
                 ended = serving => if let Err(error) = ended { warn!(%error, "the admin listener ended") },
-                () = own.closed() => {}
+                () = closing.closed() => {}
             }
         });
         info!(%addr, "admin listening");
@@ -98,25 +98,25 @@ impl Transport for AdminServer {
         true
     }
 
-    /// It listens already; from now on the node says whether it is ready.
+    /// The listener is bound already; from now on `/readyz` reports the health of the node.
     async fn start(&self, node: &Node) -> Result<(), BoxError> {
         self.node.get_or_init(|| node.clone());
         Ok(())
     }
 
-    /// Operators want to see a node stop: the listener goes last, with the node's own tasks.
+    /// Does nothing: operators watch a node stop, so the listener ends last, with the node's own tasks.
     async fn stop_accepting(&self) {}
 
     async fn finish(&self, _: Instant) {}
 }
 
-impl Serve for Router {
+impl PeerService for Router {
     fn for_peer(self, _: Peer) -> Self {
         self
     }
 }
 
-/// Binds where the settings say. If they leave it to the node and its usual port is taken, a free one does.
+/// Binds the configured address. With `auto` it is the usual one, or a free port if that is taken.
 fn bind(setting: &str) -> Result<TcpListener, BoxError> {
     if setting == Admin::AUTO {
         return TcpListener::bind(Admin::USUAL_BIND).or_else(|error| {
@@ -128,7 +128,7 @@ fn bind(setting: &str) -> Result<TcpListener, BoxError> {
     TcpListener::bind(wanted).map_err(|error| format!("cannot listen on {wanted} (admin.bind): {error}").into())
 }
 
-async fn ready(State((node, _)): State<(Arc<OnceLock<Node>>, Render)>) -> Result<Response, Infallible> {
+async fn ready(State((node, _)): State<(Arc<OnceLock<Node>>, MetricsRenderer)>) -> Result<Response, Infallible> {
     let problems = node.get().map_or_else(|| vec!["starting".to_owned()], Node::health);
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::json!({ "ready": problems.is_empty(), "problems": problems });
@@ -136,7 +136,7 @@ async fn ready(State((node, _)): State<(Arc<OnceLock<Node>>, Render)>) -> Result
     Ok((status, media, body.to_string()).into_response())
 }
 
-async fn metrics(State((_, render)): State<(Arc<OnceLock<Node>>, Render)>) -> Response {
+async fn metrics(State((_, render)): State<(Arc<OnceLock<Node>>, MetricsRenderer)>) -> Response {
     let media = [(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"))];
     (media, render()).into_response()
 }

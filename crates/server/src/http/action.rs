@@ -1,4 +1,5 @@
-//! One call over HTTP: the action of the method, its params, its outcome, its response.
+//! One call over HTTP: finds the action of the method, reads its params, runs it, and turns the outcome into a
+//! response.
 
 use std::sync::Arc;
 
@@ -9,38 +10,38 @@ use phalanx_core::dispatch::{self, Started};
 use phalanx_core::registry::Registered;
 use phalanx_core::{ActionError, Caller, Node, Origin, Outcome, Params};
 
-use super::body::{BodyError, Limits};
-use super::debug_info::Metadata;
-use super::exchange::{Asking, Serving};
+use super::body::{BodyError, BodyLimits};
+use super::debug_info::DebugInfo;
+use super::exchange::{HttpRequest, RequestState};
 use super::identity::Identity;
-use super::routes::{Found, method_of};
-use super::service::Shared;
+use super::routes::{PathMatch, method_of};
+use super::service::ServiceState;
 use super::{params, reply};
 
-/// Serves a request whose path belongs to actions.
+/// Serves a request whose path is in the table of actions.
 pub(super) async fn serve(
-    shared: &Shared,
-    found: &Found<'_>,
-    (uri, request): (&Uri, &mut Asking),
+    service: &ServiceState,
+    path: &PathMatch<'_>,
+    (uri, request): (&Uri, &mut HttpRequest),
     identity: &Identity,
-    serving: &mut Serving,
+    state: &mut RequestState,
 ) -> Response {
-    let node = &shared.node;
-    let Some(routed) = found.action(request.method()) else {
+    let node = &service.node;
+    let Some(routed) = path.action(request.method()) else {
         return match *request.method() {
-            Method::OPTIONS => reply::options(found.allowed()),
-            _ => reply::method_not_allowed(found.allowed()),
+            Method::OPTIONS => reply::options(path.allowed()),
+            _ => reply::method_not_allowed(path.allowed()),
         };
     };
     let (method, body) = (request.method().clone(), request.body_mut().take());
-    let mut metadata = Metadata::wanted(node, identity);
+    let mut debug_info = DebugInfo::start(node, identity);
     let is_sending = &identity.peer.is_sending;
-    let limits = Limits { node, is_sending, uploads: &shared.uploads, action: routed.def.name };
-    let outcome = match params::read((&method, uri, request.headers()), body, limits, found.params()).await {
-        Ok(params) => match asked_version(node, routed, &params, &method) {
+    let limits = BodyLimits { node, is_sending, uploads: &service.uploads, action: routed.def.name };
+    let outcome = match params::read((&method, uri, request.headers()), body, limits, path.params()).await {
+        Ok(params) => match requested_version(node, routed, &params, &method) {
             Ok(action) => {
-                metadata.note(&action, &params);
-                serving.is_call = true;
+                debug_info.record(&action, &params);
+                state.called_action = true;
                 let caller = Arc::new(Caller {
                     transport: Origin::Http,
                     fingerprint: identity.fingerprint.clone(),
@@ -49,10 +50,9 @@ pub(super) async fn serve(
                     connection: None,
                 });
                 let id = identity.request.clone();
-                let outcome =
-                    run(node, dispatch::Request { action, params, caller: caller.clone(), id }, serving).await;
-                let shared = |caller: Arc<Caller>| caller.headers.clone();
-                *request.headers_mut() = Arc::try_unwrap(caller).map_or_else(shared, |caller| caller.headers);
+                let outcome = run(node, dispatch::Request { action, params, caller: caller.clone(), id }, state).await;
+                let cloned = |caller: Arc<Caller>| caller.headers.clone();
+                *request.headers_mut() = Arc::try_unwrap(caller).map_or_else(cloned, |caller| caller.headers);
                 outcome
             }
             Err(unknown) => Err(unknown),
@@ -61,14 +61,16 @@ pub(super) async fn serve(
             reply::log_cause(&refused);
             Err(refused)
         }
-        Err(BodyError::Late) => return reply::late(),
+        Err(BodyError::Timeout) => return reply::body_timeout(),
     };
-    let asked = reply::Asked { method: &method, headers: request.headers(), metadata: metadata.text() };
-    reply::respond(outcome, asked).await
+    let debug_fields = debug_info.into_fields();
+    let context = reply::ResponseContext { method: &method, headers: request.headers(), debug_fields };
+    reply::respond(outcome, context).await
 }
 
-/// The version a request asks for wins over the version whose route it took, as long as it takes that method anywhere.
-fn asked_version(
+/// Returns the action in the version that the params name, or else the version whose route matched. The named version
+/// must have a route for the method, on any path.
+fn requested_version(
     node: &Node,
     routed: &Arc<Registered>,
     params: &Params,
@@ -76,23 +78,24 @@ fn asked_version(
 ) -> Result<Arc<Registered>, ActionError> {
     let Some(version) = params.version()? else { return Ok(routed.clone()) };
     let action = node.registry().find(routed.def.name, Some(version));
-    let wanted = method_of(method);
-    let takes = |action: &&Arc<Registered>| action.def.routes.iter().any(|route| route.method.as_str() == wanted);
-    action.filter(takes).cloned().ok_or_else(dispatch::unknown_action)
+    let method = method_of(method);
+    let has_method = |action: &&Arc<Registered>| action.def.routes.iter().any(|route| route.method.as_str() == method);
+    action.filter(has_method).cloned().ok_or_else(dispatch::unknown_action)
 }
 
-/// Runs an action. It goes on if its client leaves, unless it says otherwise, and keeps its place until it ends.
-async fn run(node: &Node, request: dispatch::Request, serving: &mut Serving) -> Outcome {
+/// Runs an action. If its client disconnects it runs on, unless `on_disconnect` cancels it, and keeps the request's
+/// permit until it ends.
+async fn run(node: &Node, request: dispatch::Request, state: &mut RequestState) -> Outcome {
     match dispatch::start(node, request).await {
         Started::Done(outcome) => outcome,
         Started::Running(running) if running.on_disconnect() == OnDisconnect::Cancel => {
             Box::pin(running.finish()).await
         }
         Started::Running(running) => {
-            let place = serving.place.take();
-            let finished = node.shutdown().spawn(async move { (running.finish().await, place) }).await;
-            let (outcome, place) = finished.unwrap_or_else(|error| (Err(ActionError::internal(error)), None));
-            serving.place = place;
+            let permit = state.permit.take();
+            let finished = node.shutdown().spawn(async move { (running.finish().await, permit) }).await;
+            let (outcome, permit) = finished.unwrap_or_else(|error| (Err(ActionError::internal(error)), None));
+            state.permit = permit;
             outcome
         }
     }

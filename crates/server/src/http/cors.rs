@@ -1,4 +1,4 @@
-//! Who else may call from a browser page.
+//! Cross-origin requests: which pages of other sites may call, and which headers allow it.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -10,16 +10,16 @@ use phalanx_core::initializer::BoxError;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
-/// What pages of other sites may do; tower-http knows the rules.
+/// The CORS headers of a node; tower-http implements the rules.
 #[derive(Debug)]
 pub(super) struct Cors(CorsLayer);
 
 impl Cors {
-    /// Reads `web.cors_origins`: `*` means everybody, without cookies.
+    /// Reads `web.cors_origins`: `*` allows every origin, without cookies.
     ///
     /// # Errors
     ///
-    /// An origin that is none.
+    /// An entry of the list is not a valid origin.
     pub(super) fn new(origins: &[String]) -> Result<Option<Self>, BoxError> {
         if origins.is_empty() {
             return Ok(None);
@@ -33,35 +33,35 @@ impl Cors {
         Ok(Some(Self(layer.allow_origin(AllowOrigin::list(origins)).allow_credentials(true))))
     }
 
-    /// Puts on an answer what the page of `origin` may do with it.
+    /// Adds the CORS headers for `origin` to a response.
     pub(super) async fn finish(&self, origin: Option<HeaderValue>, response: Response) -> Response {
         let headers = origin.map(|origin| (ORIGIN, origin)).into_iter().collect();
-        self.pass(Method::GET, headers, response).await
+        self.apply(Method::GET, headers, response).await
     }
 
-    /// Answers a browser that asks before it sends.
+    /// Responds to a preflight request.
     pub(super) async fn preflight(&self, headers: HeaderMap) -> Response {
-        self.pass(Method::OPTIONS, headers, Response::default()).await
+        self.apply(Method::OPTIONS, headers, Response::default()).await
     }
 
-    async fn pass(&self, method: Method, headers: HeaderMap, response: Response) -> Response {
+    async fn apply(&self, method: Method, headers: HeaderMap, response: Response) -> Response {
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.headers_mut() = headers;
-        let Ok(response) = self.0.layer(answered(response)).oneshot(request).await;
+        let Ok(response) = self.0.layer(ready_service(response)).oneshot(request).await;
         response
     }
 }
 
-/// Whether a browser asks what it may send. Any other `OPTIONS` is for the path itself to answer.
+/// Whether a request is a preflight of a browser. Any other `OPTIONS` is routed like every method.
 pub(super) fn is_preflight<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// A service that has its answer: for layers around what was answered already.
-pub(super) fn answered(
+/// A service that returns `response`: it lets a tower layer modify a response that exists already.
+pub(super) fn ready_service(
     response: Response,
 ) -> impl Service<Request<()>, Response = Response, Error = Infallible, Future: Send> + Send {
     let mut response = Some(response);
-    service_fn(move |_| ready(Ok(response.take().expect("it is called once"))))
+    service_fn(move |_| ready(Ok(response.take().expect("oneshot calls it once"))))
 }

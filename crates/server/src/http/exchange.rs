@@ -1,4 +1,5 @@
-//! One request and its response.
+//! One HTTP exchange: the request, its state while it is served, its line in the access log, and rules for its
+//! response.
 
 use std::sync::Arc;
 
@@ -13,43 +14,45 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::identity::Identity;
-use crate::quota::Share;
+use crate::quota::QuotaPermit;
 
-/// A request, until somebody takes it or a part of it. It is large, so it is handed on by reference.
-pub(super) type Asking = Request<Option<Incoming>>;
+/// A request as it goes through the service; the body is `None` once it was taken. The value is large, so functions
+/// take it by reference.
+pub(super) type HttpRequest = Request<Option<Incoming>>;
 
-/// What becomes of a request while it is served.
-pub(super) struct Serving {
-    /// Its place among those served at once. A call that outlives its client takes it along.
-    pub(super) place: Option<Share>,
-    /// The route it took, for the log: its path may hold what nobody should read.
+/// The state of a request while it is served.
+pub(super) struct RequestState {
+    /// Its permit under `web.max_requests`. A call that outlives its client takes the permit along.
+    pub(super) permit: Option<QuotaPermit>,
+    /// The matched route, for the log: the path itself may contain secrets.
     pub(super) route: Option<Arc<str>>,
-    /// Whether an action was called; it has a line in the log then.
-    pub(super) is_call: bool,
-    pub(super) is_answered: bool,
+    /// Whether an action was called; the call logs a line of its own then.
+    pub(super) called_action: bool,
+    /// Whether the response is complete. If the state is dropped before that, the client has disconnected.
+    pub(super) has_response: bool,
 }
 
-impl Drop for Serving {
+impl Drop for RequestState {
     fn drop(&mut self) {
-        if !self.is_answered {
+        if !self.has_response {
             counter!("phalanx_http_clients_left_total").increment(1);
         }
     }
 }
 
-/// What the log says of a request that reached no action; those that did have a line of their own.
-pub(super) struct Asked {
+/// An entry of the access log for a request that called no action; calls log a line of their own.
+pub(super) struct AccessLogEntry {
     method: Method,
     uri: Uri,
     started: Instant,
 }
 
-impl Asked {
-    pub(super) fn of(request: &Asking) -> Self {
+impl AccessLogEntry {
+    pub(super) fn of(request: &HttpRequest) -> Self {
         Self { method: request.method().clone(), uri: request.uri().clone(), started: Instant::now() }
     }
 
-    /// The route where one was taken, else the path without its query: what nobody should read stands in the rest.
+    /// Logs the matched route, or else the path without its query: secrets are in path parameters and in the query.
     pub(super) fn log(&self, response: &Response, identity: &Identity, route: Option<&str>) {
         let (method, status) = (&self.method, response.status().as_u16());
         let path = route.unwrap_or_else(|| self.uri.path());
@@ -58,16 +61,17 @@ impl Asked {
     }
 }
 
-/// Whether shared caches may keep a response: it says for how long, and not that it is somebody's.
-pub(super) fn is_for_all(headers: &HeaderMap) -> bool {
+/// Whether a shared cache may store a response: it has an expiry, and no directive makes it private.
+pub(super) fn is_publicly_cacheable(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
     let mut directives = lines.flat_map(|line| line.split(',')).map(str::trim).peekable();
-    let is_dated = directives.peek().is_some() || headers.contains_key(EXPIRES);
-    is_dated
-        && !directives.any(|name| ["private", "no-store", "no-cache"].iter().any(|own| name.eq_ignore_ascii_case(own)))
+    let has_expiry = directives.peek().is_some() || headers.contains_key(EXPIRES);
+    has_expiry
+        && !directives
+            .any(|name| ["private", "no-store", "no-cache"].iter().any(|private| name.eq_ignore_ascii_case(private)))
 }
 
-/// What `HEAD` answers: everything that `GET` does, less the body.
+/// Turns the response to `GET` into the one to `HEAD`: the same headers, no body.
 pub(super) fn without_body(response: Response) -> Response {
     let length = response.body().size_hint().exact();
     let mut response = response.map(|_| Body::empty());

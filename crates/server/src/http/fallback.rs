@@ -1,4 +1,5 @@
-//! What is no action's: an application's own routes, under the bounds of actions; then files; then its own fallback.
+//! Requests that match no action: the application's own routes, then static files, then the application's fallback; all
+//! of them under the same body limits as actions.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,52 +18,61 @@ use phalanx_core::{ErrorKind, Node, dispatch};
 use tower::Service;
 use tracing::{Instrument, info_span};
 
-use super::body::timeout::Paced;
-use super::exchange::{Asking, Serving};
+use super::body::timeout::TimedBody;
+use super::exchange::{HttpRequest, RequestState};
 use super::identity::Identity;
-use super::service::Shared;
+use super::service::ServiceState;
 use super::{body, reply, static_files};
 
-/// Asks the router.
-pub(super) async fn serve(shared: &Shared, request: Asking, identity: &Identity, serving: &mut Serving) -> Response {
-    let settings = &shared.node.config().web;
-    let most = body::Most::of_any(request.headers(), settings);
-    if let Err(refused) = most.check(request.headers()) {
+/// Serves a request with axum's router.
+pub(super) async fn serve(
+    service: &ServiceState,
+    request: HttpRequest,
+    identity: &Identity,
+    state: &mut RequestState,
+) -> Response {
+    let settings = &service.node.config().web;
+    let limit = body::BodySizeLimit::for_headers(request.headers(), settings);
+    if let Err(refused) = limit.check(request.headers()) {
         return reply::error(&refused);
     }
     let (parts, body) = request.into_parts();
-    let (body, is_late) = match body.filter(|body| !body.is_end_stream()) {
+    let (body, timed_out) = match body.filter(|body| !body.is_end_stream()) {
         None => (Body::empty(), None),
         Some(body) => {
-            let mut body = Paced::new(body, settings, identity.peer.is_sending.clone());
-            let is_late = body.is_late();
-            (Body::new(Limited::new(body, most.bytes())), Some(is_late))
+            let mut body = TimedBody::new(body, settings, identity.peer.is_sending.clone());
+            let timed_out = body.timed_out();
+            (Body::new(Limited::new(body, limit.bytes())), Some(timed_out))
         }
     };
     let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(identity.request.clone());
     request.extensions_mut().insert(identity.clone());
-    let mut router = shared.router.clone();
-    let answering = async move { router.call(request).await }.instrument(info_span!("request", id = %identity.request));
-    let mut response = match AssertUnwindSafe(answering).catch_unwind().await {
+    let mut router = service.router.clone();
+    let responding =
+        async move { router.call(request).await }.instrument(info_span!("request", id = %identity.request));
+    let mut response = match AssertUnwindSafe(responding).catch_unwind().await {
         Ok(Ok(response)) => response,
         Err(panic) => reply::error(&dispatch::panicked(&*panic)),
     };
-    serving.route = response.extensions_mut().remove::<MatchedPath>().map(|path| path.as_str().into());
-    // axum's extractors know no better than 400 for a body that breaks off.
-    match is_late {
-        Some(is_late) if is_late.load(Relaxed) && response.status() == StatusCode::BAD_REQUEST => reply::late(),
+    state.route = response.extensions_mut().remove::<MatchedPath>().map(|path| path.as_str().into());
+    // axum's extractors respond 400 to every body that fails, a slow one included.
+    match timed_out {
+        Some(timed_out) if timed_out.load(Relaxed) && response.status() == StatusCode::BAD_REQUEST => {
+            reply::body_timeout()
+        }
         _ => response,
     }
 }
 
-/// An application's routes with files behind them.
+/// Returns the application's routes with static files behind them.
 pub(super) fn router(node: &Node, routes: Router) -> Router {
-    // Bodies are bounded before they get here.
+    // `serve` limits bodies before they get here.
     routes.layer(DefaultBodyLimit::disable()).layer(from_fn_with_state(node.clone(), files_before_fallback))
 }
 
-/// Where no route matched: a file, else what the application's fallback says, else the answer of a node without one.
+/// Serves a request that matched no route: with a file, else with the application's fallback. If there is neither, it
+/// responds with the error of the file lookup.
 async fn files_before_fallback(
     State(node): State<Node>,
     matched: Option<MatchedPath>,
@@ -75,38 +85,46 @@ async fn files_before_fallback(
         return response;
     }
     let (parts, body) = request.into_parts();
-    let instead = match file(&node, &parts).await {
-        Ok(response) => return response,
-        Err(instead) => instead,
+    let missing = match find_file(&node, &parts).await {
+        FileLookup::Served(response) => return response,
+        FileLookup::Missing(response) => response,
     };
     let response = next.run(Request::from_parts(parts, body)).await;
     let is_bare = response.status() == StatusCode::NOT_FOUND && response.body().size_hint().exact() == Some(0);
-    if is_bare { instead } else { response }
+    if is_bare { missing } else { response }
 }
 
-/// The file that a request asks for, or what it is told if nobody else knows the path.
-async fn file(node: &Node, request: &Parts) -> Result<Response, Response> {
+/// The result of looking for a static file.
+enum FileLookup {
+    /// The response with the file, or with an error of reading it.
+    Served(Response),
+    /// No file; the response if the application has no fallback.
+    Missing(Response),
+}
+
+/// Looks for the file that a request names.
+async fn find_file(node: &Node, request: &Parts) -> FileLookup {
     let settings = &node.config().web;
     let path = request.uri.path();
     let prefix = settings.prefix.trim_end_matches('/');
-    let below = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if below && !prefix.is_empty() && request.method != Method::OPTIONS {
-        return Err(reply::error(&dispatch::unknown_action()));
+    let is_below_prefix = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if is_below_prefix && !prefix.is_empty() && request.method != Method::OPTIONS {
+        return FileLookup::Missing(reply::error(&dispatch::unknown_action()));
     }
-    if let Some(response) = reply::unless_read(&request.method) {
-        return Err(response);
+    if let Some(response) = reply::refuse_unless_read(&request.method) {
+        return FileLookup::Missing(response);
     }
     let path = path.strip_prefix("/public").filter(|rest| rest.starts_with('/') || rest.is_empty()).unwrap_or(path);
     match node.files().open(path).await {
         Ok(file) => {
             let cache = format!("max-age={}, must-revalidate, public", settings.file_max_age.as_secs());
-            Ok(static_files::respond(file, &request.method, &request.headers, &cache).await)
+            FileLookup::Served(static_files::respond(file, &request.method, &request.headers, &cache).await)
         }
         Err(error) => {
             let error = phalanx_core::ActionError::from(error);
             let is_missing = error.kind() == ErrorKind::NotFound;
             let response = reply::error(&error);
-            if is_missing { Err(response) } else { Ok(response) }
+            if is_missing { FileLookup::Missing(response) } else { FileLookup::Served(response) }
         }
     }
 }

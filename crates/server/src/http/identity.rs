@@ -1,4 +1,4 @@
-//! Who asks: the client's address, the fingerprint of its browser, and the name of the request.
+//! The identity of a client: its address, the fingerprint of its browser, and the id of its request.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use http::{Extensions, HeaderName};
 use phalanx_core::config::Web;
 use phalanx_core::{Node, RequestId};
 
-/// The other end of a connection.
+/// The other end of a TCP connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
@@ -17,12 +17,14 @@ pub(crate) struct Peer {
     pub(crate) is_sending: Arc<AtomicBool>,
 }
 
-/// Who asks, as every handler sees it: in the extensions of the request.
+/// The identity of the client, as handlers find it in the extensions of the request.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) peer: Peer,
+    /// The address of the client, which may be behind trusted proxies.
     pub(crate) remote: SocketAddr,
     pub(crate) fingerprint: Arc<str>,
+    /// Whether the client sent no fingerprint and this one was just generated.
     pub(crate) is_new: bool,
     pub(crate) request: RequestId,
 }
@@ -34,27 +36,28 @@ pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id
 static SESSION_ID: HeaderName = HeaderName::from_static("x-sessionid");
 
 impl Identity {
+    /// Reads the identity from the headers and, for sockets, from the query.
     pub(crate) fn read(node: &Node, peer: &Peer, headers: &HeaderMap, query: Option<&str>) -> Self {
         let settings = &node.config().web;
         let trusted = is_trusted(canonical(peer.addr.ip()), settings);
-        let given = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let remote = if trusted { forwarded(headers, peer.addr, settings) } else { peer.addr };
-        let request = match given(&REQUEST_ID) {
+        let request = match header(&REQUEST_ID) {
             Some(id) if trusted && is_token(id) => RequestId::Given(id.into()),
             _ => node.next_request(),
         };
-        let known = fingerprint(headers, settings, query);
-        let is_new = known.is_none();
-        let fingerprint = known.unwrap_or_else(|| node.new_fingerprint().into());
+        let sent = fingerprint(headers, settings, query);
+        let is_new = sent.is_none();
+        let fingerprint = sent.unwrap_or_else(|| node.new_fingerprint().into());
         Self { peer: peer.clone(), remote, fingerprint, is_new, request }
     }
 
-    /// The identity that the shell has put there.
+    /// Returns the identity that the service stored in the extensions.
     pub(crate) fn of(extensions: &Extensions) -> Self {
-        extensions.get::<Self>().cloned().expect("the shell gives every request an identity")
+        extensions.get::<Self>().cloned().expect("the service stores an identity in every request")
     }
 
-    /// The cookie for a browser that had none.
+    /// Returns the cookie for a browser that sent no fingerprint.
     pub(crate) fn cookie(&self, settings: &Web) -> Option<HeaderValue> {
         if !self.is_new {
             return None;
@@ -65,15 +68,15 @@ impl Identity {
     }
 }
 
-/// The scheme that the client speaks, as far as anybody tells.
+/// Returns the scheme that the client uses, as reported by a trusted proxy or by the settings.
 pub(super) fn scheme<'a>(peer: &Peer, headers: &'a HeaderMap, settings: &Web) -> &'a str {
-    let told = headers.get(&FORWARDED_PROTO).filter(|_| is_trusted(canonical(peer.addr.ip()), settings));
-    let own = if settings.tls_in_front { "https" } else { "http" };
-    told.and_then(|scheme| scheme.to_str().ok()).unwrap_or(own)
+    let forwarded = headers.get(&FORWARDED_PROTO).filter(|_| is_trusted(canonical(peer.addr.ip()), settings));
+    let default = if settings.tls_in_front { "https" } else { "http" };
+    forwarded.and_then(|scheme| scheme.to_str().ok()).unwrap_or(default)
 }
 
-/// The last address on the way here that is no trusted proxy: proxies append, to the line or as a line of their own.
-/// What cannot be read ends the walk.
+/// Returns the last address in `X-Forwarded-For` that is not a trusted proxy. Proxies append, to the line or as a new
+/// line, so the entries are read from the end; reading stops at the first entry that does not parse.
 fn forwarded(headers: &HeaderMap, peer: SocketAddr, settings: &Web) -> SocketAddr {
     if !headers.contains_key(&FORWARDED_FOR) {
         let real = headers.get(&REAL_IP).and_then(|value| value.to_str().ok()).and_then(address);
@@ -83,7 +86,7 @@ fn forwarded(headers: &HeaderMap, peer: SocketAddr, settings: &Web) -> SocketAdd
     let lines: Vec<&HeaderValue> = headers.get_all(&FORWARDED_FOR).iter().collect();
     for line in lines.into_iter().rev() {
         let Ok(line) = line.to_str() else { return best };
-        for entry in line.rsplit(',').take(MOST_PROXIES) {
+        for entry in line.rsplit(',').take(MAX_PROXIES) {
             let Some(ip) = address(entry.trim()) else { return best };
             best = SocketAddr::new(ip, 0);
             if !is_trusted(ip, settings) {
@@ -94,14 +97,14 @@ fn forwarded(headers: &HeaderMap, peer: SocketAddr, settings: &Web) -> SocketAdd
     best
 }
 
-/// Proxies in a row that are looked through.
-const MOST_PROXIES: usize = 16;
+/// The number of entries of one line that are read: a longer line does not come from honest proxies.
+const MAX_PROXIES: usize = 16;
 
 fn is_trusted(ip: IpAddr, settings: &Web) -> bool {
     settings.trusted_proxies.iter().any(|trusted| trusted.contains(ip))
 }
 
-/// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]` or `[::1]:5`.
+/// Parses `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]` or `[::1]:5`.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let plain = text.parse::<IpAddr>();
@@ -113,7 +116,8 @@ fn canonical(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
 }
 
-/// The cookie, else a header, else (for sockets) the query: whatever the client has kept from before.
+/// Returns the fingerprint that the client sends: from the cookie, else from a header, else (for sockets) from the
+/// query.
 fn fingerprint(headers: &HeaderMap, settings: &Web, query: Option<&str>) -> Option<Arc<str>> {
     let name = settings.fingerprint_cookie.as_str();
     let mut pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
@@ -130,7 +134,7 @@ fn token(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok().filter(|text| is_token(text))
 }
 
-/// 1 to 128 characters that can go into a header, a cookie and a log as they are.
+/// Whether a text has 1 to 128 characters, each of which is safe in a header, a cookie and a log without escaping.
 fn is_token(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:~".contains(&byte);
     (1..=128).contains(&text.len()) && text.bytes().all(allowed)

@@ -1,4 +1,4 @@
-//! HTTP: the walk of a request from the shell around everything to the action and back.
+//! HTTP: the path of a request from the service that wraps everything to the action, and of its response back.
 
 mod action;
 mod allowed_hosts;

@@ -1,4 +1,4 @@
-//! A response's body that keeps its request's place.
+//! A response body that keeps the permit of its request.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,35 +7,36 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use crate::quota::Share;
+use crate::quota::QuotaPermit;
 
-/// A body, and a place that is free again once it has gone out or was given up.
+/// A body with the permit of its request, which is released when the body was sent or dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct PermitBody {
     body: Body,
-    begun: bool,
-    _place: Option<Share>,
+    was_polled: bool,
+    _permit: Option<QuotaPermit>,
 }
 
-impl Held {
-    pub(super) fn new(body: Body, place: Option<Share>) -> Self {
-        Self { body, begun: false, _place: place }
+impl PermitBody {
+    pub(super) fn new(body: Body, permit: Option<QuotaPermit>) -> Self {
+        Self { body, was_polled: false, _permit: permit }
     }
 }
 
-impl http_body::Body for Held {
+impl http_body::Body for PermitBody {
     type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.begun = true;
+        self.was_polled = true;
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
-    /// Once begun it is asked for one frame more: hyper would drop a body that says it is over with the bytes of its last
-    /// frame still unsent, and asks for another only when few of them are left.
+    /// Returns `false` once the body was polled, so that hyper polls for one frame more. hyper drops a body that
+    /// reports its end while the bytes of its last frame are still unsent, and polls for another frame only when few of
+    /// them are left: the permit is kept until then.
     fn is_end_stream(&self) -> bool {
-        !self.begun && self.body.is_end_stream()
+        !self.was_polled && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

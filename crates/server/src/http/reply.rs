@@ -1,4 +1,4 @@
-//! The outcome of a call as a response: status, headers and body.
+//! Turns the outcome of a call into a response: status, headers and body.
 
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ use phalanx_core::action;
 use phalanx_core::answer::{Answer, BodySource, Content, Outcome};
 use phalanx_core::dispatch::Chain;
 use phalanx_core::{ActionError, ErrorKind, files};
-
 use tracing::error;
 
 use super::static_files;
@@ -20,59 +19,59 @@ use crate::wire_error::{body_of, status_of};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
-/// What a response depends on besides the outcome.
-pub(super) struct Asked<'a> {
+/// The parts of a request, and the debug facts, that shape its response besides the outcome.
+pub(super) struct ResponseContext<'a> {
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
-    /// What is said of server and requester in development, as the inner of a JSON object.
-    pub(super) metadata: Option<String>,
+    /// The fields of [`DebugInfo`](super::debug_info::DebugInfo), to be appended to a JSON object.
+    pub(super) debug_fields: Option<String>,
 }
 
 /// Turns an outcome into a response.
-pub(super) async fn respond(outcome: Outcome, asked: Asked<'_>) -> Response {
+pub(super) async fn respond(outcome: Outcome, context: ResponseContext<'_>) -> Response {
     match outcome {
         Ok(Answer { status, headers, content, .. }) => {
             let mut response = match content {
-                Content::Json(object) => json(status, with_metadata(object, asked.metadata)),
-                Content::Body(body) => match Box::pin(with_body(status, body, &asked)).await {
+                Content::Json(object) => json(status, with_fields(object, context.debug_fields)),
+                Content::Body(body) => match Box::pin(with_body(status, body, &context)).await {
                     Ok(response) => response,
                     Err(refused) => return error(&refused),
                 },
             };
             if !headers.is_empty() {
-                response.headers_mut().extend(headers); // each name replaces what stands there, with all its values
+                response.headers_mut().extend(headers); // each name replaces all values that are there
             }
             response
         }
         Err(refused) => {
-            let object = with_metadata(body_of(&refused).into(), asked.metadata);
-            with_hints(json(status_of(refused.kind()), object), &refused)
+            let object = with_fields(body_of(&refused).into(), context.debug_fields);
+            with_retry_after(json(status_of(refused.kind()), object), &refused)
         }
     }
 }
 
-/// An error on its own.
+/// Responds with an error that no action returned.
 pub(crate) fn error(refused: &ActionError) -> Response {
     log_cause(refused);
-    with_hints(json(status_of(refused.kind()), body_of(refused).into()), refused)
+    with_retry_after(json(status_of(refused.kind()), body_of(refused).into()), refused)
 }
 
-/// The client learns nothing of why something is `internal`, so the log has to.
+/// Logs the cause of an `internal` error: the client gets none of it.
 pub(super) fn log_cause(refused: &ActionError) {
     if refused.kind() == ErrorKind::Internal {
         error!(cause = %Chain(refused), "a request failed");
     }
 }
 
-/// The path exists, the method does not.
+/// Responds that the path exists, but not with this method.
 pub(super) fn method_not_allowed(allowed: &str) -> Response {
     let mut response = error(&ActionError::of(ErrorKind::MethodNotAllowed, "this path does not answer that method"));
     response.headers_mut().insert(ALLOW, allow(allowed));
     response
 }
 
-/// What a path that can only be read answers to other methods.
-pub(super) fn unless_read(method: &Method) -> Option<Response> {
+/// Responds to the methods that a read-only path does not serve; `None` for `GET` and `HEAD`.
+pub(super) fn refuse_unless_read(method: &Method) -> Option<Response> {
     const METHODS: &str = "GET, HEAD, OPTIONS";
     match *method {
         Method::GET | Method::HEAD => None,
@@ -81,15 +80,15 @@ pub(super) fn unless_read(method: &Method) -> Option<Response> {
     }
 }
 
-/// What `OPTIONS` is answered with.
+/// Responds to `OPTIONS`.
 pub(crate) fn options(allowed: &str) -> Response {
     let mut response = Response::new(Body::empty());
     response.headers_mut().insert(ALLOW, allow(allowed));
     response
 }
 
-/// The client did not send its body in time.
-pub(super) fn late() -> Response {
+/// Responds 408: the client did not send its body in time.
+pub(super) fn body_timeout() -> Response {
     let refused = ActionError::new(ErrorKind::Timeout, "request_timeout", "the body did not come in time");
     let mut response = error(&refused);
     *response.status_mut() = StatusCode::REQUEST_TIMEOUT;
@@ -97,7 +96,7 @@ pub(super) fn late() -> Response {
     response
 }
 
-/// The methods of a path, for `Allow`.
+/// Lists the methods of a path for `Allow`.
 pub(super) fn allowed_methods(methods: impl Iterator<Item = action::Method>) -> String {
     let mut names: Vec<&str> = methods.map(action::Method::as_str).collect();
     if names.contains(&"GET") {
@@ -114,7 +113,7 @@ fn allow(methods: &str) -> HeaderValue {
 }
 
 fn json(status: StatusCode, object: Bytes) -> Response {
-    let mut headers = HeaderMap::with_capacity(8); // what the shell adds needs no second allocation
+    let mut headers = HeaderMap::with_capacity(8); // room for those that the service adds
     headers.insert(CONTENT_TYPE, JSON);
     let mut response = Response::new(Body::from(object));
     *response.status_mut() = status;
@@ -122,20 +121,21 @@ fn json(status: StatusCode, object: Bytes) -> Response {
     response
 }
 
-/// `{…}` becomes `{…,<metadata>}`.
-fn with_metadata(object: Bytes, metadata: Option<String>) -> Bytes {
-    let Some(metadata) = metadata else { return object };
-    let mut text = Vec::with_capacity(object.len() + metadata.len() + 1);
+/// Turns `{…}` into `{…,<fields>}`.
+fn with_fields(object: Bytes, fields: Option<String>) -> Bytes {
+    let Some(fields) = fields else { return object };
+    let mut text = Vec::with_capacity(object.len() + fields.len() + 1);
     text.extend_from_slice(&object[..object.len() - 1]);
     if object.len() > 2 {
         text.push(b',');
     }
-    text.extend_from_slice(metadata.as_bytes());
+    text.extend_from_slice(fields.as_bytes());
     text.push(b'}');
     text.into()
 }
 
-fn with_hints(mut response: Response, refused: &ActionError) -> Response {
+/// Adds `Retry-After` where the error says or implies one.
+fn with_retry_after(mut response: Response, refused: &ActionError) -> Response {
     let unavailable = (refused.kind() == ErrorKind::Unavailable).then_some(Duration::from_secs(1));
     if let Some(after) = refused.retry_after().or(unavailable) {
         let seconds = after.as_millis().div_ceil(1000).max(1) as u64;
@@ -144,10 +144,15 @@ fn with_hints(mut response: Response, refused: &ActionError) -> Response {
     response
 }
 
-/// Nobody but the caller may keep what an action sends, unless the action says so.
-const OF_AN_ACTION: &str = "private, no-cache";
+/// The `Cache-Control` of a file that an action returns: only its caller may store it, unless the action sets the
+/// header.
+const ACTION_CACHE_CONTROL: &str = "private, no-cache";
 
-async fn with_body(status: StatusCode, body: phalanx_core::Body, asked: &Asked<'_>) -> Result<Response, ActionError> {
+async fn with_body(
+    status: StatusCode,
+    body: phalanx_core::Body,
+    context: &ResponseContext<'_>,
+) -> Result<Response, ActionError> {
     let mut response = match body.source {
         BodySource::Bytes(bytes) => Response::new(Body::from(bytes)),
         BodySource::Stream(stream) => {
@@ -157,7 +162,7 @@ async fn with_body(status: StatusCode, body: phalanx_core::Body, asked: &Asked<'
         }
         BodySource::File(path) => {
             let file = files::open_path(&path).await?;
-            static_files::respond(file, asked.method, asked.headers, OF_AN_ACTION).await
+            static_files::respond(file, context.method, context.headers, ACTION_CACHE_CONTROL).await
         }
     };
     if response.status() == StatusCode::OK {

@@ -1,5 +1,6 @@
-//! The shell around every request, actions, files and an application's own routes alike: one layer, not a stack of
-//! nine. It knows who asks, bounds how many are served at once, and finishes every response.
+//! The service around every request: actions, files and an application's own routes. It is one service instead of a
+//! stack of nine layers. It identifies the client, limits concurrent requests, and completes the headers of every
+//! response.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,13 +23,13 @@ use phalanx_core::{ActionError, ErrorKind, Node};
 use tower::Service;
 
 use super::cors::{self, Cors};
-use super::exchange::{self, Asked, Asking, Serving};
+use super::exchange::{self, AccessLogEntry, HttpRequest, RequestState};
 use super::identity::{Identity, Peer, REQUEST_ID};
-use super::permit_body::Held;
-use super::routes::{self, ActionPaths};
+use super::permit_body::PermitBody;
+use super::routes::{self, ActionRoutes};
 use super::{action, allowed_hosts, compression, fallback, reply};
-use crate::listener::Serve;
-use crate::quota::Bound;
+use crate::listener::PeerService;
+use crate::quota::Quota;
 
 static CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
 static FRAME_OPTIONS: HeaderName = HeaderName::from_static("x-frame-options");
@@ -36,77 +37,81 @@ static REFERRER_POLICY: HeaderName = HeaderName::from_static("referrer-policy");
 
 /// The service of one connection.
 #[derive(Clone)]
-pub(crate) struct Shell {
-    shared: Arc<Shared>,
+pub(crate) struct HttpService {
+    shared: Arc<ServiceState>,
     peer: Option<Peer>,
 }
 
-/// What all connections share.
-pub(super) struct Shared {
+/// The state that all connections share.
+pub(super) struct ServiceState {
     pub(super) node: Node,
-    actions: ActionPaths,
+    actions: ActionRoutes,
     pub(super) router: Router,
     cors: Option<Cors>,
-    requests: Bound,
-    pub(super) uploads: Bound,
-    answered: [Counter; 5],
+    requests: Quota,
+    pub(super) uploads: Quota,
+    /// The counters of responses, by the first digit of the status.
+    responses: [Counter; 5],
 }
 
-impl Shell {
-    /// Puts together what a node serves.
+impl HttpService {
+    /// Builds the service of a node.
     ///
     /// # Errors
     ///
-    /// Two routes that no request can tell apart, or an origin in `web.cors_origins` that is none.
-    pub(crate) fn new(node: Node, own: Router) -> Result<Self, BoxError> {
-        let actions = ActionPaths::new(&node)?;
+    /// Two routes of actions conflict, or `web.cors_origins` has an entry that is not an origin.
+    pub(crate) fn new(node: Node, app_routes: Router) -> Result<Self, BoxError> {
+        let actions = ActionRoutes::new(&node)?;
         let settings = &node.config().web;
         let cors = Cors::new(&settings.cors_origins)?;
-        let requests = Bound::new("web.max_requests", settings.max_requests as u64);
-        let uploads = Bound::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
-        let router = routes::router(&node, own);
+        let requests = Quota::new("web.max_requests", settings.max_requests as u64);
+        let uploads = Quota::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
+        let router = routes::router(&node, app_routes);
         metrics::describe_counter!("phalanx_http_requests_total", "HTTP requests, by the first digit of their status");
-        metrics::describe_counter!("phalanx_http_clients_left_total", "Clients that left before their answer");
-        let answered = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-        let answered = answered.map(|status| counter!("phalanx_http_requests_total", "status" => status));
-        let shared = Arc::new(Shared { node, actions, router, cors, requests, uploads, answered });
+        metrics::describe_counter!(
+            "phalanx_http_clients_left_total",
+            "Clients that disconnected before their response"
+        );
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        let responses = classes.map(|status| counter!("phalanx_http_requests_total", "status" => status));
+        let shared = Arc::new(ServiceState { node, actions, router, cors, requests, uploads, responses });
         Ok(Self { shared, peer: None })
     }
 
-    pub(crate) fn into_make_service(self) -> MakeShell {
-        MakeShell(self)
+    pub(crate) fn into_make_service(self) -> MakeHttpService {
+        MakeHttpService(self)
     }
 
-    async fn serve(&self, request: &mut Asking) -> Response<Held> {
+    async fn serve(&self, request: &mut HttpRequest) -> Response<PermitBody> {
         let Some(peer) = &self.peer else {
-            let broken = ActionError::internal("a request without a peer");
-            return reply::error(&broken).map(|body| Held::new(body, None));
+            let error = ActionError::internal("a request without a peer");
+            return reply::error(&error).map(|body| PermitBody::new(body, None));
         };
         let settings = self.shared.node.config();
         let has_body = request.body().as_ref().is_some_and(|body| !body.is_end_stream());
         peer.is_sending.store(has_body, Relaxed);
-        if let Some(response) = allowed_hosts::elsewhere(request, peer, &settings.web) {
+        if let Some(response) = allowed_hosts::redirect(request, peer, &settings.web) {
             self.count(response.status());
-            return response.map(|body| Held::new(body, None));
+            return response.map(|body| PermitBody::new(body, None));
         }
         let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
         let identity = Identity::read(&self.shared.node, peer, request.headers(), query);
-        let Some(place) = self.shared.requests.take(1) else {
+        let Some(permit) = self.shared.requests.try_acquire(1) else {
             let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
-            return self.finish(reply::error(&busy), &identity).map(|body| Held::new(body, None));
+            return self.finish(reply::error(&busy), &identity).map(|body| PermitBody::new(body, None));
         };
-        let mut serving = Serving { place: Some(place), route: None, is_call: false, is_answered: false };
+        let mut state = RequestState { permit: Some(permit), route: None, called_action: false, has_response: false };
         let encodings = request.headers().get(ACCEPT_ENCODING).cloned().filter(|_| settings.web.compress);
         let is_head = request.method() == Method::HEAD;
-        let asked = settings.web.access_log.then(|| Box::new(Asked::of(request)));
+        let log_entry = settings.web.access_log.then(|| Box::new(AccessLogEntry::of(request)));
         let response = match &self.shared.cors {
-            None => self.route(request, &identity, &mut serving).await,
+            None => self.route(request, &identity, &mut state).await,
             Some(cors) if cors::is_preflight(request) => {
                 Box::pin(cors.preflight(std::mem::take(request.headers_mut()))).await
             }
             Some(cors) => {
                 let origin = request.headers().get(ORIGIN).cloned();
-                let response = self.route(request, &identity, &mut serving).await;
+                let response = self.route(request, &identity, &mut state).await;
                 Box::pin(cors.finish(origin, response)).await
             }
         };
@@ -118,26 +123,26 @@ impl Shell {
             _ => response,
         };
         let response = self.finish(response, &identity);
-        if let Some(asked) = asked.filter(|_| !serving.is_call) {
-            asked.log(&response, &identity, serving.route.as_deref());
+        if let Some(entry) = log_entry.filter(|_| !state.called_action) {
+            entry.log(&response, &identity, state.route.as_deref());
         }
-        serving.is_answered = true;
-        let place = serving.place.take();
-        response.map(|body| Held::new(body, place))
+        state.has_response = true;
+        let permit = state.permit.take();
+        response.map(|body| PermitBody::new(body, permit))
     }
 
-    /// Actions first, then everything else.
-    async fn route(&self, request: &mut Asking, identity: &Identity, serving: &mut Serving) -> Response {
+    /// Routes a request to an action, or else to axum's router.
+    async fn route(&self, request: &mut HttpRequest, identity: &Identity, state: &mut RequestState) -> Response {
         let uri = std::mem::take(request.uri_mut());
-        if let Some(found) = self.shared.actions.find(uri.path()) {
-            serving.route = Some(found.route());
-            return action::serve(&self.shared, &found, (&uri, request), identity, serving).await;
+        if let Some(path) = self.shared.actions.find(uri.path()) {
+            state.route = Some(path.route());
+            return action::serve(&self.shared, &path, (&uri, request), identity, state).await;
         }
         *request.uri_mut() = uri;
-        Box::pin(fallback::serve(&self.shared, std::mem::take(request), identity, serving)).await
+        Box::pin(fallback::serve(&self.shared, std::mem::take(request), identity, state)).await
     }
 
-    /// Puts on what every response carries.
+    /// Adds the headers that every response carries, and counts it.
     fn finish(&self, mut response: Response, identity: &Identity) -> Response {
         let settings = &self.shared.node.config().web;
         let status = response.status();
@@ -151,8 +156,8 @@ impl Shell {
         }
         if let Some(cookie) = identity.cookie(settings) {
             headers.append(SET_COOKIE, cookie);
-            if exchange::is_for_all(headers) {
-                // A shared cache must not hand one browser's cookie to another.
+            if exchange::is_publicly_cacheable(headers) {
+                // A shared cache must not send one browser's cookie to another.
                 headers.remove(EXPIRES);
                 headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
             }
@@ -166,39 +171,39 @@ impl Shell {
 
     fn count(&self, status: StatusCode) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5);
-        self.shared.answered[class - 1].increment(1);
+        self.shared.responses[class - 1].increment(1);
     }
 }
 
-impl Serve for Shell {
+impl PeerService for HttpService {
     fn for_peer(self, peer: Peer) -> Self {
         Self { peer: Some(peer), ..self }
     }
 }
 
-impl Service<Request<Incoming>> for Shell {
-    type Response = Response<Held>;
+impl Service<Request<Incoming>> for HttpService {
+    type Response = Response<PermitBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Held>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<PermitBody>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let (shell, mut request) = (self.clone(), request.map(Some));
-        Box::pin(async move { Ok(shell.serve(&mut request).await) })
+        let (service, mut request) = (self.clone(), request.map(Some));
+        Box::pin(async move { Ok(service.serve(&mut request).await) })
     }
 }
 
 /// Makes the service of each connection.
 #[derive(Clone)]
-pub(crate) struct MakeShell(Shell);
+pub(crate) struct MakeHttpService(HttpService);
 
-impl<T> Service<T> for MakeShell {
-    type Response = Shell;
+impl<T> Service<T> for MakeHttpService {
+    type Response = HttpService;
     type Error = Infallible;
-    type Future = std::future::Ready<Result<Shell, Infallible>>;
+    type Future = std::future::Ready<Result<HttpService, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))

@@ -1,4 +1,4 @@
-//! A file as a response: conditional requests and ranges by RFC 9110.
+//! Files as responses, with conditional requests and ranges by RFC 9110.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,35 +15,35 @@ use phalanx_core::files::PublicFile;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 use tokio_util::io::ReaderStream;
 
-/// Seconds from 1970 to the year 9999: dates of HTTP begin there and have four digits for the year.
+/// The latest date that `Last-Modified` may have, since 1970: an HTTP date has four digits for the year.
 const LATEST_DATE: Duration = Duration::from_secs(253_370_764_800);
 
-/// How much of a file is read at once.
+/// The number of bytes of a file that are read at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// Answers a file, a part of it, or that the client has it already.
+/// Responds with the file, a part of it, or 304 if the client has it already.
 pub(super) async fn respond(file: PublicFile, method: &Method, headers: &HeaderMap, cache: &str) -> Response {
     let modified = file.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     let tag = format!("W/\"{:x}-{:x}\"", file.len, modified.as_millis());
-    let known = Known { tag, modified: Some(file.modified) };
+    let validators = Validators { tag, modified: Some(file.modified) };
     let mut response = Response::new(Body::empty());
-    known.describe(response.headers_mut());
+    validators.write_to(response.headers_mut());
     set(&mut response, CACHE_CONTROL, cache);
-    if matches!(*method, Method::GET | Method::HEAD) && known.is_fresh(headers) {
+    if matches!(*method, Method::GET | Method::HEAD) && validators.is_fresh(headers) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
     set(&mut response, CONTENT_TYPE, &with_charset(file.mime));
     response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    let asked = if method == Method::GET { known.range(headers, file.len) } else { Asked::All };
-    let (start, end) = match asked {
-        Asked::All => (0, file.len),
-        Asked::Part(start, end) => {
+    let range = if method == Method::GET { validators.range(headers, file.len) } else { RequestedRange::Full };
+    let (start, end) = match range {
+        RequestedRange::Full => (0, file.len),
+        RequestedRange::Part(start, end) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             set(&mut response, CONTENT_RANGE, &format!("bytes {start}-{}/{}", end - 1, file.len));
             (start, end)
         }
-        Asked::Nothing => {
+        RequestedRange::Unsatisfiable => {
             *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
             set(&mut response, CONTENT_RANGE, &format!("bytes */{}", file.len));
             return response;
@@ -51,7 +51,7 @@ pub(super) async fn respond(file: PublicFile, method: &Method, headers: &HeaderM
     };
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(end - start));
     if method != Method::HEAD {
-        *response.body_mut() = match stream(file, start, end - start).await {
+        *response.body_mut() = match body_of_range(file, start, end - start).await {
             Ok(body) => body,
             Err(error) => return super::reply::error(&phalanx_core::ActionError::internal(error)),
         };
@@ -59,8 +59,9 @@ pub(super) async fn respond(file: PublicFile, method: &Method, headers: &HeaderM
     response
 }
 
-/// Exactly `len` bytes from `start`. If the file shrinks meanwhile, hyper breaks off: the length was announced.
-async fn stream(file: PublicFile, start: u64, len: u64) -> std::io::Result<Body> {
+/// Returns exactly `len` bytes from `start`. If the file shrinks meanwhile, hyper aborts the response, because its
+/// `Content-Length` was sent already.
+async fn body_of_range(file: PublicFile, start: u64, len: u64) -> std::io::Result<Body> {
     let mut file = file.file;
     if start > 0 {
         file.seek(SeekFrom::Start(start)).await?;
@@ -68,7 +69,7 @@ async fn stream(file: PublicFile, start: u64, len: u64) -> std::io::Result<Body>
     Ok(Body::from_stream(ReaderStream::with_capacity(file.take(len), CHUNK)))
 }
 
-/// Bytes that are part of the program, served like a file.
+/// A file that is compiled into the program.
 #[derive(Debug)]
 pub(super) struct Asset {
     media: &'static str,
@@ -82,19 +83,19 @@ impl Asset {
     }
 }
 
-/// Answers an asset, or that the client has it already.
-pub(super) fn asset(asset: &'static Asset, method: &Method, headers: &HeaderMap) -> Response {
+/// Responds with an asset, or 304 if the client has it already.
+pub(super) fn asset_response(asset: &'static Asset, method: &Method, headers: &HeaderMap) -> Response {
     use std::hash::{DefaultHasher, Hasher};
     let tag = asset.tag.get_or_init(|| {
         let mut hasher = DefaultHasher::new();
         hasher.write(asset.bytes);
         format!("W/\"{:x}-{:x}\"", asset.bytes.len(), hasher.finish())
     });
-    let known = Known { tag: tag.clone(), modified: None };
+    let validators = Validators { tag: tag.clone(), modified: None };
     let mut response = Response::new(Body::empty());
-    known.describe(response.headers_mut());
+    validators.write_to(response.headers_mut());
     set(&mut response, CACHE_CONTROL, "max-age=60, must-revalidate, public");
-    if known.is_fresh(headers) {
+    if validators.is_fresh(headers) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
@@ -106,23 +107,23 @@ pub(super) fn asset(asset: &'static Asset, method: &Method, headers: &HeaderMap)
     response
 }
 
-/// What is known of the content, to compare with what a client has.
-struct Known {
+/// The validators of a file: conditional requests compare them with those of the client's copy.
+struct Validators {
     tag: String,
     modified: Option<SystemTime>,
 }
 
-/// What of it is asked for.
+/// The part of a file that a request wants.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
-    All,
-    /// From the first to before the second.
+enum RequestedRange {
+    Full,
+    /// From the first offset to before the second.
     Part(u64, u64),
-    Nothing,
+    Unsatisfiable,
 }
 
-impl Known {
-    fn describe(&self, headers: &mut HeaderMap) {
+impl Validators {
+    fn write_to(&self, headers: &mut HeaderMap) {
         if let Ok(tag) = HeaderValue::from_str(&self.tag) {
             headers.insert(ETAG, tag);
         }
@@ -133,7 +134,8 @@ impl Known {
         }
     }
 
-    /// `If-None-Match` wins over `If-Modified-Since`; tags are compared weakly. A client that wants no cache is told anew.
+    /// Whether the client's copy is current. `If-None-Match` overrides `If-Modified-Since`, and tags are compared
+    /// weakly. A client that sends `no-cache` gets the file again.
     fn is_fresh(&self, headers: &HeaderMap) -> bool {
         let cache = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
         if cache.flat_map(|line| line.split(',')).any(|word| word.trim().eq_ignore_ascii_case("no-cache")) {
@@ -151,37 +153,45 @@ impl Known {
         }
     }
 
-    /// One range is answered in part; several are answered as a whole, as is a range of another version.
-    fn range(&self, headers: &HeaderMap, len: u64) -> Asked {
-        let Some(range) = headers.get(RANGE).and_then(|range| range.to_str().ok()) else { return Asked::All };
+    /// Returns the requested range. Several ranges, or a range of another version of the file, get the full file.
+    fn range(&self, headers: &HeaderMap, len: u64) -> RequestedRange {
+        let Some(range) = headers.get(RANGE).and_then(|range| range.to_str().ok()) else { return RequestedRange::Full };
         if headers.contains_key(IF_RANGE) {
             // A weak tag never matches here: only a date can.
             let same = date(headers, &IF_RANGE).zip(self.modified);
-            if same.is_none_or(|(asked, modified)| whole_seconds(asked) != whole_seconds(modified)) {
-                return Asked::All;
+            if same.is_none_or(|(sent, modified)| whole_seconds(sent) != whole_seconds(modified)) {
+                return RequestedRange::Full;
             }
         }
         parse_range(range, len)
     }
 }
 
-fn parse_range(range: &str, len: u64) -> Asked {
-    let Some(spec) = range.trim().strip_prefix("bytes=") else { return Asked::All };
-    let Some((first, last)) = spec.trim().split_once('-').filter(|_| !spec.contains(',')) else { return Asked::All };
+fn parse_range(range: &str, len: u64) -> RequestedRange {
+    let Some(spec) = range.trim().strip_prefix("bytes=") else { return RequestedRange::Full };
+    let Some((first, last)) = spec.trim().split_once('-').filter(|_| !spec.contains(',')) else {
+        return RequestedRange::Full;
+    };
     match (first.trim().parse::<u64>().ok(), last.trim().parse::<u64>().ok()) {
         (None, Some(suffix)) if first.trim().is_empty() => match suffix.min(len) {
-            0 => Asked::Nothing,
-            suffix => Asked::Part(len - suffix, len),
+            0 => RequestedRange::Unsatisfiable,
+            suffix => RequestedRange::Part(len - suffix, len),
         },
-        (Some(first), None) if last.trim().is_empty() => match first < len {
-            true => Asked::Part(first, len),
-            false => Asked::Nothing,
-        },
-        (Some(first), Some(last)) if first <= last => match first < len {
-            true => Asked::Part(first, last.saturating_add(1).min(len)),
-            false => Asked::Nothing,
-        },
-        _ => Asked::All,
+        (Some(first), None) if last.trim().is_empty() => {
+            if first < len {
+                RequestedRange::Part(first, len)
+            } else {
+                RequestedRange::Unsatisfiable
+            }
+        }
+        (Some(first), Some(last)) if first <= last => {
+            if first < len {
+                RequestedRange::Part(first, last.saturating_add(1).min(len))
+            } else {
+                RequestedRange::Unsatisfiable
+            }
+        }
+        _ => RequestedRange::Full,
     }
 }
 
@@ -194,9 +204,9 @@ fn whole_seconds(time: SystemTime) -> u64 {
 }
 
 fn with_charset(mime: &str) -> String {
-    let text = mime.starts_with("text/")
+    let is_text = mime.starts_with("text/")
         || matches!(mime, "application/javascript" | "application/json" | "image/svg+xml" | "application/xml");
-    if text { format!("{mime}; charset=utf-8") } else { mime.to_owned() }
+    if is_text { format!("{mime}; charset=utf-8") } else { mime.to_owned() }
 }
 
 fn set(response: &mut Response, name: http::HeaderName, value: &str) {
@@ -210,36 +220,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_is_read_as_the_standard_says() {
+    fn ranges_are_parsed_by_rfc_9110() {
         for (range, expected) in [
-            ("bytes=0-0", Asked::Part(0, 1)),
-            ("bytes=0-9", Asked::Part(0, 10)),
-            ("bytes=0-99", Asked::Part(0, 10)),
-            ("bytes=4-", Asked::Part(4, 10)),
-            ("bytes=-3", Asked::Part(7, 10)),
-            ("bytes=-99", Asked::Part(0, 10)),
-            ("bytes=10-", Asked::Nothing),
-            ("bytes=-0", Asked::Nothing),
-            ("bytes=5-4", Asked::All),
-            ("bytes=a-b", Asked::All),
-            ("bytes=0-1,3-4", Asked::All),
-            ("lines=0-1", Asked::All),
-            ("bytes=", Asked::All),
-            ("bytes=18446744073709551615-", Asked::Nothing),
-            ("bytes=0-18446744073709551615", Asked::Part(0, 10)),
+            ("bytes=0-0", RequestedRange::Part(0, 1)),
+            ("bytes=0-9", RequestedRange::Part(0, 10)),
+            ("bytes=0-99", RequestedRange::Part(0, 10)),
+            ("bytes=4-", RequestedRange::Part(4, 10)),
+            ("bytes=-3", RequestedRange::Part(7, 10)),
+            ("bytes=-99", RequestedRange::Part(0, 10)),
+            ("bytes=10-", RequestedRange::Unsatisfiable),
+            ("bytes=-0", RequestedRange::Unsatisfiable),
+            ("bytes=5-4", RequestedRange::Full),
+            ("bytes=a-b", RequestedRange::Full),
+            ("bytes=0-1,3-4", RequestedRange::Full),
+            ("lines=0-1", RequestedRange::Full),
+            ("bytes=", RequestedRange::Full),
+            ("bytes=18446744073709551615-", RequestedRange::Unsatisfiable),
+            ("bytes=0-18446744073709551615", RequestedRange::Part(0, 10)),
         ] {
             assert_eq!(parse_range(range, 10), expected, "{range}");
         }
-        assert_eq!(parse_range("bytes=0-0", 0), Asked::Nothing);
+        assert_eq!(parse_range("bytes=0-0", 0), RequestedRange::Unsatisfiable);
     }
 
     #[test]
-    fn a_client_that_has_it_is_told_so() {
+    fn conditional_requests_recognise_a_current_copy() {
         let modified = UNIX_EPOCH + Duration::from_millis(1_000_500);
-        let known = Known { tag: "W/\"b-1f\"".into(), modified: Some(modified) };
+        let validators = Validators { tag: "W/\"b-1f\"".into(), modified: Some(modified) };
         let check = |pairs: &[(http::HeaderName, &str)], fresh: bool| {
             let headers = pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-            assert_eq!(known.is_fresh(&headers), fresh, "{pairs:?}");
+            assert_eq!(validators.is_fresh(&headers), fresh, "{pairs:?}");
         };
         let (at, before) = ("Thu, 01 Jan 1970 00:16:40 GMT", "Thu, 01 Jan 1970 00:16:39 GMT");
         check(&[], false);

@@ -1,4 +1,4 @@
-//! Whom the listener admits.
+//! Admission of connections: their number is limited, and each gets a service that knows its peer.
 
 use std::future::{Ready, ready};
 use std::io;
@@ -9,56 +9,61 @@ use std::time::Duration;
 use axum_server::accept::Accept;
 use tokio::net::TcpStream;
 
-use super::Stream;
+use super::AcceptedStream;
 use crate::http::identity::Peer;
-use crate::quota::{Bound, Share};
+use crate::quota::{Quota, QuotaPermit};
 
-/// Admits connections up to a number; beyond, they are closed at once and counted.
+/// Admits connections up to a quota; beyond it they are closed at once and counted.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
-    connections: Bound,
+    connections: Quota,
     write_timeout: Duration,
 }
 
 impl Admission {
-    pub(crate) fn new(connections: Bound, write_timeout: Duration) -> Self {
+    pub(crate) fn new(connections: Quota, write_timeout: Duration) -> Self {
         Self { connections, write_timeout }
     }
 }
 
-/// What serves a connection, once it is known whose.
-pub(crate) trait Serve {
-    /// The service for one client.
+/// A service that is made for one peer.
+pub(crate) trait PeerService {
+    /// Returns the service for the connection of `peer`.
     fn for_peer(self, peer: Peer) -> Self;
 }
 
-impl<S: Serve> Accept<TcpStream, S> for Admission {
-    type Stream = Stream;
+impl<S: PeerService> Accept<TcpStream, S> for Admission {
+    type Stream = AcceptedStream;
     type Service = S;
-    type Future = Ready<io::Result<(Stream, S)>>;
+    type Future = Ready<io::Result<(AcceptedStream, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        ready(match self.connections.take(1) {
-            Some(place) => self.admit(stream, service, place),
+        ready(match self.connections.try_acquire(1) {
+            Some(permit) => self.admit(stream, service, permit),
             None => Err(io::ErrorKind::ConnectionRefused.into()),
         })
     }
 }
 
 impl Admission {
-    fn admit<S: Serve>(&self, stream: TcpStream, service: S, place: Share) -> io::Result<(Stream, S)> {
+    fn admit<S: PeerService>(
+        &self,
+        stream: TcpStream,
+        service: S,
+        permit: QuotaPermit,
+    ) -> io::Result<(AcceptedStream, S)> {
         stream.set_nodelay(true)?;
         let is_sending = Arc::<AtomicBool>::default();
         let peer = Peer { addr: stream.peer_addr()?, is_sending: is_sending.clone() };
-        let stream = Stream {
+        let stream = AcceptedStream {
             stream,
-            is_to_reset: false,
+            resets_on_drop: false,
             is_sending,
             write_timeout: self.write_timeout,
-            stalled: None,
-            is_begun: false,
+            write_deadline: None,
+            did_first_read: false,
             lingering: None,
-            _place: place,
+            _permit: permit,
         };
         Ok((stream, service.for_peer(peer)))
     }

@@ -1,4 +1,4 @@
-//! The listening socket: how it is bound, whom it admits, and how a connection is reset.
+//! The listening socket, and the TCP stream of each accepted connection: write timeout, lingering close, reset.
 
 mod admission;
 
@@ -18,17 +18,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-pub(crate) use admission::{Admission, Serve};
+pub(crate) use admission::{Admission, PeerService};
 
-use crate::quota::Share;
+use crate::quota::QuotaPermit;
 
-/// Connections that may wait to be accepted.
+/// The number of connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// How many headers hyper takes unless told otherwise.
+/// The number of headers that hyper accepts by default.
 const HYPER_MAX_HEADERS: usize = 100;
 
-/// Binds and listens.
+/// Binds a socket and starts to listen on it.
 pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -37,67 +37,74 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Sets hyper's limits: none of its own defaults is safe for the open internet.
+/// Sets hyper's limits: its own defaults are not safe for the open internet.
 pub(crate) fn configure<A>(server: &mut Server<SocketAddr, A>, settings: &Web) {
     let head = settings.max_header_bytes.as_u64() as usize;
     let builder = server.http_builder();
     builder.http1().header_read_timeout(settings.header_timeout).max_buf_size(head.max(8192));
     if settings.max_headers != HYPER_MAX_HEADERS {
-        builder.http1().max_headers(settings.max_headers); // costs an allocation a request
+        builder.http1().max_headers(settings.max_headers); // setting it costs an allocation per request
     }
 }
 
-/// A TCP stream that is reset when it is dropped, if somebody asked for that: a plain close would leave what the client
-/// never read, megabytes of it, in the kernel. A client that takes nothing for `web.write_timeout` asks for it too.
+/// The TCP stream of an accepted connection.
 ///
-/// Laid out as it is declared: what each read and write touches comes first.
+/// It can be reset instead of closed when it is dropped: after a plain close the kernel would keep the bytes that the
+/// client never read, up to megabytes of them. A client that reads nothing for `web.write_timeout` is reset as well.
+///
+/// Fields are laid out as they are declared: those that every read and write touches come first.
 #[derive(Debug)]
 #[repr(C)]
-pub(crate) struct Stream {
+pub(crate) struct AcceptedStream {
     stream: TcpStream,
-    stalled: Option<Pin<Box<Sleep>>>,
-    is_to_reset: bool,
-    is_begun: bool,
+    /// Runs while a write is pending.
+    write_deadline: Option<Pin<Box<Sleep>>>,
+    resets_on_drop: bool,
+    /// Whether the empty first read was returned, see [`AsyncRead::poll_read`] below.
+    did_first_read: bool,
     write_timeout: Duration,
+    /// Bytes that were read and discarded since the close, and the end of [`LINGER_TIME`].
     lingering: Option<(u64, Pin<Box<Sleep>>)>,
     is_sending: Arc<AtomicBool>,
-    _place: Share,
+    _permit: QuotaPermit,
 }
 
-impl Stream {
-    /// Has the connection reset once this is dropped.
-    pub(crate) fn reset(&mut self) {
-        self.is_to_reset = true;
+impl AcceptedStream {
+    /// Makes the drop of this stream reset the connection.
+    pub(crate) fn reset_on_drop(&mut self) {
+        self.resets_on_drop = true;
     }
 
-    /// Ready when there may be something to read, or the end; cheaper than to try.
+    /// Ready when there may be something to read, or the end of the stream; cheaper than a read attempt.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_read_ready(cx).map(drop)
     }
 
-    /// Notes how a write went; one that waits too long fails.
-    fn watched<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// Applies the write timeout to the result of a write: one that is pending for too long fails.
+    fn with_timeout<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stalled = None;
+            self.write_deadline = None;
             return written;
         }
         let limit = self.write_timeout;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
-        ready!(stalled.as_mut().poll(cx));
+        let deadline = self.write_deadline.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(deadline.as_mut().poll(cx));
         bound_reached("web.write_timeout");
-        self.reset();
+        self.reset_on_drop();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-/// How much and how long a client is still listened to that was answered before it had sent everything.
+/// How many bytes are still read from a client that got its response before it had sent its whole request, and for how
+/// long.
 const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-impl Stream {
-    /// Reads on for a moment: a connection that is closed with something unread is reset, and the client loses its answer.
-    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_to_reset {
+impl AcceptedStream {
+    /// Reads and discards for a moment: the kernel resets a connection that is closed with unread input, and the client
+    /// then loses its response.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.resets_on_drop {
             return Poll::Ready(());
         }
         let mut scratch = [0; 4096];
@@ -124,31 +131,31 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for AcceptedStream {
     fn drop(&mut self) {
-        if self.is_to_reset {
-            // If it fails the kernel keeps the bytes for a while: nothing else depends on it.
+        if self.resets_on_drop {
+            // If this fails, the kernel keeps the bytes for a while: nothing else depends on it.
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }
     }
 }
 
-impl AsyncRead for Stream {
-    /// Begins with a read of nothing. hyper-util decides by what it reads first whether a client speaks HTTP/2, whose
-    /// answers hyper would buffer without end for one that never reads; after nothing it decides for HTTP/1. It has no
-    /// setting for that where connections are upgraded.
+impl AsyncRead for AcceptedStream {
+    /// Returns zero bytes from the first read, which makes hyper-util choose HTTP/1: it decides by the first bytes
+    /// whether a client uses HTTP/2, and there hyper buffers responses without a bound for a client that never reads.
+    /// hyper-util has no setting for HTTP/1 only where connections can be upgraded.
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !std::mem::replace(&mut self.is_begun, true) {
+        if !std::mem::replace(&mut self.did_first_read, true) {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for AcceptedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.watched(cx, written)
+        self.with_timeout(cx, written)
     }
 
     fn poll_write_vectored(
@@ -157,7 +164,7 @@ impl AsyncWrite for Stream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.watched(cx, written)
+        self.with_timeout(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -170,6 +177,6 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-        self.linger(cx).map(Ok)
+        self.poll_linger(cx).map(Ok)
     }
 }

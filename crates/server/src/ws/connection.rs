@@ -1,7 +1,8 @@
-//! The task of one connection: it owns the wire and the running verb; everybody else holds the handle.
+//! The task of one connection: it owns the stream and the running verb; all other code has a handle.
 //!
-//! Verbs take effect in the order in which they arrive: the next frame is decoded when the one before is submitted.
-//! Writing never waits for a verb, and reading never waits for a client that does not read.
+//! Verbs take effect in the order in which they arrive: a frame is decoded once the verb before it has taken effect, or
+//! the action before it has started. Writing never waits for a verb, and reading never waits for a client that does not
+//! read.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -16,118 +17,121 @@ use phalanx_core::connection::{CloseReason, Connection, Frame, Next};
 use phalanx_core::dispatch::{self, Request, Started};
 use phalanx_core::{ActionError, BoxFuture, Caller, ErrorKind, Node, Seat};
 use tokio::time::{Instant, timeout};
-use tokio_tungstenite::tungstenite::{Error as WireError, Message};
+use tokio_tungstenite::tungstenite::{Error as StreamError, Message};
 use tracing::debug;
 
-use super::frame::{self, Ask};
-use super::rate_limit::{Bucket, Rate};
-use super::stream::{Wire, reason_of};
-use super::write_buffer::Batch;
+use super::frame::{self, ClientRequest};
+use super::rate_limit::{Rate, TokenBucket};
+use super::stream::{FrameStream, reason_of};
+use super::write_buffer::WriteBuffer;
 
-/// How many frames are read before what is queued is written: answers to a burst go out in one write.
+/// The number of frames that are read before the outbox is written: the replies to a burst go out in one write.
 const READS_IN_A_ROW: u32 = 16;
 
-/// How many malformed frames in a row a client may send.
+/// The number of malformed frames in a row that close a connection.
 const MALFORMED_IN_A_ROW: u32 = 10;
 
-/// How many refusals for rate a client may collect in [`REFUSAL_WINDOW`].
+/// The number of frames over the rate limit within [`REFUSAL_WINDOW`] that close a connection.
 const REFUSALS: u32 = 200;
 const REFUSAL_WINDOW: Duration = Duration::from_secs(10);
 
-/// A connection's task. Laid out as it is declared, like its [`Wire`].
+/// The task of a connection. Fields are laid out as they are declared, like those of its [`FrameStream`].
 #[repr(C)]
 pub(super) struct ConnectionTask {
     connection: Connection,
+    /// The running verb, if it did not complete at once.
     verb: Option<BoxFuture<'static, ()>>,
     reads: u32,
     malformed: u32,
-    wire: Wire,
+    stream: FrameStream,
     node: Node,
     caller: Arc<Caller>,
-    /// Whether that verb has been answered.
-    answered: Arc<AtomicBool>,
+    /// Whether the running verb has queued its reply.
+    replied: Arc<AtomicBool>,
     rate: Rate,
-    bucket: Bucket,
+    bucket: TokenBucket,
+    /// The refusals of the current window, and its start.
     refused: (u32, Instant),
-    said_goodbye: bool,
+    received_close: bool,
 }
 
-/// What happened.
-enum Step {
-    Read(Option<Result<Message, WireError>>),
-    VerbSubmitted,
+/// The reason for [`ConnectionTask::pump`] to act.
+enum PumpEvent {
+    Read(Option<Result<Message, StreamError>>),
+    VerbDone,
     Close(CloseReason),
 }
 
 impl ConnectionTask {
-    /// Takes over a connection whose client was sent its 101; `None` if that is no connection of the listener's.
+    /// Takes over a connection after its 101; `None` if the listener did not accept it.
     pub(super) fn new(node: Node, connection: Connection, upgraded: Upgraded) -> Option<Box<Self>> {
         let settings = &node.config().websocket;
         let rate = Rate { per_second: settings.messages_per_second, burst: settings.message_burst };
-        let wire = Wire::new(upgraded, settings)?;
+        let stream = FrameStream::new(upgraded, settings)?;
         let now = Instant::now();
         Some(Box::new(Self {
             caller: Arc::new(Caller::socket(connection.clone())),
-            bucket: Bucket::full(rate, now),
+            bucket: TokenBucket::full(rate, now),
             refused: (0, now),
             verb: None,
-            answered: Arc::default(),
-            said_goodbye: false,
+            replied: Arc::default(),
+            received_close: false,
             reads: 0,
             malformed: 0,
             node,
             connection,
-            wire,
+            stream,
             rate,
         }))
     }
 
-    /// Serves the connection until one side is gone, then takes it out of everything it was in.
-    pub(super) async fn run(mut self: Box<Self>, seat: Seat) {
+    /// Serves the connection until one side ends it, then removes it from its rooms and from the registry.
+    pub(super) async fn run(mut self: Box<Self>, registration: Seat) {
         let reason = self.pump().await;
-        let verb = self.verb.take(); // it may hold what leaving needs
+        let verb = self.verb.take(); // it may own what the removal needs, such as a lock
         self.node.caught_in_place(|| drop(verb));
         debug!(connection = %self.connection.id(), reason = reason.as_str(), "a connection ends");
         self.connection.close(reason);
-        // On the heap: a connection ends once, but has room for its future all its life.
-        tokio::join!(Box::pin(seat.remove(reason)), Box::pin(self.wind_down(reason)));
+        // On the heap: otherwise each open connection would reserve the size of these futures, which run once.
+        tokio::join!(Box::pin(registration.remove(reason)), Box::pin(self.wind_down(reason)));
     }
 
-    /// Moves frames both ways until there is a reason to end.
+    /// Moves frames both ways until there is a reason to close.
     async fn pump(&mut self) -> CloseReason {
         loop {
-            match self.step().await {
-                Step::VerbSubmitted => {}
-                Step::Close(reason) => return reason,
-                Step::Read(read) => match self.take(read).await {
-                    Ok(()) => {}
-                    Err(reason) => return reason,
-                },
+            match self.next_event().await {
+                PumpEvent::VerbDone => {}
+                PumpEvent::Close(reason) => return reason,
+                PumpEvent::Read(read) => {
+                    if let Err(reason) = self.handle_read(read).await {
+                        return reason;
+                    }
+                }
             }
         }
     }
 
-    async fn step(&mut self) -> Step {
+    async fn next_event(&mut self) -> PumpEvent {
         poll_fn(|task| {
             self.connection.register(task.waker());
             loop {
-                if let Some(reason) = self.asked_to_end() {
-                    return Poll::Ready(Step::Close(reason));
+                if let Some(reason) = self.due_close() {
+                    return Poll::Ready(PumpEvent::Close(reason));
                 }
                 if let Some(verb) = &mut self.verb {
                     if verb.as_mut().poll(task).is_ready() {
                         self.verb = None;
-                        return Poll::Ready(Step::VerbSubmitted);
+                        return Poll::Ready(PumpEvent::VerbDone);
                     }
                 } else if self.reads < READS_IN_A_ROW
-                    && !self.is_going()
-                    && let Poll::Ready(read) = self.wire.poll_read(task)
+                    && !self.connection.is_closing()
+                    && let Poll::Ready(read) = self.stream.poll_read(task)
                 {
                     self.reads += 1;
-                    return Poll::Ready(Step::Read(read));
+                    return Poll::Ready(PumpEvent::Read(read));
                 }
                 if let Poll::Ready(Err(_)) = self.poll_write(task) {
-                    return Poll::Ready(Step::Close(CloseReason::Broken));
+                    return Poll::Ready(PumpEvent::Close(CloseReason::Broken));
                 }
                 let may_be_more = self.reads >= READS_IN_A_ROW;
                 self.reads = 0;
@@ -139,86 +143,84 @@ impl ConnectionTask {
         .await
     }
 
-    /// Why the connection was asked to end, once it may: a node that stops waits for what it accepted.
-    fn asked_to_end(&self) -> Option<CloseReason> {
-        if !self.is_going() {
+    /// The reason of a requested close, once it is due: a node that stops waits for the replies to accepted frames.
+    fn due_close(&self) -> Option<CloseReason> {
+        if !self.connection.is_closing() {
             return None;
         }
         self.connection.closing().filter(|reason| *reason != CloseReason::NodeStops || !self.is_busy())
     }
 
-    /// Writes what is queued, as much as fits at a time; ready when all of it is with the kernel.
-    fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<Result<(), WireError>> {
+    /// Writes the outbox, one buffer at a time; ready when the kernel has accepted all of it.
+    fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<Result<(), StreamError>> {
         loop {
-            ready!(self.wire.poll_flush(task))?;
-            let mut batch = None;
+            ready!(self.stream.poll_flush(task))?;
+            let mut buffer = None;
             let next = loop {
                 match self.connection.next() {
                     Next::Frame(frame) => {
-                        if !batch.get_or_insert_with(Batch::new).add(frame) {
+                        if !buffer.get_or_insert_with(WriteBuffer::new).add(frame) {
                             break None; // it is full
                         }
                     }
                     next => break Some(next),
                 }
             };
-            if let Some(batch) = &batch {
-                self.wire.start(batch, task)?;
+            if let Some(buffer) = &buffer {
+                self.stream.start_write(buffer, task)?;
             }
             match next {
                 None => {}
                 Some(Next::Ping) => {
                     if self.verb.is_some() {
-                        self.connection.hear(); // nobody listens while a verb runs: silence is not the client's
+                        // No frames are read while a verb runs, so silence does not mean that the client is dead.
+                        self.connection.hear();
                     }
-                    self.wire.start_ping(task)?;
+                    self.stream.start_ping(task)?;
                 }
-                Some(_) => return self.wire.poll_flush(task),
+                Some(_) => return self.stream.poll_flush(task),
             }
         }
     }
 
-    /// Ends the wire, and does not wait for what the connection was in: hooks may take their time.
+    /// Closes the stream. It runs beside the removal from rooms, whose hooks may be slow, and does not wait for it.
     ///
-    /// Sends what is still queued and the close frame, and waits for the client's: all of it within
-    /// `websocket.close_timeout`, else the connection is reset. A client that sent a close frame has it returned.
+    /// Sends the rest of the outbox and the close frame, and waits for the client's close frame; if that takes longer
+    /// than `websocket.close_timeout`, the connection is reset. A client that sent a close frame gets the reply to it
+    /// only.
     async fn wind_down(mut self: Box<Self>, reason: CloseReason) {
         if reason == CloseReason::Broken {
-            return self.wire.reset();
+            return self.stream.reset_on_drop();
         }
         let limit = self.node.config().websocket.close_timeout;
-        let goodbye = async {
-            if self.said_goodbye {
-                return self.wire.return_goodbye().await;
+        let close = async {
+            if self.received_close {
+                return self.stream.reply_to_close().await;
             }
             poll_fn(|task| self.poll_write(task)).await?;
-            self.wire.say_goodbye(reason).await
+            self.stream.send_close(reason).await
         };
-        if !matches!(timeout(limit, goodbye).await, Ok(Ok(()))) {
-            self.wire.reset();
+        if !matches!(timeout(limit, close).await, Ok(Ok(()))) {
+            self.stream.reset_on_drop();
         }
     }
 
-    /// Whether something was accepted that has no answer yet.
+    /// Whether a frame was accepted that has no reply yet.
     fn is_busy(&self) -> bool {
         self.verb.is_some() || self.connection.pending_actions() > 0
     }
 
-    /// Whether nothing more is accepted: the connection was asked to end.
-    fn is_going(&self) -> bool {
-        self.connection.is_closing()
-    }
-
-    async fn take(&mut self, read: Option<Result<Message, WireError>>) -> Result<(), CloseReason> {
+    /// Handles the result of a read.
+    async fn handle_read(&mut self, read: Option<Result<Message, StreamError>>) -> Result<(), CloseReason> {
         self.connection.hear();
         match read {
             Some(Ok(Message::Text(text))) => self.submit(&text).await,
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
-                if self.bucket.take(self.rate, Instant::now()) { Ok(()) } else { self.count_refusal() }
+                if self.bucket.try_take(self.rate, Instant::now()) { Ok(()) } else { self.count_refusal() }
             }
             Some(Ok(Message::Binary(_))) => Err(CloseReason::Binary),
             Some(Ok(Message::Close(_))) => {
-                self.said_goodbye = true;
+                self.received_close = true;
                 Err(CloseReason::ClientLeft)
             }
             None => Err(CloseReason::ClientLeft),
@@ -232,13 +234,13 @@ impl ConnectionTask {
         }
     }
 
-    /// Does what a frame asks, or begins to.
+    /// Runs the verb or action of a frame, or starts it.
     async fn submit(&mut self, text: &str) -> Result<(), CloseReason> {
-        let is_within_rate = self.bucket.take(self.rate, Instant::now());
-        let asked = match frame::decode(text, self.node.config().websocket.max_message_id_bytes) {
-            Ok(asked) => asked,
+        let is_within_rate = self.bucket.try_take(self.rate, Instant::now());
+        let frame = match frame::decode(text, self.node.config().websocket.max_message_id_bytes) {
+            Ok(frame) => frame,
             Err(malformed) => {
-                self.connection.queue(malformed.answer());
+                self.connection.queue(malformed.reply());
                 self.malformed += 1;
                 if self.malformed == MALFORMED_IN_A_ROW {
                     bound_reached("malformed_frames");
@@ -248,54 +250,54 @@ impl ConnectionTask {
             }
         };
         self.malformed = 0;
-        let id = asked.message_id.unwrap_or_else(|| format!("\"{}\"", self.node.next_request()).into());
+        let id = frame.message_id.unwrap_or_else(|| format!("\"{}\"", self.node.next_request()).into());
         if !is_within_rate {
             let error = ActionError::of(ErrorKind::RateLimited, "too many messages in a second")
                 .with_retry_after(Duration::from_secs(1));
             self.connection.queue(frame::error(&id, &error));
             return self.count_refusal();
         }
-        match asked.ask {
-            Ok(Ask::Action { name, version, params }) => self.act(id, &name, version, params).await,
-            Ok(Ask::Verb(verb)) => {
+        match frame.request {
+            ClientRequest::Action { name, version, params } => self.start_action(id, &name, version, params).await,
+            ClientRequest::Verb(verb) => {
                 let (node, connection) = (self.node.clone(), self.connection.clone());
-                let (late_id, answered) = (id.clone(), self.answered.clone());
-                answered.store(false, Relaxed);
+                let (timeout_id, replied) = (id.clone(), self.replied.clone());
+                replied.store(false, Relaxed);
                 let mut verb: BoxFuture<'static, ()> = Box::pin(async move {
-                    let answer = |answer| {
-                        answered.store(true, Relaxed);
-                        connection.queue(held(&connection, &id, frame::verb_answer(&id, &connection, answer)));
+                    let reply = |answer| {
+                        replied.store(true, Relaxed);
+                        connection.queue(within_outbox(&connection, &id, frame::verb_reply(&id, &connection, answer)));
                     };
-                    verb.run(&node, &connection, answer).await;
+                    verb.run(&node, &connection, reply).await;
                 });
                 let first = poll_fn(|task| Poll::Ready(verb.as_mut().poll(task))).await;
-                self.verb = first.is_pending().then(|| self.with_deadline(late_id, verb));
+                self.verb = first.is_pending().then(|| self.with_deadline(timeout_id, verb));
             }
-            Err(error) => {
+            ClientRequest::Invalid(error) => {
                 self.connection.queue(frame::error(&id, &error));
             }
         }
         Ok(())
     }
 
-    /// A verb that waits for a hook or the bus must not hold up its connection for ever.
+    /// Limits the time of a verb: one that waits for a hook or the bus must not block its connection for ever.
     fn with_deadline(&self, id: Arc<str>, verb: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
-        let (node, connection, answered) = (self.node.clone(), self.connection.clone(), self.answered.clone());
+        let (node, connection, replied) = (self.node.clone(), self.connection.clone(), self.replied.clone());
         Box::pin(async move {
-            // The verb is dropped in here at its deadline, and what a hook holds may panic then.
+            // At the deadline the verb is dropped inside `caught`: values that a hook owns may panic in their drop.
             let ended = node.caught(async { timeout(node.hook_deadline(), verb).await }).await;
             let error = match ended {
                 Ok(Ok(())) => return,
                 Ok(Err(_)) => ActionError::of(ErrorKind::Timeout, "the verb did not take effect in time"),
                 Err(panicked) => panicked,
             };
-            if !answered.load(Relaxed) {
+            if !replied.load(Relaxed) {
                 connection.queue(frame::error(&id, &error));
             }
         })
     }
 
-    /// Counts a frame that came too soon; a client that goes on and on is closed.
+    /// Counts a frame over the rate limit; a client that sends too many of them is closed.
     fn count_refusal(&mut self) -> Result<(), CloseReason> {
         bound_reached("websocket.messages_per_second");
         let now = Instant::now();
@@ -306,14 +308,14 @@ impl ConnectionTask {
         if self.refused.0 < REFUSALS { Ok(()) } else { Err(CloseReason::RateLimited) }
     }
 
-    /// Starts an action; it goes on beside the frames that follow.
-    async fn act(&mut self, id: Arc<str>, name: &str, version: Option<u32>, params: phalanx_core::Params) {
+    /// Starts an action; it runs concurrently with the frames that follow.
+    async fn start_action(&mut self, id: Arc<str>, name: &str, version: Option<u32>, params: phalanx_core::Params) {
         let connection = &self.connection;
         let Some(action) = self.node.registry().find(name, version) else {
             connection.queue(frame::error(&id, &dispatch::unknown_action()));
             return;
         };
-        let Some(place) = connection.begin_action(self.node.config().general.simultaneous_actions) else {
+        let Some(permit) = connection.begin_action(self.node.config().general.simultaneous_actions) else {
             bound_reached("general.simultaneous_actions");
             let error = ActionError::of(ErrorKind::TooManyPending, "you have too many pending requests");
             connection.queue(frame::error(&id, &error));
@@ -323,31 +325,31 @@ impl ConnectionTask {
         let request = Request { action: action.clone(), params, caller, id: self.node.next_request() };
         match dispatch::start(&self.node, request).await {
             Started::Done(outcome) => {
-                drop(place);
-                connection.queue(held(connection, &id, frame::action_answer(&id, outcome)));
+                drop(permit);
+                connection.queue(within_outbox(connection, &id, frame::action_reply(&id, outcome)));
             }
             Started::Running(running) => {
                 self.node.shutdown().spawn(Box::pin(async move {
                     let outcome = if running.on_disconnect() == OnDisconnect::Cancel {
                         tokio::select! {
                             outcome = running.finish() => outcome,
-                            () = place.connection().gone() => return,
+                            () = permit.connection().gone() => return,
                         }
                     } else {
                         running.finish().await
                     };
-                    let answer = held(place.connection(), &id, frame::action_answer(&id, outcome));
-                    place.answer(answer);
+                    let reply = within_outbox(permit.connection(), &id, frame::action_reply(&id, outcome));
+                    permit.answer(reply);
                 }));
             }
         }
     }
 }
 
-/// An answer that the connection may be sent; in place of one that is too large, what says so.
-fn held(connection: &Connection, id: &str, answer: Frame) -> Frame {
-    if connection.could_hold(&answer) {
-        return answer;
+/// Returns the reply, or an error instead of one that is larger than the whole outbox.
+fn within_outbox(connection: &Connection, id: &str, reply: Frame) -> Frame {
+    if connection.could_hold(&reply) {
+        return reply;
     }
     bound_reached("websocket.outbox_bytes");
     frame::error(id, &ActionError::of(ErrorKind::PayloadTooLarge, "the answer is larger than a socket may be sent"))

@@ -1,7 +1,7 @@
-//! Frames on the wire: what clients send, and what they are answered.
+//! The frames of the WebSocket protocol: decodes the frames of clients, and encodes those of the node.
 //!
-//! One JSON value a frame. The dialect of Actionhero's old browser client would be another module beside this one: the
-//! connection's task knows [`Asked`] and [`Answers`] alone.
+//! A frame is one JSON value. The protocol of Actionhero's old browser client would be another module beside this one:
+//! the connection's task uses only [`decode`], [`DecodedFrame`] and the functions that encode replies.
 
 mod encode;
 
@@ -17,32 +17,35 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-pub(super) use encode::{action_answer, error, error_without_id, verb_answer, welcome};
+pub(super) use encode::{action_reply, error, error_without_id, verb_reply, welcome};
 
-/// Most levels that a message may nest: a member's parser must not be harmed by another's message.
+/// The maximum nesting of a message: deeper JSON could overflow the parser of the members that receive it.
 const MAX_DEPTH: usize = 100;
 
-/// What a client asks for.
+/// The request of a frame.
 #[derive(Debug)]
-pub(super) enum Ask {
-    /// An action, by name.
+pub(super) enum ClientRequest {
+    /// A call of an action, by its name.
     Action { name: String, version: Option<u32>, params: Params },
-    /// Anything else.
+    /// Any other verb.
     Verb(Verb),
+    /// A request that fails validation; the client gets this error.
+    Invalid(ActionError),
 }
 
-/// A frame of a client, read.
+/// A decoded frame of a client.
 #[derive(Debug)]
-pub(super) struct Asked {
-    /// What the client calls its question; goes back with the answer as it came.
+pub(super) struct DecodedFrame {
+    /// The client's id of the request, as the JSON that it sent; the reply repeats it.
     pub(super) message_id: Option<Arc<str>>,
-    /// The question, or what is wrong with it.
-    pub(super) ask: Result<Ask, ActionError>,
+    pub(super) request: ClientRequest,
 }
+
+/// The fields of a frame, before their types are checked.
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire<'a> {
+struct FrameFields<'a> {
     #[serde(borrow, default)]
     event: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -57,50 +60,51 @@ struct Wire<'a> {
     file: Option<&'a RawValue>,
 }
 
-/// A frame that is not JSON, or no object with a string `event`: the kind that counts against a client.
+/// A frame that is not JSON, or not an object with a string `event`. The connection counts these and closes after
+/// several in a row.
 #[derive(Debug)]
-pub(super) struct Malformed {
+pub(super) struct MalformedFrame {
     message_id: Option<Arc<str>>,
 }
 
-impl Malformed {
-    /// Tells the client, by the name of its question if it has one.
-    pub(super) fn answer(&self) -> Frame {
-        let refused = ActionError::of(ErrorKind::Malformed, "a frame is a JSON object with a string `event`");
-        self.message_id.as_ref().map_or_else(|| error_without_id(&refused), |id| error(id, &refused))
+impl MalformedFrame {
+    /// Returns the error for the client, with its message id if the frame has one.
+    pub(super) fn reply(&self) -> Frame {
+        let malformed = ActionError::of(ErrorKind::Malformed, "a frame is a JSON object with a string `event`");
+        self.message_id.as_ref().map_or_else(|| error_without_id(&malformed), |id| error(id, &malformed))
     }
 }
 
-/// Reads a frame.
-pub(super) fn decode(text: &str, max_message_id: usize) -> Result<Asked, Malformed> {
-    // An array would be read as the fields in their order.
+/// Decodes a frame.
+pub(super) fn decode(text: &str, max_message_id: usize) -> Result<DecodedFrame, MalformedFrame> {
+    // Objects only: serde would decode an array as the fields in their order.
     let object = Some(text).filter(|text| text.trim_start().starts_with('{'));
-    let wire = object.and_then(|text| serde_json::from_str::<Wire<'_>>(text).ok());
-    let wire = wire.ok_or(Malformed { message_id: None })?;
-    let (message_id, id_fault) = message_id(wire.message_id, max_message_id);
-    let Some(event) = wire.event.and_then(text_of) else {
-        return Err(Malformed { message_id });
+    let fields = object.and_then(|text| serde_json::from_str::<FrameFields<'_>>(text).ok());
+    let fields = fields.ok_or(MalformedFrame { message_id: None })?;
+    let (message_id, id_error) = message_id(fields.message_id, max_message_id);
+    let Some(event) = fields.event.and_then(string_of) else {
+        return Err(MalformedFrame { message_id });
     };
-    let ask = match id_fault {
-        Some(fault) => Err(fault),
-        None => ask(&event, &wire),
+    let request = match id_error {
+        Some(error) => ClientRequest::Invalid(error),
+        None => request_of(&event, &fields).unwrap_or_else(ClientRequest::Invalid),
     };
-    Ok(Asked { message_id, ask })
+    Ok(DecodedFrame { message_id, request })
 }
 
-fn ask(event: &str, wire: &Wire<'_>) -> Result<Ask, ActionError> {
-    Ok(Ask::Verb(match event {
-        "action" => return action(wire.params),
+fn request_of(event: &str, fields: &FrameFields<'_>) -> Result<ClientRequest, ActionError> {
+    Ok(ClientRequest::Verb(match event {
+        "action" => return action_request(fields.params),
         "say" => {
-            let (room, message) = both(field(wire.room, "room"), said(wire.message))?;
+            let (room, message) = both(field(fields.room, "room"), message(fields.message))?;
             Verb::check_room(&room)?;
             Verb::Say(room, message)
         }
-        "roomAdd" => Verb::RoomAdd(room(wire)?),
-        "roomLeave" => Verb::RoomLeave(room(wire)?),
-        "roomView" => Verb::RoomView(room(wire)?),
+        "roomAdd" => Verb::RoomAdd(room(fields)?),
+        "roomLeave" => Verb::RoomLeave(room(fields)?),
+        "roomView" => Verb::RoomView(room(fields)?),
         "detailsView" => Verb::DetailsView,
-        "file" => Verb::File(field(wire.file, "file").map_err(wrong)?),
+        "file" => Verb::File(field(fields.file, "file").map_err(invalid)?),
         "quit" | "exit" => Verb::Quit,
         _ => {
             let shown: String = event.chars().take(64).collect();
@@ -109,10 +113,11 @@ fn ask(event: &str, wire: &Wire<'_>) -> Result<Ask, ActionError> {
     }))
 }
 
-fn action(params: Option<&RawValue>) -> Result<Ask, ActionError> {
+/// Decodes the params of `action`.
+fn action_request(params: Option<&RawValue>) -> Result<ClientRequest, ActionError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Names<'a> {
+    struct ActionFields<'a> {
         #[serde(borrow, default)]
         action: Option<Cow<'a, str>>,
         #[serde(default)]
@@ -120,32 +125,35 @@ fn action(params: Option<&RawValue>) -> Result<Ask, ActionError> {
     }
     let unknown = phalanx_core::dispatch::unknown_action;
     let params = params.ok_or_else(unknown)?;
-    let again: Value;
-    let names = match serde_json::from_str::<Names<'_>>(params.get()) {
-        Ok(names) => names,
-        // A doubled name is no fault: its last value counts, as in a body.
+    let value: Value;
+    let fields = match serde_json::from_str::<ActionFields<'_>>(params.get()) {
+        Ok(fields) => fields,
+        // A duplicate key is no error: the last value counts, as in an HTTP body. serde_json's `Value` does that.
         Err(_) => {
-            again = serde_json::from_str(params.get()).map_err(|_| unknown())?;
-            Names::deserialize(&again).map_err(|_| unknown())?
+            value = serde_json::from_str(params.get()).map_err(|_| unknown())?;
+            ActionFields::deserialize(&value).map_err(|_| unknown())?
         }
     };
-    let name = names.action.ok_or_else(unknown)?.into_owned();
-    let version = version_of(names.api_version.as_ref())?;
-    Ok(Ask::Action { name, version, params: Params::from_raw_json(params.to_owned())? })
+    let name = fields.action.ok_or_else(unknown)?.into_owned();
+    let version = version_of(fields.api_version.as_ref())?;
+    Ok(ClientRequest::Action { name, version, params: Params::from_raw_json(params.to_owned())? })
 }
 
-fn room(wire: &Wire<'_>) -> Result<String, ActionError> {
-    let room = field(wire.room, "room").map_err(wrong)?;
+/// Reads and checks the name of the room.
+fn room(fields: &FrameFields<'_>) -> Result<String, ActionError> {
+    let room = field(fields.room, "room").map_err(invalid)?;
     Verb::check_room(&room)?;
     Ok(room)
 }
 
+/// Reads a string field.
 fn field(raw: Option<&RawValue>, name: &'static str) -> Result<String, Detail> {
     let raw = raw.ok_or_else(|| Detail::new(name, "required", "is required"))?;
-    text_of(raw).map(Cow::into_owned).ok_or_else(|| Detail::new(name, "type", "must be a string"))
+    string_of(raw).map(Cow::into_owned).ok_or_else(|| Detail::new(name, "type", "must be a string"))
 }
 
-fn said(raw: Option<&RawValue>) -> Result<Box<RawValue>, Detail> {
+/// Reads a message for a room, which may be any JSON that is not nested too deep.
+fn message(raw: Option<&RawValue>) -> Result<Box<RawValue>, Detail> {
     let raw = raw.ok_or_else(|| Detail::new("message", "required", "is required"))?;
     if depth_of(raw.get()) > MAX_DEPTH {
         return Err(Detail::new("message", "depth", "must not nest deeper than 100 levels"));
@@ -153,10 +161,11 @@ fn said(raw: Option<&RawValue>) -> Result<Box<RawValue>, Detail> {
     Ok(raw.to_owned())
 }
 
-fn wrong(detail: Detail) -> ActionError {
+fn invalid(detail: Detail) -> ActionError {
     ActionError::invalid_input(vec![detail])
 }
 
+/// Returns both values, or one error with the details of both.
 fn both<A, B>(first: Result<A, Detail>, second: Result<B, Detail>) -> Result<(A, B), ActionError> {
     match (first, second) {
         (Ok(first), Ok(second)) => Ok((first, second)),
@@ -167,18 +176,20 @@ fn both<A, B>(first: Result<A, Detail>, second: Result<B, Detail>) -> Result<(A,
     }
 }
 
-fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
+/// Returns the string of a JSON text; `None` if it is another type.
+fn string_of(raw: &RawValue) -> Option<Cow<'_, str>> {
     let quoted = raw.get();
     if !quoted.starts_with('"') {
         return None;
     }
-    match quoted.contains('\\') {
-        false => Some(Cow::Borrowed(&quoted[1..quoted.len() - 1])),
-        true => serde_json::from_str(quoted).ok().map(Cow::Owned),
+    if quoted.contains('\\') {
+        serde_json::from_str(quoted).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(&quoted[1..quoted.len() - 1]))
     }
 }
 
-/// A string or a number, as it came; what else was sent cannot be echoed.
+/// Reads the message id: the JSON of a string or a number, unchanged. Any other value is an error and is not echoed.
 fn message_id(raw: Option<&RawValue>, max: usize) -> (Option<Arc<str>>, Option<ActionError>) {
     let Some(raw) = raw.map(RawValue::get) else { return (None, None) };
     let plain = raw.starts_with(['"', '-']) || raw.starts_with(|first: char| first.is_ascii_digit());
@@ -195,7 +206,7 @@ fn message_id(raw: Option<&RawValue>, max: usize) -> (Option<Arc<str>>, Option<A
     (None, Some(ActionError::invalid_input(vec![detail])))
 }
 
-/// How deep a JSON text nests. Brackets within strings do not count.
+/// Returns the nesting depth of a JSON text. Brackets within strings do not count.
 fn depth_of(json: &str) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in json.bytes() {

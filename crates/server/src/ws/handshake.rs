@@ -1,4 +1,4 @@
-//! The opening handshake: RFC 6455, section 4.2.
+//! The opening handshake of RFC 6455, section 4.2.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -14,31 +14,31 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 const SUBPROTOCOL: &str = "phalanx.1";
 
 /// A request that may become a WebSocket.
-pub(super) struct Opening {
-    /// The connection, once the response is written.
+pub(super) struct OpeningHandshake {
+    /// Resolves to the connection once the response is written.
     pub(super) upgrade: OnUpgrade,
     accept: String,
-    names_subprotocol: bool,
+    offers_subprotocol: bool,
 }
 
-impl Opening {
-    /// Takes out of a request what the handshake needs, if it asks for a WebSocket.
+impl OpeningHandshake {
+    /// Takes the parts of a handshake out of a request; `None` if it is not a WebSocket upgrade.
     pub(super) fn take(parts: &mut Parts) -> Option<Self> {
         let upgrade = parts.extensions.remove::<OnUpgrade>()?;
         let headers = &parts.headers;
         let key = headers.get(SEC_WEBSOCKET_KEY)?;
-        let is_asked = parts.method == Method::GET
-            && words(headers, &CONNECTION).any(|word| word.eq_ignore_ascii_case("upgrade"))
-            && words(headers, &UPGRADE).any(|word| word.eq_ignore_ascii_case("websocket"))
-            && words(headers, &SEC_WEBSOCKET_VERSION).any(|word| word == "13");
-        is_asked.then(|| Self {
+        let is_upgrade = parts.method == Method::GET
+            && elements(headers, &CONNECTION).any(|element| element.eq_ignore_ascii_case("upgrade"))
+            && elements(headers, &UPGRADE).any(|element| element.eq_ignore_ascii_case("websocket"))
+            && elements(headers, &SEC_WEBSOCKET_VERSION).any(|element| element == "13");
+        is_upgrade.then(|| Self {
             upgrade,
             accept: derive_accept_key(key.as_bytes()),
-            names_subprotocol: words(headers, &SEC_WEBSOCKET_PROTOCOL).any(|word| word == SUBPROTOCOL),
+            offers_subprotocol: elements(headers, &SEC_WEBSOCKET_PROTOCOL).any(|element| element == SUBPROTOCOL),
         })
     }
 
-    /// The 101.
+    /// Returns the 101 response.
     pub(super) fn response(&self) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -46,15 +46,15 @@ impl Opening {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&self.accept).expect("base64 is ASCII"));
-        if self.names_subprotocol {
+        if self.offers_subprotocol {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
         response
     }
 }
 
-/// What a header lists, over all its lines.
-fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+/// Returns the elements of a comma-separated header, over all its lines.
+fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }

@@ -1,4 +1,4 @@
-//! WebSocket: the upgrade, the frames, and the task of a connection.
+//! WebSocket: the upgrade, the frames and their stream, and the task of a connection.
 
 mod connection;
 mod frame;
@@ -8,4 +8,4 @@ mod stream;
 mod upgrade;
 mod write_buffer;
 
-pub(crate) use upgrade::{Upgrades, upgrade};
+pub(crate) use upgrade::{UpgradeState, upgrade};

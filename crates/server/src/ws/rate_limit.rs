@@ -1,4 +1,4 @@
-//! How often something may happen: a bucket of tokens, and a table of them by address.
+//! Rate limits: a token bucket, and a table of token buckets by address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,27 +7,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many a second, so many at once after a pause.
+/// A rate per second, and how much of it may come at once after a pause. A rate of zero is unlimited.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
     pub(crate) per_second: u32,
     pub(crate) burst: u32,
 }
 
-/// A bucket that fills at its rate and is emptied token by token.
+/// A bucket that fills at a rate and is emptied token by token.
 #[derive(Debug)]
-pub(crate) struct Bucket {
+pub(crate) struct TokenBucket {
     tokens: f32,
     filled: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     pub(crate) fn full(rate: Rate, now: Instant) -> Self {
         Self { tokens: rate.burst.max(1) as f32, filled: now }
     }
 
-    /// Takes a token, if there is one. A rate of zero has no end of them.
-    pub(crate) fn take(&mut self, rate: Rate, now: Instant) -> bool {
+    /// Takes a token, if there is one. At a rate of zero there always is.
+    pub(crate) fn try_take(&mut self, rate: Rate, now: Instant) -> bool {
         if rate.per_second == 0 {
             return true;
         }
@@ -42,46 +42,46 @@ impl Bucket {
     }
 }
 
-/// Buckets by address. At its bound the fullest are forgotten first: they belong to those who asked least.
+/// Token buckets by address. A full table drops the fullest buckets first: their clients made the fewest requests.
 #[derive(Debug)]
-pub(crate) struct Buckets {
+pub(crate) struct AddressBuckets {
     rate: Rate,
-    by_address: Mutex<HashMap<IpAddr, Bucket>>,
+    by_address: Mutex<HashMap<IpAddr, TokenBucket>>,
 }
 
-impl Buckets {
-    const MOST: usize = 16_384;
+impl AddressBuckets {
+    const MAX_ADDRESSES: usize = 16_384;
 
     pub(crate) fn new(rate: Rate) -> Self {
         Self { rate, by_address: Mutex::default() }
     }
 
-    /// Takes a token of that address; an IPv6 client is its /64.
-    pub(crate) fn take(&self, address: IpAddr) -> bool {
+    /// Takes a token of an address; IPv6 addresses share the bucket of their /64 network.
+    pub(crate) fn try_take(&self, address: IpAddr) -> bool {
         if self.rate.per_second == 0 {
             return true;
         }
         let now = Instant::now();
         let mut buckets = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= Self::MOST {
-            self.forget_the_idle(&mut buckets, now);
+        if buckets.len() >= Self::MAX_ADDRESSES {
+            self.drop_idle(&mut buckets, now);
         }
-        buckets.entry(client_of(address)).or_insert_with(|| Bucket::full(self.rate, now)).take(self.rate, now)
+        buckets.entry(network_of(address)).or_insert_with(|| TokenBucket::full(self.rate, now)).try_take(self.rate, now)
     }
 
-    fn forget_the_idle(&self, buckets: &mut HashMap<IpAddr, Bucket>, now: Instant) {
+    fn drop_idle(&self, buckets: &mut HashMap<IpAddr, TokenBucket>, now: Instant) {
         let refill = Duration::from_secs_f32(self.rate.burst as f32 / self.rate.per_second as f32);
         buckets.retain(|_, bucket| now.saturating_duration_since(bucket.filled) < refill);
-        if buckets.len() >= Self::MOST {
+        if buckets.len() >= Self::MAX_ADDRESSES {
             buckets.retain(|_, bucket| bucket.tokens < self.rate.burst as f32 / 2.0);
         }
-        if buckets.len() >= Self::MOST {
-            buckets.clear(); // sixteen thousand busy addresses: a limit by address no longer helps
+        if buckets.len() >= Self::MAX_ADDRESSES {
+            buckets.clear(); // over 16,000 busy addresses: a limit by address no longer helps
         }
     }
 }
 
-fn client_of(address: IpAddr) -> IpAddr {
+fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
@@ -98,10 +98,10 @@ mod tests {
     const RATE: Rate = Rate { per_second: 2, burst: 3 };
 
     #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
+    fn a_bucket_allows_its_burst_and_then_its_rate() {
         let start = Instant::now();
-        let mut bucket = Bucket::full(RATE, start);
-        let at = |bucket: &mut Bucket, ms| bucket.take(RATE, start + Duration::from_millis(ms));
+        let mut bucket = TokenBucket::full(RATE, start);
+        let at = |bucket: &mut TokenBucket, ms| bucket.try_take(RATE, start + Duration::from_millis(ms));
         assert_eq!([0, 0, 0, 0].map(|ms| at(&mut bucket, ms)), [true, true, true, false]);
         assert!(at(&mut bucket, 600));
         assert!(!at(&mut bucket, 700));
@@ -110,20 +110,20 @@ mod tests {
 
     #[test]
     fn a_rate_of_zero_is_no_limit() {
-        let mut bucket = Bucket::full(Rate { per_second: 0, burst: 0 }, Instant::now());
-        assert!((0..1000).all(|_| bucket.take(Rate { per_second: 0, burst: 0 }, Instant::now())));
+        let mut bucket = TokenBucket::full(Rate { per_second: 0, burst: 0 }, Instant::now());
+        assert!((0..1000).all(|_| bucket.try_take(Rate { per_second: 0, burst: 0 }, Instant::now())));
     }
 
     #[test]
-    fn addresses_do_not_share_and_the_table_stays_bounded() {
-        let buckets = Buckets::new(Rate { per_second: 1, burst: 1 });
+    fn addresses_have_buckets_of_their_own_and_the_table_is_bounded() {
+        let buckets = AddressBuckets::new(Rate { per_second: 1, burst: 1 });
         for n in 0..40_000_u32 {
-            assert!(buckets.take(IpAddr::from(n.to_be_bytes())));
+            assert!(buckets.try_take(IpAddr::from(n.to_be_bytes())));
         }
-        assert!(buckets.by_address.lock().unwrap().len() <= Buckets::MOST);
+        assert!(buckets.by_address.lock().unwrap().len() <= AddressBuckets::MAX_ADDRESSES);
         let one: IpAddr = "2001:db8::1".parse().unwrap();
         let same_network: IpAddr = "2001:db8::2".parse().unwrap();
-        assert!(buckets.take(one));
-        assert!(!buckets.take(same_network));
+        assert!(buckets.try_take(one));
+        assert!(!buckets.try_take(same_network));
     }
 }

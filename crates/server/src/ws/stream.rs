@@ -1,4 +1,4 @@
-//! What a connection is written to and read from: frames over an upgraded connection.
+//! The stream of frames over an upgraded connection.
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -16,173 +16,182 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::write_buffer::Batch;
-use crate::listener::Stream;
+use super::write_buffer::WriteBuffer;
+use crate::listener::AcceptedStream;
 
-/// What tungstenite reads into; it keeps its high-water mark for the life of a socket, so it starts small.
+/// The initial size of tungstenite's read buffer. It never shrinks while the socket is open, so it starts small.
 const READ_BUFFER: usize = 1024;
 
-/// What tungstenite holds of its own frames, those that control the connection, for a client that takes none. Beyond it
-/// only the last ping is answered (RFC 6455, 5.5.3).
+/// The bytes of control frames that tungstenite buffers for a client that does not read. When the buffer is full, only
+/// the last ping is answered, which RFC 6455, 5.5.3, permits.
 const CONTROL_BUFFER: usize = 4 * 1024;
 
-/// The wire of one connection: the stream that the listener accepted, read and controlled by tungstenite. What the
-/// outbox holds goes out beside it, never in the middle of a frame.
+/// The frames of one connection, over the stream that the listener accepted.
 ///
-/// Laid out as it is declared: the parts that a broadcast touches stand together, for it meets every socket's cold.
+/// tungstenite reads, and writes control frames. Data frames of the outbox are written to the stream directly; each
+/// writer waits until the frame of the other is complete.
+///
+/// Fields are laid out as they are declared: those that a broadcast touches are adjacent, because it finds those of
+/// every socket outside the CPU cache.
 #[repr(C)]
-pub(super) struct Wire {
-    /// Whether tungstenite may have something to write.
-    owes: bool,
-    /// Whether the last read found that there was nothing more.
+pub(super) struct FrameStream {
+    /// Whether tungstenite may have control frames to write.
+    control_pending: bool,
+    /// Whether the last read found nothing more to read.
     is_drained: bool,
-    /// Whether nothing more can be read.
-    has_ended: bool,
-    /// What the client has not taken yet of what was begun.
-    rest: [Bytes; 2],
-    /// What is to follow of a message in parts.
-    parts: Bytes,
-    stream: Stream,
+    /// Whether the read side has ended.
+    read_ended: bool,
+    /// The unwritten bytes of frames that were started.
+    unwritten: [Bytes; 2],
+    /// The remainder of a message that is sent in parts.
+    remainder: Bytes,
+    stream: AcceptedStream,
     protocol: WebSocketContext,
 }
 
-impl Wire {
-    /// Takes over an upgraded connection, if it is one that the listener accepted.
+impl FrameStream {
+    /// Takes over an upgraded connection; `None` if the listener did not accept it.
     pub(super) fn new(upgraded: Upgraded, settings: &Websocket) -> Option<Self> {
-        let most = settings.max_frame_bytes.as_u64() as usize;
+        let max_bytes = settings.max_frame_bytes.as_u64() as usize;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_write_buffer_size(CONTROL_BUFFER)
-            .max_message_size(Some(most))
-            .max_frame_size(Some(most));
-        let parts = downcast::<TokioIo<Stream>>(upgraded).ok()?;
-        let early = parts.read_buf.to_vec(); // copied, for it would keep the buffer that hyper reads heads into
+            .max_message_size(Some(max_bytes))
+            .max_frame_size(Some(max_bytes));
+        let parts = downcast::<TokioIo<AcceptedStream>>(upgraded).ok()?;
+        // Copied: a slice would keep the buffer alive into which hyper read the request.
+        let early = parts.read_buf.to_vec();
         Some(Self {
-            owes: false,
+            control_pending: false,
             is_drained: false,
-            has_ended: false,
-            rest: [Bytes::new(), Bytes::new()],
-            parts: Bytes::new(),
+            read_ended: false,
+            unwritten: [Bytes::new(), Bytes::new()],
+            remainder: Bytes::new(),
             stream: parts.io.into_inner(),
             protocol: WebSocketContext::from_partially_read(early, Role::Server, Some(config)),
         })
     }
 
+    /// Reads the next message; `None` at the end of the stream.
     pub(super) fn poll_read(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
-        if self.has_ended {
+        if self.read_ended {
             return Poll::Ready(None);
         }
         if self.is_drained {
-            // Most wake-ups bring something to write; that nothing came to read costs a look.
+            // Most wake-ups are for something to write; a readiness check is cheaper than an empty read.
             ready!(self.stream.poll_readable(task));
         }
-        let (protocol, mut polled) = self.polled(task);
-        let read = pending(protocol.read(&mut polled));
+        let (protocol, mut io) = self.sync_io(task);
+        let read = would_block_to_pending(protocol.read(&mut io));
         self.is_drained = read.is_pending();
         let read = ready!(read);
-        self.has_ended = read.is_err();
-        self.owes |= matches!(read, Ok(Message::Ping(_) | Message::Close(_))); // it answers by itself
+        self.read_ended = read.is_err();
+        // tungstenite has queued the reply.
+        self.control_pending |= matches!(read, Ok(Message::Ping(_) | Message::Close(_)));
         Poll::Ready(match read {
             Err(Error::AlreadyClosed | Error::ConnectionClosed) => None,
             read => Some(read),
         })
     }
 
-    /// Begins to write a batch; what the client does not take at once stays for [`Wire::poll_flush`], which must have
-    /// been ready before.
-    pub(super) fn start(&mut self, batch: &Batch, task: &mut Context<'_>) -> io::Result<()> {
-        let (head, tail) = batch.now();
+    /// Starts to write a buffer. [`FrameStream::poll_flush`] must have been ready before; it writes the bytes that the
+    /// kernel does not accept at once.
+    pub(super) fn start_write(&mut self, buffer: &WriteBuffer, task: &mut Context<'_>) -> io::Result<()> {
+        let (head, tail) = buffer.slices();
         let stream = Pin::new(&mut self.stream);
-        let written = match tail.is_empty() {
-            true => stream.poll_write(task, head),
-            false => stream.poll_write_vectored(task, &[IoSlice::new(head), IoSlice::new(tail)]),
+        let written = if tail.is_empty() {
+            stream.poll_write(task, head)
+        } else {
+            stream.poll_write_vectored(task, &[IoSlice::new(head), IoSlice::new(tail)])
         };
         let written = match written {
             Poll::Ready(written) => written?,
             Poll::Pending => 0,
         };
         if written < head.len() + tail.len() {
-            let of_head = written.min(head.len());
-            self.rest = [Bytes::copy_from_slice(&head[of_head..]), tail.slice(written - of_head..)];
+            let written_head = written.min(head.len());
+            self.unwritten = [Bytes::copy_from_slice(&head[written_head..]), tail.slice(written - written_head..)];
         }
-        if !batch.rest().is_empty() {
-            self.parts = batch.rest().clone();
+        if !buffer.remainder().is_empty() {
+            self.remainder = buffer.remainder().clone();
         }
         Ok(())
     }
 
+    /// Queues a ping and starts to write it.
     pub(super) fn start_ping(&mut self, task: &mut Context<'_>) -> Result<(), Error> {
         self.start_control(Message::Ping(Bytes::new()), task)
     }
 
     fn start_control(&mut self, message: Message, task: &mut Context<'_>) -> Result<(), Error> {
-        self.owes = true;
-        let (protocol, mut polled) = self.polled(task);
-        match pending(protocol.write(&mut polled, message)) {
+        self.control_pending = true;
+        let (protocol, mut io) = self.sync_io(task);
+        match would_block_to_pending(protocol.write(&mut io, message)) {
             Poll::Ready(written) => written,
-            Poll::Pending => Ok(()), // it is in the buffer
+            Poll::Pending => Ok(()), // it is in tungstenite's buffer
         }
     }
 
-    /// Writes what was begun, and what tungstenite has to say between two frames; ready when all of it is with the kernel.
+    /// Completes started frames and writes control frames between them; ready when the kernel has accepted all of it.
     pub(super) fn poll_flush(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
-            ready!(self.poll_rest(task))?;
-            if self.owes {
+            ready!(self.poll_unwritten(task))?;
+            if self.control_pending {
                 ready!(self.poll_control(task))?;
             }
-            if self.parts.is_empty() {
+            if self.remainder.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            let part = Batch::next_part(std::mem::take(&mut self.parts));
-            self.start(&part, task)?;
+            let part = WriteBuffer::next_part(std::mem::take(&mut self.remainder));
+            self.start_write(&part, task)?;
         }
     }
 
-    fn poll_rest(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.rest.iter_mut().find(|rest| !rest.is_empty()) {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(task, rest))?;
+    fn poll_unwritten(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(bytes) = self.unwritten.iter_mut().find(|bytes| !bytes.is_empty()) {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(task, bytes))?;
             if written == 0 {
                 return Poll::Ready(Err(ErrorKind::WriteZero.into()));
             }
-            rest.advance(written);
-            if rest.is_empty() {
-                *rest = Bytes::new(); // it would keep what it was a part of
+            bytes.advance(written);
+            if bytes.is_empty() {
+                *bytes = Bytes::new(); // an empty slice would keep the whole message alive
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what tungstenite has to say. Asks twice: what found its buffer full goes into it once that is empty.
+    /// Writes tungstenite's control frames. Flushes twice: a frame that found the buffer full enters it once the first
+    /// flush has emptied it.
     fn poll_control(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Error>> {
         for _ in 0..2 {
-            let (protocol, mut polled) = self.polled(task);
-            match ready!(pending(protocol.flush(&mut polled))) {
-                Ok(()) | Err(Error::ConnectionClosed) => {} // the close frame was the last to go out
+            let (protocol, mut io) = self.sync_io(task);
+            match ready!(would_block_to_pending(protocol.flush(&mut io))) {
+                Ok(()) | Err(Error::ConnectionClosed) => {} // the close frame is written, and nothing follows it
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        self.owes = false;
+        self.control_pending = false;
         Poll::Ready(Ok(()))
     }
 
-    fn polled<'a, 'b>(&'a mut self, task: &'a mut Context<'b>) -> (&'a mut WebSocketContext, Polled<'a, 'b>) {
-        let within_frame = self.rest.iter().any(|rest| !rest.is_empty());
-        (&mut self.protocol, Polled { stream: &mut self.stream, task, within_frame })
+    fn sync_io<'a, 'b>(&'a mut self, task: &'a mut Context<'b>) -> (&'a mut WebSocketContext, SyncIo<'a, 'b>) {
+        let within_frame = self.unwritten.iter().any(|bytes| !bytes.is_empty());
+        (&mut self.protocol, SyncIo { stream: &mut self.stream, task, within_frame })
     }
 
-    /// Has the connection reset in place of closed once the wire is dropped.
-    pub(super) fn reset(&mut self) {
-        self.stream.reset();
+    /// Makes the drop of this stream reset the connection instead of closing it.
+    pub(super) fn reset_on_drop(&mut self) {
+        self.stream.reset_on_drop();
     }
 
-    /// Says why it ends, once all that was begun is written, and waits until the client has heard it.
+    /// Sends the close frame after all started frames, and waits for the client's close frame.
     ///
-    /// A connection that is closed while there is input that nobody read breaks off at once, and the client may never
-    /// see the close frame. So what still comes is read and dropped: frame by frame until the client's close frame, or
-    /// byte by byte to the end where frames cannot be read any more.
-    pub(super) async fn say_goodbye(&mut self, reason: CloseReason) -> Result<(), Error> {
+    /// The kernel resets a connection that is closed with unread input, and the client may then never see the close
+    /// frame. So further input is read and discarded: frame by frame until the client's close frame, or byte by byte
+    /// until the end of the stream if its frames can no longer be decoded.
+    pub(super) async fn send_close(&mut self, reason: CloseReason) -> Result<(), Error> {
         let close = CloseFrame { code: reason.code().into(), reason: Utf8Bytes::from_static(reason.as_str()) };
         poll_fn(|task| Poll::Ready(self.start_control(Message::Close(Some(close.clone())), task))).await?;
         poll_fn(|task| self.poll_flush(task)).await?;
@@ -192,25 +201,26 @@ impl Wire {
             }
         }
         self.stream.shutdown().await?;
-        Ok(poll_fn(|task| poll_to_the_end(&mut self.stream, task)).await?)
+        Ok(poll_fn(|task| poll_read_to_end(&mut self.stream, task)).await?)
     }
 
-    /// Returns the client's close frame. A message in parts is not finished: nobody hears it any more.
-    pub(super) async fn return_goodbye(&mut self) -> Result<(), Error> {
-        self.parts = Bytes::new();
+    /// Replies to the client's close frame. The remainder of a message in parts is dropped: the client reads no more
+    /// data.
+    pub(super) async fn reply_to_close(&mut self) -> Result<(), Error> {
+        self.remainder = Bytes::new();
         poll_fn(|task| self.poll_flush(task)).await
     }
 }
 
-/// The stream within one poll, as tungstenite reads and writes it: what is pending would block.
-struct Polled<'a, 'b> {
-    stream: &'a mut Stream,
+/// The stream as the synchronous I/O that tungstenite expects, for one poll: `Pending` becomes `WouldBlock`.
+struct SyncIo<'a, 'b> {
+    stream: &'a mut AcceptedStream,
     task: &'a mut Context<'b>,
-    /// Whether a frame was begun that is not tungstenite's.
+    /// Whether a data frame is partly written; control frames must wait for its end.
     within_frame: bool,
 }
 
-impl Read for Polled<'_, '_> {
+impl Read for SyncIo<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(buffer);
         match Pin::new(&mut *self.stream).poll_read(self.task, &mut buffer) {
@@ -220,7 +230,7 @@ impl Read for Polled<'_, '_> {
     }
 }
 
-impl Write for Polled<'_, '_> {
+impl Write for SyncIo<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.within_frame {
             return Err(ErrorKind::WouldBlock.into());
@@ -232,19 +242,20 @@ impl Write for Polled<'_, '_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(()) // a TCP stream keeps nothing back
+        Ok(()) // a TCP stream has no buffer to flush
     }
 }
 
-/// What tungstenite would wait for is pending; the stream has the task's waker.
-fn pending<T>(result: Result<T, Error>) -> Poll<Result<T, Error>> {
+/// Turns `WouldBlock` into `Pending`; the stream has registered the task's waker.
+fn would_block_to_pending<T>(result: Result<T, Error>) -> Poll<Result<T, Error>> {
     match result {
         Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Poll::Pending,
         result => Poll::Ready(result),
     }
 }
 
-fn poll_to_the_end(stream: &mut Stream, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+/// Reads and discards until the end of the stream.
+fn poll_read_to_end(stream: &mut AcceptedStream, task: &mut Context<'_>) -> Poll<io::Result<()>> {
     let mut scratch = [0; 1024];
     loop {
         let mut bytes = ReadBuf::new(&mut scratch);
@@ -255,7 +266,7 @@ fn poll_to_the_end(stream: &mut Stream, task: &mut Context<'_>) -> Poll<io::Resu
     }
 }
 
-/// What an error of the wire means for its connection.
+/// Maps an error of the stream to the close reason of its connection.
 pub(super) fn reason_of(error: &Error) -> CloseReason {
     match error {
         Error::Capacity(_) => CloseReason::TooBig,

@@ -1,4 +1,4 @@
-//! From an HTTP request to a connection: rate, origin, the application's connect hook, then the 101.
+//! The upgrade of an HTTP request to a connection: rate limit, origin, the application's connect hooks, then the 101.
 
 use std::sync::Arc;
 
@@ -13,63 +13,64 @@ use tracing::error;
 
 use super::connection::ConnectionTask;
 use super::frame;
-use super::handshake::Opening;
-use super::rate_limit::{Buckets, Rate};
+use super::handshake::OpeningHandshake;
+use super::rate_limit::{AddressBuckets, Rate};
 use crate::http::identity::Identity;
 use crate::http::reply;
 
-/// What upgrades of one node share.
+/// The state that all upgrades of a node share.
 #[derive(Debug)]
-pub(crate) struct Upgrades {
+pub(crate) struct UpgradeState {
     node: Node,
-    buckets: Buckets,
+    buckets: AddressBuckets,
 }
 
-impl Upgrades {
+impl UpgradeState {
     pub(crate) fn new(node: Node) -> Self {
         let settings = &node.config().websocket;
         let rate = Rate { per_second: settings.upgrades_per_second, burst: settings.upgrade_burst };
-        Self { buckets: Buckets::new(rate), node }
+        Self { buckets: AddressBuckets::new(rate), node }
     }
 }
 
-/// Answers a request to the endpoint.
-pub(crate) async fn upgrade(State(upgrades): State<Arc<Upgrades>>, request: Request) -> Response {
+/// Serves a request to the WebSocket endpoint.
+pub(crate) async fn upgrade(State(state): State<Arc<UpgradeState>>, request: Request) -> Response {
     if request.method() == Method::OPTIONS {
         return reply::options("GET, OPTIONS");
     }
     let (mut parts, _) = request.into_parts();
-    let Some(opening) = Opening::take(&mut parts) else {
+    let Some(opening) = OpeningHandshake::take(&mut parts) else {
         return upgrade_required();
     };
-    let node = &upgrades.node;
+    let node = &state.node;
     let identity = Identity::of(&parts.extensions);
-    let seat = match admit(&upgrades, &identity, &parts.uri, parts.headers).await {
-        Ok(seat) => seat,
+    let registration = match admit(&state, &identity, &parts.uri, parts.headers).await {
+        Ok(registration) => registration,
         Err(error) => return reply::error(&error),
     };
     let (node, response) = (node.clone(), opening.response());
     node.clone().shutdown().spawn(Box::pin(async move {
         let Ok(upgraded) = opening.upgrade.await else { return };
-        let Some(task) = ConnectionTask::new(node, seat.connection().clone(), upgraded) else {
-            return error!("an upgraded connection is none of the listener's");
+        let Some(task) = ConnectionTask::new(node, registration.connection().clone(), upgraded) else {
+            return error!("the upgraded connection was not accepted by the listener");
         };
-        task.run(seat).await;
+        task.run(registration).await;
     }));
     response
 }
 
+/// Checks a request and registers its connection.
 async fn admit(
-    upgrades: &Upgrades,
+    state: &UpgradeState,
     identity: &Identity,
     uri: &http::Uri,
     headers: HeaderMap,
 ) -> Result<Seat, ActionError> {
-    let node = &upgrades.node;
+    let node = &state.node;
     if node.shutdown().is_asked() {
         return Err(ActionError::of(ErrorKind::Unavailable, "the server is shutting down"));
     }
-    if !upgrades.buckets.take(identity.remote.ip()) {
+    if !state.buckets.try_take(identity.remote.ip()) {
         bound_reached("websocket.upgrades_per_second");
         return Err(ActionError::of(ErrorKind::RateLimited, "too many upgrades from this address"));
     }
@@ -104,13 +105,15 @@ async fn admit(
         connected_at: node.now_ms(),
         outbox: OutboxLimit { frames: settings.outbox_frames, bytes: settings.outbox_bytes.as_u64() as usize },
     });
-    connection.queue(frame::welcome(node, &connection)); // nothing comes before it: nobody can find the connection yet
-    let seat = node.connections().insert(connection)?;
-    seat.tell_created().await;
-    Ok(seat)
+    // The first frame: the connection is not registered yet, so nothing else can be queued.
+    connection.queue(frame::welcome(node, &connection));
+    let registration = node.connections().insert(connection)?;
+    registration.tell_created().await;
+    Ok(registration)
 }
 
-/// A browser names the origin of its page. Same host, or named in the settings; who is no browser names none.
+/// Whether the origin of the connecting page is allowed: it has the same host, or is in the settings. Browsers always
+/// send an origin; a client without one is not a browser and may connect.
 fn is_allowed_origin(headers: &HeaderMap, allowed: &[String]) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
@@ -118,8 +121,8 @@ fn is_allowed_origin(headers: &HeaderMap, allowed: &[String]) -> bool {
         return true;
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let named = origin.split_once("://").map(|(_, host)| host);
-    matches!((host, named), (Some(host), Some(named)) if host.eq_ignore_ascii_case(named))
+    let origin_host = origin.split_once("://").map(|(_, host)| host);
+    matches!((host, origin_host), (Some(host), Some(origin_host)) if host.eq_ignore_ascii_case(origin_host))
 }
 
 fn upgrade_required() -> Response {
@@ -138,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_pages_of_the_same_host_may_connect_unless_others_are_named() {
+    fn only_pages_of_the_same_host_or_of_allowed_origins_may_connect() {
         let check = |origin: Option<&str>, allowed: &[&str], expected: bool| {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, "chat.example:8080".parse().unwrap());

@@ -1,4 +1,4 @@
-//! What a body may bring.
+//! The limits of a request body.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -7,53 +7,54 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use phalanx_core::config::{Config, Web};
 use phalanx_core::{ActionError, ErrorKind, Node, bound_reached};
 
-use crate::quota::Bound;
+use crate::quota::Quota;
 
-/// What a body may bring.
+/// Everything that limits the body of a call.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::http) struct Limits<'a> {
+pub(in crate::http) struct BodyLimits<'a> {
     pub(in crate::http) node: &'a Node,
-    /// Whether the client sends it still.
+    /// Whether the client may still be sending it.
     pub(in crate::http) is_sending: &'a Arc<AtomicBool>,
-    /// The bytes of all files that wait for their requests.
-    pub(in crate::http) uploads: &'a Bound,
-    /// The action that is asked for; the body may say in which version.
+    /// The quota for the bytes of all uploaded files of the node.
+    pub(in crate::http) uploads: &'a Quota,
+    /// The name of the called action; the body may name its version.
     pub(in crate::http) action: &'static str,
 }
 
-impl<'a> Limits<'a> {
+impl<'a> BodyLimits<'a> {
     pub(in crate::http) fn config(&self) -> &'a Config {
         self.node.config()
     }
 
-    /// Whether the action takes any files: what nobody asked for is not stored.
+    /// Whether any version of the action takes files; otherwise uploaded files are not stored.
     pub(in crate::http) fn takes_files(&self) -> bool {
         self.node.registry().versions(self.action).iter().any(|version| version.takes_files)
     }
 }
 
-/// Most bytes of a body, and the setting that says so.
+/// The maximum size of a body, and the setting that defines it.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::http) struct Most {
-    bound: &'static str,
+pub(in crate::http) struct BodySizeLimit {
+    setting: &'static str,
     bytes: u64,
 }
 
-impl Most {
+impl BodySizeLimit {
     pub(super) fn with_files(settings: &Web) -> Self {
-        Self { bound: "web.max_upload", bytes: settings.max_upload.as_u64() }
+        Self { setting: "web.max_upload", bytes: settings.max_upload.as_u64() }
     }
 
     pub(super) fn without_files(settings: &Web) -> Self {
-        Self { bound: "web.max_body", bytes: settings.max_body.as_u64() }
+        Self { setting: "web.max_body", bytes: settings.max_body.as_u64() }
     }
 
-    /// Of a body that is read by somebody else.
-    pub(in crate::http) fn of_any(headers: &HeaderMap, settings: &Web) -> Self {
+    /// The limit of a body that is not read by an action, by its media type.
+    pub(in crate::http) fn for_headers(headers: &HeaderMap, settings: &Web) -> Self {
         let media = headers.get(CONTENT_TYPE).map_or(b"".as_slice(), HeaderValue::as_bytes);
-        match media.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/")) {
-            true => Self::with_files(settings),
-            false => Self::without_files(settings),
+        if media.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/")) {
+            Self::with_files(settings)
+        } else {
+            Self::without_files(settings)
         }
     }
 
@@ -61,19 +62,19 @@ impl Most {
         usize::try_from(self.bytes).unwrap_or(usize::MAX)
     }
 
-    /// Refuses a body that says itself that it is larger.
+    /// Refuses a body whose `Content-Length` exceeds the limit.
     pub(in crate::http) fn check(self, headers: &HeaderMap) -> Result<(), ActionError> {
         let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if length.is_some_and(|length| length > self.bytes) { Err(self.exceeded()) } else { Ok(()) }
     }
 
     pub(in crate::http) fn exceeded(self) -> ActionError {
-        over(self.bound, "the body is too large")
+        limit_exceeded(self.setting, "the body is too large")
     }
 }
 
-/// A bound was met: it is counted by its name.
-pub(super) fn over(bound: &'static str, message: &'static str) -> ActionError {
-    bound_reached(bound);
+/// Counts that a limit was exceeded, and returns the error.
+pub(super) fn limit_exceeded(setting: &'static str, message: &'static str) -> ActionError {
+    bound_reached(setting);
     ActionError::of(ErrorKind::PayloadTooLarge, message)
 }

@@ -1,4 +1,4 @@
-//! Reading a request's body: within its size and its time, into params.
+//! Reads request bodies into params, within limits of size and time.
 
 mod limits;
 mod multipart;
@@ -12,16 +12,16 @@ use hyper::body::Incoming;
 use phalanx_core::params::Params;
 use phalanx_core::{ActionError, ErrorKind};
 
-pub(super) use limits::{Limits, Most};
-use timeout::{Late, Paced};
+pub(super) use limits::{BodyLimits, BodySizeLimit};
+use timeout::{BodyTimeout, TimedBody};
 
 /// Why a body could not be read.
 #[derive(Debug)]
 pub(super) enum BodyError {
-    /// The client is told in the usual way.
+    /// The client gets this error.
     Refused(ActionError),
-    /// The client did not send it in time: 408.
-    Late,
+    /// The client did not send it in time and gets a 408.
+    Timeout,
 }
 
 impl From<ActionError> for BodyError {
@@ -30,55 +30,55 @@ impl From<ActionError> for BodyError {
     }
 }
 
-/// What reads a body, by its media type.
-enum Reader {
+/// The format of a body, by its media type.
+enum BodyFormat {
     Json,
     Form,
     Multipart(String),
 }
 
-/// Reads a body into `params`. Without a content type it is not read.
+/// Reads a body into `params`. A body without a content type is not read.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Incoming,
-    limits: Limits<'_>,
+    limits: BodyLimits<'_>,
     params: &mut Params,
 ) -> Result<(), BodyError> {
     if body.is_end_stream() {
         return Ok(());
     }
-    let Some(reader) = reader_of(headers)? else { return Ok(()) };
+    let Some(format) = format_of(headers)? else { return Ok(()) };
     let settings = &limits.config().web;
-    let most = match reader {
-        Reader::Multipart(_) if limits.takes_files() => Most::with_files(settings),
-        Reader::Multipart(_) | Reader::Json | Reader::Form => Most::without_files(settings),
+    let limit = match format {
+        BodyFormat::Multipart(_) if limits.takes_files() => BodySizeLimit::with_files(settings),
+        BodyFormat::Multipart(_) | BodyFormat::Json | BodyFormat::Form => BodySizeLimit::without_files(settings),
     };
-    most.check(headers)?;
-    let body = Paced::new(body, settings, limits.is_sending.clone());
-    match reader {
-        Reader::Json => params.set_json_body(&collect(body, most).await?)?,
-        Reader::Form => {
-            let bytes = collect(body, most).await?;
+    limit.check(headers)?;
+    let body = TimedBody::new(body, settings, limits.is_sending.clone());
+    match format {
+        BodyFormat::Json => params.set_json_body(&collect(body, limit).await?)?,
+        BodyFormat::Form => {
+            let bytes = collect(body, limit).await?;
             let text = std::str::from_utf8(&bytes).map_err(|_| malformed("the body is not UTF-8"))?;
             params.push_form(text)?;
         }
-        Reader::Multipart(boundary) => multipart::read(body, boundary, most, limits, params).await?,
+        BodyFormat::Multipart(boundary) => multipart::read(body, boundary, limit, limits, params).await?,
     }
     Ok(())
 }
 
-fn reader_of(headers: &HeaderMap) -> Result<Option<Reader>, ActionError> {
+fn format_of(headers: &HeaderMap) -> Result<Option<BodyFormat>, ActionError> {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
     let media = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if media == "application/json" || (media.starts_with("application/") && media.ends_with("+json")) {
-        return Ok(Some(Reader::Json));
+        return Ok(Some(BodyFormat::Json));
     }
     match media.as_str() {
-        "application/x-www-form-urlencoded" => Ok(Some(Reader::Form)),
+        "application/x-www-form-urlencoded" => Ok(Some(BodyFormat::Form)),
         "multipart/form-data" => {
             let boundary = multer::parse_boundary(text).map_err(|_| malformed("the body names no boundary"))?;
-            Ok(Some(Reader::Multipart(boundary)))
+            Ok(Some(BodyFormat::Multipart(boundary)))
         }
         _ => {
             let message = "send application/json, application/x-www-form-urlencoded or multipart/form-data";
@@ -87,11 +87,11 @@ fn reader_of(headers: &HeaderMap) -> Result<Option<Reader>, ActionError> {
     }
 }
 
-async fn collect(body: Paced<Incoming>, most: Most) -> Result<Bytes, BodyError> {
-    match Limited::new(body, most.bytes()).collect().await {
+async fn collect(body: TimedBody<Incoming>, limit: BodySizeLimit) -> Result<Bytes, BodyError> {
+    match Limited::new(body, limit.bytes()).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<Late>() => Err(BodyError::Late),
-        Err(error) if error.is::<LengthLimitError>() => Err(most.exceeded().into()),
+        Err(error) if error.is::<BodyTimeout>() => Err(BodyError::Timeout),
+        Err(error) if error.is::<LengthLimitError>() => Err(limit.exceeded().into()),
         Err(_) => Err(malformed("the body broke off").into()),
     }
 }

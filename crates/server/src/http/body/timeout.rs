@@ -1,4 +1,4 @@
-//! A body that must keep coming.
+//! A body with a timeout and a minimum rate.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -13,27 +13,30 @@ use phalanx_core::bound_reached;
 use phalanx_core::config::Web;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A body that is waited for at most `web.body_timeout` at a time, and in all for that and a second for each
-/// `web.min_body_rate` that came. Time in which nobody asks for more of it is not the client's and does not count.
+/// A body that may be pending for at most `web.body_timeout` at a time, and in total for `web.body_timeout` plus a
+/// second for each `web.min_body_rate` of bytes that arrived. Only time during which the server waits for the client
+/// counts: from a pending poll to the next frame.
 #[derive(Debug)]
-pub(in crate::http) struct Paced<B> {
+pub(in crate::http) struct TimedBody<B> {
     body: B,
     timeout: Duration,
     rate: u64,
     received: u64,
     waited: Duration,
+    /// The start of the current wait, and its timer.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
-    /// Cleared at its end: from then on nothing of it is left to read.
+    /// Cleared at the end of the body: from then on the client sends nothing that belongs to it.
     is_sending: Arc<AtomicBool>,
-    is_late: Option<Arc<AtomicBool>>,
+    /// Set when the body fails with [`BodyTimeout`].
+    timed_out: Option<Arc<AtomicBool>>,
 }
 
-/// What a body that is too slow breaks off with.
+/// The error of a body that is too slow.
 #[derive(Debug, thiserror::Error)]
 #[error("the body did not come in time")]
-pub(in crate::http) struct Late;
+pub(in crate::http) struct BodyTimeout;
 
-impl<B> Paced<B> {
+impl<B> TimedBody<B> {
     pub(in crate::http) fn new(body: B, settings: &Web, is_sending: Arc<AtomicBool>) -> Self {
         Self {
             body,
@@ -43,23 +46,24 @@ impl<B> Paced<B> {
             waited: Duration::ZERO,
             waiting: None,
             is_sending,
-            is_late: None,
+            timed_out: None,
         }
     }
 
-    /// Tells whether it broke off as too slow, to whoever has passed it on.
-    pub(in crate::http) fn is_late(&mut self) -> Arc<AtomicBool> {
-        self.is_late.get_or_insert_default().clone()
+    /// Returns a flag that is set if the body times out, for a caller that hands the body on and does not see its
+    /// error.
+    pub(in crate::http) fn timed_out(&mut self) -> Arc<AtomicBool> {
+        self.timed_out.get_or_insert_default().clone()
     }
 
-    /// How long the next piece may take.
-    fn patience(&self) -> Duration {
+    /// Returns how long the next frame may take.
+    fn time_left(&self) -> Duration {
         let earned = Duration::from_millis(self.received.saturating_mul(1000) / self.rate);
         self.timeout.min((self.timeout + earned).saturating_sub(self.waited))
     }
 }
 
-impl<B> Body for Paced<B>
+impl<B> Body for TimedBody<B>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin,
 {
@@ -80,14 +84,14 @@ where
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let patience = this.patience();
-        let (_, alarm) = this.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(patience))));
-        ready!(alarm.as_mut().poll(cx));
+        let time_left = this.time_left();
+        let (_, timer) = this.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(time_left))));
+        ready!(timer.as_mut().poll(cx));
         bound_reached("web.body_timeout");
-        if let Some(is_late) = &this.is_late {
-            is_late.store(true, Relaxed);
+        if let Some(timed_out) = &this.timed_out {
+            timed_out.store(true, Relaxed);
         }
-        Poll::Ready(Some(Err(Late.into())))
+        Poll::Ready(Some(Err(BodyTimeout.into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -108,8 +112,8 @@ mod tests {
 
     use super::*;
 
-    /// Reads a body of pieces that come one by one, each after a pause; says whether it came, and for how many seconds it
-    /// was read.
+    /// Reads a body whose pieces arrive one by one, each after a pause; returns whether it arrived completely, and how
+    /// many seconds that took.
     async fn read(pieces: usize, size: usize, pause: Duration) -> (bool, u64) {
         let pieces = stream::iter(vec![vec![b'x'; size]; pieces]).then(async |piece| {
             tokio::time::sleep(pause).await;
@@ -117,14 +121,14 @@ mod tests {
         });
         let settings = Web { min_body_rate: "1KiB".parse().unwrap(), ..Web::default() };
         let started = Instant::now();
-        let read = Paced::new(Box::pin(StreamBody::new(pieces)), &settings, Arc::default()).collect().await;
+        let read = TimedBody::new(Box::pin(StreamBody::new(pieces)), &settings, Arc::default()).collect().await;
         (read.is_ok(), started.elapsed().as_secs())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_may_take_as_long_as_it_keeps_its_pace_and_no_longer() {
+    async fn a_body_is_read_for_as_long_as_it_arrives_at_the_minimum_rate() {
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
-        assert_eq!(read(300, 1024, second).await, (true, 300), "at the slowest pace");
+        assert_eq!(read(300, 1024, second).await, (true, 300), "at the minimum rate");
         assert!(!read(300, 1, second / 2).await.0, "pauses add up");
         assert_eq!(read(300, 1, second).await, (false, 60), "a trickle");
         assert_eq!(read(2, 1 << 20, minute + second).await, (false, 60), "a pause, whatever came before");
@@ -132,13 +136,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_sends_until_its_body_has_ended() {
+    async fn a_client_counts_as_sending_until_its_body_has_ended() {
         let pieces = stream::iter([Ok(Frame::data(Bytes::from("a"))), Err("gone"), Ok(Frame::data(Bytes::from("b")))]);
         let is_sending = Arc::new(AtomicBool::new(true));
-        let mut body = Paced::new(StreamBody::new(pieces), &Web::default(), is_sending.clone());
-        for is_over in [false, false, false, true] {
-            assert_eq!(body.frame().await.is_none(), is_over);
-            assert_eq!(is_sending.load(Relaxed), !is_over);
+        let mut body = TimedBody::new(StreamBody::new(pieces), &Web::default(), is_sending.clone());
+        for has_ended in [false, false, false, true] {
+            assert_eq!(body.frame().await.is_none(), has_ended);
+            assert_eq!(is_sending.load(Relaxed), !has_ended);
         }
     }
 }

@@ -9,7 +9,7 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 #[test]
-fn a_forwarded_address_counts_back_to_the_first_that_nobody_vouches_for() {
+fn the_forwarded_address_is_the_last_one_that_is_not_a_trusted_proxy() {
     let settings = Web { trusted_proxies: vec!["10.0.0.0/30".parse().unwrap()], ..Web::default() };
     let peer = "10.0.0.1:99".parse().unwrap();
     let check = |lines: &[(&'static str, &str)], expected: &str| {
@@ -32,7 +32,7 @@ fn a_forwarded_address_counts_back_to_the_first_that_nobody_vouches_for() {
 }
 
 #[test]
-fn a_browser_is_known_by_cookie_then_header_then_query() {
+fn the_fingerprint_is_read_from_the_cookie_then_a_header_then_the_query() {
     let settings = Web::default();
     let check = |lines: &[(&'static str, &str)], query: Option<&str>, expected: Option<&str>| {
         assert_eq!(fingerprint(&headers(lines), &settings, query).as_deref(), expected, "{lines:?} {query:?}");

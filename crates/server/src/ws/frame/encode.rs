@@ -1,4 +1,4 @@
-//! What clients are answered.
+//! Encodes the frames that a node sends: the welcome, replies and errors.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use crate::wire_error::body_of;
 /// The first frame of a connection.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Welcome<'a> {
+struct WelcomeFrame<'a> {
     welcome: &'a str,
     context: &'static str,
     id: &'a str,
@@ -21,10 +21,10 @@ struct Welcome<'a> {
     max_frame_bytes: u64,
 }
 
-/// Greets a client.
+/// Encodes the welcome.
 pub(in crate::ws) fn welcome(node: &Node, connection: &Connection) -> Frame {
     let settings = &node.config().websocket;
-    frame(&Welcome {
+    frame(&WelcomeFrame {
         welcome: &node.config().general.welcome,
         context: "api",
         id: connection.id().as_str(),
@@ -34,23 +34,23 @@ pub(in crate::ws) fn welcome(node: &Node, connection: &Connection) -> Frame {
     })
 }
 
-/// Writes the answer to an action: its own fields at the top, `context` and `messageId` spliced onto them.
-pub(in crate::ws) fn action_answer(message_id: &str, outcome: Result<Answer, ActionError>) -> Frame {
+/// Encodes the reply to an action: `context` and `messageId` are appended to the fields of its result.
+pub(in crate::ws) fn action_reply(message_id: &str, outcome: Result<Answer, ActionError>) -> Frame {
     match outcome {
         Ok(Answer { content: Content::Json(object), .. }) => spliced(&object, message_id),
         Ok(Answer { content: Content::Body(_), .. }) => {
             error(message_id, &ActionError::forbidden("this action answers a body, which only HTTP can carry"))
         }
-        Err(refused) => error(message_id, &refused),
+        Err(refusal) => error(message_id, &refusal),
     }
 }
 
-/// Writes an error.
+/// Encodes an error reply.
 pub(in crate::ws) fn error(message_id: &str, error: &ActionError) -> Frame {
     spliced(&body_of(error), message_id)
 }
 
-/// Writes the error of a frame that has no id, or none that could be read.
+/// Encodes an error for a frame without a valid message id.
 pub(in crate::ws) fn error_without_id(error: &ActionError) -> Frame {
     let mut text = body_of(error);
     text.pop();
@@ -58,8 +58,8 @@ pub(in crate::ws) fn error_without_id(error: &ActionError) -> Frame {
     Frame::Text(text.into())
 }
 
-/// Writes the answer to a verb.
-pub(in crate::ws) fn verb_answer(
+/// Encodes the reply to a verb.
+pub(in crate::ws) fn verb_reply(
     message_id: &str,
     connection: &Connection,
     answer: Result<VerbAnswer, ActionError>,
@@ -70,7 +70,7 @@ pub(in crate::ws) fn verb_answer(
         Ok(VerbAnswer::Details) => data(message_id, &details(connection)),
         Ok(VerbAnswer::Room(room)) => data(message_id, &RoomData::from(&room)),
         Ok(VerbAnswer::File(file)) => spliced(&json(&FileData::from(&file)), message_id),
-        Err(refused) => error(message_id, &refused),
+        Err(refusal) => error(message_id, &refusal),
     }
 }
 
@@ -79,6 +79,7 @@ fn data<T: Serialize>(message_id: &str, data: &T) -> Frame {
     Frame::Text(ok(message_id, Some(&data)).into())
 }
 
+/// Encodes `{"status":"OK",…}`.
 fn ok(message_id: &str, data: Option<&str>) -> String {
     let mut text = String::with_capacity(96 + data.map_or(0, str::len));
     text.push_str(r#"{"status":"OK","context":"response""#);
@@ -89,7 +90,7 @@ fn ok(message_id: &str, data: Option<&str>) -> String {
     text
 }
 
-/// `{…}` becomes `{…,"context":"response","messageId":…}`.
+/// Turns `{…}` into `{…,"context":"response","messageId":…}`.
 pub(super) fn spliced(object: &[u8], message_id: &str) -> Frame {
     const CONTEXT: &[u8] = b"\"context\":\"response\",\"messageId\":";
     let mut text = Vec::with_capacity(object.len() + CONTEXT.len() + message_id.len() + 2);
@@ -111,7 +112,7 @@ struct DetailsData<'a> {
     #[serde(rename = "remoteIP")]
     remote_ip: String,
     remote_port: u16,
-    params: Empty,
+    params: EmptyObject,
     connected_at: u64,
     rooms: Vec<String>,
     total_actions: u64,
@@ -119,7 +120,7 @@ struct DetailsData<'a> {
 }
 
 #[derive(Serialize)]
-struct Empty {}
+struct EmptyObject {}
 
 fn details(connection: &Connection) -> DetailsData<'_> {
     DetailsData {
@@ -127,7 +128,7 @@ fn details(connection: &Connection) -> DetailsData<'_> {
         fingerprint: connection.fingerprint(),
         remote_ip: connection.remote().ip().to_string(),
         remote_port: connection.remote().port(),
-        params: Empty {},
+        params: EmptyObject {},
         connected_at: connection.connected_at(),
         rooms: connection.rooms().iter().map(|room| room.to_string()).collect(),
         total_actions: connection.total_actions(),
@@ -189,5 +190,5 @@ fn frame<T: Serialize>(value: &T) -> Frame {
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).expect("the wire types hold strings, numbers and maps with string keys")
+    serde_json::to_vec(value).expect("frames have only strings, numbers and maps with string keys")
 }

@@ -7,20 +7,20 @@ use super::*;
 
 fn code_of(text: &str) -> String {
     match decode(text, 128) {
-        Err(Malformed { .. }) => "malformed".to_owned(),
-        Ok(Asked { ask: Err(error), .. }) => error.code().to_owned(),
-        Ok(Asked { ask: Ok(Ask::Action { name, .. }), .. }) => format!("action {name}"),
-        Ok(Asked { ask: Ok(Ask::Verb(verb)), .. }) => format!("{verb:?}"),
+        Err(MalformedFrame { .. }) => "malformed".to_owned(),
+        Ok(DecodedFrame { request: ClientRequest::Invalid(error), .. }) => error.code().to_owned(),
+        Ok(DecodedFrame { request: ClientRequest::Action { name, .. }, .. }) => format!("action {name}"),
+        Ok(DecodedFrame { request: ClientRequest::Verb(verb), .. }) => format!("{verb:?}"),
     }
 }
 
-fn text_of_frame(frame: Frame) -> Value {
-    let Frame::Text(bytes) = frame else { panic!("answers are text") };
+fn json_of(frame: Frame) -> Value {
+    let Frame::Text(bytes) = frame else { panic!("replies are text") };
     serde_json::from_slice(&bytes).unwrap()
 }
 
 #[test]
-fn every_verb_is_read_and_every_fault_named() {
+fn every_verb_is_decoded_and_every_error_is_named() {
     for (text, expected) in [
         (r#"{"event":"detailsView"}"#, "DetailsView"),
         (r#"{"event":"details\u0056iew"}"#, "DetailsView"),
@@ -57,16 +57,16 @@ fn every_verb_is_read_and_every_fault_named() {
 }
 
 #[test]
-fn what_is_malformed_is_told_under_its_own_id_if_it_has_one() {
+fn the_error_of_a_malformed_frame_has_its_message_id_if_there_is_one() {
     for (text, id) in [
         (r#"{"messageId":7}"#, Some(json!(7))),
         (r#"{"event":5,"messageId":"a"}"#, Some(json!("a"))),
         (r#"{"messageId":{}}"#, None),
         ("[]", None),
     ] {
-        let answer = text_of_frame(decode(text, 128).unwrap_err().answer());
+        let reply = json_of(decode(text, 128).unwrap_err().reply());
         assert_eq!(
-            (answer["error"]["code"].as_str(), answer.get("messageId")),
+            (reply["error"]["code"].as_str(), reply.get("messageId")),
             (Some("malformed"), id.as_ref()),
             "{text}"
         );
@@ -74,34 +74,36 @@ fn what_is_malformed_is_told_under_its_own_id_if_it_has_one() {
 }
 
 #[test]
-fn both_missing_fields_of_say_are_told_at_once() {
-    let Ok(Asked { ask: Err(error), .. }) = decode(r#"{"event":"say"}"#, 128) else { panic!("it is refused") };
+fn one_error_names_both_missing_fields_of_say() {
+    let Ok(DecodedFrame { request: ClientRequest::Invalid(error), .. }) = decode(r#"{"event":"say"}"#, 128) else {
+        panic!("it is invalid")
+    };
     let details: Vec<_> = error.details().iter().map(|detail| (detail.path.as_str(), detail.code.as_ref())).collect();
     assert_eq!(details, [("room", "required"), ("message", "required")]);
 }
 
 #[test]
-fn a_message_may_be_anything_that_does_not_harm_its_readers() {
-    let say = |message: &str| code_of(&format!(r#"{{"event":"say","room":"a","message":{message}}}"#));
+fn a_message_may_be_any_json_that_is_not_nested_too_deep() {
+    let decoded = |message: &str| code_of(&format!(r#"{{"event":"say","room":"a","message":{message}}}"#));
     for message in ["1", "false", "\"[[[[\"", r#"{"deep":[1]}"#, r#""\"[""#] {
-        assert!(say(message).starts_with("Say"), "{message}");
+        assert!(decoded(message).starts_with("Say"), "{message}");
     }
     let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-    assert!(say(&nested(100)).starts_with("Say"));
-    assert_eq!(say(&nested(101)), "invalid_input");
-    assert_eq!(say(&nested(30_000)), "invalid_input", "however deep: no parser recurses into it");
+    assert!(decoded(&nested(100)).starts_with("Say"));
+    assert_eq!(decoded(&nested(101)), "invalid_input");
+    assert_eq!(decoded(&nested(30_000)), "invalid_input", "at any depth: no parser recurses into it");
 }
 
 #[test]
-fn answers_carry_context_and_id_beside_their_own_fields() {
-    let answered = |object: &'static [u8]| text_of_frame(spliced(object, "\"m\""));
-    assert_eq!(answered(b"{}"), json!({ "context": "response", "messageId": "m" }));
-    assert_eq!(answered(br#"{"a":1}"#), json!({ "a": 1, "context": "response", "messageId": "m" }));
-    let refused = error("7", &ActionError::forbidden("no"));
+fn replies_have_context_and_message_id_beside_their_own_fields() {
+    let reply = |object: &'static [u8]| json_of(spliced(object, "\"m\""));
+    assert_eq!(reply(b"{}"), json!({ "context": "response", "messageId": "m" }));
+    assert_eq!(reply(br#"{"a":1}"#), json!({ "a": 1, "context": "response", "messageId": "m" }));
+    let refusal = error("7", &ActionError::forbidden("no"));
     let expected = json!({ "error": { "code": "forbidden", "message": "no" }, "context": "response", "messageId": 7 });
-    assert_eq!(text_of_frame(refused), expected);
+    assert_eq!(json_of(refusal), expected);
     let expected = json!({ "error": { "code": "forbidden", "message": "no" }, "context": "response" });
-    assert_eq!(text_of_frame(error_without_id(&ActionError::forbidden("no"))), expected);
+    assert_eq!(json_of(error_without_id(&ActionError::forbidden("no"))), expected);
 }
 
 #[test]
@@ -114,9 +116,9 @@ fn a_published_message_is_ok_without_data() {
         connected_at: 3,
         outbox: OutboxLimit { frames: 1, bytes: 1 },
     });
-    let answer = |answer| text_of_frame(verb_answer("1", &connection, Ok(answer)));
-    assert_eq!(answer(VerbAnswer::Published), json!({ "status": "OK", "context": "response", "messageId": 1 }));
+    let reply = |answer| json_of(verb_reply("1", &connection, Ok(answer)));
+    assert_eq!(reply(VerbAnswer::Published), json!({ "status": "OK", "context": "response", "messageId": 1 }));
     let done = json!({ "status": "OK", "context": "response", "data": true, "messageId": 1 });
-    assert_eq!(answer(VerbAnswer::Done), done);
-    assert_eq!(answer(VerbAnswer::Details)["data"]["connectedAt"], 3);
+    assert_eq!(reply(VerbAnswer::Done), done);
+    assert_eq!(reply(VerbAnswer::Details)["data"]["connectedAt"], 3);
 }
