@@ -1,24 +1,24 @@
-/** What a node answered instead of a result, or why there is no answer. */
+/** The error that a node replied with, or the reason why there is no reply. */
 export class PhalanxError extends Error {
   constructor(error: { code?: string; message?: string; details?: ErrorDetail[] });
   readonly name: "PhalanxError";
   /**
-   * The node's code (`not_found`, `invalid_input`, one of the application's own, …) or one of the client's:
+   * The node's code (`not_found`, `invalid_input`, one of the application, …) or one of the client:
    *
-   * - `not_connected`: nothing was sent; safe to ask again.
+   * - `not_connected`: nothing was sent; safe to retry.
    * - `payload_too_large`: the frame is over the node's `maxFrameBytes`; nothing was sent.
-   * - `too_many_pending`: more than 100 calls wait for a connection, or more than 1000 for answers; nothing was sent.
-   *   (The node itself says so too, of more than 5 actions that run at once on one connection.)
-   * - `disconnected`: the connection went before the answer came; whether it happened is unknown.
-   * - `timeout`: no answer in time; whether it happened is unknown.
-   * - `malformed`: of the `error` event alone: the node sent what is no JSON object.
+   * - `too_many_pending`: more than 100 calls wait for a connection, or more than 1000 for replies; nothing was sent.
+   *   (The node uses this code too, for more than 5 concurrent actions on one connection.)
+   * - `disconnected`: the connection was lost before the reply; whether the call took effect is unknown.
+   * - `timeout`: no reply in time; whether the call took effect is unknown.
+   * - `malformed`: only in the `error` event: the node sent a frame that is not a JSON object.
    */
   readonly code: string;
-  /** Which inputs were wrong; empty for errors of any other kind. */
+  /** The invalid inputs; empty for all other errors. */
   readonly details: readonly ErrorDetail[];
 }
 
-/** What is wrong with one input. */
+/** The error of one input. */
 export interface ErrorDetail {
   path: string;
   code: string;
@@ -29,22 +29,22 @@ export interface ErrorDetail {
 export interface Welcome {
   welcome: string;
   context: "api";
-  /** The connection's id: what others see as `from` and as a member of rooms. */
+  /** The connection's id, which others see as `from` of messages and as a member of rooms. */
   id: string;
   protocol: number;
-  /** How often the node pings; browsers answer pings by themselves and show them to no script. */
+  /** The interval of the node's pings; browsers reply to pings themselves and do not expose them to scripts. */
   heartbeatMs: number;
   maxFrameBytes: number;
 }
 
-/** Who is in a room. */
+/** The members of a room. */
 export interface RoomView {
   room: string;
   members: Record<string, { id: string; joinedAt: number }>;
   membersCount: number;
 }
 
-/** What a node knows of this connection. */
+/** The details of this connection. */
 export interface Details {
   id: string;
   fingerprint: string;
@@ -68,40 +68,40 @@ export interface FileReply {
   lastModified: string;
 }
 
-/** What somebody said in a room. */
+/** A message that was published to a room. */
 export interface RoomMessage<M = unknown> {
   context: "user";
   room: string;
   message: M;
-  /** A connection's id, or `"0"` if the server spoke. */
+  /** The publisher's connection id, or `"0"` if the server published it. */
   from: string;
   /** Milliseconds since 1970. */
   sentAt: number;
 }
 
-/** Who came or went, in rooms that tell it. */
+/** A join or leave, in rooms that announce presence. */
 export interface Presence {
   context: "presence";
   event: "join" | "leave";
   room: string;
-  /** A connection's id. */
+  /** The id of the connection that joined or left. */
   member: string;
 }
 
 /** The detail of each event. */
 export interface PhalanxEvents {
-  /** Connected, for the first time or again: rooms are joined again, and what was queued is sent. */
+  /** Connected, for the first time or again: rooms are rejoined, and queued calls are sent. */
   connected: Welcome;
-  /** The connection is gone. Without `willReconnect` for good: by `close()` or by a code from 4500 to 4999. */
+  /** The connection is lost; without `willReconnect` for good, by `close()` or by a close code from 4500 to 4999. */
   disconnected: { code: number; reason: string; willReconnect: boolean };
-  /** The next try comes after `delayMs`; `null`: once the browser is online again. */
+  /** The next attempt follows after `delayMs`; `null` means once the browser is online again. */
   reconnecting: { attempt: number; delayMs: number | null };
-  /** A room could not be joined again, and is forgotten. */
+  /** A room could not be rejoined, and is forgotten. */
   refused: { room: string; error: PhalanxError };
-  /** Somebody said something in a room. */
+  /** A message was published to a room. */
   message: RoomMessage;
   presence: Presence;
-  /** The node may have missed messages of the room: read again what depends on them. */
+  /** The node may have missed messages of the room: reload the state that depends on them. */
   gap: { context: "api"; event: "gap"; room: string };
   /** Other frames of the node itself. */
   api: Record<string, unknown>;
@@ -109,86 +109,88 @@ export interface PhalanxEvents {
   alert: Record<string, unknown>;
   /** Frames of the application with any other context. */
   other: Record<string, unknown>;
-  /** A frame that cannot be read, or an error that answers no call; the connection stays. */
+  /** A frame that cannot be decoded, or an error that belongs to no call; the connection remains open. */
   error: PhalanxError;
 }
 
-/** Of every call. */
+/** The options of a call. */
 export interface CallOptions {
-  /** How long to wait for the answer, time in the queue included; `Infinity` for as long as it takes. */
+  /** The time limit for the reply, time in the queue included; `Infinity` for none. */
   timeoutMs?: number;
-  /** Gives the call up: it rejects with the signal's reason. What was sent may still happen. */
+  /** Aborts the call, which rejects with the signal's reason. If it was sent, it may still take effect. */
   signal?: AbortSignal;
 }
 
-/** Of the client. */
+/** The options of the client. */
 export interface PhalanxOptions {
-  /** Where the node is; default is `/ws` at the page's own origin. */
+  /** The URL of the node; default is `/ws` at the page's own origin. */
   url?: string;
-  /** What to connect with; default is the global `WebSocket`. */
+  /** The WebSocket class to use; default is the global `WebSocket`. */
   webSocket?: new (url: string, protocols?: string | string[]) => unknown;
-  /** How long calls wait for their answers; default is 30 seconds. */
+  /** The time limit of calls for their replies; default is 30 seconds. */
   timeoutMs?: number;
 }
 
-/** Listens to one kind of event. */
+/** A listener for one type of event. */
 export type PhalanxListener<K extends keyof PhalanxEvents> =
   | ((event: CustomEvent<PhalanxEvents[K]>) => void)
   | { handleEvent(event: CustomEvent<PhalanxEvents[K]>): void };
 
-/** The bytes of a file that `file()` answered. */
+/** Returns the bytes of a file that `file()` resolved with. */
 export function fileBytes(file: Pick<FileReply, "content" | "encoding">): Uint8Array;
 
 /**
- * A connection to a node that comes back by itself.
+ * A connection to a node that reconnects automatically.
  *
- * After `connect()` it tries for as long as it takes, with exponential backoff and full jitter (up to 30 seconds), at
- * once when the browser comes online. It ends by `close()` or by a close code from 4500 to 4999, with which the
- * application says that it does not want this client back. Rooms are joined again after a reconnect.
+ * After `connect()` it makes as many attempts as it takes, with exponential backoff and full jitter (up to 30 seconds),
+ * and at once when the browser comes online. It ends by `close()`, or by a close code from 4500 to 4999, with which the
+ * application forbids this client to reconnect. Rooms are rejoined after a reconnect.
  *
- * Calls made meanwhile wait, up to 100 of them, until the rooms are joined again. Calls that were sent when the
- * connection went are rejected with `disconnected`, never sent twice.
+ * Calls made meanwhile are queued, up to 100 of them, until the rooms are rejoined. Calls that were sent before the
+ * connection was lost are rejected with `disconnected`, and never sent twice.
  *
- * Browsers show protocol pings to no script: a node that was silent for `heartbeatMs` is asked whether it is there, and
- * the connection counts as gone (1006) if nothing comes within 10 seconds. So it does when the browser comes online.
+ * Browsers do not expose protocol pings to scripts. After `heartbeatMs` without a frame, and when the browser comes
+ * online, the client sends a small call to the node; the connection counts as lost (1006) if no frame arrives within
+ * 10 seconds.
  */
 export class Phalanx extends EventTarget {
   constructor(options?: PhalanxOptions);
 
-  /** The connection's id while it is welcomed; each reconnect brings a new one. */
+  /** The connection's id from its welcome until it is lost; each reconnect brings a new one. */
   readonly id?: string;
 
   /**
-   * Connects; resolves with the first welcome, however many tries it takes. Asked again, it answers the same promise.
+   * Connects; resolves with the first welcome, after as many attempts as it takes. A second call returns the same
+   * promise.
    *
-   * Rejects if the node closes with a code from 4500 to 4999, by `close()`, or if the address is none. (A node that
-   * refuses with an HTTP status looks to a browser like one that cannot be reached, and is tried again.)
+   * Rejects if the node closes with a code from 4500 to 4999, by `close()`, or if the URL is not valid. (A browser does
+   * not distinguish a node that refuses with an HTTP status from one that cannot be reached: both are retried.)
    */
   connect(): Promise<Welcome>;
 
-  /** Leaves for good: rejects what waits and forgets the rooms. `connect()` begins anew. */
+  /** Disconnects for good: rejects pending calls and forgets the rooms. `connect()` starts anew. */
   close(): void;
 
-  /** Runs an action; resolves with its fields. A result that is no object is in `result`. */
+  /** Calls an action; resolves with the fields of its result. A result that is not an object is in `result`. */
   action<T = Record<string, unknown>>(
     name: string,
     params?: object,
     options?: CallOptions & { version?: number },
   ): Promise<T>;
 
-  /** Joins a room, and joins it again after a reconnect. */
+  /** Joins a room, and rejoins it after a reconnect. */
   roomAdd(room: string, options?: CallOptions): Promise<void>;
 
-  /** Leaves a room. It is not joined again, whatever the node answers; without a connection that is all. */
+  /** Leaves a room. It is not rejoined, whatever the node replies; without a connection nothing else happens. */
   roomLeave(room: string, options?: CallOptions): Promise<void>;
 
-  /** Who is in a room that this connection is in. */
+  /** Returns the members of a room that this connection is in. */
   roomView(room: string, options?: CallOptions): Promise<RoomView>;
 
-  /** Says something in a room; resolves once it is published. The speaker hears it too, as a `message`. */
+  /** Publishes a message to a room; resolves once it is published. The publisher receives it too, as a `message`. */
   say(room: string, message: unknown, options?: CallOptions): Promise<void>;
 
-  /** What the node knows of this connection. */
+  /** Returns the details of this connection. */
   detailsView(options?: CallOptions): Promise<Details>;
 
   /** Reads a file under the public roots. */

@@ -1,31 +1,32 @@
-// The browser client of Phalanx: a promise for every verb, events for what rooms say, reconnect, rooms joined again.
+// The browser client of Phalanx: a promise for every verb, events for messages of rooms, reconnect and rejoin.
 //
-// Browsers answer the protocol pings of a node by themselves and show them to no script, so a page cannot tell a dead node
-// from a quiet one. A node that was silent for `heartbeatMs` is therefore asked for something small, and counts as gone if
-// it says nothing then either. The node finds dead clients by its pings (close code 4002).
+// Browsers reply to the protocol pings of a node themselves and do not expose them to scripts, so a page cannot
+// distinguish a dead node from a quiet one. After `heartbeatMs` of silence the client therefore sends a small call, and
+// treats the connection as lost if no frame arrives then either. The node finds dead clients by its pings (close code
+// 4002).
 
 const CALL_TIMEOUT_MS = 30_000;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const WELCOME_WITHIN_MS = 15_000;
-/** How long a node may be silent that does not say how often it pings. */
+/** The heartbeat of a node whose welcome does not name one. */
 const HEARTBEAT_MS = 30_000;
-/** How long a node may take to answer whether it is there. */
+/** The time limit for a frame after a probe. */
 const PROBE_WITHIN_MS = 10_000;
-/** Calls without an answer, sent or not. */
+/** The limit of calls without a reply, sent or queued. */
 const MOST_PENDING = 1000;
-/** Calls made while not connected: as many as a node takes in one burst, unless it is set to take fewer. */
+/** The limit of calls queued while not connected: the burst that a node accepts, unless its settings lower that. */
 const MOST_QUEUED = 100;
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 30_000;
-/** How long a connection stays up before the next loss counts as the first. */
+/** The time after which a connection counts as healthy, and its loss starts the backoff anew. */
 const HEALTHY_AFTER_MS = 5_000;
 const REJOIN_ROUNDS = 4;
 const REJOIN_PAUSE_MS = 1_000;
-/** Refusals of a rejoin that may be about the moment, not about the room; `conflict` if rooms are destroyed meanwhile. */
+/** Codes of a failed rejoin that may be temporary and are retried; `conflict` if the room is destroyed meanwhile. */
 const PASSING = ["conflict", "rate_limited", "timeout", "unavailable"];
 const EVENTS = new Map([["user", "message"], ["presence", "presence"], ["api", "api"], ["alert", "alert"]]);
 
-/** What a node answered instead of a result, or why there is no answer. */
+/** The error that a node replied with, or the reason why there is no reply. */
 export class PhalanxError extends Error {
   constructor({ code = "internal", message = "no reason was given", details = [] }) {
     super(message);
@@ -35,38 +36,38 @@ export class PhalanxError extends Error {
   }
 }
 
-/** The bytes of a file that `file()` answered. */
+/** Returns the bytes of a file that `file()` resolved with. */
 export function fileBytes({ content, encoding }) {
   if (encoding !== "base64") return new TextEncoder().encode(content);
   return Uint8Array.from(atob(content), (char) => char.charCodeAt(0));
 }
 
-/** A connection to a node that comes back by itself. The events are listed in `phalanx-client.d.ts`. */
+/** A connection to a node that reconnects automatically. `phalanx-client.d.ts` lists the events. */
 export class Phalanx extends EventTarget {
   #url;
   #WebSocket;
   #timeoutMs;
   #socket;
-  /** Whether the application wants to be connected: from `connect()` to `close()` or a code that forbids to return. */
+  /** Whether to keep a connection: from `connect()` until `close()`, or a close code that forbids to reconnect. */
   #isWanted = false;
-  /** Whether calls go out at once: after the welcome and the rejoin. */
+  /** Whether calls are sent at once: after the welcome and the rejoin. */
   #isReady = false;
-  /** The promise of `connect()` and its two ends. */
+  /** The promise of `connect()`, with its `resolve` and `reject`. */
   #opening;
   #welcomedAt;
   #heardAt;
   #heartbeatMs;
   #maxFrameBytes = Infinity;
-  /** Calls without an answer, by messageId, in the order of asking. */
+  /** Calls without a reply, by messageId, in the order in which they were made. */
   #pending = new Map();
   #counter = 0;
   #rooms = new Set();
-  /** How many tries to connect failed in a row. */
+  /** The number of failed attempts to connect in a row. */
   #attempt = 0;
-  /** One timer, of what the connection waits for: the welcome, the next rejoin, a silence, or the next try to connect. */
+  /** The timer of the current state: waiting for the welcome, the next rejoin, a heartbeat, or the next attempt. */
   #timer;
 
-  /** The connection's id while it is welcomed; each reconnect brings a new one. */
+  /** The connection's id from its welcome until it is lost; each reconnect brings a new one. */
   id;
 
   constructor({ url, webSocket, timeoutMs = CALL_TIMEOUT_MS } = {}) {
@@ -76,7 +77,7 @@ export class Phalanx extends EventTarget {
     this.#timeoutMs = timeoutMs;
   }
 
-  /** Connects, trying again until it works; resolves with the first welcome. */
+  /** Connects, with as many attempts as it takes; resolves with the first welcome. */
   connect() {
     if (this.#opening) return this.#opening.promise;
     const opening = (this.#opening = {});
@@ -86,12 +87,12 @@ export class Phalanx extends EventTarget {
     try {
       this.#open();
     } catch (error) {
-      this.#end(error); // no address of a WebSocket: trying again would not help
+      this.#end(error); // not a WebSocket URL: another attempt would not help
     }
     return opening.promise;
   }
 
-  /** Leaves for good: rejects what waits, forgets rooms. `connect()` begins anew. */
+  /** Disconnects for good: rejects pending calls, forgets rooms. `connect()` starts anew. */
   close() {
     const wasWelcomed = this.id !== undefined;
     this.#release();
@@ -99,25 +100,25 @@ export class Phalanx extends EventTarget {
     if (wasWelcomed) this.#fire("disconnected", { code: 1000, reason: "", willReconnect: false });
   }
 
-  /** Runs an action. */
+  /** Calls an action. */
   action(name, params = {}, { version, ...options } = {}) {
     const asked = { ...params, action: name };
     if (version !== undefined) asked.apiVersion = version;
     return this.#ask({ event: "action", params: asked }, options);
   }
 
-  /** Joins a room, and joins it again after a reconnect. */
+  /** Joins a room, and rejoins it after a reconnect. */
   async roomAdd(room, options) {
     await this.#ask({ event: "roomAdd", room }, options);
     this.#rooms.add(room);
   }
 
-  /** Leaves a room; without a connection there is nothing to leave but the wish to be in it. */
+  /** Leaves a room. Without a connection it only cancels the rejoin and the queued joins of the room. */
   async roomLeave(room, options) {
     this.#rooms.delete(room);
     if (this.id !== undefined) {
       await this.#ask({ event: "roomLeave", room }, options);
-      this.#rooms.delete(room); // a `roomAdd` may have been answered in between
+      this.#rooms.delete(room); // a `roomAdd` may have succeeded in between
       return;
     }
     for (const { joins, reject } of this.#pending.values()) {
@@ -125,22 +126,22 @@ export class Phalanx extends EventTarget {
     }
   }
 
-  /** Who is in a room. */
+  /** Returns the members of a room. */
   async roomView(room, options) {
     return (await this.#ask({ event: "roomView", room }, options)).data;
   }
 
-  /** Says something in a room; resolves once it is published. */
+  /** Publishes a message to a room; resolves once it is published. */
   async say(room, message, options) {
     await this.#ask({ event: "say", room, message }, options);
   }
 
-  /** Who am I. */
+  /** Returns the details of this connection. */
   async detailsView(options) {
     return (await this.#ask({ event: "detailsView" }, options)).data;
   }
 
-  /** A file under the public roots; `fileBytes()` has its bytes. */
+  /** Reads a file under the public roots; `fileBytes()` decodes it. */
   file(path, options) {
     return this.#ask({ event: "file", file: path }, options);
   }
@@ -180,7 +181,7 @@ export class Phalanx extends EventTarget {
 
   #send(call) {
     const { text } = call;
-    // A frame that is too big would cost the connection (1009).
+    // The node would close the connection (1009) after a frame that is too large.
     if (text.length * 3 > this.#maxFrameBytes && new TextEncoder().encode(text).length > this.#maxFrameBytes) {
       const message = `a frame has at most ${this.#maxFrameBytes} bytes: nothing was sent`;
       call.reject(new PhalanxError({ code: "payload_too_large", message }));
@@ -196,7 +197,7 @@ export class Phalanx extends EventTarget {
     this.#timer = setTimeout(() => this.#lost({ code: 1006, reason: "no welcome" }), WELCOME_WITHIN_MS);
     socket.onmessage = ({ data }) => this.#hear(data);
     socket.onclose = (event) => this.#lost(event);
-    socket.onerror = () => {}; // tells nothing, and `close` follows
+    socket.onerror = () => {}; // carries no information, and `close` follows
   }
 
   #hear(data) {
@@ -219,13 +220,13 @@ export class Phalanx extends EventTarget {
       if (frame.error) this.#fire("error", new PhalanxError(frame.error));
       else this.#fire("other", frame);
     } else {
-      const call = this.#pending.get(frame.messageId); // none: too late, its caller knows
+      const call = this.#pending.get(frame.messageId); // none after a timeout: its caller got an error
       if (frame.error) call?.reject(new PhalanxError(frame.error));
       else call?.resolve(frame);
     }
   }
 
-  /** Makes a welcomed connection ready: first the rooms, then what was asked meanwhile. */
+  /** Makes a welcomed connection ready: rejoins the rooms, then sends the queued calls. */
   async #enter(welcome, socket) {
     clearTimeout(this.#timer);
     this.id = welcome.id;
@@ -249,7 +250,7 @@ export class Phalanx extends EventTarget {
     else this.#probe();
   }
 
-  /** Asks the node whether it is there. Any frame will do for an answer. */
+  /** Probes the node with a small call. Any frame that arrives shows that it is alive. */
   async #probe() {
     const [socket, askedAt] = [this.#socket, Date.now()];
     await this.#ask({ event: "detailsView" }, { timeoutMs: PROBE_WITHIN_MS }, "before the queue").catch(() => {});
@@ -263,7 +264,7 @@ export class Phalanx extends EventTarget {
     for (let round = 1; rooms.length > 0; round += 1) {
       const answers = await Promise.all(rooms.map((room) => this.#joinAgain(room)));
       const inConflict = answers.some((refusal) => refusal?.error.code === "conflict");
-      const joined = inConflict ? await this.#ownRooms() : []; // the node may have put us in already
+      const joined = inConflict ? await this.#ownRooms() : []; // the node itself may have joined us already
       if (this.#socket !== socket) return;
       const [again, refused] = [[], []];
       for (const refusal of answers.filter((refusal) => refusal && !joined.includes(refusal.room))) {
@@ -279,7 +280,7 @@ export class Phalanx extends EventTarget {
     }
   }
 
-  /** Resolves with the refusal, if there is one. */
+  /** Resolves with the room and the error if the rejoin fails, else with nothing. */
   async #joinAgain(room) {
     try {
       await this.#ask({ event: "roomAdd", room }, {}, "before the queue");
@@ -288,28 +289,28 @@ export class Phalanx extends EventTarget {
     }
   }
 
-  /** The rooms that the node knows us to be in; none if it does not say. */
+  /** Returns the rooms of this connection by the node's account; none if that call fails. */
   async #ownRooms() {
     const asked = this.#ask({ event: "detailsView" }, {}, "before the queue");
     return asked.then(({ data }) => data.rooms, () => []);
   }
 
-  /** A connection, or a try at one, is gone. */
+  /** Handles the loss of a connection, or a failed attempt. */
   #lost({ code, reason }) {
     const wasWelcomed = this.id !== undefined;
     if (wasWelcomed && Date.now() - this.#welcomedAt >= HEALTHY_AFTER_MS) this.#attempt = 0;
     this.#release();
-    // 4500 to 4999: the application does not want this client back.
+    // With 4500 to 4999 the application forbids this client to reconnect.
     const willReconnect = !(code >= 4500 && code <= 4999);
     const error = disconnected(`the connection is gone (${code})`);
     if (willReconnect) this.#fail(error, ({ isSent }) => isSent);
     else this.#end(error);
     if (wasWelcomed || !willReconnect) this.#fire("disconnected", { code, reason, willReconnect });
-    if (this.#isWanted && !this.#socket) this.#again(); // a listener may have closed it
+    if (this.#isWanted && !this.#socket) this.#again(); // a listener of the event may have called `close()`
   }
 
   #again() {
-    const isOffline = globalThis.navigator?.onLine === false; // then `online` wakes us
+    const isOffline = globalThis.navigator?.onLine === false; // then the `online` event starts the next attempt
     const delayMs = isOffline ? null : Math.random() * Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.#attempt);
     this.#attempt += 1;
     if (!isOffline) this.#timer = setTimeout(() => this.#open(), delayMs);
@@ -317,14 +318,14 @@ export class Phalanx extends EventTarget {
   }
 
   #online = () => {
-    if (this.#isReady) this.#probe(); // it may be another network than the one it was connected over
+    if (this.#isReady) this.#probe(); // the network may have changed under the connection
     if (this.#socket) return;
     clearTimeout(this.#timer);
     this.#attempt = 0;
     this.#again();
   };
 
-  /** Lets go of the socket: what it still tells is nobody's. */
+  /** Detaches the socket and closes it; its further events are ignored. */
   #release() {
     clearTimeout(this.#timer);
     const socket = this.#socket;
@@ -335,7 +336,7 @@ export class Phalanx extends EventTarget {
     socket.close(1000);
   }
 
-  /** Ends what `connect()` began. */
+  /** Reverts the client to its state before `connect()`. */
   #end(error) {
     this.#isWanted = false;
     this.#attempt = 0;
