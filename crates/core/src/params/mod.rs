@@ -16,12 +16,12 @@
 //! faults are told at once. Their codes: `required`, `type`, `length`, `range`, `enum`, `invalid`, and those of
 //! validators of the author's own.
 
+mod deserializer;
 mod errors;
 mod schema;
-mod seen;
-mod text;
-mod tree;
+mod schema_view;
 mod upload;
+mod value;
 
 use std::fmt;
 
@@ -36,8 +36,8 @@ pub use upload::Upload;
 
 use crate::dispatch::unknown_action;
 use crate::error::{ActionError, ErrorKind};
-use text::Decoder;
-use tree::{Tree, split_key};
+use deserializer::Decoder;
+use value::{Tree, split_key};
 
 /// Most pairs of a query, a form or a multipart body.
 const MAX_PAIRS: usize = 1000;

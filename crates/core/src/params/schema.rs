@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::Input;
 use super::errors::{MOST, Range, bound, cut, length_message};
-use super::seen::Seen;
-use super::tree::Tree;
+use super::schema_view::Seen;
+use super::value::Tree;
 use crate::action::input_schema;
 use crate::error::Detail;
 use crate::metrics::bound_reached;

@@ -7,8 +7,8 @@ use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserialize
 use serde_json::Value;
 
 use super::Field;
-use super::tree::Tree;
 use super::upload::TOKEN;
+use super::value::Tree;
 
 /// What went wrong; the words are for nobody, since they may hold the value.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::text::parse_bool;
-use super::tree::Tree;
+use super::deserializer::parse_bool;
+use super::value::Tree;
 
 /// Most fields of a map, and items of a list, that are looked at.
 const MAX_ENTRIES: usize = 1000;

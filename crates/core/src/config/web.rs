@@ -1,0 +1,103 @@
+//! The section `web`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ByteSize, Network};
+
+/// HTTP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Web {
+    /// Address to listen on.
+    pub bind: IpAddr,
+    /// Port to listen on; 0 picks a free one and prints it.
+    pub port: u16,
+    /// First segments of every action's path.
+    pub prefix: String,
+    /// Most bytes of a request's body, files excepted.
+    pub max_body: ByteSize,
+    /// Most bytes of a request with files.
+    pub max_upload: ByteSize,
+    /// Most bytes of all files that wait for their requests; beyond, `unavailable`.
+    pub max_uploads_total: ByteSize,
+    /// Most files in one request; most other fields is ten times that.
+    pub max_files: usize,
+    /// Most bytes of a request's head.
+    pub max_header_bytes: ByteSize,
+    /// Most headers of a request.
+    pub max_headers: usize,
+    /// How long a client may take to send a request's head.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// How long a client may pause while it sends a body, and how long it may take beside what
+    /// [`Web::min_body_rate`] grants.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
+    /// Bytes of a body for which a client is granted a second more.
+    pub min_body_rate: ByteSize,
+    /// How long a client may take none of what waits for it; beyond, its connection is reset.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// Most connections at once; beyond, new ones are closed at once.
+    pub max_connections: usize,
+    /// Most requests waiting or running at once; beyond, `unavailable`.
+    pub max_requests: usize,
+    /// Addresses, or networks such as `10.0.0.0/8`, whose forwarded headers are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Origins (`https://www.example.com`) that clients may call the node by; others are sent to the first. Empty means
+    /// any.
+    pub allowed_hosts: Vec<String>,
+    /// Origins that may call from a browser page of another site; `*` means all, without cookies.
+    pub cors_origins: Vec<String>,
+    /// Name of the cookie that ties the calls and sockets of one browser together.
+    pub fingerprint_cookie: String,
+    /// How long that cookie lives.
+    #[serde(with = "humantime_serde")]
+    pub fingerprint_lifetime: Duration,
+    /// Adds Secure to cookies and Strict-Transport-Security to answers: clients come over TLS.
+    pub tls_in_front: bool,
+    /// Adds `serverInformation` and `requesterInformation` to answers; unset means: in development only.
+    pub metadata: Option<bool>,
+    /// Compresses answers for clients that accept it.
+    pub compress: bool,
+    /// How long a client may keep a static file without asking.
+    #[serde(with = "humantime_serde")]
+    pub file_max_age: Duration,
+    /// Writes one log line per request.
+    pub access_log: bool,
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self {
+            bind: IpAddr::from([0, 0, 0, 0]),
+            port: 8080,
+            prefix: "/api".into(),
+            max_body: ByteSize::mib(1),
+            max_upload: ByteSize::mib(200),
+            max_uploads_total: ByteSize::gib(2),
+            max_files: 16,
+            max_header_bytes: ByteSize::kib(16),
+            max_headers: 100,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
+            min_body_rate: ByteSize::kib(64),
+            write_timeout: Duration::from_secs(60),
+            max_connections: 50_000,
+            max_requests: 10_000,
+            trusted_proxies: Vec::new(),
+            allowed_hosts: Vec::new(),
+            cors_origins: Vec::new(),
+            fingerprint_cookie: "sessionID".into(),
+            fingerprint_lifetime: Duration::from_secs(3600),
+            tls_in_front: false,
+            metadata: None,
+            compress: true,
+            file_max_age: Duration::from_secs(60),
+            access_log: true,
+        }
+    }
+}
