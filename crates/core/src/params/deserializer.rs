@@ -1,4 +1,4 @@
-//! The lenient deserializer: text is parsed by the type that asks for it, JSON keeps its types.
+//! The lenient deserializer: text is parsed as the requested type, JSON keeps its types.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::Field;
 use super::upload::TOKEN;
-use super::value::Tree;
+use super::value::ParamValue;
 
-/// What went wrong; the words are for nobody, since they may hold the value.
+/// A value of another type than requested. It drops serde's message, which may quote the value.
 #[derive(Debug)]
 pub(super) struct Mismatch;
 
@@ -34,14 +34,14 @@ impl From<serde_json::Error> for Mismatch {
     }
 }
 
-/// Decodes one tree, or the fields of a call.
+/// Decodes one param, or all fields of a call.
 #[derive(Clone, Copy)]
-pub(super) enum Decoder<'a> {
+pub(super) enum ParamDeserializer<'a> {
     Fields(&'a [Field]),
-    Tree(&'a Tree),
+    Param(&'a ParamValue),
 }
 
-impl<'a> Decoder<'a> {
+impl<'a> ParamDeserializer<'a> {
     pub(super) fn fields(fields: &'a [Field]) -> Self {
         Self::Fields(fields)
     }
@@ -49,33 +49,33 @@ impl<'a> Decoder<'a> {
     fn map<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self {
             Self::Fields(fields) => {
-                let entries = fields.iter().map(|field| (field.name.as_str(), Self::Tree(&field.value)));
+                let entries = fields.iter().map(|field| (field.name.as_str(), Self::Param(&field.value)));
                 visitor.visit_map(MapDeserializer::new(entries))
             }
-            Self::Tree(Tree::Map(entries)) => {
-                let entries = entries.iter().map(|(name, tree)| (name.as_str(), Self::Tree(tree)));
+            Self::Param(ParamValue::Map(entries)) => {
+                let entries = entries.iter().map(|(name, value)| (name.as_str(), Self::Param(value)));
                 visitor.visit_map(MapDeserializer::new(entries))
             }
-            Self::Tree(_) => Err(Mismatch),
+            Self::Param(_) => Err(Mismatch),
         }
     }
 
     fn text(self) -> Result<&'a str, Mismatch> {
         match self {
-            Self::Tree(Tree::Text(text)) => Ok(text),
+            Self::Param(ParamValue::Text(text)) => Ok(text),
             _ => Err(Mismatch),
         }
     }
 
     fn json(self) -> Option<&'a Value> {
         match self {
-            Self::Tree(Tree::Json(value)) => Some(value),
+            Self::Param(ParamValue::Json(value)) => Some(value),
             _ => None,
         }
     }
 }
 
-/// The text of a `bool`.
+/// Parses the text of a `bool`.
 pub(super) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "true" | "1" | "on" | "yes" => Some(true),
@@ -84,7 +84,7 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Forwards JSON to serde_json, and parses text.
+/// Forwards JSON to serde_json, parses text.
 macro_rules! numbers {
     ($($method:ident $visit:ident $type:ty),*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
@@ -121,16 +121,16 @@ macro_rules! strings {
     )*};
 }
 
-impl<'de> Deserializer<'de> for Decoder<'de> {
+impl<'de> Deserializer<'de> for ParamDeserializer<'de> {
     type Error = Mismatch;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self {
-            Self::Tree(Tree::Json(value)) => Ok(value.deserialize_any(visitor)?),
-            Self::Tree(Tree::Text(text)) => visitor.visit_str(text),
-            Self::Tree(Tree::List(_)) => self.deserialize_seq(visitor),
-            Self::Tree(Tree::File(_)) => Err(Mismatch),
-            Self::Fields(_) | Self::Tree(Tree::Map(_)) => self.map(visitor),
+            Self::Param(ParamValue::Json(value)) => Ok(value.deserialize_any(visitor)?),
+            Self::Param(ParamValue::Text(text)) => visitor.visit_str(text),
+            Self::Param(ParamValue::List(_)) => self.deserialize_seq(visitor),
+            Self::Param(ParamValue::File(_)) => Err(Mismatch),
+            Self::Fields(_) | Self::Param(ParamValue::Map(_)) => self.map(visitor),
         }
     }
 
@@ -154,16 +154,16 @@ impl<'de> Deserializer<'de> for Decoder<'de> {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self {
-            Self::Tree(Tree::Json(value)) => Ok(value.deserialize_option(visitor)?),
-            Self::Tree(Tree::Text(text)) if text.is_empty() => visitor.visit_none(),
+            Self::Param(ParamValue::Json(value)) => Ok(value.deserialize_option(visitor)?),
+            Self::Param(ParamValue::Text(text)) if text.is_empty() => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self {
-            Self::Tree(Tree::Json(value)) => Ok(value.deserialize_unit(visitor)?),
-            Self::Tree(Tree::Text(text)) if text.is_empty() => visitor.visit_unit(),
+            Self::Param(ParamValue::Json(value)) => Ok(value.deserialize_unit(visitor)?),
+            Self::Param(ParamValue::Text(text)) if text.is_empty() => visitor.visit_unit(),
             _ => Err(Mismatch),
         }
     }
@@ -176,7 +176,7 @@ impl<'de> Deserializer<'de> for Decoder<'de> {
         if name != TOKEN {
             return visitor.visit_newtype_struct(self);
         }
-        let Self::Tree(Tree::File(file)) = self else { return Err(Mismatch) };
+        let Self::Param(ParamValue::File(file)) = self else { return Err(Mismatch) };
         let path = file.path().to_string_lossy().into_owned();
         let entries = [
             ("path", path),
@@ -189,13 +189,17 @@ impl<'de> Deserializer<'de> for Decoder<'de> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self {
-            Self::Tree(Tree::Json(value)) => Ok(value.deserialize_seq(visitor)?),
-            Self::Tree(Tree::List(list)) => visitor.visit_seq(SeqDeserializer::new(list.iter().map(Self::Tree))),
-            Self::Tree(Tree::Map(entries)) => {
-                let list = Tree::numbered(entries).ok_or(Mismatch)?;
-                visitor.visit_seq(SeqDeserializer::new(list.into_iter().map(Self::Tree)))
+            Self::Param(ParamValue::Json(value)) => Ok(value.deserialize_seq(visitor)?),
+            Self::Param(ParamValue::List(list)) => {
+                visitor.visit_seq(SeqDeserializer::new(list.iter().map(Self::Param)))
             }
-            Self::Tree(Tree::Text(_) | Tree::File(_)) => visitor.visit_seq(SeqDeserializer::new(std::iter::once(self))),
+            Self::Param(ParamValue::Map(entries)) => {
+                let list = ParamValue::numbered(entries).ok_or(Mismatch)?;
+                visitor.visit_seq(SeqDeserializer::new(list.into_iter().map(Self::Param)))
+            }
+            Self::Param(ParamValue::Text(_) | ParamValue::File(_)) => {
+                visitor.visit_seq(SeqDeserializer::new(std::iter::once(self)))
+            }
             Self::Fields(_) => Err(Mismatch),
         }
     }
@@ -239,18 +243,18 @@ impl<'de> Deserializer<'de> for Decoder<'de> {
         visitor: V,
     ) -> Result<V::Value, Mismatch> {
         match self {
-            Self::Tree(Tree::Json(value)) => Ok(value.deserialize_enum(name, variants, visitor)?),
-            Self::Tree(Tree::Text(text)) => visitor.visit_enum(text.as_str().into_deserializer()),
-            Self::Tree(Tree::Map(entries)) => match &entries[..] {
-                [(name, content)] => visitor.visit_enum(Variant { name, content }),
+            Self::Param(ParamValue::Json(value)) => Ok(value.deserialize_enum(name, variants, visitor)?),
+            Self::Param(ParamValue::Text(text)) => visitor.visit_enum(text.as_str().into_deserializer()),
+            Self::Param(ParamValue::Map(entries)) => match &entries[..] {
+                [(name, content)] => visitor.visit_enum(EnumVariant { name, content }),
                 _ => Err(Mismatch),
             },
-            Self::Tree(Tree::List(_) | Tree::File(_)) => Err(Mismatch),
-            // Beside the variant may be what is undeclared.
+            Self::Param(ParamValue::List(_) | ParamValue::File(_)) => Err(Mismatch),
+            // Undeclared fields may stand beside the variant.
             Self::Fields(fields) => {
                 let mut declared = fields.iter().filter(|field| variants.contains(&field.name.as_str()));
                 match (declared.next(), declared.next()) {
-                    (Some(Field { name, value, .. }), None) => visitor.visit_enum(Variant { name, content: value }),
+                    (Some(Field { name, value, .. }), None) => visitor.visit_enum(EnumVariant { name, content: value }),
                     _ => Err(Mismatch),
                 }
             }
@@ -262,7 +266,7 @@ impl<'de> Deserializer<'de> for Decoder<'de> {
     }
 }
 
-impl<'de> IntoDeserializer<'de, Mismatch> for Decoder<'de> {
+impl<'de> IntoDeserializer<'de, Mismatch> for ParamDeserializer<'de> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -271,22 +275,22 @@ impl<'de> IntoDeserializer<'de, Mismatch> for Decoder<'de> {
 }
 
 /// An enum's variant with content: `shape[circle]=2`.
-struct Variant<'a> {
+struct EnumVariant<'a> {
     name: &'a str,
-    content: &'a Tree,
+    content: &'a ParamValue,
 }
 
-impl<'de> EnumAccess<'de> for Variant<'de> {
+impl<'de> EnumAccess<'de> for EnumVariant<'de> {
     type Error = Mismatch;
-    type Variant = Decoder<'de>;
+    type Variant = ParamDeserializer<'de>;
 
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Decoder<'de>), Mismatch> {
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, ParamDeserializer<'de>), Mismatch> {
         let name: de::value::StrDeserializer<'_, Mismatch> = self.name.into_deserializer();
-        Ok((seed.deserialize(name)?, Decoder::Tree(self.content)))
+        Ok((seed.deserialize(name)?, ParamDeserializer::Param(self.content)))
     }
 }
 
-impl<'de> VariantAccess<'de> for Decoder<'de> {
+impl<'de> VariantAccess<'de> for ParamDeserializer<'de> {
     type Error = Mismatch;
 
     fn unit_variant(self) -> Result<(), Mismatch> {

@@ -1,4 +1,4 @@
-//! The words for what is wrong with an input. Never the rejected value.
+//! Messages for the faults of an input. They never contain the rejected value.
 
 use std::borrow::Cow;
 
@@ -8,10 +8,10 @@ use validator::{ValidationError, ValidationErrors, ValidationErrorsKind};
 
 use crate::error::Detail;
 
-/// Most faults that are told at once.
-pub(super) const MOST: usize = 64;
+/// Most faults in one error.
+pub(super) const MAX_FAULTS: usize = 64;
 
-/// What validators found, flattened.
+/// Flattens the errors of validators.
 pub(super) fn details_of(broken: &ValidationErrors) -> Vec<Detail> {
     let mut details = Vec::new();
     flatten(broken, "", &mut details);
@@ -30,7 +30,7 @@ fn flatten(broken: &ValidationErrors, prefix: &str, details: &mut Vec<Detail>) {
         match kind {
             ValidationErrorsKind::Field(errors) => {
                 for error in errors {
-                    if details.len() < MOST {
+                    if details.len() < MAX_FAULTS {
                         details.push(Detail::new(path.clone(), error.code.clone(), message_of(error)));
                     }
                 }
@@ -53,15 +53,15 @@ fn message_of(error: &ValidationError) -> Cow<'static, str> {
     let (min, max) = (bound("min"), bound("max"));
     match error.code.as_ref() {
         "length" => {
-            let what = if matches!(error.params.get("value"), Some(Value::Array(_))) { "items" } else { "characters" };
+            let unit = if matches!(error.params.get("value"), Some(Value::Array(_))) { "items" } else { "characters" };
             match bound("equal") {
-                Some(exact) => length_message(Some(&exact), Some(&exact), what).into(),
-                None => length_message(min.as_deref(), max.as_deref(), what).into(),
+                Some(exact) => length_message(Some(&exact), Some(&exact), unit).into(),
+                None => length_message(min.as_deref(), max.as_deref(), unit).into(),
             }
         }
         "range" => {
             let (above, below) = (bound("exclusive_min"), bound("exclusive_max"));
-            Range { min, max, above, below }.message().into()
+            RangeRule { min, max, above, below }.message().into()
         }
         "email" => "must be an email address".into(),
         "url" => "must be a URL".into(),
@@ -76,7 +76,7 @@ fn message_of(error: &ValidationError) -> Cow<'static, str> {
     }
 }
 
-/// `3.0` reads `3`.
+/// Writes a number; `3.0` as `3`.
 fn number(value: &Value) -> String {
     match value.as_f64() {
         Some(number) if number.fract() == 0.0 && number.abs() < 1e15 => format!("{number:.0}"),
@@ -84,27 +84,27 @@ fn number(value: &Value) -> String {
     }
 }
 
-/// How long something must be.
-pub(super) fn length_message(min: Option<&str>, max: Option<&str>, what: &str) -> String {
+/// The message for a wrong length.
+pub(super) fn length_message(min: Option<&str>, max: Option<&str>, unit: &str) -> String {
     match (min, max) {
-        (Some(min), Some(max)) if min == max => format!("must have exactly {min} {what}"),
-        (Some(min), Some(max)) => format!("must have {min} to {max} {what}"),
-        (Some(min), None) => format!("must have at least {min} {what}"),
-        (None, Some(max)) => format!("must have at most {max} {what}"),
+        (Some(min), Some(max)) if min == max => format!("must have exactly {min} {unit}"),
+        (Some(min), Some(max)) => format!("must have {min} to {max} {unit}"),
+        (Some(min), None) => format!("must have at least {min} {unit}"),
+        (None, Some(max)) => format!("must have at most {max} {unit}"),
         (None, None) => "has the wrong length".into(),
     }
 }
 
-/// How large something must be.
+/// The bounds of a number.
 #[derive(Default)]
-pub(super) struct Range {
+pub(super) struct RangeRule {
     pub(super) min: Option<String>,
     pub(super) max: Option<String>,
     pub(super) above: Option<String>,
     pub(super) below: Option<String>,
 }
 
-impl Range {
+impl RangeRule {
     pub(super) fn message(&self) -> String {
         if let Self { min: Some(min), max: Some(max), above: None, below: None } = self {
             return format!("must be from {min} to {max}");
@@ -119,7 +119,7 @@ impl Range {
     }
 }
 
-/// A fault that the schema does not explain; serde knows where it is, and its words would quote the value.
+/// A fault that the schema does not explain. Only serde's path is used: its message would quote the value.
 pub(super) fn unexplained(path: &serde_path_to_error::Path) -> Detail {
     let mut text = String::new();
     for segment in path {
@@ -137,12 +137,12 @@ pub(super) fn unexplained(path: &serde_path_to_error::Path) -> Detail {
     Detail::new(text, "invalid", "is not valid")
 }
 
-/// As much of a name that a client made up as is sent back to it.
+/// Cuts a name that a client made up to the length that is sent back to it: 64 characters.
 pub(super) fn cut(name: &str) -> &str {
     name.char_indices().nth(64).map_or(name, |(end, _)| &name[..end])
 }
 
-/// Numbers of a schema as text.
+/// A number of a schema as text.
 pub(super) fn bound(value: Option<&Value>) -> Option<String> {
     value.map(number)
 }

@@ -1,20 +1,21 @@
-//! What comes with a call, from wherever: one map, decoded into the type an action takes.
+//! The params of a call, from every source: one map, decoded into the input type of an action.
 //!
-//! Path wins over body, body over files, files over query. JSON keeps its types; text (path, query, form) is parsed by the type asked for:
+//! Path wins over body, body over files, files over query. JSON keeps its types; text (path, query, form) is parsed
+//! as the requested type:
 //!
-//! | asked for | text that is understood |
+//! | requested type | accepted text |
 //! |---|---|
-//! | a number | what Rust parses; no infinity, no NaN |
+//! | a number | any number that Rust parses, except infinity and NaN |
 //! | `bool` | `true` `false` `1` `0` `on` `off` `yes` `no` |
 //! | `Option` | empty text is `None` |
 //! | a list | repeated keys, `a[]=1`, `a[0]=1`; one value is a list of one |
 //! | a struct or a map | `a[b]=1` |
 //! | an enum | its variant: `a=small`, with content `a[circle]=2`; as the whole input `circle=2` |
-//! | any JSON | text stays text |
+//! | any JSON | all text, as a string |
 //!
-//! Undeclared params are dropped. If decoding fails, and only then, the input is held against its schema, so that all
-//! faults are told at once. Their codes: `required`, `type`, `length`, `range`, `enum`, `invalid`, and those of
-//! validators of the author's own.
+//! Undeclared params are dropped. If decoding fails, and only then, the input is checked against its schema, so that
+//! all faults are reported at once. Their codes: `required`, `type`, `length`, `range`, `enum`, `invalid`, and those
+//! of the author's own validators.
 
 mod deserializer;
 mod errors;
@@ -36,13 +37,13 @@ pub use upload::Upload;
 
 use crate::dispatch::unknown_action;
 use crate::error::{ActionError, ErrorKind};
-use deserializer::Decoder;
-use value::{Tree, split_key};
+use deserializer::ParamDeserializer;
+use value::{ParamValue, split_key};
 
 /// Most pairs of a query, a form or a multipart body.
 const MAX_PAIRS: usize = 1000;
 
-/// What an action can take: anything that `#[input]` stands on.
+/// The input of an action: any type with `#[input]`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the input of an action",
     label = "put `#[input]` on this type",
@@ -54,11 +55,11 @@ pub trait Input: DeserializeOwned + JsonSchema + Validate + Send + 'static {}
 #[diagnostic::do_not_recommend]
 impl<T: DeserializeOwned + JsonSchema + Validate + Send + 'static> Input for T {}
 
-/// The input of an action that takes none: accepts everything, keeps nothing.
+/// The input of an action without params: accepts everything, keeps nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Deserialize, JsonSchema, Validate)]
 pub struct NoInput {}
 
-/// What came with a call.
+/// The params of a call.
 #[derive(Default)]
 pub struct Params {
     raw: Option<Box<RawValue>>,
@@ -69,12 +70,12 @@ pub struct Params {
 struct Field {
     name: String,
     source: Source,
-    value: Tree,
+    value: ParamValue,
 }
 
 impl Field {
-    /// Takes a value in place of its own, unless that came from a stronger source.
-    fn replace(&mut self, source: Source, value: Tree) {
+    /// Replaces the value, unless it came from a stronger source.
+    fn replace(&mut self, source: Source, value: ParamValue) {
         if self.source <= source {
             self.source = source;
             self.value = value;
@@ -82,7 +83,7 @@ impl Field {
     }
 }
 
-/// Where a param came from; later ones win.
+/// The source of a param. Later variants win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Query,
@@ -92,11 +93,11 @@ enum Source {
 }
 
 impl Params {
-    /// Takes one JSON object as text, which is decoded straight into the type asked for.
+    /// Takes one JSON object as text, which is decoded straight into the requested type.
     ///
     /// # Errors
     ///
-    /// `malformed` if it is no object.
+    /// `malformed` if it is not an object.
     pub fn from_raw_json(object: Box<RawValue>) -> Result<Self, ActionError> {
         if !object.get().starts_with('{') {
             return Err(malformed("params are a JSON object"));
@@ -104,26 +105,26 @@ impl Params {
         Ok(Self { raw: Some(object), ..Self::default() })
     }
 
-    /// Takes a JSON body: an object's fields, an array as `payload`, nothing from an empty one.
+    /// Takes a JSON body: an object's fields, an array as `payload`, nothing from an empty body.
     ///
     /// # Errors
     ///
-    /// `malformed` if it is broken or a scalar.
+    /// `malformed` if it is not valid JSON, or a scalar.
     pub fn set_json_body(&mut self, body: &[u8]) -> Result<(), ActionError> {
         if body.trim_ascii().is_empty() {
             return Ok(());
         }
         match serde_json::from_slice(body).map_err(|error| unreadable(&error))? {
             Value::Object(mut object) => {
-                // What came before is a thousand names at most; the body may have a hundred thousand.
+                // Loops over the fields so far, a thousand at most: the body may have a hundred thousand.
                 for field in &mut self.fields {
                     if let Some(value) = object.remove(&field.name) {
-                        field.replace(Source::Body, Tree::Json(value));
+                        field.replace(Source::Body, ParamValue::Json(value));
                     }
                 }
                 self.fields.extend(fields_of(object));
             }
-            Value::Array(list) => self.put("payload".into(), Source::Body, Tree::Json(Value::Array(list))),
+            Value::Array(list) => self.put("payload".into(), Source::Body, ParamValue::Json(Value::Array(list))),
             _ => return Err(malformed("a JSON body is an object or an array")),
         }
         Ok(())
@@ -164,7 +165,7 @@ impl Params {
     pub fn push_file(&mut self, name: &str, file: Upload) -> Result<(), ActionError> {
         self.count_pair()?;
         let (name, rest) = split_key(name).ok_or_else(|| malformed("a param nests too deeply"))?;
-        self.add(name, &rest, Source::File, Tree::File(file))
+        self.add(name, &rest, Source::File, ParamValue::File(file))
     }
 
     /// Takes a parameter of the path.
@@ -174,11 +175,11 @@ impl Params {
     /// Those of [`Params::push_query`].
     pub fn push_path(&mut self, name: &str, value: String) -> Result<(), ActionError> {
         self.count_pair()?;
-        self.put(name.to_owned(), Source::Path, Tree::Text(value));
+        self.put(name.to_owned(), Source::Path, ParamValue::Text(value));
         Ok(())
     }
 
-    /// A param that is text or a number, as text. Over a socket this reads the whole frame again.
+    /// A param that is text or a number, as text. Over a socket this parses the whole frame again.
     pub fn get_str(&self, name: &str) -> Option<String> {
         if let Some(raw) = &self.raw {
             return match serde_json::from_str::<Map<String, Value>>(raw.get()).ok()?.remove(name)? {
@@ -188,13 +189,13 @@ impl Params {
             };
         }
         match &self.fields.iter().find(|field| field.name == name)?.value {
-            Tree::Text(text) | Tree::Json(Value::String(text)) => Some(text.clone()),
-            Tree::Json(Value::Number(number)) => Some(number.to_string()),
+            ParamValue::Text(text) | ParamValue::Json(Value::String(text)) => Some(text.clone()),
+            ParamValue::Json(Value::Number(number)) => Some(number.to_string()),
             _ => None,
         }
     }
 
-    /// The version of an action that is asked for. Over a socket this reads the whole frame again.
+    /// The requested version of an action. Over a socket this parses the whole frame again.
     ///
     /// # Errors
     ///
@@ -214,23 +215,24 @@ impl Params {
     ///
     /// # Errors
     ///
-    /// `invalid_input` with every fault, or every broken rule. The rejected values are in none of them.
+    /// `invalid_input` with every fault, or with every violated validation rule. None of them contains the rejected
+    /// value.
     pub fn decode<T: Input>(&self) -> Result<T, ActionError> {
         let input = match &self.raw {
             Some(raw) => match serde_json::from_str(raw.get()) {
                 Ok(input) => input,
-                // Once more as a body would be read: there, a doubled name is no fault and its last value counts.
+                // Decoded again as a body is: there, a duplicate name is no fault and its last value counts.
                 Err(_) => decode_fields(&fields_of(object_of(raw)?))?,
             },
             None => decode_fields(&self.fields)?,
         };
         match T::validate(&input) {
             Ok(()) => Ok(input),
-            Err(broken) => Err(ActionError::invalid_input(errors::details_of(&broken))),
+            Err(errors) => Err(ActionError::invalid_input(errors::details_of(&errors))),
         }
     }
 
-    /// Everything that came, for the log and for development. Hidden fields, at any depth, read `[FILTERED]`.
+    /// All params, for the log and for development. Hidden fields, at any depth, are replaced by `[FILTERED]`.
     pub(crate) fn to_json(&self, hidden: &dyn Fn(&str) -> bool) -> Map<String, Value> {
         let mut object = Map::new();
         if let Some(raw) = &self.raw {
@@ -243,7 +245,7 @@ impl Params {
         object
     }
 
-    /// Whether nothing came.
+    /// Whether the call has no params.
     pub fn is_empty(&self) -> bool {
         self.raw.is_none() && self.fields.is_empty()
     }
@@ -251,7 +253,7 @@ impl Params {
     fn pair(&mut self, key: &str, value: &str, source: Source) -> Result<(), ActionError> {
         self.count_pair()?;
         let (name, rest) = split_key(key).ok_or_else(|| malformed("a param nests too deeply"))?;
-        self.add(name, &rest, source, Tree::Text(value.to_owned()))
+        self.add(name, &rest, source, ParamValue::Text(value.to_owned()))
     }
 
     fn count_pair(&mut self) -> Result<(), ActionError> {
@@ -262,21 +264,21 @@ impl Params {
         Ok(())
     }
 
-    /// Adds a value beside those of the same source, in place of those of a weaker one.
-    fn add(&mut self, name: &str, rest: &[&str], source: Source, value: Tree) -> Result<(), ActionError> {
+    /// Adds a value to those of the same source; replaces those of a weaker one.
+    fn add(&mut self, name: &str, rest: &[&str], source: Source, value: ParamValue) -> Result<(), ActionError> {
         match self.fields.iter_mut().find(|field| field.name == name) {
             Some(field) if field.source == source => field.value.add(rest, value),
             Some(field) if field.source > source => {}
             Some(field) => {
                 field.source = source;
-                field.value = Tree::nested(rest, value);
+                field.value = ParamValue::nested(rest, value);
             }
-            None => self.fields.push(Field { name: name.to_owned(), source, value: Tree::nested(rest, value) }),
+            None => self.fields.push(Field { name: name.to_owned(), source, value: ParamValue::nested(rest, value) }),
         }
         Ok(())
     }
 
-    fn put(&mut self, name: String, source: Source, value: Tree) {
+    fn put(&mut self, name: String, source: Source, value: ParamValue) {
         match self.fields.iter_mut().find(|field| field.name == name) {
             Some(field) => field.replace(source, value),
             None => self.fields.push(Field { name, source, value }),
@@ -291,13 +293,13 @@ impl fmt::Debug for Params {
     }
 }
 
-/// The version that the value of `apiVersion` asks for; `null` and empty text ask for none.
+/// Reads the value of `apiVersion`; `null` and empty text mean that no version is requested.
 ///
 /// # Errors
 ///
-/// `not_found` for anything that is no number of a version.
-pub fn version_of(asked: Option<&Value>) -> Result<Option<u32>, ActionError> {
-    let version = match asked {
+/// `not_found` for anything that is not a version number.
+pub fn version_of(requested: Option<&Value>) -> Result<Option<u32>, ActionError> {
+    let version = match requested {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) if text.is_empty() => return Ok(None),
         Some(Value::String(text)) => text.parse().ok(),
@@ -307,9 +309,9 @@ pub fn version_of(asked: Option<&Value>) -> Result<Option<u32>, ActionError> {
     version.map(Some).ok_or_else(unknown_action)
 }
 
-/// The fields of a JSON object, as those of a body.
+/// Returns the fields of a JSON object as fields of a body.
 fn fields_of(object: Map<String, Value>) -> Vec<Field> {
-    let field = |(name, value)| Field { name, source: Source::Body, value: Tree::Json(value) };
+    let field = |(name, value)| Field { name, source: Source::Body, value: ParamValue::Json(value) };
     object.into_iter().map(field).collect()
 }
 
@@ -318,21 +320,21 @@ fn object_of(raw: &RawValue) -> Result<Map<String, Value>, ActionError> {
 }
 
 fn decode_fields<T: Input>(fields: &[Field]) -> Result<T, ActionError> {
-    T::deserialize(Decoder::fields(fields)).map_err(|_| faults::<T>(fields))
+    T::deserialize(ParamDeserializer::fields(fields)).map_err(|_| faults::<T>(fields))
 }
 
-/// What is wrong with an input that did not decode.
+/// Returns the error for an input that did not decode.
 fn faults<T: Input>(fields: &[Field]) -> ActionError {
-    let tree = Tree::Map(fields.iter().map(|field| (field.name.clone(), field.value.clone())).collect());
-    let mut details = schema::faults_of::<T>(&tree);
+    let input = ParamValue::Map(fields.iter().map(|field| (field.name.clone(), field.value.clone())).collect());
+    let mut details = schema::faults_of::<T>(&input);
     if details.is_empty() {
-        let again = serde_path_to_error::deserialize::<_, T>(Decoder::fields(fields));
+        let again = serde_path_to_error::deserialize::<_, T>(ParamDeserializer::fields(fields));
         details.extend(again.err().map(|error| errors::unexplained(error.path())));
     }
     ActionError::invalid_input(details)
 }
 
-/// Our reader gives up on some JSON whose syntax is right.
+/// Returns the error for JSON that serde_json did not parse. Its limits refuse some JSON whose syntax is right.
 fn unreadable(error: &serde_json::Error) -> ActionError {
     let words = error.to_string();
     if words.starts_with("number out of range") {

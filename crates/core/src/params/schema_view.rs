@@ -1,31 +1,31 @@
-//! A value as a schema sees it: JSON, or text that the type asked for would parse.
+//! A param as a schema describes it: JSON, or text that the requested type would parse.
 
 use serde_json::Value;
 
 use super::deserializer::parse_bool;
-use super::value::Tree;
+use super::value::ParamValue;
 
-/// Most fields of a map, and items of a list, that are looked at.
+/// Most fields of a map, and most items of a list, that are checked.
 const MAX_ENTRIES: usize = 1000;
 
-/// A value, wherever it came from.
+/// One view over values of every source.
 #[derive(Clone, Copy)]
-pub(super) enum Seen<'a> {
+pub(super) enum SchemaView<'a> {
     Json(&'a Value),
-    Tree(&'a Tree),
+    Param(&'a ParamValue),
 }
 
-impl<'a> Seen<'a> {
-    pub(super) fn of(tree: &'a Tree) -> Self {
-        match tree {
-            Tree::Json(value) => Self::Json(value),
-            other => Self::Tree(other),
+impl<'a> SchemaView<'a> {
+    pub(super) fn of(value: &'a ParamValue) -> Self {
+        match value {
+            ParamValue::Json(json) => Self::Json(json),
+            other => Self::Param(other),
         }
     }
 
     pub(super) fn text(self) -> Option<&'a str> {
         match self {
-            Self::Tree(Tree::Text(text)) => Some(text.trim()),
+            Self::Param(ParamValue::Text(text)) => Some(text.trim()),
             _ => None,
         }
     }
@@ -36,33 +36,34 @@ impl<'a> Seen<'a> {
 
     pub(super) fn string(self) -> Option<&'a str> {
         match self {
-            Self::Json(Value::String(text)) | Self::Tree(Tree::Text(text)) => Some(text),
+            Self::Json(Value::String(text)) | Self::Param(ParamValue::Text(text)) => Some(text),
             _ => None,
         }
     }
 
-    /// `inf` and `NaN` are words; `1e400` is a number beyond every type.
+    /// A number. `inf` and `NaN` are words, not numbers; `1e400` is a number out of the range of every type.
     pub(super) fn number(self) -> Option<f64> {
         match self {
             Self::Json(value) => value.as_f64(),
-            Self::Tree(_) => {
+            Self::Param(_) => {
                 let text = self.text()?;
                 text.parse().ok().filter(|_| !text.contains(['n', 'N']))
             }
         }
     }
 
-    /// A whole number. One beyond every type is the nearest that there is: it is out of their range, not of another type.
+    /// A whole number. One out of the range of every type becomes the nearest `i128`, so that it is reported as out of
+    /// range, not as the wrong type.
     pub(super) fn integer(self) -> Option<i128> {
         match self {
             Self::Json(value) => {
                 let exact = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
-                // serde_json reads what fits neither as a float.
+                // serde_json reads a number that fits neither type as a float.
                 exact.or_else(|| {
                     value.as_f64().filter(|number| number.abs() >= 2_f64.powi(63)).map(|number| number as i128)
                 })
             }
-            Self::Tree(_) => {
+            Self::Param(_) => {
                 let text = self.text()?;
                 let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
                 let is_whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -72,54 +73,56 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// The names of an object's fields, as many as may be told of.
+    /// The names of an object's fields, at most [`MAX_ENTRIES`].
     pub(super) fn names(self) -> Vec<&'a str> {
         match self {
             Self::Json(Value::Object(fields)) => fields.keys().take(MAX_ENTRIES).map(String::as_str).collect(),
-            Self::Tree(Tree::Map(entries)) => entries.iter().take(MAX_ENTRIES).map(|(name, _)| name.as_str()).collect(),
-            Self::Json(_) | Self::Tree(_) => Vec::new(),
+            Self::Param(ParamValue::Map(entries)) => {
+                entries.iter().take(MAX_ENTRIES).map(|(name, _)| name.as_str()).collect()
+            }
+            Self::Json(_) | Self::Param(_) => Vec::new(),
         }
     }
 
     pub(super) fn is_bool(self) -> bool {
         match self {
             Self::Json(value) => value.is_boolean(),
-            Self::Tree(_) => self.text().is_some_and(|text| parse_bool(text).is_some()),
+            Self::Param(_) => self.text().is_some_and(|text| parse_bool(text).is_some()),
         }
     }
 
-    /// How many items a list has.
+    /// The number of a list's items.
     pub(super) fn len(self) -> Option<usize> {
         match self {
             Self::Json(value) => value.as_array().map(Vec::len),
-            Self::Tree(_) => self.items().map(|items| items.len()),
+            Self::Param(_) => self.items().map(|items| items.len()),
         }
     }
 
-    /// The items of a list, as many as may be told of.
-    pub(super) fn items(self) -> Option<Vec<Seen<'a>>> {
+    /// The items of a list; of a JSON list at most [`MAX_ENTRIES`].
+    pub(super) fn items(self) -> Option<Vec<SchemaView<'a>>> {
         match self {
             Self::Json(value) => value.as_array().map(|list| list.iter().take(MAX_ENTRIES).map(Self::Json).collect()),
-            Self::Tree(Tree::List(list)) => Some(list.iter().map(Self::of).collect()),
-            Self::Tree(Tree::Map(entries)) => {
-                Tree::numbered(entries).map(|list| list.into_iter().map(Self::of).collect())
+            Self::Param(ParamValue::List(list)) => Some(list.iter().map(Self::of).collect()),
+            Self::Param(ParamValue::Map(entries)) => {
+                ParamValue::numbered(entries).map(|list| list.into_iter().map(Self::of).collect())
             }
-            Self::Tree(Tree::Text(_) | Tree::File(_)) => Some(vec![self]),
-            Self::Tree(Tree::Json(value)) => Self::Json(value).items(),
+            Self::Param(ParamValue::Text(_) | ParamValue::File(_)) => Some(vec![self]),
+            Self::Param(ParamValue::Json(value)) => Self::Json(value).items(),
         }
     }
 
     pub(super) fn is_object(self) -> bool {
-        matches!(self, Self::Json(Value::Object(_)) | Self::Tree(Tree::Map(_)))
+        matches!(self, Self::Json(Value::Object(_)) | Self::Param(ParamValue::Map(_)))
     }
 
-    pub(super) fn field(self, name: &str) -> Option<Seen<'a>> {
+    pub(super) fn field(self, name: &str) -> Option<SchemaView<'a>> {
         match self {
             Self::Json(value) => value.get(name).map(Self::Json),
-            Self::Tree(Tree::Map(entries)) => {
-                entries.iter().find(|(key, _)| key == name).map(|(_, tree)| Self::of(tree))
+            Self::Param(ParamValue::Map(entries)) => {
+                entries.iter().find(|(key, _)| key == name).map(|(_, value)| Self::of(value))
             }
-            Self::Tree(_) => None,
+            Self::Param(_) => None,
         }
     }
 }

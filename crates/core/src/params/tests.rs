@@ -30,7 +30,7 @@ enum Kind {
     Large,
 }
 
-/// What an input came to be, without the fields that are absent; or the codes of its faults, by path.
+/// The decoded input without absent fields; or the codes of its faults, by path.
 fn decoded(params: &Params) -> Value {
     match params.decode::<Everything>() {
         Ok(input) => {
@@ -50,7 +50,7 @@ fn query(text: &str) -> Params {
 }
 
 #[test]
-fn text_is_parsed_by_the_type_that_is_asked_for() {
+fn text_is_parsed_as_the_requested_type() {
     let check = |text: &str, expected: Value| assert_eq!(decoded(&query(text)), expected, "{text}");
     for (text, flag) in [("true", true), ("1", true), ("on", true), ("yes", true), ("false", false), ("off", false)] {
         check(&format!("flag={text}"), json!({ "flag": flag }));
@@ -95,7 +95,7 @@ fn json_keeps_its_types() {
 }
 
 #[test]
-fn path_wins_over_body_over_query_whatever_comes_first() {
+fn path_wins_over_body_over_query_in_every_order_of_arrival() {
     let sources: [fn(&mut Params); 3] = [
         |params| params.push_query("text=query&count=1&flag=on").unwrap(),
         |params| params.set_json_body(br#"{"text":"body","count":2}"#).unwrap(),
@@ -109,7 +109,7 @@ fn path_wins_over_body_over_query_whatever_comes_first() {
 }
 
 #[test]
-fn bodies_that_are_no_object_have_their_rule() {
+fn a_body_that_is_not_an_object_is_empty_a_list_or_malformed() {
     let check = |body: &str, expected: Result<bool, &str>| {
         let mut params = Params::default();
         let set = params.set_json_body(body.as_bytes());
@@ -137,7 +137,7 @@ fn depth_and_number_of_params_are_bounded() {
 }
 
 #[test]
-fn hidden_params_are_not_shown() {
+fn hidden_params_are_filtered_at_any_depth() {
     let shown = query("password=hunter2&name=ann").to_json(&|name| name == "password");
     assert_eq!(Value::Object(shown), json!({ "password": "[FILTERED]", "name": "ann" }));
     let nested = query("user[password]=hunter2&list[][password]=hunter2").to_json(&|name| name == "password");
@@ -202,7 +202,7 @@ fn an_enum_is_decoded_from_every_source() {
 }
 
 #[test]
-fn a_doubled_name_in_json_means_its_last_value_on_every_transport() {
+fn the_last_of_duplicate_names_in_json_wins_on_every_transport() {
     let text = r#"{"count":1,"text":"a","count":2}"#;
     let mut params = Params::default();
     params.set_json_body(text.as_bytes()).unwrap();
@@ -212,7 +212,7 @@ fn a_doubled_name_in_json_means_its_last_value_on_every_transport() {
 }
 
 #[test]
-fn json_that_is_read_no_further_is_not_called_wrong() {
+fn valid_json_beyond_a_limit_is_not_reported_as_invalid() {
     let message = |text: &str| Params::default().set_json_body(text.as_bytes()).unwrap_err().message().to_owned();
     assert_eq!(message(r#"{"count":1e400}"#), "a number is beyond what can be read");
     assert_eq!(message(&"[".repeat(500)), "params nest too deeply");
@@ -230,14 +230,14 @@ fn a_body_wins_over_a_query_of_many_names() {
 }
 
 #[test]
-fn what_asks_for_a_version_is_read_alike_wherever_it_stands() {
-    let check = |asked: Value, expected: Result<Option<u32>, &str>| {
-        let text = json!({ "apiVersion": asked }).to_string();
+fn the_requested_version_is_parsed_alike_from_every_source() {
+    let check = |requested: Value, expected: Result<Option<u32>, &str>| {
+        let text = json!({ "apiVersion": requested }).to_string();
         let mut body = Params::default();
         body.set_json_body(text.as_bytes()).unwrap();
         let socket = Params::from_raw_json(RawValue::from_string(text).unwrap()).unwrap();
         for params in [body, socket] {
-            assert_eq!(params.version().map_err(|error| error.kind().code()), expected, "{asked}");
+            assert_eq!(params.version().map_err(|error| error.kind().code()), expected, "{requested}");
         }
     };
     check(json!(2), Ok(Some(2)));

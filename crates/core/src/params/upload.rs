@@ -1,4 +1,4 @@
-//! A file that came with a request.
+//! A file that a client uploads.
 
 use std::any::Any;
 use std::fmt;
@@ -8,12 +8,42 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-/// What an [`Upload`] asks its deserializer for; only that of a real file answers it.
+/// The newtype name that [`Upload`] requests from its deserializer; only [`ParamDeserializer`] knows it, for a real
+/// file.
+///
+/// [`ParamDeserializer`]: super::deserializer::ParamDeserializer
 pub(super) const TOKEN: &str = "$phalanx::Upload";
 
-/// A file that came with a multipart request, in a temporary file that goes when the call is over.
+/// A file of a multipart request. It lies in a temporary file that is removed when the call is over.
 ///
 /// To keep it, copy or rename it within the call. Nothing else decodes into it: a JSON body cannot name a path.
+///
+/// ```
+/// use phalanx_core::params::Upload;
+/// # use phalanx_core::Params;
+/// # use schemars::JsonSchema;
+/// # use serde::Deserialize;
+/// # use validator::Validate;
+///
+/// // `#[input]` derives these.
+/// #[derive(Deserialize, JsonSchema, Validate)]
+/// struct NewAvatar {
+///     picture: Upload,
+/// }
+///
+/// fn store(input: &NewAvatar, folder: &std::path::Path) -> std::io::Result<u64> {
+///     // The client chose `name` and `content_type`: neither is fit for a path, nor proof of what the file is.
+///     std::fs::copy(input.picture.path(), folder.join("avatar"))
+/// }
+/// # let temporary = tempfile::NamedTempFile::new()?;
+/// # std::fs::write(&temporary, "a picture")?;
+/// # let mut params = Params::default();
+/// # params.push_file("picture", Upload::new(temporary, "cat.png".into(), "image/png".into(), 9))?;
+/// # let input: NewAvatar = params.decode()?;
+/// # let folder = tempfile::tempdir()?;
+/// assert_eq!(store(&input, folder.path())?, input.picture.size());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Upload {
     path: PathBuf,
@@ -24,7 +54,8 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Takes a temporary file that was written: what removes it when it is dropped, with the params it is in.
+    /// Takes a written temporary file, whose drop must remove it from disk. It is dropped with the params that
+    /// contain it: a decoded `Upload` has its path alone.
     pub fn new<F>(file: F, name: String, content_type: String, size: u64) -> Self
     where
         F: AsRef<Path> + Send + Sync + 'static,
@@ -32,28 +63,28 @@ impl Upload {
         Self { path: file.as_ref().to_owned(), name, content_type, size, _file: Some(Arc::new(file)) }
     }
 
-    /// Where it is, until the call is over.
+    /// The path of the temporary file, until the call is over.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What the client calls it. Not fit to be a path.
+    /// The file's name by the client's account. Not fit to be a path.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the client says it is.
+    /// The media type by the client's account; nothing has checked it.
     pub fn content_type(&self) -> &str {
         &self.content_type
     }
 
-    /// How many bytes it has.
+    /// The size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 }
 
-/// A file cannot be written as JSON: an action that takes one is not called by another.
+/// Always fails: a file cannot be written as JSON, so an action that takes one cannot be called by another action.
 impl serde::Serialize for Upload {
     fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
         Err(serde::ser::Error::custom("a file that came with a request cannot be sent on"))
@@ -66,7 +97,7 @@ impl<'de> Deserialize<'de> for Upload {
     }
 }
 
-/// Accepts the four entries of a real file. JSON comes as a newtype, which is not accepted.
+/// Accepts the four entries of a real file. JSON arrives as a newtype, which this visitor does not accept.
 struct FileVisitor;
 
 impl<'de> Visitor<'de> for FileVisitor {

@@ -1,4 +1,4 @@
-//! What came under one name: JSON, text, a file, or a tree of those made by `a[b]` and repeated keys.
+//! The value of one param: JSON, text, a file, or a tree of these, built from `a[b]` and repeated keys.
 
 use serde_json::{Map, Value};
 
@@ -7,19 +7,19 @@ use super::upload::Upload;
 /// Most levels of `a[b][c]`.
 const MAX_DEPTH: usize = 8;
 
-/// What came under one name.
+/// The value of one param.
 #[derive(Clone)]
-pub(super) enum Tree {
+pub(super) enum ParamValue {
     Json(Value),
     Text(String),
     File(Upload),
-    List(Vec<Tree>),
-    Map(Vec<(String, Tree)>),
+    List(Vec<ParamValue>),
+    Map(Vec<(String, ParamValue)>),
 }
 
-impl Tree {
-    /// Hangs a value under the rest of its key.
-    pub(super) fn nested(rest: &[&str], value: Tree) -> Self {
+impl ParamValue {
+    /// Nests a value under the rest of its key: `[b][]` makes a map of a list.
+    pub(super) fn nested(rest: &[&str], value: ParamValue) -> Self {
         match rest.split_first() {
             None => value,
             Some((&"", rest)) => Self::List(vec![Self::nested(rest, value)]),
@@ -27,13 +27,13 @@ impl Tree {
         }
     }
 
-    /// Adds a value of the same name: a second one makes a list, whose items nest no deeper than their keys.
-    pub(super) fn add(&mut self, rest: &[&str], value: Tree) {
+    /// Adds another value of the same name. A second value makes a list, whose items nest no deeper than their keys.
+    pub(super) fn add(&mut self, rest: &[&str], value: ParamValue) {
         if let (Self::Map(entries), Some((key, rest))) = (&mut *self, rest.split_first())
             && !key.is_empty()
         {
             match entries.iter_mut().find(|(name, _)| name == key) {
-                Some((_, tree)) => tree.add(rest, value),
+                Some((_, nested)) => nested.add(rest, value),
                 None => entries.push(((*key).to_owned(), Self::nested(rest, value))),
             }
             return;
@@ -48,7 +48,7 @@ impl Tree {
         }
     }
 
-    /// For the log and for development.
+    /// Returns the value as JSON, for the log and for development.
     pub(super) fn to_json(&self) -> Value {
         match self {
             Self::Json(value) => value.clone(),
@@ -57,24 +57,24 @@ impl Tree {
                 "name": file.name(), "size": file.size(), "contentType": file.content_type(),
             }),
             Self::List(list) => Value::Array(list.iter().map(Self::to_json).collect()),
-            Self::Map(entries) => {
-                Value::Object(entries.iter().map(|(name, tree)| (name.clone(), tree.to_json())).collect::<Map<_, _>>())
-            }
+            Self::Map(entries) => Value::Object(
+                entries.iter().map(|(name, value)| (name.clone(), value.to_json())).collect::<Map<_, _>>(),
+            ),
         }
     }
 
-    /// A map whose keys are `0..n`, as `a[0]=x&a[1]=y` makes it, in the order of the numbers.
-    pub(super) fn numbered(entries: &[(String, Tree)]) -> Option<Vec<&Tree>> {
+    /// Returns the values of a map whose keys are all numbers, as `a[0]=x&a[1]=y` makes it, in numeric order.
+    pub(super) fn numbered(entries: &[(String, ParamValue)]) -> Option<Vec<&ParamValue>> {
         let mut numbered = Vec::with_capacity(entries.len());
-        for (key, tree) in entries {
-            numbered.push((key.parse::<u16>().ok()?, tree));
+        for (key, value) in entries {
+            numbered.push((key.parse::<u16>().ok()?, value));
         }
         numbered.sort_by_key(|(number, _)| *number);
-        Some(numbered.into_iter().map(|(_, tree)| tree).collect())
+        Some(numbered.into_iter().map(|(_, value)| value).collect())
     }
 }
 
-/// `a[b][]` → `a`, `b`, ``. What is no such key is a name as it stands; `None` if it nests too deeply.
+/// Splits `a[b][]` into `a`, `b` and ``. Any other key is one name, unchanged; `None` if the key nests too deeply.
 pub(super) fn split_key(key: &str) -> Option<(&str, Vec<&str>)> {
     let plain = Some((key, Vec::new()));
     let Some(open) = key.find('[').filter(|open| *open > 0) else { return plain };

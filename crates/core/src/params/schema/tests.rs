@@ -9,7 +9,7 @@ use super::*;
 use crate::params::Params;
 
 #[derive(Debug, Deserialize, JsonSchema, Validate)]
-#[expect(dead_code, reason = "only what is wrong with it is looked at")]
+#[expect(dead_code, reason = "only its faults are checked")]
 struct Drawing {
     tagged: Option<Tagged>,
     named: Option<Named>,
@@ -26,7 +26,7 @@ struct Drawing {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-#[expect(dead_code, reason = "only what is wrong with it is looked at")]
+#[expect(dead_code, reason = "only its faults are checked")]
 enum Tagged {
     Circle { radius: u8, width: u8 },
     Square { side: u8 },
@@ -34,14 +34,14 @@ enum Tagged {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[expect(dead_code, reason = "only what is wrong with it is looked at")]
+#[expect(dead_code, reason = "only its faults are checked")]
 struct Group {
     members: Vec<Tagged>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[expect(dead_code, reason = "only what is wrong with it is looked at")]
+#[expect(dead_code, reason = "only its faults are checked")]
 enum Named {
     Nothing,
     Circle { radius: u8, width: u8 },
@@ -50,7 +50,7 @@ enum Named {
     All(Vec<Named>),
 }
 
-/// Each variant has words of its own in the schema.
+/// Each variant has its own description in the schema.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Plain {
@@ -60,10 +60,10 @@ enum Plain {
     Two,
 }
 
-/// Nothing tells one form from the others.
+/// No mark distinguishes one form from the others.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "only what is wrong with it is looked at")]
+#[expect(dead_code, reason = "only its faults are checked")]
 enum Either {
     Pair { left: Box<Either>, right: Box<Either> },
     Triple { left: Box<Either>, right: Box<Either>, more: u8 },
@@ -73,7 +73,7 @@ enum Either {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[expect(dead_code, reason = "only what is wrong with it is looked at")]
+#[expect(dead_code, reason = "only its faults are checked")]
 struct Flat {
     #[serde(flatten)]
     tagged: Tagged,
@@ -93,7 +93,7 @@ fn check(input: Value, expected: &[(&str, &str)]) {
 }
 
 #[test]
-fn of_several_forms_the_one_that_is_meant_says_what_is_wrong() {
+fn faults_are_reported_for_the_form_that_matches_best() {
     check(
         json!({ "tagged": { "kind": "circle", "radius": "x" } }),
         &[("tagged.radius", "type"), ("tagged.width", "required")],
@@ -114,7 +114,7 @@ fn of_several_forms_the_one_that_is_meant_says_what_is_wrong() {
 }
 
 #[test]
-fn what_stands_beside_the_forms_is_checked_as_well() {
+fn fields_beside_the_forms_are_checked_as_well() {
     check(
         json!({ "flat": { "kind": "square", "side": 256, "number": 256 } }),
         &[("flat.number", "range"), ("flat.side", "range")],
@@ -122,7 +122,7 @@ fn what_stands_beside_the_forms_is_checked_as_well() {
 }
 
 #[test]
-fn an_unknown_form_is_told_with_the_names_there_are() {
+fn an_unknown_form_is_reported_with_the_known_names() {
     let message = |input: Value| {
         let mut params = Params::default();
         params.set_json_body(input.to_string().as_bytes()).unwrap();
@@ -164,7 +164,7 @@ fn numbers_beyond_a_type_are_out_of_its_range() {
 }
 
 #[test]
-fn a_name_that_a_client_made_up_is_cut_where_it_is_told_back() {
+fn a_name_that_a_client_made_up_is_cut_in_the_error() {
     let found = faults(&json!({ "by_name": { "ä".repeat(500): "x" } }));
     assert_eq!(found, [(format!("by_name.{}", "ä".repeat(64)), "type".to_owned())]);
 }
