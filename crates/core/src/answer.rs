@@ -1,4 +1,4 @@
-//! What an action answers: a value, a value with status and headers, or a body of its own.
+//! The answer of an action: a value, a value with status and headers, or a body of any media type.
 
 use std::any::TypeId;
 use std::fmt;
@@ -16,29 +16,29 @@ use serde::de::DeserializeOwned;
 use crate::action::BoxFuture;
 use crate::error::ActionError;
 
-/// How a call ended.
+/// The result of a call: its answer or its error.
 pub type Outcome = Result<Answer, ActionError>;
 
-/// What a call answers, encoded once.
+/// The answer of a call, encoded once.
 #[derive(Debug)]
 pub struct Answer {
     /// The status, for transports that have one.
     pub status: StatusCode,
     /// Headers, for transports that have them.
     pub headers: HeaderMap,
-    /// The answer itself.
+    /// The content.
     pub content: Content,
     shape: Shape,
 }
 
-/// What became an object so that it can travel as one.
+/// The kind of value that was encoded. Every answer travels as an object; [`Answer::decode`] undoes the wrapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
-    /// It is one.
+    /// An object, as it is.
     Object,
-    /// Another value, as the field `result`.
+    /// Any other value, as the field `result`.
     Result,
-    /// Nothing.
+    /// `()`, as an empty object.
     Unit,
 }
 
@@ -47,16 +47,16 @@ enum Shape {
 pub enum Content {
     /// One encoded JSON object.
     Json(Bytes),
-    /// Something only HTTP can carry.
+    /// A body that only HTTP can carry.
     Body(Body),
 }
 
 impl Answer {
-    /// Encodes `value`; what is no object travels as the field `result`, `()` as an empty object.
+    /// Encodes `value`. Anything but an object travels as the field `result`, `()` as an empty object.
     ///
     /// # Errors
     ///
-    /// `internal` if the value refuses to be encoded.
+    /// `internal` if the value cannot be serialized.
     pub fn json<T: Serialize + 'static>(value: &T) -> Outcome {
         if TypeId::of::<T>() == TypeId::of::<()>() {
             return Ok(Self { shape: Shape::Unit, ..Self::object(Bytes::from_static(b"{}")) });
@@ -69,16 +69,17 @@ impl Answer {
         Ok(Self::result(text))
     }
 
-    /// Takes JSON that is already encoded; what is no object travels as the field `result`.
+    /// Takes JSON that is already encoded. Anything but an object travels as the field `result`.
     ///
     /// # Errors
     ///
-    /// `internal` if it is no JSON.
+    /// `internal` if it is not JSON.
     pub fn encoded(json: Bytes) -> Outcome {
         let json = json.slice_ref(json.trim_ascii());
         serde_json::from_slice::<serde::de::IgnoredAny>(&json).map_err(ActionError::internal)?;
         match json.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")) {
-            // Transports splice their own fields onto the last one of an object, if it has any.
+            // Transports splice their own fields onto the last one. They recognize an object without fields by its
+            // text, `{}`.
             Some(fields) if fields.trim_ascii().is_empty() => Ok(Self::object(Bytes::from_static(b"{}"))),
             Some(_) => Ok(Self::object(json)),
             None => Ok(Self::result(json.into())),
@@ -95,17 +96,17 @@ impl Answer {
         Self { shape: Shape::Result, ..Self::object(value.into()) }
     }
 
-    /// Reads the answer back, as it was before it became an object, for a layer or a caller that wants the tree.
+    /// Decodes the value that the action returned, without the wrapping object, for a layer or a calling action.
     ///
     /// # Errors
     ///
-    /// `internal` if the answer is a [`Body`] or not of that type.
+    /// `internal` if the answer is a [`Body`] or not a `T`.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, ActionError> {
         match &self.content {
             Content::Json(text) => {
                 let text = match self.shape {
                     Shape::Object => &text[..],
-                    // A layer may have put another object in its place.
+                    // A layer may have replaced the object.
                     Shape::Result => text.strip_prefix(RESULT).and_then(|text| text.strip_suffix(b"}")).unwrap_or(text),
                     Shape::Unit if text == "{}" => b"null",
                     Shape::Unit => text,
@@ -117,10 +118,10 @@ impl Answer {
     }
 }
 
-/// Before a value that is no object.
+/// The prefix of a value that is not an object.
 const RESULT: &[u8; 10] = b"{\"result\":";
 
-/// What an action can answer: anything that serialises, a [`Reply`], or a [`Body`].
+/// The types that an action can return: anything that serializes, a [`Reply`], or a [`Body`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the answer of an action",
     label = "put `#[output]` on this type",
@@ -134,7 +135,7 @@ pub trait IntoAnswer: Sized {
     /// `internal` if it cannot be encoded.
     fn into_answer(self) -> Outcome;
 
-    /// The schema of the answer, for checks at boot and for documents.
+    /// The schema of the answer, for checks at boot and for the OpenAPI document.
     fn schema() -> Schema;
 }
 
@@ -150,7 +151,38 @@ impl<T: Serialize + JsonSchema + 'static> IntoAnswer for T {
     }
 }
 
-/// An answer with a status, headers or cookies beside it; transports without them ignore them.
+/// An answer with a status, headers or cookies; transports without them ignore them.
+///
+/// ```
+/// use phalanx_core::http::header::{HeaderValue, LOCATION};
+/// use phalanx_core::http::StatusCode;
+/// use phalanx_core::{ActionError, Cookie, Reply};
+/// # use phalanx_core::IntoAnswer;
+/// # use schemars::JsonSchema;
+/// # use serde::Serialize;
+///
+/// // `#[output]` derives these.
+/// #[derive(Serialize, JsonSchema)]
+/// struct Post {
+///     id: u64,
+/// }
+///
+/// async fn post_create() -> Result<Reply<Post>, ActionError> {
+///     let reply = Reply::new(Post { id: 7 })
+///         .status(StatusCode::CREATED)
+///         .header(LOCATION, HeaderValue::from_static("/api/posts/7"))
+///         .cookie(&Cookie::new("draft", "none"));
+///     Ok(reply)
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), ActionError> {
+///
+/// let answer = post_create().await?.into_answer()?;
+/// assert_eq!(answer.status, StatusCode::CREATED);
+/// assert_eq!(answer.headers[LOCATION], "/api/posts/7");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reply<T> {
     value: T,
@@ -159,7 +191,7 @@ pub struct Reply<T> {
 }
 
 impl<T> Reply<T> {
-    /// Answers `value` with status 200.
+    /// Makes an answer of `value` with status 200.
     pub fn new(value: T) -> Self {
         Self { value, status: StatusCode::OK, headers: HeaderMap::new() }
     }
@@ -171,7 +203,7 @@ impl<T> Reply<T> {
         self
     }
 
-    /// Sets a header, replacing what was there.
+    /// Sets a header, replacing an earlier value.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
@@ -199,14 +231,24 @@ impl<T: IntoAnswer> IntoAnswer for Reply<T> {
     }
 }
 
-/// A cookie of an answer: HttpOnly, SameSite=Lax and for the whole site unless told otherwise.
+/// A cookie of an answer: `HttpOnly`, `SameSite=Lax`, for the whole site and until the browser closes.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use phalanx_core::Cookie;
+///
+/// let cookie = Cookie::new("theme", "dark; blue").max_age(Duration::from_secs(3600)).secure();
+/// let expected = "theme=dark%3B%20blue; Path=/; HttpOnly; SameSite=Lax; Max-Age=3600; Secure";
+/// assert_eq!(cookie.header(), expected);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Cookie {
     text: String,
 }
 
 impl Cookie {
-    /// Names a cookie. Characters that a cookie cannot carry are percent-encoded.
+    /// Makes a cookie. Characters that a cookie cannot carry are percent-encoded.
     pub fn new(name: &str, value: &str) -> Self {
         use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
         const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%').add(b'=');
@@ -214,14 +256,14 @@ impl Cookie {
         Self { text: format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax") }
     }
 
-    /// Tells the browser when to forget it; zero means now.
+    /// Sets how long the browser keeps the cookie; zero deletes it.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.text.push_str(&format!("; Max-Age={}", age.as_secs()));
         self
     }
 
-    /// Sends it over TLS alone.
+    /// Restricts the cookie to TLS.
     #[must_use]
     pub fn secure(mut self) -> Self {
         self.text.push_str("; Secure");
@@ -234,40 +276,66 @@ impl Cookie {
     }
 }
 
-/// A body of an action's own making, for HTTP: bytes, a file, or a stream.
+/// A body of any media type, for HTTP only: bytes, a file, or a stream.
+///
+/// ```
+/// use phalanx_core::{ActionError, Body};
+/// # use phalanx_core::{Content, IntoAnswer};
+///
+/// async fn report() -> Result<Body, ActionError> {
+///     Ok(Body::bytes("text/csv", "id,name\n7,ann\n"))
+/// }
+///
+/// async fn manual() -> Result<Body, ActionError> {
+///     // The media type follows from the file's name.
+///     Ok(Body::file("documents/manual.pdf"))
+/// }
+///
+/// async fn countdown() -> Result<Body, ActionError> {
+///     let lines = ["3\n", "2\n", "1\n"].map(|line| Ok(line.into()));
+///     Ok(Body::stream("text/plain", futures_util::stream::iter(lines)))
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), ActionError> {
+/// # for body in [report().await?, manual().await?, countdown().await?] {
+/// #     assert!(matches!(body.into_answer()?.content, Content::Body(_)));
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Body {
-    /// Its media type; none for a file means: by the file's name.
+    /// The media type; `None` for a file: derived from the file's name.
     pub content_type: Option<HeaderValue>,
-    /// Where it comes from.
+    /// The source of the bytes.
     pub source: BodySource,
 }
 
-/// Where a [`Body`] comes from.
+/// The source of a [`Body`].
 #[expect(missing_debug_implementations, reason = "a stream has nothing to print; `Body` prints the rest")]
 pub enum BodySource {
-    /// It is all here.
+    /// Bytes in memory.
     Bytes(Bytes),
     /// A file, sent with `ETag`, `Last-Modified` and ranges.
     File(PathBuf),
-    /// It comes piece by piece; an error breaks the connection off, so that nobody takes a part for the whole.
+    /// A stream. An error resets the connection, so that no client takes a part for the whole.
     Stream(BodyStream),
 }
 
-/// The pieces of a streamed body.
+/// The chunks of a streamed body.
 pub type BodyStream = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, ActionError>> + Send>>;
 
 impl Body {
-    /// Answers `bytes` as they are.
+    /// Makes a body of `bytes`.
     pub fn bytes(content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
         Self { content_type: Some(HeaderValue::from_static(content_type)), source: BodySource::Bytes(bytes.into()) }
     }
 
-    /// Answers a file; the path is the author's, nothing of it may come from a client unchecked.
+    /// Makes a body of a file. The path is not checked: no part of it may come from a client.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self { content_type: None, source: BodySource::File(path.into()) }
     }
 
-    /// Answers what the stream yields, as it comes.
+    /// Makes a body of a stream, which is sent chunk by chunk.
     pub fn stream(
         content_type: &'static str,
         stream: impl Stream<Item = Result<Bytes, ActionError>> + Send + 'static,
@@ -302,7 +370,7 @@ impl IntoAnswer for Body {
     }
 }
 
-/// Boxes the future of a call; what `#[action]` writes ends here.
+/// Boxes the future of a call, for the code that `#[action]` generates.
 pub fn answering<F>(future: F) -> BoxFuture<'static, Outcome>
 where
     F: Future<Output = Outcome> + Send + 'static,
@@ -317,11 +385,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_travels_as_an_object_and_is_read_back_as_it_was() {
+    fn a_value_travels_as_an_object_and_decodes_to_itself() {
         fn check<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug + 'static>(value: T, travels: &str) {
             let answer = Answer::json(&value).expect("it is JSON");
             assert!(matches!(&answer.content, Content::Json(text) if text == travels), "{answer:?}");
-            assert_eq!(answer.decode::<T>().expect("it is read back"), value);
+            assert_eq!(answer.decode::<T>().expect("it decodes"), value);
         }
         check((), "{}");
         check(true, r#"{"result":true}"#);
@@ -333,21 +401,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_encoded_before_travels_as_an_object_or_not_at_all() {
+    fn encoded_json_travels_as_an_object_and_anything_else_is_refused() {
         let check = |text: &'static str, travels: &str| {
             let answer = Answer::encoded(Bytes::from_static(text.as_bytes())).expect("it is JSON");
             assert!(matches!(&answer.content, Content::Json(text) if text == travels), "{answer:?}");
-            assert_eq!(
-                answer.decode::<Value>().expect("it is read back"),
-                serde_json::from_str::<Value>(text).unwrap()
-            );
+            assert_eq!(answer.decode::<Value>().expect("it decodes"), serde_json::from_str::<Value>(text).unwrap());
         };
         check(" {\"a\":1}\n", r#"{"a":1}"#);
         check("{ \n }", "{}");
         check(" [1,2] ", r#"{"result":[1,2]}"#);
         check("5", r#"{"result":5}"#);
         for broken in ["", "{", "{} {}", "{\"a\":1}}", "a"] {
-            let refused = Answer::encoded(Bytes::from_static(broken.as_bytes())).expect_err("it is no JSON");
+            let refused = Answer::encoded(Bytes::from_static(broken.as_bytes())).expect_err("it is not JSON");
             assert_eq!(refused.code(), "internal");
         }
     }

@@ -1,40 +1,40 @@
-//! What an action answers when it cannot answer: one kind, one stable code, one public message.
+//! The error of an action: one kind, one stable code, one public message.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-/// What went wrong, in terms every transport can express.
+/// The kind of an error, in terms that every transport can express.
 ///
-/// Closed on purpose: a new kind must be answered everywhere.
+/// Closed on purpose: a new kind must be handled by every transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// The request could not be read at all.
+    /// The request could not be parsed.
     Malformed,
-    /// Nobody is signed in, and somebody must be.
+    /// The action requires a signed-in caller, and there is none.
     Unauthenticated,
-    /// The caller is known, and may not.
+    /// The caller is known and lacks the permission.
     Forbidden,
-    /// There is no such thing: action, version, room, connection, record.
+    /// The action, version, room, connection or record does not exist.
     NotFound,
-    /// The path exists, not with this method.
+    /// The path exists, but not with this method.
     MethodNotAllowed,
-    /// The state of things does not allow it.
+    /// The request conflicts with the current state.
     Conflict,
     /// The request is larger than the limit.
     PayloadTooLarge,
-    /// No reader knows the content type of the body.
+    /// The content type of the body is not supported.
     UnsupportedMediaType,
-    /// The request was read, and its fields are wrong.
+    /// The request was parsed, but its fields are not valid.
     InvalidInput,
-    /// Too many requests in a span of time.
+    /// Too many requests in a period of time.
     RateLimited,
     /// Too many requests of this connection are still running.
     TooManyPending,
-    /// A fault of the server; its cause is logged, never told.
+    /// A fault of the server; its cause is logged and never sent to the client.
     Internal,
-    /// The server is stopping, or a backend did not answer: whether it happened is unknown.
+    /// The server is stopping, or a backend did not answer: the request may or may not have taken effect.
     Unavailable,
     /// The deadline passed.
     Timeout,
@@ -83,16 +83,16 @@ impl ErrorKind {
 /// One wrong field of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detail {
-    /// Where in the input: `address.lines[0]`; empty for the input as a whole.
+    /// The path in the input: `address.lines[0]`; empty for the input as a whole.
     pub path: String,
-    /// What is wrong with it, stable: `required`, `type`, `length`, `range`, ….
+    /// The stable code of the fault: `required`, `type`, `length`, `range`, ….
     pub code: Cow<'static, str>,
-    /// The same for people; never contains the rejected value.
+    /// The human-readable message; never contains the rejected value.
     pub message: Cow<'static, str>,
 }
 
 impl Detail {
-    /// Names what is wrong at `path`.
+    /// Makes a detail about the field at `path`.
     pub fn new(
         path: impl Into<String>,
         code: impl Into<Cow<'static, str>>,
@@ -102,9 +102,38 @@ impl Detail {
     }
 }
 
-/// The error of an action or a verb: what the client learns, and beside it the cause that only the log sees.
+/// The error of an action or a verb: kind, code, message and details for the client, and the cause for the log only.
 ///
 /// One pointer wide. Messages are lower case, without a full stop.
+///
+/// An application's own error converts into it, so that `?` works in an action:
+///
+/// ```
+/// use phalanx_core::{ActionError, ErrorKind};
+///
+/// #[derive(Debug, thiserror::Error)]
+/// enum UserError {
+///     #[error("that email address is taken")]
+///     EmailTaken,
+///     #[error("the store failed")]
+///     Store(#[from] std::io::Error),
+/// }
+///
+/// impl From<UserError> for ActionError {
+///     fn from(error: UserError) -> Self {
+///         match error {
+///             UserError::EmailTaken => Self::new(ErrorKind::Conflict, "email_taken", error.to_string()),
+///             // Logged with its chain of causes; the client sees `internal error`.
+///             UserError::Store(_) => Self::internal(error),
+///         }
+///     }
+/// }
+///
+/// let taken = ActionError::from(UserError::EmailTaken);
+/// assert_eq!((taken.kind(), taken.code()), (ErrorKind::Conflict, "email_taken"));
+/// let store = ActionError::from(UserError::Store(std::io::Error::other("disk full")));
+/// assert_eq!((store.code(), store.message()), ("internal", "internal error"));
+/// ```
 pub struct ActionError(Box<Inner>);
 
 struct Inner {
@@ -134,62 +163,62 @@ impl ActionError {
         Self::new(kind, kind.code(), message)
     }
 
-    /// Hides `source` behind an `internal` error: it is logged with its chain, the client learns nothing of it.
+    /// Hides `source` behind an `internal` error: it is logged with its chain of causes and never sent to the client.
     pub fn internal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let mut error = Self::of(ErrorKind::Internal, "internal error");
         error.0.source = Some(source.into());
         error
     }
 
-    /// There is no such thing.
+    /// Makes a `not_found` error: the requested thing does not exist.
     pub fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
         Self::of(ErrorKind::NotFound, message)
     }
 
-    /// The caller may not.
+    /// Makes a `forbidden` error: the caller lacks the permission.
     pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
         Self::of(ErrorKind::Forbidden, message)
     }
 
-    /// Somebody must sign in first.
+    /// Makes an `unauthenticated` error: the caller must sign in first.
     pub fn unauthenticated(message: impl Into<Cow<'static, str>>) -> Self {
         Self::of(ErrorKind::Unauthenticated, message)
     }
 
-    /// The state of things does not allow it.
+    /// Makes a `conflict` error: the request conflicts with the current state.
     pub fn conflict(message: impl Into<Cow<'static, str>>) -> Self {
         Self::of(ErrorKind::Conflict, message)
     }
 
-    /// The input was read, and these of its fields are wrong.
+    /// Makes an `invalid_input` error with its faulty fields.
     pub fn invalid_input(details: Vec<Detail>) -> Self {
         let mut error = Self::of(ErrorKind::InvalidInput, "the input is not valid");
         error.0.details = details;
         error
     }
 
-    /// Adds what is wrong, field by field.
+    /// Sets the faulty fields.
     #[must_use]
     pub fn with_details(mut self, details: Vec<Detail>) -> Self {
         self.0.details = details;
         self
     }
 
-    /// Tells the client when to try again.
+    /// Sets the time after which the client may retry.
     #[must_use]
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
         self
     }
 
-    /// Adds the cause, for the log alone.
+    /// Sets the cause, for the log only.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// What went wrong, in terms every transport can express.
+    /// The kind, in terms that every transport can express.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
@@ -199,17 +228,17 @@ impl ActionError {
         &self.0.code
     }
 
-    /// The message a client sees.
+    /// The message that a client sees.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What is wrong, field by field.
+    /// The faulty fields.
     pub fn details(&self) -> &[Detail] {
         &self.0.details
     }
 
-    /// When the client may try again.
+    /// The time after which the client may retry.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }

@@ -1,7 +1,7 @@
-//! Files under the public roots: found by a path from outside, never anywhere else.
+//! Public files: a client's path resolves to a file under one of the roots, never to any other.
 //!
-//! A path is decoded once, and refused if a segment is `..`, starts with a dot (`.well-known` excepted) or holds a
-//! slash, a backslash or a control character. What it leads to must be a regular file whose real path, links resolved,
+//! A path is decoded once, and refused if a segment is `..`, starts with a dot (`.well-known` excepted) or contains a
+//! slash, a backslash or a control character. Its target must be a regular file whose real path, with links resolved,
 //! is under one of the roots.
 
 use std::fs::Metadata;
@@ -20,44 +20,44 @@ use crate::metrics::bound_reached;
 /// Most bytes of a path.
 const MAX_PATH: usize = 4096;
 
-/// The folders whose files everybody may read; the first that has a file gives it.
+/// The folders whose files any client may read. The first folder that has a file wins.
 #[derive(Clone, Debug)]
 pub struct PublicFiles {
     roots: Vec<PathBuf>,
 }
 
-/// An open file, and what is known of it.
+/// An open file with its metadata.
 #[derive(Debug)]
 pub struct PublicFile {
     /// The file.
     pub file: tokio::fs::File,
-    /// How many bytes it had when it was opened.
+    /// Size in bytes at the time it was opened.
     pub len: u64,
-    /// When it was changed.
+    /// Time of the last change.
     pub modified: SystemTime,
-    /// Its media type, by its name.
+    /// The media type, derived from the file's name.
     pub mime: &'static str,
 }
 
-/// A file as a socket gets it.
+/// A file as it is sent over a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileMessage {
-    /// The text, or base64.
+    /// The text, or the bytes in base64.
     pub content: String,
     /// `base64` if the file is not UTF-8.
     pub encoding: Option<&'static str>,
-    /// Its media type.
+    /// The media type.
     pub mime: String,
-    /// How many bytes the file has.
+    /// Size of the file in bytes.
     pub length: u64,
-    /// When it was changed: `2026-11-23T02:46:45.198Z`.
+    /// Time of the last change: `2026-11-23T02:46:45.198Z`.
     pub last_modified: String,
 }
 
-/// Why there is no file.
+/// The reason why a file cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// There is none, or it is none of the client's business.
+    /// It does not exist, or it is not public. A client cannot distinguish the two.
     #[error("that file is not found")]
     NotFound,
     /// It could not be read.
@@ -75,14 +75,15 @@ impl From<FileError> for ActionError {
 }
 
 impl PublicFiles {
-    /// Names the roots. One that does not exist is skipped with a warning, unless it is the only one.
+    /// Resolves the roots. One that does not exist is skipped, with a warning unless it is the only one: the
+    /// default folder need not exist.
     pub fn new(roots: Vec<PathBuf>) -> Self {
         let only = roots.len() == 1;
         let real = roots.into_iter().filter_map(|root| match root.canonicalize() {
             Ok(real) => Some(real),
             Err(error) => {
                 if !only {
-                    warn!(root = %root.display(), %error, "a public folder is skipped");
+                    warn!(root = %root.display(), %error, "skipping a public folder that cannot be opened");
                 }
                 None
             }
@@ -90,35 +91,35 @@ impl PublicFiles {
         Self { roots: real.collect() }
     }
 
-    /// Opens the file that a path from outside means; for a folder, its `index.html`.
+    /// Opens the file that a client's path names; for a folder, its `index.html`.
     ///
     /// # Errors
     ///
-    /// [`FileError::NotFound`] for everything that is no regular file under a root.
+    /// [`FileError::NotFound`] for everything but a regular file under a root.
     pub async fn open(&self, path: &str) -> Result<PublicFile, FileError> {
         let relative = safe_path(path).ok_or(FileError::NotFound)?;
         let roots = self.roots.clone();
         in_background(move || find(&roots, &relative)).await
     }
 
-    /// Reads a file whole, for a socket.
+    /// Reads a whole file, for a socket.
     ///
     /// # Errors
     ///
-    /// `not_found`, or `payload_too_large` beyond `most` bytes.
-    pub async fn read_for_socket(&self, path: &str, most: u64) -> Result<FileMessage, ActionError> {
+    /// `not_found`, or `payload_too_large` beyond `max` bytes.
+    pub async fn read_for_socket(&self, path: &str, max: u64) -> Result<FileMessage, ActionError> {
         let opened = self.open(path).await?;
         let too_large = || {
             bound_reached("websocket.max_file");
             ActionError::of(ErrorKind::PayloadTooLarge, "the file is too large for a socket")
         };
-        if opened.len > most {
+        if opened.len > max {
             return Err(too_large());
         }
         let mut bytes = Vec::with_capacity(opened.len as usize);
-        let read = opened.file.take(most + 1).read_to_end(&mut bytes).await;
+        let read = opened.file.take(max + 1).read_to_end(&mut bytes).await;
         read.map_err(ActionError::internal)?;
-        if bytes.len() as u64 > most {
+        if bytes.len() as u64 > max {
             return Err(too_large());
         }
         let length = bytes.len() as u64;
@@ -131,11 +132,11 @@ impl PublicFiles {
     }
 }
 
-/// Opens a file that the application names itself, anywhere.
+/// Opens a file at any path, for the application's own code.
 ///
 /// # Errors
 ///
-/// [`FileError::NotFound`] if it is no regular file.
+/// [`FileError::NotFound`] if it is not a regular file.
 pub async fn open_path(path: &Path) -> Result<PublicFile, FileError> {
     let path = path.to_owned();
     in_background(move || open_regular(&path)).await
@@ -148,7 +149,7 @@ async fn in_background(
     done.unwrap_or_else(|error| Err(FileError::Io(io::Error::other(error))))
 }
 
-/// The path below a root that a path from outside means; `None` if it means anything else.
+/// Converts a client's path to a relative one below a root; `None` if any segment is refused.
 fn safe_path(path: &str) -> Option<PathBuf> {
     if path.len() > MAX_PATH {
         return None;
@@ -176,9 +177,9 @@ fn find(roots: &[PathBuf], relative: &Path) -> Result<PublicFile, FileError> {
 }
 
 fn open_under(root: &Path, path: &Path) -> Result<PublicFile, FileError> {
-    let mut real = path.canonicalize().map_err(refusal_of)?;
+    let mut real = path.canonicalize().map_err(file_error)?;
     if real.is_dir() {
-        real = real.join("index.html").canonicalize().map_err(refusal_of)?;
+        real = real.join("index.html").canonicalize().map_err(file_error)?;
     }
     if !real.starts_with(root) {
         return Err(FileError::NotFound);
@@ -186,16 +187,16 @@ fn open_under(root: &Path, path: &Path) -> Result<PublicFile, FileError> {
     open_regular(&real)
 }
 
-/// Opens a regular file, and makes sure that what was opened is what was looked at: a FIFO would block the open, and a
-/// link could have been put in its place meanwhile.
+/// Opens a regular file. It checks the type before it opens, because opening a FIFO blocks, and compares the identity
+/// of the opened file afterwards, because a link may have replaced it in between.
 fn open_regular(path: &Path) -> Result<PublicFile, FileError> {
-    let looked_at = path.metadata().map_err(refusal_of)?;
-    if !looked_at.is_file() {
+    let checked = path.metadata().map_err(file_error)?;
+    if !checked.is_file() {
         return Err(FileError::NotFound);
     }
-    let file = std::fs::File::open(path).map_err(refusal_of)?;
+    let file = std::fs::File::open(path).map_err(file_error)?;
     let opened = file.metadata().map_err(FileError::Io)?;
-    if !is_same(&looked_at, &opened) {
+    if !is_same(&checked, &opened) {
         return Err(FileError::NotFound);
     }
     Ok(PublicFile {
@@ -217,23 +218,23 @@ fn is_same(a: &Metadata, b: &Metadata) -> bool {
     a.is_file() == b.is_file()
 }
 
-fn refusal_of(error: io::Error) -> FileError {
+fn file_error(error: io::Error) -> FileError {
     match error.kind() {
         io::ErrorKind::NotFound
         | io::ErrorKind::PermissionDenied
         | io::ErrorKind::NotADirectory
         | io::ErrorKind::InvalidFilename
         | io::ErrorKind::InvalidInput => FileError::NotFound,
-        _ if error.raw_os_error() == Some(40) => FileError::NotFound, // ELOOP: links in a circle
+        _ if error.raw_os_error() == Some(40) => FileError::NotFound, // ELOOP: a cycle of links
         _ => FileError::Io(error),
     }
 }
 
-/// `2026-11-23T02:46:45.198Z`, by the civil calendar from the days since 1970.
+/// Formats a time as `2026-11-23T02:46:45.198Z`, converting days since 1970 to the civil calendar.
 fn iso_8601(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = ((since.as_secs() / 86_400) as i64, since.as_secs() % 86_400);
-    // Days are counted from 1 March of year 0, so that the leap day is the last of its year.
+    // Days are counted from 1 March of year 0, so that the leap day is the last day of its year.
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);

@@ -1,4 +1,4 @@
-//! Every metric of the domain: its name, what it counts, and handles for the hot paths.
+//! Every metric of the domain: name, help text, and cached handles for the hot paths.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -9,27 +9,27 @@ use metrics::{
 
 use crate::error::ErrorKind;
 
-/// Counts what was refused, dropped or made to wait because a bound was reached. `bound` names it, as the setting does
-/// where there is one.
+/// Counts a refusal, a drop or a delay because a bound was reached. `bound` names the bound: by its
+/// setting where there is one.
 pub fn bound_reached(bound: &'static str) {
     counter!("phalanx_bound_reached_total", "bound" => bound).increment(1);
 }
 
-/// How a call ended, as metrics and logs name it.
+/// The end of a call, as metrics and logs name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// With an answer.
     Answered,
     /// With an error.
     Refused(ErrorKind),
-    /// It was dropped before its end: its client left, or the node stopped.
+    /// Dropped before its end: the client left, or the node stopped.
     Cancelled,
 }
 
 impl Ending {
     const COUNT: usize = ErrorKind::ALL.len() + 2;
 
-    /// `ok`, `cancelled`, or the name of the error's kind.
+    /// Returns `ok`, `cancelled`, or the name of the error's kind.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Answered => "ok",
@@ -47,7 +47,7 @@ impl Ending {
     }
 }
 
-/// The handles of one action, looked up once.
+/// The handles of one action, each looked up on first use.
 pub(crate) struct ActionMetrics {
     name: &'static str,
     version: u32,
@@ -106,12 +106,12 @@ impl NodeMetrics {
 fn describe() {
     describe_counter!(
         "phalanx_bound_reached_total",
-        "What met a bound and was refused, dropped or made to wait, by bound"
+        "Requests, messages and connections refused, dropped or delayed at a bound, by bound"
     );
     describe_counter!("phalanx_actions_total", "Calls of actions, by action, version and outcome");
     describe_histogram!("phalanx_action_duration_seconds", "Time from a call's start to its outcome");
-    describe_gauge!("phalanx_connections", "Sockets of this node");
-    describe_counter!("phalanx_connections_total", "Sockets that this node ever had");
+    describe_gauge!("phalanx_connections", "Open sockets of this node");
+    describe_counter!("phalanx_connections_total", "Sockets opened on this node");
     describe_counter!(
         "phalanx_connections_closed_total",
         "Sockets closed, by reason; slow_reader is an outbox over its bound"
@@ -123,12 +123,12 @@ fn describe() {
         "phalanx_bus_queue_messages",
         "Messages waiting for delivery on this node, at most rooms.bus_queue"
     );
-    describe_gauge!("phalanx_bus_channels", "Channels that this node receives");
+    describe_gauge!("phalanx_bus_channels", "Channels that this node is subscribed to");
     describe_counter!("phalanx_bus_gaps_total", "Times that messages of other nodes may have been missed");
     describe_counter!("phalanx_bus_dropped_total", "Messages of other nodes that were dropped, by reason");
-    describe_gauge!("phalanx_lease_fenced", "1 while this node does not count on its lease");
-    describe_gauge!("phalanx_cluster_nodes", "Nodes of the cluster, as this one knows it");
-    describe_counter!("phalanx_generations_reaped_total", "Dead generations that this node cleaned up after");
-    describe_counter!("phalanx_backend_losses_total", "Times that the backend came back empty");
+    describe_gauge!("phalanx_lease_fenced", "1 while this node cannot rely on its lease");
+    describe_gauge!("phalanx_cluster_nodes", "Nodes of the cluster, as seen by this node");
+    describe_counter!("phalanx_generations_reaped_total", "Dead generations that this node reaped");
+    describe_counter!("phalanx_backend_losses_total", "Times that the backend returned without its data");
     describe_counter!("phalanx_hook_panics_total", "Panics in hooks and observers of the application");
 }

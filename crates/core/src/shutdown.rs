@@ -1,4 +1,4 @@
-//! Stopping as a value: who is asked to stop, and what is waited for.
+//! Shutdown as a value: the request to stop, and the tasks that stopping waits for.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// A node's shutdown: asked, then closed; beside it a tracker for calls and connections, and one for the node's own
+/// A node's shutdown: first requested, then closed. One tracker counts calls and connections, another the node's own
 /// tasks, which outlive them.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
-    asked: CancellationToken,
+    requested: CancellationToken,
     closed: CancellationToken,
     calls: TaskTracker,
-    own: TaskTracker,
+    background: TaskTracker,
 }
 
 impl Shutdown {
-    /// Spawns a call or a connection: stopping waits for it within the grace.
+    /// Spawns a call or a connection. Stopping waits for it within the grace period.
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -35,51 +35,51 @@ impl Shutdown {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.own.spawn(future)
+        self.background.spawn(future)
     }
 
-    /// Stopping waits for whoever has this as for a call.
+    /// Returns a token that counts as a running call: stopping waits until it is dropped.
     pub(crate) fn token(&self) -> TaskTrackerToken {
         self.calls.token()
     }
 
-    /// Asks the node to stop; again has no effect.
+    /// Requests the node to stop. A second request has no effect.
     pub fn ask(&self) {
-        self.asked.cancel();
+        self.requested.cancel();
     }
 
-    /// Completes when the node was asked to stop.
+    /// Completes when the stop was requested.
     pub async fn asked(&self) {
-        self.asked.cancelled().await;
+        self.requested.cancelled().await;
     }
 
-    /// Whether the node was asked to stop.
+    /// Whether the stop was requested.
     pub fn is_asked(&self) -> bool {
-        self.asked.is_cancelled()
+        self.requested.is_cancelled()
     }
 
-    /// Completes when running calls are over or out of time, and the node's own tasks are to end.
+    /// Completes when running calls have ended or run out of time, and the node's own tasks must end.
     pub async fn closed(&self) {
         self.closed.cancelled().await;
     }
 
-    /// How many calls and connections run.
+    /// The number of running calls and connections.
     pub fn running(&self) -> usize {
         self.calls.len()
     }
 
-    /// Waits for calls and connections, at most until `deadline`; says how many are left.
+    /// Waits for calls and connections, at most until `deadline`; returns how many still run.
     pub(crate) async fn calls_finished(&self, deadline: Instant) -> usize {
         self.calls.close();
         let _ = timeout_at(deadline, self.calls.wait()).await;
         self.calls.len()
     }
 
-    /// Ends the node's own tasks.
+    /// Ends the node's own tasks, and waits for them for a second at most.
     pub(crate) async fn close(&self) {
-        self.asked.cancel();
+        self.requested.cancel();
         self.closed.cancel();
-        self.own.close();
-        let _ = timeout(Duration::from_secs(1), self.own.wait()).await;
+        self.background.close();
+        let _ = timeout(Duration::from_secs(1), self.background.wait()).await;
     }
 }

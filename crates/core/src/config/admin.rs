@@ -1,4 +1,4 @@
-//! The section `admin`.
+//! The section `admin`: the listener for operators.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Address to listen on, which must be free; [`Admin::AUTO`] means the usual one, or a free port if it is taken; empty
-    /// means none.
+    /// Address to listen on, which must be free; [`Admin::AUTO`] means [`Admin::USUAL_BIND`], or a free port if that
+    /// is taken; empty means no listener.
     pub bind: String,
 }
 
 impl Admin {
-    /// Leaves it to the node where to listen.
+    /// Lets the node choose the address.
     pub const AUTO: &str = "auto";
 
-    /// Where operators look unless told otherwise.
+    /// The address that [`Admin::AUTO`] tries first.
     pub const USUAL_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9100);
 }
 

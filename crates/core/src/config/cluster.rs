@@ -1,4 +1,4 @@
-//! The section `cluster`.
+//! The section `cluster`: names, limits of remote calls, Actionhero nodes.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,18 @@ use super::ByteSize;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
-    /// Root of every channel and key of ours; empty means the application's name.
+    /// Root of every channel and key that Phalanx uses; empty means the application's name.
     pub name: String,
-    /// Most calls that wait for other nodes, and most of theirs that run here; beyond, `unavailable`.
+    /// Most calls that wait for other nodes, and most calls of other nodes that run here; beyond, `unavailable`.
     pub max_calls: usize,
-    /// Most bytes of a call's arguments, of its answer, and of what is published; beyond, `payload_too_large`.
+    /// Most bytes of a call's arguments, of its reply, and of a publication; beyond, `payload_too_large`.
     pub max_call: ByteSize,
-    /// Whether Actionhero nodes are spoken with, on their own channel.
+    /// Exchanges messages with Actionhero nodes, on their own channel.
     pub interop: bool,
-    /// Their channel.
+    /// Channel of the Actionhero nodes.
     pub interop_channel: String,
-    /// Their server token. It stands in every message there, so it must be neither `general.server_token`
-    /// nor `general.previous_server_token`.
+    /// Server token of the Actionhero nodes. Every message on their channel contains it, so it must be neither
+    /// `general.server_token` nor `general.previous_server_token`.
     pub interop_token: String,
 }
 

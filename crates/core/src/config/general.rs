@@ -1,42 +1,42 @@
-//! The section `general`.
+//! The section `general`: identity, deadlines, tokens, shutdown.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What belongs to no other section.
+/// Settings that belong to no other section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct General {
-    /// Node id for people and logs; empty means `<hostname>-<pid>`.
+    /// Node id shown to operators and in logs; empty means `<hostname>-<pid>`.
     pub id: String,
-    /// First thing a socket hears.
+    /// Text of the first message that a socket receives.
     pub welcome: String,
     /// The deadline of an action that has none of its own; zero means none.
     #[serde(with = "humantime_serde")]
     pub action_deadline: Duration,
-    /// How many actions of one socket may run at once; the next gets `too_many_pending`.
+    /// Most actions of one socket that run at once; the next is refused with `too_many_pending`.
     pub simultaneous_actions: usize,
-    /// How long a call to another node may take, unless the call says otherwise.
+    /// Deadline of a call to another node, unless the call sets its own.
     #[serde(with = "humantime_serde")]
     pub rpc_timeout: Duration,
-    /// What the nodes of a cluster know and nobody else: their messages are sealed with it. Outside development and
-    /// test a cluster does not start with the default.
+    /// Secret that only the nodes of a cluster share: it authenticates their messages. Outside development and test a
+    /// cluster does not start with the default.
     pub server_token: String,
-    /// A second token that is believed while one replaces the other; nothing is sealed with it.
+    /// Second token that is accepted while one replaces the other; new messages are never signed with it.
     pub previous_server_token: String,
-    /// How long running calls may go on once the node stops.
+    /// Time that running calls have to finish once the node stops.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
-    /// How long an initializer may take to be made ready, to start, and to stop; zero means without end.
+    /// Time limit of each phase of an initializer (initialize, start, stop); zero means no limit.
     #[serde(with = "humantime_serde")]
     pub initializer_timeout: Duration,
-    /// Names of params that never appear in a log, beside those marked `#[secret]`.
+    /// Names of params that never appear in a log, in addition to those marked `#[secret]`.
     pub secret_params: Vec<String>,
 }
 
 impl General {
-    /// Everybody knows it.
+    /// The token of a node without a setting. It is public, so it protects nothing.
     pub const DEFAULT_TOKEN: &str = "change-me";
 }
 

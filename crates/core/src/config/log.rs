@@ -1,4 +1,4 @@
-//! The section `log`.
+//! The section `log`: level, format, file.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// What is logged: `info`, or a filter such as `info,phalanx=debug`. `RUST_LOG` wins.
+    /// Level (`info`) or filter (`info,phalanx=debug`). `RUST_LOG` takes precedence.
     pub level: String,
-    /// How a line looks.
+    /// Format of a line.
     pub format: LogFormat,
     /// Writes `<paths.log>/<node id>-<env>.log` as well, as JSON.
     pub file: bool,
@@ -20,14 +20,14 @@ impl Default for Log {
     }
 }
 
-/// How a line of the log looks.
+/// Format of a line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// JSON in production, for people elsewhere.
+    /// JSON in production, human-readable elsewhere.
     Auto,
-    /// For people.
+    /// Human-readable text.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }

@@ -1,4 +1,4 @@
-//! Every setting of a node, typed, with its default. A section a struct, a key a field.
+//! Every setting of a node, typed, with its default: a section is a struct in a file of its own, a key is a field.
 //!
 //! Durations and sizes are written with their unit (`"5s"`, `"64KiB"`). Unknown keys are refused.
 
@@ -25,22 +25,22 @@ pub use network::Network;
 pub use paths::Paths;
 pub use redis::Redis;
 pub use rooms::RoomSettings;
-pub use size::{ByteSize, NoSize};
+pub use size::{ByteSize, ParseByteSizeError};
 pub use web::Web;
 pub use websocket::Websocket;
 
-/// Durations as they are written in settings: `#[serde(with = "phalanx::config::duration")]`.
+/// Reads and writes durations with their unit: `#[serde(with = "phalanx::config::duration")]`.
 pub use humantime_serde as duration;
 
 /// All settings of a node, section by section.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// What belongs to no other section.
+    /// Settings that belong to no other section.
     pub general: General,
     /// The cluster this node is a member of.
     pub cluster: Cluster,
-    /// Where the nodes of a cluster keep what they share; its address is `REDIS_URL`.
+    /// The Redis that the nodes of a cluster share; its address is `REDIS_URL`.
     pub redis: Redis,
     /// HTTP.
     pub web: Web,
@@ -56,21 +56,21 @@ pub struct Config {
     pub paths: Paths,
 }
 
-/// Which of the three usual worlds a node lives in.
+/// The environment a node runs in: `development`, `test` or `production` as a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment(pub String);
 
 impl Environment {
-    /// The world of a laptop: metadata in answers, logs for people.
+    /// Whether this is a developer's machine: metadata in answers, human-readable logs.
     pub fn is_development(&self) -> bool {
         self.0 == "development"
     }
 
-    /// The world of users: no metadata, JSON logs, no default secrets.
+    /// Whether this serves real users: no metadata, JSON logs, no default secrets.
     pub fn is_production(&self) -> bool {
         self.0 == "production"
     }
 }
 
-/// Where a node serves its browser client.
+/// The paths under which a node serves its browser client.
 pub const CLIENT_PATHS: [&str; 2] = ["/phalanx-client.js", "/phalanx-client.d.ts"];

@@ -1,4 +1,4 @@
-//! Addresses as they are written in settings.
+//! IP addresses and networks in settings.
 
 use std::fmt;
 use std::net::{AddrParseError, IpAddr};
@@ -7,13 +7,13 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// An address, or all addresses that begin alike: `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`.
+/// An IP address, or a network of addresses with a common prefix: `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Network(IpNet);
 
 impl Network {
-    /// Whether an address is one of them. An IPv4 address is the same when it is written as an IPv6 one.
+    /// Whether an address is in the network. An IPv4-mapped IPv6 address counts as its IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
@@ -52,10 +52,7 @@ impl From<Network> for String {
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.prefix_len() == self.0.max_prefix_len() {
-            true => self.0.addr().fmt(f),
-            false => self.0.fmt(f),
-        }
+        if self.0.prefix_len() == self.0.max_prefix_len() { self.0.addr().fmt(f) } else { self.0.fmt(f) }
     }
 }
 
@@ -64,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_or_a_network_is_read_and_written_as_it_was() {
+    fn a_network_is_parsed_and_written_back_unchanged() {
         for (text, inside, outside) in [
             ("10.0.0.1", "10.0.0.1", "10.0.0.2"),
             ("10.0.0.0/8", "::ffff:10.255.0.1", "11.0.0.1"),

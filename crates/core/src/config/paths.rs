@@ -1,4 +1,4 @@
-//! The section `paths`.
+//! The section `paths`: folders that the node reads and writes.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Paths {
-    /// Folders whose files everybody may read, first match wins.
+    /// Folders whose files any client may read; the first match wins.
     pub public: Vec<PathBuf>,
-    /// Where the pid file goes.
+    /// Folder of the pid file.
     pub pid: PathBuf,
-    /// Where log files go.
+    /// Folder of the log files.
     pub log: PathBuf,
-    /// Where uploads wait while their request runs; empty means the system's folder.
+    /// Folder of uploaded files while their request runs; empty means the system's temporary folder.
     pub uploads: PathBuf,
 }
 

@@ -1,20 +1,20 @@
-//! The section `redis`.
+//! The section `redis`: timeouts and the prefix of shared keys.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Where the nodes of a cluster keep what they share.
+/// The Redis that the nodes of a cluster share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
-    /// How long a command may take; beyond, `unavailable`: whether it happened is unknown.
+    /// Time limit of a command; beyond, `unavailable`: the command may or may not have run.
     #[serde(with = "humantime_serde")]
     pub command_timeout: Duration,
-    /// How long a node that starts waits for Redis before it gives up.
+    /// Time that a starting node waits for Redis before its boot fails.
     #[serde(with = "humantime_serde")]
     pub boot_timeout: Duration,
-    /// Before the keys that are shared with Actionhero nodes: cache, locks and rooms.
+    /// Prefix of the keys that Actionhero nodes use too: cache, locks and rooms.
     pub prefix: String,
 }
 

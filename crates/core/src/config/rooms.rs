@@ -1,4 +1,4 @@
-//! The section `rooms`.
+//! The section `rooms`: rooms at start, presence, and the limits of a broadcast.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,18 @@ use super::ByteSize;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RoomSettings {
-    /// Rooms that exist from the start.
+    /// Rooms that a node creates when it starts.
     pub start: Vec<String>,
-    /// Rooms that tell their members who comes and goes.
+    /// Rooms with presence: joins and leaves are announced to their members.
     pub presence: Vec<String>,
     /// Most rooms that may exist; beyond, `conflict`.
     pub max_rooms: usize,
     /// Most bytes of one message.
     pub max_message: ByteSize,
-    /// How many of its own messages a speaker may have undelivered on this node before it waits.
+    /// Most messages of one publisher that are in flight on this node; beyond, it waits.
     pub max_undelivered: usize,
-    /// How many messages may wait for delivery on this node. Beyond, publishers wait where it is alone; in a cluster
-    /// messages are dropped and the gap is told.
+    /// Most messages that wait for delivery on this node. Beyond, publishers wait on a single node; in a cluster
+    /// messages are dropped and the gap is announced.
     pub bus_queue: usize,
 }
 

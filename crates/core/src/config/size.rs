@@ -1,11 +1,11 @@
-//! Sizes as they are written in settings.
+//! Sizes in settings.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The units there are, largest first of those that a size is written in.
+/// The known units. The binary ones come first, largest first: a size is written in the first that divides it.
 const UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -24,22 +24,22 @@ const UNITS: [(&str, u64); 9] = [
 pub struct ByteSize(u64);
 
 impl ByteSize {
-    /// So many bytes.
+    /// A size of `bytes` bytes.
     pub const fn b(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// So many times 1,024 bytes.
+    /// A size of `count` times 1,024 bytes.
     pub const fn kib(count: u64) -> Self {
         Self(count << 10)
     }
 
-    /// So many times 1,024 KiB.
+    /// A size of `count` times 1,024 KiB.
     pub const fn mib(count: u64) -> Self {
         Self(count << 20)
     }
 
-    /// So many times 1,024 MiB.
+    /// A size of `count` times 1,024 MiB.
     pub const fn gib(count: u64) -> Self {
         Self(count << 30)
     }
@@ -50,27 +50,27 @@ impl ByteSize {
     }
 }
 
-/// A text that is no size.
+/// A text that is not a size.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0:?} is no size: a size is a whole number and its unit, such as 64KiB")]
-pub struct NoSize(String);
+pub struct ParseByteSizeError(String);
 
 impl FromStr for ByteSize {
-    type Err = NoSize;
+    type Err = ParseByteSizeError;
 
-    fn from_str(text: &str) -> Result<Self, NoSize> {
+    fn from_str(text: &str) -> Result<Self, ParseByteSizeError> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (count, unit) = text.split_at(digits);
         let unit = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()));
         let bytes = unit.and_then(|(_, factor)| count.parse::<u64>().ok()?.checked_mul(*factor));
-        bytes.map(Self).ok_or_else(|| NoSize(text.to_owned()))
+        bytes.map(Self).ok_or_else(|| ParseByteSizeError(text.to_owned()))
     }
 }
 
 impl TryFrom<String> for ByteSize {
-    type Error = NoSize;
+    type Error = ParseByteSizeError;
 
-    fn try_from(text: String) -> Result<Self, NoSize> {
+    fn try_from(text: String) -> Result<Self, ParseByteSizeError> {
         text.parse()
     }
 }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_is_written_so_that_it_is_read_back_to_the_byte() {
+    fn a_size_is_written_in_a_unit_that_loses_no_byte() {
         for (text, bytes, written) in [
             ("64KiB", 65_536, "64KiB"),
             ("1024 kib", 1_048_576, "1MiB"),
@@ -110,9 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn a_size_without_a_unit_or_not_whole_is_none() {
+    fn a_size_without_a_unit_or_with_a_fraction_is_refused() {
         for text in ["", "64", "64K", "KiB", "1.5MiB", "-1B", "1 parsec", "99999999TiB", "1KiB2"] {
-            assert_eq!(text.parse::<ByteSize>(), Err(NoSize(text.to_owned())));
+            assert_eq!(text.parse::<ByteSize>(), Err(ParseByteSizeError(text.to_owned())));
         }
         assert!(serde_json::from_str::<ByteSize>("1024").is_err());
     }

@@ -1,9 +1,9 @@
-//! Settings that cannot be meant.
+//! Checks across the settings that their types cannot express.
 
 use super::{ByteSize, CLIENT_PATHS, Config};
 
 impl Config {
-    /// What cannot be meant, though each value is of its type.
+    /// Returns one sentence for each setting that cannot work, although its value is of the right type.
     pub fn mistakes(&self) -> Vec<String> {
         let (web, websocket) = (&self.web, &self.websocket);
         let checks = [
@@ -64,11 +64,11 @@ impl Config {
             (self.rooms.bus_queue > 0, "rooms.bus_queue must not be zero"),
             (self.general.simultaneous_actions > 0, "general.simultaneous_actions must not be zero"),
         ];
-        checks.iter().filter(|(holds, _)| !holds).map(|(_, sentence)| (*sentence).to_owned()).collect()
+        checks.iter().filter(|(is_valid, _)| !is_valid).map(|(_, sentence)| (*sentence).to_owned()).collect()
     }
 }
 
-/// A scheme and a host, perhaps a port, and nothing behind.
+/// Whether a text is a scheme and a host, with or without a port, and nothing after it.
 fn is_origin(origin: &str) -> bool {
     let Some((scheme, host)) = origin.split_once("://") else { return false };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);

@@ -1,4 +1,4 @@
-//! The section `web`.
+//! The section `web`: the HTTP listener, its limits and its headers.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,55 +15,55 @@ pub struct Web {
     pub bind: IpAddr,
     /// Port to listen on; 0 picks a free one and prints it.
     pub port: u16,
-    /// First segments of every action's path.
+    /// Prefix of every action's path.
     pub prefix: String,
-    /// Most bytes of a request's body, files excepted.
+    /// Most bytes of a request's body, files excluded.
     pub max_body: ByteSize,
     /// Most bytes of a request with files.
     pub max_upload: ByteSize,
-    /// Most bytes of all files that wait for their requests; beyond, `unavailable`.
+    /// Most bytes of all uploaded files of running requests; beyond, `unavailable`.
     pub max_uploads_total: ByteSize,
-    /// Most files in one request; most other fields is ten times that.
+    /// Most files in one request; the limit of its other fields is ten times that.
     pub max_files: usize,
-    /// Most bytes of a request's head.
+    /// Most bytes of a request's head: request line and headers.
     pub max_header_bytes: ByteSize,
     /// Most headers of a request.
     pub max_headers: usize,
-    /// How long a client may take to send a request's head.
+    /// Time that a client has to send a request's head.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
-    /// How long a client may pause while it sends a body, and how long it may take beside what
+    /// Longest pause of a client that sends a body, and the time that the body may take in addition to what
     /// [`Web::min_body_rate`] grants.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
-    /// Bytes of a body for which a client is granted a second more.
+    /// Bytes of a body that extend the client's time by one second.
     pub min_body_rate: ByteSize,
-    /// How long a client may take none of what waits for it; beyond, its connection is reset.
+    /// Longest time in which a client reads nothing while bytes wait for it; beyond, its connection is reset.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
-    /// Most connections at once; beyond, new ones are closed at once.
+    /// Most open connections; beyond, new ones are closed immediately.
     pub max_connections: usize,
-    /// Most requests waiting or running at once; beyond, `unavailable`.
+    /// Most requests that wait or run at the same time; beyond, `unavailable`.
     pub max_requests: usize,
-    /// Addresses, or networks such as `10.0.0.0/8`, whose forwarded headers are believed.
+    /// Addresses, or networks such as `10.0.0.0/8`, whose `X-Forwarded-*` headers are accepted.
     pub trusted_proxies: Vec<Network>,
-    /// Origins (`https://www.example.com`) that clients may call the node by; others are sent to the first. Empty means
-    /// any.
+    /// Origins (`https://www.example.com`) under which clients may reach the node; requests for others are redirected
+    /// to the first. Empty means any.
     pub allowed_hosts: Vec<String>,
-    /// Origins that may call from a browser page of another site; `*` means all, without cookies.
+    /// Origins of other sites whose pages may send requests; `*` means all, without cookies.
     pub cors_origins: Vec<String>,
-    /// Name of the cookie that ties the calls and sockets of one browser together.
+    /// Name of the cookie that links the calls and sockets of one browser.
     pub fingerprint_cookie: String,
-    /// How long that cookie lives.
+    /// `Max-Age` of that cookie.
     #[serde(with = "humantime_serde")]
     pub fingerprint_lifetime: Duration,
-    /// Adds Secure to cookies and Strict-Transport-Security to answers: clients come over TLS.
+    /// Adds Secure to cookies and Strict-Transport-Security to answers: a proxy in front terminates TLS.
     pub tls_in_front: bool,
     /// Adds `serverInformation` and `requesterInformation` to answers; unset means: in development only.
     pub metadata: Option<bool>,
     /// Compresses answers for clients that accept it.
     pub compress: bool,
-    /// How long a client may keep a static file without asking.
+    /// Time that a client may reuse a static file without revalidating it.
     #[serde(with = "humantime_serde")]
     pub file_max_age: Duration,
     /// Writes one log line per request.

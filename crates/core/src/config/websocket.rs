@@ -1,4 +1,4 @@
-//! The section `websocket`.
+//! The section `websocket`: the endpoint and the limits of a socket.
 
 use std::time::Duration;
 
@@ -12,40 +12,40 @@ use super::ByteSize;
 pub struct Websocket {
     /// Path of the endpoint.
     pub path: String,
-    /// Most sockets at once; beyond, the upgrade is answered 503.
+    /// Most open sockets; beyond, the upgrade is answered 503.
     pub max_connections: usize,
-    /// Most bytes of a frame a client sends; beyond, close 1009.
+    /// Most bytes of a frame that a client sends; beyond, close 1009.
     pub max_frame_bytes: ByteSize,
     /// Most frames waiting for a client; beyond, close 4001.
     pub outbox_frames: usize,
-    /// Most bytes waiting for a client; beyond, close 4001. An answer that is larger itself is `payload_too_large`.
+    /// Most bytes waiting for a client; beyond, close 4001. A single reply that is larger is `payload_too_large`.
     pub outbox_bytes: ByteSize,
-    /// Time between two pings; nothing heard in between means close 4002.
+    /// Time between two pings; if no frame arrives in between, close 4002.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
-    /// How long a close frame is tried before the connection is reset.
+    /// Time that the node tries to send a close frame before it resets the connection.
     #[serde(with = "humantime_serde")]
     pub close_timeout: Duration,
-    /// Over how long the sockets of a stopping node are told to go.
+    /// Period over which a stopping node closes its sockets, so that clients do not reconnect all at once.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
-    /// Frames a second of one socket, pings too; beyond, `rate_limited`; 0 means no limit.
+    /// Frames a second that one socket may send, pings included; beyond, `rate_limited`; 0 means no limit.
     pub messages_per_second: u32,
-    /// How many verbs a socket may send at once after a pause.
+    /// Verbs that a socket may send in one burst after a pause.
     pub message_burst: u32,
-    /// Upgrades a second of one address; beyond, 429; 0 means no limit.
+    /// Upgrades a second from one address; beyond, 429; 0 means no limit.
     pub upgrades_per_second: u32,
-    /// How many upgrades an address may ask at once after a pause.
+    /// Upgrades that an address may request in one burst after a pause.
     pub upgrade_burst: u32,
-    /// Origins whose pages may open a socket, beside the node's own; `*` means all.
+    /// Origins whose pages may open a socket, in addition to the node's own; `*` means all.
     pub allowed_origins: Vec<String>,
-    /// Most rooms of one socket.
+    /// Most rooms that one socket is a member of.
     pub max_rooms: usize,
     /// Most bytes of a connection's attributes.
     pub max_attributes: ByteSize,
     /// Most bytes of a `messageId`.
     pub max_message_id_bytes: usize,
-    /// Most bytes of a file that goes over a socket.
+    /// Most bytes of a file that is sent over a socket.
     pub max_file: ByteSize,
 }
 

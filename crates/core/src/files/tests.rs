@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::*;
 
-/// Two roots, a folder beside them, and links of all kinds.
-fn house() -> (tempfile::TempDir, PublicFiles) {
-    let house = tempfile::tempdir().unwrap();
-    let at = |path: &str| house.path().join(path);
+/// Two roots, a secret folder next to them, and links of all kinds.
+fn fixture() -> (tempfile::TempDir, PublicFiles) {
+    let parent = tempfile::tempdir().unwrap();
+    let at = |path: &str| parent.path().join(path);
     for folder in ["public/inner", "public/.git", "public/.well-known", "more", "secret"] {
         fs::create_dir_all(at(folder)).unwrap();
     }
@@ -31,7 +31,7 @@ fn house() -> (tempfile::TempDir, PublicFiles) {
     let fifo = std::process::Command::new("mkfifo").arg(at("public/pipe")).status().unwrap();
     assert!(fifo.success());
     let files = PublicFiles::new(vec![at("public"), at("more"), at("missing")]);
-    (house, files)
+    (parent, files)
 }
 
 async fn text_of(files: &PublicFiles, path: &str) -> Option<String> {
@@ -47,8 +47,8 @@ async fn text_of(files: &PublicFiles, path: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_path_finds_files_under_the_roots_and_nothing_else() {
-    let (_house, files) = house();
+async fn a_path_opens_regular_files_under_the_roots_only() {
+    let (_folder, files) = fixture();
     for (path, expected) in [
         ("/hello.txt", Some("hello")),
         ("hello.txt", Some("hello")),
@@ -87,9 +87,9 @@ async fn a_path_finds_files_under_the_roots_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_socket_gets_text_as_it_is_and_the_rest_in_base64() {
-    let (house, files) = house();
-    fs::write(house.path().join("public/logo.png"), [0x89, b'P', 0xff, 0x00]).unwrap();
+async fn a_socket_receives_text_as_it_is_and_other_bytes_in_base64() {
+    let (parent, files) = fixture();
+    fs::write(parent.path().join("public/logo.png"), [0x89, b'P', 0xff, 0x00]).unwrap();
     let text = files.read_for_socket("hello.txt", 5).await.unwrap();
     assert_eq!(
         (text.content.as_str(), text.encoding, text.mime.as_str(), text.length),
@@ -102,7 +102,7 @@ async fn a_socket_gets_text_as_it_is_and_the_rest_in_base64() {
 }
 
 #[test]
-fn a_time_is_written_by_the_civil_calendar() {
+fn a_time_is_formatted_by_the_civil_calendar() {
     for (ms, expected) in [
         (0, "1970-01-01T00:00:00.000Z"),
         (951_782_400_000, "2000-02-29T00:00:00.000Z"),
