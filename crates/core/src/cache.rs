@@ -1,6 +1,6 @@
-//! What nodes share: values with a lifetime, lists, counters.
+//! The cache that nodes share: values with a ttl, lists, counters.
 //!
-//! Values travel in the envelope `{"value":…,"createdAt":ms}`, list items in `{"data":…}`, as Actionhero keeps them.
+//! Values are stored as `{"value":…,"createdAt":ms}`, list items as `{"data":…}`: the format of Actionhero.
 
 use std::fmt;
 use std::io;
@@ -17,43 +17,69 @@ use tokio::time::{Instant, sleep};
 
 use crate::backend::{BackendError, CacheStore, Clock, Dumped, Page, Stored};
 use crate::error::{ActionError, Detail, ErrorKind};
-use crate::locks::{LockGuard, look_away};
+use crate::locks::{LockGuard, retry_pause};
 
 #[cfg(test)]
 mod tests;
 
-/// The longest lifetime; beyond, clocks overflow.
-const LONGEST_LIFE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// The longest ttl; beyond, clocks overflow.
+const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// The cache that nodes share. Cheap to clone. Each call is one step: nobody sees half of it.
+/// The cache that nodes share. Cheap to clone. Each operation on a key is atomic.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use phalanx_core::{ActionError, Cache};
+/// # use phalanx_core::backend::Backend;
+/// # use phalanx_core::config::Config;
+///
+/// async fn count_visit(cache: &Cache, user: &str) -> Result<i64, ActionError> {
+///     cache.save(&format!("last-user:{user}"), user, Some(Duration::from_secs(60))).await?;
+///     cache.push("visits", user).await?;
+///     cache.increment("visit-count", 1).await
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), ActionError> {
+/// # let backend = Backend::memory(&Config::default());
+/// # let cache = Cache::new(backend.cache, backend.clock);
+///
+/// assert_eq!(count_visit(&cache, "ann").await?, 1);
+/// assert_eq!(count_visit(&cache, "bob").await?, 2);
+/// let saved = cache.load::<String>("last-user:ann").await?.expect("it has not expired");
+/// assert_eq!(saved.value, "ann");
+/// assert_eq!(cache.list::<String>("visits", 0, 10).await?, ["ann", "bob"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Cache {
     store: Arc<dyn CacheStore>,
     clock: Arc<dyn Clock>,
-    holder: Option<Arc<str>>,
+    lock_owner: Option<Arc<str>>,
     retry: Duration,
 }
 
-/// A value as it was saved.
+/// A saved value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry<T> {
-    /// Its key.
+    /// The key.
     pub key: String,
     /// The value.
     pub value: T,
-    /// When it was saved, Unix time in milliseconds.
+    /// The time at which it was saved, Unix time in milliseconds.
     pub created_at: u64,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Envelope<T> {
+struct CachedValue<T> {
     value: T,
     created_at: u64,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Item<T> {
+struct CachedItem<T> {
     data: T,
 }
 
@@ -63,37 +89,37 @@ impl Cache {
     /// Most bytes of one value or item, encoded.
     pub const MAX_VALUE: usize = 8 * 1024 * 1024;
 
-    /// The longest that anybody waits for a key's lock.
+    /// The longest wait for a key's lock.
     pub const MAX_RETRY: Duration = Duration::from_secs(60);
 
-    /// Makes a cache over a backend.
+    /// Makes a cache over a store.
     pub fn new(store: Arc<dyn CacheStore>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, holder: None, retry: Duration::ZERO }
+        Self { store, clock, lock_owner: None, retry: Duration::ZERO }
     }
 
-    /// The same cache for who holds a lock: the key of the lock's name is open to it and to nobody else.
+    /// The same cache for the owner of a lock: it may use the key of the lock's name, which is closed to all others.
     pub fn holding(&self, guard: &LockGuard) -> Self {
-        Self { holder: Some(guard.owner().into()), ..self.clone() }
+        Self { lock_owner: Some(guard.owner().into()), ..self.clone() }
     }
 
-    /// The same cache for who would rather wait than hear `locked`: at most `retry`, and at most
-    /// [`Cache::MAX_RETRY`], until the key's lock is free.
+    /// The same cache, which waits for a key's lock instead of failing with `locked`: at most `retry`, and at most
+    /// [`Cache::MAX_RETRY`].
     pub fn retrying(&self, retry: Duration) -> Self {
         Self { retry: retry.min(Self::MAX_RETRY), ..self.clone() }
     }
 
-    /// Asks until the key's lock is free, or as long as this cache waits for it. Never past the lock.
-    async fn once_free<T, F>(&self, ask: impl Fn() -> F) -> Result<T, BackendError>
+    /// Repeats an operation until the key's lock is free, for as long as this cache waits. It never ignores the lock.
+    async fn retry_locked<T, F>(&self, operation: impl Fn() -> F) -> Result<T, BackendError>
     where
         F: Future<Output = Result<T, BackendError>>,
     {
         let end = Instant::now() + self.retry;
         loop {
-            let locked = match ask().await {
+            let locked = match operation().await {
                 Err(locked @ BackendError::Locked { .. }) => locked,
-                answer => return answer,
+                result => return result,
             };
-            let pause = look_away();
+            let pause = retry_pause();
             if Instant::now() + pause > end {
                 return Err(locked);
             }
@@ -101,11 +127,11 @@ impl Cache {
         }
     }
 
-    /// Saves a value; without a `ttl` it stays until it is destroyed.
+    /// Saves a value and its ttl; without one the value remains until it is destroyed.
     ///
     /// # Errors
     ///
-    /// `locked` if somebody else holds the key's lock, `payload_too_large` beyond [`Cache::MAX_VALUE`].
+    /// `locked` if another owner has the key's lock, `payload_too_large` beyond [`Cache::MAX_VALUE`].
     pub async fn save<T: Serialize + ?Sized>(
         &self,
         key: &str,
@@ -113,21 +139,21 @@ impl Cache {
         ttl: Option<Duration>,
     ) -> Result<(), ActionError> {
         check_key(key)?;
-        let text = encode(&Envelope { value, created_at: self.clock.now_ms() })?;
-        let ttl = ttl.map(life);
-        Ok(self.once_free(|| self.store.set(key, text.clone(), ttl, self.holder.as_deref())).await?)
+        let text = encode(&CachedValue { value, created_at: self.clock.now_ms() })?;
+        let ttl = ttl.map(bounded);
+        Ok(self.retry_locked(|| self.store.set(key, text.clone(), ttl, self.lock_owner.as_deref())).await?)
     }
 
-    /// Loads a value, if it is there and has not expired.
+    /// Loads a value; `None` if it does not exist or has expired.
     ///
     /// # Errors
     ///
-    /// `locked` if somebody else holds the key's lock, `internal` if what is stored is no `T`.
+    /// `locked` if another owner has the key's lock, `internal` if the stored value is not a `T`.
     pub async fn load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Entry<T>>, ActionError> {
         self.read(key, None).await
     }
 
-    /// Loads a value and gives it a new lifetime in the same step.
+    /// Loads a value and gives it a new ttl, atomically.
     ///
     /// # Errors
     ///
@@ -137,7 +163,7 @@ impl Cache {
         key: &str,
         ttl: Duration,
     ) -> Result<Option<Entry<T>>, ActionError> {
-        self.read(key, Some(life(ttl))).await
+        self.read(key, Some(bounded(ttl))).await
     }
 
     async fn read<T: DeserializeOwned>(
@@ -146,86 +172,86 @@ impl Cache {
         touch: Option<Duration>,
     ) -> Result<Option<Entry<T>>, ActionError> {
         check_key(key)?;
-        let stored = self.once_free(|| self.store.get(key, touch, self.holder.as_deref())).await?;
+        let stored = self.retry_locked(|| self.store.get(key, touch, self.lock_owner.as_deref())).await?;
         let Some(Stored { value, .. }) = stored else { return Ok(None) };
-        let Envelope { value, created_at } = decode(&value)?;
+        let CachedValue { value, created_at } = decode(&value)?;
         Ok(Some(Entry { key: key.to_owned(), value, created_at }))
     }
 
-    /// Destroys what is under a key; says whether there was anything.
+    /// Destroys a key; returns whether it existed.
     ///
     /// # Errors
     ///
-    /// `locked` if somebody else holds the key's lock.
+    /// `locked` if another owner has the key's lock.
     pub async fn destroy(&self, key: &str) -> Result<bool, ActionError> {
         check_key(key)?;
-        Ok(self.once_free(|| self.store.delete(key, self.holder.as_deref())).await?)
+        Ok(self.retry_locked(|| self.store.delete(key, self.lock_owner.as_deref())).await?)
     }
 
-    /// Adds to a counter, which starts at zero, and answers what it is now.
+    /// Adds to a counter, which starts at zero, and returns its new value.
     ///
     /// # Errors
     ///
-    /// `internal` if the key holds something else, or the counter would leave 64 bits.
+    /// `internal` if the key is not a counter, or the counter would overflow 64 bits.
     pub async fn increment(&self, key: &str, by: i64) -> Result<i64, ActionError> {
         check_key(key)?;
         Ok(self.store.add(key, by).await?)
     }
 
-    /// Reads a counter; one that nobody has added to is zero.
+    /// Reads a counter; one that does not exist is zero.
     ///
     /// # Errors
     ///
-    /// `locked` if somebody else holds the key's lock, `internal` if the key holds something else.
+    /// `locked` if another owner has the key's lock, `internal` if the key is not a counter.
     pub async fn counter(&self, key: &str) -> Result<i64, ActionError> {
         check_key(key)?;
-        let stored = self.once_free(|| self.store.get(key, None, self.holder.as_deref())).await?;
+        let stored = self.retry_locked(|| self.store.get(key, None, self.lock_owner.as_deref())).await?;
         stored.map_or(Ok(0), |stored| decode(&stored.value))
     }
 
-    /// Appends to a list and answers its length.
+    /// Appends to a list and returns its length.
     ///
     /// # Errors
     ///
-    /// `internal` if the key holds something else.
+    /// `internal` if the key is not a list.
     pub async fn push<T: Serialize + ?Sized>(&self, key: &str, item: &T) -> Result<u64, ActionError> {
         check_key(key)?;
-        Ok(self.store.push(key, encode(&Item { data: item })?).await?)
+        Ok(self.store.push(key, encode(&CachedItem { data: item })?).await?)
     }
 
-    /// Takes the first item off a list.
+    /// Removes and returns the first item of a list.
     ///
     /// # Errors
     ///
-    /// `internal` if the key holds something else, or the item is no `T`: it is gone then.
+    /// `internal` if the key is not a list, or the item is not a `T`: the item is removed all the same.
     pub async fn pop<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ActionError> {
         check_key(key)?;
         let item = self.store.pop(key).await?;
-        item.map(|item| decode::<Item<T>>(&item).map(|item| item.data)).transpose()
+        item.map(|item| decode::<CachedItem<T>>(&item).map(|item| item.data)).transpose()
     }
 
     /// Reads `count` items of a list from `start` on.
     ///
     /// # Errors
     ///
-    /// `internal` if the key holds something else, or an item is no `T`.
+    /// `internal` if the key is not a list, or an item is not a `T`.
     pub async fn list<T: DeserializeOwned>(&self, key: &str, start: u64, count: u64) -> Result<Vec<T>, ActionError> {
         check_key(key)?;
         let items = self.store.range(key, start, count).await?;
-        items.iter().map(|item| decode::<Item<T>>(item).map(|item| item.data)).collect()
+        items.iter().map(|item| decode::<CachedItem<T>>(item).map(|item| item.data)).collect()
     }
 
-    /// How long a list is.
+    /// The length of a list.
     ///
     /// # Errors
     ///
-    /// `internal` if the key holds something else.
+    /// `internal` if the key is not a list.
     pub async fn list_length(&self, key: &str) -> Result<u64, ActionError> {
         check_key(key)?;
         Ok(self.store.len(key).await?)
     }
 
-    /// Lists keys that begin with `prefix`, a page at a time, from where the last page said.
+    /// Lists keys with a prefix, a page at a time. `from` is [`Page::next`] of the page before.
     ///
     /// # Errors
     ///
@@ -234,7 +260,7 @@ impl Cache {
         Ok(self.store.scan(prefix, from).await?)
     }
 
-    /// How many keys there are.
+    /// Counts all keys.
     ///
     /// # Errors
     ///
@@ -251,17 +277,17 @@ impl Cache {
         }
     }
 
-    /// Destroys every key that begins with `prefix`, but those somebody else has locked; says how many.
+    /// Destroys every key with a prefix, except those locked by others; returns how many.
     ///
     /// # Errors
     ///
-    /// `unavailable` if the backend does not answer; some may be destroyed then.
+    /// `unavailable` if the backend does not answer; some keys may be destroyed by then.
     pub async fn clear(&self, prefix: &str) -> Result<u64, ActionError> {
         let (mut count, mut from) = (0, None);
         loop {
             let page = self.keys(prefix, from.as_deref()).await?;
             for key in &page.keys {
-                match self.store.delete(key, self.holder.as_deref()).await {
+                match self.store.delete(key, self.lock_owner.as_deref()).await {
                     Ok(deleted) => count += u64::from(deleted),
                     Err(BackendError::Locked { .. }) => {}
                     Err(error) => return Err(error.into()),
@@ -274,8 +300,9 @@ impl Cache {
         }
     }
 
-    /// Writes everything to a file, locked or not, lifetimes too, a line a key; says how many keys. Each key is written as
-    /// it stood at one moment, not all at the same. The file is whole or as it was before.
+    /// Writes all keys with their ttls to a file, locked or not, one line per key; returns how many. Each key is
+    /// written as it was at one moment, but not all at the same moment. The file is replaced as a whole or not at
+    /// all.
     ///
     /// # Errors
     ///
@@ -286,7 +313,7 @@ impl Cache {
             let page = self.keys("", from.as_deref()).await?;
             for key in page.keys {
                 if let Some(dumped) = self.store.dump(&key).await? {
-                    serde_json::to_writer(&mut lines, &Line::of(key, dumped)).map_err(ActionError::internal)?;
+                    serde_json::to_writer(&mut lines, &DumpLine::of(key, dumped)).map_err(ActionError::internal)?;
                     lines.push(b'\n');
                     count += 1;
                 }
@@ -296,22 +323,23 @@ impl Cache {
                 None => break,
             }
         }
-        let beside = path.with_extension("part");
-        tokio::fs::write(&beside, lines).await.map_err(ActionError::internal)?;
-        tokio::fs::rename(&beside, path).await.map_err(ActionError::internal)?;
+        let temporary = path.with_extension("part");
+        tokio::fs::write(&temporary, lines).await.map_err(ActionError::internal)?;
+        tokio::fs::rename(&temporary, path).await.map_err(ActionError::internal)?;
         Ok(count)
     }
 
-    /// Puts back what [`Cache::dump_write`] wrote, in place of keys of the same name, locked or not; other keys stay. Says
-    /// how many keys. Lifetimes go on from where they were when the file was written.
+    /// Restores the keys that [`Cache::dump_write`] wrote; returns how many. It replaces keys of the same name,
+    /// locked or not, and leaves other keys alone. A ttl continues with the time that was left when the file was
+    /// written.
     ///
     /// # Errors
     ///
-    /// `internal` if the file cannot be read: nothing is changed then; `unavailable` if the backend does not answer: the
-    /// keys before that line of the file are put back.
+    /// `internal` if the file cannot be read or parsed: nothing is changed then; `unavailable` if the backend does not
+    /// answer: the keys before that line of the file are restored.
     pub async fn dump_read(&self, path: &Path) -> Result<u64, ActionError> {
         let text = tokio::fs::read_to_string(path).await.map_err(ActionError::internal)?;
-        let lines = text.lines().map(|line| serde_json::from_str::<Line>(line)?.into_dumped());
+        let lines = text.lines().map(|line| serde_json::from_str::<DumpLine>(line)?.into_dumped());
         let keys = lines.collect::<io::Result<Vec<_>>>().map_err(ActionError::internal)?;
         let count = keys.len() as u64;
         for (key, dumped) in keys {
@@ -327,16 +355,16 @@ impl fmt::Debug for Cache {
     }
 }
 
-/// A key in a file.
+/// A key in a dump file.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct DumpLine {
     key: String,
     ttl_ms: Option<u64>,
     value: Option<String>,
     list: Option<Vec<String>>,
 }
 
-impl Line {
+impl DumpLine {
     fn of(key: String, dumped: Dumped) -> Self {
         let ms = |ttl: Option<Duration>| ttl.map(|ttl| ttl.as_millis() as u64);
         match dumped {
@@ -352,7 +380,7 @@ impl Line {
 
     fn into_dumped(self) -> io::Result<(String, Dumped)> {
         let bytes = |text: String| STANDARD.decode(text).map(Bytes::from).map_err(io::Error::other);
-        let ttl = self.ttl_ms.map(Duration::from_millis).map(life);
+        let ttl = self.ttl_ms.map(Duration::from_millis).map(bounded);
         let dumped = match (self.value, self.list) {
             (Some(value), _) => Dumped::Value(Stored { value: bytes(value)?, ttl }),
             (None, list) => {
@@ -364,8 +392,8 @@ impl Line {
     }
 }
 
-fn life(ttl: Duration) -> Duration {
-    ttl.min(LONGEST_LIFE)
+fn bounded(ttl: Duration) -> Duration {
+    ttl.min(MAX_TTL)
 }
 
 fn check_key(key: &str) -> Result<(), ActionError> {

@@ -1,4 +1,5 @@
-//! Locks that nodes share: an owner per guard, renewed while held, freed on drop, fenced by a token that only rises.
+//! Locks that nodes share: each guard is an owner, its lease is renewed until it is dropped, and a token that only
+//! rises fences off earlier owners.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,66 +18,90 @@ use crate::shutdown::Shutdown;
 #[cfg(test)]
 mod tests;
 
-/// The longest that anybody waits for a lock.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest wait for a lock.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The locks that nodes share. Cheap to clone.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use phalanx_core::{ActionError, ErrorKind, Locks};
+///
+/// async fn charge(locks: &Locks, order: u64) -> Result<(), ActionError> {
+///     let name = format!("order:{order}");
+///     let Some(guard) = locks.lock(&name, Locks::LEASE, Duration::from_secs(2)).await? else {
+///         return Err(ActionError::of(ErrorKind::Conflict, "the order is being charged"));
+///     };
+///     tokio::select! {
+///         charged = send_payment(order, guard.token()) => charged,
+///         () = guard.lost() => Err(ActionError::of(ErrorKind::Unavailable, "the lock was lost")),
+///     } // dropping the guard frees the lock
+/// }
+///
+/// /// The payment service refuses a token below the highest one that it has seen.
+/// async fn send_payment(order: u64, token: u64) -> Result<(), ActionError> {
+/// #   let _ = (order, token);
+/// #   Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Locks {
     store: Arc<dyn LockStore>,
     shutdown: Shutdown,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Locks {
-    /// How long a lease runs between two renewals, unless the caller says otherwise.
+    /// The usual lease: the time after which a lock without renewals is free.
     pub const LEASE: Duration = Duration::from_secs(10);
     /// The shortest lease: each is renewed three times in its length.
     pub const MIN_LEASE: Duration = Duration::from_millis(100);
     /// The longest lease.
     pub const MAX_LEASE: Duration = Duration::from_secs(3600);
-    /// Most locks that one node holds at once.
-    pub const MOST_HELD: usize = 10_000;
+    /// Most locks that one node owns at once.
+    pub const MAX_OWNED: usize = 10_000;
 
     pub(crate) fn new(store: Arc<dyn LockStore>, shutdown: Shutdown) -> Self {
-        Self { store, shutdown, places: Arc::new(Semaphore::new(Self::MOST_HELD)) }
+        Self { store, shutdown, permits: Arc::new(Semaphore::new(Self::MAX_OWNED)) }
     }
 
-    /// Takes a lock if it is free. Cancel safe: a lock that is taken for nobody is freed at once.
+    /// Acquires a lock if it is free. Cancel safe: a lock that is acquired after the caller went away is freed at
+    /// once.
     ///
     /// # Errors
     ///
-    /// `unavailable` if the backend does not answer or the node holds [`Locks::MOST_HELD`] locks, `invalid_input` for a
-    /// name or lease that cannot be.
+    /// `unavailable` if the backend does not answer or the node owns [`Locks::MAX_OWNED`] locks, `invalid_input` for a
+    /// name or lease out of bounds.
     pub async fn try_lock(&self, name: &str, lease: Duration) -> Result<Option<LockGuard>, ActionError> {
         check(name, lease)?;
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             bound_reached("held_locks");
             return Err(ActionError::of(ErrorKind::Unavailable, "the node holds as many locks as it may")
                 .with_retry_after(Duration::from_secs(1)));
         };
         let owner = format!("{:032x}", rand::rng().random::<u128>());
         let (name, owner) = (name.into(), owner.into());
-        let keeper = Keeper { store: self.store.clone(), name, owner, lease, _place: place };
-        let (asks, answer) = oneshot::channel();
-        // On a task of its own, which knows what became of the lock even if nobody waits for it any more.
-        self.shutdown.spawn_own(keeper.take(asks, self.shutdown.clone()));
-        let stops = || BackendError::unavailable("the node stops");
-        Ok(answer.await.map_err(|_| stops())??)
+        let task = LockTask { store: self.store.clone(), name, owner, lease, _permit: permit };
+        let (caller, acquired) = oneshot::channel();
+        // On a task of its own, which learns the outcome and frees the lock even if the caller was cancelled.
+        self.shutdown.spawn_own(task.run(caller, self.shutdown.clone()));
+        let stopped = || BackendError::unavailable("the node stops");
+        Ok(acquired.await.map_err(|_| stopped())??)
     }
 
-    /// Waits for a lock, at most `wait` and at most a day; `None` if it was not free in time. Cancel safe.
+    /// Waits for a lock, at most `wait` and at most a day; `None` if it did not become free in time. Cancel safe.
     ///
     /// # Errors
     ///
     /// Those of [`Locks::try_lock`].
     pub async fn lock(&self, name: &str, lease: Duration, wait: Duration) -> Result<Option<LockGuard>, ActionError> {
-        let deadline = Instant::now() + wait.min(LONGEST_WAIT);
+        let deadline = Instant::now() + wait.min(MAX_WAIT);
         loop {
             if let Some(guard) = self.try_lock(name, lease).await? {
                 return Ok(Some(guard));
             }
-            let pause = look_away();
+            let pause = retry_pause();
             if Instant::now() + pause > deadline {
                 return Ok(None);
             }
@@ -84,7 +109,7 @@ impl Locks {
         }
     }
 
-    /// Who holds a lock.
+    /// The current owner of a lock and its ttl.
     ///
     /// # Errors
     ///
@@ -93,7 +118,7 @@ impl Locks {
         Ok(self.store.holder(name).await?)
     }
 
-    /// The locks whose names begin with `prefix`, at most a thousand.
+    /// The locks with a prefix, at most a thousand.
     ///
     /// # Errors
     ///
@@ -109,31 +134,32 @@ impl fmt::Debug for Locks {
     }
 }
 
-/// How long waiters look away from a lock that is held; never all in step.
-pub(crate) fn look_away() -> Duration {
+/// The pause before a waiter tries again. Random, so that waiters do not retry in step.
+pub(crate) fn retry_pause() -> Duration {
     Duration::from_millis(rand::rng().random_range(25..75))
 }
 
-/// A lock that is held. Renewed at a third of its lease; freed when dropped, and when the node stops.
+/// An acquired lock. Its lease is renewed every third of its length; it is freed on drop, and when the node stops.
 ///
-/// What must not happen twice passes [`LockGuard::token`] to whoever stores it, who refuses tokens below the highest.
+/// An effect that must not happen twice carries [`LockGuard::token`] to its store, which refuses tokens below the
+/// highest that it has seen.
 #[derive(Debug)]
 pub struct LockGuard {
     name: Arc<str>,
     owner: Arc<str>,
     token: u64,
-    hold: Arc<Hold>,
+    state: Arc<GuardState>,
 }
 
-/// What a guard and its keeper know of each other.
+/// The state that a guard shares with the task that renews its lease.
 #[derive(Debug)]
-struct Hold {
+struct GuardState {
     until: Mutex<Instant>,
     lost: CancellationToken,
     dropped: CancellationToken,
 }
 
-impl Hold {
+impl GuardState {
     fn until(&self) -> MutexGuard<'_, Instant> {
         self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,87 +171,89 @@ impl LockGuard {
         &self.name
     }
 
-    /// Who holds it: this guard alone.
+    /// The owner's id, which is unique to this guard.
     pub fn owner(&self) -> &str {
         &self.owner
     }
 
-    /// Rises with each holder of this name.
+    /// The fencing token. It rises with each owner of this name.
     pub fn token(&self) -> u64 {
         self.token
     }
 
-    /// Whether the guard may still believe in itself, by its own clock: until a lease after the last renewal that was
-    /// confirmed was sent, whatever the backend does.
+    /// Whether the lock is certainly still owned, by this node's clock alone: until one lease after the time at which
+    /// the last confirmed renewal was *sent*, whatever the backend does.
     pub fn is_held(&self) -> bool {
-        !self.hold.lost.is_cancelled() && Instant::now() < *self.hold.until()
+        !self.state.lost.is_cancelled() && Instant::now() < *self.state.until()
     }
 
-    /// Completes when the lease could not be renewed, or the node stops: somebody else may hold the lock soon.
+    /// Completes when the lease could not be renewed, or the node stops: another owner may acquire the lock soon.
     pub async fn lost(&self) {
-        self.hold.lost.cancelled().await;
+        self.state.lost.cancelled().await;
     }
 }
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        self.hold.dropped.cancel();
+        self.state.dropped.cancel();
     }
 }
 
-/// Takes a lock, renews its lease until the guard is dropped, then frees it.
-struct Keeper {
+/// Acquires a lock, renews its lease until the guard is dropped, then frees it.
+struct LockTask {
     store: Arc<dyn LockStore>,
     name: Arc<str>,
     owner: Arc<str>,
     lease: Duration,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Keeper {
-    async fn take(self, asks: oneshot::Sender<Result<Option<LockGuard>, BackendError>>, shutdown: Shutdown) {
+impl LockTask {
+    async fn run(self, caller: oneshot::Sender<Result<Option<LockGuard>, BackendError>>, shutdown: Shutdown) {
         let sent = Instant::now();
         let until = sent + self.lease;
-        let (hold, answer) = match self.store.acquire(&self.name, &self.owner, self.lease).await {
+        let (state, acquired) = match self.store.acquire(&self.name, &self.owner, self.lease).await {
             Ok(None) => (None, Ok(None)),
             Ok(Some(token)) => {
                 let [lost, dropped] = [(); 2].map(|()| CancellationToken::new());
-                let hold = Arc::new(Hold { until: Mutex::new(until), lost, dropped });
-                let guard = LockGuard { name: self.name.clone(), owner: self.owner.clone(), token, hold: hold.clone() };
-                (Some(hold), Ok(Some(guard)))
+                let state = Arc::new(GuardState { until: Mutex::new(until), lost, dropped });
+                let guard =
+                    LockGuard { name: self.name.clone(), owner: self.owner.clone(), token, state: state.clone() };
+                (Some(state), Ok(Some(guard)))
             }
             Err(error) => {
-                let _ = asks.send(Err(error));
-                return self.release(until).await; // it may be ours
+                let _ = caller.send(Err(error));
+                return self.release(until).await; // the acquire may have succeeded
             }
         };
-        // Nobody may be there to be told: the guard is dropped then.
-        drop(asks.send(answer));
-        let Some(hold) = hold else { return };
-        self.keep(&hold, &shutdown).await;
-        hold.lost.cancel();
-        let until = *hold.until();
+        // If the caller is gone, this drops the guard, and the lock is freed below.
+        drop(caller.send(acquired));
+        let Some(state) = state else { return };
+        self.renew_until_dropped(&state, &shutdown).await;
+        state.lost.cancel();
+        let until = *state.until();
         self.release(until).await;
     }
 
-    /// The lease is believed in from the moment the last confirmed renewal was *sent*.
-    async fn keep(&self, hold: &Hold, shutdown: &Shutdown) {
+    /// Renews the lease until the guard is dropped, the node stops, or the lease is lost. A lease counts from the
+    /// moment its renewal was *sent*: the backend cannot have started it earlier.
+    async fn renew_until_dropped(&self, state: &GuardState, shutdown: &Shutdown) {
         loop {
             tokio::select! {
-                () = hold.dropped.cancelled() => return,
+                () = state.dropped.cancelled() => return,
                 () = shutdown.closed() => return,
                 () = sleep(self.lease / 3) => {}
             }
-            let (sent, until) = (Instant::now(), *hold.until());
+            let (sent, until) = (Instant::now(), *state.until());
             match timeout_at(until, self.store.renew(&self.name, &self.owner, self.lease)).await {
-                Ok(Ok(true)) => *hold.until() = sent + self.lease,
+                Ok(Ok(true)) => *state.until() = sent + self.lease,
                 Ok(Err(_)) if Instant::now() + self.lease / 3 < until => {}
                 Ok(Ok(false) | Err(_)) | Err(_) => return,
             }
         }
     }
 
-    /// If nobody answers, the lease runs out by itself.
+    /// Frees the lock. If the backend does not answer, the lease expires by itself.
     async fn release(&self, until: Instant) {
         let _ = timeout_at(until, self.store.release(&self.name, &self.owner)).await;
     }

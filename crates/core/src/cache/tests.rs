@@ -13,28 +13,28 @@ fn memory() -> (Cache, Locks) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_retries_waits_until_the_lock_is_free() {
+async fn a_retrying_cache_waits_until_the_lock_is_free() {
     let (cache, locks) = memory();
     cache.save("k", &1, None).await.unwrap();
     let guard = locks.try_lock("k", SECOND).await.unwrap().unwrap();
-    let (began, patient) = (Instant::now(), cache.retrying(5 * SECOND));
-    let (loaded, saved, ()) = tokio::join!(patient.load::<u8>("k"), patient.save("k", &1, None), async {
+    let (started, retrying) = (Instant::now(), cache.retrying(5 * SECOND));
+    let (loaded, saved, ()) = tokio::join!(retrying.load::<u8>("k"), retrying.save("k", &1, None), async {
         sleep(3 * SECOND).await;
         drop(guard);
     });
     assert_eq!((loaded.unwrap().unwrap().value, saved.unwrap()), (1, ()));
-    let waited = began.elapsed();
+    let waited = started.elapsed();
     assert!(waited >= 3 * SECOND && waited < 4 * SECOND, "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_retries_never_passes_the_lock_and_does_not_wait_for_ever() {
+async fn a_retrying_cache_respects_the_lock_and_times_out() {
     let (cache, locks) = memory();
     let guard = locks.try_lock("k", SECOND).await.unwrap().unwrap();
     for (retry, longest) in [(Duration::ZERO, Duration::ZERO), (SECOND, SECOND), (Duration::MAX, Cache::MAX_RETRY)] {
-        let (began, patient) = (Instant::now(), cache.retrying(retry));
-        assert_eq!(patient.load::<u8>("k").await.unwrap_err().code(), "locked");
-        let waited = began.elapsed();
+        let (started, retrying) = (Instant::now(), cache.retrying(retry));
+        assert_eq!(retrying.load::<u8>("k").await.unwrap_err().code(), "locked");
+        let waited = started.elapsed();
         assert!(waited <= longest && waited + Duration::from_millis(100) > longest, "{retry:?} {waited:?}");
     }
     assert_eq!(cache.retrying(SECOND).save("k", &1, None).await.unwrap_err().code(), "locked");
@@ -42,7 +42,7 @@ async fn who_retries_never_passes_the_lock_and_does_not_wait_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_longest_lifetime_is_one() {
+async fn the_longest_ttl_does_not_overflow() {
     let (cache, _locks) = memory();
     cache.save("k", &1, Some(Duration::MAX)).await.unwrap();
     assert_eq!(cache.load_and_extend::<u8>("k", Duration::MAX).await.unwrap().unwrap().value, 1);
@@ -54,7 +54,7 @@ async fn the_longest_lifetime_is_one() {
 }
 
 #[tokio::test]
-async fn a_dump_that_cannot_be_read_to_its_end_changes_nothing() {
+async fn a_dump_with_a_broken_line_changes_nothing() {
     let (cache, _locks) = memory();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("dump");

@@ -8,34 +8,34 @@ use crate::memory::MemoryLocks;
 
 const LEASE: Duration = Duration::from_secs(9);
 
-/// Locks of one node, behind answers that take as long as a test wants.
-struct Slow {
+/// Locks of one node, whose replies a test delays.
+struct SlowStore {
     inner: MemoryLocks,
     acquired: Notify,
-    answers_acquire: Notify,
-    answers_renew: bool,
+    reply_to_acquire: Notify,
+    replies_to_renew: bool,
     released: Notify,
 }
 
-impl Slow {
-    fn new(answers_renew: bool) -> Arc<Self> {
-        let [acquired, answers_acquire, released] = [(); 3].map(|()| Notify::new());
+impl SlowStore {
+    fn new(replies_to_renew: bool) -> Arc<Self> {
+        let [acquired, reply_to_acquire, released] = [(); 3].map(|()| Notify::new());
         let inner = MemoryLocks::new(Arc::new(SystemClock::new()));
-        Arc::new(Self { inner, acquired, answers_acquire, answers_renew, released })
+        Arc::new(Self { inner, acquired, reply_to_acquire, replies_to_renew, released })
     }
 }
 
 #[async_trait]
-impl LockStore for Slow {
+impl LockStore for SlowStore {
     async fn acquire(&self, name: &str, owner: &str, lease: Duration) -> Result<Option<u64>, BackendError> {
         let token = self.inner.acquire(name, owner, lease).await?;
         self.acquired.notify_one();
-        self.answers_acquire.notified().await;
+        self.reply_to_acquire.notified().await;
         Ok(token)
     }
 
     async fn renew(&self, name: &str, owner: &str, lease: Duration) -> Result<bool, BackendError> {
-        if !self.answers_renew {
+        if !self.replies_to_renew {
             std::future::pending::<()>().await;
         }
         self.inner.renew(name, owner, lease).await
@@ -51,55 +51,55 @@ impl LockStore for Slow {
         self.inner.holder(name).await
     }
 
-    async fn list(&self, prefix: &str, most: usize) -> Result<Vec<Held>, BackendError> {
-        self.inner.list(prefix, most).await
+    async fn list(&self, prefix: &str, max: usize) -> Result<Vec<Held>, BackendError> {
+        self.inner.list(prefix, max).await
     }
 }
 
-fn quick() -> (Locks, Shutdown) {
+fn memory() -> (Locks, Shutdown) {
     let shutdown = Shutdown::default();
     (Locks::new(Arc::new(MemoryLocks::new(Arc::new(SystemClock::new()))), shutdown.clone()), shutdown)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_is_taken_for_nobody_is_freed() {
-    let store = Slow::new(true);
+async fn a_lock_acquired_for_a_cancelled_caller_is_freed() {
+    let store = SlowStore::new(true);
     let locks = Locks::new(store.clone(), Shutdown::default());
     tokio::select! {
-        _ = locks.try_lock("l", LEASE) => panic!("nobody has answered"),
+        _ = locks.try_lock("l", LEASE) => panic!("the store has not replied"),
         () = store.acquired.notified() => {}
     }
     assert!(store.holder("l").await.unwrap().is_some());
-    store.answers_acquire.notify_one();
+    store.reply_to_acquire.notify_one();
     store.released.notified().await;
     assert_eq!(store.holder("l").await.unwrap(), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_holder_that_hears_nothing_of_its_renewals_stops_believing_by_its_own_clock() {
-    let store = Slow::new(false);
-    store.answers_acquire.notify_one();
+async fn a_guard_whose_renewals_get_no_reply_expires_by_its_own_clock() {
+    let store = SlowStore::new(false);
+    store.reply_to_acquire.notify_one();
     let locks = Locks::new(store, Shutdown::default());
     let guard = locks.try_lock("l", LEASE).await.unwrap().unwrap();
     tokio::time::advance(LEASE - Duration::from_millis(1)).await;
     assert!(guard.is_held());
-    // Nothing else runs in between: not even the task that renews.
+    // No other task runs in between, not even the one that renews.
     tokio::time::advance(Duration::from_millis(1)).await;
     assert!(!guard.is_held());
     guard.lost().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_is_held_as_long_as_it_is_renewed() {
-    let (locks, _shutdown) = quick();
+async fn a_lock_is_owned_as_long_as_it_is_renewed() {
+    let (locks, _shutdown) = memory();
     let guard = locks.try_lock("l", LEASE).await.unwrap().unwrap();
     sleep(LEASE * 10).await;
     assert!(guard.is_held() && locks.try_lock("l", LEASE).await.unwrap().is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_stops_frees_its_locks_and_their_holders_learn_of_it() {
-    let (locks, shutdown) = quick();
+async fn a_stopping_node_frees_its_locks_and_their_guards_are_lost() {
+    let (locks, shutdown) = memory();
     let guard = locks.try_lock("l", LEASE).await.unwrap().unwrap();
     shutdown.close().await;
     assert_eq!(locks.holder("l").await.unwrap(), None);
@@ -108,23 +108,23 @@ async fn a_node_that_stops_frees_its_locks_and_their_holders_learn_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_holds_so_many_locks_and_no_more() {
-    let (locks, _shutdown) = quick();
-    let mut held = Vec::new();
-    for number in 0..Locks::MOST_HELD {
-        held.push(locks.try_lock(&number.to_string(), LEASE).await.unwrap().unwrap());
+async fn the_number_of_locks_of_a_node_is_bounded() {
+    let (locks, _shutdown) = memory();
+    let mut guards = Vec::new();
+    for number in 0..Locks::MAX_OWNED {
+        guards.push(locks.try_lock(&number.to_string(), LEASE).await.unwrap().unwrap());
     }
     assert_eq!(locks.try_lock("beyond", LEASE).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    held.pop();
-    while locks.places.available_permits() == 0 {
+    guards.pop();
+    while locks.permits.available_permits() == 0 {
         yield_now().await;
     }
     assert!(locks.try_lock("beyond", LEASE).await.unwrap().is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_may_be_as_long_as_it_likes_and_a_lease_may_not() {
-    let (locks, _shutdown) = quick();
+async fn a_wait_is_clamped_and_a_lease_out_of_bounds_is_refused() {
+    let (locks, _shutdown) = memory();
     let guard = locks.try_lock("l", LEASE).await.unwrap().unwrap();
     let (next, ()) = tokio::join!(locks.lock("l", LEASE, Duration::MAX), async {
         sleep(LEASE).await;

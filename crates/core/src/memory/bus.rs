@@ -1,4 +1,4 @@
-//! The bus of one node: a bounded queue that publishers wait for.
+//! The bus of one node: a bounded queue. Publishers wait while it is full.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,34 +8,34 @@ use tokio::sync::mpsc;
 use crate::backend::{Arrival, BackendError, Bus, KeptAlive, Letter, Message, Posted, Recipient, Subscription};
 use crate::node::Generation;
 
-/// The bus of one node. One queue gives one order to all rooms.
+/// The bus of one node. All rooms share one queue, so they share one order.
 #[derive(Debug)]
 pub struct MemoryBus {
     sender: mpsc::Sender<Arrival>,
     receiver: Mutex<Option<mpsc::Receiver<Arrival>>>,
-    own: Mutex<Option<Generation>>,
+    own_generation: Mutex<Option<Generation>>,
 }
 
 impl MemoryBus {
-    /// Makes a bus that holds at most `queue` messages; beyond, publishers wait.
+    /// Makes a bus with room for `queue` messages; beyond, publishers wait.
     pub fn new(queue: usize) -> Self {
         let (sender, receiver) = mpsc::channel(queue.max(1));
-        Self { sender, receiver: Mutex::new(Some(receiver)), own: Mutex::new(None) }
+        Self { sender, receiver: Mutex::new(Some(receiver)), own_generation: Mutex::new(None) }
     }
 
-    fn own(&self) -> Option<Generation> {
-        *self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    fn own_generation(&self) -> Option<Generation> {
+        *self.own_generation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn send(&self, arrival: Arrival) -> Result<(), BackendError> {
-        self.sender.send(arrival).await.map_err(|_| BackendError::unavailable("the bus is closed"))
+    async fn send(&self, incoming: Arrival) -> Result<(), BackendError> {
+        self.sender.send(incoming).await.map_err(|_| BackendError::unavailable("the bus is closed"))
     }
 }
 
 #[async_trait]
 impl Bus for MemoryBus {
     async fn appear_as(&self, generation: Generation) -> Result<(), BackendError> {
-        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = Some(generation);
+        *self.own_generation.lock().unwrap_or_else(PoisonError::into_inner) = Some(generation);
         Ok(())
     }
 
@@ -43,19 +43,19 @@ impl Bus for MemoryBus {
         self.send(Arrival::Message(message)).await
     }
 
-    async fn post(&self, to: Recipient, letter: Letter) -> Result<Posted, BackendError> {
-        match (to, self.own()) {
-            (Recipient::Node(there), Some(own)) if there != own => Ok(Posted { received: false, on_record: false }),
+    async fn post(&self, to: Recipient, message: Letter) -> Result<Posted, BackendError> {
+        match (to, self.own_generation()) {
+            (Recipient::Node(other), Some(own)) if other != own => Ok(Posted { received: false, on_record: false }),
             (_, Some(own)) => {
-                self.send(Arrival::Letter(own, letter)).await?;
+                self.send(Arrival::Letter(own, message)).await?;
                 Ok(Posted { received: true, on_record: true })
             }
             (_, None) => Err(BackendError::unavailable("the node has no name yet")),
         }
     }
 
-    fn try_post(&self, _to: Recipient, letter: Letter, alive: KeptAlive) -> Result<(), (Letter, KeptAlive)> {
-        Err((letter, alive))
+    fn try_post(&self, _to: Recipient, message: Letter, guard: KeptAlive) -> Result<(), (Letter, KeptAlive)> {
+        Err((message, guard))
     }
 
     async fn subscribe(&self, _room: &Arc<str>) -> Result<Subscription, BackendError> {

@@ -1,4 +1,4 @@
-//! The cache of one node: a sorted map behind one lock, with what expires beside it.
+//! The cache of one node: a sorted map behind one lock, with an index of expiry times.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -16,42 +16,42 @@ use crate::metrics::bound_reached;
 #[cfg(test)]
 mod tests;
 
-/// Most bytes of all keys and values together; beyond, writes are refused, since nothing accepted is lost silently.
-const MOST_BYTES: usize = 256 * 1024 * 1024;
+/// Most bytes of all keys and values together; beyond, writes are refused: accepted values are never evicted silently.
+const MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// How many expired keys a write removes.
+/// Most expired keys that one write removes.
 const SWEPT_PER_WRITE: usize = 16;
 
-/// Keys of one page.
+/// Most keys of one page.
 const PAGE: usize = 256;
 
-/// The cache of one node. Expired keys are invisible at once, and removed a few with each write.
+/// The cache of one node. Expired keys are invisible at once, and each write removes a few of them.
 #[derive(Debug)]
 pub struct MemoryCache {
-    shelves: Mutex<Shelves>,
+    table: Mutex<CacheTable>,
     locks: Arc<MemoryLocks>,
 }
 
 #[derive(Debug, Default)]
-struct Shelves {
-    keys: BTreeMap<String, Entry>,
+struct CacheTable {
+    keys: BTreeMap<String, CachedKey>,
     expiring: BTreeSet<(Instant, String)>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Entry {
-    held: Holding,
+struct CachedKey {
+    content: KeyContent,
     expires: Option<Instant>,
 }
 
 #[derive(Debug)]
-enum Holding {
+enum KeyContent {
     Value(Bytes),
     List(VecDeque<Bytes>),
 }
 
-impl Holding {
+impl KeyContent {
     fn bytes(&self) -> usize {
         match self {
             Self::Value(value) => value.len(),
@@ -63,42 +63,43 @@ impl Holding {
 impl MemoryCache {
     /// Makes an empty cache that respects these locks.
     pub fn new(locks: Arc<MemoryLocks>) -> Self {
-        Self { shelves: Mutex::default(), locks }
+        Self { table: Mutex::default(), locks }
     }
 
-    fn shelves(&self) -> MutexGuard<'_, Shelves> {
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, CacheTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asked while the shelves are held: who takes the lock meanwhile sees what is written now.
-    fn check_lock(&self, key: &str, holder: Option<&str>) -> Result<(), BackendError> {
+    /// Checks the key's lock. Called under the table's mutex, so that an owner who acquires the lock after this check
+    /// sees the write that follows it.
+    fn check_lock(&self, key: &str, lock_owner: Option<&str>) -> Result<(), BackendError> {
         match self.locks.owner_of(key) {
-            Some(owner) if Some(owner.as_str()) != holder => Err(BackendError::Locked { key: key.to_owned() }),
+            Some(owner) if Some(owner.as_str()) != lock_owner => Err(BackendError::Locked { key: key.to_owned() }),
             _ => Ok(()),
         }
     }
 }
 
-impl Shelves {
-    fn live(&mut self, key: &str) -> Option<&mut Entry> {
+impl CacheTable {
+    fn live(&mut self, key: &str) -> Option<&mut CachedKey> {
         let now = Instant::now();
         self.keys.get_mut(key).filter(|entry| entry.expires.is_none_or(|at| at > now))
     }
 
-    fn remove(&mut self, key: &str) -> Option<Entry> {
+    fn remove(&mut self, key: &str) -> Option<CachedKey> {
         let (key, entry) = self.keys.remove_entry(key)?;
-        self.bytes -= key.len() + entry.held.bytes();
+        self.bytes -= key.len() + entry.content.bytes();
         if let Some(at) = entry.expires {
             self.expiring.remove(&(at, key));
         }
         Some(entry)
     }
 
-    fn put(&mut self, key: &str, held: Holding, ttl: Option<Duration>) -> Result<(), BackendError> {
+    fn put(&mut self, key: &str, content: KeyContent, ttl: Option<Duration>) -> Result<(), BackendError> {
         self.sweep();
-        let before = self.keys.get(key).map_or(0, |entry| key.len() + entry.held.bytes());
-        let after = key.len() + held.bytes();
-        if self.bytes - before + after > MOST_BYTES {
+        let before = self.keys.get(key).map_or(0, |entry| key.len() + entry.content.bytes());
+        let after = key.len() + content.bytes();
+        if self.bytes - before + after > MAX_BYTES {
             return Err(full());
         }
         self.remove(key);
@@ -107,7 +108,7 @@ impl Shelves {
             self.expiring.insert((at, key.to_owned()));
         }
         self.bytes += after;
-        self.keys.insert(key.to_owned(), Entry { held, expires });
+        self.keys.insert(key.to_owned(), CachedKey { content, expires });
         Ok(())
     }
 
@@ -137,8 +138,10 @@ impl Shelves {
     fn list(&mut self, key: &str) -> Result<Option<&mut VecDeque<Bytes>>, BackendError> {
         match self.live(key) {
             None => Ok(None),
-            Some(Entry { held: Holding::List(items), .. }) => Ok(Some(items)),
-            Some(Entry { held: Holding::Value(_), .. }) => Err(BackendError::WrongKind { key: key.to_owned() }),
+            Some(CachedKey { content: KeyContent::List(items), .. }) => Ok(Some(items)),
+            Some(CachedKey { content: KeyContent::Value(_), .. }) => {
+                Err(BackendError::WrongKind { key: key.to_owned() })
+            }
         }
     }
 }
@@ -148,7 +151,7 @@ fn full() -> BackendError {
     BackendError::Full
 }
 
-fn left(expires: Option<Instant>) -> Option<Duration> {
+fn remaining(expires: Option<Instant>) -> Option<Duration> {
     expires.map(|at| at.saturating_duration_since(Instant::now()))
 }
 
@@ -158,21 +161,21 @@ impl CacheStore for MemoryCache {
         &self,
         key: &str,
         touch: Option<Duration>,
-        holder: Option<&str>,
+        lock_owner: Option<&str>,
     ) -> Result<Option<Stored>, BackendError> {
-        let mut shelves = self.shelves();
-        self.check_lock(key, holder)?;
-        let stored = match shelves.live(key) {
+        let mut table = self.table();
+        self.check_lock(key, lock_owner)?;
+        let stored = match table.live(key) {
             None => return Ok(None),
-            Some(Entry { held: Holding::Value(value), expires }) => {
-                Stored { value: value.clone(), ttl: touch.or_else(|| left(*expires)) }
+            Some(CachedKey { content: KeyContent::Value(value), expires }) => {
+                Stored { value: value.clone(), ttl: touch.or_else(|| remaining(*expires)) }
             }
-            Some(Entry { held: Holding::List(_), .. }) => {
+            Some(CachedKey { content: KeyContent::List(_), .. }) => {
                 return Err(BackendError::WrongKind { key: key.to_owned() });
             }
         };
         if let Some(ttl) = touch {
-            shelves.touch(key, ttl);
+            table.touch(key, ttl);
         }
         Ok(Some(stored))
     }
@@ -182,89 +185,89 @@ impl CacheStore for MemoryCache {
         key: &str,
         value: Bytes,
         ttl: Option<Duration>,
-        holder: Option<&str>,
+        lock_owner: Option<&str>,
     ) -> Result<(), BackendError> {
-        let mut shelves = self.shelves();
-        self.check_lock(key, holder)?;
-        shelves.put(key, Holding::Value(value), ttl)
+        let mut table = self.table();
+        self.check_lock(key, lock_owner)?;
+        table.put(key, KeyContent::Value(value), ttl)
     }
 
-    async fn delete(&self, key: &str, holder: Option<&str>) -> Result<bool, BackendError> {
-        let mut shelves = self.shelves();
-        self.check_lock(key, holder)?;
-        let lived = shelves.live(key).is_some();
-        shelves.remove(key);
-        Ok(lived)
+    async fn delete(&self, key: &str, lock_owner: Option<&str>) -> Result<bool, BackendError> {
+        let mut table = self.table();
+        self.check_lock(key, lock_owner)?;
+        let existed = table.live(key).is_some();
+        table.remove(key);
+        Ok(existed)
     }
 
     async fn add(&self, key: &str, by: i64) -> Result<i64, BackendError> {
-        let mut shelves = self.shelves();
+        let mut table = self.table();
         let wrong = || BackendError::WrongKind { key: key.to_owned() };
-        let (before, ttl) = match shelves.live(key) {
+        let (before, ttl) = match table.live(key) {
             None => (0, None),
-            Some(Entry { held: Holding::Value(value), expires }) => {
+            Some(CachedKey { content: KeyContent::Value(value), expires }) => {
                 let text = std::str::from_utf8(value).map_err(|_| wrong())?;
-                (text.parse::<i64>().map_err(|_| wrong())?, left(*expires))
+                (text.parse::<i64>().map_err(|_| wrong())?, remaining(*expires))
             }
-            Some(Entry { held: Holding::List(_), .. }) => return Err(wrong()),
+            Some(CachedKey { content: KeyContent::List(_), .. }) => return Err(wrong()),
         };
         let after = before.checked_add(by).ok_or_else(wrong)?;
-        shelves.put(key, Holding::Value(after.to_string().into()), ttl)?;
+        table.put(key, KeyContent::Value(after.to_string().into()), ttl)?;
         Ok(after)
     }
 
     async fn push(&self, key: &str, item: Bytes) -> Result<u64, BackendError> {
-        let mut shelves = self.shelves();
+        let mut table = self.table();
         let cost = item.len() + 32;
-        shelves.sweep();
-        if shelves.bytes + cost + key.len() > MOST_BYTES {
+        table.sweep();
+        if table.bytes + cost + key.len() > MAX_BYTES {
             return Err(full());
         }
-        if let Some(items) = shelves.list(key)? {
+        if let Some(items) = table.list(key)? {
             items.push_back(item);
             let len = items.len() as u64;
-            shelves.bytes += cost;
+            table.bytes += cost;
             return Ok(len);
         }
-        shelves.put(key, Holding::List(VecDeque::from([item])), None)?;
+        table.put(key, KeyContent::List(VecDeque::from([item])), None)?;
         Ok(1)
     }
 
     async fn pop(&self, key: &str) -> Result<Option<Bytes>, BackendError> {
-        let mut shelves = self.shelves();
-        let Some(items) = shelves.list(key)? else { return Ok(None) };
+        let mut table = self.table();
+        let Some(items) = table.list(key)? else { return Ok(None) };
         let item = items.pop_front();
         let is_empty = items.is_empty();
-        shelves.bytes -= item.as_ref().map_or(0, |item| item.len() + 32);
+        table.bytes -= item.as_ref().map_or(0, |item| item.len() + 32);
         if is_empty {
-            shelves.remove(key);
+            table.remove(key);
         }
         Ok(item)
     }
 
     async fn range(&self, key: &str, start: u64, count: u64) -> Result<Vec<Bytes>, BackendError> {
-        let mut shelves = self.shelves();
-        let Some(items) = shelves.list(key)? else { return Ok(Vec::new()) };
+        let mut table = self.table();
+        let Some(items) = table.list(key)? else { return Ok(Vec::new()) };
         let (start, count) =
             (usize::try_from(start).unwrap_or(usize::MAX), usize::try_from(count).unwrap_or(usize::MAX));
         Ok(items.iter().skip(start).take(count).cloned().collect())
     }
 
     async fn len(&self, key: &str) -> Result<u64, BackendError> {
-        Ok(self.shelves().list(key)?.map_or(0, |items| items.len() as u64))
+        Ok(self.table().list(key)?.map_or(0, |items| items.len() as u64))
     }
 
     async fn scan(&self, prefix: &str, from: Option<&str>) -> Result<Page, BackendError> {
-        let shelves = self.shelves();
+        let table = self.table();
         let now = Instant::now();
         let start = match from {
             Some(last) => Bound::Excluded(last.to_owned()),
             None => Bound::Included(prefix.to_owned()),
         };
-        let range = shelves.keys.range((start, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(prefix));
+        let range = table.keys.range((start, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(prefix));
         let mut page = Page::default();
-        for (seen, (key, entry)) in range.enumerate() {
-            if seen == PAGE {
+        for (index, (key, entry)) in range.enumerate() {
+            if index == PAGE {
                 return Ok(page);
             }
             page.next = Some(key.clone());
@@ -277,18 +280,18 @@ impl CacheStore for MemoryCache {
     }
 
     async fn dump(&self, key: &str) -> Result<Option<Dumped>, BackendError> {
-        let mut shelves = self.shelves();
-        Ok(shelves.live(key).map(|entry| match &entry.held {
-            Holding::Value(value) => Dumped::Value(Stored { value: value.clone(), ttl: left(entry.expires) }),
-            Holding::List(items) => Dumped::List(items.iter().cloned().collect(), left(entry.expires)),
+        let mut table = self.table();
+        Ok(table.live(key).map(|entry| match &entry.content {
+            KeyContent::Value(value) => Dumped::Value(Stored { value: value.clone(), ttl: remaining(entry.expires) }),
+            KeyContent::List(items) => Dumped::List(items.iter().cloned().collect(), remaining(entry.expires)),
         }))
     }
 
     async fn restore(&self, key: &str, dumped: Dumped) -> Result<(), BackendError> {
-        let mut shelves = self.shelves();
+        let mut table = self.table();
         match dumped {
-            Dumped::Value(stored) => shelves.put(key, Holding::Value(stored.value), stored.ttl),
-            Dumped::List(items, ttl) => shelves.put(key, Holding::List(items.into()), ttl),
+            Dumped::Value(stored) => table.put(key, KeyContent::Value(stored.value), stored.ttl),
+            Dumped::List(items, ttl) => table.put(key, KeyContent::List(items.into()), ttl),
         }
     }
 }

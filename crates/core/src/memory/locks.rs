@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use crate::backend::{BackendError, Clock, Held, LockStore};
 use crate::metrics::bound_reached;
 
-/// Most names that are remembered; beyond, those that nobody holds are forgotten: the clock keeps their tokens rising.
-const MOST_NAMES: usize = 65_536;
+/// Most names that are remembered. Beyond, free locks are forgotten; the clock keeps their tokens rising.
+const MAX_NAMES: usize = 65_536;
 
-/// The locks of one node, behind one lock that is never held over a wait.
+/// The locks of one node, behind a mutex that is never locked across an await.
 pub struct MemoryLocks {
     clock: Arc<dyn Clock>,
     names: Mutex<HashMap<String, Lock>>,
@@ -33,7 +33,7 @@ impl MemoryLocks {
         Self { clock, names: Mutex::default() }
     }
 
-    /// Who holds a lock.
+    /// The current owner of a lock.
     pub(super) fn owner_of(&self, name: &str) -> Option<String> {
         let now = Instant::now();
         self.names().get(name).filter(|lock| lock.expires > now).map(|lock| lock.owner.clone())
@@ -55,9 +55,9 @@ impl LockStore for MemoryLocks {
     async fn acquire(&self, name: &str, owner: &str, lease: Duration) -> Result<Option<u64>, BackendError> {
         let now = Instant::now();
         let mut names = self.names();
-        if names.len() >= MOST_NAMES {
+        if names.len() >= MAX_NAMES {
             names.retain(|_, lock| lock.expires > now);
-            if names.len() >= MOST_NAMES {
+            if names.len() >= MAX_NAMES {
                 bound_reached("memory_locks");
                 return Err(BackendError::Full);
             }
@@ -96,19 +96,19 @@ impl LockStore for MemoryLocks {
 
     async fn holder(&self, name: &str) -> Result<Option<Held>, BackendError> {
         let now = Instant::now();
-        Ok(self.names().get(name).filter(|lock| lock.expires > now).map(|lock| held(name, lock, now)))
+        Ok(self.names().get(name).filter(|lock| lock.expires > now).map(|lock| record(name, lock, now)))
     }
 
-    async fn list(&self, prefix: &str, most: usize) -> Result<Vec<Held>, BackendError> {
+    async fn list(&self, prefix: &str, max: usize) -> Result<Vec<Held>, BackendError> {
         let now = Instant::now();
         let names = self.names();
         let live = names.iter().filter(|(name, lock)| name.starts_with(prefix) && lock.expires > now);
-        let mut found: Vec<Held> = live.map(|(name, lock)| held(name, lock, now)).take(most).collect();
+        let mut found: Vec<Held> = live.map(|(name, lock)| record(name, lock, now)).take(max).collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 }
 
-fn held(name: &str, lock: &Lock, now: Instant) -> Held {
+fn record(name: &str, lock: &Lock, now: Instant) -> Held {
     Held { name: name.to_owned(), owner: lock.owner.clone(), ttl: lock.expires.saturating_duration_since(now) }
 }

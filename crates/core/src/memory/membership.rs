@@ -1,4 +1,4 @@
-//! The membership of one node: whoever can ask is alive.
+//! The membership of one node. There is no other node to lose, so no lease expires and none is reaped.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::backend::{BackendError, Leaves, Membership, NodeRecord, Renewal, Standing};
 use crate::node::Generation;
 
-/// The one node of an embedded backend. No lease of it runs out.
+/// The membership of the embedded backend's only node. Its lease never expires.
 #[derive(Debug, Default)]
 pub struct MemoryMembership {
     nodes: Mutex<Vec<NodeRecord>>,

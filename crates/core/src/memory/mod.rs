@@ -1,4 +1,4 @@
-//! The embedded backend: everything nodes share, in the memory of the only one.
+//! The embedded backend of a single node: all shared state in its memory.
 
 mod bus;
 mod cache;

@@ -2,7 +2,7 @@ use super::*;
 use crate::backend::SystemClock;
 
 #[tokio::test(start_paused = true)]
-async fn a_push_removes_what_has_expired_too() {
+async fn a_push_removes_expired_keys_too() {
     let cache = MemoryCache::new(Arc::new(MemoryLocks::new(Arc::new(SystemClock::new()))));
     cache.push("l", "item".into()).await.unwrap();
     for number in 0..10 {
@@ -10,5 +10,5 @@ async fn a_push_removes_what_has_expired_too() {
     }
     tokio::time::advance(Duration::from_secs(2)).await;
     cache.push("l", "item".into()).await.unwrap();
-    assert_eq!(cache.shelves().keys.len(), 1);
+    assert_eq!(cache.table().keys.len(), 1);
 }
