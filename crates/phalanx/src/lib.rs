@@ -33,10 +33,10 @@
 extern crate self as phalanx;
 
 mod app;
-mod command_line;
-mod descriptors;
+mod command;
 mod logging;
 mod process;
+mod rlimit;
 mod settings;
 mod telemetry;
 

@@ -11,7 +11,7 @@ use phalanx_core::context::States;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::command_line::Overrides;
+use crate::command::Overrides;
 
 mod secrets;
 mod section;

@@ -21,7 +21,7 @@ use phalanx_server::{AdminServer, Server};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::command_line::{self, Command};
+use crate::command::{self, Command};
 use crate::settings::{Section, Settings, Sources};
 use crate::{process, telemetry};
 
@@ -149,7 +149,7 @@ impl App {
     ///
     /// Exit codes: 0, 1 for a failure, 2 for a command that was not understood.
     pub fn run(mut self) -> ExitCode {
-        let (command, overrides) = match command_line::parse(&self.name, &self.version) {
+        let (command, overrides) = match command::parse(&self.name, &self.version) {
             Ok(parsed) => parsed,
             Err(code) => return code,
         };
@@ -236,7 +236,7 @@ impl App {
         runtime.shutdown_background(); // whatever initializers left running
         let registry = planned?;
         let actions: Vec<&ActionDef> = registry.actions().map(|action| action.def).collect();
-        Ok(command_line::table(&actions, &config.web.prefix))
+        Ok(command::table(&actions, &config.web.prefix))
     }
 }
 
