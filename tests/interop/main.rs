@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use phalanx::Running;
+use phalanx::RunningApp;
 use phalanx::config::Config;
 use phalanx::prelude::*;
 use phalanx_testkit::{INTEROP, Process, Redis, print};
@@ -28,7 +28,7 @@ struct Mixed {
     redis: Redis,
     theirs: Actionhero,
     tour: Process,
-    ours: Running,
+    ours: RunningApp,
 }
 
 impl Mixed {
@@ -83,7 +83,7 @@ async fn tour(redis: &Redis) -> Process {
     Process::start("tour", &environment).await
 }
 
-async fn in_process(redis: &Redis) -> Running {
+async fn in_process(redis: &Redis) -> RunningApp {
     let mut config = Config::default();
     config.cluster.interop = true;
     config.cluster.interop_token = TOKEN.to_owned();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use phalanx::Running;
+use phalanx::RunningApp;
 use phalanx::config::Config;
 use phalanx::prelude::*;
 
@@ -163,7 +163,7 @@ pub(crate) fn settings() -> Config {
 }
 
 /// Starts a node with all actions above.
-pub(crate) async fn start(config: Config) -> Running {
+pub(crate) async fn start(config: Config) -> RunningApp {
     App::new("test")
         .actions(actions![echo, checked, nap, panics, http_only, text, inner, outer, upload, thing, thing_2, report])
         .remotes(remotes![authorize])

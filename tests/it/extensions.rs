@@ -8,7 +8,7 @@ use phalanx::config::Config;
 use phalanx::event::{Ending, Event};
 use phalanx::initializer::BoxError;
 use phalanx::prelude::*;
-use phalanx::{Origin, RequestId, Running, axum};
+use phalanx::{Origin, RequestId, RunningApp, axum};
 use serde_json::json;
 
 use crate::app::{settings, start};
@@ -110,7 +110,7 @@ impl Initializer for Shop {
     }
 }
 
-async fn shop(change: impl FnOnce(&mut Config)) -> (Running, Arc<Mutex<Vec<String>>>) {
+async fn shop(change: impl FnOnce(&mut Config)) -> (RunningApp, Arc<Mutex<Vec<String>>>) {
     let mut config = settings();
     change(&mut config);
     let log = Arc::new(Mutex::new(Vec::new()));

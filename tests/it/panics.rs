@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use phalanx::Running;
+use phalanx::RunningApp;
 use phalanx::config::Config;
 use phalanx::prelude::*;
 use serde_json::{Value, json};
@@ -98,7 +98,7 @@ pub(crate) async fn break_late(_ctx: Context) -> Result<(), ActionError> {
     std::future::pending().await
 }
 
-pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> (Running, Arc<Stage>) {
+pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> (RunningApp, Arc<Stage>) {
     let mut config = settings();
     change(&mut config);
     let (events, received) = mpsc::channel(64);

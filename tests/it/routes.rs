@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use phalanx::initializer::BoxError;
 use phalanx::prelude::*;
-use phalanx::{Running, axum};
+use phalanx::{RunningApp, axum};
 use phalanx_testkit::free_port;
 use tokio::net::TcpStream;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -15,7 +15,7 @@ use crate::client::{get, raw, request};
 use crate::cluster::until;
 
 /// A node with custom routes, with or without a fallback.
-async fn node(fallback: bool, change: impl FnOnce(&mut phalanx::config::Config)) -> Running {
+async fn node(fallback: bool, change: impl FnOnce(&mut phalanx::config::Config)) -> RunningApp {
     let mut config = settings();
     change(&mut config);
     let raw = async |body: axum::body::Body| match axum::body::to_bytes(body, usize::MAX).await {

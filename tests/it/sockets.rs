@@ -9,7 +9,7 @@ use std::time::Duration;
 use phalanx::config::Config;
 use phalanx::hooks::Leaving;
 use phalanx::prelude::*;
-use phalanx::{ConnectionId, Running};
+use phalanx::{ConnectionId, RunningApp};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -170,7 +170,7 @@ pub(crate) async fn on_its_own(
     Ok(())
 }
 
-async fn start(change: impl FnOnce(&mut Config)) -> (Running, Arc<Recorded>) {
+async fn start(change: impl FnOnce(&mut Config)) -> (RunningApp, Arc<Recorded>) {
     let mut config = settings();
     config.rooms.start =
         ["lobby", "other", "third", "never", "bomb", "both", "hotel", "whispers"].map(Into::into).into();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use phalanx::{App, ConnectionId, Node, Running};
+use phalanx::{App, ConnectionId, Node, RunningApp};
 use phalanx_testkit::Redis;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -22,7 +22,7 @@ pub(crate) const TOKEN: &str = "bench";
 
 /// A node in this process, another one in its own process, and a socket of each.
 struct Pair {
-    node: Running,
+    node: RunningApp,
     far: ConnectionId,
     near: ConnectionId,
     _sockets: [Socket; 2],

@@ -1,4 +1,4 @@
-//! What `#[action]` expands to.
+//! The expansion of `#[action]`.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -6,14 +6,26 @@ use syn::spanned::Spanned;
 use syn::{LitStr, Type};
 
 use crate::attr::{Arguments, DeadlineArg};
-use crate::signature::{self, Kind, Signature};
+use crate::signature::{self, DefinitionKind, FunctionShape};
 
-/// Expands `#[action]`, or says what is wrong with it.
+/// Expands `#[action]`, or returns its errors for the compiler to print.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
-    let (arguments, signature) = signature::read(Kind::Action, arguments, item)?;
-    let parts = Parts::of(&signature, &arguments);
-    let Parts { function, name, input, output, types, description, deadline, require, run, item, marker, conditions } =
-        parts;
+    let (arguments, signature) = signature::read(DefinitionKind::Action, arguments, item)?;
+    let parts = ExpansionParts::of(&signature, &arguments);
+    let ExpansionParts {
+        function,
+        name,
+        input,
+        output,
+        types,
+        description,
+        deadline,
+        require,
+        run,
+        item,
+        marker,
+        conditions,
+    } = parts;
     let version = arguments.version;
     let routes = arguments.routes.iter().map(|route| {
         let method = format_ident!("{}", route.method);
@@ -49,13 +61,13 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     })
 }
 
-/// What actions and remote methods have in common.
-pub(crate) struct Parts<'a> {
+/// The parts that the expansions of actions and of remote methods share.
+pub(crate) struct ExpansionParts<'a> {
     pub(crate) function: &'a Ident,
     pub(crate) name: String,
     pub(crate) input: TokenStream,
     pub(crate) output: TokenStream,
-    /// `Input` and `Output`, each with the span of what it stands for, so that a type that is too private is shown there.
+    /// `Input` and `Output`, each with the span of its type in the signature: the compiler reports a private type there.
     pub(crate) types: TokenStream,
     pub(crate) description: &'a str,
     pub(crate) deadline: TokenStream,
@@ -66,8 +78,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) conditions: &'a [syn::Attribute],
 }
 
-impl<'a> Parts<'a> {
-    pub(crate) fn of(signature: &'a Signature, arguments: &Arguments) -> Self {
+impl<'a> ExpansionParts<'a> {
+    pub(crate) fn of(signature: &'a FunctionShape, arguments: &Arguments) -> Self {
         let function = &signature.item.sig.ident;
         let name = arguments.name.as_ref().map_or_else(|| function.to_string(), LitStr::value);
         let input = signature.input.as_ref().map_or_else(|| quote!(::phalanx::NoInput), |input| quote!(#input));
@@ -78,7 +90,7 @@ impl<'a> Parts<'a> {
         types.extend(quote_spanned!(returns.span()=> type Output = #output;));
         let conditions = &signature.conditions[..];
         let visibility = &signature.item.vis;
-        let doc = format!("Stands for the function [`{function}()`] where a type is asked for.");
+        let doc = format!("The type of the function [`{function}()`], for `ctx.call::<{function}>(..)` and the like.");
         let marker = quote! {
             #[doc = #doc]
             #(#conditions)*
@@ -114,19 +126,16 @@ fn deadline(deadline: DeadlineArg) -> TokenStream {
     }
 }
 
-/// Each guard is spelt with the span of its parameter, so that a missing `FromContext` is reported there.
+/// Each guard has the span of its parameter, so that a missing `FromContext` is reported there.
 fn require(guards: &[Type]) -> TokenStream {
     let each = guards
         .iter()
         .map(|guard| quote_spanned!(guard.span()=> <#guard as ::phalanx::FromContext>::require(requirements);));
-    match guards.is_empty() {
-        true => quote!(|_| {}),
-        false => quote!(|requirements| { #(#each)* }),
-    }
+    if guards.is_empty() { quote!(|_| {}) } else { quote!(|requirements| { #(#each)* }) }
 }
 
-/// The names in here are the macro's own (`mixed_site`): an action may be called like one of them.
-fn run(signature: &Signature) -> TokenStream {
+/// The closure that calls the function. Its variables are hygienic (`mixed_site`): an action may have the same name as one.
+fn run(signature: &FunctionShape) -> TokenStream {
     let function = &signature.item.sig.ident;
     let local = |name: &str| Ident::new(name, Span::mixed_site());
     let (ctx, params) = (local("ctx"), local(if signature.input.is_some() { "params" } else { "_params" }));
@@ -140,7 +149,8 @@ fn run(signature: &Signature) -> TokenStream {
         .as_ref()
         .map(|ty| quote_spanned!(ty.span()=> let #input = ::phalanx::Params::decode::<#ty>(&#params)?;));
     let input = signature.input.as_ref().map(|_| quote!(, #input));
-    // All at one place, or what is wrong with the type would be told here once more than where it is `Output`.
+    // All tokens share the span of the return type. With others, an error in that type, which is reported where it is
+    // `Output`, would be reported a second time here.
     let returned = Ident::new("returned", signature.returns.span());
     let outcome = quote_spanned!(signature.returns.span()=> ::phalanx::Returned::outcome(#returned));
     quote! {

@@ -1,4 +1,4 @@
-//! The arguments of an attribute, with their spans; every mistake is collected before giving up.
+//! The arguments of an attribute, with their spans. All errors are collected, so that the author sees them at once.
 
 use std::time::Duration;
 
@@ -8,37 +8,37 @@ use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::{Error, Expr, ExprLit, Lit, LitInt, LitStr, Meta, Token};
 
-/// Mistakes, so far.
+/// The errors found so far.
 #[derive(Default)]
-pub(crate) struct Mistakes(Option<Error>);
+pub(crate) struct Diagnostics(Option<Error>);
 
-impl Mistakes {
-    /// Adds a sentence about `place`, all of which is underlined; about nothing means about the attribute.
-    pub(crate) fn add(&mut self, place: impl ToTokens, message: impl std::fmt::Display) {
-        self.take(Error::new_spanned(place, message));
+impl Diagnostics {
+    /// Adds an error that underlines all of `tokens`; without tokens the compiler underlines the attribute.
+    pub(crate) fn add(&mut self, tokens: impl ToTokens, message: impl std::fmt::Display) {
+        self.push(Error::new_spanned(tokens, message));
     }
 
-    /// Adds what the parser says.
-    pub(crate) fn take(&mut self, error: Error) {
+    /// Adds an error of the parser.
+    pub(crate) fn push(&mut self, error: Error) {
         match &mut self.0 {
             Some(all) => all.combine(error),
             None => self.0 = Some(error),
         }
     }
 
-    /// What the compiler is to print, if anything.
-    pub(crate) fn errors(self) -> Option<TokenStream> {
+    /// The tokens by which the compiler prints the errors, if there are any.
+    pub(crate) fn into_tokens(self) -> Option<TokenStream> {
         self.0.map(Error::into_compile_error)
     }
 }
 
-/// A route as it is written.
+/// A route in the attribute.
 pub(crate) struct RouteArg {
     pub(crate) method: &'static str,
     pub(crate) path: Option<LitStr>,
 }
 
-/// A deadline as it is written.
+/// A deadline in the attribute.
 #[derive(Clone, Copy)]
 pub(crate) enum DeadlineArg {
     Default,
@@ -46,7 +46,7 @@ pub(crate) enum DeadlineArg {
     After(Duration),
 }
 
-/// What an attribute says.
+/// The parsed arguments of an attribute.
 pub(crate) struct Arguments {
     pub(crate) name: Option<LitStr>,
     pub(crate) version: u32,
@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
 const METHODS: [(&str, &str); 5] =
     [("get", "Get"), ("post", "Post"), ("put", "Put"), ("patch", "Patch"), ("delete", "Delete")];
 
-/// What `#[action]` understands.
+/// The arguments of `#[action]`.
 pub(crate) const ACTION: &[&str] = &[
     "name",
     "version",
@@ -75,11 +75,11 @@ pub(crate) const ACTION: &[&str] = &[
     "cancel_on_disconnect",
 ];
 
-/// What `#[remote]` understands.
+/// The arguments of `#[remote]`.
 pub(crate) const REMOTE: &[&str] = &["name", "deadline"];
 
-/// Reads the arguments of an attribute that understands `known`.
-pub(crate) fn parse(tokens: TokenStream, known: &[&str], mistakes: &mut Mistakes) -> Arguments {
+/// Parses the arguments of an attribute whose argument names are `known`.
+pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagnostics) -> Arguments {
     let mut arguments = Arguments {
         name: None,
         version: 1,
@@ -92,7 +92,7 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], mistakes: &mut Mistakes
     let metas = match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
         Ok(metas) => metas,
         Err(error) => {
-            mistakes.take(error);
+            diagnostics.push(error);
             return arguments;
         }
     };
@@ -100,51 +100,52 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], mistakes: &mut Mistakes
     for meta in &metas {
         let name = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
         if !known.contains(&name.as_str()) {
-            mistakes.add(meta.path(), unknown(&name, known));
+            diagnostics.add(meta.path(), unknown(&name, known));
             continue;
         }
         if method(&name).is_none() && seen.contains(&name) {
-            mistakes.add(meta, format!("`{name}` is given twice"));
+            diagnostics.add(meta, format!("`{name}` is given twice"));
         }
         seen.push(name.clone());
-        arguments.take(&name, meta, mistakes);
+        arguments.set(&name, meta, diagnostics);
     }
     let opens = |meta: &&Meta| {
         meta.path().get_ident().is_some_and(|name| name == "block" || method(&name.to_string()).is_some())
     };
     for meta in metas.iter().filter(opens).filter(|_| arguments.internal) {
-        mistakes.add(meta, "no client reaches an `internal` action: drop this, or `internal`");
+        diagnostics.add(meta, "clients cannot reach an `internal` action: remove this, or `internal`");
     }
     arguments
 }
 
 impl Arguments {
-    fn take(&mut self, name: &str, meta: &Meta, mistakes: &mut Mistakes) {
+    fn set(&mut self, name: &str, meta: &Meta, diagnostics: &mut Diagnostics) {
         match name {
             "name" => {
-                self.name = text(meta, mistakes);
+                self.name = text(meta, diagnostics);
                 if let Some(name) = &self.name {
-                    check_name(name, mistakes);
+                    check_name(name, diagnostics);
                 }
             }
-            "version" => self.version = version(meta, mistakes),
+            "version" => self.version = version(meta, diagnostics),
             "deadline" => {
                 self.deadline = deadline(meta).unwrap_or_else(|| {
-                    mistakes.add(meta, "a deadline has its unit: `deadline = \"5s\"` (ms, s, m, h); \"0\" means none");
+                    diagnostics
+                        .add(meta, "a deadline needs a unit: `deadline = \"5s\"` (ms, s, m, h); \"0\" means none");
                     DeadlineArg::Default
                 });
             }
-            "block" => self.block_websocket = block(meta, mistakes),
-            "internal" => self.internal = flag(meta, mistakes),
-            "cancel_on_disconnect" => self.cancel_on_disconnect = flag(meta, mistakes),
+            "block" => self.block_websocket = block(meta, diagnostics),
+            "internal" => self.internal = flag(meta, diagnostics),
+            "cancel_on_disconnect" => self.cancel_on_disconnect = flag(meta, diagnostics),
             verb => {
                 let Some(method) = method(verb) else { return };
                 let path = match meta {
                     Meta::Path(_) => None,
-                    _ => text(meta, mistakes),
+                    _ => text(meta, diagnostics),
                 };
                 if let Some(path) = &path {
-                    check_path(path, mistakes);
+                    check_path(path, diagnostics);
                 }
                 self.routes.push(RouteArg { method, path });
             }
@@ -152,14 +153,14 @@ impl Arguments {
     }
 }
 
-/// What a verb is called in the expansion.
+/// The variant of `phalanx::Method` for a verb.
 fn method(verb: &str) -> Option<&'static str> {
     METHODS.iter().find(|(name, _)| *name == verb).map(|(_, method)| *method)
 }
 
 fn unknown(name: &str, known: &[&str]) -> String {
     match name {
-        "head" if known.contains(&"get") => return "`get` answers HEAD as well".to_owned(),
+        "head" if known.contains(&"get") => return "`get` also answers HEAD".to_owned(),
         "options" if known.contains(&"get") => return "the server answers OPTIONS itself".to_owned(),
         _ => {}
     }
@@ -170,11 +171,11 @@ fn unknown(name: &str, known: &[&str]) -> String {
         .filter(|(far, _)| *far <= (name.len() / 3).max(1));
     match near {
         Some((_, known)) => format!("there is no argument `{name}`; did you mean `{known}`?"),
-        None => format!("there is no argument `{name}`; there are {}", known.join(", ")),
+        None => format!("there is no argument `{name}`; the arguments are {}", known.join(", ")),
     }
 }
 
-/// How many letters one word is away from another.
+/// The Levenshtein distance of two words.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -190,20 +191,20 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn text(meta: &Meta, mistakes: &mut Mistakes) -> Option<LitStr> {
+fn text(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<LitStr> {
     match value(meta) {
         Some(Lit::Str(text)) => Some(text.clone()),
         _ => {
             let name = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
-            mistakes.add(meta, format!("write `{name} = \"…\"`"));
+            diagnostics.add(meta, format!("write `{name} = \"…\"`"));
             None
         }
     }
 }
 
-fn flag(meta: &Meta, mistakes: &mut Mistakes) -> bool {
+fn flag(meta: &Meta, diagnostics: &mut Diagnostics) -> bool {
     if !matches!(meta, Meta::Path(_)) {
-        mistakes.add(meta, "this argument takes no value");
+        diagnostics.add(meta, "this argument takes no value");
     }
     true
 }
@@ -218,57 +219,57 @@ fn value(meta: &Meta) -> Option<&Lit> {
     }
 }
 
-fn version(meta: &Meta, mistakes: &mut Mistakes) -> u32 {
+fn version(meta: &Meta, diagnostics: &mut Diagnostics) -> u32 {
     let number = match value(meta) {
         Some(Lit::Int(number)) => LitInt::base10_parse::<u32>(number).ok(),
         _ => None,
     };
     number.filter(|number| *number > 0).unwrap_or_else(|| {
-        mistakes.add(meta, "a version is a whole number from 1: `version = 2`");
+        diagnostics.add(meta, "a version is a whole number from 1: `version = 2`");
         1
     })
 }
 
-fn block(meta: &Meta, mistakes: &mut Mistakes) -> bool {
-    const RULE: &str = "only one transport can be blocked: `block(websocket)`; HTTP is opened by naming a verb";
+fn block(meta: &Meta, diagnostics: &mut Diagnostics) -> bool {
+    const RULE: &str = "only WebSocket can be blocked: `block(websocket)`; an action without a verb has no HTTP route";
     let names = match meta {
         Meta::List(list) => list.parse_args_with(Punctuated::<syn::Ident, Token![,]>::parse_terminated).ok(),
         Meta::Path(_) | Meta::NameValue(_) => None,
     };
     let Some(names) = names.filter(|names| !names.is_empty()) else {
-        mistakes.add(meta, RULE);
+        diagnostics.add(meta, RULE);
         return false;
     };
     for name in names.iter().filter(|name| *name != "websocket") {
-        mistakes.add(name, RULE);
+        diagnostics.add(name, RULE);
     }
     true
 }
 
-fn check_name(name: &LitStr, mistakes: &mut Mistakes) {
+fn check_name(name: &LitStr, diagnostics: &mut Diagnostics) {
     let text = name.value();
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
     if text.is_empty() || text.len() > 100 || !text.bytes().all(allowed) {
-        mistakes.add(name, "a name is 1 to 100 characters of A-Z a-z 0-9 : . _ -");
+        diagnostics.add(name, "a name is 1 to 100 characters of A-Z a-z 0-9 : . _ -");
     }
 }
 
-fn check_path(path: &LitStr, mistakes: &mut Mistakes) {
+fn check_path(path: &LitStr, diagnostics: &mut Diagnostics) {
     let text = path.value();
     if !text.starts_with('/') {
-        return mistakes.add(path, "a path starts with `/`");
+        return diagnostics.add(path, "a path starts with `/`");
     }
     let segments: Vec<&str> = text.split('/').collect();
     for (index, segment) in segments.iter().enumerate() {
         if let Some(name) = segment.strip_prefix(':') {
-            mistakes.add(path, format!("write `{{{name}}}` for a parameter, not `:{name}`"));
+            diagnostics.add(path, format!("write `{{{name}}}` for a parameter, not `:{name}`"));
         } else if segment.contains(['{', '}']) {
             let inner = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
             let name = inner.strip_prefix('*').unwrap_or(inner);
             if name.is_empty() || name.contains(['{', '}', '*']) {
-                mistakes.add(path, "a parameter is a whole segment with a name: `{name}` or `{*rest}`");
+                diagnostics.add(path, "a parameter is a whole segment with a name: `{name}` or `{*rest}`");
             } else if inner.starts_with('*') && index + 1 != segments.len() {
-                mistakes.add(path, "`{*rest}` is the last segment of a path");
+                diagnostics.add(path, "`{*rest}` is the last segment of a path");
             }
         }
     }
@@ -280,7 +281,7 @@ fn deadline(meta: &Meta) -> Option<DeadlineArg> {
     if written == "0" {
         return Some(DeadlineArg::Never);
     }
-    let digits = written.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let digits = written.trim_end_matches(|character: char| character.is_ascii_alphabetic());
     let unit = match &written[digits.len()..] {
         "ms" => 1,
         "s" => 1_000,

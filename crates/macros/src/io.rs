@@ -1,53 +1,53 @@
-//! What `#[input]` and `#[output]` expand to: the derives, with their paths through the facade.
+//! The expansion of `#[input]` and `#[output]`: derives, with their paths through the facade.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::{Attribute, Data, DeriveInput, Field, Fields};
 
-use crate::attr::Mistakes;
+use crate::attr::Diagnostics;
 
-/// Which of the two.
+/// Which of the two attributes is expanded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Input,
     Output,
 }
 
-/// Expands `#[input]` or `#[output]`, or says what is wrong.
+/// Expands `#[input]` or `#[output]`, or returns the errors for the compiler to print.
 ///
-/// The type is written even beside mistakes, so that nobody who names it is told of a second one.
+/// The type is expanded even if there are errors: otherwise each use of it would be reported as a further error.
 pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
-    let mut mistakes = Mistakes::default();
+    let mut diagnostics = Diagnostics::default();
     if !arguments.is_empty() {
-        mistakes.add(&arguments, "this attribute takes no arguments");
+        diagnostics.add(&arguments, "this attribute takes no arguments");
     }
     let mut item: DeriveInput = match syn::parse2(item.clone()) {
         Ok(item) => item,
         Err(error) => {
-            mistakes.take(match syn::parse2::<syn::Item>(item.clone()) {
-                Ok(_) => syn::Error::new(error.span(), "this attribute stands on a struct or an enum"),
+            diagnostics.push(match syn::parse2::<syn::Item>(item.clone()) {
+                Ok(_) => syn::Error::new(error.span(), "this attribute belongs on a struct or an enum"),
                 Err(_) => error,
             });
-            let mistakes = mistakes.errors();
-            return Err(quote!(#mistakes #item));
+            let diagnostics = diagnostics.into_tokens();
+            return Err(quote!(#diagnostics #item));
         }
     };
     if let Data::Union(union) = &item.data {
-        mistakes.add(union.union_token, "a union has no JSON: take an enum");
-        let mistakes = mistakes.errors();
-        return Err(quote!(#mistakes #item));
+        diagnostics.add(union.union_token, "a union has no JSON: use an enum");
+        let diagnostics = diagnostics.into_tokens();
+        return Err(quote!(#diagnostics #item));
     }
     let is_struct = matches!(item.data, Data::Struct(_));
     if role == Role::Input && is_struct {
-        refuse_renames(&item.attrs, &mut mistakes);
+        refuse_renames(&item.attrs, &mut diagnostics);
     }
     each_field(&mut item, |field| {
-        mark_secrets(field, &mut mistakes);
+        mark_secrets(field, &mut diagnostics);
         if role == Role::Input && is_struct {
-            refuse_renames(&field.attrs, &mut mistakes);
+            refuse_renames(&field.attrs, &mut diagnostics);
         }
     });
-    let mistakes = mistakes.errors();
+    let diagnostics = diagnostics.into_tokens();
     let written = written_derives(&item.attrs);
     let missing = |name: &str| !written.iter().any(|derive| derive == name);
     let mut derives = Vec::new();
@@ -65,7 +65,7 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> R
         .then(|| quote!(#[derive(::phalanx::validator::Validate)] #[validate(crate = "::phalanx::validator")]));
     let by_hand = (role == Role::Input && !is_struct).then(|| validates_always(&item));
     Ok(quote! {
-        #mistakes
+        #diagnostics
         #[derive(#(#derives),*)]
         #[serde(crate = "::phalanx::serde")]
         #[schemars(crate = "::phalanx::schemars")]
@@ -75,7 +75,7 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> R
     })
 }
 
-/// Validators know structs alone: an enum is valid once it decodes.
+/// `validator` derives for structs only: an enum is valid once it decodes.
 fn validates_always(item: &DeriveInput) -> TokenStream {
     let name = &item.ident;
     let (generics, arguments, clause) = item.generics.split_for_impl();
@@ -97,14 +97,14 @@ fn each_field(item: &mut DeriveInput, mut visit: impl FnMut(&mut Field)) {
     }
 }
 
-/// `#[secret]` becomes a mark in the schema, which the log reads: it knows a secret by its one name.
-fn mark_secrets(field: &mut Field, mistakes: &mut Mistakes) {
+/// Turns `#[secret]` into a mark in the schema. The log hides the parameter of that name, so the field needs exactly one.
+fn mark_secrets(field: &mut Field, diagnostics: &mut Diagnostics) {
     let other_name = ["alias", "flatten"].into_iter().find(|word| mentions(&field.attrs, word));
     for attr in field.attrs.iter_mut().filter(|attr| attr.path().is_ident("secret")) {
         if field.ident.is_none() {
-            mistakes.add(&*attr, "the log knows a secret by its name: give the field one");
+            diagnostics.add(&*attr, "the log hides a secret by its name: give the field one");
         } else if let Some(word) = other_name {
-            mistakes.add(&*attr, format!("the log knows a secret by the name of its field, which `{word}` takes away"));
+            diagnostics.add(&*attr, format!("the log hides a secret by the name of its field, which `{word}` changes"));
         }
         *attr = syn::parse_quote!(#[schemars(extend("writeOnly" = true))]);
     }
@@ -115,13 +115,13 @@ fn mentions(attrs: &[Attribute], word: &str) -> bool {
     serde.any(|attr| attr.to_token_stream().to_string().contains(word))
 }
 
-/// Validators report a field by its Rust name, so that must be its name on the wire.
-fn refuse_renames(attrs: &[Attribute], mistakes: &mut Mistakes) {
+/// Refuses renamed fields: validators report a field by its Rust name, so that must be its name on the wire.
+fn refuse_renames(attrs: &[Attribute], diagnostics: &mut Diagnostics) {
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("serde")) {
         let text = attr.to_token_stream().to_string();
         if text.contains("rename") {
-            let message = "name the field as it is on the wire: validators report it by its Rust name";
-            mistakes.add(attr, message);
+            let message = "name the field as on the wire: validators report it by its Rust name";
+            diagnostics.add(attr, message);
         }
     }
 }
@@ -129,7 +129,7 @@ fn refuse_renames(attrs: &[Attribute], mistakes: &mut Mistakes) {
 fn written_derives(attrs: &[Attribute]) -> Vec<String> {
     let mut names = Vec::new();
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("derive")) {
-        // What is no list of paths is the compiler's to refuse.
+        // If it is not a list of paths, the compiler reports that itself.
         let _ = attr.parse_nested_meta(|meta| {
             names.extend(meta.path.segments.last().map(|last| last.ident.to_string()));
             Ok(())

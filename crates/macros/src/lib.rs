@@ -1,4 +1,4 @@
-//! The attributes of Phalanx. What they write, an author could write by hand against the public types of `phalanx`.
+//! The attributes of Phalanx. Their expansions use only public items of `phalanx`: an author could write them by hand.
 
 mod action;
 mod attr;
@@ -8,21 +8,21 @@ mod signature;
 
 use proc_macro::TokenStream;
 
-/// Makes an action of an `async fn`.
+/// Defines an action by an `async fn`.
 ///
-/// The function stays as it is, callable from a unit test. Beside it comes a type of the same name, so that
-/// `actions![greet]` and `ctx.call::<greet>(..)` know its input and output. The first parameter is the [`Context`], the
-/// last the input, those in between are guards. The doc comment becomes the action's description.
+/// The function is left unchanged, so that a unit test can call it. The attribute adds a type of the same name, by which
+/// `actions![greet]` and `ctx.call::<greet>(..)` find its input and output. The first parameter is the [`Context`], the
+/// last one the input, and those in between are guards. The doc comment becomes the action's description.
 ///
 /// | argument | meaning | default |
 /// |---|---|---|
 /// | `name = "user:create"` | its name on every transport | the function's name |
 /// | `version = 2` | its version, from 1 | 1 |
-/// | `get`, `get = "/users/{id}"`; also `post`, `put`, `patch`, `delete` | a route under the prefix of actions; several are allowed; without a path it is the name | none: no HTTP |
+/// | `get`, `get = "/users/{id}"`; also `post`, `put`, `patch`, `delete` | a route below `web.prefix`; several are allowed; the path defaults to the name | no HTTP route |
 /// | `deadline = "5s"` | how long it may run (`ms`, `s`, `m`, `h`; `"0"` for no limit) | `general.action_deadline` |
-/// | `block(websocket)` | sockets are told `forbidden` | |
-/// | `internal` | no client reaches it | |
-/// | `cancel_on_disconnect` | its future is dropped when its client leaves | it finishes |
+/// | `block(websocket)` | over WebSocket it answers `forbidden` | |
+/// | `internal` | only other actions can call it | |
+/// | `cancel_on_disconnect` | its future is dropped when its client disconnects | it finishes |
 ///
 /// ```
 /// use phalanx::prelude::*;
@@ -47,22 +47,23 @@ use proc_macro::TokenStream;
 /// App::new("hello").actions(actions![greet]);
 /// ```
 ///
-/// An action without input takes the context alone, or `_: NoInput` after its guards. Its error is an `ActionError` or
-/// one of the application's own that converts into it.
+/// An action without input takes only the context, or `_: NoInput` after its guards. Its error is an `ActionError` or a
+/// type of the application that converts into one.
 ///
-/// A file must not have the name of an action in it: both would be the type-level name `greet` of one module. So
-/// actions live in `actions/<topic>.rs`. The input must be at least as visible as the function. Docs link the function
-/// as ``[`greet()`]``.
+/// A file must not be named like an action in it: module and action would both define the type name `greet` (E0255). So
+/// actions go to `actions.rs` or `actions/<topic>.rs`. The input must be at least as visible as the function. Docs link
+/// the function as ``[`greet()`]``.
 ///
 /// [`Context`]: https://docs.rs/phalanx
 #[proc_macro_attribute]
 pub fn action(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    action::expand(arguments.into(), item.into()).unwrap_or_else(|wrong| wrong).into()
+    action::expand(arguments.into(), item.into()).unwrap_or_else(|errors| errors).into()
 }
 
-/// Makes a remote method of an `async fn`: it runs on a connection, wherever in the cluster that lives.
+/// Defines a remote method by an `async fn`: it runs on a connection, on the node of the cluster that owns it.
 ///
-/// The shape is that of an action; `ctx.connection()` is the connection it runs on.
+/// The shape is that of an action; `ctx.connection()` is the connection it runs on. Without a `Connection` parameter it
+/// can be called on nodes as well.
 ///
 /// | argument | meaning | default |
 /// |---|---|---|
@@ -72,7 +73,7 @@ pub fn action(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 /// use phalanx::prelude::*;
 ///
-/// /// Remembers who a connection belongs to.
+/// /// Returns the fingerprint of the browser behind a connection.
 /// #[remote(deadline = "2s")]
 /// async fn authorize(_ctx: Context, connection: Connection, _: NoInput) -> Result<String, ActionError> {
 ///     Ok(connection.fingerprint().to_owned())
@@ -82,14 +83,15 @@ pub fn action(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    remote::expand(arguments.into(), item.into()).unwrap_or_else(|wrong| wrong).into()
+    remote::expand(arguments.into(), item.into()).unwrap_or_else(|errors| errors).into()
 }
 
-/// Writes the derives that the input of an action stands on: serde, schemars and validator, through the facade.
+/// Adds the derives that the input of an action needs: serde, schemars and validator, through the facade.
 ///
-/// A field marked `#[secret]` never appears in a log; it has a name, and one alone. A field is named as it is on the wire: validators know it by that
-/// name alone. An enum has no rules of its own: it is valid once it decodes. Within `#[serde(flatten)]`, untagged and
-/// internally tagged types serde does not say which types it wants: there, text of a path, query or form stays text.
+/// A field marked `#[secret]` never appears in a log; it must have exactly one name. A field is named as on the wire,
+/// because validators report it by its Rust name. An enum has no rules of its own: it is valid once it decodes. Within
+/// `#[serde(flatten)]`, untagged and internally tagged types, serde does not say which type it expects: there, text of a
+/// path, query or form is not converted to numbers or booleans.
 ///
 /// ```
 /// use phalanx::prelude::*;
@@ -105,10 +107,10 @@ pub fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn input(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    io::expand(io::Role::Input, arguments.into(), item.into()).unwrap_or_else(|wrong| wrong).into()
+    io::expand(io::Role::Input, arguments.into(), item.into()).unwrap_or_else(|errors| errors).into()
 }
 
-/// Writes the derives that the output of an action stands on: serde and schemars, through the facade.
+/// Adds the derives that the output of an action needs: serde and schemars, through the facade.
 ///
 /// ```
 /// use phalanx::prelude::*;
@@ -121,5 +123,5 @@ pub fn input(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn output(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    io::expand(io::Role::Output, arguments.into(), item.into()).unwrap_or_else(|wrong| wrong).into()
+    io::expand(io::Role::Output, arguments.into(), item.into()).unwrap_or_else(|errors| errors).into()
 }

@@ -1,17 +1,29 @@
-//! What `#[remote]` expands to.
+//! The expansion of `#[remote]`.
 
 use proc_macro2::TokenStream;
 use quote::quote;
 
-use crate::action::Parts;
-use crate::signature::{self, Kind};
+use crate::action::ExpansionParts;
+use crate::signature::{self, DefinitionKind};
 
-/// Expands `#[remote]`, or says what is wrong with it.
+/// Expands `#[remote]`, or returns its errors for the compiler to print.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
-    let (arguments, signature) = signature::read(Kind::Remote, arguments, item)?;
-    let parts = Parts::of(&signature, &arguments);
-    let Parts { function, name, input, output, types, description, deadline, require, run, item, marker, conditions } =
-        parts;
+    let (arguments, signature) = signature::read(DefinitionKind::Remote, arguments, item)?;
+    let parts = ExpansionParts::of(&signature, &arguments);
+    let ExpansionParts {
+        function,
+        name,
+        input,
+        output,
+        types,
+        description,
+        deadline,
+        require,
+        run,
+        item,
+        marker,
+        conditions,
+    } = parts;
     Ok(quote! {
         #item
         #marker

@@ -1,19 +1,19 @@
-//! The shape of a function: its context, its guards, its input, what it returns.
+//! The shape of a function: its context, guards, input and return type.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::quote;
 use syn::{Attribute, Expr, ExprLit, FnArg, ItemFn, Lit, Meta, PatType, ReturnType, Type};
 
-use crate::attr::{self, Arguments, Mistakes};
+use crate::attr::{self, Arguments, Diagnostics};
 
-/// What a function is to become.
+/// The definition that a function is expanded to.
 #[derive(Clone, Copy)]
-pub(crate) enum Kind {
+pub(crate) enum DefinitionKind {
     Action,
     Remote,
 }
 
-impl Kind {
+impl DefinitionKind {
     fn noun(self) -> &'static str {
         match self {
             Self::Action => "an action",
@@ -30,96 +30,97 @@ impl Kind {
 }
 
 /// A function that can be an action or a remote method.
-pub(crate) struct Signature {
+pub(crate) struct FunctionShape {
     pub(crate) item: ItemFn,
     pub(crate) guards: Vec<Type>,
     pub(crate) input: Option<Type>,
     pub(crate) returns: Type,
     pub(crate) description: String,
-    /// `#[cfg]` and its like, which what is written beside the function needs as well.
+    /// The function's `#[cfg]` attributes, which the generated items need too.
     pub(crate) conditions: Vec<Attribute>,
 }
 
-/// Reads an attribute's arguments and the function below it.
+/// Parses an attribute's arguments and the function below it.
 ///
-/// What is wrong with either comes back as one list, with the function as it was: calls of it are no second mistake.
+/// The errors in both are returned as one list, with the function unchanged: without it, each of its calls would be a
+/// further error.
 pub(crate) fn read(
-    kind: Kind,
+    kind: DefinitionKind,
     arguments: TokenStream,
     item: TokenStream,
-) -> Result<(Arguments, Signature), TokenStream> {
-    let mut mistakes = Mistakes::default();
-    let arguments = attr::parse(arguments, kind.known(), &mut mistakes);
+) -> Result<(Arguments, FunctionShape), TokenStream> {
+    let mut diagnostics = Diagnostics::default();
+    let arguments = attr::parse(arguments, kind.known(), &mut diagnostics);
     let signature = match syn::parse2(item.clone()) {
-        Ok(function) => Some(signature(function, kind.noun(), &mut mistakes)),
+        Ok(function) => Some(signature(function, kind.noun(), &mut diagnostics)),
         Err(error) => {
-            mistakes.take(match syn::parse2::<syn::Item>(item.clone()) {
+            diagnostics.push(match syn::parse2::<syn::Item>(item.clone()) {
                 Ok(_) => syn::Error::new(error.span(), format!("{} is an `async fn`", kind.noun())),
                 Err(_) => error,
             });
             None
         }
     };
-    match (mistakes.errors(), signature) {
+    match (diagnostics.into_tokens(), signature) {
         (None, Some(signature)) => Ok((arguments, signature)),
-        (mistakes, _) => Err(quote!(#mistakes #item)),
+        (diagnostics, _) => Err(quote!(#diagnostics #item)),
     }
 }
 
-/// Reads a function, collecting everything that keeps it from being a `what`.
-fn signature(item: ItemFn, what: &str, mistakes: &mut Mistakes) -> Signature {
+/// Parses a function, collecting every reason why it cannot be `noun`, "an action" or "a remote method".
+fn signature(item: ItemFn, noun: &str, diagnostics: &mut Diagnostics) -> FunctionShape {
     let signature = &item.sig;
     if signature.asyncness.is_none() {
-        mistakes.add(signature.fn_token, format!("{what} is an `async fn`"));
+        diagnostics.add(signature.fn_token, format!("{noun} is an `async fn`"));
     }
     if let Some(constness) = &signature.constness {
-        mistakes.add(constness, format!("{what} cannot be `const`"));
+        diagnostics.add(constness, format!("{noun} cannot be `const`"));
     }
     if let Some(abi) = &signature.abi {
-        mistakes.add(abi, format!("{what} cannot be `extern`"));
+        diagnostics.add(abi, format!("{noun} cannot be `extern`"));
     }
     if let syn::Safety::Unsafe(unsafety) = &signature.safety {
-        mistakes.add(unsafety, format!("{what} cannot be `unsafe`"));
+        diagnostics.add(unsafety, format!("{noun} cannot be `unsafe`"));
     }
     if !signature.generics.params.is_empty() {
-        mistakes.add(&signature.generics, format!("{what} cannot be generic: each name means one function"));
+        diagnostics.add(&signature.generics, format!("{noun} cannot be generic: each name means one function"));
     }
     let returns = match &signature.output {
         ReturnType::Type(_, returns) => (**returns).clone(),
         ReturnType::Default => {
-            mistakes.add(&signature.ident, format!("{what} returns a `Result`: `-> Result<(), ActionError>`"));
+            diagnostics.add(&signature.ident, format!("{noun} returns a `Result`: `-> Result<(), ActionError>`"));
             syn::parse_quote!(())
         }
     };
     if let Some(file) = module_of_the_same_name(&signature.ident) {
-        mistakes.add(
+        diagnostics.add(
             &signature.ident,
-            format!("the module of `{file}` would hide {what} of its name: name the file after its topic"),
+            format!("the module of `{file}` would hide {noun} of the same name: name the file after its topic"),
         );
     }
-    let mut guards = parameters(&item, what, mistakes);
+    let mut guards = parameters(&item, noun, diagnostics);
     let input = guards.pop();
     let description = description(&item.attrs);
     let conditions = item.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).cloned().collect();
-    Signature { guards, input, returns, description, conditions, item }
+    FunctionShape { guards, input, returns, description, conditions, item }
 }
 
-/// The types after the context.
-fn parameters(item: &ItemFn, what: &str, mistakes: &mut Mistakes) -> Vec<Type> {
+/// The types of the parameters after the context.
+fn parameters(item: &ItemFn, noun: &str, diagnostics: &mut Diagnostics) -> Vec<Type> {
     let mut types = Vec::new();
     for (index, argument) in item.sig.inputs.iter().enumerate() {
         match argument {
-            FnArg::Receiver(receiver) => mistakes.add(receiver, format!("{what} has no `self`")),
+            FnArg::Receiver(receiver) => diagnostics.add(receiver, format!("{noun} has no `self`")),
             FnArg::Typed(PatType { ty, .. }) => {
                 if matches!(&**ty, Type::ImplTrait(_)) {
-                    mistakes.add(ty, format!("{what} cannot be generic: name the type"));
+                    diagnostics.add(ty, format!("{noun} cannot be generic: name the type"));
                 }
                 if index == 0 {
                     if !is_context(ty) {
-                        mistakes.add(ty, format!("the first parameter of {what} is `ctx: Context`"));
+                        diagnostics.add(ty, format!("the first parameter of {noun} is `ctx: Context`"));
                     }
                 } else if matches!(&**ty, Type::Reference(_)) {
-                    mistakes.add(ty, format!("{what} owns its parameters: take the type without `&`"));
+                    diagnostics.add(ty, format!("{noun} owns its parameters: take the type without `&`"));
                 } else {
                     types.push((**ty).clone());
                 }
@@ -127,12 +128,12 @@ fn parameters(item: &ItemFn, what: &str, mistakes: &mut Mistakes) -> Vec<Type> {
         }
     }
     if item.sig.inputs.is_empty() {
-        mistakes.add(&item.sig.ident, format!("the first parameter of {what} is `ctx: Context`"));
+        diagnostics.add(&item.sig.ident, format!("the first parameter of {noun} is `ctx: Context`"));
     }
     types
 }
 
-/// The file a function stands in, if that is a module named like the function. A crate's root is no such module.
+/// The file of a function, if its module has the name of the function. The root of a crate is not such a module.
 fn module_of_the_same_name(function: &Ident) -> Option<String> {
     if !proc_macro::is_available() {
         return None;

@@ -1,7 +1,7 @@
-//! What an author reads who got an attribute wrong: a file for each mistake, with what the compiler says about it.
+//! The errors for wrong uses of the attributes: a file for each, with the compiler's message beside it.
 //!
-//! After a change of a message: `TRYBUILD=overwrite cargo test -p phalanx-macros --test ui`, and read the difference.
-//! What must compile is part of this binary, so that its definitions can be looked at as well.
+//! After a change of a message run `TRYBUILD=overwrite cargo test -p phalanx-macros --test ui` and review the diff. The
+//! cases that must compile are modules of this binary, so that tests can check their definitions.
 
 #[path = "ui/pass/actions.rs"]
 mod actions;
@@ -11,6 +11,6 @@ mod inputs;
 mod shadows;
 
 #[test]
-fn every_mistake_is_named_where_it_was_made() {
+fn every_error_is_reported_at_its_span() {
     trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
 }

@@ -1,7 +1,8 @@
 //! An application server for HTTP and WebSocket, made to run as a cluster.
 //!
 //! An author writes **actions** as plain functions; the same action answers `curl`, a browser over WebSocket, and other
-//! actions. An application has this one dependency. The [`guide`] tells how to write one, and how to run it.
+//! actions. An application has this one dependency. The [`guide`] explains how to write one and how to run it, from an
+//! empty folder on ([`guide::getting_started`]).
 //!
 //! ```no_run
 //! use phalanx::prelude::*;
@@ -28,7 +29,7 @@
 //! }
 //! ```
 
-// What the attributes write names the facade; so do those of its own tests.
+// The attributes expand to paths of the facade, `::phalanx::…`, in its own tests too.
 #[cfg(test)]
 extern crate self as phalanx;
 
@@ -44,13 +45,13 @@ pub mod guide;
 
 pub use std::process::ExitCode;
 
-pub use app::{App, Running};
+pub use app::{App, RunningApp};
 
 pub use axum;
 pub use phalanx_core::*;
 pub use phalanx_macros::{action, input, output, remote};
 
-/// Everything an application's files usually need.
+/// The imports that most files of an application need.
 pub mod prelude {
     pub use crate::App;
     pub use phalanx_core::connection::CloseReason;

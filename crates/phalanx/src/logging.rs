@@ -1,4 +1,4 @@
-//! Logs: to stderr, for people in development and as JSON in production, and to a file if asked for.
+//! Logs: to stderr, as text in development and as JSON in production, and to a file if `log.file` is set.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -14,33 +14,33 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 use crate::settings::Settings;
 use crate::telemetry;
 
-/// Lines that may wait for the disk; beyond, lines are dropped and counted.
-const WAITING_LINES: usize = 16_384;
+/// Lines that may be queued for the disk; further ones are dropped and counted.
+const QUEUED_LINES: usize = 16_384;
 
-/// What must live as long as the log does.
+/// The handle of the installed log. Dropping it flushes the file and stops its writer thread.
 #[derive(Default)]
-pub(crate) struct Log {
+pub(crate) struct LogHandle {
     file: Option<LogFile>,
     _guard: Option<WorkerGuard>,
 }
 
-impl Log {
-    /// Opens the log file anew: whoever rotates it has renamed the old one.
+impl LogHandle {
+    /// Reopens the log file under its name, after logrotate or the like has renamed the old one.
     pub(crate) fn reopen(&self) {
         if let Some(file) = &self.file
             && let Err(error) = file.reopen()
         {
-            tracing::error!(%error, "the log file could not be opened anew; the old one is written on");
+            tracing::error!(%error, "the log file could not be reopened; lines still go to the old one");
         }
     }
 }
 
-/// Begins to log. A second time in one process has no effect.
+/// Installs the log. A second call in one process has no effect.
 ///
 /// # Errors
 ///
-/// A level that is none, or a file that cannot be opened.
-pub(crate) fn install(settings: &Settings) -> Result<Log, String> {
+/// The filter in `log.level` cannot be parsed, or the file cannot be opened.
+pub(crate) fn install(settings: &Settings) -> Result<LogHandle, String> {
     let log = &settings.config.log;
     let filter = || EnvFilter::try_new(&log.level).map_err(|error| format!("log.level {:?}: {error}", log.level));
     let as_json = match log.format {
@@ -50,30 +50,30 @@ pub(crate) fn install(settings: &Settings) -> Result<Log, String> {
     };
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let console = fmt::layer().with_writer(io::stderr).with_ansi(colour);
-    let console = match as_json {
-        true => console.json().flatten_event(true).with_filter(filter()?).boxed(),
-        false => console.with_filter(filter()?).boxed(),
+    let console = if as_json {
+        console.json().flatten_event(true).with_filter(filter()?).boxed()
+    } else {
+        console.with_filter(filter()?).boxed()
     };
-    let mut installed = Log::default();
-    let to_file = match log.file {
-        true => {
-            let name = format!("{}-{}.log", settings.file_stem(), settings.environment.0);
-            let file = LogFile::open(&settings.config.paths.log, &name)
-                .map_err(|error| format!("log file in {}: {error}", settings.config.paths.log.display()))?;
-            let (writer, guard) =
-                NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(file.clone());
-            telemetry::watch_lost_lines(writer.error_counter());
-            installed = Log { file: Some(file), _guard: Some(guard) };
-            Some(fmt::layer().with_writer(writer).with_ansi(false).json().flatten_event(true).with_filter(filter()?))
-        }
-        false => None,
+    let mut installed = LogHandle::default();
+    let to_file = if log.file {
+        let name = format!("{}-{}.log", settings.file_stem(), settings.environment.0);
+        let file = LogFile::open(&settings.config.paths.log, &name)
+            .map_err(|error| format!("log file in {}: {error}", settings.config.paths.log.display()))?;
+        let (writer, guard) =
+            NonBlockingBuilder::default().buffered_lines_limit(QUEUED_LINES).lossy(true).finish(file.clone());
+        telemetry::record_dropped_lines(writer.error_counter());
+        installed = LogHandle { file: Some(file), _guard: Some(guard) };
+        Some(fmt::layer().with_writer(writer).with_ansi(false).json().flatten_event(true).with_filter(filter()?))
+    } else {
+        None
     };
-    // Another subscriber may be there already, in tests; then this one is not wanted.
+    // A test may have installed a subscriber of its own, which then wins.
     let _ = tracing_subscriber::registry().with(console).with(to_file).try_init();
     Ok(installed)
 }
 
-/// A log file that can be opened anew under its name.
+/// A log file that can be reopened under its name.
 #[derive(Clone)]
 struct LogFile {
     path: PathBuf,
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_was_renamed_is_opened_anew_under_its_name() {
+    fn a_renamed_file_is_reopened_under_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let mut file = LogFile::open(&folder.path().join("log"), "node.log").unwrap();
         file.write_all(b"one\n").unwrap();

@@ -1,20 +1,17 @@
-//! File descriptors: a socket costs one, and shells hand out a thousand unless they are told otherwise.
+//! The limit of file descriptors. Every socket uses one, and the usual default is 1,024.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
-/// Raises this process's limit to what the system allows it without asking anybody.
+/// Raises the soft limit to the hard limit, which needs no privileges. Logs a line if that is less than `wanted`.
 pub(crate) fn raise(wanted: usize) {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     if let Err(error) = raised {
-        warn!(%error, "the limit of file descriptors stays as it was");
+        warn!(%error, "the limit of file descriptors could not be raised");
     }
     let limit = getrlimit(Resource::Nofile).current;
-    match limit {
-        Some(limit) if limit < wanted as u64 => {
-            debug!(limit, wanted, "fewer file descriptors than connections may come: `ulimit -Hn` sets more");
-        }
-        _ => {}
+    if let Some(limit) = limit.filter(|limit| *limit < wanted as u64) {
+        debug!(limit, wanted, "fewer file descriptors than web.max_connections: raise the limit with `ulimit -Hn`");
     }
 }

@@ -1,4 +1,4 @@
-//! Metrics: one recorder a process, read by the admin listener.
+//! Metrics: one recorder per process, rendered by the admin listener.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,24 +9,24 @@ use phalanx_core::Shutdown;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing_appender::non_blocking::ErrorCounter;
 
-/// What histograms of seconds are cut into.
+/// The buckets of histograms in seconds.
 const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// How often histograms are drained, which otherwise grow.
+/// How often histograms are drained; without that they grow without bound.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
-static LOST_LINES: OnceLock<ErrorCounter> = OnceLock::new();
+static DROPPED_LINES: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Reads the metrics as text.
-pub(crate) type Render = Arc<dyn Fn() -> String + Send + Sync>;
+/// A function that renders the metrics as Prometheus text.
+pub(crate) type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// Installs the recorder, once a process, and gives what reads it.
-pub(crate) fn install() -> Render {
+/// Installs the recorder, once per process, and returns the function that renders it.
+pub(crate) fn install() -> RenderMetrics {
     let handle = RECORDER.get_or_init(|| {
         let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS);
-        // Somebody else's recorder may be there already: then theirs is read, not ours.
+        // The application may have installed a recorder already. Then the metrics go there, and ours renders nothing.
         builder.ok()?.install_recorder().ok()
     });
     describe_process();
@@ -37,7 +37,7 @@ pub(crate) fn install() -> Render {
 }
 
 /// Drains the histograms until the node stops.
-pub(crate) fn keep_up(shutdown: &Shutdown) {
+pub(crate) fn spawn_upkeep(shutdown: &Shutdown) {
     let Some(Some(handle)) = RECORDER.get() else { return };
     let own = shutdown.clone();
     shutdown.spawn_own(async move {
@@ -52,10 +52,10 @@ pub(crate) fn keep_up(shutdown: &Shutdown) {
     });
 }
 
-/// Tells of the lines that the log file lost, from now on.
-pub(crate) fn watch_lost_lines(lost: ErrorCounter) {
+/// Records the number of lines that the log file drops, from now on.
+pub(crate) fn record_dropped_lines(dropped: ErrorCounter) {
     // A process has one log file.
-    let _ = LOST_LINES.set(lost);
+    let _ = DROPPED_LINES.set(dropped);
 }
 
 fn describe_process() {
@@ -74,7 +74,7 @@ fn measure_process() {
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         gauge!("process_open_fds").set(open.count() as f64);
     }
-    if let Some(lost) = LOST_LINES.get() {
-        counter!("phalanx_log_lines_dropped_total").absolute(lost.dropped_lines() as u64);
+    if let Some(dropped) = DROPPED_LINES.get() {
+        counter!("phalanx_log_lines_dropped_total").absolute(dropped.dropped_lines() as u64);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use phalanx::config::Config;
 use phalanx::event::Event;
 use phalanx::prelude::*;
-use phalanx::{ApplyError, Running};
+use phalanx::{ApplyError, RunningApp};
 use phalanx_testkit::{Proxy, Redis};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -84,13 +84,13 @@ fn config(id: &str) -> Config {
     config
 }
 
-pub(super) async fn node(url: &str, id: &str) -> Running {
+pub(super) async fn node(url: &str, id: &str) -> RunningApp {
     let app =
         App::new("tour").remotes(remotes![sum, minutes_left, never, waits, long_reply, panics]).on_connection(CustomId);
     app.start_in_cluster(config(id), url).await.unwrap()
 }
 
-pub(super) async fn pair() -> (Redis, Running, Running) {
+pub(super) async fn pair() -> (Redis, RunningApp, RunningApp) {
     let redis = Redis::start().await;
     let url = redis.url();
     let (one, other) = tokio::join!(node(&url, "one"), node(&url, "other"));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
-use phalanx::Running;
+use phalanx::RunningApp;
 use phalanx::config::Config;
 use phalanx::prelude::*;
 use phalanx_testkit::{INTEROP, Process, Redis, Watch};
@@ -340,7 +340,7 @@ async fn a_connection_that_rejoins_while_it_is_removed_remains_a_member() {
     assert_eq!(members(node.addr, "defaultRoom").await, 1);
 }
 
-async fn in_process(redis: &Redis, change: impl FnOnce(&mut Config)) -> Running {
+async fn in_process(redis: &Redis, change: impl FnOnce(&mut Config)) -> RunningApp {
     let mut config = config("in-process");
     config.cluster.interop = true;
     config.cluster.interop_token = TOKEN.to_owned();

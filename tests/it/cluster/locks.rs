@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use phalanx::Running;
+use phalanx::RunningApp;
 use phalanx::prelude::*;
 use phalanx_testkit::{Proxy, Redis};
 use tokio::time::{Instant, timeout};
 
 use super::{SOON, config};
 
-async fn node(url: &str, id: &str) -> Running {
+async fn node(url: &str, id: &str) -> RunningApp {
     App::new("tour").start_in_cluster(config(id), url).await.unwrap()
 }
 

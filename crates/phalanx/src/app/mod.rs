@@ -1,4 +1,4 @@
-//! The application: what it is made of, and how it runs.
+//! The application: its parts, and how they are run.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -21,11 +21,11 @@ use phalanx_server::{AdminServer, Server};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::command::{self, Command};
+use crate::command::{self, AppCommand};
 use crate::settings::{Section, Settings, Sources};
 use crate::{process, telemetry};
 
-/// An application, built up part by part, then run.
+/// An application: built from its parts, then run.
 #[must_use = "an application does nothing until it runs"]
 pub struct App {
     name: String,
@@ -39,7 +39,7 @@ pub struct App {
 }
 
 impl App {
-    /// Names an application. The name is also that of its cluster unless `cluster.name` says otherwise.
+    /// Creates an application. Its name is also the name of its cluster unless `cluster.name` is set.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -53,19 +53,19 @@ impl App {
         }
     }
 
-    /// Tells its version: `.version(env!("CARGO_PKG_VERSION"))`.
+    /// Sets the application's version: `.version(env!("CARGO_PKG_VERSION"))`.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
         self
     }
 
-    /// Says where its settings are, unless the command line or the environment does.
+    /// Sets the folder of the settings. `--config` and `PHALANX_CONFIG` win over it.
     pub fn config_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.config_dir = Some(folder.into());
         self
     }
 
-    /// Says where its public files are, unless the settings do.
+    /// Sets the folder of public files. `paths.public` wins over it.
     pub fn public_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.public_dir = Some(folder.into());
         self
@@ -83,49 +83,49 @@ impl App {
         self
     }
 
-    /// Adds a state that actions take as `State<T>`.
+    /// Adds a value that actions take as `State<T>`.
     pub fn state<T: Send + Sync + 'static>(mut self, state: T) -> Self {
         self.definitions.states.insert(state);
         self
     }
 
-    /// Surrounds every call; the first added is outermost.
+    /// Adds a layer around every call; the first one added is outermost.
     pub fn layer(mut self, layer: impl Layer) -> Self {
         self.definitions.layers.push(Arc::new(layer));
         self
     }
 
-    /// Asks `hook` when connections come and go.
+    /// Runs `hook` when connections open and close.
     pub fn on_connection(mut self, hook: impl ConnectionHook) -> Self {
         self.definitions.connection_hooks.push(Arc::new(hook));
         self
     }
 
-    /// Asks `hook` when rooms are joined, left and spoken in.
+    /// Runs `hook` when rooms are joined or left, and once for each message that is published in one.
     pub fn on_room(mut self, hook: impl RoomHook) -> Self {
         self.definitions.room_hooks.push(Arc::new(hook));
         self
     }
 
-    /// Asks `hook` for each recipient of a message.
+    /// Runs `hook` for each recipient of a message.
     pub fn on_recipient(mut self, hook: impl RecipientHook) -> Self {
         self.definitions.recipient_hooks.push(Arc::new(hook));
         self
     }
 
-    /// Tells `observer` what happens.
+    /// Notifies `observer` of every [`Event`](phalanx_core::event::Event).
     pub fn observe(mut self, observer: impl Observer) -> Self {
         self.definitions.observers.push(Arc::new(observer));
         self
     }
 
-    /// Adds a part with a life of its own.
+    /// Adds a part that is started and stopped with the node, such as a connection pool.
     pub fn initializer(mut self, initializer: impl Initializer) -> Self {
         self.initializers.push(Arc::new(initializer));
         self
     }
 
-    /// Reads a section of the settings into `T`, which actions take as `State<T>`. Unknown keys are refused.
+    /// Reads a section of the settings into `T`, which actions take as `State<T>`. Unknown keys are errors.
     pub fn section<T>(mut self, name: &'static str) -> Self
     where
         T: Serialize + DeserializeOwned + Default + Send + Sync + 'static,
@@ -136,18 +136,19 @@ impl App {
 
     /// Merges the application's own axum routes.
     ///
-    /// Actions, the endpoint of sockets and the browser client keep their paths. Then come these routes, then files of
-    /// the public folders, then the routes' fallback if they have one. They share identity, limits and log with actions:
-    /// a body is at most `web.max_body`, one of several parts `web.max_upload`, whatever takes it; one that is late is
-    /// answered 408. A handler runs in a span with the request's id, which is also an `Extension<RequestId>`.
+    /// Actions, the WebSocket endpoint and the browser client keep their paths. These routes come next, then the files of
+    /// the public folders, then the routes' fallback if they have one. Routes share request ids, the fingerprint cookie,
+    /// limits and the access log with actions: a body is at most `web.max_body`, a multipart body at most
+    /// `web.max_upload`, whichever extractor reads it, and a body that arrives too slowly is answered with 408. A handler
+    /// runs in a span with the request's id, which is also an `Extension<RequestId>`.
     pub fn router(mut self, routes: Router) -> Self {
         self.routes = self.routes.merge(routes);
         self
     }
 
-    /// Parses the command line and does what it says: `start` unless it says otherwise.
+    /// Parses the command line and runs the command, `start` by default.
     ///
-    /// Exit codes: 0, 1 for a failure, 2 for a command that was not understood.
+    /// Exit codes: 0 for success, 1 for a failure, 2 for an unknown command or option.
     pub fn run(mut self) -> ExitCode {
         let (command, overrides) = match command::parse(&self.name, &self.version) {
             Ok(parsed) => parsed,
@@ -159,31 +160,32 @@ impl App {
             Err(error) => return failed(&error),
         };
         match command {
-            Command::Config => print(&settings.to_toml()),
-            Command::Actions => match self.action_table(&settings.config) {
+            AppCommand::Config => print(&settings.to_toml()),
+            AppCommand::Actions => match self.action_table(&settings.config) {
                 Ok(table) => print(&table),
                 Err(error) => failed(&Chain(&*error)),
             },
-            Command::Start => process::serve(self, settings),
+            AppCommand::Start => process::serve(self, settings),
         }
     }
 
-    /// Starts the application in this process, on the embedded backend: for tests, with settings of their own.
+    /// Starts the application in this process with these settings, on the memory backend. Meant for tests: it reads no
+    /// files and no environment variables.
     ///
     /// # Errors
     ///
-    /// What keeps it from starting.
-    pub async fn start(mut self, config: Config) -> Result<Running, StartError> {
+    /// The reason why it cannot start, such as a setting out of range, an action without its state, or a port in use.
+    pub async fn start(mut self, config: Config) -> Result<RunningApp, StartError> {
         let settings = self.settings(config)?;
         self.start_with(settings, Shutdown::default()).await
     }
 
-    /// Does the same as a member of a cluster.
+    /// Starts the application as [`start`](Self::start) does, as a node of the cluster at `redis_url`.
     ///
     /// # Errors
     ///
-    /// What keeps it from starting.
-    pub async fn start_in_cluster(mut self, config: Config, redis_url: &str) -> Result<Running, StartError> {
+    /// As for [`start`](Self::start), or Redis cannot be reached within `redis.boot_timeout`.
+    pub async fn start_in_cluster(mut self, config: Config, redis_url: &str) -> Result<RunningApp, StartError> {
         let mut settings = self.settings(config)?;
         settings.redis_url = Some(redis_url.to_owned());
         self.start_with(settings, Shutdown::default()).await
@@ -191,14 +193,14 @@ impl App {
 
     fn settings(&mut self, config: Config) -> Result<Settings, StartError> {
         let settings = Settings::of(config, &self.sections, &mut self.definitions.states);
-        settings.map_err(|mistakes| StartError::Settings(mistakes.into()))
+        settings.map_err(|errors| StartError::Settings(errors.into()))
     }
 
     pub(crate) async fn start_with(
         mut self,
         mut settings: Settings,
         shutdown: Shutdown,
-    ) -> Result<Running, StartError> {
+    ) -> Result<RunningApp, StartError> {
         if let Some(folder) = self.public_dir.take()
             && settings.config.paths.public == Config::default().paths.public
         {
@@ -225,27 +227,27 @@ impl App {
             shutdown,
         };
         let node = Node::start(setup).await?;
-        telemetry::keep_up(node.shutdown());
-        Ok(Running { node, server, admin })
+        telemetry::spawn_upkeep(node.shutdown());
+        Ok(RunningApp { node, server, admin })
     }
 
-    /// The actions that a node would serve, also those that initializers add.
+    /// The actions that a node would serve, including those that initializers add.
     fn action_table(self, config: &Config) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
         let runtime = tokio::runtime::Runtime::new()?;
         let planned = runtime.block_on(Node::plan(&self.initializers, self.definitions, config));
-        runtime.shutdown_background(); // whatever initializers left running
+        runtime.shutdown_background(); // an initializer may have left tasks running
         let registry = planned?;
         let actions: Vec<&ActionDef> = registry.actions().map(|action| action.def).collect();
         Ok(command::table(&actions, &config.web.prefix))
     }
 }
 
-/// Where the node keeps what it shares: in Redis if there is one, else in its own memory.
+/// The backend: Redis if `REDIS_URL` is set, otherwise the node's own memory.
 fn backend(app: &str, settings: &Settings) -> Result<Backend, StartError> {
     let Some(url) = &settings.redis_url else { return Ok(Backend::memory(&settings.config)) };
     let is_default = settings.config.general.server_token == General::DEFAULT_TOKEN;
     if is_default && !["development", "test"].contains(&settings.environment.0.as_str()) {
-        let reason = "general.server_token is the default, which everybody knows: set it for a cluster";
+        let reason = "general.server_token is the default, which is public: set it for a cluster";
         return Err(StartError::Cluster(reason.into()));
     }
     let cluster = match settings.config.cluster.name.as_str() {
@@ -268,35 +270,35 @@ impl std::fmt::Debug for App {
 
 /// A running application.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningApp {
     node: Node,
     server: Arc<Server>,
     admin: Arc<AdminServer>,
 }
 
-impl Running {
-    /// The node.
+impl RunningApp {
+    /// The handle of its node.
     pub fn node(&self) -> &Node {
         &self.node
     }
 
-    /// Where clients reach it.
+    /// The address that clients connect to. With `web.port = 0` it has the port that was chosen.
     pub fn addr(&self) -> SocketAddr {
         self.server.addr().expect("the listener is bound before the application counts as running")
     }
 
-    /// Where operators reach it, if they do.
+    /// The address of the admin listener, if there is one.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.addr()
     }
 
-    /// Stops it: nothing that was accepted is dropped, as long as it ends within `general.grace`.
+    /// Stops the application. Every call that was accepted finishes if it does so within `general.grace`.
     pub async fn stop(self) -> Stopped {
         self.node.stop().await
     }
 
-    /// Prints the ready lines.
-    pub(crate) fn announce(&self) {
+    /// Prints the addresses to stdout, which supervisors read as the sign that the node is ready.
+    pub(crate) fn print_addresses(&self) {
         let mut lines = format!("listening on http://{}\n", self.addr());
         if let Some(admin) = self.admin_addr() {
             lines.push_str(&format!("admin on http://{admin}\n"));
@@ -314,7 +316,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 pub(crate) fn failed(error: &dyn std::fmt::Display) -> ExitCode {
-    // Without a stderr there is nobody to tell; the exit code still says it.
+    // If stderr is closed, the exit code still reports the failure.
     let _ = writeln!(io::stderr(), "error: {error}");
     ExitCode::FAILURE
 }

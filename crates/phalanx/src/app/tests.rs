@@ -6,13 +6,13 @@ use super::*;
 use crate::prelude::*;
 
 #[derive(Default, Serialize, Deserialize)]
-struct Mail {
+struct MailSettings {
     from: String,
 }
 
 struct Counter;
 
-/// Adds a state and an action.
+/// An initializer that adds a state and an action.
 struct Counting;
 
 #[async_trait]
@@ -28,9 +28,9 @@ impl Initializer for Counting {
     }
 }
 
-/// Says who writes.
+/// Returns the sender's address.
 #[action(get = "/sender")]
-async fn sender(_ctx: Context, mail: State<Mail>, _: NoInput) -> Result<String, ActionError> {
+async fn sender(_ctx: Context, mail: State<MailSettings>, _: NoInput) -> Result<String, ActionError> {
     Ok(mail.from.clone())
 }
 
@@ -41,19 +41,19 @@ async fn count(_ctx: Context, _counter: State<Counter>, _: NoInput) -> Result<()
 }
 
 #[test]
-fn the_table_of_actions_knows_of_sections_of_initializers_and_of_the_prefix() {
-    let mut app = App::new("post").section::<Mail>("mail").initializer(Counting).actions(actions![sender]);
+fn the_table_of_actions_covers_sections_initializers_and_the_prefix() {
+    let mut app = App::new("post").section::<MailSettings>("mail").initializer(Counting).actions(actions![sender]);
     let mut config = Config::default();
     config.web.prefix = "/v1/".into();
     let settings = Settings::of(config, &app.sections, &mut app.definitions.states).unwrap();
     let table = app.action_table(&settings.config).unwrap();
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[1], ["count", "1", "GET", "/v1/count", "yes", "Counts."]);
-    assert_eq!(lines[2], ["sender", "1", "GET", "/v1/sender", "yes", "Says", "who", "writes."]);
+    assert_eq!(lines[2], ["sender", "1", "GET", "/v1/sender", "yes", "Returns", "the", "sender's", "address."]);
 }
 
 #[test]
-fn a_boot_that_fails_tells_the_whole_reason() {
+fn a_failed_boot_reports_the_whole_chain_of_errors() {
     struct Broken;
 
     #[async_trait]
@@ -76,10 +76,10 @@ fn a_boot_that_fails_tells_the_whole_reason() {
 }
 
 #[test]
-fn messages_for_our_own_nodes_never_reach_the_channel_of_others() {
+fn the_interop_channel_must_differ_from_the_clusters_own() {
     let mut config = Config::default();
     config.cluster.interop = true;
-    config.cluster.interop_token = "theirs".into();
+    config.cluster.interop_token = "actionhero-token".into();
     let mut settings = Settings::of(config, &[], &mut States::default()).unwrap();
     settings.redis_url = Some("redis://127.0.0.1:1".into());
     let error = backend("actionhero", &settings).unwrap_err().to_string();

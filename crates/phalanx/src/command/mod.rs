@@ -6,19 +6,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Arg, ArgMatches, Command as Clap, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 use phalanx_core::registry::path_of;
 use phalanx_core::{ActionDef, Exposure};
 
-/// What is asked for.
+/// A command of the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Command {
+pub(crate) enum AppCommand {
     Start,
     Config,
     Actions,
 }
 
-/// What the command line says of the settings.
+/// The settings that the command line overrides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Overrides {
     pub(crate) config_dir: Option<PathBuf>,
@@ -30,21 +30,21 @@ pub(crate) struct Overrides {
 ///
 /// # Errors
 ///
-/// The exit code, when there is nothing left to do: help was printed, or the command was not understood.
-pub(crate) fn parse(name: &str, version: &str) -> Result<(Command, Overrides), ExitCode> {
+/// The exit code when nothing is left to do: help was printed, or the arguments could not be parsed.
+pub(crate) fn parse(name: &str, version: &str) -> Result<(AppCommand, Overrides), ExitCode> {
     parse_from(name, version, std::env::args_os().collect()).map_err(|error| {
-        // Help goes to stdout, mistakes to stderr; if neither is there the code still tells.
+        // Help goes to stdout, errors to stderr. If neither is open, the exit code still reports the result.
         let _ = error.print();
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
     })
 }
 
-fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(Command, Overrides), clap::Error> {
+fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(AppCommand, Overrides), clap::Error> {
     let matches = clap_command(name, version).try_get_matches_from(arguments)?;
     let command = match matches.subcommand_name() {
-        Some("config") => Command::Config,
-        Some("actions") => Command::Actions,
-        _ => Command::Start,
+        Some("config") => AppCommand::Config,
+        Some("actions") => AppCommand::Actions,
+        _ => AppCommand::Start,
     };
     let inner = matches.subcommand().map_or(&matches, |(_, inner)| inner);
     let text = |matches: &ArgMatches, id: &str| matches.get_one::<String>(id).cloned();
@@ -56,20 +56,20 @@ fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(Co
     Ok((command, overrides))
 }
 
-fn clap_command(name: &str, version: &str) -> Clap {
+fn clap_command(name: &str, version: &str) -> Command {
     let config = Arg::new("config").long("config").value_name("DIR").global(true);
     let title = Arg::new("title").long("title").value_name("ID").global(true);
-    Clap::new(name.to_owned())
+    Command::new(name.to_owned())
         .version(version.to_owned())
-        .arg(config.value_parser(value_parser!(PathBuf)).help("Where the settings are"))
-        .arg(title.value_parser(NonEmptyStringValueParser::new()).help("Names the node"))
+        .arg(config.value_parser(value_parser!(PathBuf)).help("The folder of the settings"))
+        .arg(title.value_parser(NonEmptyStringValueParser::new()).help("The id of the node"))
         .arg(Arg::new("env").long("env").value_name("NAME").global(true).help("development, test or production"))
-        .subcommand(Clap::new("start").about("Serves clients (also without a command)"))
-        .subcommand(Clap::new("config").about("Prints the settings as they come out, secrets hidden"))
-        .subcommand(Clap::new("actions").about("Prints the actions and who may reach them"))
+        .subcommand(Command::new("start").about("Serves clients (the default)"))
+        .subcommand(Command::new("config").about("Prints the merged settings, secrets hidden"))
+        .subcommand(Command::new("actions").about("Prints the actions and how clients reach them"))
 }
 
-/// The actions of an application, a line each.
+/// A table of the application's actions, one line each.
 pub(crate) fn table(actions: &[&ActionDef], prefix: &str) -> String {
     let prefix = prefix.trim_end_matches('/');
     let mut rows = vec![["NAME", "VERSION", "HTTP", "WEBSOCKET", "DESCRIPTION"].map(str::to_owned)];
@@ -104,23 +104,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_command_means_start_and_options_may_stand_on_either_side() {
-        let check = |line: &str, command: Command, title: Option<&str>| {
+    fn start_is_the_default_and_options_may_precede_or_follow_the_command() {
+        let check = |line: &str, command: AppCommand, title: Option<&str>| {
             let arguments = std::iter::once("app").chain(line.split_whitespace()).map(OsString::from).collect();
             let (parsed, overrides) = parse_from("app", "1.0.0", arguments).unwrap();
             assert_eq!((parsed, overrides.title.as_deref()), (command, title), "{line:?}");
         };
-        check("", Command::Start, None);
-        check("start", Command::Start, None);
-        check("config", Command::Config, None);
-        check("actions", Command::Actions, None);
-        check("--title a", Command::Start, Some("a"));
-        check("--title a config", Command::Config, Some("a"));
-        check("config --title a", Command::Config, Some("a"));
+        check("", AppCommand::Start, None);
+        check("start", AppCommand::Start, None);
+        check("config", AppCommand::Config, None);
+        check("actions", AppCommand::Actions, None);
+        check("--title a", AppCommand::Start, Some("a"));
+        check("--title a config", AppCommand::Config, Some("a"));
+        check("config --title a", AppCommand::Config, Some("a"));
     }
 
     #[test]
-    fn what_is_not_understood_exits_with_2() {
+    fn unknown_arguments_exit_with_2() {
         for line in ["strat", "--nope", "config extra", "--title="] {
             let arguments = std::iter::once("app").chain(line.split_whitespace()).map(OsString::from).collect();
             assert_eq!(parse_from("app", "1.0.0", arguments).unwrap_err().exit_code(), 2, "{line}");

@@ -1,4 +1,4 @@
-//! The life of a process that runs an application: signals, the pid file, beginning anew in place.
+//! The process that runs an application: from reading signals to its exit code, or a restart in place.
 
 mod pid_file;
 mod program;
@@ -15,13 +15,13 @@ use tracing::info;
 use self::pid_file::PidFile;
 use self::signals::Signals;
 use crate::app::{App, failed};
-use crate::logging::{self, Log};
+use crate::logging::{self, LogHandle};
 use crate::rlimit;
 use crate::settings::Settings;
 
-/// Runs an application until it is asked to stop, or cannot go on.
+/// Runs an application until a signal or an error stops it.
 pub(crate) fn serve(app: App, settings: Settings) -> ExitCode {
-    let program = program::started_as(); // before a deploy replaces it
+    let program = program::path(); // read before a deploy replaces it
     let log = match logging::install(&settings) {
         Ok(log) => log,
         Err(error) => return failed(&error),
@@ -32,67 +32,71 @@ pub(crate) fn serve(app: App, settings: Settings) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let mut signals = runtime.block_on(async { Signals::listen() });
-    let ending = runtime.block_on(live(app, settings, &log, &mut signals));
+    let ended = runtime.block_on(run(app, settings, &log, &mut signals));
     runtime.shutdown_timeout(Duration::from_secs(1));
-    match ending {
-        Ok(Ending::Stop) => ExitCode::SUCCESS,
-        Ok(Ending::Restart) if signals.came_since(&log) == Some(Ending::Stop) => ExitCode::SUCCESS,
-        Ok(Ending::Restart) => {
+    match ended {
+        Ok(SignalRequest::Stop) => ExitCode::SUCCESS,
+        Ok(SignalRequest::Restart) if signals.take_pending(&log) == Some(SignalRequest::Stop) => ExitCode::SUCCESS,
+        Ok(SignalRequest::Restart) => {
             drop(log);
-            failed(&program::begin_anew(&program))
+            failed(&program::restart(&program))
         }
         Err(reason) => failed(&reason),
     }
 }
 
-/// How a process ends that was asked to.
+/// The request that a signal makes of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
+enum SignalRequest {
     Stop,
     Restart,
 }
 
-/// Starts the application, and stops it when a signal says so: at any time, also while it starts.
-async fn live(app: App, settings: Settings, log: &Log, signals: &mut Signals) -> Result<Ending, String> {
+/// Starts the application and stops it on a signal, at any time, also while it still starts.
+async fn run(app: App, settings: Settings, log: &LogHandle, signals: &mut Signals) -> Result<SignalRequest, String> {
     let _pid_file = PidFile::write(&settings);
     let shutdown = Shutdown::default();
-    // In a task of its own, so that signals are heard while the application's code holds a thread up.
-    let mut life = tokio::spawn({
+    // A task of its own, so that signals are handled even while the application's code blocks a thread.
+    let mut node = tokio::spawn({
         let shutdown = shutdown.clone();
         async move {
             let running = app.start_with(settings, shutdown.clone()).await?;
-            running.announce();
+            running.print_addresses();
             shutdown.asked().await;
             Ok(running.stop().await)
         }
     });
-    let mut asked = None;
+    let mut requested = None;
     loop {
-        let heard = tokio::select! {
-            biased; // a signal that came before the end of a life decides how it ends
-            heard = signals.next(log) => heard,
-            ended = &mut life => return ending(asked, ended),
+        let request = tokio::select! {
+            biased; // a signal that arrived before the node ended decides between exit and restart
+            request = signals.next(log) => request,
+            ended = &mut node => return exit_reason(requested, ended),
         };
-        info!(signal = ?heard, "asked by a signal");
-        asked = match (asked, heard) {
-            (Some(Ending::Stop), Ending::Stop) => {
-                return Err("asked to stop a second time: what still runs is broken off".to_owned());
+        info!(signal = ?request, "asked by a signal"); // tests/it/process.rs counts these lines
+        requested = match (requested, request) {
+            (Some(SignalRequest::Stop), SignalRequest::Stop) => {
+                return Err("stopped a second time: running calls are cut off".to_owned());
             }
-            // Whoever wants the node gone wins over whoever wants it back.
-            (Some(Ending::Stop), Ending::Restart) => asked,
-            (None | Some(Ending::Restart), heard) => Some(heard),
+            // A stop wins over a restart, in either order.
+            (Some(SignalRequest::Stop), SignalRequest::Restart) => requested,
+            (None | Some(SignalRequest::Restart), request) => Some(request),
         };
         shutdown.ask();
     }
 }
 
-fn ending(asked: Option<Ending>, ended: Result<Result<Stopped, StartError>, JoinError>) -> Result<Ending, String> {
-    let asked = asked.unwrap_or(Ending::Stop);
+/// Whether the process exits or restarts once its node has ended, or the error to exit with.
+fn exit_reason(
+    requested: Option<SignalRequest>,
+    ended: Result<Result<Stopped, StartError>, JoinError>,
+) -> Result<SignalRequest, String> {
+    let requested = requested.unwrap_or(SignalRequest::Stop);
     match ended.map_err(|panicked| panicked.to_string())? {
-        Ok(Stopped { abandoned: 0 }) | Err(StartError::Stopped) => Ok(asked),
-        Ok(Stopped { .. }) if asked == Ending::Restart => Ok(asked), // the log says what was broken off
+        Ok(Stopped { abandoned: 0 }) | Err(StartError::Stopped) => Ok(requested),
+        Ok(Stopped { .. }) if requested == SignalRequest::Restart => Ok(requested), // the log says how many were cut off
         Ok(Stopped { abandoned }) => {
-            Err(format!("general.grace was over: {abandoned} calls or connections broken off"))
+            Err(format!("general.grace was over: {abandoned} calls or connections were cut off"))
         }
         Err(error) => Err(Chain(&error).to_string()),
     }

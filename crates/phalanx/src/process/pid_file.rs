@@ -1,4 +1,4 @@
-//! The pid file.
+//! The pid file, by which deploy scripts find the process.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use tracing::warn;
 
 use crate::settings::Settings;
 
-/// The file that holds the process id from the start of the boot to the end of the process.
+/// A file with the process id, from the start of the boot to the end of the process.
 pub(super) struct PidFile(PathBuf);
 
 impl PidFile {
@@ -26,7 +26,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // By now it may be the file of another process of this name.
+        // Another process with the same node id may have overwritten it meanwhile.
         if std::fs::read_to_string(&self.0).is_ok_and(|pid| pid == Self::content()) {
             let _ = std::fs::remove_file(&self.0);
         }

@@ -1,11 +1,11 @@
-//! Signals.
+//! The signals that stop or restart a node.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Ending;
-use crate::logging::Log;
+use super::SignalRequest;
+use crate::logging::LogHandle;
 
-/// The signals that a node understands.
+/// The streams of the signals that a node handles.
 pub(super) struct Signals {
     term: Signal,
     int: Signal,
@@ -24,27 +24,27 @@ impl Signals {
         }
     }
 
-    /// Waits until the process is asked to stop (TERM, INT) or to restart (USR2); HUP reopens the log.
-    pub(super) async fn next(&mut self, log: &Log) -> Ending {
+    /// Waits for a request to stop (TERM, INT) or to restart (USR2). HUP reopens the log meanwhile.
+    pub(super) async fn next(&mut self, log: &LogHandle) -> SignalRequest {
         loop {
             tokio::select! {
-                biased; // where several came, whoever wants the node gone is heard first
-                _ = self.term.recv() => return Ending::Stop,
-                _ = self.int.recv() => return Ending::Stop,
-                _ = self.usr2.recv() => return Ending::Restart,
+                biased; // if several signals are pending, a stop wins
+                _ = self.term.recv() => return SignalRequest::Stop,
+                _ = self.int.recv() => return SignalRequest::Stop,
+                _ = self.usr2.recv() => return SignalRequest::Restart,
                 _ = self.hup.recv() => log.reopen(),
             }
         }
     }
 
-    /// What came since they were listened to last, also while no runtime was there to hear it.
-    pub(super) fn came_since(&mut self, log: &Log) -> Option<Ending> {
+    /// Takes a request that arrived since the last [`next`](Self::next), also while no runtime was running.
+    pub(super) fn take_pending(&mut self, log: &LogHandle) -> Option<SignalRequest> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         runtime.block_on(async {
             tokio::select! {
                 biased;
-                heard = self.next(log) => Some(heard),
-                () = tokio::task::yield_now() => None, // by then the runtime has looked
+                request = self.next(log) => Some(request),
+                () = tokio::task::yield_now() => None, // by then the runtime has polled its signal driver
             }
         })
     }
@@ -59,19 +59,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_that_comes_when_no_runtime_is_left_is_heard_before_the_process_begins_anew() {
-        let log = Log::default();
+    fn a_signal_that_arrives_after_the_runtime_has_ended_is_handled_before_a_restart() {
+        let log = LogHandle::default();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let mut signals = runtime.block_on(async { Signals::listen() });
         runtime.shutdown_timeout(Duration::from_secs(1));
-        assert_eq!(signals.came_since(&log), None);
+        assert_eq!(signals.take_pending(&log), None);
         kill_process(getpid(), Signal::TERM).unwrap();
-        let heard = loop {
-            match signals.came_since(&log) {
-                Some(heard) => break heard,
-                None => std::thread::yield_now(), // another thread is about to take it
+        let request = loop {
+            match signals.take_pending(&log) {
+                Some(request) => break request,
+                None => std::thread::yield_now(), // the kernel may deliver the signal on another thread
             }
         };
-        assert_eq!(heard, Ending::Stop);
+        assert_eq!(request, SignalRequest::Stop);
     }
 }

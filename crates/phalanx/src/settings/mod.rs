@@ -1,5 +1,5 @@
-//! Settings, layer over layer: compiled defaults, `default.toml`, `<env>.toml`, `local.toml`, `PHALANX__SECTION__KEY`, the
-//! well-known variables, the command line. Unknown keys are refused with the nearest name.
+//! Settings in layers, weakest first: compiled defaults, `default.toml`, `<env>.toml`, `local.toml`,
+//! `PHALANX__SECTION__KEY`, the well-known variables, the command line. Unknown keys are errors that name the nearest one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -19,24 +19,24 @@ mod variables;
 
 pub(crate) use section::Section;
 
-/// Where settings come from.
+/// The sources of settings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
-    /// The environment.
+    /// The environment variables.
     pub(crate) variables: BTreeMap<String, String>,
-    /// The folder that was named, by the command line or the environment.
+    /// The folder that the command line or `PHALANX_CONFIG` names.
     pub(crate) named_dir: Option<PathBuf>,
-    /// The folder to look in otherwise.
+    /// The folder to read otherwise; it need not exist.
     pub(crate) default_dir: PathBuf,
-    /// The node's id, if the command line names it.
+    /// The node's id, if the command line sets it.
     pub(crate) title: Option<String>,
-    /// The world, if the command line names it.
+    /// The environment (`development`, `test`, …), if the command line sets it.
     pub(crate) environment: Option<String>,
 }
 
 impl Sources {
     pub(crate) fn of_process(overrides: Overrides, app_dir: Option<PathBuf>) -> Self {
-        // A variable that is no UTF-8 is none of ours.
+        // All names and values of ours are UTF-8; others are skipped.
         let variables: BTreeMap<_, _> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
@@ -53,22 +53,22 @@ impl Sources {
     }
 }
 
-/// The settings as they came out.
+/// The merged settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// The framework's own.
+    /// The framework's own sections.
     pub(crate) config: Config,
-    /// An application's sections, by name.
+    /// The application's sections, by name.
     pub(crate) sections: BTreeMap<String, Value>,
-    /// The world.
+    /// The environment: `development`, `test`, `production`, …
     pub(crate) environment: Environment,
-    /// Names the node for people and logs.
+    /// The node's id for operators and logs.
     pub(crate) node_id: String,
-    /// Where the cluster's Redis is, if there is one.
+    /// The address of the cluster's Redis, if there is one.
     pub(crate) redis_url: Option<String>,
 }
 
-/// What is wrong with the settings, all of it.
+/// Every error in the settings.
 #[derive(Debug)]
 pub(crate) struct SettingsError(Vec<String>);
 
@@ -81,40 +81,40 @@ impl fmt::Display for SettingsError {
 impl std::error::Error for SettingsError {}
 
 impl Settings {
-    /// Reads everything and puts it together; what sections hold becomes states of the application.
+    /// Reads all sources and merges them. Each section of the application becomes one of its states.
     ///
     /// # Errors
     ///
-    /// Every unknown key with where it stands and the nearest name, or in each section the first value that is not what it
-    /// should be.
+    /// Every unknown key with its file or variable and the nearest name; if there is none, the first invalid value of each
+    /// section.
     pub(crate) fn load(sources: &Sources, sections: &[Section], states: &mut States) -> Result<Self, SettingsError> {
         let variable = |name: &str| sources.variables.get(name).filter(|value| !value.is_empty()).cloned();
         let environment = sources.environment.clone().or_else(|| variable("PHALANX_ENV"));
         let environment = environment.map_or_else(development, Environment);
-        let mut mistakes = Vec::new();
-        let known = known_settings(sections, &mut mistakes);
+        let mut errors = Vec::new();
+        let known = known_settings(sections, &mut errors);
         let mut builder = config::Config::builder();
         for section in sections {
             let defaults = serde_json::from_value::<config::Value>(section.defaults.clone()).unwrap_or_default();
             builder = builder.set_default(section.name, defaults).map_err(one)?;
         }
-        for (path, text) in files(sources, &environment).map_err(|mistake| SettingsError(vec![mistake]))? {
+        for (path, text) in files(sources, &environment).map_err(|error| SettingsError(vec![error]))? {
             match text.parse::<toml::Table>() {
-                Ok(table) => check_keys(&path, &toml::Value::Table(table), &known, "", &mut mistakes),
-                Err(error) => mistakes.push(format!("{}: {}", path.display(), error.message())),
+                Ok(table) => check_keys(&path, &toml::Value::Table(table), &known, "", &mut errors),
+                Err(error) => errors.push(format!("{}: {}", path.display(), error.message())),
             }
             builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
         }
-        builder = variables::add(builder, &sources.variables, &known, &mut mistakes);
-        if !mistakes.is_empty() {
-            return Err(SettingsError(mistakes));
+        builder = variables::add(builder, &sources.variables, &known, &mut errors);
+        if !errors.is_empty() {
+            return Err(SettingsError(errors));
         }
         let read = builder.build().map_err(one)?;
-        let config = read_config(&read, &mut mistakes);
-        let sections = read_sections(sections, &read, states, &mut mistakes);
-        mistakes.extend(config.mistakes());
-        if !mistakes.is_empty() {
-            return Err(SettingsError(mistakes));
+        let config = read_config(&read, &mut errors);
+        let sections = read_sections(sections, &read, states, &mut errors);
+        errors.extend(config.mistakes());
+        if !errors.is_empty() {
+            return Err(SettingsError(errors));
         }
         let title = sources.title.clone().or_else(|| variable("PHALANX_TITLE"));
         let node_id = title.or_else(|| Some(config.general.id.clone()).filter(|id| !id.is_empty()));
@@ -122,27 +122,27 @@ impl Settings {
         Ok(Self { config, sections, environment, node_id, redis_url: variable("REDIS_URL") })
     }
 
-    /// Settings of a test: no files, no variables, sections as they are by default.
+    /// Settings of a test: no files, no variables, the application's sections by default.
     ///
     /// # Errors
     ///
-    /// Every setting that cannot mean anything.
+    /// Every setting that is out of range.
     pub(crate) fn of(config: Config, sections: &[Section], states: &mut States) -> Result<Self, SettingsError> {
-        let mut mistakes = config.mistakes();
-        let sections = read_sections(sections, &config::Config::default(), states, &mut mistakes);
-        if !mistakes.is_empty() {
-            return Err(SettingsError(mistakes));
+        let mut errors = config.mistakes();
+        let sections = read_sections(sections, &config::Config::default(), states, &mut errors);
+        if !errors.is_empty() {
+            return Err(SettingsError(errors));
         }
         let node_id = if config.general.id.is_empty() { host_and_pid() } else { config.general.id.clone() };
         Ok(Self { config, sections, environment: Environment("test".to_owned()), node_id, redis_url: None })
     }
 
-    /// The node's id, as a file may be called.
+    /// The node's id as a file name, with other characters than letters, digits, `.`, `_` and `-` replaced.
     pub(crate) fn file_stem(&self) -> String {
-        let fit = |letter: char| match letter {
+        let fit = |character: char| match character {
             ':' => '-',
-            '.' | '_' | '-' => letter,
-            _ if letter.is_alphanumeric() => letter,
+            '.' | '_' | '-' => character,
+            _ if character.is_alphanumeric() => character,
             _ => '_',
         };
         self.node_id.chars().map(fit).collect()
@@ -170,15 +170,15 @@ impl Settings {
     }
 }
 
-/// Every key there is, with its default.
-fn known_settings(sections: &[Section], mistakes: &mut Vec<String>) -> Value {
+/// Every known key, with its default.
+fn known_settings(sections: &[Section], errors: &mut Vec<String>) -> Value {
     let mut known = match serde_json::to_value(Config::default()) {
         Ok(Value::Object(known)) => known,
         _ => Map::new(),
     };
     for section in sections {
         if known.insert(section.name.to_owned(), section.defaults.clone()).is_some() {
-            mistakes.push(format!("the application's section [{}] has the name of another", section.name));
+            errors.push(format!("the application's section [{}] has the name of another", section.name));
         }
     }
     Value::Object(known)
@@ -188,7 +188,7 @@ fn one(error: config::ConfigError) -> SettingsError {
     SettingsError(vec![error.to_string()])
 }
 
-/// The files that exist, weakest first. A folder that was named must exist.
+/// The files that exist, weakest first. A folder that the operator named must exist.
 fn files(sources: &Sources, environment: &Environment) -> Result<Vec<(PathBuf, String)>, String> {
     let folder = match &sources.named_dir {
         Some(named) if !named.is_dir() => return Err(format!("the config folder {} does not exist", named.display())),
@@ -208,29 +208,29 @@ fn files(sources: &Sources, environment: &Environment) -> Result<Vec<(PathBuf, S
     Ok(files)
 }
 
-fn check_keys(file: &Path, given: &toml::Value, known: &Value, prefix: &str, mistakes: &mut Vec<String>) {
+fn check_keys(file: &Path, given: &toml::Value, known: &Value, prefix: &str, errors: &mut Vec<String>) {
     let (given, known) = match (given, known) {
-        // A table without keys of its own takes any: it is a map.
+        // A table without known keys is a map, which takes any key.
         (toml::Value::Table(given), Value::Object(known)) if !known.is_empty() => (given, known),
         (toml::Value::Table(_), Value::Object(_)) => return,
         (_, Value::Object(_)) => {
-            return mistakes.push(format!("{}: {prefix} is a section, not a value", file.display()));
+            return errors.push(format!("{}: {prefix} is a section, not a value", file.display()));
         }
         _ => return,
     };
     for (key, value) in given {
         let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match known.get(key) {
-            Some(known) => check_keys(file, value, known, &path, mistakes),
+            Some(known) => check_keys(file, value, known, &path, errors),
             None => {
                 let near = nearest(key, known.keys().map(String::as_str));
-                mistakes.push(format!("{}: there is no setting {path}{near}", file.display()));
+                errors.push(format!("{}: there is no setting {path}{near}", file.display()));
             }
         }
     }
 }
 
-/// `; did you mean …?`, if something is near.
+/// `; did you mean …?`, if a known key is near.
 fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
     let far = known.map(|name| (strsim::damerau_levenshtein(key, name), name)).min();
     match far {
@@ -239,39 +239,39 @@ fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// Reads the framework's sections; an application's own stand beside them.
-fn read_config(read: &config::Config, mistakes: &mut Vec<String>) -> Config {
-    fn section<T: DeserializeOwned + Default>(read: &config::Config, name: &str, mistakes: &mut Vec<String>) -> T {
-        section::decode(read, name).unwrap_or_else(|mistake| {
-            mistakes.push(mistake);
+/// Decodes the framework's sections.
+fn read_config(read: &config::Config, errors: &mut Vec<String>) -> Config {
+    fn section<T: DeserializeOwned + Default>(read: &config::Config, name: &str, errors: &mut Vec<String>) -> T {
+        section::decode(read, name).unwrap_or_else(|error| {
+            errors.push(error);
             T::default()
         })
     }
     Config {
-        general: section(read, "general", mistakes),
-        cluster: section(read, "cluster", mistakes),
-        redis: section(read, "redis", mistakes),
-        web: section(read, "web", mistakes),
-        websocket: section(read, "websocket", mistakes),
-        rooms: section(read, "rooms", mistakes),
-        admin: section(read, "admin", mistakes),
-        log: section(read, "log", mistakes),
-        paths: section(read, "paths", mistakes),
+        general: section(read, "general", errors),
+        cluster: section(read, "cluster", errors),
+        redis: section(read, "redis", errors),
+        web: section(read, "web", errors),
+        websocket: section(read, "websocket", errors),
+        rooms: section(read, "rooms", errors),
+        admin: section(read, "admin", errors),
+        log: section(read, "log", errors),
+        paths: section(read, "paths", errors),
     }
 }
 
-/// Reads an application's sections, which become states of it.
+/// Decodes the application's sections and adds each to its states.
 fn read_sections(
     sections: &[Section],
     read: &config::Config,
     states: &mut States,
-    mistakes: &mut Vec<String>,
+    errors: &mut Vec<String>,
 ) -> BTreeMap<String, Value> {
     let mut values = BTreeMap::new();
     for section in sections {
         match section.read(read, states) {
             Ok(value) => drop(values.insert(section.name.to_owned(), value)),
-            Err(mistake) => mistakes.push(mistake),
+            Err(error) => errors.push(error),
         }
     }
     values
@@ -290,7 +290,7 @@ fn host_and_pid() -> String {
     format!("{host}-{}", std::process::id())
 }
 
-/// The world a node lives in unless somebody says otherwise.
+/// The default environment.
 fn development() -> Environment {
     Environment("development".to_owned())
 }

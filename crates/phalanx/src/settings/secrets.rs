@@ -1,11 +1,11 @@
-//! What is not printed: values under telling names, and passwords in addresses.
+//! Hides secrets in printed settings: values whose key names a secret, and passwords in addresses.
 
 use serde_json::Value;
 
-/// What stands in the place of a secret.
+/// Printed instead of a secret.
 const HIDDEN: &str = "[HIDDEN]";
 
-/// Hides whatever stands under a telling name, and passwords in addresses.
+/// Hides every value whose key names a secret, and passwords in addresses.
 pub(super) fn hide(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -24,17 +24,17 @@ pub(super) fn hide(value: &mut Value) {
     }
 }
 
-/// Whether a name tells of a secret, however its words are joined. Better one too many.
+/// Whether a name means a secret, however its words are joined. It errs on the safe side.
 fn is_secret(name: &str) -> bool {
-    let letters = name.chars().filter(char::is_ascii_alphanumeric);
-    let name: String = letters.map(|letter| letter.to_ascii_lowercase()).collect();
+    let characters = name.chars().filter(char::is_ascii_alphanumeric);
+    let name: String = characters.map(|character| character.to_ascii_lowercase()).collect();
     let anywhere = ["secret", "token", "passw", "passphrase", "credential", "apikey"];
     let at_the_end = ["key", "keys", "pwd", "pass", "auth", "dsn"];
-    let tells = anywhere.iter().any(|word| name.contains(word)) || at_the_end.iter().any(|word| name.ends_with(word));
-    tells && name != "secretparams" // that one holds names
+    let matches = anywhere.iter().any(|word| name.contains(word)) || at_the_end.iter().any(|word| name.ends_with(word));
+    matches && name != "secretparams" // a list of names, not of secrets
 }
 
-/// `redis://user:word@host?password=word` reads `redis://user:***@host?password=***`.
+/// Turns `redis://user:word@host?password=word` into `redis://user:***@host?password=***`.
 pub(super) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let login = rest.rsplit_once('@').and_then(|(login, host)| Some((login.split_once(':')?.0, host)));
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_secrets_are_known_however_their_words_are_joined() {
+    fn names_of_secrets_are_recognised_however_their_words_are_joined() {
         for name in [
             "password",
             "passwd",
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn passwords_in_addresses_are_hidden_wherever_they_stand() {
+    fn passwords_in_addresses_are_hidden_at_any_position() {
         for (url, shown) in [
             ("redis://me:hunter2@host:1/0", "redis://me:***@host:1/0"),
             ("redis://:hunter2@host", "redis://:***@host"),

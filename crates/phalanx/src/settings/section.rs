@@ -1,4 +1,4 @@
-//! Sections of an application's own, read as the framework's are.
+//! The application's own sections, decoded as the framework's are.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// A section of an application's own.
+/// A section that the application defines.
 #[derive(Clone)]
 pub(crate) struct Section {
     pub(super) name: &'static str,
@@ -16,7 +16,7 @@ pub(crate) struct Section {
     read: Arc<ReadSection>,
 }
 
-/// Decodes a section, puts it among the states and gives it back as it came out.
+/// Decodes a section, adds it to the states and returns its value for printing.
 type ReadSection = dyn Fn(&config::Config, &mut States) -> Result<Value, String> + Send + Sync;
 
 impl Section {
@@ -39,7 +39,7 @@ impl Section {
     }
 }
 
-/// Decodes a section from what all sources say together.
+/// Decodes a section from the merged sources.
 pub(super) fn decode<T: DeserializeOwned + Default>(read: &config::Config, name: &str) -> Result<T, String> {
     let Ok(table) = read.get_table(name) else { return Ok(T::default()) };
     let value = config::Value::new(None, config::ValueKind::Table(table));

@@ -64,7 +64,7 @@ fn leaves(known: &Value) -> Vec<String> {
 }
 
 #[test]
-fn without_anything_the_defaults_stand() {
+fn without_files_or_variables_the_defaults_apply() {
     let settings = load(&[], &[]).unwrap();
     assert_eq!(settings.config, Config::default());
     assert!(settings.environment.is_development());
@@ -91,7 +91,7 @@ fn each_layer_wins_over_the_one_before() {
 }
 
 #[test]
-fn variables_are_read_by_the_type_in_their_place() {
+fn variables_are_parsed_by_the_type_of_their_setting() {
     let variables = [
         ("PHALANX__WEBSOCKET__HEARTBEAT", "250ms"),
         ("PHALANX__WEB__MAX_BODY", "2MiB"),
@@ -112,7 +112,7 @@ fn variables_are_read_by_the_type_in_their_place() {
 }
 
 #[test]
-fn sections_of_an_application_are_read_by_the_rules_of_our_own() {
+fn sections_of_an_application_follow_the_rules_of_the_frameworks_own() {
     let (_, mail) = load_with_mail(&[], &[]).unwrap();
     assert_eq!(mail, Mail::default());
     let file = "[mail]\nretries = 9\ntimeout = \"2m\"\nfrom = \"me\"\n[mail.headers]\nX-Any = \"1\"";
@@ -141,7 +141,7 @@ fn sections_of_an_application_are_read_by_the_rules_of_our_own() {
 }
 
 #[test]
-fn a_section_must_not_be_called_like_another() {
+fn two_sections_must_not_have_the_same_name() {
     let (_folder, sources) = sources(&[], &[]);
     for sections in [vec![Section::of::<Mail>("web")], vec![Section::of::<Mail>("mail"), Section::of::<Mail>("mail")]] {
         let error = Settings::load(&sources, &sections, &mut States::default()).unwrap_err();
@@ -198,7 +198,7 @@ fn wrong_values_are_refused_with_their_key() {
 }
 
 #[test]
-fn a_folder_that_was_named_must_exist() {
+fn a_folder_that_the_operator_named_must_exist() {
     let named = Sources { named_dir: Some("/nowhere/at/all".into()), ..Sources::default() };
     assert!(Settings::load(&named, &[], &mut States::default()).unwrap_err().to_string().contains("/nowhere/at/all"));
     let unnamed = Sources { default_dir: "/nowhere/at/all".into(), ..Sources::default() };
@@ -215,7 +215,7 @@ fn the_settings_are_printed_without_secrets() {
 }
 
 #[test]
-fn the_file_of_defaults_says_every_setting_once_and_says_what_is_compiled_in() {
+fn default_toml_lists_every_setting_with_its_compiled_default() {
     let text = include_str!("../../../../config/default.toml");
     let settings = load(&[("default.toml", text)], &[]).unwrap();
     assert_eq!(settings.config, Config::default());
@@ -227,7 +227,7 @@ fn the_file_of_defaults_says_every_setting_once_and_says_what_is_compiled_in() {
 }
 
 #[test]
-fn a_title_becomes_the_name_of_a_file_that_stays_in_its_folder() {
+fn a_title_becomes_a_file_name_without_separators() {
     let stem = |title| load(&[], &[("PHALANX_TITLE", title)]).unwrap().file_stem();
     assert_eq!(stem("web-1.eu"), "web-1.eu");
     assert_eq!(stem("10.0.0.1:80 a"), "10.0.0.1-80_a");

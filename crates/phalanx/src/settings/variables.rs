@@ -8,55 +8,54 @@ use serde_json::Value;
 
 use super::nearest;
 
-/// What an environment variable of ours starts with.
+/// The prefix of our environment variables.
 const PREFIX: &str = "PHALANX__";
 
-/// Variables without our prefix, and the settings that they win over.
+/// Variables without our prefix, and the settings that they override.
 const WELL_KNOWN: [(&str, &str); 4] =
     [("PORT", "web.port"), ("BIND", "web.bind"), ("ALLOWED_HOSTS", "web.allowed_hosts"), ("RUST_LOG", "log.level")];
 
-/// Puts variables over files. Text is read by the type that stands in its place: lists have commas.
+/// Puts variables over files. Text is parsed by the type of its setting; lists are separated by commas.
 pub(super) fn add(
     mut builder: ConfigBuilder<DefaultState>,
     variables: &BTreeMap<String, String>,
     known: &Value,
-    mistakes: &mut Vec<String>,
+    errors: &mut Vec<String>,
 ) -> ConfigBuilder<DefaultState> {
-    let mut places = Vec::new();
-    collect_leaves(known, "", &mut places);
-    for (path, value) in given(variables, &places, mistakes) {
+    let mut paths = Vec::new();
+    collect_leaves(known, "", &mut paths);
+    for (path, value) in given(variables, &paths, errors) {
         let is_list = known.pointer(&format!("/{}", path.replace('.', "/"))).is_some_and(Value::is_array);
-        let set = match is_list {
-            true => {
-                let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
-                builder.clone().set_override(path, items.map(str::to_owned).collect::<Vec<_>>())
-            }
-            false => builder.clone().set_override(path, value),
+        let set = if is_list {
+            let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
+            builder.clone().set_override(path, items.map(str::to_owned).collect::<Vec<_>>())
+        } else {
+            builder.clone().set_override(path, value)
         };
         match set {
             Ok(set) => builder = set,
-            Err(error) => mistakes.push(format!("{path}: {error}")),
+            Err(error) => errors.push(format!("{path}: {error}")),
         }
     }
     builder
 }
 
-/// The settings that variables name, weakest first.
+/// The settings that variables set, weakest first.
 fn given<'a>(
     variables: &'a BTreeMap<String, String>,
-    places: &'a [String],
-    mistakes: &mut Vec<String>,
+    paths: &'a [String],
+    errors: &mut Vec<String>,
 ) -> Vec<(&'a str, &'a str)> {
     let mut given = Vec::new();
     for (name, value) in variables {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         let path = rest.replace("__", ".");
-        match places.iter().find(|place| place.eq_ignore_ascii_case(&path)) {
-            Some(place) => given.push((place.as_str(), value.as_str())),
+        match paths.iter().find(|known| known.eq_ignore_ascii_case(&path)) {
+            Some(known) => given.push((known.as_str(), value.as_str())),
             None => {
                 let path = path.to_ascii_lowercase();
-                let near = nearest(&path, places.iter().map(String::as_str));
-                mistakes.push(format!("{name}: there is no setting {path}{near}"));
+                let near = nearest(&path, paths.iter().map(String::as_str));
+                errors.push(format!("{name}: there is no setting {path}{near}"));
             }
         }
     }
@@ -67,7 +66,7 @@ fn given<'a>(
     given
 }
 
-/// The paths of all values.
+/// Collects the paths of all values.
 pub(super) fn collect_leaves(known: &Value, path: &str, leaves: &mut Vec<String>) {
     let Value::Object(fields) = known else { return leaves.push(path.to_owned()) };
     for (key, value) in fields {

@@ -1,4 +1,4 @@
-//! Every shape that a function may have, and what its definition says.
+//! Every shape that a function may have, and the definition it expands to.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ enum Refusal {
 impl From<Refusal> for ActionError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Rude => Self::new(ErrorKind::Forbidden, "rude", "ask again, kindly"),
+            Refusal::Rude => Self::new(ErrorKind::Forbidden, "rude", "be polite"),
         }
     }
 }
@@ -82,7 +82,7 @@ async fn let_in(_ctx: Context, connection: Connection, _: NoInput) -> Result<Str
 }
 
 #[test]
-fn a_definition_says_what_the_attribute_says() {
+fn a_definition_has_the_values_of_its_attribute() {
     let [def] = actions![greet];
     assert_eq!((def.name, def.version), ("greet", 1));
     assert_eq!(def.description, "Greets a person.\n\nKindly.");
@@ -99,7 +99,7 @@ fn a_definition_says_what_the_attribute_says() {
 }
 
 #[test]
-fn what_is_left_out_has_its_default() {
+fn omitted_arguments_have_their_defaults() {
     let [def] = actions![ping];
     assert_eq!((def.name, def.version, def.description), ("ping", 1, ""));
     assert!(def.routes.is_empty());

@@ -1,4 +1,4 @@
-//! Types that `#[input]` and `#[output]` stand on.
+//! Types with `#[input]` and `#[output]`.
 
 use phalanx::prelude::*;
 use phalanx::validator::Validate;
@@ -23,7 +23,7 @@ struct Address {
     town: String,
 }
 
-/// Variants have the names they have on the wire: no validator speaks of them.
+/// Variants may be renamed: no validator reports them.
 #[input]
 #[derive(Clone, Debug, PartialEq)]
 #[serde(rename_all = "kebab-case")]
@@ -52,7 +52,7 @@ fn sign_up() -> SignUp {
 #[test]
 fn an_input_is_checked_by_its_rules_and_those_below_it() {
     assert!(sign_up().validate().is_ok());
-    assert!(SignUp { email: "nobody".to_owned(), ..sign_up() }.validate().is_err());
+    assert!(SignUp { email: "no-address".to_owned(), ..sign_up() }.validate().is_err());
     assert!(SignUp { address: Address { town: String::new() }, ..sign_up() }.validate().is_err());
     assert!(How::ByPhone { number: String::new() }.validate().is_ok());
     assert!(Page { rows: vec![0] }.validate().is_ok());

@@ -1,5 +1,5 @@
-//! What the attributes write leans on no name that the author could have taken.
-#![allow(non_local_definitions, dead_code, reason = "names are taken for the sake of being taken")]
+//! The expansions depend on no name that the author may define.
+#![allow(non_local_definitions, dead_code, reason = "the names are only there to shadow others")]
 
 use phalanx::{Action, ActionError, Connection, Context, NoInput, action, input, output};
 
@@ -10,7 +10,7 @@ struct Box;
 struct Deadline;
 struct Params;
 struct Route;
-mod core_of_the_matter {}
+mod core_utilities {}
 trait Input {}
 trait Validate {}
 
@@ -57,6 +57,6 @@ pub(crate) async fn returned(_ctx: Context) -> Result<()> {
 }
 
 #[test]
-fn names_of_the_author_are_in_nobodys_way() {
+fn names_of_the_author_do_not_clash_with_the_expansion() {
     assert_eq!(answering::DEF.name, "answering");
 }
