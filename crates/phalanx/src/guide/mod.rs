@@ -1,5 +1,8 @@
 //! The guide: how to write an application, and how to run it.
 
+#[doc = include_str!("getting_started.md")]
+pub mod getting_started {}
+
 #[doc = include_str!("actions.md")]
 pub mod actions {}
 
