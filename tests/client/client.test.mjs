@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, it, mock } from "node:test";
 
 import { client, connected, fileBytes, inRoom, pass, PhalanxError, rejects } from "./fake.mjs";
-import { settled, socket, sockets, start, stop } from "./fake.mjs";
+import { sample, settled, socket, sockets, start, stop } from "./fake.mjs";
 
 beforeEach(start);
 afterEach(stop);
@@ -299,14 +299,16 @@ describe("frames", () => {
   it("fire the event of their context", async () => {
     const { fired } = await connected();
     const frames = [
-      ["message", { context: "user", room: "a", message: "hi", from: "c2", sentAt: 1 }],
-      ["presence", { context: "presence", event: "join", room: "a", member: "c2" }],
-      ["gap", { context: "api", event: "gap", room: "a" }],
+      ["message", await sample("room-message")],
+      ["presence", await sample("presence-join")],
+      ["presence", await sample("presence-leave")],
+      ["gap", await sample("gap")],
       ["api", { context: "api", welcome: "once more" }],
       ["alert", { context: "alert", level: 3 }],
       ["other", { context: "connected" }],
       ["other", { context: "constructor" }],
       ["other", { hello: 1 }],
+      ["other", await sample("file-push")],
       ["other", { context: "response", message: "sent by the application" }],
     ];
     for (const [, frame] of frames) socket().receive(frame);
@@ -325,8 +327,8 @@ describe("frames", () => {
 
   it("with an error that answers no call fire errors", async () => {
     const { fired } = await connected();
-    socket().receive({ error: { code: "malformed", message: "a frame is an object" }, context: "response" });
-    assert.deepEqual(fired.map(({ type, detail }) => [type, detail.code]), [["error", "malformed"]]);
+    socket().receive(await sample("error-without-id"));
+    assert.deepEqual(fired.map(({ type, detail }) => [type, detail.code]), [["error", "forbidden"]]);
   });
 });
 

@@ -8,6 +8,14 @@ import { mock } from "node:test";
 const source = await readFile(new URL("../../crates/server/assets/phalanx-client.js", import.meta.url), "utf8");
 export const { Phalanx, PhalanxError, fileBytes } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 
+/** The JSON of a node, from the samples that the server's own tests compare with its types. */
+export const sample = async (name) =>
+  JSON.parse(await readFile(new URL(`../../crates/core/src/protocol/samples/${name}.json`, import.meta.url), "utf8"));
+
+const samples = Object.fromEntries(
+  await Promise.all(["welcome", "verb-done", "error-reply"].map(async (name) => [name, await sample(name)])),
+);
+
 /** Every socket that a client opened, the newest last. */
 export let sockets = [];
 
@@ -29,13 +37,14 @@ export class FakeSocket {
     this.onmessage?.({ data: typeof frame === "string" ? frame : JSON.stringify(frame) });
   }
   welcome(more = {}) {
-    this.receive({ welcome: "hello", context: "api", id: `c${sockets.length}`, protocol: 1, heartbeatMs: 30000, ...more });
+    this.receive({ ...samples.welcome, id: `c${sockets.length}`, ...more });
   }
-  answer(index, more = { status: "OK", data: true }) {
+  answer(index, more = samples["verb-done"]) {
     this.receive({ ...more, context: "response", messageId: this.sent[index].messageId });
   }
   refuse(index, code) {
-    this.answer(index, { error: { code, message: `because ${code}` } });
+    const { error } = samples["error-reply"];
+    this.answer(index, { error: { ...error, code, message: `because ${code}` } });
   }
   drop(code = 1006) {
     this.onclose?.({ code, reason: "" });

@@ -270,8 +270,8 @@ async fn their_middleware_prevents_no_removal_of_a_member() {
         if (room === args) throw new Error('refused');
     } })";
     mixed.theirs.run(keep, json!("club")).await.unwrap();
-    let rooms = mixed.ours.node().rooms();
-    rooms.add("club").await.unwrap();
+    let rooms = mixed.ours.node().rooms().clone();
+    rooms.create("club").await.unwrap();
     let mut members = [join_theirs(mixed.theirs.addr, "club").await, join_theirs(mixed.theirs.addr, "club").await];
     let left = apply(mixed.tour.addr, &members[0].id(), "roomLeave", json!("club")).await;
     assert_eq!(left, Ok(json!(true)));
@@ -351,7 +351,7 @@ async fn rooms_are_destroyed_by_either_side_and_no_node_crashes() {
     for round in 0..20 {
         let room = format!("club{round}");
         match round % 2 {
-            0 => mixed.ours.node().rooms().add(&room).await.unwrap(),
+            0 => mixed.ours.node().rooms().create(&room).await.unwrap(),
             _ => drop(mixed.theirs.run("return chatRoom.add(args)", json!(room)).await.unwrap()),
         }
         let mut sockets = vec![

@@ -145,7 +145,7 @@ impl RoomHook for Doorkeeper {
         Ok(())
     }
 
-    async fn on_say(&self, _node: &Node, message: Said) -> Result<Option<Said>, ActionError> {
+    async fn before_publish(&self, _node: &Node, message: RoomMessage) -> Result<Option<RoomMessage>, ActionError> {
         Ok(Some(message).filter(|message| message.message.get() != "\"/drop\""))
     }
 }

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use phalanx::BoxError;
 use phalanx::config::Config;
-use phalanx::event::{Ending, Event};
-use phalanx::initializer::BoxError;
+use phalanx::event::{CallEnd, Event};
 use phalanx::prelude::*;
 use phalanx::{Origin, RequestId, RunningApp, axum};
 use serde_json::json;
@@ -352,13 +352,13 @@ async fn observers_are_notified_of_every_call_that_ends_and_how() {
     });
     let node = app.start(settings()).await.unwrap();
     post_json(node.addr(), "/api/orders", r#"{"item":"tea"}"#).await;
-    assert_eq!(ended.recv().await.unwrap(), ("order", 1, Origin::Http, Ending::Answered, true));
+    assert_eq!(ended.recv().await.unwrap(), ("order", 1, Origin::Http, CallEnd::Answered, true));
     let mut socket = Socket::connect(node.addr()).await;
     socket.request(r#"{"event":"action","params":{"action":"whoami"}}"#).await;
-    let refused = Ending::Refused(ErrorKind::Unauthenticated);
+    let refused = CallEnd::Refused(ErrorKind::Unauthenticated);
     assert_eq!(ended.recv().await.unwrap(), ("whoami", 1, Origin::Websocket, refused, true));
     socket.send(r#"{"event":"action","params":{"action":"wait_forever"}}"#).await;
     socket.request(r#"{"event":"detailsView"}"#).await;
     socket.close().await;
-    assert_eq!(ended.recv().await.unwrap(), ("wait_forever", 1, Origin::Websocket, Ending::Cancelled, true));
+    assert_eq!(ended.recv().await.unwrap(), ("wait_forever", 1, Origin::Websocket, CallEnd::Cancelled, true));
 }

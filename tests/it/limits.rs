@@ -56,7 +56,7 @@ async fn a_call_whose_client_disconnected_keeps_its_permit() {
     let mut client = TcpStream::connect(node.addr).await.unwrap();
     client.write_all(b"GET /api/sleepTest?sleepDuration=20000 HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     // A client that disconnects earlier leaves no call behind and is not counted.
-    until("the call has started", Duration::from_secs(10), async || node.stderr().contains("an action begins")).await;
+    until("the call has started", Duration::from_secs(10), async || node.stderr().contains("an action starts")).await;
     drop(client);
     until_metric(&node, "phalanx_http_clients_left_total 1").await;
     assert_eq!(get(node.addr, "/api/status").await.status, 503);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use phalanx::initializer::BoxError;
+use phalanx::BoxError;
 use phalanx::prelude::*;
 use phalanx::{RunningApp, axum};
 use phalanx_testkit::free_port;

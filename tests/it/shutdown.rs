@@ -32,7 +32,7 @@ async fn accepted_calls_are_answered_and_sockets_are_closed() {
 }
 
 /// Starts to stop a node, and returns once its only socket is closing.
-async fn stop(node: RunningApp) -> tokio::task::JoinHandle<phalanx::Stopped> {
+async fn stop(node: RunningApp) -> tokio::task::JoinHandle<phalanx::StopReport> {
     let connection = node.node().connections().all().remove(0);
     let stopped = tokio::spawn(node.stop());
     let closing = async {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use phalanx::config::Config;
-use phalanx::hooks::Leaving;
+use phalanx::hooks::LeaveCause;
 use phalanx::prelude::*;
 use phalanx::{ConnectionId, RunningApp};
 use serde_json::{Value, json};
@@ -96,21 +96,25 @@ impl RoomHook for Hooks {
         }
     }
 
-    async fn leave(&self, _node: &Node, room: &str, _id: &ConnectionId, cause: Leaving<'_>) -> Result<(), ActionError> {
-        let cause = match cause {
-            Leaving::Asked(_) => "requested",
-            Leaving::Ended(_) => "disconnected",
-            Leaving::RoomDestroyed(_) => "destroyed",
-            Leaving::NodeDied => "died",
-        };
-        self.0.record(format!("leave {room} {cause}"));
+    async fn before_leave(&self, _node: &Node, room: &str, _connection: &Connection) -> Result<(), ActionError> {
+        self.0.record(format!("before_leave {room}"));
         match room {
             "hotel" => Err(ActionError::forbidden("you can never leave")),
             _ => Ok(()),
         }
     }
 
-    async fn on_say(&self, _node: &Node, message: Said) -> Result<Option<Said>, ActionError> {
+    async fn left(&self, _node: &Node, room: &str, _id: &ConnectionId, cause: LeaveCause<'_>) {
+        let cause = match cause {
+            LeaveCause::Requested(_) => "requested",
+            LeaveCause::Closed(_) => "disconnected",
+            LeaveCause::RoomDestroyed(_) => "destroyed",
+            _ => "died",
+        };
+        self.0.record(format!("leave {room} {cause}"));
+    }
+
+    async fn before_publish(&self, _node: &Node, message: RoomMessage) -> Result<Option<RoomMessage>, ActionError> {
         match message.message.get() {
             "\"/error\"" => Err(ActionError::new(ErrorKind::Forbidden, "mind_your_tongue", "not here")),
             "\"/bomb\"" => panic!("on purpose"),
@@ -122,16 +126,16 @@ impl RoomHook for Hooks {
 /// Delivers each message in `whispers` only to the recipient that it names.
 struct Whispers;
 
-impl RecipientHook for Whispers {
-    fn say(&self, to: &Connection, message: &Said) -> Heard {
+impl DeliverHook for Whispers {
+    fn deliver(&self, to: &Connection, message: &RoomMessage) -> Delivery {
         if &*message.room != "whispers" || !to.is_in("whispers") {
-            return Heard::Unchanged;
+            return Delivery::Unchanged;
         }
         let Ok((name, text)) = message.read::<(String, String)>() else { panic!("on purpose") };
         if to.get("name") != Some(name.into()) {
-            return Heard::Nothing;
+            return Delivery::Drop;
         }
-        message.clone().with_message(&text).map_or(Heard::Nothing, Heard::Instead)
+        message.clone().with_message(&text).map_or(Delivery::Drop, Delivery::Replace)
     }
 }
 
@@ -182,7 +186,7 @@ async fn start(change: impl FnOnce(&mut Config)) -> (RunningApp, Arc<Recorded>) 
         .state(Gate(Semaphore::new(0)))
         .on_connection(Hooks(recorded.clone()))
         .on_room(Hooks(recorded.clone()))
-        .on_recipient(Whispers);
+        .on_deliver(Whispers);
     (app.start(config).await.unwrap(), recorded)
 }
 
@@ -413,10 +417,7 @@ async fn room_hooks_may_refuse_change_and_fail_without_harm() {
     drop(socket);
     let log = recorded.until("destroyed broken").await;
     let leaves: Vec<&str> = log.iter().filter(|line| line.starts_with("leave")).map(String::as_str).collect();
-    assert_eq!(
-        leaves,
-        ["leave hotel requested", "leave other destroyed", "leave both disconnected", "leave hotel disconnected"]
-    );
+    assert_eq!(leaves, ["leave other destroyed", "leave both disconnected", "leave hotel disconnected"]);
     assert_eq!(node.node().rooms().status("hotel").await.unwrap().members.count, 0);
 }
 

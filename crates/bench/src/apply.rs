@@ -84,7 +84,7 @@ async fn ours(node: &Node, far: &ConnectionId, in_flight: usize, span: Duration)
     let started = Instant::now();
     let mut calling = JoinSet::new();
     for _ in 0..in_flight {
-        let (connections, far) = (node.connections(), far.clone());
+        let (connections, far) = (node.connections().clone(), far.clone());
         calling.spawn(async move {
             let mut times = Vec::new();
             while started.elapsed() < span {

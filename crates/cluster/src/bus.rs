@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    Arrival, BackendError, Bus, KeptAlive, Letter, LetterKind, Message, MessageKind, Posted, Recipient, Subscription,
+    BackendError, Bus, Incoming, NodeMessage, NodeMessageKind, Posted, Publication, PublicationKind, Recipient,
+    SendGuard, Subscription,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -51,7 +52,7 @@ pub struct RedisBus {
     version: EnvelopeVersion,
     interop: Option<Arc<RedisInterop>>,
     inboxes: Mutex<Inboxes>,
-    receiver: Mutex<Option<mpsc::Receiver<Arrival>>>,
+    receiver: Mutex<Option<mpsc::Receiver<Incoming>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -130,7 +131,7 @@ impl fmt::Debug for RedisBus {
 
 #[async_trait]
 impl Bus for RedisBus {
-    async fn appear_as(&self, generation: Generation) -> Result<(), BackendError> {
+    async fn open_inbox(&self, generation: Generation) -> Result<(), BackendError> {
         let all_nodes = self.subscriber.subscribe(self.keys.all_nodes()).await?;
         let inbox = self.subscriber.subscribe(self.keys.inbox(generation)).await?;
         let interop = match &self.interop {
@@ -150,10 +151,10 @@ impl Bus for RedisBus {
         Ok(())
     }
 
-    async fn publish(&self, message: Message) -> Result<(), BackendError> {
+    async fn publish(&self, message: Publication) -> Result<(), BackendError> {
         let channel = self.keys.room(&message.room);
         // Not the destroy message: Actionhero's members of the room got it before they were removed from the room.
-        if message.kind == MessageKind::Said
+        if message.kind == PublicationKind::Message
             && let Some(interop) = &self.interop
             && let Some(chat) = interop.channel().encode_chat(&message)
         {
@@ -163,12 +164,12 @@ impl Bus for RedisBus {
         self.publisher.publish(channel, Draft::Publication(message), None).await.map(drop)
     }
 
-    async fn post(&self, to: Recipient, message: Letter) -> Result<Posted, BackendError> {
+    async fn post(&self, to: Recipient, message: NodeMessage) -> Result<Posted, BackendError> {
         let (channel, recipient) = match to {
             Recipient::Node(generation) => (self.keys.inbox(generation), Some(generation)),
             Recipient::Everyone => (self.keys.all_nodes(), None),
         };
-        let is_call = message.kind == LetterKind::Call;
+        let is_call = message.kind == NodeMessageKind::Call;
         if is_call && !self.subscriber.is_up() {
             return Err(BackendError::unavailable("a reply would not arrive: the subscription to redis is down"));
         }
@@ -176,7 +177,7 @@ impl Bus for RedisBus {
         self.publisher.publish(channel, Draft::NodeMessage(message), recipient).await
     }
 
-    fn try_post(&self, to: Recipient, message: Letter, guard: KeptAlive) -> Result<(), (Letter, KeptAlive)> {
+    fn try_post(&self, to: Recipient, message: NodeMessage, guard: SendGuard) -> Result<(), (NodeMessage, SendGuard)> {
         let channel = match to {
             Recipient::Node(generation) => self.keys.inbox(generation),
             Recipient::Everyone => self.keys.all_nodes(),
@@ -188,7 +189,7 @@ impl Bus for RedisBus {
         Ok(Subscription::new(self.subscriber.subscribe(self.keys.room(room)).await?))
     }
 
-    fn receiver(&self) -> Option<mpsc::Receiver<Arrival>> {
+    fn receiver(&self) -> Option<mpsc::Receiver<Incoming>> {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -197,7 +198,7 @@ impl Bus for RedisBus {
 mod tests {
     use std::time::Duration;
 
-    use phalanx_core::backend::{Clock, Missed, SystemClock};
+    use phalanx_core::backend::{Clock, GapCause, SystemClock};
     use phalanx_testkit::Redis;
 
     use super::*;
@@ -218,10 +219,11 @@ mod tests {
         let (publisher, subscriber) = (bus(&redis.url(), slow), bus(&redis.url(), RedisClock::default()));
         let mut arrivals = subscriber.receiver().unwrap();
         let _subscription = subscriber.subscribe(&"r".into()).await.unwrap();
-        publisher.appear_as(Generation::random()).await.unwrap();
-        let message = Message { room: "r".into(), kind: MessageKind::Said, who: None, payload: "{}".into() };
+        publisher.open_inbox(Generation::random()).await.unwrap();
+        let message =
+            Publication { room: "r".into(), kind: PublicationKind::Message, connection: None, payload: "{}".into() };
         publisher.publish(message).await.unwrap();
         let arrival = tokio::time::timeout(Duration::from_secs(20), arrivals.recv()).await.unwrap();
-        assert!(matches!(arrival, Some(Arrival::Gap(Missed::Overflow))), "{arrival:?}");
+        assert!(matches!(arrival, Some(Incoming::Gap(GapCause::Overflow))), "{arrival:?}");
     }
 }

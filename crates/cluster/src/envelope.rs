@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
-use phalanx_core::backend::{Arrival, Letter, LetterKind, Message, MessageKind};
-use phalanx_core::{ConnectionId, Generation};
+use phalanx_core::backend::{Incoming, NodeMessage, NodeMessageKind, Publication, PublicationKind};
+use phalanx_core::{ConnectionId, Generation, Incarnation};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -90,7 +90,7 @@ struct EnvelopeHeader<'a> {
 #[serde(rename_all = "lowercase")]
 enum EnvelopeKind {
     #[serde(rename = "said")]
-    Message,
+    Publication,
     Joined,
     Left,
     Destroyed,
@@ -104,8 +104,8 @@ enum EnvelopeKind {
 /// The content of an envelope that is to be written.
 #[derive(Clone, Debug)]
 pub(crate) enum Draft {
-    Publication(Message),
-    NodeMessage(Letter),
+    Publication(Publication),
+    NodeMessage(NodeMessage),
 }
 
 /// The sender of an envelope, with the time and the sequence number.
@@ -163,7 +163,7 @@ impl EnvelopeWriter {
     pub(crate) fn write(&self, channel: &str, sender: EnvelopeSender<'_>, draft: &Draft) -> Vec<u8> {
         let mut header = EnvelopeHeader {
             v: self.version.0.load(Relaxed),
-            kind: EnvelopeKind::Message,
+            kind: EnvelopeKind::Publication,
             from: sender.generation.as_str(),
             node: sender.node.into(),
             id: 0,
@@ -176,19 +176,19 @@ impl EnvelopeWriter {
         };
         let payload = match draft {
             Draft::Publication(message) => {
-                header.connection = message.who.as_ref().map(ConnectionId::as_str);
+                header.connection = message.connection.as_ref().map(ConnectionId::as_str);
                 header.kind = match message.kind {
-                    MessageKind::Said => EnvelopeKind::Message,
-                    MessageKind::Joined(joined_at) => {
+                    PublicationKind::Message => EnvelopeKind::Publication,
+                    PublicationKind::Joined(joined_at) => {
                         header.joined_at = Some(joined_at);
                         EnvelopeKind::Joined
                     }
-                    MessageKind::Left(joined_at) => {
+                    PublicationKind::Left(joined_at) => {
                         header.joined_at = Some(joined_at);
                         EnvelopeKind::Left
                     }
-                    MessageKind::Destroyed(incarnation) => {
-                        header.incarnation = Some(incarnation);
+                    PublicationKind::Destroyed(incarnation) => {
+                        header.incarnation = Some(incarnation.0);
                         EnvelopeKind::Destroyed
                     }
                 };
@@ -196,9 +196,9 @@ impl EnvelopeWriter {
             }
             Draft::NodeMessage(message) => {
                 header.kind = match message.kind {
-                    LetterKind::Call => EnvelopeKind::Call,
-                    LetterKind::Answer => EnvelopeKind::Reply,
-                    LetterKind::Event => EnvelopeKind::Topic,
+                    NodeMessageKind::Call => EnvelopeKind::Call,
+                    NodeMessageKind::Reply => EnvelopeKind::Reply,
+                    NodeMessageKind::Topic => EnvelopeKind::Topic,
                 };
                 header.id = message.id;
                 header.deadline = message.deadline_ms;
@@ -285,7 +285,7 @@ impl EnvelopeReader {
     }
 
     /// Verifies and decodes what was received on a channel.
-    pub(crate) fn read(&mut self, channel: &str, bytes: &[u8], now_ms: u64) -> Result<Arrival, Refusal> {
+    pub(crate) fn read(&mut self, channel: &str, bytes: &[u8], now_ms: u64) -> Result<Incoming, Refusal> {
         let start = &bytes[..bytes.len().min(MAX_HEADER)];
         let line = start.iter().position(|byte| *byte == b'\n').ok_or(Refusal::Unreadable)?;
         let (header_line, payload) = (&bytes[..line], &bytes[line + 1..]);
@@ -325,35 +325,37 @@ impl EnvelopeReader {
     }
 }
 
-fn publication(room: &str, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Result<Arrival, Refusal> {
+fn publication(room: &str, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Result<Incoming, Refusal> {
     let kind = match (header.kind, header.joined_at) {
-        (EnvelopeKind::Message, _) => MessageKind::Said,
-        (EnvelopeKind::Joined, Some(joined_at)) => MessageKind::Joined(joined_at),
-        (EnvelopeKind::Left, Some(joined_at)) => MessageKind::Left(joined_at),
-        (EnvelopeKind::Destroyed, _) => MessageKind::Destroyed(header.incarnation.ok_or(Refusal::Unreadable)?),
+        (EnvelopeKind::Publication, _) => PublicationKind::Message,
+        (EnvelopeKind::Joined, Some(joined_at)) => PublicationKind::Joined(joined_at),
+        (EnvelopeKind::Left, Some(joined_at)) => PublicationKind::Left(joined_at),
+        (EnvelopeKind::Destroyed, _) => {
+            PublicationKind::Destroyed(Incarnation(header.incarnation.ok_or(Refusal::Unreadable)?))
+        }
         (
             EnvelopeKind::Joined | EnvelopeKind::Left | EnvelopeKind::Call | EnvelopeKind::Reply | EnvelopeKind::Topic,
             _,
         ) => return Err(Refusal::Unreadable),
     };
-    let who = header.connection.map(ConnectionId::parse).transpose().map_err(|_| Refusal::Unreadable)?;
+    let connection = header.connection.map(ConnectionId::parse).transpose().map_err(|_| Refusal::Unreadable)?;
     // Copied: the sockets share these very bytes, and a slice would keep the whole read buffer alive.
     let payload = Bytes::copy_from_slice(payload);
     std::str::from_utf8(&payload).map_err(|_| Refusal::Unreadable)?;
-    Ok(Arrival::Message(Message { room: Arc::from(room), kind, who, payload }))
+    Ok(Incoming::Publication(Publication { room: Arc::from(room), kind, connection, payload }))
 }
 
-fn node_message(from: Generation, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Result<Arrival, Refusal> {
+fn node_message(from: Generation, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Result<Incoming, Refusal> {
     let kind = match header.kind {
-        EnvelopeKind::Call => LetterKind::Call,
-        EnvelopeKind::Reply => LetterKind::Answer,
-        EnvelopeKind::Topic => LetterKind::Event,
-        EnvelopeKind::Message | EnvelopeKind::Joined | EnvelopeKind::Left | EnvelopeKind::Destroyed => {
+        EnvelopeKind::Call => NodeMessageKind::Call,
+        EnvelopeKind::Reply => NodeMessageKind::Reply,
+        EnvelopeKind::Topic => NodeMessageKind::Topic,
+        EnvelopeKind::Publication | EnvelopeKind::Joined | EnvelopeKind::Left | EnvelopeKind::Destroyed => {
             return Err(Refusal::Unreadable);
         }
     };
     let payload = Bytes::copy_from_slice(payload);
-    Ok(Arrival::Letter(from, Letter { kind, id: header.id, deadline_ms: header.deadline, payload }))
+    Ok(Incoming::NodeMessage(from, NodeMessage { kind, id: header.id, deadline_ms: header.deadline, payload }))
 }
 
 #[cfg(test)]
@@ -371,10 +373,10 @@ mod tests {
     }
 
     fn envelope_in(version: u32, token: &str, seq: u64) -> Vec<u8> {
-        let draft = Draft::Publication(Message {
+        let draft = Draft::Publication(Publication {
             room: "lobby".into(),
-            kind: MessageKind::Left(7),
-            who: ConnectionId::parse("a-1").ok(),
+            kind: PublicationKind::Left(7),
+            connection: ConnectionId::parse("a-1").ok(),
             payload: "{\"a\":\"\n\"}".into(),
         });
         let generation = Generation::parse("aaaaaaaaaa").unwrap();
@@ -390,10 +392,13 @@ mod tests {
     #[test]
     fn an_envelope_is_accepted_once_and_in_order() {
         let mut reader = reader("secret", "");
-        let Ok(Arrival::Message(read)) = reader.read(CHANNEL, &envelope("secret", 2), 1_000_000) else {
+        let Ok(Incoming::Publication(read)) = reader.read(CHANNEL, &envelope("secret", 2), 1_000_000) else {
             panic!("accepted")
         };
-        assert_eq!((&*read.room, read.kind, &*read.payload), ("lobby", MessageKind::Left(7), &b"{\"a\":\"\n\"}"[..]));
+        assert_eq!(
+            (&*read.room, read.kind, &*read.payload),
+            ("lobby", PublicationKind::Left(7), &b"{\"a\":\"\n\"}"[..])
+        );
         for seq in [2, 1] {
             assert_eq!(refusal(&mut reader, CHANNEL, &envelope("secret", seq), 1_000_000), Some(Refusal::Replayed));
         }

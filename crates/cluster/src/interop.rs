@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use deadpool_redis::redis::Script;
-use phalanx_core::backend::{Arrival, BackendError, Foreign, Message};
-use phalanx_core::hooks::Said;
-use phalanx_core::{ActionError, ApplyError, BuiltIn, ConnectionId, Detail, ErrorKind, bound_reached};
+use phalanx_core::backend::{BackendError, Incoming, Interop, InteropError, Publication};
+use phalanx_core::operation::Operation;
+use phalanx_core::protocol::RoomMessage;
+use phalanx_core::{ActionError, ConnectionId, Detail, ErrorKind, bound_reached};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -123,15 +124,15 @@ impl InteropChannel {
     }
 
     /// Encodes a room message for Actionhero's members of the room; `None` if it is not a room message.
-    pub(crate) fn encode_chat(&self, message: &Message) -> Option<Vec<u8>> {
-        Said::from_payload(&message.payload).map(|chat| self.codec.encode_chat(&chat))
+    pub(crate) fn encode_chat(&self, message: &Publication) -> Option<Vec<u8>> {
+        RoomMessage::from_payload(&message.payload).map(|chat| self.codec.encode_chat(&chat))
     }
 
     /// Decodes a message. Replies and log lines are handled here; the rest is returned for the node.
-    pub(crate) fn decode(&self, bytes: &[u8], now_ms: u64) -> Result<Option<Arrival>, Refusal> {
+    pub(crate) fn decode(&self, bytes: &[u8], now_ms: u64) -> Result<Option<Incoming>, Refusal> {
         match self.codec.decode(bytes, now_ms)? {
-            InteropMessage::Chat(message) => return Ok(Some(Arrival::Message(message))),
-            InteropMessage::Call(call) => return Ok(Some(Arrival::Asked(call))),
+            InteropMessage::Chat(message) => return Ok(Some(Incoming::Publication(message))),
+            InteropMessage::Call(call) => return Ok(Some(Incoming::InteropCall(call))),
             InteropMessage::Reply { to, value } => {
                 if let Some(caller) = self.pending().remove(&to) {
                     let _ = caller.send(value); // a caller that no longer waits has reported its timeout
@@ -250,12 +251,18 @@ impl RedisInterop {
 
     /// Runs a method on an Actionhero connection, or none if `method` is empty, and returns the details of the
     /// connection after it; `None` if no node replied before `deadline`.
-    async fn call(&self, id: &str, method: &str, args: Value, deadline: Instant) -> Result<Option<Value>, ApplyError> {
+    async fn call(
+        &self,
+        id: &str,
+        method: &str,
+        args: Value,
+        deadline: Instant,
+    ) -> Result<Option<Value>, InteropError> {
         let mut pending = self.register_call()?;
         let args = if method.is_empty() { json!([id, null, null]) } else { json!([id, method, args]) };
         let call = self.channel.codec.encode_call(&pending.id, "api.connections.applyResponder", id, &args);
         let sent = timeout_at(deadline, self.publisher.publish_interop(self.channel.name.clone(), call)).await;
-        sent.map_err(|_| ApplyError::Late)?.map_err(ActionError::from)?;
+        sent.map_err(|_| InteropError::Late)?.map_err(ActionError::from)?;
         match timeout_at(deadline, &mut pending.reply).await {
             Ok(Ok(reply)) => Ok(Some(reply)),
             Ok(Err(_)) => Err(BackendError::unavailable("the subscription to redis broke off").into()),
@@ -263,13 +270,13 @@ impl RedisInterop {
         }
     }
 
-    async fn details(&self, id: &str, deadline: Instant) -> Result<Value, ApplyError> {
-        self.call(id, "", Value::Null, deadline).await?.ok_or(ApplyError::Late)
+    async fn details(&self, id: &str, deadline: Instant) -> Result<Value, InteropError> {
+        self.call(id, "", Value::Null, deadline).await?.ok_or(InteropError::Late)
     }
 
     /// Refuses any connection but a WebSocket. A message to another one may shut its node down: an HTTP response, for
     /// instance, may already be written.
-    async fn require_websocket(&self, id: &str, deadline: Instant) -> Result<(), ApplyError> {
+    async fn require_websocket(&self, id: &str, deadline: Instant) -> Result<(), InteropError> {
         match self.details(id, deadline).await?["type"].as_str() {
             Some("websocket") => Ok(()),
             _ => Err(ActionError::of(ErrorKind::Forbidden, "only a websocket can be sent anything").into()),
@@ -290,46 +297,48 @@ impl fmt::Debug for RedisInterop {
 }
 
 #[async_trait]
-impl Foreign for RedisInterop {
-    async fn apply(&self, id: &ConnectionId, call: BuiltIn, limit: Duration) -> Result<Value, ApplyError> {
+impl Interop for RedisInterop {
+    async fn apply(&self, id: &ConnectionId, operation: Operation, limit: Duration) -> Result<Value, InteropError> {
         let (id, deadline) = (id.as_str(), Instant::now() + limit);
-        let (method, args) = match call {
-            BuiltIn::Details => return self.details(id, deadline).await,
-            BuiltIn::Get(key) => {
+        let (method, args) = match operation {
+            Operation::Details => return self.details(id, deadline).await,
+            Operation::Get(key) => {
                 let mut details = self.details(id, deadline).await?;
                 return Ok(details.get_mut(&key).map(Value::take).unwrap_or_default());
             }
-            BuiltIn::RoomLeave(room) => return self.leave(&room, id, deadline).await.map(|()| Value::Bool(true)),
+            Operation::RoomLeave(room) => return self.leave(&room, id, deadline).await.map(|()| Value::Bool(true)),
             // Actionhero has this method, and fails when another node calls it.
-            BuiltIn::RoomAdd(_) => return Err(ApplyError::UnknownMethod),
-            BuiltIn::Set(key, _) if RESERVED_FIELDS.contains(&key.as_str()) => {
+            Operation::RoomAdd(_) => return Err(InteropError::UnknownMethod),
+            // Verbs of a client, which no remote caller has.
+            Operation::RoomView(_) | Operation::Say(..) | Operation::Quit => return Err(InteropError::UnknownMethod),
+            Operation::Set(key, _) if RESERVED_FIELDS.contains(&key.as_str()) => {
                 let detail = Detail::new("key", "reserved", "is a field of connections of foreign nodes");
                 return Err(ActionError::invalid_input(vec![detail]).into());
             }
-            BuiltIn::Set(key, value) => ("set", json!([key, value])),
-            BuiltIn::SendMessage(message) => {
+            Operation::Set(key, value) => ("set", json!([key, value])),
+            Operation::SendMessage(message) => {
                 self.require_websocket(id, deadline).await?;
                 ("sendMessage", Value::Object(message))
             }
-            BuiltIn::SendFile(path) if path.is_empty() || path.contains(char::is_control) => {
+            Operation::File(path) if path.is_empty() || path.contains(char::is_control) => {
                 return Err(ActionError::not_found("there is no such file").into());
             }
-            BuiltIn::SendFile(path) => {
+            Operation::File(path) => {
                 self.require_websocket(id, deadline).await?;
                 ("sendFile", Value::String(path))
             }
-            BuiltIn::Destroy(_) => {
+            Operation::Destroy(_) => {
                 // Actionhero's `destroy` takes no close code. It leaves all rooms of the connection, so the connection
                 // must still be a member of each of them.
                 self.settle_rooms(id, None, deadline).await?;
                 ("destroy", json!([]))
             }
         };
-        self.call(id, method, args, deadline).await?.map(|_| Value::Bool(true)).ok_or(ApplyError::Late)
+        self.call(id, method, args, deadline).await?.map(|_| Value::Bool(true)).ok_or(InteropError::Late)
     }
 
-    async fn dismiss(&self, destroy_message: &Message) -> Result<(), BackendError> {
-        self.evict_members(destroy_message).await
+    async fn evict_members(&self, destroy_message: &Publication) -> Result<(), BackendError> {
+        self.evict_members_of(destroy_message).await
     }
 
     async fn reply(&self, reply_to: &str, value: Value) -> Result<(), BackendError> {

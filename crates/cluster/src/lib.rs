@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use phalanx_core::backend::{Backend, Foreign};
+use phalanx_core::backend::{Backend, Interop};
 use phalanx_core::config::Config;
 
 mod bus;
@@ -58,14 +58,14 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
     };
     let rooms = Arc::new(RedisRooms::new(client.clone(), keys.clone(), node));
     let bus = Arc::new(RedisBus::new(client.clone(), keys.clone(), clock.clone(), current.clone(), settings));
-    let foreign = bus.interop().map(|interop| interop as Arc<dyn Foreign>);
+    let interop = bus.interop().map(|interop| interop as Arc<dyn Interop>);
     Ok(Backend {
         cache: Arc::new(RedisCache::new(client.clone(), keys.clone())),
         locks: Arc::new(RedisLocks::new(client.clone(), keys.clone(), current)),
         membership: Arc::new(RedisMembership::new(client, keys, clock.clone(), bus.version())),
         rooms,
         bus,
-        foreign,
+        interop,
         clock,
     })
 }

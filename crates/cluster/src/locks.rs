@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deadpool_redis::redis::{Script, cmd};
 use phalanx_core::Generation;
-use phalanx_core::backend::{BackendError, Held, LockStore};
+use phalanx_core::backend::{BackendError, LockRecord, LockStore};
 
 use crate::client::RedisClient;
 use crate::current_generation::CurrentGeneration;
@@ -42,7 +42,7 @@ impl RedisLocks {
         }
     }
 
-    async fn read(&self, name: &str) -> Result<Option<Held>, BackendError> {
+    async fn read(&self, name: &str) -> Result<Option<LockRecord>, BackendError> {
         let key = self.keys.lock(name);
         let owner: Option<String> = self.client.read(name, cmd("GET").arg(&key)).await?;
         let Some(owner) = owner else { return Ok(None) };
@@ -50,7 +50,7 @@ impl RedisLocks {
         // A lock without a ttl was left by an Actionhero node that died between SET and EXPIRE. The lock expired
         // between the two commands here if PTTL answers -2.
         let ttl = u64::try_from(left_ms).map_or(Duration::MAX, Duration::from_millis);
-        Ok((left_ms != -2).then(|| Held { name: name.to_owned(), owner, ttl }))
+        Ok((left_ms != -2).then(|| LockRecord { name: name.to_owned(), owner, ttl }))
     }
 }
 
@@ -77,11 +77,11 @@ impl LockStore for RedisLocks {
         self.client.run_idempotent(name, self.release.key(self.keys.lock(name)).arg(owner)).await
     }
 
-    async fn holder(&self, name: &str) -> Result<Option<Held>, BackendError> {
+    async fn holder(&self, name: &str) -> Result<Option<LockRecord>, BackendError> {
         self.read(name).await
     }
 
-    async fn list(&self, prefix: &str, most: usize) -> Result<Vec<Held>, BackendError> {
+    async fn list(&self, prefix: &str, most: usize) -> Result<Vec<LockRecord>, BackendError> {
         let key_prefix = self.keys.lock_prefix();
         let pattern = prefix_pattern(&format!("{key_prefix}{prefix}"));
         let (mut cursor, mut found) = ("0".to_owned(), Vec::new());

@@ -44,7 +44,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deadpool_redis::redis::{Script, cmd};
 use phalanx_core::Generation;
-use phalanx_core::backend::{BackendError, LEASE, Leaves, Membership, NodeRecord, OVERDUE, Renewal, Standing};
+use phalanx_core::backend::{
+    BackendError, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, Renewal,
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::warn;
@@ -127,7 +129,7 @@ impl Membership for RedisMembership {
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
         let mut script = self.renew.key(self.keys.leases());
         script.key(self.keys.claims()).key(self.keys.epoch());
-        script.arg(generation.as_str()).arg(us(LEASE)).arg(MAX_EXPIRED).arg(us(OVERDUE));
+        script.arg(generation.as_str()).arg(us(LEASE)).arg(MAX_EXPIRED).arg(us(EXPIRY_GRACE));
         let sent = Instant::now();
         let reply: Option<(u64, String, Vec<String>)> = self.client.run_idempotent("leases", &script).await?;
         let Some((now_us, epoch, names)) = reply else { return Ok(Renewal::Gone) };
@@ -139,7 +141,7 @@ impl Membership for RedisMembership {
                 None => self.remove_invalid(&name).await,
             }
         }
-        Ok(Renewal::Standing(Standing { now_us, epoch: epoch.parse().unwrap_or_default(), lapsed: expired }))
+        Ok(Renewal::Renewed(LeaseStatus { now_us, epoch: epoch.parse().unwrap_or_default(), expired }))
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, BackendError> {
@@ -168,15 +170,15 @@ impl Membership for RedisMembership {
         self.reaper.claim(by, dead, seen_us).await
     }
 
-    async fn hold(&self, by: Generation, dead: Generation) -> Result<bool, BackendError> {
+    async fn renew_claim(&self, by: Generation, dead: Generation) -> Result<bool, BackendError> {
         self.reaper.renew_claim(by, dead).await
     }
 
-    async fn leaves(&self, by: Generation, dead: Generation) -> Result<Leaves, BackendError> {
+    async fn next_leaves(&self, by: Generation, dead: Generation) -> Result<LeaveBatch, BackendError> {
         self.reaper.leaves(by, dead).await
     }
 
-    async fn told(&self, by: Generation, dead: Generation, count: usize) -> Result<bool, BackendError> {
+    async fn acknowledge_leaves(&self, by: Generation, dead: Generation, count: usize) -> Result<bool, BackendError> {
         self.reaper.trim_leaves(by, dead, count).await
     }
 }

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use phalanx_core::backend::{BackendError, Clock, KeptAlive, Letter, Posted};
+use phalanx_core::backend::{BackendError, Clock, NodeMessage, Posted, SendGuard};
 use phalanx_core::{Generation, bound_reached};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
@@ -126,9 +126,9 @@ impl Publisher {
     pub(crate) fn try_publish(
         &self,
         channel: String,
-        message: Letter,
-        guard: KeptAlive,
-    ) -> Result<(), (Letter, KeptAlive)> {
+        message: NodeMessage,
+        guard: SendGuard,
+    ) -> Result<(), (NodeMessage, SendGuard)> {
         let Ok(slot) = self.jobs.try_reserve() else { return Err((message, guard)) };
         let content = PublishContent::Envelope(Draft::NodeMessage(message));
         slot.send(PublishJob { channel, content, recipient: None, completion: Completion::DropGuard(guard) });

@@ -1,7 +1,7 @@
 //! The reaping of a dead generation, step by step. A claim that expires decides which node does it.
 
 use deadpool_redis::redis::{Script, ScriptInvocation, cmd};
-use phalanx_core::backend::{BackendError, Departed, LEASE, Leaves, OVERDUE, SEEN};
+use phalanx_core::backend::{BackendError, CLAIM_WINDOW, EXPIRY_GRACE, LEASE, LeaveBatch, ReapedMember};
 use phalanx_core::{ConnectionId, Generation};
 
 use crate::client::RedisClient;
@@ -43,7 +43,13 @@ impl Reaper {
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
         script.key(self.keys.claims()).key(self.keys.reapers()).key(self.keys.names_of(dead));
         script.key(self.keys.memberships_of(dead.as_str())).key(self.keys.leaves(dead));
-        script.arg(by.as_str()).arg(dead.as_str()).arg(us(LEASE)).arg(us(OVERDUE)).arg(seen_us).arg(us(SEEN));
+        script
+            .arg(by.as_str())
+            .arg(dead.as_str())
+            .arg(us(LEASE))
+            .arg(us(EXPIRY_GRACE))
+            .arg(seen_us)
+            .arg(us(CLAIM_WINDOW));
         self.run(&script).await
     }
 
@@ -56,27 +62,29 @@ impl Reaper {
 
     /// Returns the next leaves to announce. All members are removed from their rooms before the first leave is
     /// returned: that takes only as long as Redis does, while each announcement waits for hooks.
-    pub(crate) async fn leaves(&self, by: Generation, dead: Generation) -> Result<Leaves, BackendError> {
+    pub(crate) async fn leaves(&self, by: Generation, dead: Generation) -> Result<LeaveBatch, BackendError> {
         if !self.collect_all(by, dead).await? {
-            return Ok(Leaves::Lost);
+            return Ok(LeaveBatch::ClaimLost);
         }
         loop {
             let range = cmd("LRANGE").arg(self.keys.leaves(dead)).arg(0).arg(BATCH - 1).to_owned();
             let entries: Vec<String> = self.client.read("leaves", &range).await?;
             if entries.is_empty() {
-                return Ok(if self.finish(by, dead).await? { Leaves::Done } else { Leaves::Lost });
+                return Ok(if self.finish(by, dead).await? { LeaveBatch::Done } else { LeaveBatch::ClaimLost });
             }
-            let leaves: Vec<Departed> = entries.iter().map_while(|entry| parse_leave(entry)).collect();
+            let leaves: Vec<ReapedMember> = entries.iter().map_while(|entry| parse_leave(entry)).collect();
             if leaves.is_empty() {
                 // The first entry is unreadable: it is dropped, or it would block the list forever.
                 if !self.trim_leaves(by, dead, 1).await? {
-                    return Ok(Leaves::Lost);
+                    return Ok(LeaveBatch::ClaimLost);
                 }
                 continue;
             }
-            let Some(leaves) = self.pending_leaves(by, dead, &entries, &leaves).await? else { return Ok(Leaves::Lost) };
+            let Some(leaves) = self.pending_leaves(by, dead, &entries, &leaves).await? else {
+                return Ok(LeaveBatch::ClaimLost);
+            };
             if !leaves.is_empty() {
-                return Ok(Leaves::Some(leaves));
+                return Ok(LeaveBatch::Members(leaves));
             }
         }
     }
@@ -88,8 +96,8 @@ impl Reaper {
         by: Generation,
         dead: Generation,
         entries: &[String],
-        leaves: &[Departed],
-    ) -> Result<Option<Vec<Departed>>, BackendError> {
+        leaves: &[ReapedMember],
+    ) -> Result<Option<Vec<ReapedMember>>, BackendError> {
         let mut script = self.pending_leaves.key(self.keys.reapers());
         script.key(self.keys.leaves(dead)).arg(by.as_str()).arg(dead.as_str());
         for (entry, leave) in entries.iter().zip(leaves) {
@@ -163,8 +171,8 @@ impl Reaper {
 }
 
 /// Parses `<room> <connection> <joined at>`.
-fn parse_leave(entry: &str) -> Option<Departed> {
+fn parse_leave(entry: &str) -> Option<ReapedMember> {
     let mut parts = entry.splitn(3, ' ');
     let (room, id, joined_at) = (parts.next()?, parts.next()?, parts.next()?);
-    Some(Departed { room: room.to_owned(), id: ConnectionId::parse(id).ok()?, joined_at: joined_at.parse().ok()? })
+    Some(ReapedMember { room: room.to_owned(), id: ConnectionId::parse(id).ok()?, joined_at: joined_at.parse().ok()? })
 }

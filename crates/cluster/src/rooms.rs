@@ -5,8 +5,8 @@ use std::fmt;
 
 use async_trait::async_trait;
 use deadpool_redis::redis::{Script, cmd};
-use phalanx_core::backend::{Added, BackendError, Joined, Left, Member, Members, RoomStore};
-use phalanx_core::{ConnectionId, Generation};
+use phalanx_core::backend::{BackendError, CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, RoomStore};
+use phalanx_core::{ConnectionId, Generation, Incarnation};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -71,15 +71,15 @@ impl fmt::Debug for RedisRooms {
 
 #[async_trait]
 impl RoomStore for RedisRooms {
-    async fn add(&self, room: &str, max: usize) -> Result<Added, BackendError> {
+    async fn create(&self, room: &str, max: usize) -> Result<CreateOutcome, BackendError> {
         let mut script = self.create.key(self.keys.rooms());
         script.key(self.keys.members(room)).key(self.keys.incarnations()).key(self.keys.closed());
         script.arg(room).arg(max);
         let added: String = self.client.run(room, &script).await?;
         Ok(match added.as_str() {
-            "new" => Added::New,
-            "full" => Added::Full,
-            _ => Added::Existing,
+            "new" => CreateOutcome::New,
+            "full" => CreateOutcome::Full,
+            _ => CreateOutcome::Existing,
         })
     }
 
@@ -91,14 +91,15 @@ impl RoomStore for RedisRooms {
         self.client.read("rooms", cmd("SMEMBERS").arg(self.keys.rooms())).await
     }
 
-    async fn close(&self, room: &str) -> Result<Option<u64>, BackendError> {
+    async fn close(&self, room: &str) -> Result<Option<Incarnation>, BackendError> {
         let mut script = self.close.key(self.keys.rooms());
         script.key(self.keys.incarnations()).key(self.keys.closed()).arg(room);
-        self.client.run_idempotent(room, &script).await
+        let incarnation: Option<u64> = self.client.run_idempotent(room, &script).await?;
+        Ok(incarnation.map(Incarnation))
     }
 
     /// A node that dies half-way leaves some members behind. They are removed when the room is created again.
-    async fn forget(&self, room: &str, incarnation: u64) -> Result<(), BackendError> {
+    async fn forget(&self, room: &str, incarnation: Incarnation) -> Result<(), BackendError> {
         let mut cursor = "0".to_owned();
         loop {
             let (next, members) = self.scan(room, &cursor).await?;
@@ -107,10 +108,10 @@ impl RoomStore for RedisRooms {
             }
             cursor = next;
         }
-        self.client.run_idempotent(room, self.forget.key(self.keys.closed()).arg(room).arg(incarnation)).await
+        self.client.run_idempotent(room, self.forget.key(self.keys.closed()).arg(room).arg(incarnation.0)).await
     }
 
-    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<Joined, BackendError> {
+    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<JoinOutcome, BackendError> {
         let in_redis = StoredMember {
             id: member.id.to_string(),
             joined_at: member.joined_at,
@@ -123,22 +124,22 @@ impl RoomStore for RedisRooms {
         script.key(self.keys.incarnations());
         script.arg(of.as_str()).arg(room).arg(&in_redis.id).arg(text).arg(member.joined_at);
         let (joined, incarnation): (String, Option<u64>) = self.client.run(room, &script).await?;
-        match (joined.as_str(), incarnation) {
-            ("new", Some(incarnation)) => Ok(Joined::New(incarnation)),
-            ("anew", Some(incarnation)) => Ok(Joined::Anew(incarnation)),
-            ("already", Some(incarnation)) => Ok(Joined::Already(incarnation)),
-            ("no room", _) => Ok(Joined::NoRoom),
+        match (joined.as_str(), incarnation.map(Incarnation)) {
+            ("new", Some(incarnation)) => Ok(JoinOutcome::New(incarnation)),
+            ("anew", Some(incarnation)) => Ok(JoinOutcome::Replaced(incarnation)),
+            ("already", Some(incarnation)) => Ok(JoinOutcome::Elsewhere(incarnation)),
+            ("no room", _) => Ok(JoinOutcome::NoRoom),
             _ => Err(BackendError::unavailable("this node was reaped and is registering again")),
         }
     }
 
-    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<Left, BackendError> {
+    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<LeaveOutcome, BackendError> {
         let mut script = self.leave.key(self.keys.members(room));
         script.key(self.keys.memberships_of(of.as_str())).key(self.keys.rooms()).key(self.keys.incarnations());
         script.arg(room).arg(member.id.as_str());
         script.arg(format!("\"joinedAt\":{},", member.joined_at));
         let (was_member, incarnation): (bool, Option<u64>) = self.client.run(room, &script).await?;
-        Ok(if was_member { Left::Now } else { Left::Before(incarnation) })
+        Ok(if was_member { LeaveOutcome::Removed } else { LeaveOutcome::NotAMember(incarnation.map(Incarnation)) })
     }
 
     async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {

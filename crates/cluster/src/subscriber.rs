@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use phalanx_core::backend::{Arrival, BackendError};
+use phalanx_core::backend::{BackendError, Incoming};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -164,7 +164,7 @@ impl Subscriber {
         client: RedisClient,
         decoder: MessageDecoder,
         clock: Arc<RedisClock>,
-        out: mpsc::Sender<Arrival>,
+        out: mpsc::Sender<Incoming>,
     ) {
         let decoder = Arc::new(decoder);
         let (mut pause, mut sessions) = (RECONNECT_DELAYS.0, 0_u64);
@@ -192,7 +192,7 @@ impl Subscriber {
             if self.0.reset() {
                 // Pending calls will not get their replies. If the queue is full, they run into their deadlines
                 // instead.
-                let _ = out.try_send(Arrival::Away);
+                let _ = out.try_send(Incoming::Away);
             }
             if let Some(interop) = &decoder.interop {
                 interop.fail_pending_calls();

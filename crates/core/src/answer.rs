@@ -13,8 +13,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::action::BoxFuture;
 use crate::error::ActionError;
+use crate::future::BoxFuture;
 
 /// The result of a call: its answer or its error.
 pub type Outcome = Result<Answer, ActionError>;

@@ -1,6 +1,5 @@
-//! One call from parameters to outcome: find, wrap, check exposure, run with a deadline, count.
+//! One call from parameters to outcome: layers, exposure, function, deadline, metrics.
 
-use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,25 +10,29 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info, warn};
 
-use crate::action::{ActionDef, BoxFuture, Deadline, Exposure, OnDisconnect};
+use crate::action::{ActionDef, OnDisconnect};
 use crate::answer::Outcome;
-use crate::context::{Caller, Context, Origin, RequestId};
-use crate::error::{ActionError, ErrorKind};
+use crate::context::{CallHost, Caller, Context};
+use crate::engine::{Engine, EngineParts};
+use crate::error::{ActionError, Chain, ErrorKind, panicked, unknown_action};
 use crate::event::Event;
-use crate::layer::{Call, Next};
-use crate::metrics::Ending;
+use crate::future::{BoxFuture, Deadline};
+use crate::id::RequestId;
+use crate::layer::{Call, Next, run_function};
+use crate::metrics::CallEnd;
 use crate::node::Node;
+use crate::origin::Origin;
 use crate::params::Params;
-use crate::registry::Registered;
+use crate::registry::RegisteredAction;
 
-/// What a transport asks for.
+/// A call, as a transport hands it over.
 #[derive(Debug)]
-pub struct Request {
-    /// The action that was found for it.
-    pub action: Arc<Registered>,
-    /// What came with it.
+pub struct CallRequest {
+    /// The action.
+    pub action: Arc<RegisteredAction>,
+    /// Its parameters.
     pub params: Params,
-    /// Who asks.
+    /// Its caller.
     pub caller: Arc<Caller>,
     /// Its name in logs.
     pub id: RequestId,
@@ -37,35 +40,51 @@ pub struct Request {
 
 /// A call that has been polled once.
 #[derive(Debug)]
-pub enum Started {
+pub enum Dispatched {
     /// It was over at once, as most calls are.
     Done(Outcome),
     /// It waits for something, and may be parked.
-    Running(Running),
+    Pending(PendingCall),
 }
 
-/// Begins a call: polls it once in place, and only if it is pending arms its deadline.
-pub async fn start(node: &Node, request: Request) -> Started {
+/// Starts a call: polls it once in place, and only if it is pending arms its deadline.
+pub async fn start(engine: &Engine, request: CallRequest) -> Dispatched {
     let started = Instant::now();
     let def = request.action.def;
-    let deadline = deadline(def, node, started);
+    let deadline = deadline(def, engine, started);
     let origin = request.caller.transport;
-    let shown = || serde_json::Value::Object(request.action.shown(&request.params, node.config()));
-    debug!(action = def.name, request = %request.id, params = %shown(), "an action begins");
-    let context = Context::new(node.clone(), def.name, request.caller, request.id.clone(), deadline);
-    let meter = Meter { node: node.clone(), action: request.action, id: request.id, origin, started, open: true };
-    let mut future = surrounded(Call { action: def, params: request.params, context });
+    let shown = || serde_json::Value::Object(request.action.shown(&request.params, engine.config()));
+    debug!(action = def.name, request = %request.id, params = %shown(), "an action starts");
+    let host = engine.clone().into_parts();
+    let context = Context::new(host, (def.name, def.version), request.caller, request.id.clone(), deadline);
+    let meter =
+        CallMeter { engine: engine.clone(), action: request.action, id: request.id, origin, started, open: true };
+    let mut future = with_layers(engine, Call { action: def, params: request.params, context });
     let first = poll_fn(|cx| Poll::Ready(catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))));
     match first.await {
-        Ok(Poll::Pending) => Started::Running(Running { future, deadline, meter }),
-        Ok(Poll::Ready(outcome)) => Started::Done(meter.finish(outcome)),
-        Err(panic) => Started::Done(meter.finish(Err(panicked(&*panic)))),
+        Ok(Poll::Pending) => Dispatched::Pending(PendingCall { future, deadline, meter }),
+        Ok(Poll::Ready(outcome)) => Dispatched::Done(meter.finish(outcome)),
+        Err(panic) => Dispatched::Done(meter.finish(Err(panicked(&*panic)))),
     }
 }
 
-fn deadline(def: &ActionDef, node: &Node, started: Instant) -> Option<Instant> {
+/// Calls an action as the application itself, as its command line and its tasks do: exposure does not apply.
+///
+/// # Errors
+///
+/// `not_found` if there is no such action; the action's own errors, as for any caller.
+pub async fn call_internal(engine: &Engine, name: &str, version: Option<u32>, params: Params) -> Outcome {
+    let action = engine.registry().find(name, version).ok_or_else(unknown_action)?.clone();
+    let caller = Arc::new(Caller::internal());
+    match start(engine, CallRequest { action, params, caller, id: engine.next_request_id() }).await {
+        Dispatched::Done(outcome) => outcome,
+        Dispatched::Pending(call) => call.finish().await,
+    }
+}
+
+fn deadline(def: &ActionDef, engine: &Engine, started: Instant) -> Option<Instant> {
     let limit = match def.deadline {
-        Deadline::Default => node.config().general.action_deadline,
+        Deadline::Default => engine.config().general.action_deadline,
         Deadline::After(limit) => limit,
         Deadline::Never => Duration::ZERO,
     };
@@ -73,14 +92,14 @@ fn deadline(def: &ActionDef, node: &Node, started: Instant) -> Option<Instant> {
 }
 
 /// A call that was pending when it was polled first.
-pub struct Running {
+pub struct PendingCall {
     future: BoxFuture<'static, Outcome>,
     deadline: Option<Instant>,
-    meter: Meter,
+    meter: CallMeter,
 }
 
-impl Running {
-    /// What its definition says of a client that leaves.
+impl PendingCall {
+    /// Its fate when its client leaves.
     pub fn on_disconnect(&self) -> OnDisconnect {
         self.meter.action.def.on_disconnect
     }
@@ -92,7 +111,7 @@ impl Running {
     /// The action's own; `timeout` at the deadline; `internal` if it panicked.
     pub async fn finish(self) -> Outcome {
         let Self { future, deadline, meter } = self;
-        // The call is dropped in here at its deadline, and what it holds may panic then too.
+        // The call is dropped inside at its deadline, and its drop may panic too.
         let in_time = async move {
             match deadline {
                 None => future.await,
@@ -104,122 +123,89 @@ impl Running {
     }
 }
 
-impl std::fmt::Debug for Running {
+impl std::fmt::Debug for PendingCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Running({:?})", self.meter.action.def)
+        write!(f, "PendingCall({:?})", self.meter.action.def)
+    }
+}
+
+impl CallHost for EngineParts {
+    fn node(&self) -> &Node {
+        self.author_handle()
+    }
+
+    fn call_nested<'a>(
+        self: Arc<Self>,
+        action: &'a ActionDef,
+        around: &'a Context,
+        params: Params,
+    ) -> BoxFuture<'a, Outcome> {
+        Box::pin(nested(Engine::from_parts(self), action, around, params))
     }
 }
 
 /// A call that another call makes. It ends by its own deadline or that of the call around it, which drops both.
-pub(crate) async fn nested(action: &ActionDef, around: &Context, params: Params) -> Outcome {
-    let node = around.node();
-    let Some(action) = node.registry().find(action.name, Some(action.version)).cloned() else {
+async fn nested(engine: Engine, action: &ActionDef, around: &Context, params: Params) -> Outcome {
+    let Some(action) = engine.registry().find(action.name, Some(action.version)).cloned() else {
         return Err(ActionError::internal(format!("the application has no action {action:?}")));
     };
     let started = Instant::now();
-    let own = deadline(action.def, node, started);
+    let own = deadline(action.def, &engine, started);
     let sooner = own.filter(|own| around.deadline().is_none_or(|outer| *own < outer));
-    let context = around.nested(action.def.name, sooner.or(around.deadline()));
-    let future = surrounded(Call { action: action.def, params, context });
-    let (node, id) = (node.clone(), around.request_id().clone());
-    let meter = Meter { node, action, id, origin: Origin::Internal, started, open: true };
-    Running { future, deadline: sooner, meter }.finish().await
+    let context = around.nested((action.def.name, action.def.version), sooner.or(around.deadline()));
+    let future = with_layers(&engine, Call { action: action.def, params, context });
+    let id = around.id().clone();
+    let meter = CallMeter { engine, action, id, origin: Origin::Internal, started, open: true };
+    PendingCall { future, deadline: sooner, meter }.finish().await
 }
 
-/// Every layer, then the function.
-fn surrounded(call: Call) -> BoxFuture<'static, Outcome> {
-    if call.context.node().registry().layers().is_empty() {
-        return innermost(call);
+/// The layers, then the function.
+fn with_layers(engine: &Engine, call: Call) -> BoxFuture<'static, Outcome> {
+    if engine.registry().layers().is_empty() {
+        return run_function(call);
     }
-    Box::pin(async move {
-        let node = call.context.node().clone();
-        Next::new(node.registry().layers()).run(call).await
-    })
-}
-
-/// Checks that the caller may reach the action, then runs its function.
-pub(crate) fn innermost(call: Call) -> BoxFuture<'static, Outcome> {
-    match refusal(&call) {
-        Some(error) => Box::pin(async move { Err(error) }),
-        None => (call.action.run)(call.context, call.params),
-    }
-}
-
-fn refusal(call: &Call) -> Option<ActionError> {
-    let origin = call.context.caller().transport;
-    if call.context.is_nested() || origin == Origin::Internal {
-        return None;
-    }
-    match call.action.exposure {
-        Exposure::Public => None,
-        Exposure::HttpOnly if origin == Origin::Http => None,
-        Exposure::HttpOnly => {
-            Some(ActionError::forbidden("this action does not support the websocket connection type"))
-        }
-        Exposure::Internal => Some(unknown_action()),
-    }
-}
-
-/// What a caller is told of a name, a version or a route that leads nowhere.
-pub fn unknown_action() -> ActionError {
-    ActionError::not_found("unknown action or invalid apiVersion")
+    let engine = engine.clone();
+    Box::pin(async move { Next::new(engine.registry().layers()).run(call).await })
 }
 
 fn late() -> ActionError {
     ActionError::of(ErrorKind::Timeout, "the action did not answer in time")
 }
 
-/// What a caller is told of a panic: nothing but that there was a failure; the log has its message.
-pub fn panicked(panic: &(dyn Any + Send)) -> ActionError {
-    ActionError::internal(Panicked::with(panic))
-}
-
-/// A panic of the application's code, as an error.
-#[derive(Debug, thiserror::Error)]
-#[error("panicked: {0}")]
-pub(crate) struct Panicked(String);
-
-impl Panicked {
-    pub(crate) fn with(panic: &(dyn Any + Send)) -> Self {
-        let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Self(text.unwrap_or("no message").chars().take(500).collect())
-    }
-}
-
 /// Counts a call and writes its line in the log, once, however it ends; one that is dropped counts as cancelled.
-struct Meter {
-    node: Node,
-    action: Arc<Registered>,
+struct CallMeter {
+    engine: Engine,
+    action: Arc<RegisteredAction>,
     id: RequestId,
     origin: Origin,
     started: Instant,
     open: bool,
 }
 
-impl Meter {
+impl CallMeter {
     fn finish(mut self, outcome: Outcome) -> Outcome {
         self.open = false;
         let took = self.started.elapsed();
-        let ending = outcome.as_ref().err().map_or(Ending::Answered, |error| Ending::Refused(error.kind()));
-        self.tell(ending, took);
+        let ending = outcome.as_ref().err().map_or(CallEnd::Answered, |error| CallEnd::Refused(error.kind()));
+        self.record(ending, took);
         if let Err(error) = &outcome {
             self.log_cause(error);
         }
-        if self.node.config().web.access_log {
+        if self.engine.config().web.access_log {
             let (action, transport) = (self.action.def.name, self.origin.as_str());
             info!(action, version = self.action.def.version, transport, outcome = ending.as_str(), ?took, request = %self.id);
         }
         outcome
     }
 
-    fn tell(&self, outcome: Ending, took: Duration) {
+    fn record(&self, outcome: CallEnd, took: Duration) {
         self.action.metrics.record(outcome, took);
         let def = self.action.def;
         let (action, version, transport) = (def.name, def.version, self.origin);
-        self.node.tell(&Event::ActionEnded { action, version, transport, outcome, took });
+        self.engine.registry().observers.notify(&Event::ActionEnded { action, version, transport, outcome, took });
     }
 
-    /// What clients are not told. That a backend does not answer is no fault of the application's.
+    /// Logs the cause, which clients do not get. A backend that does not answer is no fault of the application's.
     fn log_cause(&self, refused: &ActionError) {
         let (action, request, cause) = (self.action.def.name, &self.id, Chain(refused));
         if refused.kind() == ErrorKind::Internal {
@@ -230,35 +216,11 @@ impl Meter {
     }
 }
 
-impl Drop for Meter {
+impl Drop for CallMeter {
     fn drop(&mut self) {
         if self.open {
-            self.tell(Ending::Cancelled, self.started.elapsed());
+            self.record(CallEnd::Cancelled, self.started.elapsed());
         }
-    }
-}
-
-/// An error with the causes behind it, for the log.
-#[derive(Debug)]
-pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The words of an author's error are the author's code, and the log must not die of them.
-        catch_unwind(AssertUnwindSafe(|| self.write(f))).unwrap_or_else(|_| f.write_str("(its message panicked)"))
-    }
-}
-
-impl Chain<'_> {
-    fn write(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        for _ in 0..16 {
-            let Some(error) = cause else { break };
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }
 

@@ -1,9 +1,14 @@
 //! The error of an action: one kind, one stable code, one public message.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
+
+use metrics::counter;
+use tracing::error;
 
 /// The kind of an error, in terms that every transport can express.
 ///
@@ -265,5 +270,62 @@ impl fmt::Debug for ActionError {
 impl Error for ActionError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+/// Any error of an application.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The error for a name, a version or a route that leads to no action.
+pub fn unknown_action() -> ActionError {
+    ActionError::not_found("unknown action or invalid apiVersion")
+}
+
+/// A panic of the application's code, as an error.
+#[derive(Debug, thiserror::Error)]
+#[error("panicked: {0}")]
+pub(crate) struct Panicked(String);
+
+impl Panicked {
+    pub(crate) fn with(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self(text.unwrap_or("no message").chars().take(500).collect())
+    }
+}
+
+/// The error that a caller gets for a panic: `internal`, and no more; the log has the panic's message.
+pub fn panicked(panic: &(dyn Any + Send)) -> ActionError {
+    ActionError::internal(Panicked::with(panic))
+}
+
+/// Counts and logs the panic of a hook or an observer, and returns the error for its caller.
+pub(crate) fn report_panic(panic: &(dyn Any + Send)) -> ActionError {
+    let refused = panicked(panic);
+    counter!("phalanx_hook_panics_total").increment(1);
+    error!(cause = %Chain(&refused), "a hook of the application panicked");
+    refused
+}
+
+/// An error with the causes behind it, for the log.
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // An author's error formats itself by the author's code, and the log must survive its panic.
+        catch_unwind(AssertUnwindSafe(|| self.write(f))).unwrap_or_else(|_| f.write_str("(its message panicked)"))
+    }
+}
+
+impl Chain<'_> {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        for _ in 0..16 {
+            let Some(error) = cause else { break };
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }

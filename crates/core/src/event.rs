@@ -1,30 +1,34 @@
-//! What happens on a node, for those who watch: one enum instead of scattered callbacks.
+//! Events of a node, for observers: one enum instead of scattered callbacks.
 
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{Missed, NodeRecord};
-use crate::connection::{CloseReason, Connection};
-use crate::context::Origin;
-use crate::node::Generation;
+use crate::backend::{GapCause, NodeRecord};
+use crate::connection::Connection;
+use crate::error::report_panic;
+use crate::id::Generation;
+use crate::origin::Origin;
+use crate::protocol::CloseReason;
 
-pub use crate::metrics::Ending;
+pub use crate::metrics::CallEnd;
 
-/// Something that happened.
+/// An event of a node.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// The node serves.
     Ready,
-    /// The node began to stop.
+    /// The node started to stop.
     Stopping,
     /// A socket was welcomed.
     Connected(Connection),
-    /// A socket ended, after its leaves.
+    /// A socket closed, after it left its rooms.
     Disconnected(Connection, CloseReason),
-    /// A room came to be.
-    RoomAdded(Arc<str>),
-    /// A room ended.
+    /// A room was created.
+    RoomCreated(Arc<str>),
+    /// A room was destroyed.
     RoomDestroyed(Arc<str>),
     /// A connection joined a room.
     Joined(Arc<str>, Connection),
@@ -37,35 +41,60 @@ pub enum Event {
         action: &'static str,
         /// Its version.
         version: u32,
-        /// Who called.
+        /// The transport of the call.
         transport: Origin,
         /// How it ended.
-        outcome: Ending,
+        outcome: CallEnd,
         /// How long it took.
         took: Duration,
     },
-    /// Messages of other nodes may have been missed, in rooms, under topics, or on their way to this node.
-    Missed(Missed),
-    /// Messages of a room may have been missed: told for each room with members here.
-    Gap(Arc<str>),
-    /// A node came.
+    /// Messages of other nodes may have been missed: of rooms, of topics, or to this node.
+    BusGap(GapCause),
+    /// Messages of a room may have been missed; one event for each room with members here.
+    RoomGap(Arc<str>),
+    /// A node joined the cluster.
     NodeJoined(NodeRecord),
-    /// A node left, or was found dead and cleaned up.
+    /// A node left the cluster, or was reaped.
     NodeLeft(NodeRecord),
-    /// The backend came back empty: what only it held is lost. Rooms and members are listed again.
+    /// The backend came back empty: data that only it had is lost. Rooms and members are listed again.
     BackendLost,
-    /// This node was found dead while it was not, or the backend lost everything: it has a new name.
+    /// This node was reaped while it ran, or the backend lost its data: it has a new generation.
     Renamed(Generation),
 }
 
-/// Someone who watches. Called in place, so it must be quick: hand the event to a bounded queue for anything slow.
+/// An observer of events. Called in place, so it must be quick: send the event to a bounded queue for anything slow.
 pub trait Observer: Send + Sync + 'static {
-    /// Hears of an event. A panic is caught and counted.
+    /// Receives an event. A panic is caught and counted.
     fn observe(&self, event: &Event);
 }
 
 impl<F: Fn(&Event) + Send + Sync + 'static> Observer for F {
     fn observe(&self, event: &Event) {
         self(event);
+    }
+}
+
+/// The observers of one node. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Observers(Arc<[Arc<dyn Observer>]>);
+
+impl Observers {
+    pub(crate) fn new(observers: Vec<Arc<dyn Observer>>) -> Self {
+        Self(observers.into())
+    }
+
+    /// Notifies all of them. A panic of one is counted and logged, and the others are notified all the same.
+    pub(crate) fn notify(&self, event: &Event) {
+        for observer in &*self.0 {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| observer.observe(event))) {
+                report_panic(&*panic);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Observers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Observers({})", self.0.len())
     }
 }

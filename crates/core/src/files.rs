@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::error::{ActionError, ErrorKind};
 use crate::metrics::bound_reached;
+use crate::protocol::FileMessage;
 
 /// Most bytes of a path.
 const MAX_PATH: usize = 4096;
@@ -37,21 +38,6 @@ pub struct PublicFile {
     pub modified: SystemTime,
     /// The media type, derived from the file's name.
     pub mime: &'static str,
-}
-
-/// A file as it is sent over a socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileMessage {
-    /// The text, or the bytes in base64.
-    pub content: String,
-    /// `base64` if the file is not UTF-8.
-    pub encoding: Option<&'static str>,
-    /// The media type.
-    pub mime: String,
-    /// Size of the file in bytes.
-    pub length: u64,
-    /// Time of the last change: `2026-11-23T02:46:45.198Z`.
-    pub last_modified: String,
 }
 
 /// The reason why a file cannot be opened.

@@ -1,4 +1,4 @@
-//! What an application makes ready before the first call, in the order of its dependencies.
+//! Initializers: parts of an application that are prepared before the first call, in the order of their dependencies.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -9,30 +9,65 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use tokio::time::timeout;
 
-use crate::bound_reached;
 use crate::config::Config;
-use crate::dispatch::Panicked;
+use crate::error::{BoxError, Panicked};
+use crate::metrics::bound_reached;
 use crate::node::Node;
 use crate::registry::Definitions;
 
-/// Any error of an application.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A part of an application with a life of its own: a pool, a client, a task.
+/// A part of an application that is prepared, started and stopped: a pool, a client, a task.
 ///
 /// All `initialize` before any `start`; `stop` in reverse order of `start`. Each of them may take
 /// `general.initializer_timeout`; then it is dropped, which like a panic counts as its error.
+///
+/// ```
+/// use phalanx_core::initializer::{Boot, Initializer};
+/// use phalanx_core::{BoxError, Node};
+///
+/// struct Pool { /* connections to a database */ }
+///
+/// struct Database;
+///
+/// #[async_trait::async_trait]
+/// impl Initializer for Database {
+///     fn name(&self) -> &'static str {
+///         "database"
+///     }
+///
+///     async fn initialize(&self, boot: &mut Boot<'_>) -> Result<(), BoxError> {
+///         boot.definitions.states.insert(Pool {}); // actions take it as `State<Pool>`
+///         Ok(())
+///     }
+///
+///     async fn stop(&self, _: &Node) {
+///         // close the pool
+///     }
+/// }
+///
+/// # use std::sync::Arc;
+/// # use phalanx_core::config::Config;
+/// # use phalanx_core::{Engine, NodeSetup};
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let mut setup = NodeSetup::new("docs", Config::default());
+/// # setup.initializers.push(Arc::new(Database));
+/// # let engine = Engine::start(setup).await?;
+/// # assert!(engine.node().state::<Pool>().is_some());
+/// # engine.stop().await;
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Initializer: Send + Sync + 'static {
-    /// Its name, for the log and for those that come after it.
+    /// Its name, for the log and for initializers that come after it.
     fn name(&self) -> &'static str;
 
-    /// The names of those that must be ready before it.
+    /// The names of the initializers that must be ready before it.
     fn after(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// Makes itself ready; may add states, hooks and actions.
+    /// Prepares the part; may add states, hooks and actions.
     ///
     /// # Errors
     ///
@@ -42,7 +77,7 @@ pub trait Initializer: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Begins to run, before clients are served.
+    /// Starts the part, before clients are served.
     ///
     /// # Errors
     ///
@@ -52,7 +87,7 @@ pub trait Initializer: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Ends, after the last call. If that fails the log says so, and the others are stopped all the same.
+    /// Stops the part, after the last call. A failure is logged, and the others are stopped all the same.
     async fn stop(&self, node: &Node) {
         let _ = node;
     }
@@ -64,18 +99,22 @@ impl std::fmt::Debug for dyn Initializer {
     }
 }
 
-/// What an initializer may look at and add to.
+/// The settings and definitions that an initializer sees, and may add to.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Boot<'a> {
     /// The node's settings.
     pub config: &'a Config,
-    /// What the application is made of so far.
+    /// The definitions of the application so far.
     pub definitions: &'a mut Definitions,
 }
 
-/// Goes one step with an initializer, at most for `limit` unless that is zero. A panic is an error like any other.
-pub(crate) async fn step(limit: Duration, step: impl Future<Output = Result<(), BoxError>>) -> Result<(), BoxError> {
-    // The step is dropped in here when it is late, and what it holds may panic then too.
+/// Runs one step of an initializer, at most for `limit` unless that is zero. A panic is an error like any other.
+pub(crate) async fn run_step(
+    limit: Duration,
+    step: impl Future<Output = Result<(), BoxError>>,
+) -> Result<(), BoxError> {
+    // A late step is dropped inside, and its drop may panic too.
     let in_time = async move {
         if limit.is_zero() {
             return step.await;

@@ -1,36 +1,96 @@
-//! What surrounds every call, on every transport: time, trace, limit, count.
+//! Layers: code around every call, on every transport.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::action::ActionDef;
+use crate::action::{ActionDef, Exposure};
 use crate::answer::Outcome;
 use crate::context::Context;
-use crate::dispatch;
+use crate::error::{ActionError, unknown_action};
+use crate::future::BoxFuture;
+use crate::origin::Origin;
 use crate::params::Params;
 
 /// One call on its way to its function.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Call {
-    /// The action that was found.
+    /// The action.
     pub action: &'static ActionDef,
-    /// What came with the call, not yet decoded.
+    /// Its parameters, not yet decoded.
     pub params: Params,
-    /// Who called, and where.
+    /// Its caller, and its node.
     pub context: Context,
 }
 
-/// Something that surrounds every call. What its first half learnt is a local variable of the second.
+/// Code around every call: time, trace, limit, count. A value of its first half is a local variable of the second.
 ///
 /// Layers run in the order in which they were added, the first outermost. A call that is cancelled drops them.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+/// use std::time::Instant;
+/// use phalanx_core::Outcome;
+/// use phalanx_core::layer::{Call, Layer, Next};
+///
+/// #[derive(Default)]
+/// struct Timed {
+///     slow: AtomicU64,
+/// }
+///
+/// #[async_trait::async_trait]
+/// impl Layer for Timed {
+///     async fn call(&self, call: Call, next: Next<'_>) -> Outcome {
+///         let start = Instant::now();
+///         let outcome = next.run(call).await;
+///         if start.elapsed().as_secs() >= 1 {
+///             self.slow.fetch_add(1, Relaxed);
+///         }
+///         outcome
+///     }
+/// }
+///
+/// # use phalanx_core::action::{ActionDef, Exposure, OnDisconnect};
+/// # use phalanx_core::answer::{Answer, answering};
+/// # use phalanx_core::config::Config;
+/// # use phalanx_core::dispatch::call_internal;
+/// # use phalanx_core::params::{Params, input_schema};
+/// # use phalanx_core::registry::Definitions;
+/// # use phalanx_core::{Deadline, Engine, NoInput, NodeSetup};
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let def = ActionDef {
+/// #     name: "example",
+/// #     version: 1,
+/// #     description: "",
+/// #     routes: &[],
+/// #     exposure: Exposure::Public,
+/// #     deadline: Deadline::Default,
+/// #     on_disconnect: OnDisconnect::Finish,
+/// #     input: input_schema::<NoInput>,
+/// #     output: input_schema::<NoInput>,
+/// #     require: |_| {},
+/// #     run: |_, _| answering(async { Answer::json(&7) }),
+/// # };
+/// # let mut setup = NodeSetup::new("docs", Config::default());
+/// # setup.definitions.actions.push(def);
+/// # setup.definitions.layers.push(Arc::new(Timed::default()));
+/// # let engine = Engine::start(setup).await?;
+/// # let answer = call_internal(&engine, "example", None, Params::default()).await;
+/// # assert_eq!(answer?.decode::<u64>()?, 7);
+/// # engine.stop().await;
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Layer: Send + Sync + 'static {
-    /// Runs the call by `next.run(call)`, or answers in its place.
+    /// Runs the call by `next.run(call)`, or answers instead of it.
     async fn call(&self, call: Call, next: Next<'_>) -> Outcome;
 }
 
-/// The rest of the way: the layers further in, then the function.
+/// The rest of the call: the layers further in, then the function.
 #[expect(missing_debug_implementations, reason = "layers are an application's own and need not be printable")]
 pub struct Next<'a> {
     layers: &'a [Arc<dyn Layer>],
@@ -41,15 +101,38 @@ impl<'a> Next<'a> {
         Self { layers }
     }
 
-    /// Goes on with the call.
+    /// Continues the call.
     ///
     /// # Errors
     ///
-    /// Whatever stopped it: a layer, exposure, a guard, its input, the function itself.
+    /// The error of the step that stopped it: a layer, exposure, a guard, its input, the function itself.
     pub async fn run(self, call: Call) -> Outcome {
         match self.layers.split_first() {
             Some((layer, layers)) => layer.call(call, Next { layers }).await,
-            None => dispatch::innermost(call).await,
+            None => run_function(call).await,
         }
+    }
+}
+
+/// Checks that the caller may reach the action, then runs its function.
+pub(crate) fn run_function(call: Call) -> BoxFuture<'static, Outcome> {
+    match refusal(&call) {
+        Some(error) => Box::pin(async move { Err(error) }),
+        None => (call.action.run)(call.context, call.params),
+    }
+}
+
+fn refusal(call: &Call) -> Option<ActionError> {
+    let origin = call.context.caller().transport;
+    if call.context.is_nested() || origin == Origin::Internal {
+        return None;
+    }
+    match call.action.exposure {
+        Exposure::Public => None,
+        Exposure::HttpOnly if origin == Origin::Http => None,
+        Exposure::HttpOnly => {
+            Some(ActionError::forbidden("this action does not support the websocket connection type"))
+        }
+        Exposure::Internal => Some(unknown_action()),
     }
 }

@@ -1,53 +1,121 @@
-//! The domain of Phalanx: actions, connections, rooms, and the seams to a backend.
+//! The domain of Phalanx: actions, connections, rooms, remote calls, and the seams to a backend.
+//!
+//! An application depends on the facade, the crate `phalanx`, which re-exports what authors write with. This crate knows no
+//! socket and no Redis: transports drive its [`Engine`], and a [`backend::Backend`] stores what nodes share.
+//!
+//! A complete action, as the attribute `#[action]` writes it:
+//!
+//! ```
+//! use phalanx_core::action::{Action, ActionDef, ActionResult, Exposure, OnDisconnect};
+//! use phalanx_core::answer::{IntoAnswer, answering};
+//! use phalanx_core::params::input_schema;
+//! use phalanx_core::{ActionError, Context, Deadline, NoInput, Reply};
+//!
+//! /// The number of connections of this node.
+//! async fn sockets(ctx: Context, _: NoInput) -> Result<Reply<usize>, ActionError> {
+//!     Ok(Reply::new(ctx.connections().count()))
+//! }
+//!
+//! struct Sockets;
+//!
+//! impl Action for Sockets {
+//!     type Input = NoInput;
+//!     type Output = Reply<usize>;
+//!     const DEF: ActionDef = ActionDef {
+//!         name: "sockets",
+//!         version: 1,
+//!         description: "The number of connections of this node.",
+//!         routes: &[],
+//!         exposure: Exposure::Public,
+//!         deadline: Deadline::Default,
+//!         on_disconnect: OnDisconnect::Finish,
+//!         input: input_schema::<NoInput>,
+//!         output: <Reply<usize> as IntoAnswer>::schema,
+//!         require: |_| {},
+//!         run: |ctx, params| answering(async move { sockets(ctx, params.decode()?).await.outcome() }),
+//!     };
+//! }
+//! # assert_eq!(Sockets::DEF.name, "sockets");
+//! ```
+//!
+//! Modules stand in floors, lowest first; a module imports from its own floor and those below it, never from above (a test
+//! reads the imports).
 
-pub mod action;
+// Ground: values and seams.
 pub mod answer;
 pub mod backend;
-mod cache;
-mod calls;
-mod cluster;
 pub mod config;
+pub mod error;
+pub mod files;
+pub mod future;
+mod health;
+pub mod id;
+mod lease_state;
+pub mod memory;
+pub mod metrics;
+pub mod operation;
+mod origin;
+pub mod params;
+pub mod protocol;
+mod shutdown;
+
+// Clients: connections, rooms and calls between nodes.
+mod cache;
 pub mod connection;
 mod connections;
-pub mod context;
-pub mod dispatch;
-mod error;
 pub mod event;
-pub mod files;
+mod locks;
+mod remote;
+mod rooms;
+mod topics;
+
+// Author: the handle and the definitions that an application is written with.
+pub mod action;
+mod cluster;
+pub mod context;
+mod guard;
 pub mod hooks;
 pub mod initializer;
 pub mod layer;
-mod lease;
-mod locks;
-pub mod memory;
-mod metrics;
 mod node;
-pub mod params;
 pub mod registry;
-mod rooms;
-mod rpc;
-mod shutdown;
+mod remote_method;
+mod state;
+mod states;
+
+// Engine: runs a node.
+pub mod dispatch;
+pub mod engine;
+mod lease;
 pub mod transport;
 pub mod verb;
 
-pub use action::{
-    Action, ActionDef, BoxFuture, Deadline, Exposure, IntoActionError, Method, OnDisconnect, Returned, Route,
-    input_schema,
-};
-pub use answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcome, Reply, answering};
+pub use action::{Action, ActionDef, Exposure, Method, OnDisconnect, Route};
+pub use answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcome, Reply};
 pub use cache::{Cache, Entry};
-pub use cluster::{Answers, Cluster, Listener};
-pub use connection::{Connection, ConnectionId};
-pub use connections::{ApplyError, BuiltIn, Connections, Seat};
-pub use context::{Caller, Context, FromContext, Origin, RequestId, Requirements, State};
-pub use error::{ActionError, Detail, ErrorKind};
+pub use cluster::{Cluster, NodeReplies};
+pub use connection::Connection;
+pub use context::{Caller, Context};
+pub use engine::Engine;
+pub use engine::lifecycle::{StartError, StopReport};
+pub use engine::registration::Registration;
+pub use engine::setup::NodeSetup;
+pub use error::{ActionError, BoxError, Detail, ErrorKind};
+pub use future::{BoxFuture, Deadline};
+pub use guard::{FromContext, Requirements};
+pub use id::{ConnectionId, Generation, Incarnation, RequestId};
 pub use locks::{LockGuard, Locks};
 pub use metrics::bound_reached;
-pub use node::{Generation, Node, Setup, StartError, Stopped};
+pub use node::Node;
+pub use origin::Origin;
 pub use params::{Input, NoInput, Params};
+pub use remote::{ApplyError, Connections};
+pub use remote_method::{Remote, RemoteDef};
 pub use rooms::{RoomStatus, Rooms};
-pub use rpc::{Remote, RemoteDef};
 pub use shutdown::Shutdown;
+pub use state::State;
+pub use states::States;
+pub use topics::{TopicSubscription, Topics};
 
-// What the attributes write refers to these through the facade.
+// The attributes refer to these through the facade.
 pub use {http, schemars, serde, validator};

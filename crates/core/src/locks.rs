@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{BackendError, Held, LockStore};
+use crate::backend::{BackendError, LockRecord, LockStore};
 use crate::error::{ActionError, Detail, ErrorKind};
 use crate::metrics::bound_reached;
 use crate::shutdown::Shutdown;
@@ -44,6 +44,16 @@ const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// #   let _ = (order, token);
 /// #   Ok(())
 /// }
+///
+/// # use phalanx_core::config::Config;
+/// # use phalanx_core::{Engine, NodeSetup};
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = Engine::start(NodeSetup::new("docs", Config::default())).await?;
+/// # charge(engine.node().locks(), 1).await?;
+/// # engine.stop().await;
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct Locks {
@@ -114,7 +124,7 @@ impl Locks {
     /// # Errors
     ///
     /// `unavailable` if the backend does not answer.
-    pub async fn holder(&self, name: &str) -> Result<Option<Held>, ActionError> {
+    pub async fn holder(&self, name: &str) -> Result<Option<LockRecord>, ActionError> {
         Ok(self.store.holder(name).await?)
     }
 
@@ -123,7 +133,7 @@ impl Locks {
     /// # Errors
     ///
     /// `unavailable` if the backend does not answer.
-    pub async fn list(&self, prefix: &str) -> Result<Vec<Held>, ActionError> {
+    pub async fn list(&self, prefix: &str) -> Result<Vec<LockRecord>, ActionError> {
         Ok(self.store.list(prefix, 1000).await?)
     }
 }

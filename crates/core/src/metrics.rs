@@ -17,7 +17,7 @@ pub fn bound_reached(bound: &'static str) {
 
 /// The end of a call, as metrics and logs name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum CallEnd {
     /// With an answer.
     Answered,
     /// With an error.
@@ -26,7 +26,7 @@ pub enum Ending {
     Cancelled,
 }
 
-impl Ending {
+impl CallEnd {
     const COUNT: usize = ErrorKind::ALL.len() + 2;
 
     /// Returns `ok`, `cancelled`, or the name of the error's kind.
@@ -47,20 +47,25 @@ impl Ending {
     }
 }
 
+/// Counts a message between nodes that was dropped.
+pub(crate) fn record_drop(reason: &'static str) {
+    counter!("phalanx_bus_dropped_total", "reason" => reason).increment(1);
+}
+
 /// The handles of one action, each looked up on first use.
 pub(crate) struct ActionMetrics {
     name: &'static str,
     version: u32,
-    endings: [OnceLock<Counter>; Ending::COUNT],
+    endings: [OnceLock<Counter>; CallEnd::COUNT],
     duration: OnceLock<Histogram>,
 }
 
 impl ActionMetrics {
     pub(crate) fn new(name: &'static str, version: u32) -> Self {
-        Self { name, version, endings: [const { OnceLock::new() }; Ending::COUNT], duration: OnceLock::new() }
+        Self { name, version, endings: [const { OnceLock::new() }; CallEnd::COUNT], duration: OnceLock::new() }
     }
 
-    pub(crate) fn record(&self, ending: Ending, took: Duration) {
+    pub(crate) fn record(&self, ending: CallEnd, took: Duration) {
         let version = || self.version.to_string();
         self.endings[ending.index()]
             .get_or_init(|| {
@@ -84,12 +89,13 @@ pub(crate) struct NodeMetrics {
     pub(crate) room_dropped: Counter,
     pub(crate) bus_depth: Gauge,
     pub(crate) bus_gaps: Counter,
-    pub(crate) observers_panicked: Counter,
 }
 
 impl NodeMetrics {
     pub(crate) fn new() -> Self {
         describe();
+        // Present from the start, so that a rate over it sees the first panic.
+        counter!("phalanx_hook_panics_total").absolute(0);
         Self {
             connections: gauge!("phalanx_connections"),
             connections_total: counter!("phalanx_connections_total"),
@@ -98,7 +104,6 @@ impl NodeMetrics {
             room_dropped: counter!("phalanx_room_messages_dropped_total"),
             bus_depth: gauge!("phalanx_bus_queue_messages"),
             bus_gaps: counter!("phalanx_bus_gaps_total"),
-            observers_panicked: counter!("phalanx_hook_panics_total"),
         }
     }
 }

@@ -8,32 +8,34 @@ use serde_json::{Map, Value};
 
 use crate::action::{ActionDef, Exposure, Method, Route};
 use crate::config::Config;
-use crate::context::{Requirements, States};
-use crate::event::Observer;
-use crate::hooks::{ConnectionHook, RecipientHook, RoomHook};
+use crate::event::{Observer, Observers};
+use crate::guard::Requirements;
+use crate::hooks::{ConnectionHook, DeliverHook, RoomHook};
 use crate::layer::Layer;
 use crate::metrics::ActionMetrics;
+use crate::operation::OPERATIONS;
 use crate::params::Params;
-use crate::rpc::RemoteDef;
+use crate::remote_method::RemoteDef;
+use crate::states::States;
 
-/// What an application is made of, before it is checked.
+/// The definitions of an application, before they are checked.
 #[derive(Default)]
 pub struct Definitions {
-    /// What clients may call.
+    /// Its actions.
     pub actions: Vec<ActionDef>,
-    /// What other nodes may call on a connection.
+    /// Its remote methods.
     pub remotes: Vec<RemoteDef>,
-    /// What surrounds every call, outermost first.
+    /// Its layers, outermost first.
     pub layers: Vec<Arc<dyn Layer>>,
-    /// What actions share.
+    /// The states that actions share.
     pub states: States,
-    /// Who is asked when connections come and go.
+    /// Hooks of connections.
     pub connection_hooks: Vec<Arc<dyn ConnectionHook>>,
-    /// Who is asked when rooms are joined, left and spoken in.
+    /// Hooks of rooms.
     pub room_hooks: Vec<Arc<dyn RoomHook>>,
-    /// Who is asked for each recipient of a message.
-    pub recipient_hooks: Vec<Arc<dyn RecipientHook>>,
-    /// Who is told what happens.
+    /// Hooks that run for each recipient of a message.
+    pub deliver_hooks: Vec<Arc<dyn DeliverHook>>,
+    /// Observers of events.
     pub observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -43,20 +45,20 @@ impl fmt::Debug for Definitions {
     }
 }
 
-/// An action and what a node keeps beside its definition.
-pub struct Registered {
+/// An action, with the data that a node derives from its definition.
+pub struct RegisteredAction {
     /// The definition.
     pub def: &'static ActionDef,
     /// The names of its input's fields.
     pub fields: Vec<String>,
-    /// Whether its input has a place for a file.
+    /// Whether its input has a field for a file.
     pub takes_files: bool,
     /// The names, at any depth of it, that never appear in a log.
     secrets: Vec<String>,
     pub(crate) metrics: ActionMetrics,
 }
 
-impl fmt::Debug for Registered {
+impl fmt::Debug for RegisteredAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.def.fmt(f)
     }
@@ -64,14 +66,14 @@ impl fmt::Debug for Registered {
 
 /// An application's definitions, checked.
 pub struct Registry {
-    actions: BTreeMap<&'static str, Vec<Arc<Registered>>>,
+    actions: BTreeMap<&'static str, Vec<Arc<RegisteredAction>>>,
     remotes: HashMap<&'static str, &'static RemoteDef>,
     layers: Box<[Arc<dyn Layer>]>,
-    pub(crate) states: States,
+    pub(crate) states: Arc<States>,
     pub(crate) connection_hooks: Box<[Arc<dyn ConnectionHook>]>,
     pub(crate) room_hooks: Box<[Arc<dyn RoomHook>]>,
-    pub(crate) recipient_hooks: Box<[Arc<dyn RecipientHook>]>,
-    pub(crate) observers: Box<[Arc<dyn Observer>]>,
+    pub(crate) deliver_hooks: Box<[Arc<dyn DeliverHook>]>,
+    pub(crate) observers: Observers,
 }
 
 impl Registry {
@@ -79,45 +81,45 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// All faults at once: doubled names, versions and routes, names and paths that cannot be used, parameters of paths
-    /// that the input lacks, outputs with reserved names, states that guards need and nobody gave.
-    pub fn new(definitions: Definitions) -> Result<Self, Faults> {
-        let mut faults = Faults::default();
-        let mut actions: BTreeMap<&'static str, Vec<Arc<Registered>>> = BTreeMap::new();
+    /// All errors at once: doubled names, versions and routes, names and paths that cannot be used, parameters of paths
+    /// that the input lacks, outputs with reserved names, states that guards need and the application lacks.
+    pub fn new(definitions: Definitions) -> Result<Self, DefinitionErrors> {
+        let mut errors = DefinitionErrors::default();
+        let mut actions: BTreeMap<&'static str, Vec<Arc<RegisteredAction>>> = BTreeMap::new();
         let mut routes = Routes::new();
         for def in definitions.actions {
-            check_action(&def, &definitions.states, &mut routes, &mut faults);
+            check_action(&def, &definitions.states, &mut routes, &mut errors);
             let versions = actions.entry(def.name).or_default();
             if versions.iter().any(|other| other.def.version == def.version) {
-                faults.add(format!("action {:?} version {} is defined twice", def.name, def.version));
+                errors.add(format!("action {:?} version {} is defined twice", def.name, def.version));
             }
-            versions.push(Arc::new(Registered::new(def)));
+            versions.push(Arc::new(RegisteredAction::new(def)));
             versions.sort_by_key(|action| action.def.version);
         }
         let mut remotes = HashMap::new();
         for def in definitions.remotes {
-            check_remote(&def, &definitions.states, &mut faults);
+            check_remote(&def, &definitions.states, &mut errors);
             if remotes.insert(def.name, &*Box::leak(Box::new(def))).is_some() {
-                faults.add(format!("remote method {:?} is defined twice", def.name));
+                errors.add(format!("remote method {:?} is defined twice", def.name));
             }
         }
-        if !faults.0.is_empty() {
-            return Err(faults);
+        if !errors.0.is_empty() {
+            return Err(errors);
         }
         Ok(Self {
             actions,
             remotes,
             layers: definitions.layers.into(),
-            states: definitions.states,
+            states: Arc::new(definitions.states),
             connection_hooks: definitions.connection_hooks.into(),
             room_hooks: definitions.room_hooks.into(),
-            recipient_hooks: definitions.recipient_hooks.into(),
-            observers: definitions.observers.into(),
+            deliver_hooks: definitions.deliver_hooks.into(),
+            observers: Observers::new(definitions.observers),
         })
     }
 
     /// Finds an action; without a version the newest.
-    pub fn find(&self, name: &str, version: Option<u32>) -> Option<&Arc<Registered>> {
+    pub fn find(&self, name: &str, version: Option<u32>) -> Option<&Arc<RegisteredAction>> {
         let versions = self.actions.get(name)?;
         match version {
             None => versions.last(),
@@ -126,12 +128,12 @@ impl Registry {
     }
 
     /// All versions of an action, the newest last.
-    pub fn versions(&self, name: &str) -> &[Arc<Registered>] {
+    pub fn versions(&self, name: &str) -> &[Arc<RegisteredAction>] {
         self.actions.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// All actions, by name and version.
-    pub fn actions(&self) -> impl Iterator<Item = &Arc<Registered>> {
+    pub fn actions(&self) -> impl Iterator<Item = &Arc<RegisteredAction>> {
         self.actions.values().flatten()
     }
 
@@ -151,7 +153,7 @@ impl fmt::Debug for Registry {
     }
 }
 
-impl Registered {
+impl RegisteredAction {
     fn new(def: ActionDef) -> Self {
         let schema = (def.input)();
         let fields = fields_of(schema.as_value()).into_iter().map(str::to_owned).collect();
@@ -163,7 +165,7 @@ impl Registered {
         Self { def, fields, takes_files, secrets, metrics: ActionMetrics::new(def.name, def.version) }
     }
 
-    /// What came with a call, as it may be shown: of the declared fields, with secrets as `[FILTERED]`.
+    /// The parameters of a call, as they may be shown: the declared fields, with secrets as `[FILTERED]`.
     pub fn shown(&self, params: &Params, config: &Config) -> Map<String, Value> {
         let secrets = || self.secrets.iter().chain(&config.general.secret_params);
         let mut shown = params.to_json(&|name| secrets().any(|secret| secret == name));
@@ -172,14 +174,14 @@ impl Registered {
     }
 }
 
-/// Everything that is wrong with an application, found before it serves anybody.
+/// Everything that is wrong with an application, found before it serves.
 #[derive(Debug, Default)]
-pub struct Faults(Vec<String>);
+pub struct DefinitionErrors(Vec<String>);
 
-impl Faults {
+impl DefinitionErrors {
     /// Adds a sentence.
-    pub fn add(&mut self, fault: String) {
-        self.0.push(fault);
+    pub fn add(&mut self, error: String) {
+        self.0.push(error);
     }
 
     /// The sentences.
@@ -188,72 +190,72 @@ impl Faults {
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for DefinitionErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join("; "))
     }
 }
 
-impl std::error::Error for Faults {}
+impl std::error::Error for DefinitionErrors {}
 
-/// Fields that transports put beside an answer's own.
+/// Fields that transports add to an answer's own.
 const RESERVED: [&str; 5] = ["context", "messageId", "error", "serverInformation", "requesterInformation"];
 
-/// The paths that are taken, by shape: as first written, and by which methods.
+/// The paths that are taken, by shape: as first written, and with their methods.
 type Routes = HashMap<String, (String, HashSet<Method>)>;
 
-fn check_action(def: &ActionDef, states: &States, routes: &mut Routes, faults: &mut Faults) {
+fn check_action(def: &ActionDef, states: &States, routes: &mut Routes, errors: &mut DefinitionErrors) {
     let name = def.name;
     if !is_name(name) {
-        faults.add(format!("action name {name:?} must be 1 to 100 characters of A-Z a-z 0-9 : . _ -"));
+        errors.add(format!("action name {name:?} must be 1 to 100 characters of A-Z a-z 0-9 : . _ -"));
     }
     if def.version == 0 {
-        faults.add(format!("action {name:?}: versions start at 1"));
+        errors.add(format!("action {name:?}: versions start at 1"));
     }
     if def.exposure == Exposure::Internal && !def.routes.is_empty() {
-        faults.add(format!("action {name:?} is internal and names a route"));
+        errors.add(format!("action {name:?} is internal and names a route"));
     }
     let input = (def.input)();
     let fields = fields_of(input.as_value());
     for route in def.routes {
         let path = path_of(def, route);
         if !path.starts_with('/') {
-            faults.add(format!("action {name:?}: the path {path:?} must start with `/`"));
+            errors.add(format!("action {name:?}: the path {path:?} must start with `/`"));
         }
         for param in path_params(&path).filter(|param| !fields.contains(param)) {
-            faults.add(format!("action {name:?}: the path {path:?} has {{{param}}}, and its input has no such field"));
+            errors.add(format!("action {name:?}: the path {path:?} has {{{param}}}, and its input has no such field"));
         }
         let (known, methods) = routes.entry(shape(&path)).or_insert_with(|| (path.clone(), HashSet::new()));
         if *known != path {
-            faults.add(format!("action {name:?}: {path} and {known} are the same path: name their parameters alike"));
+            errors.add(format!("action {name:?}: {path} and {known} are the same path: name their parameters alike"));
         }
         if !methods.insert(route.method) {
-            faults.add(format!("action {name:?}: {} {path} is taken by another action", route.method.as_str()));
+            errors.add(format!("action {name:?}: {} {path} is taken by another action", route.method.as_str()));
         }
     }
     let output = (def.output)();
     let fields = fields_of(output.as_value());
     for field in RESERVED.iter().filter(|field| fields.contains(*field)) {
-        faults.add(format!("action {name:?}: the output field {field:?} is reserved"));
+        errors.add(format!("action {name:?}: the output field {field:?} is reserved"));
     }
-    check_states(&format!("action {name:?}"), def.require, states, faults);
+    check_states(&format!("action {name:?}"), def.require, states, errors);
 }
 
-fn check_remote(def: &RemoteDef, states: &States, faults: &mut Faults) {
+fn check_remote(def: &RemoteDef, states: &States, errors: &mut DefinitionErrors) {
     if !is_name(def.name) {
-        faults.add(format!("remote name {:?} must be 1 to 100 characters of A-Z a-z 0-9 : . _ -", def.name));
+        errors.add(format!("remote name {:?} must be 1 to 100 characters of A-Z a-z 0-9 : . _ -", def.name));
     }
-    if crate::connections::BuiltIn::NAMES.contains(&def.name) {
-        faults.add(format!("remote method {:?} is built in", def.name));
+    if OPERATIONS.iter().any(|row| row.method == Some(def.name)) {
+        errors.add(format!("remote method {:?} is built in", def.name));
     }
-    check_states(&format!("remote method {:?}", def.name), def.require, states, faults);
+    check_states(&format!("remote method {:?}", def.name), def.require, states, errors);
 }
 
-fn check_states(who: &str, require: fn(&mut Requirements), states: &States, faults: &mut Faults) {
+fn check_states(owner: &str, require: fn(&mut Requirements), states: &States, errors: &mut DefinitionErrors) {
     let mut requirements = Requirements::default();
     require(&mut requirements);
     for missing in requirements.missing(states) {
-        faults.add(format!("{who} needs a state of type {missing}, and the application has none"));
+        errors.add(format!("{owner} needs a state of type {missing}, and the application has none"));
     }
 }
 
@@ -283,7 +285,7 @@ fn is_name(name: &str) -> bool {
     (1..=100).contains(&name.len()) && name.bytes().all(allowed)
 }
 
-/// The names of all properties that are only ever written, wherever in a schema.
+/// Collects the names of all write-only properties of a schema, at any depth.
 fn collect_secrets(schema: &Value, secrets: &mut Vec<String>) {
     match schema {
         Value::Object(fields) => {
@@ -297,7 +299,7 @@ fn collect_secrets(schema: &Value, secrets: &mut Vec<String>) {
     }
 }
 
-/// Whether anything in a schema has the form of an [`Upload`](crate::params::Upload).
+/// Whether any part of a schema has the form of an [`Upload`](crate::params::Upload).
 fn has_file(schema: &Value) -> bool {
     match schema {
         Value::Object(fields) => {
@@ -308,7 +310,7 @@ fn has_file(schema: &Value) -> bool {
     }
 }
 
-/// The names that a value may have at its top: its own, and those of all it refers to or may be.
+/// The names that a value may have at its top: its own, and those of the schemas that it refers to or combines.
 fn fields_of(root: &Value) -> BTreeSet<&str> {
     let (mut fields, mut followed, mut open) = (BTreeSet::new(), HashSet::new(), vec![root]);
     while let Some(schema) = open.pop() {

@@ -44,17 +44,17 @@ impl Shutdown {
     }
 
     /// Requests the node to stop. A second request has no effect.
-    pub fn ask(&self) {
+    pub fn request(&self) {
         self.requested.cancel();
     }
 
     /// Completes when the stop was requested.
-    pub async fn asked(&self) {
+    pub async fn requested(&self) {
         self.requested.cancelled().await;
     }
 
     /// Whether the stop was requested.
-    pub fn is_asked(&self) -> bool {
+    pub fn is_requested(&self) -> bool {
         self.requested.is_cancelled()
     }
 

@@ -1,33 +1,33 @@
-//! How clients reach a node: what listens, and how it stops.
+//! Transports: listeners for clients, and how they stop.
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::initializer::BoxError;
-use crate::node::Node;
+use crate::engine::Engine;
+use crate::error::BoxError;
 
-/// Something that accepts clients for a node.
+/// A listener that accepts clients for a node.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// Its name in logs.
     fn name(&self) -> &'static str;
 
-    /// Whether it is for operators: it starts before the node joins its cluster, and says that the node is not ready.
+    /// Whether it is for operators: it starts before the node joins its cluster, and reports that the node is not ready.
     fn is_for_operators(&self) -> bool {
         false
     }
 
-    /// Binds and begins to accept.
+    /// Binds and starts to accept.
     ///
     /// # Errors
     ///
     /// Ends the boot.
-    async fn start(&self, node: &Node) -> Result<(), BoxError>;
+    async fn start(&self, engine: &Engine) -> Result<(), BoxError>;
 
-    /// Accepts nobody any more; what runs goes on.
+    /// Accepts no more clients; running requests continue.
     async fn stop_accepting(&self);
 
-    /// Waits for what runs, at most until `deadline`; then breaks it off.
+    /// Waits for running requests, at most until `deadline`; then aborts them.
     async fn finish(&self, deadline: Instant);
 }
 

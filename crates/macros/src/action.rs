@@ -30,7 +30,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let routes = arguments.routes.iter().map(|route| {
         let method = format_ident!("{}", route.method);
         let path = route.path.as_ref().map_or_else(String::new, LitStr::value);
-        quote!(::phalanx::Route { method: ::phalanx::Method::#method, path: #path })
+        quote!(::phalanx::__private::Route { method: ::phalanx::__private::Method::#method, path: #path })
     });
     let exposure = match (arguments.internal, arguments.block_websocket) {
         (true, _) => quote!(Internal),
@@ -42,18 +42,18 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         #item
         #marker
         #(#conditions)*
-        impl ::phalanx::Action for #function {
+        impl ::phalanx::__private::Action for #function {
             #types
-            const DEF: ::phalanx::ActionDef = ::phalanx::ActionDef {
+            const DEF: ::phalanx::__private::ActionDef = ::phalanx::__private::ActionDef {
                 name: #name,
                 version: #version,
                 description: #description,
                 routes: &[#(#routes),*],
-                exposure: ::phalanx::Exposure::#exposure,
+                exposure: ::phalanx::__private::Exposure::#exposure,
                 deadline: #deadline,
-                on_disconnect: ::phalanx::OnDisconnect::#on_disconnect,
-                input: ::phalanx::input_schema::<#input>,
-                output: <#output as ::phalanx::IntoAnswer>::schema,
+                on_disconnect: ::phalanx::__private::OnDisconnect::#on_disconnect,
+                input: ::phalanx::__private::input_schema::<#input>,
+                output: <#output as ::phalanx::__private::IntoAnswer>::schema,
                 require: #require,
                 run: #run,
             };
@@ -82,9 +82,10 @@ impl<'a> ExpansionParts<'a> {
     pub(crate) fn of(signature: &'a FunctionShape, arguments: &Arguments) -> Self {
         let function = &signature.item.sig.ident;
         let name = arguments.name.as_ref().map_or_else(|| function.to_string(), LitStr::value);
-        let input = signature.input.as_ref().map_or_else(|| quote!(::phalanx::NoInput), |input| quote!(#input));
+        let input =
+            signature.input.as_ref().map_or_else(|| quote!(::phalanx::__private::NoInput), |input| quote!(#input));
         let returns = &signature.returns;
-        let output = quote_spanned!(returns.span()=> <#returns as ::phalanx::Returned>::Value);
+        let output = quote_spanned!(returns.span()=> <#returns as ::phalanx::__private::ActionResult>::Value);
         let span = signature.input.as_ref().map_or_else(Span::call_site, Spanned::span);
         let mut types = quote_spanned!(span=> type Input = #input;);
         types.extend(quote_spanned!(returns.span()=> type Output = #output;));
@@ -117,20 +118,20 @@ impl<'a> ExpansionParts<'a> {
 
 fn deadline(deadline: DeadlineArg) -> TokenStream {
     match deadline {
-        DeadlineArg::Default => quote!(::phalanx::Deadline::Default),
-        DeadlineArg::Never => quote!(::phalanx::Deadline::Never),
+        DeadlineArg::Default => quote!(::phalanx::__private::Deadline::Default),
+        DeadlineArg::Never => quote!(::phalanx::__private::Deadline::Never),
         DeadlineArg::After(time) => {
             let ms = time.as_millis() as u64;
-            quote!(::phalanx::Deadline::After(::core::time::Duration::from_millis(#ms)))
+            quote!(::phalanx::__private::Deadline::After(::core::time::Duration::from_millis(#ms)))
         }
     }
 }
 
 /// Each guard has the span of its parameter, so that a missing `FromContext` is reported there.
 fn require(guards: &[Type]) -> TokenStream {
-    let each = guards
-        .iter()
-        .map(|guard| quote_spanned!(guard.span()=> <#guard as ::phalanx::FromContext>::require(requirements);));
+    let each = guards.iter().map(
+        |guard| quote_spanned!(guard.span()=> <#guard as ::phalanx::__private::FromContext>::require(requirements);),
+    );
     if guards.is_empty() { quote!(|_| {}) } else { quote!(|requirements| { #(#each)* }) }
 }
 
@@ -141,20 +142,20 @@ fn run(signature: &FunctionShape) -> TokenStream {
     let (ctx, params) = (local("ctx"), local(if signature.input.is_some() { "params" } else { "_params" }));
     let names: Vec<_> = (0..signature.guards.len()).map(|index| local(&format!("guard_{index}"))).collect();
     let guards = names.iter().zip(&signature.guards).map(|(name, guard)| {
-        quote_spanned!(guard.span()=> let #name = <#guard as ::phalanx::FromContext>::from_context(&#ctx).await?;)
+        quote_spanned!(guard.span()=> let #name = <#guard as ::phalanx::__private::FromContext>::from_context(&#ctx).await?;)
     });
     let input = local("input");
     let decode = signature
         .input
         .as_ref()
-        .map(|ty| quote_spanned!(ty.span()=> let #input = ::phalanx::Params::decode::<#ty>(&#params)?;));
+        .map(|ty| quote_spanned!(ty.span()=> let #input = ::phalanx::__private::Params::decode::<#ty>(&#params)?;));
     let input = signature.input.as_ref().map(|_| quote!(, #input));
     // All tokens share the span of the return type. With others, an error in that type, which is reported where it is
     // `Output`, would be reported a second time here.
     let returned = Ident::new("returned", signature.returns.span());
-    let outcome = quote_spanned!(signature.returns.span()=> ::phalanx::Returned::outcome(#returned));
+    let outcome = quote_spanned!(signature.returns.span()=> ::phalanx::__private::ActionResult::outcome(#returned));
     quote! {
-        |#ctx, #params| ::phalanx::answering(async move {
+        |#ctx, #params| ::phalanx::__private::answering(async move {
             #(#guards)*
             #decode
             let #returned = #function(#ctx #(, #names)* #input).await;

@@ -52,23 +52,23 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> R
     let missing = |name: &str| !written.iter().any(|derive| derive == name);
     let mut derives = Vec::new();
     if missing("Serialize") {
-        derives.push(quote!(::phalanx::serde::Serialize));
+        derives.push(quote!(::phalanx::__private::serde::Serialize));
     }
     if missing("Deserialize") {
-        derives.push(quote!(::phalanx::serde::Deserialize));
+        derives.push(quote!(::phalanx::__private::serde::Deserialize));
     }
     if missing("JsonSchema") {
-        derives.push(quote!(::phalanx::schemars::JsonSchema));
+        derives.push(quote!(::phalanx::__private::schemars::JsonSchema));
     }
     let validates = role == Role::Input && is_struct && missing("Validate");
     let validate = validates
-        .then(|| quote!(#[derive(::phalanx::validator::Validate)] #[validate(crate = "::phalanx::validator")]));
+        .then(|| quote!(#[derive(::phalanx::__private::validator::Validate)] #[validate(crate = "::phalanx::__private::validator")]));
     let by_hand = (role == Role::Input && !is_struct).then(|| validates_always(&item));
     Ok(quote! {
         #diagnostics
         #[derive(#(#derives),*)]
-        #[serde(crate = "::phalanx::serde")]
-        #[schemars(crate = "::phalanx::schemars")]
+        #[serde(crate = "::phalanx::__private::serde")]
+        #[schemars(crate = "::phalanx::__private::schemars")]
         #validate
         #item
         #by_hand
@@ -80,8 +80,8 @@ fn validates_always(item: &DeriveInput) -> TokenStream {
     let name = &item.ident;
     let (generics, arguments, clause) = item.generics.split_for_impl();
     quote! {
-        impl #generics ::phalanx::validator::Validate for #name #arguments #clause {
-            fn validate(&self) -> ::core::result::Result<(), ::phalanx::validator::ValidationErrors> {
+        impl #generics ::phalanx::__private::validator::Validate for #name #arguments #clause {
+            fn validate(&self) -> ::core::result::Result<(), ::phalanx::__private::validator::ValidationErrors> {
                 ::core::result::Result::Ok(())
             }
         }

@@ -28,14 +28,14 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         #item
         #marker
         #(#conditions)*
-        impl ::phalanx::Remote for #function {
+        impl ::phalanx::__private::Remote for #function {
             #types
-            const DEF: ::phalanx::RemoteDef = ::phalanx::RemoteDef {
+            const DEF: ::phalanx::__private::RemoteDef = ::phalanx::__private::RemoteDef {
                 name: #name,
                 description: #description,
                 deadline: #deadline,
-                input: ::phalanx::input_schema::<#input>,
-                output: <#output as ::phalanx::IntoAnswer>::schema,
+                input: ::phalanx::__private::input_schema::<#input>,
+                output: <#output as ::phalanx::__private::IntoAnswer>::schema,
                 require: #require,
                 run: #run,
             };

@@ -43,22 +43,63 @@ mod telemetry;
 
 pub mod guide;
 
+// Write: actions, and everything that they use.
+pub use phalanx_core::answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcome, Reply};
+pub use phalanx_core::backend::{Member, Members, NodeRecord};
+pub use phalanx_core::connection::{Attributes, Frame};
+pub use phalanx_core::context::{Caller, Context};
+pub use phalanx_core::error::{ActionError, BoxError, Detail, ErrorKind};
+pub use phalanx_core::hooks;
+pub use phalanx_core::id::{ConnectionId, Generation, RequestId};
+pub use phalanx_core::params::{Input, NoInput, Params, Upload};
+pub use phalanx_core::protocol::CloseReason;
+pub use phalanx_core::{
+    Action, ActionDef, ApplyError, Cache, Cluster, Connection, Connections, Entry, FromContext, LockGuard, Locks, Node,
+    NodeReplies, Origin, Remote, RemoteDef, Requirements, RoomStatus, Rooms, State, TopicSubscription, Topics, actions,
+    remotes,
+};
+pub use phalanx_core::{event, initializer, layer};
+pub use phalanx_macros::{action, input, output, remote};
+
+// Run: the application, its settings, and how it starts and stops.
 pub use std::process::ExitCode;
 
 pub use app::{App, RunningApp};
+pub use phalanx_core::config;
+pub use phalanx_core::{StartError, StopReport};
 
-pub use axum;
-pub use phalanx_core::*;
-pub use phalanx_macros::{action, input, output, remote};
+// The crates whose types stand in the interfaces above.
+pub use phalanx_core::{http, schemars, serde, validator};
+pub use {async_trait, axum, bytes, serde_json};
+
+/// For those who extend the server itself: backends and transports of their own, beside the embedded backend and Redis,
+/// HTTP and WebSocket.
+pub mod extend {
+    pub use phalanx_core::{
+        Deadline, Engine, NodeSetup, Registration, Shutdown, action, backend, bound_reached, connection, dispatch,
+        engine, files, memory, operation, params, protocol, registry, transport, verb,
+    };
+}
+
+/// The items that the attributes' expansions name. Not for applications: they change without notice.
+#[doc(hidden)]
+pub mod __private {
+    pub use phalanx_core::action::{Action, ActionDef, ActionResult, Exposure, Method, OnDisconnect, Route};
+    pub use phalanx_core::answer::{IntoAnswer, answering};
+    pub use phalanx_core::params::input_schema;
+    pub use phalanx_core::{Deadline, FromContext, NoInput, Params, Remote, RemoteDef, schemars, serde, validator};
+}
 
 /// The imports that most files of an application need.
 pub mod prelude {
     pub use crate::App;
-    pub use phalanx_core::connection::CloseReason;
-    pub use phalanx_core::hooks::{ConnectionHook, Handshake, Heard, Leaving, RecipientHook, RoomHook, Said};
+    pub use phalanx_core::hooks::{
+        ConnectionHook, DeliverHook, Delivery, Handshake, LeaveCause, RoomHook, RoomMessage,
+    };
     pub use phalanx_core::initializer::{Boot, Initializer};
     pub use phalanx_core::layer::{Call, Layer, Next};
     pub use phalanx_core::params::Upload;
+    pub use phalanx_core::protocol::CloseReason;
     pub use phalanx_core::{
         ActionError, Body, Connection, ConnectionId, Context, Cookie, Detail, ErrorKind, FromContext, NoInput, Node,
         Outcome, Reply, Requirements, State, actions, remotes,

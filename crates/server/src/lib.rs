@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use axum::Router;
 use axum_server::Handle;
-use phalanx_core::Node;
-use phalanx_core::initializer::BoxError;
+use phalanx_core::BoxError;
+use phalanx_core::Engine;
 use phalanx_core::transport::Transport;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -64,10 +64,10 @@ impl Transport for Server {
         "web"
     }
 
-    async fn start(&self, node: &Node) -> Result<(), BoxError> {
-        let settings = &node.config().web;
+    async fn start(&self, engine: &Engine) -> Result<(), BoxError> {
+        let settings = &engine.config().web;
         let app_routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-        let service = HttpService::new(node.clone(), app_routes)?;
+        let service = HttpService::new(engine.clone(), app_routes)?;
         let wanted = SocketAddr::new(settings.bind, settings.port);
         let listener = listener::bind(wanted).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
         let addr = listener.local_addr()?;
@@ -77,7 +77,7 @@ impl Transport for Server {
         let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).acceptor(admission);
         listener::configure(&mut server, settings);
         let server = server.first_request_timeout(settings.header_timeout);
-        let task = node.shutdown().spawn_own(async move {
+        let task = engine.shutdown().spawn_own(async move {
             if let Err(error) = server.serve(service.into_make_service()).await {
                 warn!(%error, "the listener ended");
             }

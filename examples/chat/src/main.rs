@@ -11,7 +11,7 @@ struct SignedMessages;
 
 #[async_trait]
 impl RoomHook for SignedMessages {
-    async fn on_say(&self, node: &Node, message: Said) -> Result<Option<Said>, ActionError> {
+    async fn before_publish(&self, node: &Node, message: RoomMessage) -> Result<Option<RoomMessage>, ActionError> {
         let text = message.read::<String>()?;
         let sender = ConnectionId::parse(&message.from).ok().and_then(|id| node.connections().local(&id));
         let name = sender.map_or_else(|| "server".into(), |sender| actions::name_of(&sender));

@@ -16,11 +16,13 @@ impl RoomHook for TourRooms {
         Ok(())
     }
 
-    async fn leave(&self, node: &Node, room: &str, id: &ConnectionId, _cause: Leaving<'_>) -> Result<(), ActionError> {
-        node.cache().push("leaves", &format!("{room}:{id}")).await.map(|_| ())
+    async fn left(&self, node: &Node, room: &str, id: &ConnectionId, _cause: LeaveCause<'_>) {
+        if let Err(error) = node.cache().push("leaves", &format!("{room}:{id}")).await {
+            tracing::warn!(room, %id, %error, "a leave is not on the list");
+        }
     }
 
-    async fn on_say(&self, _node: &Node, message: Said) -> Result<Option<Said>, ActionError> {
+    async fn before_publish(&self, _node: &Node, message: RoomMessage) -> Result<Option<RoomMessage>, ActionError> {
         // Most messages are not commands: their raw JSON shows it, without decoding.
         if !message.message.get().starts_with("\"/") {
             return Ok(Some(message));

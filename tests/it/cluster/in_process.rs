@@ -118,7 +118,7 @@ async fn a_node_is_called_by_its_name_and_returns_its_own_errors() {
     let all = cluster.call_all::<sum>(Sum { a: 1, b: 2 }, Duration::from_secs(5)).await.unwrap();
     assert!(all.missing.is_empty());
     for name in ["one", "other"] {
-        assert_eq!(all.answers[name].as_ref().unwrap(), &(name.to_owned(), 3));
+        assert_eq!(all.replies[name].as_ref().unwrap(), &(name.to_owned(), 3));
     }
     one.stop().await;
     other.stop().await;
@@ -169,7 +169,7 @@ struct Redirect;
 
 #[async_trait]
 impl RoomHook for Redirect {
-    async fn on_say(&self, _node: &Node, mut message: Said) -> Result<Option<Said>, ActionError> {
+    async fn before_publish(&self, _node: &Node, mut message: RoomMessage) -> Result<Option<RoomMessage>, ActionError> {
         message.room = "elsewhere".into();
         Ok(Some(message))
     }
@@ -232,8 +232,8 @@ async fn a_gap_reaches_subscribers_and_observers_which_may_change_rooms() {
     let handle = Arc::new(OnceLock::<Node>::new());
     let shared = handle.clone();
     let app = App::new("tour").observe(move |event: &Event| match event {
-        Event::Missed(_) => drop(events.try_send("missed".to_owned())),
-        Event::Gap(room) => {
+        Event::BusGap(_) => drop(events.try_send("missed".to_owned())),
+        Event::RoomGap(room) => {
             let node = shared.get().unwrap();
             let leaving = async {
                 for connection in node.connections().all() {

@@ -353,7 +353,7 @@ async fn a_room_is_destroyed_only_after_their_members_left_it() {
     let (redis, watch) = redis().await;
     let node = in_process(&redis, |_| ()).await;
     let rooms = node.node().rooms();
-    rooms.add("club").await.unwrap();
+    rooms.create("club").await.unwrap();
     let addr: SocketAddr = node.addr();
     let mut socket = Socket::join(addr, "club").await;
     list(&redis, "club", "85db").await;
@@ -373,7 +373,7 @@ async fn a_room_is_destroyed_only_after_their_members_left_it() {
     assert_eq!(rooms.destroy("club").await.unwrap_err().code(), "not_found");
 
     // A member of a dead node delays the destroy no longer than a live one may.
-    rooms.add("club").await.unwrap();
+    rooms.create("club").await.unwrap();
     list(&redis, "club", "ghost").await;
     rooms.destroy("club").await.unwrap();
     assert!(!rooms.exists("club").await.unwrap());
@@ -385,7 +385,7 @@ async fn a_room_is_destroyed_however_many_members_they_have_in_it() {
     let (redis, watch) = redis().await;
     let node = in_process(&redis, |config| config.cluster.max_calls = 8).await;
     let rooms = node.node().rooms();
-    rooms.add("club").await.unwrap();
+    rooms.create("club").await.unwrap();
     let ids: Vec<String> = (0..30).map(|number| format!("id {number} \u{fc}")).collect();
     for id in &ids {
         list(&redis, "club", &format!("\"{id}\"")).await;
@@ -405,7 +405,7 @@ async fn a_room_is_not_destroyed_while_their_member_cannot_be_called() {
     let (redis, watch) = redis().await;
     let node = in_process(&redis, |config| config.cluster.max_calls = 1).await;
     let (rooms, connections) = (node.node().rooms(), node.node().connections());
-    rooms.add("club").await.unwrap();
+    rooms.create("club").await.unwrap();
     list(&redis, "club", "85db").await;
     let theirs = Theirs::new(&[("85db", json!(["club"]))]);
     let unknown = ConnectionId::parse("unknown").unwrap();

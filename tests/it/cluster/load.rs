@@ -130,7 +130,10 @@ impl Load {
                 assert!(it.code.is_empty() || errors.contains(&&*it.code), "{fault}: {kind} got {}", it.code);
             }
             let slowest = all.iter().map(|it| it.ended - it.started).max().unwrap();
-            print(format_args!("{fault}: {} times {kind}, by error {codes:?}, the slowest took {slowest:?}", all.len()));
+            print(format_args!(
+                "{fault}: {} times {kind}, by error {codes:?}, the slowest took {slowest:?}",
+                all.len()
+            ));
             assert!(slowest < IN_TIME, "{fault}: {kind} took {slowest:?}");
         }
         for (receiver, received) in &received {

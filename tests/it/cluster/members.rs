@@ -108,11 +108,11 @@ async fn a_room_that_is_recreated_at_once_keeps_its_new_members() {
     for round in 0..20 {
         let (here, there) = (one.node().rooms(), other.node().rooms());
         if round == 0 {
-            here.add("again").await.unwrap();
+            here.create("again").await.unwrap();
         }
         let mut old = [Socket::join(one.addr(), "again").await, Socket::join(other.addr(), "again").await];
         let (destroyed, joined) = tokio::join!(here.destroy("again"), async {
-            while there.add("again").await.is_err() {}
+            while there.create("again").await.is_err() {}
             Socket::join(other.addr(), "again").await
         });
         destroyed.unwrap();

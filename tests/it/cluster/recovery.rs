@@ -112,7 +112,7 @@ async fn a_node_that_stops_completes_the_destruction_of_a_room() {
     let (url, slow) = (redis.url(), redis.url_through(proxy.addr()));
     let (here, there) = tokio::join!(node(&slow, "here"), node(&url, "there"));
     let rooms = here.node().rooms();
-    rooms.add("gone").await.unwrap();
+    rooms.create("gone").await.unwrap();
     let mut member = Socket::join(there.addr(), "gone").await;
     proxy.delay(Duration::from_millis(300));
     tokio::select! {

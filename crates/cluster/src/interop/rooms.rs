@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use deadpool_redis::redis::cmd;
 use futures_util::future::join_all;
-use phalanx_core::backend::{BackendError, Message};
-use phalanx_core::{ActionError, ApplyError, bound_reached};
+use phalanx_core::backend::{BackendError, InteropError, Publication};
+use phalanx_core::{ActionError, bound_reached};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::warn;
@@ -41,13 +41,13 @@ struct InteropMember {
 
 impl RedisInterop {
     /// Removes a connection from a room.
-    pub(super) async fn leave(&self, room: &str, id: &str, deadline: Instant) -> Result<(), ApplyError> {
+    pub(super) async fn leave(&self, room: &str, id: &str, deadline: Instant) -> Result<(), InteropError> {
         let mut memberships = self.memberships(id, &[room.to_owned()]).await.map_err(ActionError::from)?;
         let is_member = |membership: &String| !membership.is_empty() && is_of_actionhero(membership);
         let Some(membership) = memberships.pop().filter(is_member) else {
             return Err(ActionError::not_found("no such connection is in such a room").into());
         };
-        if self.settle_rooms(id, Some((room, &membership)), deadline).await? { Ok(()) } else { Err(ApplyError::Late) }
+        if self.settle_rooms(id, Some((room, &membership)), deadline).await? { Ok(()) } else { Err(InteropError::Late) }
     }
 
     /// Deletes a membership, if `leaves` names one, and removes from the connection's own list of rooms all those that
@@ -57,12 +57,12 @@ impl RedisInterop {
         id: &str,
         leaves: Option<(&str, &str)>,
         deadline: Instant,
-    ) -> Result<bool, ApplyError> {
+    ) -> Result<bool, InteropError> {
         for attempt in 0..MAX_ATTEMPTS {
             let mut details = match self.call(id, "", Value::Null, deadline).await? {
                 Some(details) => details,
                 None if attempt == 0 => return Ok(false),
-                None => return Err(ApplyError::Late),
+                None => return Err(InteropError::Late),
             };
             // A connection that has closed meanwhile has no list of rooms.
             let rooms = details.get_mut("rooms").map(Value::take).unwrap_or_else(|| json!([]));
@@ -74,7 +74,7 @@ impl RedisInterop {
                 pairs.filter(|(room, membership)| is_kept(room, membership)).map(|(room, _)| room).collect();
             let mut is_settled = kept.len() == rooms.len();
             if !is_settled {
-                self.call(id, "set", json!(["rooms", kept]), deadline).await?.ok_or(ApplyError::Late)?;
+                self.call(id, "set", json!(["rooms", kept]), deadline).await?.ok_or(InteropError::Late)?;
             }
             if let Some((room, membership)) = leaves {
                 is_settled &= !self.delete_membership(room, id, membership).await.map_err(ActionError::from)?;
@@ -107,7 +107,7 @@ impl RedisInterop {
 
     /// Sends the destroy message to Actionhero's members of a room and removes them, including those that join
     /// meanwhile.
-    pub(super) async fn evict_members(&self, destroy_message: &Message) -> Result<(), BackendError> {
+    pub(super) async fn evict_members_of(&self, destroy_message: &Publication) -> Result<(), BackendError> {
         let room = &*destroy_message.room;
         let end = Instant::now() + EVICTION_TIMEOUT;
         let (mut tried, mut unanswered) = (HashSet::new(), 0);

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use phalanx_core::ConnectionId;
-use phalanx_core::backend::{Asked, Message, MessageKind};
-use phalanx_core::hooks::Said;
+use phalanx_core::backend::{InteropCall, Publication, PublicationKind};
+use phalanx_core::protocol::RoomMessage;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -31,9 +31,9 @@ pub(super) struct InteropCodec {
 #[derive(Debug)]
 pub(super) enum InteropMessage {
     /// A message to a room.
-    Chat(Message),
+    Chat(Publication),
     /// A call to a connection, which may be ours or not.
-    Call(Asked),
+    Call(InteropCall),
     /// A line that every node is to log.
     Log { by: String, severity: String, text: String, reply_to: String },
     /// A reply to a call.
@@ -50,7 +50,7 @@ impl InteropCodec {
     }
 
     /// Encodes a room message.
-    pub(super) fn encode_chat(&self, chat: &Said) -> Vec<u8> {
+    pub(super) fn encode_chat(&self, chat: &RoomMessage) -> Vec<u8> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct ChatFields<'a> {
@@ -158,14 +158,19 @@ impl InteropCodec {
             _ => return Err(Refusal::Unreadable),
         };
         let room: Arc<str> = chat.connection.room.into();
-        let message = Said {
+        let message = RoomMessage {
             room: room.clone(),
             from: from.into(),
             sent_at: chat.sent_at.as_u64().unwrap_or(now_ms),
             message: chat.message,
         };
         // Without a connection: the order of messages of one sender is up to the node of the sender.
-        Ok(InteropMessage::Chat(Message { room, kind: MessageKind::Said, who: None, payload: message.to_payload() }))
+        Ok(InteropMessage::Chat(Publication {
+            room,
+            kind: PublicationKind::Message,
+            connection: None,
+            payload: message.to_payload(),
+        }))
     }
 
     fn decode_call(&self, bytes: &[u8], by: Value) -> Result<InteropMessage, Refusal> {
@@ -205,7 +210,7 @@ impl InteropCodec {
             "api.chatRoom.removeMember" => vec![("roomLeave".to_owned(), second)],
             _ => return Ok(InteropMessage::Ignored), // a method of the application, or one that only Actionhero has
         };
-        Ok(InteropMessage::Call(Asked { connection, methods, reply_to: call.message_id.into() }))
+        Ok(InteropMessage::Call(InteropCall { connection, methods, reply_to: call.message_id.into() }))
     }
 }
 
@@ -272,9 +277,9 @@ mod tests {
         InteropCodec::new("shop", node, "secret", 100, 200)
     }
 
-    fn chat() -> Said {
+    fn chat() -> RoomMessage {
         let message = RawValue::from_string("{\"a\": [1]}".to_owned()).unwrap();
-        Said { room: "lobby".into(), from: "a-1".into(), sent_at: 7, message }
+        RoomMessage { room: "lobby".into(), from: "a-1".into(), sent_at: 7, message }
     }
 
     fn decode(message: &Value) -> Result<InteropMessage, Refusal> {
@@ -312,7 +317,7 @@ mod tests {
         let Ok(InteropMessage::Chat(message)) = decode(&from_actionhero(chat)) else { panic!("decoded") };
         let expected = json!({ "message": "hi", "room": "lobby", "from": "7abf", "context": "user", "sentAt": 5 });
         assert_eq!(serde_json::from_slice::<Value>(&message.payload).unwrap(), expected);
-        assert_eq!((&*message.room, message.who), ("lobby", None));
+        assert_eq!((&*message.room, message.connection), ("lobby", None));
         for (from, expected) in [(json!("Bot Ü"), "Bot Ü"), (json!(7), "7"), (json!(""), "")] {
             let chat = json!({ "messageType": "chat", "message": "hi", "connection": { "id": from, "room": "lobby" } });
             let Ok(InteropMessage::Chat(message)) = decode(&from_actionhero(chat)) else {

@@ -1,6 +1,6 @@
 //! A message that was submitted to Redis and not answered yet, and how the reply to it is read.
 
-use phalanx_core::backend::{BackendError, KeptAlive, Posted};
+use phalanx_core::backend::{BackendError, Posted, SendGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::resp::{RespError, RespItem, RespItems};
 /// The action to take when the outcome of a message is known.
 pub(super) enum Completion {
     Notify(oneshot::Sender<Result<Posted, BackendError>>),
-    DropGuard(#[expect(dead_code, reason = "kept only to be dropped")] KeptAlive),
+    DropGuard(#[expect(dead_code, reason = "kept only to be dropped")] SendGuard),
 }
 
 impl Completion {

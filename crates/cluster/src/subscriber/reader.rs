@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, BytesMut};
-use phalanx_core::backend::{Arrival, Clock, Missed};
+use phalanx_core::backend::{Clock, GapCause, Incoming};
 use phalanx_core::bound_reached;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -29,7 +29,7 @@ pub(crate) struct MessageDecoder {
 }
 
 impl MessageDecoder {
-    fn decode(&self, channel: &[u8], bytes: &[u8], now_ms: u64) -> Result<Option<Arrival>, Refusal> {
+    fn decode(&self, channel: &[u8], bytes: &[u8], now_ms: u64) -> Result<Option<Incoming>, Refusal> {
         let channel = std::str::from_utf8(channel).map_err(|_| Refusal::Unreadable)?;
         match &self.interop {
             Some(interop) if interop.name() == channel => interop.decode(bytes, now_ms),
@@ -46,7 +46,7 @@ pub(super) struct ChannelReader {
     pub(super) skip: usize,
     pub(super) decoder: Arc<MessageDecoder>,
     pub(super) clock: Arc<RedisClock>,
-    pub(super) out: mpsc::Sender<Arrival>,
+    pub(super) out: mpsc::Sender<Incoming>,
     pub(super) shared: Arc<SubscriberState>,
     /// Stale messages were received. The gap is reported with the next tick and not at once, because a node whose clock
     /// is wrong sends many of them.
@@ -88,7 +88,7 @@ impl ChannelReader {
         let mut read = skipped;
         loop {
             let confirmation = match next_push(&mut items) {
-                Ok(Push::Message(channel, bytes)) => {
+                Ok(Push::Publication(channel, bytes)) => {
                     self.pass_on(channel, bytes);
                     None
                 }
@@ -137,14 +137,14 @@ impl ChannelReader {
     fn report_gaps(&self) -> bool {
         let has_capacity = self.out.capacity() >= self.out.max_capacity().div_ceil(2);
         let flags =
-            [(&self.shared.missed_while_down, Missed::Away), (&self.shared.missed_by_overflow, Missed::Overflow)];
+            [(&self.shared.missed_while_down, GapCause::Away), (&self.shared.missed_by_overflow, GapCause::Overflow)];
         flags.into_iter().all(|(flag, cause)| {
             if !flag.load(Relaxed) {
                 return true;
             }
             // Cleared before the gap is reported: if the flag is set again meanwhile, it remains set.
             let is_reported =
-                has_capacity && flag.swap(false, Relaxed) && self.out.try_send(Arrival::Gap(cause)).is_ok();
+                has_capacity && flag.swap(false, Relaxed) && self.out.try_send(Incoming::Gap(cause)).is_ok();
             flag.fetch_or(!is_reported, Relaxed);
             is_reported
         })
@@ -154,7 +154,7 @@ impl ChannelReader {
 /// One thing that Redis sends on a subscribed connection.
 enum Push<'a> {
     /// A message: its channel and its bytes.
-    Message(&'a [u8], &'a [u8]),
+    Publication(&'a [u8], &'a [u8]),
     /// A message that is too long; this many bytes of it follow.
     TooLong(usize),
     /// A positive reply to a command.
@@ -167,7 +167,7 @@ fn next_push<'a>(items: &mut RespItems<'a>) -> Result<Push<'a>, RespError> {
     match items.next()? {
         RespItem::List(3) => match (items.next()?, items.next()?, items.next()?) {
             (RespItem::Text(b"message"), RespItem::Text(channel), RespItem::Text(bytes)) => {
-                Ok(Push::Message(channel, bytes))
+                Ok(Push::Publication(channel, bytes))
             }
             (RespItem::Text(b"message"), RespItem::Text(_), RespItem::TooLong(rest)) => Ok(Push::TooLong(rest)),
             (RespItem::Text(b"subscribe" | b"unsubscribe"), _, RespItem::Number(_)) => Ok(Push::Confirmed),

@@ -4,7 +4,8 @@ use std::time::Duration;
 use phalanx_cluster::{BusSettings, CurrentGeneration, Keys, RedisBus, RedisClient, RedisClock};
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    Arrival, BackendError, Bus, Letter, LetterKind, Message, MessageKind, Missed, Posted, Recipient, Subscription,
+    BackendError, Bus, GapCause, Incoming, NodeMessage, NodeMessageKind, Posted, Publication, PublicationKind,
+    Recipient, Subscription,
 };
 use phalanx_testkit::{Proxy, Redis};
 use tokio::sync::mpsc::Receiver;
@@ -33,7 +34,7 @@ fn bus_with(client: RedisClient, keys: Keys, (token, previous): (&str, &str), qu
 /// A node on the bus with subscriptions to some rooms.
 struct TestNode {
     bus: RedisBus,
-    arrivals: Receiver<Arrival>,
+    arrivals: Receiver<Incoming>,
     generation: Generation,
     subscriptions: Vec<Subscription>,
 }
@@ -43,7 +44,7 @@ impl TestNode {
         let client = RedisClient::open(url, Duration::from_secs(3)).unwrap();
         let bus = bus_with(client, Keys::new("actionhero:", "laws"), tokens, queue);
         let (arrivals, generation) = (bus.receiver().unwrap(), Generation::random());
-        bus.appear_as(generation).await.unwrap();
+        bus.open_inbox(generation).await.unwrap();
         let mut node = Self { bus, arrivals, generation, subscriptions: Vec::new() };
         node.subscribe("r").await;
         node
@@ -55,23 +56,25 @@ impl TestNode {
 
     async fn publish(&self, room: &str, text: &str) -> Result<(), BackendError> {
         let payload = text.to_owned().into();
-        self.bus.publish(Message { room: room.into(), kind: MessageKind::Said, who: None, payload }).await
+        self.bus
+            .publish(Publication { room: room.into(), kind: PublicationKind::Message, connection: None, payload })
+            .await
     }
 
-    async fn next(&mut self) -> Arrival {
+    async fn next(&mut self) -> Incoming {
         timeout(SOON, self.arrivals.recv()).await.expect("a message arrives").unwrap()
     }
 
     async fn call(&self, recipient: Generation) -> Result<Posted, BackendError> {
-        let message = Letter { kind: LetterKind::Call, id: 7, deadline_ms: None, payload: "{}".into() };
+        let message = NodeMessage { kind: NodeMessageKind::Call, id: 7, deadline_ms: None, payload: "{}".into() };
         self.bus.post(Recipient::Node(recipient), message).await
     }
 }
 
-fn text(arrival: &Arrival) -> Option<&str> {
+fn text(arrival: &Incoming) -> Option<&str> {
     match arrival {
-        Arrival::Message(message) => std::str::from_utf8(&message.payload).ok(),
-        Arrival::Letter(..) | Arrival::Asked(_) | Arrival::Away | Arrival::Gap(_) => None,
+        Incoming::Publication(message) => std::str::from_utf8(&message.payload).ok(),
+        Incoming::NodeMessage(..) | Incoming::InteropCall(_) | Incoming::Away | Incoming::Gap(_) => None,
     }
 }
 
@@ -105,7 +108,10 @@ async fn a_call_that_was_sent_twice_is_not_reported_as_not_received() {
         assert!(matches!(&posted, Err(BackendError::Unavailable(_))), "{posted:?}");
     };
     let breaking = async {
-        assert!(matches!(owner.next().await, Arrival::Letter(from, _) if from == caller.generation), "it was received");
+        assert!(
+            matches!(owner.next().await, Incoming::NodeMessage(from, _) if from == caller.generation),
+            "it was received"
+        );
         drop(owner);
         let receivers = format!("PUBSUB NUMSUB laws:node:{recipient}");
         until("the recipient is unsubscribed", async || redis.command(&receivers).await.ends_with(":0\r\n")).await;
@@ -158,7 +164,7 @@ async fn the_guard_of_a_node_message_is_dropped_when_redis_has_the_message() {
     assert_eq!(text(&node.next().await), Some("connected"));
     proxy.pause();
     let (guard, mut dropped) = oneshot::channel::<()>();
-    let message = Letter { kind: LetterKind::Event, id: 0, deadline_ms: None, payload: "{}".into() };
+    let message = NodeMessage { kind: NodeMessageKind::Topic, id: 0, deadline_ms: None, payload: "{}".into() };
     assert!(node.bus.try_post(Recipient::Everyone, message, Box::new(guard)).is_ok());
     let early = timeout(Duration::from_millis(200), &mut dropped).await;
     assert!(early.is_err(), "redis does not have the message yet: {early:?}");
@@ -207,7 +213,7 @@ async fn the_loss_of_the_subscription_is_reported_at_once_and_the_gap_before_the
     let publisher = TestNode::new(&redis.url(), ("t", ""), 100_000).await;
     proxy.delay(Duration::from_millis(30)); // between the first SUBSCRIBE and the last
     proxy.cut();
-    assert!(matches!(subscriber.next().await, Arrival::Away));
+    assert!(matches!(subscriber.next().await, Incoming::Away));
     proxy.restore();
     let publishing = async {
         for room in (0..ROOMS).cycle() {
@@ -216,9 +222,9 @@ async fn the_loss_of_the_subscription_is_reported_at_once_and_the_gap_before_the
     };
     let receiving = async {
         let first = subscriber.next().await;
-        assert!(matches!(first, Arrival::Gap(Missed::Away)), "{first:?}");
+        assert!(matches!(first, Incoming::Gap(GapCause::Away)), "{first:?}");
         // A second gap, for the rooms that were subscribed later.
-        while !matches!(subscriber.next().await, Arrival::Gap(Missed::Away)) {}
+        while !matches!(subscriber.next().await, Incoming::Gap(GapCause::Away)) {}
     };
     tokio::select! {
         () = publishing => {}
@@ -238,7 +244,7 @@ async fn a_queue_that_remains_full_makes_one_gap() {
     until("the queue is full", async || slow.arrivals.len() == QUEUE).await;
     let mut gaps = 0;
     for number in 0..2 * QUEUE {
-        gaps += usize::from(matches!(slow.next().await, Arrival::Gap(Missed::Overflow)));
+        gaps += usize::from(matches!(slow.next().await, Incoming::Gap(GapCause::Overflow)));
         publisher.publish("r", &number.to_string()).await.unwrap();
     }
     while text(&slow.next().await) != Some("15") {}

@@ -5,7 +5,8 @@ use phalanx_cluster::{
     CurrentGeneration, EnvelopeVersion, Keys, RedisClient, RedisClock, RedisLocks, RedisMembership, RedisRooms,
 };
 use phalanx_core::backend::{
-    BackendError, Departed, Joined, Leaves, LockStore, Member, Membership, NodeRecord, Renewal, RoomStore, Standing,
+    BackendError, JoinOutcome, LeaseStatus, LeaveBatch, LockStore, Member, Membership, NodeRecord, ReapedMember,
+    Renewal, RoomStore,
 };
 use phalanx_core::{ConnectionId, Generation};
 use phalanx_testkit::Redis;
@@ -40,7 +41,7 @@ impl TestCluster {
             EnvelopeVersion::default(),
         );
         let rooms = RedisRooms::new(client, keys, "n");
-        rooms.add("r", 10).await.unwrap();
+        rooms.create("r", 10).await.unwrap();
         Self { membership, rooms, redis }
     }
 
@@ -50,9 +51,9 @@ impl TestCluster {
         node
     }
 
-    async fn renew(&self, node: &NodeRecord) -> Standing {
+    async fn renew(&self, node: &NodeRecord) -> LeaseStatus {
         match self.membership.renew(node.generation).await.unwrap() {
-            Renewal::Standing(standing) => standing,
+            Renewal::Renewed(standing) => standing,
             Renewal::Gone => panic!("{} has a lease", node.id),
         }
     }
@@ -60,7 +61,7 @@ impl TestCluster {
     /// Renews one node until the lease of the other has expired.
     async fn expire(&self, live: &NodeRecord, dead: &NodeRecord) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !self.renew(live).await.lapsed.contains(&dead.generation) {
+        while !self.renew(live).await.expired.contains(&dead.generation) {
             assert!(Instant::now() < deadline, "a lease that is not renewed expires");
             sleep(Duration::from_millis(20)).await;
         }
@@ -72,7 +73,7 @@ impl TestCluster {
         self.membership.claim(by.generation, dead.generation, seen_us).await.unwrap()
     }
 
-    async fn join(&self, node: &NodeRecord, number: u64) -> Result<Joined, BackendError> {
+    async fn join(&self, node: &NodeRecord, number: u64) -> Result<JoinOutcome, BackendError> {
         self.rooms.join("r", &member(number), node.generation).await
     }
 
@@ -85,9 +86,9 @@ fn member(number: u64) -> Member {
     Member { id: ConnectionId::parse(&format!("c-{number}")).unwrap(), joined_at: number }
 }
 
-fn departed(leaves: Leaves) -> Vec<Departed> {
+fn departed(leaves: LeaveBatch) -> Vec<ReapedMember> {
     match leaves {
-        Leaves::Some(departed) => departed,
+        LeaveBatch::Members(departed) => departed,
         other => panic!("{other:?}"),
     }
 }
@@ -99,7 +100,7 @@ async fn an_expired_lease_is_revived_by_a_renewal_before_the_claim() {
     cluster.expire(&one, &other).await;
     cluster.renew(&other).await;
     assert!(!cluster.claim(&one, &other).await);
-    assert_eq!(cluster.renew(&one).await.lapsed, []);
+    assert_eq!(cluster.renew(&one).await.expired, []);
 }
 
 #[tokio::test]
@@ -107,7 +108,7 @@ async fn nothing_from_a_reaped_node_is_accepted() {
     let cluster = TestCluster::new().await;
     let (one, other) = (cluster.node().await, cluster.node().await);
     cluster.expire(&one, &other).await;
-    assert!(matches!(cluster.join(&other, 1).await.unwrap(), Joined::New(_)), "an expired lease is not a reap");
+    assert!(matches!(cluster.join(&other, 1).await.unwrap(), JoinOutcome::New(_)), "an expired lease is not a reap");
     assert!(cluster.claim(&one, &other).await);
     assert_eq!(cluster.membership.renew(other.generation).await.unwrap(), Renewal::Gone);
     assert!(matches!(cluster.join(&other, 2).await, Err(BackendError::Unavailable(_))));
@@ -144,17 +145,17 @@ async fn members_of_a_dead_node_leave_once_and_no_others_do() {
     // One of them is listed again by its node, which came back under another generation.
     let again = NodeRecord { earlier: vec![dead], ..record(Generation::random()) };
     cluster.membership.register(&again).await.unwrap();
-    assert!(matches!(cluster.join(&again, 7).await.unwrap(), Joined::Anew(_)));
+    assert!(matches!(cluster.join(&again, 7).await.unwrap(), JoinOutcome::Replaced(_)));
     let mut left = Vec::new();
     loop {
-        match cluster.membership.leaves(by, dead).await.unwrap() {
-            Leaves::Done => break,
+        match cluster.membership.next_leaves(by, dead).await.unwrap() {
+            LeaveBatch::Done => break,
             leaves => {
                 let leaves = departed(leaves);
-                let again = departed(cluster.membership.leaves(by, dead).await.unwrap());
+                let again = departed(cluster.membership.next_leaves(by, dead).await.unwrap());
                 assert_eq!(leaves, again, "the same leaves until they are trimmed");
                 assert!(leaves.len() <= 200, "{}", leaves.len());
-                assert!(cluster.membership.told(by, dead, leaves.len()).await.unwrap());
+                assert!(cluster.membership.acknowledge_leaves(by, dead, leaves.len()).await.unwrap());
                 left.extend(leaves.into_iter().map(|departed| departed.joined_at));
             }
         }
@@ -162,7 +163,7 @@ async fn members_of_a_dead_node_leave_once_and_no_others_do() {
     left.sort_unstable();
     assert_eq!(left, (0..450).filter(|number| *number != 7).collect::<Vec<_>>());
     assert_eq!(cluster.members().await, 2);
-    assert_eq!(cluster.renew(&one).await.lapsed, []);
+    assert_eq!(cluster.renew(&one).await.expired, []);
 }
 
 #[tokio::test]
@@ -175,14 +176,14 @@ async fn a_member_that_is_listed_again_before_its_leave_is_announced_did_not_lea
     cluster.expire(&one, &other).await;
     assert!(cluster.claim(&one, &other).await);
     let (by, dead) = (one.generation, other.generation);
-    assert_eq!(departed(cluster.membership.leaves(by, dead).await.unwrap()).len(), 3);
+    assert_eq!(departed(cluster.membership.next_leaves(by, dead).await.unwrap()).len(), 3);
     let renamed = cluster.node().await;
     cluster.join(&renamed, 2).await.unwrap();
-    let mut left = departed(cluster.membership.leaves(by, dead).await.unwrap());
+    let mut left = departed(cluster.membership.next_leaves(by, dead).await.unwrap());
     left.sort_unstable_by_key(|departed| departed.joined_at);
     assert_eq!(left.iter().map(|departed| departed.joined_at).collect::<Vec<_>>(), [1, 3]);
-    assert!(cluster.membership.told(by, dead, left.len()).await.unwrap());
-    assert_eq!(cluster.membership.leaves(by, dead).await.unwrap(), Leaves::Done);
+    assert!(cluster.membership.acknowledge_leaves(by, dead, left.len()).await.unwrap());
+    assert_eq!(cluster.membership.next_leaves(by, dead).await.unwrap(), LeaveBatch::Done);
     assert_eq!(cluster.members().await, 1);
 }
 
@@ -192,13 +193,16 @@ async fn a_member_of_a_dead_node_that_joins_through_another_node_is_replaced_and
     let (one, other) = (cluster.node().await, cluster.node().await);
     cluster.join(&other, 1).await.unwrap();
     cluster.join(&other, 2).await.unwrap();
-    assert!(matches!(cluster.join(&one, 1).await.unwrap(), Joined::Already(_)), "its node is alive");
+    assert!(matches!(cluster.join(&one, 1).await.unwrap(), JoinOutcome::Elsewhere(_)), "its node is alive");
     cluster.expire(&one, &other).await;
-    assert!(matches!(cluster.join(&one, 1).await.unwrap(), Joined::Already(_)), "an expired lease is not a reap");
+    assert!(
+        matches!(cluster.join(&one, 1).await.unwrap(), JoinOutcome::Elsewhere(_)),
+        "an expired lease is not a reap"
+    );
     let (by, dead) = (one.generation, other.generation);
     assert!(cluster.claim(&one, &other).await);
-    assert!(matches!(cluster.join(&one, 1).await.unwrap(), Joined::Anew(_)));
-    let left = departed(cluster.membership.leaves(by, dead).await.unwrap());
+    assert!(matches!(cluster.join(&one, 1).await.unwrap(), JoinOutcome::Replaced(_)));
+    let left = departed(cluster.membership.next_leaves(by, dead).await.unwrap());
     assert_eq!(left.iter().map(|departed| departed.joined_at).collect::<Vec<_>>(), [2]);
     assert_eq!(cluster.members().await, 1);
 }
@@ -211,21 +215,26 @@ async fn after_a_reaper_loses_its_claim_another_continues_and_the_first_changes_
         cluster.join(&other, number).await.unwrap();
     }
     let deadline = Instant::now() + Duration::from_secs(20);
-    while !cluster.renew(&one).await.lapsed.contains(&other.generation) {
+    while !cluster.renew(&one).await.expired.contains(&other.generation) {
         cluster.renew(&third).await;
         assert!(Instant::now() < deadline, "a lease that is not renewed expires");
         sleep(Duration::from_millis(20)).await;
     }
     assert!(cluster.claim(&one, &other).await);
-    let first_batch = departed(cluster.membership.leaves(one.generation, other.generation).await.unwrap());
+    let first_batch = departed(cluster.membership.next_leaves(one.generation, other.generation).await.unwrap());
     assert!(!cluster.claim(&third, &other).await, "the claim has not expired");
     cluster.expire(&third, &other).await;
     assert!(cluster.claim(&third, &other).await);
-    assert_eq!(departed(cluster.membership.leaves(third.generation, other.generation).await.unwrap()), first_batch);
-    assert_eq!(cluster.membership.leaves(one.generation, other.generation).await.unwrap(), Leaves::Lost);
-    assert!(!cluster.membership.told(one.generation, other.generation, 200).await.unwrap());
-    assert!(cluster.membership.told(third.generation, other.generation, first_batch.len()).await.unwrap());
-    let rest = departed(cluster.membership.leaves(third.generation, other.generation).await.unwrap());
+    assert_eq!(
+        departed(cluster.membership.next_leaves(third.generation, other.generation).await.unwrap()),
+        first_batch
+    );
+    assert_eq!(cluster.membership.next_leaves(one.generation, other.generation).await.unwrap(), LeaveBatch::ClaimLost);
+    assert!(!cluster.membership.acknowledge_leaves(one.generation, other.generation, 200).await.unwrap());
+    assert!(
+        cluster.membership.acknowledge_leaves(third.generation, other.generation, first_batch.len()).await.unwrap()
+    );
+    let rest = departed(cluster.membership.next_leaves(third.generation, other.generation).await.unwrap());
     assert_eq!(first_batch.len() + rest.len(), 300);
 }
 
@@ -238,7 +247,7 @@ async fn members_of_a_dead_node_are_removed_before_the_first_leave_is_announced(
     }
     cluster.expire(&one, &other).await;
     assert!(cluster.claim(&one, &other).await);
-    assert_eq!(departed(cluster.membership.leaves(one.generation, other.generation).await.unwrap()).len(), 200);
+    assert_eq!(departed(cluster.membership.next_leaves(one.generation, other.generation).await.unwrap()).len(), 200);
     assert_eq!(cluster.members().await, 0);
 }
 
@@ -265,7 +274,7 @@ async fn members_that_are_listed_when_their_node_leaves_are_reaped() {
     cluster.expire(&one, &other).await;
     assert!(cluster.claim(&one, &other).await);
     cluster.membership.leave(other.generation).await.unwrap();
-    let left = departed(cluster.membership.leaves(one.generation, other.generation).await.unwrap());
+    let left = departed(cluster.membership.next_leaves(one.generation, other.generation).await.unwrap());
     assert_eq!(left.iter().map(|departed| departed.joined_at).collect::<Vec<_>>(), [1]);
     assert_eq!(cluster.members().await, 0);
     assert_eq!(cluster.membership.renew(other.generation).await.unwrap(), Renewal::Gone);
@@ -308,7 +317,7 @@ async fn dead_nodes_are_found_after_the_clock_was_set_back() {
 #[tokio::test]
 async fn corrupt_keys_are_skipped_and_the_dead_node_is_reaped() {
     let cluster = TestCluster::new().await;
-    cluster.rooms.add("corrupt", 10).await.unwrap();
+    cluster.rooms.create("corrupt", 10).await.unwrap();
     let (one, other) = (cluster.node().await, cluster.node().await);
     cluster.join(&other, 1).await.unwrap();
     cluster.rooms.join("corrupt", &member(2), other.generation).await.unwrap();
@@ -326,10 +335,10 @@ async fn corrupt_keys_are_skipped_and_the_dead_node_is_reaped() {
     }
     cluster.expire(&one, &other).await;
     assert!(cluster.claim(&one, &other).await);
-    let left = departed(cluster.membership.leaves(one.generation, other.generation).await.unwrap());
+    let left = departed(cluster.membership.next_leaves(one.generation, other.generation).await.unwrap());
     assert_eq!(left.iter().map(|departed| departed.joined_at).collect::<Vec<_>>(), [1]);
-    assert!(cluster.membership.told(one.generation, other.generation, 1).await.unwrap());
-    assert_eq!(cluster.membership.leaves(one.generation, other.generation).await.unwrap(), Leaves::Done);
+    assert!(cluster.membership.acknowledge_leaves(one.generation, other.generation, 1).await.unwrap());
+    assert_eq!(cluster.membership.next_leaves(one.generation, other.generation).await.unwrap(), LeaveBatch::Done);
     assert!(matches!(cluster.membership.nodes().await, Err(BackendError::WrongKind { .. })), "only this call fails");
 }
 
@@ -342,7 +351,7 @@ async fn a_redis_that_came_back_empty_has_a_new_epoch_and_no_leases() {
     assert!(store_epoch.is_some());
     redis.kill().await;
     redis.start_again().await;
-    assert!(matches!(renew_after_restart(&membership, &node).await, Renewal::Standing(_)));
+    assert!(matches!(renew_after_restart(&membership, &node).await, Renewal::Renewed(_)));
     redis.kill().await;
     redis.start_empty().await;
     assert_eq!(renew_after_restart(&membership, &node).await, Renewal::Gone);

@@ -1,4 +1,4 @@
-//! The seam for messages between nodes: to rooms, to one node, to all of them.
+//! The seam for messages between nodes: publications to rooms, messages to one node or to all.
 
 use std::any::Any;
 use std::fmt;
@@ -8,61 +8,62 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Asked, BackendError};
-use crate::connection::ConnectionId;
-use crate::node::Generation;
+use super::error::BackendError;
+use super::interop::InteropCall;
+use crate::id::{ConnectionId, Generation, Incarnation};
 
 /// A message to a room, as every node with members there delivers it.
 #[derive(Clone, Debug)]
-pub struct Message {
+pub struct Publication {
     /// The room.
     pub room: Arc<str>,
-    /// What the message does beside being heard.
-    pub kind: MessageKind,
-    /// The connection that speaks, or that left.
-    pub who: Option<ConnectionId>,
+    /// The effect of the message beside its delivery.
+    pub kind: PublicationKind,
+    /// The connection that sent the message, joined or left.
+    pub connection: Option<ConnectionId>,
     /// One encoded JSON object, handed on as it is.
     pub payload: Bytes,
 }
 
-/// What a message does beside being heard.
+/// The effect of a publication beside its delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MessageKind {
-    /// Somebody speaks: recipient hooks are asked.
-    Said,
-    /// Somebody joined at that time, in Unix milliseconds: heard unless something later of the same connection was.
+pub enum PublicationKind {
+    /// A message of a client or of the application: deliver hooks run.
+    Message,
+    /// A join at that time, in Unix milliseconds: delivered unless a later change of the same connection was.
     Joined(u64),
-    /// Somebody left who joined at that time: heard once, however often it is told, and not after a later join.
+    /// The leave of a connection that joined at that time: delivered once, however often it is announced, and not after
+    /// a later join.
     Left(u64),
-    /// The last thing a room hears: those who joined it in that life are out of it then.
-    Destroyed(u64),
+    /// The last message of a room: members that joined it in that incarnation are out of it then.
+    Destroyed(Incarnation),
 }
 
 /// A message to one node, or to all.
 #[derive(Clone, Debug)]
-pub struct Letter {
-    /// What it is.
-    pub kind: LetterKind,
-    /// Ties an answer to its call.
+pub struct NodeMessage {
+    /// Its kind.
+    pub kind: NodeMessageKind,
+    /// Ties a reply to its call.
     pub id: u64,
-    /// When it is no longer worth anything, Unix time in milliseconds by the backend's clock.
+    /// When it expires, Unix time in milliseconds by the backend's clock.
     pub deadline_ms: Option<u64>,
-    /// What it says: JSON.
+    /// Its JSON.
     pub payload: Bytes,
 }
 
-/// What a letter is.
+/// The kind of a message to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LetterKind {
-    /// Asks for an answer.
+pub enum NodeMessageKind {
+    /// Calls a method; wants a reply.
     Call,
-    /// Answers a call.
-    Answer,
-    /// Something the application tells whoever listens.
-    Event,
+    /// Replies to a call.
+    Reply,
+    /// A message of the application under a topic.
+    Topic,
 }
 
-/// Whom a letter goes to.
+/// The nodes that receive a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipient {
     /// The node that is, or was, this generation.
@@ -71,52 +72,52 @@ pub enum Recipient {
     Everyone,
 }
 
-/// What became of a letter.
+/// The fate of a message to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Posted {
-    /// Whether somebody listened.
+    /// Whether a node was subscribed to the channel.
     pub received: bool,
     /// Whether the recipient is known and was not reaped.
     pub on_record: bool,
 }
 
-/// What the bus brings to this node.
+/// An item that the bus delivers to this node.
 #[derive(Clone, Debug)]
-pub enum Arrival {
+pub enum Incoming {
     /// A message to a room.
-    Message(Message),
-    /// A letter, and the generation that wrote it.
-    Letter(Generation, Letter),
-    /// What a node of another make asks.
-    Asked(Asked),
-    /// The bus is away: answers that are waited for will not come.
+    Publication(Publication),
+    /// A message to this node or to all, and the generation that sent it.
+    NodeMessage(Generation, NodeMessage),
+    /// A call of an Actionhero node.
+    InteropCall(InteropCall),
+    /// The bus is away: replies that calls wait for will not come.
     Away,
     /// Messages may have been missed.
-    Gap(Missed),
+    Gap(GapCause),
 }
 
 /// Why messages may have been missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missed {
+pub enum GapCause {
     /// The bus was away.
     Away,
-    /// They were not taken off in time: they found no room, or were too old by then.
+    /// The node did not take them in time: the queue was full, or they were too old by then.
     Overflow,
 }
 
-/// What lasts until a letter is sent.
-pub type KeptAlive = Box<dyn Any + Send>;
+/// A value that is dropped when a message was sent, or will never be.
+pub type SendGuard = Box<dyn Any + Send>;
 
-/// Holds a room's messages coming; they may stop some time after it is dropped.
-pub struct Subscription(#[expect(dead_code, reason = "held for its end")] Option<Box<dyn Any + Send + Sync>>);
+/// Keeps a room's messages coming; they may stop some time after it is dropped.
+pub struct Subscription(#[expect(dead_code, reason = "kept for its drop")] Option<Box<dyn Any + Send + Sync>>);
 
 impl Subscription {
-    /// Ends when `held` is dropped.
-    pub fn new(held: impl Any + Send + Sync) -> Self {
-        Self(Some(Box::new(held)))
+    /// Ends when `guard` is dropped.
+    pub fn new(guard: impl Any + Send + Sync) -> Self {
+        Self(Some(Box::new(guard)))
     }
 
-    /// Of a bus that brings everything.
+    /// A subscription to a bus that delivers every room's messages anyway.
     pub const fn none() -> Self {
         Self(None)
     }
@@ -128,35 +129,36 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// Carries messages to every node that has members in a room, the sender's too, in one order per room; and letters.
+/// Carries publications to every node that has members in a room, the sender's too, in one order per room; and messages
+/// between nodes.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// From now on this node is `generation`: letters to it arrive, beside those to its earlier ones.
-    async fn appear_as(&self, generation: Generation) -> Result<(), BackendError>;
+    /// Makes this node `generation` from now on: messages to it arrive, beside those to its earlier ones.
+    async fn open_inbox(&self, generation: Generation) -> Result<(), BackendError>;
 
-    /// Publishes a message; waits while the bus is full.
+    /// Publishes to a room; waits while the bus is full.
     ///
     /// Cancel safe: a publish that was dropped has either happened or has not.
     ///
     /// # Errors
     ///
     /// `Unavailable` if it is unknown whether the message will arrive.
-    async fn publish(&self, message: Message) -> Result<(), BackendError>;
+    async fn publish(&self, publication: Publication) -> Result<(), BackendError>;
 
-    /// Sends a letter. Cancel safe in the same way.
+    /// Sends a message to a node, or to all. Cancel safe in the same way.
     ///
     /// # Errors
     ///
     /// `Unavailable` if it is unknown whether it will arrive.
-    async fn post(&self, to: Recipient, letter: Letter) -> Result<Posted, BackendError>;
+    async fn post(&self, to: Recipient, message: NodeMessage) -> Result<Posted, BackendError>;
 
-    /// Sends a letter whose fate nobody asks about, if it can be taken at once; gives everything back otherwise. Drops
-    /// `alive` when the letter is sent or given up.
-    fn try_post(&self, to: Recipient, letter: Letter, alive: KeptAlive) -> Result<(), (Letter, KeptAlive)>;
+    /// Sends a message without waiting for its fate, if the bus can take it at once; gives everything back otherwise.
+    /// Drops `guard` when the message is sent or dropped.
+    fn try_post(&self, to: Recipient, message: NodeMessage, guard: SendGuard) -> Result<(), (NodeMessage, SendGuard)>;
 
-    /// Begins to receive a room's messages; completes when every later message arrives.
+    /// Starts to receive a room's messages; completes when every later message arrives.
     async fn subscribe(&self, room: &Arc<str>) -> Result<Subscription, BackendError>;
 
-    /// Takes the end at which everything arrives. The first call gets it, later ones `None`.
-    fn receiver(&self) -> Option<mpsc::Receiver<Arrival>>;
+    /// Takes the receiving end of the bus. The first call gets it, later ones `None`.
+    fn receiver(&self) -> Option<mpsc::Receiver<Incoming>>;
 }

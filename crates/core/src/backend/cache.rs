@@ -1,18 +1,18 @@
-//! The seam for values, lists and counters. Every method is one step: nobody sees half of it.
+//! The seam for values, lists and counters. Every method is atomic.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::BackendError;
+use super::error::BackendError;
 
-/// A value and what is left of its life.
+/// A value and its remaining time to live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// The value.
     pub value: Bytes,
-    /// How long it lives on; `None`: until it is deleted.
+    /// Its remaining time to live; `None`: until it is deleted.
     pub ttl: Option<Duration>,
 }
 
@@ -25,7 +25,7 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// What a key holds, to be restored elsewhere.
+/// The content of a key, to be restored elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dumped {
     /// A value.
@@ -34,10 +34,10 @@ pub enum Dumped {
     List(Vec<Bytes>, Option<Duration>),
 }
 
-/// Keeps values, lists and counters. Where a lock's `holder` is asked for, a key that somebody else has locked refuses.
+/// Keeps values, lists and counters. Where a method takes a lock's `holder`, a key that another owner has locked refuses.
 #[async_trait]
 pub trait CacheStore: Send + Sync + 'static {
-    /// Reads a value; with `touch` it gets that lifetime in the same step.
+    /// Reads a value; with `touch` its time to live is set in the same step.
     async fn get(
         &self,
         key: &str,
@@ -45,7 +45,7 @@ pub trait CacheStore: Send + Sync + 'static {
         holder: Option<&str>,
     ) -> Result<Option<Stored>, BackendError>;
 
-    /// Replaces value *and* lifetime; without a `ttl` it lives until it is deleted.
+    /// Replaces value *and* time to live; without a `ttl` it stays until it is deleted.
     async fn set(
         &self,
         key: &str,
@@ -54,13 +54,13 @@ pub trait CacheStore: Send + Sync + 'static {
         holder: Option<&str>,
     ) -> Result<(), BackendError>;
 
-    /// Deletes a key, whatever it holds; says whether there was one.
+    /// Deletes a key of any kind; returns whether there was one.
     async fn delete(&self, key: &str, holder: Option<&str>) -> Result<bool, BackendError>;
 
-    /// Adds to a counter, which starts at zero, and answers what it is now. It stays within 64 bits.
+    /// Adds to a counter, which starts at zero, and returns its new value. It stays within 64 bits.
     async fn add(&self, key: &str, by: i64) -> Result<i64, BackendError>;
 
-    /// Appends to a list and answers its length.
+    /// Appends to a list and returns its length.
     async fn push(&self, key: &str, item: Bytes) -> Result<u64, BackendError>;
 
     /// Takes the first item off a list.
@@ -69,15 +69,15 @@ pub trait CacheStore: Send + Sync + 'static {
     /// Reads `count` items of a list from `start` on.
     async fn range(&self, key: &str, start: u64, count: u64) -> Result<Vec<Bytes>, BackendError>;
 
-    /// How long a list is.
+    /// The length of a list.
     async fn len(&self, key: &str) -> Result<u64, BackendError>;
 
-    /// Lists keys that begin with `prefix`, some hundred at a time, from where the last page said.
+    /// Lists keys that begin with `prefix`, some hundred at a time, from the position that the last page named.
     async fn scan(&self, prefix: &str, from: Option<&str>) -> Result<Page, BackendError>;
 
-    /// What a key holds.
+    /// Reads a key of any kind.
     async fn dump(&self, key: &str) -> Result<Option<Dumped>, BackendError>;
 
-    /// Puts back what a key held, in place of what it holds.
+    /// Replaces a key's content with the dumped one.
     async fn restore(&self, key: &str, dumped: Dumped) -> Result<(), BackendError>;
 }

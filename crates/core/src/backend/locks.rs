@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::BackendError;
+use super::error::BackendError;
 
-/// A lock that is held.
+/// A lock that is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct LockRecord {
     /// Its name.
     pub name: String,
-    /// Who holds it.
+    /// Its owner.
     pub owner: String,
     /// How long the lease runs on.
     pub ttl: Duration,
@@ -20,19 +20,19 @@ pub struct Held {
 /// Keeps locks. Every method is one step.
 #[async_trait]
 pub trait LockStore: Send + Sync + 'static {
-    /// Takes a free lock and answers its fencing token: the greater of the last one plus one and the time in
-    /// microseconds, so that it rises even if the last one was forgotten. `None` if somebody holds it, `owner` included.
+    /// Takes a free lock and returns its fencing token: the greater of the last one plus one and the time in
+    /// microseconds, so that it rises even if the last one was forgotten. `None` if it is taken, also by `owner` itself.
     async fn acquire(&self, name: &str, owner: &str, lease: Duration) -> Result<Option<u64>, BackendError>;
 
-    /// Gives the lease its full length again, if `owner` still holds the lock.
+    /// Extends the lease to its full length, if the lock is still `owner`'s.
     async fn renew(&self, name: &str, owner: &str, lease: Duration) -> Result<bool, BackendError>;
 
-    /// Frees the lock, if `owner` still holds it.
+    /// Frees the lock, if it is still `owner`'s.
     async fn release(&self, name: &str, owner: &str) -> Result<bool, BackendError>;
 
-    /// Who holds the lock.
-    async fn holder(&self, name: &str) -> Result<Option<Held>, BackendError>;
+    /// The lock, if it is taken.
+    async fn holder(&self, name: &str) -> Result<Option<LockRecord>, BackendError>;
 
     /// The locks whose names begin with `prefix`, at most `most`.
-    async fn list(&self, prefix: &str, most: usize) -> Result<Vec<Held>, BackendError>;
+    async fn list(&self, prefix: &str, most: usize) -> Result<Vec<LockRecord>, BackendError>;
 }

@@ -1,24 +1,23 @@
-//! The seam for membership: which nodes there are, which of them live, and what is left behind by those that died.
+//! The seam for membership: the nodes of the cluster, their leases, and the members that a dead generation left behind.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::BackendError;
-use crate::connection::ConnectionId;
-use crate::node::Generation;
+use super::error::BackendError;
+use crate::id::{ConnectionId, Generation};
 
 /// How long a lease runs. Past it a generation may be reaped; only the reap makes it dead.
 pub const LEASE: Duration = Duration::from_secs(5);
 
-/// How long a lease has run out before others are told of it: whoever was late by less is not taken for dead.
-pub const OVERDUE: Duration = Duration::from_millis(500);
+/// How long a lease has expired before renewals report it: a node that was late by less is not reaped.
+pub const EXPIRY_GRACE: Duration = Duration::from_millis(500);
 
-/// How long the list of those that lapsed may be acted on. A reaper that was frozen over it might meet nodes that all
-/// had to stand still, and of which none has had the time to come back.
-pub const SEEN: Duration = Duration::from_secs(2);
+/// How long a report of expired leases may be acted on. A reaper that was frozen in between might meet nodes that were
+/// all stopped with it, none of which has had the time to renew.
+pub const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 
-/// What the cluster knows of a node.
+/// A node, as the cluster knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRecord {
     /// Names this run of the node.
@@ -29,35 +28,35 @@ pub struct NodeRecord {
     pub version: String,
     /// When it started, Unix time in milliseconds.
     pub started_at: u64,
-    /// What it does: `web`.
+    /// Its roles: `web`.
     pub roles: Vec<String>,
-    /// What it was called before, since it started: it answers for those too.
+    /// Its earlier generations since it started: it answers for those too.
     pub earlier: Vec<Generation>,
 }
 
-/// What a renewal found.
+/// The result of a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// The lease runs on.
-    Standing(Standing),
-    /// There is no such lease: the generation was reaped, or all was lost.
+    /// The lease has its full length again.
+    Renewed(LeaseStatus),
+    /// There is no such lease: the generation was reaped, or the backend lost its data.
     Gone,
 }
 
-/// A lease that runs on, and what its holder should know.
+/// The state of the cluster at a renewal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct LeaseStatus {
     /// The backend's time in microseconds.
     pub now_us: u64,
-    /// Changes whenever a node comes or goes.
+    /// Changes whenever a node joins or leaves.
     pub epoch: u64,
-    /// Generations whose lease ran out, and those whose reaper stopped half-way.
-    pub lapsed: Vec<Generation>,
+    /// Generations whose lease expired, and those whose reaper stopped half-way.
+    pub expired: Vec<Generation>,
 }
 
-/// Someone who was a member of a room when its node died.
+/// A member of a room whose node was reaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Departed {
+pub struct ReapedMember {
     /// The room.
     pub room: String,
     /// The connection.
@@ -66,44 +65,45 @@ pub struct Departed {
     pub joined_at: u64,
 }
 
-/// What a reaper has to tell next.
+/// The leaves that a reaper has to announce next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leaves {
-    /// These left, and nobody was told for certain. Asking again answers the same until they count as told.
-    Some(Vec<Departed>),
-    /// All are told, and nothing is left of the generation.
+pub enum LeaveBatch {
+    /// These members left, and their leaves may not be announced yet. The same batch comes again until it is
+    /// acknowledged.
+    Members(Vec<ReapedMember>),
+    /// All are announced, and nothing is left of the generation.
     Done,
-    /// Somebody else cleans up by now.
-    Lost,
+    /// Another node has the claim by now.
+    ClaimLost,
 }
 
-/// Knows the nodes of the cluster. Every method is one step.
+/// Knows the nodes of the cluster. Every method is atomic.
 #[async_trait]
 pub trait Membership: Send + Sync + 'static {
-    /// Lists a node and begins its lease. Again has no effect. Answers what names the store's present life: a store
-    /// that came back empty answers something else. `None` if the generation is being cleaned up after.
+    /// Lists a node and starts its lease. Repeating it has no effect. Returns the name of the store's data: a store that
+    /// came back empty returns another one. `None` if the generation is being reaped.
     async fn register(&self, record: &NodeRecord) -> Result<Option<String>, BackendError>;
 
-    /// Gives a lease its full length again, even if it ran out, unless the generation was reaped.
+    /// Gives a lease its full length again, even if it expired, unless the generation was reaped.
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError>;
 
     /// The nodes that were not reaped.
     async fn nodes(&self) -> Result<Vec<NodeRecord>, BackendError>;
 
-    /// Gives a lease up. Where members are left, it has run out, and others clean up.
+    /// Ends a lease. If members are left, it counts as expired, and other nodes reap them.
     async fn leave(&self, generation: Generation) -> Result<(), BackendError>;
 
-    /// Takes it on `by` to clean up after `dead`, for the length of a lease. Where its lease ran out, this is the reap.
-    /// What was seen at `seen_us` counts for [`SEEN`] only.
+    /// Claims `dead` for the reaper `by`, for the length of a lease. If its lease expired, this is the reap. A report
+    /// from `seen_us` counts for [`CLAIM_WINDOW`] only.
     async fn claim(&self, by: Generation, dead: Generation, seen_us: u64) -> Result<bool, BackendError>;
 
-    /// Goes on holding a claim; `false` if it was lost.
-    async fn hold(&self, by: Generation, dead: Generation) -> Result<bool, BackendError>;
+    /// Renews a claim; `false` if it was lost.
+    async fn renew_claim(&self, by: Generation, dead: Generation) -> Result<bool, BackendError>;
 
-    /// Removes some members of the dead from their rooms, and answers those whose leave is to be told: not those who are
-    /// listed again by now.
-    async fn leaves(&self, by: Generation, dead: Generation) -> Result<Leaves, BackendError>;
+    /// Removes some members of the dead generation from their rooms, and returns those whose leave is to be announced:
+    /// not those that are listed again by now.
+    async fn next_leaves(&self, by: Generation, dead: Generation) -> Result<LeaveBatch, BackendError>;
 
-    /// The first `count` of them were told; `false` if the claim was lost.
-    async fn told(&self, by: Generation, dead: Generation, count: usize) -> Result<bool, BackendError>;
+    /// Drops the first `count` of them, whose leaves were announced; `false` if the claim was lost.
+    async fn acknowledge_leaves(&self, by: Generation, dead: Generation, count: usize) -> Result<bool, BackendError>;
 }

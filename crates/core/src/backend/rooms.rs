@@ -1,10 +1,9 @@
-//! The seam for rooms: which exist, and who is in them, in the whole cluster.
+//! The seam for rooms: their names and their members, in the whole cluster.
 
 use async_trait::async_trait;
 
-use super::BackendError;
-use crate::connection::ConnectionId;
-use crate::node::Generation;
+use super::error::BackendError;
+use crate::id::{ConnectionId, Generation, Incarnation};
 
 /// One member of a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,41 +14,41 @@ pub struct Member {
     pub joined_at: u64,
 }
 
-/// How adding a room ended.
+/// The outcome of creating a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added {
-    /// It exists now.
+pub enum CreateOutcome {
+    /// It was created.
     New,
     /// It existed before.
     Existing,
-    /// There are as many rooms as there may be.
+    /// The cluster has as many rooms as the settings allow.
     Full,
 }
 
-/// How joining ended.
+/// The outcome of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Joined {
-    /// It is a member now, in this life of the room.
-    New(u64),
-    /// The same, in place of a membership that nobody holds any more: of a node that died, or of its own node.
-    Anew(u64),
-    /// A connection of that id is a member on another node that lives, in this life of the room; nothing has changed.
-    Already(u64),
+pub enum JoinOutcome {
+    /// It is a member now, in this incarnation of the room.
+    New(Incarnation),
+    /// The same, instead of an entry without an owner: of a node that was reaped, or of its own node.
+    Replaced(Incarnation),
+    /// A connection of that id is a member on another node with a lease, in this incarnation; nothing has changed.
+    Elsewhere(Incarnation),
     /// There is no such room.
     NoRoom,
 }
 
-/// How leaving ended.
+/// The outcome of a leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum LeaveOutcome {
     /// It was a member until now.
-    Now,
-    /// It was none any more; and which life the room has, if there is one. If that is the life that was joined, the node
-    /// was found dead, and who cleaned up after it tells the leave.
-    Before(Option<u64>),
+    Removed,
+    /// It was not a member; with the room's present incarnation, if the room exists. If that is the incarnation that was
+    /// joined, the node was reaped, and its reaper announces the leave.
+    NotAMember(Option<Incarnation>),
 }
 
-/// A room's members, as many as were asked for.
+/// A room's members, up to a limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     /// Some or all of them.
@@ -61,8 +60,8 @@ pub struct Members {
 /// Knows the rooms of the cluster and their members.
 #[async_trait]
 pub trait RoomStore: Send + Sync + 'static {
-    /// Makes a room, unless there are `max` already.
-    async fn add(&self, room: &str, max: usize) -> Result<Added, BackendError>;
+    /// Creates a room, unless there are `max` already.
+    async fn create(&self, room: &str, max: usize) -> Result<CreateOutcome, BackendError>;
 
     /// Whether there is such a room.
     async fn exists(&self, room: &str) -> Result<bool, BackendError>;
@@ -70,22 +69,22 @@ pub trait RoomStore: Send + Sync + 'static {
     /// The names of all rooms, in no order.
     async fn list(&self) -> Result<Vec<String>, BackendError>;
 
-    /// Closes a room: it exists no more, and nobody joins it. Answers its life, also again, until it is forgotten or made
-    /// again; `None` if there is no such room. Rooms of one name have one life after the other.
-    async fn close(&self, room: &str) -> Result<Option<u64>, BackendError>;
+    /// Closes a room: it no longer exists, and joins are refused. Returns its incarnation, also when repeated, until it is
+    /// forgotten or created again; `None` if there is no such room.
+    async fn close(&self, room: &str) -> Result<Option<Incarnation>, BackendError>;
 
-    /// Forgets a room that was closed, and who was in it.
-    async fn forget(&self, room: &str, life: u64) -> Result<(), BackendError>;
+    /// Forgets a room that was closed, and its members.
+    async fn forget(&self, room: &str, incarnation: Incarnation) -> Result<(), BackendError>;
 
-    /// Makes a connection of the node `of` a member; to be cleaned up after that generation.
+    /// Makes a connection of the node `of` a member; removed when that generation is reaped.
     ///
     /// # Errors
     ///
     /// `Unavailable` as well if `of` was reaped.
-    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<Joined, BackendError>;
+    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<JoinOutcome, BackendError>;
 
     /// Ends a membership of the node `of`. A later one of the same connection stays.
-    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<Left, BackendError>;
+    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<LeaveOutcome, BackendError>;
 
     /// Lists at most `max` members; `None` if there is no such room.
     async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError>;

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ByteSize;
+use super::size::ByteSize;
 
 /// The cluster this node is a member of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Cluster {
+pub struct ClusterSettings {
     /// Root of every channel and key that Phalanx uses; empty means the application's name.
     pub name: String,
     /// Most calls that wait for other nodes, and most calls of other nodes that run here; beyond, `unavailable`.
@@ -23,7 +23,7 @@ pub struct Cluster {
     pub interop_token: String,
 }
 
-impl Default for Cluster {
+impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
             name: String::new(),

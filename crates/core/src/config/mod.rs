@@ -18,7 +18,7 @@ mod web;
 mod websocket;
 
 pub use admin::Admin;
-pub use cluster::Cluster;
+pub use cluster::ClusterSettings;
 pub use general::General;
 pub use log::{Log, LogFormat};
 pub use network::Network;
@@ -39,7 +39,7 @@ pub struct Config {
     /// Settings that belong to no other section.
     pub general: General,
     /// The cluster this node is a member of.
-    pub cluster: Cluster,
+    pub cluster: ClusterSettings,
     /// The Redis that the nodes of a cluster share; its address is `REDIS_URL`.
     pub redis: Redis,
     /// HTTP.

@@ -40,7 +40,7 @@ impl Config {
                 "websocket.outbox_bytes must hold a file of websocket.max_file as base64, a third larger than it is",
             ),
             (
-                websocket.outbox_bytes.as_u64() >= self.rooms.max_message.as_u64() + crate::rooms::ENVELOPE,
+                websocket.outbox_bytes.as_u64() >= self.rooms.max_message.as_u64() + crate::protocol::ENVELOPE,
                 "websocket.outbox_bytes must hold a message of rooms.max_message, with 512 bytes around it",
             ),
             (!websocket.heartbeat.is_zero(), "websocket.heartbeat must not be zero"),

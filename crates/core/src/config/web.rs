@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Network};
+use super::network::Network;
+use super::size::ByteSize;
 
 /// HTTP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

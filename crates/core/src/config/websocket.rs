@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ByteSize;
+use super::size::ByteSize;
 
 /// WebSocket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

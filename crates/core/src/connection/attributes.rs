@@ -1,4 +1,4 @@
-//! What an application notes of a connection.
+//! The attributes that an application sets on a connection.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::error::{ActionError, ErrorKind};
 use crate::metrics::bound_reached;
 
-/// What an application notes of a connection.
+/// The attributes that an application sets on a connection.
 #[derive(Clone, Debug)]
 pub struct Attributes {
     pub(super) map: BTreeMap<String, Value>,
@@ -16,12 +16,12 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// None yet; all together may have `max_bytes` as JSON.
+    /// An empty set; all attributes together may have `max_bytes` as JSON.
     pub fn limited(max_bytes: usize) -> Self {
         Self { map: BTreeMap::new(), bytes: 0, max_bytes }
     }
 
-    /// Sets an attribute and answers the one it replaces; `null` removes it.
+    /// Sets an attribute and returns the one it replaces; `null` removes it.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl Attributes {
     }
 }
 
-/// How long a value is as JSON, without writing it anywhere.
+/// The length of a value as JSON, without writing it anywhere.
 fn encoded_len(value: &Value) -> usize {
     struct Count(usize);
     impl std::io::Write for Count {

@@ -1,18 +1,18 @@
-//! What waits for a client: a bounded queue of frames, a ping, and the end.
+//! The outbox of a client: a bounded queue of frames, a ping, and the close.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::close::CloseReason;
 use crate::metrics::bound_reached;
+use crate::protocol::CloseReason;
 
-/// What goes out over a socket. Encoded once; a clone shares the bytes.
+/// A frame to a client. Encoded once; a clone shares the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// UTF-8 text.
     Text(Bytes),
-    /// Anything else.
+    /// Any bytes.
     Binary(Bytes),
 }
 
@@ -30,16 +30,16 @@ impl Frame {
     }
 }
 
-/// What an outbox holds at most.
+/// The bounds of an outbox.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxLimit {
-    /// Frames.
+    /// Most frames.
     pub frames: usize,
-    /// Bytes of all frames together.
+    /// Most bytes of all frames together.
     pub bytes: usize,
 }
 
-/// What waits for a client.
+/// The frames that wait for a client.
 #[derive(Default)]
 pub(super) struct Outbox {
     frames: VecDeque<Frame>,
@@ -48,13 +48,13 @@ pub(super) struct Outbox {
     pub(super) ping: bool,
 }
 
-/// What became of a frame.
+/// Whether a frame was queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Queued {
     Yes,
-    /// The connection ends, for another reason.
+    /// No: the connection closes, for another reason.
     Closed,
-    /// There was no room: the connection ends as slow.
+    /// No: the outbox is full, and the connection closes as slow.
     Overflow,
 }
 
@@ -66,7 +66,7 @@ impl Outbox {
         let bytes = self.bytes + frame.len();
         if self.frames.len() >= limit.frames || bytes > limit.bytes {
             bound_reached(if bytes > limit.bytes { "websocket.outbox_bytes" } else { "websocket.outbox_frames" });
-            self.end(CloseReason::SlowReader);
+            self.close(CloseReason::SlowReader);
             return Queued::Overflow;
         }
         self.bytes = bytes;
@@ -74,27 +74,27 @@ impl Outbox {
         Queued::Yes
     }
 
-    /// What goes out next: frames in order, then the end, else a ping.
-    pub(super) fn next(&mut self) -> Next {
+    /// Takes the next item: frames in order, then the close, else a ping.
+    pub(super) fn next(&mut self) -> OutboxItem {
         if let Some(frame) = self.frames.pop_front() {
             self.bytes -= frame.len();
-            return Next::Frame(frame);
+            return OutboxItem::Frame(frame);
         }
         if self.frames.capacity() > 64 {
             self.frames = VecDeque::new(); // a burst must not cost its memory for ever
         }
         if let Some(reason) = self.closing {
-            return Next::Close(reason);
+            return OutboxItem::Close(reason);
         }
-        if std::mem::take(&mut self.ping) { Next::Ping } else { Next::Nothing }
+        if std::mem::take(&mut self.ping) { OutboxItem::Ping } else { OutboxItem::Nothing }
     }
 
-    /// Whether nothing more goes out. A node that stops still answers what it accepted.
+    /// Whether no more frames are taken. A node that stops still answers the calls it accepted.
     pub(super) fn is_cut_off(&self) -> bool {
         self.closing.is_some_and(|reason| reason != CloseReason::NodeStops)
     }
 
-    pub(super) fn end(&mut self, reason: CloseReason) {
+    pub(super) fn close(&mut self, reason: CloseReason) {
         self.closing = Some(reason);
         if reason.abandons_outbox() {
             self.frames = VecDeque::new();
@@ -103,15 +103,15 @@ impl Outbox {
     }
 }
 
-/// What a connection's task does next.
+/// The next item for a connection's task.
 #[derive(Debug)]
-pub enum Next {
+pub enum OutboxItem {
     /// Write this frame.
     Frame(Frame),
     /// Write a protocol ping.
     Ping,
     /// Close; nothing comes after it.
     Close(CloseReason),
-    /// Wait: whoever queues something wakes the task that was [registered](super::Connection::register).
+    /// Wait: the next push wakes the task that was [registered](super::Connection::register).
     Nothing,
 }

@@ -6,7 +6,9 @@ use futures_util::FutureExt;
 use futures_util::task::noop_waker;
 use serde_json::json;
 
+use super::send_slots::LONGEST_WAIT;
 use super::*;
+use crate::id::ConnectionId;
 
 fn connection(frames: usize, bytes: usize) -> Connection {
     Connection::new(NewConnection {
@@ -23,18 +25,20 @@ fn text(text: &'static str) -> Frame {
     Frame::Text(Bytes::from_static(text.as_bytes()))
 }
 
-/// What the connection's task would do, until there is nothing or an end.
+/// The items that the connection's task would take, until there is none or a close.
 fn drained(connection: &Connection) -> Vec<String> {
     let mut done = Vec::new();
     loop {
         match connection.next() {
-            Next::Frame(Frame::Text(bytes) | Frame::Binary(bytes)) => done.push(String::from_utf8_lossy(&bytes).into()),
-            Next::Ping => done.push("ping".into()),
-            Next::Close(reason) => {
+            OutboxItem::Frame(Frame::Text(bytes) | Frame::Binary(bytes)) => {
+                done.push(String::from_utf8_lossy(&bytes).into())
+            }
+            OutboxItem::Ping => done.push("ping".into()),
+            OutboxItem::Close(reason) => {
                 done.push(format!("close {}", reason.code()));
                 return done;
             }
-            Next::Nothing => return done,
+            OutboxItem::Nothing => return done,
         }
     }
 }
@@ -53,7 +57,7 @@ fn frames_go_out_in_order_then_pings_then_the_end() {
 }
 
 #[test]
-fn an_outbox_over_either_limit_ends_its_client_as_slow_and_frees_what_waited() {
+fn an_outbox_over_either_limit_closes_its_client_as_slow_and_frees_its_frames() {
     for (frames, bytes) in [(2, 100), (10, 4)] {
         let connection = connection(frames, bytes);
         assert!(connection.push(text("aa")) && connection.push(text("bb")));
@@ -70,22 +74,22 @@ fn an_outbox_over_either_limit_ends_its_client_as_slow_and_frees_what_waited() {
 #[test]
 fn a_node_that_stops_still_answers_what_it_accepted() {
     let connection = connection(10, 100);
-    let place = connection.begin_action(1).unwrap();
-    assert!(connection.begin_action(1).is_none());
+    let permit = connection.try_acquire_action(1).unwrap();
+    assert!(connection.try_acquire_action(1).is_none());
     connection.close(CloseReason::NodeStops);
-    assert!(connection.is_closing() && !connection.has_left());
-    place.answer(text("answer"));
+    assert!(connection.is_closing() && !connection.is_cut_off());
+    permit.answer(text("answer"));
     assert_eq!((connection.pending_actions(), connection.total_actions()), (0, 2));
     assert_eq!(drained(&connection), ["answer", "close 1001"]);
 }
 
 #[test]
-fn a_place_is_free_again_however_its_action_ends() {
+fn a_permit_is_free_again_however_its_action_ends() {
     let connection = connection(10, 100);
-    drop(connection.begin_action(1).unwrap());
-    let place = connection.begin_action(1).unwrap();
+    drop(connection.try_acquire_action(1).unwrap());
+    let permit = connection.try_acquire_action(1).unwrap();
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-        let _place = place;
+        let _permit = permit;
         panic!("on purpose");
     }));
     assert!(ended.is_err());
@@ -93,16 +97,16 @@ fn a_place_is_free_again_however_its_action_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_the_end_goes_on_while_a_node_stops_until_the_client_leaves() {
+async fn closed_completes_only_when_the_client_leaves_while_a_node_stops() {
     let connection = connection(10, 100);
-    let gone = connection.gone();
-    tokio::pin!(gone);
-    assert!((&mut gone).now_or_never().is_none());
+    let closed = connection.closed();
+    tokio::pin!(closed);
+    assert!((&mut closed).now_or_never().is_none());
     connection.close(CloseReason::NodeStops);
-    assert!((&mut gone).now_or_never().is_none());
-    assert!(connection.gone().now_or_never().is_none());
+    assert!((&mut closed).now_or_never().is_none());
+    assert!(connection.closed().now_or_never().is_none());
     connection.close(CloseReason::ClientLeft);
-    gone.await;
+    closed.await;
     assert_eq!(connection.closing(), Some(CloseReason::ClientLeft));
 }
 
@@ -157,65 +161,65 @@ fn ids_of_an_application_are_printable_and_bounded() {
 }
 
 #[test]
-fn who_was_not_heard_since_the_last_question_is_told_apart() {
+fn a_silent_client_is_alive_once() {
     let connection = connection(1, 1);
-    assert!(connection.was_heard(), "a new client has just been heard");
-    assert!(!connection.was_heard());
-    connection.hear();
-    assert!(connection.was_heard());
+    assert!(connection.take_alive(), "a new client has just connected");
+    assert!(!connection.take_alive());
+    connection.mark_alive();
+    assert!(connection.take_alive());
 }
 
 #[test]
-fn the_silence_of_who_was_not_pinged_yet_does_not_count() {
+fn silence_before_the_first_ping_does_not_count() {
     let connection = connection(1, 1);
-    assert!(connection.was_heard());
+    assert!(connection.take_alive());
     connection.queue(text("a"));
     connection.ping();
-    assert!(connection.was_heard(), "the ping waits behind a frame");
+    assert!(connection.take_alive(), "the ping waits behind a frame");
     assert_eq!(drained(&connection), ["a", "ping"]);
-    assert!(!connection.was_heard(), "it was pinged, and is silent");
+    assert!(!connection.take_alive(), "it was pinged, and is silent");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_speaker_waits_while_too_much_of_it_is_undelivered() {
+async fn a_sender_waits_while_too_many_of_its_messages_are_in_flight() {
     let connection = connection(1, 1);
-    connection.speak(2).await.published();
-    drop(connection.speak(2).await); // one that was never published does not count
-    connection.speak(2).await.published();
-    let third = connection.speak(2);
+    connection.acquire_send_slot(2).await.published();
+    drop(connection.acquire_send_slot(2).await); // one that was never published does not count
+    connection.acquire_send_slot(2).await.published();
+    let third = connection.acquire_send_slot(2);
     tokio::pin!(third);
-    assert!(tokio::time::timeout(UNDELIVERED - Duration::from_millis(1), &mut third).await.is_err());
-    connection.spoken();
+    assert!(tokio::time::timeout(LONGEST_WAIT - Duration::from_millis(1), &mut third).await.is_err());
+    connection.on_delivered();
     third.await.published();
-    let fourth = connection.speak(2);
+    let fourth = connection.acquire_send_slot(2);
     tokio::pin!(fourth);
     assert!((&mut fourth).now_or_never().is_none());
     connection.close(CloseReason::ClientLeft);
-    drop(fourth.await); // nobody waits for who has left
+    drop(fourth.await); // a client that left delays no one
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_speaker_whose_messages_never_arrive_goes_on_in_the_end() {
+async fn a_sender_whose_messages_never_arrive_continues_after_the_longest_wait() {
     let connection = connection(1, 1);
     for _ in 0..3 {
-        connection.speak(2).await.published();
+        connection.acquire_send_slot(2).await.published();
     }
-    connection.speak(2).now_or_never().expect("all that was lost counts no more").published();
+    connection.acquire_send_slot(2).now_or_never().expect("lost messages no longer count").published();
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_the_end_hears_of_it_before_and_after() {
+async fn closed_completes_before_and_after_the_close() {
     let connection = connection(1, 1);
-    let gone = connection.gone();
-    tokio::pin!(gone);
-    assert!((&mut gone).now_or_never().is_none());
+    let closed = connection.closed();
+    tokio::pin!(closed);
+    assert!((&mut closed).now_or_never().is_none());
     connection.close(CloseReason::Destroyed);
-    gone.await;
-    connection.gone().await;
+    closed.await;
+    connection.closed().await;
 }
 
 #[test]
-fn whoever_queues_wakes_the_task() {
+fn every_push_wakes_the_task() {
     struct Count(std::sync::atomic::AtomicUsize);
     impl std::task::Wake for Count {
         fn wake(self: Arc<Self>) {

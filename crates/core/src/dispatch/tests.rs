@@ -5,12 +5,10 @@ use serde_json::json;
 use super::*;
 use crate::action::{Action, Exposure, OnDisconnect};
 use crate::answer::{Answer, answering};
-use crate::backend::Backend;
-use crate::config::{Config, Environment};
-use crate::node::Setup;
+use crate::config::Config;
+use crate::engine::setup::NodeSetup;
 use crate::params::NoInput;
 use crate::registry::Definitions;
-use crate::shutdown::Shutdown;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -23,17 +21,17 @@ impl Drop for Bomb {
     }
 }
 
-/// Panics when somebody wants to read it.
+/// Panics when it is formatted.
 #[derive(Debug)]
-struct Unspeakable;
+struct PanicsInDisplay;
 
-impl std::fmt::Display for Unspeakable {
+impl std::fmt::Display for PanicsInDisplay {
     fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         panic!("no words");
     }
 }
 
-impl std::error::Error for Unspeakable {}
+impl std::error::Error for PanicsInDisplay {}
 
 const fn action(name: &'static str, deadline: Deadline, run: Run) -> ActionDef {
     ActionDef {
@@ -44,8 +42,8 @@ const fn action(name: &'static str, deadline: Deadline, run: Run) -> ActionDef {
         exposure: Exposure::Public,
         deadline,
         on_disconnect: OnDisconnect::Finish,
-        input: crate::input_schema::<NoInput>,
-        output: crate::input_schema::<NoInput>,
+        input: crate::params::input_schema::<NoInput>,
+        output: crate::params::input_schema::<NoInput>,
         require: |_| {},
         run,
     }
@@ -84,69 +82,51 @@ actions! {
     });
 }
 
-/// How many seconds a call has left.
+/// The seconds that a call has left.
 fn left(ctx: &Context) -> Option<u64> {
     ctx.deadline().map(|deadline| (deadline - Instant::now()).as_secs())
 }
 
-async fn node() -> Node {
-    let config = Config::default();
+async fn start_engine() -> Engine {
     let actions = vec![Mined::DEF, Slow::DEF, Patient::DEF, CallsSlow::DEF, CallsPatient::DEF, CallsMined::DEF];
-    let setup = Setup {
-        app: "app".into(),
-        version: "1".into(),
-        node_id: "node".into(),
-        environment: Environment("test".into()),
-        definitions: Definitions { actions, ..Definitions::default() },
-        initializers: Vec::new(),
-        transports: Vec::new(),
-        backend: Backend::memory(&config),
-        shutdown: Shutdown::default(),
-        config,
-    };
-    Node::start(setup).await.unwrap()
+    let mut setup = NodeSetup::new("app", Config::default());
+    setup.definitions = Definitions { actions, ..Definitions::default() };
+    Engine::start(setup).await.unwrap()
 }
 
-async fn call<A: Action>(node: &Node) -> Result<serde_json::Value, ActionError> {
-    let action = node.registry().find(A::DEF.name, None).unwrap().clone();
-    let caller = Arc::new(Caller::internal());
-    let request = Request { action, params: Params::default(), caller, id: node.next_request() };
-    let outcome = match start(node, request).await {
-        Started::Done(outcome) => outcome,
-        Started::Running(running) => running.finish().await,
-    };
-    outcome?.decode()
+async fn call<A: Action>(engine: &Engine) -> Result<serde_json::Value, ActionError> {
+    call_internal(engine, A::DEF.name, None, Params::default()).await?.decode()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_late_call_leaves_behind_may_panic() {
-    let node = node().await;
-    assert_eq!(call::<Mined>(&node).await.unwrap_err().code(), "internal");
-    assert_eq!(call::<CallsMined>(&node).await.unwrap_err().code(), "internal");
-    assert_eq!(call::<Patient>(&node).await.unwrap(), json!(null), "the node lives");
+async fn a_late_call_may_panic_in_its_drop() {
+    let engine = start_engine().await;
+    assert_eq!(call::<Mined>(&engine).await.unwrap_err().code(), "internal");
+    assert_eq!(call::<CallsMined>(&engine).await.unwrap_err().code(), "internal");
+    assert_eq!(call::<Patient>(&engine).await.unwrap(), json!(null), "the node still runs");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_late_hook_leaves_behind_may_panic() {
-    let node = node().await;
+async fn a_late_hook_may_panic_in_its_drop() {
+    let engine = start_engine().await;
     let hook = async {
         let _bomb = Bomb;
         pending::<()>().await
     };
-    node.guarded("hook", Box::pin(hook)).await;
-    assert_eq!(call::<Patient>(&node).await.unwrap(), json!(null), "the node lives");
+    engine.parts().run_guarded(Box::pin(hook)).await;
+    assert_eq!(call::<Patient>(&engine).await.unwrap(), json!(null), "the node still runs");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_within_a_call_ends_by_the_sooner_of_both_deadlines() {
-    let node = node().await;
-    assert_eq!(call::<CallsSlow>(&node).await.unwrap(), json!(["timeout", 8]));
-    assert_eq!(call::<CallsPatient>(&node).await.unwrap(), json!(9));
+async fn a_nested_call_ends_by_the_sooner_of_both_deadlines() {
+    let engine = start_engine().await;
+    assert_eq!(call::<CallsSlow>(&engine).await.unwrap(), json!(["timeout", 8]));
+    assert_eq!(call::<CallsPatient>(&engine).await.unwrap(), json!(9));
 }
 
 #[test]
-fn an_error_whose_words_panic_is_written_all_the_same() {
-    assert_eq!(Chain(&Unspeakable).to_string(), "(its message panicked)");
-    let wrapped = ActionError::internal(Unspeakable);
+fn an_error_whose_message_panics_is_written_all_the_same() {
+    assert_eq!(Chain(&PanicsInDisplay).to_string(), "(its message panicked)");
+    let wrapped = ActionError::internal(PanicsInDisplay);
     assert_eq!(Chain(&wrapped).to_string(), "internal error: (its message panicked)");
 }

@@ -27,7 +27,7 @@ fn each_comes_after_those_it_names_and_else_as_given() {
 }
 
 #[test]
-fn what_has_no_order_is_told_by_name() {
+fn an_impossible_order_names_its_initializers() {
     assert_eq!(order(&[("a", &[]), ("a", &[])]), Err(OrderError::Doubled("a")));
     assert_eq!(order(&[("a", &["b"])]), Err(OrderError::Unknown("a", "b")));
     assert_eq!(order(&[("a", &["a"])]), Err(OrderError::Cycle("a".into())));

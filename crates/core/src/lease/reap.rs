@@ -1,89 +1,120 @@
-//! Cleans up after nodes that died.
+//! The reaper: removes the members that a dead generation left behind, and announces their leaves.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::stream::{self, TryStreamExt};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::RENEWAL;
-use crate::backend::{BackendError, Leaves, Standing};
+use super::{LeaseParts, RENEWAL};
+use crate::backend::{BackendError, LeaseStatus, LeaveBatch};
+use crate::id::Generation;
 use crate::metrics::bound_reached;
-use crate::node::{Generation, Node};
 
-/// Dead nodes that one node cleans up after at once.
+/// Dead generations that one node reaps at once.
 const REAPED_AT_ONCE: usize = 32;
 
-/// Leaves of one of them whose hooks run, and which are told, at once.
-const TOLD_AT_ONCE: usize = 32;
+/// Leaves of one generation whose hooks run, and which are announced, at once.
+const ANNOUNCED_AT_ONCE: usize = 32;
 
-/// Begins to clean up after those that lapsed, unless that is being done already. Each on a task of its own: none waits
-/// for the hooks of another's members.
-pub(super) fn begin(node: &Node, seen: Standing) {
-    for dead in seen.lapsed {
-        if !begins(node, dead) {
-            continue;
+/// Reaps dead generations.
+pub(super) struct LeaseReaper {
+    parts: LeaseParts,
+    /// The generations that this node reaps now.
+    reaping: Arc<Mutex<HashSet<Generation>>>,
+}
+
+/// The progress of a reap.
+enum Progress {
+    Announced(usize),
+    Done,
+    ClaimLost,
+}
+
+impl LeaseReaper {
+    pub(super) fn new(parts: LeaseParts) -> Self {
+        Self { parts, reaping: Arc::default() }
+    }
+
+    /// Starts to reap the expired generations, unless that is in progress. Each has a task of its own: none waits for the
+    /// hooks of another's members.
+    pub(super) fn spawn(&self, status: &LeaseStatus) {
+        for &dead in &status.expired {
+            if !self.try_start(dead) {
+                continue;
+            }
+            let (parts, reaping, seen_us) = (self.parts.clone(), self.reaping.clone(), status.now_us);
+            self.parts.shutdown.spawn_own(async move {
+                reap(&parts, dead, seen_us).await;
+                lock(&reaping).remove(&dead);
+            });
         }
-        let node = node.clone();
-        node.shutdown().clone().spawn_own(async move {
-            reap(&node, dead, seen.now_us).await;
-            node.lease().reaping().remove(&dead);
-        });
+    }
+
+    /// Whether this node starts to reap that generation. One beyond the bound is reported again by the next renewal.
+    fn try_start(&self, dead: Generation) -> bool {
+        let mut reaping = lock(&self.reaping);
+        if reaping.contains(&dead) {
+            return false;
+        }
+        if reaping.len() >= REAPED_AT_ONCE {
+            bound_reached("reaped_at_once");
+            return false;
+        }
+        reaping.insert(dead)
     }
 }
 
-/// Whether this node takes the dead on. One that there is no room for is told of again by the next renewal.
-fn begins(node: &Node, dead: Generation) -> bool {
-    let mut reaping = node.lease().reaping();
-    if reaping.len() >= REAPED_AT_ONCE && !reaping.contains(&dead) {
-        bound_reached("reaped_at_once");
-        return false;
-    }
-    reaping.insert(dead)
+fn lock(reaping: &Mutex<HashSet<Generation>>) -> MutexGuard<'_, HashSet<Generation>> {
+    reaping.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Cleans up after a generation whose lease ran out, unless somebody else does.
+/// Reaps a generation whose lease expired, unless another node does.
 ///
-/// Killed half-way, the claim lapses, and the next reaper goes on with the same list of leaves.
-async fn reap(node: &Node, dead: Generation, seen_us: u64) {
-    let me = node.generation();
-    match node.membership().claim(me, dead, seen_us).await {
-        Ok(true) => warn!(%dead, "a node died: cleaning up after it"),
+/// If this node is killed half-way, its claim expires, and the next reaper continues with the same list of leaves.
+async fn reap(parts: &LeaseParts, dead: Generation, seen_us: u64) {
+    let by = parts.identity.generation();
+    match parts.membership.claim(by, dead, seen_us).await {
+        Ok(true) => warn!(%dead, "a node died: reaping it"),
         Ok(false) => return,
-        Err(error) => return warn!(%error, %dead, "not cleaned up yet"),
+        Err(error) => return warn!(%error, %dead, "not reaped yet"),
     }
-    let mut told = 0;
+    let mut leaves = 0;
     loop {
-        match tell_some(node, me, dead).await {
-            Ok(Some(0)) => break,
-            Ok(Some(count)) => told += count,
-            Ok(None) => return info!(%dead, told, "another node goes on cleaning up"),
-            Err(error) => return warn!(%error, %dead, told, "cleaning up stopped half-way"),
+        match announce_batch(parts, by, dead).await {
+            Ok(Progress::Announced(count)) => leaves += count,
+            Ok(Progress::Done) => break,
+            Ok(Progress::ClaimLost) => return info!(%dead, leaves, "another node continues the reap"),
+            Err(error) => return warn!(%error, %dead, leaves, "the reap stopped half-way"),
         }
     }
     metrics::counter!("phalanx_generations_reaped_total").increment(1);
-    info!(%dead, leaves = told, "cleaned up");
+    info!(%dead, leaves, "reaped");
 }
 
-/// Tells a batch of leaves; 0 when there are no more, `None` if somebody else tells them by now.
-async fn tell_some(node: &Node, me: Generation, dead: Generation) -> Result<Option<usize>, BackendError> {
-    let leaves = match node.membership().leaves(me, dead).await? {
-        Leaves::Some(leaves) => leaves,
-        Leaves::Done => return Ok(Some(0)),
-        Leaves::Lost => return Ok(None),
+/// Announces a batch of leaves.
+async fn announce_batch(parts: &LeaseParts, by: Generation, dead: Generation) -> Result<Progress, BackendError> {
+    let leaves = match parts.membership.next_leaves(by, dead).await? {
+        LeaveBatch::Members(leaves) => leaves,
+        LeaveBatch::Done => return Ok(Progress::Done),
+        LeaveBatch::ClaimLost => return Ok(Progress::ClaimLost),
     };
     // Many at a time: each waits for Redis, and the publisher takes many in one go.
-    let telling = stream::iter(leaves.iter().map(Ok))
-        .try_for_each_concurrent(TOLD_AT_ONCE, |departed| async move { node.rooms().departed(departed).await });
-    let holding = async {
+    let announcing = stream::iter(leaves.iter().map(Ok))
+        .try_for_each_concurrent(ANNOUNCED_AT_ONCE, |member| async move { parts.rooms.on_reaped(member).await });
+    let claim_lost = async {
         loop {
             sleep(RENEWAL).await;
-            if !node.membership().hold(me, dead).await.unwrap_or(true) {
+            if !parts.membership.renew_claim(by, dead).await.unwrap_or(true) {
                 return;
             }
         }
     };
     tokio::select! {
-        told = telling => told?,
-        () = holding => return Ok(None),
+        announced = announcing => announced?,
+        () = claim_lost => return Ok(Progress::ClaimLost),
     }
-    Ok(node.membership().told(me, dead, leaves.len()).await?.then_some(leaves.len()))
+    let is_ours = parts.membership.acknowledge_leaves(by, dead, leaves.len()).await?;
+    Ok(if is_ours { Progress::Announced(leaves.len()) } else { Progress::ClaimLost })
 }

@@ -47,11 +47,11 @@ impl LockStore for SlowStore {
         released
     }
 
-    async fn holder(&self, name: &str) -> Result<Option<Held>, BackendError> {
+    async fn holder(&self, name: &str) -> Result<Option<LockRecord>, BackendError> {
         self.inner.holder(name).await
     }
 
-    async fn list(&self, prefix: &str, max: usize) -> Result<Vec<Held>, BackendError> {
+    async fn list(&self, prefix: &str, max: usize) -> Result<Vec<LockRecord>, BackendError> {
         self.inner.list(prefix, max).await
     }
 }

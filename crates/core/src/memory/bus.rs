@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::backend::{Arrival, BackendError, Bus, KeptAlive, Letter, Message, Posted, Recipient, Subscription};
-use crate::node::Generation;
+use crate::backend::{
+    BackendError, Bus, Incoming, NodeMessage, Posted, Publication, Recipient, SendGuard, Subscription,
+};
+use crate::id::Generation;
 
 /// The bus of one node. All rooms share one queue, so they share one order.
 #[derive(Debug)]
 pub struct MemoryBus {
-    sender: mpsc::Sender<Arrival>,
-    receiver: Mutex<Option<mpsc::Receiver<Arrival>>>,
+    sender: mpsc::Sender<Incoming>,
+    receiver: Mutex<Option<mpsc::Receiver<Incoming>>>,
     own_generation: Mutex<Option<Generation>>,
 }
 
@@ -27,34 +29,34 @@ impl MemoryBus {
         *self.own_generation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn send(&self, incoming: Arrival) -> Result<(), BackendError> {
+    async fn send(&self, incoming: Incoming) -> Result<(), BackendError> {
         self.sender.send(incoming).await.map_err(|_| BackendError::unavailable("the bus is closed"))
     }
 }
 
 #[async_trait]
 impl Bus for MemoryBus {
-    async fn appear_as(&self, generation: Generation) -> Result<(), BackendError> {
+    async fn open_inbox(&self, generation: Generation) -> Result<(), BackendError> {
         *self.own_generation.lock().unwrap_or_else(PoisonError::into_inner) = Some(generation);
         Ok(())
     }
 
-    async fn publish(&self, message: Message) -> Result<(), BackendError> {
-        self.send(Arrival::Message(message)).await
+    async fn publish(&self, message: Publication) -> Result<(), BackendError> {
+        self.send(Incoming::Publication(message)).await
     }
 
-    async fn post(&self, to: Recipient, message: Letter) -> Result<Posted, BackendError> {
+    async fn post(&self, to: Recipient, message: NodeMessage) -> Result<Posted, BackendError> {
         match (to, self.own_generation()) {
             (Recipient::Node(other), Some(own)) if other != own => Ok(Posted { received: false, on_record: false }),
             (_, Some(own)) => {
-                self.send(Arrival::Letter(own, message)).await?;
+                self.send(Incoming::NodeMessage(own, message)).await?;
                 Ok(Posted { received: true, on_record: true })
             }
             (_, None) => Err(BackendError::unavailable("the node has no name yet")),
         }
     }
 
-    fn try_post(&self, _to: Recipient, message: Letter, guard: KeptAlive) -> Result<(), (Letter, KeptAlive)> {
+    fn try_post(&self, _to: Recipient, message: NodeMessage, guard: SendGuard) -> Result<(), (NodeMessage, SendGuard)> {
         Err((message, guard))
     }
 
@@ -62,7 +64,7 @@ impl Bus for MemoryBus {
         Ok(Subscription::none())
     }
 
-    fn receiver(&self) -> Option<mpsc::Receiver<Arrival>> {
+    fn receiver(&self) -> Option<mpsc::Receiver<Incoming>> {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

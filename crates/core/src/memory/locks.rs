@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::backend::{BackendError, Clock, Held, LockStore};
+use crate::backend::{BackendError, Clock, LockRecord, LockStore};
 use crate::metrics::bound_reached;
 
 /// Most names that are remembered. Beyond, free locks are forgotten; the clock keeps their tokens rising.
@@ -94,21 +94,21 @@ impl LockStore for MemoryLocks {
         }
     }
 
-    async fn holder(&self, name: &str) -> Result<Option<Held>, BackendError> {
+    async fn holder(&self, name: &str) -> Result<Option<LockRecord>, BackendError> {
         let now = Instant::now();
         Ok(self.names().get(name).filter(|lock| lock.expires > now).map(|lock| record(name, lock, now)))
     }
 
-    async fn list(&self, prefix: &str, max: usize) -> Result<Vec<Held>, BackendError> {
+    async fn list(&self, prefix: &str, max: usize) -> Result<Vec<LockRecord>, BackendError> {
         let now = Instant::now();
         let names = self.names();
         let live = names.iter().filter(|(name, lock)| name.starts_with(prefix) && lock.expires > now);
-        let mut found: Vec<Held> = live.map(|(name, lock)| record(name, lock, now)).take(max).collect();
+        let mut found: Vec<LockRecord> = live.map(|(name, lock)| record(name, lock, now)).take(max).collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 }
 
-fn record(name: &str, lock: &Lock, now: Instant) -> Held {
-    Held { name: name.to_owned(), owner: lock.owner.clone(), ttl: lock.expires.saturating_duration_since(now) }
+fn record(name: &str, lock: &Lock, now: Instant) -> LockRecord {
+    LockRecord { name: name.to_owned(), owner: lock.owner.clone(), ttl: lock.expires.saturating_duration_since(now) }
 }

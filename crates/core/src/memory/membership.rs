@@ -4,8 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::backend::{BackendError, Leaves, Membership, NodeRecord, Renewal, Standing};
-use crate::node::Generation;
+use crate::backend::{BackendError, LeaseStatus, LeaveBatch, Membership, NodeRecord, Renewal};
+use crate::id::Generation;
 
 /// The membership of the embedded backend's only node. Its lease never expires.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Membership for MemoryMembership {
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
         let known = self.nodes().iter().any(|node| node.generation == generation);
-        Ok(if known { Renewal::Standing(Standing::default()) } else { Renewal::Gone })
+        Ok(if known { Renewal::Renewed(LeaseStatus::default()) } else { Renewal::Gone })
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, BackendError> {
@@ -46,15 +46,20 @@ impl Membership for MemoryMembership {
         Ok(false)
     }
 
-    async fn hold(&self, _by: Generation, _dead: Generation) -> Result<bool, BackendError> {
+    async fn renew_claim(&self, _by: Generation, _dead: Generation) -> Result<bool, BackendError> {
         Ok(false)
     }
 
-    async fn leaves(&self, _by: Generation, _dead: Generation) -> Result<Leaves, BackendError> {
-        Ok(Leaves::Lost)
+    async fn next_leaves(&self, _by: Generation, _dead: Generation) -> Result<LeaveBatch, BackendError> {
+        Ok(LeaveBatch::ClaimLost)
     }
 
-    async fn told(&self, _by: Generation, _dead: Generation, _count: usize) -> Result<bool, BackendError> {
+    async fn acknowledge_leaves(
+        &self,
+        _by: Generation,
+        _dead: Generation,
+        _count: usize,
+    ) -> Result<bool, BackendError> {
         Ok(false)
     }
 }

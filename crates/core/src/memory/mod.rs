@@ -11,3 +11,25 @@ pub use cache::MemoryCache;
 pub use locks::MemoryLocks;
 pub use membership::MemoryMembership;
 pub use rooms::MemoryRooms;
+
+use std::sync::Arc;
+
+use crate::backend::{Backend, Clock, SystemClock};
+use crate::config::Config;
+
+impl Backend {
+    /// The embedded backend: one node, all shared state in its memory.
+    pub fn memory(config: &Config) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let locks = Arc::new(MemoryLocks::new(clock.clone()));
+        Self {
+            cache: Arc::new(MemoryCache::new(locks.clone())),
+            locks,
+            membership: Arc::new(MemoryMembership::default()),
+            bus: Arc::new(MemoryBus::new(config.rooms.bus_queue)),
+            rooms: Arc::new(MemoryRooms::default()),
+            interop: None,
+            clock,
+        }
+    }
+}

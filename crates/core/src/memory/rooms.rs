@@ -5,9 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::backend::{Added, BackendError, Joined, Left, Member, Members, RoomStore};
-use crate::connection::ConnectionId;
-use crate::node::Generation;
+use crate::backend::{BackendError, CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, RoomStore};
+use crate::id::{ConnectionId, Generation, Incarnation};
 
 /// The rooms of one node and their members, behind a mutex that is never locked across an await.
 #[derive(Debug, Default)]
@@ -19,14 +18,14 @@ pub struct MemoryRooms {
 struct RoomRecords {
     open: HashMap<String, RoomRecord>,
     /// Rooms whose removal is pending, with their incarnation.
-    closed: HashMap<String, u64>,
+    closed: HashMap<String, Incarnation>,
     /// The number of the latest incarnation of any room.
     last_incarnation: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct RoomRecord {
-    incarnation: u64,
+    incarnation: Incarnation,
     members: HashMap<ConnectionId, (u64, Generation)>,
 }
 
@@ -38,19 +37,19 @@ impl MemoryRooms {
 
 #[async_trait]
 impl RoomStore for MemoryRooms {
-    async fn add(&self, room: &str, max: usize) -> Result<Added, BackendError> {
+    async fn create(&self, room: &str, max: usize) -> Result<CreateOutcome, BackendError> {
         let mut table = self.table();
         if table.open.contains_key(room) {
-            return Ok(Added::Existing);
+            return Ok(CreateOutcome::Existing);
         }
         if table.open.len() >= max {
-            return Ok(Added::Full);
+            return Ok(CreateOutcome::Full);
         }
         table.last_incarnation += 1;
-        let created = RoomRecord { incarnation: table.last_incarnation, members: HashMap::new() };
+        let created = RoomRecord { incarnation: Incarnation(table.last_incarnation), members: HashMap::new() };
         table.open.insert(room.to_owned(), created);
         table.closed.remove(room);
-        Ok(Added::New)
+        Ok(CreateOutcome::New)
     }
 
     async fn exists(&self, room: &str) -> Result<bool, BackendError> {
@@ -61,14 +60,14 @@ impl RoomStore for MemoryRooms {
         Ok(self.table().open.keys().cloned().collect())
     }
 
-    async fn close(&self, room: &str) -> Result<Option<u64>, BackendError> {
+    async fn close(&self, room: &str) -> Result<Option<Incarnation>, BackendError> {
         let mut table = self.table();
         let Some(closed) = table.open.remove(room) else { return Ok(table.closed.get(room).copied()) };
         table.closed.insert(room.to_owned(), closed.incarnation);
         Ok(Some(closed.incarnation))
     }
 
-    async fn forget(&self, room: &str, incarnation: u64) -> Result<(), BackendError> {
+    async fn forget(&self, room: &str, incarnation: Incarnation) -> Result<(), BackendError> {
         let mut table = self.table();
         if table.closed.get(room) == Some(&incarnation) {
             table.closed.remove(room);
@@ -76,26 +75,28 @@ impl RoomStore for MemoryRooms {
         Ok(())
     }
 
-    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<Joined, BackendError> {
+    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<JoinOutcome, BackendError> {
         let mut table = self.table();
-        let Some(room) = table.open.get_mut(room) else { return Ok(Joined::NoRoom) };
+        let Some(room) = table.open.get_mut(room) else { return Ok(JoinOutcome::NoRoom) };
         let listed = room.members.get(&member.id).map(|(_, of)| *of);
         if listed.is_some_and(|listed| listed != of) {
-            return Ok(Joined::Already(room.incarnation));
+            return Ok(JoinOutcome::Elsewhere(room.incarnation));
         }
         room.members.insert(member.id.clone(), (member.joined_at, of));
-        Ok(if listed.is_some() { Joined::Anew(room.incarnation) } else { Joined::New(room.incarnation) })
+        Ok(if listed.is_some() { JoinOutcome::Replaced(room.incarnation) } else { JoinOutcome::New(room.incarnation) })
     }
 
-    async fn leave(&self, room: &str, member: &Member, _of: Generation) -> Result<Left, BackendError> {
+    async fn leave(&self, room: &str, member: &Member, _of: Generation) -> Result<LeaveOutcome, BackendError> {
         let mut table = self.table();
-        let Some(RoomRecord { incarnation, members }) = table.open.get_mut(room) else { return Ok(Left::Before(None)) };
+        let Some(RoomRecord { incarnation, members }) = table.open.get_mut(room) else {
+            return Ok(LeaveOutcome::NotAMember(None));
+        };
         let is_listed = members.get(&member.id).is_some_and(|(joined_at, _)| *joined_at == member.joined_at);
         if !is_listed {
-            return Ok(Left::Before(Some(*incarnation)));
+            return Ok(LeaveOutcome::NotAMember(Some(*incarnation)));
         }
         members.remove(&member.id);
-        Ok(Left::Now)
+        Ok(LeaveOutcome::Removed)
     }
 
     async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {

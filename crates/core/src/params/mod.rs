@@ -26,7 +26,7 @@ mod value;
 
 use std::fmt;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -35,8 +35,7 @@ use validator::Validate;
 
 pub use upload::Upload;
 
-use crate::dispatch::unknown_action;
-use crate::error::{ActionError, ErrorKind};
+use crate::error::{ActionError, ErrorKind, unknown_action};
 use deserializer::ParamDeserializer;
 use value::{ParamValue, split_key};
 
@@ -366,6 +365,12 @@ fn hide(value: &mut Value, hidden: &dyn Fn(&str) -> bool) {
 
 fn malformed(message: &'static str) -> ActionError {
     ActionError::of(ErrorKind::Malformed, message)
+}
+
+/// The schema of an input, as clients must send it.
+pub fn input_schema<T: Input>() -> Schema {
+    let settings = schemars::generate::SchemaSettings::draft2020_12().for_deserialize();
+    settings.into_generator().into_root_schema_for::<T>()
 }
 
 #[cfg(test)]

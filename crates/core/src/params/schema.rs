@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 
 use super::Input;
 use super::errors::{MAX_FAULTS, RangeRule, bound, cut, length_message};
+use super::input_schema;
 use super::schema_view::SchemaView;
 use super::value::ParamValue;
-use crate::action::input_schema;
 use crate::error::Detail;
 use crate::metrics::bound_reached;
 

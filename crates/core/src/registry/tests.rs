@@ -4,8 +4,9 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 
 use super::*;
-use crate::action::{Deadline, OnDisconnect};
+use crate::action::OnDisconnect;
 use crate::error::ActionError;
+use crate::future::Deadline;
 
 #[derive(Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "only its schema is looked at")]
@@ -80,7 +81,7 @@ fn without_a_version_the_newest_is_found_and_numbers_are_compared_as_numbers() {
 }
 
 #[test]
-fn everything_that_does_not_fit_is_told_before_the_first_call() {
+fn every_definition_error_is_reported_before_the_first_call() {
     let check = |actions: Vec<ActionDef>, expected: &[&str]| {
         let faults = registry(actions).err().unwrap_or_default();
         assert_eq!(faults.len(), expected.len(), "{faults:?}");
@@ -129,7 +130,7 @@ fn what_came_is_shown_without_secrets_at_any_depth_and_without_what_is_undeclare
     let shown = |def: ActionDef, body: &str| {
         let mut params = Params::default();
         params.set_json_body(body.as_bytes()).unwrap();
-        Value::Object(Registered::new(def).shown(&params, &config)).to_string()
+        Value::Object(RegisteredAction::new(def).shown(&params, &config)).to_string()
     };
     let flat = shown(action("a", 1, &[]), r#"{"id":5,"password":"x","pin":1}"#);
     assert_eq!(flat, r#"{"id":"[FILTERED]","password":"[FILTERED]"}"#);

@@ -1,9 +1,9 @@
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::speech::to_raw;
+use super::publish::to_raw;
 use super::*;
-use crate::hooks::Said;
+use crate::protocol::{self, ENVELOPE, PresenceChange, PresenceEvent, RoomMessage};
 
 fn json_of(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
@@ -13,23 +13,23 @@ fn json_of(bytes: &[u8]) -> Value {
 fn a_message_is_written_once_and_read_back_as_it_was() {
     for message in ["1", "null", "\"a \\\"quote\\\"\"", r#"{"z":1,"a":[1.0,1e400]}"#] {
         let message = RawValue::from_string(message.to_owned()).unwrap();
-        let said = Said { room: "a:b".into(), from: "id\"\\\n".into(), sent_at: 7, message };
-        let bytes = said.to_payload();
-        let back = Said::from_payload(&bytes).unwrap();
-        assert_eq!((&back.room, &back.from, back.sent_at), (&said.room, &said.from, 7));
-        assert_eq!(back.message.get(), said.message.get(), "not a digit of it is touched");
-        assert!(bytes.len() as u64 <= said.message.get().len() as u64 + payload::ENVELOPE);
+        let sent = RoomMessage { room: "a:b".into(), from: "id\"\\\n".into(), sent_at: 7, message };
+        let bytes = sent.to_payload();
+        let back = RoomMessage::from_payload(&bytes).unwrap();
+        assert_eq!((&back.room, &back.from, back.sent_at), (&sent.room, &sent.from, 7));
+        assert_eq!(back.message.get(), sent.message.get(), "not a digit of it is touched");
+        assert!(bytes.len() as u64 <= sent.message.get().len() as u64 + ENVELOPE);
     }
 }
 
 #[test]
-fn what_a_room_hears_has_the_fields_of_the_contract() {
+fn room_messages_have_the_fields_of_the_contract() {
     let message = to_raw(&json!({ "deep": [1] })).unwrap();
-    let said = Said { room: "lobby".into(), from: Said::SERVER.into(), sent_at: 5, message };
+    let sent = RoomMessage { room: "lobby".into(), from: RoomMessage::SERVER.into(), sent_at: 5, message };
     let expected = json!({ "message": { "deep": [1] }, "room": "lobby", "from": "0", "context": "user", "sentAt": 5 });
-    assert_eq!(json_of(&said.to_payload()), expected);
+    assert_eq!(json_of(&sent.to_payload()), expected);
     let expected = json!({ "context": "presence", "event": "join", "room": "lobby", "member": "g-1" });
-    assert_eq!(json_of(&payload::presence("lobby", "g-1", "join")), expected);
+    assert_eq!(json_of(&protocol::encode(&PresenceEvent::new(PresenceChange::Join, "lobby", "g-1"))), expected);
 }
 
 #[test]

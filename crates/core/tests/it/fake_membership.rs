@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use phalanx_core::backend::{BackendError, Departed, Leaves, Membership, NodeRecord, Renewal, Standing};
+use phalanx_core::backend::{BackendError, LeaseStatus, LeaveBatch, Membership, NodeRecord, ReapedMember, Renewal};
 use phalanx_core::memory::MemoryMembership;
 use phalanx_core::{ConnectionId, Generation};
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 pub(crate) struct FakeMembership {
     inner: MemoryMembership,
     started: Instant,
-    dead: Mutex<Vec<(Generation, Departed)>>,
+    dead: Mutex<Vec<(Generation, ReapedMember)>>,
 }
 
 impl FakeMembership {
@@ -24,7 +24,7 @@ impl FakeMembership {
     /// Adds a dead node with this member.
     pub(crate) fn add_dead_node(&self, member: &str) {
         let id = ConnectionId::parse(member).unwrap();
-        let departed = Departed { room: "lobby".to_owned(), id, joined_at: 1 };
+        let departed = ReapedMember { room: "lobby".to_owned(), id, joined_at: 1 };
         self.dead.lock().unwrap().push((Generation::random(), departed));
     }
 }
@@ -37,10 +37,10 @@ impl Membership for FakeMembership {
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
         let renewal = self.inner.renew(generation).await?;
-        let lapsed = self.dead.lock().unwrap().iter().map(|(dead, _)| *dead).collect();
+        let expired = self.dead.lock().unwrap().iter().map(|(dead, _)| *dead).collect();
         let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap();
         Ok(match renewal {
-            Renewal::Standing(standing) => Renewal::Standing(Standing { now_us, lapsed, ..standing }),
+            Renewal::Renewed(standing) => Renewal::Renewed(LeaseStatus { now_us, expired, ..standing }),
             Renewal::Gone => Renewal::Gone,
         })
     }
@@ -57,17 +57,17 @@ impl Membership for FakeMembership {
         Ok(true)
     }
 
-    async fn hold(&self, _by: Generation, _dead: Generation) -> Result<bool, BackendError> {
+    async fn renew_claim(&self, _by: Generation, _dead: Generation) -> Result<bool, BackendError> {
         Ok(true)
     }
 
-    async fn leaves(&self, _by: Generation, dead: Generation) -> Result<Leaves, BackendError> {
+    async fn next_leaves(&self, _by: Generation, dead: Generation) -> Result<LeaveBatch, BackendError> {
         let all = self.dead.lock().unwrap();
         let departed = all.iter().find(|(generation, _)| *generation == dead).map(|(_, departed)| departed.clone());
-        Ok(departed.map_or(Leaves::Done, |departed| Leaves::Some(vec![departed])))
+        Ok(departed.map_or(LeaveBatch::Done, |departed| LeaveBatch::Members(vec![departed])))
     }
 
-    async fn told(&self, _by: Generation, dead: Generation, _count: usize) -> Result<bool, BackendError> {
+    async fn acknowledge_leaves(&self, _by: Generation, dead: Generation, _count: usize) -> Result<bool, BackendError> {
         self.dead.lock().unwrap().retain(|(generation, _)| *generation != dead);
         Ok(true)
     }

@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use phalanx_core::backend::{
-    Added, Arrival, Backend, BackendError, Bus, Joined, KeptAlive, Left, Letter, Member, Members, Message, Posted,
-    Recipient, RoomStore, Subscription,
+    Backend, BackendError, Bus, CreateOutcome, Incoming, JoinOutcome, LeaveOutcome, Member, Members, NodeMessage,
+    Posted, Publication, Recipient, RoomStore, SendGuard, Subscription,
 };
-use phalanx_core::config::{Config, Environment};
-use phalanx_core::connection::{Attributes, CloseReason, Frame, NewConnection, Next, OutboxLimit};
-use phalanx_core::hooks::{Leaving, RoomHook};
+use phalanx_core::config::Config;
+use phalanx_core::connection::{Attributes, Frame, NewConnection, OutboxItem, OutboxLimit};
+use phalanx_core::hooks::{LeaveCause, RoomHook};
 use phalanx_core::memory::{MemoryBus, MemoryRooms};
+use phalanx_core::protocol::CloseReason;
 use phalanx_core::registry::Definitions;
-use phalanx_core::{ActionError, Connection, ConnectionId, Generation, Node, Seat, Setup, Shutdown, StartError};
+use phalanx_core::{
+    ActionError, Connection, ConnectionId, Engine, Generation, Incarnation, Node, NodeSetup, Registration, StartError,
+};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
@@ -38,7 +41,7 @@ pub(crate) struct FaultyBackend {
     bus: MemoryBus,
     faults: Mutex<Vec<(&'static str, Fault)>>,
     /// The guards of messages that `try_post` accepted and that are not sent yet.
-    unsent: Mutex<Vec<KeptAlive>>,
+    unsent: Mutex<Vec<SendGuard>>,
     /// Notified when a step without a reply is done.
     pub(crate) stuck: Notify,
 }
@@ -60,8 +63,8 @@ impl FaultyBackend {
     }
 
     /// Delivers a message as if from another node.
-    pub(crate) async fn receive(&self, message: Letter) {
-        self.bus.appear_as(Generation::random()).await.unwrap();
+    pub(crate) async fn receive(&self, message: NodeMessage) {
+        self.bus.open_inbox(Generation::random()).await.unwrap();
         self.bus.post(Recipient::Everyone, message).await.unwrap();
     }
 
@@ -92,8 +95,8 @@ impl FaultyBackend {
 
 #[async_trait]
 impl RoomStore for FaultyBackend {
-    async fn add(&self, room: &str, max: usize) -> Result<Added, BackendError> {
-        self.rooms.add(room, max).await
+    async fn create(&self, room: &str, max: usize) -> Result<CreateOutcome, BackendError> {
+        self.rooms.create(room, max).await
     }
 
     async fn exists(&self, room: &str) -> Result<bool, BackendError> {
@@ -104,19 +107,19 @@ impl RoomStore for FaultyBackend {
         self.rooms.list().await
     }
 
-    async fn close(&self, room: &str) -> Result<Option<u64>, BackendError> {
+    async fn close(&self, room: &str) -> Result<Option<Incarnation>, BackendError> {
         self.step("close", self.rooms.close(room)).await
     }
 
-    async fn forget(&self, room: &str, incarnation: u64) -> Result<(), BackendError> {
+    async fn forget(&self, room: &str, incarnation: Incarnation) -> Result<(), BackendError> {
         self.step("forget", self.rooms.forget(room, incarnation)).await
     }
 
-    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<Joined, BackendError> {
+    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<JoinOutcome, BackendError> {
         self.step("join", self.rooms.join(room, member, of)).await
     }
 
-    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<Left, BackendError> {
+    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<LeaveOutcome, BackendError> {
         self.step("leave", self.rooms.leave(room, member, of)).await
     }
 
@@ -127,20 +130,25 @@ impl RoomStore for FaultyBackend {
 
 #[async_trait]
 impl Bus for FaultyBackend {
-    async fn appear_as(&self, generation: Generation) -> Result<(), BackendError> {
-        self.bus.appear_as(generation).await
+    async fn open_inbox(&self, generation: Generation) -> Result<(), BackendError> {
+        self.bus.open_inbox(generation).await
     }
 
-    async fn publish(&self, message: Message) -> Result<(), BackendError> {
+    async fn publish(&self, message: Publication) -> Result<(), BackendError> {
         self.step("publish", self.bus.publish(message)).await
     }
 
-    async fn post(&self, to: Recipient, message: Letter) -> Result<Posted, BackendError> {
+    async fn post(&self, to: Recipient, message: NodeMessage) -> Result<Posted, BackendError> {
         self.bus.post(to, message).await
     }
 
-    fn try_post(&self, _to: Recipient, _message: Letter, alive: KeptAlive) -> Result<(), (Letter, KeptAlive)> {
-        self.unsent.lock().unwrap().push(alive);
+    fn try_post(
+        &self,
+        _to: Recipient,
+        _message: NodeMessage,
+        guard: SendGuard,
+    ) -> Result<(), (NodeMessage, SendGuard)> {
+        self.unsent.lock().unwrap().push(guard);
         Ok(())
     }
 
@@ -148,24 +156,37 @@ impl Bus for FaultyBackend {
         self.bus.subscribe(room).await
     }
 
-    fn receiver(&self) -> Option<mpsc::Receiver<Arrival>> {
+    fn receiver(&self) -> Option<mpsc::Receiver<Incoming>> {
         self.bus.receiver()
     }
 }
 
-/// The calls of the leave hook, by member, room and cause; calls of one kind are blocked until the test resumes them.
+/// The calls of the `left` hook, by member, room and cause; leaves of one cause are blocked until the test resumes them.
 #[derive(Debug, Default)]
 pub(crate) struct LeaveLog {
     entries: Mutex<Vec<String>>,
     blocks: Option<&'static str>,
+    blocks_in_left: bool,
     pub(crate) blocked: Notify,
     pub(crate) resume: Notify,
 }
 
 impl LeaveLog {
-    /// Blocks calls whose entry ends with `suffix`.
-    pub(crate) fn blocking(suffix: &'static str) -> Self {
-        Self { blocks: Some(suffix), ..Self::default() }
+    /// Blocks leaves of that cause: requested ones in `before_leave`, others in `left`.
+    pub(crate) fn blocking(cause: &'static str) -> Self {
+        Self { blocks: Some(cause), ..Self::default() }
+    }
+
+    /// Blocks leaves of that cause in `left`, also requested ones.
+    pub(crate) fn blocking_left(cause: &'static str) -> Self {
+        Self { blocks_in_left: true, ..Self::blocking(cause) }
+    }
+
+    async fn block_on(&self, cause: &str, in_left: bool) {
+        if self.blocks == Some(cause) && in_left == (self.blocks_in_left || cause != "requested") {
+            self.blocked.notify_one();
+            self.resume.notified().await;
+        }
     }
 
     pub(crate) fn entries(&self) -> Vec<String> {
@@ -177,31 +198,31 @@ struct Hook(Arc<LeaveLog>);
 
 #[async_trait]
 impl RoomHook for Hook {
-    async fn leave(&self, _node: &Node, room: &str, id: &ConnectionId, cause: Leaving<'_>) -> Result<(), ActionError> {
-        let cause = match cause {
-            Leaving::Asked(_) => "requested",
-            Leaving::Ended(_) => "ended",
-            Leaving::RoomDestroyed(_) => "destroyed",
-            Leaving::NodeDied => "died",
-        };
-        let entry = format!("{id} {room} {cause}");
-        let is_blocked = self.0.blocks.is_some_and(|suffix| entry.ends_with(suffix));
-        self.0.entries.lock().unwrap().push(entry);
-        if is_blocked {
-            self.0.blocked.notify_one();
-            self.0.resume.notified().await;
-        }
+    async fn before_leave(&self, _node: &Node, _room: &str, _connection: &Connection) -> Result<(), ActionError> {
+        self.0.block_on("requested", false).await;
         Ok(())
+    }
+
+    async fn left(&self, _node: &Node, room: &str, id: &ConnectionId, cause: LeaveCause<'_>) {
+        let cause = match cause {
+            LeaveCause::Requested(_) => "requested",
+            LeaveCause::Closed(_) => "ended",
+            LeaveCause::RoomDestroyed(_) => "destroyed",
+            _ => "died",
+        };
+        self.0.entries.lock().unwrap().push(format!("{id} {room} {cause}"));
+        self.0.block_on(cause, true).await;
     }
 }
 
 /// A node with the room `lobby`, which has presence.
 pub(crate) struct Harness {
+    pub(crate) engine: Engine,
     pub(crate) node: Node,
     pub(crate) backend: Arc<FaultyBackend>,
     pub(crate) membership: Arc<FakeMembership>,
     pub(crate) leave_log: Arc<LeaveLog>,
-    registrations: Mutex<Vec<Seat>>,
+    registrations: Mutex<Vec<Registration>>,
 }
 
 impl Harness {
@@ -223,25 +244,18 @@ impl Harness {
         });
         let (leave_log, membership) = (Arc::new(leave_log), Arc::new(FakeMembership::new()));
         let definitions = Definitions { room_hooks: vec![Arc::new(Hook(leave_log.clone()))], ..Definitions::default() };
-        let setup = Setup {
-            app: "test".to_owned(),
-            version: "0".to_owned(),
-            node_id: "n".to_owned(),
-            environment: Environment("test".to_owned()),
-            definitions,
-            initializers: Vec::new(),
-            transports: Vec::new(),
-            shutdown: Shutdown::default(),
-            backend: Backend {
-                rooms: backend.clone(),
-                bus: backend.clone(),
-                membership: membership.clone(),
-                ..Backend::memory(&config)
-            },
-            config,
+        let shared = Backend {
+            rooms: backend.clone(),
+            bus: backend.clone(),
+            membership: membership.clone(),
+            ..Backend::memory(&config)
         };
-        let node = Node::start(setup).await?;
-        Ok(Self { node, backend, membership, leave_log, registrations: Mutex::default() })
+        let mut setup = NodeSetup::new("test", config);
+        setup.backend = shared;
+        setup.definitions = definitions;
+        let engine = Engine::start(setup).await?;
+        let node = engine.node().clone();
+        Ok(Self { engine, node, backend, membership, leave_log, registrations: Mutex::default() })
     }
 
     pub(crate) async fn connect(&self, id: &str) -> Connection {
@@ -253,7 +267,7 @@ impl Harness {
             connected_at: 0,
             outbox: OutboxLimit { frames: 1000, bytes: 1_000_000 },
         });
-        self.registrations.lock().unwrap().push(self.node.connections().insert(connection.clone()).unwrap());
+        self.registrations.lock().unwrap().push(self.engine.register(connection.clone()).unwrap());
         connection
     }
 
@@ -303,7 +317,7 @@ pub(crate) async fn eventually(description: &str, mut condition: impl AsyncFnMut
 pub(crate) async fn next_frame(connection: &Connection) -> String {
     let mut text = None;
     eventually("a frame is queued", async || {
-        if let Next::Frame(Frame::Text(bytes)) = connection.next() {
+        if let OutboxItem::Frame(Frame::Text(bytes)) = connection.next() {
             text = Some(String::from_utf8(bytes.to_vec()).unwrap());
         }
         text.is_some()
@@ -315,7 +329,7 @@ pub(crate) async fn next_frame(connection: &Connection) -> String {
 /// The frames in a client's outbox.
 pub(crate) fn queued_frames(connection: &Connection) -> Vec<String> {
     std::iter::from_fn(|| match connection.next() {
-        Next::Frame(Frame::Text(bytes)) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
+        OutboxItem::Frame(Frame::Text(bytes)) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
         _ => None,
     })
     .collect()

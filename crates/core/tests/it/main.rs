@@ -8,6 +8,7 @@ mod harness;
 mod locks;
 mod members;
 mod membership;
+mod protocol;
 mod replies;
 mod room_destroy;
 mod rooms;

@@ -141,7 +141,7 @@ async fn a_late_leave_is_not_announced_to_a_newer_incarnation() {
         () = harness.backend.stuck.notified() => {}
     }
     rooms.destroy("lobby").await.unwrap();
-    rooms.add("lobby").await.unwrap();
+    rooms.create("lobby").await.unwrap();
     let watcher = harness.member("watcher").await;
     until_recovered(&harness, "b").await;
     rooms.say("lobby", "nothing more").await.unwrap();
@@ -156,7 +156,7 @@ async fn a_late_leave_is_not_announced_to_a_newer_incarnation() {
 async fn a_member_that_a_hook_blocks_keeps_no_other_from_being_relisted() {
     let harness = Harness::start(LeaveLog::blocking("requested")).await;
     let (blocked, other) = (harness.member("a").await, harness.member("b").await);
-    let rooms = harness.node.rooms();
+    let rooms = harness.node.rooms().clone();
     let leave = tokio::spawn(async move { rooms.leave(&blocked, "lobby").await });
     harness.leave_log.blocked.notified().await;
     for _ in 0..2 {
@@ -173,7 +173,7 @@ async fn a_member_that_a_hook_blocks_keeps_no_other_from_being_relisted() {
 
 #[tokio::test(start_paused = true)]
 async fn dead_nodes_are_reaped_without_waiting_for_each_others_hooks() {
-    let harness = Harness::start(LeaveLog::blocking("a lobby died")).await;
+    let harness = Harness::start(LeaveLog::blocking("died")).await;
     harness.membership.add_dead_node("a");
     harness.membership.add_dead_node("b");
     let has_left = |line: &str| harness.leave_log.entries().iter().any(|entry| entry == line);
@@ -183,4 +183,24 @@ async fn dead_nodes_are_reaped_without_waiting_for_each_others_hooks() {
     harness.membership.add_dead_node("c");
     eventually("the hook runs for another", async || has_left("c lobby died")).await;
     assert_eq!(harness.leave_log.entries().len(), 3, "each is announced once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leave_that_is_dropped_while_its_hooks_run_is_completed_before_the_next_join() {
+    let harness = Harness::start(LeaveLog::blocking_left("requested")).await;
+    let (member, rooms) = (harness.member("a").await, harness.node.rooms().clone());
+    let leave = tokio::spawn({
+        let (rooms, member) = (rooms.clone(), member.clone());
+        async move { rooms.leave(&member, "lobby").await }
+    });
+    harness.leave_log.blocked.notified().await;
+    leave.abort();
+    assert!(leave.await.unwrap_err().is_cancelled());
+    assert!(!member.is_in("lobby"), "the leave was agreed to");
+    let join = tokio::spawn(async move { rooms.join(&member, "lobby").await.map(|()| member) });
+    harness.leave_log.resume.notify_one();
+    let member = join.await.unwrap().unwrap();
+    assert_eq!(harness.leave_log.entries(), ["a lobby requested"], "its hook ran to its end, once, before the join");
+    assert!(member.is_in("lobby"));
+    harness.until_listed(&["a"]).await;
 }

@@ -14,7 +14,7 @@ async fn destroying_a_room_removes_no_member_of_its_next_incarnation() {
     let rooms = harness.node.rooms();
     harness.backend.fail("publish", Fault::Down);
     assert_eq!(rooms.destroy("lobby").await.unwrap_err().kind(), ErrorKind::Unavailable);
-    rooms.add("lobby").await.unwrap();
+    rooms.create("lobby").await.unwrap();
     rooms.join(&new, "lobby").await.unwrap();
     while !next_frame(&old).await.contains(DESTROYED) {}
     assert!(!old.is_in("lobby") && new.is_in("lobby"));
@@ -85,6 +85,6 @@ async fn a_member_that_leaves_while_the_room_is_destroyed_leaves_once() {
     harness.leave_log.resume.notify_one();
     leave.await.unwrap().unwrap();
     harness.disconnect(&member).await;
-    harness.node.stop().await;
+    harness.engine.stop().await;
     assert_eq!(harness.leave_log.entries(), ["a lobby requested"]);
 }

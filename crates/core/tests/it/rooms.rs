@@ -15,9 +15,9 @@ phalanx_testkit::room_laws!(memory: (super::store(), ()));
 #[tokio::test(start_paused = true)]
 async fn rooms_beyond_the_maximum_are_refused() {
     let harness = Harness::start_with(LeaveLog::default(), |config| config.rooms.max_rooms = 1).await.unwrap();
-    let full = harness.node.rooms().add("another").await.unwrap_err();
+    let full = harness.node.rooms().create("another").await.unwrap_err();
     assert_eq!((full.kind(), full.code()), (ErrorKind::Conflict, "too_many_rooms"));
-    assert_eq!(harness.node.rooms().add("lobby").await.unwrap_err().code(), "conflict");
+    assert_eq!(harness.node.rooms().create("lobby").await.unwrap_err().code(), "conflict");
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use axum::Router;
 use phalanx_core::backend::Backend;
 use phalanx_core::config::{Config, General};
-use phalanx_core::dispatch::Chain;
+use phalanx_core::error::Chain;
 use phalanx_core::event::Observer;
-use phalanx_core::hooks::{ConnectionHook, RecipientHook, RoomHook};
+use phalanx_core::hooks::{ConnectionHook, DeliverHook, RoomHook};
 use phalanx_core::initializer::Initializer;
 use phalanx_core::layer::Layer;
 use phalanx_core::registry::Definitions;
 use phalanx_core::transport::Transport;
-use phalanx_core::{ActionDef, Node, RemoteDef, Setup, Shutdown, StartError, Stopped};
+use phalanx_core::{ActionDef, Engine, Node, NodeSetup, RemoteDef, Shutdown, StartError, StopReport};
 use phalanx_server::{AdminServer, Server};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,6 +26,33 @@ use crate::settings::{Section, Settings, Sources};
 use crate::{process, telemetry};
 
 /// An application: built from its parts, then run.
+///
+/// ```
+/// use phalanx::config::Config;
+/// use phalanx::prelude::*;
+///
+/// /// The number of connections of this node.
+/// #[action(get)]
+/// async fn sockets(ctx: Context, _: NoInput) -> Result<usize, ActionError> {
+///     Ok(ctx.connections().count())
+/// }
+///
+/// fn app() -> App {
+///     App::new("example").version(env!("CARGO_PKG_VERSION")).actions(actions![sockets])
+/// }
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), phalanx::StartError> {
+/// // `main` runs it by `app().run()`; a test starts it in its own process.
+/// let mut config = Config::default();
+/// config.web.port = 0; // any free port
+/// config.admin.bind = String::new();
+/// let running = app().start(config).await?;
+/// assert_ne!(running.addr().port(), 0);
+/// running.stop().await;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "an application does nothing until it runs"]
 pub struct App {
     name: String,
@@ -108,8 +135,8 @@ impl App {
     }
 
     /// Runs `hook` for each recipient of a message.
-    pub fn on_recipient(mut self, hook: impl RecipientHook) -> Self {
-        self.definitions.recipient_hooks.push(Arc::new(hook));
+    pub fn on_deliver(mut self, hook: impl DeliverHook) -> Self {
+        self.definitions.deliver_hooks.push(Arc::new(hook));
         self
     }
 
@@ -214,27 +241,24 @@ impl App {
             admin.listen(&settings.config.admin, &shutdown).map_err(StartError::Transport)?;
             transports.push(admin.clone());
         }
-        let setup = Setup {
-            app: self.name,
-            version: self.version,
-            node_id: settings.node_id,
-            backend,
-            config: settings.config,
-            environment: settings.environment,
-            definitions: self.definitions,
-            initializers: self.initializers,
-            transports,
-            shutdown,
-        };
-        let node = Node::start(setup).await?;
-        telemetry::spawn_upkeep(node.shutdown());
-        Ok(RunningApp { node, server, admin })
+        let mut setup = NodeSetup::new(self.name, settings.config);
+        setup.version = self.version;
+        setup.node_id = settings.node_id;
+        setup.backend = backend;
+        setup.environment = settings.environment;
+        setup.definitions = self.definitions;
+        setup.initializers = self.initializers;
+        setup.transports = transports;
+        setup.shutdown = shutdown;
+        let engine = Engine::start(setup).await?;
+        telemetry::spawn_upkeep(engine.shutdown());
+        Ok(RunningApp { engine, server, admin })
     }
 
     /// The actions that a node would serve, including those that initializers add.
     fn action_table(self, config: &Config) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
         let runtime = tokio::runtime::Runtime::new()?;
-        let planned = runtime.block_on(Node::plan(&self.initializers, self.definitions, config));
+        let planned = runtime.block_on(Engine::plan(&self.initializers, self.definitions, config));
         runtime.shutdown_background(); // an initializer may have left tasks running
         let registry = planned?;
         let actions: Vec<&ActionDef> = registry.actions().map(|action| action.def).collect();
@@ -271,7 +295,7 @@ impl std::fmt::Debug for App {
 /// A running application.
 #[derive(Debug)]
 pub struct RunningApp {
-    node: Node,
+    engine: Engine,
     server: Arc<Server>,
     admin: Arc<AdminServer>,
 }
@@ -279,7 +303,7 @@ pub struct RunningApp {
 impl RunningApp {
     /// The handle of its node.
     pub fn node(&self) -> &Node {
-        &self.node
+        self.engine.node()
     }
 
     /// The address that clients connect to. With `web.port = 0` it has the port that was chosen.
@@ -293,8 +317,8 @@ impl RunningApp {
     }
 
     /// Stops the application. Every call that was accepted finishes if it does so within `general.grace`.
-    pub async fn stop(self) -> Stopped {
-        self.node.stop().await
+    pub async fn stop(self) -> StopReport {
+        self.engine.stop().await
     }
 
     /// Prints the addresses to stdout, which supervisors read as the sign that the node is ready.

@@ -1,8 +1,9 @@
-use phalanx_core::context::States;
-use phalanx_core::initializer::{Boot, BoxError};
+use phalanx_core::States;
+use phalanx_core::initializer::Boot;
 use serde::Deserialize;
 
 use super::*;
+use crate::BoxError;
 use crate::prelude::*;
 
 #[derive(Default, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ mod signals;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use phalanx_core::dispatch::Chain;
-use phalanx_core::{Shutdown, StartError, Stopped};
+use phalanx_core::error::Chain;
+use phalanx_core::{Shutdown, StartError, StopReport};
 use tokio::task::JoinError;
 use tracing::info;
 
@@ -60,10 +60,13 @@ async fn run(app: App, settings: Settings, log: &LogHandle, signals: &mut Signal
     let mut node = tokio::spawn({
         let shutdown = shutdown.clone();
         async move {
-            let running = app.start_with(settings, shutdown.clone()).await?;
+            let running = match app.start_with(settings, shutdown.clone()).await {
+                Ok(running) => running,
+                Err(error) => return NodeEnd::NotStarted(error),
+            };
             running.print_addresses();
-            shutdown.asked().await;
-            Ok(running.stop().await)
+            shutdown.requested().await;
+            NodeEnd::Stopped(running.stop().await)
         }
     });
     let mut requested = None;
@@ -82,22 +85,25 @@ async fn run(app: App, settings: Settings, log: &LogHandle, signals: &mut Signal
             (Some(SignalRequest::Stop), SignalRequest::Restart) => requested,
             (None | Some(SignalRequest::Restart), request) => Some(request),
         };
-        shutdown.ask();
+        shutdown.request();
     }
 }
 
+/// How the node of this process ended.
+enum NodeEnd {
+    Stopped(StopReport),
+    NotStarted(StartError),
+}
+
 /// Whether the process exits or restarts once its node has ended, or the error to exit with.
-fn exit_reason(
-    requested: Option<SignalRequest>,
-    ended: Result<Result<Stopped, StartError>, JoinError>,
-) -> Result<SignalRequest, String> {
+fn exit_reason(requested: Option<SignalRequest>, ended: Result<NodeEnd, JoinError>) -> Result<SignalRequest, String> {
     let requested = requested.unwrap_or(SignalRequest::Stop);
     match ended.map_err(|panicked| panicked.to_string())? {
-        Ok(Stopped { abandoned: 0 }) | Err(StartError::Stopped) => Ok(requested),
-        Ok(Stopped { .. }) if requested == SignalRequest::Restart => Ok(requested), // the log says how many were cut off
-        Ok(Stopped { abandoned }) => {
+        NodeEnd::Stopped(StopReport { abandoned: 0, .. }) | NodeEnd::NotStarted(StartError::Stopped) => Ok(requested),
+        NodeEnd::Stopped(_) if requested == SignalRequest::Restart => Ok(requested), // the log says how many were cut off
+        NodeEnd::Stopped(StopReport { abandoned, .. }) => {
             Err(format!("general.grace was over: {abandoned} calls or connections were cut off"))
         }
-        Err(error) => Err(Chain(&error).to_string()),
+        NodeEnd::NotStarted(error) => Err(Chain(&error).to_string()),
     }
 }

@@ -6,8 +6,8 @@ use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
 use config::{File, FileFormat};
+use phalanx_core::States;
 use phalanx_core::config::{Config, Environment};
-use phalanx_core::context::States;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use config::ConfigError;
-use phalanx_core::context::States;
+use phalanx_core::States;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

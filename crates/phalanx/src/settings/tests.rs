@@ -14,7 +14,7 @@ struct Mail {
     retries: u32,
     #[serde(with = "duration")]
     timeout: Duration,
-    max_letter: ByteSize,
+    max_attachment: ByteSize,
     copies: Vec<String>,
     from: Option<String>,
     headers: BTreeMap<String, String>,
@@ -27,7 +27,7 @@ impl Default for Mail {
             password: String::new(),
             retries: 3,
             timeout: Duration::from_secs(5),
-            max_letter: ByteSize::kib(100),
+            max_attachment: ByteSize::kib(100),
             copies: Vec::new(),
             from: None,
             headers: BTreeMap::new(),
@@ -120,7 +120,7 @@ fn sections_of_an_application_follow_the_rules_of_the_frameworks_own() {
         ("PHALANX__MAIL__PASSWORD", "1e5"),
         ("PHALANX__MAIL__RETRIES", "7"),
         ("PHALANX__MAIL__TIMEOUT", "250ms"),
-        ("PHALANX__MAIL__MAXLETTER", "2MiB"),
+        ("PHALANX__MAIL__MAXATTACHMENT", "2MiB"),
         ("PHALANX__MAIL__COPIES", "a, b"),
     ];
     let (settings, mail) = load_with_mail(&[("default.toml", file)], &variables).unwrap();
@@ -129,7 +129,7 @@ fn sections_of_an_application_follow_the_rules_of_the_frameworks_own() {
         password: "1e5".into(),
         retries: 7,
         timeout: Duration::from_millis(250),
-        max_letter: ByteSize::mib(2),
+        max_attachment: ByteSize::mib(2),
         copies: vec!["a".into(), "b".into()],
         from: Some("me".into()),
         headers: BTreeMap::from([("X-Any".into(), "1".into())]),
@@ -137,7 +137,7 @@ fn sections_of_an_application_follow_the_rules_of_the_frameworks_own() {
     assert_eq!(mail, expected);
     let printed = settings.to_toml();
     assert!(printed.contains("retries = 7") && printed.contains("timeout = \"250ms\""), "{printed}");
-    assert!(printed.contains("maxLetter = \"2MiB\""), "{printed}");
+    assert!(printed.contains("maxAttachment = \"2MiB\""), "{printed}");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn wrong_values_are_refused_with_their_key() {
         ("", Some(("PHALANX__WEB__MAX_BODY", "1024")), "\"1024\" is no size"),
         ("[mail]\nretries = \"many\"", None, "mail.retries"),
         ("[mail]\ntimeout = 5", None, "mail.timeout"),
-        ("[mail]\nmaxLetter = \"5\"", None, "mail.maxLetter"),
+        ("[mail]\nmaxAttachment = \"5\"", None, "mail.maxAttachment"),
         ("", Some(("PORT", "70000")), "web.port"),
         ("[web]\nprefix = \"api\"", None, "web.prefix"),
         ("[websocket]\noutbox_frames = 0", None, "websocket.outbox_frames"),

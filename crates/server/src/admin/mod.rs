@@ -12,10 +12,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use phalanx_core::BoxError;
 use phalanx_core::config::Admin;
-use phalanx_core::initializer::BoxError;
 use phalanx_core::transport::Transport;
-use phalanx_core::{Node, Shutdown};
+use phalanx_core::{Engine, Node, Shutdown};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -36,6 +36,7 @@ type MetricsRenderer = Arc<dyn Fn() -> String + Send + Sync>;
 /// that is slow to start is not dead, and `/livez` must not get it restarted. Until then `/readyz` reports `starting`.
 pub struct AdminServer {
     render: MetricsRenderer,
+    /// The handle and not the engine, which owns this transport.
     node: Arc<OnceLock<Node>>,
     addr: OnceLock<SocketAddr>,
 }
@@ -99,8 +100,8 @@ impl Transport for AdminServer {
     }
 
     /// The listener is bound already; from now on `/readyz` reports the health of the node.
-    async fn start(&self, node: &Node) -> Result<(), BoxError> {
-        self.node.get_or_init(|| node.clone());
+    async fn start(&self, engine: &Engine) -> Result<(), BoxError> {
+        self.node.get_or_init(|| engine.node().clone());
         Ok(())
     }
 

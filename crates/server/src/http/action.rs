@@ -6,9 +6,10 @@ use std::sync::Arc;
 use axum::response::Response;
 use http::{Method, Uri};
 use phalanx_core::action::OnDisconnect;
-use phalanx_core::dispatch::{self, Started};
-use phalanx_core::registry::Registered;
-use phalanx_core::{ActionError, Caller, Node, Origin, Outcome, Params};
+use phalanx_core::dispatch::{self, Dispatched};
+use phalanx_core::error::unknown_action;
+use phalanx_core::registry::RegisteredAction;
+use phalanx_core::{ActionError, Caller, Engine, Outcome, Params};
 
 use super::body::{BodyError, BodyLimits};
 use super::debug_info::DebugInfo;
@@ -26,7 +27,7 @@ pub(super) async fn serve(
     identity: &Identity,
     state: &mut RequestState,
 ) -> Response {
-    let node = &service.node;
+    let engine = &service.engine;
     let Some(routed) = path.action(request.method()) else {
         return match *request.method() {
             Method::OPTIONS => reply::options(path.allowed()),
@@ -34,23 +35,19 @@ pub(super) async fn serve(
         };
     };
     let (method, body) = (request.method().clone(), request.body_mut().take());
-    let mut debug_info = DebugInfo::start(node, identity);
+    let mut debug_info = DebugInfo::start(engine, identity);
     let is_sending = &identity.peer.is_sending;
-    let limits = BodyLimits { node, is_sending, uploads: &service.uploads, action: routed.def.name };
+    let limits = BodyLimits { engine, is_sending, uploads: &service.uploads, action: routed.def.name };
     let outcome = match params::read((&method, uri, request.headers()), body, limits, path.params()).await {
-        Ok(params) => match requested_version(node, routed, &params, &method) {
+        Ok(params) => match requested_version(engine, routed, &params, &method) {
             Ok(action) => {
                 debug_info.record(&action, &params);
                 state.called_action = true;
-                let caller = Arc::new(Caller {
-                    transport: Origin::Http,
-                    fingerprint: identity.fingerprint.clone(),
-                    remote: Some(identity.remote),
-                    headers: std::mem::take(request.headers_mut()),
-                    connection: None,
-                });
+                let headers = std::mem::take(request.headers_mut());
+                let caller = Arc::new(Caller::http(identity.fingerprint.clone(), identity.remote, headers));
                 let id = identity.request.clone();
-                let outcome = run(node, dispatch::Request { action, params, caller: caller.clone(), id }, state).await;
+                let outcome =
+                    run(engine, dispatch::CallRequest { action, params, caller: caller.clone(), id }, state).await;
                 let cloned = |caller: Arc<Caller>| caller.headers.clone();
                 *request.headers_mut() = Arc::try_unwrap(caller).map_or_else(cloned, |caller| caller.headers);
                 outcome
@@ -71,29 +68,30 @@ pub(super) async fn serve(
 /// Returns the action in the version that the params name, or else the version whose route matched. The named version
 /// must have a route for the method, on any path.
 fn requested_version(
-    node: &Node,
-    routed: &Arc<Registered>,
+    engine: &Engine,
+    routed: &Arc<RegisteredAction>,
     params: &Params,
     method: &Method,
-) -> Result<Arc<Registered>, ActionError> {
+) -> Result<Arc<RegisteredAction>, ActionError> {
     let Some(version) = params.version()? else { return Ok(routed.clone()) };
-    let action = node.registry().find(routed.def.name, Some(version));
+    let action = engine.registry().find(routed.def.name, Some(version));
     let method = method_of(method);
-    let has_method = |action: &&Arc<Registered>| action.def.routes.iter().any(|route| route.method.as_str() == method);
-    action.filter(has_method).cloned().ok_or_else(dispatch::unknown_action)
+    let has_method =
+        |action: &&Arc<RegisteredAction>| action.def.routes.iter().any(|route| route.method.as_str() == method);
+    action.filter(has_method).cloned().ok_or_else(unknown_action)
 }
 
 /// Runs an action. If its client disconnects it runs on, unless `on_disconnect` cancels it, and keeps the request's
 /// permit until it ends.
-async fn run(node: &Node, request: dispatch::Request, state: &mut RequestState) -> Outcome {
-    match dispatch::start(node, request).await {
-        Started::Done(outcome) => outcome,
-        Started::Running(running) if running.on_disconnect() == OnDisconnect::Cancel => {
+async fn run(engine: &Engine, request: dispatch::CallRequest, state: &mut RequestState) -> Outcome {
+    match dispatch::start(engine, request).await {
+        Dispatched::Done(outcome) => outcome,
+        Dispatched::Pending(running) if running.on_disconnect() == OnDisconnect::Cancel => {
             Box::pin(running.finish()).await
         }
-        Started::Running(running) => {
+        Dispatched::Pending(running) => {
             let permit = state.permit.take();
-            let finished = node.shutdown().spawn(async move { (running.finish().await, permit) }).await;
+            let finished = engine.shutdown().spawn(async move { (running.finish().await, permit) }).await;
             let (outcome, permit) = finished.unwrap_or_else(|error| (Err(ActionError::internal(error)), None));
             state.permit = permit;
             outcome

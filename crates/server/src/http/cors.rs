@@ -6,7 +6,7 @@ use std::future::ready;
 use axum::response::Response;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN};
 use http::{Method, Request};
-use phalanx_core::initializer::BoxError;
+use phalanx_core::BoxError;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 

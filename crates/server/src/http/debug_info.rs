@@ -1,9 +1,8 @@
 //! Facts about server and requester that responses carry in development.
 
-use std::fmt::Write;
-
-use phalanx_core::registry::Registered;
-use phalanx_core::{Node, Params};
+use phalanx_core::protocol::{RequesterInformation, ServerInformation, debug_fields};
+use phalanx_core::registry::RegisteredAction;
+use phalanx_core::{Engine, Params};
 use serde_json::Value;
 
 use super::identity::Identity;
@@ -12,7 +11,7 @@ use super::identity::Identity;
 pub(super) struct DebugInfo(Option<Box<DebugFacts>>);
 
 struct DebugFacts {
-    node: Node,
+    engine: Engine,
     identity: Identity,
     started: tokio::time::Instant,
     received: Value,
@@ -20,10 +19,10 @@ struct DebugFacts {
 
 impl DebugInfo {
     /// Starts the clock of a request, if the facts are enabled.
-    pub(super) fn start(node: &Node, identity: &Identity) -> Self {
-        let is_enabled = node.config().web.metadata.unwrap_or_else(|| node.environment().is_development());
+    pub(super) fn start(engine: &Engine, identity: &Identity) -> Self {
+        let is_enabled = engine.config().web.metadata.unwrap_or_else(|| engine.node().environment().is_development());
         let facts = || DebugFacts {
-            node: node.clone(),
+            engine: engine.clone(),
             identity: identity.clone(),
             started: tokio::time::Instant::now(),
             received: Value::Object([("action".to_owned(), Value::Null)].into_iter().collect()),
@@ -32,9 +31,9 @@ impl DebugInfo {
     }
 
     /// Records the params of the call, secrets filtered.
-    pub(super) fn record(&mut self, action: &Registered, params: &Params) {
+    pub(super) fn record(&mut self, action: &RegisteredAction, params: &Params) {
         let Some(facts) = &mut self.0 else { return };
-        let mut received = action.shown(params, facts.node.config());
+        let mut received = action.shown(params, facts.engine.config());
         received.insert("action".into(), action.def.name.into());
         received.insert("apiVersion".into(), action.def.version.into());
         facts.received = Value::Object(received);
@@ -43,22 +42,20 @@ impl DebugInfo {
     /// Returns the facts as the fields of a JSON object, without its braces.
     pub(super) fn into_fields(self) -> Option<String> {
         let facts = self.0?;
-        let (node, identity) = (&facts.node, &facts.identity);
-        let server = serde_json::json!({
-            "serverName": node.app(),
-            "apiVersion": node.version(),
-            "requestDuration": facts.started.elapsed().as_millis() as u64,
-            "currentTime": node.now_ms(),
-        });
-        let requester = serde_json::json!({
-            "id": format!("{}-{}", identity.fingerprint, identity.request),
-            "fingerprint": &*identity.fingerprint,
-            "messageId": identity.request.to_string(),
-            "remoteIP": identity.remote.ip().to_string(),
-            "receivedParams": facts.received,
-        });
-        let mut text = String::with_capacity(512);
-        let _ = write!(text, "\"serverInformation\":{server},\"requesterInformation\":{requester}");
-        Some(text)
+        let (engine, identity) = (&facts.engine, &facts.identity);
+        let server = ServerInformation {
+            server_name: engine.node().app(),
+            api_version: engine.node().version(),
+            request_duration: facts.started.elapsed().as_millis() as u64,
+            current_time: engine.node().now_ms(),
+        };
+        let requester = RequesterInformation {
+            id: &format!("{}-{}", identity.fingerprint, identity.request),
+            fingerprint: &identity.fingerprint,
+            message_id: &identity.request.to_string(),
+            remote_ip: &identity.remote.ip().to_string(),
+            received_params: &facts.received,
+        };
+        Some(debug_fields(&server, &requester))
     }
 }

@@ -14,7 +14,8 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::Limited;
-use phalanx_core::{ErrorKind, Node, dispatch};
+use phalanx_core::error::{panicked, unknown_action};
+use phalanx_core::{Engine, ErrorKind};
 use tower::Service;
 use tracing::{Instrument, info_span};
 
@@ -31,7 +32,7 @@ pub(super) async fn serve(
     identity: &Identity,
     state: &mut RequestState,
 ) -> Response {
-    let settings = &service.node.config().web;
+    let settings = &service.engine.config().web;
     let limit = body::BodySizeLimit::for_headers(request.headers(), settings);
     if let Err(refused) = limit.check(request.headers()) {
         return reply::error(&refused);
@@ -53,7 +54,7 @@ pub(super) async fn serve(
         async move { router.call(request).await }.instrument(info_span!("request", id = %identity.request));
     let mut response = match AssertUnwindSafe(responding).catch_unwind().await {
         Ok(Ok(response)) => response,
-        Err(panic) => reply::error(&dispatch::panicked(&*panic)),
+        Err(panic) => reply::error(&panicked(&*panic)),
     };
     state.route = response.extensions_mut().remove::<MatchedPath>().map(|path| path.as_str().into());
     // axum's extractors respond 400 to every body that fails, a slow one included.
@@ -66,15 +67,15 @@ pub(super) async fn serve(
 }
 
 /// Returns the application's routes with static files behind them.
-pub(super) fn router(node: &Node, routes: Router) -> Router {
+pub(super) fn router(engine: &Engine, routes: Router) -> Router {
     // `serve` limits bodies before they get here.
-    routes.layer(DefaultBodyLimit::disable()).layer(from_fn_with_state(node.clone(), files_before_fallback))
+    routes.layer(DefaultBodyLimit::disable()).layer(from_fn_with_state(engine.clone(), files_before_fallback))
 }
 
 /// Serves a request that matched no route: with a file, else with the application's fallback. If there is neither, it
 /// responds with the error of the file lookup.
 async fn files_before_fallback(
-    State(node): State<Node>,
+    State(engine): State<Engine>,
     matched: Option<MatchedPath>,
     request: Request,
     next: Next,
@@ -85,7 +86,7 @@ async fn files_before_fallback(
         return response;
     }
     let (parts, body) = request.into_parts();
-    let missing = match find_file(&node, &parts).await {
+    let missing = match find_file(&engine, &parts).await {
         FileLookup::Served(response) => return response,
         FileLookup::Missing(response) => response,
     };
@@ -103,19 +104,19 @@ enum FileLookup {
 }
 
 /// Looks for the file that a request names.
-async fn find_file(node: &Node, request: &Parts) -> FileLookup {
-    let settings = &node.config().web;
+async fn find_file(engine: &Engine, request: &Parts) -> FileLookup {
+    let settings = &engine.config().web;
     let path = request.uri.path();
     let prefix = settings.prefix.trim_end_matches('/');
     let is_below_prefix = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if is_below_prefix && !prefix.is_empty() && request.method != Method::OPTIONS {
-        return FileLookup::Missing(reply::error(&dispatch::unknown_action()));
+        return FileLookup::Missing(reply::error(&unknown_action()));
     }
     if let Some(response) = reply::refuse_unless_read(&request.method) {
         return FileLookup::Missing(response);
     }
     let path = path.strip_prefix("/public").filter(|rest| rest.starts_with('/') || rest.is_empty()).unwrap_or(path);
-    match node.files().open(path).await {
+    match engine.files().open(path).await {
         Ok(file) => {
             let cache = format!("max-age={}, must-revalidate, public", settings.file_max_age.as_secs());
             FileLookup::Served(static_files::respond(file, &request.method, &request.headers, &cache).await)

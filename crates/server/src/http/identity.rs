@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 use http::{Extensions, HeaderName};
 use phalanx_core::config::Web;
-use phalanx_core::{Node, RequestId};
+use phalanx_core::{Engine, RequestId};
 
 /// The other end of a TCP connection.
 #[derive(Clone, Debug)]
@@ -37,18 +37,18 @@ static SESSION_ID: HeaderName = HeaderName::from_static("x-sessionid");
 
 impl Identity {
     /// Reads the identity from the headers and, for sockets, from the query.
-    pub(crate) fn read(node: &Node, peer: &Peer, headers: &HeaderMap, query: Option<&str>) -> Self {
-        let settings = &node.config().web;
+    pub(crate) fn read(engine: &Engine, peer: &Peer, headers: &HeaderMap, query: Option<&str>) -> Self {
+        let settings = &engine.config().web;
         let trusted = is_trusted(canonical(peer.addr.ip()), settings);
         let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let remote = if trusted { forwarded(headers, peer.addr, settings) } else { peer.addr };
         let request = match header(&REQUEST_ID) {
             Some(id) if trusted && is_token(id) => RequestId::Given(id.into()),
-            _ => node.next_request(),
+            _ => engine.next_request_id(),
         };
         let sent = fingerprint(headers, settings, query);
         let is_new = sent.is_none();
-        let fingerprint = sent.unwrap_or_else(|| node.new_fingerprint().into());
+        let fingerprint = sent.unwrap_or_else(|| engine.new_fingerprint().into());
         Self { peer: peer.clone(), remote, fingerprint, is_new, request }
     }
 

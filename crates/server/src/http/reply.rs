@@ -10,12 +10,13 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 use phalanx_core::action;
 use phalanx_core::answer::{Answer, BodySource, Content, Outcome};
-use phalanx_core::dispatch::Chain;
+use phalanx_core::error::Chain;
+use phalanx_core::protocol::error_body;
 use phalanx_core::{ActionError, ErrorKind, files};
 use tracing::error;
 
 use super::static_files;
-use crate::wire_error::{body_of, status_of};
+use crate::wire_error::status_of;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
@@ -44,7 +45,7 @@ pub(super) async fn respond(outcome: Outcome, context: ResponseContext<'_>) -> R
             response
         }
         Err(refused) => {
-            let object = with_fields(body_of(&refused).into(), context.debug_fields);
+            let object = with_fields(error_body(&refused).into(), context.debug_fields);
             with_retry_after(json(status_of(refused.kind()), object), &refused)
         }
     }
@@ -53,7 +54,7 @@ pub(super) async fn respond(outcome: Outcome, context: ResponseContext<'_>) -> R
 /// Responds with an error that no action returned.
 pub(crate) fn error(refused: &ActionError) -> Response {
     log_cause(refused);
-    with_retry_after(json(status_of(refused.kind()), body_of(refused).into()), refused)
+    with_retry_after(json(status_of(refused.kind()), error_body(refused).into()), refused)
 }
 
 /// Logs the cause of an `internal` error: the client gets none of it.

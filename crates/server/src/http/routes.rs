@@ -7,11 +7,11 @@ use axum::Router;
 use axum::routing::any;
 use http::Method;
 use percent_encoding::percent_decode_str;
+use phalanx_core::BoxError;
 use phalanx_core::action;
 use phalanx_core::config::CLIENT_PATHS;
-use phalanx_core::initializer::BoxError;
-use phalanx_core::registry::{Registered, path_of};
-use phalanx_core::{ActionError, ErrorKind, Node};
+use phalanx_core::registry::{RegisteredAction, path_of};
+use phalanx_core::{ActionError, Engine, ErrorKind};
 
 use super::{client_assets, fallback, reply};
 use crate::ws::{UpgradeState, upgrade};
@@ -23,7 +23,7 @@ pub(super) struct ActionRoutes(matchit::Router<PathActions>);
 #[derive(Clone)]
 struct PathActions {
     route: Arc<str>,
-    by_method: Arc<[(action::Method, Arc<Registered>)]>,
+    by_method: Arc<[(action::Method, Arc<RegisteredAction>)]>,
     allowed: Arc<str>,
 }
 
@@ -33,10 +33,10 @@ impl ActionRoutes {
     /// # Errors
     ///
     /// Two paths conflict: a request could match both.
-    pub(super) fn new(node: &Node) -> Result<Self, BoxError> {
-        let prefix = node.config().web.prefix.trim_end_matches('/');
+    pub(super) fn new(engine: &Engine) -> Result<Self, BoxError> {
+        let prefix = engine.config().web.prefix.trim_end_matches('/');
         let mut table = matchit::Router::new();
-        for (path, by_method) in by_path(node) {
+        for (path, by_method) in by_path(engine) {
             let allowed = reply::allowed_methods(by_method.iter().map(|(method, _)| *method)).into();
             let full = format!("{prefix}{path}");
             let actions = PathActions { route: full.as_str().into(), by_method: by_method.into(), allowed };
@@ -65,7 +65,7 @@ pub(super) struct PathMatch<'a> {
 
 impl<'a> PathMatch<'a> {
     /// Returns the action of a method; `HEAD` has that of `GET`.
-    pub(super) fn action(&self, method: &Method) -> Option<&'a Arc<Registered>> {
+    pub(super) fn action(&self, method: &Method) -> Option<&'a Arc<RegisteredAction>> {
         let wanted = method_of(method);
         self.actions.by_method.iter().find(|(method, _)| method.as_str() == wanted).map(|(_, action)| action)
     }
@@ -106,9 +106,9 @@ fn percent_decoded(value: &str) -> Result<String, ActionError> {
     text.map_err(malformed)
 }
 
-fn by_path(node: &Node) -> BTreeMap<String, Vec<(action::Method, Arc<Registered>)>> {
+fn by_path(engine: &Engine) -> BTreeMap<String, Vec<(action::Method, Arc<RegisteredAction>)>> {
     let mut paths: BTreeMap<String, Vec<_>> = BTreeMap::new();
-    for action in node.registry().actions() {
+    for action in engine.registry().actions() {
         for route in action.def.routes {
             paths.entry(path_of(action.def, route)).or_default().push((route.method, action.clone()));
         }
@@ -117,12 +117,12 @@ fn by_path(node: &Node) -> BTreeMap<String, Vec<(action::Method, Arc<Registered>
 }
 
 /// The router behind the actions: the WebSocket endpoint, the browser client, an application's own routes, files.
-pub(super) fn router(node: &Node, app_routes: Router) -> Router {
-    let upgrade_state = Arc::new(UpgradeState::new(node.clone()));
+pub(super) fn router(engine: &Engine, app_routes: Router) -> Router {
+    let upgrade_state = Arc::new(UpgradeState::new(engine.clone()));
     // The application's routes are the fallback, so that none of them can hide these.
     Router::new()
-        .route(&node.config().websocket.path, any(upgrade).with_state(upgrade_state))
+        .route(&engine.config().websocket.path, any(upgrade).with_state(upgrade_state))
         .route(CLIENT_PATHS[0], any(client_assets::module))
         .route(CLIENT_PATHS[1], any(client_assets::types))
-        .fallback_service(fallback::router(node, app_routes))
+        .fallback_service(fallback::router(engine, app_routes))
 }

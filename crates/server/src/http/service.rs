@@ -18,8 +18,8 @@ use http::{HeaderName, Method, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use metrics::{Counter, counter};
-use phalanx_core::initializer::BoxError;
-use phalanx_core::{ActionError, ErrorKind, Node};
+use phalanx_core::BoxError;
+use phalanx_core::{ActionError, Engine, ErrorKind};
 use tower::Service;
 
 use super::cors::{self, Cors};
@@ -44,7 +44,7 @@ pub(crate) struct HttpService {
 
 /// The state that all connections share.
 pub(super) struct ServiceState {
-    pub(super) node: Node,
+    pub(super) engine: Engine,
     actions: ActionRoutes,
     pub(super) router: Router,
     cors: Option<Cors>,
@@ -60,13 +60,13 @@ impl HttpService {
     /// # Errors
     ///
     /// Two routes of actions conflict, or `web.cors_origins` has an entry that is not an origin.
-    pub(crate) fn new(node: Node, app_routes: Router) -> Result<Self, BoxError> {
-        let actions = ActionRoutes::new(&node)?;
-        let settings = &node.config().web;
+    pub(crate) fn new(engine: Engine, app_routes: Router) -> Result<Self, BoxError> {
+        let actions = ActionRoutes::new(&engine)?;
+        let settings = &engine.config().web;
         let cors = Cors::new(&settings.cors_origins)?;
         let requests = Quota::new("web.max_requests", settings.max_requests as u64);
         let uploads = Quota::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
-        let router = routes::router(&node, app_routes);
+        let router = routes::router(&engine, app_routes);
         metrics::describe_counter!("phalanx_http_requests_total", "HTTP requests, by the first digit of their status");
         metrics::describe_counter!(
             "phalanx_http_clients_left_total",
@@ -74,7 +74,7 @@ impl HttpService {
         );
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         let responses = classes.map(|status| counter!("phalanx_http_requests_total", "status" => status));
-        let shared = Arc::new(ServiceState { node, actions, router, cors, requests, uploads, responses });
+        let shared = Arc::new(ServiceState { engine, actions, router, cors, requests, uploads, responses });
         Ok(Self { shared, peer: None })
     }
 
@@ -87,7 +87,7 @@ impl HttpService {
             let error = ActionError::internal("a request without a peer");
             return reply::error(&error).map(|body| PermitBody::new(body, None));
         };
-        let settings = self.shared.node.config();
+        let settings = self.shared.engine.config();
         let has_body = request.body().as_ref().is_some_and(|body| !body.is_end_stream());
         peer.is_sending.store(has_body, Relaxed);
         if let Some(response) = allowed_hosts::redirect(request, peer, &settings.web) {
@@ -95,7 +95,7 @@ impl HttpService {
             return response.map(|body| PermitBody::new(body, None));
         }
         let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
-        let identity = Identity::read(&self.shared.node, peer, request.headers(), query);
+        let identity = Identity::read(&self.shared.engine, peer, request.headers(), query);
         let Some(permit) = self.shared.requests.try_acquire(1) else {
             let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
             return self.finish(reply::error(&busy), &identity).map(|body| PermitBody::new(body, None));
@@ -144,7 +144,7 @@ impl HttpService {
 
     /// Adds the headers that every response carries, and counts it.
     fn finish(&self, mut response: Response, identity: &Identity) -> Response {
-        let settings = &self.shared.node.config().web;
+        let settings = &self.shared.engine.config().web;
         let status = response.status();
         let headers = response.headers_mut();
         headers.entry(&CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));

@@ -13,9 +13,12 @@ use std::time::Duration;
 use hyper::upgrade::Upgraded;
 use phalanx_core::action::OnDisconnect;
 use phalanx_core::bound_reached;
-use phalanx_core::connection::{CloseReason, Connection, Frame, Next};
-use phalanx_core::dispatch::{self, Request, Started};
-use phalanx_core::{ActionError, BoxFuture, Caller, ErrorKind, Node, Seat};
+use phalanx_core::connection::{Connection, Frame, OutboxItem};
+use phalanx_core::dispatch::{self, CallRequest, Dispatched};
+use phalanx_core::error::unknown_action;
+use phalanx_core::protocol::CloseReason;
+use phalanx_core::verb::run_verb;
+use phalanx_core::{ActionError, BoxFuture, Caller, Engine, ErrorKind, Registration};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::{Error as StreamError, Message};
 use tracing::debug;
@@ -44,7 +47,7 @@ pub(super) struct ConnectionTask {
     reads: u32,
     malformed: u32,
     stream: FrameStream,
-    node: Node,
+    engine: Engine,
     caller: Arc<Caller>,
     /// Whether the running verb has queued its reply.
     replied: Arc<AtomicBool>,
@@ -64,8 +67,8 @@ enum PumpEvent {
 
 impl ConnectionTask {
     /// Takes over a connection after its 101; `None` if the listener did not accept it.
-    pub(super) fn new(node: Node, connection: Connection, upgraded: Upgraded) -> Option<Box<Self>> {
-        let settings = &node.config().websocket;
+    pub(super) fn new(engine: Engine, connection: Connection, upgraded: Upgraded) -> Option<Box<Self>> {
+        let settings = &engine.config().websocket;
         let rate = Rate { per_second: settings.messages_per_second, burst: settings.message_burst };
         let stream = FrameStream::new(upgraded, settings)?;
         let now = Instant::now();
@@ -78,7 +81,7 @@ impl ConnectionTask {
             received_close: false,
             reads: 0,
             malformed: 0,
-            node,
+            engine,
             connection,
             stream,
             rate,
@@ -86,10 +89,10 @@ impl ConnectionTask {
     }
 
     /// Serves the connection until one side ends it, then removes it from its rooms and from the registry.
-    pub(super) async fn run(mut self: Box<Self>, registration: Seat) {
+    pub(super) async fn run(mut self: Box<Self>, registration: Registration) {
         let reason = self.pump().await;
         let verb = self.verb.take(); // it may own what the removal needs, such as a lock
-        self.node.caught_in_place(|| drop(verb));
+        self.engine.catch_in_place(|| drop(verb));
         debug!(connection = %self.connection.id(), reason = reason.as_str(), "a connection ends");
         self.connection.close(reason);
         // On the heap: otherwise each open connection would reserve the size of these futures, which run once.
@@ -158,7 +161,7 @@ impl ConnectionTask {
             let mut buffer = None;
             let next = loop {
                 match self.connection.next() {
-                    Next::Frame(frame) => {
+                    OutboxItem::Frame(frame) => {
                         if !buffer.get_or_insert_with(WriteBuffer::new).add(frame) {
                             break None; // it is full
                         }
@@ -171,10 +174,10 @@ impl ConnectionTask {
             }
             match next {
                 None => {}
-                Some(Next::Ping) => {
+                Some(OutboxItem::Ping) => {
                     if self.verb.is_some() {
                         // No frames are read while a verb runs, so silence does not mean that the client is dead.
-                        self.connection.hear();
+                        self.connection.mark_alive();
                     }
                     self.stream.start_ping(task)?;
                 }
@@ -192,7 +195,7 @@ impl ConnectionTask {
         if reason == CloseReason::Broken {
             return self.stream.reset_on_drop();
         }
-        let limit = self.node.config().websocket.close_timeout;
+        let limit = self.engine.config().websocket.close_timeout;
         let close = async {
             if self.received_close {
                 return self.stream.reply_to_close().await;
@@ -212,7 +215,7 @@ impl ConnectionTask {
 
     /// Handles the result of a read.
     async fn handle_read(&mut self, read: Option<Result<Message, StreamError>>) -> Result<(), CloseReason> {
-        self.connection.hear();
+        self.connection.mark_alive();
         match read {
             Some(Ok(Message::Text(text))) => self.submit(&text).await,
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
@@ -237,7 +240,7 @@ impl ConnectionTask {
     /// Runs the verb or action of a frame, or starts it.
     async fn submit(&mut self, text: &str) -> Result<(), CloseReason> {
         let is_within_rate = self.bucket.try_take(self.rate, Instant::now());
-        let frame = match frame::decode(text, self.node.config().websocket.max_message_id_bytes) {
+        let frame = match frame::decode(text, self.engine.config().websocket.max_message_id_bytes) {
             Ok(frame) => frame,
             Err(malformed) => {
                 self.connection.queue(malformed.reply());
@@ -250,7 +253,7 @@ impl ConnectionTask {
             }
         };
         self.malformed = 0;
-        let id = frame.message_id.unwrap_or_else(|| format!("\"{}\"", self.node.next_request()).into());
+        let id = frame.message_id.unwrap_or_else(|| format!("\"{}\"", self.engine.next_request_id()).into());
         if !is_within_rate {
             let error = ActionError::of(ErrorKind::RateLimited, "too many messages in a second")
                 .with_retry_after(Duration::from_secs(1));
@@ -259,8 +262,8 @@ impl ConnectionTask {
         }
         match frame.request {
             ClientRequest::Action { name, version, params } => self.start_action(id, &name, version, params).await,
-            ClientRequest::Verb(verb) => {
-                let (node, connection) = (self.node.clone(), self.connection.clone());
+            ClientRequest::Verb(operation) => {
+                let (engine, connection) = (self.engine.clone(), self.connection.clone());
                 let (timeout_id, replied) = (id.clone(), self.replied.clone());
                 replied.store(false, Relaxed);
                 let mut verb: BoxFuture<'static, ()> = Box::pin(async move {
@@ -268,7 +271,7 @@ impl ConnectionTask {
                         replied.store(true, Relaxed);
                         connection.queue(within_outbox(&connection, &id, frame::verb_reply(&id, &connection, answer)));
                     };
-                    verb.run(&node, &connection, reply).await;
+                    run_verb(&engine, &connection, operation, reply).await;
                 });
                 let first = poll_fn(|task| Poll::Ready(verb.as_mut().poll(task))).await;
                 self.verb = first.is_pending().then(|| self.with_deadline(timeout_id, verb));
@@ -282,13 +285,13 @@ impl ConnectionTask {
 
     /// Limits the time of a verb: one that waits for a hook or the bus must not block its connection for ever.
     fn with_deadline(&self, id: Arc<str>, verb: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
-        let (node, connection, replied) = (self.node.clone(), self.connection.clone(), self.replied.clone());
+        let (engine, connection, replied) = (self.engine.clone(), self.connection.clone(), self.replied.clone());
         Box::pin(async move {
-            // At the deadline the verb is dropped inside `caught`: values that a hook owns may panic in their drop.
-            let ended = node.caught(async { timeout(node.hook_deadline(), verb).await }).await;
+            // At the deadline the verb is dropped inside `catch`: values that a hook owns may panic in their drop.
+            let ended = engine.catch(async { timeout(engine.hook_deadline(), verb).await }).await;
             let error = match ended {
                 Ok(Ok(())) => return,
-                Ok(Err(_)) => ActionError::of(ErrorKind::Timeout, "the verb did not take effect in time"),
+                Ok(Err(_)) => ActionError::of(ErrorKind::Timeout, "the verb did not complete in time"),
                 Err(panicked) => panicked,
             };
             if !replied.load(Relaxed) {
@@ -311,29 +314,29 @@ impl ConnectionTask {
     /// Starts an action; it runs concurrently with the frames that follow.
     async fn start_action(&mut self, id: Arc<str>, name: &str, version: Option<u32>, params: phalanx_core::Params) {
         let connection = &self.connection;
-        let Some(action) = self.node.registry().find(name, version) else {
-            connection.queue(frame::error(&id, &dispatch::unknown_action()));
+        let Some(action) = self.engine.registry().find(name, version) else {
+            connection.queue(frame::error(&id, &unknown_action()));
             return;
         };
-        let Some(permit) = connection.begin_action(self.node.config().general.simultaneous_actions) else {
+        let Some(permit) = connection.try_acquire_action(self.engine.config().general.simultaneous_actions) else {
             bound_reached("general.simultaneous_actions");
             let error = ActionError::of(ErrorKind::TooManyPending, "you have too many pending requests");
             connection.queue(frame::error(&id, &error));
             return;
         };
         let caller = self.caller.clone();
-        let request = Request { action: action.clone(), params, caller, id: self.node.next_request() };
-        match dispatch::start(&self.node, request).await {
-            Started::Done(outcome) => {
+        let request = CallRequest { action: action.clone(), params, caller, id: self.engine.next_request_id() };
+        match dispatch::start(&self.engine, request).await {
+            Dispatched::Done(outcome) => {
                 drop(permit);
                 connection.queue(within_outbox(connection, &id, frame::action_reply(&id, outcome)));
             }
-            Started::Running(running) => {
-                self.node.shutdown().spawn(Box::pin(async move {
+            Dispatched::Pending(running) => {
+                self.engine.shutdown().spawn(Box::pin(async move {
                     let outcome = if running.on_disconnect() == OnDisconnect::Cancel {
                         tokio::select! {
                             outcome = running.finish() => outcome,
-                            () = permit.connection().gone() => return,
+                            () = permit.connection().closed() => return,
                         }
                     } else {
                         running.finish().await
@@ -348,7 +351,7 @@ impl ConnectionTask {
 
 /// Returns the reply, or an error instead of one that is larger than the whole outbox.
 fn within_outbox(connection: &Connection, id: &str, reply: Frame) -> Frame {
-    if connection.could_hold(&reply) {
+    if connection.fits_outbox(&reply) {
         return reply;
     }
     bound_reached("websocket.outbox_bytes");

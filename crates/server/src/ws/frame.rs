@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use phalanx_core::bound_reached;
 use phalanx_core::connection::Frame;
+use phalanx_core::operation::{Operation, OperationKind};
 use phalanx_core::params::{Params, version_of};
-use phalanx_core::verb::Verb;
+use phalanx_core::verb::check_room;
 use phalanx_core::{ActionError, Detail, ErrorKind};
 use serde::Deserialize;
 use serde_json::Value;
@@ -28,7 +29,7 @@ pub(super) enum ClientRequest {
     /// A call of an action, by its name.
     Action { name: String, version: Option<u32>, params: Params },
     /// Any other verb.
-    Verb(Verb),
+    Verb(Operation),
     /// A request that fails validation; the client gets this error.
     Invalid(ActionError),
 }
@@ -42,7 +43,6 @@ pub(super) struct DecodedFrame {
 }
 
 /// The fields of a frame, before their types are checked.
-
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct FrameFields<'a> {
@@ -93,24 +93,31 @@ pub(super) fn decode(text: &str, max_message_id: usize) -> Result<DecodedFrame, 
 }
 
 fn request_of(event: &str, fields: &FrameFields<'_>) -> Result<ClientRequest, ActionError> {
-    Ok(ClientRequest::Verb(match event {
-        "action" => return action_request(fields.params),
-        "say" => {
+    if event == "action" {
+        return action_request(fields.params);
+    }
+    let unknown = || {
+        let shown: String = event.chars().take(64).collect();
+        ActionError::not_found(format!("verb not found or not allowed ({shown})"))
+    };
+    let operation = match OperationKind::of_verb(event).ok_or_else(unknown)? {
+        OperationKind::Say => {
             let (room, message) = both(field(fields.room, "room"), message(fields.message))?;
-            Verb::check_room(&room)?;
-            Verb::Say(room, message)
+            check_room(&room)?;
+            Operation::Say(room, message)
         }
-        "roomAdd" => Verb::RoomAdd(room(fields)?),
-        "roomLeave" => Verb::RoomLeave(room(fields)?),
-        "roomView" => Verb::RoomView(room(fields)?),
-        "detailsView" => Verb::DetailsView,
-        "file" => Verb::File(field(fields.file, "file").map_err(invalid)?),
-        "quit" | "exit" => Verb::Quit,
-        _ => {
-            let shown: String = event.chars().take(64).collect();
-            return Err(ActionError::not_found(format!("verb not found or not allowed ({shown})")));
+        OperationKind::RoomAdd => Operation::RoomAdd(room(fields)?),
+        OperationKind::RoomLeave => Operation::RoomLeave(room(fields)?),
+        OperationKind::RoomView => Operation::RoomView(room(fields)?),
+        OperationKind::Details => Operation::Details,
+        OperationKind::File => Operation::File(field(fields.file, "file").map_err(invalid)?),
+        OperationKind::Quit => Operation::Quit,
+        // Of remote callers alone: the table names no verb for them.
+        OperationKind::Get | OperationKind::Set | OperationKind::SendMessage | OperationKind::Destroy => {
+            return Err(unknown());
         }
-    }))
+    };
+    Ok(ClientRequest::Verb(operation))
 }
 
 /// Decodes the params of `action`.
@@ -123,7 +130,7 @@ fn action_request(params: Option<&RawValue>) -> Result<ClientRequest, ActionErro
         #[serde(default)]
         api_version: Option<Value>,
     }
-    let unknown = phalanx_core::dispatch::unknown_action;
+    let unknown = phalanx_core::error::unknown_action;
     let params = params.ok_or_else(unknown)?;
     let value: Value;
     let fields = match serde_json::from_str::<ActionFields<'_>>(params.get()) {
@@ -142,7 +149,7 @@ fn action_request(params: Option<&RawValue>) -> Result<ClientRequest, ActionErro
 /// Reads and checks the name of the room.
 fn room(fields: &FrameFields<'_>) -> Result<String, ActionError> {
     let room = field(fields.room, "room").map_err(invalid)?;
-    Verb::check_room(&room)?;
+    check_room(&room)?;
     Ok(room)
 }
 

@@ -8,7 +8,7 @@ use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, StatusCode};
 use phalanx_core::connection::{Attributes, Connection, NewConnection, OutboxLimit};
 use phalanx_core::hooks::Handshake;
-use phalanx_core::{ActionError, ErrorKind, Node, Params, Seat, bound_reached};
+use phalanx_core::{ActionError, Engine, ErrorKind, Params, Registration, bound_reached};
 use tracing::error;
 
 use super::connection::ConnectionTask;
@@ -21,15 +21,15 @@ use crate::http::reply;
 /// The state that all upgrades of a node share.
 #[derive(Debug)]
 pub(crate) struct UpgradeState {
-    node: Node,
+    engine: Engine,
     buckets: AddressBuckets,
 }
 
 impl UpgradeState {
-    pub(crate) fn new(node: Node) -> Self {
-        let settings = &node.config().websocket;
+    pub(crate) fn new(engine: Engine) -> Self {
+        let settings = &engine.config().websocket;
         let rate = Rate { per_second: settings.upgrades_per_second, burst: settings.upgrade_burst };
-        Self { buckets: AddressBuckets::new(rate), node }
+        Self { buckets: AddressBuckets::new(rate), engine }
     }
 }
 
@@ -42,16 +42,16 @@ pub(crate) async fn upgrade(State(state): State<Arc<UpgradeState>>, request: Req
     let Some(opening) = OpeningHandshake::take(&mut parts) else {
         return upgrade_required();
     };
-    let node = &state.node;
+    let engine = &state.engine;
     let identity = Identity::of(&parts.extensions);
     let registration = match admit(&state, &identity, &parts.uri, parts.headers).await {
         Ok(registration) => registration,
         Err(error) => return reply::error(&error),
     };
-    let (node, response) = (node.clone(), opening.response());
-    node.clone().shutdown().spawn(Box::pin(async move {
+    let (engine, response) = (engine.clone(), opening.response());
+    engine.clone().shutdown().spawn(Box::pin(async move {
         let Ok(upgraded) = opening.upgrade.await else { return };
-        let Some(task) = ConnectionTask::new(node, registration.connection().clone(), upgraded) else {
+        let Some(task) = ConnectionTask::new(engine, registration.connection().clone(), upgraded) else {
             return error!("the upgraded connection was not accepted by the listener");
         };
         task.run(registration).await;
@@ -65,50 +65,44 @@ async fn admit(
     identity: &Identity,
     uri: &http::Uri,
     headers: HeaderMap,
-) -> Result<Seat, ActionError> {
-    let node = &state.node;
-    if node.shutdown().is_asked() {
+) -> Result<Registration, ActionError> {
+    let engine = &state.engine;
+    if engine.shutdown().is_requested() {
         return Err(ActionError::of(ErrorKind::Unavailable, "the server is shutting down"));
     }
     if !state.buckets.try_take(identity.remote.ip()) {
         bound_reached("websocket.upgrades_per_second");
         return Err(ActionError::of(ErrorKind::RateLimited, "too many upgrades from this address"));
     }
-    if !is_allowed_origin(&headers, &node.config().websocket.allowed_origins) {
+    if !is_allowed_origin(&headers, &engine.config().websocket.allowed_origins) {
         return Err(ActionError::forbidden("pages of this origin may not connect"));
     }
     let mut query = Params::default();
     query.push_query(uri.query().unwrap_or_default())?;
-    let mut handshake = Handshake {
-        headers,
-        query,
-        remote: identity.remote,
-        fingerprint: identity.fingerprint.clone(),
-        attributes: Attributes::limited(node.config().websocket.max_attributes.as_u64() as usize),
-        id: None,
-    };
-    node.ask_connect_hooks(&mut handshake).await?;
+    let attributes = Attributes::limited(engine.config().websocket.max_attributes.as_u64() as usize);
+    let mut handshake = Handshake::new(headers, query, identity.remote, identity.fingerprint.clone(), attributes);
+    engine.run_connect_hooks(&mut handshake).await?;
     let id = match handshake.id {
         Some(id) if id.is_reserved() => {
             let message = "the id that the application gives is the server's or a node's own";
             return Err(ActionError::of(ErrorKind::InvalidInput, message));
         }
         Some(id) => id,
-        None => node.new_connection_id(),
+        None => engine.new_connection_id(),
     };
-    let settings = &node.config().websocket;
+    let settings = &engine.config().websocket;
     let connection = Connection::new(NewConnection {
         id,
         fingerprint: handshake.fingerprint,
         remote: handshake.remote,
         attributes: handshake.attributes,
-        connected_at: node.now_ms(),
+        connected_at: engine.node().now_ms(),
         outbox: OutboxLimit { frames: settings.outbox_frames, bytes: settings.outbox_bytes.as_u64() as usize },
     });
     // The first frame: the connection is not registered yet, so nothing else can be queued.
-    connection.queue(frame::welcome(node, &connection));
-    let registration = node.connections().insert(connection)?;
-    registration.tell_created().await;
+    connection.queue(frame::welcome(engine, &connection));
+    let registration = engine.register(connection)?;
+    registration.notify_created().await;
     Ok(registration)
 }
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use phalanx_core::Generation;
-use phalanx_core::backend::{Arrival, Bus, Letter, LetterKind, Message, MessageKind, Posted, Recipient};
+use phalanx_core::backend::{
+    Bus, Incoming, NodeMessage, NodeMessageKind, Posted, Publication, PublicationKind, Recipient,
+};
+use phalanx_core::{Generation, Incarnation};
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -37,17 +39,17 @@ fn node() -> Generation {
 }
 
 /// Returns the next message to a room; skips everything else.
-async fn next_message(receiver: &mut Receiver<Arrival>) -> Message {
+async fn next_message(receiver: &mut Receiver<Incoming>) -> Publication {
     loop {
         match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus is open") {
-            Arrival::Message(message) => return message,
-            Arrival::Letter(..) | Arrival::Asked(_) | Arrival::Away | Arrival::Gap(_) => {}
+            Incoming::Publication(message) => return message,
+            Incoming::NodeMessage(..) | Incoming::InteropCall(_) | Incoming::Away | Incoming::Gap(_) => {}
         }
     }
 }
 
-fn message(room: &str, payload: String) -> Message {
-    Message { room: room.into(), kind: MessageKind::Said, who: None, payload: payload.into() }
+fn message(room: &str, payload: String) -> Publication {
+    Publication { room: room.into(), kind: PublicationKind::Message, connection: None, payload: payload.into() }
 }
 
 async fn publish(bus: &Arc<dyn Bus>, payload: String) {
@@ -57,9 +59,10 @@ async fn publish(bus: &Arc<dyn Bus>, payload: String) {
 /// The payload is the same byte for byte.
 pub async fn a_message_arrives_as_it_was_published(bus: Arc<dyn Bus>) {
     let mut receiver = bus.receiver().expect("it is taken the first time");
-    bus.appear_as(node()).await.expect("the backend answers");
+    bus.open_inbox(node()).await.expect("the backend answers");
     let _subscription = bus.subscribe(&"r".into()).await.expect("the backend answers");
-    let sent = Message { kind: MessageKind::Destroyed(7), ..message("r", r#"{"a":"ü\n"}"#.into()) };
+    let sent =
+        Publication { kind: PublicationKind::Destroyed(Incarnation(7)), ..message("r", r#"{"a":"ü\n"}"#.into()) };
     bus.publish(sent.clone()).await.expect("the backend answers");
     let received = next_message(&mut receiver).await;
     assert_eq!((received.room, received.kind, received.payload), (sent.room, sent.kind, sent.payload));
@@ -67,7 +70,7 @@ pub async fn a_message_arrives_as_it_was_published(bus: Arc<dyn Bus>) {
 
 /// Whether the publish is dropped before it happened or after.
 pub async fn a_cancelled_publish_does_not_delay_others(bus: Arc<dyn Bus>) {
-    bus.appear_as(node()).await.expect("the backend answers");
+    bus.open_inbox(node()).await.expect("the backend answers");
     publish(&bus, "first".into()).await; // connects
     let started = Instant::now();
     for number in 0..10 {
@@ -81,7 +84,7 @@ pub async fn a_cancelled_publish_does_not_delay_others(bus: Arc<dyn Bus>) {
 /// Even if several publishers publish concurrently.
 pub async fn messages_of_one_publisher_arrive_in_order(bus: Arc<dyn Bus>) {
     let mut receiver = bus.receiver().expect("it is taken the first time");
-    bus.appear_as(node()).await.expect("the backend answers");
+    bus.open_inbox(node()).await.expect("the backend answers");
     let _subscription = bus.subscribe(&"r".into()).await.expect("the backend answers");
     let mut publishing = JoinSet::new();
     for publisher in 0..4 {
@@ -108,7 +111,7 @@ pub async fn messages_of_one_publisher_arrive_in_order(bus: Arc<dyn Bus>) {
 pub async fn a_full_bus_makes_publishers_wait_and_loses_nothing(bus: Arc<dyn Bus>) {
     const MANY: usize = 10_000;
     let mut receiver = bus.receiver().expect("it is taken the first time");
-    bus.appear_as(node()).await.expect("the backend answers");
+    bus.open_inbox(node()).await.expect("the backend answers");
     let _subscription = bus.subscribe(&"r".into()).await.expect("the backend answers");
     let publisher = bus.clone();
     let publishing = tokio::spawn(async move {
@@ -132,19 +135,19 @@ pub async fn the_receiver_is_taken_once(bus: Arc<dyn Bus>) {
 /// Whether it is sent to one node or to all nodes.
 pub async fn a_node_message_reaches_its_recipient(bus: Arc<dyn Bus>) {
     let mut receiver = bus.receiver().expect("it is taken the first time");
-    bus.appear_as(node()).await.expect("the backend answers");
+    bus.open_inbox(node()).await.expect("the backend answers");
     for (id, to) in [(1, Recipient::Node(node())), (2, Recipient::Everyone)] {
-        let message = Letter { kind: LetterKind::Call, id, deadline_ms: Some(7), payload: "{}".into() };
+        let message = NodeMessage { kind: NodeMessageKind::Call, id, deadline_ms: Some(7), payload: "{}".into() };
         let posted = bus.post(to, message).await.expect("the backend answers");
         assert!(posted.received, "{posted:?}");
         loop {
             match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus is open") {
-                Arrival::Letter(from, message) => {
-                    assert_eq!((from, message.kind, message.id), (node(), LetterKind::Call, id));
+                Incoming::NodeMessage(from, message) => {
+                    assert_eq!((from, message.kind, message.id), (node(), NodeMessageKind::Call, id));
                     assert_eq!((message.deadline_ms, &*message.payload), (Some(7), &b"{}"[..]));
                     break;
                 }
-                Arrival::Message(_) | Arrival::Asked(_) | Arrival::Away | Arrival::Gap(_) => {}
+                Incoming::Publication(_) | Incoming::InteropCall(_) | Incoming::Away | Incoming::Gap(_) => {}
             }
         }
     }
@@ -152,9 +155,9 @@ pub async fn a_node_message_reaches_its_recipient(bus: Arc<dyn Bus>) {
 
 /// And as not on record, since no node of that generation was ever registered.
 pub async fn a_node_message_to_an_unknown_generation_is_reported_as_not_received(bus: Arc<dyn Bus>) {
-    bus.appear_as(node()).await.expect("the backend answers");
+    bus.open_inbox(node()).await.expect("the backend answers");
     let unknown = Generation::parse("zzzzzzzzzz").expect("ten characters of base32");
-    let message = Letter { kind: LetterKind::Call, id: 1, deadline_ms: None, payload: "{}".into() };
+    let message = NodeMessage { kind: NodeMessageKind::Call, id: 1, deadline_ms: None, payload: "{}".into() };
     let posted = bus.post(Recipient::Node(unknown), message).await.expect("the backend answers");
     assert_eq!(posted, Posted { received: false, on_record: false });
 }

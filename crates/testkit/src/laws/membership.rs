@@ -50,7 +50,7 @@ pub async fn an_unregistered_generation_has_no_lease(membership: Arc<dyn Members
     assert_eq!(membership.renew(one.generation).await.expect("the backend answers"), Renewal::Gone);
     membership.register(&one).await.expect("the backend answers");
     let renewal = membership.renew(one.generation).await.expect("the backend answers");
-    assert!(matches!(renewal, Renewal::Standing(standing) if standing.lapsed.is_empty()));
+    assert!(matches!(renewal, Renewal::Renewed(standing) if standing.expired.is_empty()));
     membership.leave(one.generation).await.expect("the backend answers");
     assert_eq!(membership.renew(one.generation).await.expect("the backend answers"), Renewal::Gone);
 }

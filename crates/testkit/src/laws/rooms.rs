@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use phalanx_core::backend::{Added, Joined, Left, Member, RoomStore};
-use phalanx_core::{ConnectionId, Generation};
+use phalanx_core::backend::{CreateOutcome, JoinOutcome, LeaveOutcome, Member, RoomStore};
+use phalanx_core::{ConnectionId, Generation, Incarnation};
 use tokio::task::JoinSet;
 
 /// Turns each law of rooms into a test: `room_laws!(memory: make())`.
@@ -47,11 +47,11 @@ pub fn other_node() -> Generation {
     Generation::parse("bbbbbbbbbb").expect("ten characters of base32")
 }
 
-async fn join(store: &SharedRooms, member: &Member) -> Joined {
+async fn join(store: &SharedRooms, member: &Member) -> JoinOutcome {
     store.join("r", member, node()).await.expect("the backend answers")
 }
 
-async fn leave(store: &SharedRooms, room: &str, member: &Member) -> Left {
+async fn leave(store: &SharedRooms, room: &str, member: &Member) -> LeaveOutcome {
     store.leave(room, member, node()).await.expect("the backend answers")
 }
 
@@ -60,14 +60,14 @@ async fn listed(store: &SharedRooms) -> Vec<Member> {
 }
 
 async fn create(store: &SharedRooms, room: &str) {
-    assert_eq!(store.add(room, 1000).await.expect("the backend answers"), Added::New);
+    assert_eq!(store.create(room, 1000).await.expect("the backend answers"), CreateOutcome::New);
 }
 
 /// And is listed for as long.
 pub async fn a_room_exists_from_creation_to_close(store: SharedRooms) {
     assert!(!store.exists("r").await.expect("the backend answers"));
     create(&store, "r").await;
-    assert_eq!(store.add("r", 1000).await.expect("the backend answers"), Added::Existing);
+    assert_eq!(store.create("r", 1000).await.expect("the backend answers"), CreateOutcome::Existing);
     assert!(store.exists("r").await.expect("the backend answers"));
     assert_eq!(store.list().await.expect("the backend answers"), ["r"]);
     assert!(store.close("r").await.expect("the backend answers").is_some());
@@ -78,23 +78,23 @@ pub async fn a_room_exists_from_creation_to_close(store: SharedRooms) {
 
 /// A room that exists is found even if the limit is reached.
 pub async fn the_number_of_rooms_is_limited(store: SharedRooms) {
-    assert_eq!(store.add("a", 2).await.expect("the backend answers"), Added::New);
-    assert_eq!(store.add("b", 2).await.expect("the backend answers"), Added::New);
-    assert_eq!(store.add("c", 2).await.expect("the backend answers"), Added::Full);
-    assert_eq!(store.add("a", 2).await.expect("the backend answers"), Added::Existing);
+    assert_eq!(store.create("a", 2).await.expect("the backend answers"), CreateOutcome::New);
+    assert_eq!(store.create("b", 2).await.expect("the backend answers"), CreateOutcome::New);
+    assert_eq!(store.create("c", 2).await.expect("the backend answers"), CreateOutcome::Full);
+    assert_eq!(store.create("a", 2).await.expect("the backend answers"), CreateOutcome::Existing);
 }
 
 /// A room that does not exist has no members.
 pub async fn a_member_joins_once_and_leaves_once(store: SharedRooms) {
     let one = member(1);
-    assert_eq!(store.join("r", &one, node()).await.expect("the backend answers"), Joined::NoRoom);
+    assert_eq!(store.join("r", &one, node()).await.expect("the backend answers"), JoinOutcome::NoRoom);
     create(&store, "r").await;
-    let Joined::New(incarnation) = join(&store, &one).await else { panic!("the room was empty") };
-    assert_eq!(leave(&store, "r", &one).await, Left::Now);
-    assert_eq!(leave(&store, "r", &one).await, Left::Before(Some(incarnation)));
-    assert_eq!(leave(&store, "nowhere", &one).await, Left::Before(None));
+    let JoinOutcome::New(incarnation) = join(&store, &one).await else { panic!("the room was empty") };
+    assert_eq!(leave(&store, "r", &one).await, LeaveOutcome::Removed);
+    assert_eq!(leave(&store, "r", &one).await, LeaveOutcome::NotAMember(Some(incarnation)));
+    assert_eq!(leave(&store, "nowhere", &one).await, LeaveOutcome::NotAMember(None));
     store.close("r").await.expect("the backend answers");
-    assert_eq!(leave(&store, "r", &one).await, Left::Before(None));
+    assert_eq!(leave(&store, "r", &one).await, LeaveOutcome::NotAMember(None));
 }
 
 /// Such a leave arrives late if the backend was unavailable.
@@ -102,8 +102,8 @@ pub async fn a_leave_of_an_earlier_membership_changes_nothing(store: SharedRooms
     create(&store, "r").await;
     let (earlier, later) = (member(1), Member { joined_at: 2000, ..member(1) });
     store.join("r", &later, node()).await.expect("the backend answers");
-    assert!(matches!(leave(&store, "r", &earlier).await, Left::Before(Some(_))));
-    assert_eq!(leave(&store, "r", &later).await, Left::Now);
+    assert!(matches!(leave(&store, "r", &earlier).await, LeaveOutcome::NotAMember(Some(_))));
+    assert_eq!(leave(&store, "r", &later).await, LeaveOutcome::Removed);
 }
 
 /// Each with the time at which it joined.
@@ -123,13 +123,13 @@ pub async fn members_are_listed_up_to_a_limit_and_all_counted(store: SharedRooms
 pub async fn a_closed_room_keeps_its_incarnation_until_it_is_forgotten(store: SharedRooms) {
     assert_eq!(store.close("r").await.expect("the backend answers"), None);
     create(&store, "r").await;
-    let Joined::New(incarnation) = join(&store, &member(1)).await else { panic!("the room was empty") };
+    let JoinOutcome::New(incarnation) = join(&store, &member(1)).await else { panic!("the room was empty") };
     for _ in 0..2 {
         assert_eq!(store.close("r").await.expect("the backend answers"), Some(incarnation));
-        assert_eq!(join(&store, &member(2)).await, Joined::NoRoom);
+        assert_eq!(join(&store, &member(2)).await, JoinOutcome::NoRoom);
         assert_eq!(store.members("r", 10).await.expect("the backend answers"), None);
     }
-    store.forget("r", incarnation + 1).await.expect("the backend answers");
+    store.forget("r", Incarnation(incarnation.0 + 1)).await.expect("the backend answers");
     assert_eq!(store.close("r").await.expect("the backend answers"), Some(incarnation));
     store.forget("r", incarnation).await.expect("the backend answers");
     assert_eq!(store.close("r").await.expect("the backend answers"), None);
@@ -138,11 +138,11 @@ pub async fn a_closed_room_keeps_its_incarnation_until_it_is_forgotten(store: Sh
 /// Also while the previous room is not forgotten, and after it is forgotten late.
 pub async fn a_recreated_room_has_another_incarnation_and_no_members(store: SharedRooms) {
     create(&store, "r").await;
-    let Joined::New(first) = join(&store, &member(1)).await else { panic!("the room was empty") };
+    let JoinOutcome::New(first) = join(&store, &member(1)).await else { panic!("the room was empty") };
     assert_eq!(store.close("r").await.expect("the backend answers"), Some(first));
     create(&store, "r").await;
     assert_eq!(listed(&store).await, []);
-    let Joined::New(second) = join(&store, &member(1)).await else { panic!("the room was empty") };
+    let JoinOutcome::New(second) = join(&store, &member(1)).await else { panic!("the room was empty") };
     assert_ne!(first, second);
     store.forget("r", first).await.expect("the backend answers");
     assert_eq!(listed(&store).await, [member(1)]);
@@ -152,18 +152,21 @@ pub async fn a_recreated_room_has_another_incarnation_and_no_members(store: Shar
 /// Such as when the reply to the first join was lost, or the node has a new generation.
 pub async fn a_member_that_its_own_node_lists_again_is_replaced(store: SharedRooms) {
     create(&store, "r").await;
-    let Joined::New(incarnation) = join(&store, &member(1)).await else { panic!("the room was empty") };
+    let JoinOutcome::New(incarnation) = join(&store, &member(1)).await else { panic!("the room was empty") };
     let later = Member { joined_at: 2000, ..member(1) };
-    assert_eq!(join(&store, &later).await, Joined::Anew(incarnation));
+    assert_eq!(join(&store, &later).await, JoinOutcome::Replaced(incarnation));
     assert_eq!(listed(&store).await, [later]);
 }
 
 /// Two connections have the same id only if the application assigns ids.
 pub async fn a_member_of_another_live_node_is_kept(store: SharedRooms) {
     create(&store, "r").await;
-    let Joined::New(incarnation) = join(&store, &member(1)).await else { panic!("the room was empty") };
+    let JoinOutcome::New(incarnation) = join(&store, &member(1)).await else { panic!("the room was empty") };
     let later = Member { joined_at: 2000, ..member(1) };
-    assert_eq!(store.join("r", &later, other_node()).await.expect("the backend answers"), Joined::Already(incarnation));
+    assert_eq!(
+        store.join("r", &later, other_node()).await.expect("the backend answers"),
+        JoinOutcome::Elsewhere(incarnation)
+    );
     assert_eq!(listed(&store).await, [member(1)]);
 }
 
@@ -175,6 +178,6 @@ pub async fn no_concurrent_join_is_lost(store: SharedRooms) {
         let store = store.clone();
         joining.spawn(async move { store.join("r", &member(number), node()).await.expect("the backend answers") });
     }
-    assert!(joining.join_all().await.into_iter().all(|joined| matches!(joined, Joined::New(_))));
+    assert!(joining.join_all().await.into_iter().all(|joined| matches!(joined, JoinOutcome::New(_))));
     assert_eq!(store.members("r", 1).await.expect("the backend answers").expect("the room exists").count, 100);
 }

@@ -27,13 +27,13 @@ pub(crate) struct Status {
 /// Returns the identity, health and load of the node.
 #[action(get)]
 pub(crate) async fn status(ctx: Context) -> Result<Status, ActionError> {
-    let problems = ctx.health();
+    let problems = ctx.node().health();
     Ok(Status {
-        id: ctx.id().to_owned(),
-        generation: ctx.generation().to_string(),
-        name: ctx.app().to_owned(),
-        version: ctx.version().to_owned(),
-        uptime: ctx.uptime().as_millis() as u64,
+        id: ctx.node().id().to_owned(),
+        generation: ctx.node().generation().to_string(),
+        name: ctx.node().app().to_owned(),
+        version: ctx.node().version().to_owned(),
+        uptime: ctx.node().uptime().as_millis() as u64,
         node_status: if problems.is_empty() { "Node Healthy" } else { "Node Unhealthy" }.to_owned(),
         problems,
         connections: ctx.connections().count(),
@@ -157,9 +157,9 @@ pub(crate) struct Slept {
 #[action(name = "sleepTest", get)]
 pub(crate) async fn sleep_test(ctx: Context, input: Sleep) -> Result<Slept, ActionError> {
     let sleep_duration = input.sleepDuration.unwrap_or(1000);
-    let sleep_started = ctx.now_ms();
+    let sleep_started = ctx.node().now_ms();
     tokio::time::sleep(Duration::from_millis(sleep_duration)).await;
-    let sleep_ended = ctx.now_ms();
+    let sleep_ended = ctx.node().now_ms();
     Ok(Slept { sleep_started, sleep_ended, sleep_delta: sleep_ended.saturating_sub(sleep_started), sleep_duration })
 }
 

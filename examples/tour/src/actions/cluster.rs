@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use phalanx::backend::NodeRecord;
+use phalanx::NodeRecord;
 use phalanx::prelude::*;
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ pub(crate) struct NodeInfo {
 #[action(get)]
 pub(crate) async fn nodes(ctx: Context) -> Result<Nodes, ActionError> {
     let info = |node: NodeRecord| NodeInfo {
-        is_self: node.generation == ctx.generation(),
+        is_self: node.generation == ctx.node().generation(),
         id: node.id,
         generation: node.generation.to_string(),
         version: node.version,
@@ -81,7 +81,7 @@ pub(crate) struct Uptime {
 /// Returns the uptime of the node that runs it, in milliseconds.
 #[remote]
 pub(crate) async fn uptime(ctx: Context) -> Result<Uptime, ActionError> {
-    Ok(Uptime { uptime: ctx.uptime().as_millis() as u64 })
+    Ok(Uptime { uptime: ctx.node().uptime().as_millis() as u64 })
 }
 
 /// Calls all nodes for their uptime; nodes without an answer in time, and those that failed, are `missing`.
@@ -90,7 +90,7 @@ pub(crate) async fn nodes_ask(ctx: Context, input: NodesAsk) -> Result<Uptimes, 
     let timeout = Duration::from_millis(input.timeoutMs.unwrap_or(1000));
     let all = ctx.cluster().call_all::<uptime>(NoInput::default(), timeout).await?;
     let (mut answers, mut missing) = (BTreeMap::new(), all.missing);
-    for (id, answer) in all.answers {
+    for (id, answer) in all.replies {
         match answer {
             Ok(uptime) => drop(answers.insert(id, uptime)),
             Err(_) => missing.push(id),

@@ -20,7 +20,7 @@ pub(crate) struct Created {
 /// Creates a room unless it exists.
 #[action(name = "createChatRoom", post = "/rooms")]
 pub(crate) async fn create_chat_room(ctx: Context, input: NewRoom) -> Result<Created, ActionError> {
-    let did_create = match ctx.rooms().add(&input.name).await {
+    let did_create = match ctx.rooms().create(&input.name).await {
         Ok(()) => true,
         // The room exists. Other conflicts, such as `too_many_rooms`, have a code of their own.
         Err(error) if error.code() == ErrorKind::Conflict.code() => false,

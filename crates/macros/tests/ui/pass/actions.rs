@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use phalanx::extend::Deadline;
+use phalanx::extend::action::{Exposure, Method, OnDisconnect, Route};
 use phalanx::prelude::*;
-use phalanx::{Action, ActionDef, Deadline, Exposure, Method, OnDisconnect, Remote, Route};
+use phalanx::{Action, ActionDef, Remote};
 
 struct Users;
 
@@ -14,7 +16,7 @@ struct SignedIn {
 
 impl FromContext for SignedIn {
     async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
-        Ok(Self { name: ctx.request_id().to_string() })
+        Ok(Self { name: ctx.id().to_string() })
     }
 }
 

@@ -60,7 +60,7 @@ fn an_input_is_checked_by_its_rules_and_those_below_it() {
 
 #[test]
 fn a_secret_is_marked_in_the_schema() {
-    let schema = phalanx::input_schema::<SignUp>();
+    let schema = phalanx::extend::params::input_schema::<SignUp>();
     let marked = |field: &str| schema.get("properties").and_then(|all| all[field].get("writeOnly")).is_some();
     assert!(marked("password"));
     assert!(!marked("email"));

@@ -5,14 +5,14 @@ use std::sync::atomic::AtomicBool;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use phalanx_core::config::{Config, Web};
-use phalanx_core::{ActionError, ErrorKind, Node, bound_reached};
+use phalanx_core::{ActionError, Engine, ErrorKind, bound_reached};
 
 use crate::quota::Quota;
 
 /// Everything that limits the body of a call.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct BodyLimits<'a> {
-    pub(in crate::http) node: &'a Node,
+    pub(in crate::http) engine: &'a Engine,
     /// Whether the client may still be sending it.
     pub(in crate::http) is_sending: &'a Arc<AtomicBool>,
     /// The quota for the bytes of all uploaded files of the node.
@@ -23,12 +23,12 @@ pub(in crate::http) struct BodyLimits<'a> {
 
 impl<'a> BodyLimits<'a> {
     pub(in crate::http) fn config(&self) -> &'a Config {
-        self.node.config()
+        self.engine.config()
     }
 
     /// Whether any version of the action takes files; otherwise uploaded files are not stored.
     pub(in crate::http) fn takes_files(&self) -> bool {
-        self.node.registry().versions(self.action).iter().any(|version| version.takes_files)
+        self.engine.registry().versions(self.action).iter().any(|version| version.takes_files)
     }
 }
 

@@ -1,8 +1,8 @@
 use phalanx_core::connection::{Attributes, Connection, NewConnection, OutboxLimit};
+use phalanx_core::protocol::splice;
 use phalanx_core::verb::VerbAnswer;
 use serde_json::{Value, json};
 
-use super::encode::spliced;
 use super::*;
 
 fn code_of(text: &str) -> String {
@@ -22,8 +22,8 @@ fn json_of(frame: Frame) -> Value {
 #[test]
 fn every_verb_is_decoded_and_every_error_is_named() {
     for (text, expected) in [
-        (r#"{"event":"detailsView"}"#, "DetailsView"),
-        (r#"{"event":"details\u0056iew"}"#, "DetailsView"),
+        (r#"{"event":"detailsView"}"#, "Details"),
+        (r#"{"event":"details\u0056iew"}"#, "Details"),
         (r#"{"event":"roomAdd","room":"a"}"#, r#"RoomAdd("a")"#),
         (r#"{"room":"a","event":"roomLeave","more":{"x":1}}"#, r#"RoomLeave("a")"#),
         (r#"{"event":"roomView","room":"a"}"#, r#"RoomView("a")"#),
@@ -96,7 +96,7 @@ fn a_message_may_be_any_json_that_is_not_nested_too_deep() {
 
 #[test]
 fn replies_have_context_and_message_id_beside_their_own_fields() {
-    let reply = |object: &'static [u8]| json_of(spliced(object, "\"m\""));
+    let reply = |object: &'static [u8]| json_of(Frame::Text(splice(object, "\"m\"")));
     assert_eq!(reply(b"{}"), json!({ "context": "response", "messageId": "m" }));
     assert_eq!(reply(br#"{"a":1}"#), json!({ "a": 1, "context": "response", "messageId": "m" }));
     let refusal = error("7", &ActionError::forbidden("no"));

@@ -1,0 +1,121 @@
+//! Puts a node together: each part gets what it needs here, and reaches for nothing later.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use tokio::time::Instant;
+
+use super::hooks::HookRunner;
+use super::methods::MethodRunner;
+use super::setup::NodeSetup;
+use super::{Engine, EngineParts};
+use crate::backend::Backend;
+use crate::cache::Cache;
+use crate::cluster::Cluster;
+use crate::connections::ConnectionRegistry;
+use crate::context::CallHost;
+use crate::files::PublicFiles;
+use crate::health::Health;
+use crate::id::NodeIdentity;
+use crate::lease_state::LeaseState;
+use crate::locks::Locks;
+use crate::metrics::NodeMetrics;
+use crate::node::{Node, NodeParts};
+use crate::registry::Registry;
+use crate::remote::{CallServer, Connections, Executor, RemoteCallParts, RemoteCalls};
+use crate::rooms::{RoomParts, Rooms};
+use crate::topics::Topics;
+
+impl Engine {
+    /// Makes the parts of a node, none of which runs yet.
+    pub(super) fn assemble(setup: NodeSetup, registry: Registry, started_at: u64) -> Self {
+        let Backend { cache, locks, membership, bus, rooms: store, interop, clock } = setup.backend;
+        let (config, shutdown, registry) = (Arc::new(setup.config), setup.shutdown, Arc::new(registry));
+        let identity = Arc::new(NodeIdentity::new(setup.app, setup.version, setup.node_id));
+        let (lease, health) = (Arc::new(LeaseState::default()), Arc::new(Health::starting()));
+        let connections = Arc::new(ConnectionRegistry::new(config.websocket.max_connections));
+        let files = Arc::new(PublicFiles::new(config.paths.public.clone()));
+        let metrics = Arc::new(NodeMetrics::new());
+        let max_bytes = config.cluster.max_call.as_u64();
+        let topics = Topics::new(bus.clone(), max_bytes);
+        // The hooks of an application take its node, which is made of the rooms that call them: the circle is closed by a
+        // weak reference, so that a node that stopped is freed.
+        Self(Arc::new_cyclic(|engine: &Weak<EngineParts>| {
+            let host: Weak<dyn CallHost> = engine.clone();
+            let hooks = Arc::new(HookRunner::new(registry.clone(), host.clone(), &config));
+            let rooms = Rooms::new(RoomParts {
+                bus: bus.clone(),
+                store,
+                interop: interop.clone(),
+                clock: clock.clone(),
+                registry: connections.clone(),
+                identity: identity.clone(),
+                lease: lease.clone(),
+                callbacks: hooks.clone(),
+                observers: registry.observers.clone(),
+                metrics: metrics.clone(),
+                shutdown: shutdown.clone(),
+                config: config.clone(),
+            });
+            let executor = Executor {
+                registry: connections.clone(),
+                rooms: rooms.clone(),
+                files: files.clone(),
+                application: Arc::new(MethodRunner::new(registry.clone(), host, identity.clone())),
+                max_file: config.websocket.max_file.as_u64(),
+                rpc_timeout: config.general.rpc_timeout,
+            };
+            let calls = Arc::new(RemoteCalls::new(RemoteCallParts {
+                bus: bus.clone(),
+                membership: membership.clone(),
+                interop: interop.clone(),
+                clock: clock.clone(),
+                identity: identity.clone(),
+                executor: executor.clone(),
+                max_calls: config.cluster.max_calls,
+                max_bytes,
+            }));
+            let limits = (config.cluster.max_calls, max_bytes);
+            let call_server =
+                CallServer::new(executor.clone(), bus.clone(), interop, clock.clone(), shutdown.clone(), limits);
+            let node = Node::new(NodeParts {
+                identity: identity.clone(),
+                environment: setup.environment,
+                config: config.clone(),
+                states: registry.states.clone(),
+                rooms: rooms.clone(),
+                connections: Connections::new(executor, calls.clone()),
+                cache: Cache::new(cache, clock.clone()),
+                locks: Locks::new(locks, shutdown.clone()),
+                topics: topics.clone(),
+                cluster: Cluster::new(membership.clone(), calls.clone(), topics.clone()),
+                clock: clock.clone(),
+                lease: lease.clone(),
+                health: health.clone(),
+                started: Instant::now(),
+            });
+            EngineParts {
+                node,
+                identity,
+                config,
+                registry,
+                connections,
+                rooms,
+                calls,
+                call_server,
+                topics,
+                files,
+                hooks,
+                lease,
+                health,
+                bus,
+                clock,
+                membership,
+                metrics,
+                shutdown,
+                started_at,
+                started: Mutex::default(),
+                transports: setup.transports,
+            }
+        }))
+    }
+}

@@ -1,0 +1,154 @@
+//! Runs the hooks of an application, and contains their panics.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::context::CallHost;
+use crate::error::{ActionError, ErrorKind, report_panic};
+use crate::hooks::{Delivery, Handshake, LeaveCause, RoomMessage};
+use crate::id::ConnectionId;
+use crate::node::Node;
+use crate::protocol::CloseReason;
+use crate::registry::Registry;
+use crate::rooms::RoomCallbacks;
+
+/// The hooks of an application, with the node that they take.
+pub(super) struct HookRunner {
+    registry: Arc<Registry>,
+    host: Weak<dyn CallHost>,
+    deadline: Duration,
+}
+
+impl HookRunner {
+    pub(super) fn new(registry: Arc<Registry>, host: Weak<dyn CallHost>, config: &Config) -> Self {
+        let deadline = match config.general.action_deadline {
+            Duration::ZERO => Duration::from_secs(30),
+            limit => limit,
+        };
+        Self { registry, host, deadline }
+    }
+
+    /// How long a hook may delay a connection.
+    pub(super) const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    fn node(&self) -> Result<Node, ActionError> {
+        let host = self.host.upgrade();
+        host.map(|host| host.node().clone())
+            .ok_or_else(|| ActionError::of(ErrorKind::Unavailable, "the node has stopped"))
+    }
+
+    /// Runs a hook that cannot refuse, at most for the hooks' deadline.
+    pub(crate) async fn run_guarded(&self, name: &'static str, hook: impl Future<Output = ()>) {
+        let limit = self.deadline;
+        // A late hook is dropped inside, and its drop may panic too.
+        if let Ok(Err(_)) = catch(async move { timeout(limit, hook).await }).await {
+            warn!(name, "a hook did not end in time");
+        }
+    }
+
+    pub(super) async fn run_connect(&self, handshake: &mut Handshake) -> Result<(), ActionError> {
+        let node = self.node()?;
+        let hooks = async {
+            for hook in &self.registry.connection_hooks {
+                catch(hook.connect(&node, handshake)).await??;
+            }
+            Ok(())
+        };
+        let late = || ActionError::of(ErrorKind::Timeout, "the connection was not decided on in time");
+        let limit = self.deadline;
+        // As in `run_guarded`.
+        catch(async move { timeout(limit, hooks).await }).await?.unwrap_or_else(|_| Err(late()))
+    }
+
+    pub(super) async fn run_created(&self, connection: &Connection) {
+        let Ok(node) = self.node() else { return };
+        for hook in &self.registry.connection_hooks {
+            self.run_guarded("created", hook.created(&node, connection)).await;
+        }
+    }
+
+    pub(super) async fn run_destroyed(&self, connection: &Connection, reason: CloseReason) {
+        let Ok(node) = self.node() else { return };
+        for hook in &self.registry.connection_hooks {
+            self.run_guarded("destroyed", hook.destroyed(&node, connection, reason)).await;
+        }
+    }
+}
+
+#[async_trait]
+impl RoomCallbacks for HookRunner {
+    fn has_room_hooks(&self) -> bool {
+        !self.registry.room_hooks.is_empty()
+    }
+
+    async fn join(&self, room: &str, connection: &Connection) -> Result<(), ActionError> {
+        let node = self.node()?;
+        for hook in &self.registry.room_hooks {
+            catch(hook.join(&node, room, connection)).await??;
+        }
+        Ok(())
+    }
+
+    async fn before_leave(&self, room: &str, connection: &Connection) -> Result<(), ActionError> {
+        let node = self.node()?;
+        for hook in &self.registry.room_hooks {
+            catch(hook.before_leave(&node, room, connection)).await??;
+        }
+        Ok(())
+    }
+
+    async fn left(&self, room: &str, id: &ConnectionId, cause: LeaveCause<'_>) {
+        let Ok(node) = self.node() else { return };
+        for hook in &self.registry.room_hooks {
+            self.run_guarded("left", hook.left(&node, room, id, cause)).await;
+        }
+    }
+
+    async fn before_publish(&self, message: RoomMessage) -> Result<Option<RoomMessage>, ActionError> {
+        let node = self.node()?;
+        let mut message = message;
+        for hook in &self.registry.room_hooks {
+            match catch(hook.before_publish(&node, message)).await?? {
+                Some(changed) => message = changed,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(message))
+    }
+
+    fn has_deliver_hooks(&self) -> bool {
+        !self.registry.deliver_hooks.is_empty()
+    }
+
+    fn deliver(&self, to: &Connection, message: &RoomMessage) -> Delivery {
+        let mut replaced: Option<RoomMessage> = None;
+        for hook in &self.registry.deliver_hooks {
+            match catch_in_place(|| hook.deliver(to, replaced.as_ref().unwrap_or(message))) {
+                Some(Delivery::Unchanged) => {}
+                Some(Delivery::Replace(other)) => replaced = Some(other),
+                Some(Delivery::Drop) | None => return Delivery::Drop,
+            }
+        }
+        replaced.map_or(Delivery::Unchanged, Delivery::Replace)
+    }
+}
+
+/// Runs a hook; its panic becomes `internal`, and is counted and logged.
+pub(super) async fn catch<T>(hook: impl Future<Output = T>) -> Result<T, ActionError> {
+    AssertUnwindSafe(hook).catch_unwind().await.map_err(|panic| report_panic(&*panic))
+}
+
+pub(super) fn catch_in_place<T>(hook: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(hook)).map_err(|panic| report_panic(&*panic)).ok()
+}

@@ -1,0 +1,322 @@
+//! How a node starts and stops, in one readable order.
+
+use std::error::Error;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep_until};
+use tracing::{error, info, warn};
+
+use super::Engine;
+use super::setup::NodeSetup;
+use crate::backend::BackendError;
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::error::{ActionError, BoxError, Chain, ErrorKind};
+use crate::event::Event;
+use crate::initializer::{self, Boot, Initializer};
+use crate::lease;
+use crate::lease::renew::LeaseKeeper;
+use crate::protocol::CloseReason;
+use crate::registry::{DefinitionErrors, Definitions, Registry};
+use crate::shutdown::Shutdown;
+
+/// Why a node did not start. Print the whole chain: the cause behind an initializer or a room is its source.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The application's definitions do not fit together.
+    #[error(transparent)]
+    Definitions(#[from] DefinitionErrors),
+    /// The initializers' order cannot be found.
+    #[error(transparent)]
+    Order(#[from] initializer::OrderError),
+    /// An initializer failed.
+    #[error("initializer {name}")]
+    Initializer {
+        /// Its name.
+        name: &'static str,
+        /// The cause.
+        source: BoxError,
+    },
+    /// A transport could not start to accept.
+    #[error(transparent)]
+    Transport(BoxError),
+    /// The settings are invalid.
+    #[error(transparent)]
+    Settings(BoxError),
+    /// The settings do not make a member of a cluster.
+    #[error(transparent)]
+    Cluster(BoxError),
+    /// The backend could not be reached within `redis.boot_timeout`.
+    #[error(transparent)]
+    Backend(BackendError),
+    /// A room of `rooms.start` could not be created.
+    #[error("room {room}")]
+    Room {
+        /// The room.
+        room: String,
+        /// The cause.
+        source: ActionError,
+    },
+    /// A stop was requested before the node was ready.
+    #[error("asked to stop before the node was ready")]
+    Stopped,
+}
+
+/// How a node stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// How many calls and connections were left when the grace was over.
+    pub abandoned: usize,
+}
+
+/// Retries of the backend while a node starts: `redis.boot_timeout` for all its steps together.
+struct BootRetry {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl BootRetry {
+    const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+    fn new(limit: Duration) -> Self {
+        Self { deadline: Instant::now() + limit, pause: Duration::from_millis(100) }
+    }
+
+    /// The pause before the next attempt, unless there is no time for one.
+    fn pause(&mut self, engine: &Engine, cause: &(dyn Error + 'static)) -> Option<Sleep> {
+        let until = Instant::now() + self.pause;
+        if until > self.deadline {
+            return None;
+        }
+        self.pause = (self.pause * 2).min(Self::LONGEST_PAUSE);
+        warn!(cause = %Chain(cause), "the backend cannot be reached yet");
+        engine.parts().health.set(&["the backend cannot be reached yet"]);
+        Some(sleep_until(until))
+    }
+}
+
+impl Engine {
+    /// Returns the definitions that a node would serve: initializers are prepared and definitions checked, and nothing is
+    /// started.
+    ///
+    /// # Errors
+    ///
+    /// The same as for a node that starts.
+    pub async fn plan(
+        initializers: &[Arc<dyn Initializer>],
+        mut definitions: Definitions,
+        config: &Config,
+    ) -> Result<Registry, StartError> {
+        let mut boot = Boot { config, definitions: &mut definitions };
+        initialize(&initializer::in_order(initializers)?, &mut boot).await?;
+        Ok(Registry::new(definitions)?)
+    }
+
+    /// Starts a node: initializers, definitions checked, own tasks, start rooms, initializers' start, transports. When a
+    /// stop is requested through `setup.shutdown` meanwhile, the step that runs is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The error of the first step that fails; the steps before it are undone.
+    pub async fn start(setup: NodeSetup) -> Result<Self, StartError> {
+        let shutdown = setup.shutdown.clone();
+        let (engine, initializers) = match Self::prepare(setup).await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                shutdown.close().await; // the listener for operators runs before the node does
+                return Err(error);
+            }
+        };
+        match unless_stopped(&shutdown, engine.open(&initializers)).await {
+            Ok(()) => Ok(engine),
+            Err(error) => {
+                engine.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts a node together, with no task that runs.
+    async fn prepare(mut setup: NodeSetup) -> Result<(Self, Vec<Arc<dyn Initializer>>), StartError> {
+        let shutdown = setup.shutdown.clone();
+        let initializers = initializer::in_order(&setup.initializers)?;
+        let mut boot = Boot { config: &setup.config, definitions: &mut setup.definitions };
+        unless_stopped(&shutdown, initialize(&initializers, &mut boot)).await?;
+        let registry = Registry::new(std::mem::take(&mut setup.definitions))?;
+        Ok((Self::assemble(setup, registry, unix_ms()), initializers))
+    }
+
+    async fn open(&self, initializers: &[Arc<dyn Initializer>]) -> Result<(), StartError> {
+        let (first, last): (Vec<_>, Vec<_>) = self.parts().transports.iter().partition(|it| it.is_for_operators());
+        for transport in first {
+            transport.start(self).await.map_err(StartError::Transport)?;
+        }
+        self.spawn_delivery();
+        let mut retry = BootRetry::new(self.config().redis.boot_timeout);
+        let keeper = self.enter_cluster(&mut retry).await?;
+        self.shutdown().spawn_own(keeper.run());
+        self.spawn_heartbeat();
+        self.create_start_rooms(&mut retry).await?;
+        for initializer in initializers {
+            let starting = async { initializer.start(self.node()).await };
+            let started = initializer::run_step(self.config().general.initializer_timeout, starting).await;
+            started.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
+            self.started().push(initializer.clone());
+        }
+        for transport in last {
+            transport.start(self).await.map_err(StartError::Transport)?;
+        }
+        self.parts().health.set(&[]);
+        self.registry().observers.notify(&Event::Ready);
+        info!(node = self.node().id(), generation = %self.node().generation(), "ready");
+        Ok(())
+    }
+
+    /// Becomes a member of the cluster.
+    async fn enter_cluster(&self, retry: &mut BootRetry) -> Result<LeaseKeeper, StartError> {
+        loop {
+            let error = match LeaseKeeper::register(self.lease_parts()).await {
+                Ok(keeper) => return Ok(keeper),
+                Err(error) => error,
+            };
+            match retry.pause(self, &error) {
+                Some(pause) => pause.await,
+                None => return Err(StartError::Backend(error)),
+            }
+        }
+    }
+
+    async fn create_start_rooms(&self, retry: &mut BootRetry) -> Result<(), StartError> {
+        for room in &self.config().rooms.start {
+            while let Err(source) = self.rooms().create(room).await {
+                if source.code() == ErrorKind::Conflict.code() {
+                    break; // it exists
+                }
+                let is_away = source.kind() == ErrorKind::Unavailable;
+                match is_away.then(|| retry.pause(self, &source)).flatten() {
+                    Some(pause) => pause.await,
+                    None => return Err(StartError::Room { room: room.clone(), source }),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the node: no longer ready, no new connections, sockets closed with 1001, running calls finished within
+    /// `general.grace`, rooms left, initializers stopped in reverse.
+    pub async fn stop(&self) -> StopReport {
+        let grace = self.config().general.grace;
+        let deadline = Instant::now() + grace;
+        self.parts().health.set(&["stopping"]);
+        self.shutdown().request();
+        self.registry().observers.notify(&Event::Stopping);
+        info!(node = self.node().id(), ?grace, "stopping");
+        for transport in self.parts().transports.iter().rev() {
+            transport.stop_accepting().await;
+        }
+        self.close_sockets().await;
+        for transport in self.parts().transports.iter().rev() {
+            transport.finish(deadline).await;
+        }
+        let abandoned = self.shutdown().calls_finished(deadline).await;
+        self.abort_remaining_sockets().await;
+        self.parts().topics.close();
+        let started = std::mem::take(&mut *self.started());
+        for initializer in started.iter().rev() {
+            self.stop_initializer(&**initializer).await;
+        }
+        self.shutdown().close().await;
+        lease::release(&self.lease_parts()).await;
+        if abandoned > 0 {
+            warn!(abandoned, "stopped with calls still running: the grace is over");
+        }
+        info!(node = self.node().id(), "stopped");
+        StopReport { abandoned }
+    }
+
+    async fn stop_initializer(&self, initializer: &dyn Initializer) {
+        let stopping = async {
+            initializer.stop(self.node()).await;
+            Ok(())
+        };
+        if let Err(cause) = initializer::run_step(self.config().general.initializer_timeout, stopping).await {
+            error!(name = initializer.name(), cause = %Chain(&*cause), "an initializer did not stop as it should");
+        }
+    }
+
+    fn started(&self) -> MutexGuard<'_, Vec<Arc<dyn Initializer>>> {
+        self.parts().started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes every socket with 1001, spread over `websocket.drain` so that not all clients reconnect at once.
+    async fn close_sockets(&self) {
+        const STEPS: u32 = 50;
+        const AT_ONCE: usize = 20;
+        let connections = self.parts().connections.all();
+        let batch = connections.len().div_ceil(STEPS as usize).max(AT_ONCE);
+        let pause = self.config().websocket.drain.min(self.config().general.grace) / STEPS;
+        let mut batches = connections.chunks(batch).peekable();
+        while let Some(batch) = batches.next() {
+            batch.iter().for_each(|connection| connection.close(CloseReason::NodeStops));
+            if batches.peek().is_some() {
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    /// Aborts the sockets that outlasted the grace.
+    async fn abort_remaining_sockets(&self) {
+        self.parts().connections.all().iter().for_each(Connection::abort);
+        self.shutdown().calls_finished(Instant::now() + Duration::from_secs(1)).await;
+    }
+
+    fn spawn_heartbeat(&self) {
+        let every = self.config().websocket.heartbeat;
+        if every.is_zero() {
+            return;
+        }
+        let engine = self.clone();
+        self.shutdown().spawn_own(async move {
+            let mut ticks = interval_at(Instant::now() + every, every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = engine.shutdown().closed() => break,
+                    _ = ticks.tick() => engine.parts().connections.sweep().await,
+                }
+            }
+        });
+    }
+}
+
+async fn initialize(initializers: &[Arc<dyn Initializer>], boot: &mut Boot<'_>) -> Result<(), StartError> {
+    for initializer in initializers {
+        let limit = boot.config.general.initializer_timeout;
+        let ready = initializer::run_step(limit, async { initializer.initialize(boot).await }).await;
+        ready.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
+    }
+    Ok(())
+}
+
+/// Continues a start until a stop is requested.
+async fn unless_stopped(
+    shutdown: &Shutdown,
+    starting: impl Future<Output = Result<(), StartError>>,
+) -> Result<(), StartError> {
+    tokio::select! {
+        biased;
+        () = shutdown.requested() => Err(StartError::Stopped),
+        started = starting => started,
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! Runs the remote methods of an application.
+
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::hooks::catch;
+use crate::answer::{Answer, Content};
+use crate::connection::Connection;
+use crate::context::{CallHost, Caller, Context};
+use crate::error::{ActionError, ErrorKind};
+use crate::future::Deadline;
+use crate::id::NodeIdentity;
+use crate::params::Params;
+use crate::registry::Registry;
+use crate::remote::{ApplicationMethods, ApplyError, invalid_args};
+
+/// The remote methods of an application, with the node that they run on.
+pub(super) struct MethodRunner {
+    registry: Arc<Registry>,
+    host: Weak<dyn CallHost>,
+    identity: Arc<NodeIdentity>,
+}
+
+impl MethodRunner {
+    pub(super) const fn new(registry: Arc<Registry>, host: Weak<dyn CallHost>, identity: Arc<NodeIdentity>) -> Self {
+        Self { registry, host, identity }
+    }
+}
+
+#[async_trait]
+impl ApplicationMethods for MethodRunner {
+    fn deadline(&self, method: &str) -> Deadline {
+        self.registry.remote(method).map_or(Deadline::Default, |def| def.deadline)
+    }
+
+    async fn run(
+        &self,
+        connection: Option<Connection>,
+        method: &str,
+        args: Value,
+        deadline: Option<Instant>,
+    ) -> Result<Value, ApplyError> {
+        let def = self.registry.remote(method).ok_or(ApplyError::UnknownMethod)?;
+        let args = match args {
+            Value::Null => Value::Object(Map::new()),
+            Value::Object(_) => args,
+            _ => return Err(invalid_args("", "object", "the arguments must be an object").into()),
+        };
+        let stopped = || ActionError::of(ErrorKind::Unavailable, "the node has stopped");
+        let host = self.host.upgrade().ok_or_else(stopped)?;
+        let text = serde_json::value::to_raw_value(&args).map_err(ActionError::internal)?;
+        let caller = Arc::new(connection.map_or_else(Caller::internal, Caller::socket));
+        let id = self.identity.next_request_id();
+        let context = Context::new(host, (def.name, 1), caller, id, deadline);
+        let answer = catch((def.run)(context, Params::from_raw_json(text)?)).await??;
+        match answer {
+            Answer { content: Content::Json(_), .. } => Ok(answer.decode()?),
+            Answer { content: Content::Body(_), .. } => {
+                Err(ActionError::internal("a remote method cannot answer a body").into())
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The engine of a node: everything that transports and the node's own tasks use, and that actions cannot reach.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::backend::{Bus, Clock, Membership};
+use crate::config::Config;
+use crate::connections::ConnectionRegistry;
+use crate::error::ActionError;
+use crate::files::PublicFiles;
+use crate::health::Health;
+use crate::hooks::Handshake;
+use crate::id::{ConnectionId, NodeIdentity, RequestId, random_text};
+use crate::initializer::Initializer;
+use crate::lease::LeaseParts;
+use crate::lease_state::LeaseState;
+use crate::metrics::NodeMetrics;
+use crate::node::Node;
+use crate::registry::Registry;
+use crate::remote::{CallServer, RemoteCalls};
+use crate::rooms::Rooms;
+use crate::shutdown::Shutdown;
+use crate::topics::Topics;
+use crate::transport::Transport;
+
+mod assemble;
+mod delivery;
+mod hooks;
+pub mod lifecycle;
+mod methods;
+pub mod registration;
+pub mod setup;
+
+use hooks::HookRunner;
+
+/// A running node, as transports and the node's own tasks use it. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<EngineParts>);
+
+pub(crate) struct EngineParts {
+    node: Node,
+    identity: Arc<NodeIdentity>,
+    config: Arc<Config>,
+    registry: Arc<Registry>,
+    connections: Arc<ConnectionRegistry>,
+    rooms: Rooms,
+    calls: Arc<RemoteCalls>,
+    call_server: CallServer,
+    topics: Topics,
+    files: Arc<PublicFiles>,
+    hooks: Arc<HookRunner>,
+    lease: Arc<LeaseState>,
+    health: Arc<Health>,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    membership: Arc<dyn Membership>,
+    metrics: Arc<NodeMetrics>,
+    shutdown: Shutdown,
+    started_at: u64,
+    /// The initializers that were started, and are to be stopped.
+    started: Mutex<Vec<Arc<dyn Initializer>>>,
+    transports: Vec<Arc<dyn Transport>>,
+}
+
+impl Engine {
+    /// The author's handle on this node.
+    pub fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// The node's settings.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The application's definitions.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// The files that every client may read.
+    pub fn files(&self) -> &PublicFiles {
+        &self.0.files
+    }
+
+    /// The request to stop, and the tasks that a stop waits for.
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.0.shutdown
+    }
+
+    /// A connection id that names this node as its owner.
+    pub fn new_connection_id(&self) -> ConnectionId {
+        self.0.identity.new_connection_id()
+    }
+
+    /// A fingerprint for a browser that has none.
+    pub fn new_fingerprint(&self) -> String {
+        random_text::<32>()
+    }
+
+    /// A name for the next request.
+    pub fn next_request_id(&self) -> RequestId {
+        self.0.identity.next_request_id()
+    }
+
+    /// How long a hook may delay a connection. Also where actions have no deadline.
+    pub fn hook_deadline(&self) -> Duration {
+        self.0.hooks.deadline()
+    }
+
+    fn lease_parts(&self) -> LeaseParts {
+        let parts = &*self.0;
+        LeaseParts {
+            membership: parts.membership.clone(),
+            bus: parts.bus.clone(),
+            clock: parts.clock.clone(),
+            identity: parts.identity.clone(),
+            state: parts.lease.clone(),
+            rooms: parts.rooms.clone(),
+            connections: parts.connections.clone(),
+            calls: parts.calls.clone(),
+            observers: parts.registry.observers.clone(),
+            shutdown: parts.shutdown.clone(),
+            started_at: parts.started_at,
+        }
+    }
+
+    /// Runs the connect hooks: may this client connect?
+    ///
+    /// # Errors
+    ///
+    /// The error of the first hook that refuses; `timeout` if they do not decide within `general.action_deadline`.
+    pub async fn run_connect_hooks(&self, handshake: &mut Handshake) -> Result<(), ActionError> {
+        self.0.hooks.run_connect(handshake).await
+    }
+
+    /// Runs code that may panic because the application's does; the panic is counted and logged.
+    ///
+    /// # Errors
+    ///
+    /// `internal` if it panicked.
+    pub async fn catch<T>(&self, future: impl Future<Output = T>) -> Result<T, ActionError> {
+        hooks::catch(future).await
+    }
+
+    /// Runs such code that must not wait; `None` if it panicked.
+    pub fn catch_in_place<T>(&self, code: impl FnOnce() -> T) -> Option<T> {
+        hooks::catch_in_place(code)
+    }
+
+    pub(crate) fn parts(&self) -> &EngineParts {
+        &self.0
+    }
+
+    pub(crate) fn into_parts(self) -> Arc<EngineParts> {
+        self.0
+    }
+
+    pub(crate) fn from_parts(parts: Arc<EngineParts>) -> Self {
+        Self(parts)
+    }
+
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.0.rooms
+    }
+}
+
+impl EngineParts {
+    #[cfg(test)]
+    pub(crate) async fn run_guarded(&self, hook: impl Future<Output = ()>) {
+        self.hooks.run_guarded("hook", hook).await;
+    }
+
+    pub(crate) fn author_handle(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({}, {})", self.0.identity.node_id, self.0.identity.generation())
+    }
+}

@@ -1,0 +1,78 @@
+//! A connection's entry in the registry: how it is added, and how it is removed whatever happens.
+
+use super::Engine;
+use crate::connection::Connection;
+use crate::error::ActionError;
+use crate::event::Event;
+use crate::protocol::CloseReason;
+
+/// A connection's entry in the registry, owned by the task that serves it.
+///
+/// Dropped without [`Registration::remove`], because a client left in the middle of its upgrade or a task panicked, it
+/// removes the connection all the same: no connection stays in the registry without a task.
+#[derive(Debug)]
+pub struct Registration {
+    engine: Engine,
+    connection: Connection,
+    is_registered: bool,
+}
+
+impl Engine {
+    /// Adds a connection to the registry: from here on others find it.
+    ///
+    /// # Errors
+    ///
+    /// `conflict` if its id is taken, `unavailable` beyond `websocket.max_connections`.
+    pub fn register(&self, connection: Connection) -> Result<Registration, ActionError> {
+        self.parts().connections.insert(&connection)?;
+        let metrics = &self.parts().metrics;
+        metrics.connections.increment(1);
+        metrics.connections_total.increment(1);
+        if self.shutdown().is_requested() {
+            connection.close(CloseReason::NodeStops); // those that were registered before are closed by `Engine::stop`
+        }
+        Ok(Registration { engine: self.clone(), connection, is_registered: true })
+    }
+
+    async fn remove(&self, connection: &Connection, reason: CloseReason) {
+        connection.close(reason);
+        self.rooms().leave_all(connection).await;
+        if !self.parts().connections.remove(connection) {
+            return;
+        }
+        self.parts().metrics.connections.decrement(1);
+        metrics::counter!("phalanx_connections_closed_total", "reason" => reason.as_str()).increment(1);
+        self.parts().hooks.run_destroyed(connection, reason).await;
+        self.registry().observers.notify(&Event::Disconnected(connection.clone(), reason));
+    }
+}
+
+impl Registration {
+    /// The connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Runs the created hooks, and notifies observers.
+    pub async fn notify_created(&self) {
+        self.engine.parts().hooks.run_created(&self.connection).await;
+        self.engine.registry().observers.notify(&Event::Connected(self.connection.clone()));
+    }
+
+    /// Takes the connection out of its rooms and the registry, then runs hooks and notifies observers. Its id is taken
+    /// until it is out of all rooms.
+    pub async fn remove(mut self, reason: CloseReason) {
+        self.engine.remove(&self.connection, reason).await;
+        self.is_registered = false;
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if self.is_registered {
+            let (engine, connection) = (self.engine.clone(), self.connection.clone());
+            let removal = async move { engine.remove(&connection, CloseReason::Broken).await };
+            self.engine.shutdown().spawn(removal);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The task that renews a node's lease, and watches the other nodes by it.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use super::{LeaseParts, RENEWAL, reap, recovery};
+use crate::backend::{BackendError, LEASE, LeaseStatus, NodeRecord, Renewal};
+use crate::event::Event;
+use crate::id::Generation;
+use crate::lease_state::RestoreReason;
+
+/// By how much the backend's clock and ours may differ between two renewals before one of them counts as set anew.
+const UNEVEN: Duration = Duration::from_secs(1);
+
+/// Renews the lease of a registered node.
+pub(crate) struct LeaseKeeper {
+    parts: LeaseParts,
+    reaper: reap::LeaseReaper,
+    /// The name of the backend's data: another one means that it came back empty.
+    data: String,
+    /// The generation that was registered last: a new one is taken only when that one is gone.
+    registered: Generation,
+    /// Since when renewals succeeded without a gap.
+    steady: Option<Instant>,
+    /// When the last confirmed renewal was sent, and the backend's time in it.
+    last: Option<(Instant, u64)>,
+    /// The epoch of the nodes that were read last; `None` after a fault during which changes may have been missed.
+    epoch: Option<u64>,
+    nodes: Vec<NodeRecord>,
+}
+
+impl LeaseKeeper {
+    /// Makes the node a member of the cluster.
+    pub(crate) async fn register(parts: LeaseParts) -> Result<Self, BackendError> {
+        let data = parts.register().await?;
+        let registered = parts.identity.generation();
+        let reaper = reap::LeaseReaper::new(parts.clone());
+        Ok(Self { data, registered, reaper, steady: None, last: None, epoch: None, nodes: Vec::new(), parts })
+    }
+
+    /// Renews the lease until the node closes.
+    pub(crate) async fn run(mut self) {
+        let mut ticks = interval(RENEWAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let shutdown = self.parts.shutdown.clone();
+            tokio::select! {
+                // Also in the middle of a renewal: once the node released its lease, no renewal may take it for lost.
+                () = shutdown.closed() => return,
+                () = async {
+                    ticks.tick().await;
+                    self.renew().await;
+                } => {}
+            }
+        }
+    }
+
+    async fn renew(&mut self) {
+        if self.registered != self.parts.identity.generation() {
+            // The new generation may be registered, but no member is listed under it.
+            return self.register_again().await;
+        }
+        let sent = Instant::now();
+        match self.parts.membership.renew(self.parts.identity.generation()).await {
+            Ok(Renewal::Renewed(status)) => self.on_renewed(sent, status).await,
+            Ok(Renewal::Gone) => self.register_again().await,
+            Err(error) => {
+                if self.steady.take().is_some() {
+                    warn!(%error, "the lease was not renewed");
+                }
+            }
+        }
+        metrics::gauge!("phalanx_lease_fenced").set(if self.parts.state.is_fenced() { 1.0 } else { 0.0 });
+    }
+
+    async fn on_renewed(&mut self, sent: Instant, status: LeaseStatus) {
+        self.parts.state.confirm(sent);
+        let is_even = self.last.replace((sent, status.now_us)).is_some_and(|(before, then_us)| {
+            let ours = sent - before;
+            let theirs = Duration::from_micros(status.now_us.saturating_sub(then_us));
+            ours < LEASE / 2 && ours.abs_diff(theirs) < UNEVEN && status.now_us >= then_us
+        });
+        if !is_even {
+            self.steady = None;
+        }
+        let steady = *self.steady.get_or_insert(sent);
+        recovery::spawn(&self.parts, self.registered);
+        if self.epoch != Some(status.epoch) {
+            match self.read_nodes().await {
+                Ok(()) => self.epoch = Some(status.epoch),
+                Err(error) => warn!(%error, "the nodes of the cluster cannot be read"),
+            }
+        }
+        if sent - steady >= LEASE {
+            self.reaper.spawn(&status);
+        }
+    }
+
+    /// Reads the nodes of the cluster, and notifies observers of the changes since the last time.
+    async fn read_nodes(&mut self) -> Result<(), BackendError> {
+        let now = self.parts.membership.nodes().await?;
+        let is_in = |node: &NodeRecord, nodes: &[NodeRecord]| nodes.iter().any(|n| n.generation == node.generation);
+        for node in now.iter().filter(|node| !is_in(node, &self.nodes)) {
+            info!(node = node.id, generation = %node.generation, "a node is in the cluster");
+            self.parts.observers.notify(&Event::NodeJoined(node.clone()));
+        }
+        for node in self.nodes.iter().filter(|node| !is_in(node, &now)) {
+            info!(node = node.id, generation = %node.generation, "a node left the cluster");
+            self.parts.observers.notify(&Event::NodeLeft(node.clone()));
+        }
+        self.parts.calls.fail_calls_to_dead_nodes(&now);
+        metrics::gauge!("phalanx_cluster_nodes").set(now.len() as f64);
+        self.nodes = now;
+        Ok(())
+    }
+
+    /// The generation is gone: takes a new one, and requests that all members are listed again under it.
+    async fn register_again(&mut self) {
+        self.steady = None;
+        if self.registered == self.parts.identity.generation() {
+            self.parts.take_new_generation();
+        }
+        let data = match self.parts.register().await {
+            Ok(data) => data,
+            Err(error) => return warn!(%error, "the node is not registered"), // the next renewal tries again
+        };
+        let generation = self.parts.identity.generation();
+        self.registered = generation;
+        self.epoch = None;
+        let lost = data != self.data;
+        self.data = data;
+        if lost {
+            error!(%generation, "the backend came back empty: data that only it had is lost");
+            metrics::counter!("phalanx_backend_losses_total").increment(1);
+            self.parts.observers.notify(&Event::BackendLost);
+        } else {
+            warn!(%generation, "this node was reaped while it ran: it continues under a new generation");
+        }
+        self.parts.state.request_restore(RestoreReason { lost, renamed_ms: 0 });
+        self.parts.observers.notify(&Event::Renamed(generation));
+        recovery::spawn(&self.parts, generation);
+    }
+}

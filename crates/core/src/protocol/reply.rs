@@ -1,0 +1,61 @@
+//! Replies over a socket: `context` and `messageId` around data, or spliced onto an object that is already encoded.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+/// The data of a verb's reply.
+#[derive(Debug)]
+pub enum ReplyData<'a, T: Serialize> {
+    /// `"data":true`: the verb took effect.
+    Done,
+    /// No data: the message is published.
+    Published,
+    /// The requested object.
+    Data(&'a T),
+}
+
+#[derive(Serialize)]
+struct VerbReply<T> {
+    status: &'static str,
+    context: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<T>,
+}
+
+/// Encodes `{"status":"OK","context":"response","data"?,"messageId"}`. The id is JSON text, and goes back as it came.
+pub fn verb_reply<T: Serialize>(message_id: &str, data: &ReplyData<'_, T>) -> Bytes {
+    match data {
+        ReplyData::Done => ok(message_id, Some(true)),
+        ReplyData::Published => ok(message_id, None::<bool>),
+        ReplyData::Data(data) => ok(message_id, Some(*data)),
+    }
+}
+
+fn ok<T: Serialize>(message_id: &str, data: Option<T>) -> Bytes {
+    let reply = super::encode(&VerbReply { status: "OK", context: "response", data });
+    splice_tail(&reply, &[b"\"messageId\":", message_id.as_bytes()])
+}
+
+/// Splices a reply's fields onto an encoded object: `{…}` becomes `{…,"context":"response","messageId":…}`.
+///
+/// The answer of an action is encoded once, whatever the transport; this copies its bytes and parses nothing.
+pub fn splice(object: &[u8], message_id: &str) -> Bytes {
+    splice_tail(object, &[b"\"context\":\"response\",\"messageId\":", message_id.as_bytes()])
+}
+
+/// Splices the context alone: for the error of a frame without a usable `messageId`.
+pub fn without_id(object: &[u8]) -> Bytes {
+    splice_tail(object, &[b"\"context\":\"response\""])
+}
+
+fn splice_tail(object: &[u8], tail: &[&[u8]]) -> Bytes {
+    let length: usize = tail.iter().map(|part| part.len()).sum();
+    let mut text = Vec::with_capacity(object.len() + length + 1);
+    text.extend_from_slice(&object[..object.len() - 1]);
+    if object.len() > 2 {
+        text.push(b',');
+    }
+    tail.iter().for_each(|part| text.extend_from_slice(part));
+    text.push(b'}');
+    text.into()
+}

@@ -1,0 +1,18 @@
+//! Remote calls: methods that run on a connection, or on a node, wherever it is.
+//!
+//! [`Connections::apply`] runs a method of a local connection in place ([`execute`]), and sends a call for any other
+//! ([`pending`], the caller's side); the owner executes it the same way and replies ([`serve`]).
+
+mod apply;
+mod built_in;
+mod error;
+mod execute;
+mod pending;
+mod serve;
+mod wire;
+
+pub use apply::Connections;
+pub use error::ApplyError;
+pub(crate) use execute::{ApplicationMethods, Executor, invalid_args};
+pub(crate) use pending::{LONGEST, RemoteCallParts, RemoteCalls};
+pub(crate) use serve::CallServer;

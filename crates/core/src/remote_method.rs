@@ -1,0 +1,119 @@
+//! An application's own remote methods: definitions, and typed calls.
+
+use std::fmt;
+use std::time::Duration;
+
+use schemars::Schema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::answer::{IntoAnswer, Outcome};
+use crate::cluster::{Cluster, NodeReplies};
+use crate::context::Context;
+use crate::error::ActionError;
+use crate::future::{BoxFuture, Deadline};
+use crate::guard::Requirements;
+use crate::id::ConnectionId;
+use crate::params::Params;
+use crate::remote::{ApplyError, Connections};
+
+/// The type that `#[remote]` makes beside a function.
+pub trait Remote: Send + Sync + 'static {
+    /// The method's input; that it is an [`Input`](crate::params::Input) is required where its schema is read.
+    type Input: 'static;
+    /// Its value on success.
+    type Output: IntoAnswer;
+    /// Its definition.
+    const DEF: RemoteDef;
+}
+
+/// A remote method as data. Only what is registered can be called from another node.
+#[derive(Clone, Copy)]
+pub struct RemoteDef {
+    /// Its name.
+    pub name: &'static str,
+    /// The doc comment of the function.
+    pub description: &'static str,
+    /// How long a caller waits by default.
+    pub deadline: Deadline,
+    /// The schema of its input.
+    pub input: fn() -> Schema,
+    /// The schema of its output.
+    pub output: fn() -> Schema,
+    /// Names the needs of its guards, for the check at boot.
+    pub require: fn(&mut Requirements),
+    /// Extracts guards, decodes the input, runs the function and encodes its value.
+    pub run: fn(Context, Params) -> BoxFuture<'static, Outcome>,
+}
+
+impl fmt::Debug for RemoteDef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Connections {
+    /// Runs a typed remote method on a connection, wherever it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Connections::apply`].
+    pub async fn call<R>(&self, id: &ConnectionId, input: R::Input) -> Result<R::Output, ApplyError>
+    where
+        R: Remote,
+        R::Input: Serialize,
+        R::Output: DeserializeOwned,
+    {
+        let input = serde_json::to_value(input).map_err(ActionError::internal)?;
+        decode(self.apply(id, R::DEF.name, input).await?)
+    }
+}
+
+impl Cluster {
+    /// Runs a remote method on the node with that id, without a connection.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError::NotFound`] if there is no such node; otherwise those of [`Connections::apply`].
+    pub async fn call<R>(&self, node: &str, input: R::Input) -> Result<R::Output, ApplyError>
+    where
+        R: Remote,
+        R::Input: Serialize,
+        R::Output: DeserializeOwned,
+    {
+        let input = serde_json::to_value(input).map_err(ActionError::internal)?;
+        decode(self.call_node(node, R::DEF.name, input).await?)
+    }
+
+    /// Runs a remote method on every node at once, without a connection. The call does not fail as a whole: a node that
+    /// does not reply within `limit`, at most an hour, is named.
+    ///
+    /// # Errors
+    ///
+    /// Only before the call is sent: `unavailable` if the nodes cannot be read, or `cluster.max_calls` calls are pending;
+    /// `payload_too_large` if the input is larger than `cluster.max_call`.
+    pub async fn call_all<R>(&self, input: R::Input, limit: Duration) -> Result<NodeReplies<R::Output>, ActionError>
+    where
+        R: Remote,
+        R::Input: Serialize,
+        R::Output: DeserializeOwned,
+    {
+        let input = serde_json::to_value(input).map_err(ActionError::internal)?;
+        let all = self.call_nodes(R::DEF.name, input, limit).await?;
+        let replies = all.replies.into_iter().map(|(node, result)| (node, result.and_then(decode)));
+        Ok(NodeReplies { replies: replies.collect(), missing: all.missing })
+    }
+}
+
+fn decode<T: DeserializeOwned>(result: Value) -> Result<T, ApplyError> {
+    serde_json::from_value(result).map_err(|error| ActionError::internal(error).into())
+}
+
+/// Lists remote methods for `App::remotes`: `remotes![authorize]`.
+#[macro_export]
+macro_rules! remotes {
+    ($($remote:path),* $(,)?) => {
+        [$(<$remote as $crate::Remote>::DEF),*]
+    };
+}

@@ -1,0 +1,79 @@
+//! Delivers publications to the members of rooms on this node.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{Delivery, LocalRoom, Rooms};
+use crate::backend::{Publication, PublicationKind};
+use crate::connection::{Connection, Frame};
+use crate::protocol::RoomMessage;
+
+impl Rooms {
+    /// Hands a publication to the room's members on this node. Never waits.
+    pub(crate) fn deliver(&self, publication: &Publication) {
+        match publication.kind {
+            PublicationKind::Message => {
+                self.end_in_flight(publication);
+                let Some(local) = self.local(&publication.room) else { return };
+                if self.callbacks().has_deliver_hooks() {
+                    self.deliver_one_by_one(&local, publication);
+                } else {
+                    self.deliver_to_all(&local, publication);
+                }
+            }
+            PublicationKind::Joined(at) => self.deliver_presence(publication, (at, false)),
+            PublicationKind::Left(at) => self.deliver_presence(publication, (at, true)),
+            PublicationKind::Destroyed(incarnation) => {
+                self.0.destroyed.fetch_add(1, Relaxed); // before the look-up of members, see `enter`
+                if let Some(local) = self.local(&publication.room) {
+                    self.evict_members(&local, publication, incarnation);
+                }
+            }
+        }
+    }
+
+    /// The sender's message is in flight no longer, if the sender is a connection of this node.
+    fn end_in_flight(&self, publication: &Publication) {
+        if let Some(sender) = &publication.connection
+            && let Some(sender) = self.0.parts.registry.find(sender)
+        {
+            sender.on_delivered();
+        }
+    }
+
+    fn deliver_presence(&self, publication: &Publication, stamp: (u64, bool)) {
+        let Some(local) = self.local(&publication.room) else { return };
+        if let Some(member) = &publication.connection
+            && !self.0.presence.record(&publication.room, member, stamp)
+        {
+            return;
+        }
+        self.deliver_to_all(&local, publication);
+    }
+
+    fn deliver_to_all(&self, local: &LocalRoom, publication: &Publication) {
+        let members = local.members();
+        for member in members.values() {
+            member.push(Frame::Text(publication.payload.clone()));
+        }
+        self.metrics().room_deliveries.increment(members.len() as u64);
+    }
+
+    /// Runs the deliver hooks, without any lock, so that they may look at connections and rooms; a member that has left
+    /// meanwhile is skipped.
+    fn deliver_one_by_one(&self, local: &LocalRoom, publication: &Publication) {
+        let Some(message) = RoomMessage::from_payload(&publication.payload) else { return };
+        let recipients: Vec<Connection> = local.members().values().cloned().collect();
+        for member in &recipients {
+            let payload = match self.callbacks().deliver(member, &message) {
+                Delivery::Unchanged => publication.payload.clone(),
+                Delivery::Replace(other) => other.to_payload(),
+                Delivery::Drop => continue,
+            };
+            let members = local.members();
+            if members.get(member.id()) == Some(member) {
+                member.push(Frame::Text(payload));
+                self.metrics().room_deliveries.increment(1);
+            }
+        }
+    }
+}

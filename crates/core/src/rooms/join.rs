@@ -1,0 +1,172 @@
+//! How a connection becomes a member of a room.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+
+use super::pending_removal::PendingRemoval;
+use super::{Rooms, check_name, no_room};
+use crate::backend::{JoinOutcome, Member, Subscription};
+use crate::connection::{Connection, JoinedRoom};
+use crate::error::ActionError;
+use crate::event::Event;
+use crate::metrics::bound_reached;
+
+/// How often a join starts over because rooms are destroyed beside it.
+const ENTER_ATTEMPTS: usize = 8;
+
+/// A connection that is listed as a member, and has to enter the delivery set.
+struct Listed {
+    joined: JoinedRoom,
+    subscription: Subscription,
+    removal: PendingRemoval,
+}
+
+/// The result of entering the delivery set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entered {
+    Yes,
+    ConnectionClosed,
+    RoomsChanged,
+}
+
+impl Rooms {
+    /// Makes a connection of this node a member; for others see [`crate::Connections::apply`] with `roomAdd`.
+    ///
+    /// Cancel safe: a join that is dropped before it takes effect is undone, now or when the backend answers again.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_input` if the name cannot be one, `not_found` without such a room, `conflict` if it is a member or in
+    /// `websocket.max_rooms` rooms, the error with which a join hook refuses, `unavailable` if the backend does not answer.
+    pub async fn join(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {
+        let mut result = Ok(());
+        self.join_then(connection, room, |joined| result = joined).await;
+        result
+    }
+
+    /// Joins, and calls `done` in the very step that puts the connection into the delivery set.
+    pub(crate) async fn join_then(
+        &self,
+        connection: &Connection,
+        room: &str,
+        done: impl FnOnce(Result<(), ActionError>) + Send,
+    ) {
+        // Before the lock, so that a join hook may make the connection join other rooms.
+        let room = match self.check_join(connection, room).await {
+            Ok(room) => room,
+            Err(error) => return done(Err(error)),
+        };
+        let _ordered = connection.membership_lock().lock_owned().await;
+        if let Err(error) = self.check_room_left(connection, &room) {
+            return done(Err(error)); // it joined meanwhile
+        }
+        let mut done = Some(done);
+        for _ in 0..ENTER_ATTEMPTS {
+            let destroyed = self.0.destroyed.load(Relaxed);
+            let listed = match self.list_member(connection, &room).await {
+                Ok(listed) => listed,
+                Err(error) => return finish(&mut done, Err(error)),
+            };
+            let Listed { joined, subscription, removal } = listed;
+            match self.enter(connection, &joined, subscription, destroyed, &mut done) {
+                Entered::Yes => {
+                    removal.settled();
+                    self.notify(&Event::Joined(room, connection.clone()));
+                    return self.announce_join(&joined, connection.id()).await;
+                }
+                Entered::ConnectionClosed => return removal.finish(joined.incarnation).await,
+                Entered::RoomsChanged => removal.finish(joined.incarnation).await,
+            }
+        }
+        finish(&mut done, Err(ActionError::conflict("rooms are being destroyed, try again")));
+    }
+
+    async fn check_join(&self, connection: &Connection, room: &str) -> Result<Arc<str>, ActionError> {
+        check_name(room)?;
+        self.check_room_left(connection, room)?;
+        if !self.exists(room).await? {
+            return Err(no_room());
+        }
+        let room: Arc<str> = room.into();
+        if self.callbacks().has_room_hooks() {
+            self.callbacks().join(&room, connection).await?;
+        }
+        Ok(room)
+    }
+
+    fn check_room_left(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {
+        if connection.is_in(room) {
+            return Err(ActionError::conflict("the connection is already in this room"));
+        }
+        if connection.joined_rooms().names().count() >= self.config().websocket.max_rooms {
+            bound_reached("websocket.max_rooms");
+            return Err(ActionError::conflict("the connection is in as many rooms as it may be"));
+        }
+        Ok(())
+    }
+
+    /// Subscribes to the room and lists the connection as its member.
+    async fn list_member(&self, connection: &Connection, room: &Arc<str>) -> Result<Listed, ActionError> {
+        let subscription = self.bus().subscribe(room).await?;
+        let joined_at = connection.joined_rooms().next_joined_at(self.0.parts.clock.now_ms());
+        let member = Member { id: connection.id().clone(), joined_at };
+        let removal = PendingRemoval::unannounced(self, room, member.clone());
+        match self.store().join(room, &member, self.0.parts.identity.generation()).await? {
+            JoinOutcome::New(incarnation) | JoinOutcome::Replaced(incarnation) => {
+                Ok(Listed { joined: JoinedRoom::new(room.clone(), joined_at, incarnation), subscription, removal })
+            }
+            JoinOutcome::Elsewhere(_) => {
+                removal.settled();
+                Err(ActionError::conflict("the connection is already in this room"))
+            }
+            JoinOutcome::NoRoom => {
+                removal.settled();
+                Err(no_room())
+            }
+        }
+    }
+
+    /// Puts a connection into the delivery set and reports success, in one step.
+    ///
+    /// A room that was destroyed since `destroyed` was read may be this one: its last message arrived, and took out the
+    /// connections that were in the set then. The count is read after the connection is in the set, so that either this
+    /// step sees the new count or the last message sees the connection.
+    fn enter(
+        &self,
+        connection: &Connection,
+        joining: &JoinedRoom,
+        subscription: Subscription,
+        destroyed: u64,
+        done: &mut Option<impl FnOnce(Result<(), ActionError>)>,
+    ) -> Entered {
+        let mut joined = connection.joined_rooms();
+        if joined.closed {
+            finish(done, Err(ActionError::conflict("the connection has ended")));
+            return Entered::ConnectionClosed;
+        }
+        let mut rooms = self.0.local.write().unwrap_or_else(PoisonError::into_inner);
+        let local = rooms.entry(joining.room.clone()).or_default().clone();
+        let mut members = local.members();
+        members.insert(connection.id().clone(), connection.clone());
+        if self.0.destroyed.load(Relaxed) != destroyed {
+            members.swap_remove(connection.id());
+            let is_empty = members.is_empty();
+            drop(members);
+            if is_empty {
+                rooms.remove(&joining.room);
+            }
+            return Entered::RoomsChanged;
+        }
+        // If the room has a subscription already, that one serves this member too.
+        let _ = local.subscription.set(subscription);
+        joined.add(joining.clone());
+        finish(done, Ok(()));
+        Entered::Yes
+    }
+}
+
+fn finish(done: &mut Option<impl FnOnce(Result<(), ActionError>)>, result: Result<(), ActionError>) {
+    if let Some(done) = done.take() {
+        done(result);
+    }
+}

@@ -1,0 +1,123 @@
+//! How a connection leaves a room.
+
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, PoisonError};
+use std::task::Poll;
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::pending_removal::{PendingRemoval, Removal};
+use super::{LeaveCause, Rooms, check_name, no_room};
+use crate::connection::{Connection, JoinedRoom, JoinedRooms};
+use crate::error::ActionError;
+use crate::event::Event;
+use crate::id::ConnectionId;
+
+impl Rooms {
+    /// Takes a connection of this node out of a room because that was requested.
+    ///
+    /// Once the `before_leave` hooks agree, it is out, also if the call is dropped: the `left` hooks run on a task of their
+    /// own, which the call waits for, and a removal from the list that fails is repeated when the backend answers again.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_input` if the name cannot be one, `not_found` without such a room, `forbidden` if it is not a member, the
+    /// error with which a `before_leave` hook refuses, `unavailable` if the backend does not answer whether the room exists.
+    pub async fn leave(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {
+        check_name(room)?;
+        let ordered = connection.membership_lock().lock_owned().await;
+        self.check_member(connection, room).await?;
+        let Some(joined) = connection.joined_rooms().find(room).cloned() else { return Err(no_room()) };
+        if self.callbacks().has_room_hooks() {
+            self.callbacks().before_leave(&joined.room, connection).await?;
+        }
+        let removal = PendingRemoval::of(self, connection.id(), &joined);
+        self.exit(connection, &joined);
+        let incarnation = joined.incarnation;
+        // Before the entry is removed: if the node dies meanwhile, the reaper finds the entry and runs them.
+        let (removal, ordered) = self.finish_left(removal, ordered, connection.clone(), joined).await?;
+        removal.finish(incarnation).await;
+        drop(ordered);
+        Ok(())
+    }
+
+    /// Runs the `left` hooks of a leave that was agreed to. They are not dropped with the call: hooks that wait continue on a
+    /// task of their own, which then drops the removal, so that the recovery pass does it.
+    async fn finish_left(
+        &self,
+        removal: PendingRemoval,
+        ordered: OwnedMutexGuard<()>,
+        connection: Connection,
+        joined: JoinedRoom,
+    ) -> Result<(PendingRemoval, OwnedMutexGuard<()>), ActionError> {
+        let rooms = self.clone();
+        let mut hooks = Box::pin(async move {
+            rooms.run_left(&joined.room, connection.id(), LeaveCause::Requested(&connection)).await;
+            rooms.notify(&Event::Left(joined.room, connection));
+            (removal, ordered)
+        });
+        // Polled once in place: most hooks wait for nothing.
+        match poll_fn(|task| Poll::Ready(hooks.as_mut().poll(task))).await {
+            Poll::Ready(done) => Ok(done),
+            Poll::Pending => self.0.parts.shutdown.spawn(hooks).await.map_err(ActionError::internal),
+        }
+    }
+
+    /// Takes a connection that closes out of all its rooms.
+    ///
+    /// The `left` hooks run before its entry is removed, so that a node that dies meanwhile leaves them to its reaper.
+    /// Only where this node may have been reaped, the removal comes first: the reaper may have run the hooks.
+    pub(crate) async fn leave_all(&self, connection: &Connection) {
+        let _ordered = connection.membership_lock().lock_owned().await;
+        connection.joined_rooms().closed = true;
+        loop {
+            let Some(joined) = connection.joined_rooms().first() else { return };
+            let removal = PendingRemoval::of(self, connection.id(), &joined);
+            let early =
+                if self.0.parts.lease.may_be_reaped() { Some(removal.remove(joined.incarnation).await) } else { None };
+            if early != Some(Removal::ByReaper) {
+                self.run_left(&joined.room, connection.id(), LeaveCause::Closed(connection)).await;
+            }
+            let removed = match early {
+                Some(removed) => removed,
+                None => removal.remove(joined.incarnation).await,
+            };
+            self.exit(connection, &joined);
+            self.notify(&Event::Left(joined.room.clone(), connection.clone()));
+            removal.announce(removed).await;
+        }
+    }
+
+    pub(super) async fn run_left(&self, room: &str, id: &ConnectionId, cause: LeaveCause<'_>) {
+        if self.callbacks().has_room_hooks() {
+            self.callbacks().left(room, id, cause).await;
+        }
+    }
+
+    /// Ends a membership on this node.
+    pub(super) fn exit(&self, connection: &Connection, membership: &JoinedRoom) {
+        let mut joined = connection.joined_rooms();
+        joined.remove(&membership.room, membership.incarnation);
+        self.remove_local(&joined, connection, &membership.room);
+    }
+
+    /// Removes a connection from the delivery set of a room, unless it is in a new room of that name. The caller has
+    /// locked its joined rooms, which keeps it from entering meanwhile.
+    pub(super) fn remove_local(&self, joined: &JoinedRooms, connection: &Connection, room: &Arc<str>) {
+        if joined.find(room).is_some() {
+            return;
+        }
+        let mut rooms = self.0.local.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(local) = rooms.get(room) else { return };
+        let is_empty = {
+            let mut members = local.members();
+            if members.get(connection.id()) == Some(connection) {
+                members.swap_remove(connection.id());
+            }
+            members.is_empty()
+        };
+        if is_empty {
+            rooms.remove(room);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Rooms: their names, and their members on this node.
+//!
+//! One order for all members: a message is published, and every node, the sender's too, delivers messages in the order in
+//! which it receives them. A connection is in the delivery set from the step that queues its `OK` to `roomAdd`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use indexmap::IndexMap;
+
+use crate::backend::{Bus, Clock, CreateOutcome, Interop, Member, Members, Publication, RoomStore, Subscription};
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::connections::ConnectionRegistry;
+use crate::error::{ActionError, Detail, ErrorKind};
+use crate::event::{Event, Observers};
+use crate::id::{ConnectionId, Incarnation, NodeIdentity};
+use crate::lease_state::LeaseState;
+use crate::metrics::{NodeMetrics, bound_reached};
+use crate::protocol::RoomView;
+use crate::shutdown::Shutdown;
+
+mod callbacks;
+mod deliver;
+mod destroy;
+mod join;
+mod leave;
+mod pending_removal;
+mod presence;
+mod publish;
+mod recovery;
+
+use presence::PresenceLog;
+
+pub(crate) use callbacks::RoomCallbacks;
+pub use callbacks::{Delivery, LeaveCause};
+
+/// The rooms of the cluster. Cheap to clone.
+///
+/// ```
+/// use phalanx_core::config::Config;
+/// use phalanx_core::{Engine, ErrorKind, NodeSetup};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::start(NodeSetup::new("docs", Config::default())).await?;
+/// let rooms = engine.node().rooms();
+/// rooms.create("lobby").await?;
+/// rooms.say("lobby", "hello").await?; // to its members on every node, of which there are none yet
+/// assert_eq!(rooms.status("lobby").await?.members.count, 0);
+/// assert_eq!(rooms.say("cellar", "hello").await.unwrap_err().kind(), ErrorKind::NotFound);
+/// rooms.destroy("lobby").await?;
+/// # engine.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Rooms(Arc<RoomsInner>);
+
+/// Everything that rooms need.
+pub(crate) struct RoomParts {
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) store: Arc<dyn RoomStore>,
+    pub(crate) interop: Option<Arc<dyn Interop>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) registry: Arc<ConnectionRegistry>,
+    pub(crate) identity: Arc<NodeIdentity>,
+    pub(crate) lease: Arc<LeaseState>,
+    pub(crate) callbacks: Arc<dyn RoomCallbacks>,
+    pub(crate) observers: Observers,
+    pub(crate) metrics: Arc<NodeMetrics>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) config: Arc<Config>,
+}
+
+struct RoomsInner {
+    parts: RoomParts,
+    local: RwLock<HashMap<Arc<str>, Arc<LocalRoom>>>,
+    /// Counts destroyed rooms, so that a join that ran meanwhile notices.
+    destroyed: AtomicU64,
+    /// The presence changes that members received lately.
+    presence: PresenceLog,
+    /// Leaves that are not stored yet, because the backend was away.
+    pending_leaves: Mutex<Vec<PendingLeave>>,
+    /// The last messages of rooms, which could not be published when they were destroyed.
+    pending_destroys: Mutex<Vec<Publication>>,
+    /// Messages were missed: rooms may have been destroyed.
+    missed_messages: AtomicBool,
+}
+
+/// A leave that the backend does not know of yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PendingLeave {
+    room: Arc<str>,
+    member: Member,
+    /// The incarnation of the room in which its join may have been announced, and its leave is to be.
+    announced_in: Option<Incarnation>,
+}
+
+/// The members of one room on this node, in no order.
+#[derive(Default)]
+struct LocalRoom {
+    members: Mutex<IndexMap<ConnectionId, Connection>>,
+    /// Keeps the room's messages coming as long as there are members.
+    subscription: OnceLock<Subscription>,
+}
+
+impl LocalRoom {
+    fn members(&self) -> MutexGuard<'_, IndexMap<ConnectionId, Connection>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A room and its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RoomStatus {
+    /// Its name.
+    pub room: String,
+    /// Its members, at most [`Rooms::LISTED`] of them, and how many there are.
+    pub members: Members,
+}
+
+impl RoomStatus {
+    /// The room, as clients see it.
+    pub fn view(&self) -> RoomView<'_> {
+        let listed = self.members.listed.iter().map(|member| (member.id.as_str(), member.joined_at));
+        RoomView::new(&self.room, listed, self.members.count)
+    }
+}
+
+impl Rooms {
+    /// Most members that [`Rooms::status`] lists; it counts them all.
+    pub const LISTED: usize = 5000;
+
+    pub(crate) fn new(parts: RoomParts) -> Self {
+        Self(Arc::new(RoomsInner {
+            parts,
+            local: RwLock::default(),
+            destroyed: AtomicU64::new(0),
+            presence: PresenceLog::default(),
+            pending_leaves: Mutex::default(),
+            pending_destroys: Mutex::default(),
+            missed_messages: AtomicBool::new(false),
+        }))
+    }
+
+    /// Creates a room.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_input` if the name cannot be one, `conflict` if the room exists, with the code `too_many_rooms` if there
+    /// are `rooms.max_rooms`, `unavailable` if the backend does not answer.
+    pub async fn create(&self, room: &str) -> Result<(), ActionError> {
+        check_name(room)?;
+        match self.store().create(room, self.config().rooms.max_rooms).await? {
+            CreateOutcome::New => {
+                self.notify(&Event::RoomCreated(room.into()));
+                Ok(())
+            }
+            CreateOutcome::Existing => Err(ActionError::conflict("the room exists")),
+            CreateOutcome::Full => {
+                bound_reached("rooms.max_rooms");
+                Err(ActionError::new(ErrorKind::Conflict, "too_many_rooms", "there are as many rooms as there may be"))
+            }
+        }
+    }
+
+    /// Whether there is such a room.
+    ///
+    /// # Errors
+    ///
+    /// `unavailable` if the backend does not answer.
+    pub async fn exists(&self, room: &str) -> Result<bool, ActionError> {
+        Ok(self.store().exists(room).await?)
+    }
+
+    /// The names of all rooms, sorted.
+    ///
+    /// # Errors
+    ///
+    /// `unavailable` if the backend does not answer.
+    pub async fn list(&self) -> Result<Vec<String>, ActionError> {
+        let mut rooms = self.store().list().await?;
+        rooms.sort_unstable();
+        Ok(rooms)
+    }
+
+    /// The members of a room, in the whole cluster.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_input` if the name cannot be one, `not_found` if there is no such room, `unavailable` if the backend does
+    /// not answer.
+    pub async fn status(&self, room: &str) -> Result<RoomStatus, ActionError> {
+        check_name(room)?;
+        let members = self.store().members(room, Self::LISTED).await?.ok_or_else(no_room)?;
+        Ok(RoomStatus { room: room.to_owned(), members })
+    }
+
+    /// The members of a room, for a connection, which must be one of them.
+    pub(crate) async fn status_for(&self, connection: &Connection, room: &str) -> Result<RoomStatus, ActionError> {
+        self.check_member(connection, room).await?;
+        self.status(room).await
+    }
+
+    async fn check_member(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {
+        if connection.is_in(room) {
+            return Ok(());
+        }
+        if self.exists(room).await? {
+            return Err(ActionError::forbidden("the connection is not in this room"));
+        }
+        Err(no_room())
+    }
+
+    fn local(&self, room: &Arc<str>) -> Option<Arc<LocalRoom>> {
+        self.0.local.read().unwrap_or_else(PoisonError::into_inner).get(room).cloned()
+    }
+
+    fn store(&self) -> &dyn RoomStore {
+        &*self.0.parts.store
+    }
+
+    fn bus(&self) -> &dyn Bus {
+        &*self.0.parts.bus
+    }
+
+    fn config(&self) -> &Config {
+        &self.0.parts.config
+    }
+
+    fn callbacks(&self) -> &dyn RoomCallbacks {
+        &*self.0.parts.callbacks
+    }
+
+    fn metrics(&self) -> &NodeMetrics {
+        &self.0.parts.metrics
+    }
+
+    fn notify(&self, event: &Event) {
+        self.0.parts.observers.notify(event);
+    }
+}
+
+impl fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rooms")
+    }
+}
+
+fn no_room() -> ActionError {
+    ActionError::not_found("there is no such room")
+}
+
+/// Checks that a room's name is 1 to 100 of `A-Z a-z 0-9 : . _ -`.
+pub(crate) fn check_name(room: &str) -> Result<(), ActionError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
+    if (1..=100).contains(&room.len()) && room.bytes().all(allowed) {
+        return Ok(());
+    }
+    let detail = Detail::new("room", "pattern", "must be 1 to 100 characters of A-Z a-z 0-9 : . _ -");
+    Err(ActionError::invalid_input(vec![detail]))
+}
+
+#[cfg(test)]
+mod tests;
