@@ -2,15 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "an unwrap that fails is a failed test with its line")]
 
 mod app;
+mod architecture;
 mod browser;
 mod client;
 mod cluster;
 mod crates;
 mod extensions;
+mod floors;
 mod hostile;
 mod http;
+mod imports;
 mod limits;
 mod metrics;
+mod names;
+mod outside;
 mod panics;
 mod process;
 mod readme;
