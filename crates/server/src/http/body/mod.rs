@@ -1,5 +1,6 @@
 //! Reads request bodies into params, within limits of size and time.
 
+mod disposition;
 mod limits;
 mod multipart;
 pub(super) mod timeout;
@@ -69,7 +70,7 @@ pub(super) async fn read(
 
 fn format_of(headers: &HeaderMap) -> Result<Option<BodyFormat>, ActionError> {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default();
+    let text = disposition::text_of(value.as_bytes());
     let media = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if media == "application/json" || (media.starts_with("application/") && media.ends_with("+json")) {
         return Ok(Some(BodyFormat::Json));
@@ -77,7 +78,7 @@ fn format_of(headers: &HeaderMap) -> Result<Option<BodyFormat>, ActionError> {
     match media.as_str() {
         "application/x-www-form-urlencoded" => Ok(Some(BodyFormat::Form)),
         "multipart/form-data" => {
-            let boundary = multer::parse_boundary(text).map_err(|_| malformed("the body names no boundary"))?;
+            let boundary = disposition::boundary_of(&text).ok_or_else(|| malformed("the body names no boundary"))?;
             Ok(Some(BodyFormat::Multipart(boundary)))
         }
         _ => {

@@ -14,6 +14,7 @@ use phalanx_core::{ActionError, ErrorKind};
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
 
+use super::disposition::Disposition;
 use super::limits::{BodyLimits, BodySizeLimit, limit_exceeded};
 use super::timeout::{BodyTimeout, TimedBody};
 use super::{BodyError, malformed};
@@ -48,9 +49,10 @@ pub(super) async fn read(
         if fields > settings.max_files * 11 {
             return Err(limit_exceeded("web.max_files", "a request has too many fields").into());
         }
-        let Some(name) = part.name().map(str::to_owned) else { continue };
+        // multer's own search for the two names finds them inside other quoted values, and minds their case.
+        let Disposition { name: Some(name), file_name } = Disposition::of(part.headers()) else { continue };
         count_field_bytes(name.len())?;
-        let Some(file_name) = part.file_name().map(str::to_owned) else {
+        let Some(file_name) = file_name else {
             let mut text = Vec::new();
             while let Some(chunk) = part.chunk().await.map_err(error_of)? {
                 count_field_bytes(chunk.len())?;
