@@ -188,9 +188,24 @@ fn open_regular(path: &Path) -> Result<PublicFile, FileError> {
     Ok(PublicFile {
         len: opened.len(),
         modified: opened.modified().unwrap_or(UNIX_EPOCH),
-        mime: mime_guess::from_path(path).first_raw().unwrap_or("application/octet-stream"),
+        mime: mime_of(path),
         file: tokio::fs::File::from_std(file),
     })
+}
+
+/// Returns the media type of a file by its name. On the web `.ts` is TypeScript, not video, and a `.map` is JSON.
+fn mime_of(path: &Path) -> &'static str {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let is_one_of = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(extension));
+    if is_one_of(&["ts", "mts", "cts", "tsx"]) {
+        "text/plain"
+    } else if is_one_of(&["map"]) {
+        "application/json"
+    } else if is_one_of(&["js", "mjs", "cjs"]) {
+        "text/javascript"
+    } else {
+        mime_guess::from_path(path).first_raw().unwrap_or("application/octet-stream")
+    }
 }
 
 #[cfg(unix)]

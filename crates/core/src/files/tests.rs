@@ -112,3 +112,25 @@ fn a_time_is_formatted_by_the_civil_calendar() {
         assert_eq!(iso_8601(UNIX_EPOCH + Duration::from_millis(ms)), expected);
     }
 }
+
+#[test]
+fn a_media_type_is_that_of_the_web() {
+    for (name, mime) in [
+        ("app.js.map", "application/json"),
+        ("app.ts", "text/plain"),
+        ("APP.MTS", "text/plain"),
+        ("a.d.cts", "text/plain"),
+        ("a.tsx", "text/plain"),
+        ("a.js", "text/javascript"),
+        ("a.mjs", "text/javascript"),
+        ("a.css", "text/css"),
+        ("a.svg", "image/svg+xml"),
+        ("a.wasm", "application/wasm"),
+        ("a.webmanifest", "application/manifest+json"),
+        ("a.mp4", "video/mp4"),
+        ("a", "application/octet-stream"),
+        (".ts", "application/octet-stream"),
+    ] {
+        assert_eq!(mime_of(Path::new(name)), mime, "{name}");
+    }
+}
