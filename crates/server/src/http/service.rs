@@ -101,10 +101,10 @@ impl HttpService {
             return self.finish(reply::error(&busy), &identity).map(|body| PermitBody::new(body, None));
         };
         let mut state = RequestState { permit: Some(permit), route: None, called_action: false, has_response: false };
-        let encodings = request.headers().get(ACCEPT_ENCODING).cloned().filter(|_| settings.web.compress);
+        let encodings = request.headers().get(ACCEPT_ENCODING).cloned();
         let is_head = request.method() == Method::HEAD;
         let log_entry = settings.web.access_log.then(|| Box::new(AccessLogEntry::of(request)));
-        let response = match &self.shared.cors {
+        let mut response = match &self.shared.cors {
             None => self.route(request, &identity, &mut state).await,
             Some(cors) if cors::is_preflight(request) => {
                 Box::pin(cors.preflight(std::mem::take(request.headers_mut()))).await
@@ -115,11 +115,10 @@ impl HttpService {
                 Box::pin(cors.finish(origin, response)).await
             }
         };
+        let may_compress = settings.web.compress && compression::negotiate(&mut response);
         let response = match encodings {
             _ if is_head => exchange::without_body(response),
-            Some(encodings) if compression::is_worth_compressing(&response) => {
-                Box::pin(compression::compressed(response, encodings)).await
-            }
+            Some(encodings) if may_compress => Box::pin(compression::compressed(response, encodings)).await,
             _ => response,
         };
         let response = self.finish(response, &identity);

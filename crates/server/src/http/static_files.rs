@@ -7,13 +7,15 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 use http::{Method, StatusCode};
 use phalanx_core::files::PublicFile;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 use tokio_util::io::ReaderStream;
+
+use super::compression::{Compressible, is_compressible};
 
 /// The latest date that `Last-Modified` may have, since 1970: an HTTP date has four digits for the year.
 const LATEST_DATE: Duration = Duration::from_secs(253_370_764_800);
@@ -21,16 +23,25 @@ const LATEST_DATE: Duration = Duration::from_secs(253_370_764_800);
 /// The number of bytes of a file that are read at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// Responds with the file, a part of it, or 304 if the client has it already.
+/// Responds with the file, a part of it, 304 if the client has it already, or 412 if it must have another version.
 pub(super) async fn respond(file: PublicFile, method: &Method, headers: &HeaderMap, cache: &str) -> Response {
     let modified = file.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     let tag = format!("W/\"{:x}-{:x}\"", file.len, modified.as_millis());
     let validators = Validators { tag, modified: Some(file.modified) };
     let mut response = Response::new(Body::empty());
     validators.write_to(response.headers_mut());
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    if is_read && validators.is_refused(headers) {
+        // Without the file's `Cache-Control`: a cache would send the 412 to others. The same below for 416.
+        *response.status_mut() = StatusCode::PRECONDITION_FAILED;
+        return response;
+    }
     set(&mut response, CACHE_CONTROL, cache);
-    if matches!(*method, Method::GET | Method::HEAD) && validators.is_fresh(headers) {
+    if is_read && validators.is_fresh(headers) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
+        if is_compressible(file.mime, file.len) {
+            response.extensions_mut().insert(Compressible);
+        }
         return response;
     }
     set(&mut response, CONTENT_TYPE, &with_charset(file.mime));
@@ -45,6 +56,7 @@ pub(super) async fn respond(file: PublicFile, method: &Method, headers: &HeaderM
         }
         RequestedRange::Unsatisfiable => {
             *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+            response.headers_mut().remove(CACHE_CONTROL);
             set(&mut response, CONTENT_RANGE, &format!("bytes */{}", file.len));
             return response;
         }
@@ -83,7 +95,7 @@ impl Asset {
     }
 }
 
-/// Responds with an asset, or 304 if the client has it already.
+/// Responds with an asset, 304 if the client has it already, or 412 if it must have another version.
 pub(super) fn asset_response(asset: &'static Asset, method: &Method, headers: &HeaderMap) -> Response {
     use std::hash::{DefaultHasher, Hasher};
     let tag = asset.tag.get_or_init(|| {
@@ -94,9 +106,16 @@ pub(super) fn asset_response(asset: &'static Asset, method: &Method, headers: &H
     let validators = Validators { tag: tag.clone(), modified: None };
     let mut response = Response::new(Body::empty());
     validators.write_to(response.headers_mut());
+    if validators.is_refused(headers) {
+        *response.status_mut() = StatusCode::PRECONDITION_FAILED;
+        return response;
+    }
     set(&mut response, CACHE_CONTROL, "max-age=60, must-revalidate, public");
     if validators.is_fresh(headers) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
+        if is_compressible(asset.media, asset.bytes.len() as u64) {
+            response.extensions_mut().insert(Compressible);
+        }
         return response;
     }
     set(&mut response, CONTENT_TYPE, asset.media);
@@ -134,6 +153,17 @@ impl Validators {
         }
     }
 
+    /// Whether the client wants nothing but a version that the file no longer has. `If-Match` overrides
+    /// `If-Unmodified-Since`, and compares tags strongly: no weak one matches.
+    fn is_refused(&self, headers: &HeaderMap) -> bool {
+        if headers.contains_key(IF_MATCH) {
+            let is_strong = !self.tag.starts_with("W/");
+            return !tags(headers, &IF_MATCH).any(|tag| tag == "*" || is_strong && tag == self.tag);
+        }
+        let since = date(headers, &IF_UNMODIFIED_SINCE).zip(self.modified);
+        since.is_some_and(|(since, modified)| whole_seconds(modified) > whole_seconds(since))
+    }
+
     /// Whether the client's copy is current. `If-None-Match` overrides `If-Modified-Since`, and tags are compared
     /// weakly. A client that sends `no-cache` gets the file again.
     fn is_fresh(&self, headers: &HeaderMap) -> bool {
@@ -143,9 +173,7 @@ impl Validators {
         }
         if headers.contains_key(IF_NONE_MATCH) {
             let opaque = self.tag.trim_start_matches("W/");
-            let lines = headers.get_all(IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());
-            let mut tags = lines.flat_map(|line| line.split(',')).map(str::trim);
-            return tags.any(|tag| tag == "*" || tag.trim_start_matches("W/") == opaque);
+            return tags(headers, &IF_NONE_MATCH).any(|tag| tag == "*" || tag.trim_start_matches("W/") == opaque);
         }
         match (date(headers, &IF_MODIFIED_SINCE), self.modified) {
             (Some(since), Some(modified)) => whole_seconds(modified) <= whole_seconds(since),
@@ -165,6 +193,12 @@ impl Validators {
         }
         parse_range(range, len)
     }
+}
+
+/// The entity tags of a header; a header that is not text has none.
+fn tags<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
 fn parse_range(range: &str, len: u64) -> RequestedRange {
@@ -264,5 +298,29 @@ mod tests {
         check(&[(IF_NONE_MATCH, "\"x\""), (IF_MODIFIED_SINCE, at)], false);
         check(&[(IF_NONE_MATCH, "*"), (CACHE_CONTROL, "max-age=0, No-Cache")], false);
         check(&[(IF_NONE_MATCH, "*"), (CACHE_CONTROL, "max-age=0")], true);
+    }
+
+    #[test]
+    fn preconditions_refuse_a_file_that_has_changed() {
+        let modified = UNIX_EPOCH + Duration::from_millis(1_000_500);
+        let check = |tag: &str, pairs: &[(http::HeaderName, &str)], refused: bool| {
+            let validators = Validators { tag: tag.into(), modified: Some(modified) };
+            let headers = pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+            assert_eq!(validators.is_refused(&headers), refused, "{tag} {pairs:?}");
+        };
+        let (at, before) = ("Thu, 01 Jan 1970 00:16:40 GMT", "Thu, 01 Jan 1970 00:16:39 GMT");
+        let (weak, strong) = ("W/\"b\"", "\"b\"");
+        check(weak, &[], false);
+        check(weak, &[(IF_MATCH, "*")], false);
+        check(weak, &[(IF_MATCH, weak)], true);
+        check(weak, &[(IF_MATCH, strong)], true);
+        check(strong, &[(IF_MATCH, "\"x\", \"b\"")], false);
+        check(strong, &[(IF_MATCH, "\"x\"")], true);
+        check(strong, &[(IF_MATCH, weak)], true);
+        check(weak, &[(IF_UNMODIFIED_SINCE, at)], false);
+        check(weak, &[(IF_UNMODIFIED_SINCE, before)], true);
+        check(weak, &[(IF_UNMODIFIED_SINCE, "yesterday")], false);
+        check(weak, &[(IF_MATCH, "*"), (IF_UNMODIFIED_SINCE, before)], false);
+        check(strong, &[(IF_MATCH, "\"x\""), (IF_UNMODIFIED_SINCE, at)], true);
     }
 }
