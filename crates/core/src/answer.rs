@@ -317,7 +317,8 @@ pub enum BodySource {
     Bytes(Bytes),
     /// A file, sent with `ETag`, `Last-Modified` and ranges.
     File(PathBuf),
-    /// A stream. An error resets the connection, so that no client takes a part for the whole.
+    /// A stream. An error resets the connection, so that no client takes a part for the whole; it is logged, and the
+    /// call counts as `internal`.
     Stream(BodyStream),
 }
 

@@ -1,17 +1,21 @@
 //! One call from parameters to outcome: layers, exposure, function, deadline, metrics.
 
+mod streaming;
+
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info, warn};
 
+use streaming::MeteredStream;
+
 use crate::action::{ActionDef, OnDisconnect};
-use crate::answer::Outcome;
+use crate::answer::{Body, BodySource, Content, Outcome};
 use crate::context::{CallHost, Caller, Context};
 use crate::engine::{Engine, EngineParts};
 use crate::error::{ActionError, Chain, ErrorKind, panicked, unknown_action};
@@ -172,7 +176,8 @@ fn late() -> ActionError {
     ActionError::of(ErrorKind::Timeout, "the action did not answer in time")
 }
 
-/// Counts a call and writes its line in the log, once, however it ends; one that is dropped counts as cancelled.
+/// Counts a call and writes its line in the log, once, however it ends; one that is dropped counts as cancelled. A call
+/// whose answer is a stream ends with the stream.
 struct CallMeter {
     engine: Engine,
     action: Arc<RegisteredAction>,
@@ -183,19 +188,32 @@ struct CallMeter {
 }
 
 impl CallMeter {
-    fn finish(mut self, outcome: Outcome) -> Outcome {
-        self.open = false;
+    fn finish(self, mut outcome: Outcome) -> Outcome {
         let took = self.started.elapsed();
-        let ending = outcome.as_ref().err().map_or(CallEnd::Answered, |error| CallEnd::Refused(error.kind()));
-        self.record(ending, took);
-        if let Err(error) = &outcome {
-            self.log_cause(error);
+        match &mut outcome {
+            Ok(answer) => match &mut answer.content {
+                Content::Body(Body { source: BodySource::Stream(stream), .. }) => {
+                    let inner = std::mem::replace(stream, futures_util::stream::empty().boxed());
+                    *stream = Box::pin(MeteredStream::new(inner, self, took));
+                }
+                Content::Json(_) | Content::Body(_) => self.end(CallEnd::Answered, took),
+            },
+            Err(error) => {
+                self.log_cause(error);
+                self.end(CallEnd::Refused(error.kind()), took);
+            }
         }
+        outcome
+    }
+
+    /// Records the end of the call.
+    fn end(mut self, ending: CallEnd, took: Duration) {
+        self.open = false;
+        self.record(ending, took);
         if self.engine.config().web.access_log {
             let (action, transport) = (self.action.def.name, self.origin.as_str());
             info!(action, version = self.action.def.version, transport, outcome = ending.as_str(), ?took, request = %self.id);
         }
-        outcome
     }
 
     fn record(&self, outcome: CallEnd, took: Duration) {
@@ -203,6 +221,12 @@ impl CallMeter {
         let def = self.action.def;
         let (action, version, transport) = (def.name, def.version, self.origin);
         self.engine.registry().observers.notify(&Event::ActionEnded { action, version, transport, outcome, took });
+    }
+
+    /// Logs why a stream broke off; the client has got its status already.
+    fn log_failed_stream(&self, error: &ActionError) {
+        let (action, request, cause) = (self.action.def.name, &self.id, Chain(error));
+        error!(action, %request, %cause, "the stream of an action failed");
     }
 
     /// Logs the cause, which clients do not get. A backend that does not answer is no fault of the application's.
