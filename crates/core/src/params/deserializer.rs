@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Field;
 use super::upload::TOKEN;
 use super::value::ParamValue;
+use super::whole;
 
 /// A value of another type than requested. It drops serde's message, which may quote the value.
 #[derive(Debug)]
@@ -84,13 +85,17 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Forwards JSON to serde_json, parses text.
+/// Forwards JSON to serde_json, parses text; `1.0` and `1e0` are whole numbers too.
 macro_rules! numbers {
     ($($method:ident $visit:ident $type:ty),*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
             match self.json() {
                 Some(value) => Ok(value.$method(visitor)?),
-                None => visitor.$visit(self.text()?.trim().parse::<$type>().map_err(|_| Mismatch)?),
+                None => {
+                    let text = self.text()?.trim();
+                    let whole = || <$type>::try_from(whole::parse_integer(text)?).ok();
+                    visitor.$visit(text.parse::<$type>().ok().or_else(whole).ok_or(Mismatch)?)
+                }
             }
         }
     )*};

@@ -6,6 +6,7 @@
 //! | requested type | accepted text |
 //! |---|---|
 //! | a number | any number that Rust parses, except infinity and NaN |
+//! | an integer | a whole number, also as `1.0` or `1e0` below 2^53 |
 //! | `bool` | `true` `false` `1` `0` `on` `off` `yes` `no` |
 //! | `Option` | empty text is `None` |
 //! | a list | repeated keys, `a[]=1`, `a[0]=1`; one value is a list of one |
@@ -13,16 +14,20 @@
 //! | an enum | its variant: `a=small`, with content `a[circle]=2`; as the whole input `circle=2` |
 //! | any JSON | all text, as a string |
 //!
+//! A whole number in JSON may be written as `1.0` or `1e0` too. A number beyond the type of its field is a fault.
+//!
 //! Undeclared params are dropped. If decoding fails, and only then, the input is checked against its schema, so that
 //! all faults are reported at once. Their codes: `required`, `type`, `length`, `range`, `enum`, `invalid`, and those
 //! of the author's own validators.
 
 mod deserializer;
 mod errors;
+mod narrow;
 mod schema;
 mod schema_view;
 mod upload;
 mod value;
+mod whole;
 
 use std::fmt;
 
@@ -225,10 +230,22 @@ impl Params {
             },
             None => decode_fields(&self.fields)?,
         };
+        if narrow::has_f32::<T>() {
+            self.refuse_beyond_f32::<T>()?;
+        }
         match T::validate(&input) {
             Ok(()) => Ok(input),
             Err(errors) => Err(ActionError::invalid_input(errors::details_of(&errors))),
         }
+    }
+
+    /// Refuses numbers that have become infinite in a field of type `f32`.
+    fn refuse_beyond_f32<T: Input>(&self) -> Result<(), ActionError> {
+        let faults = match &self.raw {
+            Some(raw) => narrow::faults_of::<T>(&fields_of(object_of(raw)?)),
+            None => narrow::faults_of::<T>(&self.fields),
+        };
+        if faults.is_empty() { Ok(()) } else { Err(ActionError::invalid_input(faults)) }
     }
 
     /// All params, for the log and for development. Hidden fields, at any depth, are replaced by `[FILTERED]`.
@@ -301,8 +318,11 @@ pub fn version_of(requested: Option<&Value>) -> Result<Option<u32>, ActionError>
     let version = match requested {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) if text.is_empty() => return Ok(None),
-        Some(Value::String(text)) => text.parse().ok(),
-        Some(Value::Number(number)) => number.as_u64().and_then(|number| number.try_into().ok()),
+        Some(Value::String(text)) => text.parse().ok().or_else(|| whole::parse_integer(text)?.try_into().ok()),
+        Some(Value::Number(number)) => {
+            let whole = || number.as_f64().and_then(whole::integer_of);
+            number.as_i64().or_else(whole).and_then(|number| number.try_into().ok())
+        }
         Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => None,
     };
     version.map(Some).ok_or_else(unknown_action)
@@ -319,7 +339,10 @@ fn object_of(raw: &RawValue) -> Result<Map<String, Value>, ActionError> {
 }
 
 fn decode_fields<T: Input>(fields: &[Field]) -> Result<T, ActionError> {
-    T::deserialize(ParamDeserializer::fields(fields)).map_err(|_| faults::<T>(fields))
+    T::deserialize(ParamDeserializer::fields(fields)).or_else(|_| match whole::with_integers(fields) {
+        Some(fields) => T::deserialize(ParamDeserializer::fields(&fields)).map_err(|_| faults::<T>(&fields)),
+        None => Err(faults::<T>(fields)),
+    })
 }
 
 /// Returns the error for an input that did not decode.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::Input;
 use super::errors::{MAX_FAULTS, RangeRule, bound, cut, length_message};
 use super::input_schema;
+use super::narrow;
 use super::schema_view::SchemaView;
 use super::value::ParamValue;
 use crate::error::Detail;
@@ -20,16 +21,31 @@ const MAX_DEPTH: usize = 32;
 /// Most values that are checked: forms that refer to each other are tried in all their combinations.
 const MAX_VISITS: usize = 10_000;
 
+/// Most fields of a map, and most items of a list, that are checked.
+const MAX_ENTRIES: usize = 1000;
+
 /// Returns all faults of `input` that the schema of `T` shows.
 pub(super) fn faults_of<T: Input>(input: &ParamValue) -> Vec<Detail> {
+    check::<T>(input, false)
+}
+
+/// Returns the faults of an input that decoded, although a number in it is beyond `f32`. Values without such a number
+/// are passed over, so that a list may be of any length.
+pub(super) fn range_faults_of<T: Input>(input: &ParamValue) -> Vec<Detail> {
+    let mut details = check::<T>(input, true);
+    details.retain(|detail| detail.code == "range");
+    details
+}
+
+fn check<T: Input>(input: &ParamValue, only_beyond_f32: bool) -> Vec<Detail> {
     let root = schema_of::<T>();
-    let mut check = SchemaCheck { root: &root, details: Vec::new(), visits: 0 };
+    let mut check = SchemaCheck { root: &root, details: Vec::new(), visits: 0, only_beyond_f32 };
     check.node(&root, SchemaView::of(input), "", 0);
     check.finish()
 }
 
 /// The schema of a type, generated once. The map is bounded by the number of the application's input types.
-fn schema_of<T: Input>() -> Arc<Value> {
+pub(super) fn schema_of<T: Input>() -> Arc<Value> {
     static SCHEMAS: OnceLock<Mutex<HashMap<TypeId, Arc<Value>>>> = OnceLock::new();
     let mut schemas = SCHEMAS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     let generate = || Arc::new(input_schema::<T>().to_value());
@@ -40,6 +56,8 @@ struct SchemaCheck<'a> {
     root: &'a Value,
     details: Vec<Detail>,
     visits: usize,
+    /// Passes over values without a number beyond `f32`.
+    only_beyond_f32: bool,
 }
 
 impl<'a> SchemaCheck<'a> {
@@ -86,10 +104,21 @@ impl<'a> SchemaCheck<'a> {
         if view.is_object() {
             self.fields(fields, view, path, depth);
         } else if let Some(each) = fields.get("items") {
-            for (index, item) in view.items().into_iter().flatten().enumerate() {
+            for (index, item) in view.items(self.max_entries()).into_iter().flatten().enumerate() {
+                if self.passes_over(item) {
+                    continue;
+                }
                 self.node(each, item, &format!("{path}[{index}]"), depth + 1);
             }
         }
+    }
+
+    fn max_entries(&self) -> usize {
+        if self.only_beyond_f32 { usize::MAX } else { MAX_ENTRIES }
+    }
+
+    fn passes_over(&self, view: SchemaView<'_>) -> bool {
+        self.only_beyond_f32 && !narrow::has_beyond(view)
     }
 
     /// The target of a schema's `$ref`.
@@ -109,23 +138,39 @@ impl<'a> SchemaCheck<'a> {
             return self.node(only, view, path, depth + 1);
         }
         let candidates: Vec<&Value> = forms.iter().copied().filter(|form| self.may_match(form, view)).collect();
+        // Which form it is depends on all of its values.
+        let only_beyond_f32 = std::mem::take(&mut self.only_beyond_f32);
+        let best = self.best_of(&candidates, view, path, depth);
+        self.only_beyond_f32 = only_beyond_f32;
+        match best {
+            Some(found) if found.is_empty() => {}
+            None => self.details.push(no_form(&forms, view, path)),
+            Some(found) if candidates.len() > 2 && found.len() > 1 => self.fault(path, "enum", NO_FORM.into()),
+            Some(found) => self.details.extend(found),
+        }
+    }
+
+    /// Returns the faults of the form that has the fewest; `None` without a form.
+    fn best_of(
+        &mut self,
+        candidates: &[&'a Value],
+        view: SchemaView<'_>,
+        path: &str,
+        depth: usize,
+    ) -> Option<Vec<Detail>> {
         let mut best: Option<Vec<Detail>> = None;
         let before = self.details.len();
-        for form in &candidates {
+        for form in candidates {
             self.node(form, view, path, depth + 1);
             let found = self.details.split_off(before);
             if found.is_empty() {
-                return;
+                return Some(found);
             }
             if best.as_ref().is_none_or(|best| found.len() < best.len()) {
                 best = Some(found);
             }
         }
-        match best {
-            None => self.details.push(no_form(&forms, view, path)),
-            Some(found) if candidates.len() > 2 && found.len() > 1 => self.fault(path, "enum", NO_FORM.into()),
-            Some(found) => self.details.extend(found),
-        }
+        best
     }
 
     fn may_match(&self, form: &Value, view: SchemaView<'_>) -> bool {
@@ -198,9 +243,10 @@ impl<'a> SchemaCheck<'a> {
             return self.fault(path, "range", RangeRule { min, max, ..RangeRule::default() }.message());
         }
         let Some(number) = view.number() else { return };
-        let most = if format == Some("float") { f64::from(f32::MAX) } else { f64::MAX };
         let of = |name: &str| schema.get(name).and_then(Value::as_f64);
-        let inside = number.abs() <= most
+        let is_narrow = format == Some("float");
+        let inside = number.is_finite()
+            && !(is_narrow && narrow::is_beyond(number))
             && of("minimum").is_none_or(|min| number >= min)
             && of("maximum").is_none_or(|max| number <= max)
             && of("exclusiveMinimum").is_none_or(|min| number > min)
@@ -222,13 +268,17 @@ impl<'a> SchemaCheck<'a> {
         }
         let declared = schema.get("properties").and_then(Value::as_object);
         for (name, property) in declared.into_iter().flatten() {
-            if let Some(value) = view.field(name) {
+            if let Some(value) = view.field(name).filter(|value| !self.passes_over(*value)) {
                 self.node(property, value, &inner(name), depth + 1);
             }
         }
         let Some(others) = schema.get("additionalProperties").filter(|others| others.is_object()) else { return };
-        for name in view.names().into_iter().filter(|name| declared.is_none_or(|fields| !fields.contains_key(*name))) {
-            if let Some(value) = view.field(name) {
+        for name in view
+            .names(self.max_entries())
+            .into_iter()
+            .filter(|name| declared.is_none_or(|fields| !fields.contains_key(*name)))
+        {
+            if let Some(value) = view.field(name).filter(|value| !self.passes_over(*value)) {
                 self.node(others, value, &inner(cut(name)), depth + 1);
             }
         }

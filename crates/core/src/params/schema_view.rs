@@ -4,9 +4,7 @@ use serde_json::Value;
 
 use super::deserializer::parse_bool;
 use super::value::ParamValue;
-
-/// Most fields of a map, and most items of a list, that are checked.
-const MAX_ENTRIES: usize = 1000;
+use super::whole;
 
 /// One view over values of every source.
 #[derive(Clone, Copy)]
@@ -60,7 +58,9 @@ impl<'a> SchemaView<'a> {
                 let exact = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
                 // serde_json reads a number that fits neither type as a float.
                 exact.or_else(|| {
-                    value.as_f64().filter(|number| number.abs() >= 2_f64.powi(63)).map(|number| number as i128)
+                    let number = value.as_f64()?;
+                    let is_beyond = number.abs() >= 2_f64.powi(63);
+                    if is_beyond { Some(number as i128) } else { whole::integer_of(number).map(i128::from) }
                 })
             }
             Self::Param(_) => {
@@ -68,18 +68,19 @@ impl<'a> SchemaView<'a> {
                 let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
                 let is_whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
                 let beyond = || if text.starts_with('-') { i128::MIN } else { i128::MAX };
-                is_whole.then(|| text.parse().unwrap_or_else(|_| beyond()))
+                match is_whole {
+                    true => Some(text.parse().unwrap_or_else(|_| beyond())),
+                    false => whole::parse_integer(text).map(i128::from),
+                }
             }
         }
     }
 
-    /// The names of an object's fields, at most [`MAX_ENTRIES`].
-    pub(super) fn names(self) -> Vec<&'a str> {
+    /// The names of an object's fields, at most `max`.
+    pub(super) fn names(self, max: usize) -> Vec<&'a str> {
         match self {
-            Self::Json(Value::Object(fields)) => fields.keys().take(MAX_ENTRIES).map(String::as_str).collect(),
-            Self::Param(ParamValue::Map(entries)) => {
-                entries.iter().take(MAX_ENTRIES).map(|(name, _)| name.as_str()).collect()
-            }
+            Self::Json(Value::Object(fields)) => fields.keys().take(max).map(String::as_str).collect(),
+            Self::Param(ParamValue::Map(entries)) => entries.iter().take(max).map(|(name, _)| name.as_str()).collect(),
             Self::Json(_) | Self::Param(_) => Vec::new(),
         }
     }
@@ -95,20 +96,20 @@ impl<'a> SchemaView<'a> {
     pub(super) fn len(self) -> Option<usize> {
         match self {
             Self::Json(value) => value.as_array().map(Vec::len),
-            Self::Param(_) => self.items().map(|items| items.len()),
+            Self::Param(_) => self.items(usize::MAX).map(|items| items.len()),
         }
     }
 
-    /// The items of a list; of a JSON list at most [`MAX_ENTRIES`].
-    pub(super) fn items(self) -> Option<Vec<SchemaView<'a>>> {
+    /// The items of a list; of a JSON list at most `max`.
+    pub(super) fn items(self, max: usize) -> Option<Vec<SchemaView<'a>>> {
         match self {
-            Self::Json(value) => value.as_array().map(|list| list.iter().take(MAX_ENTRIES).map(Self::Json).collect()),
+            Self::Json(value) => value.as_array().map(|list| list.iter().take(max).map(Self::Json).collect()),
             Self::Param(ParamValue::List(list)) => Some(list.iter().map(Self::of).collect()),
             Self::Param(ParamValue::Map(entries)) => {
                 ParamValue::numbered(entries).map(|list| list.into_iter().map(Self::of).collect())
             }
             Self::Param(ParamValue::Text(_) | ParamValue::File(_)) => Some(vec![self]),
-            Self::Param(ParamValue::Json(value)) => Self::Json(value).items(),
+            Self::Param(ParamValue::Json(value)) => Self::Json(value).items(max),
         }
     }
 

@@ -251,3 +251,152 @@ fn the_requested_version_is_parsed_alike_from_every_source() {
     assert_eq!(query("apiVersion=3").version().unwrap(), Some(3));
     assert_eq!(query("apiVersion=1&apiVersion=2").version().unwrap_err().code(), "not_found");
 }
+
+#[derive(Debug, Deserialize, JsonSchema, Validate, serde::Serialize)]
+struct Numbers {
+    top: Option<i64>,
+    small: Option<u8>,
+    list: Option<Vec<u32>>,
+    nested: Option<Nested>,
+    choice: Option<Choice>,
+    either: Option<Either>,
+    #[serde(flatten)]
+    flat: Flat,
+    float: Option<f64>,
+    any: Option<Value>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema, serde::Serialize)]
+struct Flat {
+    inner: Option<i64>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema, serde::Serialize)]
+enum Choice {
+    One(i64),
+    Two { n: u16 },
+}
+
+#[derive(Debug, Deserialize, JsonSchema, serde::Serialize)]
+#[serde(tag = "kind")]
+enum Either {
+    Count { n: u16 },
+    Name { name: String },
+}
+
+/// Decodes JSON as a body and as a frame, which agree; returns the fields or the codes of the faults.
+fn from_json<T: Input + serde::Serialize>(text: &str) -> Value {
+    let decode = |params: &Params| match params.decode::<T>() {
+        Ok(input) => {
+            let Value::Object(mut fields) = serde_json::to_value(input).unwrap() else { unreachable!("a struct") };
+            fields.retain(|_, value| !value.is_null());
+            Value::Object(fields)
+        }
+        Err(error) => error.details().iter().map(|detail| json!([detail.path, detail.code])).collect(),
+    };
+    let mut body = Params::default();
+    body.set_json_body(text.as_bytes()).unwrap();
+    let frame = Params::from_raw_json(RawValue::from_string(text.to_owned()).unwrap()).unwrap();
+    let (body, frame) = (decode(&body), decode(&frame));
+    assert_eq!(body, frame, "{text}");
+    body
+}
+
+#[test]
+fn a_number_without_a_fraction_is_an_integer() {
+    let check = |text: &str, expected: Value| assert_eq!(from_json::<Numbers>(text), expected, "{text}");
+    check(r#"{"top":1.0}"#, json!({"top": 1}));
+    check(r#"{"top":1e0,"small":2.5e1}"#, json!({"top": 1, "small": 25}));
+    check(r#"{"top":-3.0}"#, json!({"top": -3}));
+    check(r#"{"top":-0.0}"#, json!({"top": 0}));
+    check(r#"{"list":[1.0,2,3e0]}"#, json!({"list": [1, 2, 3]}));
+    check(r#"{"nested":{"a":1e0}}"#, json!({"nested": {"a": 1, "b": null}}));
+    check(r#"{"choice":{"One":1.0}}"#, json!({"choice": {"One": 1}}));
+    check(r#"{"choice":{"Two":{"n":7.0}}}"#, json!({"choice": {"Two": {"n": 7}}}));
+    check(r#"{"either":{"kind":"Count","n":7.0}}"#, json!({"either": {"kind": "Count", "n": 7}}));
+    check(r#"{"inner":5.0}"#, json!({"inner": 5}));
+    check(r#"{"top":9007199254740991.0}"#, json!({"top": 9_007_199_254_740_991_i64}));
+    check(r#"{"float":2.0,"any":2.0}"#, json!({"float": 2.0, "any": 2.0}));
+    check(r#"{"top":1.5}"#, json!([["top", "type"]]));
+    check(r#"{"top":9007199254740993.0}"#, json!([["top", "type"]]));
+    check(r#"{"small":256.0}"#, json!([["small", "range"]]));
+    check(r#"{"small":-1.0}"#, json!([["small", "range"]]));
+    check(r#"{"list":[1.0,2.5]}"#, json!([["list[1]", "type"]]));
+    check(r#"{"top":1.0,"small":"x"}"#, json!([["small", "type"]]));
+    for (text, expected) in [
+        ("count=1.0&list=2e0", json!({"count": 1, "list": [2]})),
+        ("count=1.5", json!([["count", "type"]])),
+        ("count=1e3", json!([["count", "range"]])),
+        ("count=1.0&flag=x", json!([["flag", "type"]])),
+        ("list=9007199254740993.0", json!([["list[0]", "type"]])),
+    ] {
+        assert_eq!(decoded(&query(text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_version_may_be_written_as_a_float() {
+    for (version, expected) in [
+        (json!(1), Some(1)),
+        (json!(1.0), Some(1)),
+        (json!("1"), Some(1)),
+        (json!("1.0"), Some(1)),
+        (json!("2e0"), Some(2)),
+        (json!(1.5), None),
+        (json!(-1.0), None),
+        (json!(1e300), None),
+        (json!("1.5"), None),
+        (json!("latest"), None),
+    ] {
+        assert_eq!(version_of(Some(&version)).ok().flatten(), expected, "{version}");
+    }
+}
+
+#[derive(Debug, Deserialize, JsonSchema, Validate, serde::Serialize)]
+struct Narrow {
+    single: Option<f32>,
+    list: Option<Vec<f32>>,
+    point: Option<Point>,
+    double: Option<f64>,
+    loose: Option<Loose>,
+    any: Option<Value>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema, serde::Serialize)]
+struct Point {
+    x: f32,
+    #[serde(flatten)]
+    more: More,
+}
+
+#[derive(Debug, Deserialize, JsonSchema, serde::Serialize)]
+struct More {
+    y: Option<f32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema, serde::Serialize)]
+#[serde(untagged)]
+enum Loose {
+    Single { x: f32, name: String },
+    Double { x: f64, code: u8 },
+}
+
+#[test]
+fn a_number_beyond_f32_is_out_of_range_and_not_infinite() {
+    let check = |text: &str, expected: Value| assert_eq!(from_json::<Narrow>(text), expected, "{text}");
+    check(r#"{"single":1e38}"#, json!({"single": 1e38_f32}));
+    check(r#"{"single":1e39}"#, json!([["single", "range"]]));
+    check(r#"{"single":-1e39}"#, json!([["single", "range"]]));
+    check(r#"{"list":[1,1e39]}"#, json!([["list[1]", "range"]]));
+    check(r#"{"point":{"x":1e39}}"#, json!([["point.x", "range"]]));
+    check(r#"{"point":{"x":1,"y":1e39}}"#, json!([["point.y", "range"]]));
+    check(r#"{"double":1e39,"any":1e39}"#, json!({"double": 1e39, "any": 1e39}));
+    check(r#"{"loose":{"x":1e39,"code":5}}"#, json!({"loose": {"x": 1e39, "code": 5}}));
+    check(r#"{"loose":{"x":1e39,"name":"a"}}"#, json!([["loose.x", "range"]]));
+    let long = vec!["1"; 5000].join(",");
+    check(&format!(r#"{{"list":[{long},1e39]}}"#), json!([["list[5000]", "range"]]));
+    for text in ["single=1e39", "list=1&list=-1e39", "point[x]=1e39"] {
+        let error = query(text).decode::<Narrow>().unwrap_err();
+        assert_eq!(error.details()[0].code, "range", "{text}");
+    }
+}
