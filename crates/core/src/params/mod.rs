@@ -115,6 +115,8 @@ impl Params {
     ///
     /// `malformed` if it is not valid JSON, or a scalar.
     pub fn set_json_body(&mut self, body: &[u8]) -> Result<(), ActionError> {
+        // RFC 8259, 8.1 allows to ignore a byte order mark; PowerShell and .NET send one.
+        let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
         if body.trim_ascii().is_empty() {
             return Ok(());
         }

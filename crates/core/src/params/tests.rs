@@ -400,3 +400,17 @@ fn a_number_beyond_f32_is_out_of_range_and_not_infinite() {
         assert_eq!(error.details()[0].code, "range", "{text}");
     }
 }
+
+#[test]
+fn a_byte_order_mark_before_json_is_ignored() {
+    let check = |body: &str, expected: Result<usize, &str>| {
+        let mut params = Params::default();
+        let read = params.set_json_body(body.as_bytes()).map(|()| params.fields.len());
+        assert_eq!(read.map_err(|error| error.code().to_owned()), expected.map_err(str::to_owned), "{body:?}");
+    };
+    check("\u{feff}{\"a\":1}", Ok(1));
+    check("\u{feff} [1]", Ok(1));
+    check("\u{feff}", Ok(0));
+    check("\u{feff}\u{feff}{}", Err("malformed"));
+    check("{\u{feff}}", Err("malformed"));
+}
