@@ -23,19 +23,29 @@ use super::{params, reply};
 pub(super) async fn serve(
     service: &ServiceState,
     path: &PathMatch<'_>,
+    request: (&Uri, &mut HttpRequest),
+    identity: &Identity,
+    state: &mut RequestState,
+) -> Response {
+    reply::private(respond(service, path, request, identity, state).await)
+}
+
+async fn respond(
+    service: &ServiceState,
+    path: &PathMatch<'_>,
     (uri, request): (&Uri, &mut HttpRequest),
     identity: &Identity,
     state: &mut RequestState,
 ) -> Response {
     let engine = &service.engine;
+    let mut debug_info = DebugInfo::start(engine, identity);
     let Some(routed) = path.action(request.method()) else {
         return match *request.method() {
             Method::OPTIONS => reply::options(path.allowed()),
-            _ => reply::method_not_allowed(path.allowed()),
+            _ => reply::method_not_allowed(path.allowed(), debug_info.into_fields()),
         };
     };
     let (method, body) = (request.method().clone(), request.body_mut().take());
-    let mut debug_info = DebugInfo::start(engine, identity);
     let is_sending = &identity.peer.is_sending;
     let limits = BodyLimits { engine, is_sending, uploads: &service.uploads, action: routed.def.name };
     let outcome = match params::read((&method, uri, request.headers()), body, limits, path.params()).await {
@@ -58,7 +68,7 @@ pub(super) async fn serve(
             reply::log_cause(&refused);
             Err(refused)
         }
-        Err(BodyError::Timeout) => return reply::body_timeout(),
+        Err(BodyError::Timeout) => return reply::body_timeout(debug_info.into_fields()),
     };
     let debug_fields = debug_info.into_fields();
     let context = reply::ResponseContext { method: &method, headers: request.headers(), debug_fields };

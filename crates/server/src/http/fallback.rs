@@ -20,6 +20,7 @@ use tower::Service;
 use tracing::{Instrument, info_span};
 
 use super::body::timeout::TimedBody;
+use super::debug_info::DebugInfo;
 use super::exchange::{HttpRequest, RequestState};
 use super::identity::Identity;
 use super::service::ServiceState;
@@ -60,7 +61,7 @@ pub(super) async fn serve(
     // axum's extractors respond 400 to every body that fails, a slow one included.
     match timed_out {
         Some(timed_out) if timed_out.load(Relaxed) && response.status() == StatusCode::BAD_REQUEST => {
-            reply::body_timeout()
+            reply::body_timeout(None)
         }
         _ => response,
     }
@@ -110,7 +111,9 @@ async fn find_file(engine: &Engine, request: &Parts) -> FileLookup {
     let prefix = settings.prefix.trim_end_matches('/');
     let is_below_prefix = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if is_below_prefix && !prefix.is_empty() && request.method != Method::OPTIONS {
-        return FileLookup::Missing(reply::error(&unknown_action()));
+        let identity = request.extensions.get::<Identity>();
+        let debug_fields = identity.and_then(|identity| DebugInfo::start(engine, identity).into_fields());
+        return FileLookup::Missing(reply::private(reply::error_with(&unknown_action(), debug_fields)));
     }
     if let Some(response) = reply::refuse_unless_read(&request.method) {
         return FileLookup::Missing(response);

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, EXPIRES, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 use phalanx_core::action;
 use phalanx_core::answer::{Answer, BodySource, Content, Outcome};
@@ -44,6 +44,7 @@ pub(super) async fn respond(outcome: Outcome, context: ResponseContext<'_>) -> R
             }
             response
         }
+        // `dispatch` has logged its cause.
         Err(refused) => {
             let object = with_fields(error_body(&refused).into(), context.debug_fields);
             with_retry_after(json(status_of(refused.kind()), object), &refused)
@@ -53,8 +54,24 @@ pub(super) async fn respond(outcome: Outcome, context: ResponseContext<'_>) -> R
 
 /// Responds with an error that no action returned.
 pub(crate) fn error(refused: &ActionError) -> Response {
+    error_with(refused, None)
+}
+
+/// Responds with an error that no action returned, and with the debug facts of the request.
+pub(super) fn error_with(refused: &ActionError, debug_fields: Option<String>) -> Response {
     log_cause(refused);
-    with_retry_after(json(status_of(refused.kind()), error_body(refused).into()), refused)
+    let object = with_fields(error_body(refused).into(), debug_fields);
+    with_retry_after(json(status_of(refused.kind()), object), refused)
+}
+
+/// Forbids shared caches to store a response of the path of actions, unless the action says otherwise: some of them go
+/// by extensions, and would keep the answer or the 404 of `/api/me.css` for everybody.
+pub(super) fn private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    if !headers.contains_key(CACHE_CONTROL) && !headers.contains_key(EXPIRES) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(ACTION_CACHE_CONTROL));
+    }
+    response
 }
 
 /// Logs the cause of an `internal` error: the client gets none of it.
@@ -65,8 +82,9 @@ pub(super) fn log_cause(refused: &ActionError) {
 }
 
 /// Responds that the path exists, but not with this method.
-pub(super) fn method_not_allowed(allowed: &str) -> Response {
-    let mut response = error(&ActionError::of(ErrorKind::MethodNotAllowed, "this path does not answer that method"));
+pub(super) fn method_not_allowed(allowed: &str, debug_fields: Option<String>) -> Response {
+    let refused = ActionError::of(ErrorKind::MethodNotAllowed, "this path does not answer that method");
+    let mut response = error_with(&refused, debug_fields);
     response.headers_mut().insert(ALLOW, allow(allowed));
     response
 }
@@ -77,7 +95,7 @@ pub(super) fn refuse_unless_read(method: &Method) -> Option<Response> {
     match *method {
         Method::GET | Method::HEAD => None,
         Method::OPTIONS => Some(options(METHODS)),
-        _ => Some(method_not_allowed(METHODS)),
+        _ => Some(method_not_allowed(METHODS, None)),
     }
 }
 
@@ -89,9 +107,9 @@ pub(crate) fn options(allowed: &str) -> Response {
 }
 
 /// Responds 408: the client did not send its body in time.
-pub(super) fn body_timeout() -> Response {
+pub(super) fn body_timeout(debug_fields: Option<String>) -> Response {
     let refused = ActionError::new(ErrorKind::Timeout, "request_timeout", "the body did not come in time");
-    let mut response = error(&refused);
+    let mut response = error_with(&refused, debug_fields);
     *response.status_mut() = StatusCode::REQUEST_TIMEOUT;
     response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     response
@@ -145,8 +163,7 @@ fn with_retry_after(mut response: Response, refused: &ActionError) -> Response {
     response
 }
 
-/// The `Cache-Control` of a file that an action returns: only its caller may store it, unless the action sets the
-/// header.
+/// The `Cache-Control` of what an action returns: only its caller may store it, unless the action sets the header.
 const ACTION_CACHE_CONTROL: &str = "private, no-cache";
 
 async fn with_body(
