@@ -13,6 +13,7 @@ pub(crate) mod identity;
 mod params;
 mod permit_body;
 pub(crate) mod reply;
+mod request_path;
 mod routes;
 pub(crate) mod service;
 mod static_files;

@@ -13,7 +13,7 @@ use phalanx_core::config::CLIENT_PATHS;
 use phalanx_core::registry::{RegisteredAction, path_of};
 use phalanx_core::{ActionError, Engine, ErrorKind};
 
-use super::{client_assets, fallback, reply};
+use super::{client_assets, fallback, reply, request_path};
 use crate::ws::{UpgradeState, upgrade};
 
 /// The table of action paths. It is searched before axum's router, so an application's own route cannot hide an action.
@@ -39,18 +39,19 @@ impl ActionRoutes {
         for (path, by_method) in by_path(engine) {
             let allowed = reply::allowed_methods(by_method.iter().map(|(method, _)| *method)).into();
             let full = format!("{prefix}{path}");
+            let literal = request_path::declared(&full);
             let actions = PathActions { route: full.as_str().into(), by_method: by_method.into(), allowed };
             let is_catch_all = full.rsplit('/').next().is_some_and(|last| last.starts_with("{*"));
             if !full.ends_with('/') && !is_catch_all {
-                let with_slash = format!("{full}/");
+                let with_slash = format!("{literal}/");
                 table.insert(with_slash, actions.clone()).map_err(|error| format!("the path {full}/: {error}"))?;
             }
-            table.insert(full.clone(), actions).map_err(|error| format!("the path {full}: {error}"))?;
+            table.insert(literal, actions).map_err(|error| format!("the path {full}: {error}"))?;
         }
         Ok(Self(table))
     }
 
-    /// Returns the actions of a path; `None` if it has none.
+    /// Returns the actions of a path in its [normal form](request_path::normalize); `None` if it has none.
     pub(super) fn find<'a>(&'a self, path: &'a str) -> Option<PathMatch<'a>> {
         let found = self.0.at(path).ok()?;
         Some(PathMatch { actions: found.value, params: found.params })

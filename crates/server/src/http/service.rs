@@ -19,6 +19,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use metrics::{Counter, counter};
 use phalanx_core::BoxError;
+use phalanx_core::error::unknown_action;
 use phalanx_core::{ActionError, Engine, ErrorKind};
 use tower::Service;
 
@@ -27,7 +28,7 @@ use super::exchange::{self, AccessLogEntry, HttpRequest, RequestState};
 use super::identity::{Identity, Peer, REQUEST_ID};
 use super::permit_body::PermitBody;
 use super::routes::{self, ActionRoutes};
-use super::{action, allowed_hosts, compression, fallback, reply};
+use super::{action, allowed_hosts, compression, fallback, reply, request_path};
 use crate::listener::PeerService;
 use crate::quota::Quota;
 
@@ -132,7 +133,10 @@ impl HttpService {
 
     /// Routes a request to an action, or else to axum's router.
     async fn route(&self, request: &mut HttpRequest, identity: &Identity, state: &mut RequestState) -> Response {
-        let uri = std::mem::take(request.uri_mut());
+        let mut uri = std::mem::take(request.uri_mut());
+        if request_path::normalize(&mut uri).is_err() {
+            return reply::private(reply::error(&unknown_action()));
+        }
         if let Some(path) = self.shared.actions.find(uri.path()) {
             state.route = Some(path.route());
             return action::serve(&self.shared, &path, (&uri, request), identity, state).await;
