@@ -16,9 +16,9 @@
 //!
 //! A whole number in JSON may be written as `1.0` or `1e0` too. A number beyond the type of its field is a fault.
 //!
-//! Undeclared params are dropped. If decoding fails, and only then, the input is checked against its schema, so that
-//! all faults are reported at once. Their codes: `required`, `type`, `length`, `range`, `enum`, `invalid`, and those
-//! of the author's own validators.
+//! Undeclared params are dropped. If decoding fails, or a number is beyond `f32` and the input has fields of that type,
+//! the input is checked against its schema, so that all faults are reported at once. Their codes: `required`, `type`,
+//! `length`, `range`, `enum`, `invalid`, and those of the author's own validators.
 
 mod deserializer;
 mod errors;
@@ -232,7 +232,7 @@ impl Params {
             },
             None => decode_fields(&self.fields)?,
         };
-        if narrow::has_f32::<T>() {
+        if !self.is_empty() && narrow::has_f32::<T>() {
             self.refuse_beyond_f32::<T>()?;
         }
         match T::validate(&input) {
