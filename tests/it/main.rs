@@ -6,6 +6,7 @@ mod architecture;
 mod browser;
 mod client;
 mod cluster;
+mod conformance;
 mod crates;
 mod extensions;
 mod floors;
