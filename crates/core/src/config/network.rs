@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{AddrParseError, IpAddr};
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 /// An IP address, or a network of addresses with a common prefix: `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`.
@@ -29,11 +29,23 @@ impl FromStr for Network {
     type Err = AddrParseError;
 
     fn from_str(text: &str) -> Result<Self, AddrParseError> {
-        match text.parse() {
-            Ok(network) => Ok(Self(network)),
-            Err(_) => text.parse::<IpAddr>().map(Into::into),
+        match text.parse().ok().and_then(without_mapping) {
+            Some(network) => Ok(Self(network)),
+            None => text.parse::<IpAddr>().map(Into::into),
         }
     }
+}
+
+/// The bits of an IPv6 address before an IPv4 address that is mapped into it.
+const MAPPED_PREFIX: u8 = 96;
+
+/// Turns a network of IPv4-mapped addresses into that of the IPv4 addresses. `None` if it also has addresses that are not
+/// mapped ones: `contains` compares a mapped address by the IPv4 address inside, so that it would never match.
+fn without_mapping(network: IpNet) -> Option<IpNet> {
+    let IpNet::V6(v6) = network else { return Some(network) };
+    let Some(inside) = v6.addr().to_ipv4_mapped() else { return Some(network) };
+    let prefix = v6.prefix_len().checked_sub(MAPPED_PREFIX)?;
+    Ipv4Net::new(inside, prefix).ok().map(IpNet::V4)
 }
 
 impl TryFrom<String> for Network {
@@ -61,6 +73,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_network_of_mapped_addresses_is_the_one_of_the_ipv4_addresses_inside() {
+        for (text, inside, outside, written) in [
+            ("::ffff:10.0.0.0/104", "10.255.0.1", "11.0.0.1", "10.0.0.0/8"),
+            ("::ffff:10.0.0.0/104", "::ffff:10.255.0.1", "::a00:1", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "1.2.3.4", "::1.2.3.4", "0.0.0.0/0"),
+            ("::ffff:10.0.0.1/128", "10.0.0.1", "10.0.0.2", "10.0.0.1"),
+            ("::ffff:10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.1"),
+        ] {
+            let network: Network = text.parse().unwrap();
+            assert!(network.contains(inside.parse().unwrap()), "{inside} is in {text}");
+            assert!(!network.contains(outside.parse().unwrap()), "{outside} is not in {text}");
+            assert_eq!(network.to_string(), written);
+        }
+    }
+
+    #[test]
     fn a_network_is_parsed_and_written_back_unchanged() {
         for (text, inside, outside) in [
             ("10.0.0.1", "10.0.0.1", "10.0.0.2"),
@@ -74,7 +102,7 @@ mod tests {
             assert!(!network.contains(outside.parse().unwrap()), "{outside} is not in {text}");
             assert_eq!(serde_json::to_value(network).unwrap(), text);
         }
-        for text in ["", "10.0.0", "10.0.0.0/33", "proxy.example"] {
+        for text in ["", "10.0.0", "10.0.0.0/33", "proxy.example", "::ffff:10.0.0.0/95", "::ffff:0:0/64"] {
             assert!(serde_json::from_value::<Network>(text.into()).is_err(), "{text}");
         }
     }
