@@ -13,8 +13,10 @@ mod paths;
 mod redis;
 mod rooms;
 mod size;
+mod trusted_header;
 mod validate;
 mod web;
+mod web_origin;
 mod websocket;
 
 pub use admin::Admin;
@@ -26,7 +28,9 @@ pub use paths::Paths;
 pub use redis::Redis;
 pub use rooms::RoomSettings;
 pub use size::{ByteSize, ParseByteSizeError};
+pub use trusted_header::TrustedHeader;
 pub use web::Web;
+pub use web_origin::{HostPort, WebOrigin};
 pub use websocket::Websocket;
 
 /// Reads and writes durations with their unit: `#[serde(with = "phalanx::config::duration")]`.

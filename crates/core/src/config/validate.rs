@@ -1,6 +1,7 @@
 //! Checks across the settings that their types cannot express.
 
-use super::{ByteSize, CLIENT_PATHS, Config};
+use super::web_origin::is_page_origin;
+use super::{ByteSize, CLIENT_PATHS, Config, TrustedHeader, Web, WebOrigin};
 
 impl Config {
     /// Returns one sentence for each setting that cannot work, although its value is of the right type.
@@ -16,12 +17,27 @@ impl Config {
             (web.max_header_bytes >= ByteSize::kib(8), "web.max_header_bytes must be 8KiB at least"),
             (web.min_body_rate.as_u64() > 0, "web.min_body_rate must not be zero"),
             (
-                web.allowed_hosts.iter().all(|origin| is_origin(origin)),
+                web.allowed_hosts.iter().all(|origin| scheme_of(origin).is_some()),
                 "web.allowed_hosts are origins, such as `https://www.example.com`",
             ),
             (
-                web.cors_origins.iter().all(|origin| origin == "*" || is_origin(origin)),
-                "web.cors_origins are origins, such as `https://www.example.com`, or `*`",
+                !is_unreachable(web, "https"),
+                "web.allowed_hosts has an https origin, and no request can be known to use https: set web.tls_in_front, \
+                 or list the proxy in web.trusted_proxies and a header with the scheme in web.trusted_headers",
+            ),
+            (
+                !is_unreachable(web, "http"),
+                "web.allowed_hosts has an http origin, and web.tls_in_front means that all requests use https: remove \
+                 one of them, or list the proxy in web.trusted_proxies and a header with the scheme in \
+                 web.trusted_headers",
+            ),
+            (
+                web.cors_origins.iter().all(|origin| origin == "*" || is_page_origin(origin)),
+                "web.cors_origins are origins of pages, such as `https://www.example.com`, or `*`; never `null`",
+            ),
+            (
+                websocket.allowed_origins.iter().all(|origin| origin == "*" || is_page_origin(origin)),
+                "websocket.allowed_origins are origins of pages, such as `https://www.example.com`, or `*`; never `null`",
             ),
             (
                 !CLIENT_PATHS.contains(&websocket.path.as_str()),
@@ -68,11 +84,19 @@ impl Config {
     }
 }
 
-/// Whether a text is a scheme and a host, with or without a port, and nothing after it.
-fn is_origin(origin: &str) -> bool {
-    let Some((scheme, host)) = origin.split_once("://") else { return false };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-    matches!(scheme, "http" | "https") && !host.is_empty() && host.bytes().all(plain)
+/// Returns the scheme of an origin that a node can have; `None` if it is not such an origin.
+fn scheme_of(origin: &str) -> Option<&'static str> {
+    let origin = WebOrigin::parse(origin)?;
+    ["http", "https"].into_iter().find(|scheme| origin.has_scheme(scheme))
+}
+
+/// Whether an own origin has this scheme, and no request can ever have it: each would be redirected, for ever.
+fn is_unreachable(web: &Web, scheme: &str) -> bool {
+    let default = if web.tls_in_front { "https" } else { "http" };
+    let with_scheme = [TrustedHeader::XForwardedProto, TrustedHeader::Forwarded];
+    let is_reported =
+        !web.trusted_proxies.is_empty() && web.trusted_headers.iter().any(|header| with_scheme.contains(header));
+    scheme != default && !is_reported && web.allowed_hosts.iter().any(|origin| scheme_of(origin) == Some(scheme))
 }
 
 fn is_plain_path(path: &str) -> bool {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::network::Network;
 use super::size::ByteSize;
+use super::trusted_header::TrustedHeader;
 
 /// HTTP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,8 +47,11 @@ pub struct Web {
     pub max_connections: usize,
     /// Most requests that wait or run at the same time; beyond, `unavailable`.
     pub max_requests: usize,
-    /// Addresses, or networks such as `10.0.0.0/8`, whose `X-Forwarded-*` headers are accepted.
+    /// Addresses, or networks such as `10.0.0.0/8`, whose [`Web::trusted_headers`] and `X-Request-Id` are accepted.
     pub trusted_proxies: Vec<Network>,
+    /// Headers that are accepted from trusted proxies. Name those that every proxy sets itself: some hand on the
+    /// `X-Forwarded-Host` that a client sent.
+    pub trusted_headers: Vec<TrustedHeader>,
     /// Origins (`https://www.example.com`) under which clients may reach the node; requests for others are redirected
     /// to the first. Empty means any.
     pub allowed_hosts: Vec<String>,
@@ -90,6 +94,7 @@ impl Default for Web {
             max_connections: 50_000,
             max_requests: 10_000,
             trusted_proxies: Vec::new(),
+            trusted_headers: vec![TrustedHeader::XForwardedFor, TrustedHeader::XForwardedProto, TrustedHeader::XRealIp],
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
             fingerprint_cookie: "sessionID".into(),

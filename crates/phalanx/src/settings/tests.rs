@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use phalanx_core::config::{ByteSize, duration};
+use phalanx_core::config::{ByteSize, TrustedHeader, duration};
 use serde::{Deserialize, Serialize};
 
 use super::variables::collect_leaves;
@@ -100,12 +100,16 @@ fn variables_are_parsed_by_the_type_of_their_setting() {
         ("PHALANX__GENERAL__ID", "0123"),
         ("BIND", "127.0.0.1"),
         ("ALLOWED_HOSTS", "https://a.example,http://b.example:8080"),
+        ("PHALANX__WEB__TRUSTED_PROXIES", "10.0.0.1"),
+        ("PHALANX__WEB__TRUSTED_HEADERS", "X-Forwarded-Proto,forwarded"),
     ];
     let settings = load(&[], &variables).unwrap();
     assert_eq!(settings.config.websocket.heartbeat, Duration::from_millis(250));
     assert_eq!(settings.config.web.max_body, ByteSize::mib(2));
     assert_eq!(settings.config.web.metadata, Some(false));
     assert_eq!(settings.config.rooms.start, ["lobby", "den"]);
+    let named = [TrustedHeader::XForwardedProto, TrustedHeader::Forwarded];
+    assert_eq!(settings.config.web.trusted_headers, named);
     assert_eq!(settings.config.web.allowed_hosts, ["https://a.example", "http://b.example:8080"]);
     assert_eq!(settings.node_id, "0123");
     assert_eq!(settings.config.web.bind.to_string(), "127.0.0.1");
@@ -183,6 +187,22 @@ fn wrong_values_are_refused_with_their_key() {
         ("[websocket]\npath = \"/phalanx-client.js\"", None, "websocket.path"),
         ("[web]\ncors_origins = [\"app.example\"]", None, "web.cors_origins"),
         ("[web]\ncors_origins = [\"https://app.example/\"]", None, "web.cors_origins"),
+        ("[web]\ncors_origins = [\"null\"]", None, "web.cors_origins"),
+        ("[web]\ncors_origins = [\"https://*.example\"]", None, "web.cors_origins"),
+        ("[web]\ncors_origins = [\"wss://app.example\"]", None, "web.cors_origins"),
+        ("[websocket]\nallowed_origins = [\"null\"]", None, "websocket.allowed_origins"),
+        ("[websocket]\nallowed_origins = [\"app.example\"]", None, "websocket.allowed_origins"),
+        ("[websocket]\nallowed_origins = [\"https://app.example:0\"]", None, "websocket.allowed_origins"),
+        ("[web]\nallowed_hosts = [\"capacitor://localhost\"]", None, "web.allowed_hosts"),
+        ("[web]\nallowed_hosts = [\"https://a.example\"]", None, "no request can be known to use https"),
+        ("[web]\nallowed_hosts = [\"http://a.example\"]\ntls_in_front = true", None, "all requests use https"),
+        (
+            "[web]\nallowed_hosts = [\"https://a.example\"]\ntrusted_proxies = [\"10.0.0.1\"]\ntrusted_headers = []",
+            None,
+            "no request can be known to use https",
+        ),
+        ("[web]\ntrusted_headers = [\"x-forwarded-by\"]", None, "web.trusted_headers"),
+        ("[web]\ntrusted_proxies = [\"::ffff:10.0.0.0/90\"]", None, "web.trusted_proxies"),
         ("[web]\nmax_header_bytes = \"4KiB\"", None, "web.max_header_bytes"),
         ("[web]\nmax_headers = 0", None, "web.max_headers"),
         ("[web]\nmax_files = 0", None, "web.max_files"),

@@ -1,30 +1,48 @@
-//! The host names that a node serves.
+//! The origins under which clients may reach a node.
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{HOST, LOCATION};
-use http::uri::Authority;
+use http::header::LOCATION;
 use http::{HeaderValue, Request, StatusCode};
-use phalanx_core::config::Web;
+use phalanx_core::config::{Web, WebOrigin};
 
-use super::identity::{Peer, scheme};
+use super::forwarded::{ForwardedRequest, UrlScheme};
+use super::host;
 
-/// Redirects a client whose host is not in `web.allowed_hosts` to the first of them; `None` if no redirect is needed.
-pub(super) fn redirect<B>(request: &Request<B>, peer: &Peer, settings: &Web) -> Option<Response> {
-    let first = settings.allowed_hosts.first()?;
-    let (uri, headers) = (request.uri(), request.headers());
-    let host_header = || headers.get(HOST)?.to_str().ok();
-    let host = uri.authority().map(Authority::as_str).or_else(host_header).unwrap_or_default();
-    let origin = format!("{}://{host}", scheme(peer, headers, settings));
-    if settings.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(&origin)) {
-        return None;
+/// The parsed `web.allowed_hosts`.
+pub(super) struct AllowedHosts {
+    origins: Vec<WebOrigin<Box<str>>>,
+    first: Option<String>,
+}
+
+impl AllowedHosts {
+    /// Reads the settings, which were validated.
+    pub(super) fn new(settings: &Web) -> Self {
+        Self { origins: parsed(&settings.allowed_hosts), first: settings.allowed_hosts.first().cloned() }
     }
-    let path = uri.path_and_query().map_or("", |path| path.as_str());
-    let target = format!("{first}{}", if path.starts_with('/') { path } else { "" });
-    let location = HeaderValue::from_bytes(target.as_bytes());
-    let mut response = Response::new(Body::from(format!("You are being redirected to {target}\r\n")));
-    *response.status_mut() = StatusCode::FOUND;
-    // Every byte that a path may contain is valid in a header.
-    response.headers_mut().extend(location.ok().map(|location| (LOCATION, location)));
-    Some(response)
+
+    /// Redirects a client whose host is not allowed to the first one that is; `None` if no redirect is needed.
+    pub(super) fn redirect<B>(&self, request: &Request<B>, forwarded: &ForwardedRequest) -> Option<Response> {
+        let first = self.first.as_ref()?;
+        let host = host::of_request(request.uri(), request.headers(), forwarded);
+        let scheme = forwarded.scheme.unwrap_or(UrlScheme::Http).as_str();
+        let is_allowed =
+            |origin: &WebOrigin<Box<str>>| origin.has_scheme(scheme) && host.is_some_and(|host| origin.is_at(host));
+        if self.origins.iter().any(is_allowed) {
+            return None;
+        }
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        let target = format!("{first}{}", if path.starts_with('/') { path } else { "" });
+        let location = HeaderValue::from_bytes(target.as_bytes());
+        let mut response = Response::new(Body::from(format!("You are being redirected to {target}\r\n")));
+        *response.status_mut() = StatusCode::FOUND;
+        // Every byte that a path may contain is valid in a header.
+        response.headers_mut().extend(location.ok().map(|location| (LOCATION, location)));
+        Some(response)
+    }
+}
+
+/// Parses origins of the settings, which were validated; `*` is none.
+pub(crate) fn parsed(origins: &[String]) -> Vec<WebOrigin<Box<str>>> {
+    origins.iter().filter_map(|text| WebOrigin::parse(text)).map(|origin| origin.to_boxed()).collect()
 }

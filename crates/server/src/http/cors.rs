@@ -6,31 +6,33 @@ use std::future::ready;
 use axum::response::Response;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN};
 use http::{Method, Request};
-use phalanx_core::BoxError;
+use phalanx_core::config::WebOrigin;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+use super::allowed_hosts;
 
 /// The CORS headers of a node; tower-http implements the rules.
 #[derive(Debug)]
 pub(super) struct Cors(CorsLayer);
 
 impl Cors {
-    /// Reads `web.cors_origins`: `*` allows every origin, without cookies.
-    ///
-    /// # Errors
-    ///
-    /// An entry of the list is not a valid origin.
-    pub(super) fn new(origins: &[String]) -> Result<Option<Self>, BoxError> {
+    /// Reads `web.cors_origins`, which were validated: `*` allows every origin, without cookies.
+    pub(super) fn new(origins: &[String]) -> Option<Self> {
         if origins.is_empty() {
-            return Ok(None);
+            return None;
         }
         let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
         let layer = CorsLayer::new().allow_methods(methods).allow_headers([CONTENT_TYPE, AUTHORIZATION]);
         if origins.iter().any(|origin| origin == "*") {
-            return Ok(Some(Self(layer.allow_origin(Any))));
+            return Some(Self(layer.allow_origin(Any)));
         }
-        let origins = origins.iter().map(|origin| HeaderValue::from_str(origin)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Some(Self(layer.allow_origin(AllowOrigin::list(origins)).allow_credentials(true))))
+        let allowed = allowed_hosts::parsed(origins);
+        let is_allowed = move |origin: &HeaderValue, _: &http::request::Parts| {
+            let origin = origin.to_str().ok().and_then(WebOrigin::parse);
+            origin.is_some_and(|origin| allowed.iter().any(|allowed| allowed.is_same(&origin)))
+        };
+        Some(Self(layer.allow_origin(AllowOrigin::predicate(is_allowed)).allow_credentials(true)))
     }
 
     /// Adds the CORS headers for `origin` to a response.

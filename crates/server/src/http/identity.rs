@@ -1,6 +1,6 @@
 //! The identity of a client: its address, the fingerprint of its browser, and the id of its request.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -8,6 +8,8 @@ use http::header::{COOKIE, HeaderMap, HeaderValue};
 use http::{Extensions, HeaderName};
 use phalanx_core::config::Web;
 use phalanx_core::{Engine, RequestId};
+
+use super::forwarded::ForwardedRequest;
 
 /// The other end of a TCP connection.
 #[derive(Clone, Debug)]
@@ -29,27 +31,24 @@ pub(crate) struct Identity {
     pub(crate) request: RequestId,
 }
 
-static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static SESSION_ID: HeaderName = HeaderName::from_static("x-sessionid");
 
 impl Identity {
     /// Reads the identity from the headers and, for sockets, from the query.
-    pub(crate) fn read(engine: &Engine, peer: &Peer, headers: &HeaderMap, query: Option<&str>) -> Self {
+    pub(crate) fn read(
+        engine: &Engine,
+        peer: &Peer,
+        forwarded: ForwardedRequest,
+        (headers, query): (&HeaderMap, Option<&str>),
+    ) -> Self {
         let settings = &engine.config().web;
-        let trusted = is_trusted(canonical(peer.addr.ip()), settings);
-        let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let remote = if trusted { forwarded(headers, peer.addr, settings) } else { peer.addr };
-        let request = match header(&REQUEST_ID) {
-            Some(id) if trusted && is_token(id) => RequestId::Given(id.into()),
-            _ => engine.next_request_id(),
-        };
+        let given = headers.get(&REQUEST_ID).filter(|_| forwarded.is_trusted).and_then(|id| token(id.as_bytes()));
+        let request = given.map_or_else(|| engine.next_request_id(), |id| RequestId::Given(id.into()));
         let sent = fingerprint(headers, settings, query);
         let is_new = sent.is_none();
         let fingerprint = sent.unwrap_or_else(|| engine.new_fingerprint().into());
-        Self { peer: peer.clone(), remote, fingerprint, is_new, request }
+        Self { peer: peer.clone(), remote: forwarded.remote, fingerprint, is_new, request }
     }
 
     /// Returns the identity that the service stored in the extensions.
@@ -66,54 +65,6 @@ impl Identity {
         cookie = cookie.max_age(settings.fingerprint_lifetime);
         Some(if settings.tls_in_front { cookie.secure().header() } else { cookie.header() })
     }
-}
-
-/// Returns the scheme that the client uses, as reported by a trusted proxy or by the settings.
-pub(super) fn scheme<'a>(peer: &Peer, headers: &'a HeaderMap, settings: &Web) -> &'a str {
-    let forwarded = headers.get(&FORWARDED_PROTO).filter(|_| is_trusted(canonical(peer.addr.ip()), settings));
-    let default = if settings.tls_in_front { "https" } else { "http" };
-    forwarded.and_then(|scheme| scheme.to_str().ok()).unwrap_or(default)
-}
-
-/// Returns the last address in `X-Forwarded-For` that is not a trusted proxy. Proxies append, to the line or as a new
-/// line, so the entries are read from the end; reading stops at the first entry that does not parse.
-fn forwarded(headers: &HeaderMap, peer: SocketAddr, settings: &Web) -> SocketAddr {
-    if !headers.contains_key(&FORWARDED_FOR) {
-        let real = headers.get(&REAL_IP).and_then(|value| value.to_str().ok()).and_then(address);
-        return real.map_or(peer, |ip| SocketAddr::new(ip, 0));
-    }
-    let mut best = peer;
-    let lines: Vec<&HeaderValue> = headers.get_all(&FORWARDED_FOR).iter().collect();
-    for line in lines.into_iter().rev() {
-        let Ok(line) = line.to_str() else { return best };
-        for entry in line.rsplit(',').take(MAX_PROXIES) {
-            let Some(ip) = address(entry.trim()) else { return best };
-            best = SocketAddr::new(ip, 0);
-            if !is_trusted(ip, settings) {
-                return best;
-            }
-        }
-    }
-    best
-}
-
-/// The number of entries of one line that are read: a longer line does not come from honest proxies.
-const MAX_PROXIES: usize = 16;
-
-fn is_trusted(ip: IpAddr, settings: &Web) -> bool {
-    settings.trusted_proxies.iter().any(|trusted| trusted.contains(ip))
-}
-
-/// Parses `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]` or `[::1]:5`.
-fn address(text: &str) -> Option<IpAddr> {
-    let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let plain = text.parse::<IpAddr>();
-    let ip = plain.or_else(|_| text.parse::<SocketAddr>().map(|addr| addr.ip())).ok()?;
-    Some(canonical(ip))
-}
-
-fn canonical(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
 }
 
 /// Returns the fingerprint that the client sends: from the cookie, else from a header, else (for sockets) from the

@@ -23,12 +23,14 @@ use phalanx_core::error::unknown_action;
 use phalanx_core::{ActionError, Engine, ErrorKind};
 use tower::Service;
 
+use super::allowed_hosts::AllowedHosts;
 use super::cors::{self, Cors};
 use super::exchange::{self, AccessLogEntry, HttpRequest, RequestState};
+use super::forwarded::ForwardedRequest;
 use super::identity::{Identity, Peer, REQUEST_ID};
 use super::permit_body::PermitBody;
 use super::routes::{self, ActionRoutes};
-use super::{action, allowed_hosts, compression, fallback, reply, request_path};
+use super::{action, compression, fallback, host, reply, request_path};
 use crate::listener::PeerService;
 use crate::quota::Quota;
 
@@ -48,6 +50,7 @@ pub(super) struct ServiceState {
     pub(super) engine: Engine,
     actions: ActionRoutes,
     pub(super) router: Router,
+    allowed_hosts: AllowedHosts,
     cors: Option<Cors>,
     requests: Quota,
     pub(super) uploads: Quota,
@@ -60,11 +63,12 @@ impl HttpService {
     ///
     /// # Errors
     ///
-    /// Two routes of actions conflict, or `web.cors_origins` has an entry that is not an origin.
+    /// Two routes of actions conflict.
     pub(crate) fn new(engine: Engine, app_routes: Router) -> Result<Self, BoxError> {
         let actions = ActionRoutes::new(&engine)?;
         let settings = &engine.config().web;
-        let cors = Cors::new(&settings.cors_origins)?;
+        let cors = Cors::new(&settings.cors_origins);
+        let allowed_hosts = AllowedHosts::new(settings);
         let requests = Quota::new("web.max_requests", settings.max_requests as u64);
         let uploads = Quota::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
         let router = routes::router(&engine, app_routes);
@@ -75,7 +79,8 @@ impl HttpService {
         );
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         let responses = classes.map(|status| counter!("phalanx_http_requests_total", "status" => status));
-        let shared = Arc::new(ServiceState { engine, actions, router, cors, requests, uploads, responses });
+        let shared =
+            Arc::new(ServiceState { engine, actions, router, allowed_hosts, cors, requests, uploads, responses });
         Ok(Self { shared, peer: None })
     }
 
@@ -91,12 +96,14 @@ impl HttpService {
         let settings = self.shared.engine.config();
         let has_body = request.body().as_ref().is_some_and(|body| !body.is_end_stream());
         peer.is_sending.store(has_body, Relaxed);
-        if let Some(response) = allowed_hosts::redirect(request, peer, &settings.web) {
+        let forwarded = ForwardedRequest::read(peer.addr, request.headers(), &settings.web);
+        let refused = host::refuse_invalid(request);
+        if let Some(response) = refused.or_else(|| self.shared.allowed_hosts.redirect(request, &forwarded)) {
             self.count(response.status());
             return response.map(|body| PermitBody::new(body, None));
         }
         let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
-        let identity = Identity::read(&self.shared.engine, peer, request.headers(), query);
+        let identity = Identity::read(&self.shared.engine, peer, forwarded, (request.headers(), query));
         let Some(permit) = self.shared.requests.try_acquire(1) else {
             let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
             return self.finish(reply::error(&busy), &identity).map(|body| PermitBody::new(body, None));
