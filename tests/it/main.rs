@@ -16,6 +16,7 @@ mod imports;
 mod limits;
 mod metrics;
 mod names;
+mod origins;
 mod outside;
 mod panics;
 mod process;

@@ -253,7 +253,7 @@ async fn foreign_origins_and_excess_upgrades_and_connections_are_refused() {
     let addr = node.addr();
     let origin = |origin: String| async move { Socket::connect_with(addr, "/ws", &[("origin", &origin)]).await };
     let refused = origin("http://evil.example".into()).await.err().unwrap();
-    assert_eq!((refused.status, refused.error_code().as_str()), (403, "forbidden"));
+    assert_eq!((refused.status, refused.error_code().as_str()), (403, "cross_site"));
     let _same = origin(format!("http://{addr}")).await.ok().unwrap();
     let _named = origin("https://app.example".into()).await.ok().unwrap();
     let _third = Socket::connect(addr).await;

@@ -35,6 +35,8 @@ pub struct ActionDef {
     pub routes: &'static [Route],
     /// The transports that reach it by name.
     pub exposure: Exposure,
+    /// Whether pages of any other site may send requests with unsafe methods to its routes.
+    pub cross_site: bool,
     /// How long it may run.
     pub deadline: Deadline,
     /// Its fate when its client leaves.

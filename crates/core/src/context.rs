@@ -53,6 +53,7 @@ use crate::rooms::Rooms;
 /// #     description: "",
 /// #     routes: &[],
 /// #     exposure: Exposure::Public,
+/// #     cross_site: false,
 /// #     deadline: Deadline::Default,
 /// #     on_disconnect: OnDisconnect::Finish,
 /// #     input: input_schema::<NoInput>,

@@ -38,6 +38,7 @@ use crate::states::States;
 /// #     description: "",
 /// #     routes: &[],
 /// #     exposure: Exposure::Public,
+/// #     cross_site: false,
 /// #     deadline: Deadline::Default,
 /// #     on_disconnect: OnDisconnect::Finish,
 /// #     input: input_schema::<NoInput>,

@@ -67,6 +67,7 @@ pub struct Call {
 /// #     description: "",
 /// #     routes: &[],
 /// #     exposure: Exposure::Public,
+/// #     cross_site: false,
 /// #     deadline: Deadline::Default,
 /// #     on_disconnect: OnDisconnect::Finish,
 /// #     input: input_schema::<NoInput>,

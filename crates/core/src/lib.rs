@@ -27,6 +27,7 @@
 //!         description: "The number of connections of this node.",
 //!         routes: &[],
 //!         exposure: Exposure::Public,
+//!         cross_site: false,
 //!         deadline: Deadline::Default,
 //!         on_disconnect: OnDisconnect::Finish,
 //!         input: input_schema::<NoInput>,

@@ -26,7 +26,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         marker,
         conditions,
     } = parts;
-    let version = arguments.version;
+    let (version, cross_site) = (arguments.version, arguments.cross_site);
     let routes = arguments.routes.iter().map(|route| {
         let method = format_ident!("{}", route.method);
         let path = route.path.as_ref().map_or_else(String::new, LitStr::value);
@@ -50,6 +50,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
                 description: #description,
                 routes: &[#(#routes),*],
                 exposure: ::phalanx::__private::Exposure::#exposure,
+                cross_site: #cross_site,
                 deadline: #deadline,
                 on_disconnect: ::phalanx::__private::OnDisconnect::#on_disconnect,
                 input: ::phalanx::__private::input_schema::<#input>,

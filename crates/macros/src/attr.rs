@@ -53,6 +53,7 @@ pub(crate) struct Arguments {
     pub(crate) routes: Vec<RouteArg>,
     pub(crate) deadline: DeadlineArg,
     pub(crate) block_websocket: bool,
+    pub(crate) cross_site: bool,
     pub(crate) internal: bool,
     pub(crate) cancel_on_disconnect: bool,
 }
@@ -71,6 +72,7 @@ pub(crate) const ACTION: &[&str] = &[
     "delete",
     "deadline",
     "block",
+    "cross_site",
     "internal",
     "cancel_on_disconnect",
 ];
@@ -86,6 +88,7 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
         routes: Vec::new(),
         deadline: DeadlineArg::Default,
         block_websocket: false,
+        cross_site: false,
         internal: false,
         cancel_on_disconnect: false,
     };
@@ -110,10 +113,20 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
         arguments.set(&name, meta, diagnostics);
     }
     let opens = |meta: &&Meta| {
-        meta.path().get_ident().is_some_and(|name| name == "block" || method(&name.to_string()).is_some())
+        meta.path()
+            .get_ident()
+            .is_some_and(|name| name == "block" || name == "cross_site" || method(&name.to_string()).is_some())
     };
     for meta in metas.iter().filter(opens).filter(|_| arguments.internal) {
         diagnostics.add(meta, "clients cannot reach an `internal` action: remove this, or `internal`");
+    }
+    let is_checked = arguments.routes.iter().any(|route| route.method != "Get");
+    let cross_site = metas.iter().find(|meta| meta.path().is_ident("cross_site"));
+    if let Some(meta) = cross_site.filter(|_| !is_checked && !arguments.internal) {
+        diagnostics.add(
+            meta,
+            "only `post`, `put`, `patch` and `delete` are closed to pages of other sites: add one, or remove this",
+        );
     }
     arguments
 }
@@ -136,6 +149,7 @@ impl Arguments {
                 });
             }
             "block" => self.block_websocket = block(meta, diagnostics),
+            "cross_site" => self.cross_site = flag(meta, diagnostics),
             "internal" => self.internal = flag(meta, diagnostics),
             "cancel_on_disconnect" => self.cancel_on_disconnect = flag(meta, diagnostics),
             verb => {

@@ -21,6 +21,7 @@ use proc_macro::TokenStream;
 /// | `get`, `get = "/users/{id}"`; also `post`, `put`, `patch`, `delete` | a route below `web.prefix`; several are allowed; the path defaults to the name | no HTTP route |
 /// | `deadline = "5s"` | how long it may run (`ms`, `s`, `m`, `h`; `"0"` for no limit) | `general.action_deadline` |
 /// | `block(websocket)` | over WebSocket it answers `forbidden` | |
+/// | `cross_site` | pages of every other site may send requests to its routes, with the cookies of their user | `post`, `put`, `patch` and `delete` get 403 `cross_site` from pages that `web.cors_origins` does not list |
 /// | `internal` | only other actions can call it | |
 /// | `cancel_on_disconnect` | its future is dropped when its client disconnects | it finishes |
 ///

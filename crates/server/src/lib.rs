@@ -28,10 +28,19 @@ use crate::http::service::HttpService;
 use crate::listener::Admission;
 use crate::quota::Quota;
 
+/// An application's own routes, which are served after the actions and the WebSocket endpoint.
+#[derive(Debug, Default)]
+pub struct AppRoutes {
+    /// The routes.
+    pub router: Router,
+    /// The paths among them that pages of every site may send requests to.
+    pub cross_site: Vec<String>,
+}
+
 /// HTTP and WebSocket on one port.
 #[derive(Debug, Default)]
 pub struct Server {
-    routes: Mutex<Option<Router>>,
+    routes: Mutex<Option<AppRoutes>>,
     running: Mutex<Option<RunningServer>>,
 }
 
@@ -43,8 +52,8 @@ struct RunningServer {
 }
 
 impl Server {
-    /// Makes a server that also serves an application's own routes, after the actions and the WebSocket endpoint.
-    pub fn new(routes: Router) -> Self {
+    /// Makes a server that also serves an application's own routes.
+    pub fn new(routes: AppRoutes) -> Self {
         Self { routes: Mutex::new(Some(routes)), running: Mutex::default() }
     }
 

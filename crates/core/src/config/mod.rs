@@ -29,7 +29,7 @@ pub use redis::Redis;
 pub use rooms::RoomSettings;
 pub use size::{ByteSize, ParseByteSizeError};
 pub use trusted_header::TrustedHeader;
-pub use web::Web;
+pub use web::{CrossSite, Web};
 pub use web_origin::{HostPort, WebOrigin};
 pub use websocket::Websocket;
 

@@ -57,6 +57,8 @@ pub struct Web {
     pub allowed_hosts: Vec<String>,
     /// Origins of other sites whose pages may send requests; `*` means all, without cookies.
     pub cors_origins: Vec<String>,
+    /// Whether requests that pages of other sites send are refused, or only counted and logged.
+    pub cross_site: CrossSite,
     /// Name of the cookie that links the calls and sockets of one browser.
     pub fingerprint_cookie: String,
     /// `Max-Age` of that cookie.
@@ -73,6 +75,16 @@ pub struct Web {
     pub file_max_age: Duration,
     /// Writes one log line per request.
     pub access_log: bool,
+}
+
+/// The treatment of requests with unsafe methods that pages of other sites send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CrossSite {
+    /// They get 403.
+    Refuse,
+    /// They are counted and logged, and served.
+    Report,
 }
 
 impl Default for Web {
@@ -97,6 +109,7 @@ impl Default for Web {
             trusted_headers: vec![TrustedHeader::XForwardedFor, TrustedHeader::XForwardedProto, TrustedHeader::XRealIp],
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
+            cross_site: CrossSite::Refuse,
             fingerprint_cookie: "sessionID".into(),
             fingerprint_lifetime: Duration::from_secs(3600),
             tls_in_front: false,

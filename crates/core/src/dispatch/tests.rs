@@ -40,6 +40,7 @@ const fn action(name: &'static str, deadline: Deadline, run: Run) -> ActionDef {
         description: "",
         routes: &[],
         exposure: Exposure::Public,
+        cross_site: false,
         deadline,
         on_disconnect: OnDisconnect::Finish,
         input: crate::params::input_schema::<NoInput>,

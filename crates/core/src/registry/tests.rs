@@ -48,6 +48,7 @@ fn action(name: &'static str, version: u32, routes: &'static [Route]) -> ActionD
         description: "",
         routes,
         exposure: Exposure::Public,
+        cross_site: false,
         deadline: Deadline::Default,
         on_disconnect: OnDisconnect::Finish,
         input: || schema_for!(Thing),

@@ -17,7 +17,7 @@ use phalanx_core::layer::Layer;
 use phalanx_core::registry::Definitions;
 use phalanx_core::transport::Transport;
 use phalanx_core::{ActionDef, Engine, Node, NodeSetup, RemoteDef, Shutdown, StartError, StopReport};
-use phalanx_server::{AdminServer, Server};
+use phalanx_server::{AdminServer, AppRoutes, Server};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -62,7 +62,7 @@ pub struct App {
     definitions: Definitions,
     initializers: Vec<Arc<dyn Initializer>>,
     sections: Vec<Section>,
-    routes: Router,
+    routes: AppRoutes,
 }
 
 impl App {
@@ -76,7 +76,7 @@ impl App {
             definitions: Definitions::default(),
             initializers: Vec::new(),
             sections: Vec::new(),
-            routes: Router::new(),
+            routes: AppRoutes::default(),
         }
     }
 
@@ -169,7 +169,18 @@ impl App {
     /// `web.max_upload`, whichever extractor reads it, and a body that arrives too slowly is answered with 408. A handler
     /// runs in a span with the request's id, which is also an `Extension<RequestId>`.
     pub fn router(mut self, routes: Router) -> Self {
-        self.routes = self.routes.merge(routes);
+        self.routes.router = self.routes.router.merge(routes);
+        self
+    }
+
+    /// Lets pages of every other site send requests to this path of [`router`](Self::router), with the cookies of their
+    /// user: `.cross_site("/pay/return")`. Meant for returns from payment and sign-in pages, which prove by a token of
+    /// their own that the user wants what they request.
+    ///
+    /// Other own routes answer such requests with 403 `cross_site`, unless the method only reads, or `web.cors_origins`
+    /// lists the origin. The path has axum's syntax. An action has `#[action(cross_site)]` instead.
+    pub fn cross_site(mut self, path: impl Into<String>) -> Self {
+        self.routes.cross_site.push(path.into());
         self
     }
 

@@ -203,6 +203,7 @@ fn wrong_values_are_refused_with_their_key() {
         ),
         ("[web]\ntrusted_headers = [\"x-forwarded-by\"]", None, "web.trusted_headers"),
         ("[web]\ntrusted_proxies = [\"::ffff:10.0.0.0/90\"]", None, "web.trusted_proxies"),
+        ("[web]\ncross_site = \"allow\"", None, "web.cross_site"),
         ("[web]\nmax_header_bytes = \"4KiB\"", None, "web.max_header_bytes"),
         ("[web]\nmax_headers = 0", None, "web.max_headers"),
         ("[web]\nmax_files = 0", None, "web.max_files"),

@@ -45,11 +45,21 @@ async fn respond(
             _ => reply::method_not_allowed(path.allowed(), debug_info.into_fields()),
         };
     };
+    if !routed.def.cross_site
+        && let Err(refused) = service.check_cross_site((request.method(), uri, request.headers()), identity)
+    {
+        return reply::error(&refused);
+    }
     let (method, body) = (request.method().clone(), request.body_mut().take());
     let is_sending = &identity.peer.is_sending;
     let limits = BodyLimits { engine, is_sending, uploads: &service.uploads, action: routed.def.name };
     let outcome = match params::read((&method, uri, request.headers()), body, limits, path.params()).await {
-        Ok(params) => match requested_version(engine, routed, &params, &method) {
+        Ok(params) => match requested_version(engine, routed, &params, &method).and_then(|action| {
+            if routed.def.cross_site && !action.def.cross_site {
+                service.check_cross_site((&method, uri, request.headers()), identity)?;
+            }
+            Ok(action)
+        }) {
             Ok(action) => {
                 debug_info.record(&action, &params);
                 state.called_action = true;

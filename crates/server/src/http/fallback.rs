@@ -10,16 +10,18 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use futures_util::FutureExt;
+use http::header::UPGRADE;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::Limited;
 use phalanx_core::error::{panicked, unknown_action};
-use phalanx_core::{Engine, ErrorKind};
+use phalanx_core::{ActionError, Engine, ErrorKind};
 use tower::Service;
 use tracing::{Instrument, info_span};
 
 use super::body::timeout::TimedBody;
+use super::cross_site::{RequestSite, is_unsafe};
 use super::debug_info::DebugInfo;
 use super::exchange::{HttpRequest, RequestState};
 use super::identity::Identity;
@@ -34,6 +36,9 @@ pub(super) async fn serve(
     state: &mut RequestState,
 ) -> Response {
     let settings = &service.engine.config().web;
+    if let Err(refused) = check_cross_site(service, &request, identity) {
+        return reply::error(&refused);
+    }
     let limit = body::BodySizeLimit::for_headers(request.headers(), settings);
     if let Err(refused) = limit.check(request.headers()) {
         return reply::error(&refused);
@@ -65,6 +70,19 @@ pub(super) async fn serve(
         }
         _ => response,
     }
+}
+
+/// Refuses a request that a page of another site sent, unless its path is one of `App::cross_site`. An upgrade counts as
+/// well: an application may serve sockets of its own. The endpoint of the node's sockets has a rule of its own.
+fn check_cross_site(service: &ServiceState, request: &HttpRequest, identity: &Identity) -> Result<(), ActionError> {
+    let (uri, headers) = (request.uri(), request.headers());
+    let has_effect = is_unsafe(request.method()) || headers.contains_key(UPGRADE);
+    let is_endpoint = || uri.path() == service.engine.config().websocket.path;
+    let is_exempt = || service.cross_site_paths.at(uri.path()).is_ok();
+    if !has_effect || is_endpoint() || is_exempt() {
+        return Ok(());
+    }
+    service.cross_site.check(&RequestSite::of(uri, headers, &identity.forwarded))
 }
 
 /// Returns the application's routes with static files behind them.
@@ -125,7 +143,7 @@ async fn find_file(engine: &Engine, request: &Parts) -> FileLookup {
             FileLookup::Served(static_files::respond(file, &request.method, &request.headers, &cache).await)
         }
         Err(error) => {
-            let error = phalanx_core::ActionError::from(error);
+            let error = ActionError::from(error);
             let is_missing = error.kind() == ErrorKind::NotFound;
             let response = reply::error(&error);
             if is_missing { FileLookup::Missing(response) } else { FileLookup::Served(response) }

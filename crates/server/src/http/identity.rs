@@ -25,6 +25,8 @@ pub(crate) struct Identity {
     pub(crate) peer: Peer,
     /// The address of the client, which may be behind trusted proxies.
     pub(crate) remote: SocketAddr,
+    /// The request as those proxies describe it.
+    pub(crate) forwarded: ForwardedRequest,
     pub(crate) fingerprint: Arc<str>,
     /// Whether the client sent no fingerprint and this one was just generated.
     pub(crate) is_new: bool,
@@ -48,7 +50,7 @@ impl Identity {
         let sent = fingerprint(headers, settings, query);
         let is_new = sent.is_none();
         let fingerprint = sent.unwrap_or_else(|| engine.new_fingerprint().into());
-        Self { peer: peer.clone(), remote: forwarded.remote, fingerprint, is_new, request }
+        Self { peer: peer.clone(), remote: forwarded.remote, forwarded, fingerprint, is_new, request }
     }
 
     /// Returns the identity that the service stored in the extensions.

@@ -6,6 +6,7 @@ mod body;
 mod client_assets;
 mod compression;
 mod cors;
+pub(crate) mod cross_site;
 mod debug_info;
 mod exchange;
 mod fallback;

@@ -13,6 +13,7 @@ use phalanx_core::config::CLIENT_PATHS;
 use phalanx_core::registry::{RegisteredAction, path_of};
 use phalanx_core::{ActionError, Engine, ErrorKind};
 
+use super::cross_site::CrossSiteReports;
 use super::{client_assets, fallback, reply, request_path};
 use crate::ws::{UpgradeState, upgrade};
 
@@ -107,6 +108,27 @@ fn percent_decoded(value: &str) -> Result<String, ActionError> {
     text.map_err(malformed)
 }
 
+/// Builds the table of the paths of `App::cross_site`.
+///
+/// # Errors
+///
+/// A path is not one of a route, is given twice, or is one of an action.
+pub(super) fn cross_site_paths(paths: &[String], actions: &ActionRoutes) -> Result<matchit::Router<()>, BoxError> {
+    let mut table = matchit::Router::new();
+    for path in paths {
+        if !path.starts_with('/') {
+            return Err(format!("App::cross_site({path:?}): a path starts with `/`").into());
+        }
+        if actions.find(path).is_some() {
+            return Err(
+                format!("App::cross_site({path:?}): an action has this path: write #[action(cross_site)]").into()
+            );
+        }
+        table.insert(path, ()).map_err(|error| format!("App::cross_site({path:?}): {error}"))?;
+    }
+    Ok(table)
+}
+
 fn by_path(engine: &Engine) -> BTreeMap<String, Vec<(action::Method, Arc<RegisteredAction>)>> {
     let mut paths: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for action in engine.registry().actions() {
@@ -118,8 +140,8 @@ fn by_path(engine: &Engine) -> BTreeMap<String, Vec<(action::Method, Arc<Registe
 }
 
 /// The router behind the actions: the WebSocket endpoint, the browser client, an application's own routes, files.
-pub(super) fn router(engine: &Engine, app_routes: Router) -> Router {
-    let upgrade_state = Arc::new(UpgradeState::new(engine.clone()));
+pub(super) fn router(engine: &Engine, app_routes: Router, reports: Arc<CrossSiteReports>) -> Router {
+    let upgrade_state = Arc::new(UpgradeState::new(engine.clone(), reports));
     // The application's routes are the fallback, so that none of them can hide these.
     Router::new()
         .route(&engine.config().websocket.path, any(upgrade).with_state(upgrade_state))

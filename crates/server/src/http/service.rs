@@ -14,7 +14,7 @@ use axum::response::Response;
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, EXPIRES, HeaderValue, ORIGIN, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
 };
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use metrics::{Counter, counter};
@@ -25,12 +25,14 @@ use tower::Service;
 
 use super::allowed_hosts::AllowedHosts;
 use super::cors::{self, Cors};
+use super::cross_site::{CrossSiteGate, CrossSiteReports, CrossSiteRule, RequestSite, is_unsafe};
 use super::exchange::{self, AccessLogEntry, HttpRequest, RequestState};
 use super::forwarded::ForwardedRequest;
 use super::identity::{Identity, Peer, REQUEST_ID};
 use super::permit_body::PermitBody;
 use super::routes::{self, ActionRoutes};
 use super::{action, compression, fallback, host, reply, request_path};
+use crate::AppRoutes;
 use crate::listener::PeerService;
 use crate::quota::Quota;
 
@@ -52,10 +54,27 @@ pub(super) struct ServiceState {
     pub(super) router: Router,
     allowed_hosts: AllowedHosts,
     cors: Option<Cors>,
+    pub(super) cross_site: CrossSiteGate,
+    /// The paths of an application's own routes that pages of every site may send requests to.
+    pub(super) cross_site_paths: matchit::Router<()>,
     requests: Quota,
     pub(super) uploads: Quota,
     /// The counters of responses, by the first digit of the status.
     responses: [Counter; 5],
+}
+
+impl ServiceState {
+    /// Refuses a request with an unsafe method that a page of another site sent.
+    pub(super) fn check_cross_site(
+        &self,
+        (method, uri, headers): (&Method, &Uri, &HeaderMap),
+        identity: &Identity,
+    ) -> Result<(), ActionError> {
+        if !is_unsafe(method) {
+            return Ok(());
+        }
+        self.cross_site.check(&RequestSite::of(uri, headers, &identity.forwarded))
+    }
 }
 
 impl HttpService {
@@ -63,15 +82,19 @@ impl HttpService {
     ///
     /// # Errors
     ///
-    /// Two routes of actions conflict.
-    pub(crate) fn new(engine: Engine, app_routes: Router) -> Result<Self, BoxError> {
+    /// Two routes of actions conflict, or a path of `App::cross_site` cannot match an own route.
+    pub(crate) fn new(engine: Engine, app_routes: AppRoutes) -> Result<Self, BoxError> {
         let actions = ActionRoutes::new(&engine)?;
         let settings = &engine.config().web;
         let cors = Cors::new(&settings.cors_origins);
         let allowed_hosts = AllowedHosts::new(settings);
+        let reports = Arc::new(CrossSiteReports::new());
+        let rule = CrossSiteRule::of_requests(settings);
+        let cross_site = CrossSiteGate::of_requests(rule, settings.cross_site, reports.clone());
+        let cross_site_paths = routes::cross_site_paths(&app_routes.cross_site, &actions)?;
         let requests = Quota::new("web.max_requests", settings.max_requests as u64);
         let uploads = Quota::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
-        let router = routes::router(&engine, app_routes);
+        let router = routes::router(&engine, app_routes.router, reports);
         metrics::describe_counter!("phalanx_http_requests_total", "HTTP requests, by the first digit of their status");
         metrics::describe_counter!(
             "phalanx_http_clients_left_total",
@@ -79,8 +102,18 @@ impl HttpService {
         );
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         let responses = classes.map(|status| counter!("phalanx_http_requests_total", "status" => status));
-        let shared =
-            Arc::new(ServiceState { engine, actions, router, allowed_hosts, cors, requests, uploads, responses });
+        let shared = Arc::new(ServiceState {
+            engine,
+            actions,
+            router,
+            allowed_hosts,
+            cors,
+            cross_site,
+            cross_site_paths,
+            requests,
+            uploads,
+            responses,
+        });
         Ok(Self { shared, peer: None })
     }
 

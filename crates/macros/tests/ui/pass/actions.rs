@@ -51,7 +51,16 @@ async fn greet(_ctx: Context, input: Greet) -> Result<Greeting, ActionError> {
     Ok(Greeting { text: input.name })
 }
 
-#[action(name = "user:greet", version = 2, deadline = "0", block(websocket), cancel_on_disconnect, get = "/u/{*rest}")]
+#[action(
+    name = "user:greet",
+    version = 2,
+    deadline = "0",
+    block(websocket),
+    cancel_on_disconnect,
+    cross_site,
+    get = "/u/{*rest}",
+    put = "/u"
+)]
 async fn greet_user(
     _ctx: Context,
     _users: State<Users>,
@@ -95,7 +104,9 @@ fn a_definition_has_the_values_of_its_attribute() {
 
     let [def] = actions![greet_user];
     assert_eq!((def.name, def.version), ("user:greet", 2));
-    assert_eq!(def.routes, [Route { method: Method::Get, path: "/u/{*rest}" }]);
+    let routes = [Route { method: Method::Get, path: "/u/{*rest}" }, Route { method: Method::Put, path: "/u" }];
+    assert_eq!(def.routes, routes);
+    assert!(def.cross_site);
     assert_eq!(def.deadline, Deadline::Never);
     assert_eq!((def.exposure, def.on_disconnect), (Exposure::HttpOnly, OnDisconnect::Cancel));
 }
@@ -107,7 +118,7 @@ fn omitted_arguments_have_their_defaults() {
     assert!(def.routes.is_empty());
     assert_eq!(def.deadline, Deadline::Default);
     assert_eq!((def.exposure, def.on_disconnect), (Exposure::Public, OnDisconnect::Finish));
-    assert_eq!(export::DEF.exposure, Exposure::Internal);
+    assert_eq!((export::DEF.exposure, def.cross_site), (Exposure::Internal, false));
 }
 
 #[test]
