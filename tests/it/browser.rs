@@ -18,10 +18,10 @@ use crate::client::get;
 const SOON: Duration = Duration::from_secs(60);
 
 /// A browser and its driver; both are killed when this is dropped.
-struct Browser {
+pub(crate) struct Browser {
     driver: Child,
     _profile: tempfile::TempDir,
-    client: Client,
+    pub(crate) client: Client,
 }
 
 /// The browser is the driver's child and outlives it, so both are killed by their group.
@@ -35,7 +35,7 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let profile = tempfile::tempdir().unwrap();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -82,7 +82,7 @@ impl Browser {
     }
 
     /// Waits for an element.
-    async fn wait_for(&self, xpath: &str) {
+    pub(crate) async fn wait_for(&self, xpath: &str) {
         let found = self.client.wait().at_most(SOON).for_element(Locator::XPath(xpath)).await;
         if let Err(error) = found {
             panic!("{xpath}: {error}; the page reads:\n{}", self.text().await);

@@ -1,17 +1,20 @@
 //! Hosts, origins and forwarded headers: which requests are for this node, and which ones a page of another site sent.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use phalanx::config::{Config, CrossSite, TrustedHeader};
 use phalanx::prelude::*;
 use phalanx::{RunningApp, axum};
 use phalanx_testkit::Process;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::app::settings;
+use crate::browser::Browser;
 use crate::client::{Response, Socket, get, raw};
 
 /// Changes something.
@@ -380,4 +383,54 @@ async fn a_proxy_in_a_network_of_mapped_addresses_is_trusted() {
     .await;
     let answer = send(node.addr(), "GET /api/change", &["host: a", "x-forwarded-for: 9.9.9.9"]).await.json();
     assert_eq!(answer["requesterInformation"]["remoteIP"], "9.9.9.9");
+}
+
+#[derive(Default)]
+struct Count(AtomicU64);
+
+/// Counts its calls.
+#[action(post)]
+async fn count(_ctx: Context, count: State<Count>, _: NoInput) -> Result<u64, ActionError> {
+    Ok(count.0.fetch_add(1, Relaxed) + 1)
+}
+
+/// Sends a request from the open page, waits for its end, and tries to open a socket.
+const FROM_A_PAGE: &str = r#"
+    const [addr, done] = arguments;
+    const options = { method: "POST", mode: "no-cors", credentials: "include", body: new URLSearchParams({ a: "b" }) };
+    const sent = fetch(`http://${addr}/api/count`, options).then(() => "answered");
+    const socket = new WebSocket(`ws://${addr}/ws`);
+    const opened = new Promise((resolve) => {
+        socket.onopen = () => resolve("open");
+        socket.onerror = () => resolve("refused");
+    });
+    Promise.all([sent, opened]).then(done, (error) => done(String(error)));
+"#;
+
+/// Submits a form from the open page, which the answer replaces.
+const BY_A_FORM: &str = r#"
+    const form = document.createElement("form");
+    form.action = `http://${arguments[0]}/api/count`;
+    form.method = "post";
+    document.documentElement.append(form);
+    form.submit();
+"#;
+
+#[tokio::test]
+async fn a_real_browser_reaches_the_node_from_its_own_pages_and_not_from_others() {
+    let other = node(|_| {}).await;
+    let node = App::new("count").state(Count::default()).actions(actions![count]).start(settings()).await.unwrap();
+    let (addr, browser) = (node.addr().to_string(), Browser::start().await);
+    let client = &browser.client;
+    let foreign = format!("http://localhost:{}/phalanx-client.js", other.addr().port());
+    for (page, socket) in [(format!("http://{addr}/phalanx-client.js"), "open"), (foreign.clone(), "refused")] {
+        client.goto(&page).await.unwrap();
+        let result = client.execute_async(FROM_A_PAGE, vec![addr.clone().into()]).await.unwrap();
+        assert_eq!(result, json!(["answered", socket]), "{page}");
+    }
+    let answer = send(node.addr(), "POST /api/count", &["host: a"]).await;
+    assert_eq!(answer.json()["result"], 2, "of the requests of both pages one has run");
+    client.goto(&foreign).await.unwrap();
+    client.execute(BY_A_FORM, vec![addr.into()]).await.unwrap();
+    browser.wait_for(r#"//body[contains(., "cross_site")]"#).await;
 }
