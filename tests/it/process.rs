@@ -200,6 +200,8 @@ async fn an_invalid_setting_stops_the_boot_and_is_named() {
         ("PHALANX__WEB__MAX_BODY", "1 parsec", "max_body"),
         ("PHALANX__ROOMS__START", "no spaces", "no spaces"),
         ("REDIS_URL", "http://localhost", "REDIS_URL"),
+        ("REDIS_URL", "redis://:pass/word@localhost:6379", "percent-encode the password"),
+        ("REDIS_URL", "rediss://localhost:6380/0#insecure", "the certificate of Redis is always verified"),
     ] {
         let refused = run("tour", &["start"], &[(name, value)]).await;
         let text = String::from_utf8(refused.stderr).unwrap();

@@ -17,6 +17,7 @@ use phalanx_core::backend::BackendError;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::address;
 use crate::raw_connection::RawConnection;
 
 /// Why an address cannot be used.
@@ -47,6 +48,7 @@ impl RedisClient {
     ///
     /// If the URL is invalid, or requires TLS while the feature `tls` is off.
     pub fn open(url: &str, timeout: Duration) -> Result<Self, OpenError> {
+        address::check(url)?;
         if is_tls(url) {
             prepare_tls()?;
         }

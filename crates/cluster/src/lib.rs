@@ -9,6 +9,7 @@ use std::sync::Arc;
 use phalanx_core::backend::{Backend, Interop};
 use phalanx_core::config::Config;
 
+mod address;
 mod bus;
 mod cache;
 mod client;
