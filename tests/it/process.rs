@@ -202,6 +202,8 @@ async fn an_invalid_setting_stops_the_boot_and_is_named() {
         ("REDIS_URL", "http://localhost", "REDIS_URL"),
         ("REDIS_URL", "redis://:pass/word@localhost:6379", "percent-encode the password"),
         ("REDIS_URL", "rediss://localhost:6380/0#insecure", "the certificate of Redis is always verified"),
+        ("BIND", "example.org", "web.bind: \"example.org\" is no address to listen on"),
+        ("PHALANX__ADMIN__BIND", "9100", "admin.bind \"9100\" is no address with a port"),
     ] {
         let refused = run("tour", &["start"], &[(name, value)]).await;
         let text = String::from_utf8(refused.stderr).unwrap();

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::network::parse_addr;
+
 /// The listener for operators: `/livez`, `/readyz`, `/metrics`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,6 +21,11 @@ impl Admin {
 
     /// The address that [`Admin::AUTO`] tries first.
     pub const USUAL_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9100);
+
+    /// The address that is set, if it is one. [`Admin::AUTO`] is none.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        parse_addr(&self.bind)
+    }
 }
 
 impl Default for Admin {

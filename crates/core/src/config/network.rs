@@ -1,11 +1,11 @@
-//! IP addresses and networks in settings.
+//! IP addresses and networks in settings, and the addresses to listen on.
 
 use std::fmt;
-use std::net::{AddrParseError, IpAddr};
+use std::net::{AddrParseError, IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// An IP address, or a network of addresses with a common prefix: `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,38 @@ impl fmt::Display for Network {
     }
 }
 
+/// Reads an IP address to listen on. It may be written as in a URL (`[::1]`) or as `localhost`.
+pub(super) fn bind_ip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_ip(&text).ok_or_else(|| {
+        let hint = match parse_addr(&text) {
+            Some(_) => "the port has a setting of its own",
+            None => "an IP address such as 127.0.0.1, 0.0.0.0 or ::1, or localhost",
+        };
+        serde::de::Error::custom(format!("{text:?} is no address to listen on: {hint}"))
+    })
+}
+
+/// Parses an IP address, `[::1]` or `localhost`. Other names are none: they may have several addresses, or none at boot.
+fn parse_ip(text: &str) -> Option<IpAddr> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Some(Ipv4Addr::LOCALHOST.into());
+    }
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    match bare {
+        Some(bare) => bare.parse().ok().filter(IpAddr::is_ipv6),
+        None => text.parse().ok(),
+    }
+}
+
+/// Parses the same with a port: `127.0.0.1:9100`, `[::1]:9100`, `localhost:9100`.
+pub(super) fn parse_addr(text: &str) -> Option<SocketAddr> {
+    text.parse().ok().or_else(|| {
+        let (host, port) = text.rsplit_once(':')?;
+        host.eq_ignore_ascii_case("localhost").then_some(SocketAddr::new(parse_ip(host)?, port.parse().ok()?))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +136,47 @@ mod tests {
         }
         for text in ["", "10.0.0", "10.0.0.0/33", "proxy.example", "::ffff:10.0.0.0/95", "::ffff:0:0/64"] {
             assert!(serde_json::from_value::<Network>(text.into()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_on_may_be_written_as_in_a_url_or_as_localhost() {
+        for (text, address) in [
+            ("localhost", "127.0.0.1"),
+            ("LOCALHOST", "127.0.0.1"),
+            ("[::1]", "::1"),
+            ("::", "::"),
+            ("0.0.0.0", "0.0.0.0"),
+        ] {
+            assert_eq!(bind_ip(serde_json::Value::from(text)).unwrap(), address.parse::<IpAddr>().unwrap(), "{text}");
+        }
+        for (text, hint) in [
+            ("127.0.0.1:8080", "the port has"),
+            ("[::1]:8080", "the port has"),
+            ("localhost:8080", "the port has"),
+            ("example.org", "or localhost"),
+            ("[127.0.0.1]", "or localhost"),
+            ("*", "or localhost"),
+            ("", "or localhost"),
+            ("[::1", "or localhost"),
+        ] {
+            let error = bind_ip(serde_json::Value::from(text)).unwrap_err().to_string();
+            assert!(error.contains(&format!("{text:?}")) && error.contains(hint), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_port_may_be_that_of_localhost() {
+        for (text, expected) in [
+            ("127.0.0.1:9100", Some("127.0.0.1:9100")),
+            ("[::1]:0", Some("[::1]:0")),
+            ("localhost:9100", Some("127.0.0.1:9100")),
+            ("localhost", None),
+            (":9100", None),
+            ("9100", None),
+            ("localhost:70000", None),
+        ] {
+            assert_eq!(parse_addr(text), expected.map(|text| text.parse().unwrap()), "{text}");
         }
     }
 }

@@ -13,7 +13,8 @@ use super::trusted_header::TrustedHeader;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Web {
-    /// Address to listen on.
+    /// Address to listen on; `localhost` is 127.0.0.1.
+    #[serde(deserialize_with = "super::network::bind_ip")]
     pub bind: IpAddr,
     /// Port to listen on; 0 picks a free one and prints it.
     pub port: u16,

@@ -180,6 +180,7 @@ fn wrong_values_are_refused_with_their_key() {
         ("[mail]\ntimeout = 5", None, "mail.timeout"),
         ("[mail]\nmaxAttachment = \"5\"", None, "mail.maxAttachment"),
         ("", Some(("PORT", "70000")), "web.port"),
+        ("", Some(("BIND", "example.org")), "web.bind: \"example.org\" is no address to listen on"),
         ("[web]\nprefix = \"api\"", None, "web.prefix"),
         ("[websocket]\noutbox_frames = 0", None, "websocket.outbox_frames"),
         ("[websocket]\nheartbeat = \"0s\"", None, "websocket.heartbeat"),

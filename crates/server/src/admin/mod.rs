@@ -58,7 +58,7 @@ impl AdminServer {
     ///
     /// The configured address is not valid, or cannot be bound.
     pub fn listen(&self, settings: &Admin, shutdown: &Shutdown) -> Result<(), BoxError> {
-        let listener = bind(&settings.bind)?;
+        let listener = bind(settings)?;
         let addr = listener.local_addr()?;
         let router = Router::new()
             .route("/livez", get(|| async { "ok" }))
@@ -118,14 +118,16 @@ impl PeerService for Router {
 }
 
 /// Binds the configured address. With `auto` it is the usual one, or a free port if that is taken.
-fn bind(setting: &str) -> Result<TcpListener, BoxError> {
-    if setting == Admin::AUTO {
+fn bind(settings: &Admin) -> Result<TcpListener, BoxError> {
+    if settings.bind == Admin::AUTO {
         return TcpListener::bind(Admin::USUAL_BIND).or_else(|error| {
             warn!(wanted = %Admin::USUAL_BIND, %error, "the usual admin address is taken: a free port is used");
             Ok(TcpListener::bind((Admin::USUAL_BIND.ip(), 0))?)
         });
     }
-    let wanted: SocketAddr = setting.parse().map_err(|_| format!("admin.bind {setting:?} is no address"))?;
+    let wanted = settings.addr().ok_or_else(|| {
+        format!("admin.bind {:?} is no address with a port, such as 127.0.0.1:9100 or localhost:9100", settings.bind)
+    })?;
     TcpListener::bind(wanted).map_err(|error| format!("cannot listen on {wanted} (admin.bind): {error}").into())
 }
 
