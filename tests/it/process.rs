@@ -204,6 +204,9 @@ async fn an_invalid_setting_stops_the_boot_and_is_named() {
         ("REDIS_URL", "rediss://localhost:6380/0#insecure", "the certificate of Redis is always verified"),
         ("BIND", "example.org", "web.bind: \"example.org\" is no address to listen on"),
         ("PHALANX__ADMIN__BIND", "9100", "admin.bind \"9100\" is no address with a port"),
+        ("PHALANX__PATHS__PUBLIC", "/nowhere/at/all", "paths.public: /nowhere/at/all does not exist"),
+        ("PHALANX__PATHS__UPLOADS", "/nowhere/at/all", "paths.uploads: /nowhere/at/all does not exist"),
+        ("PHALANX_CONFIG", "/nowhere/at/all", "the config folder: /nowhere/at/all does not exist"),
     ] {
         let refused = run("tour", &["start"], &[(name, value)]).await;
         let text = String::from_utf8(refused.stderr).unwrap();

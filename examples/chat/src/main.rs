@@ -1,6 +1,8 @@
 //! A chat in one room: `cargo run -p chat`, then open http://localhost:8080 in two tabs.
 
 mod actions;
+#[path = "../../folders.rs"]
+mod folders;
 
 use phalanx::prelude::*;
 use serde_json::Value;
@@ -21,11 +23,11 @@ impl RoomHook for SignedMessages {
 }
 
 fn main() -> phalanx::ExitCode {
-    let home = env!("CARGO_MANIFEST_DIR");
+    let folders = folders::find("chat");
     App::new("chat")
         .version(env!("CARGO_PKG_VERSION"))
-        .config_dir(format!("{home}/config"))
-        .public_dir(format!("{home}/public"))
+        .config_dir(folders.config)
+        .public_dir(folders.public)
         .actions(actions![actions::set_name, actions::members, actions::say])
         .on_room(SignedMessages)
         .run()

@@ -2,17 +2,19 @@
 //! `cargo run -p tour`, then `curl localhost:8080/api/status`.
 
 mod actions;
+#[path = "../../folders.rs"]
+mod folders;
 mod hooks;
 
 use actions::{basic, cluster, rooms, shared};
 use phalanx::prelude::*;
 
 fn main() -> phalanx::ExitCode {
-    let home = env!("CARGO_MANIFEST_DIR");
+    let folders = folders::find("tour");
     App::new("tour")
         .version(env!("CARGO_PKG_VERSION"))
-        .config_dir(format!("{home}/config"))
-        .public_dir(format!("{home}/public"))
+        .config_dir(folders.config)
+        .public_dir(folders.public)
         .actions(actions![
             basic::status,
             basic::random_number,

@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::command::{self, AppCommand};
-use crate::settings::{Section, Settings, Sources};
+use crate::settings::{Section, Settings, Sources, check_folder};
 use crate::{process, telemetry};
 
 /// An application: built from its parts, then run.
@@ -86,13 +86,13 @@ impl App {
         self
     }
 
-    /// Sets the folder of the settings. `--config` and `PHALANX_CONFIG` win over it.
+    /// Sets the folder of the settings, which must exist. `--config` and `PHALANX_CONFIG` win over it.
     pub fn config_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.config_dir = Some(folder.into());
         self
     }
 
-    /// Sets the folder of public files. `paths.public` wins over it.
+    /// Sets the folder of public files, which must exist. `paths.public` wins over it.
     pub fn public_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.public_dir = Some(folder.into());
         self
@@ -243,6 +243,13 @@ impl App {
             && settings.config.paths.public == Config::default().paths.public
         {
             settings.config.paths.public = vec![folder];
+        }
+        let public = &settings.config.paths.public;
+        if *public != Config::default().paths.public {
+            let missing: Vec<_> = public.iter().filter_map(|root| check_folder("paths.public", root).err()).collect();
+            if !missing.is_empty() {
+                return Err(StartError::Settings(missing.join("\n       ").into()));
+            }
         }
         let server = Arc::new(Server::new(self.routes));
         let admin = Arc::new(AdminServer::new(telemetry::install()));

@@ -24,7 +24,7 @@ pub(crate) use section::Section;
 pub(crate) struct Sources {
     /// The environment variables.
     pub(crate) variables: BTreeMap<String, String>,
-    /// The folder that the command line or `PHALANX_CONFIG` names.
+    /// The folder that the command line, `PHALANX_CONFIG` or the application names.
     pub(crate) named_dir: Option<PathBuf>,
     /// The folder to read otherwise; it need not exist.
     pub(crate) default_dir: PathBuf,
@@ -41,11 +41,14 @@ impl Sources {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         Self {
-            named_dir: overrides.config_dir.or_else(|| {
-                let named = variables.get("PHALANX_CONFIG").filter(|folder| !folder.is_empty());
-                named.map(PathBuf::from)
-            }),
-            default_dir: app_dir.unwrap_or_else(|| "config".into()),
+            named_dir: overrides
+                .config_dir
+                .or_else(|| {
+                    let named = variables.get("PHALANX_CONFIG").filter(|folder| !folder.is_empty());
+                    named.map(PathBuf::from)
+                })
+                .or(app_dir),
+            default_dir: "config".into(),
             title: overrides.title,
             environment: overrides.environment,
             variables,
@@ -113,6 +116,10 @@ impl Settings {
         let config = read_config(&read, &mut errors);
         let sections = read_sections(sections, &read, states, &mut errors);
         errors.extend(config.mistakes());
+        let uploads = &config.paths.uploads;
+        if !uploads.as_os_str().is_empty() {
+            errors.extend(check_folder("paths.uploads", uploads).err());
+        }
         if !errors.is_empty() {
             return Err(SettingsError(errors));
         }
@@ -188,11 +195,23 @@ fn one(error: config::ConfigError) -> SettingsError {
     SettingsError(vec![error.to_string()])
 }
 
-/// The files that exist, weakest first. A folder that the operator named must exist.
+/// The error if a folder that was named does not exist. `kind` is the name of its setting.
+pub(crate) fn check_folder(kind: &str, folder: &Path) -> Result<(), String> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let problem = if folder.exists() { "is no folder" } else { "does not exist" };
+    let full = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    Err(format!("{kind}: {} {problem}", full.display()))
+}
+
+/// The files that exist, weakest first. A folder that was named must exist.
 fn files(sources: &Sources, environment: &Environment) -> Result<Vec<(PathBuf, String)>, String> {
     let folder = match &sources.named_dir {
-        Some(named) if !named.is_dir() => return Err(format!("the config folder {} does not exist", named.display())),
-        Some(named) => named,
+        Some(named) => {
+            check_folder("the config folder", named)?;
+            named
+        }
         None => &sources.default_dir,
     };
     let names = ["default.toml", &format!("{}.toml", environment.0), "local.toml"].map(|name| folder.join(name));

@@ -220,11 +220,13 @@ fn wrong_values_are_refused_with_their_key() {
 }
 
 #[test]
-fn a_folder_that_the_operator_named_must_exist() {
+fn a_folder_that_was_named_must_exist() {
     let named = Sources { named_dir: Some("/nowhere/at/all".into()), ..Sources::default() };
     assert!(Settings::load(&named, &[], &mut States::default()).unwrap_err().to_string().contains("/nowhere/at/all"));
     let unnamed = Sources { default_dir: "/nowhere/at/all".into(), ..Sources::default() };
     assert!(Settings::load(&unnamed, &[], &mut States::default()).is_ok());
+    let error = load(&[("default.toml", "[paths]\nuploads = \"/nowhere/at/all\"")], &[]).unwrap_err().to_string();
+    assert_eq!(error, "paths.uploads: /nowhere/at/all does not exist");
 }
 
 #[test]
