@@ -14,6 +14,7 @@ mod hostile;
 mod http;
 mod imports;
 mod limits;
+mod logs;
 mod metrics;
 mod names;
 mod origins;

@@ -54,7 +54,10 @@ async fn a_node_renders_metrics_under_the_names_of_the_guide() {
     for name in names {
         assert!(PAGE.contains(&format!("`{name}`")), "{name}");
     }
-    assert!(rendered.contains("phalanx_log_lines_dropped_total 0"), "{rendered}");
+    for sink in ["stderr", "file"] {
+        let line = format!("phalanx_log_lines_dropped_total{{sink=\"{sink}\"}} 0");
+        assert!(rendered.contains(&line), "{rendered}");
+    }
     assert!(rendered.contains("phalanx_actions_total{action=\"status\",version=\"1\",outcome=\"ok\"} 1"), "{rendered}");
 }
 

@@ -7,7 +7,8 @@ use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use phalanx_core::Shutdown;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing_appender::non_blocking::ErrorCounter;
+
+use crate::logging;
 
 /// The buckets of histograms in seconds.
 const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -16,8 +17,6 @@ const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 const UPKEEP: Duration = Duration::from_secs(5);
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
-
-static DROPPED_LINES: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// A function that renders the metrics as Prometheus text.
 pub(crate) type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -52,14 +51,11 @@ pub(crate) fn spawn_upkeep(shutdown: &Shutdown) {
     });
 }
 
-/// Records the number of lines that the log file drops, from now on.
-pub(crate) fn record_dropped_lines(dropped: ErrorCounter) {
-    // A process has one log file.
-    let _ = DROPPED_LINES.set(dropped);
-}
-
 fn describe_process() {
-    describe_counter!("phalanx_log_lines_dropped_total", "Log lines dropped because the disk is too slow");
+    describe_counter!(
+        "phalanx_log_lines_dropped_total",
+        "Log lines dropped because they are not read or cannot be written, by sink"
+    );
     describe_gauge!("process_resident_memory_bytes", "Memory of the process that is in RAM");
     describe_gauge!("process_open_fds", "File descriptors of the process");
 }
@@ -74,7 +70,7 @@ fn measure_process() {
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         gauge!("process_open_fds").set(open.count() as f64);
     }
-    if let Some(dropped) = DROPPED_LINES.get() {
-        counter!("phalanx_log_lines_dropped_total").absolute(dropped.dropped_lines() as u64);
+    for (sink, dropped) in logging::dropped_lines() {
+        counter!("phalanx_log_lines_dropped_total", "sink" => sink).absolute(dropped);
     }
 }

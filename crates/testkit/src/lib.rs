@@ -10,6 +10,6 @@ mod resp;
 
 pub use port::free_port;
 pub use print::print;
-pub use process::{Process, Signal, binary, run};
+pub use process::{Process, Signal, binary, command, run};
 pub use proxy::Proxy;
 pub use redis::{COMMANDS, INTEROP, KEYS, Redis, Watch};

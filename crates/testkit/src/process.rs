@@ -50,11 +50,25 @@ impl Process {
     pub fn spawn(example: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
         let log = std::fs::File::create(folder.path().join("stderr")).expect("a new folder takes files");
+        Self::spawn_in(folder, example, environment, log.into())
+    }
+
+    /// Does the same with another stderr than a file.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such example.
+    pub fn spawn_with_stderr(example: &str, environment: &[(&str, &str)], stderr: impl Into<Stdio>) -> Self {
+        let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
+        Self::spawn_in(folder, example, environment, stderr.into())
+    }
+
+    fn spawn_in(folder: TempDir, example: &str, environment: &[(&str, &str)], stderr: Stdio) -> Self {
         let mut child = command(example, folder.path())
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(stderr)
             .kill_on_drop(true)
             .spawn()
             .expect("the example was built and can be run");
@@ -128,6 +142,19 @@ impl Process {
         timeout(SOON, self.child.wait()).await.expect("the process ends").expect("a child can be waited for")
     }
 
+    /// The lines on stdout that were not read yet, until the process closes it.
+    ///
+    /// # Panics
+    ///
+    /// If they are not text, or the process does not end.
+    pub async fn rest_of_stdout(&mut self) -> Vec<String> {
+        let mut rest = Vec::new();
+        while let Some(line) = timeout(SOON, self.stdout.next_line()).await.expect("stdout ends").expect("UTF-8") {
+            rest.push(line);
+        }
+        rest
+    }
+
     /// The content of stderr so far.
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
@@ -163,8 +190,13 @@ pub async fn run(example: &str, arguments: &[&str], environment: &[(&str, &str)]
     timeout(SOON, command.output()).await.expect("the example ends").expect("the example was built and can be run")
 }
 
-/// A command for an example, without the settings in this process's environment.
-fn command(example: &str, folder: &Path) -> Command {
+/// A command for an example, or for the program at a path, in this folder and without the settings in this process's
+/// environment.
+///
+/// # Panics
+///
+/// If there is no such example.
+pub fn command(example: &str, folder: &Path) -> Command {
     let mut command = Command::new(binary(example));
     let is_setting = |name: &str| name.starts_with("PHALANX") || ["REDIS_URL", "RUST_LOG"].contains(&name);
     for (name, _) in std::env::vars().filter(|(name, _)| is_setting(name)) {

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 
 use crate::command::{self, AppCommand};
 use crate::settings::{Section, Settings, Sources, check_folder};
-use crate::{process, telemetry};
+use crate::{logging, process, telemetry};
 
 /// An application: built from its parts, then run.
 ///
@@ -187,7 +187,11 @@ impl App {
     /// Parses the command line and runs the command, `start` by default.
     ///
     /// Exit codes: 0 for success, 1 for a failure, 2 for an unknown command or option.
+    ///
+    /// Panics are logged from here on. A hook of the application's own is installed in an initializer, and calls the one
+    /// that it replaces.
     pub fn run(mut self) -> ExitCode {
+        logging::install_hook();
         let (command, overrides) = match command::parse(&self.name, &self.version) {
             Ok(parsed) => parsed,
             Err(code) => return code,
@@ -345,7 +349,7 @@ impl RunningApp {
         if let Some(admin) = self.admin_addr() {
             lines.push_str(&format!("admin on http://{admin}\n"));
         }
-        print(&lines);
+        logging::print_ready(&lines);
     }
 }
 
@@ -358,8 +362,8 @@ fn print(text: &str) -> ExitCode {
 }
 
 pub(crate) fn failed(error: &dyn std::fmt::Display) -> ExitCode {
-    // If stderr is closed, the exit code still reports the failure.
-    let _ = writeln!(io::stderr(), "error: {error}");
+    // If stderr is closed or stuck, the exit code still reports the failure.
+    logging::print_reason(error);
     ExitCode::FAILURE
 }
 

@@ -10,6 +10,8 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use phalanx_core::registry::path_of;
 use phalanx_core::{ActionDef, Exposure};
 
+use crate::logging;
+
 /// A command of the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AppCommand {
@@ -34,7 +36,11 @@ pub(crate) struct Overrides {
 pub(crate) fn parse(name: &str, version: &str) -> Result<(AppCommand, Overrides), ExitCode> {
     parse_from(name, version, std::env::args_os().collect()).map_err(|error| {
         // Help goes to stdout, errors to stderr. If neither is open, the exit code still reports the result.
-        let _ = error.print();
+        if error.use_stderr() {
+            logging::print_error(&error.render().to_string());
+        } else {
+            let _ = error.print();
+        }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
     })
 }

@@ -15,34 +15,40 @@ use tracing::info;
 use self::pid_file::PidFile;
 use self::signals::Signals;
 use crate::app::{App, failed};
-use crate::logging::{self, LogHandle};
+use crate::logging;
 use crate::rlimit;
 use crate::settings::Settings;
 
 /// Runs an application until a signal or an error stops it.
 pub(crate) fn serve(app: App, settings: Settings) -> ExitCode {
     let program = program::path(); // read before a deploy replaces it
-    let log = match logging::install(&settings) {
-        Ok(log) => log,
-        Err(error) => return failed(&error),
-    };
+    if let Err(error) = logging::install(&settings) {
+        return failed(&error);
+    }
     rlimit::raise(settings.config.web.max_connections);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
     let mut signals = runtime.block_on(async { Signals::listen() });
-    let ended = runtime.block_on(run(app, settings, &log, &mut signals));
+    let ended = runtime.block_on(run(app, settings, &mut signals));
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
-        Ok(SignalRequest::Stop) => ExitCode::SUCCESS,
-        Ok(SignalRequest::Restart) if signals.take_pending(&log) == Some(SignalRequest::Stop) => ExitCode::SUCCESS,
+        Ok(SignalRequest::Stop) => stopped(),
         Ok(SignalRequest::Restart) => {
-            drop(log);
-            failed(&program::restart(&program))
+            logging::flush_at_exit();
+            match signals.take_pending() {
+                Some(SignalRequest::Stop) => stopped(),
+                Some(SignalRequest::Restart) | None => failed(&program::restart(&program)),
+            }
         }
         Err(reason) => failed(&reason),
     }
+}
+
+fn stopped() -> ExitCode {
+    logging::flush_at_exit();
+    ExitCode::SUCCESS
 }
 
 /// The request that a signal makes of the process.
@@ -53,7 +59,7 @@ enum SignalRequest {
 }
 
 /// Starts the application and stops it on a signal, at any time, also while it still starts.
-async fn run(app: App, settings: Settings, log: &LogHandle, signals: &mut Signals) -> Result<SignalRequest, String> {
+async fn run(app: App, settings: Settings, signals: &mut Signals) -> Result<SignalRequest, String> {
     let _pid_file = PidFile::write(&settings);
     let shutdown = Shutdown::default();
     // A task of its own, so that signals are handled even while the application's code blocks a thread.
@@ -73,7 +79,7 @@ async fn run(app: App, settings: Settings, log: &LogHandle, signals: &mut Signal
     loop {
         let request = tokio::select! {
             biased; // a signal that arrived before the node ended decides between exit and restart
-            request = signals.next(log) => request,
+            request = signals.next() => request,
             ended = &mut node => return exit_reason(requested, ended),
         };
         info!(signal = ?request, "asked by a signal"); // tests/it/process.rs counts these lines

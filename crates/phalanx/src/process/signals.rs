@@ -3,7 +3,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::SignalRequest;
-use crate::logging::LogHandle;
+use crate::logging;
 
 /// The streams of the signals that a node handles.
 pub(super) struct Signals {
@@ -25,25 +25,25 @@ impl Signals {
     }
 
     /// Waits for a request to stop (TERM, INT) or to restart (USR2). HUP reopens the log meanwhile.
-    pub(super) async fn next(&mut self, log: &LogHandle) -> SignalRequest {
+    pub(super) async fn next(&mut self) -> SignalRequest {
         loop {
             tokio::select! {
                 biased; // if several signals are pending, a stop wins
                 _ = self.term.recv() => return SignalRequest::Stop,
                 _ = self.int.recv() => return SignalRequest::Stop,
                 _ = self.usr2.recv() => return SignalRequest::Restart,
-                _ = self.hup.recv() => log.reopen(),
+                _ = self.hup.recv() => logging::reopen(),
             }
         }
     }
 
     /// Takes a request that arrived since the last [`next`](Self::next), also while no runtime was running.
-    pub(super) fn take_pending(&mut self, log: &LogHandle) -> Option<SignalRequest> {
+    pub(super) fn take_pending(&mut self) -> Option<SignalRequest> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         runtime.block_on(async {
             tokio::select! {
                 biased;
-                request = self.next(log) => Some(request),
+                request = self.next() => Some(request),
                 () = tokio::task::yield_now() => None, // by then the runtime has polled its signal driver
             }
         })
@@ -60,14 +60,13 @@ mod tests {
 
     #[test]
     fn a_signal_that_arrives_after_the_runtime_has_ended_is_handled_before_a_restart() {
-        let log = LogHandle::default();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let mut signals = runtime.block_on(async { Signals::listen() });
         runtime.shutdown_timeout(Duration::from_secs(1));
-        assert_eq!(signals.take_pending(&log), None);
+        assert_eq!(signals.take_pending(), None);
         kill_process(getpid(), Signal::TERM).unwrap();
         let request = loop {
-            match signals.take_pending(&log) {
+            match signals.take_pending() {
                 Some(request) => break request,
                 None => std::thread::yield_now(), // the kernel may deliver the signal on another thread
             }
