@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use phalanx_testkit::{Process, Signal, binary, free_port, run};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -75,6 +75,58 @@ async fn usr2_restarts_in_place_and_hup_does_nothing_bad() {
     assert_ne!(before["generation"], after["generation"]);
     node.signal(Signal::TERM);
     assert!(node.ended().await.success());
+}
+
+#[tokio::test]
+async fn signals_during_a_restart_do_not_end_the_new_program() {
+    let mut node = Process::start("tour", &[]).await;
+    for _ in 0..3 {
+        node.signal(Signal::USR2);
+        let pid = Pid::from_raw(node.pid() as i32).unwrap();
+        let floods = async {
+            loop {
+                for signal in [Signal::HUP, Signal::USR1] {
+                    kill_process(pid, signal).unwrap();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = node.ready() => {}
+            () = floods => {}
+        }
+    }
+    assert_eq!(get(node.addr, "/api/status").await.status, 200);
+    node.signal(Signal::TERM);
+    assert!(node.ended().await.success(), "{}", node.stderr());
+}
+
+#[tokio::test]
+async fn signals_without_a_meaning_are_logged_and_ignored() {
+    let mut node = Process::start("tour", &[]).await;
+    let signals = [
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::VTALARM, "SIGVTALRM"),
+        (Signal::PROF, "SIGPROF"),
+        (Signal::IO, "SIGIO"),
+        (Signal::POWER, "SIGPWR"),
+        (Signal::STKFLT, "SIGSTKFLT"),
+        (Signal::XCPU, "SIGXCPU"),
+        (Signal::XFSZ, "SIGXFSZ"),
+        (Signal::TTIN, "SIGTTIN"),
+        (Signal::TTOU, "SIGTTOU"),
+    ];
+    for (signal, name) in signals {
+        node.signal(signal);
+        let logged = async || node.stderr().contains(&format!("signal=\"{name}\""));
+        until("the signal is logged", SOON, logged).await;
+    }
+    assert_eq!(node.stderr().matches("means nothing to a node").count(), signals.len(), "{}", node.stderr());
+    assert_eq!(get(node.addr, "/api/status").await.status, 200);
+    node.signal(Signal::TERM);
+    assert!(node.ended().await.success(), "{}", node.stderr());
 }
 
 #[tokio::test]

@@ -22,6 +22,10 @@ use crate::settings::Settings;
 /// Runs an application until a signal or an error stops it.
 pub(crate) fn serve(app: App, settings: Settings) -> ExitCode {
     let program = program::path(); // read before a deploy replaces it
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&error),
+    };
     if let Err(error) = logging::install(&settings) {
         return failed(&error);
     }
@@ -30,13 +34,13 @@ pub(crate) fn serve(app: App, settings: Settings) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    let mut signals = runtime.block_on(async { Signals::listen() });
     let ended = runtime.block_on(run(app, settings, &mut signals));
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(SignalRequest::Stop) => stopped(),
         Ok(SignalRequest::Restart) => {
             logging::flush_at_exit();
+            signals::block();
             match signals.take_pending() {
                 Some(SignalRequest::Stop) => stopped(),
                 Some(SignalRequest::Restart) | None => failed(&program::restart(&program)),

@@ -1,9 +1,35 @@
-//! The signals that stop or restart a node.
+//! The signals that stop or restart a node, and those that mean nothing to it.
 
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use nix::libc::{SIGRTMAX, SIGRTMIN};
+use nix::sys::signal::{SigSet, Signal as SignalName};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::warn;
 
 use super::SignalRequest;
 use crate::logging;
+
+/// Signals without a meaning for a node, which would end or stop it if it did not handle them; besides, the real-time
+/// signals.
+///
+/// TSTP is left alone, so that a shell can suspend a node, and so are the signals of faults.
+const MEANINGLESS: [SignalName; 12] = [
+    SignalName::SIGQUIT,
+    SignalName::SIGUSR1,
+    SignalName::SIGALRM,
+    SignalName::SIGVTALRM,
+    SignalName::SIGPROF,
+    SignalName::SIGIO,
+    SignalName::SIGPWR,
+    SignalName::SIGSTKFLT,
+    SignalName::SIGXCPU,
+    SignalName::SIGXFSZ,
+    SignalName::SIGTTIN,
+    SignalName::SIGTTOU,
+];
 
 /// The streams of the signals that a node handles.
 pub(super) struct Signals {
@@ -11,36 +37,56 @@ pub(super) struct Signals {
     int: Signal,
     hup: Signal,
     usr2: Signal,
+    meaningless: Vec<(String, Signal)>,
 }
 
 impl Signals {
-    pub(super) fn listen() -> Self {
-        let listen = |kind| signal(kind).expect("the runtime's signal driver is on");
-        Self {
-            term: listen(SignalKind::terminate()),
-            int: listen(SignalKind::interrupt()),
-            hup: listen(SignalKind::hangup()),
-            usr2: listen(SignalKind::user_defined2()),
-        }
+    /// Handles the signals from now on, and lets those through that were blocked before a restart in place.
+    ///
+    /// It must run before other threads are started: they inherit the mask of this one.
+    pub(super) fn listen() -> io::Result<Self> {
+        let runtime = signal_runtime()?;
+        let _entered = runtime.enter();
+        let named = MEANINGLESS.iter().map(|name| (name.as_str().to_owned(), *name as i32));
+        let real_time = (SIGRTMIN()..=SIGRTMAX()).map(|number| (format!("SIGRTMIN+{}", number - SIGRTMIN()), number));
+        let meaningless = named.chain(real_time);
+        let listen = |(name, number)| Ok((name, signal(SignalKind::from_raw(number))?));
+        let signals = Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            usr2: signal(SignalKind::user_defined2())?,
+            meaningless: meaningless.map(listen).collect::<io::Result<_>>()?,
+        };
+        SigSet::all().thread_unblock()?;
+        Ok(signals)
     }
 
     /// Waits for a request to stop (TERM, INT) or to restart (USR2). HUP reopens the log meanwhile.
     pub(super) async fn next(&mut self) -> SignalRequest {
         loop {
+            let meaningless = poll_fn(|context| {
+                for (name, signal) in &mut self.meaningless {
+                    if signal.poll_recv(context).is_ready() {
+                        return Poll::Ready(name.clone());
+                    }
+                }
+                Poll::Pending
+            });
             tokio::select! {
                 biased; // if several signals are pending, a stop wins
                 _ = self.term.recv() => return SignalRequest::Stop,
                 _ = self.int.recv() => return SignalRequest::Stop,
                 _ = self.usr2.recv() => return SignalRequest::Restart,
                 _ = self.hup.recv() => logging::reopen(),
+                signal = meaningless => warn!(signal, "a signal that means nothing to a node was ignored"),
             }
         }
     }
 
     /// Takes a request that arrived since the last [`next`](Self::next), also while no runtime was running.
     pub(super) fn take_pending(&mut self) -> Option<SignalRequest> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-        runtime.block_on(async {
+        signal_runtime().ok()?.block_on(async {
             tokio::select! {
                 biased;
                 request = self.next() => Some(request),
@@ -48,6 +94,19 @@ impl Signals {
             }
         })
     }
+}
+
+/// Lets signals wait until the program that this process executes next handles them. Without that, one that arrives in
+/// its first milliseconds ends it: handlers do not outlast an exec, but the mask and what is pending do.
+pub(super) fn block() {
+    if let Err(error) = SigSet::all().thread_block() {
+        warn!(%error, "signals could not be blocked for the restart");
+    }
+}
+
+/// A runtime with a signal driver. The streams also work with the drivers of later runtimes.
+fn signal_runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 #[cfg(test)]
@@ -60,8 +119,8 @@ mod tests {
 
     #[test]
     fn a_signal_that_arrives_after_the_runtime_has_ended_is_handled_before_a_restart() {
+        let mut signals = Signals::listen().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let mut signals = runtime.block_on(async { Signals::listen() });
         runtime.shutdown_timeout(Duration::from_secs(1));
         assert_eq!(signals.take_pending(), None);
         kill_process(getpid(), Signal::TERM).unwrap();
