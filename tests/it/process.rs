@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
-use phalanx_testkit::{Process, Signal, binary, free_port, run};
+use phalanx_testkit::{Process, Signal, binary, command, free_port, run};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -127,6 +127,34 @@ async fn signals_without_a_meaning_are_logged_and_ignored() {
     assert_eq!(get(node.addr, "/api/status").await.status, 200);
     node.signal(Signal::TERM);
     assert!(node.ended().await.success(), "{}", node.stderr());
+}
+
+#[tokio::test]
+async fn a_node_listens_on_localhost_by_name() {
+    let bind = [("BIND", "localhost"), ("PHALANX__ADMIN__BIND", "localhost:0")];
+    let node = Process::start("tour", &bind).await;
+    assert!(node.addr.ip().is_loopback() && node.admin.ip().is_loopback());
+    assert_eq!(get(node.addr, "/api/status").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_copy_of_an_example_outside_of_the_repository_uses_the_folders_beside_it_and_misses_none_silently() {
+    let home = tempfile::tempdir().unwrap();
+    let program = home.path().join("chat");
+    fs::copy(binary("chat"), &program).unwrap();
+    let config = async |folder: &Path| {
+        let mut command = command(program.to_str().unwrap(), folder);
+        command.arg("config").env_remove("CARGO_MANIFEST_DIR").output().await.unwrap()
+    };
+    let refused = config(home.path()).await;
+    let text = String::from_utf8(refused.stderr).unwrap();
+    let missing = home.path().join("config");
+    assert!(text.contains(&format!("the config folder: {} does not exist", missing.display())), "{text}");
+    assert_eq!(refused.status.code(), Some(1));
+    fs::create_dir(&missing).unwrap();
+    fs::write(missing.join("default.toml"), "[rooms]\nstart = [\"den\"]").unwrap();
+    let text = String::from_utf8(config(home.path()).await.stdout).unwrap();
+    assert!(text.contains("start = [\"den\"]"), "{text}");
 }
 
 #[tokio::test]
