@@ -80,6 +80,77 @@ pub(crate) async fn post_json(addr: SocketAddr, path: &str, body: &str) -> Respo
     request(addr, &format!("POST {path}"), &["content-type: application/json"], body.as_bytes()).await
 }
 
+/// A WebSocket without a protocol library: it sends any bytes, after the handshake and the node's welcome.
+pub(crate) struct RawSocket {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl RawSocket {
+    pub(crate) async fn connect(addr: SocketAddr) -> Self {
+        let mut socket = Self { stream: TcpStream::connect(addr).await.unwrap(), received: Vec::new() };
+        let head = format!(
+            "GET /ws HTTP/1.1\r\nhost: {addr}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        socket.stream.write_all(head.as_bytes()).await.unwrap();
+        let end = loop {
+            if let Some(at) = socket.received.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+            socket.receive().await;
+        };
+        socket.received.drain(..end);
+        assert_eq!(socket.frame().await.0, 0x81, "the welcome");
+        socket
+    }
+
+    /// A frame of a client, with a first byte of flags and opcode; its mask is zero.
+    pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        let length = match u16::try_from(payload.len()).expect("a short frame") {
+            short @ ..126 => vec![0x80 | short as u8],
+            long => [&[0x80 | 126], &long.to_be_bytes()[..]].concat(),
+        };
+        [&[first], &length[..], &[0; 4], payload].concat()
+    }
+
+    /// Sends bytes; a node that has closed meanwhile does not take them.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        timeout(SOON, self.stream.write_all(bytes)).await.expect("the node reads")
+    }
+
+    /// The code of the server's close frame; frames before it are dropped.
+    pub(crate) async fn closed(&mut self) -> u16 {
+        loop {
+            let (first, payload) = self.frame().await;
+            if first == 0x88 {
+                return u16::from_be_bytes([payload[0], payload[1]]);
+            }
+        }
+    }
+
+    /// The next frame: its first byte and its payload.
+    pub(crate) async fn frame(&mut self) -> (u8, Vec<u8>) {
+        loop {
+            let (start, length) = match *self.received {
+                [_, 126, high, low, ..] => (4, u16::from_be_bytes([high, low]).into()),
+                [_, length @ ..126, ..] => (2, usize::from(length)),
+                _ => (usize::MAX, 0),
+            };
+            if let Some(end) = start.checked_add(length).filter(|end| *end <= self.received.len()) {
+                let frame: Vec<u8> = self.received.drain(..end).collect();
+                return (frame[0], frame[start..].to_vec());
+            }
+            self.receive().await;
+        }
+    }
+
+    async fn receive(&mut self) {
+        let read = timeout(SOON, self.stream.read_buf(&mut self.received)).await.expect("the node sends");
+        assert_ne!(read.unwrap(), 0, "the node has closed: {}", String::from_utf8_lossy(&self.received));
+    }
+}
+
 /// A WebSocket client.
 pub(crate) struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,

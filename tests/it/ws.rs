@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::app::{settings, start};
-use crate::client::Socket;
+use crate::client::{RawSocket, Socket};
 
 #[tokio::test]
 async fn a_client_is_welcomed_and_its_verbs_are_answered() {
@@ -102,6 +102,34 @@ async fn fatal_frames_close_the_socket_with_their_code() {
     let mut large = Socket::connect(addr).await;
     large.send(&format!(r#"{{"event":"say","message":"{}"}}"#, "x".repeat(70_000))).await;
     assert_eq!(large.closed().await, 1009);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_breach_of_the_protocol_closes_with_1002_and_invalid_text_with_1007() {
+    let node = start(settings()).await;
+    let masked = RawSocket::masked;
+    for (bytes, code) in [
+        (vec![0x81, 2, b'{', b'}'], 1002), // not masked
+        (masked(0xc1, b"{}"), 1002),       // a reserved bit
+        (masked(0x83, b"{}"), 1002),       // reserved opcodes
+        (masked(0x8b, b""), 1002),
+        (masked(0x80, b"{}"), 1002), // a continuation of nothing
+        ([masked(0x01, b"{"), masked(0x81, b"}")].concat(), 1002), // a message within a message
+        (masked(0x09, b""), 1002),   // a ping in parts
+        (masked(0x89, &[b'x'; 126]), 1002), // a long ping
+        (masked(0x88, &[3]), 1002),  // half a close code
+        (masked(0x88, &1005_u16.to_be_bytes()), 1002), // a code that is never sent
+        (masked(0x81, b"\"\xff\""), 1007),
+        (masked(0x81, b"\"\xed\xa0\x80\""), 1007), // a surrogate, encoded
+        ([masked(0x01, b"\"\xc3"), masked(0x80, b"x\"")].concat(), 1007), // between two parts
+        (masked(0x88, b"\x03\xe8\xff"), 1007),     // in the reason of a close
+        (masked(0x82, b"x"), 1003),
+    ] {
+        let mut socket = RawSocket::connect(node.addr()).await;
+        socket.send(&bytes).await.unwrap();
+        assert_eq!(socket.closed().await, code, "{bytes:02x?}");
+    }
     node.stop().await;
 }
 

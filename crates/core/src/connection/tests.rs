@@ -115,7 +115,9 @@ fn codes_from_4500_on_mean_do_not_reconnect() {
     for (reason, code) in [
         (CloseReason::ClientLeft, 1000),
         (CloseReason::NodeStops, 1001),
+        (CloseReason::Protocol, 1002),
         (CloseReason::Binary, 1003),
+        (CloseReason::InvalidText, 1007),
         (CloseReason::Policy, 1008),
         (CloseReason::TooBig, 1009),
         (CloseReason::SlowReader, 4001),

@@ -7,8 +7,12 @@ pub enum CloseReason {
     ClientLeft,
     /// The node stops (1001).
     NodeStops,
+    /// The client broke the WebSocket protocol, such as by an unmasked frame or a reserved opcode (1002).
+    Protocol,
     /// A binary frame came in (1003).
     Binary,
+    /// A text frame was not UTF-8 (1007).
+    InvalidText,
     /// Too many malformed frames (1008).
     Policy,
     /// A frame was over the limit (1009).
@@ -49,7 +53,9 @@ impl CloseReason {
         match self {
             Self::ClientLeft => 1000,
             Self::NodeStops => 1001,
+            Self::Protocol => 1002,
             Self::Binary => 1003,
+            Self::InvalidText => 1007,
             Self::Policy => 1008,
             Self::TooBig => 1009,
             Self::SlowReader => 4001,
@@ -67,7 +73,9 @@ impl CloseReason {
         match self {
             Self::ClientLeft => "client_left",
             Self::NodeStops => "node_stops",
+            Self::Protocol => "protocol",
             Self::Binary => "binary",
+            Self::InvalidText => "invalid_text",
             Self::Policy => "policy",
             Self::TooBig => "too_big",
             Self::SlowReader => "slow_reader",

@@ -271,7 +271,8 @@ pub(super) fn reason_of(error: &Error) -> CloseReason {
     match error {
         Error::Capacity(_) => CloseReason::TooBig,
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => CloseReason::Broken,
-        Error::Utf8(_) | Error::Protocol(_) => CloseReason::Policy,
+        Error::Protocol(_) => CloseReason::Protocol,
+        Error::Utf8(_) => CloseReason::InvalidText,
         _ => CloseReason::Broken,
     }
 }
