@@ -9,6 +9,7 @@
 mod apply;
 mod ceiling;
 mod compare;
+mod json;
 mod load;
 mod process;
 mod report;
@@ -50,6 +51,12 @@ enum Command {
         /// The binary of the tour; by default the one beside this binary.
         #[arg(long)]
         server: Option<PathBuf>,
+    },
+    /// Times the check of the JSON that a client publishes.
+    Json {
+        /// The number of rounds; the fastest counts.
+        #[arg(long, default_value_t = 200)]
+        rounds: usize,
     },
     /// Publishes a reply for every message: the ceiling for calls between nodes.
     Echo {
@@ -103,7 +110,12 @@ fn run(command: Command) -> Result<ExitCode, Anyhow> {
                     ExitCode::FAILURE
                 })
             }
+            Command::Json { rounds } => {
+                print!("{}", json::table(&json::all(rounds)));
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Smoke { server } => {
+                json::all(1);
                 let results = compare::all(server, &Row::ALL, compare::Effort::smoke()).await?;
                 println!("{} rows ran", results.len());
                 Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use phalanx_core::ConnectionId;
 use phalanx_core::backend::{InteropCall, Publication, PublicationKind};
-use phalanx_core::protocol::RoomMessage;
+use phalanx_core::protocol::{RoomMessage, check_json};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -151,6 +151,8 @@ impl InteropCodec {
         if chat.message.get().len() > self.max_message {
             return Err(Refusal::TooLarge);
         }
+        // JavaScript writes half a surrogate pair as it is: the frame would be unreadable for strict clients.
+        check_json(chat.message.get()).map_err(|_| Refusal::Unreadable)?;
         // The sender is not always a connection: a bot, for instance, sends under a name that it chose itself.
         let from = match chat.connection.id {
             Value::String(from) if from.len() <= ConnectionId::MAX_BYTES => from,
@@ -354,6 +356,18 @@ mod tests {
         check(responder, json!(["c-1", "destroy", []]), json!([["destroy", null]]));
         check("api.chatRoom.addMember", json!(["c-1", "lobby"]), json!([["roomAdd", "lobby"]]));
         check("api.chatRoom.removeMember", json!(["c-1", "lobby"]), json!([["roomLeave", "lobby"]]));
+    }
+
+    /// JSON that Actionhero's parser accepts, and that of strict clients does not.
+    #[test]
+    fn a_message_that_strict_clients_cannot_read_is_refused() {
+        for message in [r#""\ud83d""#, r#"{"n":1e400}"#, &format!("{}{}", "[".repeat(101), "]".repeat(101))] {
+            let chat = format!(
+                r#"{{"messageType":"chat","serverToken":"secret","message":{message},"connection":{{"id":"a","room":"r"}}}}"#
+            );
+            let refused = InteropCodec::new("shop", "two", "secret", 1000, 200).decode(chat.as_bytes(), 9);
+            assert_eq!(refused.unwrap_err(), Refusal::Unreadable, "{message}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod error;
 mod file;
 mod reply;
 mod room;
+mod strict;
 mod welcome;
 
 pub use close::{ApplicationCode, CloseReason};
@@ -19,6 +20,7 @@ pub use error::{ErrorBody, error_body};
 pub use file::{FileMessage, FilePush};
 pub use reply::{ReplyData, splice, verb_reply, without_id};
 pub use room::{GapEvent, MemberView, PresenceChange, PresenceEvent, RoomMessage, RoomView};
+pub use strict::{JsonFault, check_json};
 pub use welcome::Welcome;
 
 pub(crate) use room::ENVELOPE;

@@ -12,6 +12,7 @@ use phalanx_core::bound_reached;
 use phalanx_core::connection::Frame;
 use phalanx_core::operation::{Operation, OperationKind};
 use phalanx_core::params::{Params, version_of};
+use phalanx_core::protocol::check_json;
 use phalanx_core::verb::check_room;
 use phalanx_core::{ActionError, Detail, ErrorKind};
 use serde::Deserialize;
@@ -19,9 +20,6 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 pub(super) use encode::{action_reply, error, error_without_id, verb_reply, welcome};
-
-/// The maximum nesting of a message: deeper JSON could overflow the parser of the members that receive it.
-const MAX_DEPTH: usize = 100;
 
 /// The request of a frame.
 #[derive(Debug)]
@@ -77,6 +75,8 @@ impl MalformedFrame {
 
 /// Decodes a frame.
 pub(super) fn decode(text: &str, max_message_id: usize) -> Result<DecodedFrame, MalformedFrame> {
+    // A byte-order mark is no JSON, but RFC 8259, 8.1, lets a reader ignore it, and some writers put one.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // Objects only: serde would decode an array as the fields in their order.
     let object = Some(text).filter(|text| text.trim_start().starts_with('{'));
     let fields = object.and_then(|text| serde_json::from_str::<FrameFields<'_>>(text).ok());
@@ -102,9 +102,10 @@ fn request_of(event: &str, fields: &FrameFields<'_>) -> Result<ClientRequest, Ac
     };
     let operation = match OperationKind::of_verb(event).ok_or_else(unknown)? {
         OperationKind::Say => {
-            let (room, message) = both(field(fields.room, "room"), message(fields.message))?;
+            let (room, message) = both(field(fields.room, "room"), required(fields.message, "message"))?;
             check_room(&room)?;
-            Operation::Say(room, message)
+            check_json(message.get()).map_err(|fault| fault.error("message"))?;
+            Operation::Say(room, message.to_owned())
         }
         OperationKind::RoomAdd => Operation::RoomAdd(room(fields)?),
         OperationKind::RoomLeave => Operation::RoomLeave(room(fields)?),
@@ -155,17 +156,12 @@ fn room(fields: &FrameFields<'_>) -> Result<String, ActionError> {
 
 /// Reads a string field.
 fn field(raw: Option<&RawValue>, name: &'static str) -> Result<String, Detail> {
-    let raw = raw.ok_or_else(|| Detail::new(name, "required", "is required"))?;
+    let raw = required(raw, name)?;
     string_of(raw).map(Cow::into_owned).ok_or_else(|| Detail::new(name, "type", "must be a string"))
 }
 
-/// Reads a message for a room, which may be any JSON that is not nested too deep.
-fn message(raw: Option<&RawValue>) -> Result<Box<RawValue>, Detail> {
-    let raw = raw.ok_or_else(|| Detail::new("message", "required", "is required"))?;
-    if depth_of(raw.get()) > MAX_DEPTH {
-        return Err(Detail::new("message", "depth", "must not nest deeper than 100 levels"));
-    }
-    Ok(raw.to_owned())
+fn required<'a>(raw: Option<&'a RawValue>, name: &'static str) -> Result<&'a RawValue, Detail> {
+    raw.ok_or_else(|| Detail::new(name, "required", "is required"))
 }
 
 fn invalid(detail: Detail) -> ActionError {
@@ -204,32 +200,16 @@ fn message_id(raw: Option<&RawValue>, max: usize) -> (Option<Arc<str>>, Option<A
         return (None, None);
     }
     if plain && raw.len() <= max + 2 {
-        return (Some(raw.into()), None);
+        return match check_json(raw) {
+            Ok(()) => (Some(raw.into()), None),
+            Err(fault) => (None, Some(fault.error("messageId"))),
+        };
     }
     if plain {
         bound_reached("websocket.max_message_id_bytes");
     }
     let detail = Detail::new("messageId", "type", format!("must be a string or a number of at most {max} bytes"));
     (None, Some(ActionError::invalid_input(vec![detail])))
-}
-
-/// Returns the nesting depth of a JSON text. Brackets within strings do not count.
-fn depth_of(json: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
 }
 
 #[cfg(test)]
