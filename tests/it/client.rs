@@ -8,6 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -82,23 +83,25 @@ pub(crate) async fn post_json(addr: SocketAddr, path: &str, body: &str) -> Respo
 
 /// A WebSocket without a protocol library: it sends any bytes, after the handshake and the node's welcome.
 pub(crate) struct RawSocket {
-    stream: TcpStream,
+    reader: OwnedReadHalf,
+    pub(crate) writer: OwnedWriteHalf,
     received: Vec<u8>,
 }
 
 impl RawSocket {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
-        let mut socket = Self { stream: TcpStream::connect(addr).await.unwrap(), received: Vec::new() };
+        let (reader, writer) = TcpStream::connect(addr).await.unwrap().into_split();
+        let mut socket = Self { reader, writer, received: Vec::new() };
         let head = format!(
             "GET /ws HTTP/1.1\r\nhost: {addr}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        socket.stream.write_all(head.as_bytes()).await.unwrap();
+        socket.writer.write_all(head.as_bytes()).await.unwrap();
         let end = loop {
             if let Some(at) = socket.received.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
             }
-            socket.receive().await;
+            receive(&mut socket.reader, &mut socket.received).await;
         };
         socket.received.drain(..end);
         assert_eq!(socket.frame().await.0, 0x81, "the welcome");
@@ -114,9 +117,28 @@ impl RawSocket {
         [&[first], &length[..], &[0; 4], payload].concat()
     }
 
-    /// Sends bytes; a node that has closed meanwhile does not take them.
-    pub(crate) async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        timeout(SOON, self.stream.write_all(bytes)).await.expect("the node reads")
+    /// Sends these bytes again and again until the node closes, and returns the code of its close frame.
+    pub(crate) async fn flood(self, bytes: &[u8], times: usize) -> u16 {
+        let Self { mut reader, mut writer, mut received } = self;
+        let flood = async {
+            for _ in 0..times {
+                if writer.write_all(bytes).await.is_err() {
+                    return; // the node has closed, and its close frame may still arrive
+                }
+            }
+        };
+        let close = async {
+            loop {
+                if let (0x88, payload) = next_frame(&mut reader, &mut received).await {
+                    return u16::from_be_bytes([payload[0], payload[1]]);
+                }
+            }
+        };
+        tokio::pin!(close);
+        tokio::select! {
+            code = &mut close => code,
+            () = flood => close.await,
+        }
     }
 
     /// The code of the server's close frame; frames before it are dropped.
@@ -130,25 +152,29 @@ impl RawSocket {
     }
 
     /// The next frame: its first byte and its payload.
-    pub(crate) async fn frame(&mut self) -> (u8, Vec<u8>) {
-        loop {
-            let (start, length) = match *self.received {
-                [_, 126, high, low, ..] => (4, u16::from_be_bytes([high, low]).into()),
-                [_, length @ ..126, ..] => (2, usize::from(length)),
-                _ => (usize::MAX, 0),
-            };
-            if let Some(end) = start.checked_add(length).filter(|end| *end <= self.received.len()) {
-                let frame: Vec<u8> = self.received.drain(..end).collect();
-                return (frame[0], frame[start..].to_vec());
-            }
-            self.receive().await;
-        }
+    async fn frame(&mut self) -> (u8, Vec<u8>) {
+        next_frame(&mut self.reader, &mut self.received).await
     }
+}
 
-    async fn receive(&mut self) {
-        let read = timeout(SOON, self.stream.read_buf(&mut self.received)).await.expect("the node sends");
-        assert_ne!(read.unwrap(), 0, "the node has closed: {}", String::from_utf8_lossy(&self.received));
+async fn next_frame(reader: &mut OwnedReadHalf, received: &mut Vec<u8>) -> (u8, Vec<u8>) {
+    loop {
+        let (start, length) = match *received.as_slice() {
+            [_, 126, high, low, ..] => (4, u16::from_be_bytes([high, low]).into()),
+            [_, length @ ..126, ..] => (2, usize::from(length)),
+            _ => (usize::MAX, 0),
+        };
+        if let Some(end) = start.checked_add(length).filter(|end| *end <= received.len()) {
+            let frame: Vec<u8> = received.drain(..end).collect();
+            return (frame[0], frame[start..].to_vec());
+        }
+        receive(reader, received).await;
     }
+}
+
+async fn receive(reader: &mut OwnedReadHalf, received: &mut Vec<u8>) {
+    let read = timeout(SOON, reader.read_buf(received)).await.expect("the node sends");
+    assert_ne!(read.unwrap(), 0, "the node has closed: {}", String::from_utf8_lossy(received));
 }
 
 /// A WebSocket client.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 
 use crate::app::{settings, start};
-use crate::client::{Socket, get, post_json, raw, request};
+use crate::client::{RawSocket, Socket, get, post_json, raw, request};
 
 const MULTIPART: &str = "content-type: multipart/form-data; boundary=b";
 
@@ -146,6 +146,26 @@ async fn every_frame_counts_and_each_reached_bound_is_counted_by_name() {
     for bound in ["websocket.messages_per_second", "malformed_frames", "websocket.max_frame_bytes"] {
         assert!(metrics.contains(&format!("phalanx_bound_reached_total{{bound=\"{bound}\"}}")), "{bound}: {metrics}");
     }
+}
+
+#[tokio::test]
+async fn frames_without_payload_count_as_well() {
+    let mut config = settings();
+    config.websocket.messages_per_second = 20;
+    config.websocket.message_burst = 100;
+    let node = start(config).await;
+    let empty = RawSocket::masked(0x00, b"").repeat(10_000);
+    let one_byte = RawSocket::masked(0x00, b" ").repeat(1_000);
+    // Twenty million of them, or as many messages in tiny parts as that takes.
+    let tiny_parts =
+        [RawSocket::masked(0x01, b""), one_byte, RawSocket::masked(0x80, br#"{"event":"detailsView"}"#)].concat();
+    for (first, repeated) in [(RawSocket::masked(0x01, b"{"), empty), (Vec::new(), tiny_parts)] {
+        let mut socket = RawSocket::connect(node.addr()).await;
+        socket.writer.write_all(&first).await.unwrap();
+        let closed = timeout(Duration::from_secs(1), socket.flood(&repeated, 2_000)).await;
+        assert_eq!(closed.expect("it is closed within a second"), 4003);
+    }
+    node.stop().await;
 }
 
 #[tokio::test]

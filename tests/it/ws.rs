@@ -127,7 +127,7 @@ async fn a_breach_of_the_protocol_closes_with_1002_and_invalid_text_with_1007() 
         (masked(0x82, b"x"), 1003),
     ] {
         let mut socket = RawSocket::connect(node.addr()).await;
-        socket.send(&bytes).await.unwrap();
+        socket.writer.write_all(&bytes).await.unwrap();
         assert_eq!(socket.closed().await, code, "{bytes:02x?}");
     }
     node.stop().await;
@@ -149,6 +149,45 @@ async fn a_flood_is_refused_and_then_closed() {
         socket.send(r#"{"event":"detailsView"}"#).await;
     }
     assert_eq!(socket.closed().await, 4003);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_reply_to_a_verb_costs_as_much_as_several_messages() {
+    let public = tempfile::tempdir().unwrap();
+    std::fs::write(public.path().join("large.txt"), "x".repeat(320 * 1024)).unwrap();
+    let mut config = settings();
+    config.paths.public = vec![public.path().to_owned()];
+    config.websocket.messages_per_second = 1;
+    config.websocket.message_burst = 60;
+    let node = start(config).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    for left in [39, 18, -3] {
+        let file = socket.request(r#"{"event":"file","file":"large.txt"}"#).await;
+        assert_eq!(file["length"], 320 * 1024, "sent in any case, with {left} tokens left");
+    }
+    let refused = socket.request(r#"{"event":"detailsView"}"#).await;
+    assert_eq!(refused["error"]["code"], "rate_limited");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_a_frame_is_ignored_and_what_strict_readers_refuse_is_malformed() {
+    let node = start(settings()).await;
+    let mut socket = Socket::connect(node.addr()).await;
+    let marked = "\u{feff}{\"event\":\"roomAdd\",\"room\":\"quiet\",\"messageId\":1}";
+    assert_eq!(socket.request(marked).await, json!({"status":"OK","context":"response","data":true,"messageId":1}));
+    for message in [r#""\ud83d""#, r#"["\ude00\ud83d"]"#, "1e400", r#"{"a":[-1e999]}"#, r#"{"\udead":1}"#] {
+        let say = format!(r#"{{"event":"say","room":"quiet","message":{message},"messageId":2}}"#);
+        let refused = socket.request(&say).await;
+        assert_eq!((&refused["error"]["code"], &refused["messageId"]), (&json!("malformed"), &json!(2)), "{message}");
+        let id = format!(r#"{{"event":"detailsView","messageId":{message}}}"#);
+        let refused = socket.request(&id).await;
+        assert!(refused["error"]["code"] == "malformed" || message.starts_with(['[', '{']), "{refused}");
+    }
+    let say = r#"{"event":"say","room":"quiet","message":["\ud83d\ude00",1e308,"1e400"]}"#;
+    socket.send(say).await;
+    assert_eq!(socket.next_in("user").await["message"], json!(["\u{1f600}", 1e308, "1e400"]));
     node.stop().await;
 }
 

@@ -29,7 +29,8 @@ pub struct Websocket {
     /// Period over which a stopping node closes its sockets, so that clients do not reconnect all at once.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
-    /// Frames a second that one socket may send, pings included; beyond, `rate_limited`; 0 means no limit.
+    /// Messages a second that one socket may send, pings included; beyond, `rate_limited`; 0 means no limit. Bytes that are
+    /// the payload of no message, and large responses to verbs, count as several messages.
     pub messages_per_second: u32,
     /// Verbs that a socket may send in one burst after a pause.
     pub message_burst: u32,

@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
@@ -38,6 +38,9 @@ const MALFORMED_IN_A_ROW: u32 = 10;
 const REFUSALS: u32 = 200;
 const REFUSAL_WINDOW: Duration = Duration::from_secs(10);
 
+/// The bytes of a reply to a verb that cost as much of the rate as another message: small requests have large replies.
+const REPLY_PER_TOKEN: usize = 16 * 1024;
+
 /// The task of a connection. Fields are laid out as they are declared, like those of its [`FrameStream`].
 #[repr(C)]
 pub(super) struct ConnectionTask {
@@ -49,8 +52,8 @@ pub(super) struct ConnectionTask {
     stream: FrameStream,
     engine: Engine,
     caller: Arc<Caller>,
-    /// Whether the running verb has queued its reply.
-    replied: Arc<AtomicBool>,
+    /// The size of the reply that the verb has queued; zero if there is none yet.
+    reply_bytes: Arc<AtomicUsize>,
     rate: Rate,
     bucket: TokenBucket,
     /// The refusals of the current window, and its start.
@@ -77,7 +80,7 @@ impl ConnectionTask {
             bucket: TokenBucket::full(rate, now),
             refused: (0, now),
             verb: None,
-            replied: Arc::default(),
+            reply_bytes: Arc::default(),
             received_close: false,
             reads: 0,
             malformed: 0,
@@ -124,14 +127,18 @@ impl ConnectionTask {
                 if let Some(verb) = &mut self.verb {
                     if verb.as_mut().poll(task).is_ready() {
                         self.verb = None;
+                        self.charge_reply();
                         return Poll::Ready(PumpEvent::VerbDone);
                     }
-                } else if self.reads < READS_IN_A_ROW
-                    && !self.connection.is_closing()
-                    && let Poll::Ready(read) = self.stream.poll_read(task)
-                {
-                    self.reads += 1;
-                    return Poll::Ready(PumpEvent::Read(read));
+                } else if self.reads < READS_IN_A_ROW && !self.connection.is_closing() {
+                    let read = self.stream.poll_read(task);
+                    if let Err(reason) = self.charge_overhead() {
+                        return Poll::Ready(PumpEvent::Close(reason));
+                    }
+                    if let Poll::Ready(read) = read {
+                        self.reads += 1;
+                        return Poll::Ready(PumpEvent::Read(read));
+                    }
                 }
                 if let Poll::Ready(Err(_)) = self.poll_write(task) {
                     return Poll::Ready(PumpEvent::Close(CloseReason::Broken));
@@ -264,17 +271,21 @@ impl ConnectionTask {
             ClientRequest::Action { name, version, params } => self.start_action(id, &name, version, params).await,
             ClientRequest::Verb(operation) => {
                 let (engine, connection) = (self.engine.clone(), self.connection.clone());
-                let (timeout_id, replied) = (id.clone(), self.replied.clone());
-                replied.store(false, Relaxed);
+                let (timeout_id, reply_bytes) = (id.clone(), self.reply_bytes.clone());
+                reply_bytes.store(0, Relaxed);
                 let mut verb: BoxFuture<'static, ()> = Box::pin(async move {
                     let reply = |answer| {
-                        replied.store(true, Relaxed);
-                        connection.queue(within_outbox(&connection, &id, frame::verb_reply(&id, &connection, answer)));
+                        let reply = within_outbox(&connection, &id, frame::verb_reply(&id, &connection, answer));
+                        reply_bytes.store(reply.len(), Relaxed);
+                        connection.queue(reply);
                     };
                     run_verb(&engine, &connection, operation, reply).await;
                 });
                 let first = poll_fn(|task| Poll::Ready(verb.as_mut().poll(task))).await;
-                self.verb = first.is_pending().then(|| self.with_deadline(timeout_id, verb));
+                match first {
+                    Poll::Ready(()) => self.charge_reply(),
+                    Poll::Pending => self.verb = Some(self.with_deadline(timeout_id, verb)),
+                }
             }
             ClientRequest::Invalid(error) => {
                 self.connection.queue(frame::error(&id, &error));
@@ -285,7 +296,8 @@ impl ConnectionTask {
 
     /// Limits the time of a verb: one that waits for a hook or the bus must not block its connection for ever.
     fn with_deadline(&self, id: Arc<str>, verb: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
-        let (engine, connection, replied) = (self.engine.clone(), self.connection.clone(), self.replied.clone());
+        let (engine, connection) = (self.engine.clone(), self.connection.clone());
+        let reply_bytes = self.reply_bytes.clone();
         Box::pin(async move {
             // At the deadline the verb is dropped inside `catch`: values that a hook owns may panic in their drop.
             let ended = engine.catch(async { timeout(engine.hook_deadline(), verb).await }).await;
@@ -294,10 +306,25 @@ impl ConnectionTask {
                 Ok(Err(_)) => ActionError::of(ErrorKind::Timeout, "the verb did not complete in time"),
                 Err(panicked) => panicked,
             };
-            if !replied.load(Relaxed) {
+            if reply_bytes.load(Relaxed) == 0 {
                 connection.queue(frame::error(&id, &error));
             }
         })
+    }
+
+    /// Charges for bytes that were read and are part of no message, as for the messages that they could have been.
+    fn charge_overhead(&mut self) -> Result<(), CloseReason> {
+        for _ in 0..self.stream.take_overhead() {
+            if !self.bucket.try_take(self.rate, Instant::now()) {
+                self.count_refusal()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Charges for the reply to a verb by its size. The reply is sent in any case; the requests after it may wait.
+    fn charge_reply(&mut self) {
+        self.bucket.charge((self.reply_bytes.load(Relaxed) / REPLY_PER_TOKEN) as u32);
     }
 
     /// Counts a frame over the rate limit; a client that sends too many of them is closed.

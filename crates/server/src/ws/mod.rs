@@ -3,6 +3,7 @@
 mod connection;
 mod frame;
 mod handshake;
+mod overhead;
 mod rate_limit;
 mod stream;
 mod upgrade;

@@ -26,6 +26,11 @@ impl TokenBucket {
         Self { tokens: rate.burst.max(1) as f32, filled: now }
     }
 
+    /// Takes tokens for a cost that arose already. The bucket may owe them: then nothing else is taken until it has filled.
+    pub(crate) fn charge(&mut self, tokens: u32) {
+        self.tokens -= tokens as f32;
+    }
+
     /// Takes a token, if there is one. At a rate of zero there always is.
     pub(crate) fn try_take(&mut self, rate: Rate, now: Instant) -> bool {
         if rate.per_second == 0 {
@@ -106,6 +111,15 @@ mod tests {
         assert!(at(&mut bucket, 600));
         assert!(!at(&mut bucket, 700));
         assert_eq!([9000, 9000, 9000, 9000].map(|ms| at(&mut bucket, ms)), [true, true, true, false]);
+    }
+
+    #[test]
+    fn a_bucket_that_was_charged_more_than_it_had_fills_before_it_gives() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::full(RATE, start);
+        bucket.charge(7);
+        let at = |bucket: &mut TokenBucket, ms| bucket.try_take(RATE, start + Duration::from_millis(ms));
+        assert_eq!([0, 2400, 2600, 2700].map(|ms| at(&mut bucket, ms)), [false, false, true, false]);
     }
 
     #[test]

@@ -16,11 +16,16 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
+use super::overhead::Overhead;
 use super::write_buffer::WriteBuffer;
 use crate::listener::AcceptedStream;
 
-/// The initial size of tungstenite's read buffer. It never shrinks while the socket is open, so it starts small.
-const READ_BUFFER: usize = 1024;
+/// The initial size of tungstenite's read buffer, and the most that it reads at once. The buffer never shrinks while the
+/// socket is open, so it starts small.
+pub(super) const READ_BUFFER: usize = 1024;
+
+/// The bytes after which a poll yields that has found no message in them: other sockets share the thread.
+const READ_IN_A_ROW: usize = 64 * 1024;
 
 /// The bytes of control frames that tungstenite buffers for a client that does not read. When the buffer is full, only
 /// the last ping is answered, which RFC 6455, 5.5.3, permits.
@@ -47,6 +52,7 @@ pub(super) struct FrameStream {
     remainder: Bytes,
     stream: AcceptedStream,
     protocol: WebSocketContext,
+    overhead: Overhead,
 }
 
 impl FrameStream {
@@ -70,6 +76,7 @@ impl FrameStream {
             remainder: Bytes::new(),
             stream: parts.io.into_inner(),
             protocol: WebSocketContext::from_partially_read(early, Role::Server, Some(config)),
+            overhead: Overhead::new(max_bytes),
         })
     }
 
@@ -84,15 +91,25 @@ impl FrameStream {
         }
         let (protocol, mut io) = self.sync_io(task);
         let read = would_block_to_pending(protocol.read(&mut io));
-        self.is_drained = read.is_pending();
+        let bytes = io.read;
+        self.overhead.add_read(bytes);
+        self.is_drained = read.is_pending() && bytes < READ_IN_A_ROW;
         let read = ready!(read);
         self.read_ended = read.is_err();
+        if let Ok(message) = &read {
+            self.overhead.settle(message.len());
+        }
         // tungstenite has queued the reply.
         self.control_pending |= matches!(read, Ok(Message::Ping(_) | Message::Close(_)));
         Poll::Ready(match read {
             Err(Error::AlreadyClosed | Error::ConnectionClosed) => None,
             read => Some(read),
         })
+    }
+
+    /// Returns the messages' worth of bytes that were read and are part of no message, since the last call.
+    pub(super) fn take_overhead(&mut self) -> u32 {
+        self.overhead.take_tokens()
     }
 
     /// Starts to write a buffer. [`FrameStream::poll_flush`] must have been ready before; it writes the bytes that the
@@ -178,7 +195,7 @@ impl FrameStream {
 
     fn sync_io<'a, 'b>(&'a mut self, task: &'a mut Context<'b>) -> (&'a mut WebSocketContext, SyncIo<'a, 'b>) {
         let within_frame = self.unwritten.iter().any(|bytes| !bytes.is_empty());
-        (&mut self.protocol, SyncIo { stream: &mut self.stream, task, within_frame })
+        (&mut self.protocol, SyncIo { stream: &mut self.stream, task, within_frame, read: 0 })
     }
 
     /// Makes the drop of this stream reset the connection instead of closing it.
@@ -218,13 +235,22 @@ struct SyncIo<'a, 'b> {
     task: &'a mut Context<'b>,
     /// Whether a data frame is partly written; control frames must wait for its end.
     within_frame: bool,
+    /// The bytes read by this poll.
+    read: usize,
 }
 
 impl Read for SyncIo<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.read >= READ_IN_A_ROW {
+            self.task.waker().wake_by_ref();
+            return Err(ErrorKind::WouldBlock.into());
+        }
         let mut buffer = ReadBuf::new(buffer);
         match Pin::new(&mut *self.stream).poll_read(self.task, &mut buffer) {
-            Poll::Ready(read) => read.map(|()| buffer.filled().len()),
+            Poll::Ready(read) => {
+                self.read += buffer.filled().len();
+                read.map(|()| buffer.filled().len())
+            }
             Poll::Pending => Err(ErrorKind::WouldBlock.into()),
         }
     }
