@@ -172,6 +172,30 @@ async fn a_large_reply_to_a_verb_costs_as_much_as_several_messages() {
 }
 
 #[tokio::test]
+async fn the_members_of_a_large_room_are_listed_page_by_page() {
+    let node = start(settings()).await;
+    let mut sockets = Vec::new();
+    for _ in 0..101 {
+        sockets.push(Socket::join(node.addr(), "quiet").await);
+    }
+    let socket = &mut sockets[0];
+    let first = socket.request(r#"{"event":"roomView","room":"quiet"}"#).await["data"].take();
+    assert_eq!((first["members"].as_object().unwrap().len(), &first["membersCount"]), (100, &json!(101)));
+    let next = json!({ "event": "roomView", "room": "quiet", "after": first["next"] });
+    let second = socket.request(&next.to_string()).await["data"].take();
+    assert_eq!((second["members"].as_object().unwrap().len(), second.get("next")), (1, None));
+    let status = node.node().rooms().status("quiet").await.unwrap().members;
+    let rest = node.node().rooms().members_page("quiet", status.next.as_ref()).await.unwrap();
+    assert_eq!((status.listed.len(), rest.listed.len(), rest.next), (100, 1, None));
+    let refused = socket.request(r#"{"event":"roomView","room":"quiet","after":"mine"}"#).await;
+    assert_eq!(
+        (&refused["error"]["code"], &refused["error"]["details"][0]["path"]),
+        (&json!("invalid_input"), &json!("after"))
+    );
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_byte_order_mark_before_a_frame_is_ignored_and_what_strict_readers_refuse_is_malformed() {
     let node = start(settings()).await;
     let mut socket = Socket::connect(node.addr()).await;

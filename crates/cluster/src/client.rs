@@ -11,7 +11,7 @@ use std::time::Duration;
 use deadpool_redis::redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use deadpool_redis::redis::io::tcp::TcpSettings;
 use deadpool_redis::redis::{
-    self, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, ScriptInvocation, ServerErrorKind,
+    self, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, ScriptInvocation, ServerErrorKind,
 };
 use phalanx_core::backend::BackendError;
 use tokio::time::Instant;
@@ -94,6 +94,19 @@ impl RedisClient {
             let mut connection = self.connection();
             match command.query_async(&mut connection).await {
                 Err(error) if is_connection_lost(&error) => command.query_async(&mut connection).await,
+                reply => reply,
+            }
+        };
+        self.with_timeout(key, reply).await
+    }
+
+    /// Sends several commands that change nothing in one round trip. They are sent a second time if the connection turns
+    /// out to be lost.
+    pub(crate) async fn read_all<T: FromRedisValue>(&self, key: &str, commands: &Pipeline) -> Result<T, BackendError> {
+        let reply = async {
+            let mut connection = self.connection();
+            match commands.query_async(&mut connection).await {
+                Err(error) if is_connection_lost(&error) => commands.query_async(&mut connection).await,
                 reply => reply,
             }
         };

@@ -310,7 +310,7 @@ impl Interop for RedisInterop {
             // Actionhero has this method, and fails when another node calls it.
             Operation::RoomAdd(_) => return Err(InteropError::UnknownMethod),
             // Verbs of a client, which no remote caller has.
-            Operation::RoomView(_) | Operation::Say(..) | Operation::Quit => return Err(InteropError::UnknownMethod),
+            Operation::RoomView(..) | Operation::Say(..) | Operation::Quit => return Err(InteropError::UnknownMethod),
             Operation::Set(key, _) if RESERVED_FIELDS.contains(&key.as_str()) => {
                 let detail = Detail::new("key", "reserved", "is a field of connections of foreign nodes");
                 return Err(ActionError::invalid_input(vec![detail]).into());

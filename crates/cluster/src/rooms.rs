@@ -1,11 +1,13 @@
 //! Rooms and their members over Redis, under the keys of Actionhero.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
-use deadpool_redis::redis::{Script, cmd};
-use phalanx_core::backend::{BackendError, CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, RoomStore};
+use deadpool_redis::redis::{Cmd, Script, cmd, pipe};
+use phalanx_core::backend::{
+    BackendError, CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor, RoomStore,
+};
 use phalanx_core::{ConnectionId, Generation, Incarnation};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -15,6 +17,9 @@ use crate::keys::Keys;
 
 /// Members that one command reads or one script removes.
 const BATCH: usize = 200;
+
+/// The most scans for one page. A scan finds few members where many have left; the next page goes on from there.
+const MAX_SCANS: usize = 8;
 
 /// The rooms that all nodes share, Actionhero nodes included.
 pub struct RedisRooms {
@@ -45,11 +50,11 @@ impl RedisRooms {
         }
     }
 
-    /// Reads one page of the members of a room.
-    async fn scan(&self, room: &str, cursor: &str) -> Result<(String, Vec<(String, String)>), BackendError> {
+    /// The command for a step of a scan over the members of a room.
+    fn scan_from(&self, room: &str, cursor: u64, count: usize) -> Cmd {
         let mut scan = cmd("HSCAN");
-        scan.arg(self.keys.members(room)).arg(cursor).arg("COUNT").arg(BATCH);
-        self.client.read(room, &scan).await
+        scan.arg(self.keys.members(room)).arg(cursor).arg("COUNT").arg(count.max(1));
+        scan
     }
 
     async fn remove_members(&self, room: &str, members: &[(String, String)]) -> Result<bool, BackendError> {
@@ -100,10 +105,10 @@ impl RoomStore for RedisRooms {
 
     /// A node that dies half-way leaves some members behind. They are removed when the room is created again.
     async fn forget(&self, room: &str, incarnation: Incarnation) -> Result<(), BackendError> {
-        let mut cursor = "0".to_owned();
+        let mut cursor = 0;
         loop {
-            let (next, members) = self.scan(room, &cursor).await?;
-            if !members.is_empty() && !self.remove_members(room, &members).await? || next == "0" {
+            let (next, members): ScanStep = self.client.read(room, &self.scan_from(room, cursor, BATCH)).await?;
+            if !members.is_empty() && !self.remove_members(room, &members).await? || next == 0 {
                 break;
             }
             cursor = next;
@@ -142,28 +147,71 @@ impl RoomStore for RedisRooms {
         Ok(if was_member { LeaveOutcome::Removed } else { LeaveOutcome::NotAMember(incarnation.map(Incarnation)) })
     }
 
-    async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {
-        if !self.exists(room).await? {
+    async fn members_page(
+        &self,
+        room: &str,
+        after: Option<&MembersCursor>,
+        max: usize,
+    ) -> Result<Option<Members>, BackendError> {
+        let mut place = after.cloned().unwrap_or_default();
+        let mut first = pipe();
+        first.cmd("SISMEMBER").arg(self.keys.rooms()).arg(room);
+        first.cmd("HLEN").arg(self.keys.members(room));
+        first.add_command(self.scan_from(room, place.scan, max));
+        let (exists, count, mut step): (bool, usize, ScanStep) = self.client.read_all(room, &first).await?;
+        if !exists {
             return Ok(None);
         }
-        let count: usize = self.client.read(room, cmd("HLEN").arg(self.keys.members(room))).await?;
-        // A scan may return a member twice while the hash grows.
-        let (mut listed, mut cursor) = (HashMap::new(), "0".to_owned());
-        loop {
-            let (next, members) = self.scan(room, &cursor).await?;
-            for (id, member) in members {
-                match read(&id, &member) {
-                    Some(member) if listed.len() < max => drop(listed.insert(id, member)),
-                    Some(_) => {}
-                    None => warn!(room, id, "an unreadable member of a room is not listed"),
+        let (mut listed, mut asked) = (BTreeMap::new(), max);
+        for scans in 1.. {
+            let (end, members) = step;
+            let listed_before = place.last.as_ref().filter(|_| place.end == end);
+            let mut members = readable(room, members, listed_before);
+            members.retain(|id, _| !listed.contains_key(id));
+            let over = (listed.len() + members.len()).saturating_sub(max);
+            if over == 0 {
+                listed.append(&mut members);
+                place = MembersCursor { scan: end, ..MembersCursor::default() };
+                if end == 0 || listed.len() >= max || scans >= MAX_SCANS {
+                    break;
                 }
+                asked = max - listed.len();
+            } else if listed.is_empty() && (place.last.is_none() || asked == 1) {
+                listed.extend(members.into_iter().take(max));
+                place = MembersCursor { end, last: listed.keys().next_back().cloned(), ..place };
+                break;
+            } else if !listed.is_empty() && (asked <= over || scans >= MAX_SCANS) {
+                break; // the next page begins with this step
+            } else {
+                asked = if scans < MAX_SCANS { asked.saturating_sub(over).max(1) } else { 1 };
             }
-            if next == "0" || listed.len() >= max {
-                return Ok(Some(Members { listed: listed.into_values().collect(), count }));
-            }
-            cursor = next;
+            step = self.client.read(room, &self.scan_from(room, place.scan, asked)).await?;
         }
+        let next = Some(place).filter(|place| *place != MembersCursor::default());
+        Ok(Some(Members { listed: listed.into_values().collect(), count, next }))
     }
+}
+
+/// The reply to a step of a scan: where the next one starts, or zero at the end, and the members of this one.
+///
+/// A step ends at the end of a bucket of Redis's, so it may have more members than were asked for. The first step of a page
+/// is then divided by the ids of its members. The next page repeats the step and leaves out those that were listed, if it
+/// ends at the same place: only then does it cover the same buckets, since its length depends on the members that have
+/// joined and left. Otherwise some members are listed twice, and the step is not divided again, so that pages get on even
+/// if it changes each time.
+type ScanStep = (u64, Vec<(String, String)>);
+
+/// Returns the members of a step in the order of their ids, from after `last`.
+fn readable(room: &str, members: Vec<(String, String)>, last: Option<&ConnectionId>) -> BTreeMap<ConnectionId, Member> {
+    let readable = members.into_iter().filter_map(|(id, member)| {
+        let parsed = read(&id, &member);
+        if parsed.is_none() {
+            warn!(room, id, "an unreadable member of a room is not listed");
+        }
+        parsed
+    });
+    let after = |member: &Member| last.is_none_or(|last| member.id > *last);
+    readable.filter(after).map(|member| (member.id.clone(), member)).collect()
 }
 
 /// A member as Actionhero stores it, and the generation of its node.

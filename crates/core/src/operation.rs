@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::backend::MembersCursor;
 use crate::protocol::CloseReason;
 
 /// A built-in operation with its arguments.
@@ -22,8 +23,8 @@ pub enum Operation {
     RoomAdd(String),
     /// Leaves a room.
     RoomLeave(String),
-    /// Returns a room and its members.
-    RoomView(String),
+    /// Returns a room and a page of its members.
+    RoomView(String, Option<MembersCursor>),
     /// Publishes a message to a room.
     Say(String, Box<RawValue>),
     /// Closes the connection with a code of the application's.

@@ -38,7 +38,9 @@ pub async fn run_verb(
             rooms.join_then(connection, &room, |joined| answer(joined.map(|()| VerbAnswer::Done))).await;
         }
         Operation::RoomLeave(room) => answer(rooms.leave(connection, &room).await.map(|()| VerbAnswer::Done)),
-        Operation::RoomView(room) => answer(rooms.status_for(connection, &room).await.map(VerbAnswer::Room)),
+        Operation::RoomView(room, after) => {
+            answer(rooms.status_for(connection, &room, after.as_ref()).await.map(VerbAnswer::Room));
+        }
         Operation::Say(room, message) => {
             answer(rooms.say_raw(connection, &room, message).await.map(|()| VerbAnswer::Published));
         }

@@ -45,7 +45,7 @@ pub mod guide;
 
 // Write: actions, and everything that they use.
 pub use phalanx_core::answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcome, Reply};
-pub use phalanx_core::backend::{Member, Members, NodeRecord};
+pub use phalanx_core::backend::{Member, Members, MembersCursor, NodeRecord};
 pub use phalanx_core::connection::{Attributes, Frame};
 pub use phalanx_core::context::{Caller, Context};
 pub use phalanx_core::error::{ActionError, BoxError, Detail, ErrorKind};

@@ -111,9 +111,9 @@ async function showMembers() {
   if (!hasJoined || client.id === undefined) return; // the members are read once connected
   const read = ++lastRead;
   try {
-    const { members } = await client.action("members", { room: ROOM });
+    const { members, count } = await client.action("members", { room: ROOM });
     if (read !== lastRead) return; // a newer request is pending
-    element("count").textContent = `(${members.length})`;
+    element("count").textContent = `(${count})`;
     element("members").replaceChildren(...members.map(({ id, name }) => line("li", name, { isOwn: id === client.id })));
   } catch (error) {
     if (error.code !== "disconnected") showError(error);

@@ -33,6 +33,7 @@ pub(crate) struct Room {
 #[output]
 pub(crate) struct Members {
     members: Vec<Member>,
+    count: usize,
 }
 
 #[output]
@@ -41,25 +42,20 @@ pub(crate) struct Member {
     name: String,
 }
 
-/// Lists the members of a room on all nodes; the first 100 with their names.
+/// Lists up to 100 members of a room on all nodes, with their names, and counts all of them.
 #[action(get = "/rooms/{room}/members")]
 pub(crate) async fn members(ctx: Context, input: Room) -> Result<Members, ActionError> {
     let status = ctx.rooms().status(&input.room).await?;
     let listed = &status.members.listed;
     let mut names = Vec::new();
-    for members in listed[..listed.len().min(MAX_NAMES)].chunks(CONCURRENT_CALLS) {
+    for members in listed.chunks(CONCURRENT_CALLS) {
         names.extend(join_all(members.iter().map(|member| name_on_any_node(&ctx, &member.id))).await);
     }
-    names.resize_with(listed.len(), unnamed);
     let members = listed.iter().zip(names).map(|(member, name)| Member { id: member.id.to_string(), name });
-    Ok(Members { members: members.collect() })
+    Ok(Members { members: members.collect(), count: status.members.count })
 }
 
-/// The number of members whose names are requested. Each may cost a call to another node, so a full room must not cost
-/// more than this.
-const MAX_NAMES: usize = 100;
-
-/// The number of these calls in flight at a time.
+/// The number of calls for names in flight at a time; each may go to another node.
 const CONCURRENT_CALLS: usize = 20;
 
 /// The name of a connection of any node, or a placeholder if its node does not answer within a second.

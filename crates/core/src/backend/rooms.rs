@@ -1,8 +1,12 @@
 //! The seam for rooms: their names and their members, in the whole cluster.
 
+use std::fmt;
+use std::str::FromStr;
+
 use async_trait::async_trait;
 
 use super::error::BackendError;
+use crate::error::{ActionError, Detail};
 use crate::id::{ConnectionId, Generation, Incarnation};
 
 /// One member of a room.
@@ -48,13 +52,56 @@ pub enum LeaveOutcome {
     NotAMember(Option<Incarnation>),
 }
 
-/// A room's members, up to a limit.
+/// A page of a room's members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     /// Some or all of them.
     pub listed: Vec<Member>,
     /// How many there are.
     pub count: usize,
+    /// The start of the next page, if there may be more members.
+    pub next: Option<MembersCursor>,
+}
+
+/// The start of a page of a room's members. Its text is opaque: clients and authors hand it back as they got it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MembersCursor {
+    /// The step of the backend's scan in which the page starts.
+    pub scan: u64,
+    /// The end of that step, if members of it were listed.
+    pub end: u64,
+    /// The last member of that step that was listed, in the order of ids.
+    pub last: Option<ConnectionId>,
+}
+
+impl fmt::Display for MembersCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.last {
+            Some(last) => write!(f, "{}.{}.{last}", self.scan, self.end),
+            None => write!(f, "{}", self.scan),
+        }
+    }
+}
+
+impl FromStr for MembersCursor {
+    type Err = ActionError;
+
+    /// Reads a cursor that was a `next`.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_input`, about the field `after`, if it cannot have been one.
+    fn from_str(text: &str) -> Result<Self, ActionError> {
+        let invalid =
+            || ActionError::invalid_input(vec![Detail::new("after", "format", "must be the `next` of a page")]);
+        let number = |text: &str| text.parse().map_err(|_| invalid());
+        let Some((scan, rest)) = text.split_once('.') else {
+            return Ok(Self { scan: number(text)?, ..Self::default() });
+        };
+        let (end, last) = rest.split_once('.').ok_or_else(invalid)?;
+        let last = ConnectionId::parse(last).map_err(|_| invalid())?;
+        Ok(Self { scan: number(scan)?, end: number(end)?, last: Some(last) })
+    }
 }
 
 /// Knows the rooms of the cluster and their members.
@@ -86,6 +133,39 @@ pub trait RoomStore: Send + Sync + 'static {
     /// Ends a membership of the node `of`. A later one of the same connection stays.
     async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<LeaveOutcome, BackendError>;
 
-    /// Lists at most `max` members; `None` if there is no such room.
-    async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError>;
+    /// Lists at most `max` members, from the start or from the `next` of a page; `None` if there is no such room.
+    ///
+    /// Of one page after the other, until there is no `next`, each member that stays is on one at least. A page may have
+    /// fewer members than `max` and a `next` all the same.
+    async fn members_page(
+        &self,
+        room: &str,
+        after: Option<&MembersCursor>,
+        max: usize,
+    ) -> Result<Option<Members>, BackendError>;
+
+    /// Lists at most `max` members, on the first page.
+    async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {
+        self.members_page(room, None, max).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written_and_other_text_is_refused() {
+        for text in
+            ["0", "18446744073709551615", "7.9.a", "0.0.user.name-5.5", "12.0.7ygh4vmbza-focwxi565ituudis3vwsw2"]
+        {
+            assert_eq!(text.parse::<MembersCursor>().unwrap().to_string(), text);
+        }
+        let long = format!("1.2.{}", "x".repeat(129));
+        for text in ["", ".", "x", "-1", "1.", "1.2", "1.a", "1.2.", "1.2.a b", "18446744073709551616", "1.2.é", &long]
+        {
+            let refused = text.parse::<MembersCursor>().unwrap_err();
+            assert_eq!((refused.code(), refused.details()[0].path.as_str()), ("invalid_input", "after"), "{text}");
+        }
+    }
 }

@@ -1,11 +1,14 @@
 //! The rooms of one node.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::backend::{BackendError, CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, RoomStore};
+use crate::backend::{
+    BackendError, CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor, RoomStore,
+};
 use crate::id::{ConnectionId, Generation, Incarnation};
 
 /// The rooms of one node and their members, behind a mutex that is never locked across an await.
@@ -26,7 +29,8 @@ struct RoomRecords {
 #[derive(Debug)]
 struct RoomRecord {
     incarnation: Incarnation,
-    members: HashMap<ConnectionId, (u64, Generation)>,
+    /// In the order of their ids, so that pages go on where the one before ended, also if others join and leave meanwhile.
+    members: BTreeMap<ConnectionId, (u64, Generation)>,
 }
 
 impl MemoryRooms {
@@ -46,7 +50,7 @@ impl RoomStore for MemoryRooms {
             return Ok(CreateOutcome::Full);
         }
         table.last_incarnation += 1;
-        let created = RoomRecord { incarnation: Incarnation(table.last_incarnation), members: HashMap::new() };
+        let created = RoomRecord { incarnation: Incarnation(table.last_incarnation), members: BTreeMap::new() };
         table.open.insert(room.to_owned(), created);
         table.closed.remove(room);
         Ok(CreateOutcome::New)
@@ -99,13 +103,23 @@ impl RoomStore for MemoryRooms {
         Ok(LeaveOutcome::Removed)
     }
 
-    async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {
+    async fn members_page(
+        &self,
+        room: &str,
+        after: Option<&MembersCursor>,
+        max: usize,
+    ) -> Result<Option<Members>, BackendError> {
         let table = self.table();
         let Some(RoomRecord { members, .. }) = table.open.get(room) else { return Ok(None) };
         let member = |(id, (joined_at, _)): (&ConnectionId, &(u64, Generation))| Member {
             id: id.clone(),
             joined_at: *joined_at,
         };
-        Ok(Some(Members { listed: members.iter().take(max).map(member).collect(), count: members.len() }))
+        let last = after.and_then(|after| after.last.as_ref()).map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = members.range::<ConnectionId, _>((last, Bound::Unbounded));
+        let listed: Vec<Member> = rest.by_ref().take(max).map(member).collect();
+        let last = listed.last().map(|member| member.id.clone());
+        let next = rest.next().map(|_| MembersCursor { last, ..MembersCursor::default() });
+        Ok(Some(Members { listed, count: members.len(), next }))
     }
 }

@@ -134,6 +134,8 @@ pub struct RoomView<'a> {
     room: &'a str,
     members: BTreeMap<&'a str, MemberView<'a>>,
     members_count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// One member in a [`RoomView`].
@@ -145,9 +147,15 @@ pub struct MemberView<'a> {
 }
 
 impl<'a> RoomView<'a> {
-    /// Shows a room's listed members by their ids and times of joining, and how many there are in all.
-    pub fn new(room: &'a str, listed: impl Iterator<Item = (&'a str, u64)>, members_count: usize) -> Self {
+    /// Shows a page of a room's members by their ids and times of joining, how many there are in all, and the start of
+    /// the next page, if there is one.
+    pub fn new(
+        room: &'a str,
+        listed: impl Iterator<Item = (&'a str, u64)>,
+        members_count: usize,
+        next: Option<String>,
+    ) -> Self {
         let members = listed.map(|(id, joined_at)| (id, MemberView { id, joined_at }));
-        Self { room, members: members.collect(), members_count }
+        Self { room, members: members.collect(), members_count, next }
     }
 }

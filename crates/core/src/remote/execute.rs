@@ -119,7 +119,7 @@ impl Executor {
             Operation::File(path) => Started::Pending(PendingMethod::SendFile(connection, path)),
             Operation::RoomAdd(room) => Started::Pending(PendingMethod::RoomAdd(connection, room)),
             Operation::RoomLeave(room) => Started::Pending(PendingMethod::RoomLeave(connection, room)),
-            Operation::RoomView(_) | Operation::Say(..) | Operation::Quit => {
+            Operation::RoomView(..) | Operation::Say(..) | Operation::Quit => {
                 Started::Done(Err(ApplyError::UnknownMethod))
             }
         }

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use indexmap::IndexMap;
 
-use crate::backend::{Bus, Clock, CreateOutcome, Interop, Member, Members, Publication, RoomStore, Subscription};
+use crate::backend::{
+    Bus, Clock, CreateOutcome, Interop, Member, Members, MembersCursor, Publication, RoomStore, Subscription,
+};
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::connections::ConnectionRegistry;
@@ -113,13 +115,13 @@ impl LocalRoom {
     }
 }
 
-/// A room and its members.
+/// A room and a page of its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoomStatus {
     /// Its name.
     pub room: String,
-    /// Its members, at most [`Rooms::LISTED`] of them, and how many there are.
+    /// A page of its members, and how many there are.
     pub members: Members,
 }
 
@@ -127,13 +129,14 @@ impl RoomStatus {
     /// The room, as clients see it.
     pub fn view(&self) -> RoomView<'_> {
         let listed = self.members.listed.iter().map(|member| (member.id.as_str(), member.joined_at));
-        RoomView::new(&self.room, listed, self.members.count)
+        let next = self.members.next.as_ref().map(MembersCursor::to_string);
+        RoomView::new(&self.room, listed, self.members.count, next)
     }
 }
 
 impl Rooms {
-    /// Most members that [`Rooms::status`] lists; it counts them all.
-    pub const LISTED: usize = 5000;
+    /// Most members on a page; all are counted. A page is small, because anybody who may ask for one may ask often.
+    pub const LISTED: usize = 100;
 
     pub(crate) fn new(parts: RoomParts) -> Self {
         Self(Arc::new(RoomsInner {
@@ -188,22 +191,50 @@ impl Rooms {
         Ok(rooms)
     }
 
-    /// The members of a room, in the whole cluster.
+    /// A room with the first page of its members, in the whole cluster. [`Rooms::members_page`] has the others.
     ///
     /// # Errors
     ///
     /// `invalid_input` if the name cannot be one, `not_found` if there is no such room, `unavailable` if the backend does
     /// not answer.
     pub async fn status(&self, room: &str) -> Result<RoomStatus, ActionError> {
-        check_name(room)?;
-        let members = self.store().members(room, Self::LISTED).await?.ok_or_else(no_room)?;
-        Ok(RoomStatus { room: room.to_owned(), members })
+        Ok(RoomStatus { room: room.to_owned(), members: self.members_page(room, None).await? })
     }
 
-    /// The members of a room, for a connection, which must be one of them.
-    pub(crate) async fn status_for(&self, connection: &Connection, room: &str) -> Result<RoomStatus, ActionError> {
+    /// A page of at most [`Rooms::LISTED`] members of a room: the first, or the one after the page with this `next`.
+    ///
+    /// While members join and leave, those that stay are on one page at least.
+    ///
+    /// ```
+    /// # use phalanx_core::{ActionError, Rooms};
+    /// # async fn ids(rooms: &Rooms) -> Result<Vec<String>, ActionError> {
+    /// let mut page = rooms.members_page("lobby", None).await?;
+    /// let mut ids: Vec<String> = page.listed.iter().map(|member| member.id.to_string()).collect();
+    /// while let Some(next) = page.next {
+    ///     page = rooms.members_page("lobby", Some(&next)).await?;
+    ///     ids.extend(page.listed.iter().map(|member| member.id.to_string()));
+    /// }
+    /// # Ok(ids)
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Rooms::status`].
+    pub async fn members_page(&self, room: &str, after: Option<&MembersCursor>) -> Result<Members, ActionError> {
+        check_name(room)?;
+        self.store().members_page(room, after, Self::LISTED).await?.ok_or_else(no_room)
+    }
+
+    /// A room with a page of its members, for a connection, which must be one of them.
+    pub(crate) async fn status_for(
+        &self,
+        connection: &Connection,
+        room: &str,
+        after: Option<&MembersCursor>,
+    ) -> Result<RoomStatus, ActionError> {
         self.check_member(connection, room).await?;
-        self.status(room).await
+        Ok(RoomStatus { room: room.to_owned(), members: self.members_page(room, after).await? })
     }
 
     async fn check_member(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {

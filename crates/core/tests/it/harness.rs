@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use phalanx_core::backend::{
-    Backend, BackendError, Bus, CreateOutcome, Incoming, JoinOutcome, LeaveOutcome, Member, Members, NodeMessage,
-    Posted, Publication, Recipient, RoomStore, SendGuard, Subscription,
+    Backend, BackendError, Bus, CreateOutcome, Incoming, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor,
+    NodeMessage, Posted, Publication, Recipient, RoomStore, SendGuard, Subscription,
 };
 use phalanx_core::config::Config;
 use phalanx_core::connection::{Attributes, Frame, NewConnection, OutboxItem, OutboxLimit};
@@ -123,8 +123,13 @@ impl RoomStore for FaultyBackend {
         self.step("leave", self.rooms.leave(room, member, of)).await
     }
 
-    async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {
-        self.rooms.members(room, max).await
+    async fn members_page(
+        &self,
+        room: &str,
+        after: Option<&MembersCursor>,
+        max: usize,
+    ) -> Result<Option<Members>, BackendError> {
+        self.rooms.members_page(room, after, max).await
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use phalanx_core::backend::{Member, Members};
+use phalanx_core::backend::{Member, Members, MembersCursor};
 use phalanx_core::protocol::{
     ConnectionDetails, FileMessage, FilePush, GapEvent, PresenceChange, PresenceEvent, ReplyData, RequesterInformation,
     RoomMessage, RoomView, ServerInformation, Welcome, debug_fields, encode, error_body, splice, verb_reply,
@@ -52,11 +52,16 @@ fn error() -> ActionError {
     ActionError::invalid_input(vec![Detail::new("name", "length", "must have 1 to 80 characters")])
 }
 
-fn room_view() -> Vec<u8> {
+fn room_view(next: Option<MembersCursor>) -> Vec<u8> {
     let member = Member { id: ConnectionId::parse(ID).unwrap(), joined_at: 1_795_932_129_540 };
-    let members = Members { listed: vec![member], count: 1 };
+    let count = if next.is_some() { 101 } else { 1 };
+    let members = Members { listed: vec![member], count, next };
     let listed = members.listed.iter().map(|member| (member.id.as_str(), member.joined_at));
-    verb_reply("6", &ReplyData::Data(&RoomView::new("lobby", listed, members.count))).to_vec()
+    verb_reply(
+        "6",
+        &ReplyData::Data(&RoomView::new("lobby", listed, members.count, members.next.map(|next| next.to_string()))),
+    )
+    .to_vec()
 }
 
 fn room_message() -> Vec<u8> {
@@ -92,7 +97,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("verb-done", verb_reply("2", &ReplyData::<()>::Done).to_vec()),
         ("verb-published", verb_reply("3", &ReplyData::<()>::Published).to_vec()),
         ("verb-details", verb_reply("5", &ReplyData::Data(&details())).to_vec()),
-        ("verb-room", room_view()),
+        ("verb-room", room_view(None)),
+        ("verb-room-page", room_view(Some(MembersCursor { scan: 96, ..MembersCursor::default() }))),
         ("verb-file", splice(&encode(&file()), "7").to_vec()),
         ("verb-file-base64", splice(&encode(&binary), "7").to_vec()),
         ("file-push", encode(&FilePush::new(&file())).to_vec()),

@@ -32,6 +32,7 @@ pub mod actions {}
 #[doc = "The reply to `roomView`:\n"]
 #[doc = "```json"]
 #[doc = include_str!("../../../core/src/protocol/samples/verb-room.json")]
+#[doc = include_str!("../../../core/src/protocol/samples/verb-room-page.json")]
 #[doc = "```\n"]
 #[doc = "The reply to `file`, for text and for other bytes:\n"]
 #[doc = "```json"]

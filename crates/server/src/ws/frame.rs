@@ -8,6 +8,7 @@ mod encode;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use phalanx_core::backend::MembersCursor;
 use phalanx_core::bound_reached;
 use phalanx_core::connection::Frame;
 use phalanx_core::operation::{Operation, OperationKind};
@@ -52,6 +53,8 @@ struct FrameFields<'a> {
     params: Option<&'a RawValue>,
     #[serde(borrow, default)]
     room: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    after: Option<&'a RawValue>,
     #[serde(borrow, default)]
     message: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -109,7 +112,7 @@ fn request_of(event: &str, fields: &FrameFields<'_>) -> Result<ClientRequest, Ac
         }
         OperationKind::RoomAdd => Operation::RoomAdd(room(fields)?),
         OperationKind::RoomLeave => Operation::RoomLeave(room(fields)?),
-        OperationKind::RoomView => Operation::RoomView(room(fields)?),
+        OperationKind::RoomView => Operation::RoomView(room(fields)?, after(fields)?),
         OperationKind::Details => Operation::Details,
         OperationKind::File => Operation::File(field(fields.file, "file").map_err(invalid)?),
         OperationKind::Quit => Operation::Quit,
@@ -152,6 +155,12 @@ fn room(fields: &FrameFields<'_>) -> Result<String, ActionError> {
     let room = field(fields.room, "room").map_err(invalid)?;
     check_room(&room)?;
     Ok(room)
+}
+
+/// Reads the start of a page, which is the first without one.
+fn after(fields: &FrameFields<'_>) -> Result<Option<MembersCursor>, ActionError> {
+    let Some(after) = fields.after else { return Ok(None) };
+    field(Some(after), "after").map_err(invalid)?.parse().map(Some)
 }
 
 /// Reads a string field.

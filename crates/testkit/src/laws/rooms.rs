@@ -1,8 +1,9 @@
 //! Laws of rooms and their members.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use phalanx_core::backend::{CreateOutcome, JoinOutcome, LeaveOutcome, Member, RoomStore};
+use phalanx_core::backend::{CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor, RoomStore};
 use phalanx_core::{ConnectionId, Generation, Incarnation};
 use tokio::task::JoinSet;
 
@@ -22,6 +23,8 @@ macro_rules! room_laws {
                 a_member_of_another_live_node_is_kept,
                 a_leave_of_an_earlier_membership_changes_nothing,
                 members_are_listed_up_to_a_limit_and_all_counted,
+                every_member_that_stays_is_on_a_page,
+                a_page_goes_on_where_the_one_before_ended,
                 a_closed_room_keeps_its_incarnation_until_it_is_forgotten,
                 a_recreated_room_has_another_incarnation_and_no_members,
                 no_concurrent_join_is_lost,
@@ -117,6 +120,69 @@ pub async fn members_are_listed_up_to_a_limit_and_all_counted(store: SharedRooms
     let mut all = store.members("r", 100).await.expect("the backend answers").expect("the room exists").listed;
     all.sort_by_key(|member| member.joined_at);
     assert_eq!(all, (0..10).map(member).collect::<Vec<_>>());
+}
+
+async fn page(store: &SharedRooms, after: Option<&MembersCursor>, max: usize) -> Members {
+    store.members_page("r", after, max).await.expect("the backend answers").expect("the room exists")
+}
+
+/// Even while others join and leave, and the room grows and shrinks to a multiple and back.
+pub async fn every_member_that_stays_is_on_a_page(store: SharedRooms) {
+    assert_eq!(store.members_page("r", None, 10).await.expect("the backend answers"), None);
+    create(&store, "r").await;
+    assert_eq!(page(&store, None, 10).await, Members::default());
+    for number in 0..130 {
+        join(&store, &member(number)).await;
+    }
+    for (max, changes) in
+        [(1, 0), (7, 0), (50, 0), (100, 0), (131, 0), (1000, 0), (7, 1), (20, 40), (50, 300), (100, 900)]
+    {
+        let (mut listed, mut after, mut pages) = (HashSet::new(), None, 0_u64);
+        loop {
+            let Members { listed: some, count, next } = page(&store, after.as_ref(), max).await;
+            assert!(some.len() <= max && (changes > 0 || count == 130), "{max}: {} of {count}", some.len());
+            for member in some {
+                assert!(listed.insert(member.id) || changes > 0, "listed twice, and none has joined or left");
+            }
+            pages += 1;
+            assert!(pages < 300, "pages of {max} come to an end");
+            let Some(next) = next else { break };
+            assert_eq!(next.to_string().parse::<MembersCursor>().expect("it was written"), next);
+            after = Some(next);
+            for number in 0..changes {
+                let visitor = member(1000 + number);
+                if pages % 2 == 1 {
+                    join(&store, &visitor).await;
+                } else {
+                    leave(&store, "r", &visitor).await;
+                }
+            }
+        }
+        let missing: Vec<u64> = (0..130).filter(|number| !listed.contains(&member(*number).id)).collect();
+        assert_eq!((missing, max < 130), (vec![], pages > 1), "pages of {max}");
+        for number in 0..changes {
+            leave(&store, "r", &member(1000 + number)).await;
+        }
+    }
+}
+
+/// A member that was listed on it may have left meanwhile: none is passed over for that.
+pub async fn a_page_goes_on_where_the_one_before_ended(store: SharedRooms) {
+    create(&store, "r").await;
+    for number in 0..40 {
+        join(&store, &member(number)).await;
+    }
+    let (mut listed, mut after) = (HashSet::new(), None);
+    loop {
+        let Members { listed: some, next, .. } = page(&store, after.as_ref(), 3).await;
+        for member in some {
+            assert_eq!(leave(&store, "r", &member).await, LeaveOutcome::Removed, "it was not listed before");
+            listed.insert(member.id);
+        }
+        let Some(next) = next else { break };
+        after = Some(next);
+    }
+    assert_eq!((listed.len(), page(&store, None, 3).await.count), (40, 0));
 }
 
 /// So that destroying it can be repeated.

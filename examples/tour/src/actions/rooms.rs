@@ -30,8 +30,10 @@ pub(crate) async fn create_chat_room(ctx: Context, input: NewRoom) -> Result<Cre
 }
 
 #[input]
-pub(crate) struct Room {
+pub(crate) struct RoomPage {
     room: String,
+    /// The `next` of the page before.
+    after: Option<String>,
 }
 
 #[output]
@@ -40,6 +42,8 @@ pub(crate) struct RoomStatus {
     room: String,
     members: BTreeMap<String, Member>,
     members_count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 #[output]
@@ -49,15 +53,17 @@ pub(crate) struct Member {
     joined_at: u64,
 }
 
-/// Lists the members of a room.
+/// Lists the members of a room, page by page.
 #[action(name = "roomStatus", get = "/rooms/{room}")]
-pub(crate) async fn room_status(ctx: Context, input: Room) -> Result<RoomStatus, ActionError> {
-    let status = ctx.rooms().status(&input.room).await?;
-    let members = status.members.listed.into_iter().map(|member| {
+pub(crate) async fn room_status(ctx: Context, input: RoomPage) -> Result<RoomStatus, ActionError> {
+    let after = input.after.as_deref().map(str::parse).transpose()?;
+    let page = ctx.rooms().members_page(&input.room, after.as_ref()).await?;
+    let members = page.listed.into_iter().map(|member| {
         let id = member.id.to_string();
         (id.clone(), Member { id, joined_at: member.joined_at })
     });
-    Ok(RoomStatus { room: status.room, members: members.collect(), members_count: status.members.count })
+    let next = page.next.map(|next| next.to_string());
+    Ok(RoomStatus { room: input.room, members: members.collect(), members_count: page.count, next })
 }
 
 #[input]
