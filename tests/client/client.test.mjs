@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, it, mock } from "node:test";
 
 import { client, connected, fileBytes, inRoom, pass, PhalanxError, rejects } from "./fake.mjs";
-import { sample, settled, socket, sockets, start, stop } from "./fake.mjs";
+import { sample, server, settled, socket, sockets, start, stop } from "./fake.mjs";
 
 beforeEach(start);
 afterEach(stop);
@@ -30,7 +30,7 @@ describe("connecting", () => {
   });
 
   it("is retried until the first welcome", async () => {
-    const { phalanx, types } = client();
+    const { phalanx, types } = client({ connectTimeoutMs: Infinity });
     const connecting = phalanx.connect();
     for (let failed = 0; failed < 12; failed += 1) {
       socket().drop();
@@ -54,6 +54,80 @@ describe("connecting", () => {
     assert.equal(phalanx.id, undefined, "frames of the abandoned socket are ignored");
     socket().welcome();
     assert.equal(phalanx.id, "c2");
+  });
+
+  it("rejects after the first attempt that a server refuses, and makes no other", async () => {
+    const { phalanx, types } = client();
+    const connecting = phalanx.connect();
+    const queued = phalanx.action("a");
+    socket().drop();
+    await settled();
+    pass(30_000 - 1);
+    assert.equal(sockets.length, 2, "nothing answers: the next attempt follows");
+    server.answers = true;
+    socket().drop();
+    await rejects(connecting, "refused");
+    await rejects(queued, "not_connected");
+    assert.deepEqual(server.requests[1], { url: "http://test/ws", mode: "no-cors" });
+    pass(600_000);
+    assert.equal(sockets.length, 2);
+    assert.deepEqual(types(), ["reconnecting", "reconnecting"]);
+    const again = phalanx.connect();
+    socket().welcome();
+    assert.equal((await again).id, "c3");
+  });
+
+  it("rejects when its time is over, also while an attempt is pending", async () => {
+    for (const connectTimeoutMs of [undefined, 5_000]) {
+      const { phalanx } = client({ connectTimeoutMs });
+      const connecting = phalanx.connect();
+      if (connectTimeoutMs === undefined) {
+        pass(15_000); // no welcome
+        pass(14_999);
+      } else {
+        pass(4_999);
+      }
+      phalanx.roomLeave("still wanted");
+      const pending = socket();
+      pass(1);
+      await rejects(connecting, "not_connected");
+      assert.equal(pending.closedWith, 1000);
+      const opened = sockets.length;
+      pass(600_000);
+      assert.equal(sockets.length, opened);
+    }
+  });
+
+  it("goes on after a rejection if asked to, and resolves for a later call", async () => {
+    const { phalanx, types } = client({ keepTrying: true });
+    const connecting = phalanx.connect();
+    server.answers = true;
+    socket().drop();
+    await rejects(connecting, "refused");
+    const later = phalanx.connect();
+    pass(29_999);
+    socket().drop();
+    await rejects(later, "refused");
+    pass(30_000);
+    socket().welcome();
+    assert.equal((await phalanx.connect()).id, "c3");
+    assert.deepEqual(types(), ["reconnecting", "reconnecting", "connected"]);
+    socket().drop();
+    await settled();
+    assert.equal(server.requests.length, 2, "only first connections are refused");
+  });
+
+  it("does not take a connection that the node accepted and closed for a refusal", async () => {
+    const { phalanx } = client();
+    const connecting = phalanx.connect();
+    server.answers = true;
+    socket().open();
+    socket().drop(1001);
+    await settled();
+    pass(1_000);
+    socket().welcome();
+    assert.equal((await connecting).id, "c2");
+    assert.equal(server.requests.length, 0);
   });
 
   it("rejects when the application refuses this client", async () => {
@@ -98,6 +172,7 @@ describe("a call", () => {
       phalanx.action("status"),
       phalanx.roomAdd("a"),
       phalanx.roomView("a"),
+      phalanx.roomView("a", { after: "96" }),
       phalanx.say("a", { x: 1 }),
       phalanx.roomLeave("a"),
       phalanx.detailsView(),
@@ -109,6 +184,7 @@ describe("a call", () => {
       { event: "action", params: { action: "status" } },
       { event: "roomAdd", room: "a" },
       { event: "roomView", room: "a" },
+      { event: "roomView", room: "a", after: "96" },
       { event: "say", room: "a", message: { x: 1 } },
       { event: "roomLeave", room: "a" },
       { event: "detailsView" },

@@ -16,6 +16,9 @@ const samples = Object.fromEntries(
   await Promise.all(["welcome", "verb-done", "error-reply"].map(async (name) => [name, await sample(name)])),
 );
 
+/** Whether a server answers `fetch`, and the requests so far. */
+export const server = { answers: false, requests: [] };
+
 /** Every socket that a client opened, the newest last. */
 export let sockets = [];
 
@@ -45,6 +48,9 @@ export class FakeSocket {
   refuse(index, code) {
     const { error } = samples["error-reply"];
     this.answer(index, { error: { ...error, code, message: `because ${code}` } });
+  }
+  open() {
+    this.onopen?.({});
   }
   drop(code = 1006) {
     this.onclose?.({ code, reason: "" });
@@ -87,6 +93,11 @@ export async function inRoom(room, made) {
 /** Before each test. */
 export function start() {
   sockets = [];
+  Object.assign(server, { answers: false, requests: [] });
+  mock.method(globalThis, "fetch", async (url, options) => {
+    server.requests.push({ url, mode: options.mode });
+    if (!server.answers) throw new TypeError("fetch failed");
+  });
   mock.timers.enable({ apis: ["setTimeout", "Date"] });
   mock.method(Math, "random", () => 0.5);
 }

@@ -6,6 +6,7 @@ export class PhalanxError extends Error {
    * The node's code (`not_found`, `invalid_input`, one of the application, …) or one of the client:
    *
    * - `not_connected`: nothing was sent; safe to retry.
+   * - `refused`: only of `connect()`: a server answers at the URL, and refused the connection.
    * - `payload_too_large`: the frame is over the node's `maxFrameBytes`; nothing was sent.
    * - `too_many_pending`: more than 100 calls wait for a connection, or more than 1000 for replies; nothing was sent.
    *   (The node uses this code too, for more than 5 concurrent actions on one connection.)
@@ -37,11 +38,14 @@ export interface Welcome {
   maxFrameBytes: number;
 }
 
-/** The members of a room. */
+/** A page of the members of a room. */
 export interface RoomView {
   room: string;
   members: Record<string, { id: string; joinedAt: number }>;
+  /** The number of all members. */
   membersCount: number;
+  /** The start of the next page, if there may be more members. */
+  next?: string;
 }
 
 /** The details of this connection. */
@@ -129,6 +133,10 @@ export interface PhalanxOptions {
   webSocket?: new (url: string, protocols?: string | string[]) => unknown;
   /** The time limit of calls for their replies; default is 30 seconds. */
   timeoutMs?: number;
+  /** The time limit of `connect()`; default is 30 seconds, `Infinity` for none. */
+  connectTimeoutMs?: number;
+  /** Whether attempts go on after `connect()` has rejected; `connected` follows once one succeeds. Default is `false`. */
+  keepTrying?: boolean;
 }
 
 /** A listener for one type of event. */
@@ -142,8 +150,8 @@ export function fileBytes(file: Pick<FileReply, "content" | "encoding">): Uint8A
 /**
  * A connection to a node that reconnects automatically.
  *
- * After `connect()` it makes as many attempts as it takes, with exponential backoff and full jitter (up to 30 seconds),
- * and at once when the browser comes online. It ends by `close()`, or by a close code from 4500 to 4999, with which the
+ * Until `connect()` rejects, and after every loss of a connection, it makes attempts with exponential backoff and full
+ * jitter (up to 30 seconds), and at once when the browser comes online. It ends by `close()`, or by a close code from 4500 to 4999, with which the
  * application forbids this client to reconnect. Rooms are rejoined after a reconnect.
  *
  * Calls made meanwhile are queued, up to 100 of them, until the rooms are rejoined. Calls that were sent before the
@@ -160,11 +168,14 @@ export class Phalanx extends EventTarget {
   readonly id?: string;
 
   /**
-   * Connects; resolves with the first welcome, after as many attempts as it takes. A second call returns the same
-   * promise.
+   * Connects; resolves with the first welcome. While no server can be reached it makes one attempt after the other. A
+   * second call returns the same promise.
    *
-   * Rejects if the node closes with a code from 4500 to 4999, by `close()`, or if the URL is not valid. (A browser does
-   * not distinguish a node that refuses with an HTTP status from one that cannot be reached: both are retried.)
+   * Rejects with `refused` after the first attempt that a server refuses, with `not_connected` after `connectTimeoutMs`,
+   * if the node closes with a code from 4500 to 4999, by `close()`, or if the URL is not valid. The client then makes no
+   * further attempts, unless `keepTrying` asks for them in the first two cases; another `connect()` starts anew. (Browsers
+   * do not show scripts that a server refuses a WebSocket. After a failed attempt the client requests the same URL by
+   * `fetch`: if any response comes, it was a refusal. A page's `connect-src` must permit that, too.)
    */
   connect(): Promise<Welcome>;
 
@@ -184,8 +195,11 @@ export class Phalanx extends EventTarget {
   /** Leaves a room. It is not rejoined, whatever the node replies; without a connection nothing else happens. */
   roomLeave(room: string, options?: CallOptions): Promise<void>;
 
-  /** Returns the members of a room that this connection is in. */
-  roomView(room: string, options?: CallOptions): Promise<RoomView>;
+  /**
+   * Returns members of a room that this connection is in, at most 100 of them; `after` takes the `next` of the page
+   * before. While others join and leave, members that stay are on one page at least.
+   */
+  roomView(room: string, options?: CallOptions & { after?: string }): Promise<RoomView>;
 
   /** Publishes a message to a room; resolves once it is published. The publisher receives it too, as a `message`. */
   say(room: string, message: unknown, options?: CallOptions): Promise<void>;

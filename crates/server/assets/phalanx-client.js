@@ -8,6 +8,8 @@
 const CALL_TIMEOUT_MS = 30_000;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const WELCOME_WITHIN_MS = 15_000;
+/** The time limit of `connect()`. */
+const CONNECT_WITHIN_MS = 30_000;
 /** The heartbeat of a node whose welcome does not name one. */
 const HEARTBEAT_MS = 30_000;
 /** The time limit for a frame after a probe. */
@@ -47,14 +49,20 @@ export class Phalanx extends EventTarget {
   #url;
   #WebSocket;
   #timeoutMs;
+  #connectTimeoutMs;
+  #keepTrying;
   #socket;
+  /** Whether the node has accepted the handshake of this socket. */
+  #isOpen = false;
   /** Whether to keep a connection: from `connect()` until `close()`, or a close code that forbids to reconnect. */
   #isWanted = false;
   /** Whether calls are sent at once: after the welcome and the rejoin. */
   #isReady = false;
-  /** The promise of `connect()`, with its `resolve` and `reject`. */
+  /** The promise of `connect()`, with its `resolve` and `reject`, and the timer of its limit. */
   #opening;
   #welcomedAt;
+  /** Whether there was a welcome since `connect()`. */
+  #wasWelcomed = false;
   #heardAt;
   #heartbeatMs;
   #maxFrameBytes = Infinity;
@@ -70,18 +78,26 @@ export class Phalanx extends EventTarget {
   /** The connection's id from its welcome until it is lost; each reconnect brings a new one. */
   id;
 
-  constructor({ url, webSocket, timeoutMs = CALL_TIMEOUT_MS } = {}) {
+  constructor({
+    url, webSocket, timeoutMs = CALL_TIMEOUT_MS, connectTimeoutMs = CONNECT_WITHIN_MS, keepTrying = false,
+  } = {}) {
     super();
     this.#url = url ?? `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
     this.#WebSocket = webSocket ?? globalThis.WebSocket;
     this.#timeoutMs = timeoutMs;
+    this.#connectTimeoutMs = connectTimeoutMs;
+    this.#keepTrying = keepTrying;
   }
 
-  /** Connects, with as many attempts as it takes; resolves with the first welcome. */
+  /** Connects; resolves with the first welcome, and rejects once a node refuses or the time is over. */
   connect() {
     if (this.#opening) return this.#opening.promise;
-    const opening = (this.#opening = {});
-    opening.promise = new Promise((resolve, reject) => Object.assign(opening, { resolve, reject }));
+    const opening = (this.#opening = deferred());
+    if (this.#connectTimeoutMs <= LONGEST_TIMER_MS) {
+      const late = unsent(`not connected within ${this.#connectTimeoutMs} ms`);
+      opening.timer = setTimeout(() => this.#fails(late), this.#connectTimeoutMs);
+    }
+    if (this.#isWanted) return opening.promise; // attempts go on since an earlier call was rejected
     this.#isWanted = true;
     globalThis.addEventListener?.("online", this.#online);
     try {
@@ -126,9 +142,9 @@ export class Phalanx extends EventTarget {
     }
   }
 
-  /** Returns the members of a room. */
-  async roomView(room, options) {
-    return (await this.#ask({ event: "roomView", room }, options)).data;
+  /** Returns a page of the members of a room: the first, or the one after the page with `after` as its `next`. */
+  async roomView(room, { after, ...options } = {}) {
+    return (await this.#ask({ event: "roomView", room, after }, options)).data;
   }
 
   /** Publishes a message to a room; resolves once it is published. */
@@ -194,6 +210,8 @@ export class Phalanx extends EventTarget {
   #open() {
     const socket = new this.#WebSocket(this.#url, "phalanx.1");
     this.#socket = socket;
+    this.#isOpen = false;
+    socket.onopen = () => (this.#isOpen = this.#socket === socket);
     this.#timer = setTimeout(() => this.#lost({ code: 1006, reason: "no welcome" }), WELCOME_WITHIN_MS);
     socket.onmessage = ({ data }) => this.#hear(data);
     socket.onclose = (event) => this.#lost(event);
@@ -233,7 +251,10 @@ export class Phalanx extends EventTarget {
     this.#welcomedAt = Date.now();
     this.#maxFrameBytes = welcome.maxFrameBytes ?? Infinity;
     this.#heartbeatMs = Math.min(welcome.heartbeatMs || HEARTBEAT_MS, LONGEST_TIMER_MS);
+    this.#opening ??= deferred();
+    clearTimeout(this.#opening.timer);
     this.#opening.resolve(welcome);
+    this.#wasWelcomed = true;
     if (this.#rooms.size > 0) await this.#rejoin(socket);
     if (this.#socket !== socket) return;
     this.#isReady = true;
@@ -306,7 +327,30 @@ export class Phalanx extends EventTarget {
     if (willReconnect) this.#fail(error, ({ isSent }) => isSent);
     else this.#end(error);
     if (wasWelcomed || !willReconnect) this.#fire("disconnected", { code, reason, willReconnect });
-    if (this.#isWanted && !this.#socket) this.#again(); // a listener of the event may have called `close()`
+    if (!this.#isWanted || this.#socket) return; // a listener of the event may have called `close()`
+    this.#again();
+    if (!this.#wasWelcomed && !this.#isOpen && this.#opening) this.#checkRefusal(this.#opening);
+  }
+
+  /**
+   * Rejects `connect()` if a server answers at the address: then it has refused the handshake. Browsers show scripts no
+   * difference between that and a server that cannot be reached, but a request without an upgrade does.
+   */
+  async #checkRefusal(opening) {
+    if (!(await doesAnswer(this.#url)) || this.#opening !== opening || this.id !== undefined) return;
+    this.#fails(new PhalanxError({ code: "refused", message: "the node refused the connection: nothing was sent" }));
+  }
+
+  /** Rejects `connect()`, and makes no further attempts unless asked to. */
+  #fails(error) {
+    if (this.#keepTrying) {
+      clearTimeout(this.#opening.timer);
+      this.#opening.reject(error);
+      this.#opening = undefined;
+    } else {
+      this.#release();
+      this.#end(error);
+    }
   }
 
   #again() {
@@ -332,7 +376,7 @@ export class Phalanx extends EventTarget {
     this.#socket = this.id = undefined;
     this.#isReady = false;
     if (!socket) return;
-    socket.onmessage = socket.onclose = null;
+    socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close(1000);
   }
 
@@ -342,8 +386,10 @@ export class Phalanx extends EventTarget {
     this.#attempt = 0;
     this.#rooms.clear();
     globalThis.removeEventListener?.("online", this.#online);
+    clearTimeout(this.#opening?.timer);
     this.#opening?.reject(error);
     this.#opening = undefined;
+    this.#wasWelcomed = false;
     this.#fail(error, () => true);
   }
 
@@ -364,6 +410,23 @@ function objectOf(data) {
     return typeof value === "object" ? value : null;
   } catch {
     return null;
+  }
+}
+
+function deferred() {
+  const made = {};
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  return made;
+}
+
+/** Whether a server answers at the address, whatever the answer. */
+async function doesAnswer(url) {
+  try {
+    const signal = AbortSignal.timeout(PROBE_WITHIN_MS);
+    await fetch(String(url).replace(/^ws/i, "http"), { mode: "no-cors", cache: "no-store", credentials: "omit", signal });
+    return true;
+  } catch {
+    return false;
   }
 }
 
