@@ -13,6 +13,7 @@ command -v chromedriver >/dev/null || missing+=(chromium-driver)
 command -v openssl >/dev/null || missing+=(openssl)
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v node >/dev/null || missing+=(nodejs npm)
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
     echo "installing ${missing[*]}"
     as_root apt-get update -qq
@@ -24,6 +25,13 @@ node=node
 if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
     npm install --silent --no-save --prefix target/node node@22
     node=target/node/node_modules/.bin/node
+fi
+
+# The cases of the Autobahn test suite for WebSocket, which a test of the server crate runs.
+kosoku=target/conformance/bin/kosoku
+if [ ! -x "$kosoku" ]; then
+    python3 -m venv target/conformance
+    target/conformance/bin/pip install --quiet --disable-pip-version-check kosoku==0.1.0
 fi
 
 # All in one build, so that the nodes that tests start as processes are built with the same dependencies as the tests.

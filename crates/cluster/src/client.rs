@@ -109,6 +109,7 @@ impl RedisClient {
                 Err(error) if is_connection_lost(&error) => commands.query_async(&mut connection).await,
                 reply => reply,
             }
+            .map_err(first_of_pipeline)
         };
         self.with_timeout(key, reply).await
     }
@@ -209,6 +210,14 @@ fn is_connection_lost(error: &RedisError) -> bool {
 }
 
 /// Translates an error of Redis.
+/// Returns the error of the first command that failed, as if it had been sent alone.
+fn first_of_pipeline(error: RedisError) -> RedisError {
+    match error.clone().into_server_errors().as_deref() {
+        Some([(_, first), ..]) => first.clone().into(),
+        _ => error,
+    }
+}
+
 fn backend_error(error: RedisError, key: &str) -> BackendError {
     let wrong = || BackendError::WrongKind { key: key.to_owned() };
     match (error.kind(), error.code()) {

@@ -162,7 +162,7 @@ impl RoomStore for RedisRooms {
         if !exists {
             return Ok(None);
         }
-        let (mut listed, mut asked) = (BTreeMap::new(), max);
+        let (mut listed, mut wanted) = (BTreeMap::new(), max);
         for scans in 1.. {
             let (end, members) = step;
             let listed_before = place.last.as_ref().filter(|_| place.end == end);
@@ -175,17 +175,17 @@ impl RoomStore for RedisRooms {
                 if end == 0 || listed.len() >= max || scans >= MAX_SCANS {
                     break;
                 }
-                asked = max - listed.len();
-            } else if listed.is_empty() && (place.last.is_none() || asked == 1) {
+                wanted = max - listed.len();
+            } else if listed.is_empty() && (place.last.is_none() || wanted == 1) {
                 listed.extend(members.into_iter().take(max));
                 place = MembersCursor { end, last: listed.keys().next_back().cloned(), ..place };
                 break;
-            } else if !listed.is_empty() && (asked <= over || scans >= MAX_SCANS) {
+            } else if !listed.is_empty() && (wanted <= over || scans >= MAX_SCANS) {
                 break; // the next page begins with this step
             } else {
-                asked = if scans < MAX_SCANS { asked.saturating_sub(over).max(1) } else { 1 };
+                wanted = if scans < MAX_SCANS { wanted.saturating_sub(over).max(1) } else { 1 };
             }
-            step = self.client.read(room, &self.scan_from(room, place.scan, asked)).await?;
+            step = self.client.read(room, &self.scan_from(room, place.scan, wanted)).await?;
         }
         let next = Some(place).filter(|place| *place != MembersCursor::default());
         Ok(Some(Members { listed: listed.into_values().collect(), count, next }))
@@ -194,7 +194,7 @@ impl RoomStore for RedisRooms {
 
 /// The reply to a step of a scan: where the next one starts, or zero at the end, and the members of this one.
 ///
-/// A step ends at the end of a bucket of Redis's, so it may have more members than were asked for. The first step of a page
+/// A step ends at the end of a bucket of Redis's, so it may have more members than its COUNT. The first step of a page
 /// is then divided by the ids of its members. The next page repeats the step and leaves out those that were listed, if it
 /// ends at the same place: only then does it cover the same buckets, since its length depends on the members that have
 /// joined and left. Otherwise some members are listed twice, and the step is not divided again, so that pages get on even

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::backend::MembersCursor;
+use crate::id::MembersCursor;
 use crate::protocol::CloseReason;
 
 /// A built-in operation with its arguments.

@@ -24,7 +24,9 @@ pub use locks::{LockRecord, LockStore};
 pub use membership::{
     CLAIM_WINDOW, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, ReapedMember, Renewal,
 };
-pub use rooms::{CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor, RoomStore};
+pub use rooms::{CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, RoomStore};
+
+pub use crate::id::MembersCursor;
 
 /// Everything nodes share, behind its seams.
 pub struct Backend {

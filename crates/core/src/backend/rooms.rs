@@ -1,13 +1,9 @@
 //! The seam for rooms: their names and their members, in the whole cluster.
 
-use std::fmt;
-use std::str::FromStr;
-
 use async_trait::async_trait;
 
 use super::error::BackendError;
-use crate::error::{ActionError, Detail};
-use crate::id::{ConnectionId, Generation, Incarnation};
+use crate::id::{ConnectionId, Generation, Incarnation, MembersCursor};
 
 /// One member of a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,47 +59,6 @@ pub struct Members {
     pub next: Option<MembersCursor>,
 }
 
-/// The start of a page of a room's members. Its text is opaque: clients and authors hand it back as they got it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MembersCursor {
-    /// The step of the backend's scan in which the page starts.
-    pub scan: u64,
-    /// The end of that step, if members of it were listed.
-    pub end: u64,
-    /// The last member of that step that was listed, in the order of ids.
-    pub last: Option<ConnectionId>,
-}
-
-impl fmt::Display for MembersCursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.last {
-            Some(last) => write!(f, "{}.{}.{last}", self.scan, self.end),
-            None => write!(f, "{}", self.scan),
-        }
-    }
-}
-
-impl FromStr for MembersCursor {
-    type Err = ActionError;
-
-    /// Reads a cursor that was a `next`.
-    ///
-    /// # Errors
-    ///
-    /// `invalid_input`, about the field `after`, if it cannot have been one.
-    fn from_str(text: &str) -> Result<Self, ActionError> {
-        let invalid =
-            || ActionError::invalid_input(vec![Detail::new("after", "format", "must be the `next` of a page")]);
-        let number = |text: &str| text.parse().map_err(|_| invalid());
-        let Some((scan, rest)) = text.split_once('.') else {
-            return Ok(Self { scan: number(text)?, ..Self::default() });
-        };
-        let (end, last) = rest.split_once('.').ok_or_else(invalid)?;
-        let last = ConnectionId::parse(last).map_err(|_| invalid())?;
-        Ok(Self { scan: number(scan)?, end: number(end)?, last: Some(last) })
-    }
-}
-
 /// Knows the rooms of the cluster and their members.
 #[async_trait]
 pub trait RoomStore: Send + Sync + 'static {
@@ -147,25 +102,5 @@ pub trait RoomStore: Send + Sync + 'static {
     /// Lists at most `max` members, on the first page.
     async fn members(&self, room: &str, max: usize) -> Result<Option<Members>, BackendError> {
         self.members_page(room, None, max).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_is_read_as_it_was_written_and_other_text_is_refused() {
-        for text in
-            ["0", "18446744073709551615", "7.9.a", "0.0.user.name-5.5", "12.0.7ygh4vmbza-focwxi565ituudis3vwsw2"]
-        {
-            assert_eq!(text.parse::<MembersCursor>().unwrap().to_string(), text);
-        }
-        let long = format!("1.2.{}", "x".repeat(129));
-        for text in ["", ".", "x", "-1", "1.", "1.2", "1.a", "1.2.", "1.2.a b", "18446744073709551616", "1.2.é", &long]
-        {
-            let refused = text.parse::<MembersCursor>().unwrap_err();
-            assert_eq!((refused.code(), refused.details()[0].path.as_str()), ("invalid_input", "after"), "{text}");
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! WebSocket: the upgrade, the frames and their stream, and the task of a connection.
 
+#[cfg(test)]
+mod conformance;
 mod connection;
 mod frame;
 mod handshake;
