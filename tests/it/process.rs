@@ -197,7 +197,8 @@ async fn term_while_a_restart_waits_for_calls_stops_the_node_and_cancels_none() 
     node.signal(Signal::USR2);
     until("the node restarts", SOON, async || get(node.admin, "/readyz").await.status == 503).await;
     node.signal(Signal::TERM);
-    until("it has received both signals", SOON, async || node.stderr().matches("asked by a signal").count() == 2).await;
+    until("it has received both signals", SOON, async || node.stderr().matches("requested by a signal").count() == 2)
+        .await;
     assert_eq!(fs::read_to_string(node.folder().join("pids/drains.pid")).unwrap(), node.pid().to_string());
     request.write_all(br#"{"text":"a"}"#).await.unwrap();
     let mut answer = String::new();

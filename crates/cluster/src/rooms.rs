@@ -153,11 +153,11 @@ impl RoomStore for RedisRooms {
         after: Option<&MembersCursor>,
         max: usize,
     ) -> Result<Option<Members>, BackendError> {
-        let mut place = after.cloned().unwrap_or_default();
+        let mut cursor = after.cloned().unwrap_or_default();
         let mut first = pipe();
         first.cmd("SISMEMBER").arg(self.keys.rooms()).arg(room);
         first.cmd("HLEN").arg(self.keys.members(room));
-        first.add_command(self.scan_from(room, place.scan, max));
+        first.add_command(self.scan_from(room, cursor.scan, max));
         let (exists, count, mut step): (bool, usize, ScanStep) = self.client.read_all(room, &first).await?;
         if !exists {
             return Ok(None);
@@ -165,29 +165,29 @@ impl RoomStore for RedisRooms {
         let (mut listed, mut wanted) = (BTreeMap::new(), max);
         for scans in 1.. {
             let (end, members) = step;
-            let listed_before = place.last.as_ref().filter(|_| place.end == end);
+            let listed_before = cursor.last.as_ref().filter(|_| cursor.end == end);
             let mut members = readable(room, members, listed_before);
             members.retain(|id, _| !listed.contains_key(id));
             let over = (listed.len() + members.len()).saturating_sub(max);
             if over == 0 {
                 listed.append(&mut members);
-                place = MembersCursor { scan: end, ..MembersCursor::default() };
+                cursor = MembersCursor { scan: end, ..MembersCursor::default() };
                 if end == 0 || listed.len() >= max || scans >= MAX_SCANS {
                     break;
                 }
                 wanted = max - listed.len();
-            } else if listed.is_empty() && (place.last.is_none() || wanted == 1) {
+            } else if listed.is_empty() && (cursor.last.is_none() || wanted == 1) {
                 listed.extend(members.into_iter().take(max));
-                place = MembersCursor { end, last: listed.keys().next_back().cloned(), ..place };
+                cursor = MembersCursor { end, last: listed.keys().next_back().cloned(), ..cursor };
                 break;
             } else if !listed.is_empty() && (wanted <= over || scans >= MAX_SCANS) {
                 break; // the next page begins with this step
             } else {
                 wanted = if scans < MAX_SCANS { wanted.saturating_sub(over).max(1) } else { 1 };
             }
-            step = self.client.read(room, &self.scan_from(room, place.scan, wanted)).await?;
+            step = self.client.read(room, &self.scan_from(room, cursor.scan, wanted)).await?;
         }
-        let next = Some(place).filter(|place| *place != MembersCursor::default());
+        let next = Some(cursor).filter(|cursor| *cursor != MembersCursor::default());
         Ok(Some(Members { listed: listed.into_values().collect(), count, next }))
     }
 }
@@ -196,7 +196,7 @@ impl RoomStore for RedisRooms {
 ///
 /// A step ends at the end of a bucket of Redis's, so it may have more members than its COUNT. The first step of a page
 /// is then divided by the ids of its members. The next page repeats the step and leaves out those that were listed, if it
-/// ends at the same place: only then does it cover the same buckets, since its length depends on the members that have
+/// ends at the same position: only then does it cover the same buckets, since its length depends on the members that have
 /// joined and left. Otherwise some members are listed twice, and the step is not divided again, so that pages get on even
 /// if it changes each time.
 type ScanStep = (u64, Vec<(String, String)>);

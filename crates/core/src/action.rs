@@ -3,6 +3,8 @@
 use std::fmt;
 
 use schemars::Schema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::answer::{IntoAnswer, Outcome};
 use crate::context::Context;
@@ -154,6 +156,40 @@ pub trait IntoActionError {
 impl<E: Into<ActionError>> IntoActionError for E {
     fn into_action_error(self) -> ActionError {
         self.into()
+    }
+}
+
+impl Context {
+    /// Calls another action of this application, through the same layers, guards and validation as any client.
+    ///
+    /// It has its own deadline, and ends with this call in any case; it is counted under its own name.
+    ///
+    /// Cancel safe: dropping the future drops the call.
+    ///
+    /// # Errors
+    ///
+    /// The other action's own; `timeout` at its deadline; `internal` if calls nest deeper than [`Context::MAX_DEPTH`].
+    pub async fn call<A>(&self, input: A::Input) -> Result<A::Output, ActionError>
+    where
+        A: Action,
+        A::Input: Serialize,
+        A::Output: DeserializeOwned,
+    {
+        self.call_encoded::<A>(&input).await?.decode()
+    }
+
+    /// Calls another action and returns its answer as it is: for answers with a status, and for bodies.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Context::call`].
+    pub async fn call_encoded<A>(&self, input: &A::Input) -> Outcome
+    where
+        A: Action,
+        A::Input: Serialize,
+    {
+        let input = serde_json::value::to_raw_value(input).map_err(ActionError::internal)?;
+        self.call_action((A::DEF.name, A::DEF.version), Params::from_raw_json(input)?).await
     }
 }
 

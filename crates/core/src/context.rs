@@ -5,11 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::action::{Action, ActionDef};
 use crate::answer::Outcome;
 use crate::cache::Cache;
 use crate::cluster::Cluster;
@@ -78,10 +75,10 @@ pub struct Context(Arc<CallFacts>);
 pub(crate) trait CallHost: Send + Sync {
     fn node(&self) -> &Node;
 
-    /// Calls an action within another call.
+    /// Calls an action, by its name and version, within another call.
     fn call_nested<'a>(
         self: Arc<Self>,
-        action: &'a ActionDef,
+        action: (&'static str, u32),
         around: &'a Context,
         params: Params,
     ) -> BoxFuture<'a, Outcome>;
@@ -176,39 +173,12 @@ impl Context {
         self.0.host.node()
     }
 
-    /// Calls another action of this application, through the same layers, guards and validation as any client.
-    ///
-    /// It has its own deadline, and ends with this call in any case; it is counted under its own name.
-    ///
-    /// Cancel safe: dropping the future drops the call.
-    ///
-    /// # Errors
-    ///
-    /// The other action's own; `timeout` at its deadline; `internal` if calls nest deeper than [`Context::MAX_DEPTH`].
-    pub async fn call<A>(&self, input: A::Input) -> Result<A::Output, ActionError>
-    where
-        A: Action,
-        A::Input: Serialize,
-        A::Output: DeserializeOwned,
-    {
-        self.call_encoded::<A>(&input).await?.decode()
-    }
-
-    /// Calls another action and returns its answer as it is: for answers with a status, and for bodies.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Context::call`].
-    pub async fn call_encoded<A>(&self, input: &A::Input) -> Outcome
-    where
-        A: Action,
-        A::Input: Serialize,
-    {
+    /// Calls an action within this call.
+    pub(crate) async fn call_action(&self, action: (&'static str, u32), params: Params) -> Outcome {
         if self.0.depth >= Self::MAX_DEPTH {
             return Err(ActionError::internal("actions call each other too deeply"));
         }
-        let input = serde_json::value::to_raw_value(input).map_err(ActionError::internal)?;
-        self.0.host.clone().call_nested(&A::DEF, self, Params::from_raw_json(input)?).await
+        self.0.host.clone().call_nested(action, self, params).await
     }
 
     /// The context of a call that this one makes.

@@ -140,7 +140,7 @@ impl CallHost for EngineParts {
 
     fn call_nested<'a>(
         self: Arc<Self>,
-        action: &'a ActionDef,
+        action: (&'static str, u32),
         around: &'a Context,
         params: Params,
     ) -> BoxFuture<'a, Outcome> {
@@ -149,9 +149,9 @@ impl CallHost for EngineParts {
 }
 
 /// A call that another call makes. It ends by its own deadline or that of the call around it, which drops both.
-async fn nested(engine: Engine, action: &ActionDef, around: &Context, params: Params) -> Outcome {
-    let Some(action) = engine.registry().find(action.name, Some(action.version)).cloned() else {
-        return Err(ActionError::internal(format!("the application has no action {action:?}")));
+async fn nested(engine: Engine, (name, version): (&str, u32), around: &Context, params: Params) -> Outcome {
+    let Some(action) = engine.registry().find(name, Some(version)).cloned() else {
+        return Err(ActionError::internal(format!("the application has no action {name} v{version}")));
     };
     let started = Instant::now();
     let own = deadline(action.def, &engine, started);

@@ -60,7 +60,7 @@ pub enum StartError {
         source: ActionError,
     },
     /// A stop was requested before the node was ready.
-    #[error("asked to stop before the node was ready")]
+    #[error("a stop was requested before the node was ready")]
     Stopped,
 }
 

@@ -87,7 +87,7 @@ fn every_definition_error_is_reported_before_the_first_call() {
         let faults = registry(actions).err().unwrap_or_default();
         assert_eq!(faults.len(), expected.len(), "{faults:?}");
         for (fault, part) in faults.iter().zip(expected) {
-            assert!(fault.contains(part), "{fault:?} tells of {part:?}");
+            assert!(fault.contains(part), "{fault:?} names {part:?}");
         }
     };
     check(vec![action("a", 1, &[const { get("/things/{id}") }]), action("b", 1, &[const { get("/things") }])], &[]);

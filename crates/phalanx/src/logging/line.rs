@@ -18,7 +18,7 @@ pub(super) enum LineFormat {
 }
 
 impl LineFormat {
-    /// Announces lines that are missing at this place.
+    /// Announces lines that are missing at this position.
     pub(super) fn gap(self, lines: u64) -> String {
         self.line(Level::WARN, "log lines were dropped here", Some(lines))
     }

@@ -1,5 +1,5 @@
 //! Logs panics. The default hook writes to stderr itself: if that is a pipe that is not read, the thread that panics
-//! waits in it for ever, while it holds its place in the runtime.
+//! waits in it for ever, and the runtime has one worker less.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};

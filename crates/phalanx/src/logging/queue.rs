@@ -1,5 +1,5 @@
 //! The bounded queue between the threads that log and the one that writes. A thread that logs never waits for a reader
-//! of the log: at the bound its line is dropped, counted, and announced at the place of the gap.
+//! of the log: at the bound its line is dropped, counted, and announced where the gap is.
 
 use std::collections::VecDeque;
 use std::mem;

@@ -86,7 +86,7 @@ async fn run(app: App, settings: Settings, signals: &mut Signals) -> Result<Sign
             request = signals.next() => request,
             ended = &mut node => return exit_reason(requested, ended),
         };
-        info!(signal = ?request, "asked by a signal"); // tests/it/process.rs counts these lines
+        info!(signal = ?request, "requested by a signal"); // tests/it/process.rs counts these lines
         requested = match (requested, request) {
             (Some(SignalRequest::Stop), SignalRequest::Stop) => {
                 return Err("stopped a second time: running calls are cut off".to_owned());
