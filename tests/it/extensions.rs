@@ -74,10 +74,10 @@ struct Recorder(Arc<Mutex<Vec<String>>>, &'static str);
 
 #[async_trait]
 impl Layer for Recorder {
-    async fn call(&self, call: Call, next: Next<'_>) -> Outcome {
+    async fn call(&self, mut call: Call, next: Next<'_>) -> Outcome {
         let name = call.action.name;
         self.0.lock().unwrap().push(format!("{} before {name}", self.1));
-        if self.1 == "inner" && call.params.get_str("item").as_deref() == Some("sun") {
+        if self.1 == "inner" && call.body().await?.get_str("item").as_deref() == Some("sun") {
             return Err(ActionError::forbidden("this item cannot be ordered"));
         }
         let outcome = next.run(call).await;

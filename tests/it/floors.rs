@@ -35,6 +35,7 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
         "author",
         &[
             "action",
+            "call",
             "cluster",
             "context",
             "guard",

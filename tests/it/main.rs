@@ -10,6 +10,7 @@ mod conformance;
 mod crates;
 mod extensions;
 mod floors;
+mod guards;
 mod hostile;
 mod http;
 mod imports;

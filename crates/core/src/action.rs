@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::answer::{IntoAnswer, Outcome};
+use crate::call::body::CallBody;
 use crate::context::Context;
 use crate::error::ActionError;
 use crate::future::{BoxFuture, Deadline};
@@ -43,14 +44,32 @@ pub struct ActionDef {
     pub deadline: Deadline,
     /// Its fate when its client leaves.
     pub on_disconnect: OnDisconnect,
+    /// The bounds and the form of its HTTP body.
+    pub body: BodyRules,
     /// The schema of its input.
     pub input: fn() -> Schema,
     /// The schema of its output.
     pub output: fn() -> Schema,
     /// Names the needs of its guards, for the check at boot.
     pub require: fn(&mut Requirements),
-    /// Extracts guards, decodes the input, runs the function and encodes its value.
-    pub run: fn(Context, Params) -> BoxFuture<'static, Outcome>,
+    /// Extracts guards, reads the body, decodes the input, runs the function and encodes its value.
+    pub run: fn(Context, CallBody) -> BoxFuture<'static, Outcome>,
+}
+
+/// The bounds and the form of an action's HTTP body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyRules {
+    /// Most bytes, files excluded; `None` means `web.max_body`.
+    pub max_body: Option<u64>,
+    /// Most bytes with files; `None` means `web.max_upload`.
+    pub max_upload: Option<u64>,
+    /// Whether the bytes are kept as they came instead of being read into params.
+    pub is_raw: bool,
+}
+
+impl BodyRules {
+    /// Those of the settings, read into params.
+    pub const DEFAULT: Self = Self { max_body: None, max_upload: None, is_raw: false };
 }
 
 impl fmt::Debug for ActionDef {

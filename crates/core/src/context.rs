@@ -2,13 +2,17 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use http::HeaderMap;
+use bytes::Bytes;
+use http::{HeaderMap, Uri};
 use tokio::time::Instant;
 
 use crate::answer::Outcome;
 use crate::cache::Cache;
+use crate::call::clock::CallClock;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::connection::Connection;
@@ -35,7 +39,7 @@ use crate::rooms::Rooms;
 ///     Ok(text)
 /// }
 ///
-/// # use phalanx_core::action::{ActionDef, Exposure, OnDisconnect};
+/// # use phalanx_core::action::{ActionDef, BodyRules, Exposure, OnDisconnect};
 /// # use phalanx_core::answer::{Answer, answering};
 /// # use phalanx_core::config::Config;
 /// # use phalanx_core::dispatch::call_internal;
@@ -53,6 +57,7 @@ use crate::rooms::Rooms;
 /// #     cross_site: false,
 /// #     deadline: Deadline::Default,
 /// #     on_disconnect: OnDisconnect::Finish,
+/// #     body: BodyRules::DEFAULT,
 /// #     input: input_schema::<NoInput>,
 /// #     output: input_schema::<NoInput>,
 /// #     require: |_| {},
@@ -84,28 +89,61 @@ pub(crate) trait CallHost: Send + Sync {
     ) -> BoxFuture<'a, Outcome>;
 }
 
+/// The part of a call that is there before its body: guards and the first half of layers decide by it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct CallHead<'a> {
+    /// The path of the HTTP request.
+    pub path: Option<&'a str>,
+    /// The query of the HTTP request, as it came.
+    pub query: Option<&'a str>,
+    /// The headers of the HTTP request; empty for a socket, whose connect hook saw them.
+    pub headers: &'a HeaderMap,
+    /// The params of path and query; over a socket and for calls of the application itself all params.
+    pub params: &'a Params,
+    /// The caller.
+    pub caller: &'a Caller,
+}
+
 struct CallFacts {
     host: Arc<dyn CallHost>,
     name: &'static str,
     version: u32,
     caller: Arc<Caller>,
     id: RequestId,
-    deadline: Option<Instant>,
+    /// The path and the query of an HTTP request.
+    uri: Option<Uri>,
+    /// The params of path and query; all of a call that has no body.
+    head: Params,
+    clock: CallClock,
+    raw_body: OnceLock<Bytes>,
+    /// The version that answers: the called one, unless the body names another.
+    answering: AtomicU32,
     depth: u8,
+}
+
+/// The facts of a call, as its [`Context`] begins.
+pub(crate) struct NewCall {
+    pub(crate) host: Arc<dyn CallHost>,
+    pub(crate) name: &'static str,
+    pub(crate) version: u32,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) id: RequestId,
+    pub(crate) uri: Option<Uri>,
+    pub(crate) head: Params,
+    pub(crate) started: Instant,
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl Context {
     /// How deep calls may nest through [`Context::call`].
     pub const MAX_DEPTH: u8 = 16;
 
-    pub(crate) fn new(
-        host: Arc<dyn CallHost>,
-        (name, version): (&'static str, u32),
-        caller: Arc<Caller>,
-        id: RequestId,
-        deadline: Option<Instant>,
-    ) -> Self {
-        Self(Arc::new(CallFacts { host, name, version, caller, id, deadline, depth: 0 }))
+    pub(crate) fn new(call: NewCall) -> Self {
+        let NewCall { host, name, version, caller, id, uri, head, started, deadline } = call;
+        let clock = CallClock::new(started, deadline);
+        let (raw_body, answering) = (OnceLock::new(), AtomicU32::new(version));
+        Self(Arc::new(CallFacts { host, name, version, caller, id, uri, head, clock, raw_body, answering, depth: 0 }))
     }
 
     /// The name of this request in logs and in the header `x-request-id`.
@@ -133,9 +171,20 @@ impl Context {
         self.0.caller.connection.as_ref()
     }
 
-    /// When the call's time is up.
+    /// When the call's time is up. It stands still while the body is awaited, so it is final once the body is there.
     pub fn deadline(&self) -> Option<Instant> {
-        self.0.deadline
+        self.0.clock.deadline()
+    }
+
+    /// The part of the call that is there before its body, for guards and layers: path, query, headers, caller.
+    pub fn head(&self) -> CallHead<'_> {
+        CallHead {
+            path: self.0.uri.as_ref().map(Uri::path),
+            query: self.0.uri.as_ref().and_then(Uri::query),
+            headers: &self.0.caller.headers,
+            params: &self.0.head,
+            caller: &self.0.caller,
+        }
     }
 
     /// The rooms of the cluster.
@@ -182,10 +231,72 @@ impl Context {
     }
 
     /// The context of a call that this one makes.
-    pub(crate) fn nested(&self, (name, version): (&'static str, u32), deadline: Option<Instant>) -> Self {
-        let CallFacts { host, caller, id, depth, .. } = &*self.0;
-        let (host, caller, id, depth) = (host.clone(), caller.clone(), id.clone(), depth + 1);
-        Self(Arc::new(CallFacts { host, name, version, caller, id, deadline, depth }))
+    pub(crate) fn nested(
+        &self,
+        (name, version): (&'static str, u32),
+        head: Params,
+        started: Instant,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self(Arc::new(CallFacts {
+            host: self.0.host.clone(),
+            name,
+            version,
+            caller: self.0.caller.clone(),
+            id: self.0.id.clone(),
+            uri: None,
+            head,
+            clock: CallClock::new(started, deadline),
+            raw_body: OnceLock::new(),
+            answering: AtomicU32::new(version),
+            depth: self.0.depth + 1,
+        }))
+    }
+
+    /// The context of the version that takes a call over, because its body names it.
+    pub(crate) fn of_version(&self, version: u32) -> Self {
+        let facts = &*self.0;
+        Self(Arc::new(CallFacts {
+            host: facts.host.clone(),
+            name: facts.name,
+            version,
+            caller: facts.caller.clone(),
+            id: facts.id.clone(),
+            uri: facts.uri.clone(),
+            head: facts.head.clone(),
+            clock: facts.clock.fork(),
+            raw_body: facts.raw_body.clone(),
+            answering: AtomicU32::new(version),
+            depth: facts.depth,
+        }))
+    }
+
+    /// Keeps the bytes of the body, which is read once.
+    pub(crate) fn set_raw_body(&self, raw: Bytes) {
+        self.0.raw_body.get_or_init(|| raw);
+    }
+
+    pub(crate) fn raw_body(&self) -> Option<&Bytes> {
+        self.0.raw_body.get()
+    }
+
+    /// Notes that another version answers than the called one.
+    pub(crate) fn set_answering(&self, version: u32) {
+        self.0.answering.store(version, Relaxed);
+    }
+
+    /// The version that answers.
+    pub(crate) fn answering(&self) -> u32 {
+        self.0.answering.load(Relaxed)
+    }
+
+    pub(crate) fn clock(&self) -> &CallClock {
+        &self.0.clock
+    }
+
+    /// How long the call's body was awaited.
+    pub(crate) fn waited(&self) -> Duration {
+        self.0.clock.waited()
     }
 
     pub(crate) fn is_nested(&self) -> bool {

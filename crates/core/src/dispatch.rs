@@ -4,19 +4,22 @@ mod streaming;
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use tokio::time::{Instant, timeout_at};
+use http::Uri;
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use streaming::MeteredStream;
 
 use crate::action::{ActionDef, OnDisconnect};
 use crate::answer::{Body, BodySource, Content, Outcome};
-use crate::context::{CallHost, Caller, Context};
+use crate::call::body::CallBody;
+use crate::context::{CallHost, Caller, Context, NewCall};
 use crate::engine::{Engine, EngineParts};
 use crate::error::{ActionError, Chain, ErrorKind, panicked, unknown_action};
 use crate::event::Event;
@@ -34,8 +37,12 @@ use crate::registry::RegisteredAction;
 pub struct CallRequest {
     /// The action.
     pub action: Arc<RegisteredAction>,
-    /// Its parameters.
+    /// The path and the query of an HTTP request.
+    pub uri: Option<Uri>,
+    /// The params of path and query; all of a call without a body.
     pub params: Params,
+    /// Its body.
+    pub body: CallBody,
     /// Its caller.
     pub caller: Arc<Caller>,
     /// Its name in logs.
@@ -59,14 +66,23 @@ pub async fn start(engine: &Engine, request: CallRequest) -> Dispatched {
     let origin = request.caller.transport;
     let shown = || serde_json::Value::Object(request.action.shown(&request.params, engine.config()));
     debug!(action = def.name, request = %request.id, params = %shown(), "an action starts");
-    let host = engine.clone().into_parts();
-    let context = Context::new(host, (def.name, def.version), request.caller, request.id.clone(), deadline);
-    let meter =
-        CallMeter { engine: engine.clone(), action: request.action, id: request.id, origin, started, open: true };
-    let mut future = with_layers(engine, Call { action: def, params: request.params, context });
+    let context = Context::new(NewCall {
+        host: engine.clone().into_parts(),
+        name: def.name,
+        version: def.version,
+        caller: request.caller,
+        id: request.id,
+        uri: request.uri,
+        head: request.params,
+        started,
+        deadline,
+    });
+    let action = request.action;
+    let meter = CallMeter { engine: engine.clone(), action, context: context.clone(), origin, started, open: true };
+    let mut future = with_layers(engine, Call { action: def, context, body: request.body });
     let first = poll_fn(|cx| Poll::Ready(catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))));
     match first.await {
-        Ok(Poll::Pending) => Dispatched::Pending(PendingCall { future, deadline, meter }),
+        Ok(Poll::Pending) => Dispatched::Pending(PendingCall { future, has_deadline: deadline.is_some(), meter }),
         Ok(Poll::Ready(outcome)) => Dispatched::Done(meter.finish(outcome)),
         Err(panic) => Dispatched::Done(meter.finish(Err(panicked(&*panic)))),
     }
@@ -80,7 +96,8 @@ pub async fn start(engine: &Engine, request: CallRequest) -> Dispatched {
 pub async fn call_internal(engine: &Engine, name: &str, version: Option<u32>, params: Params) -> Outcome {
     let action = engine.registry().find(name, version).ok_or_else(unknown_action)?.clone();
     let caller = Arc::new(Caller::internal());
-    match start(engine, CallRequest { action, params, caller, id: engine.next_request_id() }).await {
+    let (id, body) = (engine.next_request_id(), CallBody::absent());
+    match start(engine, CallRequest { action, uri: None, params, body, caller, id }).await {
         Dispatched::Done(outcome) => outcome,
         Dispatched::Pending(call) => call.finish().await,
     }
@@ -98,7 +115,7 @@ fn deadline(def: &ActionDef, engine: &Engine, started: Instant) -> Option<Instan
 /// A call that was pending when it was polled first.
 pub struct PendingCall {
     future: BoxFuture<'static, Outcome>,
-    deadline: Option<Instant>,
+    has_deadline: bool,
     meter: CallMeter,
 }
 
@@ -114,17 +131,37 @@ impl PendingCall {
     ///
     /// The action's own; `timeout` at the deadline; `internal` if it panicked.
     pub async fn finish(self) -> Outcome {
-        let Self { future, deadline, meter } = self;
+        let Self { future, has_deadline, meter } = self;
+        let context = meter.context.clone();
         // The call is dropped inside at its deadline, and its drop may panic too.
         let in_time = async move {
-            match deadline {
+            match context.deadline().filter(|_| has_deadline) {
                 None => future.await,
-                Some(deadline) => timeout_at(deadline, future).await.unwrap_or_else(|_| Err(late())),
+                Some(deadline) => within(deadline, future, &context).await,
             }
         };
         let caught = AssertUnwindSafe(in_time).catch_unwind().await;
         meter.finish(caught.unwrap_or_else(|panic| Err(panicked(&*panic))))
     }
+}
+
+/// Runs a call until its deadline, which moves while the body is awaited.
+async fn within(deadline: Instant, mut future: BoxFuture<'static, Outcome>, context: &Context) -> Outcome {
+    let mut timer = pin!(sleep_until(deadline));
+    poll_fn(|task| {
+        if let Poll::Ready(outcome) = future.as_mut().poll(task) {
+            return Poll::Ready(outcome);
+        }
+        if context.clock().is_paused() {
+            return Poll::Pending; // the body's arrival polls the call, and only that starts the clock again
+        }
+        let deadline = context.deadline().unwrap_or(deadline);
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        timer.as_mut().poll(task).map(|()| Err(late()))
+    })
+    .await
 }
 
 impl std::fmt::Debug for PendingCall {
@@ -156,11 +193,11 @@ async fn nested(engine: Engine, (name, version): (&str, u32), around: &Context, 
     let started = Instant::now();
     let own = deadline(action.def, &engine, started);
     let sooner = own.filter(|own| around.deadline().is_none_or(|outer| *own < outer));
-    let context = around.nested((action.def.name, action.def.version), sooner.or(around.deadline()));
-    let future = with_layers(&engine, Call { action: action.def, params, context });
-    let id = around.id().clone();
-    let meter = CallMeter { engine, action, id, origin: Origin::Internal, started, open: true };
-    PendingCall { future, deadline: sooner, meter }.finish().await
+    let context = around.nested((action.def.name, action.def.version), params, started, sooner.or(around.deadline()));
+    let call = Call { action: action.def, context: context.clone(), body: CallBody::absent() };
+    let future = with_layers(&engine, call);
+    let meter = CallMeter { engine, action, context, origin: Origin::Internal, started, open: true };
+    PendingCall { future, has_deadline: sooner.is_some(), meter }.finish().await
 }
 
 /// The layers, then the function.
@@ -181,7 +218,7 @@ fn late() -> ActionError {
 struct CallMeter {
     engine: Engine,
     action: Arc<RegisteredAction>,
-    id: RequestId,
+    context: Context,
     origin: Origin,
     started: Instant,
     open: bool,
@@ -189,7 +226,7 @@ struct CallMeter {
 
 impl CallMeter {
     fn finish(self, mut outcome: Outcome) -> Outcome {
-        let took = self.started.elapsed();
+        let took = self.took();
         match &mut outcome {
             Ok(answer) => match &mut answer.content {
                 Content::Body(Body { source: BodySource::Stream(stream), .. }) => {
@@ -211,27 +248,40 @@ impl CallMeter {
         self.open = false;
         self.record(ending, took);
         if self.engine.config().web.access_log {
-            let (action, transport) = (self.action.def.name, self.origin.as_str());
-            info!(action, version = self.action.def.version, transport, outcome = ending.as_str(), ?took, request = %self.id);
+            let (def, transport, request) = (self.answering().def, self.origin.as_str(), self.context.id());
+            info!(action = def.name, version = def.version, transport, outcome = ending.as_str(), ?took, %request);
         }
     }
 
+    /// The version that answers: the body may name another than the called one.
+    fn answering(&self) -> &RegisteredAction {
+        let (called, version) = (&self.action, self.context.answering());
+        let other = || self.engine.registry().find(called.def.name, Some(version));
+        if version == called.def.version { called } else { other().unwrap_or(called) }
+    }
+
+    /// How long the call took, without the time for which its body was awaited.
+    fn took(&self) -> Duration {
+        self.started.elapsed().saturating_sub(self.context.waited())
+    }
+
     fn record(&self, outcome: CallEnd, took: Duration) {
-        self.action.metrics.record(outcome, took);
-        let def = self.action.def;
+        let action = self.answering();
+        action.metrics.record(outcome, took, self.context.waited());
+        let def = action.def;
         let (action, version, transport) = (def.name, def.version, self.origin);
         self.engine.registry().observers.notify(&Event::ActionEnded { action, version, transport, outcome, took });
     }
 
     /// Logs why a stream broke off; the client has got its status already.
     fn log_failed_stream(&self, error: &ActionError) {
-        let (action, request, cause) = (self.action.def.name, &self.id, Chain(error));
+        let (action, request, cause) = (self.action.def.name, self.context.id(), Chain(error));
         error!(action, %request, %cause, "the stream of an action failed");
     }
 
     /// Logs the cause, which clients do not get. A backend that does not answer is no fault of the application's.
     fn log_cause(&self, refused: &ActionError) {
-        let (action, request, cause) = (self.action.def.name, &self.id, Chain(refused));
+        let (action, request, cause) = (self.action.def.name, self.context.id(), Chain(refused));
         if refused.kind() == ErrorKind::Internal {
             error!(action, %request, %cause, "an action failed");
         } else if refused.kind() == ErrorKind::Unavailable && std::error::Error::source(refused).is_some() {
@@ -243,7 +293,7 @@ impl CallMeter {
 impl Drop for CallMeter {
     fn drop(&mut self) {
         if self.open {
-            self.record(CallEnd::Cancelled, self.started.elapsed());
+            self.record(CallEnd::Cancelled, self.took());
         }
     }
 }

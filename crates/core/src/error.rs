@@ -151,6 +151,13 @@ struct Inner {
 }
 
 impl ActionError {
+    /// A copy of everything that clients get: all but the source.
+    pub(crate) fn public_copy(&self) -> Self {
+        let Inner { kind, code, message, details, retry_after, .. } = &*self.0;
+        let (code, message, details) = (code.clone(), message.clone(), details.clone());
+        Self(Box::new(Inner { kind: *kind, code, message, details, retry_after: *retry_after, source: None }))
+    }
+
     /// Makes an error with a code of its own, narrower than its kind's name.
     pub fn new(kind: ErrorKind, code: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {

@@ -2,6 +2,9 @@
 
 use std::any::{TypeId, type_name};
 use std::future::Future;
+use std::ops::Deref;
+
+use bytes::Bytes;
 
 use crate::connection::Connection;
 use crate::context::Context;
@@ -23,7 +26,7 @@ use crate::states::States;
 ///     }
 /// }
 ///
-/// # use phalanx_core::action::{ActionDef, Exposure, OnDisconnect};
+/// # use phalanx_core::action::{ActionDef, BodyRules, Exposure, OnDisconnect};
 /// # use phalanx_core::answer::{Answer, answering};
 /// # use phalanx_core::config::Config;
 /// # use phalanx_core::dispatch::call_internal;
@@ -41,6 +44,7 @@ use crate::states::States;
 /// #     cross_site: false,
 /// #     deadline: Deadline::Default,
 /// #     on_disconnect: OnDisconnect::Finish,
+/// #     body: BodyRules::DEFAULT,
 /// #     input: input_schema::<NoInput>,
 /// #     output: input_schema::<NoInput>,
 /// #     require: |_| {},
@@ -63,6 +67,14 @@ use crate::states::States;
     note = "implement `phalanx::FromContext` for it, or put `#[input]` on it and make it the last parameter"
 )]
 pub trait FromContext: Sized + Send {
+    /// Whether the guard is established after the body has come and the input was decoded, instead of before.
+    ///
+    /// Guards run before a byte of the body is read, so that a refused request costs nothing; what they allow stays
+    /// allowed while the body comes, `web.body_timeout` and more. What a guard returns is kept as long: one that returns a
+    /// *thing* (a connection of a pool, a lock, a transaction) would keep it from others for as long as a client likes
+    /// to send, so it says `true` here. One that returns a *fact* leaves it `false`.
+    const AFTER_BODY: bool = false;
+
     /// Establishes the fact, or refuses the call.
     ///
     /// # Errors
@@ -79,6 +91,37 @@ pub trait FromContext: Sized + Send {
 impl FromContext for Connection {
     async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
         ctx.connection().cloned().ok_or_else(|| ActionError::forbidden("this action needs a websocket connection"))
+    }
+}
+
+/// The body of an HTTP request as it came, for an action with `raw_body`: what a webhook signs are these bytes.
+///
+/// The action's params are those of path and query then. It is established after the body has come, as every guard
+/// whose [`FromContext::AFTER_BODY`] is `true`.
+#[derive(Clone, Debug)]
+pub struct RawBody(Bytes);
+
+impl RawBody {
+    /// The bytes.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl Deref for RawBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl FromContext for RawBody {
+    const AFTER_BODY: bool = true;
+
+    async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
+        let refused = || ActionError::forbidden("this action reads the bytes of an HTTP body");
+        ctx.raw_body().cloned().map(Self).ok_or_else(refused)
     }
 }
 

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 
 use crate::action::{ActionDef, Exposure};
 use crate::answer::Outcome;
-use crate::context::Context;
+use crate::call::body::CallBody;
+use crate::context::{CallHead, Context};
 use crate::error::{ActionError, unknown_action};
 use crate::future::BoxFuture;
 use crate::origin::Origin;
@@ -18,10 +19,31 @@ use crate::params::Params;
 pub struct Call {
     /// The action.
     pub action: &'static ActionDef,
-    /// Its parameters, not yet decoded.
-    pub params: Params,
     /// Its caller, and its node.
     pub context: Context,
+    pub(crate) body: CallBody,
+}
+
+impl Call {
+    /// The part of the call that is there before its body: path, query, headers, caller.
+    pub fn head(&self) -> CallHead<'_> {
+        self.context.head()
+    }
+
+    /// Reads the body, and returns the params of the whole call, not yet decoded. It is read once and kept for the
+    /// function; over a socket it is there.
+    ///
+    /// A layer that awaits the body before it continues the call gives up what guards are for: they run after it, when
+    /// the bytes have been taken.
+    ///
+    /// Cancel safe: what was read so far is kept.
+    ///
+    /// # Errors
+    ///
+    /// `payload_too_large`, `malformed`, and everything else for which a body is refused.
+    pub async fn body(&mut self) -> Result<&Params, ActionError> {
+        self.body.peek(&self.context).await
+    }
 }
 
 /// Code around every call: time, trace, limit, count. A value of its first half is a local variable of the second.
@@ -52,7 +74,7 @@ pub struct Call {
 ///     }
 /// }
 ///
-/// # use phalanx_core::action::{ActionDef, Exposure, OnDisconnect};
+/// # use phalanx_core::action::{ActionDef, BodyRules, Exposure, OnDisconnect};
 /// # use phalanx_core::answer::{Answer, answering};
 /// # use phalanx_core::config::Config;
 /// # use phalanx_core::dispatch::call_internal;
@@ -70,6 +92,7 @@ pub struct Call {
 /// #     cross_site: false,
 /// #     deadline: Deadline::Default,
 /// #     on_disconnect: OnDisconnect::Finish,
+/// #     body: BodyRules::DEFAULT,
 /// #     input: input_schema::<NoInput>,
 /// #     output: input_schema::<NoInput>,
 /// #     require: |_| {},
@@ -119,7 +142,7 @@ impl<'a> Next<'a> {
 pub(crate) fn run_function(call: Call) -> BoxFuture<'static, Outcome> {
     match refusal(&call) {
         Some(error) => Box::pin(async move { Err(error) }),
-        None => (call.action.run)(call.context, call.params),
+        None => (call.action.run)(call.context, call.body),
     }
 }
 

@@ -6,7 +6,7 @@
 //! A complete action, as the attribute `#[action]` writes it:
 //!
 //! ```
-//! use phalanx_core::action::{Action, ActionDef, ActionResult, Exposure, OnDisconnect};
+//! use phalanx_core::action::{Action, ActionDef, ActionResult, BodyRules, Exposure, OnDisconnect};
 //! use phalanx_core::answer::{IntoAnswer, answering};
 //! use phalanx_core::params::input_schema;
 //! use phalanx_core::{ActionError, Context, Deadline, NoInput, Reply};
@@ -32,8 +32,17 @@
 //!         on_disconnect: OnDisconnect::Finish,
 //!         input: input_schema::<NoInput>,
 //!         output: <Reply<usize> as IntoAnswer>::schema,
+//!         body: BodyRules::DEFAULT,
 //!         require: |_| {},
-//!         run: |ctx, params| answering(async move { sockets(ctx, params.decode()?).await.outcome() }),
+//!         run: |ctx, body| {
+//!             answering(async move {
+//!                 let input = match body.params(&ctx).await {
+//!                     Ok(params) => params.decode()?,
+//!                     Err(outcome) => return outcome,
+//!                 };
+//!                 sockets(ctx, input).await.outcome()
+//!             })
+//!         },
 //!     };
 //! }
 //! # assert_eq!(Sockets::DEF.name, "sockets");
@@ -72,6 +81,7 @@ mod topics;
 
 // Author: the handle and the definitions that an application is written with.
 pub mod action;
+pub mod call;
 mod cluster;
 pub mod context;
 mod guard;
@@ -94,16 +104,17 @@ pub mod verb;
 pub use action::{Action, ActionDef, Exposure, Method, OnDisconnect, Route};
 pub use answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcome, Reply};
 pub use cache::{Cache, Entry};
+pub use call::body::{BodyRead, CallBody};
 pub use cluster::{Cluster, NodeReplies};
 pub use connection::Connection;
-pub use context::{Caller, Context};
+pub use context::{CallHead, Caller, Context};
 pub use engine::Engine;
 pub use engine::lifecycle::{StartError, StopReport};
 pub use engine::registration::Registration;
 pub use engine::setup::NodeSetup;
 pub use error::{ActionError, BoxError, Detail, ErrorKind};
 pub use future::{BoxFuture, Deadline};
-pub use guard::{FromContext, Requirements};
+pub use guard::{FromContext, RawBody, Requirements};
 pub use id::{ConnectionId, Generation, Incarnation, RequestId};
 pub use locks::{LockGuard, Locks};
 pub use metrics::bound_reached;

@@ -58,14 +58,17 @@ pub(crate) struct ActionMetrics {
     version: u32,
     endings: [OnceLock<Counter>; CallEnd::COUNT],
     duration: OnceLock<Histogram>,
+    body_wait: OnceLock<Histogram>,
 }
 
 impl ActionMetrics {
     pub(crate) fn new(name: &'static str, version: u32) -> Self {
-        Self { name, version, endings: [const { OnceLock::new() }; CallEnd::COUNT], duration: OnceLock::new() }
+        let endings = [const { OnceLock::new() }; CallEnd::COUNT];
+        Self { name, version, endings, duration: OnceLock::new(), body_wait: OnceLock::new() }
     }
 
-    pub(crate) fn record(&self, ending: CallEnd, took: Duration) {
+    /// Counts a call that took so long, and before that awaited its body for `waited`.
+    pub(crate) fn record(&self, ending: CallEnd, took: Duration, waited: Duration) {
         let version = || self.version.to_string();
         self.endings[ending.index()]
             .get_or_init(|| {
@@ -77,6 +80,13 @@ impl ActionMetrics {
                 || histogram!("phalanx_action_duration_seconds", "action" => self.name, "version" => version()),
             )
             .record(took);
+        if !waited.is_zero() {
+            self.body_wait
+                .get_or_init(
+                    || histogram!("phalanx_action_body_seconds", "action" => self.name, "version" => version()),
+                )
+                .record(waited);
+        }
     }
 }
 
@@ -114,7 +124,14 @@ fn describe() {
         "Requests, messages and connections refused, dropped or delayed at a bound, by bound"
     );
     describe_counter!("phalanx_actions_total", "Calls of actions, by action, version and outcome");
-    describe_histogram!("phalanx_action_duration_seconds", "Time from a call's start to its outcome");
+    describe_histogram!(
+        "phalanx_action_duration_seconds",
+        "Time from a call's start to its outcome, without that for its body"
+    );
+    describe_histogram!(
+        "phalanx_action_body_seconds",
+        "Time for which a call awaited its body; calls whose body was there are not in it"
+    );
     describe_gauge!("phalanx_connections", "Open sockets of this node");
     describe_counter!("phalanx_connections_total", "Sockets opened on this node");
     describe_counter!(

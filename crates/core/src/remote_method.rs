@@ -9,13 +9,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::answer::{IntoAnswer, Outcome};
+use crate::call::body::CallBody;
 use crate::cluster::{Cluster, NodeReplies};
 use crate::context::Context;
 use crate::error::ActionError;
 use crate::future::{BoxFuture, Deadline};
 use crate::guard::Requirements;
 use crate::id::ConnectionId;
-use crate::params::Params;
 use crate::remote::{ApplyError, Connections};
 
 /// The type that `#[remote]` makes beside a function.
@@ -44,7 +44,7 @@ pub struct RemoteDef {
     /// Names the needs of its guards, for the check at boot.
     pub require: fn(&mut Requirements),
     /// Extracts guards, decodes the input, runs the function and encodes its value.
-    pub run: fn(Context, Params) -> BoxFuture<'static, Outcome>,
+    pub run: fn(Context, CallBody) -> BoxFuture<'static, Outcome>,
 }
 
 impl fmt::Debug for RemoteDef {

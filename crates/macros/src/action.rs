@@ -37,6 +37,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         (false, true) => quote!(HttpOnly),
         (false, false) => quote!(Public),
     };
+    let body = body_rules(&arguments);
     let on_disconnect = if arguments.cancel_on_disconnect { quote!(Cancel) } else { quote!(Finish) };
     Ok(quote! {
         #item
@@ -53,6 +54,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
                 cross_site: #cross_site,
                 deadline: #deadline,
                 on_disconnect: ::phalanx::__private::OnDisconnect::#on_disconnect,
+                body: #body,
                 input: ::phalanx::__private::input_schema::<#input>,
                 output: <#output as ::phalanx::__private::IntoAnswer>::schema,
                 require: #require,
@@ -128,6 +130,14 @@ fn deadline(deadline: DeadlineArg) -> TokenStream {
     }
 }
 
+fn body_rules(arguments: &Arguments) -> TokenStream {
+    let bound = |bytes: Option<u64>| {
+        bytes.map_or_else(|| quote!(::core::option::Option::None), |bytes| quote!(::core::option::Option::Some(#bytes)))
+    };
+    let (max_body, max_upload, is_raw) = (bound(arguments.max_body), bound(arguments.max_upload), arguments.raw_body);
+    quote!(::phalanx::__private::BodyRules { max_body: #max_body, max_upload: #max_upload, is_raw: #is_raw })
+}
+
 /// Each guard has the span of its parameter, so that a missing `FromContext` is reported there.
 fn require(guards: &[Type]) -> TokenStream {
     let each = guards.iter().map(
@@ -136,14 +146,31 @@ fn require(guards: &[Type]) -> TokenStream {
     if guards.is_empty() { quote!(|_| {}) } else { quote!(|requirements| { #(#each)* }) }
 }
 
-/// The closure that calls the function. Its variables are hygienic (`mixed_site`): an action may have the same name as one.
+/// The closure that calls the function: guards, body, input, the guards after the body, function. Its variables are
+/// hygienic (`mixed_site`): an action may have the same name as one.
 fn run(signature: &FunctionShape) -> TokenStream {
     let function = &signature.item.sig.ident;
     let local = |name: &str| Ident::new(name, Span::mixed_site());
-    let (ctx, params) = (local("ctx"), local(if signature.input.is_some() { "params" } else { "_params" }));
+    let (ctx, body, outcome) = (local("ctx"), local("body"), local("outcome"));
+    let params = local(if signature.input.is_some() { "params" } else { "_params" });
     let names: Vec<_> = (0..signature.guards.len()).map(|index| local(&format!("guard_{index}"))).collect();
-    let guards = names.iter().zip(&signature.guards).map(|(name, guard)| {
-        quote_spanned!(guard.span()=> let #name = <#guard as ::phalanx::__private::FromContext>::from_context(&#ctx).await?;)
+    let guards = || names.iter().zip(&signature.guards);
+    let before = guards().map(|(name, guard)| {
+        quote_spanned! {guard.span()=>
+            let #name = if <#guard as ::phalanx::__private::FromContext>::AFTER_BODY {
+                ::core::option::Option::None
+            } else {
+                ::core::option::Option::Some(<#guard as ::phalanx::__private::FromContext>::from_context(&#ctx).await?)
+            };
+        }
+    });
+    let after = guards().map(|(name, guard)| {
+        quote_spanned! {guard.span()=>
+            let #name = match #name {
+                ::core::option::Option::Some(#name) => #name,
+                ::core::option::Option::None => <#guard as ::phalanx::__private::FromContext>::from_context(&#ctx).await?,
+            };
+        }
     });
     let input = local("input");
     let decode = signature
@@ -154,13 +181,18 @@ fn run(signature: &FunctionShape) -> TokenStream {
     // All tokens share the span of the return type. With others, an error in that type, which is reported where it is
     // `Output`, would be reported a second time here.
     let returned = Ident::new("returned", signature.returns.span());
-    let outcome = quote_spanned!(signature.returns.span()=> ::phalanx::__private::ActionResult::outcome(#returned));
+    let answer = quote_spanned!(signature.returns.span()=> ::phalanx::__private::ActionResult::outcome(#returned));
     quote! {
-        |#ctx, #params| ::phalanx::__private::answering(async move {
-            #(#guards)*
+        |#ctx, #body| ::phalanx::__private::answering(async move {
+            #(#before)*
+            let #params = match ::phalanx::__private::CallBody::params(#body, &#ctx).await {
+                ::core::result::Result::Ok(#params) => #params,
+                ::core::result::Result::Err(#outcome) => return #outcome,
+            };
             #decode
+            #(#after)*
             let #returned = #function(#ctx #(, #names)* #input).await;
-            #outcome
+            #answer
         })
     }
 }

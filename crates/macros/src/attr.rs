@@ -56,6 +56,9 @@ pub(crate) struct Arguments {
     pub(crate) cross_site: bool,
     pub(crate) internal: bool,
     pub(crate) cancel_on_disconnect: bool,
+    pub(crate) max_body: Option<u64>,
+    pub(crate) max_upload: Option<u64>,
+    pub(crate) raw_body: bool,
 }
 
 const METHODS: [(&str, &str); 5] =
@@ -75,7 +78,13 @@ pub(crate) const ACTION: &[&str] = &[
     "cross_site",
     "internal",
     "cancel_on_disconnect",
+    "max_body",
+    "max_upload",
+    "raw_body",
 ];
+
+/// The arguments about the HTTP body.
+const BODY: [&str; 3] = ["max_body", "max_upload", "raw_body"];
 
 /// The arguments of `#[remote]`.
 pub(crate) const REMOTE: &[&str] = &["name", "deadline"];
@@ -91,6 +100,9 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
         cross_site: false,
         internal: false,
         cancel_on_disconnect: false,
+        max_body: None,
+        max_upload: None,
+        raw_body: false,
     };
     let metas = match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
         Ok(metas) => metas,
@@ -128,6 +140,13 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
             "only `post`, `put`, `patch` and `delete` are closed to pages of other sites: add one, or remove this",
         );
     }
+    let bounds = |meta: &&Meta| BODY.iter().any(|name| meta.path().is_ident(name));
+    for meta in metas.iter().filter(bounds).filter(|_| arguments.routes.is_empty()) {
+        diagnostics.add(meta, "only HTTP requests have a body: name a verb, such as `post`, or remove this");
+    }
+    if let Some(meta) = metas.iter().find(|meta| meta.path().is_ident("max_upload")).filter(|_| arguments.raw_body) {
+        diagnostics.add(meta, "a `raw_body` has no files: its bound is `max_body`");
+    }
     arguments
 }
 
@@ -152,6 +171,9 @@ impl Arguments {
             "cross_site" => self.cross_site = flag(meta, diagnostics),
             "internal" => self.internal = flag(meta, diagnostics),
             "cancel_on_disconnect" => self.cancel_on_disconnect = flag(meta, diagnostics),
+            "max_body" => self.max_body = size(meta, diagnostics),
+            "max_upload" => self.max_upload = size(meta, diagnostics),
+            "raw_body" => self.raw_body = flag(meta, diagnostics),
             verb => {
                 let Some(method) = method(verb) else { return };
                 let path = match meta {
@@ -287,6 +309,30 @@ fn check_path(path: &LitStr, diagnostics: &mut Diagnostics) {
             }
         }
     }
+}
+
+fn size(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<u64> {
+    let bytes = match value(meta) {
+        Some(Lit::Str(text)) => bytes_of(&text.value()),
+        _ => None,
+    };
+    if bytes.is_none() {
+        let name = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
+        diagnostics.add(meta, format!("a size needs a unit, and is not 0: `{name} = \"64KiB\"` (B, KiB, MiB, GiB)"));
+    }
+    bytes
+}
+
+fn bytes_of(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    digits.trim().parse::<u64>().ok()?.checked_mul(unit).filter(|bytes| *bytes > 0)
 }
 
 fn deadline(meta: &Meta) -> Option<DeadlineArg> {

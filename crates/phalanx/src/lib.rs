@@ -47,7 +47,7 @@ pub mod guide;
 pub use phalanx_core::answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcome, Reply};
 pub use phalanx_core::backend::{Member, Members, MembersCursor, NodeRecord};
 pub use phalanx_core::connection::{Attributes, Frame};
-pub use phalanx_core::context::{Caller, Context};
+pub use phalanx_core::context::{CallHead, Caller, Context};
 pub use phalanx_core::error::{ActionError, BoxError, Detail, ErrorKind};
 pub use phalanx_core::hooks;
 pub use phalanx_core::id::{ConnectionId, Generation, RequestId};
@@ -55,8 +55,8 @@ pub use phalanx_core::params::{Input, NoInput, Params, Upload};
 pub use phalanx_core::protocol::CloseReason;
 pub use phalanx_core::{
     Action, ActionDef, ApplyError, Cache, Cluster, Connection, Connections, Entry, FromContext, LockGuard, Locks, Node,
-    NodeReplies, Origin, Remote, RemoteDef, Requirements, RoomStatus, Rooms, State, TopicSubscription, Topics, actions,
-    remotes,
+    NodeReplies, Origin, RawBody, Remote, RemoteDef, Requirements, RoomStatus, Rooms, State, TopicSubscription, Topics,
+    actions, remotes,
 };
 pub use phalanx_core::{event, initializer, layer};
 pub use phalanx_macros::{action, input, output, remote};
@@ -76,18 +76,20 @@ pub use {async_trait, axum, bytes, serde_json};
 /// HTTP and WebSocket.
 pub mod extend {
     pub use phalanx_core::{
-        Deadline, Engine, NodeSetup, Registration, Shutdown, action, backend, bound_reached, connection, dispatch,
-        engine, files, memory, operation, params, protocol, registry, transport, verb,
+        Deadline, Engine, NodeSetup, Registration, Shutdown, action, backend, bound_reached, call, connection,
+        dispatch, engine, files, memory, operation, params, protocol, registry, transport, verb,
     };
 }
 
 /// The items that the attributes' expansions name. Not for applications: they change without notice.
 #[doc(hidden)]
 pub mod __private {
-    pub use phalanx_core::action::{Action, ActionDef, ActionResult, Exposure, Method, OnDisconnect, Route};
+    pub use phalanx_core::action::{Action, ActionDef, ActionResult, BodyRules, Exposure, Method, OnDisconnect, Route};
     pub use phalanx_core::answer::{IntoAnswer, answering};
     pub use phalanx_core::params::input_schema;
-    pub use phalanx_core::{Deadline, FromContext, NoInput, Params, Remote, RemoteDef, schemars, serde, validator};
+    pub use phalanx_core::{
+        CallBody, Deadline, FromContext, NoInput, Params, Remote, RemoteDef, schemars, serde, validator,
+    };
 }
 
 /// The imports that most files of an application need.
@@ -102,7 +104,7 @@ pub mod prelude {
     pub use phalanx_core::protocol::CloseReason;
     pub use phalanx_core::{
         ActionError, Body, Connection, ConnectionId, Context, Cookie, Detail, ErrorKind, FromContext, NoInput, Node,
-        Outcome, Reply, Requirements, State, actions, remotes,
+        Outcome, RawBody, Reply, Requirements, State, actions, remotes,
     };
     pub use phalanx_macros::{action, input, output, remote};
 

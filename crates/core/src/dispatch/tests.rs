@@ -3,7 +3,7 @@ use std::future::pending;
 use serde_json::json;
 
 use super::*;
-use crate::action::{Action, Exposure, OnDisconnect};
+use crate::action::{Action, BodyRules, Exposure, OnDisconnect};
 use crate::answer::{Answer, answering};
 use crate::config::Config;
 use crate::engine::setup::NodeSetup;
@@ -43,6 +43,7 @@ const fn action(name: &'static str, deadline: Deadline, run: Run) -> ActionDef {
         cross_site: false,
         deadline,
         on_disconnect: OnDisconnect::Finish,
+        body: BodyRules::DEFAULT,
         input: crate::params::input_schema::<NoInput>,
         output: crate::params::input_schema::<NoInput>,
         require: |_| {},
@@ -50,7 +51,7 @@ const fn action(name: &'static str, deadline: Deadline, run: Run) -> ActionDef {
     }
 }
 
-type Run = fn(Context, Params) -> BoxFuture<'static, Outcome>;
+type Run = fn(Context, CallBody) -> BoxFuture<'static, Outcome>;
 
 macro_rules! actions {
     ($($name:ident, $deadline:expr, $run:expr;)*) => {$(

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::hooks::catch;
 use crate::answer::{Answer, Content};
+use crate::call::body::CallBody;
 use crate::connection::Connection;
-use crate::context::{CallHost, Caller, Context};
+use crate::context::{CallHost, Caller, Context, NewCall};
 use crate::error::{ActionError, ErrorKind};
 use crate::future::Deadline;
 use crate::id::NodeIdentity;
@@ -54,8 +55,9 @@ impl ApplicationMethods for MethodRunner {
         let text = serde_json::value::to_raw_value(&args).map_err(ActionError::internal)?;
         let caller = Arc::new(connection.map_or_else(Caller::internal, Caller::socket));
         let id = self.identity.next_request_id();
-        let context = Context::new(host, (def.name, 1), caller, id, deadline);
-        let answer = catch((def.run)(context, Params::from_raw_json(text)?)).await??;
+        let (head, started) = (Params::from_raw_json(text)?, Instant::now());
+        let call = NewCall { host, name: def.name, version: 1, caller, id, uri: None, head, started, deadline };
+        let answer = catch((def.run)(Context::new(call), CallBody::absent())).await??;
         match answer {
             Answer { content: Content::Json(_), .. } => Ok(answer.decode()?),
             Answer { content: Content::Body(_), .. } => {

@@ -64,13 +64,14 @@ impl<T: DeserializeOwned + JsonSchema + Validate + Send + 'static> Input for T {
 pub struct NoInput {}
 
 /// The params of a call.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Params {
     raw: Option<Box<RawValue>>,
     fields: Vec<Field>,
     pairs: usize,
 }
 
+#[derive(Clone)]
 struct Field {
     name: String,
     source: Source,

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 
 use super::*;
-use crate::action::OnDisconnect;
+use crate::action::{BodyRules, OnDisconnect};
 use crate::error::ActionError;
 use crate::future::Deadline;
 
@@ -51,6 +51,7 @@ fn action(name: &'static str, version: u32, routes: &'static [Route]) -> ActionD
         cross_site: false,
         deadline: Deadline::Default,
         on_disconnect: OnDisconnect::Finish,
+        body: BodyRules::DEFAULT,
         input: || schema_for!(Thing),
         output: || schema_for!(Thing),
         require: |_| {},

@@ -1,27 +1,29 @@
-//! One call over HTTP: finds the action of the method, reads its params, runs it, and turns the outcome into a
-//! response.
+//! One call over HTTP: finds the action of the method, checks its head, runs it, and turns the outcome into
+//! a response.
 
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::{Method, Uri};
+use http::{HeaderMap, Method, Uri};
 use phalanx_core::action::OnDisconnect;
-use phalanx_core::dispatch::{self, Dispatched};
-use phalanx_core::error::unknown_action;
+use phalanx_core::dispatch::{self, CallRequest, Dispatched};
 use phalanx_core::registry::RegisteredAction;
-use phalanx_core::{ActionError, Caller, Engine, Outcome, Params};
+use phalanx_core::{ActionError, CallBody, Caller, Engine, Outcome, Params};
 
-use super::body::{BodyError, BodyLimits};
+use super::body::BodyLimits;
+use super::body::accepted;
+use super::body::reader::{BodyReader, TIMED_OUT};
+use super::body::request::RequestBody;
 use super::debug_info::DebugInfo;
 use super::exchange::{HttpRequest, RequestState};
 use super::identity::Identity;
-use super::routes::{PathMatch, method_of};
+use super::routes::PathMatch;
 use super::service::ServiceState;
 use super::{params, reply};
 
 /// Serves a request whose path is in the table of actions.
 pub(super) async fn serve(
-    service: &ServiceState,
+    service: &Arc<ServiceState>,
     path: &PathMatch<'_>,
     request: (&Uri, &mut HttpRequest),
     identity: &Identity,
@@ -31,7 +33,7 @@ pub(super) async fn serve(
 }
 
 async fn respond(
-    service: &ServiceState,
+    service: &Arc<ServiceState>,
     path: &PathMatch<'_>,
     (uri, request): (&Uri, &mut HttpRequest),
     identity: &Identity,
@@ -45,65 +47,75 @@ async fn respond(
             _ => reply::method_not_allowed(path.allowed(), debug_info.into_fields()),
         };
     };
-    if !routed.def.cross_site
-        && let Err(refused) = service.check_cross_site((request.method(), uri, request.headers()), identity)
-    {
-        return reply::error(&refused);
+    if !routed.def.cross_site {
+        let checked = service.check_cross_site((request.method(), uri, request.headers()), identity);
+        if let Err(refused) = checked {
+            return reply::error(&refused);
+        }
     }
-    let (method, body) = (request.method().clone(), request.body_mut().take());
-    let is_sending = &identity.peer.is_sending;
-    let limits = BodyLimits { engine, is_sending, uploads: &service.uploads, action: routed.def.name };
-    let outcome = match params::read((&method, uri, request.headers()), body, limits, path.params()).await {
-        Ok(params) => match requested_version(engine, routed, &params, &method).and_then(|action| {
-            if routed.def.cross_site && !action.def.cross_site {
-                service.check_cross_site((&method, uri, request.headers()), identity)?;
-            }
-            Ok(action)
-        }) {
-            Ok(action) => {
-                debug_info.record(&action, &params);
-                state.called_action = true;
-                let headers = std::mem::take(request.headers_mut());
-                let caller = Arc::new(Caller::http(identity.fingerprint.clone(), identity.remote, headers));
-                let id = identity.request.clone();
-                let outcome =
-                    run(engine, dispatch::CallRequest { action, params, caller: caller.clone(), id }, state).await;
-                let cloned = |caller: Arc<Caller>| caller.headers.clone();
-                *request.headers_mut() = Arc::try_unwrap(caller).map_or_else(cloned, |caller| caller.headers);
-                outcome
-            }
-            Err(unknown) => Err(unknown),
-        },
-        Err(BodyError::Refused(refused)) => {
+    let method = request.method().clone();
+    let body = request.body().clone().filter(|_| !matches!(method, Method::GET | Method::HEAD));
+    let outcome = match prepare(service, (routed, path), (uri, &method, request.headers(), &body), identity) {
+        Ok((action, params, body)) => {
+            debug_info.record(&action, &params);
+            state.called_action = true;
+            let headers = std::mem::take(request.headers_mut());
+            let caller = Arc::new(Caller::http(identity.fingerprint.clone(), identity.remote, headers));
+            let (id, uri) = (identity.request.clone(), Some(uri.clone()));
+            let call = CallRequest { action, uri, params, body, caller: caller.clone(), id };
+            let outcome = run(engine, call, state).await;
+            let cloned = |caller: Arc<Caller>| caller.headers.clone();
+            *request.headers_mut() = Arc::try_unwrap(caller).map_or_else(cloned, |caller| caller.headers);
+            outcome
+        }
+        Err(refused) => {
             reply::log_cause(&refused);
             Err(refused)
         }
-        Err(BodyError::Timeout) => return reply::body_timeout(debug_info.into_fields()),
     };
+    if let Some(body) = body {
+        debug_info.record_body(body.take_shown());
+        if body.timed_out() && outcome.as_ref().is_err_and(|refused| refused.code() == TIMED_OUT) {
+            return reply::body_timeout(debug_info.into_fields());
+        }
+    }
     let debug_fields = debug_info.into_fields();
     let context = reply::ResponseContext { method: &method, headers: request.headers(), debug_fields };
     reply::respond(outcome, context).await
 }
 
-/// Returns the action in the version that the params name, or else the version whose route matched. The named version
-/// must have a route for the method, on any path.
-fn requested_version(
-    engine: &Engine,
-    routed: &Arc<RegisteredAction>,
-    params: &Params,
-    method: &Method,
-) -> Result<Arc<RegisteredAction>, ActionError> {
-    let Some(version) = params.version()? else { return Ok(routed.clone()) };
-    let action = engine.registry().find(routed.def.name, Some(version));
-    let method = method_of(method);
-    let has_method =
-        |action: &&Arc<RegisteredAction>| action.def.routes.iter().any(|route| route.method.as_str() == method);
-    action.filter(has_method).cloned().ok_or_else(unknown_action)
+/// Checks everything that costs nothing, and returns the call: its version, the params of its head, and its body, of
+/// which nothing is read before the guards have passed.
+fn prepare(
+    service: &Arc<ServiceState>,
+    (routed, path): (&Arc<RegisteredAction>, &PathMatch<'_>),
+    (uri, method, headers, body): (&Uri, &Method, &HeaderMap, &Option<Arc<RequestBody>>),
+    identity: &Identity,
+) -> Result<(Arc<RegisteredAction>, Params, CallBody), ActionError> {
+    let head = params::of_head(uri, path.params())?;
+    let action = params::requested_version(&service.engine, routed, &head, method)?;
+    if routed.def.cross_site && !action.def.cross_site {
+        service.check_cross_site((method, uri, headers), identity)?;
+    }
+    let Some(request) = body else { return Ok((action, head, CallBody::absent())) };
+    let limits = BodyLimits { engine: &service.engine, uploads: &service.uploads, action: action.def };
+    let Some(accepted) = accepted::accept(headers, limits)? else { return Ok((action, head, CallBody::absent())) };
+    let reader = BodyReader {
+        service: service.clone(),
+        action: action.clone(),
+        method: method.clone(),
+        request: request.clone(),
+        other_site: service.other_site((&action, method), (uri, headers), identity),
+        accepted,
+        head: head.clone(),
+        id: identity.request.clone(),
+    };
+    Ok((action, head, CallBody::awaited(Box::pin(reader.read()))))
 }
 
 /// Runs an action. If its client disconnects it runs on, unless `on_disconnect` cancels it, and keeps the request's
 /// permit until it ends.
-async fn run(engine: &Engine, request: dispatch::CallRequest, state: &mut RequestState) -> Outcome {
+async fn run(engine: &Engine, request: CallRequest, state: &mut RequestState) -> Outcome {
     match dispatch::start(engine, request).await {
         Dispatched::Done(outcome) => outcome,
         Dispatched::Pending(running) if running.on_disconnect() == OnDisconnect::Cancel => {

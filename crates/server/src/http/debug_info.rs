@@ -3,9 +3,21 @@
 use phalanx_core::protocol::{RequesterInformation, ServerInformation, debug_fields};
 use phalanx_core::registry::RegisteredAction;
 use phalanx_core::{Engine, Params};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::body::request::ShownParams;
 use super::identity::Identity;
+
+/// Whether responses carry the facts.
+pub(super) fn is_enabled(engine: &Engine) -> bool {
+    engine.config().web.metadata.unwrap_or_else(|| engine.node().environment().is_development())
+}
+
+fn with_name(mut received: Map<String, Value>, action: &RegisteredAction) -> Value {
+    received.insert("action".into(), action.def.name.into());
+    received.insert("apiVersion".into(), action.def.version.into());
+    Value::Object(received)
+}
 
 /// Facts about server and requester; empty unless `web.metadata`, or by default the environment, enables them.
 pub(super) struct DebugInfo(Option<Box<DebugFacts>>);
@@ -20,23 +32,27 @@ struct DebugFacts {
 impl DebugInfo {
     /// Starts the clock of a request, if the facts are enabled.
     pub(super) fn start(engine: &Engine, identity: &Identity) -> Self {
-        let is_enabled = engine.config().web.metadata.unwrap_or_else(|| engine.node().environment().is_development());
         let facts = || DebugFacts {
             engine: engine.clone(),
             identity: identity.clone(),
             started: tokio::time::Instant::now(),
             received: Value::Object([("action".to_owned(), Value::Null)].into_iter().collect()),
         };
-        Self(is_enabled.then(|| Box::new(facts())))
+        Self(is_enabled(engine).then(|| Box::new(facts())))
     }
 
-    /// Records the params of the call, secrets filtered.
+    /// Records the params of a call's head, secrets filtered.
     pub(super) fn record(&mut self, action: &RegisteredAction, params: &Params) {
         let Some(facts) = &mut self.0 else { return };
-        let mut received = action.shown(params, facts.engine.config());
-        received.insert("action".into(), action.def.name.into());
-        received.insert("apiVersion".into(), action.def.version.into());
-        facts.received = Value::Object(received);
+        let received = action.shown(params, facts.engine.config());
+        facts.received = with_name(received, action);
+    }
+
+    /// Records the params of a call whose body was read, secrets filtered.
+    pub(super) fn record_body(&mut self, body: Option<ShownParams>) {
+        if let (Some(facts), Some((action, received))) = (&mut self.0, body) {
+            facts.received = with_name(received, &action);
+        }
     }
 
     /// Returns the facts as the fields of a JSON object, without its braces.

@@ -8,17 +8,17 @@ use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, EXPIRES};
 use http::{HeaderMap, Method, Request, Uri};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use metrics::counter;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::body::request::RequestBody;
 use super::identity::Identity;
 use crate::quota::QuotaPermit;
 
-/// A request as it goes through the service; the body is `None` once it was taken. The value is large, so functions
+/// A request as it goes through the service; without a body, or with its shared state. The value is large, so functions
 /// take it by reference.
-pub(super) type HttpRequest = Request<Option<Incoming>>;
+pub(super) type HttpRequest = Request<Option<Arc<RequestBody>>>;
 
 /// The state of a request while it is served.
 pub(super) struct RequestState {

@@ -2,7 +2,6 @@
 //! of them under the same body limits as actions.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Router;
 use axum::body::Body;
@@ -20,7 +19,7 @@ use phalanx_core::{ActionError, Engine, ErrorKind};
 use tower::Service;
 use tracing::{Instrument, info_span};
 
-use super::body::timeout::TimedBody;
+use super::body::own_route::OwnRouteBody;
 use super::cross_site::{RequestSite, is_unsafe};
 use super::debug_info::DebugInfo;
 use super::exchange::{HttpRequest, RequestState};
@@ -44,15 +43,9 @@ pub(super) async fn serve(
         return reply::error(&refused);
     }
     let (parts, body) = request.into_parts();
-    let (body, timed_out) = match body.filter(|body| !body.is_end_stream()) {
-        None => (Body::empty(), None),
-        Some(body) => {
-            let mut body = TimedBody::new(body, settings, identity.peer.is_sending.clone());
-            let timed_out = body.timed_out();
-            (Body::new(Limited::new(body, limit.bytes())), Some(timed_out))
-        }
-    };
-    let mut request = Request::from_parts(parts, body);
+    let reader = body.as_ref().and_then(|body| OwnRouteBody::of(body, settings));
+    let reader = reader.map(|reader| Body::new(Limited::new(reader, limit.bytes())));
+    let mut request = Request::from_parts(parts, reader.unwrap_or_else(Body::empty));
     request.extensions_mut().insert(identity.request.clone());
     request.extensions_mut().insert(identity.clone());
     let mut router = service.router.clone();
@@ -64,12 +57,8 @@ pub(super) async fn serve(
     };
     state.route = response.extensions_mut().remove::<MatchedPath>().map(|path| path.as_str().into());
     // axum's extractors respond 400 to every body that fails, a slow one included.
-    match timed_out {
-        Some(timed_out) if timed_out.load(Relaxed) && response.status() == StatusCode::BAD_REQUEST => {
-            reply::body_timeout(None)
-        }
-        _ => response,
-    }
+    let timed_out = body.is_some_and(|body| body.timed_out());
+    if timed_out && response.status() == StatusCode::BAD_REQUEST { reply::body_timeout(None) } else { response }
 }
 
 /// Refuses a request that a page of another site sent, unless its path is one of `App::cross_site`. An upgrade counts as

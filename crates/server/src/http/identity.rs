@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 use http::{Extensions, HeaderName};
@@ -15,14 +15,13 @@ use super::forwarded::ForwardedRequest;
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
-    /// Set while the client may still be sending the body of its last request.
-    pub(crate) is_sending: Arc<AtomicBool>,
+    /// The bodies that the client may still be sending.
+    pub(crate) sending: Arc<AtomicU32>,
 }
 
 /// The identity of the client, as handlers find it in the extensions of the request.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
-    pub(crate) peer: Peer,
     /// The address of the client, which may be behind trusted proxies.
     pub(crate) remote: SocketAddr,
     /// The request as those proxies describe it.
@@ -40,7 +39,6 @@ impl Identity {
     /// Reads the identity from the headers and, for sockets, from the query.
     pub(crate) fn read(
         engine: &Engine,
-        peer: &Peer,
         forwarded: ForwardedRequest,
         (headers, query): (&HeaderMap, Option<&str>),
     ) -> Self {
@@ -50,7 +48,7 @@ impl Identity {
         let sent = fingerprint(headers, settings, query);
         let is_new = sent.is_none();
         let fingerprint = sent.unwrap_or_else(|| engine.new_fingerprint().into());
-        Self { peer: peer.clone(), remote: forwarded.remote, forwarded, fingerprint, is_new, request }
+        Self { remote: forwarded.remote, forwarded, fingerprint, is_new, request }
     }
 
     /// Returns the identity that the service stored in the extensions.

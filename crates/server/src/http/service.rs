@@ -5,7 +5,6 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use axum::Router;
@@ -20,10 +19,12 @@ use hyper::body::Incoming;
 use metrics::{Counter, counter};
 use phalanx_core::BoxError;
 use phalanx_core::error::unknown_action;
+use phalanx_core::registry::RegisteredAction;
 use phalanx_core::{ActionError, Engine, ErrorKind};
 use tower::Service;
 
 use super::allowed_hosts::AllowedHosts;
+use super::body::request::RequestBody;
 use super::cors::{self, Cors};
 use super::cross_site::{CrossSiteGate, CrossSiteReports, CrossSiteRule, RequestSite, is_unsafe};
 use super::exchange::{self, AccessLogEntry, HttpRequest, RequestState};
@@ -74,6 +75,20 @@ impl ServiceState {
             return Ok(());
         }
         self.cross_site.check(&RequestSite::of(uri, headers, &identity.forwarded))
+    }
+
+    /// Returns the other site whose page sent a request to a `cross_site` version: the body may name a version that is
+    /// not, which then refuses the request.
+    pub(super) fn other_site(
+        &self,
+        (action, method): (&RegisteredAction, &Method),
+        (uri, headers): (&Uri, &HeaderMap),
+        identity: &Identity,
+    ) -> Option<String> {
+        if !action.def.cross_site || !is_unsafe(method) {
+            return None;
+        }
+        self.cross_site.other_site(&RequestSite::of(uri, headers, &identity.forwarded))
     }
 }
 
@@ -127,8 +142,6 @@ impl HttpService {
             return reply::error(&error).map(|body| PermitBody::new(body, None));
         };
         let settings = self.shared.engine.config();
-        let has_body = request.body().as_ref().is_some_and(|body| !body.is_end_stream());
-        peer.is_sending.store(has_body, Relaxed);
         let forwarded = ForwardedRequest::read(peer.addr, request.headers(), &settings.web);
         let refused = host::refuse_invalid(request);
         if let Some(response) = refused.or_else(|| self.shared.allowed_hosts.redirect(request, &forwarded)) {
@@ -136,7 +149,7 @@ impl HttpService {
             return response.map(|body| PermitBody::new(body, None));
         }
         let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
-        let identity = Identity::read(&self.shared.engine, peer, forwarded, (request.headers(), query));
+        let identity = Identity::read(&self.shared.engine, forwarded, (request.headers(), query));
         let Some(permit) = self.shared.requests.try_acquire(1) else {
             let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
             return self.finish(reply::error(&busy), &identity).map(|body| PermitBody::new(body, None));
@@ -234,7 +247,13 @@ impl Service<Request<Incoming>> for HttpService {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let (service, mut request) = (self.clone(), request.map(Some));
+        let service = self.clone();
+        let sending = service.peer.as_ref().map(|peer| &peer.sending);
+        let shared = |body: Incoming| {
+            let sending = sending.filter(|_| !body.is_end_stream())?;
+            Some(RequestBody::new(body, sending.clone()))
+        };
+        let mut request = request.map(shared);
         Box::pin(async move { Ok(service.serve(&mut request).await) })
     }
 }

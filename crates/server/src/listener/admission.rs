@@ -3,7 +3,7 @@
 use std::future::{Ready, ready};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use axum_server::accept::Accept;
@@ -53,12 +53,12 @@ impl Admission {
         permit: QuotaPermit,
     ) -> io::Result<(AcceptedStream, S)> {
         stream.set_nodelay(true)?;
-        let is_sending = Arc::<AtomicBool>::default();
-        let peer = Peer { addr: stream.peer_addr()?, is_sending: is_sending.clone() };
+        let sending = Arc::<AtomicU32>::default();
+        let peer = Peer { addr: stream.peer_addr()?, sending: sending.clone() };
         let stream = AcceptedStream {
             stream,
             resets_on_drop: false,
-            is_sending,
+            sending,
             write_timeout: self.write_timeout,
             write_deadline: None,
             did_first_read: false,

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -65,7 +65,8 @@ pub(crate) struct AcceptedStream {
     write_timeout: Duration,
     /// Bytes that were read and discarded since the close, and the end of [`LINGER_TIME`].
     lingering: Option<(u64, Pin<Box<Sleep>>)>,
-    is_sending: Arc<AtomicBool>,
+    /// The bodies that the client may still be sending.
+    sending: Arc<AtomicU32>,
     _permit: QuotaPermit,
 }
 
@@ -114,7 +115,7 @@ impl AcceptedStream {
             let (bytes, is_pending) = (buf.filled().len() as u64, read.is_pending());
             let is_done = match read {
                 Poll::Ready(read) => read.is_err() || bytes == 0,
-                Poll::Pending => self.lingering.is_none() && !self.is_sending.load(Relaxed),
+                Poll::Pending => self.lingering.is_none() && self.sending.load(Relaxed) == 0,
             };
             if is_done {
                 return Poll::Ready(());

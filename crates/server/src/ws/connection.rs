@@ -18,7 +18,7 @@ use phalanx_core::dispatch::{self, CallRequest, Dispatched};
 use phalanx_core::error::unknown_action;
 use phalanx_core::protocol::CloseReason;
 use phalanx_core::verb::run_verb;
-use phalanx_core::{ActionError, BoxFuture, Caller, Engine, ErrorKind, Registration};
+use phalanx_core::{ActionError, BoxFuture, CallBody, Caller, Engine, ErrorKind, Registration};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::{Error as StreamError, Message};
 use tracing::debug;
@@ -351,8 +351,8 @@ impl ConnectionTask {
             connection.queue(frame::error(&id, &error));
             return;
         };
-        let caller = self.caller.clone();
-        let request = CallRequest { action: action.clone(), params, caller, id: self.engine.next_request_id() };
+        let (action, caller, body) = (action.clone(), self.caller.clone(), CallBody::absent());
+        let request = CallRequest { action, uri: None, params, body, caller, id: self.engine.next_request_id() };
         match dispatch::start(&self.engine, request).await {
             Dispatched::Done(outcome) => {
                 drop(permit);

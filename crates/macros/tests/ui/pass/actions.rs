@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use phalanx::extend::Deadline;
-use phalanx::extend::action::{Exposure, Method, OnDisconnect, Route};
+use phalanx::extend::action::{BodyRules, Exposure, Method, OnDisconnect, Route};
 use phalanx::prelude::*;
 use phalanx::{Action, ActionDef, Remote};
 
@@ -46,7 +46,7 @@ struct Greeting {
 /// Greets a person.
 ///
 /// Kindly.
-#[action(get = "/greet/{name}", post, deadline = "1500ms")]
+#[action(get = "/greet/{name}", post, deadline = "1500ms", max_body = "2KiB", max_upload = "3GiB")]
 async fn greet(_ctx: Context, input: Greet) -> Result<Greeting, ActionError> {
     Ok(Greeting { text: input.name })
 }
@@ -68,6 +68,11 @@ async fn greet_user(
     input: Greet,
 ) -> Result<Reply<Greeting>, Refusal> {
     if input.name.is_empty() { Err(Refusal::Rude) } else { Ok(Reply::new(Greeting { text: me.name })) }
+}
+
+#[action(post = "/hook", raw_body)]
+async fn hook(_ctx: Context, body: RawBody, _: NoInput) -> Result<usize, ActionError> {
+    Ok(body.len())
 }
 
 #[action(internal)]
@@ -100,6 +105,8 @@ fn a_definition_has_the_values_of_its_attribute() {
     let routes = [Route { method: Method::Get, path: "/greet/{name}" }, Route { method: Method::Post, path: "" }];
     assert_eq!(def.routes, routes);
     assert_eq!(def.deadline, Deadline::After(Duration::from_millis(1500)));
+    assert_eq!(def.body, BodyRules { max_body: Some(2048), max_upload: Some(3 << 30), is_raw: false });
+    assert_eq!(hook::DEF.body, BodyRules { is_raw: true, ..BodyRules::DEFAULT });
     assert_eq!((def.exposure, def.on_disconnect), (Exposure::Public, OnDisconnect::Finish));
 
     let [def] = actions![greet_user];
@@ -116,7 +123,7 @@ fn omitted_arguments_have_their_defaults() {
     let [def] = actions![ping];
     assert_eq!((def.name, def.version, def.description), ("ping", 1, ""));
     assert!(def.routes.is_empty());
-    assert_eq!(def.deadline, Deadline::Default);
+    assert_eq!((def.deadline, def.body), (Deadline::Default, BodyRules::DEFAULT));
     assert_eq!((def.exposure, def.on_disconnect), (Exposure::Public, OnDisconnect::Finish));
     assert_eq!((export::DEF.exposure, def.cross_site), (Exposure::Internal, false));
 }

@@ -1,9 +1,7 @@
 //! The limits of a request body.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use phalanx_core::action::{ActionDef, BodyRules};
 use phalanx_core::config::{Config, Web};
 use phalanx_core::{ActionError, Engine, ErrorKind, bound_reached};
 
@@ -13,12 +11,10 @@ use crate::quota::Quota;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct BodyLimits<'a> {
     pub(in crate::http) engine: &'a Engine,
-    /// Whether the client may still be sending it.
-    pub(in crate::http) is_sending: &'a Arc<AtomicBool>,
     /// The quota for the bytes of all uploaded files of the node.
     pub(in crate::http) uploads: &'a Quota,
-    /// The name of the called action; the body may name its version.
-    pub(in crate::http) action: &'static str,
+    /// The called action; the body may name another version of it.
+    pub(in crate::http) action: &'static ActionDef,
 }
 
 impl<'a> BodyLimits<'a> {
@@ -26,9 +22,24 @@ impl<'a> BodyLimits<'a> {
         self.engine.config()
     }
 
+    /// The limit of everything that is kept in memory: of a body without files, of the fields beside files.
+    pub(in crate::http) fn without_files(&self) -> BodySizeLimit {
+        BodySizeLimit::without_files(&self.config().web, self.action.body)
+    }
+
+    /// The limit of a whole body, which may have files.
+    pub(super) fn of_body(&self, action: &ActionDef, has_files: bool) -> BodySizeLimit {
+        let settings = &self.config().web;
+        if has_files {
+            BodySizeLimit::with_files(settings, action.body)
+        } else {
+            BodySizeLimit::without_files(settings, action.body)
+        }
+    }
+
     /// Whether any version of the action takes files; otherwise uploaded files are not stored.
     pub(in crate::http) fn takes_files(&self) -> bool {
-        self.engine.registry().versions(self.action).iter().any(|version| version.takes_files)
+        self.engine.registry().versions(self.action.name).iter().any(|version| version.takes_files)
     }
 }
 
@@ -40,21 +51,23 @@ pub(in crate::http) struct BodySizeLimit {
 }
 
 impl BodySizeLimit {
-    pub(super) fn with_files(settings: &Web) -> Self {
-        Self { setting: "web.max_upload", bytes: settings.max_upload.as_u64() }
+    fn with_files(settings: &Web, action: BodyRules) -> Self {
+        let default = Self { setting: "web.max_upload", bytes: settings.max_upload.as_u64() };
+        action.max_upload.map_or(default, |bytes| Self { setting: "action.max_upload", bytes })
     }
 
-    pub(super) fn without_files(settings: &Web) -> Self {
-        Self { setting: "web.max_body", bytes: settings.max_body.as_u64() }
+    fn without_files(settings: &Web, action: BodyRules) -> Self {
+        let default = Self { setting: "web.max_body", bytes: settings.max_body.as_u64() };
+        action.max_body.map_or(default, |bytes| Self { setting: "action.max_body", bytes })
     }
 
     /// The limit of a body that is not read by an action, by its media type.
     pub(in crate::http) fn for_headers(headers: &HeaderMap, settings: &Web) -> Self {
         let media = headers.get(CONTENT_TYPE).map_or(b"".as_slice(), HeaderValue::as_bytes);
         if media.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/")) {
-            Self::with_files(settings)
+            Self::with_files(settings, BodyRules::DEFAULT)
         } else {
-            Self::without_files(settings)
+            Self::without_files(settings, BodyRules::DEFAULT)
         }
     }
 
@@ -69,7 +82,11 @@ impl BodySizeLimit {
     }
 
     pub(in crate::http) fn exceeded(self) -> ActionError {
-        limit_exceeded(self.setting, "the body is too large")
+        self.exceeded_by("the body is too large")
+    }
+
+    pub(super) fn exceeded_by(self, message: &'static str) -> ActionError {
+        limit_exceeded(self.setting, message)
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use phalanx_core::params::{Params, Upload};
 use phalanx_core::{ActionError, ErrorKind};
 use tempfile::TempPath;
@@ -16,13 +15,14 @@ use tokio::io::AsyncWriteExt;
 
 use super::disposition::Disposition;
 use super::limits::{BodyLimits, BodySizeLimit, limit_exceeded};
+use super::request::LentBody;
 use super::timeout::{BodyTimeout, TimedBody};
 use super::{BodyError, malformed};
 use crate::quota::QuotaPermit;
 
 /// Reads all parts of a body into `params`.
 pub(super) async fn read(
-    body: TimedBody<Incoming>,
+    body: TimedBody<LentBody>,
     boundary: String,
     limit: BodySizeLimit,
     limits: BodyLimits<'_>,
@@ -32,13 +32,14 @@ pub(super) async fn read(
     let error_of = |error| error_of(error, limit);
     let whole = multer::SizeLimit::new().whole_stream(limit.bytes() as u64);
     let constraints = multer::Constraints::new().size_limit(whole);
-    let heads = HeadLimit::new(settings.max_body.as_u64() + MAX_CHUNK);
+    let max_fields = limits.without_files();
+    let heads = HeadLimit::new(max_fields.bytes() as u64 + MAX_CHUNK);
     let mut parts = multer::Multipart::with_constraints(heads.watch(body.into_data_stream()), boundary, constraints);
     let (mut files, mut fields, mut field_bytes) = (0, 0, 0_u64);
     let mut count_field_bytes = |bytes: usize| {
         field_bytes += bytes as u64;
-        let is_exceeded = field_bytes > settings.max_body.as_u64();
-        if is_exceeded { Err(limit_exceeded("web.max_body", "the fields of the body are too large")) } else { Ok(()) }
+        let is_exceeded = field_bytes > max_fields.bytes() as u64;
+        if is_exceeded { Err(max_fields.exceeded_by("the fields of the body are too large")) } else { Ok(()) }
     };
     loop {
         heads.start();

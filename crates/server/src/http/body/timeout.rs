@@ -2,8 +2,6 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,10 +23,6 @@ pub(in crate::http) struct TimedBody<B> {
     waited: Duration,
     /// The start of the current wait, and its timer.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
-    /// Cleared at the end of the body: from then on the client sends nothing that belongs to it.
-    is_sending: Arc<AtomicBool>,
-    /// Set when the body fails with [`BodyTimeout`].
-    timed_out: Option<Arc<AtomicBool>>,
 }
 
 /// The error of a body that is too slow.
@@ -37,7 +31,7 @@ pub(in crate::http) struct TimedBody<B> {
 pub(in crate::http) struct BodyTimeout;
 
 impl<B> TimedBody<B> {
-    pub(in crate::http) fn new(body: B, settings: &Web, is_sending: Arc<AtomicBool>) -> Self {
+    pub(in crate::http) fn new(body: B, settings: &Web) -> Self {
         Self {
             body,
             timeout: settings.body_timeout,
@@ -45,15 +39,7 @@ impl<B> TimedBody<B> {
             received: 0,
             waited: Duration::ZERO,
             waiting: None,
-            is_sending,
-            timed_out: None,
         }
-    }
-
-    /// Returns a flag that is set if the body times out, for a caller that hands the body on and does not see its
-    /// error.
-    pub(in crate::http) fn timed_out(&mut self) -> Arc<AtomicBool> {
-        self.timed_out.get_or_insert_default().clone()
     }
 
     /// Returns how long the next frame may take.
@@ -79,18 +65,12 @@ where
             if let Some(Ok(frame)) = &frame {
                 this.received += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
-            if frame.is_none() || this.body.is_end_stream() {
-                this.is_sending.store(false, Relaxed);
-            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let time_left = this.time_left();
         let (_, timer) = this.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(time_left))));
         ready!(timer.as_mut().poll(cx));
         bound_reached("web.body_timeout");
-        if let Some(timed_out) = &this.timed_out {
-            timed_out.store(true, Relaxed);
-        }
         Poll::Ready(Some(Err(BodyTimeout.into())))
     }
 
@@ -121,7 +101,7 @@ mod tests {
         });
         let settings = Web { min_body_rate: "1KiB".parse().unwrap(), ..Web::default() };
         let started = Instant::now();
-        let read = TimedBody::new(Box::pin(StreamBody::new(pieces)), &settings, Arc::default()).collect().await;
+        let read = TimedBody::new(Box::pin(StreamBody::new(pieces)), &settings).collect().await;
         (read.is_ok(), started.elapsed().as_secs())
     }
 
@@ -133,16 +113,5 @@ mod tests {
         assert_eq!(read(300, 1, second).await, (false, 60), "a trickle");
         assert_eq!(read(2, 1 << 20, minute + second).await, (false, 60), "a pause, whatever came before");
         assert!(read(2, 1 << 20, minute - second).await.0);
-    }
-
-    #[tokio::test]
-    async fn a_client_counts_as_sending_until_its_body_has_ended() {
-        let pieces = stream::iter([Ok(Frame::data(Bytes::from("a"))), Err("gone"), Ok(Frame::data(Bytes::from("b")))]);
-        let is_sending = Arc::new(AtomicBool::new(true));
-        let mut body = TimedBody::new(StreamBody::new(pieces), &Web::default(), is_sending.clone());
-        for has_ended in [false, false, false, true] {
-            assert_eq!(body.frame().await.is_none(), has_ended);
-            assert_eq!(is_sending.load(Relaxed), !has_ended);
-        }
     }
 }

@@ -42,11 +42,21 @@ impl CrossSiteGate {
     ///
     /// `cross_site`: a page of another site sent the request, and the mode is to refuse it.
     pub(crate) fn check(&self, request: &RequestSite<'_>) -> Result<(), ActionError> {
-        if self.rule.permits(request) {
-            return Ok(());
-        }
-        let origin = origin_of(request);
-        self.reports.record(&origin, self.mode);
+        self.other_site(request).map_or(Ok(()), |origin| self.refuse(&origin))
+    }
+
+    /// Returns the origin of a request that the rule does not permit, for [`Self::refuse`].
+    pub(crate) fn other_site(&self, request: &RequestSite<'_>) -> Option<String> {
+        (!self.rule.permits(request)).then(|| origin_of(request))
+    }
+
+    /// Refuses or reports a request of a page of this other site.
+    ///
+    /// # Errors
+    ///
+    /// `cross_site`: the mode is to refuse it.
+    pub(crate) fn refuse(&self, origin: &str) -> Result<(), ActionError> {
+        self.reports.record(origin, self.mode);
         match self.mode {
             CrossSite::Report => Ok(()),
             CrossSite::Refuse => {

@@ -1,0 +1,72 @@
+//! Reads the body of a call, once its guards have passed.
+
+use std::sync::Arc;
+
+use http::Method;
+use phalanx_core::error::unknown_action;
+use phalanx_core::registry::RegisteredAction;
+use phalanx_core::{ActionError, BodyRead, ErrorKind, Params, RequestId};
+use tracing::debug;
+
+use super::accepted::{AcceptedBody, check_other_version};
+use super::request::RequestBody;
+use super::{BodyError, BodyLimits};
+use crate::http::params::requested_version;
+use crate::http::service::ServiceState;
+use crate::http::{body, debug_info};
+
+/// The code of the error of a body that did not come in time.
+pub(in crate::http) const TIMED_OUT: &str = "request_timeout";
+
+/// Everything by which the body of a call is read once its guards have passed.
+pub(in crate::http) struct BodyReader {
+    pub(in crate::http) service: Arc<ServiceState>,
+    pub(in crate::http) action: Arc<RegisteredAction>,
+    pub(in crate::http) method: Method,
+    pub(in crate::http) request: Arc<RequestBody>,
+    /// The other site whose page sent the request, which only `cross_site` versions may answer.
+    pub(in crate::http) other_site: Option<String>,
+    pub(in crate::http) accepted: AcceptedBody,
+    /// The params of query and path.
+    pub(in crate::http) head: Params,
+    pub(in crate::http) id: RequestId,
+}
+
+impl BodyReader {
+    /// Reads the body, and merges it with the params of the head.
+    pub(in crate::http) async fn read(self) -> Result<BodyRead, ActionError> {
+        let Self { service, action, method, request, other_site, accepted, head: mut params, id } = self;
+        let engine = &service.engine;
+        let limits = BodyLimits { engine, uploads: &service.uploads, action: action.def };
+        let has_files = accepted.has_files;
+        let lent = request.lend().ok_or_else(|| ActionError::internal("the body is read twice"))?;
+        let raw = match body::read(lent, accepted, limits, &mut params).await {
+            Ok(raw) => raw,
+            Err(BodyError::Refused(refused)) => return Err(refused),
+            Err(BodyError::Timeout) => {
+                request.set_timed_out();
+                return Err(ActionError::new(ErrorKind::Timeout, TIMED_OUT, "the body did not come in time"));
+            }
+        };
+        let answering = requested_version(engine, &action, &params, &method)?;
+        let is_other = answering.def.version != action.def.version;
+        if is_other {
+            if let Some(origin) = other_site.filter(|_| !answering.def.cross_site) {
+                service.cross_site.refuse(&origin)?;
+            }
+            if answering.def.body.is_raw != action.def.body.is_raw {
+                return Err(unknown_action());
+            }
+            check_other_version(answering.def, request.received(), has_files, limits)?;
+        }
+        if debug_info::is_enabled(engine) {
+            request.show(answering.clone(), answering.shown(&params, engine.config()));
+        }
+        let shown = || serde_json::Value::Object(answering.shown(&params, engine.config()));
+        debug!(action = action.def.name, request = %id, params = %shown(), "a body has come");
+        let mut read = BodyRead::new(params);
+        read.raw = raw;
+        read.other_version = is_other.then_some(answering.def);
+        Ok(read)
+    }
+}

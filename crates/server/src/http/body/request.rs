@@ -1,0 +1,147 @@
+//! The body of one request, as the service, the call and the shell around both share it.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use phalanx_core::registry::RegisteredAction;
+use serde_json::{Map, Value};
+
+/// The version that answers, and its params, secrets filtered.
+pub(in crate::http) type ShownParams = (Arc<RegisteredAction>, Map<String, Value>);
+
+/// The body of a request that has one. Requests without a body have no such state, and pay nothing for it.
+#[derive(Debug)]
+pub(in crate::http) struct RequestBody<B = Incoming> {
+    /// The body, unless it is lent to its reader.
+    body: Mutex<Option<B>>,
+    has_ended: AtomicBool,
+    received: AtomicU64,
+    timed_out: AtomicBool,
+    /// The bodies of the connection that have not ended: while there is one, the client may still be sending.
+    sending: Arc<AtomicU32>,
+    /// The params that were read, secrets filtered, for `receivedParams`.
+    shown: Mutex<Option<ShownParams>>,
+}
+
+impl<B> RequestBody<B> {
+    pub(in crate::http) fn new(body: B, sending: Arc<AtomicU32>) -> Arc<Self> {
+        sending.fetch_add(1, Relaxed);
+        Arc::new(Self {
+            body: Mutex::new(Some(body)),
+            has_ended: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            timed_out: AtomicBool::new(false),
+            sending,
+            shown: Mutex::default(),
+        })
+    }
+
+    /// Lends the body to a reader, which gives it back when it is dropped; `None` while it is lent.
+    pub(in crate::http) fn lend(self: &Arc<Self>) -> Option<LentBody<B>> {
+        let body = self.body().take()?;
+        Some(LentBody { body: Some(body), request: self.clone() })
+    }
+
+    /// The bytes that were read so far.
+    pub(in crate::http) fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
+    /// Notes that the client was too slow.
+    pub(in crate::http) fn set_timed_out(&self) {
+        self.timed_out.store(true, Relaxed);
+    }
+
+    pub(in crate::http) fn timed_out(&self) -> bool {
+        self.timed_out.load(Relaxed)
+    }
+
+    pub(in crate::http) fn show(&self, action: Arc<RegisteredAction>, params: Map<String, Value>) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some((action, params));
+    }
+
+    pub(in crate::http) fn take_shown(&self) -> Option<ShownParams> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn body(&self) -> MutexGuard<'_, Option<B>> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        if !self.has_ended.swap(true, Relaxed) {
+            self.sending.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// A body while it is read.
+#[derive(Debug)]
+pub(in crate::http) struct LentBody<B = Incoming> {
+    body: Option<B>,
+    request: Arc<RequestBody<B>>,
+}
+
+impl<B> Body for LentBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = &mut *self;
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *body).poll_frame(cx);
+        if let Poll::Ready(frame) = &polled {
+            if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+                this.request.received.fetch_add(data.len() as u64, Relaxed);
+            }
+            if frame.is_none() || body.is_end_stream() {
+                this.request.end();
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+    }
+}
+
+impl<B> Drop for LentBody<B> {
+    fn drop(&mut self) {
+        *self.request.body() = self.body.take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_counts_as_sending_until_its_body_has_ended() {
+        let pieces = stream::iter([Ok(Frame::data(Bytes::from("ab"))), Err("gone"), Ok(Frame::data(Bytes::from("c")))]);
+        let sending = Arc::<AtomicU32>::default();
+        let request = RequestBody::new(StreamBody::new(pieces), sending.clone());
+        for (received, has_ended) in [(2, false), (2, false), (3, false), (3, true)] {
+            let mut body = request.lend().expect("the reader before gave it back");
+            assert!(request.lend().is_none(), "it has one reader at a time");
+            assert_eq!(body.frame().await.is_none(), has_ended);
+            assert_eq!((request.received(), sending.load(Relaxed)), (received, u32::from(!has_ended)));
+        }
+    }
+}
