@@ -49,7 +49,6 @@ impl FromContext for Taken {
 
 #[input]
 struct Note {
-    #[expect(dead_code, reason = "a guard reads it")]
     user: Option<String>,
     #[validate(length(min = 1, max = 1000))]
     text: String,

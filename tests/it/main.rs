@@ -3,6 +3,7 @@
 
 mod app;
 mod architecture;
+mod bodies;
 mod browser;
 mod client;
 mod cluster;

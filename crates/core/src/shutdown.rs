@@ -14,6 +14,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     requested: CancellationToken,
+    bodies_due: CancellationToken,
     closed: CancellationToken,
     calls: TaskTracker,
     background: TaskTracker,
@@ -56,6 +57,22 @@ impl Shutdown {
     /// Whether the stop was requested.
     pub fn is_requested(&self) -> bool {
         self.requested.is_cancelled()
+    }
+
+    /// Completes shortly before the grace is over: a call whose body has not come by then is refused, while its client
+    /// can still get the response.
+    pub async fn bodies_due(&self) {
+        self.bodies_due.cancelled().await;
+    }
+
+    /// Refuses the calls whose bodies are awaited at `deadline`.
+    pub(crate) fn refuse_bodies_at(&self, deadline: Instant) {
+        let shutdown = self.clone();
+        self.spawn_own(async move {
+            if timeout_at(deadline, shutdown.closed()).await.is_err() {
+                shutdown.bodies_due.cancel();
+            }
+        });
     }
 
     /// Completes when running calls have ended or run out of time, and the node's own tasks must end.

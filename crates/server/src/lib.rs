@@ -5,6 +5,7 @@
 mod admin;
 mod http;
 mod listener;
+mod places;
 mod quota;
 mod wire_error;
 mod ws;

@@ -18,9 +18,14 @@ impl Quota {
         Self { name, limit, used: Arc::default() }
     }
 
+    /// Takes nothing yet: the permit grows.
+    pub(crate) fn start(&self) -> QuotaPermit {
+        QuotaPermit { quota: self.clone(), amount: 0 }
+    }
+
     /// Takes `amount` from the quota. A refusal is counted in the metrics.
     pub(crate) fn try_acquire(&self, amount: u64) -> Option<QuotaPermit> {
-        let mut permit = QuotaPermit { quota: self.clone(), amount: 0 };
+        let mut permit = self.start();
         permit.try_grow(amount).then_some(permit)
     }
 }

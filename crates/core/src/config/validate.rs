@@ -48,6 +48,12 @@ impl Config {
             (!web.write_timeout.is_zero(), "web.write_timeout must not be zero"),
             (web.max_connections > 0, "web.max_connections must not be zero"),
             (web.max_requests > 0, "web.max_requests must not be zero"),
+            (
+                web.new_requests_share > 0.0 && web.new_requests_share <= 1.0,
+                "web.new_requests_share must be more than 0, and 1 at most",
+            ),
+            (web.max_waiting_bodies > 0, "web.max_waiting_bodies must not be zero"),
+            (web.max_bodies_total >= web.max_body, "web.max_bodies_total must hold one web.max_body"),
             (is_token(&web.fingerprint_cookie), "web.fingerprint_cookie must be letters, digits, `-` and `_`"),
             (websocket.max_frame_bytes.as_u64() >= 1024, "websocket.max_frame_bytes must be 1KiB at least"),
             (websocket.outbox_frames > 0, "websocket.outbox_frames must not be zero"),

@@ -46,8 +46,19 @@ pub struct Web {
     pub write_timeout: Duration,
     /// Most open connections; beyond, new ones are closed immediately.
     pub max_connections: usize,
-    /// Most requests that wait or run at the same time; beyond, `unavailable`.
+    /// Most requests whose code runs at the same time; beyond, `unavailable`. A request whose body is awaited is not
+    /// one of them.
     pub max_requests: usize,
+    /// Share of [`Web::max_requests`] that requests may take before their body was read. The rest is kept for those that
+    /// come back with their body.
+    pub new_requests_share: f64,
+    /// Longest time that a request with its body waits for a place among [`Web::max_requests`]; beyond, `unavailable`.
+    #[serde(with = "humantime_serde")]
+    pub resume_timeout: Duration,
+    /// Most bodies that are awaited at the same time; beyond, `unavailable`.
+    pub max_waiting_bodies: usize,
+    /// Most bytes of bodies in memory; beyond, `unavailable`.
+    pub max_bodies_total: ByteSize,
     /// Addresses, or networks such as `10.0.0.0/8`, whose [`Web::trusted_headers`] and `X-Request-Id` are accepted.
     pub trusted_proxies: Vec<Network>,
     /// Headers that are accepted from trusted proxies. Name those that every proxy sets itself: some hand on the
@@ -106,6 +117,10 @@ impl Default for Web {
             write_timeout: Duration::from_secs(60),
             max_connections: 50_000,
             max_requests: 10_000,
+            new_requests_share: 0.875,
+            resume_timeout: Duration::from_secs(1),
+            max_waiting_bodies: 10_000,
+            max_bodies_total: ByteSize::mib(256),
             trusted_proxies: Vec::new(),
             trusted_headers: vec![TrustedHeader::XForwardedFor, TrustedHeader::XForwardedProto, TrustedHeader::XRealIp],
             allowed_hosts: Vec::new(),

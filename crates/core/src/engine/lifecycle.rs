@@ -212,6 +212,8 @@ impl Engine {
         let deadline = Instant::now() + grace;
         self.parts().health.set(&["stopping"]);
         self.shutdown().request();
+        // The rest of the grace, a second at most, is for the responses to calls whose bodies did not come.
+        self.shutdown().refuse_bodies_at(deadline - (grace / 10).min(Duration::from_secs(1)));
         self.registry().observers.notify(&Event::Stopping);
         info!(node = self.node().id(), ?grace, "stopping");
         for transport in self.parts().transports.iter().rev() {

@@ -10,7 +10,6 @@ use phalanx_core::dispatch::{self, CallRequest, Dispatched};
 use phalanx_core::registry::RegisteredAction;
 use phalanx_core::{ActionError, CallBody, Caller, Engine, Outcome, Params};
 
-use super::body::BodyLimits;
 use super::body::accepted;
 use super::body::reader::{BodyReader, TIMED_OUT};
 use super::body::request::RequestBody;
@@ -98,7 +97,7 @@ fn prepare(
         service.check_cross_site((method, uri, headers), identity)?;
     }
     let Some(request) = body else { return Ok((action, head, CallBody::absent())) };
-    let limits = BodyLimits { engine: &service.engine, uploads: &service.uploads, action: action.def };
+    let limits = service.body_limits(action.def);
     let Some(accepted) = accepted::accept(headers, limits)? else { return Ok((action, head, CallBody::absent())) };
     let reader = BodyReader {
         service: service.clone(),

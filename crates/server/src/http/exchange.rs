@@ -14,16 +14,34 @@ use tracing::info;
 
 use super::body::request::RequestBody;
 use super::identity::Identity;
-use crate::quota::QuotaPermit;
+use crate::places::Place;
 
 /// A request as it goes through the service; without a body, or with its shared state. The value is large, so functions
 /// take it by reference.
 pub(super) type HttpRequest = Request<Option<Arc<RequestBody>>>;
 
+/// The permit of a request under `web.max_requests`, which it keeps until its response is sent.
+#[derive(Debug)]
+#[expect(dead_code, reason = "their drop is what counts")]
+pub(super) enum RequestPermit {
+    /// Of a request without a body.
+    Place(Place),
+    /// Of a request with a body, which gives the place back while it is awaited.
+    Body(Arc<RequestBody>),
+}
+
+impl RequestPermit {
+    pub(super) fn new(place: Place, body: Option<&Arc<RequestBody>>) -> Self {
+        let Some(body) = body else { return Self::Place(place) };
+        body.set_place(Some(place));
+        Self::Body(body.clone())
+    }
+}
+
 /// The state of a request while it is served.
 pub(super) struct RequestState {
     /// Its permit under `web.max_requests`. A call that outlives its client takes the permit along.
-    pub(super) permit: Option<QuotaPermit>,
+    pub(super) permit: Option<RequestPermit>,
     /// The matched route, for the log: the path itself may contain secrets.
     pub(super) route: Option<Arc<str>>,
     /// Whether an action was called; the call logs a line of its own then.

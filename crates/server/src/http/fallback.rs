@@ -43,7 +43,7 @@ pub(super) async fn serve(
         return reply::error(&refused);
     }
     let (parts, body) = request.into_parts();
-    let reader = body.as_ref().and_then(|body| OwnRouteBody::of(body, settings));
+    let reader = body.as_ref().and_then(|body| OwnRouteBody::of(body, service));
     let reader = reader.map(|reader| Body::new(Limited::new(reader, limit.bytes())));
     let mut request = Request::from_parts(parts, reader.unwrap_or_else(Body::empty));
     request.extensions_mut().insert(identity.request.clone());
@@ -57,8 +57,14 @@ pub(super) async fn serve(
     };
     state.route = response.extensions_mut().remove::<MatchedPath>().map(|path| path.as_str().into());
     // axum's extractors respond 400 to every body that fails, a slow one included.
-    let timed_out = body.is_some_and(|body| body.timed_out());
-    if timed_out && response.status() == StatusCode::BAD_REQUEST { reply::body_timeout(None) } else { response }
+    match body.filter(|_| response.status() == StatusCode::BAD_REQUEST) {
+        Some(body) if body.timed_out() => reply::body_timeout(None),
+        Some(body) if body.was_refused() => {
+            let message = "the server awaits as many bodies as it may";
+            reply::error(&ActionError::of(ErrorKind::Unavailable, message))
+        }
+        _ => response,
+    }
 }
 
 /// Refuses a request that a page of another site sent, unless its path is one of `App::cross_site`. An upgrade counts as

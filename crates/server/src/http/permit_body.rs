@@ -7,18 +7,18 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use crate::quota::QuotaPermit;
+use super::exchange::RequestPermit;
 
 /// A body with the permit of its request, which is released when the body was sent or dropped.
 #[derive(Debug)]
 pub(crate) struct PermitBody {
     body: Body,
     was_polled: bool,
-    _permit: Option<QuotaPermit>,
+    _permit: Option<RequestPermit>,
 }
 
 impl PermitBody {
-    pub(super) fn new(body: Body, permit: Option<QuotaPermit>) -> Self {
+    pub(super) fn new(body: Body, permit: Option<RequestPermit>) -> Self {
         Self { body, was_polled: false, _permit: permit }
     }
 }

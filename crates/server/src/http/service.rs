@@ -18,16 +18,18 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use metrics::{Counter, counter};
 use phalanx_core::BoxError;
+use phalanx_core::action::ActionDef;
 use phalanx_core::error::unknown_action;
 use phalanx_core::registry::RegisteredAction;
 use phalanx_core::{ActionError, Engine, ErrorKind};
 use tower::Service;
 
 use super::allowed_hosts::AllowedHosts;
+use super::body::BodyLimits;
 use super::body::request::RequestBody;
 use super::cors::{self, Cors};
 use super::cross_site::{CrossSiteGate, CrossSiteReports, CrossSiteRule, RequestSite, is_unsafe};
-use super::exchange::{self, AccessLogEntry, HttpRequest, RequestState};
+use super::exchange::{self, AccessLogEntry, HttpRequest, RequestPermit, RequestState};
 use super::forwarded::ForwardedRequest;
 use super::identity::{Identity, Peer, REQUEST_ID};
 use super::permit_body::PermitBody;
@@ -35,6 +37,7 @@ use super::routes::{self, ActionRoutes};
 use super::{action, compression, fallback, host, reply, request_path};
 use crate::AppRoutes;
 use crate::listener::PeerService;
+use crate::places::Places;
 use crate::quota::Quota;
 
 static CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
@@ -58,8 +61,10 @@ pub(super) struct ServiceState {
     pub(super) cross_site: CrossSiteGate,
     /// The paths of an application's own routes that pages of every site may send requests to.
     pub(super) cross_site_paths: matchit::Router<()>,
-    requests: Quota,
-    pub(super) uploads: Quota,
+    pub(super) places: Places,
+    pub(super) waiting_bodies: Quota,
+    body_memory: Quota,
+    uploads: Quota,
     /// The counters of responses, by the first digit of the status.
     responses: [Counter; 5],
 }
@@ -90,6 +95,11 @@ impl ServiceState {
         }
         self.cross_site.other_site(&RequestSite::of(uri, headers, &identity.forwarded))
     }
+
+    /// The limits of the body of a call.
+    pub(super) fn body_limits(&self, action: &'static ActionDef) -> BodyLimits<'_> {
+        BodyLimits { engine: &self.engine, uploads: &self.uploads, memory: &self.body_memory, action }
+    }
 }
 
 impl HttpService {
@@ -107,7 +117,9 @@ impl HttpService {
         let rule = CrossSiteRule::of_requests(settings);
         let cross_site = CrossSiteGate::of_requests(rule, settings.cross_site, reports.clone());
         let cross_site_paths = routes::cross_site_paths(&app_routes.cross_site, &actions)?;
-        let requests = Quota::new("web.max_requests", settings.max_requests as u64);
+        let places = Places::new(settings);
+        let waiting_bodies = Quota::new("web.max_waiting_bodies", settings.max_waiting_bodies as u64);
+        let body_memory = Quota::new("web.max_bodies_total", settings.max_bodies_total.as_u64());
         let uploads = Quota::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
         let router = routes::router(&engine, app_routes.router, reports);
         metrics::describe_counter!("phalanx_http_requests_total", "HTTP requests, by the first digit of their status");
@@ -117,6 +129,10 @@ impl HttpService {
         );
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
         let responses = classes.map(|status| counter!("phalanx_http_requests_total", "status" => status));
+        metrics::describe_counter!(
+            "phalanx_http_requests_past_bound_total",
+            "Requests to an application's own routes that ran on with their body beyond web.max_requests"
+        );
         let shared = Arc::new(ServiceState {
             engine,
             actions,
@@ -125,7 +141,9 @@ impl HttpService {
             cors,
             cross_site,
             cross_site_paths,
-            requests,
+            places,
+            waiting_bodies,
+            body_memory,
             uploads,
             responses,
         });
@@ -150,10 +168,11 @@ impl HttpService {
         }
         let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
         let identity = Identity::read(&self.shared.engine, forwarded, (request.headers(), query));
-        let Some(permit) = self.shared.requests.try_acquire(1) else {
+        let Some(place) = self.shared.places.try_enter() else {
             let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
             return self.finish(reply::error(&busy), &identity).map(|body| PermitBody::new(body, None));
         };
+        let permit = RequestPermit::new(place, request.body().as_ref());
         let mut state = RequestState { permit: Some(permit), route: None, called_action: false, has_response: false };
         let encodings = request.headers().get(ACCEPT_ENCODING).cloned();
         let is_head = request.method() == Method::HEAD;

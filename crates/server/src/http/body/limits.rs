@@ -13,6 +13,8 @@ pub(in crate::http) struct BodyLimits<'a> {
     pub(in crate::http) engine: &'a Engine,
     /// The quota for the bytes of all uploaded files of the node.
     pub(in crate::http) uploads: &'a Quota,
+    /// The quota for the bytes of all bodies in memory.
+    pub(in crate::http) memory: &'a Quota,
     /// The called action; the body may name another version of it.
     pub(in crate::http) action: &'static ActionDef,
 }

@@ -10,7 +10,8 @@ pub(super) mod request;
 pub(super) mod timeout;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use phalanx_core::params::Params;
 use phalanx_core::{ActionError, ErrorKind};
 
@@ -18,6 +19,8 @@ use accepted::{AcceptedBody, BodyFormat};
 pub(super) use limits::{BodyLimits, BodySizeLimit};
 use request::LentBody;
 use timeout::{BodyTimeout, TimedBody};
+
+use crate::quota::QuotaPermit;
 
 /// Why a body could not be read.
 #[derive(Debug)]
@@ -34,34 +37,63 @@ impl From<ActionError> for BodyError {
     }
 }
 
-/// Reads a body into `params`; returns its bytes if the action takes them as they come.
+/// Reads a body into `params`, and counts its memory; returns its bytes if the action takes them as they come.
 pub(super) async fn read(
     body: LentBody,
     AcceptedBody { format, limit, .. }: AcceptedBody,
     limits: BodyLimits<'_>,
-    params: &mut Params,
+    (params, memory): (&mut Params, &mut QuotaPermit),
 ) -> Result<Option<Bytes>, BodyError> {
     let body = TimedBody::new(body, &limits.config().web);
     match format {
-        BodyFormat::Json => params.set_json_body(&collect(body, limit).await?)?,
+        BodyFormat::Json => params.set_json_body(&collect(body, limit, memory).await?)?,
         BodyFormat::Form => {
-            let bytes = collect(body, limit).await?;
+            let bytes = collect(body, limit, memory).await?;
             let text = std::str::from_utf8(&bytes).map_err(|_| malformed("the body is not UTF-8"))?;
             params.push_form(text)?;
         }
-        BodyFormat::Multipart(boundary) => multipart::read(body, boundary, limit, limits, params).await?,
-        BodyFormat::Raw => return Ok(Some(collect(body, limit).await?)),
+        BodyFormat::Multipart(boundary) => multipart::read(body, boundary, limit, limits, (params, memory)).await?,
+        BodyFormat::Raw => return Ok(Some(collect(body, limit, memory).await?)),
     }
     Ok(None)
 }
 
-async fn collect(body: TimedBody<LentBody>, limit: BodySizeLimit) -> Result<Bytes, BodyError> {
-    match Limited::new(body, limit.bytes()).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<BodyTimeout>() => Err(BodyError::Timeout),
-        Err(error) if error.is::<LengthLimitError>() => Err(limit.exceeded().into()),
-        Err(_) => Err(malformed("the body broke off").into()),
+/// Collects a body into one buffer, whose capacity is counted as it grows.
+async fn collect(
+    mut body: TimedBody<LentBody>,
+    limit: BodySizeLimit,
+    memory: &mut QuotaPermit,
+) -> Result<Bytes, BodyError> {
+    let declared = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let most = declared.unwrap_or(usize::MAX).min(limit.bytes());
+    let mut buffer = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            if error.is::<BodyTimeout>() { BodyError::Timeout } else { malformed("the body broke off").into() }
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = buffer.len() + data.len();
+        if length > limit.bytes() {
+            return Err(limit.exceeded().into());
+        }
+        if buffer.is_empty() && body.is_end_stream() {
+            grow(memory, length)?;
+            return Ok(data); // all of it came at once, as most bodies do
+        }
+        if length > buffer.capacity() {
+            let capacity = length.max(buffer.capacity().saturating_mul(2).min(most));
+            grow(memory, capacity - buffer.capacity())?;
+            buffer.reserve_exact(capacity - buffer.len());
+        }
+        buffer.extend_from_slice(&data);
     }
+    Ok(buffer.into())
+}
+
+/// Counts bytes of a body that are kept in memory.
+fn grow(memory: &mut QuotaPermit, by: usize) -> Result<(), ActionError> {
+    let full = || ActionError::of(ErrorKind::Unavailable, "the server holds as many bodies as it may");
+    if memory.try_grow(by as u64) { Ok(()) } else { Err(full()) }
 }
 
 fn malformed(message: &'static str) -> ActionError {

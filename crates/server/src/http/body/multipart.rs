@@ -17,7 +17,7 @@ use super::disposition::Disposition;
 use super::limits::{BodyLimits, BodySizeLimit, limit_exceeded};
 use super::request::LentBody;
 use super::timeout::{BodyTimeout, TimedBody};
-use super::{BodyError, malformed};
+use super::{BodyError, grow, malformed};
 use crate::quota::QuotaPermit;
 
 /// Reads all parts of a body into `params`.
@@ -26,7 +26,7 @@ pub(super) async fn read(
     boundary: String,
     limit: BodySizeLimit,
     limits: BodyLimits<'_>,
-    params: &mut Params,
+    (params, memory): (&mut Params, &mut QuotaPermit),
 ) -> Result<(), BodyError> {
     let (settings, takes_files) = (&limits.config().web, limits.takes_files());
     let error_of = |error| error_of(error, limit);
@@ -39,7 +39,10 @@ pub(super) async fn read(
     let mut count_field_bytes = |bytes: usize| {
         field_bytes += bytes as u64;
         let is_exceeded = field_bytes > max_fields.bytes() as u64;
-        if is_exceeded { Err(max_fields.exceeded_by("the fields of the body are too large")) } else { Ok(()) }
+        if is_exceeded {
+            return Err(max_fields.exceeded_by("the fields of the body are too large"));
+        }
+        grow(memory, bytes)
     };
     loop {
         heads.start();

@@ -3,27 +3,63 @@
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use phalanx_core::config::Web;
 
 use super::request::{LentBody, RequestBody};
 use super::timeout::{BodyTimeout, TimedBody};
+use crate::http::service::ServiceState;
+use crate::places::Places;
+use crate::quota::{Quota, QuotaPermit};
 
-/// A body that an application reads by itself. Its extractors respond 400 to every body that fails, so the reason is
-/// noted where the service finds it.
+/// A body that an application reads by itself. While a piece of it is awaited its request has no place among
+/// `web.max_requests`; with the piece it takes one again, past the bound if need be.
+///
+/// Extractors respond 400 to every body that fails, so the reason is noted where the service finds it.
 #[derive(Debug)]
 pub(in crate::http) struct OwnRouteBody {
     body: TimedBody<LentBody>,
     request: Arc<RequestBody>,
+    places: Places,
+    waiting_bodies: Quota,
+    /// The permit of a body that is awaited.
+    waiting: Option<QuotaPermit>,
 }
+
+/// The error of a body that exceeds `web.max_waiting_bodies`.
+#[derive(Debug, thiserror::Error)]
+#[error("the server awaits as many bodies as it may")]
+struct TooManyWaiting;
 
 impl OwnRouteBody {
     /// Returns the body of a request; `None` if it is being read.
-    pub(in crate::http) fn of(request: &Arc<RequestBody>, settings: &Web) -> Option<Self> {
-        Some(Self { body: TimedBody::new(request.lend()?, settings), request: request.clone() })
+    pub(in crate::http) fn of(request: &Arc<RequestBody>, service: &ServiceState) -> Option<Self> {
+        Some(Self {
+            body: TimedBody::new(request.lend()?, &service.engine.config().web),
+            request: request.clone(),
+            places: service.places.clone(),
+            waiting_bodies: service.waiting_bodies.clone(),
+            waiting: None,
+        })
+    }
+
+    /// Gives the place of the request back; returns whether the body may be awaited.
+    fn start_waiting(&mut self) -> bool {
+        if self.waiting.is_none() {
+            self.waiting = self.waiting_bodies.try_acquire(1);
+            if self.waiting.is_some() {
+                self.request.set_place(None);
+            }
+        }
+        self.waiting.is_some()
+    }
+
+    fn stop_waiting(&mut self) {
+        if self.waiting.take().is_some() {
+            self.request.set_place(self.places.resume_now());
+        }
     }
 }
 
@@ -32,9 +68,17 @@ impl Body for OwnRouteBody {
     type Error = Box<dyn Error + Send + Sync>;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let this = &mut *self;
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            if this.start_waiting() {
+                return Poll::Pending;
+            }
+            this.request.set_refused();
+            return Poll::Ready(Some(Err(TooManyWaiting.into())));
+        };
+        this.stop_waiting();
         if frame.as_ref().is_some_and(|frame| frame.as_ref().is_err_and(|error| error.is::<BodyTimeout>())) {
-            self.request.set_timed_out();
+            this.request.set_timed_out();
         }
         Poll::Ready(frame)
     }
@@ -45,5 +89,12 @@ impl Body for OwnRouteBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for OwnRouteBody {
+    /// A handler that drops the body while it is awaited runs on.
+    fn drop(&mut self) {
+        self.stop_waiting();
     }
 }

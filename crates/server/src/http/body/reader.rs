@@ -1,16 +1,19 @@
 //! Reads the body of a call, once its guards have passed.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
+use futures_util::poll;
 use http::Method;
 use phalanx_core::error::unknown_action;
 use phalanx_core::registry::RegisteredAction;
 use phalanx_core::{ActionError, BodyRead, ErrorKind, Params, RequestId};
 use tracing::debug;
 
+use super::BodyError;
 use super::accepted::{AcceptedBody, check_other_version};
 use super::request::RequestBody;
-use super::{BodyError, BodyLimits};
 use crate::http::params::requested_version;
 use crate::http::service::ServiceState;
 use crate::http::{body, debug_info};
@@ -34,13 +37,38 @@ pub(in crate::http) struct BodyReader {
 
 impl BodyReader {
     /// Reads the body, and merges it with the params of the head.
+    ///
+    /// A body that is there is read in place. While one is awaited, its request has no place among `web.max_requests`.
     pub(in crate::http) async fn read(self) -> Result<BodyRead, ActionError> {
+        let (service, request) = (self.service.clone(), self.request.clone());
+        let mut reading = pin!(self.merge());
+        if let Poll::Ready(read) = poll!(reading.as_mut()) {
+            return read;
+        }
+        let full = || ActionError::of(ErrorKind::Unavailable, "the server awaits as many bodies as it may");
+        let waiting = service.waiting_bodies.try_acquire(1).ok_or_else(full)?;
+        request.set_place(None);
+        let read = tokio::select! {
+            read = reading => read,
+            () = service.engine.shutdown().bodies_due() => {
+                Err(ActionError::of(ErrorKind::Unavailable, "the server is shutting down"))
+            }
+        };
+        drop(waiting);
+        let read = read?;
+        let busy = || ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
+        request.set_place(Some(service.places.resume().await.ok_or_else(busy)?));
+        Ok(read)
+    }
+
+    async fn merge(self) -> Result<BodyRead, ActionError> {
         let Self { service, action, method, request, other_site, accepted, head: mut params, id } = self;
         let engine = &service.engine;
-        let limits = BodyLimits { engine, uploads: &service.uploads, action: action.def };
+        let limits = service.body_limits(action.def);
+        let mut memory = limits.memory.start();
         let has_files = accepted.has_files;
         let lent = request.lend().ok_or_else(|| ActionError::internal("the body is read twice"))?;
-        let raw = match body::read(lent, accepted, limits, &mut params).await {
+        let raw = match body::read(lent, accepted, limits, (&mut params, &mut memory)).await {
             Ok(raw) => raw,
             Err(BodyError::Refused(refused)) => return Err(refused),
             Err(BodyError::Timeout) => {
@@ -48,6 +76,7 @@ impl BodyReader {
                 return Err(ActionError::new(ErrorKind::Timeout, TIMED_OUT, "the body did not come in time"));
             }
         };
+        request.keep_memory(memory);
         let answering = requested_version(engine, &action, &params, &method)?;
         let is_other = answering.def.version != action.def.version;
         if is_other {

@@ -12,6 +12,9 @@ use hyper::body::Incoming;
 use phalanx_core::registry::RegisteredAction;
 use serde_json::{Map, Value};
 
+use crate::places::Place;
+use crate::quota::QuotaPermit;
+
 /// The version that answers, and its params, secrets filtered.
 pub(in crate::http) type ShownParams = (Arc<RegisteredAction>, Map<String, Value>);
 
@@ -23,6 +26,12 @@ pub(in crate::http) struct RequestBody<B = Incoming> {
     has_ended: AtomicBool,
     received: AtomicU64,
     timed_out: AtomicBool,
+    /// Whether the server had no room for it.
+    was_refused: AtomicBool,
+    /// The place of the request while its code runs.
+    place: Mutex<Option<Place>>,
+    /// The memory that the body takes, until the response is sent.
+    memory: Mutex<Option<QuotaPermit>>,
     /// The bodies of the connection that have not ended: while there is one, the client may still be sending.
     sending: Arc<AtomicU32>,
     /// The params that were read, secrets filtered, for `receivedParams`.
@@ -30,6 +39,7 @@ pub(in crate::http) struct RequestBody<B = Incoming> {
 }
 
 impl<B> RequestBody<B> {
+    /// Makes the state of a body; [`RequestBody::set_place`] gives it the request's place.
     pub(in crate::http) fn new(body: B, sending: Arc<AtomicU32>) -> Arc<Self> {
         sending.fetch_add(1, Relaxed);
         Arc::new(Self {
@@ -37,6 +47,9 @@ impl<B> RequestBody<B> {
             has_ended: AtomicBool::new(false),
             received: AtomicU64::new(0),
             timed_out: AtomicBool::new(false),
+            was_refused: AtomicBool::new(false),
+            place: Mutex::default(),
+            memory: Mutex::default(),
             sending,
             shown: Mutex::default(),
         })
@@ -60,6 +73,25 @@ impl<B> RequestBody<B> {
 
     pub(in crate::http) fn timed_out(&self) -> bool {
         self.timed_out.load(Relaxed)
+    }
+
+    /// Notes that the server had no room for the body.
+    pub(in crate::http) fn set_refused(&self) {
+        self.was_refused.store(true, Relaxed);
+    }
+
+    pub(in crate::http) fn was_refused(&self) -> bool {
+        self.was_refused.load(Relaxed)
+    }
+
+    /// Sets the place of the request; `None` gives it back.
+    pub(in crate::http) fn set_place(&self, place: Option<Place>) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
+    /// Keeps the permit for the memory of the body until the response is sent.
+    pub(in crate::http) fn keep_memory(&self, memory: QuotaPermit) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);
     }
 
     pub(in crate::http) fn show(&self, action: Arc<RegisteredAction>, params: Map<String, Value>) {

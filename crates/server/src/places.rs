@@ -1,0 +1,117 @@
+//! The places of requests that run: taken while code runs, given back while a body is awaited.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::counter;
+use phalanx_core::bound_reached;
+use phalanx_core::config::Web;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// The places under `web.max_requests`.
+///
+/// New requests take at most `web.new_requests_share` of them. The rest is for requests that come back with their body:
+/// without it an upload of minutes would be thrown away because new requests took its place meanwhile.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    free: Arc<Semaphore>,
+    /// The places that new requests leave free.
+    reserved: usize,
+    resume_timeout: Duration,
+}
+
+/// A place; dropping it gives it to the longest waiting request, or frees it.
+#[derive(Debug)]
+pub(crate) struct Place(#[expect(dead_code, reason = "its drop is what counts")] OwnedSemaphorePermit);
+
+impl Places {
+    pub(crate) fn new(settings: &Web) -> Self {
+        let all = settings.max_requests.min(Semaphore::MAX_PERMITS);
+        let reserved = (all as f64 * (1.0 - settings.new_requests_share)) as usize;
+        let reserved = reserved.min(all.saturating_sub(1)); // one place is for new requests, whatever the share
+        Self { free: Arc::new(Semaphore::new(all)), reserved, resume_timeout: settings.resume_timeout }
+    }
+
+    /// Takes a place for a new request. Requests that arrive at the same instant on several cores may take one of the
+    /// reserved places each: looking and taking are two steps, so that this path has no lock.
+    pub(crate) fn try_enter(&self) -> Option<Place> {
+        let is_free = self.free.available_permits() > self.reserved;
+        let place = is_free.then(|| self.take()).flatten();
+        if place.is_none() {
+            bound_reached("web.max_requests");
+        }
+        place
+    }
+
+    /// Takes a place for a request whose body has come, in order of arrival; `None` after `web.resume_timeout`.
+    pub(crate) async fn resume(&self) -> Option<Place> {
+        if let Some(place) = self.take() {
+            return Some(place);
+        }
+        match timeout(self.resume_timeout, self.free.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Some(Place(permit)),
+            Ok(Err(_)) | Err(_) => {
+                bound_reached("web.resume_timeout");
+                None
+            }
+        }
+    }
+
+    /// Takes a place for an application's own route, whose code runs on as soon as a piece of its body has come; without
+    /// a free one it runs past the bound, and is counted.
+    pub(crate) fn resume_now(&self) -> Option<Place> {
+        let place = self.take();
+        if place.is_none() {
+            counter!("phalanx_http_requests_past_bound_total").increment(1);
+        }
+        place
+    }
+
+    fn take(&self) -> Option<Place> {
+        self.free.clone().try_acquire_owned().ok().map(Place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(max_requests: usize) -> Places {
+        Places::new(&Web { max_requests, ..Web::default() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_requests_leave_an_eighth_for_those_that_come_back() {
+        let places = places(8);
+        let mut taken: Vec<Place> = std::iter::from_fn(|| places.try_enter()).collect();
+        assert_eq!(taken.len(), 7);
+        taken.push(places.resume().await.expect("the reserved place"));
+        assert!(places.resume().await.is_none(), "all are taken for longer than web.resume_timeout");
+        let waiting = tokio::spawn({
+            let places = places.clone();
+            async move { places.resume().await.is_some() }
+        });
+        tokio::task::yield_now().await;
+        taken.pop();
+        assert!(places.try_enter().is_none(), "the free place is for the request that waits");
+        assert!(waiting.await.unwrap());
+    }
+
+    #[test]
+    fn a_bound_of_one_has_a_place_for_new_requests() {
+        for (max_requests, new) in [(1, 1), (2, 2), (8, 7), (10_000, 8750)] {
+            let places = places(max_requests);
+            assert_eq!(std::iter::from_fn(|| places.try_enter()).collect::<Vec<_>>().len(), new);
+        }
+    }
+
+    #[test]
+    fn an_own_route_runs_past_the_bound() {
+        let places = places(1);
+        let place = places.try_enter().unwrap();
+        assert!(places.resume_now().is_none());
+        drop(place);
+        assert!(places.resume_now().is_some());
+    }
+}
