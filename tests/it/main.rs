@@ -30,4 +30,5 @@ mod shutdown;
 mod slow_consumers;
 mod sockets;
 mod tour;
+mod unread;
 mod ws;

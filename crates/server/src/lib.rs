@@ -26,7 +26,7 @@ use tracing::{info, warn};
 pub use admin::AdminServer;
 
 use crate::http::service::HttpService;
-use crate::listener::Admission;
+use crate::listener::{Admission, LingerLimits};
 use crate::quota::Quota;
 
 /// An application's own routes, which are served after the actions and the WebSocket endpoint.
@@ -77,13 +77,15 @@ impl Transport for Server {
     async fn start(&self, engine: &Engine) -> Result<(), BoxError> {
         let settings = &engine.config().web;
         let app_routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-        let service = HttpService::new(engine.clone(), app_routes)?;
+        let waiting_bodies = Quota::new("web.max_waiting_bodies", settings.max_waiting_bodies as u64);
+        let linger = LingerLimits::new(settings, waiting_bodies.clone());
+        let service = HttpService::new(engine.clone(), app_routes, waiting_bodies)?;
         let wanted = SocketAddr::new(settings.bind, settings.port);
         let listener = listener::bind(wanted).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
         let addr = listener.local_addr()?;
         let handle = Handle::new();
         let connections = Quota::new("web.max_connections", settings.max_connections as u64);
-        let admission = Admission::new(connections, settings.write_timeout);
+        let admission = Admission::new(connections, settings.write_timeout, linger);
         let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).acceptor(admission);
         listener::configure(&mut server, settings);
         let server = server.first_request_timeout(settings.header_timeout);

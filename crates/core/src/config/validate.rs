@@ -46,6 +46,8 @@ impl Config {
             (!web.header_timeout.is_zero(), "web.header_timeout must not be zero"),
             (!web.body_timeout.is_zero(), "web.body_timeout must not be zero"),
             (!web.write_timeout.is_zero(), "web.write_timeout must not be zero"),
+            (!web.linger_idle.is_zero(), "web.linger_idle must not be zero"),
+            (!web.linger_timeout.is_zero(), "web.linger_timeout must not be zero"),
             (web.max_connections > 0, "web.max_connections must not be zero"),
             (web.max_requests > 0, "web.max_requests must not be zero"),
             (

@@ -44,6 +44,13 @@ pub struct Web {
     /// Longest time in which a client reads nothing while bytes wait for it; beyond, its connection is reset.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
+    /// Longest pause of a client that goes on sending after its response, while its connection is being closed.
+    #[serde(with = "humantime_serde")]
+    pub linger_idle: Duration,
+    /// Longest time for which such a client's bytes are read and discarded, [`Web::max_upload`] of them at most; beyond,
+    /// its connection is reset, and it may lose its response.
+    #[serde(with = "humantime_serde")]
+    pub linger_timeout: Duration,
     /// Most open connections; beyond, new ones are closed immediately.
     pub max_connections: usize,
     /// Most requests whose code runs at the same time; beyond, `unavailable`. A request whose body is awaited is not
@@ -115,6 +122,8 @@ impl Default for Web {
             body_timeout: Duration::from_secs(60),
             min_body_rate: ByteSize::kib(64),
             write_timeout: Duration::from_secs(60),
+            linger_idle: Duration::from_secs(5),
+            linger_timeout: Duration::from_secs(30),
             max_connections: 50_000,
             max_requests: 10_000,
             new_requests_share: 0.875,

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::http::identity::Peer;
-use crate::listener::{Admission, PeerService};
+use crate::listener::{Admission, LingerLimits, PeerService};
 use crate::quota::Quota;
 
 /// The limit of open connections: few operators and scrapers connect to one node.
@@ -65,7 +65,13 @@ impl AdminServer {
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
             .with_state((self.node.clone(), self.render.clone()));
-        let admission = Admission::new(Quota::new("admin", MAX_CONNECTIONS), CLIENT_TIMEOUT);
+        let linger = LingerLimits {
+            idle: CLIENT_TIMEOUT,
+            time: CLIENT_TIMEOUT,
+            bytes: MAX_CONNECTIONS * 1024,
+            waiting_bodies: Quota::new("admin", MAX_CONNECTIONS),
+        };
+        let admission = Admission::new(Quota::new("admin", MAX_CONNECTIONS), CLIENT_TIMEOUT, linger);
         let mut server = axum_server::from_tcp(listener)?.acceptor(admission);
         server.http_builder().http1().header_read_timeout(CLIENT_TIMEOUT).keep_alive(false);
         let server = server.first_request_timeout(CLIENT_TIMEOUT);

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, EXPIRES, HeaderValue, ORIGIN, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    ACCEPT_ENCODING, CACHE_CONTROL, EXPECT, EXPIRES, HeaderValue, ORIGIN, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use http_body::Body as _;
@@ -25,8 +25,8 @@ use phalanx_core::{ActionError, Engine, ErrorKind};
 use tower::Service;
 
 use super::allowed_hosts::AllowedHosts;
-use super::body::BodyLimits;
 use super::body::request::RequestBody;
+use super::body::{BodyLimits, unread};
 use super::cors::{self, Cors};
 use super::cross_site::{CrossSiteGate, CrossSiteReports, CrossSiteRule, RequestSite, is_unsafe};
 use super::exchange::{self, AccessLogEntry, HttpRequest, RequestPermit, RequestState};
@@ -108,7 +108,7 @@ impl HttpService {
     /// # Errors
     ///
     /// Two routes of actions conflict, or a path of `App::cross_site` cannot match an own route.
-    pub(crate) fn new(engine: Engine, app_routes: AppRoutes) -> Result<Self, BoxError> {
+    pub(crate) fn new(engine: Engine, app_routes: AppRoutes, waiting_bodies: Quota) -> Result<Self, BoxError> {
         let actions = ActionRoutes::new(&engine)?;
         let settings = &engine.config().web;
         let cors = Cors::new(&settings.cors_origins);
@@ -118,7 +118,6 @@ impl HttpService {
         let cross_site = CrossSiteGate::of_requests(rule, settings.cross_site, reports.clone());
         let cross_site_paths = routes::cross_site_paths(&app_routes.cross_site, &actions)?;
         let places = Places::new(settings);
-        let waiting_bodies = Quota::new("web.max_waiting_bodies", settings.max_waiting_bodies as u64);
         let body_memory = Quota::new("web.max_bodies_total", settings.max_bodies_total.as_u64());
         let uploads = Quota::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
         let router = routes::router(&engine, app_routes.router, reports);
@@ -155,6 +154,13 @@ impl HttpService {
     }
 
     async fn serve(&self, request: &mut HttpRequest) -> Response<PermitBody> {
+        let Some(body) = request.body().clone() else { return self.respond(request).await };
+        let mut response = self.respond(request).await;
+        unread::finish(&body, response.headers_mut(), &self.shared.engine);
+        response
+    }
+
+    async fn respond(&self, request: &mut HttpRequest) -> Response<PermitBody> {
         let Some(peer) = &self.peer else {
             let error = ActionError::internal("a request without a peer");
             return reply::error(&error).map(|body| PermitBody::new(body, None));
@@ -267,10 +273,11 @@ impl Service<Request<Incoming>> for HttpService {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let service = self.clone();
+        let expects_continue = request.headers().contains_key(EXPECT);
         let sending = service.peer.as_ref().map(|peer| &peer.sending);
         let shared = |body: Incoming| {
             let sending = sending.filter(|_| !body.is_end_stream())?;
-            Some(RequestBody::new(body, sending.clone()))
+            Some(RequestBody::new(body, expects_continue, sending.clone()))
         };
         let mut request = request.map(shared);
         Box::pin(async move { Ok(service.serve(&mut request).await) })

@@ -10,6 +10,7 @@ use axum_server::accept::Accept;
 use tokio::net::TcpStream;
 
 use super::AcceptedStream;
+use super::linger::LingerLimits;
 use crate::http::identity::Peer;
 use crate::quota::{Quota, QuotaPermit};
 
@@ -18,11 +19,12 @@ use crate::quota::{Quota, QuotaPermit};
 pub(crate) struct Admission {
     connections: Quota,
     write_timeout: Duration,
+    linger: Arc<LingerLimits>,
 }
 
 impl Admission {
-    pub(crate) fn new(connections: Quota, write_timeout: Duration) -> Self {
-        Self { connections, write_timeout }
+    pub(crate) fn new(connections: Quota, write_timeout: Duration, linger: LingerLimits) -> Self {
+        Self { connections, write_timeout, linger: Arc::new(linger) }
     }
 }
 
@@ -62,6 +64,7 @@ impl Admission {
             write_timeout: self.write_timeout,
             write_deadline: None,
             did_first_read: false,
+            linger: self.linger.clone(),
             lingering: None,
             _permit: permit,
         };

@@ -1,6 +1,7 @@
 //! The listening socket, and the TCP stream of each accepted connection: write timeout, lingering close, reset.
 
 mod admission;
+mod linger;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -19,6 +20,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 pub(crate) use admission::{Admission, PeerService};
+pub(crate) use linger::LingerLimits;
+use linger::{LingeringClose, poll_discard};
 
 use crate::quota::QuotaPermit;
 
@@ -63,8 +66,9 @@ pub(crate) struct AcceptedStream {
     /// Whether the empty first read was returned, see [`AsyncRead::poll_read`] below.
     did_first_read: bool,
     write_timeout: Duration,
-    /// Bytes that were read and discarded since the close, and the end of [`LINGER_TIME`].
-    lingering: Option<(u64, Pin<Box<Sleep>>)>,
+    linger: Arc<LingerLimits>,
+    /// Set once the connection is closed and reads on.
+    lingering: Option<Box<LingeringClose>>,
     /// The bodies that the client may still be sending.
     sending: Arc<AtomicU32>,
     _permit: QuotaPermit,
@@ -96,37 +100,30 @@ impl AcceptedStream {
     }
 }
 
-/// How many bytes are still read from a client that got its response before it had sent its whole request, and for how
-/// long.
-const LINGER_BYTES: u64 = 16 * 1024 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(2);
-
 impl AcceptedStream {
-    /// Reads and discards for a moment: the kernel resets a connection that is closed with unread input, and the client
-    /// then loses its response.
+    /// Reads and discards what a client still sends, so that it gets its response and not a reset.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.resets_on_drop {
             return Poll::Ready(());
         }
-        let mut scratch = [0; 4096];
         loop {
-            let mut buf = ReadBuf::new(&mut scratch);
-            let read = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
-            let (bytes, is_pending) = (buf.filled().len() as u64, read.is_pending());
-            let is_done = match read {
-                Poll::Ready(read) => read.is_err() || bytes == 0,
-                Poll::Pending => self.lingering.is_none() && self.sending.load(Relaxed) == 0,
+            let bytes = match poll_discard(&mut self.stream, cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(bytes)) => Some(bytes),
+                Poll::Pending if self.lingering.is_none() && self.sending.load(Relaxed) == 0 => {
+                    return Poll::Ready(());
+                }
+                Poll::Pending => None,
             };
-            if is_done {
+            if self.lingering.is_none() {
+                self.lingering = LingeringClose::start(&self.linger).map(Box::new);
+            }
+            let Some(lingering) = &mut self.lingering else { return Poll::Ready(()) };
+            if lingering.poll(cx, bytes, &self.linger).is_ready() {
                 return Poll::Ready(());
             }
-            let (read, over) = self.lingering.get_or_insert_with(|| (0, Box::pin(sleep(LINGER_TIME))));
-            *read += bytes;
-            if *read > LINGER_BYTES {
-                return Poll::Ready(());
-            }
-            if is_pending {
-                return over.as_mut().poll(cx);
+            if bytes.is_none() {
+                return Poll::Pending;
             }
         }
     }

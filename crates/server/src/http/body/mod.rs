@@ -8,6 +8,7 @@ pub(super) mod own_route;
 pub(super) mod reader;
 pub(super) mod request;
 pub(super) mod timeout;
+pub(super) mod unread;
 
 use bytes::Bytes;
 use http_body::Body as _;

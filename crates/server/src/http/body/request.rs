@@ -24,6 +24,8 @@ pub(in crate::http) struct RequestBody<B = Incoming> {
     /// The body, unless it is lent to its reader.
     body: Mutex<Option<B>>,
     has_ended: AtomicBool,
+    /// Whether the client waits for a 100 before it sends the body.
+    expects_continue: bool,
     received: AtomicU64,
     timed_out: AtomicBool,
     /// Whether the server had no room for it.
@@ -40,11 +42,12 @@ pub(in crate::http) struct RequestBody<B = Incoming> {
 
 impl<B> RequestBody<B> {
     /// Makes the state of a body; [`RequestBody::set_place`] gives it the request's place.
-    pub(in crate::http) fn new(body: B, sending: Arc<AtomicU32>) -> Arc<Self> {
+    pub(in crate::http) fn new(body: B, expects_continue: bool, sending: Arc<AtomicU32>) -> Arc<Self> {
         sending.fetch_add(1, Relaxed);
         Arc::new(Self {
             body: Mutex::new(Some(body)),
             has_ended: AtomicBool::new(false),
+            expects_continue,
             received: AtomicU64::new(0),
             timed_out: AtomicBool::new(false),
             was_refused: AtomicBool::new(false),
@@ -59,6 +62,20 @@ impl<B> RequestBody<B> {
     pub(in crate::http) fn lend(self: &Arc<Self>) -> Option<LentBody<B>> {
         let body = self.body().take()?;
         Some(LentBody { body: Some(body), request: self.clone() })
+    }
+
+    /// Whether all of it was read.
+    pub(in crate::http) fn has_ended(&self) -> bool {
+        self.has_ended.load(Relaxed)
+    }
+
+    pub(in crate::http) fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    /// Drops the rest of the body, unless it is lent.
+    pub(in crate::http) fn discard(&self) {
+        *self.body() = None;
     }
 
     /// The bytes that were read so far.
@@ -120,6 +137,13 @@ pub(in crate::http) struct LentBody<B = Incoming> {
     request: Arc<RequestBody<B>>,
 }
 
+impl<B> LentBody<B> {
+    /// Drops the rest of the body.
+    pub(in crate::http) fn discard(mut self) {
+        self.body = None;
+    }
+}
+
 impl<B> Body for LentBody<B>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin,
@@ -168,7 +192,7 @@ mod tests {
     async fn a_client_counts_as_sending_until_its_body_has_ended() {
         let pieces = stream::iter([Ok(Frame::data(Bytes::from("ab"))), Err("gone"), Ok(Frame::data(Bytes::from("c")))]);
         let sending = Arc::<AtomicU32>::default();
-        let request = RequestBody::new(StreamBody::new(pieces), sending.clone());
+        let request = RequestBody::new(StreamBody::new(pieces), false, sending.clone());
         for (received, has_ended) in [(2, false), (2, false), (3, false), (3, true)] {
             let mut body = request.lend().expect("the reader before gave it back");
             assert!(request.lend().is_none(), "it has one reader at a time");

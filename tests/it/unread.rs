@@ -1,0 +1,136 @@
+//! Responses that are there before the body of their request was read.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use phalanx::RunningApp;
+use phalanx::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::app::settings;
+
+/// A limit for every wait.
+const SOON: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Hits(AtomicU64);
+
+/// Lets nobody pass.
+struct Nobody;
+
+impl FromContext for Nobody {
+    async fn from_context(_ctx: &Context) -> Result<Self, ActionError> {
+        Err(ActionError::forbidden("nobody may do that"))
+    }
+}
+
+#[input]
+struct File {
+    file: Upload,
+}
+
+/// Refuses everybody.
+#[action(post, get)]
+async fn refused(_ctx: Context, _: Nobody, _: File) -> Result<(), ActionError> {
+    Ok(())
+}
+
+/// Counts its calls.
+#[action(get)]
+async fn hit(_ctx: Context, hits: State<Hits>, _: NoInput) -> Result<u64, ActionError> {
+    Ok(hits.0.fetch_add(1, SeqCst) + 1)
+}
+
+async fn start() -> RunningApp {
+    App::new("unread").state(Hits::default()).actions(actions![refused, hit]).start(settings()).await.unwrap()
+}
+
+/// Sends bytes, and returns everything that is answered until the node closes.
+async fn exchange(addr: SocketAddr, pieces: &[&[u8]]) -> String {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    for piece in pieces {
+        stream.write_all(piece).await.unwrap();
+    }
+    let mut answer = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut answer)).await.expect("the node closes").expect("and does not reset");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn head(method: &str, headers: &str, length: usize) -> String {
+    let form = "content-type: multipart/form-data; boundary=b";
+    format!("{method} /api/refused HTTP/1.1\r\nhost: x\r\n{form}\r\n{headers}content-length: {length}\r\n\r\n")
+}
+
+const LAST: &[u8] = b"GET /api/hit HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn nothing_that_follows_a_refused_expectation_is_taken_for_a_request() {
+    let node = start().await;
+    // The first 27 bytes are as long as the body that was announced.
+    let smuggled = b"POST /x HTTP/1.1\r\na: bcdefGET /api/hit HTTP/1.1\r\nhost: x\r\n\r\n";
+    for method in ["POST", "GET"] {
+        let head = head(method, "expect: 100-continue\r\n", 27);
+        for body in [&smuggled[..], LAST, b"012345678901234567890123456"] {
+            let answer = exchange(node.addr(), &[head.as_bytes(), body, LAST]).await;
+            assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+            assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+            assert!(answer.contains("connection: close"), "{answer}");
+        }
+    }
+    assert!(exchange(node.addr(), &[LAST]).await.ends_with(r#"{"result":1}"#), "nothing else ran");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_all_of_its_body_first_reads_the_refusal() {
+    let node = start().await;
+    let addr = node.addr();
+    let piece = vec![b'x'; 1 << 20];
+    for (size, is_kept) in [(60 << 10, true), (1 << 20, false), (8 << 20, false), (30 << 20, false), (190 << 20, false)]
+    {
+        let refusal = tokio::spawn({
+            let piece = piece.clone();
+            async move {
+                let mut stream = TcpStream::connect(addr).await.unwrap();
+                stream.write_all(head("POST", "", size).as_bytes()).await.unwrap();
+                for start in (0..size).step_by(piece.len()) {
+                    stream.write_all(&piece[..piece.len().min(size - start)]).await.unwrap();
+                }
+                let mut status = [0; 12];
+                timeout(SOON, stream.read_exact(&mut status)).await.unwrap().unwrap();
+                if is_kept {
+                    stream.write_all(LAST).await.unwrap();
+                } else {
+                    stream.shutdown().await.unwrap();
+                }
+                let mut rest = Vec::new();
+                timeout(SOON, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+                (String::from_utf8_lossy(&status).into_owned(), String::from_utf8_lossy(&rest).into_owned())
+            }
+        });
+        let (status, rest) = refusal.await.unwrap();
+        assert_eq!(status, "HTTP/1.1 403", "{size}");
+        assert!(rest.contains("connection: close"), "{size}: it, or the response to the request behind it: {rest}");
+        assert_eq!(rest.matches("HTTP/1.1 200").count(), usize::from(is_kept), "{size}: {rest}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_behind_a_small_refused_body_is_answered_once() {
+    let node = start().await;
+    for method in ["POST", "GET"] {
+        let first = head(method, "", 5);
+        let together = [first.as_bytes(), b"hello", LAST].concat();
+        for pieces in [&[&together[..]][..], &[first.as_bytes(), b"he", b"llo", LAST]] {
+            let answer = exchange(node.addr(), pieces).await;
+            assert_eq!(answer.matches("HTTP/1.1 403").count(), 1, "{answer}");
+            assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
+            assert_eq!(answer.matches("HTTP/1.1").count(), 2, "{answer}");
+        }
+    }
+    node.stop().await;
+}
