@@ -26,6 +26,7 @@ mod process;
 mod readme;
 mod rooms;
 mod routes;
+mod shares;
 mod shutdown;
 mod slow_consumers;
 mod sockets;

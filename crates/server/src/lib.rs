@@ -7,6 +7,7 @@ mod http;
 mod listener;
 mod places;
 mod quota;
+mod shares;
 mod wire_error;
 mod ws;
 
@@ -28,6 +29,7 @@ pub use admin::AdminServer;
 use crate::http::service::HttpService;
 use crate::listener::{Admission, LingerLimits};
 use crate::quota::Quota;
+use crate::shares::AddressShares;
 
 /// An application's own routes, which are served after the actions and the WebSocket endpoint.
 #[derive(Debug, Default)]
@@ -79,13 +81,15 @@ impl Transport for Server {
         let app_routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
         let waiting_bodies = Quota::new("web.max_waiting_bodies", settings.max_waiting_bodies as u64);
         let linger = LingerLimits::new(settings, waiting_bodies.clone());
-        let service = HttpService::new(engine.clone(), app_routes, waiting_bodies)?;
+        let shares = AddressShares::new(engine.config());
+        let service = HttpService::new(engine.clone(), app_routes, waiting_bodies, shares.clone())?;
         let wanted = SocketAddr::new(settings.bind, settings.port);
         let listener = listener::bind(wanted).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
         let addr = listener.local_addr()?;
         let handle = Handle::new();
         let connections = Quota::new("web.max_connections", settings.max_connections as u64);
-        let admission = Admission::new(connections, settings.write_timeout, linger);
+        let admission =
+            Admission::new(connections, settings.write_timeout, linger).with_shares(shares, &settings.trusted_proxies);
         let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).acceptor(admission);
         listener::configure(&mut server, settings);
         let server = server.first_request_timeout(settings.header_timeout);

@@ -9,6 +9,8 @@ use phalanx_core::config::Web;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::shares::SharePermit;
+
 /// The places under `web.max_requests`.
 ///
 /// New requests take at most `web.new_requests_share` of them. The rest is for requests that come back with their body:
@@ -23,7 +25,18 @@ pub(crate) struct Places {
 
 /// A place; dropping it gives it to the longest waiting request, or frees it.
 #[derive(Debug)]
-pub(crate) struct Place(#[expect(dead_code, reason = "its drop is what counts")] OwnedSemaphorePermit);
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+    /// That of the client's address. A request that comes back with its body goes on without one if the address has its
+    /// share: the share of bodies that are awaited has bounded it already.
+    _share: Option<SharePermit>,
+}
+
+impl Place {
+    pub(crate) fn with_share(self, share: Option<SharePermit>) -> Self {
+        Self { _share: share, ..self }
+    }
+}
 
 impl Places {
     pub(crate) fn new(settings: &Web) -> Self {
@@ -50,7 +63,7 @@ impl Places {
             return Some(place);
         }
         match timeout(self.resume_timeout, self.free.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Some(Place(permit)),
+            Ok(Ok(permit)) => Some(Place { _permit: permit, _share: None }),
             Ok(Err(_)) | Err(_) => {
                 bound_reached("web.resume_timeout");
                 None
@@ -69,7 +82,7 @@ impl Places {
     }
 
     fn take(&self) -> Option<Place> {
-        self.free.clone().try_acquire_owned().ok().map(Place)
+        self.free.clone().try_acquire_owned().ok().map(|permit| Place { _permit: permit, _share: None })
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use phalanx_core::bound_reached;
 
+use crate::shares::{AddressShare, SharePermit, SharedBound};
+
 /// An upper limit, named after its setting; clones share the count.
 #[derive(Clone, Debug)]
 pub(crate) struct Quota {
@@ -48,6 +50,34 @@ impl QuotaPermit {
             bound_reached(self.quota.name);
         }
         is_free
+    }
+}
+
+/// An amount of a quota and of an address's share of it, which grows.
+#[derive(Debug)]
+pub(crate) struct SharedPermit {
+    quota: QuotaPermit,
+    share: Option<SharePermit>,
+}
+
+/// The bound at which a [`SharedPermit`] stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exhausted {
+    Quota,
+    Share,
+}
+
+impl SharedPermit {
+    pub(crate) fn start(quota: &Quota, share: Option<&Arc<AddressShare>>, bound: SharedBound) -> Self {
+        Self { quota: quota.start(), share: share.and_then(|share| share.try_acquire(bound, 0)) }
+    }
+
+    /// Takes `by` more of both.
+    pub(crate) fn try_grow(&mut self, by: u64) -> Result<(), Exhausted> {
+        if self.share.as_mut().is_some_and(|share| !share.try_grow(by)) {
+            return Err(Exhausted::Share);
+        }
+        if self.quota.try_grow(by) { Ok(()) } else { Err(Exhausted::Quota) }
     }
 }
 

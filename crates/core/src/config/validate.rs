@@ -54,6 +54,10 @@ impl Config {
                 web.new_requests_share > 0.0 && web.new_requests_share <= 1.0,
                 "web.new_requests_share must be more than 0, and 1 at most",
             ),
+            (
+                web.address_share > 0.0 && web.address_share <= 1.0,
+                "web.address_share must be more than 0, and 1 at most",
+            ),
             (web.max_waiting_bodies > 0, "web.max_waiting_bodies must not be zero"),
             (web.max_bodies_total >= web.max_body, "web.max_bodies_total must hold one web.max_body"),
             (is_token(&web.fingerprint_cookie), "web.fingerprint_cookie must be letters, digits, `-` and `_`"),

@@ -66,6 +66,9 @@ pub struct Web {
     pub max_waiting_bodies: usize,
     /// Most bytes of bodies in memory; beyond, `unavailable`.
     pub max_bodies_total: ByteSize,
+    /// Share of each bound on connections, requests, sockets, bodies that are awaited, bodies in memory and uploads that
+    /// one address may take; at least one. An IPv6 address counts with its /64 network.
+    pub address_share: f64,
     /// Addresses, or networks such as `10.0.0.0/8`, whose [`Web::trusted_headers`] and `X-Request-Id` are accepted.
     pub trusted_proxies: Vec<Network>,
     /// Headers that are accepted from trusted proxies. Name those that every proxy sets itself: some hand on the
@@ -130,6 +133,7 @@ impl Default for Web {
             resume_timeout: Duration::from_secs(1),
             max_waiting_bodies: 10_000,
             max_bodies_total: ByteSize::mib(256),
+            address_share: 0.25,
             trusted_proxies: Vec::new(),
             trusted_headers: vec![TrustedHeader::XForwardedFor, TrustedHeader::XForwardedProto, TrustedHeader::XRealIp],
             allowed_hosts: Vec::new(),

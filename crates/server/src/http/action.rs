@@ -97,7 +97,7 @@ fn prepare(
         service.check_cross_site((method, uri, headers), identity)?;
     }
     let Some(request) = body else { return Ok((action, head, CallBody::absent())) };
-    let limits = service.body_limits(action.def);
+    let limits = service.body_limits(action.def, identity.share.as_ref());
     let Some(accepted) = accepted::accept(headers, limits)? else { return Ok((action, head, CallBody::absent())) };
     let reader = BodyReader {
         service: service.clone(),
@@ -108,6 +108,7 @@ fn prepare(
         accepted,
         head: head.clone(),
         id: identity.request.clone(),
+        share: identity.share.clone(),
     };
     Ok((action, head, CallBody::awaited(Box::pin(reader.read()))))
 }

@@ -43,7 +43,7 @@ pub(super) async fn serve(
         return reply::error(&refused);
     }
     let (parts, body) = request.into_parts();
-    let reader = body.as_ref().and_then(|body| OwnRouteBody::of(body, service));
+    let reader = body.as_ref().and_then(|body| OwnRouteBody::of(body, service, identity.share.clone()));
     let reader = reader.map(|reader| Body::new(Limited::new(reader, limit.bytes())));
     let mut request = Request::from_parts(parts, reader.unwrap_or_else(Body::empty));
     request.extensions_mut().insert(identity.request.clone());
@@ -59,11 +59,8 @@ pub(super) async fn serve(
     // axum's extractors respond 400 to every body that fails, a slow one included.
     match body.filter(|_| response.status() == StatusCode::BAD_REQUEST) {
         Some(body) if body.timed_out() => reply::body_timeout(None),
-        Some(body) if body.was_refused() => {
-            let message = "the server awaits as many bodies as it may";
-            reply::error(&ActionError::of(ErrorKind::Unavailable, message))
-        }
-        _ => response,
+        Some(body) => body.take_refusal().map_or(response, |refused| reply::error(&refused)),
+        None => response,
     }
 }
 

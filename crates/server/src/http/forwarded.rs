@@ -125,8 +125,20 @@ impl ForwardedRequest {
     }
 }
 
-fn is_trusted(ip: IpAddr, settings: &Web) -> bool {
+pub(super) fn is_trusted(ip: IpAddr, settings: &Web) -> bool {
     settings.trusted_proxies.iter().any(|trusted| trusted.contains(ip))
+}
+
+/// Whether a peer is a proxy that is not in the settings: it forwards, from a network that the internet does not reach.
+pub(super) fn is_unnamed_proxy(peer: IpAddr, headers: &HeaderMap) -> bool {
+    is_private(peer) && headers.contains_key(&FORWARDED_FOR)
+}
+
+fn is_private(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_loopback(),
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback(),
+    }
 }
 
 /// The entries of a list over all its lines, last one first; a line that is not text is one empty entry.

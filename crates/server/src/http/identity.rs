@@ -9,7 +9,8 @@ use http::{Extensions, HeaderName};
 use phalanx_core::config::Web;
 use phalanx_core::{Engine, RequestId};
 
-use super::forwarded::ForwardedRequest;
+use super::forwarded::{self, ForwardedRequest};
+use crate::shares::{AddressShare, AddressShares};
 
 /// The other end of a TCP connection.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
     /// The bodies that the client may still be sending.
     pub(crate) sending: Arc<AtomicU32>,
+    /// The share of its address; `None` for trusted proxies and for the machine itself.
+    pub(crate) share: Option<Arc<AddressShare>>,
 }
 
 /// The identity of the client, as handlers find it in the extensions of the request.
@@ -30,6 +33,8 @@ pub(crate) struct Identity {
     /// Whether the client sent no fingerprint and this one was just generated.
     pub(crate) is_new: bool,
     pub(crate) request: RequestId,
+    /// The share of the client's address.
+    pub(crate) share: Option<Arc<AddressShare>>,
 }
 
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -38,7 +43,8 @@ static SESSION_ID: HeaderName = HeaderName::from_static("x-sessionid");
 impl Identity {
     /// Reads the identity from the headers and, for sockets, from the query.
     pub(crate) fn read(
-        engine: &Engine,
+        (engine, shares): (&Engine, &Arc<AddressShares>),
+        peer: &Peer,
         forwarded: ForwardedRequest,
         (headers, query): (&HeaderMap, Option<&str>),
     ) -> Self {
@@ -48,7 +54,13 @@ impl Identity {
         let sent = fingerprint(headers, settings, query);
         let is_new = sent.is_none();
         let fingerprint = sent.unwrap_or_else(|| engine.new_fingerprint().into());
-        Self { remote: forwarded.remote, forwarded, fingerprint, is_new, request }
+        let share = if forwarded.is_trusted {
+            let client = forwarded.remote.ip();
+            if forwarded::is_trusted(client, settings) { None } else { shares.of(client) }
+        } else {
+            peer.share.clone().filter(|_| !forwarded::is_unnamed_proxy(peer.addr.ip(), headers))
+        };
+        Self { remote: forwarded.remote, forwarded, fingerprint, is_new, request, share }
     }
 
     /// Returns the identity that the service stored in the extensions.

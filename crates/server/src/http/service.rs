@@ -39,6 +39,7 @@ use crate::AppRoutes;
 use crate::listener::PeerService;
 use crate::places::Places;
 use crate::quota::Quota;
+use crate::shares::{self, AddressShare, AddressShares, SharedBound};
 
 static CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
 static FRAME_OPTIONS: HeaderName = HeaderName::from_static("x-frame-options");
@@ -65,6 +66,7 @@ pub(super) struct ServiceState {
     pub(super) waiting_bodies: Quota,
     body_memory: Quota,
     uploads: Quota,
+    shares: Arc<AddressShares>,
     /// The counters of responses, by the first digit of the status.
     responses: [Counter; 5],
 }
@@ -97,8 +99,12 @@ impl ServiceState {
     }
 
     /// The limits of the body of a call.
-    pub(super) fn body_limits(&self, action: &'static ActionDef) -> BodyLimits<'_> {
-        BodyLimits { engine: &self.engine, uploads: &self.uploads, memory: &self.body_memory, action }
+    pub(super) fn body_limits<'a>(
+        &'a self,
+        action: &'static ActionDef,
+        share: Option<&'a Arc<AddressShare>>,
+    ) -> BodyLimits<'a> {
+        BodyLimits { engine: &self.engine, uploads: &self.uploads, memory: &self.body_memory, action, share }
     }
 }
 
@@ -108,7 +114,12 @@ impl HttpService {
     /// # Errors
     ///
     /// Two routes of actions conflict, or a path of `App::cross_site` cannot match an own route.
-    pub(crate) fn new(engine: Engine, app_routes: AppRoutes, waiting_bodies: Quota) -> Result<Self, BoxError> {
+    pub(crate) fn new(
+        engine: Engine,
+        app_routes: AppRoutes,
+        waiting_bodies: Quota,
+        shares: Arc<AddressShares>,
+    ) -> Result<Self, BoxError> {
         let actions = ActionRoutes::new(&engine)?;
         let settings = &engine.config().web;
         let cors = Cors::new(&settings.cors_origins);
@@ -144,6 +155,7 @@ impl HttpService {
             waiting_bodies,
             body_memory,
             uploads,
+            shares,
             responses,
         });
         Ok(Self { shared, peer: None })
@@ -173,12 +185,19 @@ impl HttpService {
             return response.map(|body| PermitBody::new(body, None));
         }
         let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
-        let identity = Identity::read(&self.shared.engine, forwarded, (request.headers(), query));
+        let engine = (&self.shared.engine, &self.shared.shares);
+        let identity = Identity::read(engine, peer, forwarded, (request.headers(), query));
+        let share = match shares::take(identity.share.as_ref(), SharedBound::Requests) {
+            Ok(share) => share,
+            Err(refused) => {
+                return self.finish(reply::error(&refused), &identity).map(|body| PermitBody::new(body, None));
+            }
+        };
         let Some(place) = self.shared.places.try_enter() else {
             let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
             return self.finish(reply::error(&busy), &identity).map(|body| PermitBody::new(body, None));
         };
-        let permit = RequestPermit::new(place, request.body().as_ref());
+        let permit = RequestPermit::new(place.with_share(share), request.body().as_ref());
         let mut state = RequestState { permit: Some(permit), route: None, called_action: false, has_response: false };
         let encodings = request.headers().get(ACCEPT_ENCODING).cloned();
         let is_head = request.method() == Method::HEAD;

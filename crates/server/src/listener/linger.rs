@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::quota::{Quota, QuotaPermit};
+use crate::shares::{self, AddressShare, SharePermit, SharedBound};
 
 /// How long a closed connection reads on, and how much.
 ///
@@ -39,13 +41,14 @@ pub(super) struct LingeringClose {
     read: u64,
     ends: Instant,
     idle: Pin<Box<Sleep>>,
-    _permit: QuotaPermit,
+    _permit: (QuotaPermit, Option<SharePermit>),
 }
 
 impl LingeringClose {
     /// Starts to linger; `None` if as many connections do as may.
-    pub(super) fn start(limits: &LingerLimits) -> Option<Self> {
-        let permit = limits.waiting_bodies.try_acquire(1)?;
+    pub(super) fn start(limits: &LingerLimits, share: Option<&Arc<AddressShare>>) -> Option<Self> {
+        let share = shares::take(share, SharedBound::WaitingBodies).ok()?;
+        let permit = (limits.waiting_bodies.try_acquire(1)?, share);
         let now = Instant::now();
         let idle = Box::pin(sleep_until(now + limits.idle.min(limits.time)));
         Some(Self { read: 0, ends: now + limits.time, idle, _permit: permit })

@@ -24,6 +24,7 @@ pub(crate) use linger::LingerLimits;
 use linger::{LingeringClose, poll_discard};
 
 use crate::quota::QuotaPermit;
+use crate::shares::{AddressShare, SharePermit};
 
 /// The number of connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -67,17 +68,25 @@ pub(crate) struct AcceptedStream {
     did_first_read: bool,
     write_timeout: Duration,
     linger: Arc<LingerLimits>,
+    /// The share of the peer's address.
+    share: Option<Arc<AddressShare>>,
     /// Set once the connection is closed and reads on.
     lingering: Option<Box<LingeringClose>>,
     /// The bodies that the client may still be sending.
     sending: Arc<AtomicU32>,
-    _permit: QuotaPermit,
+    /// The permits of an HTTP connection; a socket has permits of its own.
+    permit: Option<(QuotaPermit, Option<SharePermit>)>,
 }
 
 impl AcceptedStream {
     /// Makes the drop of this stream reset the connection.
     pub(crate) fn reset_on_drop(&mut self) {
         self.resets_on_drop = true;
+    }
+
+    /// Gives the permits of an HTTP connection back: it was upgraded, and counts as a socket from now on.
+    pub(crate) fn release_permit(&mut self) {
+        self.permit = None;
     }
 
     /// Ready when there may be something to read, or the end of the stream; cheaper than a read attempt.
@@ -116,7 +125,7 @@ impl AcceptedStream {
                 Poll::Pending => None,
             };
             if self.lingering.is_none() {
-                self.lingering = LingeringClose::start(&self.linger).map(Box::new);
+                self.lingering = LingeringClose::start(&self.linger, self.share.as_ref()).map(Box::new);
             }
             let Some(lingering) = &mut self.lingering else { return Poll::Ready(()) };
             if lingering.poll(cx, bytes, &self.linger).is_ready() {

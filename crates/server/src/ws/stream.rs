@@ -66,6 +66,8 @@ impl FrameStream {
             .max_message_size(Some(max_bytes))
             .max_frame_size(Some(max_bytes));
         let parts = downcast::<TokioIo<AcceptedStream>>(upgraded).ok()?;
+        let mut stream = parts.io.into_inner();
+        stream.release_permit();
         // Copied: a slice would keep the buffer alive into which hyper read the request.
         let early = parts.read_buf.to_vec();
         Some(Self {
@@ -74,7 +76,7 @@ impl FrameStream {
             read_ended: false,
             unwritten: [Bytes::new(), Bytes::new()],
             remainder: Bytes::new(),
-            stream: parts.io.into_inner(),
+            stream,
             protocol: WebSocketContext::from_partially_read(early, Role::Server, Some(config)),
             overhead: Overhead::new(max_bytes),
         })

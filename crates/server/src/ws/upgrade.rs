@@ -17,6 +17,7 @@ use super::rate_limit::{AddressBuckets, Rate};
 use crate::http::cross_site::{CrossSiteGate, CrossSiteReports, CrossSiteRule, RequestSite};
 use crate::http::identity::Identity;
 use crate::http::reply;
+use crate::shares::{self, SharedBound};
 
 /// The state that all upgrades of a node share.
 #[derive(Debug)]
@@ -47,6 +48,10 @@ pub(crate) async fn upgrade(State(state): State<Arc<UpgradeState>>, request: Req
     };
     let engine = &state.engine;
     let identity = Identity::of(&parts.extensions);
+    let share = match shares::take(identity.share.as_ref(), SharedBound::Sockets) {
+        Ok(share) => share,
+        Err(error) => return reply::error(&error),
+    };
     let registration = match admit(&state, &identity, &parts.uri, parts.headers).await {
         Ok(registration) => registration,
         Err(error) => return reply::error(&error),
@@ -58,6 +63,7 @@ pub(crate) async fn upgrade(State(state): State<Arc<UpgradeState>>, request: Req
             return error!("the upgraded connection was not accepted by the listener");
         };
         task.run(registration).await;
+        drop(share);
     }));
     response
 }

@@ -1,11 +1,14 @@
 //! The limits of a request body.
 
+use std::sync::Arc;
+
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use phalanx_core::action::{ActionDef, BodyRules};
 use phalanx_core::config::{Config, Web};
 use phalanx_core::{ActionError, Engine, ErrorKind, bound_reached};
 
 use crate::quota::Quota;
+use crate::shares::AddressShare;
 
 /// Everything that limits the body of a call.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +18,8 @@ pub(in crate::http) struct BodyLimits<'a> {
     pub(in crate::http) uploads: &'a Quota,
     /// The quota for the bytes of all bodies in memory.
     pub(in crate::http) memory: &'a Quota,
+    /// The share of the client's address.
+    pub(in crate::http) share: Option<&'a Arc<AddressShare>>,
     /// The called action; the body may name another version of it.
     pub(in crate::http) action: &'static ActionDef,
 }

@@ -21,7 +21,8 @@ pub(super) use limits::{BodyLimits, BodySizeLimit};
 use request::LentBody;
 use timeout::{BodyTimeout, TimedBody};
 
-use crate::quota::QuotaPermit;
+use crate::quota::{Exhausted, SharedPermit};
+use crate::shares;
 
 /// Why a body could not be read.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub(super) async fn read(
     body: LentBody,
     AcceptedBody { format, limit, .. }: AcceptedBody,
     limits: BodyLimits<'_>,
-    (params, memory): (&mut Params, &mut QuotaPermit),
+    (params, memory): (&mut Params, &mut SharedPermit),
 ) -> Result<Option<Bytes>, BodyError> {
     let body = TimedBody::new(body, &limits.config().web);
     match format {
@@ -63,7 +64,7 @@ pub(super) async fn read(
 async fn collect(
     mut body: TimedBody<LentBody>,
     limit: BodySizeLimit,
-    memory: &mut QuotaPermit,
+    memory: &mut SharedPermit,
 ) -> Result<Bytes, BodyError> {
     let declared = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let most = declared.unwrap_or(usize::MAX).min(limit.bytes());
@@ -92,9 +93,21 @@ async fn collect(
 }
 
 /// Counts bytes of a body that are kept in memory.
-fn grow(memory: &mut QuotaPermit, by: usize) -> Result<(), ActionError> {
-    let full = || ActionError::of(ErrorKind::Unavailable, "the server holds as many bodies as it may");
-    if memory.try_grow(by as u64) { Ok(()) } else { Err(full()) }
+fn grow(memory: &mut SharedPermit, by: usize) -> Result<(), ActionError> {
+    memory.try_grow(by as u64).map_err(|bound| exhausted(bound, "the server holds as many bodies as it may"))
+}
+
+/// The error of a body beyond `web.max_waiting_bodies`.
+fn too_many_waiting() -> ActionError {
+    ActionError::of(ErrorKind::Unavailable, "the server awaits as many bodies as it may")
+}
+
+/// The error of a body for which there is no room.
+fn exhausted(bound: Exhausted, message: &'static str) -> ActionError {
+    match bound {
+        Exhausted::Quota => ActionError::of(ErrorKind::Unavailable, message),
+        Exhausted::Share => shares::limit_reached(),
+    }
 }
 
 fn malformed(message: &'static str) -> ActionError {

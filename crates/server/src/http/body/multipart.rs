@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body_util::BodyExt;
+use phalanx_core::ActionError;
 use phalanx_core::params::{Params, Upload};
-use phalanx_core::{ActionError, ErrorKind};
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
 
@@ -17,8 +17,9 @@ use super::disposition::Disposition;
 use super::limits::{BodyLimits, BodySizeLimit, limit_exceeded};
 use super::request::LentBody;
 use super::timeout::{BodyTimeout, TimedBody};
-use super::{BodyError, grow, malformed};
-use crate::quota::QuotaPermit;
+use super::{BodyError, exhausted, grow, malformed};
+use crate::quota::SharedPermit;
+use crate::shares::SharedBound;
 
 /// Reads all parts of a body into `params`.
 pub(super) async fn read(
@@ -26,7 +27,7 @@ pub(super) async fn read(
     boundary: String,
     limit: BodySizeLimit,
     limits: BodyLimits<'_>,
-    (params, memory): (&mut Params, &mut QuotaPermit),
+    (params, memory): (&mut Params, &mut SharedPermit),
 ) -> Result<(), BodyError> {
     let (settings, takes_files) = (&limits.config().web, limits.takes_files());
     let error_of = |error| error_of(error, limit);
@@ -135,7 +136,7 @@ impl HeadLimit {
 /// A temporary file with its permit under `web.max_uploads_total`; both are released together.
 struct StoredFile {
     path: TempPath,
-    _permit: QuotaPermit,
+    _permit: SharedPermit,
 }
 
 impl AsRef<Path> for StoredFile {
@@ -152,16 +153,14 @@ async fn save(
 ) -> Result<(StoredFile, u64), BodyError> {
     let folder = limits.config().paths.uploads.clone();
     let folder = if folder.as_os_str().is_empty() { std::env::temp_dir() } else { folder };
-    let full = || ActionError::of(ErrorKind::Unavailable, "the server holds as many files as it may");
-    let mut permit = limits.uploads.try_acquire(0).ok_or_else(full)?;
+    let mut permit = SharedPermit::start(limits.uploads, limits.share, SharedBound::UploadBytes);
     let created = tokio::task::spawn_blocking(move || tempfile::Builder::new().prefix("phalanx-").tempfile_in(folder));
     let (file, path) = created.await.map_err(ActionError::internal)?.map_err(ActionError::internal)?.into_parts();
     let mut file = tokio::fs::File::from_std(file);
     let mut size = 0;
     while let Some(chunk) = part.chunk().await.map_err(|error| error_of(error, limit))? {
-        if !permit.try_grow(chunk.len() as u64) {
-            return Err(full().into());
-        }
+        let full = |bound| exhausted(bound, "the server holds as many files as it may");
+        permit.try_grow(chunk.len() as u64).map_err(full)?;
         size += chunk.len() as u64;
         file.write_all(&chunk).await.map_err(ActionError::internal)?;
     }

@@ -7,12 +7,15 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use phalanx_core::ActionError;
 
 use super::request::{LentBody, RequestBody};
 use super::timeout::{BodyTimeout, TimedBody};
+use super::too_many_waiting;
 use crate::http::service::ServiceState;
 use crate::places::Places;
 use crate::quota::{Quota, QuotaPermit};
+use crate::shares::{self, AddressShare, SharePermit, SharedBound};
 
 /// A body that an application reads by itself. While a piece of it is awaited its request has no place among
 /// `web.max_requests`; with the piece it takes one again, past the bound if need be.
@@ -24,36 +27,41 @@ pub(in crate::http) struct OwnRouteBody {
     request: Arc<RequestBody>,
     places: Places,
     waiting_bodies: Quota,
-    /// The permit of a body that is awaited.
-    waiting: Option<QuotaPermit>,
+    share: Option<Arc<AddressShare>>,
+    /// The permits of a body that is awaited.
+    waiting: Option<(QuotaPermit, Option<SharePermit>)>,
 }
 
-/// The error of a body that exceeds `web.max_waiting_bodies`.
+/// The error of a body for which the server has no room; the request has the reason.
 #[derive(Debug, thiserror::Error)]
 #[error("the server awaits as many bodies as it may")]
-struct TooManyWaiting;
+struct RefusedBody;
 
 impl OwnRouteBody {
     /// Returns the body of a request; `None` if it is being read.
-    pub(in crate::http) fn of(request: &Arc<RequestBody>, service: &ServiceState) -> Option<Self> {
+    pub(in crate::http) fn of(
+        request: &Arc<RequestBody>,
+        service: &ServiceState,
+        share: Option<Arc<AddressShare>>,
+    ) -> Option<Self> {
         Some(Self {
             body: TimedBody::new(request.lend()?, &service.engine.config().web),
             request: request.clone(),
             places: service.places.clone(),
             waiting_bodies: service.waiting_bodies.clone(),
+            share,
             waiting: None,
         })
     }
 
-    /// Gives the place of the request back; returns whether the body may be awaited.
-    fn start_waiting(&mut self) -> bool {
+    /// Gives the place of the request back, if the body may be awaited.
+    fn start_waiting(&mut self) -> Result<(), ActionError> {
         if self.waiting.is_none() {
-            self.waiting = self.waiting_bodies.try_acquire(1);
-            if self.waiting.is_some() {
-                self.request.set_place(None);
-            }
+            let share = shares::take(self.share.as_ref(), SharedBound::WaitingBodies)?;
+            self.waiting = Some((self.waiting_bodies.try_acquire(1).ok_or_else(too_many_waiting)?, share));
+            self.request.set_place(None);
         }
-        self.waiting.is_some()
+        Ok(())
     }
 
     fn stop_waiting(&mut self) {
@@ -70,11 +78,9 @@ impl Body for OwnRouteBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-            if this.start_waiting() {
-                return Poll::Pending;
-            }
-            this.request.set_refused();
-            return Poll::Ready(Some(Err(TooManyWaiting.into())));
+            let Err(refused) = this.start_waiting() else { return Poll::Pending };
+            this.request.refuse(refused);
+            return Poll::Ready(Some(Err(RefusedBody.into())));
         };
         this.stop_waiting();
         if frame.as_ref().is_some_and(|frame| frame.as_ref().is_err_and(|error| error.is::<BodyTimeout>())) {

@@ -11,12 +11,14 @@ use phalanx_core::registry::RegisteredAction;
 use phalanx_core::{ActionError, BodyRead, ErrorKind, Params, RequestId};
 use tracing::debug;
 
-use super::BodyError;
 use super::accepted::{AcceptedBody, check_other_version};
 use super::request::RequestBody;
+use super::{BodyError, too_many_waiting};
 use crate::http::params::requested_version;
 use crate::http::service::ServiceState;
 use crate::http::{body, debug_info};
+use crate::quota::SharedPermit;
+use crate::shares::{self, AddressShare, SharedBound};
 
 /// The code of the error of a body that did not come in time.
 pub(in crate::http) const TIMED_OUT: &str = "request_timeout";
@@ -33,6 +35,8 @@ pub(in crate::http) struct BodyReader {
     /// The params of query and path.
     pub(in crate::http) head: Params,
     pub(in crate::http) id: RequestId,
+    /// The share of the client's address.
+    pub(in crate::http) share: Option<Arc<AddressShare>>,
 }
 
 impl BodyReader {
@@ -40,13 +44,13 @@ impl BodyReader {
     ///
     /// A body that is there is read in place. While one is awaited, its request has no place among `web.max_requests`.
     pub(in crate::http) async fn read(self) -> Result<BodyRead, ActionError> {
-        let (service, request) = (self.service.clone(), self.request.clone());
+        let (service, request, address) = (self.service.clone(), self.request.clone(), self.share.clone());
         let mut reading = pin!(self.merge());
         if let Poll::Ready(read) = poll!(reading.as_mut()) {
             return read;
         }
-        let full = || ActionError::of(ErrorKind::Unavailable, "the server awaits as many bodies as it may");
-        let waiting = service.waiting_bodies.try_acquire(1).ok_or_else(full)?;
+        let share = shares::take(address.as_ref(), SharedBound::WaitingBodies)?;
+        let waiting = service.waiting_bodies.try_acquire(1).ok_or_else(too_many_waiting)?;
         request.set_place(None);
         let read = tokio::select! {
             read = reading => read,
@@ -54,18 +58,19 @@ impl BodyReader {
                 Err(ActionError::of(ErrorKind::Unavailable, "the server is shutting down"))
             }
         };
-        drop(waiting);
+        drop((waiting, share));
         let read = read?;
         let busy = || ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
-        request.set_place(Some(service.places.resume().await.ok_or_else(busy)?));
+        let place = service.places.resume().await.ok_or_else(busy)?;
+        request.set_place(Some(place.with_share(shares::take(address.as_ref(), SharedBound::Requests).ok().flatten())));
         Ok(read)
     }
 
     async fn merge(self) -> Result<BodyRead, ActionError> {
-        let Self { service, action, method, request, other_site, accepted, head: mut params, id } = self;
+        let Self { service, action, method, request, other_site, accepted, head: mut params, id, share } = self;
         let engine = &service.engine;
-        let limits = service.body_limits(action.def);
-        let mut memory = limits.memory.start();
+        let limits = service.body_limits(action.def, share.as_ref());
+        let mut memory = SharedPermit::start(limits.memory, limits.share, SharedBound::BodyBytes);
         let has_files = accepted.has_files;
         let lent = request.lend().ok_or_else(|| ActionError::internal("the body is read twice"))?;
         let raw = match body::read(lent, accepted, limits, (&mut params, &mut memory)).await {

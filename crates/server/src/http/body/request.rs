@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use phalanx_core::ActionError;
 use phalanx_core::registry::RegisteredAction;
 use serde_json::{Map, Value};
 
 use crate::places::Place;
-use crate::quota::QuotaPermit;
+use crate::quota::SharedPermit;
 
 /// The version that answers, and its params, secrets filtered.
 pub(in crate::http) type ShownParams = (Arc<RegisteredAction>, Map<String, Value>);
@@ -28,12 +29,12 @@ pub(in crate::http) struct RequestBody<B = Incoming> {
     expects_continue: bool,
     received: AtomicU64,
     timed_out: AtomicBool,
-    /// Whether the server had no room for it.
-    was_refused: AtomicBool,
+    /// The error of a body for which the server had no room, for a handler's response that does not name it.
+    refusal: Mutex<Option<ActionError>>,
     /// The place of the request while its code runs.
     place: Mutex<Option<Place>>,
     /// The memory that the body takes, until the response is sent.
-    memory: Mutex<Option<QuotaPermit>>,
+    memory: Mutex<Option<SharedPermit>>,
     /// The bodies of the connection that have not ended: while there is one, the client may still be sending.
     sending: Arc<AtomicU32>,
     /// The params that were read, secrets filtered, for `receivedParams`.
@@ -50,7 +51,7 @@ impl<B> RequestBody<B> {
             expects_continue,
             received: AtomicU64::new(0),
             timed_out: AtomicBool::new(false),
-            was_refused: AtomicBool::new(false),
+            refusal: Mutex::default(),
             place: Mutex::default(),
             memory: Mutex::default(),
             sending,
@@ -93,12 +94,12 @@ impl<B> RequestBody<B> {
     }
 
     /// Notes that the server had no room for the body.
-    pub(in crate::http) fn set_refused(&self) {
-        self.was_refused.store(true, Relaxed);
+    pub(in crate::http) fn refuse(&self, refusal: ActionError) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
     }
 
-    pub(in crate::http) fn was_refused(&self) -> bool {
-        self.was_refused.load(Relaxed)
+    pub(in crate::http) fn take_refusal(&self) -> Option<ActionError> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Sets the place of the request; `None` gives it back.
@@ -107,7 +108,7 @@ impl<B> RequestBody<B> {
     }
 
     /// Keeps the permit for the memory of the body until the response is sent.
-    pub(in crate::http) fn keep_memory(&self, memory: QuotaPermit) {
+    pub(in crate::http) fn keep_memory(&self, memory: SharedPermit) {
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);
     }
 

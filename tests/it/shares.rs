@@ -1,0 +1,136 @@
+//! The share of each bound that one address may take. Addresses are simulated by a trusted proxy: the machine itself has
+//! no share.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use phalanx::RunningApp;
+use phalanx::axum::Router;
+use phalanx::axum::routing::post;
+use phalanx::config::Config;
+use phalanx::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::app::{echo, settings, text, upload};
+use crate::client::{Response, Socket, get, request};
+
+/// A limit for every wait.
+const SOON: Duration = Duration::from_secs(20);
+
+const ONE: &str = "x-forwarded-for: 203.0.113.1";
+const OTHER: &str = "x-forwarded-for: 203.0.113.2";
+
+async fn start(change: impl FnOnce(&mut Config)) -> RunningApp {
+    let mut config = settings();
+    config.web.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    change(&mut config);
+    let routes = Router::new().route("/own", post(async |body: String| body.len().to_string()));
+    App::new("shares").actions(actions![echo, text, upload]).router(routes).start(config).await.unwrap()
+}
+
+/// Starts a request whose body does not come; returns once the node awaits it.
+async fn awaited(addr: SocketAddr, path: &str, from: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\n{from}\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n\
+         content-length: 9\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 25];
+    timeout(SOON, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&answer));
+    stream
+}
+
+fn refusal(answer: &Response) -> (u16, String, Option<&str>) {
+    (answer.status, answer.error_code(), answer.header("retry-after"))
+}
+
+#[tokio::test]
+async fn an_address_awaits_a_quarter_of_the_bodies() {
+    let node = start(|config| config.web.max_waiting_bodies = 8).await;
+    let addr = node.addr();
+    let held = [awaited(addr, "/api/echo", ONE).await, awaited(addr, "/own", ONE).await];
+    for path in ["/api/echo", "/own"] {
+        let head = [ONE, "content-type: application/json", "content-length: 9"];
+        let refused = timeout(SOON, request(addr, &format!("POST {path}"), &head, b"")).await.unwrap();
+        assert_eq!(refusal(&refused), (429, "address_limit".into(), Some("1")), "{path}");
+    }
+    awaited(addr, "/api/echo", OTHER).await;
+    assert_eq!(request(addr, "GET /api/text", &[ONE], b"").await.status, 200, "what needs no body goes on");
+    drop(held);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_opens_a_quarter_of_the_sockets_and_they_are_no_http_connections() {
+    let node = start(|config| {
+        config.websocket.max_connections = 8;
+        config.web.max_connections = 4;
+    })
+    .await;
+    let addr = node.addr();
+    let connect = async |from: &str| Socket::connect_with(addr, "/ws", &[("x-forwarded-for", from)]).await;
+    let mut held = Vec::new();
+    for from in ["203.0.113.1", "203.0.113.1", "203.0.113.2", "2001:db8::1", "2001:db8::2"] {
+        held.push(connect(from).await.unwrap_or_else(|refused| panic!("{from}: {refused:?}")));
+    }
+    for from in ["203.0.113.1", "2001:db8::3", "::ffff:203.0.113.1"] {
+        assert_eq!(connect(from).await.err().map(|refused| refused.status), Some(429), "{from}");
+    }
+    assert_eq!(get(addr, "/api/text").await.status, 200, "five sockets are open, and four connections may be");
+    held.remove(0).close().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_smallest_bounds_let_one_in() {
+    let node = start(|config| {
+        config.web.max_connections = 1;
+        config.web.max_upload = "64KiB".parse().unwrap();
+        config.web.max_uploads_total = "64KiB".parse().unwrap();
+        config.web.max_body = "32KiB".parse().unwrap();
+        config.web.max_bodies_total = "32KiB".parse().unwrap();
+    })
+    .await;
+    let head = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\n";
+    let body = [head.as_bytes(), &vec![b'y'; 60_000], b"\r\n--b--\r\n"].concat();
+    let multipart = "content-type: multipart/form-data; boundary=b";
+    assert_eq!(request(node.addr(), "POST /api/upload", &[ONE, multipart], &body).await.status, 200);
+    let text = format!(r#"{{"text":"{}"}}"#, "x".repeat(30_000));
+    let json = "content-type: application/json";
+    assert_eq!(request(node.addr(), "POST /api/echo", &[ONE, json], text.as_bytes()).await.status, 200);
+    node.stop().await;
+}
+
+/// An address of this machine that is not its loopback address.
+fn own_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("203.0.113.1:9").ok()?;
+    socket.local_addr().ok().map(|addr| addr.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+}
+
+#[tokio::test]
+async fn an_address_opens_a_quarter_of_the_connections() {
+    let Some(own) = own_address() else { return };
+    let node = start(|config| {
+        config.web.bind = [0, 0, 0, 0].into();
+        config.web.max_connections = 8;
+    })
+    .await;
+    let addr = SocketAddr::new(own, node.addr().port());
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(b"HEAD /api/text HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        timeout(SOON, stream.read_exact(&mut [0; 12])).await.unwrap().unwrap();
+        held.push(stream);
+    }
+    let mut third = TcpStream::connect(addr).await.unwrap();
+    let closed = timeout(SOON, third.read(&mut [0; 1])).await.unwrap();
+    assert!(matches!(closed, Ok(0) | Err(_)));
+    assert_eq!(get(SocketAddr::from(([127, 0, 0, 1], addr.port())), "/api/text").await.status, 200);
+    node.stop().await;
+}
