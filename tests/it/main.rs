@@ -4,12 +4,14 @@
 mod app;
 mod architecture;
 mod bodies;
+mod bounds;
 mod browser;
 mod client;
 mod cluster;
 mod conformance;
 mod crates;
 mod extensions;
+mod fairness;
 mod floors;
 mod guards;
 mod hostile;
