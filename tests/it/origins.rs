@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::app::settings;
 use crate::browser::Browser;
-use crate::client::{Response, Socket, get, raw};
+use crate::client::{Response, Socket, get, raw, request};
 
 /// Changes something.
 #[action(post, delete, get)]
@@ -154,6 +154,15 @@ async fn a_version_that_is_not_open_to_other_sites_is_not_reached_through_one_th
     check(addr, "POST /api/refund/three?apiVersion=4", &foreign, false).await;
     check(addr, "POST /api/refund/four", &foreign, false).await;
     check(addr, "POST /api/refund/three?apiVersion=4", &["host: a"], true).await;
+    let (json, form) = ("content-type: application/json", "content-type: application/x-www-form-urlencoded");
+    for (body_type, body) in [(json, r#"{"apiVersion":4}"#), (form, "apiVersion=4")] {
+        let refused = request(addr, "POST /api/refund/three", &[foreign[1], body_type], body.as_bytes()).await;
+        assert_eq!((refused.status, refused.error_code().as_str()), (403, "cross_site"), "{body}");
+        let answer = request(addr, "POST /api/refund/three", &[body_type], body.as_bytes()).await;
+        assert_eq!((answer.status, &answer.json()["result"]), (200, &json!(4)), "{body}");
+    }
+    let open = request(addr, "POST /api/refund/three", &[foreign[1], json], br#"{"apiVersion":3}"#).await;
+    assert_eq!((open.status, &open.json()["result"]), (200, &json!(3)));
 }
 
 #[tokio::test]
