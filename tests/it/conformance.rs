@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use phalanx::RunningApp;
 use phalanx::config::Config;
@@ -11,7 +12,7 @@ use phalanx::prelude::*;
 use serde_json::{Value, json};
 
 use crate::app::{settings, start};
-use crate::client::{Response, get, post_json, request};
+use crate::client::{Response, get, post_json, raw, request};
 
 #[input]
 #[derive(Clone)]
@@ -263,7 +264,20 @@ async fn what_actions_answer_is_private_unless_they_say_otherwise() {
 #[tokio::test]
 async fn errors_without_a_call_carry_the_debug_facts_too() {
     for metadata in [true, false] {
-        let node = start_with(|config| config.web.metadata = Some(metadata)).await;
+        let node = start_with(|config| {
+            config.web.metadata = Some(metadata);
+            config.web.max_body = "64B".parse().unwrap();
+            config.web.body_timeout = Duration::from_millis(200);
+        })
+        .await;
+        let head = "POST /api/numbers HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length:";
+        for (length, status) in [(9, 408), (65, 413)] {
+            let answer = raw(node.addr(), format!("{head} {length}\r\n\r\n{{").as_bytes()).await;
+            let facts = answer.json();
+            let has_facts = facts["serverInformation"].is_object() && facts["requesterInformation"].is_object();
+            assert_eq!((answer.status, has_facts), (status, metadata), "{length} bytes: {facts}");
+            assert!(answer.head.to_ascii_lowercase().contains("cache-control: private"), "{}", answer.head);
+        }
         for (line, status) in [
             ("GET /api/nope", 404),
             ("GET /api/blocked", 404),
