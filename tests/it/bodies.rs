@@ -1,4 +1,4 @@
-//! Requests whose bodies are awaited: they take no place among those that run, and are bounded by themselves.
+//! Requests whose bodies are awaited: they take no permit among those that run, and are bounded by themselves.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -69,7 +69,7 @@ impl Upload {
 }
 
 #[tokio::test]
-async fn a_request_whose_body_is_awaited_takes_no_place() {
+async fn a_request_whose_body_is_awaited_takes_no_run_permit() {
     let node = start(|config| config.web.max_requests = 2).await;
     let addr = node.addr();
     for path in ["/api/echo", "/own"] {

@@ -5,8 +5,8 @@
 mod admin;
 mod http;
 mod listener;
-mod places;
 mod quota;
+mod run_permits;
 mod shares;
 mod wire_error;
 mod ws;

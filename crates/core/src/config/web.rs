@@ -59,7 +59,7 @@ pub struct Web {
     /// Share of [`Web::max_requests`] that requests may take before their body was read. The rest is kept for those that
     /// come back with their body.
     pub new_requests_share: f64,
-    /// Longest time that a request with its body waits for a place among [`Web::max_requests`]; beyond, `unavailable`.
+    /// Longest time that a request with its body waits for a permit among [`Web::max_requests`]; beyond, `unavailable`.
     #[serde(with = "humantime_serde")]
     pub resume_timeout: Duration,
     /// Most bodies that are awaited at the same time; beyond, `unavailable`.

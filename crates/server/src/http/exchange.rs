@@ -14,7 +14,7 @@ use tracing::info;
 
 use super::body::request::RequestBody;
 use super::identity::Identity;
-use crate::places::Place;
+use crate::run_permits::RunPermit;
 
 /// A request as it goes through the service; without a body, or with its shared state. The value is large, so functions
 /// take it by reference.
@@ -25,15 +25,15 @@ pub(super) type HttpRequest = Request<Option<Arc<RequestBody>>>;
 #[expect(dead_code, reason = "their drop is what counts")]
 pub(super) enum RequestPermit {
     /// Of a request without a body.
-    Place(Place),
-    /// Of a request with a body, which gives the place back while it is awaited.
+    RunPermit(RunPermit),
+    /// Of a request with a body, which gives the permit back while it is awaited.
     Body(Arc<RequestBody>),
 }
 
 impl RequestPermit {
-    pub(super) fn new(place: Place, body: Option<&Arc<RequestBody>>) -> Self {
-        let Some(body) = body else { return Self::Place(place) };
-        body.set_place(Some(place));
+    pub(super) fn new(run_permit: RunPermit, body: Option<&Arc<RequestBody>>) -> Self {
+        let Some(body) = body else { return Self::RunPermit(run_permit) };
+        body.set_run_permit(Some(run_permit));
         Self::Body(body.clone())
     }
 }

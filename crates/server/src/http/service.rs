@@ -37,8 +37,8 @@ use super::routes::{self, ActionRoutes};
 use super::{action, compression, fallback, host, reply, request_path};
 use crate::AppRoutes;
 use crate::listener::PeerService;
-use crate::places::Places;
 use crate::quota::Quota;
+use crate::run_permits::RunPermits;
 use crate::shares::{self, AddressShare, AddressShares, SharedBound};
 
 static CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
@@ -62,7 +62,7 @@ pub(super) struct ServiceState {
     pub(super) cross_site: CrossSiteGate,
     /// The paths of an application's own routes that pages of every site may send requests to.
     pub(super) cross_site_paths: matchit::Router<()>,
-    pub(super) places: Places,
+    pub(super) run_permits: RunPermits,
     pub(super) waiting_bodies: Quota,
     body_memory: Quota,
     uploads: Quota,
@@ -128,7 +128,7 @@ impl HttpService {
         let rule = CrossSiteRule::of_requests(settings);
         let cross_site = CrossSiteGate::of_requests(rule, settings.cross_site, reports.clone());
         let cross_site_paths = routes::cross_site_paths(&app_routes.cross_site, &actions)?;
-        let places = Places::new(settings);
+        let run_permits = RunPermits::new(settings);
         let body_memory = Quota::new("web.max_bodies_total", settings.max_bodies_total.as_u64());
         let uploads = Quota::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
         let router = routes::router(&engine, app_routes.router, reports);
@@ -151,7 +151,7 @@ impl HttpService {
             cors,
             cross_site,
             cross_site_paths,
-            places,
+            run_permits,
             waiting_bodies,
             body_memory,
             uploads,
@@ -193,11 +193,11 @@ impl HttpService {
                 return self.finish(reply::error(&refused), &identity).map(|body| PermitBody::new(body, None));
             }
         };
-        let Some(place) = self.shared.places.try_enter() else {
+        let Some(run_permit) = self.shared.run_permits.try_enter() else {
             let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
             return self.finish(reply::error(&busy), &identity).map(|body| PermitBody::new(body, None));
         };
-        let permit = RequestPermit::new(place.with_share(share), request.body().as_ref());
+        let permit = RequestPermit::new(run_permit.with_share(share), request.body().as_ref());
         let mut state = RequestState { permit: Some(permit), route: None, called_action: false, has_response: false };
         let encodings = request.headers().get(ACCEPT_ENCODING).cloned();
         let is_head = request.method() == Method::HEAD;

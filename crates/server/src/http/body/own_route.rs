@@ -13,11 +13,11 @@ use super::request::{LentBody, RequestBody};
 use super::timeout::{BodyTimeout, TimedBody};
 use super::too_many_waiting;
 use crate::http::service::ServiceState;
-use crate::places::Places;
 use crate::quota::{Quota, QuotaPermit};
+use crate::run_permits::RunPermits;
 use crate::shares::{self, AddressShare, SharePermit, SharedBound};
 
-/// A body that an application reads by itself. While a piece of it is awaited its request has no place among
+/// A body that an application reads by itself. While a piece of it is awaited its request has no permit among
 /// `web.max_requests`; with the piece it takes one again, past the bound if need be.
 ///
 /// Extractors respond 400 to every body that fails, so the reason is noted where the service finds it.
@@ -25,7 +25,7 @@ use crate::shares::{self, AddressShare, SharePermit, SharedBound};
 pub(in crate::http) struct OwnRouteBody {
     body: TimedBody<LentBody>,
     request: Arc<RequestBody>,
-    places: Places,
+    run_permits: RunPermits,
     waiting_bodies: Quota,
     share: Option<Arc<AddressShare>>,
     /// The permits of a body that is awaited.
@@ -47,26 +47,26 @@ impl OwnRouteBody {
         Some(Self {
             body: TimedBody::new(request.lend()?, &service.engine.config().web),
             request: request.clone(),
-            places: service.places.clone(),
+            run_permits: service.run_permits.clone(),
             waiting_bodies: service.waiting_bodies.clone(),
             share,
             waiting: None,
         })
     }
 
-    /// Gives the place of the request back, if the body may be awaited.
+    /// Gives the permit of the request back, if the body may be awaited.
     fn start_waiting(&mut self) -> Result<(), ActionError> {
         if self.waiting.is_none() {
             let share = shares::take(self.share.as_ref(), SharedBound::WaitingBodies)?;
             self.waiting = Some((self.waiting_bodies.try_acquire(1).ok_or_else(too_many_waiting)?, share));
-            self.request.set_place(None);
+            self.request.set_run_permit(None);
         }
         Ok(())
     }
 
     fn stop_waiting(&mut self) {
         if self.waiting.take().is_some() {
-            self.request.set_place(self.places.resume_now());
+            self.request.set_run_permit(self.run_permits.resume_now());
         }
     }
 }

@@ -51,7 +51,7 @@ impl BodyReader {
         }
         let share = shares::take(address.as_ref(), SharedBound::WaitingBodies)?;
         let waiting = service.waiting_bodies.try_acquire(1).ok_or_else(too_many_waiting)?;
-        request.set_place(None);
+        request.set_run_permit(None);
         let read = tokio::select! {
             read = reading => read,
             () = service.engine.shutdown().bodies_due() => {
@@ -61,8 +61,10 @@ impl BodyReader {
         drop((waiting, share));
         let read = read?;
         let busy = || ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
-        let place = service.places.resume().await.ok_or_else(busy)?;
-        request.set_place(Some(place.with_share(shares::take(address.as_ref(), SharedBound::Requests).ok().flatten())));
+        let run_permit = service.run_permits.resume().await.ok_or_else(busy)?;
+        request.set_run_permit(Some(
+            run_permit.with_share(shares::take(address.as_ref(), SharedBound::Requests).ok().flatten()),
+        ));
         Ok(read)
     }
 

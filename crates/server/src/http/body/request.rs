@@ -13,8 +13,8 @@ use phalanx_core::ActionError;
 use phalanx_core::registry::RegisteredAction;
 use serde_json::{Map, Value};
 
-use crate::places::Place;
 use crate::quota::SharedPermit;
+use crate::run_permits::RunPermit;
 
 /// The version that answers, and its params, secrets filtered.
 pub(in crate::http) type ShownParams = (Arc<RegisteredAction>, Map<String, Value>);
@@ -31,8 +31,8 @@ pub(in crate::http) struct RequestBody<B = Incoming> {
     timed_out: AtomicBool,
     /// The error of a body for which the server had no room, for a handler's response that does not name it.
     refusal: Mutex<Option<ActionError>>,
-    /// The place of the request while its code runs.
-    place: Mutex<Option<Place>>,
+    /// The permit of the request while its code runs.
+    run_permit: Mutex<Option<RunPermit>>,
     /// The memory that the body takes, until the response is sent.
     memory: Mutex<Option<SharedPermit>>,
     /// The bodies of the connection that have not ended: while there is one, the client may still be sending.
@@ -42,7 +42,7 @@ pub(in crate::http) struct RequestBody<B = Incoming> {
 }
 
 impl<B> RequestBody<B> {
-    /// Makes the state of a body; [`RequestBody::set_place`] gives it the request's place.
+    /// Makes the state of a body; [`RequestBody::set_run_permit`] gives it the request's permit.
     pub(in crate::http) fn new(body: B, expects_continue: bool, sending: Arc<AtomicU32>) -> Arc<Self> {
         sending.fetch_add(1, Relaxed);
         Arc::new(Self {
@@ -52,7 +52,7 @@ impl<B> RequestBody<B> {
             received: AtomicU64::new(0),
             timed_out: AtomicBool::new(false),
             refusal: Mutex::default(),
-            place: Mutex::default(),
+            run_permit: Mutex::default(),
             memory: Mutex::default(),
             sending,
             shown: Mutex::default(),
@@ -102,9 +102,9 @@ impl<B> RequestBody<B> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Sets the place of the request; `None` gives it back.
-    pub(in crate::http) fn set_place(&self, place: Option<Place>) {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    /// Sets the permit of the request; `None` gives it back.
+    pub(in crate::http) fn set_run_permit(&self, run_permit: Option<RunPermit>) {
+        *self.run_permit.lock().unwrap_or_else(PoisonError::into_inner) = run_permit;
     }
 
     /// Keeps the permit for the memory of the body until the response is sent.
