@@ -11,21 +11,6 @@ use crate::signature::{self, DefinitionKind, FunctionShape};
 /// Expands `#[action]`, or returns its errors for the compiler to print.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
     let (arguments, signature) = signature::read(DefinitionKind::Action, arguments, item)?;
-    let parts = ExpansionParts::of(&signature, &arguments);
-    let ExpansionParts {
-        function,
-        name,
-        input,
-        output,
-        types,
-        description,
-        deadline,
-        require,
-        run,
-        item,
-        marker,
-        conditions,
-    } = parts;
     let (version, cross_site) = (arguments.version, arguments.cross_site);
     let routes = arguments.routes.iter().map(|route| {
         let method = format_ident!("{}", route.method);
@@ -39,82 +24,58 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     };
     let body = body_rules(&arguments);
     let on_disconnect = if arguments.cancel_on_disconnect { quote!(Cancel) } else { quote!(Finish) };
-    Ok(quote! {
+    let own_fields = quote! {
+        version: #version,
+        routes: &[#(#routes),*],
+        exposure: ::phalanx::__private::Exposure::#exposure,
+        cross_site: #cross_site,
+        on_disconnect: ::phalanx::__private::OnDisconnect::#on_disconnect,
+        body: #body,
+    };
+    Ok(definition(&signature, &arguments, (&quote!(Action), &quote!(ActionDef)), &own_fields))
+}
+
+/// The function, its marker type, and the marker's implementation of `interface`, which holds a `def` with the fields
+/// that actions and remote methods share and with `own_fields`.
+pub(crate) fn definition(
+    signature: &FunctionShape,
+    arguments: &Arguments,
+    (interface, def): (&TokenStream, &TokenStream),
+    own_fields: &TokenStream,
+) -> TokenStream {
+    let FunctionShape { item, description, conditions, returns, .. } = signature;
+    let (function, visibility) = (&item.sig.ident, &item.vis);
+    let name = arguments.name.as_ref().map_or_else(|| function.to_string(), LitStr::value);
+    let input = signature.input.as_ref().map_or_else(|| quote!(::phalanx::__private::NoInput), |input| quote!(#input));
+    let output = quote_spanned!(returns.span()=> <#returns as ::phalanx::__private::ActionResult>::Value);
+    // Each with the span of its type in the signature: the compiler reports a private type there.
+    let input_span = signature.input.as_ref().map_or_else(Span::call_site, Spanned::span);
+    let mut types = quote_spanned!(input_span=> type Input = #input;);
+    types.extend(quote_spanned!(returns.span()=> type Output = #output;));
+    let (deadline, require, run) = (deadline(arguments.deadline), require(&signature.guards), run(signature));
+    let doc = format!("The type of the function [`{function}()`], for `ctx.call::<{function}>(..)` and the like.");
+    quote! {
         #item
-        #marker
+
+        #[doc = #doc]
         #(#conditions)*
-        impl ::phalanx::__private::Action for #function {
+        #[derive(Debug)]
+        #[allow(non_camel_case_types)]
+        #visibility struct #function {}
+
+        #(#conditions)*
+        impl ::phalanx::__private::#interface for #function {
             #types
-            const DEF: ::phalanx::__private::ActionDef = ::phalanx::__private::ActionDef {
+            const DEF: ::phalanx::__private::#def = ::phalanx::__private::#def {
                 name: #name,
-                version: #version,
                 description: #description,
-                routes: &[#(#routes),*],
-                exposure: ::phalanx::__private::Exposure::#exposure,
-                cross_site: #cross_site,
                 deadline: #deadline,
-                on_disconnect: ::phalanx::__private::OnDisconnect::#on_disconnect,
-                body: #body,
                 input: ::phalanx::__private::input_schema::<#input>,
                 output: <#output as ::phalanx::__private::IntoAnswer>::schema,
                 require: #require,
                 run: #run,
+                #own_fields
             };
-        }
-    })
-}
-
-/// The parts that the expansions of actions and of remote methods share.
-pub(crate) struct ExpansionParts<'a> {
-    pub(crate) function: &'a Ident,
-    pub(crate) name: String,
-    pub(crate) input: TokenStream,
-    pub(crate) output: TokenStream,
-    /// `Input` and `Output`, each with the span of its type in the signature: the compiler reports a private type there.
-    pub(crate) types: TokenStream,
-    pub(crate) description: &'a str,
-    pub(crate) deadline: TokenStream,
-    pub(crate) require: TokenStream,
-    pub(crate) run: TokenStream,
-    pub(crate) item: &'a syn::ItemFn,
-    pub(crate) marker: TokenStream,
-    pub(crate) conditions: &'a [syn::Attribute],
-}
-
-impl<'a> ExpansionParts<'a> {
-    pub(crate) fn of(signature: &'a FunctionShape, arguments: &Arguments) -> Self {
-        let function = &signature.item.sig.ident;
-        let name = arguments.name.as_ref().map_or_else(|| function.to_string(), LitStr::value);
-        let input =
-            signature.input.as_ref().map_or_else(|| quote!(::phalanx::__private::NoInput), |input| quote!(#input));
-        let returns = &signature.returns;
-        let output = quote_spanned!(returns.span()=> <#returns as ::phalanx::__private::ActionResult>::Value);
-        let span = signature.input.as_ref().map_or_else(Span::call_site, Spanned::span);
-        let mut types = quote_spanned!(span=> type Input = #input;);
-        types.extend(quote_spanned!(returns.span()=> type Output = #output;));
-        let conditions = &signature.conditions[..];
-        let visibility = &signature.item.vis;
-        let doc = format!("The type of the function [`{function}()`], for `ctx.call::<{function}>(..)` and the like.");
-        let marker = quote! {
-            #[doc = #doc]
-            #(#conditions)*
-            #[derive(Debug)]
-            #[allow(non_camel_case_types)]
-            #visibility struct #function {}
-        };
-        Self {
-            function,
-            name,
-            input,
-            output,
-            types,
-            description: &signature.description,
-            deadline: deadline(arguments.deadline),
-            require: require(&signature.guards),
-            run: run(signature),
-            item: &signature.item,
-            marker,
-            conditions,
         }
     }
 }
