@@ -9,7 +9,7 @@ const SHIPPED: [&str; 5] = ["macros", "core", "cluster", "server", "phalanx"];
 /// Type names that may have more than one definition: name and reason.
 const ALLOWED_DOUBLES: [(&str, &str); 0] = [];
 
-/// Words that no comment starts with: it is to start with its subject.
+/// Words that no paragraph of a comment starts with: it is to start with its subject.
 const HEADS: [&str; 4] = ["what", "who", "whoever", "nobody"];
 
 /// Words that no comment and no identifier contains, because the glossary of the project has a technical term for each.
@@ -157,8 +157,9 @@ fn violations_in(sources: &[Source], allowed: &[(&str, &str, &str)]) -> Vec<Stri
         let mut previous = None;
         for (index, line) in split(text).into_iter().enumerate() {
             let marker = line.marker();
-            let starts_block = marker.is_none() || marker != previous;
-            previous = marker;
+            let starts_paragraph = marker.is_none() || marker != previous;
+            // After an empty line of a comment a paragraph starts.
+            previous = marker.filter(|_| !words(&line.comment).is_empty());
             let is_allowed = |word: &String| {
                 let mut parts = allowed.iter().filter(|(file, ..)| path.ends_with(file)).map(|(_, part, _)| *part);
                 parts.any(|part| line.text.contains(part) && words(part).contains(word))
@@ -171,7 +172,7 @@ fn violations_in(sources: &[Source], allowed: &[(&str, &str, &str)]) -> Vec<Stri
             let head = words(&line.comment).into_iter().next().unwrap_or_default();
             let content = line.comment.strip_prefix("//").map(|comment| comment.trim_start_matches(['/', '!', ' ']));
             let starts_with_head = content.is_some_and(|content| content.to_lowercase().starts_with(&head));
-            if starts_block && starts_with_head && HEADS.contains(&head.as_str()) {
+            if starts_paragraph && starts_with_head && HEADS.contains(&head.as_str()) {
                 report(&head, format!("the comment starts with {head:?}"));
             }
             for part in [&line.code, &line.comment] {
@@ -346,6 +347,7 @@ fn planted_violations_are_found() {
     check("//! Whoever reads.", &["the comment starts with \"whoever\"", "\"whoever\""]);
     check("let a = 1; // who waits", &["the comment starts with \"who\""]);
     check("/// A type.\n/// What follows is no start.\n// What does\n", &["the comment starts with \"what\""]);
+    check("/// # Errors\n///\n/// What the caller gets.", &["the comment starts with \"what\""]);
     check("/// Whatever. `what`", &[]);
     check("/// `What` is a name.", &[]);
     check("fn was_heard(HeardHTTPLetter: Ear) {}", &["\"heard\"", "\"heard\"", "\"letter\"", "\"ear\""]);

@@ -62,7 +62,7 @@ impl CallBody {
     ///
     /// # Errors
     ///
-    /// What the caller gets instead of the function's outcome: the body's error, or the outcome of the other version.
+    /// The outcome that replaces the function's: the body's error, or the outcome of the other version.
     pub async fn params(mut self, ctx: &Context) -> Result<ReadParams, Outcome> {
         self.arrive(ctx).await;
         let mut read = match self.0 {
