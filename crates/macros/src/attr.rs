@@ -142,7 +142,7 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
     }
     let bounds = |meta: &&Meta| BODY.iter().any(|name| meta.path().is_ident(name));
     for meta in metas.iter().filter(bounds).filter(|_| arguments.routes.is_empty()) {
-        diagnostics.add(meta, "only HTTP requests have a body: name a verb, such as `post`, or remove this");
+        diagnostics.add(meta, "only HTTP requests have a body: name a method, such as `post`, or remove this");
     }
     if let Some(meta) = metas.iter().find(|meta| meta.path().is_ident("max_upload")).filter(|_| arguments.raw_body) {
         diagnostics.add(meta, "a `raw_body` has no files: its bound is `max_body`");
@@ -174,8 +174,8 @@ impl Arguments {
             "max_body" => self.max_body = size(meta, diagnostics),
             "max_upload" => self.max_upload = size(meta, diagnostics),
             "raw_body" => self.raw_body = flag(meta, diagnostics),
-            verb => {
-                let Some(method) = method(verb) else { return };
+            name => {
+                let Some(method) = method(name) else { return };
                 let path = match meta {
                     Meta::Path(_) => None,
                     _ => text(meta, diagnostics),
@@ -189,9 +189,9 @@ impl Arguments {
     }
 }
 
-/// The variant of `phalanx::Method` for a verb.
-fn method(verb: &str) -> Option<&'static str> {
-    METHODS.iter().find(|(name, _)| *name == verb).map(|(_, method)| *method)
+/// The variant of `phalanx::Method` for the name of a method.
+fn method(name: &str) -> Option<&'static str> {
+    METHODS.iter().find(|(known, _)| *known == name).map(|(_, method)| *method)
 }
 
 fn unknown(name: &str, known: &[&str]) -> String {
@@ -267,7 +267,8 @@ fn version(meta: &Meta, diagnostics: &mut Diagnostics) -> u32 {
 }
 
 fn block(meta: &Meta, diagnostics: &mut Diagnostics) -> bool {
-    const RULE: &str = "only WebSocket can be blocked: `block(websocket)`; an action without a verb has no HTTP route";
+    const RULE: &str =
+        "only WebSocket can be blocked: `block(websocket)`; an action without a method has no HTTP route";
     let names = match meta {
         Meta::List(list) => list.parse_args_with(Punctuated::<syn::Ident, Token![,]>::parse_terminated).ok(),
         Meta::Path(_) | Meta::NameValue(_) => None,
