@@ -10,6 +10,7 @@ use phalanx_core::backend::{
     BackendError, Bus, Incoming, NodeMessage, NodeMessageKind, Posted, Publication, PublicationKind, Recipient,
     SendGuard, Subscription,
 };
+use phalanx_core::protocol::RoomMessage;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -156,9 +157,9 @@ impl Bus for RedisBus {
         // Not the destroy message: Actionhero's members of the room got it before they were removed from the room.
         if message.kind == PublicationKind::Message
             && let Some(interop) = &self.interop
-            && let Some(chat) = interop.channel().encode_chat(&message)
+            && let Some(chat) = RoomMessage::from_payload(&message.payload)
         {
-            let interop = (interop.channel().name().to_owned(), chat);
+            let interop = (interop.channel().name().to_owned(), interop.channel().encode_chat(&chat));
             return self.publisher.publish_both(channel, Draft::Publication(message), interop).await;
         }
         self.publisher.publish(channel, Draft::Publication(message), None).await.map(drop)

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use deadpool_redis::redis::Script;
-use phalanx_core::backend::{BackendError, Incoming, Interop, InteropError, Publication};
+use phalanx_core::backend::{BackendError, Incoming, Interop, InteropError};
 use phalanx_core::operation::Operation;
 use phalanx_core::protocol::RoomMessage;
 use phalanx_core::{ActionError, ConnectionId, Detail, ErrorKind, bound_reached};
@@ -123,9 +123,9 @@ impl InteropChannel {
         &self.name
     }
 
-    /// Encodes a room message for Actionhero's members of the room; `None` if it is not a room message.
-    pub(crate) fn encode_chat(&self, message: &Publication) -> Option<Vec<u8>> {
-        RoomMessage::from_payload(&message.payload).map(|chat| self.codec.encode_chat(&chat))
+    /// Encodes a room message for Actionhero's members of the room.
+    pub(crate) fn encode_chat(&self, message: &RoomMessage) -> Vec<u8> {
+        self.codec.encode_chat(message)
     }
 
     /// Decodes a message. Replies and log lines are handled here; the rest is returned for the node.
@@ -337,7 +337,7 @@ impl Interop for RedisInterop {
         self.call(id, method, args, deadline).await?.map(|_| Value::Bool(true)).ok_or(InteropError::Late)
     }
 
-    async fn evict_members(&self, destroy_message: &Publication) -> Result<(), BackendError> {
+    async fn evict_members(&self, destroy_message: &RoomMessage) -> Result<(), BackendError> {
         self.evict_members_of(destroy_message).await
     }
 

@@ -88,8 +88,8 @@ impl RedisMembership {
         }
     }
 
-    /// Removes an entry that is not a generation from leases and claims: it would use up
-    /// one of the entries that a renewal returns.
+    /// Removes an entry that is not a generation from leases and claims: it would use up one of the entries that a renewal
+    /// returns.
     async fn remove_invalid(&self, name: &str) {
         warn!(name, "an entry among the leases is not a generation and is removed");
         for key in [self.keys.leases(), self.keys.claims()] {

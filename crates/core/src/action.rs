@@ -16,8 +16,8 @@ use crate::params::Params;
 
 /// The type that `#[action]` makes beside a function, so that `ctx.call::<name>(..)` knows its input and output.
 pub trait Action: Send + Sync + 'static {
-    /// The function's input. That it is an [`Input`](crate::params::Input) is required once, where [`ActionDef::input`] reads its schema: a bound
-    /// here would hide that error behind three of serde, schemars and validator.
+    /// The function's input. That it is an [`Input`](crate::params::Input) is required once, where [`ActionDef::input`]
+    /// reads its schema: a bound here would hide that error behind three of serde, schemars and validator.
     type Input: 'static;
     /// The function's value on success.
     type Output: IntoAnswer;

@@ -23,7 +23,7 @@ use crate::context::{CallHost, Caller, Context, NewCall};
 use crate::engine::{Engine, EngineParts};
 use crate::error::{ActionError, Chain, ErrorKind, panicked, unknown_action};
 use crate::event::Event;
-use crate::future::{BoxFuture, Deadline};
+use crate::future::BoxFuture;
 use crate::id::RequestId;
 use crate::layer::{Call, Next, run_function};
 use crate::metrics::CallEnd;
@@ -104,11 +104,7 @@ pub async fn call_internal(engine: &Engine, name: &str, version: Option<u32>, pa
 }
 
 fn deadline(def: &ActionDef, engine: &Engine, started: Instant) -> Option<Instant> {
-    let limit = match def.deadline {
-        Deadline::Default => engine.config().general.action_deadline,
-        Deadline::After(limit) => limit,
-        Deadline::Never => Duration::ZERO,
-    };
+    let limit = def.deadline.limit(engine.config().general.action_deadline)?;
     (!limit.is_zero()).then(|| started + limit)
 }
 

@@ -17,3 +17,14 @@ pub enum Deadline {
     /// Without a limit.
     Never,
 }
+
+impl Deadline {
+    /// The limit, if there is one, where `default` is that of the settings.
+    pub(crate) fn limit(self, default: Duration) -> Option<Duration> {
+        match self {
+            Self::Default => Some(default),
+            Self::After(limit) => Some(limit),
+            Self::Never => None,
+        }
+    }
+}

@@ -139,9 +139,8 @@ pub trait RoomHook: Send + Sync + 'static {
     /// other join or leave of that connection proceeds, so the hook must not wait for one.
     ///
     /// Runs once, also if the call that requested the leave is dropped. After the death of a node it runs on the node that
-    /// reaps it; if that one dies meanwhile, up to 200 may
-    /// run again. So may the hook of a leave that was in progress when its node died, and of one that ended while its node
-    /// was cut off from the backend for so long that it was reaped.
+    /// reaps it; if that one dies meanwhile, up to 200 may run again. So may the hook of a leave that was in progress when its
+    /// node died, and of one that ended while its node was cut off from the backend for so long that it was reaped.
     async fn left(&self, node: &Node, room: &str, id: &ConnectionId, cause: LeaveCause<'_>) {
         let _ = (node, room, id, cause);
     }

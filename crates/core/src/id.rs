@@ -83,12 +83,10 @@ impl Generations {
     }
 
     /// Takes a new generation, and returns the oldest one if it is dropped for it.
-    pub(crate) fn renew(&self) -> (Generation, Option<Generation>) {
-        let generation = Generation::random();
+    pub(crate) fn renew(&self) -> Option<Generation> {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        all.push(generation);
-        let dropped = (all.len() > Self::EARLIER + 1).then(|| all.remove(0));
-        (generation, dropped)
+        all.push(Generation::random());
+        (all.len() > Self::EARLIER + 1).then(|| all.remove(0))
     }
 
     fn all(&self) -> RwLockReadGuard<'_, Vec<Generation>> {
@@ -311,10 +309,10 @@ mod tests {
         let generations = Generations::new();
         let first = generations.current();
         for _ in 0..Generations::EARLIER {
-            assert_eq!(generations.renew().1, None);
+            assert_eq!(generations.renew(), None);
         }
         assert!(generations.contains(first));
-        assert_eq!(generations.renew().1, Some(first));
+        assert_eq!(generations.renew(), Some(first));
         assert!(!generations.contains(first));
         assert_eq!(generations.earlier().len(), Generations::EARLIER);
     }

@@ -183,11 +183,6 @@ impl DefinitionErrors {
     pub fn add(&mut self, error: String) {
         self.0.push(error);
     }
-
-    /// The sentences.
-    pub fn sentences(&self) -> &[String] {
-        &self.0
-    }
 }
 
 impl fmt::Display for DefinitionErrors {

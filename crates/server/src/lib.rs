@@ -12,7 +12,7 @@ mod wire_error;
 mod ws;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use axum::Router;
@@ -121,6 +121,3 @@ impl Transport for Server {
         }
     }
 }
-
-/// A [`Server`] that is both a node's transport and the handle that returns its address.
-pub type SharedServer = Arc<Server>;

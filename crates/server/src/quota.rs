@@ -72,6 +72,18 @@ impl SharedPermit {
         Self { quota: quota.start(), share: share.and_then(|share| share.try_acquire(bound, 0)) }
     }
 
+    /// Takes `amount` of both.
+    pub(crate) fn try_acquire(
+        quota: &Quota,
+        share: Option<&Arc<AddressShare>>,
+        bound: SharedBound,
+        amount: u64,
+    ) -> Result<Self, Exhausted> {
+        let mut permit = Self::start(quota, share, bound);
+        permit.try_grow(amount)?;
+        Ok(permit)
+    }
+
     /// Takes `by` more of both.
     pub(crate) fn try_grow(&mut self, by: u64) -> Result<(), Exhausted> {
         if self.share.as_mut().is_some_and(|share| !share.try_grow(by)) {

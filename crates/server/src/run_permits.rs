@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
-use phalanx_core::bound_reached;
 use phalanx_core::config::Web;
+use phalanx_core::{ActionError, ErrorKind, bound_reached};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -36,6 +36,11 @@ impl RunPermit {
     pub(crate) fn with_share(self, share: Option<SharePermit>) -> Self {
         Self { _share: share, ..self }
     }
+}
+
+/// The error of a request that gets no permit.
+pub(crate) fn limit_reached() -> ActionError {
+    ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may")
 }
 
 impl RunPermits {
@@ -112,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_of_one_has_a_place_for_new_requests() {
+    fn a_bound_of_one_has_a_permit_for_new_requests() {
         for (max_requests, new) in [(1, 1), (2, 2), (8, 7), (10_000, 8750)] {
             let run_permits = run_permits(max_requests);
             assert_eq!(std::iter::from_fn(|| run_permits.try_enter()).collect::<Vec<_>>().len(), new);

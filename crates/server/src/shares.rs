@@ -103,7 +103,7 @@ fn share_of(bound: u64, web: &Web) -> u64 {
 }
 
 /// The address that is counted: of IPv6 the /64 network, unless an IPv4 address is inside.
-fn subject_of(address: IpAddr) -> IpAddr {
+pub(crate) fn subject_of(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address.to_canonical() else { return address.to_canonical() };
     if v6.is_loopback() {
         return v6.into();

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use deadpool_redis::redis::cmd;
 use futures_util::future::join_all;
-use phalanx_core::backend::{BackendError, InteropError, Publication};
+use phalanx_core::backend::{BackendError, InteropError};
+use phalanx_core::protocol::RoomMessage;
 use phalanx_core::{ActionError, bound_reached};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -107,7 +108,7 @@ impl RedisInterop {
 
     /// Sends the destroy message to Actionhero's members of a room and removes them, including those that join
     /// meanwhile.
-    pub(super) async fn evict_members_of(&self, destroy_message: &Publication) -> Result<(), BackendError> {
+    pub(super) async fn evict_members_of(&self, destroy_message: &RoomMessage) -> Result<(), BackendError> {
         let room = &*destroy_message.room;
         let end = Instant::now() + EVICTION_TIMEOUT;
         let (mut tried, mut unanswered) = (HashSet::new(), 0);
@@ -120,9 +121,8 @@ impl RedisInterop {
                 bound_reached("interop_dismissal");
                 return Err(BackendError::unavailable("members of Actionhero nodes are still in the room"));
             }
-            if tried.is_empty()
-                && let Some(chat) = self.channel.encode_chat(destroy_message)
-            {
+            if tried.is_empty() {
+                let chat = self.channel.encode_chat(destroy_message);
                 self.publisher.publish_interop(self.channel.name.clone(), chat).await?;
             }
             let deadline = Instant::now() + REPLY_TIMEOUT;

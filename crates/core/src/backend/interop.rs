@@ -5,11 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::bus::Publication;
 use super::error::BackendError;
 use crate::error::ActionError;
 use crate::id::ConnectionId;
 use crate::operation::Operation;
+use crate::protocol::RoomMessage;
 
 /// A call of an Actionhero node to a connection.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub trait Interop: Send + Sync + 'static {
     /// # Errors
     ///
     /// `Unavailable` if some may still be members: their nodes do not survive a room that disappears under them.
-    async fn evict_members(&self, last: &Publication) -> Result<(), BackendError>;
+    async fn evict_members(&self, last: &RoomMessage) -> Result<(), BackendError>;
 
     /// Replies to a call of theirs. They know no errors: a call that failed gets no reply.
     async fn reply(&self, reply_to: &str, result: Value) -> Result<(), BackendError>;

@@ -71,8 +71,6 @@ mod tests {
             assert_eq!(serde_json::to_value(header).unwrap(), header.as_str());
         }
         let refused = serde_json::from_value::<TrustedHeader>("x-forwarded-by".into()).unwrap_err().to_string();
-        assert!(
-            refused.contains("x-forwarded-by") && refused.contains("forwarded, ") || refused.contains(", forwarded")
-        );
+        assert!(refused.contains("\"x-forwarded-by\" is none of") && refused.contains(", forwarded"), "{refused}");
     }
 }

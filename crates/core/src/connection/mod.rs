@@ -203,7 +203,7 @@ impl Connection {
     }
 
     /// Whether nothing reaches its client any more. A node that stops still answers the calls it accepted.
-    pub fn is_cut_off(&self) -> bool {
+    pub(crate) fn is_cut_off(&self) -> bool {
         self.outbox().is_cut_off()
     }
 
@@ -231,7 +231,7 @@ impl Connection {
     }
 
     /// Has the connection's task write a protocol ping.
-    pub fn ping(&self) {
+    pub(crate) fn ping(&self) {
         self.outbox().ping = true;
         self.0.wake.wake();
     }
@@ -254,7 +254,7 @@ impl Connection {
 
     /// Whether bytes of the client arrived since the last call of this function. A client whose ping is still queued
     /// behind other frames counts as alive: it had nothing to answer yet.
-    pub fn take_alive(&self) -> bool {
+    pub(crate) fn take_alive(&self) -> bool {
         self.0.alive.swap(false, Relaxed) || self.outbox().ping
     }
 

@@ -7,6 +7,7 @@ use crate::action::{Action, BodyRules, Exposure, OnDisconnect};
 use crate::answer::{Answer, answering};
 use crate::config::Config;
 use crate::engine::setup::NodeSetup;
+use crate::future::Deadline;
 use crate::params::NoInput;
 use crate::registry::Definitions;
 

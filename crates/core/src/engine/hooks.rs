@@ -43,9 +43,7 @@ impl HookRunner {
     }
 
     fn node(&self) -> Result<Node, ActionError> {
-        let host = self.host.upgrade();
-        host.map(|host| host.node().clone())
-            .ok_or_else(|| ActionError::of(ErrorKind::Unavailable, "the node has stopped"))
+        Ok(super::running(&self.host)?.node().clone())
     }
 
     /// Runs a hook that cannot refuse, at most for the hooks' deadline.

@@ -11,7 +11,7 @@ use crate::answer::{Answer, Content};
 use crate::call::body::CallBody;
 use crate::connection::Connection;
 use crate::context::{CallHost, Caller, Context, NewCall};
-use crate::error::{ActionError, ErrorKind};
+use crate::error::ActionError;
 use crate::future::Deadline;
 use crate::id::NodeIdentity;
 use crate::params::Params;
@@ -50,8 +50,7 @@ impl ApplicationMethods for MethodRunner {
             Value::Object(_) => args,
             _ => return Err(invalid_args("", "object", "the arguments must be an object").into()),
         };
-        let stopped = || ActionError::of(ErrorKind::Unavailable, "the node has stopped");
-        let host = self.host.upgrade().ok_or_else(stopped)?;
+        let host = super::running(&self.host)?;
         let text = serde_json::value::to_raw_value(&args).map_err(ActionError::internal)?;
         let caller = Arc::new(connection.map_or_else(Caller::internal, Caller::socket));
         let id = self.identity.next_request_id();

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::backend::{Bus, Clock, Membership};
 use crate::config::Config;
 use crate::connections::ConnectionRegistry;
-use crate::error::ActionError;
+use crate::context::CallHost;
+use crate::error::{ActionError, ErrorKind};
 use crate::files::PublicFiles;
 use crate::health::Health;
 use crate::hooks::Handshake;
@@ -34,6 +35,11 @@ pub mod registration;
 pub mod setup;
 
 use hooks::HookRunner;
+
+/// Returns the host of calls, unless its node has stopped.
+fn running(host: &Weak<dyn CallHost>) -> Result<Arc<dyn CallHost>, ActionError> {
+    host.upgrade().ok_or_else(|| ActionError::of(ErrorKind::Unavailable, "the node has stopped"))
+}
 
 /// A running node, as transports and the node's own tasks use it. Cheap to clone.
 #[derive(Clone)]

@@ -82,7 +82,7 @@ impl LeaseParts {
     /// The oldest of many generations is dropped, and its sockets are closed: no node answers for their ids any more.
     fn take_new_generation(&self) {
         self.state.request_restore(RestoreReason { lost: false, renamed_ms: self.clock.now_ms() });
-        let (_, dropped) = self.identity.generations.renew();
+        let dropped = self.identity.generations.renew();
         if dropped.is_some() {
             let all = self.connections.all();
             let theirs = all.iter().filter(|connection| connection.id().owner() == dropped);

@@ -1,7 +1,7 @@
 //! Every JSON that a client reads, each a type with a committed sample in `samples` beside it.
 //!
-//! Transports write these types to clients, and no JSON of their own; a test compares each type with its sample, which also the guide and the
-//! tests of the browser client read. A field is renamed here, and nowhere else.
+//! Transports write these types to clients, and no JSON of their own; a test compares each type with its sample, which
+//! also the guide and the tests of the browser client read. A field is renamed here, and nowhere else.
 
 mod close;
 mod debug;
@@ -18,7 +18,7 @@ pub use debug::{RequesterInformation, ServerInformation, debug_fields};
 pub use details::ConnectionDetails;
 pub use error::{ErrorBody, error_body};
 pub use file::{FileMessage, FilePush};
-pub use reply::{ReplyData, splice, verb_reply, without_id};
+pub use reply::{ReplyData, splice, splice_fields, verb_reply, without_id};
 pub use room::{GapEvent, MemberView, PresenceChange, PresenceEvent, RoomMessage, RoomView};
 pub use strict::{JsonFault, check_json};
 pub use welcome::Welcome;

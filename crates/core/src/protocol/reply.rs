@@ -33,29 +33,30 @@ pub fn verb_reply<T: Serialize>(message_id: &str, data: &ReplyData<'_, T>) -> By
 
 fn ok<T: Serialize>(message_id: &str, data: Option<T>) -> Bytes {
     let reply = super::encode(&VerbReply { status: "OK", context: "response", data });
-    splice_tail(&reply, &[b"\"messageId\":", message_id.as_bytes()])
+    splice_fields(&reply, &[b"\"messageId\":", message_id.as_bytes()])
 }
 
 /// Splices a reply's fields onto an encoded object: `{…}` becomes `{…,"context":"response","messageId":…}`.
 ///
 /// The answer of an action is encoded once, whatever the transport; this copies its bytes and parses nothing.
 pub fn splice(object: &[u8], message_id: &str) -> Bytes {
-    splice_tail(object, &[b"\"context\":\"response\",\"messageId\":", message_id.as_bytes()])
+    splice_fields(object, &[b"\"context\":\"response\",\"messageId\":", message_id.as_bytes()])
 }
 
 /// Splices the context alone: for the error of a frame without a usable `messageId`.
 pub fn without_id(object: &[u8]) -> Bytes {
-    splice_tail(object, &[b"\"context\":\"response\""])
+    splice_fields(object, &[b"\"context\":\"response\""])
 }
 
-fn splice_tail(object: &[u8], tail: &[&[u8]]) -> Bytes {
-    let length: usize = tail.iter().map(|part| part.len()).sum();
+/// Splices encoded fields onto an encoded object: `{…}` becomes `{…,<fields>}`.
+pub fn splice_fields(object: &[u8], fields: &[&[u8]]) -> Bytes {
+    let length: usize = fields.iter().map(|part| part.len()).sum();
     let mut text = Vec::with_capacity(object.len() + length + 1);
     text.extend_from_slice(&object[..object.len() - 1]);
     if object.len() > 2 {
         text.push(b',');
     }
-    tail.iter().for_each(|part| text.extend_from_slice(part));
+    fields.iter().for_each(|part| text.extend_from_slice(part));
     text.push(b'}');
     text.into()
 }

@@ -42,12 +42,12 @@ pub(super) fn parse(method: &str, args: Value) -> Result<ParsedCall, ActionError
 
 /// A message for one client: an object brings its own context, anything else travels as `message`.
 fn message(args: Value) -> Map<String, Value> {
+    let args = match args {
+        Value::Array(mut list) if list.len() == 1 && list[0].is_object() => list.remove(0),
+        args => args,
+    };
     let mut object = match args {
         Value::Object(object) => object,
-        Value::Array(mut list) if list.len() == 1 && list[0].is_object() => match list.remove(0) {
-            Value::Object(object) => object,
-            other => Map::from_iter([("message".to_owned(), other)]),
-        },
         other => Map::from_iter([("message".to_owned(), other)]),
     };
     object.entry("context").or_insert_with(|| "response".into());
@@ -56,12 +56,12 @@ fn message(args: Value) -> Map<String, Value> {
 
 /// `"lobby"` or `["lobby"]`.
 fn one_text(args: Value, name: &str) -> Result<String, ActionError> {
-    match args {
+    let arg = match args {
+        Value::Array(mut list) if list.len() == 1 => list.remove(0),
+        arg => arg,
+    };
+    match arg {
         Value::String(text) => Ok(text),
-        Value::Array(mut list) if list.len() == 1 && list[0].is_string() => match list.remove(0) {
-            Value::String(text) => Ok(text),
-            _ => Err(invalid_args(name, "type", "must be a string")),
-        },
         _ => Err(invalid_args(name, "type", "must be a string")),
     }
 }

@@ -132,13 +132,14 @@ impl Executor {
         method: &str,
         limit: Option<Duration>,
     ) -> Result<Value, ApplyError> {
-        let limit = match (limit, self.application.deadline(method)) {
-            (Some(limit), _) | (None, Deadline::After(limit)) => limit,
-            (None, Deadline::Default) => self.rpc_timeout,
-            (None, Deadline::Never) => return self.run(pending, method, None).await,
-        };
+        let Some(limit) = self.limit_of(method, limit) else { return self.run(pending, method, None).await };
         let call = self.run(pending, method, Instant::now().checked_add(limit));
         timeout(limit, call).await.unwrap_or(Err(ApplyError::Late))
+    }
+
+    /// How long a call waits: the caller's limit, else the method's own, else the settings'.
+    pub(super) fn limit_of(&self, method: &str, limit: Option<Duration>) -> Option<Duration> {
+        limit.or_else(|| self.application.deadline(method).limit(self.rpc_timeout))
     }
 
     async fn run(&self, pending: PendingMethod, method: &str, deadline: Option<Instant>) -> Result<Value, ApplyError> {

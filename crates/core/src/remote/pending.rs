@@ -20,7 +20,6 @@ use crate::backend::{
     BackendError, Bus, Clock, Interop, Membership, NodeMessage, NodeMessageKind, NodeRecord, Recipient,
 };
 use crate::error::{ActionError, ErrorKind};
-use crate::future::Deadline;
 use crate::id::{ConnectionId, Generation, NodeIdentity};
 use crate::metrics::bound_reached;
 
@@ -281,14 +280,9 @@ impl RemoteCalls {
         Ok(NodeMessage { kind: NodeMessageKind::Call, id, deadline_ms, payload })
     }
 
-    /// How long a call waits: the caller's limit, else the method's own, else the settings'.
+    /// How long the reply of another node is awaited.
     fn limit_of(&self, method: &str, limit: Option<Duration>) -> Duration {
-        let limit = match (limit, self.parts.executor.application.deadline(method)) {
-            (Some(limit), _) | (None, Deadline::After(limit)) => limit,
-            (None, Deadline::Default) => self.parts.executor.rpc_timeout,
-            (None, Deadline::Never) => LONGEST,
-        };
-        limit.min(LONGEST)
+        self.parts.executor.limit_of(method, limit).map_or(LONGEST, |limit| limit.min(LONGEST))
     }
 
     fn pending(&self) -> MutexGuard<'_, HashMap<u64, PendingReply>> {

@@ -41,10 +41,10 @@ impl Rooms {
             && self.exists(&room).await?
         {
             // Actionhero nodes do not survive a room that disappears under their members.
-            interop.evict_members(&last(Incarnation(0))).await?;
+            interop.evict_members(&message).await?;
         }
         let incarnation = self.store().close(&room).await?.ok_or_else(no_room)?;
-        let mut pending = PendingDestroy { rooms: self, last: Some(last(incarnation)) };
+        let mut pending = PendingDestroy { rooms: self, last: Some((incarnation, last(incarnation))) };
         self.publish_destroy(last(incarnation), incarnation).await?;
         pending.last = None;
         self.notify(&Event::RoomDestroyed(room));
@@ -60,21 +60,19 @@ impl Rooms {
     /// Publishes the last messages of rooms that could not be published when the rooms were destroyed.
     pub(crate) async fn settle_destroys(&self) -> Result<(), BackendError> {
         loop {
-            let Some(last) = self.pending_destroys().last().cloned() else { return Ok(()) };
-            let PublicationKind::Destroyed(incarnation) = last.kind else { return Ok(()) };
+            let Some((incarnation, last)) = self.pending_destroys().last().cloned() else { return Ok(()) };
             let room = last.room.clone();
             match self.publish_destroy(last, incarnation).await {
                 Ok(()) => {}
                 Err(error @ BackendError::Unavailable(_)) => return Err(error),
                 Err(error) => warn!(%error, room = &*room, "a destroyed room was not forgotten"),
             }
-            let kind = PublicationKind::Destroyed(incarnation);
-            self.pending_destroys().retain(|other| other.room != room || other.kind != kind);
+            self.pending_destroys().retain(|(other, last)| last.room != room || *other != incarnation);
             self.notify(&Event::RoomDestroyed(room));
         }
     }
 
-    pub(super) fn pending_destroys(&self) -> MutexGuard<'_, Vec<Publication>> {
+    pub(super) fn pending_destroys(&self) -> MutexGuard<'_, Vec<(Incarnation, Publication)>> {
         self.0.pending_destroys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -109,7 +107,7 @@ impl Rooms {
 /// The last message of a room that was closed. Dropped before it is published, it is published later.
 struct PendingDestroy<'a> {
     rooms: &'a Rooms,
-    last: Option<Publication>,
+    last: Option<(Incarnation, Publication)>,
 }
 
 impl Drop for PendingDestroy<'_> {

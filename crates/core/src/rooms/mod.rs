@@ -87,7 +87,7 @@ struct RoomsInner {
     /// Leaves that are not stored yet, because the backend was away.
     pending_leaves: Mutex<Vec<PendingLeave>>,
     /// The last messages of rooms, which could not be published when they were destroyed.
-    pending_destroys: Mutex<Vec<Publication>>,
+    pending_destroys: Mutex<Vec<(Incarnation, Publication)>>,
     /// Messages were missed: rooms may have been destroyed.
     missed_messages: AtomicBool,
 }

@@ -11,8 +11,9 @@ use phalanx_core::registry::RegisteredAction;
 use phalanx_core::{ActionError, CallBody, Caller, Engine, Outcome, Params};
 
 use super::body::accepted;
-use super::body::reader::{BodyReader, TIMED_OUT};
+use super::body::reader::BodyReader;
 use super::body::request::RequestBody;
+use super::body::timeout::BodyTimeout;
 use super::debug_info::DebugInfo;
 use super::exchange::{HttpRequest, RequestState};
 use super::identity::Identity;
@@ -74,7 +75,7 @@ async fn respond(
     };
     if let Some(body) = body {
         debug_info.record_body(body.take_shown());
-        if body.timed_out() && outcome.as_ref().is_err_and(|refused| refused.code() == TIMED_OUT) {
+        if body.timed_out() && outcome.as_ref().is_err_and(|refused| refused.code() == BodyTimeout::CODE) {
             return reply::body_timeout(debug_info.into_fields());
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::body::request::RequestBody;
+use super::header_list::list_elements;
 use super::identity::Identity;
 use crate::run_permits::RunPermit;
 
@@ -81,8 +82,7 @@ impl AccessLogEntry {
 
 /// Whether a shared cache may store a response: it has an expiry, and no directive makes it private.
 pub(super) fn is_publicly_cacheable(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
-    let mut directives = lines.flat_map(|line| line.split(',')).map(str::trim).peekable();
+    let mut directives = list_elements(headers, &CACHE_CONTROL).peekable();
     let has_expiry = directives.peek().is_some() || headers.contains_key(EXPIRES);
     has_expiry
         && !directives

@@ -12,6 +12,7 @@ mod exchange;
 mod fallback;
 mod forwarded;
 mod forwarded_header;
+pub(crate) mod header_list;
 mod host;
 pub(crate) mod identity;
 mod params;

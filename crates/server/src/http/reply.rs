@@ -11,10 +11,11 @@ use http::{Method, StatusCode};
 use phalanx_core::action;
 use phalanx_core::answer::{Answer, BodySource, Content, Outcome};
 use phalanx_core::error::Chain;
-use phalanx_core::protocol::error_body;
+use phalanx_core::protocol::{error_body, splice_fields};
 use phalanx_core::{ActionError, ErrorKind, files};
 use tracing::error;
 
+use super::body::timeout::BodyTimeout;
 use super::static_files;
 use crate::wire_error::status_of;
 
@@ -108,8 +109,7 @@ pub(crate) fn options(allowed: &str) -> Response {
 
 /// Responds 408: the client did not send its body in time.
 pub(super) fn body_timeout(debug_fields: Option<String>) -> Response {
-    let refused = ActionError::new(ErrorKind::Timeout, "request_timeout", "the body did not come in time");
-    let mut response = error_with(&refused, debug_fields);
+    let mut response = error_with(&BodyTimeout.into(), debug_fields);
     *response.status_mut() = StatusCode::REQUEST_TIMEOUT;
     response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     response
@@ -142,15 +142,10 @@ fn json(status: StatusCode, object: Bytes) -> Response {
 
 /// Turns `{…}` into `{…,<fields>}`.
 fn with_fields(object: Bytes, fields: Option<String>) -> Bytes {
-    let Some(fields) = fields else { return object };
-    let mut text = Vec::with_capacity(object.len() + fields.len() + 1);
-    text.extend_from_slice(&object[..object.len() - 1]);
-    if object.len() > 2 {
-        text.push(b',');
+    match fields {
+        Some(fields) => splice_fields(&object, &[fields.as_bytes()]),
+        None => object,
     }
-    text.extend_from_slice(fields.as_bytes());
-    text.push(b'}');
-    text.into()
 }
 
 /// Adds `Retry-After` where the error says or implies one.

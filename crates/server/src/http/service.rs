@@ -1,6 +1,5 @@
-//! The service around every request: actions, files and an application's own routes. It is one service instead of a
-//! stack of nine layers. It identifies the client, limits concurrent requests, and completes the headers of every
-//! response.
+//! The service around every request: actions, files and an application's own routes. It identifies the client, limits
+//! concurrent requests, and completes the headers of every response.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -21,7 +20,7 @@ use phalanx_core::BoxError;
 use phalanx_core::action::ActionDef;
 use phalanx_core::error::unknown_action;
 use phalanx_core::registry::RegisteredAction;
-use phalanx_core::{ActionError, Engine, ErrorKind};
+use phalanx_core::{ActionError, Engine};
 use tower::Service;
 
 use super::allowed_hosts::AllowedHosts;
@@ -38,7 +37,7 @@ use super::{action, compression, fallback, host, reply, request_path};
 use crate::AppRoutes;
 use crate::listener::PeerService;
 use crate::quota::Quota;
-use crate::run_permits::RunPermits;
+use crate::run_permits::{self, RunPermits};
 use crate::shares::{self, AddressShare, AddressShares, SharedBound};
 
 static CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
@@ -194,8 +193,9 @@ impl HttpService {
             }
         };
         let Some(run_permit) = self.shared.run_permits.try_enter() else {
-            let busy = ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
-            return self.finish(reply::error(&busy), &identity).map(|body| PermitBody::new(body, None));
+            return self
+                .finish(reply::error(&run_permits::limit_reached()), &identity)
+                .map(|body| PermitBody::new(body, None));
         };
         let permit = RequestPermit::new(run_permit.with_share(share), request.body().as_ref());
         let mut state = RequestState { permit: Some(permit), route: None, called_action: false, has_response: false };

@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 use tokio_util::io::ReaderStream;
 
 use super::compression::{Compressible, is_compressible};
+use super::header_list::list_elements;
 
 /// The latest date that `Last-Modified` may have, since 1970: an HTTP date has four digits for the year.
 const LATEST_DATE: Duration = Duration::from_secs(253_370_764_800);
@@ -158,7 +159,7 @@ impl Validators {
     fn is_refused(&self, headers: &HeaderMap) -> bool {
         if headers.contains_key(IF_MATCH) {
             let is_strong = !self.tag.starts_with("W/");
-            return !tags(headers, &IF_MATCH).any(|tag| tag == "*" || is_strong && tag == self.tag);
+            return !list_elements(headers, &IF_MATCH).any(|tag| tag == "*" || is_strong && tag == self.tag);
         }
         let since = date(headers, &IF_UNMODIFIED_SINCE).zip(self.modified);
         since.is_some_and(|(since, modified)| whole_seconds(modified) > whole_seconds(since))
@@ -173,7 +174,8 @@ impl Validators {
         }
         if headers.contains_key(IF_NONE_MATCH) {
             let opaque = self.tag.trim_start_matches("W/");
-            return tags(headers, &IF_NONE_MATCH).any(|tag| tag == "*" || tag.trim_start_matches("W/") == opaque);
+            return list_elements(headers, &IF_NONE_MATCH)
+                .any(|tag| tag == "*" || tag.trim_start_matches("W/") == opaque);
         }
         match (date(headers, &IF_MODIFIED_SINCE), self.modified) {
             (Some(since), Some(modified)) => whole_seconds(modified) <= whole_seconds(since),
@@ -193,12 +195,6 @@ impl Validators {
         }
         parse_range(range, len)
     }
-}
-
-/// The entity tags of a header; a header that is not text has none.
-fn tags<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> impl Iterator<Item = &'a str> {
-    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
 fn parse_range(range: &str, len: u64) -> RequestedRange {

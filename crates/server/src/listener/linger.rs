@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::quota::{Quota, QuotaPermit};
-use crate::shares::{self, AddressShare, SharePermit, SharedBound};
+use crate::quota::{Quota, SharedPermit};
+use crate::shares::{AddressShare, SharedBound};
 
 /// How long a closed connection reads on, and how much.
 ///
@@ -41,14 +41,13 @@ pub(super) struct LingeringClose {
     read: u64,
     ends: Instant,
     idle: Pin<Box<Sleep>>,
-    _permit: (QuotaPermit, Option<SharePermit>),
+    _permit: SharedPermit,
 }
 
 impl LingeringClose {
     /// Starts to linger; `None` if as many connections do as may.
     pub(super) fn start(limits: &LingerLimits, share: Option<&Arc<AddressShare>>) -> Option<Self> {
-        let share = shares::take(share, SharedBound::WaitingBodies).ok()?;
-        let permit = (limits.waiting_bodies.try_acquire(1)?, share);
+        let permit = SharedPermit::try_acquire(&limits.waiting_bodies, share, SharedBound::WaitingBodies, 1).ok()?;
         let now = Instant::now();
         let idle = Box::pin(sleep_until(now + limits.idle.min(limits.time)));
         Some(Self { read: 0, ends: now + limits.time, idle, _permit: permit })
@@ -59,7 +58,7 @@ impl LingeringClose {
         let Some(bytes) = read else { return self.idle.as_mut().poll(cx) };
         self.read += bytes;
         if self.read > limits.bytes {
-            bound_reached("web.linger_bytes");
+            bound_reached("linger_bytes");
             return Poll::Ready(());
         }
         let now = Instant::now();

@@ -3,13 +3,14 @@
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{
-    CONNECTION, HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::http::header_list::list_elements;
 
 const SUBPROTOCOL: &str = "phalanx.1";
 
@@ -28,13 +29,13 @@ impl OpeningHandshake {
         let headers = &parts.headers;
         let key = headers.get(SEC_WEBSOCKET_KEY)?;
         let is_upgrade = parts.method == Method::GET
-            && elements(headers, &CONNECTION).any(|element| element.eq_ignore_ascii_case("upgrade"))
-            && elements(headers, &UPGRADE).any(|element| element.eq_ignore_ascii_case("websocket"))
-            && elements(headers, &SEC_WEBSOCKET_VERSION).any(|element| element == "13");
+            && list_elements(headers, &CONNECTION).any(|element| element.eq_ignore_ascii_case("upgrade"))
+            && list_elements(headers, &UPGRADE).any(|element| element.eq_ignore_ascii_case("websocket"))
+            && list_elements(headers, &SEC_WEBSOCKET_VERSION).any(|element| element == "13");
         is_upgrade.then(|| Self {
             upgrade,
             accept: derive_accept_key(key.as_bytes()),
-            offers_subprotocol: elements(headers, &SEC_WEBSOCKET_PROTOCOL).any(|element| element == SUBPROTOCOL),
+            offers_subprotocol: list_elements(headers, &SEC_WEBSOCKET_PROTOCOL).any(|element| element == SUBPROTOCOL),
         })
     }
 
@@ -51,10 +52,4 @@ impl OpeningHandshake {
         }
         response
     }
-}
-
-/// Returns the elements of a comma-separated header, over all its lines.
-fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim)
 }

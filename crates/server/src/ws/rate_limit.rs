@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::shares::subject_of;
+
 /// A rate per second, and how much of it may come at once after a pause. A rate of zero is unlimited.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
@@ -61,7 +63,7 @@ impl AddressBuckets {
         Self { rate, by_address: Mutex::default() }
     }
 
-    /// Takes a token of an address; IPv6 addresses share the bucket of their /64 network.
+    /// Takes a token of an address, or of its network: see [`subject_of`].
     pub(crate) fn try_take(&self, address: IpAddr) -> bool {
         if self.rate.per_second == 0 {
             return true;
@@ -71,7 +73,7 @@ impl AddressBuckets {
         if buckets.len() >= Self::MAX_ADDRESSES {
             self.drop_idle(&mut buckets, now);
         }
-        buckets.entry(network_of(address)).or_insert_with(|| TokenBucket::full(self.rate, now)).try_take(self.rate, now)
+        buckets.entry(subject_of(address)).or_insert_with(|| TokenBucket::full(self.rate, now)).try_take(self.rate, now)
     }
 
     fn drop_idle(&self, buckets: &mut HashMap<IpAddr, TokenBucket>, now: Instant) {
@@ -83,16 +85,6 @@ impl AddressBuckets {
         if buckets.len() >= Self::MAX_ADDRESSES {
             buckets.clear(); // over 16,000 busy addresses: a limit by address no longer helps
         }
-    }
-}
-
-fn network_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => v4.into(),
-            None => std::net::Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        },
     }
 }
 

@@ -10,6 +10,8 @@ pub(super) mod request;
 pub(super) mod timeout;
 pub(super) mod unread;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -21,8 +23,8 @@ pub(super) use limits::{BodyLimits, BodySizeLimit};
 use request::LentBody;
 use timeout::{BodyTimeout, TimedBody};
 
-use crate::quota::{Exhausted, SharedPermit};
-use crate::shares;
+use crate::quota::{Exhausted, Quota, SharedPermit};
+use crate::shares::{self, AddressShare, SharedBound};
 
 /// Why a body could not be read.
 #[derive(Debug)]
@@ -97,9 +99,10 @@ fn grow(memory: &mut SharedPermit, by: usize) -> Result<(), ActionError> {
     memory.try_grow(by as u64).map_err(|bound| exhausted(bound, "the server holds as many bodies as it may"))
 }
 
-/// The error of a body beyond `web.max_waiting_bodies`.
-fn too_many_waiting() -> ActionError {
-    ActionError::of(ErrorKind::Unavailable, "the server awaits as many bodies as it may")
+/// Takes the permit of a body that is awaited.
+fn start_waiting(waiting_bodies: &Quota, share: Option<&Arc<AddressShare>>) -> Result<SharedPermit, ActionError> {
+    let permit = SharedPermit::try_acquire(waiting_bodies, share, SharedBound::WaitingBodies, 1);
+    permit.map_err(|bound| exhausted(bound, "the server awaits as many bodies as it may"))
 }
 
 /// The error of a body for which there is no room.

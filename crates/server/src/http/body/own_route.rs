@@ -10,12 +10,12 @@ use http_body::{Body, Frame, SizeHint};
 use phalanx_core::ActionError;
 
 use super::request::{LentBody, RequestBody};
+use super::start_waiting;
 use super::timeout::{BodyTimeout, TimedBody};
-use super::too_many_waiting;
 use crate::http::service::ServiceState;
-use crate::quota::{Quota, QuotaPermit};
+use crate::quota::{Quota, SharedPermit};
 use crate::run_permits::RunPermits;
-use crate::shares::{self, AddressShare, SharePermit, SharedBound};
+use crate::shares::AddressShare;
 
 /// A body that an application reads by itself. While a piece of it is awaited its request has no permit among
 /// `web.max_requests`; with the piece it takes one again, past the bound if need be.
@@ -28,8 +28,8 @@ pub(in crate::http) struct OwnRouteBody {
     run_permits: RunPermits,
     waiting_bodies: Quota,
     share: Option<Arc<AddressShare>>,
-    /// The permits of a body that is awaited.
-    waiting: Option<(QuotaPermit, Option<SharePermit>)>,
+    /// The permit of a body that is awaited.
+    waiting: Option<SharedPermit>,
 }
 
 /// The error of a body for which the server has no room; the request has the reason.
@@ -57,8 +57,7 @@ impl OwnRouteBody {
     /// Gives the permit of the request back, if the body may be awaited.
     fn start_waiting(&mut self) -> Result<(), ActionError> {
         if self.waiting.is_none() {
-            let share = shares::take(self.share.as_ref(), SharedBound::WaitingBodies)?;
-            self.waiting = Some((self.waiting_bodies.try_acquire(1).ok_or_else(too_many_waiting)?, share));
+            self.waiting = Some(start_waiting(&self.waiting_bodies, self.share.as_ref())?);
             self.request.set_run_permit(None);
         }
         Ok(())

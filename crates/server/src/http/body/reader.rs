@@ -13,15 +13,14 @@ use tracing::debug;
 
 use super::accepted::{AcceptedBody, check_other_version};
 use super::request::RequestBody;
-use super::{BodyError, too_many_waiting};
+use super::timeout::BodyTimeout;
+use super::{BodyError, start_waiting};
 use crate::http::params::requested_version;
 use crate::http::service::ServiceState;
 use crate::http::{body, debug_info};
 use crate::quota::SharedPermit;
+use crate::run_permits;
 use crate::shares::{self, AddressShare, SharedBound};
-
-/// The code of the error of a body that did not come in time.
-pub(in crate::http) const TIMED_OUT: &str = "request_timeout";
 
 /// Everything by which the body of a call is read once its guards have passed.
 pub(in crate::http) struct BodyReader {
@@ -42,15 +41,14 @@ pub(in crate::http) struct BodyReader {
 impl BodyReader {
     /// Reads the body, and merges it with the params of the head.
     ///
-    /// A body that is there is read in place. While one is awaited, its request has no place among `web.max_requests`.
+    /// A body that is there is read in place. While one is awaited, its request has no permit among `web.max_requests`.
     pub(in crate::http) async fn read(self) -> Result<BodyRead, ActionError> {
         let (service, request, address) = (self.service.clone(), self.request.clone(), self.share.clone());
         let mut reading = pin!(self.merge());
         if let Poll::Ready(read) = poll!(reading.as_mut()) {
             return read;
         }
-        let share = shares::take(address.as_ref(), SharedBound::WaitingBodies)?;
-        let waiting = service.waiting_bodies.try_acquire(1).ok_or_else(too_many_waiting)?;
+        let waiting = start_waiting(&service.waiting_bodies, address.as_ref())?;
         request.set_run_permit(None);
         let read = tokio::select! {
             read = reading => read,
@@ -58,10 +56,9 @@ impl BodyReader {
                 Err(ActionError::of(ErrorKind::Unavailable, "the server is shutting down"))
             }
         };
-        drop((waiting, share));
+        drop(waiting);
         let read = read?;
-        let busy = || ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may");
-        let run_permit = service.run_permits.resume().await.ok_or_else(busy)?;
+        let run_permit = service.run_permits.resume().await.ok_or_else(run_permits::limit_reached)?;
         request.set_run_permit(Some(
             run_permit.with_share(shares::take(address.as_ref(), SharedBound::Requests).ok().flatten()),
         ));
@@ -80,7 +77,7 @@ impl BodyReader {
             Err(BodyError::Refused(refused)) => return Err(refused),
             Err(BodyError::Timeout) => {
                 request.set_timed_out();
-                return Err(ActionError::new(ErrorKind::Timeout, TIMED_OUT, "the body did not come in time"));
+                return Err(BodyTimeout.into());
             }
         };
         request.keep_memory(memory);

@@ -1,4 +1,4 @@
-//! The body of one request, as the service, the call and the shell around both share it.
+//! The body of one request, which the service, the call and its reader share.
 
 use std::error::Error;
 use std::pin::Pin;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use phalanx_core::bound_reached;
 use phalanx_core::config::Web;
+use phalanx_core::{ActionError, ErrorKind, bound_reached};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// A body that may be pending for at most `web.body_timeout` at a time, and in total for `web.body_timeout` plus a
@@ -29,6 +29,17 @@ pub(in crate::http) struct TimedBody<B> {
 #[derive(Debug, thiserror::Error)]
 #[error("the body did not come in time")]
 pub(in crate::http) struct BodyTimeout;
+
+impl BodyTimeout {
+    /// The code of its error.
+    pub(in crate::http) const CODE: &str = "request_timeout";
+}
+
+impl From<BodyTimeout> for ActionError {
+    fn from(timeout: BodyTimeout) -> Self {
+        Self::new(ErrorKind::Timeout, BodyTimeout::CODE, timeout.to_string())
+    }
+}
 
 impl<B> TimedBody<B> {
     pub(in crate::http) fn new(body: B, settings: &Web) -> Self {

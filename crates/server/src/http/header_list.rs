@@ -1,0 +1,10 @@
+//! Headers that are lists.
+
+use http::{HeaderMap, HeaderName};
+
+/// Returns the elements of a header that is a comma-separated list without quoted commas, over all its lines; lines that
+/// are not text have none.
+pub(crate) fn list_elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
