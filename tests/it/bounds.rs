@@ -73,7 +73,8 @@ fn the_table_names_the_labels_and_the_shares_of_the_sources() {
         .map(|file| file.text)
         .collect();
     for (setting, row) in table() {
-        assert!(row.label.is_empty() || code.contains(&format!("\"{}\"", row.label)), "{setting}: {}", row.label);
+        let label = if row.label.is_empty() { &setting } else { &row.label };
+        assert_eq!(code.contains(&format!("\"{label}\"")), !row.label.is_empty(), "{setting}: {}", row.label);
         assert_eq!(code.contains(&format!("\"{setting} of an address\"")), row.has_share, "{setting}");
     }
 }

@@ -1,4 +1,4 @@
-//! What other programs send over HTTP: forms, files, conditions, numbers and paths as the standards allow them.
+//! Forms, files, conditions, numbers and paths as other programs send them over HTTP and the standards allow them.
 
 use std::net::SocketAddr;
 use std::path::Path;
