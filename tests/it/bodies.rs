@@ -162,3 +162,14 @@ async fn a_stop_refuses_a_body_that_does_not_come_and_ends_well() {
     assert_eq!((answer.status, answer.header("connection")), (503, Some("close")), "{answer:?}");
     assert_eq!(node.ended().await.code(), Some(0), "{}", node.stderr());
 }
+
+#[tokio::test]
+async fn a_stop_refuses_the_body_of_an_own_route_that_does_not_come() {
+    let node = start(|config| config.general.grace = Duration::from_secs(3)).await;
+    let mut upload = Upload::awaited(node.addr(), "/own", 1000).await;
+    upload.send(b"{").await;
+    let stopping = tokio::spawn(node.stop());
+    let answer = upload.answer().await;
+    assert_eq!((answer.status, answer.header("connection")), (503, Some("close")), "{answer:?}");
+    timeout(SOON, stopping).await.expect("it stops").unwrap();
+}

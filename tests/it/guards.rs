@@ -92,6 +92,32 @@ async fn brief(ctx: Context, _: Note) -> Result<bool, ActionError> {
     Ok(deadline.checked_duration_since(tokio::time::Instant::now()).is_some())
 }
 
+/// Version 1: of no time.
+#[action(post, deadline = "50ms")]
+async fn hurried(_ctx: Context, _: Note) -> Result<u8, ActionError> {
+    Ok(1)
+}
+
+/// Version 2: takes its time.
+#[action(name = "hurried", version = 2, post = "/patient", deadline = "20s")]
+async fn patient(_ctx: Context, _: Note) -> Result<u8, ActionError> {
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    Ok(2)
+}
+
+/// Version 3: never ends.
+#[action(name = "hurried", version = 3, post = "/endless", deadline = "100ms")]
+async fn endless(_ctx: Context, _: Note) -> Result<u8, ActionError> {
+    std::future::pending().await
+}
+
+/// Version 4: may take for ever.
+#[action(name = "hurried", version = 4, post = "/unlimited", deadline = "0")]
+async fn unlimited(_ctx: Context, _: Note) -> Result<u8, ActionError> {
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    Ok(4)
+}
+
 /// Keeps what it saw of each call before and after its body.
 struct Watcher(Arc<std::sync::Mutex<Vec<String>>>);
 
@@ -112,7 +138,7 @@ impl Layer for Watcher {
 async fn start() -> (RunningApp, Arc<std::sync::Mutex<Vec<String>>>) {
     let seen = Arc::default();
     let app = App::new("guards").state(Pool::default()).layer(Watcher(Arc::clone(&seen)));
-    let app = app.actions(actions![note, open_1, open_2, open_3, brief]);
+    let app = app.actions(actions![note, open_1, open_2, open_3, brief, hurried, patient, endless, unlimited]);
     (app.start(settings()).await.unwrap(), seen)
 }
 
@@ -176,11 +202,27 @@ async fn a_version_that_the_body_names_runs_its_own_guards() {
 }
 
 #[tokio::test]
+async fn a_version_that_the_body_names_runs_in_its_own_time() {
+    let (node, _) = start().await;
+    let named = async |path: &str, version: u8| {
+        let body = format!(r#"{{"text":"a","apiVersion":{version}}}"#);
+        timeout(SOON, post_json(node.addr(), path, &body)).await.expect("it ends in its time")
+    };
+    assert_eq!(named("/api/hurried", 2).await.json()["result"], 2);
+    assert_eq!(named("/api/hurried", 4).await.json()["result"], 4);
+    for path in ["/api/hurried", "/api/patient", "/api/unlimited"] {
+        assert_eq!(named(path, 3).await.error_code(), "timeout", "{path}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_raw_body_is_kept_as_it_came() {
     let (node, _) = start().await;
     let addr = node.addr();
     for headers in [&["content-type: text/plain"][..], &[JSON], &[]] {
         assert_eq!(request(addr, "POST /api/bytes", headers, b"\xff{not json").await.json()["result"], 10);
+        assert_eq!(request(addr, "POST /api/bytes", headers, b"").await.json()["result"], 0);
     }
     let mut socket = Socket::connect(addr).await;
     let refused = socket.request(r#"{"event":"action","params":{"action":"open"}}"#).await;

@@ -68,6 +68,8 @@ async fn bodies_are_bounded_for_every_extractor() {
     for path in ["/text", "/raw"] {
         assert_eq!(request(addr, &format!("POST {path}"), &[], &[b'x'; 1000]).await.body, b"1000");
         assert_eq!(request(addr, &format!("POST {path}"), &[], &[b'x'; 2000]).await.status, 413);
+        let multipart = request(addr, &format!("POST {path}"), &["content-type: multipart/x"], &[b'x'; 2000]).await;
+        assert_eq!(multipart.status, 413, "only a form is an upload");
     }
     let chunked = |path: &str, size: usize| {
         let head =

@@ -2,6 +2,8 @@
 //! no share.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use phalanx::RunningApp;
@@ -11,10 +13,12 @@ use phalanx::config::Config;
 use phalanx::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::app::{echo, settings, text, upload};
 use crate::client::{Response, Socket, get, request};
+use crate::cluster::until;
 
 /// A limit for every wait.
 const SOON: Duration = Duration::from_secs(20);
@@ -62,6 +66,87 @@ async fn an_address_awaits_a_quarter_of_the_bodies() {
     assert_eq!(request(addr, "GET /api/text", &[ONE], b"").await.status, 200, "what needs no body goes on");
     drop(held);
     node.stop().await;
+}
+
+/// Requests that run until they are released.
+#[derive(Clone)]
+struct Held {
+    gate: Arc<Semaphore>,
+    inside: Arc<AtomicUsize>,
+}
+
+impl Held {
+    async fn hold(&self) {
+        self.inside.fetch_add(1, SeqCst);
+        let _ = self.gate.acquire().await;
+    }
+}
+
+/// Runs until it is released.
+#[action(post)]
+async fn hold(_ctx: Context, held: State<Held>, _: NoInput) -> Result<(), ActionError> {
+    held.hold().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_address_runs_a_quarter_of_the_requests_although_their_bodies_come_later() {
+    let held = Held { gate: Arc::new(Semaphore::new(0)), inside: Arc::default() };
+    let mut config = settings();
+    config.web.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    config.web.max_requests = 8;
+    config.web.resume_timeout = Duration::from_millis(100);
+    let holds = held.clone();
+    let own = post(async move |_: String| holds.hold().await);
+    let app = App::new("shares").state(held.clone()).actions(actions![hold, text]);
+    let node = app.router(Router::new().route("/own", own)).start(config).await.unwrap();
+    let addr = node.addr();
+    let mut late = awaited(addr, "/api/hold", ONE).await;
+    let mut running = Vec::new();
+    for _ in 0..7 {
+        running.push(awaited(addr, "/own", ONE).await);
+    }
+    for stream in &mut running {
+        stream.write_all(br#"{"a":"b"}"#).await.unwrap();
+    }
+    until("all run, most of them past the bound", SOON, async || held.inside.load(SeqCst) == 7).await;
+    assert_eq!(request(addr, "GET /api/text", &[OTHER], b"").await.status, 200);
+    assert_eq!(request(addr, "GET /api/text", &[ONE], b"").await.error_code(), "address_limit");
+    let mut status = [0; 12];
+    late.write_all(br#"{"a":"b"}"#).await.unwrap();
+    timeout(SOON, late.read_exact(&mut status)).await.unwrap().unwrap();
+    assert_eq!(&status, b"HTTP/1.1 429");
+    held.gate.add_permits(7);
+    for stream in &mut running {
+        timeout(SOON, stream.read_exact(&mut status)).await.unwrap().unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+    }
+    until("the permits are free", SOON, async || request(addr, "GET /api/text", &[ONE], b"").await.status == 200).await;
+    node.stop().await;
+}
+
+/// Takes more than the node's own bound.
+#[action(post, raw_body, max_body = "128KiB")]
+async fn large(_ctx: Context, body: RawBody, _: NoInput) -> Result<usize, ActionError> {
+    Ok(body.len())
+}
+
+#[tokio::test]
+async fn an_address_may_send_one_body_of_the_largest_that_an_action_takes() {
+    let start = async |total: &str| {
+        let mut config = settings();
+        config.web.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+        config.web.max_body = "16KiB".parse().unwrap();
+        config.web.max_upload = "16KiB".parse().unwrap();
+        config.web.max_bodies_total = total.parse().unwrap();
+        App::new("shares").actions(actions![large]).start(config).await
+    };
+    let node = start("256KiB").await.unwrap();
+    let answer = request(node.addr(), "POST /api/large", &[ONE], &[b'x'; 100_000]).await;
+    assert_eq!(answer.json()["result"], 100_000, "{answer:?}");
+    node.stop().await;
+    let refused = start("64KiB").await.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused.contains(r#"action "large": max_body is more than web.max_bodies_total"#), "{refused}");
 }
 
 #[tokio::test]

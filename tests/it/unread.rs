@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::app::settings;
+use crate::client::get;
+use crate::cluster::until;
 
 /// A limit for every wait.
 const SOON: Duration = Duration::from_secs(30);
@@ -132,5 +134,36 @@ async fn a_request_behind_a_small_refused_body_is_answered_once() {
             assert_eq!(answer.matches("HTTP/1.1").count(), 2, "{answer}");
         }
     }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_still_drained_keeps_no_permit() {
+    let mut config = settings();
+    config.web.max_requests = 2;
+    let app = App::new("unread").state(Hits::default()).actions(actions![refused, hit]);
+    let node = app.start(config).await.unwrap();
+    let mut drained = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(node.addr()).await.unwrap();
+        stream.write_all(head("POST", "", 9).as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        timeout(SOON, stream.read_exact(&mut status)).await.unwrap().unwrap();
+        assert_eq!(&status, b"HTTP/1.1 403");
+        drained.push(stream);
+    }
+    // Half the time for which a body is drained.
+    let free = async || get(node.addr(), "/api/hit").await.status == 200;
+    until("the permits are free", Duration::from_millis(500), free).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_response_with_an_upgrade_says_that_it_closes() {
+    let node = start().await;
+    let request = "GET /ws HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n";
+    let answer = exchange(node.addr(), &[request.as_bytes()]).await;
+    assert!(answer.starts_with("HTTP/1.1 426"), "{answer}");
+    assert!(answer.contains("connection: upgrade, close\r\n"), "{answer}");
     node.stop().await;
 }

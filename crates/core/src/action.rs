@@ -1,6 +1,7 @@
 //! Actions: plain functions, each described once by data that every transport reads.
 
 use std::fmt;
+use std::time::Duration;
 
 use schemars::Schema;
 use serde::Serialize;
@@ -8,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::answer::{IntoAnswer, Outcome};
 use crate::call::body::CallBody;
+use crate::config::Config;
 use crate::context::Context;
 use crate::error::ActionError;
 use crate::future::{BoxFuture, Deadline};
@@ -42,7 +44,7 @@ pub struct ActionDef {
     pub cross_site: bool,
     /// How long it may run.
     pub deadline: Deadline,
-    /// Its fate when its client leaves.
+    /// Its fate when its client leaves. A body that names another version does not change it.
     pub on_disconnect: OnDisconnect,
     /// The bounds and the form of its HTTP body.
     pub body: BodyRules,
@@ -54,6 +56,13 @@ pub struct ActionDef {
     pub require: fn(&mut Requirements),
     /// Extracts guards, reads the body, decodes the input, runs the function and encodes its value.
     pub run: fn(Context, CallBody) -> BoxFuture<'static, Outcome>,
+}
+
+impl ActionDef {
+    /// How long it may run; `None` without a limit.
+    pub(crate) fn limit(&self, config: &Config) -> Option<Duration> {
+        self.deadline.limit(config.general.action_deadline).filter(|limit| !limit.is_zero())
+    }
 }
 
 /// The bounds and the form of an action's HTTP body.

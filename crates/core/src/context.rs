@@ -132,7 +132,8 @@ pub(crate) struct NewCall {
     pub(crate) uri: Option<Uri>,
     pub(crate) head: Params,
     pub(crate) started: Instant,
-    pub(crate) deadline: Option<Instant>,
+    /// How long it may run.
+    pub(crate) limit: Option<Duration>,
 }
 
 impl Context {
@@ -140,8 +141,8 @@ impl Context {
     pub const MAX_DEPTH: u8 = 16;
 
     pub(crate) fn new(call: NewCall) -> Self {
-        let NewCall { host, name, version, caller, id, uri, head, started, deadline } = call;
-        let clock = CallClock::new(started, deadline);
+        let NewCall { host, name, version, caller, id, uri, head, started, limit } = call;
+        let clock = CallClock::new(started, limit);
         let (raw_body, answering) = (OnceLock::new(), AtomicU32::new(version));
         Self(Arc::new(CallFacts { host, name, version, caller, id, uri, head, clock, raw_body, answering, depth: 0 }))
     }
@@ -238,6 +239,7 @@ impl Context {
         started: Instant,
         deadline: Option<Instant>,
     ) -> Self {
+        let limit = deadline.map(|deadline| deadline.saturating_duration_since(started));
         Self(Arc::new(CallFacts {
             host: self.0.host.clone(),
             name,
@@ -246,7 +248,7 @@ impl Context {
             id: self.0.id.clone(),
             uri: None,
             head,
-            clock: CallClock::new(started, deadline),
+            clock: CallClock::new(started, limit),
             raw_body: OnceLock::new(),
             answering: AtomicU32::new(version),
             depth: self.0.depth + 1,
@@ -280,9 +282,10 @@ impl Context {
         self.0.raw_body.get()
     }
 
-    /// Notes that another version answers than the called one.
-    pub(crate) fn set_answering(&self, version: u32) {
+    /// Notes that another version answers than the called one, in the time that this one may take.
+    pub(crate) fn set_answering(&self, version: u32, limit: Option<Duration>) {
         self.0.answering.store(version, Relaxed);
+        self.0.clock.set_limit(limit);
     }
 
     /// The version that answers.

@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use streaming::MeteredStream;
 
-use crate::action::{ActionDef, OnDisconnect};
+use crate::action::OnDisconnect;
 use crate::answer::{Body, BodySource, Content, Outcome};
 use crate::call::body::CallBody;
 use crate::context::{CallHost, Caller, Context, NewCall};
@@ -62,7 +62,6 @@ pub enum Dispatched {
 pub async fn start(engine: &Engine, request: CallRequest) -> Dispatched {
     let started = Instant::now();
     let def = request.action.def;
-    let deadline = deadline(def, engine, started);
     let origin = request.caller.transport;
     let shown = || serde_json::Value::Object(request.action.shown(&request.params, engine.config()));
     debug!(action = def.name, request = %request.id, params = %shown(), "an action starts");
@@ -75,14 +74,14 @@ pub async fn start(engine: &Engine, request: CallRequest) -> Dispatched {
         uri: request.uri,
         head: request.params,
         started,
-        deadline,
+        limit: def.limit(engine.config()),
     });
     let action = request.action;
     let meter = CallMeter { engine: engine.clone(), action, context: context.clone(), origin, started, open: true };
     let mut future = with_layers(engine, Call { action: def, context, body: request.body });
     let first = poll_fn(|cx| Poll::Ready(catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))));
     match first.await {
-        Ok(Poll::Pending) => Dispatched::Pending(PendingCall { future, has_deadline: deadline.is_some(), meter }),
+        Ok(Poll::Pending) => Dispatched::Pending(PendingCall { future, has_deadline: true, meter }),
         Ok(Poll::Ready(outcome)) => Dispatched::Done(meter.finish(outcome)),
         Err(panic) => Dispatched::Done(meter.finish(Err(panicked(&*panic)))),
     }
@@ -103,14 +102,10 @@ pub async fn call_internal(engine: &Engine, name: &str, version: Option<u32>, pa
     }
 }
 
-fn deadline(def: &ActionDef, engine: &Engine, started: Instant) -> Option<Instant> {
-    let limit = def.deadline.limit(engine.config().general.action_deadline)?;
-    (!limit.is_zero()).then(|| started + limit)
-}
-
 /// A call that was pending when it was polled first.
 pub struct PendingCall {
     future: BoxFuture<'static, Outcome>,
+    /// Whether it ends by a deadline of its own; else that of the call around it is sooner.
     has_deadline: bool,
     meter: CallMeter,
 }
@@ -130,28 +125,21 @@ impl PendingCall {
         let Self { future, has_deadline, meter } = self;
         let context = meter.context.clone();
         // The call is dropped inside at its deadline, and its drop may panic too.
-        let in_time = async move {
-            match context.deadline().filter(|_| has_deadline) {
-                None => future.await,
-                Some(deadline) => within(deadline, future, &context).await,
-            }
-        };
+        let in_time = async move { if has_deadline { within(future, &context).await } else { future.await } };
         let caught = AssertUnwindSafe(in_time).catch_unwind().await;
         meter.finish(caught.unwrap_or_else(|panic| Err(panicked(&*panic))))
     }
 }
 
-/// Runs a call until its deadline, which moves while the body is awaited.
-async fn within(deadline: Instant, mut future: BoxFuture<'static, Outcome>, context: &Context) -> Outcome {
-    let mut timer = pin!(sleep_until(deadline));
+/// Runs a call until its deadline, which moves while the body is awaited, and with the version that the body names.
+async fn within(mut future: BoxFuture<'static, Outcome>, context: &Context) -> Outcome {
+    let mut timer = pin!(sleep_until(context.deadline().unwrap_or_else(Instant::now)));
     poll_fn(|task| {
         if let Poll::Ready(outcome) = future.as_mut().poll(task) {
             return Poll::Ready(outcome);
         }
-        if context.clock().is_paused() {
-            return Poll::Pending; // the body's arrival polls the call, and only that starts the clock again
-        }
-        let deadline = context.deadline().unwrap_or(deadline);
+        // The body's arrival polls the call, and only that starts the clock again.
+        let Some(deadline) = context.deadline().filter(|_| !context.clock().is_paused()) else { return Poll::Pending };
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
         }
@@ -187,7 +175,7 @@ async fn nested(engine: Engine, (name, version): (&str, u32), around: &Context, 
         return Err(ActionError::internal(format!("the application has no action {name} v{version}")));
     };
     let started = Instant::now();
-    let own = deadline(action.def, &engine, started);
+    let own = action.def.limit(engine.config()).map(|limit| started + limit);
     let sooner = own.filter(|own| around.deadline().is_none_or(|outer| *own < outer));
     let context = around.nested((action.def.name, action.def.version), params, started, sooner.or(around.deadline()));
     let call = Call { action: action.def, context: context.clone(), body: CallBody::absent() };

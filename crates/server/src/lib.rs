@@ -6,6 +6,7 @@ mod admin;
 mod http;
 mod listener;
 mod quota;
+mod reserving_semaphore;
 mod run_permits;
 mod shares;
 mod wire_error;
@@ -81,7 +82,7 @@ impl Transport for Server {
         let app_routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
         let waiting_bodies = Quota::new("web.max_waiting_bodies", settings.max_waiting_bodies as u64);
         let linger = LingerLimits::new(settings, waiting_bodies.clone());
-        let shares = AddressShares::new(engine.config());
+        let shares = AddressShares::new(engine.config(), engine.registry().actions().map(|action| action.def.body));
         let service = HttpService::new(engine.clone(), app_routes, waiting_bodies, shares.clone())?;
         let wanted = SocketAddr::new(settings.bind, settings.port);
         let listener = listener::bind(wanted).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;

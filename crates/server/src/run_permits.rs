@@ -6,130 +6,156 @@ use std::time::Duration;
 use metrics::counter;
 use phalanx_core::config::Web;
 use phalanx_core::{ActionError, ErrorKind, bound_reached};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
 
-use crate::shares::SharePermit;
+use crate::quota::SharedPermit;
+use crate::reserving_semaphore::ReservingSemaphore;
+use crate::shares::{AddressShare, SharedBound};
 
-/// The permits under `web.max_requests`.
+/// The permits under `web.max_requests`, of which each address has its share.
 ///
-/// New requests take at most `web.new_requests_share` of them. The rest is for requests that come back with their body:
-/// without it an upload of minutes would be thrown away because new requests took its permit meanwhile.
+/// New requests take at most `web.new_requests_share` of both. The rest is for requests that come back with their body.
 #[derive(Clone, Debug)]
 pub(crate) struct RunPermits {
-    free: Arc<Semaphore>,
-    /// The permits that new requests leave free.
-    reserved: usize,
+    node: ReservingSemaphore,
     resume_timeout: Duration,
 }
 
-/// A permit; dropping it gives it to the longest waiting request, or frees it.
+/// The permit of a request that runs; dropping it gives it to the longest waiting request, or frees it.
 #[derive(Debug)]
-pub(crate) struct RunPermit {
-    _permit: OwnedSemaphorePermit,
-    /// That of the client's address. A request that comes back with its body goes on without one if the address has its
-    /// share: the share of bodies that are awaited has bounded it already.
-    _share: Option<SharePermit>,
+#[expect(dead_code, reason = "their drop is what counts")]
+pub(crate) enum RunPermit {
+    /// One of the node's, and one of those of the client's address.
+    Within(OwnedSemaphorePermit, Option<AddressPermit>),
+    /// None was free when a piece of the body of an own route had come: the request runs all the same, and goes on
+    /// counting as a body that is awaited.
+    Beyond(SharedPermit),
 }
 
-impl RunPermit {
-    pub(crate) fn with_share(self, share: Option<SharePermit>) -> Self {
-        Self { _share: share, ..self }
-    }
-}
-
-/// The error of a request that gets no permit.
-pub(crate) fn limit_reached() -> ActionError {
-    ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may")
-}
+/// A permit of an address. The share is kept with it: an address whose calls outlive its connections is still the same.
+#[derive(Debug)]
+#[expect(dead_code, reason = "their drop is what counts")]
+pub(crate) struct AddressPermit(OwnedSemaphorePermit, Arc<AddressShare>);
 
 impl RunPermits {
     pub(crate) fn new(settings: &Web) -> Self {
-        let all = settings.max_requests.min(Semaphore::MAX_PERMITS);
-        let reserved = (all as f64 * (1.0 - settings.new_requests_share)) as usize;
-        let reserved = reserved.min(all.saturating_sub(1)); // one permit is for new requests, whatever the share
-        Self { free: Arc::new(Semaphore::new(all)), reserved, resume_timeout: settings.resume_timeout }
+        let node = ReservingSemaphore::new(settings.max_requests, settings.new_requests_share);
+        Self { node, resume_timeout: settings.resume_timeout }
     }
 
-    /// Takes a permit for a new request. Requests that arrive at the same instant on several cores may take one of the
-    /// reserved permits each: looking and taking are two steps, so that this path has no lock.
-    pub(crate) fn try_enter(&self) -> Option<RunPermit> {
-        let is_free = self.free.available_permits() > self.reserved;
-        let run_permit = is_free.then(|| self.take()).flatten();
-        if run_permit.is_none() {
-            bound_reached("web.max_requests");
-        }
-        run_permit
+    /// Takes a permit for a new request.
+    ///
+    /// # Errors
+    ///
+    /// `address_limit` if the address has its share, `unavailable` if the node has no permit.
+    pub(crate) fn try_enter(&self, share: Option<&Arc<AddressShare>>) -> Result<RunPermit, ActionError> {
+        let address = address_permit(share, ReservingSemaphore::try_enter)?;
+        let node = self.node.try_enter().ok_or_else(|| limit_reached("web.max_requests"))?;
+        Ok(RunPermit::Within(node, address))
     }
 
-    /// Takes a permit for a request whose body has come, in order of arrival; `None` after `web.resume_timeout`.
-    pub(crate) async fn resume(&self) -> Option<RunPermit> {
-        if let Some(run_permit) = self.take() {
-            return Some(run_permit);
-        }
-        match timeout(self.resume_timeout, self.free.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Some(RunPermit { _permit: permit, _share: None }),
-            Ok(Err(_)) | Err(_) => {
-                bound_reached("web.resume_timeout");
-                None
+    /// Takes a permit for a request whose body has come, in order of arrival, within `web.resume_timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`RunPermits::try_enter`].
+    pub(crate) async fn resume(&self, share: Option<&Arc<AddressShare>>) -> Result<RunPermit, ActionError> {
+        let deadline = Instant::now() + self.resume_timeout;
+        let in_time = async |semaphore: &ReservingSemaphore| timeout_at(deadline, semaphore.resume()).await.ok()?.ok();
+        let address = match share {
+            Some(share) => {
+                let permit = in_time(share.requests()).await;
+                Some(AddressPermit(permit.ok_or_else(|| share.refuse(SharedBound::Requests))?, share.clone()))
             }
-        }
+            None => None,
+        };
+        let node = in_time(&self.node).await.ok_or_else(|| limit_reached("web.resume_timeout"))?;
+        Ok(RunPermit::Within(node, address))
     }
 
     /// Takes a permit for an application's own route, whose code runs on as soon as a piece of its body has come; without
     /// a free one it runs past the bound, and is counted.
-    pub(crate) fn resume_now(&self) -> Option<RunPermit> {
-        let run_permit = self.take();
-        if run_permit.is_none() {
-            counter!("phalanx_http_requests_past_bound_total").increment(1);
+    pub(crate) fn resume_now(&self, share: Option<&Arc<AddressShare>>, waiting: SharedPermit) -> RunPermit {
+        let address = share.map(|share| Some(AddressPermit(share.requests().try_resume()?, share.clone())));
+        let is_free = address.as_ref().is_none_or(Option::is_some);
+        match is_free.then(|| self.node.try_resume()).flatten() {
+            Some(node) => RunPermit::Within(node, address.flatten()),
+            None => {
+                counter!("phalanx_http_requests_past_bound_total").increment(1);
+                RunPermit::Beyond(waiting)
+            }
         }
-        run_permit
     }
+}
 
-    fn take(&self) -> Option<RunPermit> {
-        self.free.clone().try_acquire_owned().ok().map(|permit| RunPermit { _permit: permit, _share: None })
-    }
+/// Takes a permit of an address, if it has a share.
+fn address_permit(
+    share: Option<&Arc<AddressShare>>,
+    take: fn(&ReservingSemaphore) -> Option<OwnedSemaphorePermit>,
+) -> Result<Option<AddressPermit>, ActionError> {
+    let Some(share) = share else { return Ok(None) };
+    let permit = take(share.requests()).ok_or_else(|| share.refuse(SharedBound::Requests))?;
+    Ok(Some(AddressPermit(permit, share.clone())))
+}
+
+/// Counts that the node has no permit, and returns the error.
+fn limit_reached(bound: &'static str) -> ActionError {
+    bound_reached(bound);
+    ActionError::of(ErrorKind::Unavailable, "the server has as many requests as it may")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use phalanx_core::config::Config;
 
-    fn run_permits(max_requests: usize) -> RunPermits {
-        RunPermits::new(&Web { max_requests, ..Web::default() })
+    use super::*;
+    use crate::quota::Quota;
+    use crate::shares::AddressShares;
+
+    fn config(max_requests: usize) -> Config {
+        let mut config = Config::default();
+        config.web.max_requests = max_requests;
+        config
+    }
+
+    fn waiting() -> SharedPermit {
+        SharedPermit::start(&Quota::new("test", 1), None, SharedBound::WaitingBodies)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn new_requests_leave_an_eighth_for_those_that_come_back() {
-        let run_permits = run_permits(8);
-        let mut taken: Vec<RunPermit> = std::iter::from_fn(|| run_permits.try_enter()).collect();
+    async fn a_request_that_comes_back_waits_for_a_permit_as_long_as_it_may() {
+        let run_permits = RunPermits::new(&config(8).web);
+        let mut taken: Vec<RunPermit> = std::iter::from_fn(|| run_permits.try_enter(None).ok()).collect();
         assert_eq!(taken.len(), 7);
-        taken.push(run_permits.resume().await.expect("the reserved permit"));
-        assert!(run_permits.resume().await.is_none(), "all are taken for longer than web.resume_timeout");
-        let waiting = tokio::spawn({
-            let run_permits = run_permits.clone();
-            async move { run_permits.resume().await.is_some() }
-        });
-        tokio::task::yield_now().await;
-        taken.pop();
-        assert!(run_permits.try_enter().is_none(), "the free permit is for the request that waits");
-        assert!(waiting.await.unwrap());
-    }
-
-    #[test]
-    fn a_bound_of_one_has_a_permit_for_new_requests() {
-        for (max_requests, new) in [(1, 1), (2, 2), (8, 7), (10_000, 8750)] {
-            let run_permits = run_permits(max_requests);
-            assert_eq!(std::iter::from_fn(|| run_permits.try_enter()).collect::<Vec<_>>().len(), new);
-        }
+        taken.push(run_permits.resume(None).await.expect("the reserved permit"));
+        let refused = run_permits.resume(None).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unavailable, "all are taken for longer than web.resume_timeout");
     }
 
     #[test]
     fn an_own_route_runs_past_the_bound() {
-        let run_permits = run_permits(1);
-        let run_permit = run_permits.try_enter().unwrap();
-        assert!(run_permits.resume_now().is_none());
+        let run_permits = RunPermits::new(&config(1).web);
+        let run_permit = run_permits.try_enter(None).unwrap();
+        assert!(matches!(run_permits.resume_now(None, waiting()), RunPermit::Beyond(_)));
         drop(run_permit);
-        assert!(run_permits.resume_now().is_some());
+        assert!(matches!(run_permits.resume_now(None, waiting()), RunPermit::Within(..)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_has_its_share_of_permits_whether_its_requests_are_new_or_come_back() {
+        let config = config(8);
+        let run_permits = RunPermits::new(&config.web);
+        let shares = AddressShares::new(&config, None);
+        let [one, other] = ["203.0.113.1", "203.0.113.2"].map(|address| shares.of(address.parse().unwrap()));
+        let (one, other) = (one.as_ref(), other.as_ref());
+        let first = run_permits.try_enter(one).unwrap();
+        let second = run_permits.resume(one).await.unwrap();
+        assert_eq!(run_permits.try_enter(one).unwrap_err().code(), "address_limit");
+        assert_eq!(run_permits.resume(one).await.unwrap_err().code(), "address_limit");
+        assert!(matches!(run_permits.resume_now(one, waiting()), RunPermit::Beyond(_)), "none of the node's");
+        assert!(run_permits.try_enter(other).is_ok());
+        drop((first, second));
+        assert!(run_permits.resume(one).await.is_ok());
     }
 }

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use phalanx_core::action::BodyRules;
 use phalanx_core::config::{Config, Web};
 use phalanx_core::{ActionError, ErrorKind, bound_reached};
 use tokio::time::Instant;
 use tracing::warn;
+
+use crate::reserving_semaphore::ReservingSemaphore;
 
 /// The bounds of which an address has a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,7 @@ impl SharedBound {
 #[derive(Debug)]
 pub(crate) struct AddressShares {
     limits: [u64; SharedBound::COUNT],
+    new_requests_share: f64,
     /// An entry goes with the last connection and request of its address, so connections and requests bound the table.
     by_address: Mutex<HashMap<IpAddr, Weak<AddressShare>>>,
     /// The second, after `started`, from which the next warning about a bound is logged.
@@ -52,19 +56,26 @@ pub(crate) struct AddressShares {
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 impl AddressShares {
-    pub(crate) fn new(config: &Config) -> Arc<Self> {
+    /// Makes the shares; an address may send at least one body as large as the node or one of its actions takes it.
+    pub(crate) fn new(config: &Config, actions: impl IntoIterator<Item = BodyRules>) -> Arc<Self> {
         let web = &config.web;
+        let (mut body, mut upload) = (web.max_body.as_u64(), web.max_upload.as_u64());
+        for rules in actions {
+            body = body.max(rules.max_body.unwrap_or(0));
+            upload = upload.max(rules.max_upload.unwrap_or(0));
+        }
         let part = |bound: u64| share_of(bound, web);
         let limits = [
             part(web.max_connections as u64),
             part(web.max_requests as u64),
             part(config.websocket.max_connections as u64),
             part(web.max_waiting_bodies as u64),
-            part(web.max_bodies_total.as_u64()).max(web.max_body.as_u64()),
-            part(web.max_uploads_total.as_u64()).max(web.max_upload.as_u64()),
+            part(web.max_bodies_total.as_u64()).max(body),
+            part(web.max_uploads_total.as_u64()).max(upload),
         ];
         let (by_address, next_warning) = (Mutex::default(), Default::default());
-        Arc::new(Self { limits, by_address, next_warning, started: Instant::now() })
+        let new_requests_share = web.new_requests_share;
+        Arc::new(Self { limits, new_requests_share, by_address, next_warning, started: Instant::now() })
     }
 
     /// Returns the share of an address; `None` for the machine itself, which has all of each bound.
@@ -77,7 +88,9 @@ impl AddressShares {
         if let Some(share) = table.get(&address).and_then(Weak::upgrade) {
             return Some(share);
         }
-        let share = Arc::new(AddressShare { address, used: Default::default(), shares: self.clone() });
+        let requests = usize::try_from(self.limits[SharedBound::Requests as usize]).unwrap_or(usize::MAX);
+        let requests = ReservingSemaphore::new(requests, self.new_requests_share);
+        let share = Arc::new(AddressShare { address, requests, used: Default::default(), shares: self.clone() });
         table.insert(address, Arc::downgrade(&share));
         Some(share)
     }
@@ -120,6 +133,8 @@ pub(crate) fn subject_of(address: IpAddr) -> IpAddr {
 #[derive(Debug)]
 pub(crate) struct AddressShare {
     address: IpAddr,
+    requests: ReservingSemaphore,
+    /// The amounts of the other bounds.
     used: [AtomicU64; SharedBound::COUNT],
     shares: Arc<AddressShares>,
 }
@@ -129,6 +144,17 @@ impl AddressShare {
     pub(crate) fn try_acquire(self: &Arc<Self>, bound: SharedBound, amount: u64) -> Option<SharePermit> {
         let mut permit = SharePermit { share: self.clone(), bound, amount: 0 };
         permit.try_grow(amount).then_some(permit)
+    }
+
+    /// The permits for requests that run.
+    pub(crate) fn requests(&self) -> &ReservingSemaphore {
+        &self.requests
+    }
+
+    /// Counts that the address has its share of a bound, and returns the error.
+    pub(crate) fn refuse(&self, bound: SharedBound) -> ActionError {
+        self.shares.refuse(bound, self.address);
+        limit_reached()
     }
 }
 
@@ -187,10 +213,10 @@ pub(crate) fn limit_reached() -> ActionError {
 mod tests {
     use super::*;
 
-    fn shares(max_requests: usize) -> Arc<AddressShares> {
+    fn shares(max_connections: usize) -> Arc<AddressShares> {
         let mut config = Config::default();
-        config.web.max_requests = max_requests;
-        AddressShares::new(&config)
+        config.web.max_connections = max_connections;
+        AddressShares::new(&config, None)
     }
 
     #[test]
@@ -198,13 +224,13 @@ mod tests {
         for (bound, part) in [(1, 1), (3, 1), (4, 1), (5, 2), (10_000, 2500)] {
             let shares = shares(bound);
             let one = shares.of("203.0.113.1".parse().unwrap()).unwrap();
-            let taken: Vec<_> = std::iter::from_fn(|| one.try_acquire(SharedBound::Requests, 1)).collect();
+            let taken: Vec<_> = std::iter::from_fn(|| one.try_acquire(SharedBound::Connections, 1)).collect();
             assert_eq!(taken.len(), part);
             let other = shares.of("203.0.113.2".parse().unwrap()).unwrap();
-            assert!(other.try_acquire(SharedBound::Requests, 1).is_some());
+            assert!(other.try_acquire(SharedBound::Connections, 1).is_some());
         }
         let config = Config::default();
-        let one = AddressShares::new(&config).of("203.0.113.1".parse().unwrap()).unwrap();
+        let one = AddressShares::new(&config, None).of("203.0.113.1".parse().unwrap()).unwrap();
         let (body, upload) = (config.web.max_body.as_u64(), config.web.max_upload.as_u64());
         assert!(one.try_acquire(SharedBound::BodyBytes, body).is_some());
         assert!(one.try_acquire(SharedBound::UploadBytes, upload).is_some());

@@ -36,62 +36,62 @@ impl BodyRead {
 pub type ReadingBody = BoxFuture<'static, Result<BodyRead, ActionError>>;
 
 /// The body of a call.
-pub struct CallBody(BodyState);
-
-enum BodyState {
-    /// There is none: the params of the head are all.
-    Absent,
-    Awaited(ReadingBody),
-    Read(BodyRead),
-    Failed(ActionError),
+pub struct CallBody {
+    /// The body while it is awaited.
+    reading: Option<ReadingBody>,
+    /// The body that has come; `None` for a call without one, whose head has all params.
+    read: Option<Result<BodyRead, ActionError>>,
 }
 
 impl CallBody {
     /// No body: the call's head has all params.
     pub const fn absent() -> Self {
-        Self(BodyState::Absent)
+        Self { reading: None, read: None }
     }
 
     /// A body that may still be on its way.
     pub fn awaited(reading: ReadingBody) -> Self {
-        Self(BodyState::Awaited(reading))
+        Self { reading: Some(reading), read: None }
+    }
+
+    /// The bytes of a body that is there, for an action with `raw_body`.
+    pub fn raw(params: Params, bytes: Bytes) -> Self {
+        Self::awaited(Box::pin(async { Ok(BodyRead { raw: Some(bytes), ..BodyRead::new(params) }) }))
     }
 
     /// Reads the body, for the function of an action: the generated code calls it after the guards. If the body names
-    /// another version, that version's guards and function run instead.
+    /// another version, that version's guards and function run as well, instead of the rest of the called one.
     ///
     /// # Errors
     ///
     /// The outcome that replaces the function's: the body's error, or the outcome of the other version.
     pub async fn params(mut self, ctx: &Context) -> Result<ReadParams, Outcome> {
         self.arrive(ctx).await;
-        let mut read = match self.0 {
-            BodyState::Absent => return Ok(ReadParams(ParamsSource::Head(ctx.clone()))),
-            BodyState::Read(read) => read,
-            BodyState::Failed(error) => return Err(Err(error)),
-            BodyState::Awaited(_) => return Err(Err(ActionError::internal("the body was not awaited"))),
+        let mut read = match self.read {
+            None => return Ok(ReadParams(ParamsSource::Head(ctx.clone()))),
+            Some(Ok(read)) => read,
+            Some(Err(error)) => return Err(Err(error)),
         };
         let Some(other) = read.other_version.take() else {
             return Ok(ReadParams(ParamsSource::Body(read.params)));
         };
         let ctx = ctx.of_version(other.version);
-        Err((other.run)(ctx, Self(BodyState::Read(read))).await)
+        Err((other.run)(ctx, Self { reading: None, read: Some(Ok(read)) }).await)
     }
 
     /// Reads the body for a layer, and keeps it.
     pub(crate) async fn peek<'a>(&'a mut self, ctx: &'a Context) -> Result<&'a Params, ActionError> {
         self.arrive(ctx).await;
-        match &self.0 {
-            BodyState::Absent => Ok(ctx.head().params),
-            BodyState::Read(read) => Ok(&read.params),
-            BodyState::Failed(error) => Err(error.public_copy()),
-            BodyState::Awaited(_) => Err(ActionError::internal("the body was not awaited")),
+        match &self.read {
+            None => Ok(ctx.head().params),
+            Some(Ok(read)) => Ok(&read.params),
+            Some(Err(error)) => Err(error.public_copy()),
         }
     }
 
     /// Awaits the body. The clock of the call stands still meanwhile. Cancel safe: what was read so far is kept.
     async fn arrive(&mut self, ctx: &Context) {
-        let BodyState::Awaited(reading) = &mut self.0 else { return };
+        let Some(reading) = &mut self.reading else { return };
         let mut paused = None;
         let read = poll_fn(|task| {
             let polled = reading.as_mut().poll(task);
@@ -102,28 +102,26 @@ impl CallBody {
         });
         let read = read.await;
         drop(paused);
-        self.0 = match read {
-            Ok(read) => {
-                if let Some(raw) = &read.raw {
-                    ctx.set_raw_body(raw.clone());
-                }
-                if let Some(version) = read.other_version {
-                    ctx.set_answering(version.version);
-                }
-                BodyState::Read(read)
+        self.reading = None;
+        if let Ok(read) = &read {
+            if let Some(raw) = &read.raw {
+                ctx.set_raw_body(raw.clone());
             }
-            Err(error) => BodyState::Failed(error),
-        };
+            if let Some(other) = read.other_version {
+                ctx.set_answering(other.version, other.limit(ctx.config()));
+            }
+        }
+        self.read = Some(read);
     }
 }
 
 impl fmt::Debug for CallBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            BodyState::Absent => "no body",
-            BodyState::Awaited(_) => "a body that is awaited",
-            BodyState::Read(_) => "a body",
-            BodyState::Failed(_) => "a body that failed",
+        f.write_str(match (&self.reading, &self.read) {
+            (Some(_), _) => "a body that is awaited",
+            (None, None) => "no body",
+            (None, Some(Ok(_))) => "a body",
+            (None, Some(Err(_))) => "a body that failed",
         })
     }
 }

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(crate) struct CallClock {
     started: Instant,
-    limit: Option<Instant>,
+    /// Nanoseconds after the start at which its time is up; `UNLIMITED` if never.
+    limit: AtomicU64,
     /// Nanoseconds for which the body was awaited.
     waited: AtomicU64,
     /// Since when it is awaited, in nanoseconds after the start; `RUNNING` if it is not.
@@ -18,20 +19,29 @@ pub(crate) struct CallClock {
 }
 
 const RUNNING: u64 = u64::MAX;
+const UNLIMITED: u64 = u64::MAX;
 
 impl CallClock {
-    pub(crate) const fn new(started: Instant, limit: Option<Instant>) -> Self {
+    pub(crate) fn new(started: Instant, limit: Option<Duration>) -> Self {
+        let limit = AtomicU64::new(nanos_of(limit));
         Self { started, limit, waited: AtomicU64::new(0), since: AtomicU64::new(RUNNING) }
     }
 
     /// Copies a clock for a call that takes over from this one.
     pub(crate) fn fork(&self) -> Self {
-        Self { waited: AtomicU64::new(self.waited.load(Relaxed)), ..Self::new(self.started, self.limit) }
+        let copy = |nanos: &AtomicU64| AtomicU64::new(nanos.load(Relaxed));
+        Self { limit: copy(&self.limit), waited: copy(&self.waited), ..Self::new(self.started, None) }
+    }
+
+    /// Changes how long the call may run in all.
+    pub(crate) fn set_limit(&self, limit: Option<Duration>) {
+        self.limit.store(nanos_of(limit), Relaxed);
     }
 
     /// The end of the call's time, moved by the time for which its body was awaited.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.limit.map(|limit| limit + self.waited())
+        let limit = self.limit.load(Relaxed);
+        (limit != UNLIMITED).then(|| self.started + Duration::from_nanos(limit) + self.waited())
     }
 
     /// How long the body was awaited so far.
@@ -57,6 +67,10 @@ impl CallClock {
     }
 }
 
+fn nanos_of(limit: Option<Duration>) -> u64 {
+    limit.map_or(UNLIMITED, |limit| u64::try_from(limit.as_nanos()).unwrap_or(UNLIMITED))
+}
+
 /// Keeps a [`CallClock`] from running.
 pub(crate) struct PausedClock<'a>(&'a CallClock);
 
@@ -75,7 +89,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_paused_clock_moves_its_deadline() {
         let (second, started) = (Duration::from_secs(1), Instant::now());
-        let clock = CallClock::new(started, Some(started + second));
+        let clock = CallClock::new(started, Some(second));
         tokio::time::advance(second / 2).await;
         let paused = clock.pause();
         tokio::time::advance(second * 45).await;
@@ -85,6 +99,8 @@ mod tests {
         tokio::time::advance(second / 4).await;
         assert_eq!((clock.waited(), clock.deadline()), (second * 45, Some(started + second * 46)));
         assert_eq!(clock.fork().deadline(), clock.deadline());
+        clock.set_limit(Some(second * 10));
+        assert_eq!(clock.deadline(), Some(started + second * 55));
         assert_eq!(CallClock::new(started, None).deadline(), None);
     }
 }

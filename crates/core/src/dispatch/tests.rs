@@ -3,7 +3,8 @@ use std::future::pending;
 use serde_json::json;
 
 use super::*;
-use crate::action::{Action, BodyRules, Exposure, OnDisconnect};
+
+use crate::action::{Action, ActionDef, BodyRules, Exposure};
 use crate::answer::{Answer, answering};
 use crate::config::Config;
 use crate::engine::setup::NodeSetup;

@@ -55,7 +55,8 @@ impl ApplicationMethods for MethodRunner {
         let caller = Arc::new(connection.map_or_else(Caller::internal, Caller::socket));
         let id = self.identity.next_request_id();
         let (head, started) = (Params::from_raw_json(text)?, Instant::now());
-        let call = NewCall { host, name: def.name, version: 1, caller, id, uri: None, head, started, deadline };
+        let limit = deadline.map(|deadline| deadline.saturating_duration_since(started));
+        let call = NewCall { host, name: def.name, version: 1, caller, id, uri: None, head, started, limit };
         let answer = catch((def.run)(Context::new(call), CallBody::absent())).await??;
         match answer {
             Answer { content: Content::Json(_), .. } => Ok(answer.decode()?),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
+use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
 use phalanx_core::action::OnDisconnect;
 use phalanx_core::dispatch::{self, CallRequest, Dispatched};
@@ -97,7 +98,10 @@ fn prepare(
     if routed.def.cross_site && !action.def.cross_site {
         service.check_cross_site((method, uri, headers), identity)?;
     }
-    let Some(request) = body else { return Ok((action, head, CallBody::absent())) };
+    let Some(request) = body else {
+        let body = if action.def.body.is_raw { CallBody::raw(head.clone(), Bytes::new()) } else { CallBody::absent() };
+        return Ok((action, head, body));
+    };
     let limits = service.body_limits(action.def, identity.share.as_ref());
     let Some(accepted) = accepted::accept(headers, limits)? else { return Ok((action, head, CallBody::absent())) };
     let reader = BodyReader {

@@ -28,14 +28,24 @@ pub(super) enum RequestPermit {
     /// Of a request without a body.
     RunPermit(RunPermit),
     /// Of a request with a body, which gives the permit back while it is awaited.
-    Body(Arc<RequestBody>),
+    Body(BodyPermit),
+}
+
+/// The permit that a body has. The body itself may outlive the response: the rest of it is drained.
+#[derive(Debug)]
+pub(super) struct BodyPermit(Arc<RequestBody>);
+
+impl Drop for BodyPermit {
+    fn drop(&mut self) {
+        self.0.release();
+    }
 }
 
 impl RequestPermit {
     pub(super) fn new(run_permit: RunPermit, body: Option<&Arc<RequestBody>>) -> Self {
         let Some(body) = body else { return Self::RunPermit(run_permit) };
         body.set_run_permit(Some(run_permit));
-        Self::Body(body.clone())
+        Self::Body(BodyPermit(body.clone()))
     }
 }
 

@@ -25,7 +25,7 @@ use tower::Service;
 
 use super::allowed_hosts::AllowedHosts;
 use super::body::request::RequestBody;
-use super::body::{BodyLimits, unread};
+use super::body::{self, BodyLimits, unread};
 use super::cors::{self, Cors};
 use super::cross_site::{CrossSiteGate, CrossSiteReports, CrossSiteRule, RequestSite, is_unsafe};
 use super::exchange::{self, AccessLogEntry, HttpRequest, RequestPermit, RequestState};
@@ -37,8 +37,8 @@ use super::{action, compression, fallback, host, reply, request_path};
 use crate::AppRoutes;
 use crate::listener::PeerService;
 use crate::quota::Quota;
-use crate::run_permits::{self, RunPermits};
-use crate::shares::{self, AddressShare, AddressShares, SharedBound};
+use crate::run_permits::RunPermits;
+use crate::shares::{AddressShare, AddressShares};
 
 static CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
 static FRAME_OPTIONS: HeaderName = HeaderName::from_static("x-frame-options");
@@ -112,7 +112,8 @@ impl HttpService {
     ///
     /// # Errors
     ///
-    /// Two routes of actions conflict, or a path of `App::cross_site` cannot match an own route.
+    /// Two routes of actions conflict, an action's own bound of bodies exceeds the node's, or a path of `App::cross_site`
+    /// cannot match an own route.
     pub(crate) fn new(
         engine: Engine,
         app_routes: AppRoutes,
@@ -120,6 +121,7 @@ impl HttpService {
         shares: Arc<AddressShares>,
     ) -> Result<Self, BoxError> {
         let actions = ActionRoutes::new(&engine)?;
+        body::check_actions(&engine)?;
         let settings = &engine.config().web;
         let cors = Cors::new(&settings.cors_origins);
         let allowed_hosts = AllowedHosts::new(settings);
@@ -186,18 +188,13 @@ impl HttpService {
         let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
         let engine = (&self.shared.engine, &self.shared.shares);
         let identity = Identity::read(engine, peer, forwarded, (request.headers(), query));
-        let share = match shares::take(identity.share.as_ref(), SharedBound::Requests) {
-            Ok(share) => share,
+        let run_permit = match self.shared.run_permits.try_enter(identity.share.as_ref()) {
+            Ok(run_permit) => run_permit,
             Err(refused) => {
                 return self.finish(reply::error(&refused), &identity).map(|body| PermitBody::new(body, None));
             }
         };
-        let Some(run_permit) = self.shared.run_permits.try_enter() else {
-            return self
-                .finish(reply::error(&run_permits::limit_reached()), &identity)
-                .map(|body| PermitBody::new(body, None));
-        };
-        let permit = RequestPermit::new(run_permit.with_share(share), request.body().as_ref());
+        let permit = RequestPermit::new(run_permit, request.body().as_ref());
         let mut state = RequestState { permit: Some(permit), route: None, called_action: false, has_response: false };
         let encodings = request.headers().get(ACCEPT_ENCODING).cloned();
         let is_head = request.method() == Method::HEAD;

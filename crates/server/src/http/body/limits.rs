@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use phalanx_core::action::{ActionDef, BodyRules};
 use phalanx_core::config::{Config, Web};
-use phalanx_core::{ActionError, Engine, ErrorKind, bound_reached};
+use phalanx_core::{ActionError, BoxError, Engine, ErrorKind, bound_reached};
 
 use crate::quota::Quota;
 use crate::shares::AddressShare;
@@ -50,6 +50,24 @@ impl<'a> BodyLimits<'a> {
     }
 }
 
+/// Checks that the bounds of the node hold one body of each action.
+///
+/// # Errors
+///
+/// A sentence for the first action whose own bound is larger.
+pub(in crate::http) fn check_actions(engine: &Engine) -> Result<(), BoxError> {
+    let web = &engine.config().web;
+    for ActionDef { name, body, .. } in engine.registry().actions().map(|action| action.def) {
+        if body.max_body.is_some_and(|bytes| bytes > web.max_bodies_total.as_u64()) {
+            return Err(format!("action {name:?}: max_body is more than web.max_bodies_total").into());
+        }
+        if body.max_upload.is_some_and(|bytes| bytes > web.max_uploads_total.as_u64()) {
+            return Err(format!("action {name:?}: max_upload is more than web.max_uploads_total").into());
+        }
+    }
+    Ok(())
+}
+
 /// The maximum size of a body, and the setting that defines it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct BodySizeLimit {
@@ -70,8 +88,9 @@ impl BodySizeLimit {
 
     /// The limit of a body that is not read by an action, by its media type.
     pub(in crate::http) fn for_headers(headers: &HeaderMap, settings: &Web) -> Self {
-        let media = headers.get(CONTENT_TYPE).map_or(b"".as_slice(), HeaderValue::as_bytes);
-        if media.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/")) {
+        let value = headers.get(CONTENT_TYPE).map_or(b"".as_slice(), HeaderValue::as_bytes);
+        let media = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        if media.eq_ignore_ascii_case(b"multipart/form-data") {
             Self::with_files(settings, BodyRules::DEFAULT)
         } else {
             Self::without_files(settings, BodyRules::DEFAULT)

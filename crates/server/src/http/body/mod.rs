@@ -19,7 +19,7 @@ use phalanx_core::params::Params;
 use phalanx_core::{ActionError, ErrorKind};
 
 use accepted::{AcceptedBody, BodyFormat};
-pub(super) use limits::{BodyLimits, BodySizeLimit};
+pub(super) use limits::{BodyLimits, BodySizeLimit, check_actions};
 use request::LentBody;
 use timeout::{BodyTimeout, TimedBody};
 
@@ -103,6 +103,11 @@ fn grow(memory: &mut SharedPermit, by: usize) -> Result<(), ActionError> {
 fn start_waiting(waiting_bodies: &Quota, share: Option<&Arc<AddressShare>>) -> Result<SharedPermit, ActionError> {
     let permit = SharedPermit::try_acquire(waiting_bodies, share, SharedBound::WaitingBodies, 1);
     permit.map_err(|bound| exhausted(bound, "the server awaits as many bodies as it may"))
+}
+
+/// The error of a body that a stopping node awaits no longer.
+fn not_before_the_stop() -> ActionError {
+    ActionError::of(ErrorKind::Unavailable, "the server is shutting down")
 }
 
 /// The error of a body for which there is no room.

@@ -1,17 +1,20 @@
 //! Reads multipart bodies: fields into memory, files into temporary files that are deleted with the request.
 
 use std::error::Error;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body_util::BodyExt;
-use phalanx_core::ActionError;
 use phalanx_core::params::{Params, Upload};
+use phalanx_core::{ActionError, bound_reached};
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
 use super::disposition::Disposition;
 use super::limits::{BodyLimits, BodySizeLimit, limit_exceeded};
@@ -151,21 +154,33 @@ async fn save(
     limit: BodySizeLimit,
     limits: BodyLimits<'_>,
 ) -> Result<(StoredFile, u64), BodyError> {
+    let patience = limits.config().web.body_timeout;
     let folder = limits.config().paths.uploads.clone();
     let folder = if folder.as_os_str().is_empty() { std::env::temp_dir() } else { folder };
     let mut permit = SharedPermit::start(limits.uploads, limits.share, SharedBound::UploadBytes);
-    let created = tokio::task::spawn_blocking(move || tempfile::Builder::new().prefix("phalanx-").tempfile_in(folder));
-    let (file, path) = created.await.map_err(ActionError::internal)?.map_err(ActionError::internal)?.into_parts();
+    let creating = tokio::task::spawn_blocking(move || tempfile::Builder::new().prefix("phalanx-").tempfile_in(folder));
+    let (file, path) = on_disk(patience, async { creating.await? }).await?.into_parts();
     let mut file = tokio::fs::File::from_std(file);
     let mut size = 0;
     while let Some(chunk) = part.chunk().await.map_err(|error| error_of(error, limit))? {
         let full = |bound| exhausted(bound, "the server holds as many files as it may");
         permit.try_grow(chunk.len() as u64).map_err(full)?;
         size += chunk.len() as u64;
-        file.write_all(&chunk).await.map_err(ActionError::internal)?;
+        on_disk(patience, file.write_all(&chunk)).await?;
     }
-    file.flush().await.map_err(ActionError::internal)?;
+    on_disk(patience, file.flush()).await?;
     Ok((StoredFile { path, _permit: permit }, size))
+}
+
+/// Waits for a step on a disk: one that hangs must not keep a request for ever, whose deadline stands still meanwhile.
+async fn on_disk<T>(patience: Duration, step: impl Future<Output = io::Result<T>>) -> Result<T, ActionError> {
+    match timeout(patience, step).await {
+        Ok(done) => done.map_err(ActionError::internal),
+        Err(_) => {
+            bound_reached("web.body_timeout");
+            Err(ActionError::internal("the folder of uploads does not answer"))
+        }
+    }
 }
 
 fn error_of(error: multer::Error, limit: BodySizeLimit) -> BodyError {

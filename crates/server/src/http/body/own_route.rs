@@ -7,34 +7,41 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use phalanx_core::ActionError;
+use phalanx_core::{ActionError, BoxFuture, Shutdown};
 
 use super::request::{LentBody, RequestBody};
-use super::start_waiting;
 use super::timeout::{BodyTimeout, TimedBody};
+use super::{not_before_the_stop, start_waiting};
 use crate::http::service::ServiceState;
 use crate::quota::{Quota, SharedPermit};
-use crate::run_permits::RunPermits;
+use crate::run_permits::{RunPermit, RunPermits};
 use crate::shares::AddressShare;
 
 /// A body that an application reads by itself. While a piece of it is awaited its request has no permit among
 /// `web.max_requests`; with the piece it takes one again, past the bound if need be.
 ///
 /// Extractors respond 400 to every body that fails, so the reason is noted where the service finds it.
-#[derive(Debug)]
 pub(in crate::http) struct OwnRouteBody {
     body: TimedBody<LentBody>,
     request: Arc<RequestBody>,
     run_permits: RunPermits,
     waiting_bodies: Quota,
+    shutdown: Shutdown,
     share: Option<Arc<AddressShare>>,
-    /// The permit of a body that is awaited.
-    waiting: Option<SharedPermit>,
+    waiting: Option<Waiting>,
+    was_refused: bool,
 }
 
-/// The error of a body for which the server has no room; the request has the reason.
+/// A body that is awaited.
+struct Waiting {
+    permit: SharedPermit,
+    /// The time at which a stopping node waits no longer.
+    due: BoxFuture<'static, ()>,
+}
+
+/// The error of a body that is not read to its end; the request has the reason.
 #[derive(Debug, thiserror::Error)]
-#[error("the server awaits as many bodies as it may")]
+#[error("the body was refused")]
 struct RefusedBody;
 
 impl OwnRouteBody {
@@ -49,23 +56,49 @@ impl OwnRouteBody {
             request: request.clone(),
             run_permits: service.run_permits.clone(),
             waiting_bodies: service.waiting_bodies.clone(),
+            shutdown: service.engine.shutdown().clone(),
             share,
             waiting: None,
+            was_refused: false,
         })
     }
 
-    /// Gives the permit of the request back, if the body may be awaited.
-    fn start_waiting(&mut self) -> Result<(), ActionError> {
-        if self.waiting.is_none() {
-            self.waiting = Some(start_waiting(&self.waiting_bodies, self.share.as_ref())?);
-            self.request.set_run_permit(None);
-        }
-        Ok(())
+    /// Gives the permit of the request back, if the body may be awaited; ready with the reason if it may not.
+    fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<ActionError> {
+        let waiting = match &mut self.waiting {
+            Some(waiting) => waiting,
+            none => match waiting_permit(&self.request, &self.waiting_bodies, self.share.as_ref()) {
+                Ok(permit) => {
+                    let shutdown = self.shutdown.clone();
+                    none.insert(Waiting { permit, due: Box::pin(async move { shutdown.bodies_due().await }) })
+                }
+                Err(refused) => return Poll::Ready(refused),
+            },
+        };
+        waiting.due.as_mut().poll(cx).map(|()| not_before_the_stop())
     }
 
     fn stop_waiting(&mut self) {
-        if self.waiting.take().is_some() {
-            self.request.set_run_permit(self.run_permits.resume_now());
+        if let Some(Waiting { permit, .. }) = self.waiting.take() {
+            self.request.set_run_permit(Some(self.run_permits.resume_now(self.share.as_ref(), permit)));
+        }
+    }
+}
+
+/// Exchanges the permit of a request that runs for that of a body that is awaited.
+fn waiting_permit(
+    request: &RequestBody,
+    waiting_bodies: &Quota,
+    share: Option<&Arc<AddressShare>>,
+) -> Result<SharedPermit, ActionError> {
+    match request.take_run_permit() {
+        Some(RunPermit::Beyond(permit)) => Ok(permit),
+        run_permit => {
+            let permit = start_waiting(waiting_bodies, share);
+            if permit.is_err() {
+                request.set_run_permit(run_permit);
+            }
+            permit
         }
     }
 }
@@ -76,10 +109,15 @@ impl Body for OwnRouteBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
+        if this.was_refused {
+            return Poll::Ready(None);
+        }
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-            let Err(refused) = this.start_waiting() else { return Poll::Pending };
-            this.request.refuse(refused);
-            return Poll::Ready(Some(Err(RefusedBody.into())));
+            return this.poll_refused(cx).map(|refused| {
+                this.was_refused = true;
+                this.request.refuse(refused);
+                Some(Err(RefusedBody.into()))
+            });
         };
         this.stop_waiting();
         if frame.as_ref().is_some_and(|frame| frame.as_ref().is_err_and(|error| error.is::<BodyTimeout>())) {

@@ -8,19 +8,18 @@ use futures_util::poll;
 use http::Method;
 use phalanx_core::error::unknown_action;
 use phalanx_core::registry::RegisteredAction;
-use phalanx_core::{ActionError, BodyRead, ErrorKind, Params, RequestId};
+use phalanx_core::{ActionError, BodyRead, Params, RequestId};
 use tracing::debug;
 
 use super::accepted::{AcceptedBody, check_other_version};
 use super::request::RequestBody;
 use super::timeout::BodyTimeout;
-use super::{BodyError, start_waiting};
+use super::{BodyError, not_before_the_stop, start_waiting};
 use crate::http::params::requested_version;
 use crate::http::service::ServiceState;
 use crate::http::{body, debug_info};
 use crate::quota::SharedPermit;
-use crate::run_permits;
-use crate::shares::{self, AddressShare, SharedBound};
+use crate::shares::{AddressShare, SharedBound};
 
 /// Everything by which the body of a call is read once its guards have passed.
 pub(in crate::http) struct BodyReader {
@@ -52,16 +51,11 @@ impl BodyReader {
         request.set_run_permit(None);
         let read = tokio::select! {
             read = reading => read,
-            () = service.engine.shutdown().bodies_due() => {
-                Err(ActionError::of(ErrorKind::Unavailable, "the server is shutting down"))
-            }
+            () = service.engine.shutdown().bodies_due() => Err(not_before_the_stop()),
         };
-        drop(waiting);
         let read = read?;
-        let run_permit = service.run_permits.resume().await.ok_or_else(run_permits::limit_reached)?;
-        request.set_run_permit(Some(
-            run_permit.with_share(shares::take(address.as_ref(), SharedBound::Requests).ok().flatten()),
-        ));
+        request.set_run_permit(Some(service.run_permits.resume(address.as_ref()).await?));
+        drop(waiting); // it counts among those that are awaited until it has a permit again
         Ok(read)
     }
 

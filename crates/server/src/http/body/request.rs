@@ -107,6 +107,17 @@ impl<B> RequestBody<B> {
         *self.run_permit.lock().unwrap_or_else(PoisonError::into_inner) = run_permit;
     }
 
+    /// Takes the permit of the request.
+    pub(in crate::http) fn take_run_permit(&self) -> Option<RunPermit> {
+        self.run_permit.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Gives everything back that the request has of the node's bounds.
+    pub(in crate::http) fn release(&self) {
+        self.set_run_permit(None);
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Keeps the permit for the memory of the body until the response is sent.
     pub(in crate::http) fn keep_memory(&self, memory: SharedPermit) {
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);

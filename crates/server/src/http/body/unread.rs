@@ -17,6 +17,7 @@ use phalanx_core::{Engine, bound_reached};
 use tokio::time::timeout;
 
 use super::request::{LentBody, RequestBody};
+use crate::http::header_list::list_elements;
 
 /// How much of a body is read for the sake of its connection, and for how long. Beyond, a new connection is cheaper.
 const DRAIN_BYTES: u64 = 64 * 1024;
@@ -25,7 +26,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// Decides what becomes of the rest of a body once the response is there, and adds `connection: close` unless its end
 /// was read or will be.
 pub(in crate::http) fn finish(request: &Arc<RequestBody>, response: &mut HeaderMap, engine: &Engine) {
-    if request.has_ended() || response.contains_key(CONNECTION) {
+    let says_close = || list_elements(response, &CONNECTION).any(|element| element.eq_ignore_ascii_case("close"));
+    if request.has_ended() || says_close() {
         return request.discard();
     }
     // A handler of the application's may answer while it still reads.
@@ -46,7 +48,7 @@ pub(in crate::http) fn finish(request: &Arc<RequestBody>, response: &mut HeaderM
             }
         }
     }
-    response.insert(CONNECTION, HeaderValue::from_static("close"));
+    response.append(CONNECTION, HeaderValue::from_static("close"));
 }
 
 enum Drained {
