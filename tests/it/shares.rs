@@ -11,6 +11,7 @@ use phalanx::axum::Router;
 use phalanx::axum::routing::post;
 use phalanx::config::Config;
 use phalanx::prelude::*;
+use phalanx_testkit::Process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -190,16 +191,16 @@ async fn the_smallest_bounds_let_one_in() {
     node.stop().await;
 }
 
-/// An address of this machine that is not its loopback address.
-fn own_address() -> Option<IpAddr> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("203.0.113.1:9").ok()?;
+/// An address of this machine that is not its loopback address, in the network of `local`, towards `other`.
+fn own_address(local: &str, other: &str) -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind(local).ok()?;
+    socket.connect(other).ok()?;
     socket.local_addr().ok().map(|addr| addr.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }
 
 #[tokio::test]
 async fn an_address_opens_a_quarter_of_the_connections() {
-    let Some(own) = own_address() else { return };
+    let Some(own) = own_address("0.0.0.0:0", "203.0.113.1:9") else { return };
     let node = start(|config| {
         config.web.bind = [0, 0, 0, 0].into();
         config.web.max_connections = 8;
@@ -218,4 +219,23 @@ async fn an_address_opens_a_quarter_of_the_connections() {
     assert!(matches!(closed, Ok(0) | Err(_)));
     assert_eq!(get(SocketAddr::from(([127, 0, 0, 1], addr.port())), "/api/text").await.status, 200);
     node.stop().await;
+}
+
+#[tokio::test]
+async fn a_private_peer_that_forwards_has_no_share_and_is_logged_once() {
+    // A network of machines has a private address of one family or the other.
+    let own = [("0.0.0.0:0", "10.0.0.1:9"), ("[::]:0", "[fd00::1]:9")].map(|(local, other)| own_address(local, other));
+    let is_private = |own: &IpAddr| match own {
+        IpAddr::V4(v4) => v4.is_private(),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    };
+    let Some(own) = own.into_iter().flatten().find(is_private) else { return };
+    let node = Process::start("tour", &[("BIND", "[::]")]).await;
+    let addr = SocketAddr::new(own, node.addr.port());
+    for header in ["x-forwarded-for: 203.0.113.1", "x-real-ip: 203.0.113.1", "forwarded: for=203.0.113.1"] {
+        assert_eq!(request(addr, "GET /api/status", &[header], b"").await.status, 200, "{header}");
+    }
+    let warning = "a private peer forwards requests";
+    until("it is logged", SOON, async || node.stderr().contains(warning)).await;
+    assert_eq!(node.stderr().matches(warning).count(), 1, "{}", node.stderr());
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -50,6 +50,7 @@ pub(crate) struct AddressShares {
     by_address: Mutex<HashMap<IpAddr, Weak<AddressShare>>>,
     /// The second, after `started`, from which the next warning about a bound is logged.
     next_warning: [AtomicU64; SharedBound::COUNT],
+    warned_of_proxy: AtomicBool,
     started: Instant,
 }
 
@@ -75,7 +76,8 @@ impl AddressShares {
         ];
         let (by_address, next_warning) = (Mutex::default(), Default::default());
         let new_requests_share = web.new_requests_share;
-        Arc::new(Self { limits, new_requests_share, by_address, next_warning, started: Instant::now() })
+        let (warned_of_proxy, started) = (AtomicBool::new(false), Instant::now());
+        Arc::new(Self { limits, new_requests_share, by_address, next_warning, warned_of_proxy, started })
     }
 
     /// Returns the share of an address; `None` for the machine itself, which has all of each bound.
@@ -97,6 +99,13 @@ impl AddressShares {
 
     fn table(&self) -> MutexGuard<'_, HashMap<IpAddr, Weak<AddressShare>>> {
         self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs, once, that a proxy is not in the settings: its clients have no share each, and it has none for all of them.
+    pub(crate) fn warn_of_unnamed_proxy(&self, proxy: IpAddr) {
+        if !self.warned_of_proxy.swap(true, Relaxed) {
+            warn!(%proxy, "a private peer forwards requests and is not in web.trusted_proxies: no share limits its clients");
+        }
     }
 
     /// Counts a refusal, and logs one a minute.

@@ -131,7 +131,7 @@ pub(super) fn is_trusted(ip: IpAddr, settings: &Web) -> bool {
 
 /// Whether a peer is a proxy that is not in the settings: it forwards, from a network that the internet does not reach.
 pub(super) fn is_unnamed_proxy(peer: IpAddr, headers: &HeaderMap) -> bool {
-    is_private(peer) && headers.contains_key(&FORWARDED_FOR)
+    is_private(peer) && [&FORWARDED_FOR, &REAL_IP, &FORWARDED].iter().any(|name| headers.contains_key(*name))
 }
 
 fn is_private(ip: IpAddr) -> bool {

@@ -58,7 +58,12 @@ impl Identity {
             let client = forwarded.remote.ip();
             if forwarded::is_trusted(client, settings) { None } else { shares.of(client) }
         } else {
-            peer.share.clone().filter(|_| !forwarded::is_unnamed_proxy(peer.addr.ip(), headers))
+            let share = peer.share.clone();
+            let is_proxy = share.is_some() && forwarded::is_unnamed_proxy(peer.addr.ip(), headers);
+            if is_proxy {
+                shares.warn_of_unnamed_proxy(peer.addr.ip());
+            }
+            share.filter(|_| !is_proxy)
         };
         Self { remote: forwarded.remote, forwarded, fingerprint, is_new, request, share }
     }
