@@ -216,6 +216,13 @@ impl ActionError {
         self
     }
 
+    /// Replaces the message.
+    #[must_use]
+    pub(crate) fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
     /// Sets the time after which the client may retry.
     #[must_use]
     pub fn with_retry_after(mut self, after: Duration) -> Self {

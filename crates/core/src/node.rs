@@ -143,9 +143,14 @@ impl Node {
         self.0.clock.now_ms()
     }
 
-    /// The reasons for which the node does not serve; empty when it is ready.
+    /// The reasons for which the node does not serve; empty when it is ready. One is `not in the cluster`: the node is
+    /// [fenced](Self::is_fenced), and `admin.ready_needs_cluster` is set.
     pub fn health(&self) -> Vec<String> {
-        self.0.health.problems()
+        let mut problems = self.0.health.problems();
+        if problems.is_empty() && self.0.config.admin.ready_needs_cluster && self.is_fenced() {
+            problems.push("not in the cluster".to_owned());
+        }
+        problems
     }
 
     /// Whether this node must not count on its lease: for 4 s no renewal was confirmed.

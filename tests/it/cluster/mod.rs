@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::{Response, Socket, get, post_json};
 
+mod away;
 mod calls;
 mod chat;
 mod hostile;

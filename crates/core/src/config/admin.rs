@@ -13,6 +13,8 @@ pub struct Admin {
     /// Address to listen on, which must be free; [`Admin::AUTO`] means [`Admin::USUAL_BIND`], or a free port if that
     /// is taken; empty means no listener.
     pub bind: String,
+    /// Whether `/readyz` answers 503 while the node cannot count on its lease: no renewal was confirmed for 4 s.
+    pub ready_needs_cluster: bool,
 }
 
 impl Admin {
@@ -30,6 +32,6 @@ impl Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { bind: Self::AUTO.into() }
+        Self { bind: Self::AUTO.into(), ready_needs_cluster: true }
     }
 }

@@ -93,7 +93,7 @@ impl RoomCallbacks for HookRunner {
     async fn join(&self, room: &str, connection: &Connection) -> Result<(), ActionError> {
         let node = self.node()?;
         for hook in &self.registry.room_hooks {
-            catch(hook.join(&node, room, connection)).await??;
+            decision("join", hook.join(&node, room, connection)).await?;
         }
         Ok(())
     }
@@ -101,7 +101,7 @@ impl RoomCallbacks for HookRunner {
     async fn before_leave(&self, room: &str, connection: &Connection) -> Result<(), ActionError> {
         let node = self.node()?;
         for hook in &self.registry.room_hooks {
-            catch(hook.before_leave(&node, room, connection)).await??;
+            decision("before_leave", hook.before_leave(&node, room, connection)).await?;
         }
         Ok(())
     }
@@ -117,7 +117,7 @@ impl RoomCallbacks for HookRunner {
         let node = self.node()?;
         let mut message = message;
         for hook in &self.registry.room_hooks {
-            match catch(hook.before_publish(&node, message)).await?? {
+            match decision("before_publish", hook.before_publish(&node, message)).await? {
                 Some(changed) => message = changed,
                 None => return Ok(None),
             }
@@ -140,6 +140,18 @@ impl RoomCallbacks for HookRunner {
         }
         replaced.map_or(Delivery::Unchanged, Delivery::Replace)
     }
+}
+
+/// Runs a room hook that can refuse. A failure of what the hook itself used is told apart from one of the join, the leave
+/// or the publication that it decides on: a full backend, for instance, refuses no leave, but what a hook writes.
+async fn decision<T>(name: &str, hook: impl Future<Output = Result<T, ActionError>>) -> Result<T, ActionError> {
+    catch(hook).await.flatten().map_err(|error| match error.kind() {
+        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal => {
+            let message = format!("the {name} hook failed: {}", error.message());
+            error.with_message(message)
+        }
+        _ => error,
+    })
 }
 
 /// Runs a hook; its panic becomes `internal`, and is counted and logged.
