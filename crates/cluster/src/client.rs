@@ -19,6 +19,7 @@ use tracing::warn;
 
 use crate::address;
 use crate::raw_connection::RawConnection;
+use crate::refusals::{self, Refusals};
 
 /// Why an address cannot be used.
 type OpenError = Box<dyn Error + Send + Sync>;
@@ -31,6 +32,7 @@ const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 pub struct RedisClient {
     client: redis::Client,
     shared: Arc<Mutex<SharedConnection>>,
+    refusals: Arc<Refusals>,
     timeout: Duration,
 }
 
@@ -59,7 +61,12 @@ impl RedisClient {
         let client = redis::Client::open(info)?;
         let connection = connect(&client, timeout)?;
         let shared = Arc::new(Mutex::new(SharedConnection { connection, last_reply: Instant::now() }));
-        Ok(Self { client, shared, timeout })
+        Ok(Self { client, shared, refusals: Arc::default(), timeout })
+    }
+
+    /// The replies by which Redis refused.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Opens a connection besides the shared one.
@@ -147,12 +154,29 @@ impl RedisClient {
         match tokio::time::timeout(self.timeout, reply).await {
             Ok(reply) if !matches!(&reply, Err(error) if error.is_timeout()) => {
                 self.shared().last_reply = Instant::now();
-                reply.map_err(|error| backend_error(error, key))
+                reply.map_err(|error| self.backend_error(error, key))
             }
             Ok(_) | Err(_) => {
                 self.replace_if_dead();
                 Err(BackendError::unavailable("redis did not answer in time"))
             }
+        }
+    }
+
+    /// Translates an error of Redis.
+    fn backend_error(&self, error: RedisError, key: &str) -> BackendError {
+        let wrong = || BackendError::WrongKind { key: key.to_owned() };
+        match (error.kind(), error.code()) {
+            (_, Some("WRONGTYPE")) => wrong(),
+            (_, Some("REAPED")) => BackendError::refused("this node was reaped and is registering again"),
+            (_, Some("LOCKED")) => BackendError::Locked { key: key.to_owned() },
+            (ErrorKind::Server(ServerErrorKind::ResponseError), _) if is_not_a_counter(&error) => wrong(),
+            (_, Some(code)) => {
+                let refused = refusals::error_of(&format!("{code} {}", error.detail().unwrap_or_default()));
+                self.refusals.record(&refused);
+                refused
+            }
+            (_, None) => BackendError::unavailable(error),
         }
     }
 
@@ -209,24 +233,11 @@ fn is_connection_lost(error: &RedisError) -> bool {
     error.is_connection_dropped() || (error.is_io_error() && !error.is_timeout())
 }
 
-/// Translates an error of Redis.
 /// Returns the error of the first command that failed, as if it had been sent alone.
 fn first_of_pipeline(error: RedisError) -> RedisError {
     match error.clone().into_server_errors().as_deref() {
         Some([(_, first), ..]) => first.clone().into(),
         _ => error,
-    }
-}
-
-fn backend_error(error: RedisError, key: &str) -> BackendError {
-    let wrong = || BackendError::WrongKind { key: key.to_owned() };
-    match (error.kind(), error.code()) {
-        (_, Some("WRONGTYPE")) => wrong(),
-        (_, Some("OOM")) => BackendError::Full,
-        (_, Some("REAPED")) => BackendError::unavailable("this node was reaped and is registering again"),
-        (_, Some("LOCKED")) => BackendError::Locked { key: key.to_owned() },
-        (ErrorKind::Server(ServerErrorKind::ResponseError), _) if is_not_a_counter(&error) => wrong(),
-        _ => BackendError::unavailable(error),
     }
 }
 

@@ -24,6 +24,12 @@ impl Keys {
         }
     }
 
+    /// The keys and the channels that a user of Redis needs rights for, in the syntax of its ACLs.
+    pub(crate) fn rights(&self) -> (String, String) {
+        let Self { shared_prefix, own_prefix, cluster } = self;
+        (format!("~{shared_prefix}* ~{own_prefix}*"), format!("&{cluster} &{cluster}:*"))
+    }
+
     /// The prefix of the keys of values, lists and counters.
     pub(crate) fn cache_prefix(&self) -> String {
         format!("{}cache:", self.shared_prefix)

@@ -1,7 +1,8 @@
 //! The shared state of a cluster over Redis: the seams of `phalanx-core`, one file each.
 //!
 //! Every operation is one atomic step: a command, or a script where it takes more than one. If Redis does not answer
-//! within the timeout, the caller gets `unavailable`: the operation may or may not have run.
+//! within the timeout, the caller gets `unavailable`: the operation may or may not have run. If Redis replies that it
+//! refuses, nothing ran, and the log has its words.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ mod membership;
 mod publisher;
 mod raw_connection;
 mod reaper;
+mod refusals;
 mod resp;
 mod rooms;
 mod subscriber;
@@ -48,6 +50,7 @@ pub use rooms::RedisRooms;
 pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<Backend, Box<dyn Error + Send + Sync>> {
     let client = RedisClient::open(url, config.redis.command_timeout)?;
     let keys = Keys::new(&config.redis.prefix, cluster);
+    client.refusals().name_rights(&keys);
     let (clock, current) = (Arc::new(RedisClock::default()), CurrentGeneration::default());
     let settings = BusSettings {
         node: node.to_owned(),

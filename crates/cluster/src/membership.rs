@@ -49,7 +49,7 @@ use phalanx_core::backend::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::client::RedisClient;
 use crate::clock::RedisClock;
@@ -88,6 +88,16 @@ impl RedisMembership {
         }
     }
 
+    /// Publishes nothing on a channel that no node subscribes to. If a right for that is missing, the log says so now, and
+    /// not only when a client publishes.
+    async fn check_right_to_publish(&self) {
+        let channel = self.keys.room("");
+        let published: Result<u64, _> = self.client.query(&channel, cmd("PUBLISH").arg(&channel).arg("")).await;
+        if let Err(error) = published {
+            debug!(%error, "a publish on a channel without subscribers");
+        }
+    }
+
     /// Removes an entry that is not a generation from leases and claims: it would use up one of the entries that a renewal
     /// returns.
     async fn remove_invalid(&self, name: &str) {
@@ -123,6 +133,7 @@ impl Membership for RedisMembership {
         let reply: Option<(String, u64)> = self.client.run_idempotent("leases", &script).await?;
         let Some((store_epoch, now_us)) = reply else { return Ok(None) };
         self.clock.set(now_us, sent.elapsed());
+        self.check_right_to_publish().await;
         Ok(Some(store_epoch))
     }
 

@@ -313,6 +313,9 @@ impl PublisherTask {
                 PublishReply::Incomplete => break,
                 PublishReply::Malformed => return Err(io::ErrorKind::InvalidData.into()),
             };
+            if let Err(error) = &posted {
+                self.parts.client.refusals().record(error);
+            }
             read = items.read();
             self.commands.remove(oldest.length)?;
             if let Some(answered) = self.pending.pop_front() {

@@ -134,7 +134,7 @@ impl RoomStore for RedisRooms {
             ("anew", Some(incarnation)) => Ok(JoinOutcome::Replaced(incarnation)),
             ("already", Some(incarnation)) => Ok(JoinOutcome::Elsewhere(incarnation)),
             ("no room", _) => Ok(JoinOutcome::NoRoom),
-            _ => Err(BackendError::unavailable("this node was reaped and is registering again")),
+            _ => Err(BackendError::refused("this node was reaped and is registering again")),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Receives channels over one subscribed connection that reconnects automatically, and reports when it was down.
 //!
-//! A channel walks through five states: unsubscribed → subscribing → subscribed → lingering for 5 s, once no handle is
-//! left → unsubscribing → unsubscribed. A handle that is created while the channel is being unsubscribed waits for the
+//! A channel walks through these states: unsubscribed → subscribing → subscribed → lingering for 5 s, once no handle is
+//! left → unsubscribing → unsubscribed. If Redis refuses, it is refused, and subscribed again a moment later. A handle that is created while the channel is being unsubscribed waits for the
 //! confirmation of a new subscription.
 
 use std::collections::HashMap;
@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::client::RedisClient;
 use crate::clock::RedisClock;
 use crate::raw_connection::{RawConnection, Writes};
+use crate::refusals::{self, RefusalMeaning};
 use crate::resp;
 
 mod reader;
@@ -73,12 +74,14 @@ struct Channel {
     handles: usize,
     state: ChannelState,
     /// Callers that wait for the confirmation of the subscription.
-    waiting: Vec<oneshot::Sender<()>>,
+    waiting: Vec<oneshot::Sender<Result<(), BackendError>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChannelState {
     Unsubscribed,
+    /// Redis refused the subscription; it is requested again at this time.
+    Refused(Instant),
     Subscribing,
     Subscribed,
     Lingering(Instant),
@@ -101,7 +104,7 @@ impl Drop for ChannelHandle {
         }
         match channel.state {
             ChannelState::Subscribed => channel.state = ChannelState::Lingering(Instant::now() + LINGER),
-            ChannelState::Unsubscribed => drop(channels.remove(&self.channel)),
+            ChannelState::Unsubscribed | ChannelState::Refused(_) => drop(channels.remove(&self.channel)),
             // A command is on its way, or the pause already runs: the task decides when it gets the reply.
             ChannelState::Subscribing | ChannelState::Lingering(_) | ChannelState::Unsubscribing => {}
         }
@@ -127,7 +130,7 @@ impl Subscriber {
         let (handle, confirmed) = self.add_handle(channel);
         let Some(confirmed) = confirmed else { return Ok(handle) };
         match timeout(self.0.timeout, confirmed).await {
-            Ok(Ok(())) => Ok(handle),
+            Ok(Ok(subscribed)) => subscribed.map(|()| handle),
             Ok(Err(_)) => Err(BackendError::unavailable("the bus is closed")),
             Err(_) => Err(BackendError::unavailable(self.timeout_message())),
         }
@@ -141,7 +144,7 @@ impl Subscriber {
     }
 
     /// Creates a handle, and returns what to wait for unless the channel is already subscribed.
-    fn add_handle(&self, name: String) -> (ChannelHandle, Option<oneshot::Receiver<()>>) {
+    fn add_handle(&self, name: String) -> (ChannelHandle, Option<oneshot::Receiver<Result<(), BackendError>>>) {
         let mut channels = self.0.channels();
         let unsubscribed = || Channel { handles: 0, state: ChannelState::Unsubscribed, waiting: Vec::new() };
         let channel = channels.entry(name.clone()).or_insert_with(unsubscribed);
@@ -150,6 +153,9 @@ impl Subscriber {
         if let ChannelState::Subscribed | ChannelState::Lingering(_) = channel.state {
             channel.state = ChannelState::Subscribed;
             return (handle, None);
+        }
+        if let ChannelState::Refused(_) = channel.state {
+            channel.state = ChannelState::Unsubscribed;
         }
         let (confirm, confirmed) = oneshot::channel();
         channel.waiting.retain(|waiting| !waiting.is_closed());
@@ -184,7 +190,7 @@ impl Subscriber {
                         shared: self.0.clone(),
                     };
                     let commands = CommandHalf { writes, confirmations, limit: self.0.timeout };
-                    self.run_session(commands, reader, &mut sessions).await
+                    self.run_session(&client, commands, reader, &mut sessions).await
                 }
                 Err(error) if error.kind() == ErrorKind::TimedOut => "no connection in time".to_owned(),
                 Err(error) => error.to_string(),
@@ -212,17 +218,24 @@ impl Subscriber {
     }
 
     /// Receives over one connection until it breaks; returns the reason.
-    async fn run_session(&self, mut commands: CommandHalf, reader: ChannelReader, sessions: &mut u64) -> String {
+    async fn run_session(
+        &self,
+        client: &RedisClient,
+        mut commands: CommandHalf,
+        reader: ChannelReader,
+        sessions: &mut u64,
+    ) -> String {
         // The reader is a task of its own: it receives messages while this one waits for confirmations.
         let mut reading = JoinSet::new();
         reading.spawn(reader.run());
         let mut ticks = interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Err(reason) = self.sync_channels(&mut commands).await {
-                return reason;
-            }
-            if !self.0.up.load(Relaxed) {
+            let is_complete = match self.sync_channels(client, &mut commands).await {
+                Ok(is_complete) => is_complete,
+                Err(reason) => return reason,
+            };
+            if is_complete && !self.0.up.load(Relaxed) {
                 *sessions += 1;
                 if *sessions > 1 {
                     info!("the subscription to redis is back");
@@ -243,18 +256,21 @@ impl Subscriber {
         }
     }
 
-    /// Subscribes to the wanted channels and unsubscribes from those whose pause is over.
-    async fn sync_channels(&self, commands: &mut CommandHalf) -> Result<(), String> {
+    /// Subscribes to the wanted channels and unsubscribes from those whose pause is over. Returns whether all are
+    /// subscribed, except those for which a right is missing.
+    async fn sync_channels(&self, client: &RedisClient, commands: &mut CommandHalf) -> Result<bool, String> {
+        let mut is_complete = true;
         loop {
+            let now = Instant::now();
             let wanted = self.0.change_states(|channel| match channel.state {
                 ChannelState::Unsubscribed if channel.handles > 0 => Some(ChannelState::Subscribing),
+                ChannelState::Refused(until) if until <= now => Some(ChannelState::Subscribing),
                 _ => None,
             });
             if wanted.is_empty() {
                 break;
             }
-            commands.request("SUBSCRIBE", &wanted).await?;
-            self.0.set_subscribed(&wanted);
+            is_complete &= self.request_channels(client, commands, &wanted).await?;
         }
         let now = Instant::now();
         let unwanted = self.0.change_states(|channel| match channel.state {
@@ -265,7 +281,36 @@ impl Subscriber {
             commands.request("UNSUBSCRIBE", &unwanted).await?;
             self.0.set_unsubscribed(&unwanted);
         }
-        Ok(())
+        Ok(is_complete)
+    }
+
+    /// Subscribes to these channels. A refusal ends the wait of the callers and not the session, in which other channels
+    /// may be subscribed: without a gap they are still received. Returns `false` if Redis is busy and refuses all channels
+    /// for a while.
+    async fn request_channels(
+        &self,
+        client: &RedisClient,
+        commands: &mut CommandHalf,
+        wanted: &[String],
+    ) -> Result<bool, String> {
+        let reply = match commands.send("SUBSCRIBE", wanted).await? {
+            Confirmation::Confirmed => {
+                self.0.set_subscribed(wanted);
+                return Ok(true);
+            }
+            Confirmation::Refused(reply) => reply,
+        };
+        let meaning = RefusalMeaning::of(&reply);
+        if meaning == RefusalMeaning::OfCommand && wanted.len() > 1 {
+            // Redis refuses all of them although a right may be missing for one alone.
+            for one in wanted {
+                Box::pin(self.request_channels(client, commands, std::slice::from_ref(one))).await?;
+            }
+            return Ok(true);
+        }
+        client.refusals().record(&refusals::error_of(&reply));
+        self.0.set_refused(wanted, &reply);
+        Ok(meaning == RefusalMeaning::OfCommand)
     }
 }
 
@@ -344,12 +389,25 @@ impl SubscriberState {
             let Some(channel) = channels.get_mut(name) else { continue };
             // A caller that timed out has dropped its handle as well, so the channel may be without one.
             for waiting in channel.waiting.drain(..) {
-                let _ = waiting.send(());
+                let _ = waiting.send(Ok(()));
             }
             channel.state = match channel.handles {
                 0 => ChannelState::Lingering(Instant::now() + LINGER),
                 _ => ChannelState::Subscribed,
             };
+        }
+        record_channels(&channels);
+    }
+
+    fn set_refused(&self, names: &[String], reply: &str) {
+        let (mut channels, until) = (self.channels(), Instant::now() + HEARTBEAT / 2);
+        for name in names {
+            let Some(channel) = channels.get_mut(name) else { continue };
+            channel.waiting.drain(..).for_each(|waiting| drop(waiting.send(Err(refusals::error_of(reply)))));
+            match channel.handles {
+                0 => drop(channels.remove(name)),
+                _ => channel.state = ChannelState::Refused(until),
+            }
         }
         record_channels(&channels);
     }

@@ -39,7 +39,7 @@ pub enum ErrorKind {
     TooManyPending,
     /// A fault of the server; its cause is logged and never sent to the client.
     Internal,
-    /// The server is stopping, or a backend did not answer: the request may or may not have taken effect.
+    /// The server is stopping, or a backend refused, or did not answer: then the request may have taken effect.
     Unavailable,
     /// The deadline passed.
     Timeout,

@@ -61,3 +61,81 @@ async fn a_hook_that_fails_on_a_full_redis_is_named_as_the_cause() {
     assert_eq!(socket.request(r#"{"event":"roomLeave","room":"den"}"#).await["status"], "OK");
     node.stop().await;
 }
+
+/// Adds a user with these rules to a Redis, and returns the URL with it.
+async fn user(redis: &Redis, name: &str, rules: &str) -> String {
+    let added = redis.command(&format!("ACL SETUSER {name} on >secret {rules}")).await;
+    assert_eq!(added, "+OK\r\n", "{rules}");
+    redis.url().replace("phalanx:", &format!("{name}:"))
+}
+
+/// Starts a node that gets a second to enter the cluster, and returns its log once it has given up.
+async fn refused_boot(url: &str) -> String {
+    let environment = [("REDIS_URL", url), ("PHALANX__REDIS__BOOT_TIMEOUT", "1s")];
+    let refused = phalanx_testkit::run("tour", &[], &environment).await;
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{text}");
+    text
+}
+
+#[tokio::test]
+async fn a_user_without_dangerous_commands_suffices() {
+    let redis = Redis::start().await;
+    let url = user(&redis, "app", "~actionhero:* ~phalanx:tour:* &tour &tour:* +@all -@admin -@dangerous").await;
+    let (one, other) = tokio::join!(super::start_node(&url, "one"), super::start_node(&url, "other"));
+    let (mut speaker, mut listener) =
+        (Socket::join(one.addr, "otherRoom").await, Socket::join(other.addr, "otherRoom").await);
+    let said = speaker.request(r#"{"event":"say","room":"otherRoom","message":"hello"}"#).await;
+    assert_eq!(said["status"], "OK", "{said}");
+    assert_eq!(listener.next_in("user").await["message"], "hello");
+    assert_eq!(super::apply(one.addr, &listener.id(), "set", json!(["k", 1])).await.status, 200);
+    for node in [&one, &other] {
+        assert!(!node.stderr().contains("redis refuses"), "{}", node.stderr());
+    }
+}
+
+#[tokio::test]
+async fn a_user_without_publish_is_named_at_boot_and_to_clients_as_a_refusal() {
+    let redis = Redis::start().await;
+    let url = user(&redis, "app", "~* &* +@all -publish").await;
+    let node = super::start_node(&url, "node").await;
+    let log = node.stderr();
+    assert!(log.contains("redis refuses a command"), "{log}");
+    assert!(log.contains("the user of REDIS_URL needs +publish"), "{log}");
+    assert!(log.contains("has no permissions to run the 'publish' command"), "Redis's own words: {log}");
+    let mut socket = Socket::join(node.addr, "otherRoom").await;
+    let refused = socket.request(r#"{"event":"say","room":"otherRoom","message":"hello"}"#).await;
+    let message = "the backend refused it: nothing was changed";
+    assert_eq!(refused["error"], json!({ "code": "unavailable", "message": message }));
+}
+
+#[tokio::test]
+async fn a_boot_that_lacks_a_right_ends_with_the_name_of_the_right() {
+    let redis = Redis::start().await;
+    let commands = user(&redis, "reader", "~* &* -@all +@read +@pubsub +@connection +@scripting").await;
+    let channels = user(&redis, "deaf", "~* resetchannels +@all").await;
+    let keys = user(&redis, "stranger", "~other:* &* +@all").await;
+    let (commands, channels, keys) =
+        tokio::join!(refused_boot(&commands), refused_boot(&channels), refused_boot(&keys));
+    assert!(commands.contains("all commands that the guide lists"), "{commands}");
+    assert!(channels.contains("the user of REDIS_URL needs the channels &tour &tour:*"), "{channels}");
+    assert!(channels.contains("error: the backend refuses: NOPERM"), "{channels}");
+    assert!(keys.contains("the user of REDIS_URL needs the keys ~actionhero:* ~phalanx:tour:*"), "{keys}");
+}
+
+/// One channel for which a right is missing costs the others nothing.
+#[tokio::test]
+async fn a_room_whose_channel_is_refused_leaves_the_others_subscribed() {
+    let redis = Redis::start().await;
+    let url = user(&redis, "app", "~* resetchannels &tour &tour:node:* &tour:room:defaultRoom +@all").await;
+    let node = super::start_node(&url, "node").await;
+    let mut member = Socket::join(node.addr, "defaultRoom").await;
+    let joined = Instant::now();
+    let mut other = Socket::connect(node.addr).await;
+    let refused = other.request(r#"{"event":"roomAdd","room":"otherRoom"}"#).await;
+    assert_eq!(refused["error"]["message"], "the backend refused it: nothing was changed", "{refused}");
+    assert!(joined.elapsed() < Duration::from_secs(2), "at once: {:?}", joined.elapsed());
+    member.send(r#"{"event":"say","room":"defaultRoom","message":"hello"}"#).await;
+    assert_eq!(member.next_in("user").await["message"], "hello");
+    assert!(!node.stderr().contains("broke off"), "{}", node.stderr());
+}

@@ -268,7 +268,7 @@ async fn start_rooms_that_redis_refuses_are_created_later_or_fail_the_boot_with_
     let refused = phalanx_testkit::run("tour", &[], &environment).await;
     let text = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{text}");
-    assert!(text.contains("error: room defaultRoom: the backend did not answer"), "{text}");
+    assert!(text.contains("error: room defaultRoom: the backend failed half-way"), "{text}");
 
     let mut node = Process::spawn("tour", &environment[..1]);
     until("a room is refused", BACK, async || node.stderr().contains("cannot be reached yet")).await;

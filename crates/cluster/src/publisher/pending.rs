@@ -4,6 +4,7 @@ use phalanx_core::backend::{BackendError, Posted, SendGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::refusals;
 use crate::resp::{RespError, RespItem, RespItems};
 
 /// The action to take when the outcome of a message is known.
@@ -85,6 +86,10 @@ impl PendingPublish {
     fn posted(&self, receivers: Count, on_record: Count) -> Result<Posted, BackendError> {
         let (receivers, on_record) = match (receivers, on_record) {
             (Count::Number(receivers), Count::Number(on_record)) => (receivers, on_record),
+            // The message was published.
+            (Count::Number(_), Count::Failed(BackendError::Refused(reason))) => {
+                return Err(BackendError::Failed(reason));
+            }
             (Count::Failed(error), _) | (_, Count::Failed(error)) => return Err(error),
         };
         let posted = Posted { received: receivers > 0, on_record: on_record > 0 };
@@ -116,14 +121,14 @@ fn read_transaction(items: &mut RespItems<'_>) -> Result<Count, RespError> {
         }
         other => Count::from_item(other),
     };
-    Ok(refused.map_or(receivers, |message| Count::Failed(unavailable(message))))
+    Ok(refused.map_or(receivers, |message| Count::Failed(refusal(message))))
 }
 
 impl Count {
     fn from_item(item: RespItem<'_>) -> Self {
         match item {
             RespItem::Number(number) => Self::Number(number),
-            RespItem::Error(message) => Self::Failed(unavailable(message)),
+            RespItem::Error(message) => Self::Failed(refusal(message)),
             RespItem::Text(_) | RespItem::Nil | RespItem::List(_) | RespItem::TooLong(_) => {
                 Self::Failed(BackendError::unavailable("redis returned something other than a number"))
             }
@@ -131,6 +136,6 @@ impl Count {
     }
 }
 
-fn unavailable(message: &[u8]) -> BackendError {
-    BackendError::unavailable(String::from_utf8_lossy(message))
+fn refusal(message: &[u8]) -> BackendError {
+    refusals::error_of(&String::from_utf8_lossy(message))
 }

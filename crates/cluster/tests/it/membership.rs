@@ -111,7 +111,7 @@ async fn nothing_from_a_reaped_node_is_accepted() {
     assert!(matches!(cluster.join(&other, 1).await.unwrap(), JoinOutcome::New(_)), "an expired lease is not a reap");
     assert!(cluster.claim(&one, &other).await);
     assert_eq!(cluster.membership.renew(other.generation).await.unwrap(), Renewal::Gone);
-    assert!(matches!(cluster.join(&other, 2).await, Err(BackendError::Unavailable(_))));
+    assert!(matches!(cluster.join(&other, 2).await, Err(BackendError::Refused(_))));
     assert_eq!(cluster.membership.nodes().await.unwrap(), [one]);
 }
 
@@ -126,7 +126,7 @@ async fn a_reaped_node_acquires_no_lock_until_it_has_a_new_generation() {
     assert!(locks.acquire("a", "o", Duration::from_secs(9)).await.unwrap().is_some());
     cluster.expire(&one, &other).await;
     assert!(cluster.claim(&one, &other).await);
-    assert!(matches!(locks.acquire("b", "o", Duration::from_secs(9)).await, Err(BackendError::Unavailable(_))));
+    assert!(matches!(locks.acquire("b", "o", Duration::from_secs(9)).await, Err(BackendError::Refused(_))));
     current.set(one.generation);
     assert!(locks.acquire("b", "o", Duration::from_secs(9)).await.unwrap().is_some());
 }

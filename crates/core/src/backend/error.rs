@@ -11,6 +11,12 @@ pub enum BackendError {
     /// It did not answer: whether the operation took effect is unknown.
     #[error("the backend does not answer: {0}")]
     Unavailable(Box<dyn Error + Send + Sync>),
+    /// It replied that it does not carry out the operation: nothing was changed.
+    #[error("the backend refuses: {0}")]
+    Refused(Box<dyn Error + Send + Sync>),
+    /// It replied that the operation failed half-way: a part of it may have taken effect.
+    #[error("the backend failed half-way: {0}")]
+    Failed(Box<dyn Error + Send + Sync>),
     /// The value under the key is of another kind.
     #[error("what is stored under {key:?} is of another kind")]
     WrongKind {
@@ -33,15 +39,24 @@ impl BackendError {
     pub fn unavailable(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(reason.into())
     }
+
+    /// A `Refused` with a reason in words.
+    pub fn refused(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Refused(reason.into())
+    }
 }
 
 impl From<BackendError> for ActionError {
     fn from(error: BackendError) -> Self {
+        let unavailable =
+            |message: &'static str| Self::of(ErrorKind::Unavailable, message).with_retry_after(Duration::from_secs(1));
         match error {
             BackendError::Unavailable(_) => {
-                Self::of(ErrorKind::Unavailable, "the backend did not answer: whether it happened is unknown")
-                    .with_retry_after(Duration::from_secs(1))
-                    .with_source(error)
+                unavailable("the backend did not answer: whether it happened is unknown").with_source(error)
+            }
+            BackendError::Refused(_) => unavailable("the backend refused it: nothing was changed").with_source(error),
+            BackendError::Failed(_) => {
+                unavailable("the backend failed half-way: a part of it may have happened").with_source(error)
             }
             BackendError::Full => {
                 Self::of(ErrorKind::Unavailable, "the backend is full, nothing was stored").with_source(error)

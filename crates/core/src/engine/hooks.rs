@@ -142,7 +142,7 @@ impl RoomCallbacks for HookRunner {
     }
 }
 
-/// Runs a room hook that can refuse. A failure of what the hook itself used is told apart from one of the join, the leave
+/// Runs a room hook that can refuse. A failure of what the hook itself used is distinguished from one of the join, the leave
 /// or the publication that it decides on: a full backend, for instance, refuses no leave, but what a hook writes.
 async fn decision<T>(name: &str, hook: impl Future<Output = Result<T, ActionError>>) -> Result<T, ActionError> {
     catch(hook).await.flatten().map_err(|error| match error.kind() {

@@ -64,7 +64,7 @@ impl Rooms {
             let room = last.room.clone();
             match self.publish_destroy(last, incarnation).await {
                 Ok(()) => {}
-                Err(error @ BackendError::Unavailable(_)) => return Err(error),
+                Err(error @ (BackendError::Unavailable(_) | BackendError::Refused(_))) => return Err(error),
                 Err(error) => warn!(%error, room = &*room, "a destroyed room was not forgotten"),
             }
             self.pending_destroys().retain(|(other, last)| last.room != room || *other != incarnation);

@@ -153,7 +153,9 @@ impl Rooms {
 /// Skips an error that concerns one room alone.
 fn skip_room_errors(error: BackendError, room: &str) -> Result<(), BackendError> {
     match error {
-        BackendError::Unavailable(_) | BackendError::Full => Err(error),
+        BackendError::Unavailable(_) | BackendError::Refused(_) | BackendError::Failed(_) | BackendError::Full => {
+            Err(error)
+        }
         BackendError::WrongKind { .. } | BackendError::Locked { .. } => {
             warn!(%error, room, "a room cannot be recovered");
             Ok(())

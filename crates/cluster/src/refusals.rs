@@ -1,0 +1,196 @@
+//! Replies by which Redis refuses a command: their meaning for the caller, and a log line for operators that says what to
+//! do about them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use phalanx_core::backend::BackendError;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::keys::Keys;
+
+/// A refusal is logged again after this time, if it still happens.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The most different refusals that are remembered for that. Beyond it all are forgotten, and logged again.
+const MAX_LOGGED: usize = 64;
+
+/// The meaning of a refusal for the connections to the server that sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusalMeaning {
+    /// It is not the server that the cluster uses, or not any more: another one has to be found.
+    WrongServer,
+    /// It takes no writes, or nothing at all, for a while. The connections to it are as good as new ones.
+    BusyServer,
+    /// It does not take this command.
+    OfCommand,
+}
+
+use RefusalMeaning::{BusyServer, OfCommand, WrongServer};
+
+/// The codes by which Redis refuses before anything ran, also inside a script: before its first write. With the advice to
+/// operators.
+const CODES: [(&str, RefusalMeaning, &str); 15] = [
+    ("READONLY", WrongServer, "this server is a replica: REDIS_URL must lead to the primary"),
+    ("MASTERDOWN", WrongServer, "this server is a replica without its primary: REDIS_URL must lead to the primary"),
+    ("UNBLOCKED", WrongServer, "this server became a replica: REDIS_URL must lead to the primary"),
+    ("NOAUTH", WrongServer, "Redis wants a password: REDIS_URL has none, or it was set while the node ran"),
+    ("CLUSTERDOWN", WrongServer, "the Redis Cluster lacks a part: CLUSTER INFO says which"),
+    ("MOVED", WrongServer, "REDIS_URL must lead to the server of the Redis Cluster that has the keys of this cluster"),
+    ("LOADING", BusyServer, "Redis reads its data; nothing to do"),
+    ("BUSY", BusyServer, "a script of another client blocks Redis: SCRIPT KILL ends it"),
+    ("MISCONF", BusyServer, "Redis cannot save its data and therefore takes no writes: its log has the reason"),
+    ("NOREPLICAS", BusyServer, "fewer replicas are connected than min-replicas-to-write asks for"),
+    ("TRYAGAIN", BusyServer, "a slot of the Redis Cluster is being moved; nothing to do"),
+    ("OOM", BusyServer, "Redis is full: raise maxmemory, or remove data"),
+    ("WRONGPASS", OfCommand, "the user or the password in REDIS_URL is wrong, or the user is switched off"),
+    ("NOPERM", OfCommand, ""),
+    ("CROSSSLOT", OfCommand, "Redis is in cluster mode, and the keys have several slots"),
+];
+
+/// The code of a reply, and its entry in the table.
+fn code_of(reply: &str) -> (&str, Option<(RefusalMeaning, &'static str)>) {
+    let code = reply.split(' ').next().unwrap_or_default();
+    (code, CODES.iter().find(|(known, ..)| *known == code).map(|(_, meaning, advice)| (*meaning, *advice)))
+}
+
+impl RefusalMeaning {
+    /// The meaning of an error reply.
+    pub(crate) fn of(reply: &str) -> Self {
+        code_of(reply).1.map_or(OfCommand, |(meaning, _)| meaning)
+    }
+}
+
+/// Translates an error reply, `CODE and a text`.
+pub(crate) fn error_of(reply: &str) -> BackendError {
+    let reply = reply.trim();
+    let (code, known) = code_of(reply);
+    if code == "OOM" {
+        return BackendError::Full;
+    }
+    // A script is recognised by the place that Redis appends. What it did before that place has taken effect.
+    if known.is_none() && reply.contains("script: ") {
+        return BackendError::Failed(reply.into());
+    }
+    BackendError::refused(reply)
+}
+
+/// Records refusals, and logs each once a minute.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    /// The rights that a user of Redis needs for keys and for channels.
+    rights: OnceLock<(String, String)>,
+    logged: Mutex<HashMap<String, Instant>>,
+}
+
+impl Refusals {
+    /// Has the log lines about missing rights name those of this cluster.
+    pub(crate) fn name_rights(&self, keys: &Keys) {
+        let _ = self.rights.set(keys.rights());
+    }
+
+    /// Counts and logs an error, if it is one by which Redis refused.
+    pub(crate) fn record(&self, error: &BackendError) {
+        match error {
+            BackendError::Refused(reply) | BackendError::Failed(reply) => self.record_reply(&reply.to_string()),
+            BackendError::Full => self.record_reply("OOM"),
+            BackendError::Unavailable(_) | BackendError::WrongKind { .. } | BackendError::Locked { .. } => {}
+        }
+    }
+
+    fn record_reply(&self, reply: &str) {
+        let (code, known) = code_of(reply);
+        let label = CODES.iter().find(|(known, ..)| *known == code).map_or("other", |(known, ..)| known);
+        metrics::counter!("phalanx_redis_refusals_total", "code" => label).increment(1);
+        let advice = known.map_or("", |(_, advice)| advice);
+        let advice = if advice.is_empty() { self.missing_right(reply) } else { advice.to_owned() };
+        if self.is_to_log([code, " ", &advice].concat()) {
+            warn!(reply, advice, "redis refuses a command");
+        }
+    }
+
+    /// The advice for a reply that says that a right is missing; empty for others.
+    fn missing_right(&self, reply: &str) -> String {
+        let (keys, channels) = self.rights.get().cloned().unwrap_or_default();
+        let command = reply.split_once("run the '").and_then(|(_, rest)| rest.split_once("' command"));
+        match command {
+            Some((command, _)) => format!("the user of REDIS_URL needs +{command}"),
+            None if reply.contains("channel") => format!("the user of REDIS_URL needs the channels {channels}"),
+            None if reply.contains("access") && reply.contains("key") => {
+                format!("the user of REDIS_URL needs the keys {keys}")
+            }
+            None if reply.contains("user executing the script") => {
+                "the user of REDIS_URL needs all commands that the guide lists, as scripts run them".to_owned()
+            }
+            None => String::new(),
+        }
+    }
+
+    fn is_to_log(&self, reason: String) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.get(&reason).is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
+            return false;
+        }
+        if logged.len() >= MAX_LOGGED {
+            logged.clear();
+        }
+        logged.insert(reason, Instant::now());
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_refusals_unless_a_script_failed_half_way() {
+        for reply in [
+            "NOPERM this user has no permissions to run the 'publish' command",
+            "READONLY You can't write against a read only replica. script: 0a9f, on @user_script:1.",
+            "NOREPLICAS Not enough good replicas to write.",
+            "ERR unknown command 'x'",
+            "",
+        ] {
+            assert!(matches!(error_of(reply), BackendError::Refused(_)), "{reply}");
+        }
+        let full = "OOM command not allowed when used memory > 'maxmemory'. script: 0a9f, on @user_script:1.";
+        assert!(matches!(error_of(full), BackendError::Full));
+        let half_way = "ERR The user executing the script can't run this command or subcommand script: b6, on @u:1.";
+        assert!(matches!(error_of(half_way), BackendError::Failed(_)));
+    }
+
+    #[test]
+    fn a_missing_right_is_named() {
+        let refusals = Refusals::default();
+        refusals.name_rights(&Keys::new("actionhero:", "shop"));
+        for (reply, right) in [
+            ("NOPERM this user has no permissions to run the 'publish' command", "+publish"),
+            ("NOPERM User shop has no permissions to run the 'script|load' command", "+script|load"),
+            ("NOPERM this user has no permissions to access one of the channels used as arguments", "&shop &shop:*"),
+            ("NOPERM No permissions to access a channel", "&shop &shop:*"),
+            ("NOPERM No permissions to access a key", "~actionhero:* ~phalanx:shop:*"),
+            (
+                "ERR The user executing the script can't access at least one of the keys mentioned in the command \
+                 arguments script: 0a, on @user_script:1.",
+                "~actionhero:* ~phalanx:shop:*",
+            ),
+            ("ERR The user executing the script can't run this command or subcommand script: b6, on @u:1.", "commands"),
+        ] {
+            assert!(refusals.missing_right(reply).contains(right), "{reply}: {}", refusals.missing_right(reply));
+        }
+        assert_eq!(refusals.missing_right("ERR value is not an integer"), "");
+    }
+
+    #[test]
+    fn a_refusal_is_logged_once_a_minute_and_few_are_remembered() {
+        let refusals = Refusals::default();
+        assert!(refusals.is_to_log("a".to_owned()) && !refusals.is_to_log("a".to_owned()));
+        for number in 0..2 * MAX_LOGGED {
+            assert!(refusals.is_to_log(number.to_string()));
+            assert!(refusals.logged.lock().unwrap().len() <= MAX_LOGGED);
+        }
+    }
+}
