@@ -18,6 +18,7 @@ use crate::client::RedisClient;
 use crate::clock::RedisClock;
 use crate::current_generation::CurrentGeneration;
 use crate::envelope::{Draft, EnvelopeReader, EnvelopeVersion, EnvelopeWriter, MacKeys};
+use crate::failover;
 use crate::interop::{InteropChannel, InteropSettings, RedisInterop, publish_replies};
 use crate::keys::Keys;
 use crate::publisher::{Publisher, PublisherParts};
@@ -92,6 +93,7 @@ impl RedisBus {
             current: current.clone(),
         });
         tasks.spawn(publishing);
+        tasks.spawn(failover::run(client.clone(), keys.clone()));
         if let (Some(channel), Some(replies)) = (channel.clone(), replies) {
             tasks.spawn(publish_replies(channel, publisher.clone(), replies));
         }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deadpool_redis::redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use deadpool_redis::redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use deadpool_redis::redis::io::tcp::TcpSettings;
 use deadpool_redis::redis::{
     self, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, ScriptInvocation, ServerErrorKind,
@@ -18,8 +18,10 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::address;
+use crate::failover::Failover;
+use crate::keys::Keys;
 use crate::raw_connection::RawConnection;
-use crate::refusals::{self, Refusals};
+use crate::refusals::{self, RefusalMeaning, Refusals};
 
 /// Why an address cannot be used.
 type OpenError = Box<dyn Error + Send + Sync>;
@@ -33,6 +35,7 @@ pub struct RedisClient {
     client: redis::Client,
     shared: Arc<Mutex<SharedConnection>>,
     refusals: Arc<Refusals>,
+    failover: Arc<Failover>,
     timeout: Duration,
 }
 
@@ -61,12 +64,30 @@ impl RedisClient {
         let client = redis::Client::open(info)?;
         let connection = connect(&client, timeout)?;
         let shared = Arc::new(Mutex::new(SharedConnection { connection, last_reply: Instant::now() }));
-        Ok(Self { client, shared, refusals: Arc::default(), timeout })
+        Ok(Self { client, shared, refusals: Arc::default(), failover: Arc::default(), timeout })
     }
 
-    /// The replies by which Redis refused.
-    pub(crate) fn refusals(&self) -> &Refusals {
-        &self.refusals
+    /// Has the log lines about missing rights name those of this cluster.
+    pub(crate) fn name_rights(&self, keys: &Keys) {
+        self.refusals.name_rights(keys);
+    }
+
+    /// The search for the right server.
+    pub(crate) fn failover(&self) -> &Failover {
+        &self.failover
+    }
+
+    /// Counts and logs an error, if it is one by which Redis refused, and has the right server searched if this is a wrong
+    /// one.
+    pub(crate) fn record_refusal(&self, error: &BackendError) {
+        if self.refusals.record(error) == Some(RefusalMeaning::WrongServer) {
+            self.failover.suspect();
+        }
+    }
+
+    /// Opens a connection for few commands besides the shared one. Has no timeout of its own.
+    pub(crate) async fn multiplexed_connection(&self) -> Result<MultiplexedConnection, RedisError> {
+        self.client.get_multiplexed_async_connection().await
     }
 
     /// Opens a connection besides the shared one.
@@ -173,7 +194,7 @@ impl RedisClient {
             (ErrorKind::Server(ServerErrorKind::ResponseError), _) if is_not_a_counter(&error) => wrong(),
             (_, Some(code)) => {
                 let refused = refusals::error_of(&format!("{code} {}", error.detail().unwrap_or_default()));
-                self.refusals.record(&refused);
+                self.record_refusal(&refused);
                 refused
             }
             (_, None) => BackendError::unavailable(error),
@@ -184,10 +205,14 @@ impl RedisClient {
     /// connection keep it alive until they time out. A connection that is still being established is replaced too: it
     /// has had a whole timeout to get ready.
     fn replace_if_dead(&self) {
-        let mut shared = self.shared();
-        if shared.last_reply.elapsed() < self.timeout {
-            return;
+        if self.shared().last_reply.elapsed() >= self.timeout {
+            self.replace();
         }
+    }
+
+    /// Replaces the connection. Commands that wait on the old one keep it alive until they are answered or time out.
+    pub(crate) fn replace(&self) {
+        let mut shared = self.shared();
         match connect(&self.client, self.timeout) {
             Ok(connection) => *shared = SharedConnection { connection, last_reply: Instant::now() },
             Err(error) => warn!(%error, "the connection to redis cannot be replaced"),

@@ -122,6 +122,12 @@ impl Keys {
         format!("{}held:{generation}", self.own_prefix)
     }
 
+    /// A key that is never set. A full Redis (`maxmemory`, `noeviction`) refuses a script whose first write may need memory,
+    /// and none of its later ones. So a script that renews, frees or hands on begins with the removal of this key.
+    pub(crate) fn unused(&self) -> String {
+        format!("{}-", self.own_prefix)
+    }
+
     /// The leaves of a dead generation that are not announced yet: a list.
     pub(crate) fn leaves(&self, generation: Generation) -> String {
         format!("{}leaves:{generation}", self.own_prefix)

@@ -17,6 +17,7 @@ mod client;
 mod clock;
 mod current_generation;
 mod envelope;
+mod failover;
 mod interop;
 mod keys;
 mod locks;
@@ -50,7 +51,7 @@ pub use rooms::RedisRooms;
 pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<Backend, Box<dyn Error + Send + Sync>> {
     let client = RedisClient::open(url, config.redis.command_timeout)?;
     let keys = Keys::new(&config.redis.prefix, cluster);
-    client.refusals().name_rights(&keys);
+    client.name_rights(&keys);
     let (clock, current) = (Arc::new(RedisClock::default()), CurrentGeneration::default());
     let settings = BusSettings {
         node: node.to_owned(),

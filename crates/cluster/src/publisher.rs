@@ -18,7 +18,7 @@ use bytes::{Buf, BytesMut};
 use phalanx_core::backend::{BackendError, Clock, NodeMessage, Posted, SendGuard};
 use phalanx_core::{Generation, bound_reached};
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::debug;
@@ -27,6 +27,7 @@ use crate::client::RedisClient;
 use crate::clock::RedisClock;
 use crate::current_generation::CurrentGeneration;
 use crate::envelope::{Draft, EnvelopeSender, EnvelopeWriter};
+use crate::failover;
 use crate::keys::Keys;
 use crate::raw_connection::{RawConnection, Writes};
 use crate::resp::{self, RespItems};
@@ -194,8 +195,9 @@ impl PublisherTask {
                 self.accept(&mut jobs);
                 continue;
             }
+            let moves = self.parts.client.failover().moves(); // before the connection, which may be opened to the old server
             let broken = match self.parts.client.raw_connection().await {
-                Ok(connection) => self.serve(connection, &mut queue).await,
+                Ok(connection) => self.serve(connection, moves, &mut queue).await,
                 Err(error) => Some(error),
             };
             let Some(error) = broken else { return };
@@ -207,7 +209,12 @@ impl PublisherTask {
     }
 
     /// Writes and reads until the connection breaks, and returns the error; `None` if all publishers are dropped.
-    async fn serve(&mut self, connection: RawConnection, queue: &mut mpsc::Receiver<PublishJob>) -> Option<io::Error> {
+    async fn serve(
+        &mut self,
+        connection: RawConnection,
+        mut moves: watch::Receiver<u64>,
+        queue: &mut mpsc::Receiver<PublishJob>,
+    ) -> Option<io::Error> {
         let RawConnection { mut reads, mut writes } = connection;
         let (mut jobs, mut replies) = (Vec::with_capacity(MAX_PENDING), BytesMut::with_capacity(4096));
         let limit = self.parts.client.timeout();
@@ -238,6 +245,7 @@ impl PublisherTask {
                     }
                     self.accept(&mut jobs);
                 }
+                error = failover::moved(&mut moves) => return Some(error),
                 _ = ticks.tick() => if self.waiting_since(last_reply).is_some_and(|since| since.elapsed() >= limit) {
                     return Some(io::ErrorKind::TimedOut.into());
                 },
@@ -314,7 +322,7 @@ impl PublisherTask {
                 PublishReply::Malformed => return Err(io::ErrorKind::InvalidData.into()),
             };
             if let Err(error) = &posted {
-                self.parts.client.refusals().record(error);
+                self.parts.client.record_refusal(error);
             }
             read = items.read();
             self.commands.remove(oldest.length)?;

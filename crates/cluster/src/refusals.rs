@@ -91,13 +91,15 @@ impl Refusals {
         let _ = self.rights.set(keys.rights());
     }
 
-    /// Counts and logs an error, if it is one by which Redis refused.
-    pub(crate) fn record(&self, error: &BackendError) {
-        match error {
-            BackendError::Refused(reply) | BackendError::Failed(reply) => self.record_reply(&reply.to_string()),
-            BackendError::Full => self.record_reply("OOM"),
-            BackendError::Unavailable(_) | BackendError::WrongKind { .. } | BackendError::Locked { .. } => {}
-        }
+    /// Counts and logs an error, and returns its meaning, if it is one by which Redis refused.
+    pub(crate) fn record(&self, error: &BackendError) -> Option<RefusalMeaning> {
+        let reply = match error {
+            BackendError::Refused(reply) | BackendError::Failed(reply) => reply.to_string(),
+            BackendError::Full => "OOM".to_owned(),
+            BackendError::Unavailable(_) | BackendError::WrongKind { .. } | BackendError::Locked { .. } => return None,
+        };
+        self.record_reply(&reply);
+        Some(RefusalMeaning::of(&reply))
     }
 
     fn record_reply(&self, reply: &str) {

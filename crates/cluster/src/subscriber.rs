@@ -14,13 +14,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 use phalanx_core::backend::{BackendError, Incoming};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::client::RedisClient;
 use crate::clock::RedisClock;
+use crate::failover;
 use crate::raw_connection::{RawConnection, Writes};
 use crate::refusals::{self, RefusalMeaning};
 use crate::resp;
@@ -176,6 +177,7 @@ impl Subscriber {
         let (mut pause, mut sessions) = (RECONNECT_DELAYS.0, 0_u64);
         loop {
             let started = Instant::now();
+            let moves = client.failover().moves(); // before the connection, which may be opened to the old server
             let error = match client.raw_connection().await {
                 Ok(RawConnection { reads, writes }) => {
                     let (confirm, confirmations) = mpsc::channel(BATCH);
@@ -190,7 +192,7 @@ impl Subscriber {
                         shared: self.0.clone(),
                     };
                     let commands = CommandHalf { writes, confirmations, limit: self.0.timeout };
-                    self.run_session(&client, commands, reader, &mut sessions).await
+                    self.run_session(&client, moves, commands, reader, &mut sessions).await
                 }
                 Err(error) if error.kind() == ErrorKind::TimedOut => "no connection in time".to_owned(),
                 Err(error) => error.to_string(),
@@ -221,6 +223,7 @@ impl Subscriber {
     async fn run_session(
         &self,
         client: &RedisClient,
+        mut moves: watch::Receiver<u64>,
         mut commands: CommandHalf,
         reader: ChannelReader,
         sessions: &mut u64,
@@ -249,6 +252,7 @@ impl Subscriber {
                 ended = reading.join_next() => {
                     return ended.and_then(Result::ok).unwrap_or_else(|| "the reader ended".to_owned());
                 }
+                error = failover::moved(&mut moves) => return error.to_string(),
                 () = self.0.changed.notified() => {}
                 // An error reply is fine too. A Redis that cannot save its data refuses even PING, and still publishes.
                 _ = ticks.tick() => if let Err(reason) = commands.send("PING", &[]).await { return reason },
@@ -308,7 +312,7 @@ impl Subscriber {
             }
             return Ok(true);
         }
-        client.refusals().record(&refusals::error_of(&reply));
+        client.record_refusal(&refusals::error_of(&reply));
         self.0.set_refused(wanted, &reply);
         Ok(meaning == RefusalMeaning::OfCommand)
     }

@@ -20,6 +20,7 @@ pub struct Proxy {
     addr: SocketAddr,
     link: watch::Sender<LinkState>,
     faults: Arc<Mutex<NetworkFaults>>,
+    server: watch::Sender<SocketAddr>,
     accepting: JoinHandle<()>,
 }
 
@@ -52,8 +53,14 @@ impl Proxy {
         let addr = listener.local_addr().expect("a listener has an address");
         let link = watch::Sender::new(LinkState::Up);
         let faults = Arc::new(Mutex::new(NetworkFaults::default()));
-        let accepting = tokio::spawn(accept(listener, server, link.subscribe(), faults.clone()));
-        Self { addr, link, faults, accepting }
+        let server = watch::Sender::new(server);
+        let accepting = tokio::spawn(accept(listener, server.subscribe(), link.subscribe(), faults.clone()));
+        Self { addr, link, faults, server, accepting }
+    }
+
+    /// Leads connections that are opened from now on to another server; those that are open stay where they are.
+    pub fn switch_to(&self, server: SocketAddr) {
+        self.server.send_replace(server);
     }
 
     /// The address for clients.
@@ -106,7 +113,7 @@ fn faults(faults: &Mutex<NetworkFaults>) -> std::sync::MutexGuard<'_, NetworkFau
 
 async fn accept(
     listener: TcpListener,
-    server: SocketAddr,
+    server: watch::Receiver<SocketAddr>,
     link: watch::Receiver<LinkState>,
     faults: Arc<Mutex<NetworkFaults>>,
 ) {
@@ -115,6 +122,7 @@ async fn accept(
             continue;
         }
         let (mut cut, mut silent, link, faults) = (link.clone(), link.clone(), link.clone(), faults.clone());
+        let server = *server.borrow();
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(server).await else { return };
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());

@@ -214,7 +214,7 @@ async fn spawn(folder: &TempDir, port: u16) -> Option<Child> {
     let mut child = Command::new("redis-server")
         // Data is written before the reply is sent, and survives a killed process without an fsync.
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "no"])
-        .args(["--port", &port.to_string(), "--daemonize", "no"])
+        .args(["--port", &port.to_string(), "--daemonize", "no", "--enable-debug-command", "yes"])
         .args(["--user", "phalanx", "on", ">secret"])
         .args(CLUSTERS.map(|cluster| KEYS.replace("<cluster>", cluster)).join(" ").split(' '))
         .args(COMMANDS.split(' '))
