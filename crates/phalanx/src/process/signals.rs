@@ -49,14 +49,15 @@ impl Signals {
         let _entered = runtime.enter();
         let named = MEANINGLESS.iter().map(|name| (name.as_str().to_owned(), *name as i32));
         let real_time = (SIGRTMIN()..=SIGRTMAX()).map(|number| (format!("SIGRTMIN+{}", number - SIGRTMIN()), number));
-        let meaningless = named.chain(real_time);
-        let listen = |(name, number)| Ok((name, signal(SignalKind::from_raw(number))?));
+        // Some cannot be handled under a debugger or an emulator, which keep them to themselves: such a program runs all the
+        // same.
+        let listen = |(name, number)| Some((name, signal(SignalKind::from_raw(number)).ok()?));
         let signals = Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
             usr2: signal(SignalKind::user_defined2())?,
-            meaningless: meaningless.map(listen).collect::<io::Result<_>>()?,
+            meaningless: named.chain(real_time).filter_map(listen).collect(),
         };
         SigSet::all().thread_unblock()?;
         Ok(signals)
