@@ -152,7 +152,7 @@ impl RawSocket {
     }
 
     /// The next frame: its first byte and its payload.
-    async fn frame(&mut self) -> (u8, Vec<u8>) {
+    pub(crate) async fn frame(&mut self) -> (u8, Vec<u8>) {
         next_frame(&mut self.reader, &mut self.received).await
     }
 }

@@ -169,6 +169,25 @@ async fn frames_without_payload_count_as_well() {
 }
 
 #[tokio::test]
+async fn a_pong_between_the_fragments_of_a_message_costs_nothing() {
+    let mut config = settings();
+    config.websocket.messages_per_second = 20;
+    config.websocket.message_burst = 100;
+    let node = start(config).await;
+    let message = format!(r#"{{"event":"detailsView","fill":"{}"}}"#, "x".repeat(60_000));
+    let (first, rest) = message.as_bytes().split_at(30_000);
+    let frames = [RawSocket::masked(0x01, first), RawSocket::masked(0x8a, b""), RawSocket::masked(0x80, rest)].concat();
+    let mut socket = RawSocket::connect(node.addr()).await;
+    for _ in 0..5 {
+        socket.writer.write_all(&frames).await.unwrap();
+        let (first, payload) = timeout(Duration::from_secs(20), socket.frame()).await.unwrap();
+        let answer = String::from_utf8_lossy(&payload);
+        assert!(first == 0x81 && answer.contains(r#""status":"OK""#), "{answer}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn paths_tolerate_a_slash_at_the_end_and_read_a_plus_as_a_space() {
     let node = start(settings()).await;
     let addr = node.addr();

@@ -102,6 +102,20 @@ async fn a_process_that_cannot_start_ends_with_its_reason_also_on_a_stuck_stderr
 }
 
 #[tokio::test]
+async fn the_reason_of_the_end_is_json_where_the_log_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = command("tour", folder.path());
+    command.env("PORT", taken.local_addr().unwrap().port().to_string()).env("PHALANX_ENV", "production");
+    let ended = timeout(SOON, command.kill_on_drop(true).output()).await.expect("it ends").unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let lines = String::from_utf8(ended.stderr).unwrap();
+    let parsed: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = parsed.last().unwrap();
+    assert!(last["level"] == "ERROR" && last["message"].as_str().unwrap().contains("cannot listen"), "{last}");
+}
+
+#[tokio::test]
 async fn a_second_term_ends_a_node_on_a_stuck_stderr_and_its_reason_comes_last() {
     let (reader, writer) = full_pipe();
     let mut node = Process::spawn_with_stderr("tour", &[], writer);

@@ -50,9 +50,10 @@ async fn refund_4(_ctx: Context) -> Result<u8, ActionError> {
 fn app() -> App {
     let routes = axum::Router::new()
         .route("/own", axum::routing::any(async || "own"))
-        .route("/pay/{id}/return", axum::routing::post(async || "returned"));
+        .route("/pay/{id}/return", axum::routing::post(async || "returned"))
+        .route("/pay/zur%C3%BCck", axum::routing::post(async || "zur\u{fc}ck"));
     let actions = actions![change, payment_return, payment_2, refund_3, refund_4];
-    App::new("origins").actions(actions).router(routes).cross_site("/pay/{id}/return")
+    App::new("origins").actions(actions).router(routes).cross_site("/pay/{id}/return").cross_site("/pay/zur\u{fc}ck")
 }
 
 async fn node(configure: impl FnOnce(&mut Config)) -> RunningApp {
@@ -100,6 +101,7 @@ async fn pages_of_other_sites_cannot_change_anything() {
             check(addr, line, from, true).await;
         }
         check(addr, "POST /pay/7/return", from, true).await;
+        check(addr, "POST /pay/zur%C3%BCck", from, true).await;
         check(addr, "POST /pay/7/return/", from, false).await;
         // An application may serve sockets of its own.
         let upgrade = [from, &["upgrade: websocket"]].concat();
@@ -336,6 +338,9 @@ async fn hosts_are_compared_with_default_ports() {
         let answer = send(node.addr(), "GET /api/change", &headers.each_ref().map(String::as_str)).await;
         assert_eq!(answer.status, status, "{headers:?}");
     }
+    // The check of a balancer names no host.
+    assert_eq!(raw(node.addr(), b"GET /api/change HTTP/1.0\r\n\r\n").await.status, 200);
+    assert_eq!(raw(node.addr(), b"GET /api/change HTTP/1.0\r\nhost: other.example\r\n\r\n").await.status, 302);
 }
 
 #[tokio::test]

@@ -24,6 +24,9 @@ const MAX_VISITS: usize = 10_000;
 /// Most fields of a map, and most items of a list, that are checked.
 const MAX_ENTRIES: usize = 1000;
 
+/// The code of the fault that the check stopped at [`MAX_VISITS`].
+const TOO_LARGE: &str = "invalid";
+
 /// Returns all faults of `input` that the schema of `T` shows.
 pub(super) fn faults_of<T: Input>(input: &ParamValue) -> Vec<Detail> {
     check::<T>(input, false)
@@ -33,13 +36,14 @@ pub(super) fn faults_of<T: Input>(input: &ParamValue) -> Vec<Detail> {
 /// are passed over, so that a list may be of any length.
 pub(super) fn range_faults_of<T: Input>(input: &ParamValue) -> Vec<Detail> {
     let mut details = check::<T>(input, true);
-    details.retain(|detail| detail.code == "range");
+    details.retain(|detail| ["range", TOO_LARGE].contains(&&*detail.code));
     details
 }
 
 fn check<T: Input>(input: &ParamValue, only_beyond_f32: bool) -> Vec<Detail> {
     let root = schema_of::<T>();
-    let mut check = SchemaCheck { root: &root, details: Vec::new(), visits: 0, only_beyond_f32 };
+    let max_entries = if only_beyond_f32 { usize::MAX } else { MAX_ENTRIES };
+    let mut check = SchemaCheck { root: &root, details: Vec::new(), visits: 0, max_entries, only_beyond_f32 };
     check.node(&root, SchemaView::of(input), "", 0);
     check.finish()
 }
@@ -56,6 +60,7 @@ struct SchemaCheck<'a> {
     root: &'a Value,
     details: Vec<Detail>,
     visits: usize,
+    max_entries: usize,
     /// Passes over values without a number beyond `f32`.
     only_beyond_f32: bool,
 }
@@ -69,7 +74,7 @@ impl<'a> SchemaCheck<'a> {
             bound_reached("params.schema_visits");
             self.details.push(Detail::new(
                 "",
-                "invalid",
+                TOO_LARGE,
                 "is not valid; it is too large to tell everything that is wrong",
             ));
         }
@@ -103,18 +108,22 @@ impl<'a> SchemaCheck<'a> {
         self.bounds(fields, view, path);
         if view.is_object() {
             self.fields(fields, view, path, depth);
-        } else if let Some(each) = fields.get("items") {
-            for (index, item) in view.items(self.max_entries()).into_iter().flatten().enumerate() {
-                if self.passes_over(item) {
-                    continue;
-                }
-                self.node(each, item, &format!("{path}[{index}]"), depth + 1);
-            }
+        } else {
+            self.items(fields, view, path, depth);
         }
     }
 
-    fn max_entries(&self) -> usize {
-        if self.only_beyond_f32 { usize::MAX } else { MAX_ENTRIES }
+    fn items(&mut self, schema: &'a Map<String, Value>, view: SchemaView<'_>, path: &str, depth: usize) {
+        let first = schema.get("prefixItems").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let rest = schema.get("items");
+        if first.is_empty() && rest.is_none() {
+            return;
+        }
+        for (index, item) in view.items(self.max_entries).into_iter().flatten().enumerate() {
+            if let Some(each) = first.get(index).or(rest).filter(|_| !self.passes_over(item)) {
+                self.node(each, item, &format!("{path}[{index}]"), depth + 1);
+            }
+        }
     }
 
     fn passes_over(&self, view: SchemaView<'_>) -> bool {
@@ -272,9 +281,12 @@ impl<'a> SchemaCheck<'a> {
                 self.node(property, value, &inner(name), depth + 1);
             }
         }
-        let Some(others) = schema.get("additionalProperties").filter(|others| others.is_object()) else { return };
+        // A map whose keys are numbers has one pattern, which its keys fit: they were decoded, or are another fault.
+        let patterns = schema.get("patternProperties").and_then(Value::as_object).filter(|all| all.len() == 1);
+        let others = patterns.and_then(|all| all.values().next()).or_else(|| schema.get("additionalProperties"));
+        let Some(others) = others.filter(|others| others.is_object()) else { return };
         for name in view
-            .names(self.max_entries())
+            .names(self.max_entries)
             .into_iter()
             .filter(|name| declared.is_none_or(|fields| !fields.contains_key(*name)))
         {

@@ -359,7 +359,16 @@ struct Narrow {
     point: Option<Point>,
     double: Option<f64>,
     loose: Option<Loose>,
+    pair: Option<(f32, f32)>,
+    by_number: Option<std::collections::BTreeMap<u32, f32>>,
+    shape: Option<Shape>,
     any: Option<Value>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema, serde::Serialize)]
+enum Shape {
+    Points(Vec<f32>),
+    Name(String),
 }
 
 #[derive(Debug, Deserialize, JsonSchema, serde::Serialize)]
@@ -395,6 +404,11 @@ fn a_number_beyond_f32_is_out_of_range_and_not_infinite() {
     check(r#"{"loose":{"x":1e39,"name":"a"}}"#, json!([["loose.x", "range"]]));
     let long = vec!["1"; 5000].join(",");
     check(&format!(r#"{{"list":[{long},1e39]}}"#), json!([["list[5000]", "range"]]));
+    check(r#"{"pair":[0,1e39]}"#, json!([["pair[1]", "range"]]));
+    check(r#"{"by_number":{"1":0,"2":1e39}}"#, json!([["by_number.2", "range"]]));
+    check(&format!(r#"{{"shape":{{"Points":[{long},1e39]}}}}"#), json!([["shape.Points[5000]", "range"]]));
+    let longer = vec!["1"; 20_000].join(",");
+    check(&format!(r#"{{"shape":{{"Points":[{longer},1e39]}}}}"#), json!([["", "invalid"]]));
     for text in ["single=1e39", "list=1&list=-1e39", "point[x]=1e39"] {
         let error = query(text).decode::<Narrow>().unwrap_err();
         assert_eq!(error.details()[0].code, "range", "{text}");

@@ -103,10 +103,14 @@ pub(crate) fn print_error(text: &str) {
 
 /// Logs the reason why the process ends with an error, behind all that is queued, and waits a moment until it is written.
 pub(crate) fn print_reason(reason: &dyn Display) {
-    if let Some(file) = FILE.get() {
-        file.push_reason(&reason.to_string());
+    let as_json = STDERR.get().filter(|stderr| stderr.is_json());
+    for sink in FILE.get().into_iter().chain(as_json) {
+        sink.push_reason(&reason.to_string());
     }
-    print_error(&format!("error: {reason}\n"));
+    match as_json {
+        Some(_) => flush(EXIT_FLUSH),
+        None => print_error(&format!("error: {reason}\n")),
+    }
 }
 
 /// Waits until all lines are written, at most [`EXIT_FLUSH`]: the process ends, or executes another program.

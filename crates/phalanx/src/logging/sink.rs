@@ -44,6 +44,10 @@ impl Sink {
         self.queue.push_last(self.format.line(Level::ERROR, reason, None).as_bytes());
     }
 
+    pub(super) fn is_json(&self) -> bool {
+        self.format == LineFormat::Json
+    }
+
     /// Queues a text as it is, also beyond the bounds.
     pub(super) fn push_text(&self, text: &str) {
         self.queue.push_last(text.as_bytes());

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::response::Response;
 use http::header::LOCATION;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode, Version};
 use phalanx_core::config::{Web, WebOrigin};
 
 use super::forwarded::{ForwardedRequest, UrlScheme};
@@ -25,6 +25,9 @@ impl AllowedHosts {
     pub(super) fn redirect<B>(&self, request: &Request<B>, forwarded: &ForwardedRequest) -> Option<Response> {
         let first = self.first.as_ref()?;
         let host = host::of_request(request.uri(), request.headers(), forwarded);
+        if host.is_none() && request.version() < Version::HTTP_11 {
+            return None; // the check of a balancer: no browser makes such a request
+        }
         let scheme = forwarded.scheme.unwrap_or(UrlScheme::Http).as_str();
         let is_allowed =
             |origin: &WebOrigin<Box<str>>| origin.has_scheme(scheme) && host.is_some_and(|host| origin.is_at(host));

@@ -141,10 +141,12 @@ fn is_private(ip: IpAddr) -> bool {
     }
 }
 
-/// The entries of a list over all its lines, last one first; a line that is not text is one empty entry.
+/// The entries of a list over all its lines, last one first. Empty ones do not count (RFC 9110, 5.6.1.2); a line that is
+/// not text is one entry that is no address.
 pub(super) fn from_the_right<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).into_iter().rev();
-    lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',')).map(str::trim).take(MAX_PROXIES)
+    let entries = lines.flat_map(|line| line.to_str().unwrap_or("?").rsplit(',')).map(str::trim);
+    entries.filter(|entry| !entry.is_empty()).take(MAX_PROXIES)
 }
 
 /// The entry at a distance from the end; the first one of a list that is shorter, because not every proxy appends.

@@ -119,12 +119,13 @@ pub(super) fn cross_site_paths(paths: &[String], actions: &ActionRoutes) -> Resu
         if !path.starts_with('/') {
             return Err(format!("App::cross_site({path:?}): a path starts with `/`").into());
         }
-        if actions.find(path).is_some() {
+        let literal = request_path::declared(path);
+        if actions.find(&literal).is_some() {
             return Err(
                 format!("App::cross_site({path:?}): an action has this path: write #[action(cross_site)]").into()
             );
         }
-        table.insert(path, ()).map_err(|error| format!("App::cross_site({path:?}): {error}"))?;
+        table.insert(literal, ()).map_err(|error| format!("App::cross_site({path:?}): {error}"))?;
     }
     Ok(table)
 }

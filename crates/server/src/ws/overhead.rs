@@ -31,10 +31,15 @@ impl Overhead {
         self.unsettled = self.unsettled.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
+    /// Settles the bytes of a control frame, which may stand between the fragments of a message.
+    pub(super) fn settle_control(&mut self, payload: usize) {
+        self.unsettled =
+            self.unsettled.saturating_sub(u32::try_from(payload).unwrap_or(u32::MAX).saturating_add(HEADER));
+    }
+
     /// Settles the bytes before the end of a message. Of the rest, the last read may belong to frames that follow.
     pub(super) fn settle(&mut self, payload: usize) {
-        let payload = u32::try_from(payload).unwrap_or(u32::MAX);
-        self.unsettled = self.unsettled.saturating_sub(payload.saturating_add(HEADER));
+        self.settle_control(payload);
         self.keep(READ_BUFFER as u32);
     }
 
@@ -90,6 +95,19 @@ mod tests {
         // Large and small ones in turn, and a large message in parts of 16 KiB.
         assert_eq!(tokens((0..5000).map(|n| if n % 2 == 0 { (MAX + 14, MAX) } else { (7, 1) })), 0);
         check(tokens((0..200).map(|_| (MAX + 4 * 8, MAX))), 200 * (4 * 8 - 14));
+    }
+
+    #[test]
+    fn a_control_frame_between_fragments_is_no_overhead() {
+        let mut overhead = Overhead::new(MAX);
+        for _ in 0..100 {
+            for _ in 0..60 {
+                overhead.add_read(READ_BUFFER);
+            }
+            overhead.settle_control(0);
+            overhead.settle(60 * READ_BUFFER - 4 * 8);
+            assert_eq!(overhead.take_tokens(), 0);
+        }
     }
 
     #[test]

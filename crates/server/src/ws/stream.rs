@@ -98,8 +98,10 @@ impl FrameStream {
         self.is_drained = read.is_pending() && bytes < READ_IN_A_ROW;
         let read = ready!(read);
         self.read_ended = read.is_err();
-        if let Ok(message) = &read {
-            self.overhead.settle(message.len());
+        match &read {
+            Ok(Message::Ping(payload) | Message::Pong(payload)) => self.overhead.settle_control(payload.len()),
+            Ok(message) => self.overhead.settle(message.len()),
+            Err(_) => {}
         }
         // tungstenite has queued the reply.
         self.control_pending |= matches!(read, Ok(Message::Ping(_) | Message::Close(_)));

@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use http::header::{CONTENT_DISPOSITION, HeaderMap};
 use percent_encoding::percent_decode_str;
+use phalanx_core::ActionError;
+
+use super::malformed;
 
 /// The name of a part, and the name of its file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -17,19 +20,39 @@ pub(super) struct Disposition {
 impl Disposition {
     /// Reads `Content-Disposition` by RFC 2183, 6266 and 8187. `filename` wins over `filename*`, which RFC 7578 forbids
     /// in forms.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let Some(value) = headers.get(CONTENT_DISPOSITION) else { return Self::default() };
+    ///
+    /// # Errors
+    ///
+    /// The header is longer than any client sends it.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, ActionError> {
+        let Some(value) = headers.get(CONTENT_DISPOSITION) else { return Ok(Self::default()) };
+        if !is_parseable(value.as_bytes()) {
+            return Err(malformed("the Content-Disposition of a part is too long"));
+        }
         let mut params = mailparse::parse_content_disposition(&keep_backslashes(&text_of(value.as_bytes()))).params;
         let mut take = |name: &str| {
             let extended = format!("{name}*");
             params.remove(name).or_else(|| Some(decoded(&params.remove(&extended)?)))
         };
-        Self { name: take("name"), file_name: take("filename") }
+        Ok(Self { name: take("name"), file_name: take("filename") })
     }
 }
 
-/// Reads the boundary of a `Content-Type`; `None` if it names none.
+/// The longest header that is parsed, and the most asterisks in it. mailparse takes a time that grows with the square of
+/// the number of continued parameters (`name*0*=a`): seconds for 100 KB of them.
+const MAX_LENGTH: usize = 4096;
+const MAX_ASTERISKS: usize = 64;
+
+/// Whether a header costs little to parse.
+fn is_parseable(value: &[u8]) -> bool {
+    value.len() <= MAX_LENGTH && value.iter().filter(|byte| **byte == b'*').count() <= MAX_ASTERISKS
+}
+
+/// Reads the boundary of a `Content-Type`; `None` if it names none, or is longer than any client sends it.
 pub(super) fn boundary_of(content_type: &str) -> Option<String> {
+    if !is_parseable(content_type.as_bytes()) {
+        return None;
+    }
     let boundary = mailparse::parse_content_type(content_type).params.remove("boundary");
     boundary.filter(|boundary| !boundary.is_empty())
 }

@@ -58,7 +58,7 @@ pub(super) async fn read(
             return Err(limit_exceeded("web.max_files", "a request has too many fields").into());
         }
         // multer's own search for the two names finds them inside other quoted values, and minds their case.
-        let Disposition { name: Some(name), file_name } = Disposition::of(part.headers()) else { continue };
+        let Disposition { name: Some(name), file_name } = Disposition::of(part.headers())? else { continue };
         count_field_bytes(name.len())?;
         let Some(file_name) = file_name else {
             let mut text = Vec::new();

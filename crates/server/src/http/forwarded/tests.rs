@@ -36,6 +36,8 @@ fn the_forwarded_address_is_the_last_one_that_is_not_a_trusted_proxy() {
     check(&[("x-forwarded-for", "[2001:db8::1]:443")], "[2001:db8::1]:0");
     check(&[("x-forwarded-for", "1.2.3.4:55")], "1.2.3.4:0");
     check(&[("x-forwarded-for", "::ffff:1.2.3.4")], "1.2.3.4:0");
+    check(&[("x-forwarded-for", "6.6.6.6, 1.2.3.4,"), ("x-forwarded-for", " , ")], "1.2.3.4:0");
+    check(&[("x-forwarded-for", "1.2.3.4"), ("x-forwarded-for", "\u{e9}")], "10.0.0.1:99");
     check(&[("x-forwarded-for", "[zz]:1")], "10.0.0.1:99");
     check(&[("x-forwarded-for", "1.2.3.4, [zz]:1")], "10.0.0.1:99");
     check(&[("forwarded", "for=1.2.3.4"), ("x-forwarded-for", "5.6.7.8")], "5.6.7.8:0");

@@ -5,7 +5,7 @@ use super::*;
 fn check(value: &[u8], name: Option<&str>, file_name: Option<&str>) {
     let headers = HeaderMap::from_iter([(CONTENT_DISPOSITION, HeaderValue::from_bytes(value).unwrap())]);
     let expected = Disposition { name: name.map(str::to_owned), file_name: file_name.map(str::to_owned) };
-    assert_eq!(Disposition::of(&headers), expected, "{}", String::from_utf8_lossy(value));
+    assert_eq!(Disposition::of(&headers).ok(), Some(expected), "{}", String::from_utf8_lossy(value));
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn names_and_file_names_are_read_as_clients_send_them() {
     ] {
         check(value, name, file_name);
     }
-    assert_eq!(Disposition::of(&HeaderMap::new()), Disposition::default());
+    assert_eq!(Disposition::of(&HeaderMap::new()).ok(), Some(Disposition::default()));
 }
 
 #[test]
@@ -71,6 +71,21 @@ fn boundaries_are_read_as_clients_send_them() {
     ] {
         assert_eq!(boundary_of(content_type).as_deref(), boundary, "{content_type}");
     }
+}
+
+#[test]
+fn a_header_that_costs_much_to_parse_is_refused() {
+    let of = |value: &str| {
+        Disposition::of(&HeaderMap::from_iter([(CONTENT_DISPOSITION, HeaderValue::from_str(value).unwrap())]))
+    };
+    let continued = |count: usize| (0..count).map(|n| format!(";{n}*0*=a")).collect::<String>();
+    for costly in [continued(33), "x".repeat(MAX_LENGTH)] {
+        let refused = of(&format!("form-data; name=\"a\"{costly}")).unwrap_err();
+        assert_eq!(refused.code(), "malformed");
+        assert_eq!(boundary_of(&format!("multipart/form-data; boundary=a{costly}")), None);
+    }
+    let long = format!("form-data; name=\"a\"; filename=\"{}{}\"", "*;".repeat(32), "\u{e9}".repeat(255));
+    assert_eq!(of(&long).unwrap().name.as_deref(), Some("a"));
 }
 
 #[test]
