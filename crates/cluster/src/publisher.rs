@@ -1,23 +1,28 @@
 //! Publishes all messages of a node over one connection, from one task that encodes and numbers them as it writes them.
 //!
-//! Commands are pipelined: the task writes on while Redis answers earlier ones. Commands that were not answered when a
-//! connection broke are sent again over the next one, with the same bytes in the same order. A receiver that got a
-//! message the first time recognises its sequence number and drops it. So if the second PUBLISH finds no receiver, the
-//! first one may still have found some.
+//! Commands are pipelined: the task writes on while Redis answers earlier ones. When a connection breaks, some that were
+//! written are not answered, and Redis may have run them or may yet:
+//!
+//! - A room message is not repeated. Repeated, it would have two places among the messages of the other nodes: members
+//!   that subscribed in between would receive it behind messages that all others received after it. Its outcome is
+//!   unknown.
+//! - A message of a node (a call, a reply, a topic) and a presence change are sealed again under their number. A receiver
+//!   that got one the first time recognises the number and drops it. So if the second PUBLISH finds no receiver, the
+//!   first one may still have found some.
+//!
+//! Messages that were not written yet wait for the next connection, no longer than a command may take.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::iter;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use phalanx_core::backend::{BackendError, Clock, NodeMessage, Posted, SendGuard};
 use phalanx_core::{Generation, bound_reached};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -29,12 +34,14 @@ use crate::current_generation::CurrentGeneration;
 use crate::envelope::{Draft, EnvelopeSender, EnvelopeWriter};
 use crate::failover;
 use crate::keys::Keys;
-use crate::raw_connection::{RawConnection, Writes};
+use crate::raw_connection::RawConnection;
 use crate::resp::{self, RespItems};
 
+mod commands;
 mod pending;
 
-use pending::{Completion, PendingPublish, PublishReply};
+use commands::CommandBuffer;
+use pending::{Completion, PendingPublish, PublishContent, PublishJob, PublishReply};
 
 /// The length of the queue to the task. Beyond it publishers wait, at most for the timeout of a command.
 const QUEUE: usize = 1024;
@@ -44,9 +51,6 @@ const MAX_PENDING: usize = 128;
 
 /// The most messages in one write. Few enough that Redis is not idle while the task encodes them.
 const BATCH: usize = 16;
-
-/// The capacity of the command buffer that is kept while the buffer is empty.
-const RETAINED_CAPACITY: usize = 64 * 1024;
 
 /// The longest text in a reply: the only one is `QUEUED`.
 const MAX_REPLY_TEXT: usize = 64;
@@ -59,23 +63,6 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(50);
 pub(crate) struct Publisher {
     jobs: mpsc::Sender<PublishJob>,
     timeout: Duration,
-}
-
-struct PublishJob {
-    channel: String,
-    content: PublishContent,
-    /// The generation that is looked up in the same write.
-    recipient: Option<Generation>,
-    completion: Completion,
-}
-
-enum PublishContent {
-    /// An envelope for our nodes.
-    Envelope(Draft),
-    /// An envelope for our nodes, and in the same transaction a message for Actionhero nodes: its channel and its text.
-    EnvelopeAndInterop(Draft, String, Vec<u8>),
-    /// A message for Actionhero nodes.
-    Interop(Vec<u8>),
 }
 
 /// The parts that the task works with.
@@ -166,29 +153,24 @@ struct PublisherTask {
     /// The generation that `seq` counts for.
     numbered: Option<Generation>,
     seq: u64,
+    /// The messages that are in no command of this connection, the oldest first.
+    waiting: VecDeque<PendingPublish>,
     /// The messages that Redis has not answered, the oldest first.
     pending: VecDeque<PendingPublish>,
+    /// The commands of the pending messages.
     commands: CommandBuffer,
-}
-
-/// The commands of all pending messages.
-#[derive(Default)]
-struct CommandBuffer {
-    bytes: BytesMut,
-    /// The number of bytes that were written to the connection.
-    written: usize,
 }
 
 impl PublisherTask {
     fn new(parts: PublisherParts) -> Self {
-        let (pending, commands) = Default::default();
-        Self { names_key: parts.keys.names(), parts, numbered: None, seq: 0, pending, commands }
+        let (waiting, pending, commands) = Default::default();
+        Self { names_key: parts.keys.names(), parts, numbered: None, seq: 0, waiting, pending, commands }
     }
 
     async fn run(mut self, mut queue: mpsc::Receiver<PublishJob>) {
         let mut jobs = Vec::with_capacity(MAX_PENDING);
         loop {
-            if self.pending.is_empty() {
+            if self.waiting.is_empty() {
                 if queue.recv_many(&mut jobs, MAX_PENDING).await == 0 {
                     return;
                 }
@@ -221,6 +203,7 @@ impl PublisherTask {
         let mut ticks = interval((limit / 4).max(RECONNECT_DELAY));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_reply = Instant::now();
+        self.seal_waiting();
         loop {
             let free = MAX_PENDING - self.pending.len();
             tokio::select! {
@@ -244,6 +227,7 @@ impl PublisherTask {
                         jobs.extend(iter::from_fn(|| queue.try_recv().ok()).take(free.min(BATCH) - count));
                     }
                     self.accept(&mut jobs);
+                    self.seal_waiting();
                 }
                 error = failover::moved(&mut moves) => return Some(error),
                 _ = ticks.tick() => if self.waiting_since(last_reply).is_some_and(|since| since.elapsed() >= limit) {
@@ -259,56 +243,59 @@ impl PublisherTask {
         self.pending.front().map(|oldest| oldest.accepted_at.max(last_reply))
     }
 
-    /// Encodes and numbers messages. Under a new generation the numbers start with 1 again.
+    /// Takes messages off the queue.
     fn accept(&mut self, jobs: &mut Vec<PublishJob>) {
         // Their callers have timed out or were dropped and count on an unknown outcome; these are never sent.
         jobs.retain(|job| !job.completion.is_cancelled());
-        let Some(generation) = self.parts.current.get() else {
+        if self.parts.current.get().is_none() {
             let unregistered = || BackendError::unavailable("the node has no generation yet");
             return jobs.drain(..).for_each(|job| job.completion.complete(Err(unregistered())));
-        };
+        }
+        let accepted_at = Instant::now();
+        self.waiting.extend(jobs.drain(..).map(|job| PendingPublish::new(job, accepted_at)));
+    }
+
+    /// Makes commands of the waiting messages. Under a new generation the numbers start with 1 again.
+    fn seal_waiting(&mut self) {
+        let Some(generation) = self.parts.current.get() else { return };
         if self.numbered.replace(generation) != Some(generation) {
             self.seq = 0;
         }
-        let (now, at_ms) = (Instant::now(), self.parts.clock.now_ms());
-        for job in jobs.drain(..) {
-            self.encode(generation, now, at_ms, job);
+        let at_ms = self.parts.clock.now_ms();
+        while let Some(message) = self.waiting.pop_front() {
+            self.seal(generation, at_ms, message);
         }
     }
 
-    fn encode(&mut self, generation: Generation, accepted_at: Instant, at_ms: u64, job: PublishJob) {
+    fn seal(&mut self, generation: Generation, at_ms: u64, mut message: PendingPublish) {
         let out = &mut self.commands.bytes;
         let before = out.len();
-        let mut envelope = |draft| {
+        let PublishJob { channel, content, recipient, .. } = &message.job;
+        let (generation, seq) = *message.number.get_or_insert_with(|| {
             self.seq += 1;
-            let sender = EnvelopeSender { generation, node: &self.parts.node, at_ms, seq: self.seq };
-            self.parts.envelopes.write(&job.channel, sender, draft)
-        };
+            (generation, self.seq)
+        });
+        let sender = EnvelopeSender { generation, node: &self.parts.node, at_ms, seq };
+        let envelope = |draft| self.parts.envelopes.write(channel, sender, draft);
         let publish = |out: &mut BytesMut, channel: &str, message: &[u8]| {
             resp::write(out, [b"PUBLISH", channel.as_bytes(), message].into_iter());
         };
-        match &job.content {
-            PublishContent::Envelope(draft) => publish(out, &job.channel, &envelope(draft)),
-            PublishContent::Interop(message) => publish(out, &job.channel, message),
-            PublishContent::EnvelopeAndInterop(draft, channel, message) => {
+        match content {
+            PublishContent::Envelope(draft) => publish(out, channel, &envelope(draft)),
+            PublishContent::Interop(message) => publish(out, channel, message),
+            PublishContent::EnvelopeAndInterop(draft, interop_channel, message) => {
                 resp::write(out, [&b"MULTI"[..]].into_iter());
-                publish(out, &job.channel, &envelope(draft));
-                publish(out, channel, message);
+                publish(out, channel, &envelope(draft));
+                publish(out, interop_channel, message);
                 resp::write(out, [&b"EXEC"[..]].into_iter());
             }
         }
-        if let Some(recipient) = job.recipient {
+        if let Some(recipient) = recipient {
             let name = recipient.as_str().as_bytes();
             resp::write(out, [b"HEXISTS", self.names_key.as_bytes(), name].into_iter());
         }
-        self.pending.push_back(PendingPublish {
-            completion: job.completion,
-            accepted_at,
-            length: out.len() - before,
-            is_transaction: matches!(job.content, PublishContent::EnvelopeAndInterop(..)),
-            has_lookup: job.recipient.is_some(),
-            is_repeated: false,
-        });
+        message.length = out.len() - before;
+        self.pending.push_back(message);
     }
 
     /// Completes the messages that Redis has answered.
@@ -327,64 +314,43 @@ impl PublisherTask {
             read = items.read();
             self.commands.remove(oldest.length)?;
             if let Some(answered) = self.pending.pop_front() {
-                answered.completion.complete(posted);
+                answered.job.completion.complete(posted);
             }
         }
         replies.advance(read);
         if self.pending.is_empty() && !replies.is_empty() { Err(unexpected_reply()) } else { Ok(()) }
     }
 
-    /// Prepares all pending commands for the next connection. Those of which a byte was written count as repeated.
+    /// Prepares the next connection. What was written and may not be repeated fails as unknown; the rest waits, in the
+    /// order in which it was sealed, before what waits already.
     fn rewind(&mut self) {
-        let mut written = std::mem::take(&mut self.commands.written);
-        for pending in &mut self.pending {
-            pending.is_repeated |= written > 0;
-            written = written.saturating_sub(pending.length);
+        let written = self.commands.clear();
+        let (mut end, mut again) = (0, VecDeque::with_capacity(self.pending.len() + self.waiting.len()));
+        for mut message in self.pending.drain(..) {
+            let start = end;
+            end += message.length;
+            if message.job.is_repeatable() {
+                message.is_repeated |= written > start;
+            } else if written >= end {
+                message.job.completion.complete(Err(BackendError::unavailable("the connection to redis broke off")));
+                continue;
+            } else {
+                // Redis got a part of its commands at most. Numbered anew, it may come behind what is repeated.
+                message.number = None;
+            }
+            again.push_back(message);
         }
+        again.append(&mut self.waiting);
+        self.waiting = again;
     }
 
-    /// Drops the oldest messages, as far as they have timed out or their callers no longer wait.
+    /// Drops the messages that have timed out or whose callers no longer wait.
     fn drop_expired(&mut self) {
         let limit = self.parts.client.timeout();
-        while let Some(oldest) = self.pending.front()
-            && (oldest.completion.is_cancelled() || oldest.accepted_at.elapsed() >= limit)
-        {
-            self.commands.bytes.advance(oldest.length);
-            self.pending.pop_front();
-        }
+        self.waiting.retain(|message| !message.job.completion.is_cancelled() && message.accepted_at.elapsed() < limit);
     }
 }
 
 fn unexpected_reply() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a reply without a command")
-}
-
-impl CommandBuffer {
-    /// Writes and flushes; returns `Pending` when everything is written, and completes only with an error.
-    fn poll_write(&mut self, writes: &mut Writes, context: &mut Context<'_>) -> Poll<io::Error> {
-        loop {
-            let rest = &self.bytes[self.written..];
-            let written = if rest.is_empty() {
-                ready!(Pin::new(&mut *writes).poll_flush(context)).map(|()| 0)
-            } else {
-                ready!(Pin::new(&mut *writes).poll_write(context, rest))
-            };
-            match written {
-                Ok(0) if rest.is_empty() => return Poll::Pending,
-                Ok(0) => return Poll::Ready(io::ErrorKind::WriteZero.into()),
-                Ok(count) => self.written += count,
-                Err(error) => return Poll::Ready(error),
-            }
-        }
-    }
-
-    /// Removes the oldest `length` bytes, whose commands were answered.
-    fn remove(&mut self, length: usize) -> io::Result<()> {
-        self.written = self.written.checked_sub(length).ok_or_else(unexpected_reply)?;
-        self.bytes.advance(length);
-        if self.bytes.is_empty() && self.bytes.capacity() > RETAINED_CAPACITY {
-            self.bytes = BytesMut::new();
-        }
-        Ok(())
-    }
 }

@@ -1,9 +1,11 @@
 //! A message that was submitted to Redis and not answered yet, and how the reply to it is read.
 
-use phalanx_core::backend::{BackendError, Posted, SendGuard};
+use phalanx_core::Generation;
+use phalanx_core::backend::{BackendError, Posted, PublicationKind, SendGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::envelope::Draft;
 use crate::refusals;
 use crate::resp::{RespError, RespItem, RespItems};
 
@@ -30,17 +32,45 @@ impl Completion {
     }
 }
 
+/// A message that is to be published.
+pub(super) struct PublishJob {
+    pub(super) channel: String,
+    pub(super) content: PublishContent,
+    /// The generation that is looked up in the same write.
+    pub(super) recipient: Option<Generation>,
+    pub(super) completion: Completion,
+}
+
+pub(super) enum PublishContent {
+    /// An envelope for our nodes.
+    Envelope(Draft),
+    /// An envelope for our nodes, and in the same transaction a message for Actionhero nodes: its channel and its text.
+    EnvelopeAndInterop(Draft, String, Vec<u8>),
+    /// A message for Actionhero nodes.
+    Interop(Vec<u8>),
+}
+
+impl PublishJob {
+    /// Whether it may be written a second time if it is unknown whether Redis got it the first time. Actionhero nodes
+    /// recognise no repeated message.
+    pub(super) fn is_repeatable(&self) -> bool {
+        match &self.content {
+            PublishContent::Envelope(Draft::Publication(publication)) => publication.kind != PublicationKind::Message,
+            PublishContent::Envelope(Draft::NodeMessage(_)) => true,
+            PublishContent::EnvelopeAndInterop(..) | PublishContent::Interop(_) => false,
+        }
+    }
+}
+
 /// A message that Redis has not answered.
 pub(super) struct PendingPublish {
-    pub(super) completion: Completion,
+    pub(super) job: PublishJob,
     /// The time at which the task took the message off the queue.
     pub(super) accepted_at: Instant,
+    /// The generation and the number under which it was sealed.
+    pub(super) number: Option<(Generation, u64)>,
     /// Bytes of its commands.
     pub(super) length: usize,
-    /// It is published together with a message for Actionhero nodes in one transaction.
-    pub(super) is_transaction: bool,
-    /// Its recipient is looked up after it.
-    pub(super) has_lookup: bool,
     /// It was written before, to a connection that broke.
     pub(super) is_repeated: bool,
 }
@@ -59,6 +89,10 @@ enum Count {
 }
 
 impl PendingPublish {
+    pub(super) fn new(job: PublishJob, accepted_at: Instant) -> Self {
+        Self { job, accepted_at, number: None, length: 0, is_repeated: false }
+    }
+
     /// Reads the reply. `names_key` is the key that a failed lookup is reported with.
     pub(super) fn read(&self, items: &mut RespItems<'_>, names_key: &str) -> PublishReply {
         match self.read_counts(items, names_key) {
@@ -70,8 +104,12 @@ impl PendingPublish {
 
     /// Reads the number of receivers, and how often the recipient is on record.
     fn read_counts(&self, items: &mut RespItems<'_>, names_key: &str) -> Result<(Count, Count), RespError> {
-        let receivers = if self.is_transaction { read_transaction(items)? } else { Count::from_item(items.next()?) };
-        if !self.has_lookup {
+        let receivers = if matches!(self.job.content, PublishContent::EnvelopeAndInterop(..)) {
+            read_transaction(items)?
+        } else {
+            Count::from_item(items.next()?)
+        };
+        if self.job.recipient.is_none() {
             return Ok((receivers, Count::Number(1)));
         }
         let on_record = match items.next()? {
@@ -93,7 +131,7 @@ impl PendingPublish {
             (Count::Failed(error), _) | (_, Count::Failed(error)) => return Err(error),
         };
         let posted = Posted { received: receivers > 0, on_record: on_record > 0 };
-        if self.is_repeated && self.has_lookup && !posted.received && posted.on_record {
+        if self.is_repeated && self.job.recipient.is_some() && !posted.received && posted.on_record {
             return Err(BackendError::unavailable("it was sent twice, and the first may have been received"));
         }
         Ok(posted)

@@ -144,6 +144,39 @@ async fn a_publish_whose_reply_is_lost_times_out_as_unknown_and_the_next_succeed
 }
 
 #[tokio::test]
+async fn a_room_message_without_a_reply_is_not_repeated_and_what_was_not_written_is() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let publisher = TestNode::new(&redis.url_through(proxy.addr()), ("t", ""), 100).await;
+    let other = TestNode::new(&redis.url(), ("t", ""), 100).await;
+    let mut early = TestNode::new(&redis.url(), ("t", ""), 100).await;
+    publisher.publish("r", "first").await.unwrap();
+    proxy.swallow(":3\r\n"); // the reply to the next one
+    let breaking = async {
+        while text(&early.next().await) != Some("unknown") {}
+        let late = TestNode::new(&redis.url(), ("t", ""), 100).await;
+        other.publish("r", "between").await.unwrap();
+        proxy.cut();
+        connected(&redis, 5).await; // those of the other three nodes, two of which have published
+        late
+    };
+    let (unknown, mut late) = tokio::join!(publisher.publish("r", "unknown"), breaking);
+    let reason = unknown.unwrap_err().to_string();
+    assert!(reason.contains("broke off"), "at once, and not after the timeout of a command: {reason}");
+    let waiting = publisher.publish("r", "waits");
+    let restoring = async {
+        tokio::task::yield_now().await; // it is in the queue
+        proxy.restore();
+    };
+    tokio::join!(waiting, restoring).0.unwrap();
+    for (node, expected) in [(&mut early, ["between", "waits"]), (&mut late, ["between", "waits"])] {
+        for message in expected {
+            assert_eq!(text(&node.next().await), Some(message), "in one order, each once");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_redis_that_refuses_ping_counts_as_up() {
     let redis = Redis::start().await;
     redis.command("ACL SETUSER phalanx -ping").await;
