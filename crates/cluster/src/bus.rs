@@ -16,16 +16,14 @@ use tokio::task::JoinSet;
 
 use crate::client::RedisClient;
 use crate::clock::RedisClock;
-use crate::current_generation::CurrentGeneration;
+use crate::current_generation::{CurrentGeneration, GENERATIONS};
 use crate::envelope::{Draft, EnvelopeReader, EnvelopeVersion, EnvelopeWriter, MacKeys};
 use crate::failover;
 use crate::interop::{InteropChannel, InteropSettings, RedisInterop, publish_replies};
 use crate::keys::Keys;
+use crate::link::PublisherLink;
 use crate::publisher::{Publisher, PublisherParts};
 use crate::subscriber::{ChannelHandle, MessageDecoder, Subscriber};
-
-/// Inboxes that a node remains subscribed to: that of its current generation and those of the 16 before it.
-const INBOXES: usize = 17;
 
 /// The settings of a node's bus.
 #[derive(Clone)]
@@ -52,6 +50,7 @@ pub struct RedisBus {
     subscriber: Subscriber,
     current: CurrentGeneration,
     version: EnvelopeVersion,
+    link: PublisherLink,
     interop: Option<Arc<RedisInterop>>,
     inboxes: Mutex<Inboxes>,
     receiver: Mutex<Option<mpsc::Receiver<Incoming>>>,
@@ -75,15 +74,15 @@ impl RedisBus {
         settings: BusSettings,
     ) -> Self {
         let (out, receiver) = mpsc::channel(settings.queue.max(1));
-        let subscriber = Subscriber::new(client.timeout());
+        let subscriber = Subscriber::new(client.clone(), keys.clone());
         let (channel, replies) = settings.interop.map(|interop| InteropChannel::new(&settings.node, interop)).unzip();
         let channel = channel.map(Arc::new);
         let mac_keys = MacKeys::new(&settings.token, &settings.previous_token);
         let envelopes = Mutex::new(EnvelopeReader::new(mac_keys.clone(), &keys));
         let decoder = MessageDecoder { envelopes, interop: channel.clone(), max_message: settings.max_envelope };
         let mut tasks = JoinSet::new();
-        tasks.spawn(subscriber.clone().run(client.clone(), decoder, clock.clone(), out));
-        let version = EnvelopeVersion::default();
+        tasks.spawn(subscriber.clone().run(decoder, clock.clone(), out));
+        let (version, link) = (EnvelopeVersion::default(), PublisherLink::default());
         let (publisher, publishing) = Publisher::new(PublisherParts {
             client: client.clone(),
             keys: keys.clone(),
@@ -91,6 +90,7 @@ impl RedisBus {
             clock,
             node: settings.node,
             current: current.clone(),
+            link: link.clone(),
         });
         tasks.spawn(publishing);
         tasks.spawn(failover::run(client.clone(), keys.clone()));
@@ -102,7 +102,7 @@ impl RedisBus {
         });
         let receiver = Mutex::new(Some(receiver));
         let inboxes = Mutex::default();
-        Self { keys, publisher, subscriber, current, version, interop, inboxes, receiver, _tasks: tasks }
+        Self { keys, publisher, subscriber, current, version, link, interop, inboxes, receiver, _tasks: tasks }
     }
 
     /// The Actionhero nodes on the same Redis, if the cluster may have any.
@@ -113,6 +113,11 @@ impl RedisBus {
     /// The version of the envelopes that this bus writes.
     pub fn version(&self) -> EnvelopeVersion {
         self.version.clone()
+    }
+
+    /// The connection over which this bus publishes.
+    pub fn link(&self) -> PublisherLink {
+        self.link.clone()
     }
 
     fn inboxes(&self) -> MutexGuard<'_, Inboxes> {
@@ -147,7 +152,7 @@ impl Bus for RedisBus {
         if inboxes.generations.back().is_none_or(|(last, _)| *last != generation) {
             inboxes.generations.push_back((generation, inbox));
         }
-        if inboxes.generations.len() > INBOXES {
+        if inboxes.generations.len() > GENERATIONS {
             inboxes.generations.pop_front();
         }
         self.current.set(generation);

@@ -11,7 +11,8 @@ use std::time::Duration;
 use deadpool_redis::redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use deadpool_redis::redis::io::tcp::TcpSettings;
 use deadpool_redis::redis::{
-    self, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, ScriptInvocation, ServerErrorKind,
+    self, AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
+    ScriptInvocation, ServerErrorKind,
 };
 use phalanx_core::backend::BackendError;
 use tokio::time::Instant;
@@ -87,7 +88,11 @@ impl RedisClient {
 
     /// Opens a connection for few commands besides the shared one. Has no timeout of its own.
     pub(crate) async fn multiplexed_connection(&self) -> Result<MultiplexedConnection, RedisError> {
-        self.client.get_multiplexed_async_connection().await
+        // Its own defaults are shorter: a slow Redis would never answer in time.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.timeout))
+            .set_response_timeout(Some(self.timeout));
+        self.client.get_multiplexed_async_connection_with_config(&config).await
     }
 
     /// Opens a connection besides the shared one.
@@ -126,6 +131,19 @@ impl RedisClient {
             }
         };
         self.with_timeout(key, reply).await
+    }
+
+    /// Sends a command that changes nothing over a new connection: it waits for no other command, and reaches the server
+    /// that the address names now.
+    pub(crate) async fn read_apart<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, BackendError> {
+        let reply = async {
+            let mut connection = self.multiplexed_connection().await?;
+            command.query_async(&mut connection).await
+        };
+        match tokio::time::timeout(self.timeout, reply).await {
+            Ok(reply) => reply.map_err(|error| self.backend_error(error, key)),
+            Err(_) => Err(BackendError::unavailable("redis did not answer in time")),
+        }
     }
 
     /// Sends several commands that change nothing in one round trip. They are sent a second time if the connection turns

@@ -4,7 +4,6 @@
 //! send messages, and a message is valid only on the channel that it was written for.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -16,6 +15,10 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::keys::Keys;
+
+mod senders;
+
+use senders::{MessageNumbers, Senders};
 
 /// The newest version that this node reads and writes. A change that raises it must keep the previous version writable
 /// in [`EnvelopeWriter::write`], for clusters whose nodes are replaced one by one.
@@ -29,10 +32,6 @@ const MAX_HEADER: usize = 4096;
 
 /// The most milliseconds by which the time of a message may differ from Redis's clock.
 const MAX_AGE_MS: u64 = 30_000;
-
-/// Generations whose sequence numbers are remembered. Beyond this number, those that sent nothing for twice
-/// [`MAX_AGE_MS`] are forgotten.
-const MAX_SENDERS: usize = 4096;
 
 /// `,"mac":"` + 64 hexadecimal digits + `"}`.
 const MAC_LEN: usize = 8 + 64 + 2;
@@ -74,7 +73,12 @@ struct EnvelopeHeader<'a> {
     id: u64,
     /// Unix time in milliseconds, by Redis's clock.
     at: u64,
-    seq: u64,
+    /// A hello has none: calls that are repeated after it have lower ones than messages before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    /// The number of the connection. The last release passes it over, and writes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    link: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deadline: Option<u64>,
     #[serde(rename = "who", skip_serializing_if = "Option::is_none")]
@@ -99,6 +103,8 @@ enum EnvelopeKind {
     Reply,
     #[serde(rename = "event")]
     Topic,
+    /// The first message of a connection. The last release refuses it as unreadable.
+    Hello,
 }
 
 /// The content of an envelope that is to be written.
@@ -108,13 +114,14 @@ pub(crate) enum Draft {
     NodeMessage(NodeMessage),
 }
 
-/// The sender of an envelope, with the time and the sequence number.
+/// The sender of an envelope, with the time and the connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EnvelopeSender<'a> {
-    pub(crate) generation: Generation,
+    pub(crate) generation: &'a Generation,
     pub(crate) node: &'a str,
     pub(crate) at_ms: u64,
-    pub(crate) seq: u64,
+    /// The number of the connection.
+    pub(crate) link: u64,
 }
 
 /// The keys of the MAC: the current one, and the one before it while the token is being replaced.
@@ -159,21 +166,9 @@ impl EnvelopeWriter {
         Self { keys, version }
     }
 
-    /// Encodes a draft for a channel.
-    pub(crate) fn write(&self, channel: &str, sender: EnvelopeSender<'_>, draft: &Draft) -> Vec<u8> {
-        let mut header = EnvelopeHeader {
-            v: self.version.0.load(Relaxed),
-            kind: EnvelopeKind::Publication,
-            from: sender.generation.as_str(),
-            node: sender.node.into(),
-            id: 0,
-            at: sender.at_ms,
-            seq: sender.seq,
-            deadline: None,
-            connection: None,
-            joined_at: None,
-            incarnation: None,
-        };
+    /// Encodes a draft for a channel, under its sequence number.
+    pub(crate) fn write(&self, channel: &str, sender: EnvelopeSender<'_>, seq: u64, draft: &Draft) -> Vec<u8> {
+        let mut header = EnvelopeHeader { seq: Some(seq), ..self.header(sender, EnvelopeKind::Publication) };
         let payload = match draft {
             Draft::Publication(message) => {
                 header.connection = message.connection.as_ref().map(ConnectionId::as_str);
@@ -205,8 +200,39 @@ impl EnvelopeWriter {
                 &message.payload
             }
         };
-        let mut envelope = Vec::with_capacity(320 + payload.len());
+        let mut envelope = Vec::with_capacity(336 + payload.len());
         serde_json::to_writer(&mut envelope, &header).expect("names and numbers are always JSON");
+        self.seal(channel, envelope, payload)
+    }
+
+    /// Encodes the hello of a connection of the node that has these names.
+    pub(crate) fn write_hello(&self, channel: &str, sender: EnvelopeSender<'_>, names: &[Generation]) -> Vec<u8> {
+        let header = self.header(sender, EnvelopeKind::Hello);
+        let names: Vec<&str> = names.iter().map(Generation::as_str).collect();
+        let [header, payload] = [serde_json::to_vec(&header), serde_json::to_vec(&names)]
+            .map(|json| json.expect("names and numbers are always JSON"));
+        self.seal(channel, header, &payload)
+    }
+
+    fn header<'a>(&self, sender: EnvelopeSender<'a>, kind: EnvelopeKind) -> EnvelopeHeader<'a> {
+        EnvelopeHeader {
+            v: self.version.0.load(Relaxed),
+            kind,
+            from: sender.generation.as_str(),
+            node: sender.node.into(),
+            id: 0,
+            at: sender.at_ms,
+            seq: None,
+            link: Some(sender.link),
+            deadline: None,
+            connection: None,
+            joined_at: None,
+            incarnation: None,
+        }
+    }
+
+    /// Adds the MAC and the payload to a header.
+    fn seal(&self, channel: &str, mut envelope: Vec<u8>, payload: &[u8]) -> Vec<u8> {
         envelope.pop(); // the closing brace
         let mac = compute_mac(&self.keys.current, channel, &envelope, payload).finalize().into_bytes();
         envelope.extend_from_slice(b",\"mac\":\"");
@@ -244,6 +270,10 @@ pub(crate) enum Refusal {
     Version,
     /// Its time is too far in the past or in the future.
     Stale,
+    /// The connection that it came over was replaced.
+    Outdated,
+    /// It is for a room, and the number of its sender's connection is not known.
+    UnknownSender,
     /// Its sequence number, or a later one of the same sender, was received before.
     Replayed,
     /// It is larger than the limit.
@@ -259,6 +289,8 @@ impl Refusal {
             Self::Unauthenticated => "unsealed",
             Self::Version => "version",
             Self::Stale => "stale",
+            Self::Outdated => "outdated",
+            Self::UnknownSender => "unknown_sender",
             Self::Replayed => "replayed",
             Self::TooLarge => "too_large",
             Self::QueueFull => "queue_full",
@@ -266,26 +298,32 @@ impl Refusal {
     }
 }
 
-/// Verifies and decodes envelopes, and remembers the last sequence number of each sender.
+/// Verifies and decodes envelopes, and remembers the connection and the last sequence number of each sender.
 pub(crate) struct EnvelopeReader {
     keys: MacKeys,
+    all_nodes: String,
     room_prefix: String,
-    senders: HashMap<Generation, LastReceived>,
-}
-
-/// The last envelope from a sender.
-struct LastReceived {
-    seq: u64,
-    at_ms: u64,
+    senders: Senders,
 }
 
 impl EnvelopeReader {
     pub(crate) fn new(mac_keys: MacKeys, keys: &Keys) -> Self {
-        Self { keys: mac_keys, room_prefix: keys.room_prefix(), senders: HashMap::new() }
+        let (all_nodes, room_prefix) = (keys.all_nodes(), keys.room_prefix());
+        Self { keys: mac_keys, all_nodes, room_prefix, senders: Senders::default() }
     }
 
-    /// Verifies and decodes what was received on a channel.
-    pub(crate) fn read(&mut self, channel: &str, bytes: &[u8], now_ms: u64) -> Result<Incoming, Refusal> {
+    /// Forgets the connections of all senders, before a new subscription.
+    pub(crate) fn forget_links(&mut self) {
+        self.senders.forget_links();
+    }
+
+    /// Learns the connections that Redis has stored.
+    pub(crate) fn learn_links(&mut self, links: &[(Generation, u64)], now_ms: u64) {
+        links.iter().for_each(|(from, link)| self.senders.learn(*from, *link, now_ms));
+    }
+
+    /// Verifies and decodes what was received on a channel. A hello is handled here.
+    pub(crate) fn read(&mut self, channel: &str, bytes: &[u8], now_ms: u64) -> Result<Option<Incoming>, Refusal> {
         let start = &bytes[..bytes.len().min(MAX_HEADER)];
         let line = start.iter().position(|byte| *byte == b'\n').ok_or(Refusal::Unreadable)?;
         let (header_line, payload) = (&bytes[..line], &bytes[line + 1..]);
@@ -300,28 +338,38 @@ impl EnvelopeReader {
             return Err(Refusal::Version);
         }
         let from = Generation::parse(header.from).ok_or(Refusal::Unreadable)?;
-        self.accept_seq(from, header.seq, now_ms)?;
+        let room = channel.strip_prefix(&self.room_prefix);
+        if header.kind == EnvelopeKind::Hello {
+            return self.read_hello(channel, &header, payload, now_ms);
+        }
+        let (link, seq) = (header.link, header.seq.ok_or(Refusal::Unreadable)?);
+        self.senders.accept(from, MessageNumbers { link, seq, is_for_room: room.is_some() }, now_ms)?;
         // Checked after the sequence number: a stale message counts as missed, and a replay of it must not count again.
         if header.at.abs_diff(now_ms) > MAX_AGE_MS {
             return Err(Refusal::Stale);
         }
-        match channel.strip_prefix(&self.room_prefix) {
+        match room {
             Some(room) => publication(room, &header, payload),
             None => node_message(from, &header, payload),
         }
+        .map(Some)
     }
 
-    fn accept_seq(&mut self, from: Generation, seq: u64, now_ms: u64) -> Result<(), Refusal> {
-        if self.senders.len() >= MAX_SENDERS {
-            // Everything that the forgotten senders have sent is stale by now, so none of it can be replayed.
-            self.senders.retain(|_, last| last.at_ms.abs_diff(now_ms) <= 2 * MAX_AGE_MS);
+    /// Learns the connection of a node, whatever the time of its hello: a replayed one has a number that is known.
+    fn read_hello(
+        &mut self,
+        channel: &str,
+        header: &EnvelopeHeader<'_>,
+        payload: &[u8],
+        now_ms: u64,
+    ) -> Result<Option<Incoming>, Refusal> {
+        let link = header.link.filter(|_| channel == self.all_nodes).ok_or(Refusal::Unreadable)?;
+        let names: Vec<&str> = serde_json::from_slice(payload).map_err(|_| Refusal::Unreadable)?;
+        for name in names {
+            let name = Generation::parse(name).ok_or(Refusal::Unreadable)?;
+            self.senders.learn(name, link, now_ms);
         }
-        let last = self.senders.entry(from).or_insert(LastReceived { seq: 0, at_ms: now_ms });
-        if seq <= last.seq {
-            return Err(Refusal::Replayed);
-        }
-        *last = LastReceived { seq, at_ms: now_ms };
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -334,7 +382,12 @@ fn publication(room: &str, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Resul
             PublicationKind::Destroyed(Incarnation(header.incarnation.ok_or(Refusal::Unreadable)?))
         }
         (
-            EnvelopeKind::Joined | EnvelopeKind::Left | EnvelopeKind::Call | EnvelopeKind::Reply | EnvelopeKind::Topic,
+            EnvelopeKind::Joined
+            | EnvelopeKind::Left
+            | EnvelopeKind::Call
+            | EnvelopeKind::Reply
+            | EnvelopeKind::Topic
+            | EnvelopeKind::Hello,
             _,
         ) => return Err(Refusal::Unreadable),
     };
@@ -350,7 +403,11 @@ fn node_message(from: Generation, header: &EnvelopeHeader<'_>, payload: &[u8]) -
         EnvelopeKind::Call => NodeMessageKind::Call,
         EnvelopeKind::Reply => NodeMessageKind::Reply,
         EnvelopeKind::Topic => NodeMessageKind::Topic,
-        EnvelopeKind::Publication | EnvelopeKind::Joined | EnvelopeKind::Left | EnvelopeKind::Destroyed => {
+        EnvelopeKind::Publication
+        | EnvelopeKind::Joined
+        | EnvelopeKind::Left
+        | EnvelopeKind::Destroyed
+        | EnvelopeKind::Hello => {
             return Err(Refusal::Unreadable);
         }
     };
@@ -364,8 +421,17 @@ mod tests {
 
     const CHANNEL: &str = "shop:room:lobby";
 
+    const LINK: u64 = 7;
+
+    fn sender() -> Generation {
+        Generation::parse("aaaaaaaaaa").unwrap()
+    }
+
+    /// A reader that knows the connection of the sender.
     fn reader(token: &str, previous: &str) -> EnvelopeReader {
-        EnvelopeReader::new(MacKeys::new(token, previous), &Keys::new("actionhero:", "shop"))
+        let mut reader = EnvelopeReader::new(MacKeys::new(token, previous), &Keys::new("actionhero:", "shop"));
+        reader.learn_links(&[(sender(), LINK)], 1_000_000);
+        reader
     }
 
     fn envelope(token: &str, seq: u64) -> Vec<u8> {
@@ -373,16 +439,33 @@ mod tests {
     }
 
     fn envelope_in(version: u32, token: &str, seq: u64) -> Vec<u8> {
+        envelope_over(version, token, seq, LINK)
+    }
+
+    fn envelope_over(version: u32, token: &str, seq: u64, link: u64) -> Vec<u8> {
         let draft = Draft::Publication(Publication {
             room: "lobby".into(),
             kind: PublicationKind::Left(7),
             connection: ConnectionId::parse("a-1").ok(),
             payload: "{\"a\":\"\n\"}".into(),
         });
-        let generation = Generation::parse("aaaaaaaaaa").unwrap();
-        let sender = EnvelopeSender { generation, node: "one \"two\"\n", at_ms: 1_000_000, seq };
-        let version = EnvelopeVersion(Arc::new(AtomicU32::new(version)));
-        EnvelopeWriter::new(MacKeys::new(token, ""), version).write(CHANNEL, sender, &draft)
+        writer(version, token).write(CHANNEL, from(&sender(), link), seq, &draft)
+    }
+
+    fn from(generation: &Generation, link: u64) -> EnvelopeSender<'_> {
+        EnvelopeSender { generation, node: "one \"two\"\n", at_ms: 1_000_000, link }
+    }
+
+    fn writer(version: u32, token: &str) -> EnvelopeWriter {
+        EnvelopeWriter::new(MacKeys::new(token, ""), EnvelopeVersion(Arc::new(AtomicU32::new(version))))
+    }
+
+    /// A message as the last release writes it.
+    fn old_envelope(seq: u64) -> Vec<u8> {
+        let header = format!(
+            r#"{{"v":1,"kind":"said","from":"aaaaaaaaaa","node":"one","id":0,"at":1000000,"seq":{seq},"who":"a-1"}}"#
+        );
+        writer(1, "secret").seal(CHANNEL, header.into_bytes(), b"{}")
     }
 
     fn refusal(reader: &mut EnvelopeReader, channel: &str, bytes: &[u8], now_ms: u64) -> Option<Refusal> {
@@ -392,7 +475,7 @@ mod tests {
     #[test]
     fn an_envelope_is_accepted_once_and_in_order() {
         let mut reader = reader("secret", "");
-        let Ok(Incoming::Publication(read)) = reader.read(CHANNEL, &envelope("secret", 2), 1_000_000) else {
+        let Ok(Some(Incoming::Publication(read))) = reader.read(CHANNEL, &envelope("secret", 2), 1_000_000) else {
             panic!("accepted")
         };
         assert_eq!(
@@ -447,5 +530,75 @@ mod tests {
             let refusal = refusal(&mut reader, CHANNEL, &envelope_in(version, "secret", seq), 1_000_000);
             assert_eq!(refusal, refused.then_some(Refusal::Version), "version {version}");
         }
+    }
+
+    #[test]
+    fn a_message_over_a_connection_that_was_replaced_is_refused() {
+        let mut reader = reader("secret", "");
+        let over = |link, seq| envelope_over(VERSION, "secret", seq, link);
+        assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK, 1), 1_000_000), None);
+        assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK - 1, 2), 1_000_000), Some(Refusal::Outdated));
+        let other = Generation::parse("bbbbbbbbbb").unwrap();
+        let hello = writer(VERSION, "secret").write_hello("shop", from(&other, LINK + 1), &[sender(), other]);
+        assert_eq!(refusal(&mut reader, CHANNEL, &hello, 1_000_000), Some(Refusal::Unauthenticated));
+        assert!(matches!(reader.read("shop", &hello, 2_000_000_000), Ok(None)), "whatever the clocks");
+        assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK, 2), 1_000_000), Some(Refusal::Outdated));
+        assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK + 1, 2), 1_000_000), None);
+        let late = writer(VERSION, "secret").write_hello("shop", from(&sender(), LINK), &[sender()]);
+        assert!(matches!(reader.read("shop", &late, 1_000_000), Ok(None)));
+        assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK, 3), 1_000_000), Some(Refusal::Outdated));
+        assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK + 2, 3), 1_000_000), None, "its hello is not needed");
+        assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK + 1, 4), 1_000_000), Some(Refusal::Outdated));
+    }
+
+    #[test]
+    fn a_room_message_of_an_unknown_sender_is_refused_until_its_connection_is_known() {
+        let mut reader = reader("secret", "");
+        reader.forget_links();
+        for _ in 0..2 {
+            let unknown = refusal(&mut reader, CHANNEL, &envelope("secret", 1), 1_000_000);
+            assert_eq!(unknown, Some(Refusal::UnknownSender));
+        }
+        reader.learn_links(&[(sender(), LINK)], 1_000_000);
+        assert_eq!(refusal(&mut reader, CHANNEL, &envelope("secret", 1), 1_000_000), None);
+    }
+
+    #[test]
+    fn a_call_is_accepted_once_whether_its_sender_is_known_or_not() {
+        let mut reader = reader("secret", "");
+        reader.forget_links();
+        let call = NodeMessage { kind: NodeMessageKind::Call, id: 1, deadline_ms: None, payload: "{}".into() };
+        let write = |seq, link| {
+            writer(VERSION, "secret").write("shop", from(&sender(), link), seq, &Draft::NodeMessage(call.clone()))
+        };
+        assert_eq!(refusal(&mut reader, "shop", &write(5, LINK), 1_000_000), None);
+        assert_eq!(refusal(&mut reader, "shop", &write(5, LINK + 1), 1_000_000), Some(Refusal::Replayed));
+        assert_eq!(refusal(&mut reader, "shop", &write(6, LINK + 1), 1_000_000), None);
+    }
+
+    #[test]
+    fn this_release_and_the_last_one_read_each_other() {
+        #[derive(Deserialize)]
+        #[expect(dead_code, reason = "only their presence counts")]
+        struct OldHeader {
+            v: u32,
+            kind: OldKind,
+            seq: u64,
+        }
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum OldKind {
+            Left,
+        }
+        let mut reader = reader("secret", "");
+        assert_eq!(refusal(&mut reader, CHANNEL, &old_envelope(1), 1_000_000), None);
+        assert_eq!(refusal(&mut reader, CHANNEL, &old_envelope(1), 1_000_000), Some(Refusal::Replayed));
+        reader.forget_links();
+        assert_eq!(refusal(&mut reader, CHANNEL, &old_envelope(2), 1_000_000), None);
+        let header = |bytes: &[u8]| bytes.split(|byte| *byte == b'\n').next().unwrap().to_vec();
+        let read = serde_json::from_slice::<OldHeader>(&header(&envelope("secret", 3)));
+        assert!(read.is_ok_and(|header| header.seq == 3), "the number of the connection is passed over");
+        let hello = writer(VERSION, "secret").write_hello("shop", from(&sender(), LINK), &[sender()]);
+        assert!(serde_json::from_slice::<OldHeader>(&header(&hello)).is_err(), "it is dropped as unreadable");
     }
 }

@@ -105,6 +105,11 @@ impl Keys {
         format!("{}life", self.own_prefix)
     }
 
+    /// The number of the connection over which each generation publishes: a hash.
+    pub(crate) fn links(&self) -> String {
+        format!("{}links", self.own_prefix)
+    }
+
     /// The time at which each reaper's claim expires, in microseconds of Redis's clock: a sorted set of dead
     /// generations.
     pub(crate) fn claims(&self) -> String {

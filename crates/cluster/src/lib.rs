@@ -20,6 +20,7 @@ mod envelope;
 mod failover;
 mod interop;
 mod keys;
+mod link;
 mod locks;
 mod membership;
 mod publisher;
@@ -38,6 +39,7 @@ pub use current_generation::CurrentGeneration;
 pub use envelope::EnvelopeVersion;
 pub use interop::{InteropSettings, RedisInterop};
 pub use keys::Keys;
+pub use link::PublisherLink;
 pub use locks::RedisLocks;
 pub use membership::RedisMembership;
 pub use rooms::RedisRooms;
@@ -67,7 +69,7 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
     Ok(Backend {
         cache: Arc::new(RedisCache::new(client.clone(), keys.clone())),
         locks: Arc::new(RedisLocks::new(client.clone(), keys.clone(), current)),
-        membership: Arc::new(RedisMembership::new(client, keys, clock.clone(), bus.version())),
+        membership: Arc::new(RedisMembership::new(client, keys, clock.clone(), bus.version(), bus.link())),
         rooms,
         bus,
         interop,

@@ -55,6 +55,7 @@ use crate::client::RedisClient;
 use crate::clock::RedisClock;
 use crate::envelope::{EnvelopeVersion, VERSION};
 use crate::keys::Keys;
+use crate::link::PublisherLink;
 use crate::reaper::Reaper;
 
 /// The number of expired leases and of expired claims that one renewal returns at most.
@@ -66,6 +67,7 @@ pub struct RedisMembership {
     keys: Keys,
     clock: Arc<RedisClock>,
     version: EnvelopeVersion,
+    link: PublisherLink,
     reaper: Reaper,
     register: Script,
     renew: Script,
@@ -74,14 +76,21 @@ pub struct RedisMembership {
 
 impl RedisMembership {
     /// Stores records and leases under these keys. Sets the clock by Redis's, and the version of envelopes by those
-    /// that the registered nodes can read.
-    pub fn new(client: RedisClient, keys: Keys, clock: Arc<RedisClock>, version: EnvelopeVersion) -> Self {
+    /// that the registered nodes can read. Has the link announced again if Redis lost it.
+    pub fn new(
+        client: RedisClient,
+        keys: Keys,
+        clock: Arc<RedisClock>,
+        version: EnvelopeVersion,
+        link: PublisherLink,
+    ) -> Self {
         Self {
             reaper: Reaper::new(client.clone(), keys.clone()),
             client,
             keys,
             clock,
             version,
+            link,
             register: Script::new(include_str!("lua/lease/register.lua")),
             renew: Script::new(include_str!("lua/lease/renew.lua")),
             unregister: Script::new(include_str!("lua/lease/unregister.lua")),
@@ -139,12 +148,13 @@ impl Membership for RedisMembership {
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
         let mut script = self.renew.key(self.keys.leases());
-        script.key(self.keys.claims()).key(self.keys.epoch());
+        script.key(self.keys.claims()).key(self.keys.epoch()).key(self.keys.links());
         script.arg(generation.as_str()).arg(us(LEASE)).arg(MAX_EXPIRED).arg(us(EXPIRY_GRACE));
-        let sent = Instant::now();
-        let reply: Option<(u64, String, Vec<String>)> = self.client.run_idempotent("leases", &script).await?;
-        let Some((now_us, epoch, names)) = reply else { return Ok(Renewal::Gone) };
+        let (sent, announced) = (Instant::now(), self.link.announced());
+        let reply: Option<(u64, String, Vec<String>, String)> = self.client.run_idempotent("leases", &script).await?;
+        let Some((now_us, epoch, names, link)) = reply else { return Ok(Renewal::Gone) };
         self.clock.set(now_us, sent.elapsed());
+        self.link.check(&link, announced);
         let mut expired = Vec::with_capacity(names.len());
         for name in names {
             match Generation::parse(&name) {
@@ -173,7 +183,7 @@ impl Membership for RedisMembership {
         let mut script = self.unregister.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
         script.key(self.keys.names_of(generation)).key(self.keys.memberships_of(generation.as_str()));
-        script.arg(generation.as_str());
+        script.key(self.keys.links()).arg(generation.as_str());
         self.client.run("leases", &script).await
     }
 

@@ -34,7 +34,9 @@ use crate::current_generation::CurrentGeneration;
 use crate::envelope::{Draft, EnvelopeSender, EnvelopeWriter};
 use crate::failover;
 use crate::keys::Keys;
+use crate::link::{self, PublisherLink};
 use crate::raw_connection::RawConnection;
+use crate::refusals::RefusalMeaning;
 use crate::resp::{self, RespItems};
 
 mod commands;
@@ -73,6 +75,7 @@ pub(crate) struct PublisherParts {
     pub(crate) clock: Arc<RedisClock>,
     pub(crate) node: String,
     pub(crate) current: CurrentGeneration,
+    pub(crate) link: PublisherLink,
 }
 
 impl Publisher {
@@ -146,10 +149,25 @@ impl Publisher {
     }
 }
 
+/// Why a connection is no longer served.
+enum ServeEnd {
+    /// All publishers are dropped.
+    Closed,
+    /// Everything is answered, and the next connection is to be announced.
+    Replace,
+    Broken(io::Error),
+}
+
 struct PublisherTask {
     parts: PublisherParts,
     /// The key of the hash of names, in which recipients are looked up.
     names_key: String,
+    /// The number of this connection, or of the last one.
+    link: u64,
+    /// The generation that it was announced under.
+    announced: Option<Generation>,
+    /// The connection is to be replaced, since it must be announced anew: no further message is written to it.
+    is_ending: bool,
     /// The generation that `seq` counts for.
     numbered: Option<Generation>,
     seq: u64,
@@ -164,13 +182,15 @@ struct PublisherTask {
 impl PublisherTask {
     fn new(parts: PublisherParts) -> Self {
         let (waiting, pending, commands) = Default::default();
-        Self { names_key: parts.keys.names(), parts, numbered: None, seq: 0, waiting, pending, commands }
+        let (link, announced, is_ending, numbered, seq) = Default::default();
+        let names_key = parts.keys.names();
+        Self { parts, names_key, link, announced, is_ending, numbered, seq, waiting, pending, commands }
     }
 
     async fn run(mut self, mut queue: mpsc::Receiver<PublishJob>) {
         let mut jobs = Vec::with_capacity(MAX_PENDING);
         loop {
-            if self.waiting.is_empty() {
+            if self.waiting.is_empty() && !self.is_ending {
                 if queue.recv_many(&mut jobs, MAX_PENDING).await == 0 {
                     return;
                 }
@@ -178,25 +198,49 @@ impl PublisherTask {
                 continue;
             }
             let moves = self.parts.client.failover().moves(); // before the connection, which may be opened to the old server
-            let broken = match self.parts.client.raw_connection().await {
+            let end = match self.connect().await {
                 Ok(connection) => self.serve(connection, moves, &mut queue).await,
-                Err(error) => Some(error),
+                Err(error) => ServeEnd::Broken(error),
             };
-            let Some(error) = broken else { return };
-            debug!(%error, "the publisher's connection to redis broke off");
-            self.rewind();
-            sleep(RECONNECT_DELAY).await;
-            self.drop_expired();
+            match end {
+                ServeEnd::Closed => return,
+                ServeEnd::Replace => {}
+                ServeEnd::Broken(error) => {
+                    debug!(%error, "the publisher's connection to redis broke off");
+                    self.rewind();
+                    sleep(RECONNECT_DELAY).await;
+                    self.drop_expired();
+                }
+            }
         }
     }
 
-    /// Writes and reads until the connection breaks, and returns the error; `None` if all publishers are dropped.
+    /// Opens the next connection and announces it; nothing else is written to it before Redis has answered that.
+    async fn connect(&mut self) -> io::Result<RawConnection> {
+        self.is_ending = false;
+        self.parts.link.end_request();
+        self.link += 1;
+        let names = self.parts.current.all();
+        let generation = names.last().ok_or(io::ErrorKind::NotConnected)?;
+        let sender =
+            EnvelopeSender { generation, node: &self.parts.node, at_ms: self.parts.clock.now_ms(), link: self.link };
+        let envelope = self.parts.envelopes.write_hello(&self.parts.keys.all_nodes(), sender, &names);
+        let hello = link::write_hello(&self.parts.keys, self.link, &names, &envelope);
+        let mut connection = self.parts.client.raw_connection().await?;
+        let said = timeout(self.parts.client.timeout(), connection.request(&hello, link::HELLO_REPLIES)).await?;
+        said.inspect_err(|error| self.on_refused_hello(error))?;
+        self.announced = Some(*generation);
+        self.parts.link.announce(self.link);
+        Ok(connection)
+    }
+
+    /// Writes and reads until the connection breaks, must be replaced, or all publishers are dropped.
     async fn serve(
         &mut self,
         connection: RawConnection,
         mut moves: watch::Receiver<u64>,
         queue: &mut mpsc::Receiver<PublishJob>,
-    ) -> Option<io::Error> {
+    ) -> ServeEnd {
         let RawConnection { mut reads, mut writes } = connection;
         let (mut jobs, mut replies) = (Vec::with_capacity(MAX_PENDING), BytesMut::with_capacity(4096));
         let limit = self.parts.client.timeout();
@@ -205,21 +249,24 @@ impl PublisherTask {
         let mut last_reply = Instant::now();
         self.seal_waiting();
         loop {
-            let free = MAX_PENDING - self.pending.len();
+            if self.is_ending && self.pending.is_empty() {
+                return ServeEnd::Replace;
+            }
+            let free = if self.is_ending { 0 } else { MAX_PENDING - self.pending.len() };
             tokio::select! {
                 biased;
                 read = reads.read_buf(&mut replies) => match read {
-                    Ok(0) => return Some(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(0) => return ServeEnd::Broken(io::ErrorKind::UnexpectedEof.into()),
                     Ok(_) => match self.complete(&mut replies) {
                         Ok(()) => last_reply = Instant::now(),
-                        Err(error) => return Some(error),
+                        Err(error) => return ServeEnd::Broken(error),
                     },
-                    Err(error) => return Some(error),
+                    Err(error) => return ServeEnd::Broken(error),
                 },
-                error = poll_fn(|context| self.commands.poll_write(&mut writes, context)) => return Some(error),
+                error = poll_fn(|context| self.commands.poll_write(&mut writes, context)) => return ServeEnd::Broken(error),
                 count = queue.recv_many(&mut jobs, free.min(BATCH)), if free > 0 => {
                     if count == 0 {
-                        return None;
+                        return ServeEnd::Closed;
                     }
                     if count < BATCH {
                         // Other tasks that are about to publish run first, so that their messages join this write.
@@ -229,10 +276,13 @@ impl PublisherTask {
                     self.accept(&mut jobs);
                     self.seal_waiting();
                 }
-                error = failover::moved(&mut moves) => return Some(error),
-                _ = ticks.tick() => if self.waiting_since(last_reply).is_some_and(|since| since.elapsed() >= limit) {
-                    return Some(io::ErrorKind::TimedOut.into());
-                },
+                error = failover::moved(&mut moves) => return ServeEnd::Broken(error),
+                _ = ticks.tick() => {
+                    if self.waiting_since(last_reply).is_some_and(|since| since.elapsed() >= limit) {
+                        return ServeEnd::Broken(io::ErrorKind::TimedOut.into());
+                    }
+                    self.is_ending |= self.parts.link.is_requested();
+                }
             }
         }
     }
@@ -255,9 +305,14 @@ impl PublisherTask {
         self.waiting.extend(jobs.drain(..).map(|job| PendingPublish::new(job, accepted_at)));
     }
 
-    /// Makes commands of the waiting messages. Under a new generation the numbers start with 1 again.
+    /// Makes commands of the waiting messages. Under a new generation, which a connection announces first, the numbers
+    /// start with 1 again.
     fn seal_waiting(&mut self) {
         let Some(generation) = self.parts.current.get() else { return };
+        self.is_ending |= self.announced != Some(generation) || self.parts.link.is_requested();
+        if self.is_ending {
+            return;
+        }
         if self.numbered.replace(generation) != Some(generation) {
             self.seq = 0;
         }
@@ -275,8 +330,8 @@ impl PublisherTask {
             self.seq += 1;
             (generation, self.seq)
         });
-        let sender = EnvelopeSender { generation, node: &self.parts.node, at_ms, seq };
-        let envelope = |draft| self.parts.envelopes.write(channel, sender, draft);
+        let sender = EnvelopeSender { generation: &generation, node: &self.parts.node, at_ms, link: self.link };
+        let envelope = |draft| self.parts.envelopes.write(channel, sender, seq, draft);
         let publish = |out: &mut BytesMut, channel: &str, message: &[u8]| {
             resp::write(out, [b"PUBLISH", channel.as_bytes(), message].into_iter());
         };
@@ -342,6 +397,26 @@ impl PublisherTask {
         }
         again.append(&mut self.waiting);
         self.waiting = again;
+    }
+
+    /// Has the right server searched if Redis refuses a hello as a wrong one does. If it refuses for a reason that lasts,
+    /// such as a missing right, the messages that wait fail with it: none ran, except those that were written before.
+    fn on_refused_hello(&mut self, error: &io::Error) {
+        if error.kind() != io::ErrorKind::Other {
+            return; // the connection broke
+        }
+        let reply = error.to_string();
+        self.parts.client.record_refusal(&BackendError::refused(reply.clone()));
+        if RefusalMeaning::of(&reply) != RefusalMeaning::OfCommand {
+            return;
+        }
+        for message in self.waiting.drain(..) {
+            let error = match message.is_repeated {
+                true => BackendError::unavailable(reply.clone()),
+                false => BackendError::refused(reply.clone()),
+            };
+            message.job.completion.complete(Err(error));
+        }
     }
 
     /// Drops the messages that have timed out or whose callers no longer wait.

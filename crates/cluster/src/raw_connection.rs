@@ -9,6 +9,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::resp::{self, RespError, RespItem, RespItems};
 
+/// The longest text in a reply: the hash of a script has 40 characters.
+const MAX_TEXT: usize = 64;
+
 /// The read half of a connection to Redis.
 pub(crate) type Reads = Box<dyn AsyncRead + Send + Unpin>;
 
@@ -55,17 +58,22 @@ impl RawConnection {
             resp::write(&mut commands, [&b"SELECT"[..], settings.db().to_string().as_bytes()].into_iter());
             expected += 1;
         }
-        self.writes.write_all(&commands).await?;
+        self.request(&commands, expected).await
+    }
+
+    /// Sends commands, each of which returns a text or a number, and waits for all replies; an error ends the wait. Has
+    /// no timeout of its own, and nothing else may be under way on the connection.
+    pub(crate) async fn request(&mut self, commands: &[u8], mut expected: usize) -> io::Result<()> {
+        self.writes.write_all(commands).await?;
         self.writes.flush().await?;
         let mut replies = BytesMut::new();
         while expected > 0 {
-            let mut items = RespItems::new(&replies, 0);
+            let mut items = RespItems::new(&replies, MAX_TEXT);
             let is_complete = match items.next() {
-                Ok(RespItem::Text(_)) => true,
+                Ok(RespItem::Text(_) | RespItem::Number(_)) => true,
                 Ok(RespItem::Error(reason)) => return Err(io::Error::other(String::from_utf8_lossy(reason))),
                 Err(RespError::Incomplete) => false,
-                Ok(RespItem::Number(_) | RespItem::Nil | RespItem::List(_) | RespItem::TooLong(_))
-                | Err(RespError::Malformed) => {
+                Ok(RespItem::Nil | RespItem::List(_) | RespItem::TooLong(_)) | Err(RespError::Malformed) => {
                     return Err(io::Error::new(ErrorKind::InvalidData, "the server does not speak RESP"));
                 }
             };

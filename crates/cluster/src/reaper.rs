@@ -42,7 +42,7 @@ impl Reaper {
         let mut script = self.claim.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
         script.key(self.keys.claims()).key(self.keys.reapers()).key(self.keys.names_of(dead));
-        script.key(self.keys.memberships_of(dead.as_str())).key(self.keys.leaves(dead));
+        script.key(self.keys.memberships_of(dead.as_str())).key(self.keys.leaves(dead)).key(self.keys.links());
         script
             .arg(by.as_str())
             .arg(dead.as_str())
@@ -161,7 +161,7 @@ impl Reaper {
     async fn finish(&self, by: Generation, dead: Generation) -> Result<bool, BackendError> {
         let mut script = self.finish.key(self.keys.claims());
         script.key(self.keys.reapers()).key(self.keys.memberships_of(dead.as_str())).key(self.keys.leaves(dead));
-        script.arg(by.as_str()).arg(dead.as_str());
+        script.key(self.keys.links()).arg(by.as_str()).arg(dead.as_str());
         self.run(&script).await
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use phalanx_core::backend::{BackendError, Incoming};
+use phalanx_core::backend::{BackendError, Clock, Incoming};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -22,6 +22,8 @@ use tracing::{info, warn};
 use crate::client::RedisClient;
 use crate::clock::RedisClock;
 use crate::failover;
+use crate::keys::Keys;
+use crate::link;
 use crate::raw_connection::{RawConnection, Writes};
 use crate::refusals::{self, RefusalMeaning};
 use crate::resp;
@@ -67,9 +69,11 @@ struct SubscriberState {
     missed_by_overflow: AtomicBool,
     /// Why the last connection broke or could not be established.
     last_error: Mutex<String>,
-    timeout: Duration,
+    client: RedisClient,
+    keys: Keys,
 }
 
+#[derive(Default)]
 struct Channel {
     /// The number of handles.
     handles: usize,
@@ -78,8 +82,9 @@ struct Channel {
     waiting: Vec<oneshot::Sender<Result<(), BackendError>>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ChannelState {
+    #[default]
     Unsubscribed,
     /// Redis refused the subscription; it is requested again at this time.
     Refused(Instant),
@@ -113,11 +118,14 @@ impl Drop for ChannelHandle {
 }
 
 impl Subscriber {
-    pub(crate) fn new(timeout: Duration) -> Self {
+    /// Remains subscribed to the channel of all nodes, on which they announce their connections.
+    pub(crate) fn new(client: RedisClient, keys: Keys) -> Self {
         let [up, missed_while_down, missed_by_overflow] = [(); 3].map(|()| AtomicBool::new(false));
-        let (channels, changed, last_error) = Default::default();
+        let (changed, last_error) = Default::default();
+        let all_nodes = Channel { handles: 1, ..Channel::default() };
+        let channels = Mutex::new(HashMap::from([(keys.all_nodes(), all_nodes)]));
         let state =
-            SubscriberState { channels, changed, up, missed_while_down, missed_by_overflow, last_error, timeout };
+            SubscriberState { channels, changed, up, missed_while_down, missed_by_overflow, last_error, client, keys };
         Self(Arc::new(state))
     }
 
@@ -130,7 +138,7 @@ impl Subscriber {
     pub(crate) async fn subscribe(&self, channel: String) -> Result<ChannelHandle, BackendError> {
         let (handle, confirmed) = self.add_handle(channel);
         let Some(confirmed) = confirmed else { return Ok(handle) };
-        match timeout(self.0.timeout, confirmed).await {
+        match timeout(self.0.client.timeout(), confirmed).await {
             Ok(Ok(subscribed)) => subscribed.map(|()| handle),
             Ok(Err(_)) => Err(BackendError::unavailable("the bus is closed")),
             Err(_) => Err(BackendError::unavailable(self.timeout_message())),
@@ -147,8 +155,7 @@ impl Subscriber {
     /// Creates a handle, and returns what to wait for unless the channel is already subscribed.
     fn add_handle(&self, name: String) -> (ChannelHandle, Option<oneshot::Receiver<Result<(), BackendError>>>) {
         let mut channels = self.0.channels();
-        let unsubscribed = || Channel { handles: 0, state: ChannelState::Unsubscribed, waiting: Vec::new() };
-        let channel = channels.entry(name.clone()).or_insert_with(unsubscribed);
+        let channel = channels.entry(name.clone()).or_default();
         channel.handles += 1;
         let handle = ChannelHandle { shared: self.0.clone(), channel: name };
         if let ChannelState::Subscribed | ChannelState::Lingering(_) = channel.state {
@@ -166,19 +173,13 @@ impl Subscriber {
     }
 
     /// Receives forever, reconnecting when a connection breaks, and passes every verified message on.
-    pub(crate) async fn run(
-        self,
-        client: RedisClient,
-        decoder: MessageDecoder,
-        clock: Arc<RedisClock>,
-        out: mpsc::Sender<Incoming>,
-    ) {
+    pub(crate) async fn run(self, decoder: MessageDecoder, clock: Arc<RedisClock>, out: mpsc::Sender<Incoming>) {
         let decoder = Arc::new(decoder);
         let (mut pause, mut sessions) = (RECONNECT_DELAYS.0, 0_u64);
         loop {
             let started = Instant::now();
-            let moves = client.failover().moves(); // before the connection, which may be opened to the old server
-            let error = match client.raw_connection().await {
+            let moves = self.0.client.failover().moves(); // before the connection, which may be opened to the old server
+            let error = match self.0.client.raw_connection().await {
                 Ok(RawConnection { reads, writes }) => {
                     let (confirm, confirmations) = mpsc::channel(BATCH);
                     let reader = ChannelReader {
@@ -191,8 +192,8 @@ impl Subscriber {
                         out: out.clone(),
                         shared: self.0.clone(),
                     };
-                    let commands = CommandHalf { writes, confirmations, limit: self.0.timeout };
-                    self.run_session(&client, moves, commands, reader, &mut sessions).await
+                    let commands = CommandHalf { writes, confirmations, limit: self.0.client.timeout() };
+                    self.run_session(moves, commands, reader, &mut sessions).await
                 }
                 Err(error) if error.kind() == ErrorKind::TimedOut => "no connection in time".to_owned(),
                 Err(error) => error.to_string(),
@@ -222,19 +223,22 @@ impl Subscriber {
     /// Receives over one connection until it breaks; returns the reason.
     async fn run_session(
         &self,
-        client: &RedisClient,
         mut moves: watch::Receiver<u64>,
         mut commands: CommandHalf,
         reader: ChannelReader,
         sessions: &mut u64,
     ) -> String {
         // The reader is a task of its own: it receives messages while this one waits for confirmations.
+        let (decoder, clock) = (reader.decoder.clone(), reader.clock.clone());
         let mut reading = JoinSet::new();
         reading.spawn(reader.run());
+        if let Err(reason) = self.learn_links(&mut commands, &decoder, &clock).await {
+            return reason;
+        }
         let mut ticks = interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let is_complete = match self.sync_channels(client, &mut commands).await {
+            let is_complete = match self.sync_channels(&mut commands).await {
                 Ok(is_complete) => is_complete,
                 Err(reason) => return reason,
             };
@@ -260,9 +264,28 @@ impl Subscriber {
         }
     }
 
+    /// Learns the connections of all senders before any room is subscribed; see [`link`].
+    async fn learn_links(
+        &self,
+        commands: &mut CommandHalf,
+        decoder: &MessageDecoder,
+        clock: &RedisClock,
+    ) -> Result<(), String> {
+        decoder.envelopes().forget_links();
+        let all_nodes = [self.0.keys.all_nodes()];
+        if let Confirmation::Refused(reply) = commands.send("SUBSCRIBE", &all_nodes).await? {
+            self.0.client.record_refusal(&refusals::error_of(&reply));
+            return Err(reply);
+        }
+        self.0.set_subscribed(&all_nodes);
+        let links = link::read(&self.0.client, &self.0.keys).await.map_err(|error| error.to_string())?;
+        decoder.envelopes().learn_links(&links, clock.now_ms());
+        Ok(())
+    }
+
     /// Subscribes to the wanted channels and unsubscribes from those whose pause is over. Returns whether all are
     /// subscribed, except those for which a right is missing.
-    async fn sync_channels(&self, client: &RedisClient, commands: &mut CommandHalf) -> Result<bool, String> {
+    async fn sync_channels(&self, commands: &mut CommandHalf) -> Result<bool, String> {
         let mut is_complete = true;
         loop {
             let now = Instant::now();
@@ -274,7 +297,7 @@ impl Subscriber {
             if wanted.is_empty() {
                 break;
             }
-            is_complete &= self.request_channels(client, commands, &wanted).await?;
+            is_complete &= self.request_channels(commands, &wanted).await?;
         }
         let now = Instant::now();
         let unwanted = self.0.change_states(|channel| match channel.state {
@@ -291,12 +314,7 @@ impl Subscriber {
     /// Subscribes to these channels. A refusal ends the wait of the callers and not the session, in which other channels
     /// may be subscribed: without a gap they are still received. Returns `false` if Redis is busy and refuses all channels
     /// for a while.
-    async fn request_channels(
-        &self,
-        client: &RedisClient,
-        commands: &mut CommandHalf,
-        wanted: &[String],
-    ) -> Result<bool, String> {
+    async fn request_channels(&self, commands: &mut CommandHalf, wanted: &[String]) -> Result<bool, String> {
         let reply = match commands.send("SUBSCRIBE", wanted).await? {
             Confirmation::Confirmed => {
                 self.0.set_subscribed(wanted);
@@ -308,11 +326,11 @@ impl Subscriber {
         if meaning == RefusalMeaning::OfCommand && wanted.len() > 1 {
             // Redis refuses all of them although a right may be missing for one alone.
             for one in wanted {
-                Box::pin(self.request_channels(client, commands, std::slice::from_ref(one))).await?;
+                Box::pin(self.request_channels(commands, std::slice::from_ref(one))).await?;
             }
             return Ok(true);
         }
-        client.record_refusal(&refusals::error_of(&reply));
+        self.0.client.record_refusal(&refusals::error_of(&reply));
         self.0.set_refused(wanted, &reply);
         Ok(meaning == RefusalMeaning::OfCommand)
     }

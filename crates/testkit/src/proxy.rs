@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ pub struct Proxy {
     link: watch::Sender<LinkState>,
     faults: Arc<Mutex<NetworkFaults>>,
     server: watch::Sender<SocketAddr>,
+    /// Connections with a lower number hold their requests.
+    held: watch::Sender<usize>,
+    /// The number of connections so far.
+    accepted: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
 
@@ -54,8 +59,10 @@ impl Proxy {
         let link = watch::Sender::new(LinkState::Up);
         let faults = Arc::new(Mutex::new(NetworkFaults::default()));
         let server = watch::Sender::new(server);
-        let accepting = tokio::spawn(accept(listener, server.subscribe(), link.subscribe(), faults.clone()));
-        Self { addr, link, faults, server, accepting }
+        let (held, accepted) = (watch::Sender::new(0), Arc::default());
+        let line = Line { link: link.subscribe(), held: held.subscribe(), faults: faults.clone() };
+        let accepting = tokio::spawn(accept(listener, server.subscribe(), line, Arc::clone(&accepted)));
+        Self { addr, link, faults, server, held, accepted, accepting }
     }
 
     /// Leads connections that are opened from now on to another server; those that are open stay where they are.
@@ -82,6 +89,17 @@ impl Proxy {
     /// that are opened after [`Proxy::restore`] work.
     pub fn silence(&self) {
         self.link.send_replace(LinkState::Silent);
+    }
+
+    /// Keeps back all requests of the connections that are open now, until [`Proxy::release`]; they then reach the server
+    /// even if the client has closed its end. New connections work.
+    pub fn hold(&self) {
+        self.held.send_replace(self.accepted.load(Relaxed));
+    }
+
+    /// Ends [`Proxy::hold`].
+    pub fn release(&self) {
+        self.held.send_replace(0);
     }
 
     /// Ends [`Proxy::cut`], [`Proxy::pause`] and [`Proxy::silence`].
@@ -111,23 +129,27 @@ fn faults(faults: &Mutex<NetworkFaults>) -> std::sync::MutexGuard<'_, NetworkFau
     faults.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(
-    listener: TcpListener,
-    server: watch::Receiver<SocketAddr>,
+/// The state of the network, as a connection sees it.
+#[derive(Clone)]
+struct Line {
     link: watch::Receiver<LinkState>,
+    held: watch::Receiver<usize>,
     faults: Arc<Mutex<NetworkFaults>>,
-) {
+}
+
+async fn accept(listener: TcpListener, server: watch::Receiver<SocketAddr>, line: Line, accepted: Arc<AtomicUsize>) {
     while let Ok((client, _)) = listener.accept().await {
-        if *link.borrow() == LinkState::Cut {
+        if *line.link.borrow() == LinkState::Cut {
             continue;
         }
-        let (mut cut, mut silent, link, faults) = (link.clone(), link.clone(), link.clone(), faults.clone());
+        let number = accepted.fetch_add(1, Relaxed);
+        let (mut cut, mut silent, line) = (line.link.clone(), line.link.clone(), line.clone());
         let server = *server.borrow();
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(server).await else { return };
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            let mut requests = pin!(pump(from_client, to_server, link.clone(), faults.clone(), Direction::ToServer));
-            let mut replies = pin!(pump(from_server, to_client, link, faults, Direction::ToClient));
+            let mut requests = pin!(pump(from_client, to_server, line.clone(), Direction::ToServer(number)));
+            let mut replies = pin!(pump(from_server, to_client, line, Direction::ToClient));
             let is_silent = tokio::select! {
                 // In order: bytes that arrive after the network went silent must not be forwarded.
                 biased;
@@ -146,30 +168,30 @@ async fn accept(
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
-    ToServer,
+    /// With the number of the connection.
+    ToServer(usize),
     ToClient,
 }
 
-async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut link: watch::Receiver<LinkState>,
-    shared: Arc<Mutex<NetworkFaults>>,
-    direction: Direction,
-) {
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: Line, direction: Direction) {
     const AT_ONCE: usize = 16 * 1024; // the delay applies to each read
     let mut bytes = Vec::with_capacity(AT_ONCE);
     while from.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
-        let delay = faults(&shared).delay;
+        let delay = faults(&line.faults).delay;
         if !delay.is_zero() {
             sleep(delay).await;
         }
-        if link.wait_for(|link| *link == LinkState::Up).await.is_err() {
+        if line.link.wait_for(|link| *link == LinkState::Up).await.is_err() {
             return;
         }
         let ready = match direction {
-            Direction::ToServer => std::mem::take(&mut bytes),
-            Direction::ToClient => take_forwarded(&mut bytes, &shared),
+            Direction::ToServer(number) => {
+                if line.held.wait_for(|held| number >= *held).await.is_err() {
+                    return;
+                }
+                std::mem::take(&mut bytes)
+            }
+            Direction::ToClient => take_forwarded(&mut bytes, &line.faults),
         };
         if to.write_all(&ready).await.is_err() {
             return;

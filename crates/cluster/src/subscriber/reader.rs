@@ -1,7 +1,7 @@
 //! The half of the connection that reads: verifies and decodes messages and passes them on.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, BytesMut};
 use phalanx_core::backend::{Clock, GapCause, Incoming};
@@ -33,8 +33,12 @@ impl MessageDecoder {
         let channel = std::str::from_utf8(channel).map_err(|_| Refusal::Unreadable)?;
         match &self.interop {
             Some(interop) if interop.name() == channel => interop.decode(bytes, now_ms),
-            _ => self.envelopes.lock().unwrap_or_else(PoisonError::into_inner).read(channel, bytes, now_ms).map(Some),
+            _ => self.envelopes().read(channel, bytes, now_ms),
         }
+    }
+
+    pub(super) fn envelopes(&self) -> MutexGuard<'_, EnvelopeReader> {
+        self.envelopes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,7 +132,9 @@ impl ChannelReader {
             }
             Err(refusal) => {
                 record_dropped(refusal.as_str());
-                self.received_stale |= refusal == Refusal::Stale; // an authentic message that is now lost
+                // Authentic messages that are now lost.
+                self.received_stale |= refusal == Refusal::Stale;
+                self.shared.missed_by_overflow.fetch_or(refusal == Refusal::UnknownSender, Relaxed);
             }
         }
     }

@@ -2,7 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phalanx_cluster::{
-    CurrentGeneration, EnvelopeVersion, Keys, RedisClient, RedisClock, RedisLocks, RedisMembership, RedisRooms,
+    CurrentGeneration, EnvelopeVersion, Keys, PublisherLink, RedisClient, RedisClock, RedisLocks, RedisMembership,
+    RedisRooms,
 };
 use phalanx_core::backend::{
     BackendError, JoinOutcome, LeaseStatus, LeaveBatch, LockStore, Member, Membership, NodeRecord, ReapedMember,
@@ -15,7 +16,16 @@ use tokio::time::{Instant, sleep};
 
 async fn membership() -> (Arc<dyn Membership>, Redis) {
     let (redis, client, keys) = super::redis().await;
-    (Arc::new(RedisMembership::new(client, keys, Arc::new(RedisClock::default()), EnvelopeVersion::default())), redis)
+    (
+        Arc::new(RedisMembership::new(
+            client,
+            keys,
+            Arc::new(RedisClock::default()),
+            EnvelopeVersion::default(),
+            PublisherLink::default(),
+        )),
+        redis,
+    )
 }
 
 phalanx_testkit::membership_laws!(redis: super::membership().await);
@@ -39,6 +49,7 @@ impl TestCluster {
             keys.clone(),
             Arc::new(RedisClock::default()),
             EnvelopeVersion::default(),
+            PublisherLink::default(),
         );
         let rooms = RedisRooms::new(client, keys, "n");
         rooms.create("r", 10).await.unwrap();
@@ -139,9 +150,13 @@ async fn members_of_a_dead_node_leave_once_and_no_others_do() {
         cluster.join(&other, number).await.unwrap();
     }
     cluster.join(&one, 1000).await.unwrap();
-    cluster.expire(&one, &other).await;
     let (by, dead) = (one.generation, other.generation);
+    cluster.redis.command(&format!("HSET phalanx:laws:links {by} 1 {dead} 1")).await;
+    cluster.expire(&one, &other).await;
     assert!(cluster.claim(&one, &other).await);
+    let links = async || cluster.redis.command("HKEYS phalanx:laws:links").await;
+    assert_eq!(links().await, format!("*1\r\n$10\r\n{by}\r\n"));
+    cluster.redis.command(&format!("HSET phalanx:laws:links {dead} 2")).await; // it thaws and connects once more
     // One of them is listed again by its node, which came back under another generation.
     let again = NodeRecord { earlier: vec![dead], ..record(Generation::random()) };
     cluster.membership.register(&again).await.unwrap();
@@ -164,6 +179,7 @@ async fn members_of_a_dead_node_leave_once_and_no_others_do() {
     assert_eq!(left, (0..450).filter(|number| *number != 7).collect::<Vec<_>>());
     assert_eq!(cluster.members().await, 2);
     assert_eq!(cluster.renew(&one).await.expired, []);
+    assert_eq!(links().await, format!("*1\r\n$10\r\n{by}\r\n"));
 }
 
 #[tokio::test]
@@ -345,7 +361,13 @@ async fn corrupt_keys_are_skipped_and_the_dead_node_is_reaped() {
 #[tokio::test]
 async fn a_redis_that_came_back_empty_has_a_new_epoch_and_no_leases() {
     let (mut redis, client, keys) = super::redis().await;
-    let membership = RedisMembership::new(client, keys, Arc::new(RedisClock::default()), EnvelopeVersion::default());
+    let membership = RedisMembership::new(
+        client,
+        keys,
+        Arc::new(RedisClock::default()),
+        EnvelopeVersion::default(),
+        PublisherLink::default(),
+    );
     let node = record(Generation::random());
     let store_epoch = membership.register(&node).await.unwrap();
     assert!(store_epoch.is_some());

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use phalanx_cluster::{EnvelopeVersion, RedisClock, RedisMembership, RedisRooms};
+use phalanx_cluster::{EnvelopeVersion, PublisherLink, RedisClock, RedisMembership, RedisRooms};
 use phalanx_core::backend::{Membership, RoomStore};
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::membership::record;
@@ -9,8 +9,13 @@ use phalanx_testkit::laws::rooms::{node, other_node};
 /// A store in which the nodes of the laws are registered.
 async fn rooms() -> (Arc<dyn RoomStore>, Redis) {
     let (redis, client, keys) = super::redis().await;
-    let membership =
-        RedisMembership::new(client.clone(), keys.clone(), Arc::new(RedisClock::default()), EnvelopeVersion::default());
+    let membership = RedisMembership::new(
+        client.clone(),
+        keys.clone(),
+        Arc::new(RedisClock::default()),
+        EnvelopeVersion::default(),
+        PublisherLink::default(),
+    );
     for node in [node(), other_node()] {
         membership.register(&record(node)).await.unwrap();
     }

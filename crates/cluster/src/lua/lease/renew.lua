@@ -1,7 +1,8 @@
 -- Gives a lease its full length again, even if it has expired, and returns what has expired: leases that are overdue,
 -- and claims of reapers. Leases and claims that end later than a full one are shortened to it. Redis's clock may have
--- been set back, and without this no node would reap the dead until the clock had caught up.
--- KEYS: leases, claims, epoch. ARGV: generation, lease in µs, most entries returned of each, µs after which an expired
+-- been set back, and without this no node would reap the dead until the clock had caught up. Also returns the number of
+-- the connection over which the generation publishes, as it is stored.
+-- KEYS: leases, claims, epoch, links. ARGV: generation, lease in µs, most entries returned of each, µs after which an expired
 -- lease is overdue.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return nil
@@ -21,4 +22,5 @@ for n, past in ipairs({ us - ARGV[4], us }) do
     end
 end
 local epoch = redis.pcall('GET', KEYS[3])
-return { string.format('%.0f', us), type(epoch) == 'string' and epoch or '', lapsed }
+local link = redis.pcall('HGET', KEYS[4], ARGV[1])
+return { string.format('%.0f', us), type(epoch) == 'string' and epoch or '', lapsed, type(link) == 'string' and link or '' }

@@ -1,6 +1,6 @@
 -- Removes a node and ends its lease. If the generation still has memberships, the lease is set to expired instead, so
 -- that another node reaps them.
--- KEYS: leases, names, nodes, epoch, names of the generation, memberships. ARGV: generation.
+-- KEYS: leases, names, nodes, epoch, names of the generation, memberships, links. ARGV: generation.
 local now = redis.call('TIME')
 local text = string.format('%.0f', now[1] * 1000000 + now[2])
 if redis.call('EXISTS', KEYS[6]) == 1 then
@@ -13,5 +13,6 @@ if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
 end
 for _, name in ipairs(redis.call('SMEMBERS', KEYS[5])) do
     redis.call('HDEL', KEYS[2], name)
+    redis.pcall('HDEL', KEYS[7], name) -- its messages that come later are refused
 end
 redis.call('DEL', KEYS[5])

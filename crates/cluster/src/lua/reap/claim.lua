@@ -1,7 +1,8 @@
 -- Takes the claim on a dead generation for the length of a lease. If the generation still has a lease, and the lease is
 -- overdue, this is the reap: the lease is removed, and from then on every script that checks for it refuses the
 -- generation.
--- KEYS: leases, names, nodes, epoch, claims, reapers, names of the dead generation, its memberships, its leaves. ARGV:
+-- KEYS: leases, names, nodes, epoch, claims, reapers, names of the dead generation, its memberships, its leaves,
+-- links. ARGV:
 -- the reaper, the dead generation, lease in µs, µs after which an expired lease is overdue, time at which it was seen
 -- expired in µs, µs for which that observation is valid.
 local now = redis.call('TIME')
@@ -29,6 +30,7 @@ redis.pcall('HDEL', KEYS[3], ARGV[2])
 redis.call('SET', KEYS[4], string.format('%.0f', us))
 for _, name in ipairs(redis.pcall('SMEMBERS', KEYS[7])) do
     redis.pcall('HDEL', KEYS[2], name)
+    redis.pcall('HDEL', KEYS[10], name)
 end
 redis.call('DEL', KEYS[7])
 for key, kind in pairs({ [KEYS[8]] = 'hash', [KEYS[9]] = 'list' }) do

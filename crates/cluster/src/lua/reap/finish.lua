@@ -1,5 +1,5 @@
 -- Ends a reap: removes the claim, if no membership and no leave of the dead generation is left.
--- KEYS: claims, reapers, memberships, leaves. ARGV: the reaper, the dead generation.
+-- KEYS: claims, reapers, memberships, leaves, links. ARGV: the reaper, the dead generation.
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
     return 0
 end
@@ -8,4 +8,5 @@ if redis.call('EXISTS', KEYS[3], KEYS[4]) > 0 then
 end
 redis.call('ZREM', KEYS[1], ARGV[2])
 redis.call('HDEL', KEYS[2], ARGV[2])
+redis.pcall('HDEL', KEYS[5], ARGV[2]) -- a node that was frozen may have announced it once more after the claim
 return 1

@@ -1,0 +1,136 @@
+//! The numbers of publishing connections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use phalanx_cluster::{Keys, RedisClient, RedisClock, RedisMembership};
+use phalanx_core::Generation;
+use phalanx_core::backend::{Bus, GapCause, Incoming, Membership, Renewal};
+use phalanx_testkit::laws::membership::record;
+use phalanx_testkit::{Proxy, Redis};
+
+use super::bus::{TestNode, text, until};
+
+const TOKENS: (&str, &str) = ("t", "");
+
+async fn node(url: &str) -> TestNode {
+    TestNode::new(url, TOKENS, 100).await
+}
+
+/// The membership of a node that is registered.
+async fn register(redis: &Redis, node: &TestNode) -> RedisMembership {
+    let client = RedisClient::open(&redis.url(), Duration::from_secs(10)).unwrap();
+    let clock = Arc::new(RedisClock::default());
+    let (keys, version, link) = (Keys::new("actionhero:", "laws"), node.bus.version(), node.bus.link());
+    let membership = RedisMembership::new(client, keys, clock, version, link);
+    membership.register(&record(node.generation)).await.unwrap();
+    membership
+}
+
+async fn link_of(redis: &Redis, generation: Generation) -> String {
+    redis.command(&format!("HGET phalanx:laws:links {generation}")).await
+}
+
+#[tokio::test]
+async fn messages_that_a_replaced_connection_still_carries_are_received_by_no_node() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let mut early = node(&redis.url()).await;
+    let url = redis.url_through(proxy.addr());
+    let publisher = TestNode::with_timeout(&url, TOKENS, 100, Duration::from_secs(1)).await;
+    publisher.publish("r", "first").await.unwrap();
+    proxy.hold();
+    let held = publisher.publish("r", "held").await;
+    assert!(held.is_err(), "{held:?}");
+    until("the next connection publishes", async || publisher.publish("r", "second").await.is_ok()).await;
+    let mut late = node(&redis.url()).await; // has received nothing of the publisher
+    let published = redis.ran("publish").await;
+    proxy.release();
+    until("the held message is published", async || redis.ran("publish").await > published).await;
+    publisher.publish("r", "third").await.unwrap();
+    for (node, expected) in [(&mut early, &["first", "second", "third"][..]), (&mut late, &["third"])] {
+        for message in expected {
+            assert_eq!(text(&node.next().await), Some(*message));
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_redis_lost_all_data_a_message_is_received_or_a_gap_is() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let publisher = node(&redis.url()).await;
+    let mut standing = node(&redis.url()).await;
+    let mut subscriber = node(&redis.url_through(proxy.addr())).await;
+    publisher.publish("r", "before").await.unwrap();
+    for node in [&mut standing, &mut subscriber] {
+        assert_eq!(text(&node.next().await), Some("before"));
+    }
+    redis.command("FLUSHALL").await;
+    proxy.cut();
+    assert!(matches!(subscriber.next().await, Incoming::Away));
+    proxy.restore();
+    until("it is subscribed again", async || subscriber.bus.subscribe(&"other".into()).await.is_ok()).await;
+    while subscriber.arrivals.try_recv().is_ok() {} // the gap of the outage
+    publisher.publish("r", "after").await.unwrap();
+    assert_eq!(text(&standing.next().await), Some("after"), "its connection stands, and it knows the sender's");
+    loop {
+        match subscriber.next().await {
+            Incoming::Gap(GapCause::Away) => {}
+            arrival => break assert!(matches!(arrival, Incoming::Gap(GapCause::Overflow)), "{arrival:?}"),
+        }
+    }
+
+    let membership = register(&redis, &publisher).await;
+    assert!(matches!(membership.renew(publisher.generation).await.unwrap(), Renewal::Renewed(_)));
+    publisher.publish("r", "announced again").await.unwrap();
+    for node in [&mut standing, &mut subscriber] {
+        assert_eq!(text(&node.next().await), Some("announced again"));
+    }
+    assert_eq!(link_of(&redis, publisher.generation).await, "$1\r\n2\r\n");
+    membership.renew(publisher.generation).await.unwrap();
+    publisher.publish("r", "over the same connection").await.unwrap();
+    assert_eq!(link_of(&redis, publisher.generation).await, "$1\r\n2\r\n");
+    membership.leave(publisher.generation).await.unwrap();
+    assert_eq!(link_of(&redis, publisher.generation).await, "$-1\r\n", "nothing is left of a node that has left");
+}
+
+#[tokio::test]
+async fn a_new_generation_is_announced_before_its_messages() {
+    let redis = Redis::start().await;
+    let publisher = node(&redis.url()).await;
+    let mut early = node(&redis.url()).await;
+    publisher.publish("r", "one").await.unwrap();
+    let renamed = Generation::random();
+    publisher.bus.open_inbox(renamed).await.unwrap();
+    publisher.publish("r", "two").await.unwrap();
+    for message in ["one", "two"] {
+        assert_eq!(text(&early.next().await), Some(message));
+    }
+    for name in [publisher.generation, renamed] {
+        assert_eq!(link_of(&redis, name).await, "$1\r\n2\r\n", "under both names: messages of both may be held");
+    }
+}
+
+#[tokio::test]
+async fn nodes_connect_and_publish_on_a_full_redis_and_beside_a_corrupt_key() {
+    let redis = Redis::start().await;
+    redis.command("SET phalanx:laws:links corrupt").await;
+    let mut standing = node(&redis.url()).await;
+    redis.command("CONFIG SET maxmemory 1").await;
+    assert!(redis.command("SET any value").await.starts_with("-OOM"));
+    let publisher = node(&redis.url()).await;
+    publisher.publish("r", "hello").await.unwrap();
+    assert_eq!(text(&standing.next().await), Some("hello"));
+}
+
+#[tokio::test]
+async fn a_missing_right_is_named_at_once() {
+    let redis = Redis::start().await;
+    let publisher = node(&redis.url()).await;
+    redis.command("ACL SETUSER phalanx -publish").await;
+    let refused = publisher.publish("r", "hello").await.unwrap_err().to_string();
+    assert!(refused.contains("can't run this command"), "{refused}");
+    redis.command("ACL SETUSER phalanx +publish").await;
+    until("it publishes", async || publisher.publish("r", "hello").await.is_ok()).await;
+}
