@@ -91,6 +91,7 @@ impl RedisBus {
             node: settings.node,
             current: current.clone(),
             link: link.clone(),
+            session: subscriber.session(),
         });
         tasks.spawn(publishing);
         tasks.spawn(failover::run(client.clone(), keys.clone()));

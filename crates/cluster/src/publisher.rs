@@ -11,6 +11,10 @@
 //!   first one may still have found some.
 //!
 //! Messages that were not written yet wait for the next connection, no longer than a command may take.
+//!
+//! A room message is published only while this node is subscribed, and counts as published only if the same session still
+//! stands when Redis has answered: then its sender receives it, or the gap after it. A look at the time of the answer
+//! alone would let a session pass that began, with its gap, after the message.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -51,6 +55,9 @@ const QUEUE: usize = 1024;
 /// The most messages that are encoded and not yet answered by Redis.
 const MAX_PENDING: usize = 128;
 
+/// The most messages that wait for a connection or a subscription. Beyond it they wait in the queue.
+const MAX_WAITING: usize = 1024;
+
 /// The most messages in one write. Few enough that Redis is not idle while the task encodes them.
 const BATCH: usize = 16;
 
@@ -76,6 +83,8 @@ pub(crate) struct PublisherParts {
     pub(crate) node: String,
     pub(crate) current: CurrentGeneration,
     pub(crate) link: PublisherLink,
+    /// The session of the subscriber, 0 while there is none.
+    pub(crate) session: watch::Receiver<u64>,
 }
 
 impl Publisher {
@@ -171,7 +180,8 @@ struct PublisherTask {
     /// The generation that `seq` counts for.
     numbered: Option<Generation>,
     seq: u64,
-    /// The messages that are in no command of this connection, the oldest first.
+    /// The messages that are in no command of this connection, the oldest first: all of them while there is no connection,
+    /// room messages while there is no subscription.
     waiting: VecDeque<PendingPublish>,
     /// The messages that Redis has not answered, the oldest first.
     pending: VecDeque<PendingPublish>,
@@ -252,13 +262,21 @@ impl PublisherTask {
             if self.is_ending && self.pending.is_empty() {
                 return ServeEnd::Replace;
             }
-            let free = if self.is_ending { 0 } else { MAX_PENDING - self.pending.len() };
+            let free = match MAX_PENDING - self.pending.len() {
+                _ if self.is_ending => 0,
+                free => free.min(MAX_WAITING.saturating_sub(self.waiting.len())),
+            };
             tokio::select! {
                 biased;
                 read = reads.read_buf(&mut replies) => match read {
                     Ok(0) => return ServeEnd::Broken(io::ErrorKind::UnexpectedEof.into()),
                     Ok(_) => match self.complete(&mut replies) {
-                        Ok(()) => last_reply = Instant::now(),
+                        Ok(()) => {
+                            last_reply = Instant::now();
+                            if !self.waiting.is_empty() {
+                                self.seal_waiting();
+                            }
+                        }
                         Err(error) => return ServeEnd::Broken(error),
                     },
                     Err(error) => return ServeEnd::Broken(error),
@@ -277,7 +295,9 @@ impl PublisherTask {
                     self.seal_waiting();
                 }
                 error = failover::moved(&mut moves) => return ServeEnd::Broken(error),
+                Ok(()) = self.parts.session.changed(), if !self.waiting.is_empty() => self.seal_waiting(),
                 _ = ticks.tick() => {
+                    self.drop_expired();
                     if self.waiting_since(last_reply).is_some_and(|since| since.elapsed() >= limit) {
                         return ServeEnd::Broken(io::ErrorKind::TimedOut.into());
                     }
@@ -305,7 +325,7 @@ impl PublisherTask {
         self.waiting.extend(jobs.drain(..).map(|job| PendingPublish::new(job, accepted_at)));
     }
 
-    /// Makes commands of the waiting messages. Under a new generation, which a connection announces first, the numbers
+    /// Makes commands of the waiting messages, as far as they may be pending. Under a new generation, which a connection announces first, the numbers
     /// start with 1 again.
     fn seal_waiting(&mut self) {
         let Some(generation) = self.parts.current.get() else { return };
@@ -317,9 +337,20 @@ impl PublisherTask {
             self.seq = 0;
         }
         let at_ms = self.parts.clock.now_ms();
-        while let Some(message) = self.waiting.pop_front() {
+        let session = *self.parts.session.borrow_and_update();
+        let mut held = VecDeque::new();
+        while self.pending.len() < MAX_PENDING
+            && let Some(mut message) = self.waiting.pop_front()
+        {
+            if session == 0 && message.job.is_room_message() {
+                held.push_back(message);
+                continue;
+            }
+            message.session = session;
             self.seal(generation, at_ms, message);
         }
+        held.append(&mut self.waiting);
+        self.waiting = held;
     }
 
     fn seal(&mut self, generation: Generation, at_ms: u64, mut message: PendingPublish) {
@@ -355,6 +386,7 @@ impl PublisherTask {
 
     /// Completes the messages that Redis has answered.
     fn complete(&mut self, replies: &mut BytesMut) -> io::Result<()> {
+        let session = *self.parts.session.borrow();
         let mut items = RespItems::new(replies, MAX_REPLY_TEXT);
         let mut read = 0;
         while let Some(oldest) = self.pending.front() {
@@ -369,7 +401,9 @@ impl PublisherTask {
             read = items.read();
             self.commands.remove(oldest.length)?;
             if let Some(answered) = self.pending.pop_front() {
-                answered.job.completion.complete(posted);
+                let is_missed = answered.job.is_room_message() && answered.session != session;
+                let missed = || Err(BackendError::unavailable("the subscription to redis broke off meanwhile"));
+                answered.job.completion.complete(if is_missed { posted.and_then(|_| missed()) } else { posted });
             }
         }
         replies.advance(read);

@@ -59,8 +59,8 @@ struct SubscriberState {
     channels: Mutex<HashMap<String, Channel>>,
     /// Wakes the task: a channel is wanted.
     changed: Notify,
-    /// Set once all wanted channels are subscribed on a connection, until that connection breaks.
-    up: AtomicBool,
+    /// The number of the session, once all wanted channels are subscribed on its connection and until that breaks; else 0.
+    session: watch::Sender<u64>,
     /// Messages were missed while the connection was down, and the gap is not reported yet.
     missed_while_down: AtomicBool,
     /// Messages were missed because the queue was full or they were stale, and the gap is not reported yet. Until then
@@ -120,18 +120,31 @@ impl Drop for ChannelHandle {
 impl Subscriber {
     /// Remains subscribed to the channel of all nodes, on which they announce their connections.
     pub(crate) fn new(client: RedisClient, keys: Keys) -> Self {
-        let [up, missed_while_down, missed_by_overflow] = [(); 3].map(|()| AtomicBool::new(false));
-        let (changed, last_error) = Default::default();
+        let [missed_while_down, missed_by_overflow] = [(); 2].map(|()| AtomicBool::new(false));
+        let (changed, last_error, session) = Default::default();
         let all_nodes = Channel { handles: 1, ..Channel::default() };
         let channels = Mutex::new(HashMap::from([(keys.all_nodes(), all_nodes)]));
-        let state =
-            SubscriberState { channels, changed, up, missed_while_down, missed_by_overflow, last_error, client, keys };
+        let state = SubscriberState {
+            channels,
+            changed,
+            session,
+            missed_while_down,
+            missed_by_overflow,
+            last_error,
+            client,
+            keys,
+        };
         Self(Arc::new(state))
     }
 
     /// Whether messages are being received.
     pub(crate) fn is_up(&self) -> bool {
-        self.0.up.load(Relaxed)
+        *self.0.session.borrow() > 0
+    }
+
+    /// The number of the session, 0 while there is none.
+    pub(crate) fn session(&self) -> watch::Receiver<u64> {
+        self.0.session.subscribe()
     }
 
     /// Subscribes to a channel; completes when every later message will be received. Cancel safe.
@@ -242,7 +255,7 @@ impl Subscriber {
                 Ok(is_complete) => is_complete,
                 Err(reason) => return reason,
             };
-            if is_complete && !self.0.up.load(Relaxed) {
+            if is_complete && !self.is_up() {
                 *sessions += 1;
                 if *sessions > 1 {
                     info!("the subscription to redis is back");
@@ -250,7 +263,7 @@ impl Subscriber {
                     // first message, before the last channels were subscribed.
                     self.0.missed_while_down.store(true, Relaxed);
                 }
-                self.0.up.store(true, Relaxed);
+                self.0.session.send_replace(*sessions);
             }
             tokio::select! {
                 ended = reading.join_next() => {
@@ -455,7 +468,7 @@ impl SubscriberState {
             channel.handles > 0
         });
         record_channels(&channels);
-        self.up.swap(false, Relaxed)
+        self.session.send_replace(0) > 0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ struct NetworkFaults {
     delay: Duration,
     /// A reply or message of the server that contains one of these is dropped, once for each.
     swallow: Vec<Vec<u8>>,
+    /// Replies on a connection that has sent these bytes are delayed.
+    delay_replies_to: Option<(Vec<u8>, Duration)>,
 }
 
 impl Proxy {
@@ -60,7 +62,8 @@ impl Proxy {
         let faults = Arc::new(Mutex::new(NetworkFaults::default()));
         let server = watch::Sender::new(server);
         let (held, accepted) = (watch::Sender::new(0), Arc::default());
-        let line = Line { link: link.subscribe(), held: held.subscribe(), faults: faults.clone() };
+        let line =
+            Line { link: link.subscribe(), held: held.subscribe(), faults: faults.clone(), is_slow: Arc::default() };
         let accepting = tokio::spawn(accept(listener, server.subscribe(), line, Arc::clone(&accepted)));
         Self { addr, link, faults, server, held, accepted, accepting }
     }
@@ -112,6 +115,11 @@ impl Proxy {
         faults(&self.faults).delay = delay;
     }
 
+    /// Delays everything that the server sends on the connections that send these bytes from now on.
+    pub fn delay_replies_to(&self, bytes: impl Into<Vec<u8>>, delay: Duration) {
+        faults(&self.faults).delay_replies_to = Some((bytes.into(), delay));
+    }
+
     /// Drops the next reply or message of the server that contains these bytes.
     pub fn swallow(&self, bytes: impl Into<Vec<u8>>) {
         faults(&self.faults).swallow.push(bytes.into());
@@ -135,6 +143,26 @@ struct Line {
     link: watch::Receiver<LinkState>,
     held: watch::Receiver<usize>,
     faults: Arc<Mutex<NetworkFaults>>,
+    /// Whether the replies of this connection are delayed.
+    is_slow: Arc<AtomicBool>,
+}
+
+impl Line {
+    /// How long bytes that were read are delayed.
+    fn delay(&self, direction: Direction, read: &[u8]) -> Duration {
+        let faults = faults(&self.faults);
+        let Some((part, delay)) = &faults.delay_replies_to else { return faults.delay };
+        if direction != Direction::ToClient {
+            self.is_slow.fetch_or(contains(read, part), Relaxed);
+        } else if self.is_slow.load(Relaxed) {
+            return faults.delay + *delay;
+        }
+        faults.delay
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 async fn accept(listener: TcpListener, server: watch::Receiver<SocketAddr>, line: Line, accepted: Arc<AtomicUsize>) {
@@ -143,7 +171,8 @@ async fn accept(listener: TcpListener, server: watch::Receiver<SocketAddr>, line
             continue;
         }
         let number = accepted.fetch_add(1, Relaxed);
-        let (mut cut, mut silent, line) = (line.link.clone(), line.link.clone(), line.clone());
+        let line = Line { is_slow: Arc::default(), ..line.clone() };
+        let (mut cut, mut silent) = (line.link.clone(), line.link.clone());
         let server = *server.borrow();
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(server).await else { return };
@@ -177,7 +206,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: Line, d
     const AT_ONCE: usize = 16 * 1024; // the delay applies to each read
     let mut bytes = Vec::with_capacity(AT_ONCE);
     while from.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
-        let delay = faults(&line.faults).delay;
+        let delay = line.delay(direction, &bytes);
         if !delay.is_zero() {
             sleep(delay).await;
         }
@@ -206,7 +235,7 @@ fn take_forwarded(bytes: &mut Vec<u8>, shared: &Mutex<NetworkFaults>) -> Vec<u8>
     let (mut ready, mut done) = (Vec::new(), 0);
     while let Some(len) = bytes.get(done..).filter(|rest| !rest.is_empty()).and_then(value_len) {
         let value = &bytes[done..done + len];
-        let dropped = faults.swallow.iter().position(|part| value.windows(part.len()).any(|window| window == part));
+        let dropped = faults.swallow.iter().position(|part| contains(value, part));
         match dropped {
             Some(index) => drop(faults.swallow.remove(index)),
             None => ready.extend_from_slice(value),

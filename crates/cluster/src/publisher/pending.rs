@@ -51,14 +51,19 @@ pub(super) enum PublishContent {
 }
 
 impl PublishJob {
+    /// Whether it is a message to a room, whose sender receives it over the subscription of this node.
+    pub(super) fn is_room_message(&self) -> bool {
+        match &self.content {
+            PublishContent::Envelope(Draft::Publication(publication)) => publication.kind == PublicationKind::Message,
+            PublishContent::EnvelopeAndInterop(..) => true,
+            PublishContent::Envelope(Draft::NodeMessage(_)) | PublishContent::Interop(_) => false,
+        }
+    }
+
     /// Whether it may be written a second time if it is unknown whether Redis got it the first time. Actionhero nodes
     /// recognise no repeated message.
     pub(super) fn is_repeatable(&self) -> bool {
-        match &self.content {
-            PublishContent::Envelope(Draft::Publication(publication)) => publication.kind != PublicationKind::Message,
-            PublishContent::Envelope(Draft::NodeMessage(_)) => true,
-            PublishContent::EnvelopeAndInterop(..) | PublishContent::Interop(_) => false,
-        }
+        !self.is_room_message() && !matches!(self.content, PublishContent::Interop(_))
     }
 }
 
@@ -69,6 +74,8 @@ pub(super) struct PendingPublish {
     pub(super) accepted_at: Instant,
     /// The generation and the number under which it was sealed.
     pub(super) number: Option<(Generation, u64)>,
+    /// The session of the subscriber when its commands were made.
+    pub(super) session: u64,
     /// Bytes of its commands.
     pub(super) length: usize,
     /// It was written before, to a connection that broke.
@@ -90,7 +97,7 @@ enum Count {
 
 impl PendingPublish {
     pub(super) fn new(job: PublishJob, accepted_at: Instant) -> Self {
-        Self { job, accepted_at, number: None, length: 0, is_repeated: false }
+        Self { job, accepted_at, number: None, session: 0, length: 0, is_repeated: false }
     }
 
     /// Reads the reply. `names_key` is the key that a failed lookup is reported with.

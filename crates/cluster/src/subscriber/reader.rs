@@ -76,7 +76,7 @@ impl ChannelReader {
                 },
                 _ = ticks.tick() => {
                     self.shared.missed_by_overflow.fetch_or(std::mem::take(&mut self.received_stale), Relaxed);
-                    if self.shared.up.load(Relaxed) {
+                    if *self.shared.session.borrow() > 0 {
                         self.report_gaps();
                     }
                 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
-const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(20);
 
 async fn bus() -> (Arc<dyn Bus>, Redis) {
     let (redis, client, keys) = super::redis().await;
@@ -36,7 +36,7 @@ pub(super) struct TestNode {
     pub(super) bus: RedisBus,
     pub(super) arrivals: Receiver<Incoming>,
     pub(super) generation: Generation,
-    subscriptions: Vec<Subscription>,
+    pub(super) subscriptions: Vec<Subscription>,
 }
 
 impl TestNode {
@@ -59,10 +59,7 @@ impl TestNode {
     }
 
     pub(super) async fn publish(&self, room: &str, text: &str) -> Result<(), BackendError> {
-        let payload = text.to_owned().into();
-        self.bus
-            .publish(Publication { room: room.into(), kind: PublicationKind::Message, connection: None, payload })
-            .await
+        publish(&self.bus, room, text).await
     }
 
     pub(super) async fn next(&mut self) -> Incoming {
@@ -73,6 +70,11 @@ impl TestNode {
         let message = NodeMessage { kind: NodeMessageKind::Call, id: 7, deadline_ms: None, payload: "{}".into() };
         self.bus.post(Recipient::Node(recipient), message).await
     }
+}
+
+pub(super) async fn publish(bus: &RedisBus, room: &str, text: &str) -> Result<(), BackendError> {
+    let payload = text.to_owned().into();
+    bus.publish(Publication { room: room.into(), kind: PublicationKind::Message, connection: None, payload }).await
 }
 
 pub(super) fn text(arrival: &Incoming) -> Option<&str> {

@@ -8,6 +8,7 @@ use phalanx_testkit::Redis;
 
 mod bus;
 mod cache;
+mod gaps;
 mod links;
 mod locks;
 mod membership;
