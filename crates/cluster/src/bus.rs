@@ -91,6 +91,7 @@ impl RedisBus {
             node: settings.node,
             current: current.clone(),
             link: link.clone(),
+            has_interop: channel.is_some(),
             session: subscriber.session(),
         });
         tasks.spawn(publishing);

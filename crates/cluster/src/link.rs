@@ -65,21 +65,32 @@ impl PublisherLink {
     }
 }
 
-/// The replies to a hello.
-pub(crate) const HELLO_REPLIES: usize = 2;
+/// The announcement of a connection: its number, the names of its node, and the envelope for the nodes that are
+/// subscribed.
+pub(crate) struct Hello<'a> {
+    pub(crate) link: u64,
+    pub(crate) names: &'a [Generation],
+    pub(crate) envelope: &'a [u8],
+}
 
-/// Writes the commands of a hello. The script is loaded along with each call: another client
-/// may have removed all scripts, and a hello is rare.
-pub(crate) fn write_hello(keys: &Keys, link: u64, names: &[Generation], envelope: &[u8]) -> BytesMut {
+/// Writes the commands of a hello; returns how many. The script is loaded along with each call: another client may have
+/// removed all scripts, and a hello is rare.
+pub(crate) fn write_hello(out: &mut BytesMut, keys: &Keys, hello: &Hello<'_>) -> usize {
+    let Hello { link, names, envelope } = hello;
     let text = include_str!("lua/bus/hello.lua");
-    let (script, mut out) = (Script::new(text), BytesMut::new());
-    resp::write(&mut out, [&b"SCRIPT"[..], b"LOAD", text.as_bytes()].into_iter());
+    let (script, loading) = (Script::new(text), write_load(out, text));
     let (links, unused, channel, link) = (keys.links(), keys.unused(), keys.all_nodes(), link.to_string());
     let mut parts = vec!["EVALSHA".as_bytes(), script.get_hash().as_bytes(), b"2", links.as_bytes()];
     parts.extend([unused.as_bytes(), channel.as_bytes(), envelope, link.as_bytes()]);
     parts.extend(names.iter().map(|name| name.as_str().as_bytes()));
-    resp::write(&mut out, parts.into_iter());
-    out
+    resp::write(out, parts.into_iter());
+    loading + 1
+}
+
+/// Writes the command that loads a script; returns how many.
+pub(crate) fn write_load(out: &mut BytesMut, script: &str) -> usize {
+    resp::write(out, [&b"SCRIPT"[..], b"LOAD", script.as_bytes()].into_iter());
+    1
 }
 
 /// Reads the numbers that are stored. Entries that are none are skipped, and so is a value of another kind: the next

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use deadpool_redis::redis::Script;
 use phalanx_core::backend::{BackendError, Clock, NodeMessage, Posted, SendGuard};
 use phalanx_core::{Generation, bound_reached};
 use tokio::io::AsyncReadExt;
@@ -38,7 +39,7 @@ use crate::current_generation::CurrentGeneration;
 use crate::envelope::{Draft, EnvelopeSender, EnvelopeWriter};
 use crate::failover;
 use crate::keys::Keys;
-use crate::link::{self, PublisherLink};
+use crate::link::{self, Hello, PublisherLink};
 use crate::raw_connection::RawConnection;
 use crate::refusals::RefusalMeaning;
 use crate::resp::{self, RespItems};
@@ -61,7 +62,7 @@ const MAX_WAITING: usize = 1024;
 /// The most messages in one write. Few enough that Redis is not idle while the task encodes them.
 const BATCH: usize = 16;
 
-/// The longest text in a reply: the only one is `QUEUED`.
+/// The longest text in a reply; there should be none.
 const MAX_REPLY_TEXT: usize = 64;
 
 /// The pause before a reconnect.
@@ -83,6 +84,8 @@ pub(crate) struct PublisherParts {
     pub(crate) node: String,
     pub(crate) current: CurrentGeneration,
     pub(crate) link: PublisherLink,
+    /// Whether the cluster may have Actionhero nodes.
+    pub(crate) has_interop: bool,
     /// The session of the subscriber, 0 while there is none.
     pub(crate) session: watch::Receiver<u64>,
 }
@@ -105,7 +108,7 @@ impl Publisher {
         self.submit(channel, PublishContent::Envelope(draft), recipient).await
     }
 
-    /// Publishes a message for our nodes and one for Actionhero nodes in one transaction, so that all nodes receive all
+    /// Publishes a message for our nodes and one for Actionhero nodes in one script, so that all nodes receive all
     /// messages in the same order.
     pub(crate) async fn publish_both(
         &self,
@@ -171,6 +174,8 @@ struct PublisherTask {
     parts: PublisherParts,
     /// The key of the hash of names, in which recipients are looked up.
     names_key: String,
+    /// Publishes a message for our nodes and one for Actionhero nodes. Each connection loads it.
+    publish_both: Script,
     /// The number of this connection, or of the last one.
     link: u64,
     /// The generation that it was announced under.
@@ -193,8 +198,8 @@ impl PublisherTask {
     fn new(parts: PublisherParts) -> Self {
         let (waiting, pending, commands) = Default::default();
         let (link, announced, is_ending, numbered, seq) = Default::default();
-        let names_key = parts.keys.names();
-        Self { parts, names_key, link, announced, is_ending, numbered, seq, waiting, pending, commands }
+        let (names_key, publish_both) = (parts.keys.names(), Script::new(include_str!("lua/bus/publish_both.lua")));
+        Self { parts, names_key, publish_both, link, announced, is_ending, numbered, seq, waiting, pending, commands }
     }
 
     async fn run(mut self, mut queue: mpsc::Receiver<PublishJob>) {
@@ -235,9 +240,13 @@ impl PublisherTask {
         let sender =
             EnvelopeSender { generation, node: &self.parts.node, at_ms: self.parts.clock.now_ms(), link: self.link };
         let envelope = self.parts.envelopes.write_hello(&self.parts.keys.all_nodes(), sender, &names);
-        let hello = link::write_hello(&self.parts.keys, self.link, &names, &envelope);
+        let (hello, mut commands) = (Hello { link: self.link, names: &names, envelope: &envelope }, BytesMut::new());
+        let mut replies = link::write_hello(&mut commands, &self.parts.keys, &hello);
+        if self.parts.has_interop {
+            replies += link::write_load(&mut commands, include_str!("lua/bus/publish_both.lua"));
+        }
         let mut connection = self.parts.client.raw_connection().await?;
-        let said = timeout(self.parts.client.timeout(), connection.request(&hello, link::HELLO_REPLIES)).await?;
+        let said = timeout(self.parts.client.timeout(), connection.request(&commands, replies)).await?;
         said.inspect_err(|error| self.on_refused_hello(error))?;
         self.announced = Some(*generation);
         self.parts.link.announce(self.link);
@@ -370,10 +379,10 @@ impl PublisherTask {
             PublishContent::Envelope(draft) => publish(out, channel, &envelope(draft)),
             PublishContent::Interop(message) => publish(out, channel, message),
             PublishContent::EnvelopeAndInterop(draft, interop_channel, message) => {
-                resp::write(out, [&b"MULTI"[..]].into_iter());
-                publish(out, channel, &envelope(draft));
-                publish(out, interop_channel, message);
-                resp::write(out, [&b"EXEC"[..]].into_iter());
+                let (script, envelope) = (self.publish_both.get_hash().as_bytes(), envelope(draft));
+                let channels = [channel, interop_channel].map(|channel| channel.as_bytes());
+                let parts = [b"EVALSHA", script, b"0", channels[0], &envelope, channels[1], message];
+                resp::write(out, parts.into_iter());
             }
         }
         if let Some(recipient) = recipient {
@@ -394,6 +403,7 @@ impl PublisherTask {
                 PublishReply::Complete(posted) => posted,
                 PublishReply::Incomplete => break,
                 PublishReply::Malformed => return Err(io::ErrorKind::InvalidData.into()),
+                PublishReply::NoScript => return Err(io::Error::other("redis has lost a script")),
             };
             if let Err(error) = &posted {
                 self.parts.client.record_refusal(error);

@@ -34,7 +34,7 @@ pub const COMMANDS: &str = "+ping +select +evalsha +script|load +publish +subscr
     +hscan +sadd +srem +scard +sismember +smembers +zadd +zrem +zscore +zrangebyscore";
 
 /// The additional rules for a node that exchanges messages with Actionhero nodes.
-pub const INTEROP: &str = "&actionhero +multi +exec";
+pub const INTEROP: &str = "&actionhero";
 
 /// A redis-server that stores its data on disk, in a folder of its own. It is killed when this is dropped.
 #[derive(Debug)]

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use phalanx::RunningApp;
 use phalanx::config::Config;
 use phalanx::prelude::*;
-use phalanx_testkit::{INTEROP, Process, Redis, Watch};
+use phalanx_testkit::{INTEROP, Process, Proxy, Redis, Watch};
 use serde_json::{Value, json};
 
 use super::{SOON, apply, config, members, until};
@@ -28,8 +29,12 @@ async fn redis() -> (Redis, Watch) {
 }
 
 async fn start(redis: &Redis, title: &str) -> Process {
+    start_over(redis.url(), title).await
+}
+
+async fn start_over(url: String, title: &str) -> Process {
     let environment = [
-        ("REDIS_URL", redis.url()),
+        ("REDIS_URL", url),
         ("PHALANX_TITLE", title.to_owned()),
         ("PHALANX__CLUSTER__INTEROP", "true".to_owned()),
         ("PHALANX__CLUSTER__INTEROP_TOKEN", TOKEN.to_owned()),
@@ -92,6 +97,55 @@ async fn messages_of_either_side_reach_both_in_one_order() {
     let order = |frames: &[Value]| frames.iter().map(|frame| frame["message"].clone()).collect::<Vec<_>>();
     let on_channel: Vec<Value> = watch.on(CHANNEL).iter().map(|text| serde_json::from_str(text).unwrap()).collect();
     assert_eq!(order(&on_channel[1..]), order(&first), "their members receive the same order");
+}
+
+#[tokio::test]
+async fn their_members_receive_no_message_twice_when_the_connection_that_publishes_breaks() {
+    let (redis, watch) = redis().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let one = start_over(redis.url_through(proxy.addr()), "one").await;
+    let mut socket = Socket::join(one.addr, "defaultRoom").await;
+    proxy.delay_replies_to("PUBLISH", Duration::from_millis(50));
+    let mut say = async |number: usize| {
+        let message = json!({ "event": "say", "room": "defaultRoom", "message": number });
+        socket.send(&message.to_string()).await;
+    };
+    for round in 0..3 {
+        let before = written(&watch, "chat").len();
+        for number in 0..10 {
+            say(round * 10 + number).await;
+        }
+        let published = || written(&watch, "chat").len() > before;
+        until("some are published and not confirmed", SOON, async || published()).await;
+        proxy.cut();
+        let clients = async || redis.command("CLIENT LIST").await.matches("id=").count();
+        until("the node is cut off", SOON, async || clients().await == 2).await; // the watch, and this client
+        proxy.restore();
+    }
+    say(100).await;
+    until("the last is published", SOON, async || written(&watch, "chat").iter().any(|chat| chat["message"] == 100))
+        .await;
+    let numbers: Vec<u64> = written(&watch, "chat").iter().filter_map(|chat| chat["message"].as_u64()).collect();
+    assert!(numbers.is_sorted_by(|one, next| one < next), "each once and in order: {numbers:?}");
+}
+
+#[tokio::test]
+async fn a_say_passes_on_a_full_redis_and_after_all_scripts_were_removed() {
+    let (redis, watch) = redis().await;
+    let one = start(&redis, "one").await;
+    let mut socket = Socket::join(one.addr, "defaultRoom").await;
+    let mut say = async |number: usize| {
+        let message = json!({ "event": "say", "room": "defaultRoom", "message": number, "messageId": number });
+        socket.request_by_id(&message).await["error"].is_null()
+    };
+    assert!(say(1).await);
+    redis.command("CONFIG SET maxmemory 1").await;
+    assert!(redis.command("SET any value").await.starts_with("-OOM"));
+    assert!(say(2).await);
+    redis.command("CONFIG SET maxmemory 0").await;
+    redis.command("SCRIPT FLUSH").await;
+    until("the script is loaded again", SOON, async || say(3).await).await;
+    until("all are published", SOON, async || written(&watch, "chat").len() == 3).await;
 }
 
 #[tokio::test]

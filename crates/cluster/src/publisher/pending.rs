@@ -44,7 +44,7 @@ pub(super) struct PublishJob {
 pub(super) enum PublishContent {
     /// An envelope for our nodes.
     Envelope(Draft),
-    /// An envelope for our nodes, and in the same transaction a message for Actionhero nodes: its channel and its text.
+    /// An envelope for our nodes, and in the same script a message for Actionhero nodes: its channel and its text.
     EnvelopeAndInterop(Draft, String, Vec<u8>),
     /// A message for Actionhero nodes.
     Interop(Vec<u8>),
@@ -87,12 +87,15 @@ pub(super) enum PublishReply {
     Complete(Result<Posted, BackendError>),
     Incomplete,
     Malformed,
+    /// Redis has lost the script since the connection loaded it: none of the messages that need it was published.
+    NoScript,
 }
 
 /// A number that Redis returned, or the error that it returned instead.
 enum Count {
     Number(i64),
     Failed(BackendError),
+    NoScript,
 }
 
 impl PendingPublish {
@@ -103,6 +106,7 @@ impl PendingPublish {
     /// Reads the reply. `names_key` is the key that a failed lookup is reported with.
     pub(super) fn read(&self, items: &mut RespItems<'_>, names_key: &str) -> PublishReply {
         match self.read_counts(items, names_key) {
+            Ok((Count::NoScript, _)) => PublishReply::NoScript,
             Ok((receivers, on_record)) => PublishReply::Complete(self.posted(receivers, on_record)),
             Err(RespError::Incomplete) => PublishReply::Incomplete,
             Err(RespError::Malformed) => PublishReply::Malformed,
@@ -111,11 +115,7 @@ impl PendingPublish {
 
     /// Reads the number of receivers, and how often the recipient is on record.
     fn read_counts(&self, items: &mut RespItems<'_>, names_key: &str) -> Result<(Count, Count), RespError> {
-        let receivers = if matches!(self.job.content, PublishContent::EnvelopeAndInterop(..)) {
-            read_transaction(items)?
-        } else {
-            Count::from_item(items.next()?)
-        };
+        let receivers = Count::from_item(items.next()?);
         if self.job.recipient.is_none() {
             return Ok((receivers, Count::Number(1)));
         }
@@ -136,6 +136,7 @@ impl PendingPublish {
                 return Err(BackendError::Failed(reason));
             }
             (Count::Failed(error), _) | (_, Count::Failed(error)) => return Err(error),
+            (Count::NoScript, _) | (_, Count::NoScript) => return Err(BackendError::unavailable("no such script")),
         };
         let posted = Posted { received: receivers > 0, on_record: on_record > 0 };
         if self.is_repeated && self.job.recipient.is_some() && !posted.received && posted.on_record {
@@ -145,42 +146,15 @@ impl PendingPublish {
     }
 }
 
-/// Reads the replies to MULTI, to the two PUBLISH in it, and to EXEC.
-fn read_transaction(items: &mut RespItems<'_>) -> Result<Count, RespError> {
-    let mut refused = None;
-    for _ in 0..3 {
-        if let RespItem::Error(message) = items.next()? {
-            refused.get_or_insert(message);
-        }
-    }
-    let receivers = match items.next()? {
-        RespItem::List(count) => {
-            let mut receivers = Count::Number(0);
-            for index in 0..count {
-                let count = Count::from_item(items.next()?);
-                if index == 0 || matches!(count, Count::Failed(_)) {
-                    receivers = count;
-                }
-            }
-            receivers
-        }
-        other => Count::from_item(other),
-    };
-    Ok(refused.map_or(receivers, |message| Count::Failed(refusal(message))))
-}
-
 impl Count {
     fn from_item(item: RespItem<'_>) -> Self {
         match item {
             RespItem::Number(number) => Self::Number(number),
-            RespItem::Error(message) => Self::Failed(refusal(message)),
+            RespItem::Error(message) if message.starts_with(b"NOSCRIPT ") => Self::NoScript,
+            RespItem::Error(message) => Self::Failed(refusals::error_of(&String::from_utf8_lossy(message))),
             RespItem::Text(_) | RespItem::Nil | RespItem::List(_) | RespItem::TooLong(_) => {
                 Self::Failed(BackendError::unavailable("redis returned something other than a number"))
             }
         }
     }
-}
-
-fn refusal(message: &[u8]) -> BackendError {
-    refusals::error_of(&String::from_utf8_lossy(message))
 }
