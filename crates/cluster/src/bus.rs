@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::iter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -57,12 +58,8 @@ pub struct RedisBus {
     _tasks: JoinSet<()>,
 }
 
-#[derive(Default)]
-struct Inboxes {
-    all_nodes: Option<ChannelHandle>,
-    interop: Option<ChannelHandle>,
-    generations: VecDeque<(Generation, ChannelHandle)>,
-}
+/// The inboxes of this node's generations, the latest last.
+type Inboxes = VecDeque<(Generation, ChannelHandle)>;
 
 impl RedisBus {
     /// Connects in the background. Must be called in a runtime.
@@ -74,12 +71,14 @@ impl RedisBus {
         settings: BusSettings,
     ) -> Self {
         let (out, receiver) = mpsc::channel(settings.queue.max(1));
-        let subscriber = Subscriber::new(client.clone(), keys.clone());
         let (channel, replies) = settings.interop.map(|interop| InteropChannel::new(&settings.node, interop)).unzip();
         let channel = channel.map(Arc::new);
+        let permanent = iter::once(keys.all_nodes()).chain(channel.iter().map(|channel| channel.name().to_owned()));
+        let subscriber = Subscriber::new(client.clone(), keys.clone(), permanent.collect());
         let mac_keys = MacKeys::new(&settings.token, &settings.previous_token);
         let envelopes = Mutex::new(EnvelopeReader::new(mac_keys.clone(), &keys));
-        let decoder = MessageDecoder { envelopes, interop: channel.clone(), max_message: settings.max_envelope };
+        let (room_prefix, max_message) = (keys.room_prefix(), settings.max_envelope);
+        let decoder = MessageDecoder { envelopes, interop: channel.clone(), room_prefix, max_message };
         let mut tasks = JoinSet::new();
         tasks.spawn(subscriber.clone().run(decoder, clock.clone(), out));
         let (version, link) = (EnvelopeVersion::default(), PublisherLink::default());
@@ -142,20 +141,14 @@ impl fmt::Debug for RedisBus {
 #[async_trait]
 impl Bus for RedisBus {
     async fn open_inbox(&self, generation: Generation) -> Result<(), BackendError> {
-        let all_nodes = self.subscriber.subscribe(self.keys.all_nodes()).await?;
+        // The channels of all nodes are subscribed before any inbox.
         let inbox = self.subscriber.subscribe(self.keys.inbox(generation)).await?;
-        let interop = match &self.interop {
-            Some(interop) => Some(self.subscriber.subscribe(interop.channel().name().to_owned()).await?),
-            None => None,
-        };
         let mut inboxes = self.inboxes();
-        inboxes.all_nodes = Some(all_nodes);
-        inboxes.interop = interop;
-        if inboxes.generations.back().is_none_or(|(last, _)| *last != generation) {
-            inboxes.generations.push_back((generation, inbox));
+        if inboxes.back().is_none_or(|(last, _)| *last != generation) {
+            inboxes.push_back((generation, inbox));
         }
-        if inboxes.generations.len() > GENERATIONS {
-            inboxes.generations.pop_front();
+        if inboxes.len() > GENERATIONS {
+            inboxes.pop_front();
         }
         self.current.set(generation);
         Ok(())
@@ -234,6 +227,6 @@ mod tests {
             Publication { room: "r".into(), kind: PublicationKind::Message, connection: None, payload: "{}".into() };
         publisher.publish(message).await.unwrap();
         let arrival = tokio::time::timeout(Duration::from_secs(20), arrivals.recv()).await.unwrap();
-        assert!(matches!(arrival, Some(Incoming::Gap(GapCause::Overflow))), "{arrival:?}");
+        assert!(matches!(arrival, Some(Incoming::Gap(Some(_), GapCause::Overflow))), "{arrival:?}");
     }
 }

@@ -1,18 +1,18 @@
 //! Receives channels over one subscribed connection that reconnects automatically, and reports when it was down.
 //!
 //! A channel walks through these states: unsubscribed → subscribing → subscribed → lingering for 5 s, once no handle is
-//! left → unsubscribing → unsubscribed. If Redis refuses, it is refused, and subscribed again a moment later. A handle that is created while the channel is being unsubscribed waits for the
-//! confirmation of a new subscription.
+//! left → unsubscribing → unsubscribed. If Redis refuses, it is refused, and subscribed again a moment later. A handle
+//! that is created while the channel is being unsubscribed waits for the confirmation of a new subscription.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use phalanx_core::backend::{BackendError, Clock, Incoming};
+use phalanx_core::bound_reached;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -28,8 +28,10 @@ use crate::raw_connection::{RawConnection, Writes};
 use crate::refusals::{self, RefusalMeaning};
 use crate::resp;
 
+mod gaps;
 mod reader;
 
+use gaps::PendingGaps;
 use reader::ChannelReader;
 pub(crate) use reader::MessageDecoder;
 
@@ -51,6 +53,10 @@ const RECONNECT_DELAYS: (Duration, Duration) = (Duration::from_millis(50), Durat
 /// After a session of this length the next reconnect starts with the shortest pause again.
 const STABLE_SESSION: Duration = Duration::from_secs(5);
 
+/// Sessions in a row that end soon before the next one is delayed: one loss of a connection may follow another when a
+/// Redis is replaced.
+const QUICK_SESSIONS: usize = 2;
+
 /// The wanted channels, shared with the task that receives them.
 #[derive(Clone)]
 pub(crate) struct Subscriber(Arc<SubscriberState>);
@@ -61,14 +67,10 @@ struct SubscriberState {
     changed: Notify,
     /// The number of the session, once all wanted channels are subscribed on its connection and until that breaks; else 0.
     session: watch::Sender<u64>,
-    /// Messages were missed while the connection was down, and the gap is not reported yet.
-    missed_while_down: AtomicBool,
-    /// Messages were missed because the queue was full or they were stale, and the gap is not reported yet. Until then
-    /// all messages are dropped, and the gap is reported when the queue is half empty. So a queue that remains full
-    /// makes one gap, and not one for each message that finds a free slot.
-    missed_by_overflow: AtomicBool,
+    gaps: PendingGaps,
     /// Why the last connection broke or could not be established.
     last_error: Mutex<String>,
+    permanent: Vec<String>,
     client: RedisClient,
     keys: Keys,
 }
@@ -78,6 +80,10 @@ struct Channel {
     /// The number of handles.
     handles: usize,
     state: ChannelState,
+    /// Redis has confirmed the subscription on this connection.
+    is_confirmed: bool,
+    /// It was confirmed on an earlier connection, and the gap since then is not added yet.
+    has_gap: bool,
     /// Callers that wait for the confirmation of the subscription.
     waiting: Vec<oneshot::Sender<Result<(), BackendError>>>,
 }
@@ -118,22 +124,13 @@ impl Drop for ChannelHandle {
 }
 
 impl Subscriber {
-    /// Remains subscribed to the channel of all nodes, on which they announce their connections.
-    pub(crate) fn new(client: RedisClient, keys: Keys) -> Self {
-        let [missed_while_down, missed_by_overflow] = [(); 2].map(|()| AtomicBool::new(false));
-        let (changed, last_error, session) = Default::default();
-        let all_nodes = Channel { handles: 1, ..Channel::default() };
-        let channels = Mutex::new(HashMap::from([(keys.all_nodes(), all_nodes)]));
-        let state = SubscriberState {
-            channels,
-            changed,
-            session,
-            missed_while_down,
-            missed_by_overflow,
-            last_error,
-            client,
-            keys,
-        };
+    /// Remains subscribed to the `permanent` channels, before all others: that of all nodes, on which they announce their
+    /// connections, and that of Actionhero nodes, which has messages of all rooms.
+    pub(crate) fn new(client: RedisClient, keys: Keys, permanent: Vec<String>) -> Self {
+        let (changed, last_error, session, gaps) = Default::default();
+        let wanted = permanent.iter().map(|name| (name.clone(), Channel { handles: 1, ..Channel::default() }));
+        let channels = Mutex::new(wanted.collect());
+        let state = SubscriberState { channels, changed, session, gaps, permanent, last_error, client, keys };
         Self(Arc::new(state))
     }
 
@@ -188,7 +185,7 @@ impl Subscriber {
     /// Receives forever, reconnecting when a connection breaks, and passes every verified message on.
     pub(crate) async fn run(self, decoder: MessageDecoder, clock: Arc<RedisClock>, out: mpsc::Sender<Incoming>) {
         let decoder = Arc::new(decoder);
-        let (mut pause, mut sessions) = (RECONNECT_DELAYS.0, 0_u64);
+        let (mut pause, mut sessions, mut flaps) = (RECONNECT_DELAYS.0, 0_u64, Flaps::default());
         loop {
             let started = Instant::now();
             let moves = self.0.client.failover().moves(); // before the connection, which may be opened to the old server
@@ -199,7 +196,7 @@ impl Subscriber {
                         reads,
                         confirm,
                         skip: 0,
-                        received_stale: false,
+                        stale: HashSet::new(),
                         decoder: decoder.clone(),
                         clock: clock.clone(),
                         out: out.clone(),
@@ -211,7 +208,8 @@ impl Subscriber {
                 Err(error) if error.kind() == ErrorKind::TimedOut => "no connection in time".to_owned(),
                 Err(error) => error.to_string(),
             };
-            if self.0.reset() {
+            let was_up = self.0.reset();
+            if was_up {
                 // Pending calls will not get their replies. If the queue is full, they run into their deadlines
                 // instead.
                 let _ = out.try_send(Incoming::Away);
@@ -219,8 +217,8 @@ impl Subscriber {
             if let Some(interop) = &decoder.interop {
                 interop.fail_pending_calls();
             }
-            if sessions > 0 {
-                self.0.missed_while_down.store(true, Relaxed);
+            if was_up && sessions > 1 {
+                flaps.record(started);
             }
             if started.elapsed() > STABLE_SESSION {
                 pause = RECONNECT_DELAYS.0;
@@ -228,7 +226,7 @@ impl Subscriber {
             warn!(reason = error, "the subscription to redis broke off");
             *self.0.last_error() = error;
             let jitter = rand::random_range(0.5..1.0);
-            sleep(pause.mul_f64(jitter)).await;
+            sleep(pause.mul_f64(jitter).max(flaps.delay())).await;
             pause = (pause * 2).min(RECONNECT_DELAYS.1);
         }
     }
@@ -236,7 +234,7 @@ impl Subscriber {
     /// Receives over one connection until it breaks; returns the reason.
     async fn run_session(
         &self,
-        mut moves: watch::Receiver<u64>,
+        moves: watch::Receiver<u64>,
         mut commands: CommandHalf,
         reader: ChannelReader,
         sessions: &mut u64,
@@ -245,13 +243,27 @@ impl Subscriber {
         let (decoder, clock) = (reader.decoder.clone(), reader.clock.clone());
         let mut reading = JoinSet::new();
         reading.spawn(reader.run());
-        if let Err(reason) = self.learn_links(&mut commands, &decoder, &clock).await {
-            return reason;
-        }
+        let reason = match self.learn_links(&mut commands, &decoder, &clock).await {
+            Ok(()) => self.keep_subscribed(moves, &mut commands, &mut reading, sessions).await,
+            Err(reason) => reason,
+        };
+        // No message of this session may come after a gap of the next one.
+        reading.shutdown().await;
+        reason
+    }
+
+    /// Subscribes and unsubscribes, and checks that the connection works, until it breaks; returns the reason.
+    async fn keep_subscribed(
+        &self,
+        mut moves: watch::Receiver<u64>,
+        commands: &mut CommandHalf,
+        reading: &mut JoinSet<String>,
+        sessions: &mut u64,
+    ) -> String {
         let mut ticks = interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let is_complete = match self.sync_channels(&mut commands).await {
+            let is_complete = match self.sync_channels(commands).await {
                 Ok(is_complete) => is_complete,
                 Err(reason) => return reason,
             };
@@ -259,9 +271,6 @@ impl Subscriber {
                 *sessions += 1;
                 if *sessions > 1 {
                     info!("the subscription to redis is back");
-                    // Set again although it was set when the connection broke: the gap may have been reported with the
-                    // first message, before the last channels were subscribed.
-                    self.0.missed_while_down.store(true, Relaxed);
                 }
                 self.0.session.send_replace(*sessions);
             }
@@ -285,12 +294,11 @@ impl Subscriber {
         clock: &RedisClock,
     ) -> Result<(), String> {
         decoder.envelopes().forget_links();
-        let all_nodes = [self.0.keys.all_nodes()];
-        if let Confirmation::Refused(reply) = commands.send("SUBSCRIBE", &all_nodes).await? {
+        if let Confirmation::Refused(reply) = commands.send("SUBSCRIBE", &self.0.permanent).await? {
             self.0.client.record_refusal(&refusals::error_of(&reply));
             return Err(reply);
         }
-        self.0.set_subscribed(&all_nodes);
+        self.0.set_subscribed(&self.0.permanent);
         let links = link::read(&self.0.client, &self.0.keys).await.map_err(|error| error.to_string())?;
         decoder.envelopes().learn_links(&links, clock.now_ms());
         Ok(())
@@ -346,6 +354,33 @@ impl Subscriber {
         self.0.client.record_refusal(&refusals::error_of(&reply));
         self.0.set_refused(wanted, &reply);
         Ok(meaning == RefusalMeaning::OfCommand)
+    }
+}
+
+/// The sessions that ended soon after they began. Each begins with a gap for every room: from the third in a row on, they
+/// are at least [`STABLE_SESSION`] apart, so that members need not read the state of their rooms again all the time.
+#[derive(Default)]
+struct Flaps {
+    in_a_row: usize,
+    last_started: Option<Instant>,
+}
+
+impl Flaps {
+    /// Records a session that ended.
+    fn record(&mut self, started: Instant) {
+        self.in_a_row = if started.elapsed() < STABLE_SESSION { self.in_a_row + 1 } else { 0 };
+        self.last_started = Some(started);
+    }
+
+    /// How long the next session waits.
+    fn delay(&self) -> Duration {
+        match self.last_started {
+            Some(started) if self.in_a_row >= QUICK_SESSIONS => {
+                bound_reached("bus.sessions");
+                STABLE_SESSION.saturating_sub(started.elapsed())
+            }
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -447,13 +482,27 @@ impl SubscriberState {
         record_channels(&channels);
     }
 
+    /// Records that the reader has received the confirmation of a subscription. Returns whether messages were missed
+    /// since an earlier one.
+    fn confirm(&self, name: &str) -> bool {
+        let mut channels = self.channels();
+        let Some(channel) = channels.get_mut(name) else { return false };
+        channel.is_confirmed = true;
+        std::mem::take(&mut channel.has_gap)
+    }
+
+    /// Whether messages of a channel were missed, and the gap comes with the confirmation of its subscription.
+    fn has_gap(&self, name: &str) -> bool {
+        self.channels().get(name).is_some_and(|channel| channel.has_gap)
+    }
+
     fn set_unsubscribed(&self, names: &[String]) {
         let mut channels = self.channels();
         for name in names {
             let Some(channel) = channels.get_mut(name) else { continue };
             match channel.handles {
                 0 => drop(channels.remove(name)),
-                _ => channel.state = ChannelState::Unsubscribed, // the next round subscribes again
+                _ => (channel.state, channel.is_confirmed) = (ChannelState::Unsubscribed, false), // the next round subscribes again
             }
         }
         record_channels(&channels);
@@ -465,6 +514,7 @@ impl SubscriberState {
         let mut channels = self.channels();
         channels.retain(|_, channel| {
             channel.state = ChannelState::Unsubscribed;
+            channel.has_gap |= std::mem::take(&mut channel.is_confirmed);
             channel.handles > 0
         });
         record_channels(&channels);

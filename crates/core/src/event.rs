@@ -48,9 +48,9 @@ pub enum Event {
         /// How long it took.
         took: Duration,
     },
-    /// Messages of other nodes may have been missed: of rooms, of topics, or to this node.
+    /// Messages to this node, or of topics, may have been missed. If the bus was away, a `RoomGap` of each room follows.
     BusGap(GapCause),
-    /// Messages of a room may have been missed; one event for each room with members here.
+    /// Messages of a room with members here may have been missed.
     RoomGap(Arc<str>),
     /// A node joined the cluster.
     NodeJoined(NodeRecord),

@@ -252,8 +252,8 @@ async fn a_gap_reaches_subscribers_and_observers_which_may_change_rooms() {
     let _member = Socket::join(one.addr(), "lobby").await;
     let mut news = one.node().cluster().subscribe("news").unwrap();
     redis.command("CLIENT KILL TYPE pubsub").await;
-    assert_eq!(observed.recv().await.unwrap(), "left lobby");
     assert_eq!(observed.recv().await.unwrap(), "missed");
+    assert_eq!(observed.recv().await.unwrap(), "left lobby");
     let missed = news.next::<u32>().await.unwrap().unwrap_err();
     assert_eq!(missed.kind(), ErrorKind::Unavailable);
     one.node().cluster().publish("news", &1).await.unwrap();

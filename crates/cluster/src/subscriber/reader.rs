@@ -1,7 +1,8 @@
 //! The half of the connection that reads: verifies and decodes messages and passes them on.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use phalanx_core::backend::{Clock, GapCause, Incoming};
@@ -10,6 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::gaps::scope_of;
 use super::{Confirmation, HEARTBEAT, SubscriberState};
 use crate::clock::RedisClock;
 use crate::envelope::{EnvelopeReader, Refusal};
@@ -20,10 +22,15 @@ use crate::resp::{RespError, RespItem, RespItems};
 /// The capacity of the read buffer that is kept while the buffer is empty.
 const RETAINED_CAPACITY: usize = 64 * 1024;
 
+/// The pause before gaps are reported again that the queue had no place for.
+const GAP_RETRY: Duration = Duration::from_millis(5);
+
 /// Verifies and decodes messages: the envelopes of our nodes, and those of Actionhero nodes on their channel.
 pub(crate) struct MessageDecoder {
     pub(crate) envelopes: Mutex<EnvelopeReader>,
     pub(crate) interop: Option<Arc<InteropChannel>>,
+    /// The prefix of the channels of rooms.
+    pub(crate) room_prefix: String,
     /// The most bytes of a message; longer ones are skipped.
     pub(crate) max_message: usize,
 }
@@ -35,6 +42,14 @@ impl MessageDecoder {
             Some(interop) if interop.name() == channel => interop.decode(bytes, now_ms),
             _ => self.envelopes().read(channel, bytes, now_ms),
         }
+    }
+
+    fn is_interop(&self, channel: &[u8]) -> bool {
+        self.interop.as_ref().is_some_and(|interop| interop.name().as_bytes() == channel)
+    }
+
+    fn channel(&self, room: &str) -> String {
+        [&self.room_prefix, room].concat()
     }
 
     pub(super) fn envelopes(&self) -> MutexGuard<'_, EnvelopeReader> {
@@ -52,9 +67,9 @@ pub(super) struct ChannelReader {
     pub(super) clock: Arc<RedisClock>,
     pub(super) out: mpsc::Sender<Incoming>,
     pub(super) shared: Arc<SubscriberState>,
-    /// Stale messages were received. The gap is reported with the next tick and not at once, because a node whose clock
-    /// is wrong sends many of them.
-    pub(super) received_stale: bool,
+    /// The channels of stale messages. Their gap is reported with the next tick and not at once, because a node whose
+    /// clock is wrong sends many of them.
+    pub(super) stale: HashSet<String>,
 }
 
 impl ChannelReader {
@@ -75,11 +90,14 @@ impl ChannelReader {
                     Err(error) => return error.to_string(),
                 },
                 _ = ticks.tick() => {
-                    self.shared.missed_by_overflow.fetch_or(std::mem::take(&mut self.received_stale), Relaxed);
-                    if *self.shared.session.borrow() > 0 {
-                        self.report_gaps();
+                    for channel in std::mem::take(&mut self.stale) {
+                        self.add_gap(channel.as_bytes(), GapCause::Overflow);
                     }
+                    self.shared.gaps.report(&self.out);
                 }
+            }
+            if self.shared.gaps.any() {
+                ticks.reset_after(GAP_RETRY);
             }
         }
     }
@@ -96,11 +114,19 @@ impl ChannelReader {
                     self.pass_on(channel, bytes);
                     None
                 }
-                Ok(Push::TooLong(rest)) => {
+                Ok(Push::TooLong(channel, rest)) => {
                     record_dropped(Refusal::TooLarge.as_str());
+                    self.add_gap(channel, GapCause::Overflow);
                     read = skipped + items.read();
                     self.skip = rest;
                     break;
+                }
+                Ok(Push::Subscribed(channel)) => {
+                    if self.shared.confirm(&String::from_utf8_lossy(channel)) {
+                        self.add_gap(channel, GapCause::Away);
+                        self.shared.gaps.report(&self.out);
+                    }
+                    Some(Confirmation::Confirmed)
                 }
                 Ok(Push::Confirmed) => Some(Confirmation::Confirmed),
                 Ok(Push::Refused(message)) => {
@@ -120,40 +146,43 @@ impl ChannelReader {
     }
 
     fn pass_on(&mut self, channel: &[u8], bytes: &[u8]) {
-        let all_reported = self.report_gaps();
+        self.shared.gaps.report(&self.out);
         match self.decoder.decode(channel, bytes, self.clock.now_ms()) {
             Ok(None) => {}
+            // Its room's own channel is not subscribed yet, and the gap that covers this message comes with it.
+            Ok(Some(Incoming::Publication(message)))
+                if self.decoder.is_interop(channel) && self.shared.has_gap(&self.decoder.channel(&message.room)) => {}
+            Ok(Some(arrival)) if self.shared.gaps.cover(&arrival) => record_dropped("queue_full"),
             Ok(Some(arrival)) => {
-                if !all_reported || self.out.try_send(arrival).is_err() {
+                if let Err(refused) = self.out.try_send(arrival) {
                     bound_reached("rooms.bus_queue");
                     record_dropped("queue_full");
-                    self.shared.missed_by_overflow.store(true, Relaxed);
+                    if let Some(scope) = scope_of(&refused.into_inner()) {
+                        self.shared.gaps.add(scope, GapCause::Overflow);
+                    }
                 }
             }
             Err(refusal) => {
                 record_dropped(refusal.as_str());
                 // Authentic messages that are now lost.
-                self.received_stale |= refusal == Refusal::Stale;
-                self.shared.missed_by_overflow.fetch_or(refusal == Refusal::UnknownSender, Relaxed);
+                match refusal {
+                    Refusal::Stale => drop(self.stale.insert(String::from_utf8_lossy(channel).into_owned())),
+                    Refusal::UnknownSender => self.add_gap(channel, GapCause::Overflow),
+                    _ => {}
+                }
             }
         }
     }
 
-    /// Reports that messages were missed, once the queue is half empty; returns whether no gap is left to report.
-    fn report_gaps(&self) -> bool {
-        let has_capacity = self.out.capacity() >= self.out.max_capacity().div_ceil(2);
-        let flags =
-            [(&self.shared.missed_while_down, GapCause::Away), (&self.shared.missed_by_overflow, GapCause::Overflow)];
-        flags.into_iter().all(|(flag, cause)| {
-            if !flag.load(Relaxed) {
-                return true;
-            }
-            // Cleared before the gap is reported: if the flag is set again meanwhile, it remains set.
-            let is_reported =
-                has_capacity && flag.swap(false, Relaxed) && self.out.try_send(Incoming::Gap(cause)).is_ok();
-            flag.fetch_or(!is_reported, Relaxed);
-            is_reported
-        })
+    /// Adds the gap for messages of a channel that were missed. A call or a reply is not covered by one: its caller times
+    /// out.
+    fn add_gap(&self, channel: &[u8], cause: GapCause) {
+        let Ok(channel) = std::str::from_utf8(channel) else { return };
+        if let Some(room) = channel.strip_prefix(&self.decoder.room_prefix) {
+            self.shared.gaps.add(Some(room.into()), cause);
+        } else if channel == self.shared.keys.all_nodes() {
+            self.shared.gaps.add(None, cause);
+        }
     }
 }
 
@@ -161,8 +190,10 @@ impl ChannelReader {
 enum Push<'a> {
     /// A message: its channel and its bytes.
     Publication(&'a [u8], &'a [u8]),
-    /// A message that is too long; this many bytes of it follow.
-    TooLong(usize),
+    /// A message that is too long: its channel, and how many bytes of it follow.
+    TooLong(&'a [u8], usize),
+    /// The confirmation of a subscription, with its channel.
+    Subscribed(&'a [u8]),
     /// A positive reply to a command.
     Confirmed,
     /// An error reply to a command, with its message.
@@ -175,8 +206,13 @@ fn next_push<'a>(items: &mut RespItems<'a>) -> Result<Push<'a>, RespError> {
             (RespItem::Text(b"message"), RespItem::Text(channel), RespItem::Text(bytes)) => {
                 Ok(Push::Publication(channel, bytes))
             }
-            (RespItem::Text(b"message"), RespItem::Text(_), RespItem::TooLong(rest)) => Ok(Push::TooLong(rest)),
-            (RespItem::Text(b"subscribe" | b"unsubscribe"), _, RespItem::Number(_)) => Ok(Push::Confirmed),
+            (RespItem::Text(b"message"), RespItem::Text(channel), RespItem::TooLong(rest)) => {
+                Ok(Push::TooLong(channel, rest))
+            }
+            (RespItem::Text(b"subscribe"), RespItem::Text(channel), RespItem::Number(_)) => {
+                Ok(Push::Subscribed(channel))
+            }
+            (RespItem::Text(b"unsubscribe"), _, RespItem::Number(_)) => Ok(Push::Confirmed),
             _ => Err(RespError::Malformed),
         },
         // The reply to PING is a list on a connection with subscriptions, and a plain text on one without.

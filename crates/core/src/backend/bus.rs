@@ -92,8 +92,9 @@ pub enum Incoming {
     InteropCall(InteropCall),
     /// The bus is away: replies that calls wait for will not come.
     Away,
-    /// Messages may have been missed.
-    Gap(GapCause),
+    /// Messages to this room may have been missed: between the last one before this item and the first one after it, and
+    /// nowhere else. Without a room: messages to nodes.
+    Gap(Option<Arc<str>>, GapCause),
 }
 
 /// Why messages may have been missed.
@@ -101,7 +102,7 @@ pub enum Incoming {
 pub enum GapCause {
     /// The bus was away.
     Away,
-    /// The node did not take them in time: the queue was full, or they were too old by then.
+    /// The node did not take them: the queue was full, they were too old or too long, or their sender is not known.
     Overflow,
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -160,6 +161,11 @@ impl Connection {
         let queued = self.queue(frame);
         self.0.wake.wake();
         queued
+    }
+
+    /// Whether this very text, and not a copy of it, waits to be written.
+    pub(crate) fn has_queued(&self, text: &Bytes) -> bool {
+        self.outbox().has(text)
     }
 
     /// Whether a frame fits into an empty outbox: pushing a larger one closes the connection as slow.

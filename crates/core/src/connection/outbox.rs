@@ -74,6 +74,11 @@ impl Outbox {
         Queued::Yes
     }
 
+    /// Whether this very text, and not a copy of it, waits to be written.
+    pub(super) fn has(&self, text: &Bytes) -> bool {
+        self.frames.iter().rev().any(|frame| matches!(frame, Frame::Text(other) if other.as_ptr() == text.as_ptr()))
+    }
+
     /// Takes the next item: frames in order, then the close, else a ping.
     pub(super) fn next(&mut self) -> OutboxItem {
         if let Some(frame) = self.frames.pop_front() {

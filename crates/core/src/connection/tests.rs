@@ -241,3 +241,15 @@ fn every_push_wakes_the_task() {
     }
     connection.register(&noop_waker());
 }
+
+#[test]
+fn a_frame_is_queued_until_it_is_taken_and_a_copy_of_it_is_not() {
+    let connection = connection(10, 100);
+    let frame = Bytes::from(b"gap".to_vec());
+    assert!(!connection.has_queued(&frame));
+    connection.push(Frame::Text(frame.clone()));
+    connection.push(Frame::Text("other".into()));
+    assert!(connection.has_queued(&frame) && !connection.has_queued(&Bytes::copy_from_slice(&frame)));
+    connection.next();
+    assert!(!connection.has_queued(&frame));
+}

@@ -1,5 +1,7 @@
 //! The task that takes items off the bus and hands each to its subject.
 
+use std::sync::Arc;
+
 use tracing::warn;
 
 use super::Engine;
@@ -35,7 +37,7 @@ impl Engine {
             Incoming::NodeMessage(from, message) => self.receive_message(from, message),
             Incoming::InteropCall(call) => self.parts().call_server.receive_interop_call(call),
             Incoming::Away => self.parts().calls.fail_all(),
-            Incoming::Gap(cause) => self.receive_gap(cause),
+            Incoming::Gap(room, cause) => self.receive_gap(room, cause),
         }
     }
 
@@ -49,12 +51,18 @@ impl Engine {
         }
     }
 
-    fn receive_gap(&self, cause: GapCause) {
-        self.parts().metrics.bus_gaps.increment(1);
-        warn!(?cause, "messages of other nodes may have been missed");
-        self.rooms().send_gaps();
-        self.parts().topics.send_gaps();
-        self.registry().observers.notify(&Event::BusGap(cause));
+    fn receive_gap(&self, room: Option<Arc<str>>, cause: GapCause) {
+        if let Some(room) = room {
+            // With the loss of the subscription, which is counted once, each room has a gap.
+            self.parts().metrics.bus_gaps.increment(u64::from(cause == GapCause::Overflow));
+            self.rooms().send_gap(&room);
+        } else {
+            self.parts().metrics.bus_gaps.increment(1);
+            warn!(?cause, "messages of other nodes may have been missed");
+            self.rooms().reset_in_flight();
+            self.parts().topics.send_gaps();
+            self.registry().observers.notify(&Event::BusGap(cause));
+        }
         self.rooms().record_missed_messages();
     }
 }

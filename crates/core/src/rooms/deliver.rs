@@ -51,6 +51,7 @@ impl Rooms {
     }
 
     fn deliver_to_all(&self, local: &LocalRoom, publication: &Publication) {
+        local.gaps.record_delivery();
         let members = local.members();
         for member in members.values() {
             member.push(Frame::Text(publication.payload.clone()));
@@ -62,6 +63,7 @@ impl Rooms {
     /// meanwhile is skipped.
     fn deliver_one_by_one(&self, local: &LocalRoom, publication: &Publication) {
         let Some(message) = RoomMessage::from_payload(&publication.payload) else { return };
+        local.gaps.record_delivery();
         let recipients: Vec<Connection> = local.members().values().cloned().collect();
         for member in &recipients {
             let payload = match self.callbacks().deliver(member, &message) {

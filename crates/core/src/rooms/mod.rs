@@ -27,6 +27,7 @@ use crate::shutdown::Shutdown;
 mod callbacks;
 mod deliver;
 mod destroy;
+mod gap;
 mod join;
 mod leave;
 mod pending_removal;
@@ -34,6 +35,7 @@ mod presence;
 mod publish;
 mod recovery;
 
+use gap::GapLog;
 use presence::PresenceLog;
 
 pub(crate) use callbacks::RoomCallbacks;
@@ -105,6 +107,7 @@ struct PendingLeave {
 #[derive(Default)]
 struct LocalRoom {
     members: Mutex<IndexMap<ConnectionId, Connection>>,
+    gaps: GapLog,
     /// Keeps the room's messages coming as long as there are members.
     subscription: OnceLock<Subscription>,
 }

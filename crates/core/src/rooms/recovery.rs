@@ -1,6 +1,5 @@
 //! Recovery of rooms and members after a fault of the backend or the bus.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -10,12 +9,11 @@ use tracing::warn;
 use super::pending_removal::PendingRemoval;
 use super::{LeaveCause, Rooms};
 use crate::backend::{BackendError, JoinOutcome, LeaveOutcome, Member};
-use crate::connection::{Connection, Frame, JoinedRoom};
+use crate::connection::{Connection, JoinedRoom};
 use crate::event::Event;
 use crate::id::Generation;
 use crate::lease_state::RestoreReason;
 use crate::metrics::bound_reached;
-use crate::protocol::{self, GapEvent};
 
 /// How long listing a connection again waits for a join or a leave of it that is in progress.
 const RESTORE_WAIT: Duration = Duration::from_secs(5);
@@ -55,22 +53,6 @@ impl Rooms {
                 pending.swap_remove(at);
             }
         }
-    }
-
-    /// Sends every member on this node the notice that messages may have been missed.
-    pub(crate) fn send_gaps(&self) {
-        let rooms: Vec<_> = {
-            let rooms = self.0.local.read().unwrap_or_else(PoisonError::into_inner);
-            rooms.iter().map(|(room, local)| (room.clone(), local.clone())).collect()
-        };
-        for (room, local) in rooms {
-            let frame = protocol::encode(&GapEvent::new(&room));
-            for member in local.members().values() {
-                member.push(Frame::Text(frame.clone()));
-            }
-            self.notify(&Event::RoomGap(room));
-        }
-        self.0.parts.registry.all().iter().for_each(Connection::reset_in_flight);
     }
 
     /// Creates the rooms of `rooms.start` again.

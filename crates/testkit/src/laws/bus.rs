@@ -43,7 +43,7 @@ async fn next_message(receiver: &mut Receiver<Incoming>) -> Publication {
     loop {
         match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus is open") {
             Incoming::Publication(message) => return message,
-            Incoming::NodeMessage(..) | Incoming::InteropCall(_) | Incoming::Away | Incoming::Gap(_) => {}
+            Incoming::NodeMessage(..) | Incoming::InteropCall(_) | Incoming::Away | Incoming::Gap(..) => {}
         }
     }
 }
@@ -147,7 +147,7 @@ pub async fn a_node_message_reaches_its_recipient(bus: Arc<dyn Bus>) {
                     assert_eq!((message.deadline_ms, &*message.payload), (Some(7), &b"{}"[..]));
                     break;
                 }
-                Incoming::Publication(_) | Incoming::InteropCall(_) | Incoming::Away | Incoming::Gap(_) => {}
+                Incoming::Publication(_) | Incoming::InteropCall(_) | Incoming::Away | Incoming::Gap(..) => {}
             }
         }
     }
