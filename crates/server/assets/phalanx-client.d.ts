@@ -105,7 +105,10 @@ export interface PhalanxEvents {
   /** A message was published to a room. */
   message: RoomMessage;
   presence: Presence;
-  /** The node may have missed messages of the room: reload the state that depends on them. */
+  /**
+   * The node may have missed messages of the room: reload the state that depends on them. All members of all rooms get it
+   * at once, so wait a random time before, such as `Math.random() * 2000` ms.
+   */
   gap: { context: "api"; event: "gap"; room: string };
   /** Other frames of the node itself. */
   api: Record<string, unknown>;

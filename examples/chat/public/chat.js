@@ -6,6 +6,7 @@ const MAX_MESSAGES = 500;
 const READ_AFTER_MS = 250;
 /** A client that reconnects joins the room before it has set its name: the members are read again after a pause. */
 const READ_AGAIN_AFTER_MS = 3000;
+const READ_SPREAD_MS = 2000; // all members of a room get a gap at once
 
 const element = (id) => document.getElementById(id);
 const client = new Phalanx();
@@ -69,7 +70,7 @@ client.addEventListener("message", ({ detail }) => show(detail));
 client.addEventListener("presence", readMembers);
 client.addEventListener("gap", () => {
   showNote("Messages may be missing here.");
-  readMembers();
+  setTimeout(readMembers, Math.random() * READ_SPREAD_MS);
 });
 
 function enter() {

@@ -34,9 +34,11 @@ mod pending_removal;
 mod presence;
 mod publish;
 mod recovery;
+mod shared_view;
 
 use gap::GapLog;
 use presence::PresenceLog;
+use shared_view::SharedViews;
 
 pub(crate) use callbacks::RoomCallbacks;
 pub use callbacks::{Delivery, LeaveCause};
@@ -86,6 +88,8 @@ struct RoomsInner {
     destroyed: AtomicU64,
     /// The presence changes that members received lately.
     presence: PresenceLog,
+    /// The reads of members for connections.
+    views: SharedViews,
     /// Leaves that are not stored yet, because the backend was away.
     pending_leaves: Mutex<Vec<PendingLeave>>,
     /// The last messages of rooms, which could not be published when they were destroyed.
@@ -147,6 +151,7 @@ impl Rooms {
             local: RwLock::default(),
             destroyed: AtomicU64::new(0),
             presence: PresenceLog::default(),
+            views: SharedViews::default(),
             pending_leaves: Mutex::default(),
             pending_destroys: Mutex::default(),
             missed_messages: AtomicBool::new(false),
@@ -237,7 +242,9 @@ impl Rooms {
         after: Option<&MembersCursor>,
     ) -> Result<RoomStatus, ActionError> {
         self.check_member(connection, room).await?;
-        Ok(RoomStatus { room: room.to_owned(), members: self.members_page(room, after).await? })
+        let page = self.store().members_page(room, after, Self::LISTED);
+        let members = if after.is_none() { self.0.views.members(room, page).await } else { page.await };
+        Ok(RoomStatus { room: room.to_owned(), members: members?.ok_or_else(no_room)? })
     }
 
     async fn check_member(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {
