@@ -33,3 +33,7 @@ interop:
 bench *ARGUMENTS:
     cargo build --release --locked -p tour -p phalanx-bench
     target/release/phalanx-bench compare {{ARGUMENTS}}
+
+# Fails if an abuser slows its neighbours down by more than LIMIT times (99th percentile), in a release build.
+fairness LIMIT="1.5":
+    FAIRNESS_LIMIT={{LIMIT}} cargo test --release --locked -p phalanx-tests --test it fairness:: -- --nocapture

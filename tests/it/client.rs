@@ -81,6 +81,8 @@ pub(crate) async fn post_json(addr: SocketAddr, path: &str, body: &str) -> Respo
     request(addr, &format!("POST {path}"), &["content-type: application/json"], body.as_bytes()).await
 }
 
+const RESPONSE: &[u8] = br#""context":"response""#;
+
 /// A WebSocket without a protocol library: it sends any bytes, after the handshake and the node's welcome.
 pub(crate) struct RawSocket {
     reader: OwnedReadHalf,
@@ -90,10 +92,15 @@ pub(crate) struct RawSocket {
 
 impl RawSocket {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
+        Self::connect_with(addr, "").await.unwrap_or_else(|status| panic!("refused with {status}"))
+    }
+
+    /// Connects with additional header lines; the error is the status that refused the upgrade.
+    pub(crate) async fn connect_with(addr: SocketAddr, headers: &str) -> Result<Self, u16> {
         let (reader, writer) = TcpStream::connect(addr).await.unwrap().into_split();
         let mut socket = Self { reader, writer, received: Vec::new() };
         let head = format!(
-            "GET /ws HTTP/1.1\r\nhost: {addr}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+            "GET /ws HTTP/1.1\r\nhost: {addr}\r\nconnection: upgrade\r\nupgrade: websocket\r\n{headers}\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         socket.writer.write_all(head.as_bytes()).await.unwrap();
@@ -103,9 +110,32 @@ impl RawSocket {
             }
             receive(&mut socket.reader, &mut socket.received).await;
         };
-        socket.received.drain(..end);
-        assert_eq!(socket.frame().await.0, 0x81, "the welcome");
-        socket
+        let head: Vec<u8> = socket.received.drain(..end).collect();
+        match std::str::from_utf8(&head[9..12]).unwrap() {
+            "101" => assert_eq!(socket.frame().await.0, 0x81, "the welcome"),
+            status => return Err(status.parse().unwrap()),
+        }
+        Ok(socket)
+    }
+
+    /// Sends a frame and returns the next response, of which all parts have come; messages before it are dropped.
+    pub(crate) async fn request(&mut self, frame: &[u8]) -> Vec<u8> {
+        self.writer.write_all(frame).await.unwrap();
+        let mut message = Vec::new();
+        loop {
+            let (first, payload) = self.frame().await;
+            let is_control = first & 0x08 != 0;
+            if !is_control {
+                message.extend(payload);
+            }
+            let is_last = first & 0x80 != 0 && !is_control;
+            if is_last && message.windows(RESPONSE.len()).any(|part| part == RESPONSE) {
+                return message;
+            }
+            if is_last {
+                message.clear();
+            }
+        }
     }
 
     /// A frame of a client, with a first byte of flags and opcode; its mask is zero.
@@ -161,6 +191,7 @@ async fn next_frame(reader: &mut OwnedReadHalf, received: &mut Vec<u8>) -> (u8, 
     loop {
         let (start, length) = match *received.as_slice() {
             [_, 126, high, low, ..] => (4, u16::from_be_bytes([high, low]).into()),
+            [_, 127, 0, 0, 0, 0, a, b, c, d, ..] => (10, u32::from_be_bytes([a, b, c, d]) as usize),
             [_, length @ ..126, ..] => (2, usize::from(length)),
             _ => (usize::MAX, 0),
         };

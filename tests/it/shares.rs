@@ -192,7 +192,7 @@ async fn the_smallest_bounds_let_one_in() {
 }
 
 /// An address of this machine that is not its loopback address, in the network of `local`, towards `other`.
-fn own_address(local: &str, other: &str) -> Option<IpAddr> {
+pub(crate) fn own_address(local: &str, other: &str) -> Option<IpAddr> {
     let socket = std::net::UdpSocket::bind(local).ok()?;
     socket.connect(other).ok()?;
     socket.local_addr().ok().map(|addr| addr.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())

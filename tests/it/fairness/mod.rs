@@ -1,0 +1,243 @@
+//! One client of each kind that takes more than it pays for, beside a well-behaved one at another address, which gets
+//! every answer.
+//!
+//! Two nodes run, each in a thread of its own: the abuser has one of them, and the well-behaved client sends its
+//! requests to both in turn. So other load of the machine, the abuser's own program included, affects both latencies
+//! alike, and their ratio is what the node itself lets one client do to another. Debug builds on busy machines print
+//! it; `just fairness` limits it in a release build, by `FAIRNESS_LIMIT`. `FAIRNESS_ROW` chooses rows by a part of
+//! their name.
+
+mod abusers;
+mod clients;
+
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use phalanx::RunningApp;
+use phalanx::axum::Router;
+use phalanx::axum::routing::post;
+use phalanx::config::{ByteSize, Config};
+use phalanx::prelude::*;
+use phalanx_testkit::print;
+use tokio::runtime::Builder;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+
+use self::abusers::Row;
+use self::clients::Neighbour;
+use crate::app::{echo, nap, settings, upload};
+
+/// A limit for every wait; no figure.
+const SOON: Duration = Duration::from_secs(20);
+
+/// The pairs of requests of one row.
+const PAIRS: usize = if cfg!(debug_assertions) { 100 } else { 3000 };
+
+/// A row ends after this time, with at least twenty pairs: neighbours of an unfair node wait for long.
+const ROW_TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 60 });
+
+/// Lets nobody pass.
+struct Nobody;
+
+impl FromContext for Nobody {
+    async fn from_context(_ctx: &Context) -> Result<Self, ActionError> {
+        Err(ActionError::forbidden("nobody may do that"))
+    }
+}
+
+#[input]
+struct File {
+    file: Upload,
+}
+
+/// Refuses everybody.
+#[action(post)]
+async fn refused(_ctx: Context, _: Nobody, _: File) -> Result<(), ActionError> {
+    Ok(())
+}
+
+/// A pool of database connections, five of them.
+struct Pool(Semaphore);
+
+/// A connection of the pool, which is taken once the body is there.
+struct Lent;
+
+impl FromContext for Lent {
+    const AFTER_BODY: bool = true;
+
+    async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
+        let pool = State::<Pool>::from_context(ctx).await?;
+        let lent = pool.0.acquire().await.map_err(ActionError::internal)?;
+        sleep(Duration::from_millis(1)).await; // a query
+        drop(lent);
+        Ok(Self)
+    }
+}
+
+#[input]
+struct Note {
+    text: String,
+}
+
+/// Notes a text with a connection of the pool.
+#[action(post)]
+async fn pooled(_ctx: Context, _: Lent, input: Note) -> Result<usize, ActionError> {
+    Ok(input.text.len())
+}
+
+/// Small bounds, so that few connections reach them. The share of an address is a quarter.
+fn row_settings() -> Config {
+    let mut config = settings();
+    config.web.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    config.web.max_requests = 64;
+    config.web.max_waiting_bodies = 64;
+    config.web.max_connections = 512;
+    config.web.max_bodies_total = ByteSize::mib(4);
+    config.web.max_upload = ByteSize::mib(8);
+    config.web.max_uploads_total = ByteSize::mib(32);
+    config.websocket.max_connections = 80;
+    config.websocket.messages_per_second = 20;
+    config.websocket.message_burst = 100;
+    config
+}
+
+/// A node in a thread of its own.
+struct OwnNode {
+    addr: SocketAddr,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl OwnNode {
+    async fn start(row: &Row) -> Self {
+        let (started, addr) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let change = row.change.clone();
+        let thread = std::thread::spawn(move || {
+            Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let mut config = row_settings();
+                change(&mut config);
+                let routes = Router::new().route("/own", post(async |body: String| body.len().to_string()));
+                let app = App::new("fairness").state(Pool(Semaphore::new(5))).router(routes);
+                let app = app.actions(actions![echo, nap, upload, refused, pooled]);
+                let node: RunningApp = app.start(config).await.unwrap();
+                started.send(node.addr()).unwrap();
+                let _ = stopped.await;
+                // Not `node.stop()`: it would wait for what the abuser holds.
+            });
+        });
+        let port = addr.await.unwrap().port();
+        Self { addr: SocketAddr::from(([127, 0, 0, 1], port)), stop, thread }
+    }
+
+    fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.thread.join().unwrap();
+    }
+}
+
+/// An abuser in a thread of its own.
+struct OwnAbuser {
+    /// How much it got.
+    taken: String,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl OwnAbuser {
+    /// Starts one; returns when it has taken what it gets.
+    async fn start(row: &Row, addr: SocketAddr) -> Self {
+        let (ready, taken) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let abuser = row.abuser;
+        let thread = std::thread::spawn(move || {
+            Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let abuse = abuser(addr).await;
+                ready.send(abuse.taken).unwrap();
+                tokio::select! {
+                    never = abuse.goes_on => match never {},
+                    _ = stopped => {}
+                }
+            });
+        });
+        let taken = timeout(SOON, taken).await.expect("it gets its share in time").expect("and what it expects");
+        Self { taken, stop, thread }
+    }
+
+    /// Stops it; a failed assertion of the abuser is a failure of the test.
+    fn stop(self) {
+        let _ = self.stop.send(());
+        self.thread.join().unwrap();
+    }
+}
+
+fn percentile(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort_unstable();
+    times[times.len() * percent / 100]
+}
+
+/// Measures a row; returns its line of the table and the ratio of its 99th percentiles.
+async fn measure(row: &Row) -> (String, f64) {
+    let (quiet, abused) = (OwnNode::start(row).await, OwnNode::start(row).await);
+    let mut alone = Neighbour::connect(quiet.addr, row.work).await;
+    let mut beside = Neighbour::connect(abused.addr, row.work).await;
+    for _ in 0..20 {
+        alone.request().await;
+        beside.request().await;
+    }
+    let abuser = OwnAbuser::start(row, abused.addr).await;
+    let (mut without, mut with) = (Vec::with_capacity(PAIRS), Vec::with_capacity(PAIRS));
+    let ends = Instant::now() + ROW_TIME;
+    for pair in 0..PAIRS {
+        if pair >= 20 && Instant::now() > ends {
+            break;
+        }
+        let timed = async |neighbour: &mut Neighbour, times: &mut Vec<Duration>| {
+            let started = Instant::now();
+            neighbour.request().await;
+            times.push(started.elapsed());
+        };
+        // In turn the first of a pair.
+        if pair % 2 == 0 {
+            timed(&mut alone, &mut without).await;
+            timed(&mut beside, &mut with).await;
+        } else {
+            timed(&mut beside, &mut with).await;
+            timed(&mut alone, &mut without).await;
+        }
+    }
+    let taken = abuser.taken.clone();
+    abuser.stop();
+    quiet.stop();
+    abused.stop();
+    let [p50, p99] = [50, 99].map(|percent| [percentile(&mut without, percent), percentile(&mut with, percent)]);
+    let ratio = p99[1].as_secs_f64() / p99[0].as_secs_f64();
+    let line = format!(
+        "{:<34} {:<34} {:>9.1?} {:>9.1?} {:>9.1?} {:>9.1?} {ratio:>5.2}",
+        row.name, taken, p50[0], p50[1], p99[0], p99[1],
+    );
+    (line, ratio)
+}
+
+#[tokio::test]
+async fn a_client_that_takes_all_it_can_leaves_the_others_what_they_need() {
+    let limit: Option<f64> = std::env::var("FAIRNESS_LIMIT").ok().map(|limit| limit.parse().expect("a number"));
+    print(format_args!(
+        "{:<34} {:<34} {:>9} {:>9} {:>9} {:>9} {:>5}",
+        "one address beside another", "it has, and does", "p50 alone", "beside", "p99 alone", "beside", "ratio"
+    ));
+    let only = std::env::var("FAIRNESS_ROW").unwrap_or_default();
+    let mut unfair = Vec::new();
+    let public = tempfile::tempdir().unwrap();
+    std::fs::write(public.path().join("large.txt"), "x".repeat(500_000)).unwrap();
+    std::fs::File::create(public.path().join("huge.bin")).unwrap().set_len(64 << 20).unwrap();
+    for row in abusers::rows(public.path()).iter().filter(|row| row.name.contains(&only)) {
+        let (line, ratio) = measure(row).await;
+        print(&line);
+        if limit.is_some_and(|limit| ratio > limit) {
+            unfair.push(row.name);
+        }
+    }
+    assert!(unfair.is_empty(), "their neighbours wait for too long: {unfair:?}");
+}
