@@ -121,6 +121,49 @@ async fn a_client_that_sends_all_of_its_body_first_reads_the_refusal() {
     node.stop().await;
 }
 
+/// Sends the file to the path, and prints the status.
+const WITH_FETCH: &str = "
+    const [url, type, path] = process.argv.slice(1);
+    const body = require('fs').readFileSync(path);
+    fetch(url, { method: 'POST', headers: { 'content-type': type }, body }).then((answer) => console.log(answer.status));
+";
+const WITH_HTTP_CLIENT: &str = "
+import http.client, os, sys, urllib.parse
+url, type, path = sys.argv[1:]
+url = urllib.parse.urlsplit(url)
+connection = http.client.HTTPConnection(url.netloc, timeout=60)
+headers = {'content-type': type, 'content-length': str(os.path.getsize(path))}
+connection.request('POST', url.path, open(path, 'rb'), headers)
+print(connection.getresponse().status)
+";
+
+#[tokio::test]
+async fn programs_of_others_read_the_refusal_of_a_body_of_any_size() {
+    let node = start().await;
+    let url = format!("http://{}/api/refused", node.addr());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let (form, at_path) = ("multipart/form-data; boundary=b", format!("@{path}"));
+    let curl =
+        ["-sS", "-o", "/dev/null", "-w", "%{http_code}", "-H", &format!("content-type: {form}"), "--data-binary"];
+    for size in [60 << 10, 1 << 20, 8 << 20, 30 << 20, 190 << 20] {
+        file.as_file().set_len(size).unwrap();
+        for (program, arguments) in [
+            ("curl", [&curl[..], &[&at_path, "-H", "expect: 100-continue", &url]].concat()),
+            ("curl", [&curl[..], &[&at_path, "-H", "expect:", &url]].concat()),
+            ("node", vec!["-e", WITH_FETCH, &url, form, path]),
+            ("python3", vec!["-c", WITH_HTTP_CLIENT, &url, form, path]),
+        ] {
+            let output = tokio::process::Command::new(program).args(&arguments).kill_on_drop(true).output();
+            let output = timeout(SOON, output).await.unwrap_or_else(|_| panic!("{program} hangs: {size}"));
+            let output = output.unwrap_or_else(|error| panic!("tests/run.sh installs {program}: {error}"));
+            let (status, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert_eq!((status.trim(), errors.trim()), ("403", ""), "{program} {size} {arguments:?}");
+        }
+    }
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn a_request_behind_a_small_refused_body_is_answered_once() {
     let node = start().await;
