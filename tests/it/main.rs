@@ -3,6 +3,7 @@
 
 mod app;
 mod architecture;
+mod awaited_bodies;
 mod bodies;
 mod bounds;
 mod browser;
