@@ -27,6 +27,9 @@ const FROM: &str = "x-forwarded-for: 203.0.113.66\r\n";
 /// What it tries to take.
 const COUNT: usize = 60;
 
+/// The calls that it runs at once: a quarter of the 7/8 of `web.max_requests` that new requests get.
+const CALLS: usize = 14;
+
 /// The sockets that it gets.
 const SOCKETS: usize = 20;
 
@@ -175,21 +178,23 @@ async fn connections(addr: SocketAddr) -> Abuse {
     })
 }
 
+/// Calls of 1.4 s, which a busy machine may end at their deadline of 1.5 s.
 async fn slow_calls(addr: SocketAddr) -> Abuse {
     let call = async |stream: &mut TcpStream| {
-        stream.write_all(format!("GET /api/nap?ms=1000 HTTP/1.1\r\nhost: x\r\n{FROM}\r\n").as_bytes()).await.unwrap();
+        stream.write_all(format!("GET /api/nap?ms=1400 HTTP/1.1\r\nhost: x\r\n{FROM}\r\n").as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"}") {
             assert_ne!(timeout(SOON, stream.read_buf(&mut answer)).await.unwrap().unwrap(), 0);
         }
-        answer.starts_with(b"HTTP/1.1 200")
+        !answer.starts_with(b"HTTP/1.1 429")
     };
     let mut streams = Vec::new();
     for _ in 0..COUNT {
         streams.push(TcpStream::connect(addr).await.unwrap());
     }
     let ran = join_all(streams.iter_mut().map(call)).await.into_iter().filter(|ran| *ran).count();
-    assert_eq!(ran, 16, "a quarter of web.max_requests");
+    // On a busy machine the first may have ended when the last arrive.
+    assert!((CALLS..2 * CALLS).contains(&ran), "a quarter of the permits for new requests, not {ran}");
     let again = streams.into_iter().map(move |mut stream| async move {
         loop {
             if !call(&mut stream).await {
@@ -212,8 +217,8 @@ async fn unread_responses(addr: SocketAddr) -> Abuse {
             other => panic!("{other}"),
         }
     }
-    assert_eq!((held.len(), refused), (16, COUNT - 16), "a quarter of web.max_requests");
-    abuse(format!("16 of {COUNT}"), keep(held))
+    assert_eq!((held.len(), refused), (CALLS, COUNT - CALLS), "a quarter of the permits for new requests");
+    abuse(format!("{CALLS} of {COUNT}"), keep(held))
 }
 
 async fn slow_bodies(addr: SocketAddr, path: &str) -> Abuse {
