@@ -455,10 +455,8 @@ impl PublisherTask {
             return;
         }
         for message in self.waiting.drain(..) {
-            let error = match message.is_repeated {
-                true => BackendError::unavailable(reply.clone()),
-                false => BackendError::refused(reply.clone()),
-            };
+            let error = if message.is_repeated { BackendError::unavailable } else { BackendError::refused };
+            let error = error(reply.clone());
             message.job.completion.complete(Err(error));
         }
     }

@@ -296,10 +296,19 @@ impl Subscriber {
         decoder.envelopes().forget_links();
         if let Confirmation::Refused(reply) = commands.send("SUBSCRIBE", &self.0.permanent).await? {
             self.0.client.record_refusal(&refusals::error_of(&reply));
+            self.0.refuse_all(&reply);
             return Err(reply);
         }
         self.0.set_subscribed(&self.0.permanent);
-        let links = link::read(&self.0.client, &self.0.keys).await.map_err(|error| error.to_string())?;
+        let links = match link::read(&self.0.client, &self.0.keys).await {
+            Ok(links) => links,
+            Err(error) => {
+                if let BackendError::Refused(reply) = &error {
+                    self.0.refuse_all(&reply.to_string());
+                }
+                return Err(error.to_string());
+            }
+        };
         decoder.envelopes().learn_links(&links, clock.now_ms());
         Ok(())
     }
@@ -480,6 +489,13 @@ impl SubscriberState {
             }
         }
         record_channels(&channels);
+    }
+
+    /// Ends the wait of all callers: Redis refuses what comes before any subscription.
+    fn refuse_all(&self, reply: &str) {
+        for channel in self.channels().values_mut() {
+            channel.waiting.drain(..).for_each(|waiting| drop(waiting.send(Err(refusals::error_of(reply)))));
+        }
     }
 
     /// Records that the reader has received the confirmation of a subscription. Returns whether messages were missed

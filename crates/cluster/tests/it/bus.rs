@@ -24,7 +24,7 @@ phalanx_testkit::bus_laws!(redis: super::bus().await);
 /// The most bytes of a message that is not skipped.
 const MAX_ENVELOPE: usize = 1 << 20;
 
-fn bus_with(client: RedisClient, keys: Keys, (token, previous): (&str, &str), queue: usize) -> RedisBus {
+pub(super) fn bus_with(client: RedisClient, keys: Keys, (token, previous): (&str, &str), queue: usize) -> RedisBus {
     let (token, previous_token) = (token.to_owned(), previous.to_owned());
     let settings =
         BusSettings { node: "n".to_owned(), token, previous_token, queue, max_envelope: MAX_ENVELOPE, interop: None };

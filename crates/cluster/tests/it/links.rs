@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use phalanx_cluster::{Keys, RedisClient, RedisClock, RedisMembership};
 use phalanx_core::Generation;
-use phalanx_core::backend::{Bus, GapCause, Incoming, Membership, Renewal};
+use phalanx_core::backend::{BackendError, Bus, GapCause, Incoming, Membership, Renewal};
 use phalanx_testkit::laws::membership::record;
 use phalanx_testkit::{Proxy, Redis};
 
-use super::bus::{TestNode, text, until};
+use super::bus::{TestNode, bus_with, text, until};
 
 const TOKENS: (&str, &str) = ("t", "");
 
@@ -129,4 +129,18 @@ async fn a_missing_right_is_named_at_once() {
     assert!(refused.contains("can't run this command"), "{refused}");
     redis.command("ACL SETUSER phalanx +publish").await;
     until("it publishes", async || publisher.publish("r", "hello").await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_can_never_begin_is_refused_with_the_words_of_redis() {
+    let redis = Redis::start().await;
+    for right in ["resetchannels", "-hgetall"] {
+        redis.command(&format!("ACL SETUSER phalanx {right}")).await;
+        let client = RedisClient::open(&redis.url(), Duration::from_secs(10)).unwrap();
+        let bus = bus_with(client, Keys::new("actionhero:", "laws"), TOKENS, 100);
+        let refused = bus.subscribe(&"r".into()).await.err().unwrap();
+        assert!(matches!(&refused, BackendError::Refused(reply) if reply.to_string().contains("NOPERM")), "{refused}");
+        redis.command("ACL SETUSER phalanx &laws &laws:* +hgetall").await;
+        assert!(bus.subscribe(&"r".into()).await.is_ok());
+    }
 }
