@@ -50,6 +50,10 @@ const CODES: [(&str, RefusalMeaning, &str); 15] = [
     ("CROSSSLOT", OfCommand, "Redis is in cluster mode, and the keys have several slots"),
 ];
 
+/// The advice for a server that does not know SUBSCRIBE.
+const NO_SUBSCRIBE: &str =
+    "REDIS_URL must lead to Redis itself: Envoy, twemproxy, Codis, Dynomite and other proxies have no SUBSCRIBE";
+
 /// The code of a reply, and its entry in the table.
 fn code_of(reply: &str) -> (&str, Option<(RefusalMeaning, &'static str)>) {
     let code = reply.split(' ').next().unwrap_or_default();
@@ -113,8 +117,11 @@ impl Refusals {
         }
     }
 
-    /// The advice for a reply that says that a right is missing; empty for others.
+    /// The advice for a reply that says that a right is missing, or the command itself; empty for others.
     fn missing_right(&self, reply: &str) -> String {
+        if reply.contains("unknown command") && reply.to_lowercase().contains("subscribe") {
+            return NO_SUBSCRIBE.to_owned();
+        }
         let (keys, channels) = self.rights.get().cloned().unwrap_or_default();
         let command = reply.split_once("run the '").and_then(|(_, rest)| rest.split_once("' command"));
         match command {
@@ -183,6 +190,9 @@ mod tests {
         ] {
             assert!(refusals.missing_right(reply).contains(right), "{reply}: {}", refusals.missing_right(reply));
         }
+        let proxied = refusals.missing_right("ERR unknown command 'SUBSCRIBE', with args beginning with: 'shop' ");
+        assert!(proxied.contains("proxies have no SUBSCRIBE"), "{proxied}");
+        assert_eq!(refusals.missing_right("ERR unknown command 'x'"), "");
         assert_eq!(refusals.missing_right("ERR value is not an integer"), "");
     }
 
