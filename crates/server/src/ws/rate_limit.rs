@@ -65,19 +65,25 @@ impl AddressBuckets {
 
     /// Takes a token of an address, or of its network: see [`subject_of`].
     pub(crate) fn try_take(&self, address: IpAddr) -> bool {
-        if self.rate.per_second == 0 {
-            return true;
-        }
+        self.rate.per_second == 0 || self.with_bucket(address, |bucket, now| bucket.try_take(self.rate, now))
+    }
+
+    /// Takes tokens of an address for a cost that arose already.
+    pub(crate) fn charge(&self, address: IpAddr, tokens: u32) {
+        self.with_bucket(address, |bucket, _| bucket.charge(tokens));
+    }
+
+    fn with_bucket<T>(&self, address: IpAddr, work: impl FnOnce(&mut TokenBucket, Instant) -> T) -> T {
         let now = Instant::now();
         let mut buckets = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= Self::MAX_ADDRESSES {
             self.drop_idle(&mut buckets, now);
         }
-        buckets.entry(subject_of(address)).or_insert_with(|| TokenBucket::full(self.rate, now)).try_take(self.rate, now)
+        work(buckets.entry(subject_of(address)).or_insert_with(|| TokenBucket::full(self.rate, now)), now)
     }
 
     fn drop_idle(&self, buckets: &mut HashMap<IpAddr, TokenBucket>, now: Instant) {
-        let refill = Duration::from_secs_f32(self.rate.burst as f32 / self.rate.per_second as f32);
+        let refill = Duration::from_secs_f32(self.rate.burst as f32 / self.rate.per_second.max(1) as f32);
         buckets.retain(|_, bucket| now.saturating_duration_since(bucket.filled) < refill);
         if buckets.len() >= Self::MAX_ADDRESSES {
             buckets.retain(|_, bucket| bucket.tokens < self.rate.burst as f32 / 2.0);
@@ -131,5 +137,8 @@ mod tests {
         let same_network: IpAddr = "2001:db8::2".parse().unwrap();
         assert!(buckets.try_take(one));
         assert!(!buckets.try_take(same_network));
+        let charged: IpAddr = "2001:db8:1::1".parse().unwrap();
+        buckets.charge(charged, 1);
+        assert!(!buckets.try_take(charged));
     }
 }

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use hyper::upgrade::Upgraded;
@@ -12,6 +13,7 @@ use hyper_util::server::conn::auto::upgrade::downcast;
 use phalanx_core::config::Websocket;
 use phalanx_core::protocol::CloseReason;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
@@ -25,7 +27,10 @@ use crate::listener::AcceptedStream;
 pub(super) const READ_BUFFER: usize = 1024;
 
 /// The bytes after which a poll yields that has found no message in them: other sockets share the thread.
-const READ_IN_A_ROW: usize = 64 * 1024;
+const READ_IN_A_ROW: usize = 16 * 1024;
+
+/// The pause between two reads of up to 16 KiB that are discarded after a close.
+const DISCARD_PACE: Duration = Duration::from_millis(10);
 
 /// The bytes of control frames that tungstenite buffers for a client that does not read. When the buffer is full, only
 /// the last ping is answered, which RFC 6455, 5.5.3, permits.
@@ -84,6 +89,11 @@ impl FrameStream {
 
     /// Reads the next message; `None` at the end of the stream.
     pub(super) fn poll_read(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+        self.poll_counted(task, &mut 0)
+    }
+
+    /// Reads the next message, and adds the bytes that were read to `total`.
+    fn poll_counted(&mut self, task: &mut Context<'_>, total: &mut usize) -> Poll<Option<Result<Message, Error>>> {
         if self.read_ended {
             return Poll::Ready(None);
         }
@@ -94,6 +104,7 @@ impl FrameStream {
         let (protocol, mut io) = self.sync_io(task);
         let read = would_block_to_pending(protocol.read(&mut io));
         let bytes = io.read;
+        *total += bytes;
         self.overhead.add_read(bytes);
         self.is_drained = read.is_pending() && bytes < READ_IN_A_ROW;
         let read = ready!(read);
@@ -211,18 +222,37 @@ impl FrameStream {
     ///
     /// The kernel resets a connection that is closed with unread input, and the client may then never see the close
     /// frame. So further input is read and discarded: frame by frame until the client's close frame, or byte by byte
-    /// until the end of the stream if its frames can no longer be decoded.
+    /// until the end of the stream if its frames can no longer be decoded, or go on for more than [`READ_IN_A_ROW`].
     pub(super) async fn send_close(&mut self, reason: CloseReason) -> Result<(), Error> {
         let close = CloseFrame { code: reason.code().into(), reason: Utf8Bytes::from_static(reason.as_str()) };
         poll_fn(|task| Poll::Ready(self.start_control(Message::Close(Some(close.clone())), task))).await?;
         poll_fn(|task| self.poll_flush(task)).await?;
-        while let Some(Ok(message)) = poll_fn(|task| self.poll_read(task)).await {
-            if message.is_close() {
-                return Ok(());
+        let mut read = 0;
+        while read < READ_IN_A_ROW {
+            let next = poll_fn(|task| match self.poll_counted(task, &mut read) {
+                Poll::Pending if read >= READ_IN_A_ROW => Poll::Ready(None),
+                polled => polled,
+            });
+            match next.await {
+                Some(Ok(message)) if message.is_close() => return Ok(()),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => break,
             }
         }
         self.stream.shutdown().await?;
-        Ok(poll_fn(|task| poll_read_to_end(&mut self.stream, task)).await?)
+        Ok(self.discard().await?)
+    }
+
+    /// Reads and discards until the end of the stream, at a pace at which a client that goes on sending costs little.
+    async fn discard(&mut self) -> io::Result<()> {
+        let mut pace = interval(DISCARD_PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            pace.tick().await;
+            if poll_fn(|task| poll_discard(&mut self.stream, task)).await? == 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// Replies to the client's close frame. The remainder of a message in parts is dropped: the client reads no more
@@ -284,16 +314,11 @@ fn would_block_to_pending<T>(result: Result<T, Error>) -> Poll<Result<T, Error>>
     }
 }
 
-/// Reads and discards until the end of the stream.
-fn poll_read_to_end(stream: &mut AcceptedStream, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-    let mut scratch = [0; 1024];
-    loop {
-        let mut bytes = ReadBuf::new(&mut scratch);
-        ready!(Pin::new(&mut *stream).poll_read(task, &mut bytes))?;
-        if bytes.filled().is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-    }
+/// Reads and discards; `Ready` with zero at the end of the stream.
+fn poll_discard(stream: &mut AcceptedStream, task: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let mut scratch = [0; 16 * 1024];
+    let mut bytes = ReadBuf::new(&mut scratch);
+    Pin::new(stream).poll_read(task, &mut bytes).map_ok(|()| bytes.filled().len())
 }
 
 /// Maps an error of the stream to the close reason of its connection.

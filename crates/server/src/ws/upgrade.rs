@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode};
 use phalanx_core::connection::{Attributes, Connection, NewConnection, OutboxLimit};
 use phalanx_core::hooks::Handshake;
+use phalanx_core::protocol::CloseReason;
 use phalanx_core::{ActionError, Engine, ErrorKind, Params, Registration, bound_reached};
 use tracing::error;
 
@@ -18,6 +19,10 @@ use crate::http::cross_site::{CrossSiteGate, CrossSiteReports, CrossSiteRule, Re
 use crate::http::identity::Identity;
 use crate::http::reply;
 use crate::shares::{self, SharedBound};
+
+/// The upgrades that a socket counts as whose client sent far beyond its rate: it cost the node as much, and would be back at
+/// once.
+const COST_OF_A_FLOOD: u32 = 50;
 
 /// The state that all upgrades of a node share.
 #[derive(Debug)]
@@ -59,10 +64,14 @@ pub(crate) async fn upgrade(State(state): State<Arc<UpgradeState>>, request: Req
     let (engine, response) = (engine.clone(), opening.response());
     engine.clone().shutdown().spawn(Box::pin(async move {
         let Ok(upgraded) = opening.upgrade.await else { return };
-        let Some(task) = ConnectionTask::new(engine, registration.connection().clone(), upgraded) else {
+        let connection = registration.connection().clone();
+        let Some(task) = ConnectionTask::new(engine, connection.clone(), upgraded) else {
             return error!("the upgraded connection was not accepted by the listener");
         };
         task.run(registration).await;
+        if connection.closing() == Some(CloseReason::RateLimited) {
+            state.buckets.charge(connection.remote().ip(), COST_OF_A_FLOOD);
+        }
         drop(share);
     }));
     response

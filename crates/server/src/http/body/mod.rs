@@ -7,6 +7,7 @@ mod multipart;
 pub(super) mod own_route;
 pub(super) mod reader;
 pub(super) mod request;
+mod segments;
 pub(super) mod timeout;
 pub(super) mod unread;
 
@@ -21,6 +22,7 @@ use phalanx_core::{ActionError, ErrorKind};
 use accepted::{AcceptedBody, BodyFormat};
 pub(super) use limits::{BodyLimits, BodySizeLimit, check_actions};
 use request::LentBody;
+use segments::Segments;
 use timeout::{BodyTimeout, TimedBody};
 
 use crate::quota::{Exhausted, Quota, SharedPermit};
@@ -62,36 +64,29 @@ pub(super) async fn read(
     Ok(None)
 }
 
-/// Collects a body into one buffer, whose capacity is counted as it grows.
+/// Collects a body, and counts its memory as it grows.
 async fn collect(
     mut body: TimedBody<LentBody>,
     limit: BodySizeLimit,
     memory: &mut SharedPermit,
 ) -> Result<Bytes, BodyError> {
     let declared = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
-    let most = declared.unwrap_or(usize::MAX).min(limit.bytes());
-    let mut buffer = Vec::new();
+    let mut segments = Segments::new(declared.unwrap_or(usize::MAX).min(limit.bytes()));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             if error.is::<BodyTimeout>() { BodyError::Timeout } else { malformed("the body broke off").into() }
         })?;
         let Ok(data) = frame.into_data() else { continue };
-        let length = buffer.len() + data.len();
-        if length > limit.bytes() {
+        if segments.length() + data.len() > limit.bytes() {
             return Err(limit.exceeded().into());
         }
-        if buffer.is_empty() && body.is_end_stream() {
-            grow(memory, length)?;
+        if segments.length() == 0 && body.is_end_stream() {
+            grow(memory, data.len())?;
             return Ok(data); // all of it came at once, as most bodies do
         }
-        if length > buffer.capacity() {
-            let capacity = length.max(buffer.capacity().saturating_mul(2).min(most));
-            grow(memory, capacity - buffer.capacity())?;
-            buffer.reserve_exact(capacity - buffer.len());
-        }
-        buffer.extend_from_slice(&data);
+        segments.push(&data, |bytes| grow(memory, bytes))?;
     }
-    Ok(buffer.into())
+    Ok(segments.join())
 }
 
 /// Counts bytes of a body that are kept in memory.
