@@ -379,6 +379,8 @@ describe("frames", () => {
       ["presence", await sample("presence-join")],
       ["presence", await sample("presence-leave")],
       ["gap", await sample("gap")],
+      ["away", await sample("away")],
+      ["alert", { context: "alert", event: "gap" }],
       ["api", { context: "api", welcome: "once more" }],
       ["alert", { context: "alert", level: 3 }],
       ["other", { context: "connected" }],

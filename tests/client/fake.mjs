@@ -68,7 +68,7 @@ export const rejects = (promise, code) =>
 export function client(options = {}) {
   const phalanx = new Phalanx({ url: "ws://test/ws", webSocket: FakeSocket, ...options });
   const fired = [];
-  const kinds = "connected disconnected reconnecting refused message presence gap api alert other error";
+  const kinds = "connected disconnected reconnecting refused message presence gap away api alert other error";
   for (const kind of kinds.split(" ")) {
     phalanx.addEventListener(kind, ({ type, detail }) => fired.push({ type, detail }));
   }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
-use phalanx_testkit::{Process, Signal, free_port};
+use phalanx_testkit::{Process, Redis, Signal, free_port};
 use rustix::process::{Pid, kill_process_group};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -163,6 +163,22 @@ async fn a_page_drops_a_silent_node_and_reconnects_once_it_answers() {
     browser.wait_for(r#"//*[@id="state"][contains(., "reconnecting")]"#).await;
     node.thaw();
     browser.wait_for(r#"//*[@id="state"][.="connected"]"#).await;
+    browser.submit("#text", "still here").await;
+    browser.wait_for(&message("Ann", "still here")).await;
+}
+
+#[tokio::test]
+async fn a_page_shows_that_its_node_is_cut_off_and_that_messages_may_be_missing() {
+    let mut redis = Redis::start().await;
+    let url = format!("redis://{}", redis.addr());
+    let node = Process::start("chat", &[("REDIS_URL", url.as_str())]).await;
+    let browser = Browser::start().await;
+    browser.enter(&format!("http://{}/", node.addr), "Ann").await;
+    redis.kill().await;
+    browser.wait_for(r#"//*[@id="state"][contains(., "cut off")]"#).await;
+    redis.start_again().await;
+    browser.wait_for(r#"//*[@id="state"][.="connected"]"#).await;
+    browser.wait_for(r#"//*[@id="log"]/*[contains(., "may be missing")]"#).await;
     browser.submit("#text", "still here").await;
     browser.wait_for(&message("Ann", "still here")).await;
 }

@@ -80,6 +80,7 @@ impl RedisBus {
         let (room_prefix, max_message) = (keys.room_prefix(), settings.max_envelope);
         let decoder = MessageDecoder { envelopes, interop: channel.clone(), room_prefix, max_message };
         let mut tasks = JoinSet::new();
+        tasks.spawn(subscriber.clone().report_absence(out.clone()));
         tasks.spawn(subscriber.clone().run(decoder, clock.clone(), out));
         let (version, link) = (EnvelopeVersion::default(), PublisherLink::default());
         let (publisher, publishing) = Publisher::new(PublisherParts {

@@ -28,9 +28,11 @@ use crate::raw_connection::{RawConnection, Writes};
 use crate::refusals::{self, RefusalMeaning};
 use crate::resp;
 
+mod absence;
 mod gaps;
 mod reader;
 
+use absence::Absence;
 use gaps::PendingGaps;
 use reader::ChannelReader;
 pub(crate) use reader::MessageDecoder;
@@ -68,6 +70,8 @@ struct SubscriberState {
     /// The number of the session, once all wanted channels are subscribed on its connection and until that breaks; else 0.
     session: watch::Sender<u64>,
     gaps: PendingGaps,
+    /// The time for which the subscriber is not up.
+    absence: Absence,
     /// Why the last connection broke or could not be established.
     last_error: Mutex<String>,
     permanent: Vec<String>,
@@ -127,10 +131,10 @@ impl Subscriber {
     /// Remains subscribed to the `permanent` channels, before all others: that of all nodes, on which they announce their
     /// connections, and that of Actionhero nodes, which has messages of all rooms.
     pub(crate) fn new(client: RedisClient, keys: Keys, permanent: Vec<String>) -> Self {
-        let (changed, last_error, session, gaps) = Default::default();
+        let (changed, last_error, session, gaps, absence) = Default::default();
         let wanted = permanent.iter().map(|name| (name.clone(), Channel { handles: 1, ..Channel::default() }));
         let channels = Mutex::new(wanted.collect());
-        let state = SubscriberState { channels, changed, session, gaps, permanent, last_error, client, keys };
+        let state = SubscriberState { channels, changed, session, gaps, absence, permanent, last_error, client, keys };
         Self(Arc::new(state))
     }
 
@@ -210,6 +214,7 @@ impl Subscriber {
             };
             let was_up = self.0.reset();
             if was_up {
+                self.0.absence.begin();
                 // Pending calls will not get their replies. If the queue is full, they run into their deadlines
                 // instead.
                 let _ = out.try_send(Incoming::Away);
@@ -228,6 +233,16 @@ impl Subscriber {
             let jitter = rand::random_range(0.5..1.0);
             sleep(pause.mul_f64(jitter).max(flaps.delay())).await;
             pause = (pause * 2).min(RECONNECT_DELAYS.1);
+        }
+    }
+
+    /// Reports each absence that lasts.
+    pub(crate) async fn report_absence(self, out: mpsc::Sender<Incoming>) {
+        let mut ticks = interval(HEARTBEAT / 4);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.0.absence.report(Instant::now(), || out.try_send(Incoming::StillAway).is_ok());
         }
     }
 
@@ -273,6 +288,7 @@ impl Subscriber {
                     info!("the subscription to redis is back");
                 }
                 self.0.session.send_replace(*sessions);
+                self.0.absence.end();
             }
             tokio::select! {
                 ended = reading.join_next() => {

@@ -105,6 +105,8 @@ export interface PhalanxEvents {
   /** A message was published to a room. */
   message: RoomMessage;
   presence: Presence;
+  /** The node is cut off: messages of rooms do not arrive. `gap` of each room follows when they arrive again. */
+  away: { context: "api"; event: "away" };
   /**
    * The node may have missed messages of the room: reload the state that depends on them. All members of all rooms get it
    * at once, so wait a random time before, such as `Math.random() * 2000` ms.

@@ -233,7 +233,8 @@ export class Phalanx extends EventTarget {
 
   #take(frame) {
     if (frame.context !== "response") {
-      this.#fire(frame.event === "gap" ? "gap" : (EVENTS.get(frame.context) ?? "other"), frame);
+      const ofNode = frame.context === "api" && ["gap", "away"].includes(frame.event);
+      this.#fire(ofNode ? frame.event : (EVENTS.get(frame.context) ?? "other"), frame);
     } else if (frame.messageId === undefined) {
       if (frame.error) this.#fire("error", new PhalanxError(frame.error));
       else this.#fire("other", frame);

@@ -68,7 +68,11 @@ client.addEventListener("refused", ({ detail: { error } }) => leave(error));
 client.addEventListener("error", ({ detail }) => showError(detail));
 client.addEventListener("message", ({ detail }) => show(detail));
 client.addEventListener("presence", readMembers);
+client.addEventListener("away", () => {
+  showStatus("trying", "the server is cut off: messages do not arrive");
+});
 client.addEventListener("gap", () => {
+  showStatus("on", "connected");
   showNote("Messages may be missing here.");
   setTimeout(readMembers, Math.random() * READ_SPREAD_MS);
 });

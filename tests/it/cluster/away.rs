@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use phalanx::RunningApp;
 use phalanx::prelude::*;
-use phalanx_testkit::Redis;
-use serde_json::json;
-use tokio::time::Instant;
+use phalanx_testkit::{Proxy, Redis, print};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
 
 use super::{BACK, SOON, config, until};
 use crate::client::{Socket, get};
@@ -138,4 +138,45 @@ async fn a_room_whose_channel_is_refused_leaves_the_others_subscribed() {
     member.send(r#"{"event":"say","room":"defaultRoom","message":"hello"}"#).await;
     assert_eq!(member.next_in("user").await["message"], "hello");
     assert!(!node.stderr().contains("broke off"), "{}", node.stderr());
+}
+
+/// The events of the node itself that a socket receives until it gets the response to a request.
+async fn events(socket: &mut Socket) -> Vec<Value> {
+    socket.send(r#"{"event":"detailsView","messageId":"last"}"#).await;
+    let mut events = Vec::new();
+    loop {
+        let frame = socket.read().await;
+        if frame["messageId"] == "last" {
+            return events;
+        }
+        if frame["context"] == "api" {
+            events.push(json!([frame["event"], frame["room"]]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn sockets_in_rooms_are_notified_that_their_node_is_cut_off_and_of_the_gaps_when_it_is_back() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let node = super::start_node(&redis.url_through(proxy.addr()), "node").await;
+    let mut member = super::sockets(node.addr, 1, &["defaultRoom", "otherRoom"]).await.remove(0);
+    let mut outsider = Socket::connect(node.addr).await;
+    proxy.cut();
+    let cut = Instant::now();
+    assert_eq!(member.next_in("api").await, json!({ "context": "api", "event": "away" }));
+    let took = cut.elapsed();
+    print(format_args!("cut off: members are notified after {took:?}"));
+    assert!((Duration::from_secs(3)..Duration::from_secs(6)).contains(&took), "{took:?}");
+    sleep_until(cut + Duration::from_secs(9)).await; // the length of the cut
+    assert_eq!(events(&mut member).await, [] as [Value; 0], "once");
+    proxy.restore();
+    let mut seen = Vec::new();
+    until("a gap of each room arrives", BACK, async || {
+        seen.extend(events(&mut member).await);
+        ["defaultRoom", "otherRoom"].iter().all(|room| seen.contains(&json!(["gap", room])))
+    })
+    .await;
+    assert!(seen.iter().all(|event| event[0] == "gap"), "{seen:?}");
+    assert_eq!(events(&mut outsider).await, [] as [Value; 0], "it is in no room");
 }

@@ -63,7 +63,7 @@ pub(super) fn scope_of(arrival: &Incoming) -> Option<GapScope> {
     match arrival {
         Incoming::Publication(publication) => Some(Some(publication.room.clone())),
         Incoming::NodeMessage(_, message) => (message.kind == NodeMessageKind::Topic).then_some(None),
-        Incoming::InteropCall(_) | Incoming::Away | Incoming::Gap(..) => None,
+        Incoming::InteropCall(_) | Incoming::Away | Incoming::StillAway | Incoming::Gap(..) => None,
     }
 }
 

@@ -80,7 +80,11 @@ pub(super) async fn publish(bus: &RedisBus, room: &str, text: &str) -> Result<()
 pub(super) fn text(arrival: &Incoming) -> Option<&str> {
     match arrival {
         Incoming::Publication(message) => std::str::from_utf8(&message.payload).ok(),
-        Incoming::NodeMessage(..) | Incoming::InteropCall(_) | Incoming::Away | Incoming::Gap(..) => None,
+        Incoming::NodeMessage(..)
+        | Incoming::InteropCall(_)
+        | Incoming::Away
+        | Incoming::StillAway
+        | Incoming::Gap(..) => None,
     }
 }
 

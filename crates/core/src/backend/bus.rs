@@ -92,6 +92,8 @@ pub enum Incoming {
     InteropCall(InteropCall),
     /// The bus is away: replies that calls wait for will not come.
     Away,
+    /// The bus has been away for so long that members should know: messages of rooms do not arrive.
+    StillAway,
     /// Messages to this room may have been missed: between the last one before this item and the first one after it, and
     /// nowhere else. Without a room: messages to nodes.
     Gap(Option<Arc<str>>, GapCause),

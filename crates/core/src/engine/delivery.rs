@@ -37,6 +37,10 @@ impl Engine {
             Incoming::NodeMessage(from, message) => self.receive_message(from, message),
             Incoming::InteropCall(call) => self.parts().call_server.receive_interop_call(call),
             Incoming::Away => self.parts().calls.fail_all(),
+            Incoming::StillAway => {
+                warn!("no messages of rooms arrive: their members are notified");
+                self.rooms().send_away();
+            }
             Incoming::Gap(room, cause) => self.receive_gap(room, cause),
         }
     }

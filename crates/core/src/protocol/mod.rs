@@ -19,7 +19,7 @@ pub use details::ConnectionDetails;
 pub use error::{ErrorBody, error_body};
 pub use file::{FileMessage, FilePush};
 pub use reply::{ReplyData, splice, splice_fields, verb_reply, without_id};
-pub use room::{GapEvent, MemberView, PresenceChange, PresenceEvent, RoomMessage, RoomView};
+pub use room::{AwayEvent, GapEvent, MemberView, PresenceChange, PresenceEvent, RoomMessage, RoomView};
 pub use strict::{JsonFault, check_json};
 pub use welcome::Welcome;
 

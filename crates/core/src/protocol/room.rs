@@ -127,6 +127,19 @@ impl<'a> GapEvent<'a> {
     }
 }
 
+/// The notice to a socket in rooms that no messages of rooms arrive for now. A [`GapEvent`] for each room follows when they
+/// arrive again.
+#[derive(Clone, Debug, Serialize)]
+pub struct AwayEvent {
+    context: &'static str,
+    event: &'static str,
+}
+
+impl AwayEvent {
+    /// The notice, which is always the same.
+    pub const NOTICE: Self = Self { context: "api", event: "away" };
+}
+
 /// A room and its members: the reply to `roomView`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -9,11 +9,12 @@ use tracing::warn;
 use super::pending_removal::PendingRemoval;
 use super::{LeaveCause, Rooms};
 use crate::backend::{BackendError, JoinOutcome, LeaveOutcome, Member};
-use crate::connection::{Connection, JoinedRoom};
+use crate::connection::{Connection, Frame, JoinedRoom};
 use crate::event::Event;
 use crate::id::Generation;
 use crate::lease_state::RestoreReason;
 use crate::metrics::bound_reached;
+use crate::protocol::{self, AwayEvent};
 
 /// How long listing a connection again waits for a join or a leave of it that is in progress.
 const RESTORE_WAIT: Duration = Duration::from_secs(5);
@@ -51,6 +52,16 @@ impl Rooms {
             let mut pending = self.pending_leaves();
             if let Some(at) = pending.iter().rposition(|other| *other == leave) {
                 pending.swap_remove(at);
+            }
+        }
+    }
+
+    /// Sends every socket that is in rooms the notice that their messages do not arrive for now.
+    pub(crate) fn send_away(&self) {
+        let frame = protocol::encode(&AwayEvent::NOTICE);
+        for connection in self.0.parts.registry.all() {
+            if connection.joined_rooms().names().next().is_some() {
+                connection.push(Frame::Text(frame.clone()));
             }
         }
     }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use phalanx_core::backend::{Member, Members, MembersCursor};
 use phalanx_core::protocol::{
-    ConnectionDetails, FileMessage, FilePush, GapEvent, PresenceChange, PresenceEvent, ReplyData, RequesterInformation,
-    RoomMessage, RoomView, ServerInformation, Welcome, debug_fields, encode, error_body, splice, verb_reply,
-    without_id,
+    AwayEvent, ConnectionDetails, FileMessage, FilePush, GapEvent, PresenceChange, PresenceEvent, ReplyData,
+    RequesterInformation, RoomMessage, RoomView, ServerInformation, Welcome, debug_fields, encode, error_body, splice,
+    verb_reply, without_id,
 };
 use phalanx_core::{ActionError, ConnectionId, Detail};
 use serde_json::json;
@@ -109,6 +109,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("room-message", room_message()),
         ("presence-join", encode(&PresenceEvent::new(PresenceChange::Join, "lobby", ID)).to_vec()),
         ("presence-leave", encode(&PresenceEvent::new(PresenceChange::Leave, "lobby", ID)).to_vec()),
+        ("away", encode(&AwayEvent::NOTICE).to_vec()),
         ("gap", encode(&GapEvent::new("lobby")).to_vec()),
         ("debug-info", debug_info()),
     ]

@@ -43,7 +43,11 @@ async fn next_message(receiver: &mut Receiver<Incoming>) -> Publication {
     loop {
         match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus is open") {
             Incoming::Publication(message) => return message,
-            Incoming::NodeMessage(..) | Incoming::InteropCall(_) | Incoming::Away | Incoming::Gap(..) => {}
+            Incoming::NodeMessage(..)
+            | Incoming::InteropCall(_)
+            | Incoming::Away
+            | Incoming::StillAway
+            | Incoming::Gap(..) => {}
         }
     }
 }
@@ -147,7 +151,11 @@ pub async fn a_node_message_reaches_its_recipient(bus: Arc<dyn Bus>) {
                     assert_eq!((message.deadline_ms, &*message.payload), (Some(7), &b"{}"[..]));
                     break;
                 }
-                Incoming::Publication(_) | Incoming::InteropCall(_) | Incoming::Away | Incoming::Gap(..) => {}
+                Incoming::Publication(_)
+                | Incoming::InteropCall(_)
+                | Incoming::Away
+                | Incoming::StillAway
+                | Incoming::Gap(..) => {}
             }
         }
     }
