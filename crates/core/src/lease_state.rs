@@ -9,6 +9,9 @@ use tokio::time::Instant;
 /// How long a node counts on its lease after it *sent* a renewal that was confirmed.
 const FENCE: Duration = Duration::from_secs(4);
 
+/// After this time without a confirmed renewal, which is sent each second, the backend is taken for away.
+const LATE: Duration = Duration::from_millis(2500);
+
 /// Why the members of a node are listed again. If neither field is set, messages were missed: the rooms that the node
 /// knows may have been destroyed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +47,11 @@ impl LeaseState {
     /// Whether the node must not count on its lease. Decided by the node's own clock alone.
     pub(crate) fn is_fenced(&self) -> bool {
         self.confirmed().is_none_or(|sent| sent.elapsed() >= FENCE)
+    }
+
+    /// Whether a renewal is overdue: the backend did not answer the last one, or none was sent, and is taken for away.
+    pub(crate) fn is_late(&self) -> bool {
+        self.confirmed().is_none_or(|sent| sent.elapsed() >= LATE)
     }
 
     /// Records a renewal that was sent then, and confirmed.

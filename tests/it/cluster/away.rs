@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use phalanx::RunningApp;
 use phalanx::prelude::*;
-use phalanx_testkit::{Proxy, Redis, print};
+use phalanx_testkit::{Process, Proxy, Redis, Signal, print};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
@@ -179,4 +179,51 @@ async fn sockets_in_rooms_are_notified_that_their_node_is_cut_off_and_of_the_gap
     .await;
     assert!(seen.iter().all(|event| event[0] == "gap"), "{seen:?}");
     assert_eq!(events(&mut outsider).await, [] as [Value; 0], "it is in no room");
+}
+
+/// A node with sockets that are in 20 rooms each, and the Redis of it.
+async fn crowded(count: usize) -> (Redis, Process, Vec<Socket>) {
+    let redis = Redis::start().await;
+    let rooms: Vec<String> = (0..20).map(|number| format!("room{number}")).collect();
+    let url = redis.url();
+    let environment = [("REDIS_URL", url.as_str()), ("PHALANX__ROOMS__START", &rooms.join(","))];
+    let node = Process::start("tour", &environment).await;
+    let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();
+    let sockets = super::sockets(node.addr, count, &rooms).await;
+    (redis, node, sockets)
+}
+
+/// The hook of the application that runs at each leave waits for Redis, too.
+#[tokio::test]
+async fn sockets_that_close_while_redis_is_away_are_gone_after_one_timeout() {
+    let (mut redis, node, mut sockets) = crowded(10).await;
+    let connections = async || {
+        let metrics = String::from_utf8(get(node.admin, "/metrics").await.body).unwrap();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("phalanx_connections "));
+        line.unwrap().parse::<usize>().unwrap()
+    };
+    redis.kill().await;
+    for (left, fault) in [(5, "just now"), (0, "for a while")] {
+        sockets.truncate(left);
+        let took = until("the sockets are gone", SOON, async || connections().await == left).await;
+        print(format_args!("sockets in 20 rooms, Redis away {fault}: gone after {took:?}"));
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    redis.start_again().await;
+    for room in ["room0", "room19"] {
+        until("all are unlisted", BACK, async || super::members(node.addr, room).await == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_stops_in_time_while_redis_is_away() {
+    let (mut redis, mut node, _sockets) = crowded(5).await;
+    redis.kill().await;
+    let killed = Instant::now();
+    node.signal(Signal::TERM);
+    let status = node.ended().await;
+    let took = killed.elapsed();
+    print(format_args!("five sockets in 20 rooms, Redis away: stopped after {took:?}"));
+    assert!(status.success(), "{}", node.stderr());
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

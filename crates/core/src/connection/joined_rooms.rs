@@ -79,8 +79,8 @@ impl JoinedRooms {
         Some(self.all.remove(at))
     }
 
-    /// The first of them all.
-    pub(crate) fn first(&self) -> Option<JoinedRoom> {
-        self.all.first().cloned()
+    /// All memberships, also of destroyed rooms.
+    pub(crate) fn all(&self) -> Vec<JoinedRoom> {
+        self.all.clone()
     }
 }

@@ -97,6 +97,9 @@ pub(crate) async fn release(parts: &LeaseParts) {
     if !parts.state.may_be_registered() {
         return;
     }
+    if parts.state.is_late() {
+        return warn!("the backend is away: leaves and the stop are left to the reaper of this node");
+    }
     settle(&parts.rooms).await;
     let mut left = parts.membership.leave(parts.identity.generation()).await;
     if left.is_err() {

@@ -3,8 +3,11 @@
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::{Instant, timeout_at};
 
 use super::pending_removal::{PendingRemoval, Removal};
 use super::{LeaveCause, Rooms, check_name, no_room};
@@ -12,6 +15,9 @@ use crate::connection::{Connection, JoinedRoom, JoinedRooms};
 use crate::error::ActionError;
 use crate::event::Event;
 use crate::id::ConnectionId;
+
+/// How long a connection that closes leaves one room after the other; then it leaves all others at once.
+const LEAVE_PATIENCE: Duration = Duration::from_millis(100);
 
 impl Rooms {
     /// Takes a connection of this node out of a room because that was requested.
@@ -65,27 +71,46 @@ impl Rooms {
 
     /// Takes a connection that closes out of all its rooms.
     ///
-    /// The `left` hooks run before its entry is removed, so that a node that dies meanwhile leaves them to its reaper.
-    /// Only where this node may have been reaped, the removal comes first: the reaper may have run the hooks.
+    /// One after the other as long as that is quick. A backend that does not answer costs one timeout and not one for each
+    /// room: the connection counts among `websocket.max_connections`, and its id is taken, until it is out of all of them.
     pub(crate) async fn leave_all(&self, connection: &Connection) {
         let _ordered = connection.membership_lock().lock_owned().await;
-        connection.joined_rooms().closed = true;
-        loop {
-            let Some(joined) = connection.joined_rooms().first() else { return };
-            let removal = PendingRemoval::of(self, connection.id(), &joined);
-            let early =
-                if self.0.parts.lease.may_be_reaped() { Some(removal.remove(joined.incarnation).await) } else { None };
-            if early != Some(Removal::ByReaper) {
-                self.run_left(&joined.room, connection.id(), LeaveCause::Closed(connection)).await;
-            }
-            let removed = match early {
-                Some(removed) => removed,
-                None => removal.remove(joined.incarnation).await,
-            };
-            self.exit(connection, &joined);
-            self.notify(&Event::Left(joined.room.clone(), connection.clone()));
-            removal.announce(removed).await;
+        let all = {
+            let mut joined = connection.joined_rooms();
+            joined.closed = true;
+            joined.all()
+        };
+        let (mut leaving, patience) = (FuturesUnordered::new(), Instant::now() + LEAVE_PATIENCE);
+        for joined in all {
+            leaving.push(self.leave_closing(connection, joined));
+            let _ = timeout_at(patience, leaving.next()).await;
         }
+        while leaving.next().await.is_some() {}
+    }
+
+    /// Takes a connection that closes out of one room.
+    ///
+    /// The `left` hooks run before its entry is removed, so that a node that dies meanwhile leaves them to its reaper.
+    /// Only where this node may have been reaped, the removal comes first: the reaper may have run the hooks.
+    async fn leave_closing(&self, connection: &Connection, joined: JoinedRoom) {
+        let removal = PendingRemoval::of(self, connection.id(), &joined);
+        let early =
+            if self.0.parts.lease.may_be_reaped() { Some(self.remove_now(&removal, &joined).await) } else { None };
+        if early != Some(Removal::ByReaper) {
+            self.run_left(&joined.room, connection.id(), LeaveCause::Closed(connection)).await;
+        }
+        let removed = match early {
+            Some(removed) => removed,
+            None => self.remove_now(&removal, &joined).await,
+        };
+        self.exit(connection, &joined);
+        self.notify(&Event::Left(joined.room.clone(), connection.clone()));
+        removal.announce(removed).await;
+    }
+
+    /// Removes the entry, unless the backend is known to be away: then the recovery pass, or the reaper, removes it.
+    async fn remove_now(&self, removal: &PendingRemoval, joined: &JoinedRoom) -> Removal {
+        if self.0.parts.lease.is_late() { Removal::Unknown } else { removal.remove(joined.incarnation).await }
     }
 
     pub(super) async fn run_left(&self, room: &str, id: &ConnectionId, cause: LeaveCause<'_>) {
