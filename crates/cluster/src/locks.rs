@@ -15,9 +15,9 @@ use crate::keys::{Keys, prefix_pattern};
 /// Keys that one step of a scan examines.
 const SCAN_COUNT: u64 = 1000;
 
-/// How long the last token of a lock is stored after the lock was acquired. Afterwards tokens still rise, because a
-/// token is at least the time in microseconds.
-const FENCE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the last token of a lock is stored beyond its lease. Afterwards tokens still rise, because a token is at least
+/// the time in microseconds; only a clock that was set back by more than this could give a lower one.
+const FENCE_MEMORY: Duration = Duration::from_secs(5 * 60);
 
 /// The locks that all nodes share. Actionhero nodes see and respect them.
 pub struct RedisLocks {
@@ -64,13 +64,20 @@ impl fmt::Debug for RedisLocks {
 impl LockStore for RedisLocks {
     async fn acquire(&self, name: &str, owner: &str, lease: Duration) -> Result<Option<u64>, BackendError> {
         let mut script = self.acquire.key(self.keys.lock(name));
-        script.key(self.keys.fence(name)).key(self.keys.leases()).arg(owner).arg(ms(lease)).arg(ms(FENCE_TTL));
+        script
+            .key(self.keys.fence(name))
+            .key(self.keys.leases())
+            .arg(owner)
+            .arg(ms(lease))
+            .arg(ms(lease + FENCE_MEMORY));
         script.arg(self.current.get().as_ref().map_or("", Generation::as_str));
         self.client.run(name, &script).await
     }
 
     async fn renew(&self, name: &str, owner: &str, lease: Duration) -> Result<bool, BackendError> {
-        self.client.run_idempotent(name, self.renew.key(self.keys.lock(name)).arg(owner).arg(ms(lease))).await
+        let mut script = self.renew.key(self.keys.lock(name));
+        script.key(self.keys.fence(name)).arg(owner).arg(ms(lease)).arg(ms(lease + FENCE_MEMORY));
+        self.client.run_idempotent(name, &script).await
     }
 
     async fn release(&self, name: &str, owner: &str) -> Result<bool, BackendError> {

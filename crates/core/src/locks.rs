@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{BackendError, LockRecord, LockStore};
@@ -20,6 +20,9 @@ mod tests;
 
 /// The longest wait for a lock.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The shortest and the longest pause before a release is repeated.
+const RELEASE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The locks that nodes share. Cheap to clone.
 ///
@@ -149,7 +152,11 @@ pub(crate) fn retry_pause() -> Duration {
     Duration::from_millis(rand::rng().random_range(25..75))
 }
 
-/// An acquired lock. Its lease is renewed every third of its length; it is freed on drop, and when the node stops.
+/// An acquired lock. Its lease is renewed every third of its length; it is freed on drop, and when the node stops. If the
+/// backend is away then, it is freed once it is back, or its lease expires.
+///
+/// A backend that loses its last seconds may have freed the lock, and the next renewal finds out. Until then two owners
+/// have it by their own knowledge, so only the token protects.
 ///
 /// An effect that must not happen twice carries [`LockGuard::token`] to its store, which refuses tokens below the
 /// highest that it has seen.
@@ -233,7 +240,7 @@ impl LockTask {
             }
             Err(error) => {
                 let _ = caller.send(Err(error));
-                return self.release(until).await; // the acquire may have succeeded
+                return self.release(until, &shutdown).await; // the acquire may have succeeded
             }
         };
         // If the caller is gone, this drops the guard, and the lock is freed below.
@@ -242,7 +249,7 @@ impl LockTask {
         self.renew_until_dropped(&state, &shutdown).await;
         state.lost.cancel();
         let until = *state.until();
-        self.release(until).await;
+        self.release(until, &shutdown).await;
     }
 
     /// Renews the lease until the guard is dropped, the node stops, or the lease is lost. A lease counts from the
@@ -263,9 +270,20 @@ impl LockTask {
         }
     }
 
-    /// Frees the lock. If the backend does not answer, the lease expires by itself.
-    async fn release(&self, until: Instant) {
-        let _ = timeout_at(until, self.store.release(&self.name, &self.owner)).await;
+    /// Frees the lock. Repeated while the backend does not answer, until the lease expires by itself or the node stops.
+    async fn release(&self, until: Instant, shutdown: &Shutdown) {
+        let mut pause = RELEASE_PAUSES.0;
+        while !matches!(timeout_at(until, self.store.release(&self.name, &self.owner)).await, Ok(Ok(_))) {
+            let next = Instant::now() + pause.mul_f64(rand::rng().random_range(0.5..1.0));
+            pause = (pause * 2).min(RELEASE_PAUSES.1);
+            if next >= until {
+                return;
+            }
+            tokio::select! {
+                () = shutdown.closed() => return,
+                () = sleep_until(next) => {}
+            }
+        }
     }
 }
 

@@ -38,3 +38,24 @@ async fn a_holder_that_is_cut_off_loses_its_lock_before_another_acquires_it_with
     }
     tokio::join!(holder.stop(), other.stop());
 }
+
+#[tokio::test]
+async fn a_lock_that_is_dropped_while_redis_is_away_is_free_once_it_is_back() {
+    let mut redis = Redis::start().await;
+    let mut config = config("node");
+    config.redis.command_timeout = Duration::from_millis(500);
+    let node = App::new("tour").start_in_cluster(config, &redis.url()).await.unwrap();
+    let lock = node.node().locks().try_lock("door", Duration::from_secs(600)).await.unwrap().expect("it is free");
+    redis.kill().await;
+    drop(lock);
+    let dropped = Instant::now();
+    tokio::time::sleep_until(dropped + Duration::from_secs(3)).await; // longer than several commands take to time out
+    redis.start_again().await;
+    let back = Instant::now();
+    super::until("the lock is free", Duration::from_secs(10), async || {
+        matches!(node.node().locks().holder("door").await, Ok(None))
+    })
+    .await;
+    phalanx_testkit::print(format_args!("a lock dropped while Redis is away: free {:?} after", back.elapsed()));
+    node.stop().await;
+}

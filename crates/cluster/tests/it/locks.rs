@@ -23,3 +23,20 @@ async fn an_invalid_token_is_an_error_and_the_lock_is_not_acquired() {
         assert_eq!(store.holder("l").await.unwrap(), None);
     }
 }
+
+#[tokio::test]
+async fn a_token_is_stored_for_minutes_beyond_its_lease() {
+    let (store, redis) = store().await;
+    let ttl = async || {
+        let reply = redis.command("PTTL phalanx:laws:fence:l").await;
+        Duration::from_millis(reply.trim_matches([':', '\r', '\n']).parse().unwrap())
+    };
+    let minute = Duration::from_secs(60);
+    store.acquire("l", "a", minute).await.unwrap().unwrap();
+    assert!((5 * minute..=6 * minute).contains(&ttl().await), "{:?}", ttl().await);
+    redis.command("PEXPIRE phalanx:laws:fence:l 1000").await;
+    assert!(store.renew("l", "a", 2 * minute).await.unwrap());
+    assert!((6 * minute..=7 * minute).contains(&ttl().await), "{:?}", ttl().await);
+    redis.command("DEL phalanx:laws:fence:l").await;
+    assert!(store.renew("l", "a", minute).await.unwrap(), "a token that was lost costs no lock");
+}

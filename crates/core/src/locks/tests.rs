@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -15,13 +17,16 @@ struct SlowStore {
     reply_to_acquire: Notify,
     replies_to_renew: bool,
     released: Notify,
+    /// Releases that fail before one succeeds.
+    failing_releases: AtomicUsize,
 }
 
 impl SlowStore {
     fn new(replies_to_renew: bool) -> Arc<Self> {
         let [acquired, reply_to_acquire, released] = [(); 3].map(|()| Notify::new());
         let inner = MemoryLocks::new(Arc::new(SystemClock::new()));
-        Arc::new(Self { inner, acquired, reply_to_acquire, replies_to_renew, released })
+        let failing_releases = AtomicUsize::new(0);
+        Arc::new(Self { inner, acquired, reply_to_acquire, replies_to_renew, released, failing_releases })
     }
 }
 
@@ -42,6 +47,9 @@ impl LockStore for SlowStore {
     }
 
     async fn release(&self, name: &str, owner: &str) -> Result<bool, BackendError> {
+        if self.failing_releases.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Err(BackendError::unavailable("away"));
+        }
         let released = self.inner.release(name, owner).await;
         self.released.notify_one();
         released
@@ -87,6 +95,28 @@ async fn a_guard_whose_renewals_get_no_reply_expires_by_its_own_clock() {
     tokio::time::advance(Duration::from_millis(1)).await;
     assert!(!guard.is_held());
     guard.lost().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_is_repeated_until_the_lease_ends() {
+    let store = SlowStore::new(true);
+    store.failing_releases.store(5, Relaxed);
+    store.reply_to_acquire.notify_one();
+    let locks = Locks::new(store.clone(), Shutdown::default());
+    let dropped = Instant::now();
+    drop(locks.try_lock("l", Locks::MAX_LEASE).await.unwrap().unwrap());
+    store.released.notified().await;
+    assert_eq!(store.holder("l").await.unwrap(), None);
+    assert!(dropped.elapsed() < Duration::from_secs(20), "{:?}", dropped.elapsed());
+
+    store.failing_releases.store(usize::MAX, Relaxed);
+    store.reply_to_acquire.notify_one();
+    drop(locks.try_lock("l", LEASE).await.unwrap().unwrap());
+    while locks.permits.available_permits() < Locks::MAX_OWNED {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let attempts = usize::MAX - store.failing_releases.load(Relaxed);
+    assert!((3..30).contains(&attempts), "{attempts} attempts in {LEASE:?}");
 }
 
 #[tokio::test(start_paused = true)]
