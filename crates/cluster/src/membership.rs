@@ -214,6 +214,9 @@ struct StoredRecord {
     roles: Vec<String>,
     #[serde(default)]
     earlier: Vec<String>,
+    /// Its first generation; the records of the first release have none.
+    #[serde(default)]
+    boot: Option<String>,
     /// The newest version of envelopes that the node reads and writes.
     protocol: u32,
 }
@@ -225,6 +228,7 @@ fn write(record: &NodeRecord) -> String {
         started_at: record.started_at,
         roles: record.roles.clone(),
         earlier: record.earlier.iter().map(Generation::to_string).collect(),
+        boot: Some(record.boot.to_string()),
         protocol: VERSION,
     };
     serde_json::to_string(&record).expect("names and numbers are always JSON")
@@ -233,9 +237,11 @@ fn write(record: &NodeRecord) -> String {
 /// Parses a record; also returns the newest version of envelopes that its node reads.
 fn read(generation: Generation, text: &str) -> Option<(u32, NodeRecord)> {
     let record: StoredRecord = serde_json::from_str(text).ok()?;
-    let earlier = record.earlier.iter().filter_map(|name| Generation::parse(name)).collect();
+    let earlier: Vec<_> = record.earlier.iter().filter_map(|name| Generation::parse(name)).collect();
+    let boot = record.boot.as_deref().and_then(Generation::parse);
+    let boot = boot.or_else(|| earlier.first().copied()).unwrap_or(generation);
     let StoredRecord { id, version, started_at, roles, protocol, .. } = record;
-    Some((protocol, NodeRecord { generation, id, version, started_at, roles, earlier }))
+    Some((protocol, NodeRecord { generation, boot, id, version, started_at, roles, earlier }))
 }
 
 pub(crate) fn us(duration: Duration) -> u64 {

@@ -40,9 +40,9 @@ pub struct Cluster {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct NodeReplies<T> {
-    /// By node id.
+    /// By node id; where several nodes have one id, by `<id>@<first generation since its start>`.
     pub replies: BTreeMap<String, Result<T, ApplyError>>,
-    /// The ids of the nodes that did not reply in time.
+    /// The nodes that did not reply in time, named in the same way.
     pub missing: Vec<String>,
 }
 
@@ -62,10 +62,10 @@ impl Cluster {
         Ok(nodes)
     }
 
-    /// Runs a method on the node with that id.
+    /// Runs a method on the node with that id; of several, on the one that has run for longest.
     pub(crate) async fn call_node(&self, node: &str, method: &str, input: Value) -> Result<Value, ApplyError> {
         let nodes = self.nodes().await?;
-        let found = nodes.iter().filter(|record| record.id == node).max_by_key(|record| record.started_at);
+        let found = nodes.iter().filter(|record| record.id == node).min_by_key(|record| record.started_at);
         let generation = found.ok_or(ApplyError::NotFound)?.generation;
         self.calls.call_node(generation, None, method, input, None).await
     }
@@ -82,10 +82,12 @@ impl Cluster {
         let nodes = timeout_at(deadline, self.nodes()).await.map_err(|_| unknown())??;
         let mut received = self.calls.call_all(&nodes, None, method, input, deadline).await?;
         let mut all = NodeReplies { replies: BTreeMap::new(), missing: Vec::new() };
-        for record in nodes {
+        for record in &nodes {
+            let is_unique = nodes.iter().all(|other| other.id != record.id || other.boot == record.boot);
+            let name = if is_unique { record.id.clone() } else { format!("{}@{}", record.id, record.boot) };
             match received.by_node.remove(&record.generation) {
-                Some(result) => drop(all.replies.insert(record.id, result)),
-                None => all.missing.push(record.id),
+                Some(result) => drop(all.replies.insert(name, result)),
+                None => all.missing.push(name),
             }
         }
         Ok(all)

@@ -58,14 +58,23 @@ impl fmt::Debug for Generation {
 ///
 /// A node takes a new generation whenever it finds itself reaped; connections made before keep their ids.
 #[derive(Debug)]
-pub(crate) struct Generations(RwLock<Vec<Generation>>);
+pub(crate) struct Generations {
+    first: Generation,
+    all: RwLock<Vec<Generation>>,
+}
 
 impl Generations {
     /// Earlier generations that a node answers for; beyond, the oldest is dropped.
     const EARLIER: usize = 16;
 
     pub(crate) fn new() -> Self {
-        Self(RwLock::new(vec![Generation::random()]))
+        let first = Generation::random();
+        Self { first, all: RwLock::new(vec![first]) }
+    }
+
+    /// The first of them, which names this run of the node.
+    pub(crate) fn first(&self) -> Generation {
+        self.first
     }
 
     pub(crate) fn current(&self) -> Generation {
@@ -84,13 +93,13 @@ impl Generations {
 
     /// Takes a new generation, and returns the oldest one if it is dropped for it.
     pub(crate) fn renew(&self) -> Option<Generation> {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         all.push(Generation::random());
         (all.len() > Self::EARLIER + 1).then(|| all.remove(0))
     }
 
     fn all(&self) -> RwLockReadGuard<'_, Vec<Generation>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.all.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

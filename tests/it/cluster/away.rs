@@ -227,3 +227,13 @@ async fn a_node_stops_in_time_while_redis_is_away() {
     assert!(status.success(), "{}", node.stderr());
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
+
+#[tokio::test]
+async fn two_nodes_of_one_id_both_warn() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let (one, other) = tokio::join!(super::start_node(&url, "same"), super::start_node(&url, "same"));
+    for node in [&one, &other] {
+        until("it warns", SOON, async || node.stderr().contains("another node has this id")).await;
+    }
+}

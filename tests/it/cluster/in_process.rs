@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::{SOON, until};
 use crate::client::Socket;
 
 #[input]
@@ -33,6 +34,17 @@ async fn sum(ctx: Context, input: Sum) -> Result<(String, i64), ActionError> {
 #[remote(deadline = "200ms")]
 async fn never(_ctx: Context) -> Result<(), ActionError> {
     std::future::pending().await
+}
+
+static CALLED: Semaphore = Semaphore::const_new(0);
+static RELEASED: Semaphore = Semaphore::const_new(0);
+
+/// Returns the node's present generation, once the test wants it.
+#[remote]
+async fn late_generation(ctx: Context) -> Result<String, ActionError> {
+    CALLED.add_permits(1);
+    let _ = RELEASED.acquire().await.map_err(ActionError::internal)?;
+    Ok(ctx.node().generation().to_string())
 }
 
 static STARTED: Semaphore = Semaphore::const_new(0);
@@ -280,4 +292,46 @@ async fn observers_are_notified_of_nodes_that_join_and_leave() {
     guest.stop().await;
     assert_eq!(observed.recv().await.unwrap(), "-guest");
     watcher.stop().await;
+}
+
+/// Two nodes of one id, one of which takes a new generation between the call and its reply.
+#[tokio::test]
+async fn nodes_of_one_id_both_reply_also_under_a_new_generation() {
+    let redis = Redis::start().await;
+    let start = async || {
+        App::new("tour")
+            .remotes(remotes![late_generation])
+            .start_in_cluster(config("same"), &redis.url())
+            .await
+            .unwrap()
+    };
+    let (one, other) = (start().await, start().await);
+    let first = other.node().generation();
+    until("both are listed", SOON, async || one.node().cluster().nodes().await.unwrap().len() == 2).await;
+    let calling = async { one.node().cluster().call_all::<late_generation>(NoInput::default(), SOON).await.unwrap() };
+    let renaming = async {
+        CALLED.acquire_many(2).await.unwrap().forget();
+        // As a reaper does.
+        redis.command(&format!("ZADD phalanx:tour:reaped 9000000000000000 {first}")).await;
+        redis.command(&format!("ZREM phalanx:tour:leases {first}")).await;
+        redis.command(&format!("HDEL phalanx:tour:nodes {first}")).await;
+        until("it has a new generation", SOON, async || {
+            let nodes = one.node().cluster().nodes().await.unwrap();
+            nodes.iter().any(|node| node.boot == first && node.generation != first)
+        })
+        .await;
+        RELEASED.add_permits(2);
+    };
+    let (all, ()) = tokio::join!(calling, renaming);
+    assert_eq!(all.missing, [] as [String; 0]);
+    let replied: Vec<(&String, &String)> =
+        all.replies.iter().map(|(name, reply)| (name, reply.as_ref().unwrap())).collect();
+    let mut expected = [
+        (format!("same@{}", one.node().generation()), one.node().generation().to_string()),
+        (format!("same@{first}"), other.node().generation().to_string()),
+    ];
+    expected.sort();
+    assert_eq!(replied, expected.each_ref().map(|(name, reply)| (name, reply)));
+    one.stop().await;
+    other.stop().await;
 }

@@ -20,8 +20,10 @@ pub const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 /// A node, as the cluster knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRecord {
-    /// Names this run of the node.
+    /// Names the node at present.
     pub generation: Generation,
+    /// Its first generation since it started: names this run of the node, whatever generation it took since.
+    pub boot: Generation,
     /// Names it for people and logs.
     pub id: String,
     /// The application's version.

@@ -70,6 +70,7 @@ impl LeaseParts {
     fn record(&self) -> NodeRecord {
         NodeRecord {
             generation: self.identity.generation(),
+            boot: self.identity.generations.first(),
             id: self.identity.node_id.clone(),
             version: self.identity.version.clone(),
             started_at: self.started_at,

@@ -14,6 +14,12 @@ use crate::lease_state::RestoreReason;
 /// By how much the backend's clock and ours may differ between two renewals before one of them counts as set anew.
 const UNEVEN: Duration = Duration::from_secs(1);
 
+/// A node of the same id that is listed for longer is no predecessor that died: it would be reaped by then.
+const NAMESAKE_GRACE: Duration = Duration::from_secs(10);
+
+/// How often the warning about a node of the same id is repeated.
+const NAMESAKE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Renews the lease of a registered node.
 pub(crate) struct LeaseKeeper {
     parts: LeaseParts,
@@ -29,6 +35,8 @@ pub(crate) struct LeaseKeeper {
     /// The epoch of the nodes that were read last; `None` after a fault during which changes may have been missed.
     epoch: Option<u64>,
     nodes: Vec<NodeRecord>,
+    /// When to warn that another node has this node's id; `None` if none has.
+    namesake: Option<Instant>,
 }
 
 impl LeaseKeeper {
@@ -37,7 +45,17 @@ impl LeaseKeeper {
         let data = parts.register().await?;
         let registered = parts.identity.generation();
         let reaper = reap::LeaseReaper::new(parts.clone());
-        Ok(Self { data, registered, reaper, steady: None, last: None, epoch: None, nodes: Vec::new(), parts })
+        Ok(Self {
+            data,
+            registered,
+            reaper,
+            steady: None,
+            last: None,
+            epoch: None,
+            nodes: Vec::new(),
+            namesake: None,
+            parts,
+        })
     }
 
     /// Renews the lease until the node closes.
@@ -93,8 +111,24 @@ impl LeaseKeeper {
                 Err(error) => warn!(%error, "the nodes of the cluster cannot be read"),
             }
         }
+        self.warn_of_namesakes(sent);
         if sent - steady >= LEASE {
             self.reaper.spawn(&status);
+        }
+    }
+
+    /// Warns once a minute while another node has this node's id. Not at once: it may be this node before a restart, which is
+    /// listed until it is reaped.
+    fn warn_of_namesakes(&mut self, now: Instant) {
+        let (id, boot) = (&self.parts.identity.node_id, self.parts.identity.generations.first());
+        let Some(other) = self.nodes.iter().find(|node| node.id == *id && node.boot != boot) else {
+            self.namesake = None;
+            return;
+        };
+        let due = *self.namesake.get_or_insert(now + NAMESAKE_GRACE);
+        if now >= due {
+            warn!(id, generation = %other.generation, "another node has this id: give each its own (PHALANX_TITLE)");
+            self.namesake = Some(now + NAMESAKE_INTERVAL);
         }
     }
 

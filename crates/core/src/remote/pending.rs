@@ -1,6 +1,6 @@
 //! The caller's side of remote calls: calls of this node that wait for replies of others.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,9 @@ use crate::metrics::bound_reached;
 
 /// The longest that a call to another node waits, whatever its deadline says.
 pub(crate) const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How long after the reap of a node that still runs it has another generation: it renews its lease each second.
+const RENAME_GRACE: Duration = Duration::from_millis(1500);
 
 /// Everything that calls to other nodes need.
 pub(crate) struct RemoteCallParts {
@@ -209,7 +212,9 @@ impl RemoteCalls {
                 return;
             }
             match timeout_at(deadline, self.parts.bus.post(Recipient::Everyone, message)).await {
-                Ok(Ok(_)) => receive_all(&mut incoming, &mut replies, connection.is_some(), deadline).await,
+                Ok(Ok(_)) => {
+                    self.receive_all(nodes, &mut incoming, &mut replies, connection.is_some(), deadline).await;
+                }
                 Ok(Err(error)) => replies.unsent = Some(error),
                 Err(_) => {}
             }
@@ -217,6 +222,67 @@ impl RemoteCalls {
         let (here, ()) = tokio::join!(here, there);
         replies.by_node.extend(here);
         Ok(replies)
+    }
+
+    /// Receives replies of `nodes` until all are there, or the owner's is.
+    async fn receive_all(
+        &self,
+        nodes: &[NodeRecord],
+        incoming: &mut mpsc::Receiver<NodeReply>,
+        replies: &mut Replies,
+        until_owner: bool,
+        deadline: Instant,
+    ) {
+        // Generations that were reaped, and when to see whether their nodes have others by then.
+        let mut reaped: VecDeque<(Generation, Instant)> = VecDeque::new();
+        while !replies.silent.is_empty() {
+            let due = reaped.front().map_or(deadline, |(_, due)| *due).min(deadline);
+            let (from, reply) = match timeout_at(due, incoming.recv()).await {
+                Ok(Some(received)) => received,
+                Ok(None) => return,
+                Err(_) if due >= deadline => return,
+                Err(_) => {
+                    if let Some((dead, _)) = reaped.pop_front()
+                        && !timeout_at(deadline, self.is_renamed(nodes, dead)).await.unwrap_or(false)
+                    {
+                        replies.silent.remove(&dead);
+                    }
+                    continue;
+                }
+            };
+            let Some(reply) = reply else {
+                reaped.push_back((from, Instant::now() + RENAME_GRACE));
+                continue;
+            };
+            let Some(result) = ReplyMessage::decode(&reply).map(ReplyMessage::into_result) else { continue };
+            let is_owner = until_owner && is_of_owner(&result);
+            let is_known = is_owner || nodes.iter().any(|called| called.generation == from);
+            let from = if is_known {
+                from
+            } else {
+                timeout_at(deadline, self.find_renamed(nodes, from)).await.ok().flatten().unwrap_or(from)
+            };
+            if replies.silent.remove(&from) || is_owner {
+                replies.by_node.insert(from, result);
+            }
+            if is_owner {
+                return;
+            }
+        }
+    }
+
+    /// The generation under which a node was called that has another one by now.
+    async fn find_renamed(&self, called: &[NodeRecord], now: Generation) -> Option<Generation> {
+        let nodes = self.parts.membership.nodes().await.ok()?;
+        let boot = nodes.iter().find(|record| record.generation == now)?.boot;
+        called.iter().find(|record| record.boot == boot).map(|record| record.generation)
+    }
+
+    /// Whether the node that was called under a generation that is gone has another one.
+    async fn is_renamed(&self, called: &[NodeRecord], gone: Generation) -> bool {
+        let Ok(nodes) = self.parts.membership.nodes().await else { return false };
+        let boot = called.iter().find(|record| record.generation == gone).map(|record| record.boot);
+        nodes.iter().any(|record| Some(record.boot) == boot)
     }
 
     /// Hands a reply to the call that waits for it.
@@ -287,32 +353,6 @@ impl RemoteCalls {
 
     fn pending(&self) -> MutexGuard<'_, HashMap<u64, PendingReply>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Receives replies until all are there, or the owner's is.
-async fn receive_all(
-    incoming: &mut mpsc::Receiver<NodeReply>,
-    replies: &mut Replies,
-    until_owner: bool,
-    deadline: Instant,
-) {
-    while !replies.silent.is_empty() {
-        let Ok(Some((from, reply))) = timeout_at(deadline, incoming.recv()).await else { return };
-        let Some(reply) = reply else {
-            replies.silent.remove(&from);
-            continue;
-        };
-        let Some(result) = ReplyMessage::decode(&reply).map(ReplyMessage::into_result) else { continue };
-        let was_called = replies.silent.remove(&from);
-        // An owner may have taken another generation since the nodes were read.
-        let is_owner = until_owner && is_of_owner(&result);
-        if was_called || is_owner {
-            replies.by_node.insert(from, result);
-        }
-        if is_owner {
-            return;
-        }
     }
 }
 

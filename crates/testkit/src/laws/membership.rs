@@ -23,6 +23,7 @@ macro_rules! membership_laws {
 pub fn record(generation: Generation) -> NodeRecord {
     NodeRecord {
         generation,
+        boot: generation,
         id: format!("n-{generation}"),
         version: "1.2.3".to_owned(),
         started_at: 7,
