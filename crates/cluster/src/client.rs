@@ -100,6 +100,11 @@ impl RedisClient {
         tokio::time::timeout(self.timeout, RawConnection::open(self.client.get_connection_info())).await?
     }
 
+    /// The number of the database.
+    pub(crate) fn database(&self) -> i64 {
+        self.client.get_connection_info().redis_settings().db()
+    }
+
     /// The timeout of every command.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout

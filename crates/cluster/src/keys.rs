@@ -10,7 +10,8 @@ use phalanx_core::Generation;
 pub struct Keys {
     shared_prefix: String,
     own_prefix: String,
-    cluster: String,
+    /// The start of each channel. Channels are the same in all databases of a Redis, unlike keys.
+    channels: String,
 }
 
 impl Keys {
@@ -20,14 +21,43 @@ impl Keys {
         Self {
             shared_prefix: shared_prefix.to_owned(),
             own_prefix: format!("phalanx:{cluster}:"),
-            cluster: cluster.to_owned(),
+            channels: cluster.to_owned(),
         }
+    }
+
+    /// The names in a database of Redis: its number is in the channels, unless it is 0.
+    #[must_use]
+    pub fn in_database(mut self, number: i64) -> Self {
+        if number != 0 {
+            self.channels = format!("{}@{number}", self.channels);
+        }
+        self
+    }
+
+    /// The name of the cluster.
+    pub(crate) fn cluster(&self) -> &str {
+        self.own_prefix["phalanx:".len()..].trim_end_matches(':')
+    }
+
+    /// The clusters that use the shared prefix: a hash from the name to the time at which it was seen, in seconds.
+    pub(crate) fn clusters(&self) -> String {
+        format!("{}phalanx:clusters", self.shared_prefix)
     }
 
     /// The keys and the channels that a user of Redis needs rights for, in the syntax of its ACLs.
     pub(crate) fn rights(&self) -> (String, String) {
-        let Self { shared_prefix, own_prefix, cluster } = self;
-        (format!("~{shared_prefix}* ~{own_prefix}*"), format!("&{cluster} &{cluster}:*"))
+        let Self { shared_prefix, own_prefix, channels } = self;
+        (format!("~{shared_prefix}* ~{own_prefix}*"), format!("&{channels} &{channels}:*"))
+    }
+
+    /// The settings by which all keys get the same hash tag, as a sentence.
+    pub(crate) fn one_slot(&self) -> String {
+        let name = self.cluster().trim_matches(['{', '}']);
+        let prefix = self.shared_prefix.replace(['{', '}'], "");
+        format!(
+            "Redis is in cluster mode, where all keys must share a slot: set cluster.name = \"{{{name}}}\" and \
+             redis.prefix = \"{{{name}}}:{prefix}\", and let REDIS_URL lead to the server of that slot"
+        )
     }
 
     /// The prefix of the keys of values, lists and counters.
@@ -140,22 +170,22 @@ impl Keys {
 
     /// The channel of all nodes.
     pub(crate) fn all_nodes(&self) -> String {
-        self.cluster.clone()
+        self.channels.clone()
     }
 
     /// The channel of one node.
     pub(crate) fn inbox(&self, generation: Generation) -> String {
-        [&self.cluster, ":node:", generation.as_str()].concat()
+        [&self.channels, ":node:", generation.as_str()].concat()
     }
 
     /// The prefix of the channels of rooms.
     pub(crate) fn room_prefix(&self) -> String {
-        format!("{}:room:", self.cluster)
+        format!("{}:room:", self.channels)
     }
 
     /// The channel of a room.
     pub(crate) fn room(&self, room: &str) -> String {
-        format!("{}:room:{room}", self.cluster)
+        format!("{}:room:{room}", self.channels)
     }
 }
 
@@ -190,6 +220,15 @@ mod tests {
         assert_eq!(keys.members("a"), "actionhero:chatRoom:members:a");
         assert_eq!(keys.fence("a"), "phalanx:shop:fence:a");
         assert_eq!(keys.room("a"), "shop:room:a");
+    }
+
+    #[test]
+    fn channels_have_the_number_of_the_database_unless_it_is_zero() {
+        for (number, room, all) in [(0, "shop:room:a", "shop"), (3, "shop@3:room:a", "shop@3")] {
+            let keys = Keys::new("actionhero:", "shop").in_database(number);
+            assert_eq!((keys.room("a").as_str(), keys.all_nodes().as_str()), (room, all));
+            assert_eq!(keys.fence("a"), "phalanx:shop:fence:a");
+        }
     }
 
     #[test]

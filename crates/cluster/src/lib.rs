@@ -52,7 +52,7 @@ pub use rooms::RedisRooms;
 /// If the URL is invalid, or requires TLS while the feature `tls` is off.
 pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<Backend, Box<dyn Error + Send + Sync>> {
     let client = RedisClient::open(url, config.redis.command_timeout)?;
-    let keys = Keys::new(&config.redis.prefix, cluster);
+    let keys = Keys::new(&config.redis.prefix, cluster).in_database(client.database());
     client.name_rights(&keys);
     let (clock, current) = (Arc::new(RedisClock::default()), CurrentGeneration::default());
     let settings = BusSettings {

@@ -38,7 +38,8 @@
 //!   removed at once, its lease is set to expired, and the reap finds the members.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -61,6 +62,15 @@ use crate::reaper::Reaper;
 /// The number of expired leases and of expired claims that one renewal returns at most.
 const MAX_EXPIRED: usize = 16;
 
+/// How often a node looks for other clusters under its prefix.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long a cluster counts as one that uses the prefix after it was last marked.
+const MARK_TTL: Duration = Duration::from_secs(180);
+
+/// The number of other clusters that are named at most.
+const MAX_CLUSTERS: usize = 16;
+
 /// The nodes that share a Redis.
 pub struct RedisMembership {
     client: RedisClient,
@@ -69,9 +79,13 @@ pub struct RedisMembership {
     version: EnvelopeVersion,
     link: PublisherLink,
     reaper: Reaper,
+    /// When to look again for other clusters under the shared prefix.
+    look_at: Mutex<Option<Instant>>,
+    has_warned_of_old: AtomicBool,
     register: Script,
     renew: Script,
     unregister: Script,
+    clusters: Script,
 }
 
 impl RedisMembership {
@@ -86,6 +100,8 @@ impl RedisMembership {
     ) -> Self {
         Self {
             reaper: Reaper::new(client.clone(), keys.clone()),
+            look_at: Mutex::default(),
+            has_warned_of_old: AtomicBool::new(false),
             client,
             keys,
             clock,
@@ -94,6 +110,44 @@ impl RedisMembership {
             register: Script::new(include_str!("lua/lease/register.lua")),
             renew: Script::new(include_str!("lua/lease/renew.lua")),
             unregister: Script::new(include_str!("lua/lease/unregister.lua")),
+            clusters: Script::new(include_str!("lua/lease/clusters.lua")),
+        }
+    }
+
+    /// Marks this cluster, once a minute, as one that uses the shared prefix, and warns of others that do.
+    async fn look_for_other_clusters(&self) {
+        let now = Instant::now();
+        {
+            let mut look_at = self.look_at.lock().unwrap_or_else(PoisonError::into_inner);
+            if look_at.is_some_and(|due| now < due) {
+                return;
+            }
+            *look_at = Some(now + LOOK_INTERVAL);
+        }
+        let mut script = self.clusters.key(self.keys.clusters());
+        script.arg(self.keys.cluster()).arg(MARK_TTL.as_secs()).arg(MAX_CLUSTERS);
+        match self.client.run_idempotent::<Vec<String>>("clusters", &script).await {
+            Ok(others) if others.is_empty() => {}
+            Ok(others) => warn!(
+                ?others,
+                "other clusters use the same keys for cache, locks and rooms: give each its own redis.prefix"
+            ),
+            Err(error) => debug!(%error, "the clusters of this prefix are not known"),
+        }
+    }
+
+    /// Warns of nodes of the first release, whose channels have no number of the database.
+    fn warn_of_old(&self, records: &[(u32, NodeRecord, bool)]) {
+        let old = records.iter().find(|(_, _, is_old)| *is_old);
+        if self.client.database() != 0
+            && let Some((_, node, _)) = old
+            && !self.has_warned_of_old.swap(true, Relaxed)
+        {
+            warn!(
+                node = node.id,
+                "a node of an earlier release is in this cluster, and in another database than 0 both exchange no messages: \
+                 stop all nodes, then start the new ones"
+            );
         }
     }
 
@@ -155,6 +209,7 @@ impl Membership for RedisMembership {
         let Some((now_us, epoch, names, link)) = reply else { return Ok(Renewal::Gone) };
         self.clock.set(now_us, sent.elapsed());
         self.link.check(&link, announced);
+        self.look_for_other_clusters().await;
         let mut expired = Vec::with_capacity(names.len());
         for name in names {
             match Generation::parse(&name) {
@@ -174,7 +229,9 @@ impl Membership for RedisMembership {
             }
             record
         };
-        let (versions, nodes): (Vec<_>, Vec<_>) = all.iter().filter_map(read).unzip();
+        let records: Vec<_> = all.iter().filter_map(read).collect();
+        self.warn_of_old(&records);
+        let (versions, nodes): (Vec<_>, Vec<_>) = records.into_iter().map(|(version, node, _)| (version, node)).unzip();
         self.version.agree(versions);
         Ok(nodes)
     }
@@ -234,14 +291,16 @@ fn write(record: &NodeRecord) -> String {
     serde_json::to_string(&record).expect("names and numbers are always JSON")
 }
 
-/// Parses a record; also returns the newest version of envelopes that its node reads.
-fn read(generation: Generation, text: &str) -> Option<(u32, NodeRecord)> {
+/// Parses a record; also returns the newest version of envelopes that its node reads, and whether it is of the first
+/// release.
+fn read(generation: Generation, text: &str) -> Option<(u32, NodeRecord, bool)> {
     let record: StoredRecord = serde_json::from_str(text).ok()?;
     let earlier: Vec<_> = record.earlier.iter().filter_map(|name| Generation::parse(name)).collect();
-    let boot = record.boot.as_deref().and_then(Generation::parse);
-    let boot = boot.or_else(|| earlier.first().copied()).unwrap_or(generation);
+    let record_boot = record.boot.as_deref().and_then(Generation::parse);
+    let boot = record_boot.or_else(|| earlier.first().copied()).unwrap_or(generation);
     let StoredRecord { id, version, started_at, roles, protocol, .. } = record;
-    Some((protocol, NodeRecord { generation, boot, id, version, started_at, roles, earlier }))
+    let is_old = record_boot.is_none();
+    Some((protocol, NodeRecord { generation, boot, id, version, started_at, roles, earlier }, is_old))
 }
 
 pub(crate) fn us(duration: Duration) -> u64 {

@@ -47,7 +47,7 @@ const CODES: [(&str, RefusalMeaning, &str); 15] = [
     ("OOM", BusyServer, "Redis is full: raise maxmemory, or remove data"),
     ("WRONGPASS", OfCommand, "the user or the password in REDIS_URL is wrong, or the user is switched off"),
     ("NOPERM", OfCommand, ""),
-    ("CROSSSLOT", OfCommand, "Redis is in cluster mode, and the keys have several slots"),
+    ("CROSSSLOT", OfCommand, ""),
 ];
 
 /// The advice for a server that does not know SUBSCRIBE.
@@ -86,6 +86,8 @@ pub(crate) fn error_of(reply: &str) -> BackendError {
 pub(crate) struct Refusals {
     /// The rights that a user of Redis needs for keys and for channels.
     rights: OnceLock<(String, String)>,
+    /// The settings by which all keys share a slot of a Redis in cluster mode.
+    one_slot: OnceLock<String>,
     logged: Mutex<HashMap<String, Instant>>,
 }
 
@@ -93,6 +95,7 @@ impl Refusals {
     /// Has the log lines about missing rights name those of this cluster.
     pub(crate) fn name_rights(&self, keys: &Keys) {
         let _ = self.rights.set(keys.rights());
+        let _ = self.one_slot.set(keys.one_slot());
     }
 
     /// Counts and logs an error, and returns its meaning, if it is one by which Redis refused.
@@ -111,7 +114,11 @@ impl Refusals {
         let label = CODES.iter().find(|(known, ..)| *known == code).map_or("other", |(known, ..)| known);
         metrics::counter!("phalanx_redis_refusals_total", "code" => label).increment(1);
         let advice = known.map_or("", |(_, advice)| advice);
-        let advice = if advice.is_empty() { self.missing_right(reply) } else { advice.to_owned() };
+        let advice = match code {
+            "CROSSSLOT" => self.one_slot.get().cloned().unwrap_or_default(),
+            _ if advice.is_empty() => self.missing_right(reply),
+            _ => advice.to_owned(),
+        };
         if self.is_to_log([code, " ", &advice].concat()) {
             warn!(reply, advice, "redis refuses a command");
         }

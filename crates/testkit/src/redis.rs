@@ -42,6 +42,7 @@ pub struct Redis {
     child: Child,
     folder: TempDir,
     port: u16,
+    arguments: Vec<String>,
 }
 
 impl Redis {
@@ -51,11 +52,34 @@ impl Redis {
     ///
     /// If redis-server is not installed, or does not get ready.
     pub async fn start() -> Self {
+        Self::start_with(Vec::new()).await
+    }
+
+    /// Starts a server in cluster mode that has all slots.
+    ///
+    /// # Panics
+    ///
+    /// As for [`Redis::start`].
+    pub async fn start_in_cluster_mode() -> Self {
+        let bus = free_port().to_string();
+        let redis =
+            Self::start_with(["--cluster-enabled", "yes", "--cluster-port", &bus].map(str::to_owned).into()).await;
+        redis.command("CLUSTER ADDSLOTSRANGE 0 16383").await;
+        let serving = async {
+            while !redis.command("CLUSTER INFO").await.contains("cluster_state:ok") {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, serving).await.expect("a server with all slots serves");
+        redis
+    }
+
+    async fn start_with(arguments: Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
         for _ in 0..TRIES {
             let port = free_port();
-            if let Some(child) = spawn(&folder, port).await {
-                return Self { child, folder, port };
+            if let Some(child) = spawn(&folder, port, &arguments).await {
+                return Self { child, folder, port, arguments };
             }
         }
         panic!("redis-server does not start")
@@ -88,7 +112,7 @@ impl Redis {
     /// If it is still running.
     pub async fn start_again(&mut self) {
         assert!(self.child.id().is_none(), "a server that runs is killed first");
-        self.child = spawn(&self.folder, self.port).await.expect("no other process takes its port");
+        self.child = spawn(&self.folder, self.port, &self.arguments).await.expect("no other process takes its port");
     }
 
     /// Starts it again without its data, after [`Redis::kill`].
@@ -210,7 +234,7 @@ impl Drop for Watch {
 }
 
 /// Starts a server; `None` if another process has the port.
-async fn spawn(folder: &TempDir, port: u16) -> Option<Child> {
+async fn spawn(folder: &TempDir, port: u16, arguments: &[String]) -> Option<Child> {
     let mut child = Command::new("redis-server")
         // Data is written before the reply is sent, and survives a killed process without an fsync.
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "no"])
@@ -218,6 +242,7 @@ async fn spawn(folder: &TempDir, port: u16) -> Option<Child> {
         .args(["--user", "phalanx", "on", ">secret"])
         .args(CLUSTERS.map(|cluster| KEYS.replace("<cluster>", cluster)).join(" ").split(' '))
         .args(COMMANDS.split(' '))
+        .args(arguments)
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -14,6 +14,7 @@ use crate::client::{Response, Socket, get, post_json};
 mod away;
 mod calls;
 mod chat;
+mod clusters;
 mod failover;
 mod hostile;
 mod in_process;

@@ -8,7 +8,8 @@ use super::size::ByteSize;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterSettings {
-    /// Root of every channel and key that Phalanx uses; empty means the application's name.
+    /// Root of every channel and key that Phalanx uses, see [`ClusterSettings::is_name`]; empty means the application's
+    /// name.
     pub name: String,
     /// Most calls that wait for other nodes, and most calls of other nodes that run here; beyond, `unavailable`.
     pub max_calls: usize,
@@ -23,6 +24,16 @@ pub struct ClusterSettings {
     pub interop_token: String,
 }
 
+impl ClusterSettings {
+    /// Whether a cluster can have this name: 1 to 64 characters of `A-Z a-z 0-9 . _ -`, in braces if its keys are to share a
+    /// slot of a Redis in cluster mode. Other characters would make the channels of two clusters equal.
+    pub fn is_name(name: &str) -> bool {
+        let inner = name.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(name);
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        (1..=64).contains(&inner.len()) && inner.bytes().all(allowed)
+    }
+}
+
 impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
@@ -32,6 +43,23 @@ impl Default for ClusterSettings {
             interop: false,
             interop_channel: "actionhero".into(),
             interop_token: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_clusters_are_plain_or_in_braces() {
+        for name in ["shop", "shop-2.eu_west", "{shop}", "A", &"x".repeat(64)] {
+            assert!(ClusterSettings::is_name(name), "{name}");
+        }
+        for name in
+            ["", "shop@1", "shop:room:x", "my shop", "{}", "{shop", "shop}", "{{a}}", "caf\u{e9}", &"x".repeat(65)]
+        {
+            assert!(!ClusterSettings::is_name(name), "{name}");
         }
     }
 }

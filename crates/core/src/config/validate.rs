@@ -1,7 +1,7 @@
 //! Checks across the settings that their types cannot express.
 
 use super::web_origin::is_page_origin;
-use super::{ByteSize, CLIENT_PATHS, Config, TrustedHeader, Web, WebOrigin};
+use super::{ByteSize, CLIENT_PATHS, ClusterSettings, Config, TrustedHeader, Web, WebOrigin};
 
 impl Config {
     /// Returns one sentence for each setting that cannot work, although its value is of the right type.
@@ -84,6 +84,10 @@ impl Config {
                         .contains(&&self.cluster.interop_token),
                 "cluster.interop_token must differ from general.server_token and general.previous_server_token, which \
                  must not be readable in Redis",
+            ),
+            (
+                self.cluster.name.is_empty() || ClusterSettings::is_name(&self.cluster.name),
+                "cluster.name must be 1 to 64 characters of A-Z a-z 0-9 . _ -, or such a name in braces",
             ),
             (!self.cluster.interop_channel.is_empty(), "cluster.interop_channel must not be empty"),
             (self.cluster.max_calls > 0, "cluster.max_calls must not be zero"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use phalanx_core::backend::Backend;
-use phalanx_core::config::{Config, General};
+use phalanx_core::config::{ClusterSettings, Config, General};
 use phalanx_core::error::Chain;
 use phalanx_core::event::Observer;
 use phalanx_core::hooks::{ConnectionHook, DeliverHook, RoomHook};
@@ -300,6 +300,10 @@ fn backend(app: &str, settings: &Settings) -> Result<Backend, StartError> {
         "" => app,
         name => name,
     };
+    if !ClusterSettings::is_name(cluster) {
+        let reason = format!("the application's name {cluster:?} cannot be that of its cluster: set cluster.name");
+        return Err(StartError::Cluster(reason.into()));
+    }
     if settings.config.cluster.interop && settings.config.cluster.interop_channel == cluster {
         let reason = "cluster.interop_channel is the cluster's own name: sealed messages would reach Actionhero nodes";
         return Err(StartError::Cluster(reason.into()));
