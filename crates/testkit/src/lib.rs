@@ -1,5 +1,6 @@
 //! Tools that the tests of Phalanx share: laws for backends, real node processes, a real Redis, and a faulty network.
 
+mod flow;
 pub mod laws;
 mod port;
 mod print;
@@ -8,6 +9,7 @@ mod proxy;
 mod redis;
 mod resp;
 
+pub use flow::{Direction, Flow};
 pub use port::free_port;
 pub use print::print;
 pub use process::{Process, Signal, binary, command, run};

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::flow::{Connections, Direction, Flow, OpenConnection};
 use crate::resp::value_len;
 
 /// Forwards bytes between clients and a server, until a fault is set.
@@ -22,10 +22,7 @@ pub struct Proxy {
     link: watch::Sender<LinkState>,
     faults: Arc<Mutex<NetworkFaults>>,
     server: watch::Sender<SocketAddr>,
-    /// Connections with a lower number hold their requests.
-    held: watch::Sender<usize>,
-    /// The number of connections so far.
-    accepted: Arc<AtomicUsize>,
+    connections: Arc<Connections>,
     accepting: JoinHandle<()>,
 }
 
@@ -49,6 +46,23 @@ struct NetworkFaults {
     delay_replies_to: Option<(Vec<u8>, Duration)>,
 }
 
+impl NetworkFaults {
+    /// How long bytes that were read are delayed.
+    fn delay(&self, direction: Direction, read: &[u8], connection: &OpenConnection) -> Duration {
+        let Some((part, delay)) = &self.delay_replies_to else { return self.delay };
+        match direction {
+            Direction::ToServer if contains(read, part) => connection.slow_down(),
+            Direction::ToClient if connection.is_slow() => return self.delay + *delay,
+            Direction::ToServer | Direction::ToClient => {}
+        }
+        self.delay
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
 impl Proxy {
     /// Starts a proxy in front of a server.
     ///
@@ -61,11 +75,10 @@ impl Proxy {
         let link = watch::Sender::new(LinkState::Up);
         let faults = Arc::new(Mutex::new(NetworkFaults::default()));
         let server = watch::Sender::new(server);
-        let (held, accepted) = (watch::Sender::new(0), Arc::default());
-        let line =
-            Line { link: link.subscribe(), held: held.subscribe(), faults: faults.clone(), is_slow: Arc::default() };
-        let accepting = tokio::spawn(accept(listener, server.subscribe(), line, Arc::clone(&accepted)));
-        Self { addr, link, faults, server, held, accepted, accepting }
+        let connections = Arc::<Connections>::default();
+        let state = (link.subscribe(), faults.clone(), connections.clone());
+        let accepting = tokio::spawn(accept(listener, server.subscribe(), state));
+        Self { addr, link, faults, server, connections, accepting }
     }
 
     /// Leads connections that are opened from now on to another server; those that are open stay where they are.
@@ -94,20 +107,31 @@ impl Proxy {
         self.link.send_replace(LinkState::Silent);
     }
 
-    /// Keeps back all requests of the connections that are open now, until [`Proxy::release`]; they then reach the server
-    /// even if the client has closed its end. New connections work.
-    pub fn hold(&self) {
-        self.held.send_replace(self.accepted.load(Relaxed));
-    }
-
-    /// Ends [`Proxy::hold`].
-    pub fn release(&self) {
-        self.held.send_replace(0);
-    }
-
     /// Ends [`Proxy::cut`], [`Proxy::pause`] and [`Proxy::silence`].
     pub fn restore(&self) {
         self.link.send_replace(LinkState::Up);
+    }
+
+    /// Keeps back all requests of the connections that are open now, until [`Proxy::release`]; they then reach the server
+    /// even if the client has closed its end. New connections work.
+    pub fn hold(&self) {
+        self.connections.hold(None, Direction::ToServer);
+    }
+
+    /// Keeps back one direction of the connections of this flow that are open now, until [`Proxy::release`];
+    /// requests then reach the server even if the client has closed its end. New connections work.
+    pub fn hold_flow(&self, flow: Flow, direction: Direction) {
+        self.connections.hold(Some(flow), direction);
+    }
+
+    /// Ends [`Proxy::hold`] and [`Proxy::hold_flow`].
+    pub fn release(&self) {
+        self.connections.release();
+    }
+
+    /// Closes the connections of this flow that are open now.
+    pub fn close_flow(&self, flow: Flow) {
+        self.connections.close(flow);
     }
 
     /// Delays everything that is read from now on, in each direction.
@@ -137,54 +161,30 @@ fn faults(faults: &Mutex<NetworkFaults>) -> std::sync::MutexGuard<'_, NetworkFau
     faults.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The state of the network, as a connection sees it.
-#[derive(Clone)]
-struct Line {
-    link: watch::Receiver<LinkState>,
-    held: watch::Receiver<usize>,
-    faults: Arc<Mutex<NetworkFaults>>,
-    /// Whether the replies of this connection are delayed.
-    is_slow: Arc<AtomicBool>,
-}
-
-impl Line {
-    /// How long bytes that were read are delayed.
-    fn delay(&self, direction: Direction, read: &[u8]) -> Duration {
-        let faults = faults(&self.faults);
-        let Some((part, delay)) = &faults.delay_replies_to else { return faults.delay };
-        if direction != Direction::ToClient {
-            self.is_slow.fetch_or(contains(read, part), Relaxed);
-        } else if self.is_slow.load(Relaxed) {
-            return faults.delay + *delay;
-        }
-        faults.delay
-    }
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
-}
-
-async fn accept(listener: TcpListener, server: watch::Receiver<SocketAddr>, line: Line, accepted: Arc<AtomicUsize>) {
+async fn accept(
+    listener: TcpListener,
+    server: watch::Receiver<SocketAddr>,
+    (link, faults, connections): (watch::Receiver<LinkState>, Arc<Mutex<NetworkFaults>>, Arc<Connections>),
+) {
     while let Ok((client, _)) = listener.accept().await {
-        if *line.link.borrow() == LinkState::Cut {
+        if *link.borrow() == LinkState::Cut {
             continue;
         }
-        let number = accepted.fetch_add(1, Relaxed);
-        let line = Line { is_slow: Arc::default(), ..line.clone() };
-        let (mut cut, mut silent) = (line.link.clone(), line.link.clone());
-        let server = *server.borrow();
+        let (mut cut, mut silent, link, faults) = (link.clone(), link.clone(), link.clone(), faults.clone());
+        let (server, connection) = (*server.borrow(), connections.opened());
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(server).await else { return };
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            let mut requests = pin!(pump(from_client, to_server, line.clone(), Direction::ToServer(number)));
-            let mut replies = pin!(pump(from_server, to_client, line, Direction::ToClient));
+            let shared = (faults, connection.clone());
+            let mut requests = pin!(pump(from_client, to_server, link.clone(), shared.clone(), Direction::ToServer));
+            let mut replies = pin!(pump(from_server, to_client, link, shared, Direction::ToClient));
             let is_silent = tokio::select! {
                 // In order: bytes that arrive after the network went silent must not be forwarded.
                 biased;
                 _ = silent.wait_for(|link| *link == LinkState::Silent) => true,
                 // If either side has closed or the link is cut, dropping the halves closes both connections.
                 _ = cut.wait_for(|link| *link == LinkState::Cut) => false,
+                () = connection.closed() => false,
                 () = &mut requests => false,
                 () = &mut replies => false,
             };
@@ -195,37 +195,45 @@ async fn accept(listener: TcpListener, server: watch::Receiver<SocketAddr>, line
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    /// With the number of the connection.
-    ToServer(usize),
-    ToClient,
-}
-
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut line: Line, direction: Direction) {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut link: watch::Receiver<LinkState>,
+    (shared, connection): (Arc<Mutex<NetworkFaults>>, OpenConnection),
+    direction: Direction,
+) {
     const AT_ONCE: usize = 16 * 1024; // the delay applies to each read
     let mut bytes = Vec::with_capacity(AT_ONCE);
-    while from.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
-        let delay = line.delay(direction, &bytes);
+    let mut is_open = true;
+    while is_open && from.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
+        if direction == Direction::ToServer {
+            connection.identify(&bytes);
+        }
+        let delay = faults(&shared).delay(direction, &bytes, &connection);
         if !delay.is_zero() {
             sleep(delay).await;
         }
-        if line.link.wait_for(|link| *link == LinkState::Up).await.is_err() {
+        if link.wait_for(|link| *link == LinkState::Up).await.is_err() {
             return;
         }
+        if connection.is_held(direction) {
+            is_open = connection.collect(direction, &mut from, &mut bytes).await;
+        }
         let ready = match direction {
-            Direction::ToServer(number) => {
-                if line.held.wait_for(|held| number >= *held).await.is_err() {
-                    return;
-                }
-                std::mem::take(&mut bytes)
-            }
-            Direction::ToClient => take_forwarded(&mut bytes, &line.faults),
+            Direction::ToServer => std::mem::take(&mut bytes),
+            Direction::ToClient => take_forwarded(&mut bytes, &shared),
         };
-        if to.write_all(&ready).await.is_err() {
+        // Replies to requests that are held are read, also if the client has gone: a connection that is closed with
+        // unread bytes is reset, and the server drops the requests that it has not read.
+        if to.write_all(&ready).await.is_err() && !connection.is_late() && !connection.is_held(Direction::ToServer) {
             return;
         }
         bytes.reserve(AT_ONCE);
+    }
+    if direction == Direction::ToServer && connection.is_late() {
+        // The server closes when it has read everything, which ends the other direction.
+        let _ = to.shutdown().await;
+        std::future::pending().await
     }
 }
 
