@@ -18,10 +18,11 @@ example NAME:
 deny:
     cargo deny check bans licenses sources
 
-# Tests real clusters with ROUNDS rounds of each fault (kills, freezes, cuts); twenty take about half an hour.
+# Tests real clusters with ROUNDS rounds of each fault (twenty take half an hour), then the soak (SEEDS, SEED, SECONDS).
 chaos ROUNDS="20":
     cargo build --workspace --bins --locked
     ROUNDS={{ROUNDS}} cargo test -p phalanx-tests --locked --test it cluster:: -- --nocapture
+    cargo test -p phalanx-tests --locked --test soak
 
 # Tests a cluster of a real Actionhero node and ours; needs Node and npm, which installs Actionhero in target/interop.
 interop:

@@ -32,6 +32,7 @@ mod routes;
 mod shares;
 mod shutdown;
 mod slow_consumers;
+mod soak;
 mod sockets;
 mod tour;
 mod unread;
