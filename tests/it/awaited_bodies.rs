@@ -134,6 +134,8 @@ async fn a_request_with_its_body_runs_on_within_a_millisecond_beside_thousands_o
     let (stop, stopped) = oneshot::channel::<()>();
     let node = std::thread::spawn(move || {
         let last = LastBody::default();
+        // With one subscriber, tracing asks that of the thread which comes first whether an event is wanted.
+        let _second = tracing::Dispatch::new(tracing_subscriber::registry());
         let _guard = tracing_subscriber::registry().with(last.clone()).set_default();
         Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             let mut config = settings();
