@@ -29,6 +29,9 @@
 //!   to at most a full one, so the leases of dead nodes expire as usual. For the length of one lease nothing is reaped.
 //! - **Redis comes back empty.** Renewals find no lease. Each node registers under a new generation, and `register.lua`
 //!   returns a different epoch of the store, which shows that rooms must be created again, and not only memberships.
+//! - **Redis is full** (`maxmemory`, `noeviction`). It refuses joins; scripts that renew, free or hand on run, because they
+//!   begin with the removal of a key that is never set ([`Keys::unused`]). They read before they write, so that an error
+//!   of type ends them before they change anything.
 //! - **The reply to a registration is lost.** The node registers again under the same generation before it renews, so
 //!   its members are listed whichever registration arrived. If the first one created a lease that has expired and is
 //!   being reaped, the second one is refused, and the node takes yet another generation.
@@ -186,7 +189,7 @@ impl Membership for RedisMembership {
         let generation = record.generation;
         let mut script = self.register.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch()).key(self.keys.store_epoch());
-        script.key(self.keys.names_of(generation)).key(self.keys.claims());
+        script.key(self.keys.names_of(generation)).key(self.keys.claims()).key(self.keys.unused());
         script.arg(generation.as_str()).arg(write(record)).arg(us(LEASE)).arg(Generation::random().as_str());
         script.arg(generation.as_str());
         for earlier in &record.earlier {
@@ -202,7 +205,7 @@ impl Membership for RedisMembership {
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
         let mut script = self.renew.key(self.keys.leases());
-        script.key(self.keys.claims()).key(self.keys.epoch()).key(self.keys.links());
+        script.key(self.keys.claims()).key(self.keys.epoch()).key(self.keys.links()).key(self.keys.unused());
         script.arg(generation.as_str()).arg(us(LEASE)).arg(MAX_EXPIRED).arg(us(EXPIRY_GRACE));
         let (sent, announced) = (Instant::now(), self.link.announced());
         let reply: Option<(u64, String, Vec<String>, String)> = self.client.run_idempotent("leases", &script).await?;
@@ -240,7 +243,7 @@ impl Membership for RedisMembership {
         let mut script = self.unregister.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
         script.key(self.keys.names_of(generation)).key(self.keys.memberships_of(generation.as_str()));
-        script.key(self.keys.links()).arg(generation.as_str());
+        script.key(self.keys.links()).key(self.keys.unused()).arg(generation.as_str());
         self.client.run("leases", &script).await
     }
 

@@ -43,6 +43,7 @@ impl Reaper {
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
         script.key(self.keys.claims()).key(self.keys.reapers()).key(self.keys.names_of(dead));
         script.key(self.keys.memberships_of(dead.as_str())).key(self.keys.leaves(dead)).key(self.keys.links());
+        script.key(self.keys.unused());
         script
             .arg(by.as_str())
             .arg(dead.as_str())
@@ -56,7 +57,7 @@ impl Reaper {
     /// Gives the claim its full length again; `false` if it was lost.
     pub(crate) async fn renew_claim(&self, by: Generation, dead: Generation) -> Result<bool, BackendError> {
         let mut script = self.renew_claim.key(self.keys.claims());
-        script.key(self.keys.reapers()).arg(by.as_str()).arg(dead.as_str()).arg(us(LEASE));
+        script.key(self.keys.reapers()).key(self.keys.unused()).arg(by.as_str()).arg(dead.as_str()).arg(us(LEASE));
         self.run(&script).await
     }
 
@@ -143,6 +144,7 @@ impl Reaper {
             let (room, id) = membership.split_once(' ').unwrap_or(("", membership));
             script.key(self.keys.members(room)).arg(membership).arg(id).arg(joined_at);
         }
+        script.key(self.keys.unused());
         self.run(&script).await
     }
 

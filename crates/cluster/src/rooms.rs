@@ -98,7 +98,7 @@ impl RoomStore for RedisRooms {
 
     async fn close(&self, room: &str) -> Result<Option<Incarnation>, BackendError> {
         let mut script = self.close.key(self.keys.rooms());
-        script.key(self.keys.incarnations()).key(self.keys.closed()).arg(room);
+        script.key(self.keys.incarnations()).key(self.keys.closed()).key(self.keys.unused()).arg(room);
         let incarnation: Option<u64> = self.client.run_idempotent(room, &script).await?;
         Ok(incarnation.map(Incarnation))
     }

@@ -8,6 +8,7 @@ use phalanx_testkit::Redis;
 
 mod bus;
 mod cache;
+mod full;
 mod gaps;
 mod links;
 mod locks;

@@ -31,19 +31,19 @@ async fn membership() -> (Arc<dyn Membership>, Redis) {
 phalanx_testkit::membership_laws!(redis: super::membership().await);
 
 /// A cluster of registered nodes whose leases expire unless the test renews them.
-struct TestCluster {
-    membership: RedisMembership,
-    rooms: RedisRooms,
-    redis: Redis,
+pub(crate) struct TestCluster {
+    pub(crate) membership: RedisMembership,
+    pub(crate) rooms: RedisRooms,
+    pub(crate) redis: Redis,
 }
 
 impl TestCluster {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let (redis, client, keys) = super::redis().await;
         Self::over(redis, client, keys).await
     }
 
-    async fn over(redis: Redis, client: RedisClient, keys: Keys) -> Self {
+    pub(crate) async fn over(redis: Redis, client: RedisClient, keys: Keys) -> Self {
         let membership = RedisMembership::new(
             client.clone(),
             keys.clone(),
@@ -56,13 +56,13 @@ impl TestCluster {
         Self { membership, rooms, redis }
     }
 
-    async fn node(&self) -> NodeRecord {
+    pub(crate) async fn node(&self) -> NodeRecord {
         let node = record(Generation::random());
         self.membership.register(&node).await.unwrap();
         node
     }
 
-    async fn renew(&self, node: &NodeRecord) -> LeaseStatus {
+    pub(crate) async fn renew(&self, node: &NodeRecord) -> LeaseStatus {
         match self.membership.renew(node.generation).await.unwrap() {
             Renewal::Renewed(standing) => standing,
             Renewal::Gone => panic!("{} has a lease", node.id),
@@ -70,7 +70,7 @@ impl TestCluster {
     }
 
     /// Renews one node until the lease of the other has expired.
-    async fn expire(&self, live: &NodeRecord, dead: &NodeRecord) {
+    pub(crate) async fn expire(&self, live: &NodeRecord, dead: &NodeRecord) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !self.renew(live).await.expired.contains(&dead.generation) {
             assert!(Instant::now() < deadline, "a lease that is not renewed expires");
@@ -79,21 +79,21 @@ impl TestCluster {
     }
 
     /// Claims with an observation that is recent enough.
-    async fn claim(&self, by: &NodeRecord, dead: &NodeRecord) -> bool {
+    pub(crate) async fn claim(&self, by: &NodeRecord, dead: &NodeRecord) -> bool {
         let seen_us = self.renew(by).await.now_us;
         self.membership.claim(by.generation, dead.generation, seen_us).await.unwrap()
     }
 
-    async fn join(&self, node: &NodeRecord, number: u64) -> Result<JoinOutcome, BackendError> {
+    pub(crate) async fn join(&self, node: &NodeRecord, number: u64) -> Result<JoinOutcome, BackendError> {
         self.rooms.join("r", &member(number), node.generation).await
     }
 
-    async fn members(&self) -> usize {
+    pub(crate) async fn members(&self) -> usize {
         self.rooms.members("r", 1000).await.unwrap().unwrap().count
     }
 }
 
-fn member(number: u64) -> Member {
+pub(crate) fn member(number: u64) -> Member {
     Member { id: ConnectionId::parse(&format!("c-{number}")).unwrap(), joined_at: number }
 }
 

@@ -1,7 +1,8 @@
 -- Registers a node and starts its lease. If the node is registered already, only the lease is set to its full length. A
 -- generation that is being reaped is refused.
--- KEYS: leases, names, nodes, epoch, epoch of the store, names of the generation, claims. ARGV: generation, record,
+-- KEYS: leases, names, nodes, epoch, epoch of the store, names of the generation, claims, unused key. ARGV: generation, record,
 -- lease in µs, epoch for a store that has none, then all names of the generation.
+redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 if redis.call('ZSCORE', KEYS[7], ARGV[1]) then
     return nil
 end

@@ -2,8 +2,9 @@
 -- and claims of reapers. Leases and claims that end later than a full one are shortened to it. Redis's clock may have
 -- been set back, and without this no node would reap the dead until the clock had caught up. Also returns the number of
 -- the connection over which the generation publishes, as it is stored.
--- KEYS: leases, claims, epoch, links. ARGV: generation, lease in µs, most entries returned of each, µs after which an expired
+-- KEYS: leases, claims, epoch, links, unused key. ARGV: generation, lease in µs, most entries returned of each, µs after which an expired
 -- lease is overdue.
+redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return nil
 end

@@ -1,6 +1,7 @@
 -- Removes a node and ends its lease. If the generation still has memberships, the lease is set to expired instead, so
 -- that another node reaps them.
--- KEYS: leases, names, nodes, epoch, names of the generation, memberships, links. ARGV: generation.
+-- KEYS: leases, names, nodes, epoch, names of the generation, memberships, links, unused key. ARGV: generation.
+redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 local now = redis.call('TIME')
 local text = string.format('%.0f', now[1] * 1000000 + now[2])
 if redis.call('EXISTS', KEYS[6]) == 1 then

@@ -2,9 +2,9 @@
 -- overdue, this is the reap: the lease is removed, and from then on every script that checks for it refuses the
 -- generation.
 -- KEYS: leases, names, nodes, epoch, claims, reapers, names of the dead generation, its memberships, its leaves,
--- links. ARGV:
--- the reaper, the dead generation, lease in µs, µs after which an expired lease is overdue, time at which it was seen
--- expired in µs, µs for which that observation is valid.
+-- links, unused key. ARGV: the reaper, the dead generation, lease in µs, µs after which an expired lease is overdue, time at
+-- which it was seen expired in µs, µs for which that observation is valid.
+redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 local mine = redis.call('ZSCORE', KEYS[1], ARGV[1])

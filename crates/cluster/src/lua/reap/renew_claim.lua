@@ -1,5 +1,6 @@
 -- Gives a claim its full length again, if the reaper still has it.
--- KEYS: claims, reapers. ARGV: the reaper, the dead generation, lease in µs.
+-- KEYS: claims, reapers, unused key. ARGV: the reaper, the dead generation, lease in µs.
+redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
     return 0
 end
