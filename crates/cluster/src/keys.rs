@@ -163,6 +163,11 @@ impl Keys {
         format!("{}-", self.own_prefix)
     }
 
+    /// The highest number of a join of a generation that was undone, for as long as the join may still arrive.
+    pub(crate) fn join_floor(&self, generation: Generation) -> String {
+        format!("{}floor:{generation}", self.own_prefix)
+    }
+
     /// The leaves of a dead generation that are not announced yet: a list.
     pub(crate) fn leaves(&self, generation: Generation) -> String {
         format!("{}leaves:{generation}", self.own_prefix)

@@ -35,6 +35,8 @@
 //! - **The reply to a registration is lost.** The node registers again under the same generation before it renews, so
 //!   its members are listed whichever registration arrived. If the first one created a lease that has expired and is
 //!   being reaped, the second one is refused, and the node takes yet another generation.
+//! - **A join arrives late**, after its sender gave it up: its undo has raised the floor of the generation to the number of
+//!   the join, and the script refuses it. No clock is involved, and a join that its client repeated has a higher number.
 //! - **A registration arrives late**, after its sender timed out: it creates a lease that no node renews and that is
 //!   reaped like any other.
 //! - **A node stops while members are still listed**, because Redis was unavailable when they left: its record is
@@ -243,7 +245,8 @@ impl Membership for RedisMembership {
         let mut script = self.unregister.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
         script.key(self.keys.names_of(generation)).key(self.keys.memberships_of(generation.as_str()));
-        script.key(self.keys.links()).key(self.keys.unused()).arg(generation.as_str());
+        script.key(self.keys.links()).key(self.keys.join_floor(generation)).key(self.keys.unused());
+        script.arg(generation.as_str());
         self.client.run("leases", &script).await
     }
 

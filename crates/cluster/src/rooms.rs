@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use deadpool_redis::redis::{Cmd, Script, cmd, pipe};
@@ -21,6 +22,9 @@ const BATCH: usize = 200;
 /// The most scans for one page. A scan finds few members where many have left; the next page goes on from there.
 const MAX_SCANS: usize = 8;
 
+/// How long an undone join is refused if it arrives after all. The kernel gives up a connection within half an hour.
+const FLOOR_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The rooms that all nodes share, Actionhero nodes included.
 pub struct RedisRooms {
     client: RedisClient,
@@ -28,6 +32,7 @@ pub struct RedisRooms {
     host: String,
     create: Script,
     join: Script,
+    undo_join: Script,
     leave: Script,
     remove_members: Script,
     close: Script,
@@ -43,6 +48,7 @@ impl RedisRooms {
             host: host.into(),
             create: Script::new(include_str!("lua/rooms/create.lua")),
             join: Script::new(include_str!("lua/rooms/join.lua")),
+            undo_join: Script::new(include_str!("lua/rooms/undo_join.lua")),
             leave: Script::new(include_str!("lua/rooms/leave.lua")),
             remove_members: Script::new(include_str!("lua/rooms/remove_members.lua")),
             close: Script::new(include_str!("lua/rooms/close.lua")),
@@ -116,7 +122,13 @@ impl RoomStore for RedisRooms {
         self.client.run_idempotent(room, self.forget.key(self.keys.closed()).arg(room).arg(incarnation.0)).await
     }
 
-    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<JoinOutcome, BackendError> {
+    async fn join(
+        &self,
+        room: &str,
+        member: &Member,
+        of: Generation,
+        number: u64,
+    ) -> Result<JoinOutcome, BackendError> {
         let in_redis = StoredMember {
             id: member.id.to_string(),
             joined_at: member.joined_at,
@@ -126,23 +138,36 @@ impl RoomStore for RedisRooms {
         let text = serde_json::to_string(&in_redis).expect("names and numbers are always JSON");
         let mut script = self.join.key(self.keys.leases());
         script.key(self.keys.rooms()).key(self.keys.members(room)).key(self.keys.memberships_of(of.as_str()));
-        script.key(self.keys.incarnations());
-        script.arg(of.as_str()).arg(room).arg(&in_redis.id).arg(text).arg(member.joined_at);
+        script.key(self.keys.incarnations()).key(self.keys.join_floor(of));
+        script.arg(of.as_str()).arg(room).arg(&in_redis.id).arg(text).arg(member.joined_at).arg(number);
         let (joined, incarnation): (String, Option<u64>) = self.client.run(room, &script).await?;
         match (joined.as_str(), incarnation.map(Incarnation)) {
             ("new", Some(incarnation)) => Ok(JoinOutcome::New(incarnation)),
             ("anew", Some(incarnation)) => Ok(JoinOutcome::Replaced(incarnation)),
             ("already", Some(incarnation)) => Ok(JoinOutcome::Elsewhere(incarnation)),
             ("no room", _) => Ok(JoinOutcome::NoRoom),
+            ("late", _) => Ok(JoinOutcome::Late),
             _ => Err(BackendError::refused("this node was reaped and is registering again")),
         }
+    }
+
+    async fn undo_join(&self, room: &str, member: &Member, of: Generation, number: u64) -> Result<(), BackendError> {
+        let mut script = self.undo_join.key(self.keys.members(room));
+        script.key(self.keys.memberships_of(of.as_str())).key(self.keys.join_floor(of)).key(self.keys.unused());
+        script
+            .arg(room)
+            .arg(member.id.as_str())
+            .arg(joined_at_marker(member))
+            .arg(number)
+            .arg(FLOOR_TTL.as_millis() as u64);
+        self.client.run_idempotent(room, &script).await
     }
 
     async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<LeaveOutcome, BackendError> {
         let mut script = self.leave.key(self.keys.members(room));
         script.key(self.keys.memberships_of(of.as_str())).key(self.keys.rooms()).key(self.keys.incarnations());
         script.arg(room).arg(member.id.as_str());
-        script.arg(format!("\"joinedAt\":{},", member.joined_at));
+        script.arg(joined_at_marker(member));
         let (was_member, incarnation): (bool, Option<u64>) = self.client.run(room, &script).await?;
         Ok(if was_member { LeaveOutcome::Removed } else { LeaveOutcome::NotAMember(incarnation.map(Incarnation)) })
     }
@@ -224,6 +249,11 @@ struct StoredMember {
     host: String,
     #[serde(default)]
     generation: Option<String>,
+}
+
+/// The part of a member's JSON with the time of its join.
+fn joined_at_marker(member: &Member) -> String {
+    format!("\"joinedAt\":{},", member.joined_at)
 }
 
 fn read(id: &str, text: &str) -> Option<Member> {

@@ -19,6 +19,7 @@ mod failover;
 mod hostile;
 mod in_process;
 mod interop;
+mod late_writes;
 mod load;
 mod locks;
 mod members;

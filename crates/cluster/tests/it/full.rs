@@ -31,7 +31,7 @@ async fn a_full_redis_renews_leases_and_refuses_joins_and_rooms() {
 }
 
 #[tokio::test]
-async fn members_leave_and_rooms_end_on_a_full_redis() {
+async fn members_leave_joins_are_undone_and_rooms_end_on_a_full_redis() {
     let cluster = TestCluster::new().await;
     let node = cluster.node().await;
     let JoinOutcome::New(incarnation) = cluster.join(&node, 1).await.unwrap() else { panic!("the room was empty") };
@@ -39,6 +39,8 @@ async fn members_leave_and_rooms_end_on_a_full_redis() {
     cluster.fill().await;
     assert_eq!(cluster.rooms.leave("r", &member(1), node.generation).await.unwrap(), LeaveOutcome::Removed);
     assert_eq!(cluster.members().await, 1);
+    cluster.rooms.undo_join("r", &member(2), node.generation, 3).await.unwrap();
+    assert_eq!(cluster.members().await, 0);
     for _ in 0..2 {
         assert_eq!(cluster.rooms.close("r").await.unwrap(), Some(incarnation));
     }

@@ -85,7 +85,7 @@ impl TestCluster {
     }
 
     pub(crate) async fn join(&self, node: &NodeRecord, number: u64) -> Result<JoinOutcome, BackendError> {
-        self.rooms.join("r", &member(number), node.generation).await
+        self.rooms.join("r", &member(number), node.generation, number + 1).await
     }
 
     pub(crate) async fn members(&self) -> usize {
@@ -336,7 +336,7 @@ async fn corrupt_keys_are_skipped_and_the_dead_node_is_reaped() {
     cluster.rooms.create("corrupt", 10).await.unwrap();
     let (one, other) = (cluster.node().await, cluster.node().await);
     cluster.join(&other, 1).await.unwrap();
-    cluster.rooms.join("corrupt", &member(2), other.generation).await.unwrap();
+    cluster.rooms.join("corrupt", &member(2), other.generation, 2).await.unwrap();
     cluster.redis.command(&format!("HSET phalanx:laws:held:{} nonsense nonsense", other.generation)).await;
     for key in ["actionhero:chatRoom:members:corrupt", "phalanx:laws:nodes", "phalanx:laws:names", "phalanx:laws:epoch"]
     {

@@ -36,6 +36,8 @@ pub enum JoinOutcome {
     Elsewhere(Incarnation),
     /// There is no such room.
     NoRoom,
+    /// Nothing has changed: an undo came first that was for this join, or for one with a higher number.
+    Late,
 }
 
 /// The outcome of a leave.
@@ -78,12 +80,18 @@ pub trait RoomStore: Send + Sync + 'static {
     /// Forgets a room that was closed, and its members.
     async fn forget(&self, room: &str, incarnation: Incarnation) -> Result<(), BackendError>;
 
-    /// Makes a connection of the node `of` a member; removed when that generation is reaped.
+    /// Makes a connection of the node `of` a member; removed when that generation is reaped. The node gives each call a
+    /// higher `number` than those before.
     ///
     /// # Errors
     ///
     /// `Unavailable` as well if `of` was reaped.
-    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<JoinOutcome, BackendError>;
+    async fn join(&self, room: &str, member: &Member, of: Generation, number: u64)
+    -> Result<JoinOutcome, BackendError>;
+
+    /// Undoes a join with an unknown outcome. From here on it is [`JoinOutcome::Late`] if it arrives after all, as are those
+    /// of the same node with lower numbers. A later membership of the same connection stays. May be repeated.
+    async fn undo_join(&self, room: &str, member: &Member, of: Generation, number: u64) -> Result<(), BackendError>;
 
     /// Ends a membership of the node `of`. A later one of the same connection stays.
     async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<LeaveOutcome, BackendError>;

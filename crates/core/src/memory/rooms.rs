@@ -24,6 +24,8 @@ struct RoomRecords {
     closed: HashMap<String, Incarnation>,
     /// The number of the latest incarnation of any room.
     last_incarnation: u64,
+    /// The highest number of a join that was undone, by node.
+    floors: HashMap<Generation, u64>,
 }
 
 #[derive(Debug)]
@@ -79,8 +81,17 @@ impl RoomStore for MemoryRooms {
         Ok(())
     }
 
-    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<JoinOutcome, BackendError> {
+    async fn join(
+        &self,
+        room: &str,
+        member: &Member,
+        of: Generation,
+        number: u64,
+    ) -> Result<JoinOutcome, BackendError> {
         let mut table = self.table();
+        if table.floors.get(&of).is_some_and(|floor| number <= *floor) {
+            return Ok(JoinOutcome::Late);
+        }
         let Some(room) = table.open.get_mut(room) else { return Ok(JoinOutcome::NoRoom) };
         let listed = room.members.get(&member.id).map(|(_, of)| *of);
         if listed.is_some_and(|listed| listed != of) {
@@ -88,6 +99,15 @@ impl RoomStore for MemoryRooms {
         }
         room.members.insert(member.id.clone(), (member.joined_at, of));
         Ok(if listed.is_some() { JoinOutcome::Replaced(room.incarnation) } else { JoinOutcome::New(room.incarnation) })
+    }
+
+    async fn undo_join(&self, room: &str, member: &Member, of: Generation, number: u64) -> Result<(), BackendError> {
+        {
+            let mut table = self.table();
+            let floor = table.floors.entry(of).or_default();
+            *floor = number.max(*floor);
+        }
+        self.leave(room, member, of).await.map(drop)
     }
 
     async fn leave(&self, room: &str, member: &Member, _of: Generation) -> Result<LeaveOutcome, BackendError> {

@@ -2,17 +2,21 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::pending_removal::PendingRemoval;
 use super::{Rooms, check_name, no_room};
 use crate::backend::{JoinOutcome, Member, Subscription};
 use crate::connection::{Connection, JoinedRoom};
-use crate::error::ActionError;
+use crate::error::{ActionError, ErrorKind};
 use crate::event::Event;
 use crate::metrics::bound_reached;
 
 /// How often a join starts over because rooms are destroyed beside it.
 const ENTER_ATTEMPTS: usize = 8;
+
+/// How often a join is sent that arrives after the undo of another one with a higher number.
+const LATE_ATTEMPTS: usize = 2;
 
 /// A connection that is listed as a member, and has to enter the delivery set.
 struct Listed {
@@ -110,20 +114,31 @@ impl Rooms {
         let subscription = self.bus().subscribe(room).await?;
         let joined_at = connection.joined_rooms().next_joined_at(self.0.parts.clock.now_ms());
         let member = Member { id: connection.id().clone(), joined_at };
-        let removal = PendingRemoval::unannounced(self, room, member.clone());
-        match self.store().join(room, &member, self.0.parts.identity.generation()).await? {
-            JoinOutcome::New(incarnation) | JoinOutcome::Replaced(incarnation) => {
-                Ok(Listed { joined: JoinedRoom::new(room.clone(), joined_at, incarnation), subscription, removal })
+        for _ in 0..LATE_ATTEMPTS {
+            let number = self.next_join_number();
+            let mut removal = PendingRemoval::of_join(self, room, member.clone(), number);
+            let outcome = self.store().join(room, &member, self.0.parts.identity.generation(), number).await?;
+            match outcome {
+                JoinOutcome::New(incarnation) | JoinOutcome::Replaced(incarnation) => {
+                    removal.confirm();
+                    let joined = JoinedRoom::new(room.clone(), joined_at, incarnation);
+                    return Ok(Listed { joined, subscription, removal });
+                }
+                JoinOutcome::Elsewhere(_) | JoinOutcome::NoRoom | JoinOutcome::Late => removal.settled(),
             }
-            JoinOutcome::Elsewhere(_) => {
-                removal.settled();
-                Err(ActionError::conflict("the connection is already in this room"))
-            }
-            JoinOutcome::NoRoom => {
-                removal.settled();
-                Err(no_room())
+            match outcome {
+                JoinOutcome::Late => {}
+                JoinOutcome::NoRoom => return Err(no_room()),
+                _ => return Err(ActionError::conflict("the connection is already in this room")),
             }
         }
+        let message = "the backend is slow, and nothing was stored";
+        Err(ActionError::of(ErrorKind::Unavailable, message).with_retry_after(Duration::from_secs(1)))
+    }
+
+    /// The number of the next join, higher than all before.
+    pub(super) fn next_join_number(&self) -> u64 {
+        self.0.last_join.fetch_add(1, Relaxed) + 1
     }
 
     /// Puts a connection into the delivery set and reports success, in one step.

@@ -86,6 +86,8 @@ struct RoomsInner {
     local: RwLock<HashMap<Arc<str>, Arc<LocalRoom>>>,
     /// Counts destroyed rooms, so that a join that ran meanwhile notices.
     destroyed: AtomicU64,
+    /// The number of the last join that was sent to the backend.
+    last_join: AtomicU64,
     /// The presence changes that members received lately.
     presence: PresenceLog,
     /// The reads of members for connections.
@@ -105,6 +107,8 @@ struct PendingLeave {
     member: Member,
     /// The incarnation of the room in which its join may have been announced, and its leave is to be.
     announced_in: Option<Incarnation>,
+    /// The number of its join, if the outcome is unknown: it may still arrive at the backend.
+    undoes: Option<u64>,
 }
 
 /// The members of one room on this node, in no order.
@@ -150,6 +154,7 @@ impl Rooms {
             parts,
             local: RwLock::default(),
             destroyed: AtomicU64::new(0),
+            last_join: AtomicU64::new(0),
             presence: PresenceLog::default(),
             views: SharedViews::default(),
             pending_leaves: Mutex::default(),

@@ -34,9 +34,21 @@ pub(super) enum Removal {
 }
 
 impl PendingRemoval {
-    /// Of a connection that may be listed, and whose join was not announced.
+    /// Of a connection whose join with this number is sent to the backend, and was not announced. Dropped before the
+    /// outcome is known, it undoes the join at once.
+    pub(super) fn of_join(rooms: &Rooms, room: &Arc<str>, member: Member, number: u64) -> Self {
+        let leave = PendingLeave { room: room.clone(), member, announced_in: None, undoes: Some(number) };
+        Self { rooms: rooms.clone(), leave: Some(leave) }
+    }
+
+    /// The connection is listed: the entry is removed like any other.
+    pub(super) fn confirm(&mut self) {
+        self.leave.iter_mut().for_each(|leave| leave.undoes = None);
+    }
+
+    /// Of a connection that is listed, and whose join was not announced.
     pub(super) fn unannounced(rooms: &Rooms, room: &Arc<str>, member: Member) -> Self {
-        let leave = PendingLeave { room: room.clone(), member, announced_in: None };
+        let leave = PendingLeave { room: room.clone(), member, announced_in: None, undoes: None };
         Self { rooms: rooms.clone(), leave: Some(leave) }
     }
 
@@ -44,7 +56,7 @@ impl PendingRemoval {
     pub(super) fn of(rooms: &Rooms, id: &ConnectionId, joined: &JoinedRoom) -> Self {
         let member = Member { id: id.clone(), joined_at: joined.joined_at };
         let announced_in = Some(joined.incarnation);
-        let leave = PendingLeave { room: joined.room.clone(), member, announced_in };
+        let leave = PendingLeave { room: joined.room.clone(), member, announced_in, undoes: None };
         Self { rooms: rooms.clone(), leave: Some(leave) }
     }
 
@@ -91,16 +103,36 @@ impl PendingRemoval {
 impl Drop for PendingRemoval {
     fn drop(&mut self) {
         let Some(leave) = self.leave.take() else { return };
-        let mut pending = self.rooms.pending_leaves();
+        match leave.undoes {
+            // Not with the next recovery pass: other calls of this node may wait for the same join.
+            Some(number) => {
+                let rooms = self.rooms.clone();
+                self.rooms.0.parts.shutdown.spawn(async move { rooms.undo_or_keep(leave, number).await });
+            }
+            None => self.rooms.keep_pending(leave),
+        }
+    }
+}
+
+impl Rooms {
+    /// Undoes a join with an unknown outcome, now or later.
+    async fn undo_or_keep(&self, leave: PendingLeave, number: u64) {
+        let generation = self.0.parts.identity.generation();
+        if let Err(error) = self.store().undo_join(&leave.room, &leave.member, generation, number).await {
+            warn!(%error, room = &*leave.room, id = %leave.member.id, "a join without an answer is undone later");
+            self.keep_pending(leave);
+        }
+    }
+
+    fn keep_pending(&self, leave: PendingLeave) {
+        let mut pending = self.pending_leaves();
         if pending.len() < PENDING_LEAVES {
             pending.push(leave);
         } else {
             bound_reached("unwritten_leaves");
         }
     }
-}
 
-impl Rooms {
     pub(super) fn pending_leaves(&self) -> MutexGuard<'_, Vec<PendingLeave>> {
         self.0.pending_leaves.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::pending_removal::PendingRemoval;
-use super::{LeaveCause, Rooms};
+use super::{LeaveCause, PendingLeave, Rooms};
 use crate::backend::{BackendError, JoinOutcome, LeaveOutcome, Member};
 use crate::connection::{Connection, Frame, JoinedRoom};
 use crate::event::Event;
@@ -40,6 +40,12 @@ impl Rooms {
         loop {
             let Some(leave) = self.pending_leaves().last().cloned() else { return Ok(()) };
             let generation = self.0.parts.identity.generation();
+            if let Some(number) = leave.undoes {
+                let undone = self.store().undo_join(&leave.room, &leave.member, generation, number).await;
+                undone.or_else(|error| skip_room_errors(error, &leave.room))?;
+                self.drop_pending(&leave);
+                continue;
+            }
             let to_announce = match self.store().leave(&leave.room, &leave.member, generation).await {
                 Ok(LeaveOutcome::Removed) => leave.announced_in.is_some(),
                 // It may have been this node, whose answer was lost; a receiver drops a leave that a reaper announced.
@@ -49,10 +55,14 @@ impl Rooms {
             if to_announce {
                 self.announce_leave(&leave.room, &leave.member).await?;
             }
-            let mut pending = self.pending_leaves();
-            if let Some(at) = pending.iter().rposition(|other| *other == leave) {
-                pending.swap_remove(at);
-            }
+            self.drop_pending(&leave);
+        }
+    }
+
+    fn drop_pending(&self, leave: &PendingLeave) {
+        let mut pending = self.pending_leaves();
+        if let Some(at) = pending.iter().rposition(|other| other == leave) {
+            pending.swap_remove(at);
         }
     }
 
@@ -118,7 +128,7 @@ impl Rooms {
         }
         let member = Member { id: connection.id().clone(), joined_at };
         let is_another = |incarnation| !why.lost && incarnation != joined.incarnation;
-        match self.store().join(room, &member, of).await? {
+        match self.store().join(room, &member, of, self.next_join_number()).await? {
             JoinOutcome::New(now) | JoinOutcome::Replaced(now) if is_another(now) => {
                 PendingRemoval::unannounced(self, room, member).finish(now).await;
                 self.leave_destroyed(connection, joined).await;
@@ -131,6 +141,7 @@ impl Rooms {
             JoinOutcome::Replaced(now) => connection.joined_rooms().rejoin(room, joined_at, now),
             JoinOutcome::Elsewhere(_) => {}
             JoinOutcome::NoRoom => self.leave_destroyed(connection, joined).await,
+            JoinOutcome::Late => return Err(BackendError::unavailable("the listing was late")),
         }
         Ok(())
     }

@@ -115,8 +115,18 @@ impl RoomStore for FaultyBackend {
         self.step("forget", self.rooms.forget(room, incarnation)).await
     }
 
-    async fn join(&self, room: &str, member: &Member, of: Generation) -> Result<JoinOutcome, BackendError> {
-        self.step("join", self.rooms.join(room, member, of)).await
+    async fn join(
+        &self,
+        room: &str,
+        member: &Member,
+        of: Generation,
+        number: u64,
+    ) -> Result<JoinOutcome, BackendError> {
+        self.step("join", self.rooms.join(room, member, of, number)).await
+    }
+
+    async fn undo_join(&self, room: &str, member: &Member, of: Generation, number: u64) -> Result<(), BackendError> {
+        self.step("undo", self.rooms.undo_join(room, member, of, number)).await
     }
 
     async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<LeaveOutcome, BackendError> {

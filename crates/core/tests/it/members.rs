@@ -1,7 +1,10 @@
 //! Member lists and presence while calls are dropped, replies are lost and the backend is down.
 
-use phalanx_core::ErrorKind;
+use std::time::Duration;
+
 use phalanx_core::backend::{Member, Membership, RoomStore};
+use phalanx_core::{ConnectionId, ErrorKind};
+use tokio::time::Instant;
 
 use crate::harness::{Fault, Harness, LeaveLog, eventually, next_frame, queued_frames};
 
@@ -32,6 +35,36 @@ async fn a_cancelled_join_is_unlisted() {
     harness.until_listed(&["watcher"]).await;
     assert!(!member.is_in("lobby"));
     assert!(queued_frames(&watcher).is_empty(), "no join was announced, so no leave is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_without_an_answer_is_undone_at_once_and_again_if_that_is_not_answered() {
+    let harness = Harness::start(LeaveLog::default()).await;
+    let member = harness.connect("a").await;
+    for undo in [None, Some(Fault::Down), Some(Fault::ReplyLost)] {
+        harness.backend.fail("join", Fault::ReplyLost);
+        undo.into_iter().for_each(|fault| harness.backend.fail("undo", fault));
+        let started = Instant::now();
+        assert_eq!(harness.node.rooms().join(&member, "lobby").await.unwrap_err().kind(), ErrorKind::Unavailable);
+        harness.until_listed(&[]).await;
+        assert!(undo.is_some() || started.elapsed() < Duration::from_millis(500), "not with a renewal");
+    }
+    harness.node.rooms().join(&member, "lobby").await.unwrap();
+    harness.until_listed(&["a"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_behind_the_undo_of_another_is_sent_again_under_a_new_number() {
+    let harness = Harness::start(LeaveLog::default()).await;
+    let (first, other) = (harness.connect("a").await, Member { id: ConnectionId::parse("b").unwrap(), joined_at: 1 });
+    let (rooms, of) = (harness.node.rooms(), harness.node.generation());
+    harness.backend.rooms.undo_join("lobby", &other, of, 1).await.unwrap();
+    rooms.join(&first, "lobby").await.unwrap();
+    harness.until_listed(&["a"]).await;
+    harness.backend.rooms.undo_join("lobby", &other, of, 100).await.unwrap();
+    let second = harness.connect("c").await;
+    assert_eq!(rooms.join(&second, "lobby").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    harness.until_listed(&["a"]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use phalanx_core::backend::{CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor, RoomStore};
 use phalanx_core::{ConnectionId, Generation, Incarnation};
@@ -27,6 +28,8 @@ macro_rules! room_laws {
                 a_page_goes_on_where_the_one_before_ended,
                 a_closed_room_keeps_its_incarnation_until_it_is_forgotten,
                 a_recreated_room_has_another_incarnation_and_no_members,
+                a_join_that_arrives_after_its_undo_is_late,
+                a_late_undo_keeps_a_later_membership,
                 no_concurrent_join_is_lost,
             ]
         );
@@ -50,8 +53,14 @@ pub fn other_node() -> Generation {
     Generation::parse("bbbbbbbbbb").expect("ten characters of base32")
 }
 
+/// The number of the next join.
+fn next() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Relaxed) + 1
+}
+
 async fn join(store: &SharedRooms, member: &Member) -> JoinOutcome {
-    store.join("r", member, node()).await.expect("the backend answers")
+    store.join("r", member, node(), next()).await.expect("the backend answers")
 }
 
 async fn leave(store: &SharedRooms, room: &str, member: &Member) -> LeaveOutcome {
@@ -90,7 +99,7 @@ pub async fn the_number_of_rooms_is_limited(store: SharedRooms) {
 /// A room that does not exist has no members.
 pub async fn a_member_joins_once_and_leaves_once(store: SharedRooms) {
     let one = member(1);
-    assert_eq!(store.join("r", &one, node()).await.expect("the backend answers"), JoinOutcome::NoRoom);
+    assert_eq!(store.join("r", &one, node(), next()).await.expect("the backend answers"), JoinOutcome::NoRoom);
     create(&store, "r").await;
     let JoinOutcome::New(incarnation) = join(&store, &one).await else { panic!("the room was empty") };
     assert_eq!(leave(&store, "r", &one).await, LeaveOutcome::Removed);
@@ -104,7 +113,7 @@ pub async fn a_member_joins_once_and_leaves_once(store: SharedRooms) {
 pub async fn a_leave_of_an_earlier_membership_changes_nothing(store: SharedRooms) {
     create(&store, "r").await;
     let (earlier, later) = (member(1), Member { joined_at: 2000, ..member(1) });
-    store.join("r", &later, node()).await.expect("the backend answers");
+    store.join("r", &later, node(), next()).await.expect("the backend answers");
     assert!(matches!(leave(&store, "r", &earlier).await, LeaveOutcome::NotAMember(Some(_))));
     assert_eq!(leave(&store, "r", &later).await, LeaveOutcome::Removed);
 }
@@ -113,7 +122,7 @@ pub async fn a_leave_of_an_earlier_membership_changes_nothing(store: SharedRooms
 pub async fn members_are_listed_up_to_a_limit_and_all_counted(store: SharedRooms) {
     create(&store, "r").await;
     for number in 0..10 {
-        store.join("r", &member(number), node()).await.expect("the backend answers");
+        store.join("r", &member(number), node(), next()).await.expect("the backend answers");
     }
     let some = store.members("r", 3).await.expect("the backend answers").expect("the room exists");
     assert_eq!((some.listed.len(), some.count), (3, 10));
@@ -230,10 +239,41 @@ pub async fn a_member_of_another_live_node_is_kept(store: SharedRooms) {
     let JoinOutcome::New(incarnation) = join(&store, &member(1)).await else { panic!("the room was empty") };
     let later = Member { joined_at: 2000, ..member(1) };
     assert_eq!(
-        store.join("r", &later, other_node()).await.expect("the backend answers"),
+        store.join("r", &later, other_node(), next()).await.expect("the backend answers"),
         JoinOutcome::Elsewhere(incarnation)
     );
     assert_eq!(listed(&store).await, [member(1)]);
+}
+
+/// As are those with lower numbers, which may come from the same lost connection. Those of other nodes are not.
+pub async fn a_join_that_arrives_after_its_undo_is_late(store: SharedRooms) {
+    create(&store, "r").await;
+    let (earlier, given_up) = (next(), next());
+    for _ in 0..2 {
+        store.undo_join("r", &member(1), node(), given_up).await.expect("the backend answers");
+        for number in [given_up, earlier] {
+            let joined = store.join("r", &member(1), node(), number).await;
+            assert_eq!(joined.expect("the backend answers"), JoinOutcome::Late);
+        }
+        assert_eq!(listed(&store).await, []);
+    }
+    let elsewhere = store.join("r", &member(2), other_node(), earlier).await;
+    assert!(matches!(elsewhere.expect("the backend answers"), JoinOutcome::New(_)));
+    assert!(matches!(join(&store, &member(1)).await, JoinOutcome::New(_)));
+}
+
+/// Its own join is undone if it was done, also if it was answered.
+pub async fn a_late_undo_keeps_a_later_membership(store: SharedRooms) {
+    create(&store, "r").await;
+    let (given_up, later) = (next(), Member { joined_at: 2000, ..member(1) });
+    for member in [member(1), member(2)] {
+        store.join("r", &member, node(), given_up).await.expect("the backend answers");
+    }
+    assert!(matches!(join(&store, &later).await, JoinOutcome::Replaced(_)));
+    for undone in [member(1), member(2)] {
+        store.undo_join("r", &undone, node(), given_up).await.expect("the backend answers");
+    }
+    assert_eq!(listed(&store).await, [later]);
 }
 
 /// Even if many connections join at the same time.
@@ -242,7 +282,8 @@ pub async fn no_concurrent_join_is_lost(store: SharedRooms) {
     let mut joining = JoinSet::new();
     for number in 0..100 {
         let store = store.clone();
-        joining.spawn(async move { store.join("r", &member(number), node()).await.expect("the backend answers") });
+        joining
+            .spawn(async move { store.join("r", &member(number), node(), next()).await.expect("the backend answers") });
     }
     assert!(joining.join_all().await.into_iter().all(|joined| matches!(joined, JoinOutcome::New(_))));
     assert_eq!(store.members("r", 1).await.expect("the backend answers").expect("the room exists").count, 100);

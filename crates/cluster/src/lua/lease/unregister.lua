@@ -1,6 +1,7 @@
 -- Removes a node and ends its lease. If the generation still has memberships, the lease is set to expired instead, so
 -- that another node reaps them.
--- KEYS: leases, names, nodes, epoch, names of the generation, memberships, links, unused key. ARGV: generation.
+-- KEYS: leases, names, nodes, epoch, names of the generation, memberships, links, the floor of its joins, unused key.
+-- ARGV: generation.
 redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 local now = redis.call('TIME')
 local text = string.format('%.0f', now[1] * 1000000 + now[2])
@@ -8,6 +9,7 @@ if redis.call('EXISTS', KEYS[6]) == 1 then
     redis.call('ZADD', KEYS[1], 'XX', text, ARGV[1])
 else
     redis.call('ZREM', KEYS[1], ARGV[1])
+    redis.call('DEL', KEYS[8])
 end
 if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
     redis.call('SET', KEYS[4], text)

@@ -1,9 +1,12 @@
 -- Makes a connection a member of a room, unless its generation was reaped. A member that another live generation has
 -- listed is kept; a member of its own or of a dead generation is replaced. A reaper finds members through the
 -- memberships of their generation, so the membership is written first.
--- KEYS: leases, rooms, members, memberships, incarnations. ARGV: generation, room, id, member, joinedAt.
+-- KEYS: leases, rooms, members, memberships, incarnations, floor. ARGV: generation, room, id, member, joinedAt, number.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return { 'reaped', false }
+end
+if tonumber(ARGV[6]) <= (tonumber(redis.call('GET', KEYS[6]) or 0) or 0) then -- it was undone
+    return { 'late', false }
 end
 if redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 0 then
     return { 'no room', false }

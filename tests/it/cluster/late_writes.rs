@@ -1,0 +1,66 @@
+//! Writes that arrive at Redis after the node has given them up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use phalanx::prelude::*;
+use phalanx_testkit::{Proxy, Redis, print};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{SOON, config, until};
+use crate::client::Socket;
+
+/// Holds the connections to Redis between the look at the room and the join, once it is armed.
+struct HoldBeforeJoin {
+    proxy: Arc<Proxy>,
+    is_armed: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl RoomHook for HoldBeforeJoin {
+    async fn join(&self, _node: &Node, _room: &str, _connection: &Connection) -> Result<(), ActionError> {
+        if self.is_armed.swap(false, Relaxed) {
+            self.proxy.hold();
+        }
+        Ok(())
+    }
+}
+
+/// A connection of the node delivers what it has sent only after the node has replaced it, and its client has gone.
+#[tokio::test]
+async fn a_join_that_arrives_after_its_client_has_gone_lists_no_member() {
+    let redis = Redis::start().await;
+    let proxy = Arc::new(Proxy::before(redis.addr()).await);
+    let is_armed = Arc::new(AtomicBool::new(false));
+    let app = App::new("tour").on_room(HoldBeforeJoin { proxy: proxy.clone(), is_armed: is_armed.clone() });
+    let node = app.start_in_cluster(config("one"), &redis.url_through(proxy.addr())).await.unwrap();
+    node.node().rooms().create("lobby").await.unwrap();
+    let first = Socket::join(node.addr(), "lobby").await; // the room is subscribed to
+    let (mut ghost, mut stays) = (Socket::connect(node.addr()).await, Socket::connect(node.addr()).await);
+    let join = json!({ "event": "roomAdd", "room": "lobby", "messageId": "join" });
+    let ghost_id = ghost.id();
+    is_armed.store(true, Relaxed);
+    let held = Instant::now();
+    let refused = ghost.request_by_id(&join).await;
+    assert_eq!(refused["error"]["code"], "unavailable", "{refused}");
+    ghost.close().await;
+    until("it is gone", SOON, async || node.node().connections().count() == 2).await;
+    let floor = format!("EXISTS phalanx:tour:floor:{}", node.node().generation());
+    until("the join is undone", SOON, async || redis.command(&floor).await == ":1\r\n").await;
+    let joined = stays.request_by_id(&join).await;
+    assert_eq!(joined["status"], "OK", "{joined}");
+    print(format_args!("a join arrives {:?} late", held.elapsed()));
+    // From here on the log of slow commands has every command, and the join is the only one that names the connection.
+    for command in ["CONFIG SET slowlog-max-len 1000", "CONFIG SET slowlog-log-slower-than 0", "SLOWLOG RESET"] {
+        redis.command(command).await;
+    }
+    proxy.release();
+    until("the join arrives", SOON, async || redis.command("SLOWLOG GET 1000").await.contains(&ghost_id)).await;
+    let generation = node.node().generation();
+    for key in ["actionhero:chatRoom:members:lobby".to_owned(), format!("phalanx:tour:held:{generation}")] {
+        assert_eq!(redis.command(&format!("HLEN {key}")).await, ":2\r\n", "{key}");
+    }
+    drop((first, stays));
+    node.stop().await;
+}
