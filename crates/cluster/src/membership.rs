@@ -27,8 +27,11 @@
 //!   leases.
 //! - **Redis's clock is set back.** Live nodes renew by the new time. Each renewal shortens every other lease and claim
 //!   to at most a full one, so the leases of dead nodes expire as usual. For the length of one lease nothing is reaped.
-//! - **Redis comes back empty.** Renewals find no lease. Each node registers under a new generation, and `register.lua`
-//!   returns a different epoch of the store, which shows that rooms must be created again, and not only memberships.
+//! - **Redis comes back empty.** Renewals find no lease. Each node registers again, and `register.lua` returns a different
+//!   epoch of the store, which shows that no node was reaped, so generations stay, and that rooms must be created again.
+//! - **Redis comes back with older data.** A generation whose record is there was not reaped: a claim removes lease and
+//!   record in one step. Names that a node has given up may have leases there: a registration removes those of its own
+//!   boot, and a join counts their members as its own.
 //! - **Redis is full** (`maxmemory`, `noeviction`). It refuses joins; scripts that renew, free or hand on run, because they
 //!   begin with the removal of a key that is never set ([`Keys::unused`]). They read before they write, so that an error
 //!   of type ends them before they change anything.
@@ -187,13 +190,14 @@ impl fmt::Debug for RedisMembership {
 
 #[async_trait]
 impl Membership for RedisMembership {
-    async fn register(&self, record: &NodeRecord) -> Result<Option<String>, BackendError> {
+    async fn register(&self, record: &NodeRecord, known: Option<&str>) -> Result<Option<String>, BackendError> {
         let generation = record.generation;
         let mut script = self.register.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch()).key(self.keys.store_epoch());
-        script.key(self.keys.names_of(generation)).key(self.keys.claims()).key(self.keys.unused());
+        script.key(self.keys.names_of(generation)).key(self.keys.claims()).key(self.keys.reapers());
+        script.key(self.keys.unused());
         script.arg(generation.as_str()).arg(write(record)).arg(us(LEASE)).arg(Generation::random().as_str());
-        script.arg(generation.as_str());
+        script.arg(known.unwrap_or_default()).arg(generation.as_str());
         for earlier in &record.earlier {
             script.arg(earlier.as_str());
         }
@@ -245,7 +249,8 @@ impl Membership for RedisMembership {
         let mut script = self.unregister.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
         script.key(self.keys.names_of(generation)).key(self.keys.memberships_of(generation.as_str()));
-        script.key(self.keys.links()).key(self.keys.join_floor(generation)).key(self.keys.unused());
+        script.key(self.keys.links()).key(self.keys.join_floor(generation)).key(self.keys.claims());
+        script.key(self.keys.unused());
         script.arg(generation.as_str());
         self.client.run("leases", &script).await
     }

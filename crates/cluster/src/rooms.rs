@@ -138,7 +138,7 @@ impl RoomStore for RedisRooms {
         let text = serde_json::to_string(&in_redis).expect("names and numbers are always JSON");
         let mut script = self.join.key(self.keys.leases());
         script.key(self.keys.rooms()).key(self.keys.members(room)).key(self.keys.memberships_of(of.as_str()));
-        script.key(self.keys.incarnations()).key(self.keys.join_floor(of));
+        script.key(self.keys.incarnations()).key(self.keys.join_floor(of)).key(self.keys.names());
         script.arg(of.as_str()).arg(room).arg(&in_redis.id).arg(text).arg(member.joined_at).arg(number);
         let (joined, incarnation): (String, Option<u64>) = self.client.run(room, &script).await?;
         match (joined.as_str(), incarnation.map(Incarnation)) {

@@ -69,7 +69,7 @@ async fn a_dead_node_is_reaped_on_a_full_redis_and_may_register_again() {
     assert!(cluster.membership.acknowledge_leaves(by, dead, left.len()).await.unwrap());
     assert_eq!(cluster.membership.next_leaves(by, dead).await.unwrap(), LeaveBatch::Done);
     let again = record(Generation::random());
-    assert!(cluster.membership.register(&again).await.unwrap().is_some());
+    assert!(cluster.membership.register(&again, None).await.unwrap().is_some());
     cluster.renew(&again).await;
 }
 

@@ -58,7 +58,7 @@ impl TestCluster {
 
     pub(crate) async fn node(&self) -> NodeRecord {
         let node = record(Generation::random());
-        self.membership.register(&node).await.unwrap();
+        self.membership.register(&node, None).await.unwrap();
         node
     }
 
@@ -159,7 +159,7 @@ async fn members_of_a_dead_node_leave_once_and_no_others_do() {
     cluster.redis.command(&format!("HSET phalanx:laws:links {dead} 2")).await; // it thaws and connects once more
     // One of them is listed again by its node, which came back under another generation.
     let again = NodeRecord { earlier: vec![dead], ..record(Generation::random()) };
-    cluster.membership.register(&again).await.unwrap();
+    cluster.membership.register(&again, None).await.unwrap();
     assert!(matches!(cluster.join(&again, 7).await.unwrap(), JoinOutcome::Replaced(_)));
     let mut left = Vec::new();
     loop {
@@ -273,9 +273,65 @@ async fn a_generation_that_is_being_reaped_cannot_register_again() {
     let (one, other) = (cluster.node().await, cluster.node().await);
     cluster.expire(&one, &other).await;
     assert!(cluster.claim(&one, &other).await);
-    assert_eq!(cluster.membership.register(&other).await.unwrap(), None);
+    assert_eq!(cluster.membership.register(&other, None).await.unwrap(), None);
     assert_eq!(cluster.membership.renew(other.generation).await.unwrap(), Renewal::Gone);
     assert_eq!(cluster.membership.nodes().await.unwrap(), [one]);
+}
+
+#[tokio::test]
+async fn a_node_that_lost_only_its_lease_keeps_its_generation_and_its_members() {
+    let cluster = TestCluster::new().await;
+    let node = record(Generation::random());
+    let data = cluster.membership.register(&node, None).await.unwrap();
+    cluster.join(&node, 1).await.unwrap();
+    cluster.redis.command("DEL phalanx:laws:leases").await;
+    assert_eq!(cluster.membership.renew(node.generation).await.unwrap(), Renewal::Gone);
+    assert_eq!(cluster.membership.register(&node, data.as_deref()).await.unwrap(), data);
+    cluster.renew(&node).await;
+    assert_eq!(cluster.members().await, 1);
+}
+
+/// Older data, in which the node has the name that it had before it was reaped.
+#[tokio::test]
+async fn a_renamed_node_lists_its_members_over_older_data_and_none_of_them_is_reaped() {
+    let cluster = TestCluster::new().await;
+    let (watcher, old) = (cluster.node().await, cluster.node().await);
+    for number in 0..100 {
+        cluster.join(&old, number).await.unwrap();
+    }
+    cluster.redis.command(&format!("ZADD phalanx:laws:reaped 1 {}", old.generation)).await;
+    cluster.redis.command(&format!("HSET phalanx:laws:reapers {} {}", old.generation, watcher.generation)).await;
+    let node = NodeRecord { earlier: vec![old.generation], ..record(Generation::random()) };
+    cluster.membership.register(&node, None).await.unwrap();
+    // Another node may have brought its lease back since.
+    cluster.redis.command(&format!("ZADD phalanx:laws:leases 1 {}", old.generation)).await;
+    for number in 0..100 {
+        assert!(matches!(cluster.join(&node, number).await.unwrap(), JoinOutcome::Replaced(_)), "{number}");
+    }
+    cluster.membership.register(&node, None).await.unwrap();
+    assert_eq!(cluster.renew(&watcher).await.expired, []);
+    assert!(!cluster.claim(&watcher, &old).await);
+    assert_eq!(cluster.members().await, 100);
+}
+
+#[tokio::test]
+async fn members_under_an_earlier_name_of_a_dead_node_are_reaped() {
+    let cluster = TestCluster::new().await;
+    let (watcher, old) = (cluster.node().await, cluster.node().await);
+    cluster.join(&old, 1).await.unwrap();
+    let node = NodeRecord { earlier: vec![old.generation], ..record(Generation::random()) };
+    cluster.membership.register(&node, None).await.unwrap();
+    cluster.join(&node, 2).await.unwrap();
+    cluster.expire(&watcher, &node).await;
+    for dead in [&node, &old] {
+        assert!(cluster.claim(&watcher, dead).await);
+        let left = departed(cluster.membership.next_leaves(watcher.generation, dead.generation).await.unwrap());
+        assert_eq!(left.len(), 1);
+        cluster.membership.acknowledge_leaves(watcher.generation, dead.generation, 1).await.unwrap();
+        let next = cluster.membership.next_leaves(watcher.generation, dead.generation).await.unwrap();
+        assert_eq!(next, LeaveBatch::Done);
+    }
+    assert_eq!(cluster.members().await, 0);
 }
 
 #[tokio::test]
@@ -369,7 +425,7 @@ async fn a_redis_that_came_back_empty_has_a_new_epoch_and_no_leases() {
         PublisherLink::default(),
     );
     let node = record(Generation::random());
-    let store_epoch = membership.register(&node).await.unwrap();
+    let store_epoch = membership.register(&node, None).await.unwrap();
     assert!(store_epoch.is_some());
     redis.kill().await;
     redis.start_again().await;
@@ -377,7 +433,7 @@ async fn a_redis_that_came_back_empty_has_a_new_epoch_and_no_leases() {
     redis.kill().await;
     redis.start_empty().await;
     assert_eq!(renew_after_restart(&membership, &node).await, Renewal::Gone);
-    assert_ne!(membership.register(&node).await.unwrap(), store_epoch);
+    assert_ne!(membership.register(&node, None).await.unwrap(), store_epoch);
 }
 
 /// Renews; tries again while commands fail, since the first one after a restart may meet the old connection.

@@ -83,8 +83,11 @@ pub enum LeaveBatch {
 #[async_trait]
 pub trait Membership: Send + Sync + 'static {
     /// Lists a node and starts its lease. Repeating it has no effect. Returns the name of the store's data: a store that
-    /// came back empty returns another one. `None` if the generation is being reaped.
-    async fn register(&self, record: &NodeRecord) -> Result<Option<String>, BackendError>;
+    /// came back empty returns another one. The node's earlier generations have no lease and no record any more.
+    ///
+    /// `known` is the name of the data in which this generation was registered before. `None` if the generation was
+    /// reaped: it is being reaped now, or `known` is still there and has no record of it.
+    async fn register(&self, record: &NodeRecord, known: Option<&str>) -> Result<Option<String>, BackendError>;
 
     /// Gives a lease its full length again, even if it expired, unless the generation was reaped.
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError>;

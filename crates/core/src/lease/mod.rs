@@ -51,18 +51,19 @@ pub(crate) struct LeaseParts {
 
 impl LeaseParts {
     /// Makes the node a member, and returns the name of the backend's data. Its inbox is open before other nodes can learn
-    /// of it. A generation that was reaped meanwhile, because the answer to an earlier registration was lost, is replaced
-    /// by a new one.
-    async fn register(&self) -> Result<String, BackendError> {
+    /// of it. A generation that was reaped is replaced by a new one. `known` is the name of the data in which it was
+    /// registered before.
+    async fn register(&self, mut known: Option<&str>) -> Result<String, BackendError> {
         loop {
             self.bus.open_inbox(self.identity.generation()).await?;
             let sent = Instant::now();
             self.state.record_registration();
-            if let Some(data) = self.membership.register(&self.record()).await? {
+            if let Some(data) = self.membership.register(&self.record(), known).await? {
                 self.state.confirm(sent);
                 return Ok(data);
             }
             self.take_new_generation();
+            known = None;
         }
     }
 

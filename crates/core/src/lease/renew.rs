@@ -26,8 +26,10 @@ pub(crate) struct LeaseKeeper {
     reaper: reap::LeaseReaper,
     /// The name of the backend's data: another one means that it came back empty.
     data: String,
-    /// The generation that was registered last: a new one is taken only when that one is gone.
+    /// The generation that was registered last.
     registered: Generation,
+    /// Whether a registration was sent whose answer is unknown.
+    is_unanswered: bool,
     /// Since when renewals succeeded without a gap.
     steady: Option<Instant>,
     /// When the last confirmed renewal was sent, and the backend's time in it.
@@ -42,12 +44,13 @@ pub(crate) struct LeaseKeeper {
 impl LeaseKeeper {
     /// Makes the node a member of the cluster.
     pub(crate) async fn register(parts: LeaseParts) -> Result<Self, BackendError> {
-        let data = parts.register().await?;
+        let data = parts.register(None).await?;
         let registered = parts.identity.generation();
         let reaper = reap::LeaseReaper::new(parts.clone());
         Ok(Self {
             data,
             registered,
+            is_unanswered: false,
             reaper,
             steady: None,
             last: None,
@@ -76,8 +79,8 @@ impl LeaseKeeper {
     }
 
     async fn renew(&mut self) {
-        if self.registered != self.parts.identity.generation() {
-            // The new generation may be registered, but no member is listed under it.
+        if self.is_unanswered {
+            // The node may be registered: a renewal would not show that its members are not listed.
             return self.register_again().await;
         }
         let sent = Instant::now();
@@ -150,17 +153,20 @@ impl LeaseKeeper {
         Ok(())
     }
 
-    /// The generation is gone: takes a new one, and requests that all members are listed again under it.
+    /// There is no lease of this generation: registers again, and requests that all members are listed again. The
+    /// generation stays, unless it was reaped: a new one costs one of the names that a node answers for, and every member
+    /// a leave and a join.
     async fn register_again(&mut self) {
         self.steady = None;
-        if self.registered == self.parts.identity.generation() {
-            self.parts.take_new_generation();
-        }
-        let data = match self.parts.register().await {
+        self.is_unanswered = true;
+        let known = (self.registered == self.parts.identity.generation()).then_some(&*self.data);
+        let data = match self.parts.register(known).await {
             Ok(data) => data,
             Err(error) => return warn!(%error, "the node is not registered"), // the next renewal tries again
         };
         let generation = self.parts.identity.generation();
+        let is_renamed = generation != self.registered;
+        self.is_unanswered = false;
         self.registered = generation;
         self.epoch = None;
         let lost = data != self.data;
@@ -169,11 +175,14 @@ impl LeaseKeeper {
             error!(%generation, "the backend came back empty: data that only it had is lost");
             metrics::counter!("phalanx_backend_losses_total").increment(1);
             self.parts.observers.notify(&Event::BackendLost);
-        } else {
+        }
+        if is_renamed {
             warn!(%generation, "this node was reaped while it ran: it continues under a new generation");
+            self.parts.observers.notify(&Event::Renamed(generation));
+        } else if !lost {
+            warn!(%generation, "the backend lost the lease of this node, which is registered again");
         }
         self.parts.state.request_restore(RestoreReason { lost, renamed_ms: 0 });
-        self.parts.observers.notify(&Event::Renamed(generation));
         recovery::spawn(&self.parts, generation);
     }
 }

@@ -136,7 +136,9 @@ impl Rooms {
             JoinOutcome::Elsewhere(now) if is_another(now) => self.leave_destroyed(connection, joined).await,
             JoinOutcome::New(now) => {
                 connection.joined_rooms().rejoin(room, joined_at, now);
-                self.announce_join(&JoinedRoom::new(room.clone(), joined_at, now), connection.id()).await;
+                if why.renamed_ms > 0 {
+                    self.announce_join(&JoinedRoom::new(room.clone(), joined_at, now), connection.id()).await;
+                }
             }
             JoinOutcome::Replaced(now) => connection.joined_rooms().rejoin(room, joined_at, now),
             JoinOutcome::Elsewhere(_) => {}

@@ -31,8 +31,8 @@ impl FakeMembership {
 
 #[async_trait]
 impl Membership for FakeMembership {
-    async fn register(&self, record: &NodeRecord) -> Result<Option<String>, BackendError> {
-        self.inner.register(record).await
+    async fn register(&self, record: &NodeRecord, known: Option<&str>) -> Result<Option<String>, BackendError> {
+        self.inner.register(record, known).await
     }
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {

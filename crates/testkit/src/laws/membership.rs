@@ -13,7 +13,12 @@ macro_rules! membership_laws {
             membership,
             $backend,
             $make,
-            [a_node_is_listed_from_register_to_leave, an_unregistered_generation_has_no_lease]
+            [
+                a_node_is_listed_from_register_to_leave,
+                an_unregistered_generation_has_no_lease,
+                a_generation_that_was_removed_is_refused_in_the_same_data,
+                earlier_generations_of_a_node_are_no_nodes,
+            ]
         );
     };
 }
@@ -35,9 +40,9 @@ pub fn record(generation: Generation) -> NodeRecord {
 /// Registering twice has the same effect as registering once.
 pub async fn a_node_is_listed_from_register_to_leave(membership: Arc<dyn Membership>) {
     let (one, other) = (record(Generation::random()), record(Generation::random()));
-    let store_epoch = membership.register(&one).await.expect("the backend answers");
-    assert_eq!(membership.register(&one).await.expect("the backend answers"), store_epoch);
-    assert_eq!(membership.register(&other).await.expect("the backend answers"), store_epoch);
+    let store_epoch = membership.register(&one, None).await.expect("the backend answers");
+    assert_eq!(membership.register(&one, None).await.expect("the backend answers"), store_epoch);
+    assert_eq!(membership.register(&other, None).await.expect("the backend answers"), store_epoch);
     let mut nodes = membership.nodes().await.expect("the backend answers");
     nodes.sort_by_key(|node| node.generation != one.generation);
     assert_eq!(nodes, [one.clone(), other.clone()]);
@@ -49,9 +54,30 @@ pub async fn a_node_is_listed_from_register_to_leave(membership: Arc<dyn Members
 pub async fn an_unregistered_generation_has_no_lease(membership: Arc<dyn Membership>) {
     let one = record(Generation::random());
     assert_eq!(membership.renew(one.generation).await.expect("the backend answers"), Renewal::Gone);
-    membership.register(&one).await.expect("the backend answers");
+    membership.register(&one, None).await.expect("the backend answers");
     let renewal = membership.renew(one.generation).await.expect("the backend answers");
     assert!(matches!(renewal, Renewal::Renewed(standing) if standing.expired.is_empty()));
     membership.leave(one.generation).await.expect("the backend answers");
+    assert_eq!(membership.renew(one.generation).await.expect("the backend answers"), Renewal::Gone);
+}
+
+/// It was reaped: the backend has its data and no record of the generation. In other data none was reaped.
+pub async fn a_generation_that_was_removed_is_refused_in_the_same_data(membership: Arc<dyn Membership>) {
+    let one = record(Generation::random());
+    let data = membership.register(&one, None).await.expect("the backend answers");
+    assert_eq!(membership.register(&one, data.as_deref()).await.expect("the backend answers"), data);
+    membership.leave(one.generation).await.expect("the backend answers");
+    assert_eq!(membership.register(&one, data.as_deref()).await.expect("the backend answers"), None);
+    assert_eq!(membership.renew(one.generation).await.expect("the backend answers"), Renewal::Gone);
+    assert_eq!(membership.register(&one, Some("lost")).await.expect("the backend answers"), data);
+}
+
+/// They have no lease either, if the backend came back with older data.
+pub async fn earlier_generations_of_a_node_are_no_nodes(membership: Arc<dyn Membership>) {
+    let one = record(Generation::random());
+    membership.register(&one, None).await.expect("the backend answers");
+    let renamed = NodeRecord { earlier: vec![one.generation], ..record(Generation::random()) };
+    membership.register(&renamed, None).await.expect("the backend answers");
+    assert_eq!(membership.nodes().await.expect("the backend answers"), [renamed]);
     assert_eq!(membership.renew(one.generation).await.expect("the backend answers"), Renewal::Gone);
 }

@@ -1,12 +1,18 @@
 -- Registers a node and starts its lease. If the node is registered already, only the lease is set to its full length. A
--- generation that is being reaped is refused.
--- KEYS: leases, names, nodes, epoch, epoch of the store, names of the generation, claims, unused key. ARGV: generation, record,
--- lease in µs, epoch for a store that has none, then all names of the generation.
+-- generation that was reaped is refused: one that is being reaped, or that has no record in the store in which it was
+-- registered before. Earlier names of the node, which older data may contain, are no nodes any more; a reap of them is
+-- over, unless a reaper is at work.
+-- KEYS: leases, names, nodes, epoch, epoch of the store, names of the generation, claims, reapers, unused key. ARGV:
+-- generation, record, lease in µs, epoch for a store that has none, epoch of the store in which the generation was
+-- registered before or '', then all names of the generation, its own first.
 redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 if redis.call('ZSCORE', KEYS[7], ARGV[1]) then
     return nil
 end
 local life = redis.call('GET', KEYS[5])
+if life and life == ARGV[5] and redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then
+    return nil
+end
 if not life then
     life = ARGV[4]
     redis.call('SET', KEYS[5], life)
@@ -14,11 +20,21 @@ end
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 redis.call('ZADD', KEYS[1], string.format('%.0f', us + ARGV[3]), ARGV[1])
-if redis.call('HSET', KEYS[3], ARGV[1], ARGV[2]) == 1 then
+local changed = redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+for n = 7, #ARGV do
+    redis.call('ZREM', KEYS[1], ARGV[n])
+    changed = changed + redis.call('HDEL', KEYS[3], ARGV[n])
+    local claimed = redis.call('ZSCORE', KEYS[7], ARGV[n])
+    if claimed and tonumber(claimed) <= us then
+        redis.call('ZREM', KEYS[7], ARGV[n])
+        redis.call('HDEL', KEYS[8], ARGV[n])
+    end
+end
+if changed > 0 then
     redis.call('SET', KEYS[4], string.format('%.0f', us))
 end
 redis.call('DEL', KEYS[6])
-for n = 5, #ARGV do
+for n = 6, #ARGV do
     redis.call('HSET', KEYS[2], ARGV[n], ARGV[1])
     redis.call('SADD', KEYS[6], ARGV[n])
 end

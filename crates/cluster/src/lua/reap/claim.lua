@@ -29,9 +29,14 @@ redis.call('DEL', KEYS[11])
 -- From here on corrupt keys are skipped.
 redis.pcall('HDEL', KEYS[3], ARGV[2])
 redis.call('SET', KEYS[4], string.format('%.0f', us))
+local held = string.sub(KEYS[8], 1, -1 - #ARGV[2])
 for _, name in ipairs(redis.pcall('SMEMBERS', KEYS[7])) do
     redis.pcall('HDEL', KEYS[2], name)
     redis.pcall('HDEL', KEYS[10], name)
+    -- A node that died before it had moved the memberships of an earlier name: that one is to be claimed too.
+    if name ~= ARGV[2] and redis.call('EXISTS', held .. name) == 1 then
+        redis.call('ZADD', KEYS[5], 'NX', string.format('%.0f', us), name)
+    end
 end
 redis.call('DEL', KEYS[7])
 for key, kind in pairs({ [KEYS[8]] = 'hash', [KEYS[9]] = 'list' }) do

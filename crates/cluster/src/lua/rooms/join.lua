@@ -1,7 +1,7 @@
 -- Makes a connection a member of a room, unless its generation was reaped. A member that another live generation has
--- listed is kept; a member of its own or of a dead generation is replaced. A reaper finds members through the
+-- listed is kept; a member of its own, of an earlier name of its own, or of a dead generation is replaced. A reaper finds members through the
 -- memberships of their generation, so the membership is written first.
--- KEYS: leases, rooms, members, memberships, incarnations, floor. ARGV: generation, room, id, member, joinedAt, number.
+-- KEYS: leases, rooms, members, memberships, incarnations, floor, names. ARGV: generation, room, id, member, joinedAt, number.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return { 'reaped', false }
 end
@@ -20,7 +20,8 @@ end
 local member = redis.call('HGET', KEYS[3], ARGV[3])
 if member then
     local of = string.match(member, '"generation":"(%w+)"')
-    if not of or of ~= ARGV[1] and redis.call('ZSCORE', KEYS[1], of) then
+    local is_own = of == ARGV[1] or of and redis.call('HGET', KEYS[7], of) == ARGV[1]
+    if not of or not is_own and redis.call('ZSCORE', KEYS[1], of) then
         return { 'already', life }
     end
 end
