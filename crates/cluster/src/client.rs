@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct RedisClient {
     shared: Arc<Mutex<SharedConnection>>,
     refusals: Arc<Refusals>,
     failover: Arc<Failover>,
+    /// The number of times that a connection was found lost.
+    lost: Arc<AtomicU64>,
     timeout: Duration,
 }
 
@@ -65,7 +68,7 @@ impl RedisClient {
         let client = redis::Client::open(info)?;
         let connection = connect(&client, timeout)?;
         let shared = Arc::new(Mutex::new(SharedConnection { connection, last_reply: Instant::now() }));
-        Ok(Self { client, shared, refusals: Arc::default(), failover: Arc::default(), timeout })
+        Ok(Self { client, shared, refusals: Arc::default(), failover: Arc::default(), lost: Arc::default(), timeout })
     }
 
     /// Has the log lines about missing rights name those of this cluster.
@@ -131,7 +134,7 @@ impl RedisClient {
         let reply = async {
             let mut connection = self.connection();
             match command.query_async(&mut connection).await {
-                Err(error) if is_connection_lost(&error) => command.query_async(&mut connection).await,
+                Err(error) if self.is_lost(&error) => command.query_async(&mut connection).await,
                 reply => reply,
             }
         };
@@ -157,7 +160,7 @@ impl RedisClient {
         let reply = async {
             let mut connection = self.connection();
             match commands.query_async(&mut connection).await {
-                Err(error) if is_connection_lost(&error) => commands.query_async(&mut connection).await,
+                Err(error) if self.is_lost(&error) => commands.query_async(&mut connection).await,
                 reply => reply,
             }
             .map_err(first_of_pipeline)
@@ -174,11 +177,25 @@ impl RedisClient {
         let reply = async {
             let mut connection = self.connection();
             match script.invoke_async(&mut connection).await {
-                Err(error) if is_connection_lost(&error) => script.invoke_async(&mut connection).await,
+                Err(error) if self.is_lost(&error) => script.invoke_async(&mut connection).await,
                 reply => reply,
             }
         };
         self.with_timeout(key, reply).await
+    }
+
+    /// A number that changes when commands are sent over a new connection, which may lead to another server.
+    pub(crate) fn count_lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+
+    /// Whether an error means that the connection was lost, which is recorded.
+    fn is_lost(&self, error: &RedisError) -> bool {
+        let is_lost = is_connection_lost(error);
+        if is_lost {
+            self.lost.fetch_add(1, Relaxed);
+        }
+        is_lost
     }
 
     fn connection(&self) -> ConnectionManager {
@@ -198,7 +215,10 @@ impl RedisClient {
         match tokio::time::timeout(self.timeout, reply).await {
             Ok(reply) if !matches!(&reply, Err(error) if error.is_timeout()) => {
                 self.shared().last_reply = Instant::now();
-                reply.map_err(|error| self.backend_error(error, key))
+                reply.map_err(|error| {
+                    self.is_lost(&error);
+                    self.backend_error(error, key)
+                })
             }
             Ok(_) | Err(_) => {
                 self.replace_if_dead();
@@ -237,7 +257,10 @@ impl RedisClient {
     pub(crate) fn replace(&self) {
         let mut shared = self.shared();
         match connect(&self.client, self.timeout) {
-            Ok(connection) => *shared = SharedConnection { connection, last_reply: Instant::now() },
+            Ok(connection) => {
+                self.lost.fetch_add(1, Relaxed);
+                *shared = SharedConnection { connection, last_reply: Instant::now() };
+            }
             Err(error) => warn!(%error, "the connection to redis cannot be replaced"),
         }
     }

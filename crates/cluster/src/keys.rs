@@ -105,6 +105,21 @@ impl Keys {
         format!("{}closed", self.own_prefix)
     }
 
+    /// The last incarnation of each room that was closed lately: a hash from the name.
+    pub(crate) fn ended(&self) -> String {
+        format!("{}ended", self.own_prefix)
+    }
+
+    /// When each of them was closed, in microseconds of Redis's clock: a sorted set of names.
+    pub(crate) fn ended_at(&self) -> String {
+        format!("{}ended:at", self.own_prefix)
+    }
+
+    /// The number of the last renewal of each generation: a hash.
+    pub(crate) fn beats(&self) -> String {
+        format!("{}beats", self.own_prefix)
+    }
+
     /// The time at which each lease expires, in microseconds of Redis's clock: a sorted set of generations.
     pub(crate) fn leases(&self) -> String {
         format!("{}leases", self.own_prefix)

@@ -29,7 +29,8 @@
 //!   to at most a full one, so the leases of dead nodes expire as usual. For the length of one lease nothing is reaped.
 //! - **Redis comes back empty.** Renewals find no lease. Each node registers again, and `register.lua` returns a different
 //!   epoch of the store, which shows that no node was reaped, so generations stay, and that rooms must be created again.
-//! - **Redis comes back with older data.** A generation whose record is there was not reaped: a claim removes lease and
+//! - **Redis comes back with older data.** A renewal that Redis has forgotten, or a new connection, shows that. The node
+//!   reaps nothing for the length of a lease, since live nodes may have expired leases there. A generation whose record is there was not reaped: a claim removes lease and
 //!   record in one step. Names that a node has given up may have leases there: a registration removes those of its own
 //!   boot, and a join counts their members as its own.
 //! - **Redis is full** (`maxmemory`, `noeviction`). It refuses joins; scripts that renew, free or hand on run, because they
@@ -47,7 +48,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -79,6 +80,36 @@ const MARK_TTL: Duration = Duration::from_secs(180);
 /// The number of other clusters that are named at most.
 const MAX_CLUSTERS: usize = 16;
 
+/// Redis's time, the epoch of nodes, expired leases and claims, the link of the node, the last beat that Redis knew, the
+/// number of memberships.
+type RenewalReply = (u64, String, Vec<String>, String, u64, u64);
+
+/// The numbers of renewals of the present generation. One that Redis has forgotten shows that it came back with older data.
+#[derive(Debug, Default)]
+struct Beats {
+    generation: Option<Generation>,
+    last: u64,
+    confirmed: u64,
+}
+
+impl Beats {
+    /// The number of the next renewal, and the last that was confirmed.
+    fn next(&mut self, generation: Generation) -> (u64, u64) {
+        if self.generation.replace(generation) != Some(generation) {
+            self.confirmed = 0;
+        }
+        self.last += 1;
+        (self.last, self.confirmed)
+    }
+
+    /// Records a confirmed renewal; 0 if the generation is to be registered again.
+    fn confirm(&mut self, generation: Generation, beat: u64) {
+        if self.generation == Some(generation) {
+            self.confirmed = beat;
+        }
+    }
+}
+
 /// The nodes that share a Redis.
 pub struct RedisMembership {
     client: RedisClient,
@@ -94,6 +125,7 @@ pub struct RedisMembership {
     renew: Script,
     unregister: Script,
     clusters: Script,
+    beats: Mutex<Beats>,
 }
 
 impl RedisMembership {
@@ -119,6 +151,7 @@ impl RedisMembership {
             renew: Script::new(include_str!("lua/lease/renew.lua")),
             unregister: Script::new(include_str!("lua/lease/unregister.lua")),
             clusters: Script::new(include_str!("lua/lease/clusters.lua")),
+            beats: Mutex::default(),
         }
     }
 
@@ -169,6 +202,10 @@ impl RedisMembership {
         }
     }
 
+    fn beats(&self) -> MutexGuard<'_, Beats> {
+        self.beats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Removes an entry that is not a generation from leases and claims: it would use up one of the entries that a renewal
     /// returns.
     async fn remove_invalid(&self, name: &str) {
@@ -195,7 +232,7 @@ impl Membership for RedisMembership {
         let mut script = self.register.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch()).key(self.keys.store_epoch());
         script.key(self.keys.names_of(generation)).key(self.keys.claims()).key(self.keys.reapers());
-        script.key(self.keys.unused());
+        script.key(self.keys.leaves(generation)).key(self.keys.unused());
         script.arg(generation.as_str()).arg(write(record)).arg(us(LEASE)).arg(Generation::random().as_str());
         script.arg(known.unwrap_or_default()).arg(generation.as_str());
         for earlier in &record.earlier {
@@ -211,11 +248,18 @@ impl Membership for RedisMembership {
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
         let mut script = self.renew.key(self.keys.leases());
-        script.key(self.keys.claims()).key(self.keys.epoch()).key(self.keys.links()).key(self.keys.unused());
-        script.arg(generation.as_str()).arg(us(LEASE)).arg(MAX_EXPIRED).arg(us(EXPIRY_GRACE));
+        script.key(self.keys.claims()).key(self.keys.epoch()).key(self.keys.links()).key(self.keys.beats());
+        script.key(self.keys.memberships_of(generation.as_str())).key(self.keys.unused());
+        let (beat, confirmed) = self.beats().next(generation);
+        script.arg(generation.as_str()).arg(us(LEASE)).arg(MAX_EXPIRED).arg(us(EXPIRY_GRACE)).arg(beat);
         let (sent, announced) = (Instant::now(), self.link.announced());
-        let reply: Option<(u64, String, Vec<String>, String)> = self.client.run_idempotent("leases", &script).await?;
-        let Some((now_us, epoch, names, link)) = reply else { return Ok(Renewal::Gone) };
+        let reply: Option<RenewalReply> = self.client.run_idempotent("leases", &script).await?;
+        let connection = self.client.count_lost();
+        let Some((now_us, epoch, names, link, known_beat, stored)) = reply else {
+            self.beats().confirm(generation, 0);
+            return Ok(Renewal::Gone);
+        };
+        self.beats().confirm(generation, beat);
         self.clock.set(now_us, sent.elapsed());
         self.link.check(&link, announced);
         self.look_for_other_clusters().await;
@@ -226,7 +270,14 @@ impl Membership for RedisMembership {
                 None => self.remove_invalid(&name).await,
             }
         }
-        Ok(Renewal::Renewed(LeaseStatus { now_us, epoch: epoch.parse().unwrap_or_default(), expired }))
+        Ok(Renewal::Renewed(LeaseStatus {
+            now_us,
+            epoch: epoch.parse().unwrap_or_default(),
+            expired,
+            connection,
+            is_behind: known_beat < confirmed,
+            stored: Some(stored),
+        }))
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, BackendError> {
@@ -250,6 +301,7 @@ impl Membership for RedisMembership {
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
         script.key(self.keys.names_of(generation)).key(self.keys.memberships_of(generation.as_str()));
         script.key(self.keys.links()).key(self.keys.join_floor(generation)).key(self.keys.claims());
+        script.key(self.keys.beats());
         script.key(self.keys.unused());
         script.arg(generation.as_str());
         self.client.run("leases", &script).await

@@ -7,20 +7,35 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deadpool_redis::redis::{Cmd, Script, cmd, pipe};
 use phalanx_core::backend::{
-    BackendError, CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor, RoomStore,
+    BackendError, CreateOutcome, HeldMember, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor, RelistOutcome,
+    Relisting, RoomStore, StoredMember,
 };
 use phalanx_core::{ConnectionId, Generation, Incarnation};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::Value;
 use tracing::warn;
 
 use crate::client::RedisClient;
-use crate::keys::Keys;
+use crate::keys::{Keys, generation_marker};
+use crate::membership::us;
 
 /// Members that one command reads or one script removes.
 const BATCH: usize = 200;
 
 /// The most scans for one page. A scan finds few members where many have left; the next page goes on from there.
 const MAX_SCANS: usize = 8;
+
+/// Memberships that one step reads.
+const STORED_STEP: usize = 500;
+
+/// How long the end of a room is remembered. A node that is cut off for longer may create the room again.
+const ENDED_TTL: Duration = Duration::from_secs(10 * 60);
+
+/// How long the node that closes a room may take to publish its last message, before it counts as dead.
+const LAST_MESSAGE: Duration = Duration::from_secs(10);
+
+/// Ends of rooms that a close forgets at most.
+const ENDED_PRUNED: usize = 100;
 
 /// How long an undone join is refused if it arrives after all. The kernel gives up a connection within half an hour.
 const FLOOR_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -34,6 +49,8 @@ pub struct RedisRooms {
     join: Script,
     undo_join: Script,
     leave: Script,
+    relist: Script,
+    remove_stored: Script,
     remove_members: Script,
     close: Script,
     forget: Script,
@@ -50,6 +67,8 @@ impl RedisRooms {
             join: Script::new(include_str!("lua/rooms/join.lua")),
             undo_join: Script::new(include_str!("lua/rooms/undo_join.lua")),
             leave: Script::new(include_str!("lua/rooms/leave.lua")),
+            relist: Script::new(include_str!("lua/rooms/relist.lua")),
+            remove_stored: Script::new(include_str!("lua/rooms/remove_stored.lua")),
             remove_members: Script::new(include_str!("lua/rooms/remove_members.lua")),
             close: Script::new(include_str!("lua/rooms/close.lua")),
             forget: Script::new(include_str!("lua/rooms/forget.lua")),
@@ -63,11 +82,16 @@ impl RedisRooms {
         scan
     }
 
+    /// The JSON of members of a generation after the time of the join.
+    fn json_after(&self, of: Generation) -> String {
+        format!(",\"host\":{},\"generation\":\"{of}\"}}", Value::from(&*self.host))
+    }
+
     async fn remove_members(&self, room: &str, members: &[(String, String)]) -> Result<bool, BackendError> {
         let mut script = self.remove_members.key(self.keys.rooms());
         script.key(self.keys.members(room)).arg(room);
         for (id, member) in members {
-            let generation = serde_json::from_str::<StoredMember>(member).ok().and_then(|member| member.generation);
+            let generation = serde_json::from_str::<MemberJson>(member).ok().and_then(|member| member.generation);
             script.key(self.keys.memberships_of(generation.as_deref().unwrap_or_default())).arg(id);
         }
         self.client.run(room, &script).await
@@ -104,7 +128,8 @@ impl RoomStore for RedisRooms {
 
     async fn close(&self, room: &str) -> Result<Option<Incarnation>, BackendError> {
         let mut script = self.close.key(self.keys.rooms());
-        script.key(self.keys.incarnations()).key(self.keys.closed()).key(self.keys.unused()).arg(room);
+        script.key(self.keys.incarnations()).key(self.keys.closed()).key(self.keys.ended()).key(self.keys.ended_at());
+        script.key(self.keys.unused()).arg(room).arg(us(ENDED_TTL)).arg(ENDED_PRUNED);
         let incarnation: Option<u64> = self.client.run_idempotent(room, &script).await?;
         Ok(incarnation.map(Incarnation))
     }
@@ -129,17 +154,11 @@ impl RoomStore for RedisRooms {
         of: Generation,
         number: u64,
     ) -> Result<JoinOutcome, BackendError> {
-        let in_redis = StoredMember {
-            id: member.id.to_string(),
-            joined_at: member.joined_at,
-            host: self.host.clone(),
-            generation: Some(of.to_string()),
-        };
-        let text = serde_json::to_string(&in_redis).expect("names and numbers are always JSON");
+        let text = format!("{}{}{}", json_before(member), member.joined_at, self.json_after(of));
         let mut script = self.join.key(self.keys.leases());
         script.key(self.keys.rooms()).key(self.keys.members(room)).key(self.keys.memberships_of(of.as_str()));
         script.key(self.keys.incarnations()).key(self.keys.join_floor(of)).key(self.keys.names());
-        script.arg(of.as_str()).arg(room).arg(&in_redis.id).arg(text).arg(member.joined_at).arg(number);
+        script.arg(of.as_str()).arg(room).arg(member.id.as_str()).arg(text).arg(member.joined_at).arg(number);
         let (joined, incarnation): (String, Option<u64>) = self.client.run(room, &script).await?;
         match (joined.as_str(), incarnation.map(Incarnation)) {
             ("new", Some(incarnation)) => Ok(JoinOutcome::New(incarnation)),
@@ -170,6 +189,66 @@ impl RoomStore for RedisRooms {
         script.arg(joined_at_marker(member));
         let (was_member, incarnation): (bool, Option<u64>) = self.client.run(room, &script).await?;
         Ok(if was_member { LeaveOutcome::Removed } else { LeaveOutcome::NotAMember(incarnation.map(Incarnation)) })
+    }
+
+    async fn relist(&self, how: &Relisting, members: &[HeldMember]) -> Result<Vec<RelistOutcome>, BackendError> {
+        let mut outcomes = Vec::with_capacity(members.len());
+        for batch in members.chunks(BATCH) {
+            let mut script = self.relist.key(self.keys.leases());
+            script.key(self.keys.rooms()).key(self.keys.memberships_of(how.of.as_str())).key(self.keys.incarnations());
+            script.key(self.keys.join_floor(how.of)).key(self.keys.names()).key(self.keys.ended());
+            script.key(self.keys.ended_at()).key(self.keys.closed());
+            script.arg(how.of.as_str()).arg(how.number).arg(how.renamed_ms).arg(u8::from(how.creates_rooms));
+            script.arg(us(LAST_MESSAGE)).arg(self.json_after(how.of));
+            for HeldMember { room, member, incarnation } in batch {
+                script.key(self.keys.members(room)).arg(&**room).arg(member.id.as_str()).arg(member.joined_at);
+                script.arg(incarnation.0).arg(json_before(member));
+            }
+            let replies: Vec<String> = self.client.run("held", script.key(self.keys.unused())).await?;
+            if replies.len() != batch.len() {
+                return Err(BackendError::unavailable("a listing has another number of outcomes than of members"));
+            }
+            outcomes.extend(replies.iter().map(|reply| parse_relisted(reply)));
+        }
+        Ok(outcomes)
+    }
+
+    async fn stored(&self, of: Generation, start: u64) -> Result<(Vec<StoredMember>, u64), BackendError> {
+        let mut scan = cmd("HSCAN");
+        scan.arg(self.keys.memberships_of(of.as_str())).arg(start).arg("COUNT").arg(STORED_STEP);
+        let (next, entries): (u64, Vec<(String, String)>) = self.client.read("held", &scan).await?;
+        let parse = |(entry, joined_at): (String, String)| {
+            let (room, id) = entry.split_once(' ')?;
+            Some(StoredMember {
+                room: room.to_owned(),
+                id: ConnectionId::parse(id).ok()?,
+                joined_at: joined_at.parse().ok()?,
+            })
+        };
+        Ok((entries.into_iter().filter_map(parse).collect(), next))
+    }
+
+    async fn remove_stored(
+        &self,
+        of: Generation,
+        floor: u64,
+        members: &[StoredMember],
+    ) -> Result<Vec<LeaveOutcome>, BackendError> {
+        let mut script = self.remove_stored.key(self.keys.memberships_of(of.as_str()));
+        script.key(self.keys.rooms()).key(self.keys.incarnations()).key(self.keys.join_floor(of));
+        script.arg(generation_marker(of)).arg(floor).arg(FLOOR_TTL.as_millis() as u64);
+        for StoredMember { room, id, joined_at } in members {
+            script.key(self.keys.members(room)).arg(room).arg(id.as_str()).arg(joined_at);
+        }
+        let replies: Vec<String> = self.client.run_idempotent("held", script.key(self.keys.unused())).await?;
+        if replies.len() != members.len() {
+            return Err(BackendError::unavailable("a removal has another number of outcomes than of members"));
+        }
+        let outcome = |reply: &String| match &**reply {
+            "1" => LeaveOutcome::Removed,
+            incarnation => LeaveOutcome::NotAMember(incarnation.parse().ok().map(Incarnation)),
+        };
+        Ok(replies.iter().map(outcome).collect())
     }
 
     async fn members_page(
@@ -239,16 +318,33 @@ fn readable(room: &str, members: Vec<(String, String)>, last: Option<&Connection
     readable.filter(after).map(|member| (member.id.clone(), member)).collect()
 }
 
-/// A member as Actionhero stores it, and the generation of its node.
-#[derive(Serialize, Deserialize)]
+/// The parts of a member's JSON that are read. Actionhero nodes store no generation.
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct StoredMember {
-    id: String,
+struct MemberJson {
     joined_at: u64,
     #[serde(default)]
-    host: String,
-    #[serde(default)]
     generation: Option<String>,
+}
+
+/// The JSON of a member is in three parts, because a script may change the middle one, the time of the join.
+fn json_before(member: &Member) -> String {
+    format!("{{\"id\":{},\"joinedAt\":", Value::from(member.id.as_str()))
+}
+
+/// Parses an outcome and the incarnation of the room.
+fn parse_relisted(reply: &str) -> RelistOutcome {
+    let (outcome, incarnation) = reply.split_once(' ').unwrap_or((reply, ""));
+    let incarnation = incarnation.parse().map(Incarnation);
+    match (outcome, incarnation) {
+        ("kept", Ok(incarnation)) => RelistOutcome::Kept(incarnation),
+        ("listed", Ok(incarnation)) => RelistOutcome::Listed(incarnation),
+        ("rejoined", Ok(incarnation)) => RelistOutcome::Rejoined(incarnation),
+        ("closing", _) => RelistOutcome::Closing,
+        ("destroyed", _) => RelistOutcome::Destroyed,
+        ("elsewhere", _) => RelistOutcome::Elsewhere,
+        _ => RelistOutcome::Unreadable,
+    }
 }
 
 /// The part of a member's JSON with the time of its join.
@@ -257,6 +353,6 @@ fn joined_at_marker(member: &Member) -> String {
 }
 
 fn read(id: &str, text: &str) -> Option<Member> {
-    let member: StoredMember = serde_json::from_str(text).ok()?;
+    let member: MemberJson = serde_json::from_str(text).ok()?;
     Some(Member { id: ConnectionId::parse(id).ok()?, joined_at: member.joined_at })
 }

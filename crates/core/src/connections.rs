@@ -39,6 +39,10 @@ impl ConnectionRegistry {
         self.map.iter().map(|entry| entry.value().clone()).collect()
     }
 
+    pub(crate) fn ids(&self) -> Vec<ConnectionId> {
+        self.map.iter().map(|entry| entry.key().clone()).collect()
+    }
+
     /// Adds a connection: from here on others find it.
     ///
     /// # Errors

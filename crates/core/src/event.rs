@@ -58,7 +58,7 @@ pub enum Event {
     NodeLeft(NodeRecord),
     /// The backend came back empty: data that only it had is lost. Rooms and members are listed again.
     BackendLost,
-    /// This node was reaped while it ran, or the backend lost its data: it has a new generation.
+    /// This node was reaped while it ran: it has a new generation.
     Renamed(Generation),
 }
 

@@ -140,7 +140,9 @@ pub trait RoomHook: Send + Sync + 'static {
     ///
     /// Runs once, also if the call that requested the leave is dropped. After the death of a node it runs on the node that
     /// reaps it; if that one dies meanwhile, up to 200 may run again. So may the hook of a leave that was in progress when its
-    /// node died, and of one that ended while its node was cut off from the backend for so long that it was reaped.
+    /// node died, and of one that ended while its node was cut off from the backend for so long that it was reaped. A connection
+    /// that stays on such a node is a member again once the node is back, without another [`RoomHook::join`], and `left` runs
+    /// once more when it leaves.
     async fn left(&self, node: &Node, room: &str, id: &ConnectionId, cause: LeaveCause<'_>) {
         let _ = (node, room, id, cause);
     }

@@ -12,21 +12,40 @@ const FENCE: Duration = Duration::from_secs(4);
 /// After this time without a confirmed renewal, which is sent each second, the backend is taken for away.
 const LATE: Duration = Duration::from_millis(2500);
 
-/// Why the members of a node are listed again. If neither field is set, messages were missed: the rooms that the node
-/// knows may have been destroyed.
+/// The tasks of a recovery pass. Members that the node does not hold are removed in every pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RestoreReason {
-    /// The backend came back empty: rooms that are gone were not destroyed.
+pub(crate) struct RecoveryRequest {
+    /// The members that the node holds may not be listed.
+    pub(crate) relist: bool,
+    /// The backend lost data: rooms that are gone were not destroyed.
     pub(crate) lost: bool,
     /// When the node took another generation, in Unix milliseconds by the backend's clock: other nodes may have
     /// received the leaves of its members before that. 0 if it kept its generation.
     pub(crate) renamed_ms: u64,
 }
 
-impl RestoreReason {
-    /// Combines two reasons: the stronger one decides, and none is forgotten.
+impl RecoveryRequest {
+    /// To remove members that the node does not hold.
+    pub(crate) const REMOVE: Self = Self { relist: false, lost: false, renamed_ms: 0 };
+
+    /// To list members again as well.
+    pub(crate) const RELIST: Self = Self { relist: true, ..Self::REMOVE };
+
+    /// The same after a loss of data.
+    pub(crate) const LOST: Self = Self { lost: true, ..Self::RELIST };
+
+    /// The same after this node was reaped.
+    pub(crate) fn renamed(at_ms: u64) -> Self {
+        Self { renamed_ms: at_ms, ..Self::RELIST }
+    }
+
+    /// Combines two requests: none is forgotten.
     pub(crate) fn and(self, other: Self) -> Self {
-        Self { lost: self.lost || other.lost, renamed_ms: self.renamed_ms.max(other.renamed_ms) }
+        Self {
+            relist: self.relist || other.relist,
+            lost: self.lost || other.lost,
+            renamed_ms: self.renamed_ms.max(other.renamed_ms),
+        }
     }
 }
 
@@ -37,10 +56,10 @@ pub(crate) struct LeaseState {
     confirmed: Mutex<Option<Instant>>,
     /// Whether a registration was ever sent, answered or not.
     registration_sent: AtomicBool,
-    /// Why all members are to be listed again, if they are.
-    restore: Mutex<Option<RestoreReason>>,
-    /// Whether a recovery pass runs.
-    recovering: AtomicBool,
+    /// The next recovery pass, if one is requested.
+    request: Mutex<Option<RecoveryRequest>>,
+    /// The recovery pass that runs.
+    running: Mutex<Option<RecoveryRequest>>,
 }
 
 impl LeaseState {
@@ -69,43 +88,49 @@ impl LeaseState {
         self.registration_sent.load(Relaxed)
     }
 
-    /// Whether members are to be listed again.
-    pub(crate) fn needs_restore(&self) -> bool {
-        self.restore().is_some()
+    /// Whether a recovery pass is requested.
+    pub(crate) fn needs_recovery(&self) -> bool {
+        self.request().is_some()
     }
 
-    /// Has the next recovery pass list all members again.
-    pub(crate) fn request_restore(&self, why: RestoreReason) {
-        let mut restore = self.restore();
-        *restore = Some(restore.unwrap_or_default().and(why));
+    /// Has the next recovery pass do this too.
+    pub(crate) fn request_recovery(&self, what: RecoveryRequest) {
+        let mut request = self.request();
+        *request = Some(request.unwrap_or_default().and(what));
     }
 
-    /// Takes the request, if there is one.
-    pub(crate) fn take_restore_request(&self) -> Option<RestoreReason> {
-        self.restore().take()
-    }
-
-    /// Starts a recovery pass; `false` if one runs. Two for different reasons would undo each other's work.
-    pub(crate) fn try_start_recovery(&self) -> bool {
-        !self.recovering.swap(true, Relaxed)
+    /// Starts a recovery pass and takes the request for it; `None` if one runs. Two at once would undo each other's work.
+    pub(crate) fn try_start_recovery(&self) -> Option<RecoveryRequest> {
+        let mut running = self.running();
+        if running.is_some() {
+            return None;
+        }
+        let taken = self.request().take().unwrap_or_default();
+        *running = Some(taken);
+        Some(taken)
     }
 
     /// Ends the recovery pass.
     pub(crate) fn end_recovery(&self) {
-        self.recovering.store(false, Relaxed);
+        *self.running() = None;
     }
 
     /// Whether other nodes may have reaped this one and announced the leaves of its members.
     pub(crate) fn may_be_reaped(&self) -> bool {
-        self.recovering.load(Relaxed) || self.needs_restore() || self.is_fenced()
+        let renamed = |pass: &Option<RecoveryRequest>| pass.is_some_and(|pass| pass.renamed_ms > 0);
+        self.is_fenced() || renamed(&self.running()) || renamed(&self.request())
     }
 
     fn confirmed(&self) -> MutexGuard<'_, Option<Instant>> {
         self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn restore(&self) -> MutexGuard<'_, Option<RestoreReason>> {
-        self.restore.lock().unwrap_or_else(PoisonError::into_inner)
+    fn request(&self) -> MutexGuard<'_, Option<RecoveryRequest>> {
+        self.request.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<RecoveryRequest>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,25 +139,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_two_reasons_the_stronger_decides_and_none_is_forgotten() {
-        let missed = RestoreReason::default();
-        let lost = RestoreReason { lost: true, renamed_ms: 5 };
-        let reaped = RestoreReason { lost: false, renamed_ms: 7 };
-        for (one, other, both) in [
-            (missed, reaped, reaped),
-            (reaped, lost, RestoreReason { lost: true, renamed_ms: 7 }),
-            (lost, missed, lost),
-        ] {
-            assert_eq!(one.and(other), both);
-            assert_eq!(other.and(one), both);
+    fn of_two_requests_none_is_forgotten() {
+        let (remove, lost, renamed) = (RecoveryRequest::REMOVE, RecoveryRequest::LOST, RecoveryRequest::renamed(7));
+        let both = RecoveryRequest { relist: true, lost: true, renamed_ms: 7 };
+        for (one, other, sum) in [(remove, renamed, renamed), (renamed, lost, both), (lost, remove, lost)] {
+            assert_eq!((one.and(other), other.and(one)), (sum, sum));
         }
     }
 
     #[test]
     fn one_recovery_pass_runs_at_a_time() {
         let state = LeaseState::default();
-        assert!(state.try_start_recovery() && !state.try_start_recovery());
+        state.request_recovery(RecoveryRequest::RELIST);
+        assert_eq!(state.try_start_recovery(), Some(RecoveryRequest::RELIST));
+        state.request_recovery(RecoveryRequest::LOST);
+        assert_eq!(state.try_start_recovery(), None);
         state.end_recovery();
-        assert!(state.try_start_recovery());
+        assert_eq!(state.try_start_recovery(), Some(RecoveryRequest::LOST));
     }
 }

@@ -151,6 +151,10 @@ fn describe() {
     describe_gauge!("phalanx_lease_fenced", "1 while this node cannot rely on its lease");
     describe_gauge!("phalanx_cluster_nodes", "Nodes of the cluster, as seen by this node");
     describe_counter!("phalanx_generations_reaped_total", "Dead generations that this node reaped");
+    describe_counter!(
+        "phalanx_memberships_repaired_total",
+        "Entries of the lists of members that differed from what this node holds, by kind"
+    );
     describe_counter!("phalanx_backend_losses_total", "Times that the backend returned without its data");
     describe_counter!("phalanx_hook_panics_total", "Panics in hooks and observers of the application");
 }

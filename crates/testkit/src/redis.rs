@@ -125,6 +125,32 @@ impl Redis {
         self.start_again().await;
     }
 
+    /// Keeps a copy of its data as it is now.
+    ///
+    /// # Panics
+    ///
+    /// If its folder cannot be written.
+    pub fn keep(&self) {
+        let (from, to) = (self.folder.path().join("appendonlydir"), self.folder.path().join("kept"));
+        std::fs::create_dir_all(&to).expect("its folder is writable");
+        for entry in std::fs::read_dir(from).expect("its data is there") {
+            let entry = entry.expect("its data is readable");
+            std::fs::copy(entry.path(), to.join(entry.file_name())).expect("its data is readable");
+        }
+    }
+
+    /// Starts it again with the data of [`Redis::keep`], after [`Redis::kill`].
+    ///
+    /// # Panics
+    ///
+    /// If it is still running, or has kept nothing.
+    pub async fn start_older(&mut self) {
+        std::fs::remove_dir_all(self.folder.path().join("appendonlydir")).expect("its data is there");
+        let kept = self.folder.path().join("kept");
+        std::fs::rename(kept, self.folder.path().join("appendonlydir")).expect("it has kept its data");
+        self.start_again().await;
+    }
+
     /// Runs one command, written as for redis-cli, and returns the raw reply.
     ///
     /// # Panics

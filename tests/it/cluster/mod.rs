@@ -25,6 +25,7 @@ mod locks;
 mod members;
 mod network;
 mod node_death;
+mod older_data;
 mod recovery;
 mod redis;
 mod tls;

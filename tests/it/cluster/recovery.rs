@@ -115,7 +115,7 @@ async fn a_node_that_stops_completes_the_destruction_of_a_room() {
     let rooms = here.node().rooms();
     rooms.create("gone").await.unwrap();
     let mut member = Socket::join(there.addr(), "gone").await;
-    proxy.delay(Duration::from_millis(300));
+    proxy.delay(Duration::from_millis(150));
     tokio::select! {
         _ = rooms.destroy("gone") => panic!("the publisher has no acknowledgement yet"),
         _ = member.next_in("user") => {}

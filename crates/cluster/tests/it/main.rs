@@ -13,6 +13,7 @@ mod gaps;
 mod links;
 mod locks;
 mod membership;
+mod recovery;
 mod rooms;
 
 /// Starts a Redis for one test, with a client for it.

@@ -54,6 +54,12 @@ pub struct LeaseStatus {
     pub epoch: u64,
     /// Generations whose lease expired, and those whose reaper stopped half-way.
     pub expired: Vec<Generation>,
+    /// Differs from the renewal before if the backend was reached over a new connection since: it may be another server.
+    pub connection: u64,
+    /// Whether the backend does not know the last confirmed renewal of this generation: it came back with older data.
+    pub is_behind: bool,
+    /// The number of memberships that are stored under the generation, if the backend counts them.
+    pub stored: Option<u64>,
 }
 
 /// A member of a room whose node was reaped.

@@ -24,7 +24,10 @@ pub use locks::{LockRecord, LockStore};
 pub use membership::{
     CLAIM_WINDOW, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, ReapedMember, Renewal,
 };
-pub use rooms::{CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, RoomStore};
+pub use rooms::{
+    CreateOutcome, HeldMember, JoinOutcome, LeaveOutcome, Member, Members, RelistOutcome, Relisting, RoomStore,
+    StoredMember,
+};
 
 pub use crate::id::MembersCursor;
 

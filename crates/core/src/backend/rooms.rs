@@ -1,5 +1,7 @@
 //! The seam for rooms: their names and their members, in the whole cluster.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::error::BackendError;
@@ -50,6 +52,61 @@ pub enum LeaveOutcome {
     NotAMember(Option<Incarnation>),
 }
 
+/// A membership, as the node of the connection holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldMember {
+    /// The room.
+    pub room: Arc<str>,
+    /// The connection.
+    pub member: Member,
+    /// The incarnation that it joined.
+    pub incarnation: Incarnation,
+}
+
+/// How a node lists its members again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relisting {
+    /// The node.
+    pub of: Generation,
+    /// As for a join.
+    pub number: u64,
+    /// When the node took this generation because it was reaped, Unix time in milliseconds: a member that is not listed was
+    /// removed by the reaper, and joins anew, no earlier than then. 0 if it was not reaped.
+    pub renamed_ms: u64,
+    /// Whether a room that is missing is created again, unless it is known to have been destroyed.
+    pub creates_rooms: bool,
+}
+
+/// The outcome of listing a member again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelistOutcome {
+    /// It was listed as it should be, in this incarnation of its room.
+    Kept(Incarnation),
+    /// It was not, and is now.
+    Listed(Incarnation),
+    /// The same, and it joined anew: a reaper had removed it.
+    Rejoined(Incarnation),
+    /// A connection of that id is a member on another node with a lease; nothing has changed.
+    Elsewhere,
+    /// Its room was closed a moment ago, and the last message takes the member out; nothing has changed.
+    Closing,
+    /// Its room was destroyed; nothing has changed.
+    Destroyed,
+    /// The room cannot be read; nothing has changed.
+    Unreadable,
+}
+
+/// A membership, as it is stored under a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StoredMember {
+    /// The room.
+    pub room: String,
+    /// The connection.
+    pub id: ConnectionId,
+    /// When it joined, Unix time in milliseconds.
+    pub joined_at: u64,
+}
+
 /// A page of a room's members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
@@ -95,6 +152,29 @@ pub trait RoomStore: Send + Sync + 'static {
 
     /// Ends a membership of the node `of`. A later one of the same connection stays.
     async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<LeaveOutcome, BackendError>;
+
+    /// Lists members of a node as it holds them, each with an outcome, in their order. One that is listed as it should be
+    /// costs no write.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` as well if the node was reaped, or if a [`RoomStore::remove_stored`] came first that raised the floor
+    /// to this number.
+    async fn relist(&self, how: &Relisting, members: &[HeldMember]) -> Result<Vec<RelistOutcome>, BackendError>;
+
+    /// Reads a step of the memberships that are stored under a node, and the start of the next step; 0 is the first start,
+    /// and the end. One that is there from the first step to the last is returned at least once.
+    async fn stored(&self, of: Generation, start: u64) -> Result<(Vec<StoredMember>, u64), BackendError>;
+
+    /// Removes memberships that are stored under a node, and from the rooms where the entry is the node's and has that time
+    /// of joining. Returns an outcome for each, in their order. Joins of the node up to the number `floor` are late from
+    /// here on.
+    async fn remove_stored(
+        &self,
+        of: Generation,
+        floor: u64,
+        members: &[StoredMember],
+    ) -> Result<Vec<LeaveOutcome>, BackendError>;
 
     /// Lists at most `max` members, from the start or from the `next` of a page; `None` if there is no such room.
     ///

@@ -15,7 +15,7 @@ use crate::backend::{BackendError, Bus, Clock, Membership, NodeRecord};
 use crate::connections::ConnectionRegistry;
 use crate::event::Observers;
 use crate::id::NodeIdentity;
-use crate::lease_state::{LeaseState, RestoreReason};
+use crate::lease_state::{LeaseState, RecoveryRequest};
 use crate::protocol::CloseReason;
 use crate::remote::RemoteCalls;
 use crate::rooms::Rooms;
@@ -83,7 +83,7 @@ impl LeaseParts {
     /// Takes a new generation, under which all members are to be listed again; each counts as joined no earlier than now.
     /// The oldest of many generations is dropped, and its sockets are closed: no node answers for their ids any more.
     fn take_new_generation(&self) {
-        self.state.request_restore(RestoreReason { lost: false, renamed_ms: self.clock.now_ms() });
+        self.state.request_recovery(RecoveryRequest::renamed(self.clock.now_ms()));
         let dropped = self.identity.generations.renew();
         if dropped.is_some() {
             let all = self.connections.all();
@@ -102,7 +102,7 @@ pub(crate) async fn release(parts: &LeaseParts) {
     if parts.state.is_late() {
         return warn!("the backend is away: leaves and the stop are left to the reaper of this node");
     }
-    settle(&parts.rooms).await;
+    settle(parts).await;
     let mut left = parts.membership.leave(parts.identity.generation()).await;
     if left.is_err() {
         left = parts.membership.leave(parts.identity.generation()).await;
@@ -114,12 +114,14 @@ pub(crate) async fn release(parts: &LeaseParts) {
 
 /// Stores and publishes everything that waits for the backend. The ends of rooms go first: they are few, and no other node
 /// knows of them.
-async fn settle(rooms: &Rooms) {
+async fn settle(parts: &LeaseParts) {
+    let rooms = &parts.rooms;
     let settling = async {
         if let Err(error) = rooms.settle_destroys().await {
             warn!(%error, "the last messages of destroyed rooms are not published");
         }
-        if let Err(error) = rooms.settle_leaves().await {
+        let is_needed = parts.state.needs_recovery() || rooms.need_recovery();
+        if is_needed && let Err(error) = rooms.settle_leaves(true).await {
             warn!(%error, "the remaining leaves are left to this node's reaper");
         }
     };

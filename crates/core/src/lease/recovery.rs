@@ -1,64 +1,144 @@
-//! The recovery pass: does what failed while the backend was away, or was lost with it.
+//! The recovery pass: one comparison of the backend's list with what the node holds makes up for everything that failed
+//! while the backend was away, or was lost with it.
+//!
+//! A pass is requested by a sign that something was lost: a connection to the backend that was made anew, a renewal that
+//! the backend has forgotten, a number of memberships that is not the node's own, a gap, a write without an answer. Beside
+//! that, each renewal without such a request compares a small part, for what shows no sign.
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use tracing::{info, warn};
 
 use super::LeaseParts;
-use crate::backend::BackendError;
-use crate::id::Generation;
-use crate::lease_state::RestoreReason;
+use crate::backend::{BackendError, LeaseStatus};
+use crate::id::{ConnectionId, Generation};
+use crate::lease_state::RecoveryRequest;
 
-/// Connections that are listed again at the same time.
-const AT_ONCE: usize = 64;
+/// Connections whose members a renewal compares without a sign of a loss. With a step of 500 through the stored memberships
+/// this takes about a millisecond of Redis's time a second.
+const CHECKED_AT_ONCE: usize = 100;
 
-/// Starts a pass for `generation`, if there is something to do and none runs.
-pub(super) fn spawn(parts: &LeaseParts, generation: Generation) {
-    let is_needed = parts.state.needs_restore() || parts.rooms.need_recovery();
-    if !is_needed || !parts.state.try_start_recovery() {
-        return;
-    }
-    let parts = parts.clone();
-    parts.shutdown.clone().spawn_own(async move {
-        tokio::select! {
-            () = parts.shutdown.closed() => {}
-            () = recover(&parts, generation) => {}
-        }
-    });
+/// Finds signs of a loss, and runs recovery passes.
+#[derive(Default)]
+pub(super) struct Recovery {
+    /// The connection to the backend at the last renewal.
+    connection: Option<u64>,
+    /// By how much the number of stored memberships differed from the node's at the last renewal without a join or leave.
+    difference: i64,
+    /// The difference for which the last pass was requested: one that a pass does not change needs no other.
+    compared: i64,
+    check: Arc<Mutex<RoutineCheck>>,
 }
 
-/// Stores and publishes everything that failed when it happened, and lists members that may not be listed. What fails again
-/// is left to the pass after the next renewal. A pass under a generation that was reaped meanwhile is refused by the
-/// backend, so it takes no member out of a room that is about to be created again.
-async fn recover(parts: &LeaseParts, generation: Generation) {
-    let missed = parts.rooms.take_missed_messages().then(RestoreReason::default);
-    let why = parts.state.take_restore_request().or(missed);
-    let pass = async {
-        parts.rooms.settle_leaves().await?;
-        parts.rooms.settle_destroys().await?;
-        match why {
-            Some(why) => restore(parts, generation, why).await,
-            None => Ok(()),
+/// The progress of the comparison that runs all the time.
+#[derive(Debug, Default)]
+struct RoutineCheck {
+    /// Where the next step through the stored memberships starts.
+    start: u64,
+    /// The connections whose members are not compared yet.
+    left: Vec<ConnectionId>,
+}
+
+impl Recovery {
+    /// Requests a pass if a renewal shows a sign of a loss. Returns whether it may have reached another backend, or older
+    /// data, in which the leases of live nodes may have expired long ago. `quiet` is a number of [`crate::rooms::Rooms::quiet`] from before
+    /// the renewal was sent.
+    pub(super) fn find_signs(&mut self, parts: &LeaseParts, status: &LeaseStatus, quiet: Option<u64>) -> bool {
+        let is_anew = self.connection.replace(status.connection).is_some_and(|before| before != status.connection);
+        if status.is_behind {
+            warn!("the backend does not know the last renewal of this node: it came back with older data");
+            parts.state.request_recovery(RecoveryRequest::LOST);
+        } else if is_anew {
+            parts.state.request_recovery(RecoveryRequest::RELIST);
         }
+        self.compare_numbers(parts, status, quiet);
+        is_anew || status.is_behind
+    }
+
+    fn compare_numbers(&mut self, parts: &LeaseParts, status: &LeaseStatus, quiet: Option<u64>) {
+        let Some(stored) = status.stored else { return };
+        let difference = stored as i64 - parts.rooms.count_held() as i64;
+        if quiet.is_none() || quiet != parts.rooms.quiet() {
+            return;
+        }
+        let is_lasting = difference != 0 && difference == self.difference;
+        self.difference = difference;
+        if difference == 0 {
+            self.compared = 0;
+        } else if is_lasting && difference != self.compared {
+            self.compared = difference;
+            parts.state.request_recovery(RecoveryRequest::RELIST);
+        }
+    }
+
+    /// Starts a pass for `generation` if there is something to do, else a step of the routine check; neither if one runs.
+    pub(super) fn spawn(&self, parts: &LeaseParts, generation: Generation) {
+        let is_requested = parts.state.needs_recovery() || parts.rooms.need_recovery();
+        let Some(request) = parts.state.try_start_recovery() else { return };
+        let (parts, check) = (parts.clone(), self.check.clone());
+        parts.shutdown.clone().spawn_own(async move {
+            tokio::select! {
+                () = parts.shutdown.closed() => {}
+                () = async {
+                    if is_requested {
+                        recover(&parts, generation, request).await;
+                    } else if let Err(error) = check_some(&parts, generation, &check).await {
+                        warn!(%error, "the members of rooms were not checked");
+                    }
+                    parts.state.end_recovery();
+                } => {}
+            }
+        });
+    }
+}
+
+fn lock(check: &Mutex<RoutineCheck>) -> MutexGuard<'_, RoutineCheck> {
+    check.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does everything that is requested. What fails is left to the pass after the next renewal. A pass under a generation that
+/// was reaped meanwhile is refused by the backend.
+async fn recover(parts: &LeaseParts, generation: Generation, request: RecoveryRequest) {
+    let pass = async {
+        parts.rooms.settle_destroys().await?;
+        let all_listed = request.relist && relist(parts, generation, request).await?;
+        parts.rooms.settle_leaves(all_listed).await
     };
     if let Err(error) = pass.await {
         warn!(%error, "rooms are not recovered yet");
-        why.into_iter().for_each(|why| parts.state.request_restore(why));
+        parts.state.request_recovery(request);
     }
-    parts.state.end_recovery();
 }
 
-/// Lists all members of this node again.
-async fn restore(parts: &LeaseParts, generation: Generation, why: RestoreReason) -> Result<(), BackendError> {
-    if why.lost {
+/// Lists all members of this node again where they are not listed; returns whether all were compared.
+async fn relist(parts: &LeaseParts, generation: Generation, request: RecoveryRequest) -> Result<bool, BackendError> {
+    if request.lost {
         parts.rooms.restore_start_rooms().await?;
     }
     let connections = parts.connections.all();
     let count = connections.len();
-    let each = stream::iter(connections).map(Ok);
-    each.try_for_each_concurrent(AT_ONCE, |connection| async move {
-        parts.rooms.restore(&connection, generation, why).await
-    })
-    .await?;
-    info!(connections = count, "rooms and their members are listed again");
+    let all = parts.rooms.relist_all(connections, generation, request).await?;
+    info!(connections = count, all, "rooms and their members are listed again");
+    Ok(all)
+}
+
+/// Compares the next part of the list.
+async fn check_some(
+    parts: &LeaseParts,
+    generation: Generation,
+    check: &Mutex<RoutineCheck>,
+) -> Result<(), BackendError> {
+    let (start, ids) = {
+        let mut check = lock(check);
+        if check.left.is_empty() {
+            check.left = parts.connections.ids();
+        }
+        let from = check.left.len().saturating_sub(CHECKED_AT_ONCE);
+        (check.start, check.left.split_off(from))
+    };
+    let connections = parts.rooms.find_all(&ids);
+    parts.rooms.relist_all(connections, generation, RecoveryRequest::RELIST).await?;
+    let next = parts.rooms.remove_unheld_step(generation, start, true).await?;
+    lock(check).start = next;
     Ok(())
 }

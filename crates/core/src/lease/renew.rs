@@ -5,11 +5,12 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use super::{LeaseParts, RENEWAL, reap, recovery};
+use super::recovery::Recovery;
+use super::{LeaseParts, RENEWAL, reap};
 use crate::backend::{BackendError, LEASE, LeaseStatus, NodeRecord, Renewal};
 use crate::event::Event;
 use crate::id::Generation;
-use crate::lease_state::RestoreReason;
+use crate::lease_state::RecoveryRequest;
 
 /// By how much the backend's clock and ours may differ between two renewals before one of them counts as set anew.
 const UNEVEN: Duration = Duration::from_secs(1);
@@ -24,6 +25,7 @@ const NAMESAKE_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) struct LeaseKeeper {
     parts: LeaseParts,
     reaper: reap::LeaseReaper,
+    recovery: Recovery,
     /// The name of the backend's data: another one means that it came back empty.
     data: String,
     /// The generation that was registered last.
@@ -52,6 +54,7 @@ impl LeaseKeeper {
             registered,
             is_unanswered: false,
             reaper,
+            recovery: Recovery::default(),
             steady: None,
             last: None,
             epoch: None,
@@ -83,9 +86,14 @@ impl LeaseKeeper {
             // The node may be registered: a renewal would not show that its members are not listed.
             return self.register_again().await;
         }
-        let sent = Instant::now();
+        let (sent, quiet) = (Instant::now(), self.parts.rooms.quiet());
         match self.parts.membership.renew(self.parts.identity.generation()).await {
-            Ok(Renewal::Renewed(status)) => self.on_renewed(sent, status).await,
+            Ok(Renewal::Renewed(status)) => {
+                if self.recovery.find_signs(&self.parts, &status, quiet) {
+                    self.steady = None; // all nodes have the length of a lease to renew
+                }
+                self.on_renewed(sent, status).await;
+            }
             Ok(Renewal::Gone) => self.register_again().await,
             Err(error) => {
                 if self.steady.take().is_some() {
@@ -107,7 +115,7 @@ impl LeaseKeeper {
             self.steady = None;
         }
         let steady = *self.steady.get_or_insert(sent);
-        recovery::spawn(&self.parts, self.registered);
+        self.recovery.spawn(&self.parts, self.registered);
         if self.epoch != Some(status.epoch) {
             match self.read_nodes().await {
                 Ok(()) => self.epoch = Some(status.epoch),
@@ -182,7 +190,7 @@ impl LeaseKeeper {
         } else if !lost {
             warn!(%generation, "the backend lost the lease of this node, which is registered again");
         }
-        self.parts.state.request_restore(RestoreReason { lost, renamed_ms: 0 });
-        recovery::spawn(&self.parts, generation);
+        self.parts.state.request_recovery(if lost { RecoveryRequest::LOST } else { RecoveryRequest::RELIST });
+        self.recovery.spawn(&self.parts, generation);
     }
 }

@@ -5,11 +5,16 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use indexmap::IndexMap;
 
 use crate::backend::{
-    BackendError, CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor, RoomStore,
+    BackendError, CreateOutcome, HeldMember, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor, RelistOutcome,
+    Relisting, RoomStore, StoredMember,
 };
 use crate::id::{ConnectionId, Generation, Incarnation};
+
+/// Rooms whose end is remembered.
+const ENDED: usize = 1024;
 
 /// The rooms of one node and their members, behind a mutex that is never locked across an await.
 #[derive(Debug, Default)]
@@ -22,6 +27,8 @@ struct RoomRecords {
     open: HashMap<String, RoomRecord>,
     /// Rooms whose removal is pending, with their incarnation.
     closed: HashMap<String, Incarnation>,
+    /// The last incarnation of each room that was closed, in the order in which they were closed.
+    ended: IndexMap<String, Incarnation>,
     /// The number of the latest incarnation of any room.
     last_incarnation: u64,
     /// The highest number of a join that was undone, by node.
@@ -38,6 +45,40 @@ struct RoomRecord {
 impl MemoryRooms {
     fn table(&self) -> MutexGuard<'_, RoomRecords> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RoomRecords {
+    fn relist(&mut self, how: &Relisting, held: &HeldMember) -> RelistOutcome {
+        let HeldMember { room, member, incarnation } = held;
+        let ended = self.ended.get(&**room).is_some_and(|ended| ended >= incarnation);
+        let is_open = self.open.get(&**room).is_some_and(|open| open.incarnation == *incarnation || !ended);
+        if !is_open && self.closed.get(&**room) == Some(incarnation) {
+            return RelistOutcome::Closing;
+        }
+        if !is_open && (ended || !how.creates_rooms) {
+            return RelistOutcome::Destroyed;
+        }
+        self.last_incarnation = self.last_incarnation.max(incarnation.0);
+        let new = || RoomRecord { incarnation: *incarnation, members: BTreeMap::new() };
+        let record = self.open.entry(room.to_string()).or_insert_with(new);
+        let as_held = (member.joined_at, how.of);
+        let anew = (member.joined_at.max(how.renamed_ms), how.of);
+        match record.members.get(&member.id) {
+            Some(listed) if *listed == as_held => RelistOutcome::Kept(record.incarnation),
+            Some(listed) if how.renamed_ms == 0 || *listed != anew => {
+                record.members.insert(member.id.clone(), as_held);
+                RelistOutcome::Listed(record.incarnation)
+            }
+            None if how.renamed_ms == 0 => {
+                record.members.insert(member.id.clone(), as_held);
+                RelistOutcome::Listed(record.incarnation)
+            }
+            _ => {
+                record.members.insert(member.id.clone(), anew);
+                RelistOutcome::Rejoined(record.incarnation)
+            }
+        }
     }
 }
 
@@ -70,6 +111,11 @@ impl RoomStore for MemoryRooms {
         let mut table = self.table();
         let Some(closed) = table.open.remove(room) else { return Ok(table.closed.get(room).copied()) };
         table.closed.insert(room.to_owned(), closed.incarnation);
+        table.ended.shift_remove(room);
+        table.ended.insert(room.to_owned(), closed.incarnation);
+        if table.ended.len() > ENDED {
+            table.ended.shift_remove_index(0);
+        }
         Ok(Some(closed.incarnation))
     }
 
@@ -121,6 +167,45 @@ impl RoomStore for MemoryRooms {
         }
         members.remove(&member.id);
         Ok(LeaveOutcome::Removed)
+    }
+
+    async fn relist(&self, how: &Relisting, members: &[HeldMember]) -> Result<Vec<RelistOutcome>, BackendError> {
+        let mut table = self.table();
+        if table.floors.get(&how.of).is_some_and(|floor| how.number <= *floor) {
+            return Err(BackendError::unavailable("a later pass has begun"));
+        }
+        Ok(members.iter().map(|member| table.relist(how, member)).collect())
+    }
+
+    async fn stored(&self, of: Generation, _start: u64) -> Result<(Vec<StoredMember>, u64), BackendError> {
+        let table = self.table();
+        let stored = table.open.iter().flat_map(|(room, record)| {
+            let of_node = record.members.iter().filter(move |(_, (_, node))| *node == of);
+            of_node.map(|(id, (at, _))| StoredMember { room: room.clone(), id: id.clone(), joined_at: *at })
+        });
+        Ok((stored.collect(), 0))
+    }
+
+    async fn remove_stored(
+        &self,
+        of: Generation,
+        floor: u64,
+        members: &[StoredMember],
+    ) -> Result<Vec<LeaveOutcome>, BackendError> {
+        let mut table = self.table();
+        let known = table.floors.entry(of).or_default();
+        *known = floor.max(*known);
+        let remove = |stored: &StoredMember| {
+            let Some(RoomRecord { incarnation, members }) = table.open.get_mut(&stored.room) else {
+                return LeaveOutcome::NotAMember(None);
+            };
+            if members.get(&stored.id) != Some(&(stored.joined_at, of)) {
+                return LeaveOutcome::NotAMember(Some(*incarnation));
+            }
+            members.remove(&stored.id);
+            LeaveOutcome::Removed
+        };
+        Ok(members.iter().map(remove).collect())
     }
 
     async fn members_page(

@@ -94,13 +94,18 @@ impl Rooms {
         let (rooms, room) = (self.clone(), room.clone());
         self.0.parts.shutdown.spawn(async move {
             for member in evicted {
-                let _ordered = member.membership_lock().lock_owned().await;
-                if member.joined_rooms().remove(&room, incarnation).is_some() {
-                    rooms.run_left(&room, member.id(), LeaveCause::RoomDestroyed(&member)).await;
-                    rooms.notify(&Event::Left(room.clone(), member.clone()));
-                }
+                rooms.finish_destroyed(&member, &room, incarnation).await;
             }
         });
+    }
+
+    /// Runs the `left` hooks of a member whose room was destroyed, unless a leave that was in progress has run them.
+    pub(super) async fn finish_destroyed(&self, member: &Connection, room: &Arc<str>, incarnation: Incarnation) {
+        let _ordered = member.membership_lock().lock_owned().await;
+        if member.joined_rooms().remove(room, incarnation).is_some() {
+            self.run_left(room, member.id(), LeaveCause::RoomDestroyed(member)).await;
+            self.notify(&Event::Left(room.clone(), member.clone()));
+        }
     }
 }
 

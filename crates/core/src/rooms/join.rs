@@ -112,6 +112,7 @@ impl Rooms {
     /// Subscribes to the room and lists the connection as its member.
     async fn list_member(&self, connection: &Connection, room: &Arc<str>) -> Result<Listed, ActionError> {
         let subscription = self.bus().subscribe(room).await?;
+        self.announce_waiting_leave(room, connection.id()).await?;
         let joined_at = connection.joined_rooms().next_joined_at(self.0.parts.clock.now_ms());
         let member = Member { id: connection.id().clone(), joined_at };
         for _ in 0..LATE_ATTEMPTS {

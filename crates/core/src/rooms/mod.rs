@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use indexmap::IndexMap;
 
 use crate::backend::{
-    Bus, Clock, CreateOutcome, Interop, Member, Members, MembersCursor, Publication, RoomStore, Subscription,
+    Bus, Clock, CreateOutcome, Interop, Members, MembersCursor, Publication, RoomStore, Subscription,
 };
 use crate::config::Config;
 use crate::connection::Connection;
@@ -30,13 +30,17 @@ mod destroy;
 mod gap;
 mod join;
 mod leave;
+mod moves;
 mod pending_removal;
 mod presence;
 mod publish;
 mod recovery;
+mod relist;
 mod shared_view;
+mod waiting_leaves;
 
 use gap::GapLog;
+use moves::MembershipMoves;
 use presence::PresenceLog;
 use shared_view::SharedViews;
 
@@ -92,24 +96,17 @@ struct RoomsInner {
     presence: PresenceLog,
     /// The reads of members for connections.
     views: SharedViews,
-    /// Leaves that are not stored yet, because the backend was away.
-    pending_leaves: Mutex<Vec<PendingLeave>>,
+    /// Leaves of rooms with presence that are not announced yet, because the backend was away.
+    waiting_leaves: Mutex<WaitingLeaves>,
+    /// The highest number of a join or a listing whose outcome is unknown, and which may still arrive at the backend.
+    given_up: AtomicU64,
+    moves: MembershipMoves,
     /// The last messages of rooms, which could not be published when they were destroyed.
     pending_destroys: Mutex<Vec<(Incarnation, Publication)>>,
-    /// Messages were missed: rooms may have been destroyed.
-    missed_messages: AtomicBool,
 }
 
-/// A leave that the backend does not know of yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct PendingLeave {
-    room: Arc<str>,
-    member: Member,
-    /// The incarnation of the room in which its join may have been announced, and its leave is to be.
-    announced_in: Option<Incarnation>,
-    /// The number of its join, if the outcome is unknown: it may still arrive at the backend.
-    undoes: Option<u64>,
-}
+/// When the member joined, and the incarnation of the room in which that was announced, by room and connection.
+type WaitingLeaves = HashMap<(Arc<str>, ConnectionId), (u64, Incarnation)>;
 
 /// The members of one room on this node, in no order.
 #[derive(Default)]
@@ -157,9 +154,10 @@ impl Rooms {
             last_join: AtomicU64::new(0),
             presence: PresenceLog::default(),
             views: SharedViews::default(),
-            pending_leaves: Mutex::default(),
+            waiting_leaves: Mutex::default(),
+            given_up: AtomicU64::new(0),
+            moves: MembershipMoves::default(),
             pending_destroys: Mutex::default(),
-            missed_messages: AtomicBool::new(false),
         }))
     }
 

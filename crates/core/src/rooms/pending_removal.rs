@@ -1,23 +1,37 @@
 //! Removes members from the backend's list, at once or later.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tracing::warn;
 
-use super::{PendingLeave, Rooms};
+use super::Rooms;
 use crate::backend::{LeaveOutcome, Member};
 use crate::connection::JoinedRoom;
 use crate::id::{ConnectionId, Incarnation};
-use crate::metrics::bound_reached;
-
-/// Leaves that wait for a backend that is away; beyond, a member stays listed until its node ends, which is counted.
-const PENDING_LEAVES: usize = 65_536;
+use crate::lease_state::RecoveryRequest;
 
 /// An entry of the backend's list that is to be removed. Dropped before it is settled, because the backend is away or the
 /// call was dropped, it is removed later.
 pub(super) struct PendingRemoval {
     rooms: Rooms,
-    leave: Option<PendingLeave>,
+    entry: Option<PendingEntry>,
+}
+
+struct PendingEntry {
+    room: Arc<str>,
+    member: Member,
+    state: EntryState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EntryState {
+    /// A join with this number is sent, and the outcome is unknown: it may still arrive.
+    Sent(u64),
+    /// It is listed, and its join was not announced.
+    Listed,
+    /// Its join was announced in this incarnation of the room, and its leave is to be.
+    Announced(Incarnation),
 }
 
 /// The result of removing an entry.
@@ -37,37 +51,33 @@ impl PendingRemoval {
     /// Of a connection whose join with this number is sent to the backend, and was not announced. Dropped before the
     /// outcome is known, it undoes the join at once.
     pub(super) fn of_join(rooms: &Rooms, room: &Arc<str>, member: Member, number: u64) -> Self {
-        let leave = PendingLeave { room: room.clone(), member, announced_in: None, undoes: Some(number) };
-        Self { rooms: rooms.clone(), leave: Some(leave) }
-    }
-
-    /// The connection is listed: the entry is removed like any other.
-    pub(super) fn confirm(&mut self) {
-        self.leave.iter_mut().for_each(|leave| leave.undoes = None);
-    }
-
-    /// Of a connection that is listed, and whose join was not announced.
-    pub(super) fn unannounced(rooms: &Rooms, room: &Arc<str>, member: Member) -> Self {
-        let leave = PendingLeave { room: room.clone(), member, announced_in: None, undoes: None };
-        Self { rooms: rooms.clone(), leave: Some(leave) }
+        Self::new(rooms, room, member, EntryState::Sent(number))
     }
 
     /// Of a connection that leaves.
     pub(super) fn of(rooms: &Rooms, id: &ConnectionId, joined: &JoinedRoom) -> Self {
         let member = Member { id: id.clone(), joined_at: joined.joined_at };
-        let announced_in = Some(joined.incarnation);
-        let leave = PendingLeave { room: joined.room.clone(), member, announced_in, undoes: None };
-        Self { rooms: rooms.clone(), leave: Some(leave) }
+        Self::new(rooms, &joined.room, member, EntryState::Announced(joined.incarnation))
+    }
+
+    fn new(rooms: &Rooms, room: &Arc<str>, member: Member, state: EntryState) -> Self {
+        rooms.0.moves.begin();
+        Self { rooms: rooms.clone(), entry: Some(PendingEntry { room: room.clone(), member, state }) }
+    }
+
+    /// The connection is listed: the entry is removed like any other.
+    pub(super) fn confirm(&mut self) {
+        self.entry.iter_mut().for_each(|entry| entry.state = EntryState::Listed);
     }
 
     /// Ends the wait: the list is as it should be.
     pub(super) fn settled(mut self) {
-        self.leave = None;
+        self.entry = None;
     }
 
     /// Removes the entry.
     pub(super) async fn remove(&self, incarnation: Incarnation) -> Removal {
-        let Some(PendingLeave { room, member, .. }) = &self.leave else { return Removal::WithRoom };
+        let Some(PendingEntry { room, member, .. }) = &self.entry else { return Removal::WithRoom };
         match self.rooms.store().leave(room, member, self.rooms.0.parts.identity.generation()).await {
             Ok(LeaveOutcome::Removed) => Removal::Removed,
             Ok(LeaveOutcome::NotAMember(Some(now))) if now == incarnation => Removal::ByReaper,
@@ -87,9 +97,9 @@ impl PendingRemoval {
 
     /// Announces the leave, if that is this node's task.
     pub(super) async fn announce(self, removal: Removal) {
-        let done = match (removal, &self.leave) {
-            (Removal::Removed, Some(leave)) if leave.announced_in.is_some() => {
-                self.rooms.announce_leave(&leave.room, &leave.member).await.is_ok()
+        let done = match (removal, &self.entry) {
+            (Removal::Removed, Some(PendingEntry { room, member, state: EntryState::Announced(_) })) => {
+                self.rooms.announce_leave(room, member).await.is_ok()
             }
             (Removal::Removed | Removal::WithRoom | Removal::ByReaper, _) => true,
             (Removal::Unknown, _) => false,
@@ -102,38 +112,37 @@ impl PendingRemoval {
 
 impl Drop for PendingRemoval {
     fn drop(&mut self) {
-        let Some(leave) = self.leave.take() else { return };
-        match leave.undoes {
-            // Not with the next recovery pass: other calls of this node may wait for the same join.
-            Some(number) => {
+        self.rooms.0.moves.end();
+        let Some(PendingEntry { room, member, state }) = self.entry.take() else { return };
+        let request = |what| self.rooms.0.parts.lease.request_recovery(what);
+        match state {
+            // Not with the next recovery pass: a join that its client repeats must not find it.
+            EntryState::Sent(number) => {
                 let rooms = self.rooms.clone();
-                self.rooms.0.parts.shutdown.spawn(async move { rooms.undo_or_keep(leave, number).await });
+                self.rooms.0.parts.shutdown.spawn(async move { rooms.undo_join(&room, &member, number).await });
             }
-            None => self.rooms.keep_pending(leave),
+            EntryState::Listed => request(RecoveryRequest::REMOVE),
+            EntryState::Announced(incarnation) => {
+                self.rooms.keep_waiting(room, member, incarnation);
+                request(RecoveryRequest::REMOVE);
+            }
         }
     }
 }
 
 impl Rooms {
-    /// Undoes a join with an unknown outcome, now or later.
-    async fn undo_or_keep(&self, leave: PendingLeave, number: u64) {
+    /// Undoes a join with an unknown outcome. If that fails too, a recovery pass does it.
+    async fn undo_join(&self, room: &Arc<str>, member: &Member, number: u64) {
         let generation = self.0.parts.identity.generation();
-        if let Err(error) = self.store().undo_join(&leave.room, &leave.member, generation, number).await {
-            warn!(%error, room = &*leave.room, id = %leave.member.id, "a join without an answer is undone later");
-            self.keep_pending(leave);
+        if let Err(error) = self.store().undo_join(room, member, generation, number).await {
+            warn!(%error, room = &**room, id = %member.id, "a join without an answer is undone later");
+            self.give_up(number);
+            self.0.parts.lease.request_recovery(RecoveryRequest::REMOVE);
         }
     }
 
-    fn keep_pending(&self, leave: PendingLeave) {
-        let mut pending = self.pending_leaves();
-        if pending.len() < PENDING_LEAVES {
-            pending.push(leave);
-        } else {
-            bound_reached("unwritten_leaves");
-        }
-    }
-
-    pub(super) fn pending_leaves(&self) -> MutexGuard<'_, Vec<PendingLeave>> {
-        self.0.pending_leaves.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Records a join or a listing with an unknown outcome: the next recovery pass has those up to this number refused.
+    pub(super) fn give_up(&self, number: u64) {
+        self.0.given_up.fetch_max(number, Relaxed);
     }
 }

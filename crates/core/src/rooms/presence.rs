@@ -72,13 +72,18 @@ impl Rooms {
         change: PresenceChange,
         kind: PublicationKind,
     ) -> Result<(), BackendError> {
-        if !self.config().rooms.presence.iter().any(|name| **name == **room) {
+        if !self.has_presence(room) {
             return Ok(());
         }
         let payload = protocol::encode(&PresenceEvent::new(change, room, member.as_str()));
         let connection = Some(member.clone());
         let published = self.bus().publish(Publication { room: room.clone(), kind, connection, payload }).await;
         published.inspect_err(|error| warn!(%error, room = &**room, "a presence message was not published"))
+    }
+
+    /// Whether the room wants joins and leaves announced.
+    pub(super) fn has_presence(&self, room: &str) -> bool {
+        self.config().rooms.presence.iter().any(|name| **name == *room)
     }
 
     /// Runs the `left` hooks of a member whose node was reaped, then announces its leave.

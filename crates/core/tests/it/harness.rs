@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use phalanx_core::backend::{
-    Backend, BackendError, Bus, CreateOutcome, Incoming, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor,
-    NodeMessage, Posted, Publication, Recipient, RoomStore, SendGuard, Subscription,
+    Backend, BackendError, Bus, CreateOutcome, HeldMember, Incoming, JoinOutcome, LeaveOutcome, Member, Members,
+    MembersCursor, NodeMessage, Posted, Publication, Recipient, RelistOutcome, Relisting, RoomStore, SendGuard,
+    StoredMember, Subscription,
 };
 use phalanx_core::config::Config;
 use phalanx_core::connection::{Attributes, Frame, NewConnection, OutboxItem, OutboxLimit};
@@ -131,6 +132,23 @@ impl RoomStore for FaultyBackend {
 
     async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<LeaveOutcome, BackendError> {
         self.step("leave", self.rooms.leave(room, member, of)).await
+    }
+
+    async fn relist(&self, how: &Relisting, members: &[HeldMember]) -> Result<Vec<RelistOutcome>, BackendError> {
+        self.step("relist", self.rooms.relist(how, members)).await
+    }
+
+    async fn stored(&self, of: Generation, start: u64) -> Result<(Vec<StoredMember>, u64), BackendError> {
+        self.step("stored", self.rooms.stored(of, start)).await
+    }
+
+    async fn remove_stored(
+        &self,
+        of: Generation,
+        floor: u64,
+        members: &[StoredMember],
+    ) -> Result<Vec<LeaveOutcome>, BackendError> {
+        self.step("remove", self.rooms.remove_stored(of, floor, members)).await
     }
 
     async fn members_page(

@@ -4,7 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use phalanx_core::backend::{CreateOutcome, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor, RoomStore};
+use phalanx_core::backend::{
+    CreateOutcome, HeldMember, JoinOutcome, LeaveOutcome, Member, Members, MembersCursor, RelistOutcome, Relisting,
+    RoomStore, StoredMember,
+};
 use phalanx_core::{ConnectionId, Generation, Incarnation};
 use tokio::task::JoinSet;
 
@@ -30,6 +33,13 @@ macro_rules! room_laws {
                 a_recreated_room_has_another_incarnation_and_no_members,
                 a_join_that_arrives_after_its_undo_is_late,
                 a_late_undo_keeps_a_later_membership,
+                a_member_that_is_listed_as_its_node_holds_it_is_kept,
+                a_member_that_is_missing_is_listed_with_its_room_and_its_time,
+                a_room_that_was_closed_is_not_created_again_for_its_members,
+                an_incarnation_without_evidence_of_an_end_is_taken_over,
+                a_member_that_a_reaper_removed_joins_anew,
+                a_listing_that_arrives_after_a_later_pass_is_refused,
+                stored_members_are_removed_only_as_they_were_read,
                 no_concurrent_join_is_lost,
             ]
         );
@@ -68,7 +78,9 @@ async fn leave(store: &SharedRooms, room: &str, member: &Member) -> LeaveOutcome
 }
 
 async fn listed(store: &SharedRooms) -> Vec<Member> {
-    store.members("r", 10).await.expect("the backend answers").expect("the room exists").listed
+    let mut all = store.members("r", 10).await.expect("the backend answers").expect("the room exists").listed;
+    all.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+    all
 }
 
 async fn create(store: &SharedRooms, room: &str) {
@@ -274,6 +286,125 @@ pub async fn a_late_undo_keeps_a_later_membership(store: SharedRooms) {
         store.undo_join("r", &undone, node(), given_up).await.expect("the backend answers");
     }
     assert_eq!(listed(&store).await, [later]);
+}
+
+fn held(number: u64, incarnation: Incarnation) -> HeldMember {
+    HeldMember { room: "r".into(), member: member(number), incarnation }
+}
+
+fn relisting() -> Relisting {
+    Relisting { of: node(), number: next(), renamed_ms: 0, creates_rooms: true }
+}
+
+async fn relist(store: &SharedRooms, how: &Relisting, members: &[HeldMember]) -> Vec<RelistOutcome> {
+    store.relist(how, members).await.expect("the backend answers")
+}
+
+async fn stored(store: &SharedRooms, of: Generation) -> Vec<StoredMember> {
+    let (mut all, mut start) = (Vec::new(), 0);
+    loop {
+        let (some, next) = store.stored(of, start).await.expect("the backend answers");
+        all.extend(some);
+        start = next;
+        if start == 0 {
+            all.sort_unstable_by_key(|stored| stored.joined_at);
+            all.dedup();
+            return all;
+        }
+    }
+}
+
+/// Which says that nothing was lost.
+pub async fn a_member_that_is_listed_as_its_node_holds_it_is_kept(store: SharedRooms) {
+    create(&store, "r").await;
+    let JoinOutcome::New(incarnation) = join(&store, &member(1)).await else { panic!("the room was empty") };
+    let listing = [held(1, incarnation), held(2, incarnation)];
+    let expected = [RelistOutcome::Kept(incarnation), RelistOutcome::Listed(incarnation)];
+    assert_eq!(relist(&store, &relisting(), &listing).await, expected);
+    assert_eq!(relist(&store, &relisting(), &listing).await, [RelistOutcome::Kept(incarnation); 2]);
+    assert_eq!(listed(&store).await, [member(1), member(2)]);
+}
+
+/// The room has the incarnation that its members hold, so that several nodes that list theirs agree.
+pub async fn a_member_that_is_missing_is_listed_with_its_room_and_its_time(store: SharedRooms) {
+    let how = Relisting { creates_rooms: false, ..relisting() };
+    assert_eq!(relist(&store, &how, &[held(1, Incarnation(7))]).await, [RelistOutcome::Destroyed]);
+    assert!(!store.exists("r").await.expect("the backend answers"));
+    let outcomes = relist(&store, &relisting(), &[held(1, Incarnation(7))]).await;
+    assert_eq!(outcomes, [RelistOutcome::Listed(Incarnation(7))]);
+    assert_eq!(listed(&store).await, [member(1)]);
+    assert_eq!(join(&store, &member(2)).await, JoinOutcome::New(Incarnation(7)));
+    assert_eq!(leave(&store, "r", &member(1)).await, LeaveOutcome::Removed);
+}
+
+/// Nor are they listed in a new room of that name.
+pub async fn a_room_that_was_closed_is_not_created_again_for_its_members(store: SharedRooms) {
+    create(&store, "r").await;
+    let JoinOutcome::New(first) = join(&store, &member(1)).await else { panic!("the room was empty") };
+    store.close("r").await.expect("the backend answers");
+    let outcomes = relist(&store, &relisting(), &[held(1, first)]).await;
+    assert_eq!(outcomes, [RelistOutcome::Closing], "its last message is not published yet");
+    store.forget("r", first).await.expect("the backend answers");
+    assert_eq!(relist(&store, &relisting(), &[held(1, first)]).await, [RelistOutcome::Destroyed]);
+    assert!(!store.exists("r").await.expect("the backend answers"));
+    create(&store, "r").await;
+    assert_eq!(relist(&store, &relisting(), &[held(1, first)]).await, [RelistOutcome::Destroyed]);
+    assert_eq!(listed(&store).await, []);
+}
+
+/// Such as of a room that another node created first on an empty backend.
+pub async fn an_incarnation_without_evidence_of_an_end_is_taken_over(store: SharedRooms) {
+    create(&store, "r").await;
+    let JoinOutcome::New(now) = join(&store, &member(1)).await else { panic!("the room was empty") };
+    let listing = [held(2, Incarnation(now.0 - 1)), held(3, Incarnation(now.0 + 1))];
+    assert_eq!(relist(&store, &relisting(), &listing).await, [RelistOutcome::Listed(now); 2]);
+    assert_eq!(listed(&store).await, [member(1), member(2), member(3)]);
+}
+
+/// Others may have received its leave. The answer is the same if the first one was lost.
+pub async fn a_member_that_a_reaper_removed_joins_anew(store: SharedRooms) {
+    create(&store, "r").await;
+    let JoinOutcome::New(now) = join(&store, &member(1)).await else { panic!("the room was empty") };
+    for _ in 0..2 {
+        let how = Relisting { renamed_ms: 5000, ..relisting() };
+        let outcomes = relist(&store, &how, &[held(1, now), held(2, now)]).await;
+        assert_eq!(outcomes, [RelistOutcome::Kept(now), RelistOutcome::Rejoined(now)]);
+    }
+    assert_eq!(listed(&store).await, [member(1), Member { joined_at: 5000, ..member(2) }]);
+}
+
+/// The connection may have left since.
+pub async fn a_listing_that_arrives_after_a_later_pass_is_refused(store: SharedRooms) {
+    create(&store, "r").await;
+    let given_up = relisting();
+    store.remove_stored(node(), given_up.number, &[]).await.expect("the backend answers");
+    store.remove_stored(node(), 0, &[]).await.expect("the backend answers");
+    assert!(store.relist(&given_up, &[held(1, Incarnation(1))]).await.is_err());
+    assert_eq!(listed(&store).await, []);
+    assert_eq!(relist(&store, &relisting(), &[held(1, Incarnation(1))]).await.len(), 1);
+    assert_eq!(listed(&store).await, [member(1)]);
+}
+
+/// A later membership of the same connection stays.
+pub async fn stored_members_are_removed_only_as_they_were_read(store: SharedRooms) {
+    create(&store, "r").await;
+    let JoinOutcome::New(now) = join(&store, &member(1)).await else { panic!("the room was empty") };
+    for number in 2..=3 {
+        join(&store, &member(number)).await;
+    }
+    let read = stored(&store, node()).await;
+    let expected =
+        |number: u64| StoredMember { room: "r".to_owned(), id: member(number).id, joined_at: member(number).joined_at };
+    assert_eq!(read, (1..=3).map(expected).collect::<Vec<_>>());
+    assert_eq!(stored(&store, other_node()).await, []);
+    let later = Member { joined_at: 2000, ..member(1) };
+    assert_eq!(join(&store, &later).await, JoinOutcome::Replaced(now));
+    let removed = store.remove_stored(node(), 0, &read[..2]).await.expect("the backend answers");
+    assert_eq!(removed, [LeaveOutcome::NotAMember(Some(now)), LeaveOutcome::Removed]);
+    assert_eq!(listed(&store).await, [later, member(3)]);
+    store.close("r").await.expect("the backend answers");
+    let removed = store.remove_stored(node(), 0, &read[..1]).await.expect("the backend answers");
+    assert_eq!(removed, [LeaveOutcome::NotAMember(None)]);
 }
 
 /// Even if many connections join at the same time.

@@ -1,9 +1,9 @@
 -- Registers a node and starts its lease. If the node is registered already, only the lease is set to its full length. A
 -- generation that was reaped is refused: one that is being reaped, or that has no record in the store in which it was
 -- registered before. Earlier names of the node, which older data may contain, are no nodes any more; a reap of them is
--- over, unless a reaper is at work.
--- KEYS: leases, names, nodes, epoch, epoch of the store, names of the generation, claims, reapers, unused key. ARGV:
--- generation, record, lease in µs, epoch for a store that has none, epoch of the store in which the generation was
+-- over, unless a reaper is at work or has left leaves to announce.
+-- KEYS: leases, names, nodes, epoch, epoch of the store, names of the generation, claims, reapers, leaves of the
+-- generation, unused key. ARGV: generation, record, lease in µs, epoch for a store that has none, epoch of the store in which the generation was
 -- registered before or '', then all names of the generation, its own first.
 redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 if redis.call('ZSCORE', KEYS[7], ARGV[1]) then
@@ -21,11 +21,12 @@ local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 redis.call('ZADD', KEYS[1], string.format('%.0f', us + ARGV[3]), ARGV[1])
 local changed = redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+local leaves = string.sub(KEYS[9], 1, -1 - #ARGV[1])
 for n = 7, #ARGV do
     redis.call('ZREM', KEYS[1], ARGV[n])
     changed = changed + redis.call('HDEL', KEYS[3], ARGV[n])
     local claimed = redis.call('ZSCORE', KEYS[7], ARGV[n])
-    if claimed and tonumber(claimed) <= us then
+    if claimed and tonumber(claimed) <= us and redis.call('EXISTS', leaves .. ARGV[n]) == 0 then
         redis.call('ZREM', KEYS[7], ARGV[n])
         redis.call('HDEL', KEYS[8], ARGV[n])
     end

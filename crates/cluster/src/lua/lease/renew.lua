@@ -1,9 +1,10 @@
 -- Gives a lease its full length again, even if it has expired, and returns what has expired: leases that are overdue,
 -- and claims of reapers. Leases and claims that end later than a full one are shortened to it. Redis's clock may have
 -- been set back, and without this no node would reap the dead until the clock had caught up. Also returns the number of
--- the connection over which the generation publishes, as it is stored.
--- KEYS: leases, claims, epoch, links, unused key. ARGV: generation, lease in µs, most entries returned of each, µs after which an expired
--- lease is overdue.
+-- the connection over which the generation publishes, as it is stored; stores the number of this renewal and returns the
+-- one before; returns the number of memberships.
+-- KEYS: leases, claims, epoch, links, beats, memberships, unused key. ARGV: generation, lease in µs, most entries returned
+-- of each, µs after which an expired lease is overdue, number of the renewal.
 redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return nil
@@ -24,4 +25,16 @@ for n, past in ipairs({ us - ARGV[4], us }) do
 end
 local epoch = redis.pcall('GET', KEYS[3])
 local link = redis.pcall('HGET', KEYS[4], ARGV[1])
-return { string.format('%.0f', us), type(epoch) == 'string' and epoch or '', lapsed, type(link) == 'string' and link or '' }
+local beat = redis.pcall('HGET', KEYS[5], ARGV[1])
+if type(beat) ~= 'string' or (tonumber(beat) or 0) < tonumber(ARGV[5]) then -- not an earlier one that arrives late
+    redis.pcall('HSET', KEYS[5], ARGV[1], ARGV[5])
+end
+local stored = redis.pcall('HLEN', KEYS[6])
+return {
+    string.format('%.0f', us),
+    type(epoch) == 'string' and epoch or '',
+    lapsed,
+    type(link) == 'string' and link or '',
+    string.format('%.0f', type(beat) == 'string' and tonumber(beat) or 0),
+    type(stored) == 'number' and stored or 0,
+}

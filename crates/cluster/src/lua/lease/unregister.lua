@@ -1,7 +1,7 @@
 -- Removes a node and ends its lease. If the generation still has memberships, the lease is set to expired instead, so
 -- that another node reaps them; memberships of an earlier name are left to a claim.
--- KEYS: leases, names, nodes, epoch, names of the generation, memberships, links, the floor of its joins, claims, unused
--- key. ARGV: generation.
+-- KEYS: leases, names, nodes, epoch, names of the generation, memberships, links, the floor of its joins, claims, beats,
+-- unused key. ARGV: generation.
 redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 local now = redis.call('TIME')
 local text = string.format('%.0f', now[1] * 1000000 + now[2])
@@ -23,3 +23,4 @@ for _, name in ipairs(redis.call('SMEMBERS', KEYS[5])) do
     end
 end
 redis.call('DEL', KEYS[5])
+redis.call('HDEL', KEYS[10], ARGV[1])

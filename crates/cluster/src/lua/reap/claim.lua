@@ -2,8 +2,8 @@
 -- overdue, this is the reap: the lease is removed, and from then on every script that checks for it refuses the
 -- generation.
 -- KEYS: leases, names, nodes, epoch, claims, reapers, names of the dead generation, its memberships, its leaves,
--- links, the floor of its joins, unused key. ARGV: the reaper, the dead generation, lease in µs, µs after which an expired lease is overdue, time at
--- which it was seen expired in µs, µs for which that observation is valid.
+-- links, the floor of its joins, beats, unused key. ARGV: the reaper, the dead generation, lease in µs, µs after which
+-- an expired lease is overdue, time at which it was seen expired in µs, µs for which that observation is valid.
 redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
@@ -26,6 +26,7 @@ redis.call('HSET', KEYS[6], ARGV[2], ARGV[1])
 redis.call('ZADD', KEYS[5], string.format('%.0f', us + ARGV[3]), ARGV[2])
 redis.call('ZREM', KEYS[1], ARGV[2])
 redis.call('DEL', KEYS[11])
+redis.pcall('HDEL', KEYS[12], ARGV[2])
 -- From here on corrupt keys are skipped.
 redis.pcall('HDEL', KEYS[3], ARGV[2])
 redis.call('SET', KEYS[4], string.format('%.0f', us))

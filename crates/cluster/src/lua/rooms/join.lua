@@ -1,7 +1,8 @@
 -- Makes a connection a member of a room, unless its generation was reaped. A member that another live generation has
--- listed is kept; a member of its own, of an earlier name of its own, or of a dead generation is replaced. A reaper finds members through the
--- memberships of their generation, so the membership is written first.
--- KEYS: leases, rooms, members, memberships, incarnations, floor, names. ARGV: generation, room, id, member, joinedAt, number.
+-- listed is kept; a member of its own, of an earlier name of its own, or of a dead generation is replaced. A reaper finds
+-- members through the memberships of their generation, so the membership is written first.
+-- KEYS: leases, rooms, members, memberships, incarnations, floor, names. ARGV: generation, room, id, member, joinedAt,
+-- number.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return { 'reaped', false }
 end

@@ -1,0 +1,164 @@
+//! Whole nodes, without sockets, that list many members again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use phalanx_core::config::Config;
+use phalanx_core::connection::{Attributes, NewConnection, OutboxLimit};
+use phalanx_core::protocol::CloseReason;
+use phalanx_core::{Connection, ConnectionId, Engine, NodeSetup, Registration};
+use phalanx_testkit::{Redis, print};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+/// The promise is 2 s; the rest is for a machine under other load.
+const BACK: Duration = Duration::from_secs(20);
+
+/// Joins and leaves that are in progress at once.
+const AT_ONCE: usize = 64;
+
+/// A node and its connections.
+struct LargeNode {
+    engine: Engine,
+    connections: Vec<Connection>,
+    registrations: Vec<Registration>,
+}
+
+impl LargeNode {
+    async fn start(redis: &Redis, id: &str) -> Self {
+        let mut config = Config::default();
+        config.rooms.start = vec!["r".to_owned(), "s".to_owned()];
+        let mut setup = NodeSetup::new("laws", config);
+        setup.node_id = id.to_owned();
+        setup.backend = phalanx_cluster::backend(&redis.url(), "laws", id, &setup.config).unwrap();
+        Self { engine: Engine::start(setup).await.unwrap(), connections: Vec::new(), registrations: Vec::new() }
+    }
+
+    /// Adds connections that are members of a room.
+    async fn join(&mut self, room: &str, count: usize) {
+        let first = self.connections.len();
+        for number in first..first + count {
+            let connection = Connection::new(NewConnection {
+                id: ConnectionId::parse(&format!("{}-{number}", self.engine.node().id())).unwrap(),
+                fingerprint: "f".into(),
+                remote: SocketAddr::from(([127, 0, 0, 1], 1)),
+                attributes: Attributes::limited(1000),
+                connected_at: 0,
+                outbox: OutboxLimit { frames: 100, bytes: 100_000 },
+            });
+            self.registrations.push(self.engine.register(connection.clone()).unwrap());
+            self.connections.push(connection);
+        }
+        for batch in self.connections[first..].chunks(AT_ONCE) {
+            let mut joining = JoinSet::new();
+            for connection in batch {
+                let (rooms, connection, room) =
+                    (self.engine.node().rooms().clone(), connection.clone(), room.to_owned());
+                joining.spawn(async move { rooms.join(&connection, &room).await.unwrap() });
+            }
+            joining.join_all().await;
+        }
+    }
+
+    /// The clients of the first connections leave, all at once.
+    async fn disconnect(&mut self, count: usize) {
+        self.connections.drain(..count);
+        let mut leaving = JoinSet::new();
+        for registration in self.registrations.drain(..count) {
+            leaving.spawn(registration.remove(CloseReason::ClientLeft));
+        }
+        leaving.join_all().await;
+    }
+}
+
+async fn members(redis: &Redis, room: &str) -> usize {
+    let reply = redis.command(&format!("HLEN actionhero:chatRoom:members:{room}")).await;
+    reply.trim_start_matches(':').trim().parse().unwrap_or_default()
+}
+
+/// Waits until a room has that many members.
+async fn until(redis: &Redis, room: &str, count: usize) -> Duration {
+    let started = Instant::now();
+    let counted = async {
+        while members(redis, room).await != count {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(BACK, counted).await.expect("the list is as it should be");
+    started.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_leaves_while_redis_is_away_delay_no_member_that_stays() {
+    let mut redis = Redis::start().await;
+    let mut node = LargeNode::start(&redis, "one").await;
+    node.join("r", 10_000).await;
+    redis.kill().await;
+    node.disconnect(5_000).await;
+    redis.start_again().await;
+    let took = until(&redis, "r", 5_000).await;
+    print(format_args!("5,000 leaves beside 5,000 members: {took:?}"));
+    redis.command("FLUSHALL").await;
+    let took = until(&redis, "r", 5_000).await;
+    print(format_args!("5,000 members on an empty redis: {took:?}"));
+    node.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_large_nodes_refill_an_empty_redis_under_the_same_generations() {
+    let redis = Redis::start().await;
+    let mut nodes = Vec::new();
+    for id in ["one", "two", "three", "four"] {
+        let mut node = LargeNode::start(&redis, id).await;
+        node.join("r", 2_000).await;
+        nodes.push(node);
+    }
+    let generations: Vec<_> = nodes.iter().map(|node| node.engine.node().generation()).collect();
+    redis.command("FLUSHALL").await;
+    let took = until(&redis, "r", 8_000).await;
+    print(format_args!("4 nodes of 2,000 members on an empty redis: {took:?}"));
+    for (node, generation) in nodes.iter().zip(generations) {
+        assert_eq!(node.engine.node().generation(), generation);
+        node.engine.stop().await;
+    }
+}
+
+/// A pass with each renewal, while others join and leave.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passes_beside_joins_and_leaves_take_out_no_member() {
+    let redis = Redis::start().await;
+    let mut node = LargeNode::start(&redis, "one").await;
+    node.join("s", 300).await;
+    let rooms = node.engine.node().rooms().clone();
+    let end = Instant::now() + Duration::from_secs(6);
+    let mut changing = JoinSet::new();
+    for connection in &node.connections[..AT_ONCE] {
+        let (rooms, connection) = (rooms.clone(), connection.clone());
+        changing.spawn(async move {
+            let mut changes = 0_usize;
+            while Instant::now() < end {
+                rooms.join(&connection, "r").await.unwrap();
+                rooms.leave(&connection, "r").await.unwrap();
+                changes += 1;
+            }
+            rooms.join(&connection, "r").await.unwrap();
+            changes
+        });
+    }
+    let generation = node.engine.node().generation();
+    let beats = format!("HSET phalanx:laws:beats {generation} 0");
+    let (mut passes, redis) = (0, Arc::new(redis));
+    while Instant::now() < end {
+        redis.command(&beats).await;
+        passes += 1;
+        assert_eq!(members(&redis, "s").await, 300);
+        sleep(Duration::from_millis(20)).await;
+    }
+    let changes: usize = changing.join_all().await.into_iter().sum();
+    print(format_args!("{changes} joins and leaves, older data {passes} times"));
+    assert_eq!((members(&redis, "s").await, members(&redis, "r").await), (300, AT_ONCE));
+    let stored = redis.command(&format!("HLEN phalanx:laws:held:{generation}")).await;
+    assert_eq!(stored, format!(":{}\r\n", 300 + AT_ONCE));
+    node.engine.stop().await;
+}

@@ -1,0 +1,240 @@
+//! Compares the backend's list of members with what this node holds, and changes the list where they differ.
+//!
+//! Members are listed first, and others removed after, so no member is missing for longer than before. A connection whose
+//! membership lock is taken is joining or leaving a room: in between, list and node differ for a moment.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::Rooms;
+use crate::backend::{BackendError, HeldMember, Member, RelistOutcome, Relisting, StoredMember};
+use crate::connection::{Connection, JoinedRoom};
+use crate::id::{ConnectionId, Generation};
+use crate::lease_state::RecoveryRequest;
+use crate::metrics::bound_reached;
+
+/// Members that one script lists or removes.
+const BATCH: usize = 200;
+
+/// Scripts in flight. A renewal of the lease waits for those before it on the same connection.
+const IN_FLIGHT: usize = 2;
+
+/// How long a connection that joins or leaves a room is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Busy connections that are waited for at once.
+const WAITED_AT_ONCE: usize = 64;
+
+/// Members to list, and the locks of their connections.
+#[derive(Default)]
+struct RelistBatch {
+    members: Vec<(Connection, JoinedRoom)>,
+    locks: Vec<(Connection, OwnedMutexGuard<()>)>,
+}
+
+impl RelistBatch {
+    fn add(&mut self, connection: Connection, lock: OwnedMutexGuard<()>) {
+        {
+            let joined = connection.joined_rooms();
+            if joined.closed {
+                return; // it leaves all its rooms
+            }
+            self.members.extend(joined.standing().map(|joined| (connection.clone(), joined.clone())));
+        }
+        self.locks.push((connection, lock));
+    }
+}
+
+impl Rooms {
+    /// Lists all members of these connections where they are not listed. Returns whether all were compared: a connection that
+    /// a hook blocks is left to the next pass.
+    pub(crate) async fn relist_all(
+        &self,
+        connections: Vec<Connection>,
+        of: Generation,
+        request: RecoveryRequest,
+    ) -> Result<bool, BackendError> {
+        let (mut batch, mut busy) = (RelistBatch::default(), Vec::new());
+        let mut running = FuturesUnordered::new();
+        for connection in connections {
+            let Ok(lock) = connection.membership_lock().try_lock_owned() else {
+                busy.push(connection);
+                continue;
+            };
+            batch.add(connection, lock);
+            if batch.members.len() >= BATCH {
+                if running.len() >= IN_FLIGHT {
+                    running.next().await.unwrap_or(Ok(()))?;
+                }
+                running.push(self.relist(std::mem::take(&mut batch), of, request));
+            }
+        }
+        running.push(self.relist(batch, of, request));
+        while let Some(done) = running.next().await {
+            done?;
+        }
+        drop(running);
+        let mut all = true;
+        let mut waiting = futures_util::stream::iter(busy)
+            .map(|connection| self.relist_busy(connection, of, request))
+            .buffer_unordered(WAITED_AT_ONCE);
+        while let Some(compared) = waiting.next().await {
+            all &= compared?;
+        }
+        Ok(all)
+    }
+
+    /// Lists a connection that joins or leaves a room; `false` if that takes too long.
+    async fn relist_busy(
+        &self,
+        connection: Connection,
+        of: Generation,
+        request: RecoveryRequest,
+    ) -> Result<bool, BackendError> {
+        let Ok(lock) = timeout(LOCK_WAIT, connection.membership_lock().lock_owned()).await else {
+            bound_reached("relist_wait");
+            self.0.parts.lease.request_recovery(request);
+            return Ok(false);
+        };
+        let mut batch = RelistBatch::default();
+        batch.add(connection, lock);
+        self.relist(batch, of, request).await.map(|()| true)
+    }
+
+    async fn relist(&self, batch: RelistBatch, of: Generation, request: RecoveryRequest) -> Result<(), BackendError> {
+        if batch.members.is_empty() {
+            return Ok(());
+        }
+        let held = |(connection, joined): &(Connection, JoinedRoom)| HeldMember {
+            room: joined.room.clone(),
+            member: Member { id: connection.id().clone(), joined_at: joined.joined_at },
+            incarnation: joined.incarnation,
+        };
+        let held: Vec<HeldMember> = batch.members.iter().map(held).collect();
+        let number = self.next_join_number();
+        let creates_rooms = request.lost || self.0.parts.interop.is_none();
+        let how = Relisting { of, number, renamed_ms: request.renamed_ms, creates_rooms };
+        let outcomes = match self.store().relist(&how, &held).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                self.give_up(number);
+                return Err(error);
+            }
+        };
+        let (mut rejoined, mut destroyed) = (Vec::new(), Vec::new());
+        for ((connection, joined), outcome) in batch.members.into_iter().zip(outcomes) {
+            let (room, joined_at) = (&joined.room, joined.joined_at);
+            match outcome {
+                RelistOutcome::Kept(now) if now == joined.incarnation => {}
+                RelistOutcome::Kept(now) => connection.joined_rooms().rejoin(room, joined_at, now),
+                RelistOutcome::Listed(now) => {
+                    record_repair("listed", 1);
+                    connection.joined_rooms().rejoin(room, joined_at, now);
+                }
+                RelistOutcome::Rejoined(now) => {
+                    let joined_at = joined_at.max(request.renamed_ms);
+                    connection.joined_rooms().rejoin(room, joined_at, now);
+                    rejoined.push((connection, JoinedRoom::new(room.clone(), joined_at, now)));
+                }
+                RelistOutcome::Destroyed => destroyed.push((connection, joined)),
+                RelistOutcome::Elsewhere => {}
+                // This node may have missed the last message.
+                RelistOutcome::Closing => self.0.parts.lease.request_recovery(RecoveryRequest::RELIST),
+                RelistOutcome::Unreadable => {
+                    warn!(room = &**room, id = %connection.id(), "a room cannot be recovered")
+                }
+            }
+        }
+        drop(batch.locks);
+        destroyed.into_iter().for_each(|(connection, joined)| self.leave_destroyed(connection, joined));
+        for (connection, joined) in rejoined {
+            self.announce_join(&joined, connection.id()).await;
+        }
+        Ok(())
+    }
+
+    /// Ends the membership of a room that was destroyed while this node missed its last message. Its hooks, which may wait,
+    /// run on a task of their own.
+    fn leave_destroyed(&self, connection: Connection, destroyed: JoinedRoom) {
+        {
+            let mut joined = connection.joined_rooms();
+            if !joined.mark_destroyed(&destroyed.room, destroyed.incarnation) {
+                return;
+            }
+            self.remove_local(&joined, &connection, &destroyed.room);
+        }
+        let (rooms, JoinedRoom { room, incarnation, .. }) = (self.clone(), destroyed);
+        self.0.parts.shutdown.spawn(async move { rooms.finish_destroyed(&connection, &room, incarnation).await });
+    }
+
+    /// Removes the members under these generations that the node does not hold. Under earlier ones it holds none once all
+    /// are listed under the present one.
+    pub(super) async fn remove_unheld(&self, generations: &[Generation], all_listed: bool) -> Result<(), BackendError> {
+        let current = self.0.parts.identity.generation();
+        let floor = self.0.given_up.swap(0, Relaxed);
+        if floor > 0
+            && let Err(error) = self.store().remove_stored(current, floor, &[]).await
+        {
+            self.give_up(floor);
+            return Err(error);
+        }
+        for &of in generations {
+            let mut start = 0;
+            loop {
+                start = self.remove_unheld_step(of, start, !all_listed || of == current).await?;
+                if start == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for one step through the stored memberships, of which the node `may_hold` some; returns the start of the
+    /// next.
+    pub(crate) async fn remove_unheld_step(
+        &self,
+        of: Generation,
+        start: u64,
+        may_hold: bool,
+    ) -> Result<u64, BackendError> {
+        let (stored, next) = self.store().stored(of, start).await?;
+        let unheld: Vec<StoredMember> =
+            stored.into_iter().filter(|stored| !(may_hold && self.may_hold(stored))).collect();
+        let mut running = FuturesUnordered::new();
+        for batch in unheld.chunks(BATCH) {
+            if running.len() >= IN_FLIGHT {
+                running.next().await.unwrap_or(Ok(Vec::new()))?;
+            }
+            record_repair("removed", batch.len() as u64);
+            running.push(self.store().remove_stored(of, 0, batch));
+        }
+        while let Some(removed) = running.next().await {
+            removed?;
+        }
+        Ok(next)
+    }
+
+    /// Whether this node holds a membership, or its connection joins or leaves a room now.
+    fn may_hold(&self, stored: &StoredMember) -> bool {
+        let Some(connection) = self.0.parts.registry.find(&stored.id) else { return false };
+        let Ok(_lock) = connection.membership_lock().try_lock_owned() else { return true };
+        let joined = connection.joined_rooms();
+        joined.find(&stored.room).is_some_and(|joined| joined.joined_at == stored.joined_at)
+    }
+
+    /// The connections of this node with these ids.
+    pub(crate) fn find_all(&self, ids: &[ConnectionId]) -> Vec<Connection> {
+        ids.iter().filter_map(|id| self.0.parts.registry.find(id)).collect()
+    }
+}
+
+/// Counts entries of the list that were not as the node holds them.
+fn record_repair(kind: &'static str, count: u64) {
+    metrics::counter!("phalanx_memberships_repaired_total", "kind" => kind).increment(count);
+}

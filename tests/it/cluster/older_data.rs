@@ -1,0 +1,83 @@
+//! Redis comes back with older data, or without a part of it.
+
+use std::time::Duration;
+
+use phalanx_testkit::print;
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+
+use super::node_death::{next_presence, observe, presence_so_far};
+use super::{BACK, Cluster, PRESENCE, members, sockets, until};
+use crate::client::{Socket, post_json};
+
+/// Sockets of a node that stay, that leave after the data was kept, and that join after it.
+const STAY: usize = 40;
+const CHANGE: usize = 15;
+
+async fn leave(all: Vec<Socket>, observer: &mut Socket) {
+    for mut socket in all {
+        socket.close().await;
+        next_presence(observer, "leave").await;
+    }
+}
+
+/// Who stays is not announced, closed or taken out of a room; who left is not listed again, and a room that was created
+/// after the data was kept is no destroyed one.
+#[tokio::test]
+async fn the_nodes_restore_what_redis_has_forgotten_and_no_member_notices() {
+    let mut cluster = Cluster::start(2).await;
+    let mut observer = observe(cluster.addr(0)).await;
+    let (mut stay, mut go) = (Vec::new(), Vec::new());
+    for node in 0..2 {
+        stay.extend(sockets(cluster.addr(node), STAY, &[PRESENCE]).await);
+        go.extend(sockets(cluster.addr(node), CHANGE, &[PRESENCE]).await);
+    }
+    let generations = [cluster.generation(0).await, cluster.generation(1).await];
+    cluster.redis.keep();
+    let kept = Instant::now();
+    leave(go, &mut observer).await;
+    for node in 0..2 {
+        stay.extend(sockets(cluster.addr(node), CHANGE, &[PRESENCE]).await);
+    }
+    let created = post_json(cluster.addr(0), "/api/rooms", &json!({ "name": "since" }).to_string()).await;
+    assert_eq!(created.status, 200);
+    stay.push(Socket::join(cluster.addr(1), "since").await);
+    sleep_until(kept + Duration::from_secs(8)).await; // the age of the data is the fault
+    presence_so_far(&mut observer).await;
+    let listed = 2 * (STAY + CHANGE) as u64 + 1;
+
+    for fault in ["older data", "no leases", "a room without members", "nothing at all"] {
+        match fault {
+            "older data" => {
+                cluster.redis.kill().await;
+                cluster.redis.start_older().await;
+            }
+            "no leases" => drop(cluster.redis.command("DEL phalanx:tour:leases").await),
+            "nothing at all" => drop(cluster.redis.command("FLUSHALL").await),
+            _ => {
+                cluster.redis.command(&format!("DEL actionhero:chatRoom:members:{PRESENCE}")).await;
+                cluster.redis.command("CLIENT KILL TYPE normal").await;
+            }
+        }
+        let back = Instant::now();
+        let addr = cluster.addr(1);
+        until("all are listed", BACK, async || {
+            members(addr, PRESENCE).await == listed && members(addr, "since").await == 1
+        })
+        .await;
+        print(format_args!("{fault}: {listed} members are listed {:?} after", back.elapsed()));
+        // Long enough for a reap.
+        sleep_until(back + Duration::from_secs(8)).await;
+        assert_eq!(members(addr, PRESENCE).await, listed, "{fault}");
+        let held = cluster.redis.command(&format!("HLEN phalanx:tour:held:{}", generations[1])).await;
+        assert_eq!(held, format!(":{}\r\n", STAY + CHANGE + 1), "{fault}: no ghost is stored");
+        for (node, generation) in generations.iter().enumerate() {
+            assert_eq!(cluster.generation(node).await, *generation, "{fault}: no node was renamed");
+        }
+        assert_eq!(presence_so_far(&mut observer).await, [], "{fault}");
+    }
+    for socket in &mut stay {
+        let details = socket.request_by_id(&json!({ "event": "detailsView", "messageId": "end" })).await;
+        assert_eq!(details["data"]["rooms"].as_array().unwrap().len(), 1, "{details}");
+    }
+}
