@@ -115,6 +115,11 @@ impl Keys {
         format!("{}ended:at", self.own_prefix)
     }
 
+    /// When a node noticed that data was lost, in microseconds of Redis's clock. It expires when rooms are restored.
+    pub(crate) fn lost(&self) -> String {
+        format!("{}lost", self.own_prefix)
+    }
+
     /// The number of the last renewal of each generation: a hash.
     pub(crate) fn beats(&self) -> String {
         format!("{}beats", self.own_prefix)

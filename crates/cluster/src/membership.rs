@@ -68,6 +68,9 @@ use crate::keys::Keys;
 use crate::link::PublisherLink;
 use crate::reaper::Reaper;
 
+/// How long after a loss of data rooms may be missing that nodes still hold.
+const RESTORED: Duration = Duration::from_secs(10);
+
 /// The number of expired leases and of expired claims that one renewal returns at most.
 const MAX_EXPIRED: usize = 16;
 
@@ -232,9 +235,9 @@ impl Membership for RedisMembership {
         let mut script = self.register.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch()).key(self.keys.store_epoch());
         script.key(self.keys.names_of(generation)).key(self.keys.claims()).key(self.keys.reapers());
-        script.key(self.keys.leaves(generation)).key(self.keys.unused());
+        script.key(self.keys.leaves(generation)).key(self.keys.lost()).key(self.keys.unused());
         script.arg(generation.as_str()).arg(write(record)).arg(us(LEASE)).arg(Generation::random().as_str());
-        script.arg(known.unwrap_or_default()).arg(generation.as_str());
+        script.arg(known.unwrap_or_default()).arg(ms(RESTORED)).arg(generation.as_str());
         for earlier in &record.earlier {
             script.arg(earlier.as_str());
         }
@@ -249,9 +252,10 @@ impl Membership for RedisMembership {
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
         let mut script = self.renew.key(self.keys.leases());
         script.key(self.keys.claims()).key(self.keys.epoch()).key(self.keys.links()).key(self.keys.beats());
-        script.key(self.keys.memberships_of(generation.as_str())).key(self.keys.unused());
+        script.key(self.keys.memberships_of(generation.as_str())).key(self.keys.lost()).key(self.keys.unused());
         let (beat, confirmed) = self.beats().next(generation);
         script.arg(generation.as_str()).arg(us(LEASE)).arg(MAX_EXPIRED).arg(us(EXPIRY_GRACE)).arg(beat);
+        script.arg(confirmed).arg(ms(RESTORED));
         let (sent, announced) = (Instant::now(), self.link.announced());
         let reply: Option<RenewalReply> = self.client.run_idempotent("leases", &script).await?;
         let connection = self.client.count_lost();
@@ -364,6 +368,10 @@ fn read(generation: Generation, text: &str) -> Option<(u32, NodeRecord, bool)> {
     let StoredRecord { id, version, started_at, roles, protocol, .. } = record;
     let is_old = record_boot.is_none();
     Some((protocol, NodeRecord { generation, boot, id, version, started_at, roles, earlier }, is_old))
+}
+
+fn ms(duration: Duration) -> u64 {
+    us(duration) / 1000
 }
 
 pub(crate) fn us(duration: Duration) -> u64 {

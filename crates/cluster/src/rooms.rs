@@ -75,6 +75,12 @@ impl RedisRooms {
         }
     }
 
+    /// Fails for some seconds after a node has noticed a loss of data: a node that holds the room may not have restored it.
+    async fn check_not_recovering(&self, room: &str) -> Result<(), BackendError> {
+        let is_recovering: bool = self.client.read(room, cmd("EXISTS").arg(self.keys.lost())).await?;
+        if is_recovering { Err(recovering()) } else { Ok(()) }
+    }
+
     /// The command for a step of a scan over the members of a room.
     fn scan_from(&self, room: &str, cursor: u64, count: usize) -> Cmd {
         let mut scan = cmd("HSCAN");
@@ -119,7 +125,11 @@ impl RoomStore for RedisRooms {
     }
 
     async fn exists(&self, room: &str) -> Result<bool, BackendError> {
-        self.client.read(room, cmd("SISMEMBER").arg(self.keys.rooms()).arg(room)).await
+        let exists: bool = self.client.read(room, cmd("SISMEMBER").arg(self.keys.rooms()).arg(room)).await?;
+        if !exists {
+            self.check_not_recovering(room).await?;
+        }
+        Ok(exists)
     }
 
     async fn list(&self) -> Result<Vec<String>, BackendError> {
@@ -158,6 +168,7 @@ impl RoomStore for RedisRooms {
         let mut script = self.join.key(self.keys.leases());
         script.key(self.keys.rooms()).key(self.keys.members(room)).key(self.keys.memberships_of(of.as_str()));
         script.key(self.keys.incarnations()).key(self.keys.join_floor(of)).key(self.keys.names());
+        script.key(self.keys.lost());
         script.arg(of.as_str()).arg(room).arg(member.id.as_str()).arg(text).arg(member.joined_at).arg(number);
         let (joined, incarnation): (String, Option<u64>) = self.client.run(room, &script).await?;
         match (joined.as_str(), incarnation.map(Incarnation)) {
@@ -166,6 +177,7 @@ impl RoomStore for RedisRooms {
             ("already", Some(incarnation)) => Ok(JoinOutcome::Elsewhere(incarnation)),
             ("no room", _) => Ok(JoinOutcome::NoRoom),
             ("late", _) => Ok(JoinOutcome::Late),
+            ("recovering", _) => Err(recovering()),
             _ => Err(BackendError::refused("this node was reaped and is registering again")),
         }
     }
@@ -264,6 +276,7 @@ impl RoomStore for RedisRooms {
         first.add_command(self.scan_from(room, cursor.scan, max));
         let (exists, count, mut step): (bool, usize, ScanStep) = self.client.read_all(room, &first).await?;
         if !exists {
+            self.check_not_recovering(room).await?;
             return Ok(None);
         }
         let (mut listed, mut wanted) = (BTreeMap::new(), max);
@@ -325,6 +338,10 @@ struct MemberJson {
     joined_at: u64,
     #[serde(default)]
     generation: Option<String>,
+}
+
+fn recovering() -> BackendError {
+    BackendError::refused("rooms are being restored after a loss of data")
 }
 
 /// The JSON of a member is in three parts, because a script may change the middle one, the time of the join.

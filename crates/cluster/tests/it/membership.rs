@@ -279,6 +279,35 @@ async fn a_generation_that_is_being_reaped_cannot_register_again() {
 }
 
 #[tokio::test]
+async fn a_room_that_is_missing_after_a_loss_is_unavailable_and_not_unknown() {
+    let cluster = TestCluster::new().await;
+    let node = record(Generation::random());
+    let data = cluster.membership.register(&node, None).await.unwrap();
+    assert!(!cluster.rooms.exists("x").await.unwrap(), "nothing was lost");
+    cluster.renew(&node).await;
+    for fault in ["FLUSHALL".to_owned(), format!("HSET phalanx:laws:beats {} 0", node.generation)] {
+        cluster.redis.command(&fault).await;
+        if cluster.membership.renew(node.generation).await.unwrap() == Renewal::Gone {
+            assert!(cluster.membership.register(&node, data.as_deref()).await.unwrap().is_some());
+        }
+        assert!(matches!(cluster.rooms.exists("x").await, Err(BackendError::Refused(_))), "{fault}");
+        assert!(matches!(cluster.rooms.members("x", 10).await, Err(BackendError::Refused(_))));
+        let joined = cluster.rooms.join("x", &member(1), node.generation, 1).await;
+        assert!(matches!(joined, Err(BackendError::Refused(_))), "{joined:?}");
+        let ttl = cluster.redis.command("PTTL phalanx:laws:lost").await;
+        let ttl: u64 = ttl.trim_start_matches(':').trim().parse().unwrap();
+        assert!((5_000..=10_000).contains(&ttl), "{ttl}");
+        cluster.rooms.create("y", 10).await.unwrap();
+        assert!(cluster.rooms.exists("y").await.unwrap());
+        cluster.rooms.close("y").await.unwrap();
+        cluster.redis.command("DEL phalanx:laws:lost").await; // as if ten seconds were over
+        assert!(!cluster.rooms.exists("x").await.unwrap());
+        assert_eq!(cluster.rooms.join("x", &member(1), node.generation, 2).await.unwrap(), JoinOutcome::NoRoom);
+        cluster.renew(&node).await;
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_lost_only_its_lease_keeps_its_generation_and_its_members() {
     let cluster = TestCluster::new().await;
     let node = record(Generation::random());

@@ -125,6 +125,10 @@ pub trait RoomStore: Send + Sync + 'static {
     async fn create(&self, room: &str, max: usize) -> Result<CreateOutcome, BackendError>;
 
     /// Whether there is such a room.
+    ///
+    /// # Errors
+    ///
+    /// `Refused`, as for joins and pages of members, while rooms are restored after a loss of data and this one is missing.
     async fn exists(&self, room: &str) -> Result<bool, BackendError>;
 
     /// The names of all rooms, in no order.

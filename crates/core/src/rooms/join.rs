@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::pending_removal::PendingRemoval;
 use super::{Rooms, check_name, no_room};
-use crate::backend::{JoinOutcome, Member, Subscription};
+use crate::backend::{BackendError, JoinOutcome, Member, Subscription};
 use crate::connection::{Connection, JoinedRoom};
 use crate::error::{ActionError, ErrorKind};
 use crate::event::Event;
@@ -118,7 +118,14 @@ impl Rooms {
         for _ in 0..LATE_ATTEMPTS {
             let number = self.next_join_number();
             let mut removal = PendingRemoval::of_join(self, room, member.clone(), number);
-            let outcome = self.store().join(room, &member, self.0.parts.identity.generation(), number).await?;
+            let outcome = match self.store().join(room, &member, self.0.parts.identity.generation(), number).await {
+                Ok(outcome) => outcome,
+                Err(error @ (BackendError::Refused(_) | BackendError::Full)) => {
+                    removal.settled(); // nothing was changed
+                    return Err(error.into());
+                }
+                Err(error) => return Err(error.into()),
+            };
             match outcome {
                 JoinOutcome::New(incarnation) | JoinOutcome::Replaced(incarnation) => {
                     removal.confirm();

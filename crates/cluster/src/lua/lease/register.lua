@@ -3,8 +3,9 @@
 -- registered before. Earlier names of the node, which older data may contain, are no nodes any more; a reap of them is
 -- over, unless a reaper is at work or has left leaves to announce.
 -- KEYS: leases, names, nodes, epoch, epoch of the store, names of the generation, claims, reapers, leaves of the
--- generation, unused key. ARGV: generation, record, lease in µs, epoch for a store that has none, epoch of the store in which the generation was
--- registered before or '', then all names of the generation, its own first.
+-- generation, time of a loss, unused key. ARGV: generation, record, lease in µs, epoch for a store that has none, epoch of
+-- the store in which the generation was registered before or '', ms in which rooms are restored after a loss, then all
+-- names of the generation, its own first.
 redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 if redis.call('ZSCORE', KEYS[7], ARGV[1]) then
     return nil
@@ -20,9 +21,12 @@ end
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 redis.call('ZADD', KEYS[1], string.format('%.0f', us + ARGV[3]), ARGV[1])
+if ARGV[5] ~= '' and ARGV[5] ~= life then
+    redis.call('SET', KEYS[10], string.format('%.0f', us), 'PX', ARGV[6])
+end
 local changed = redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 local leaves = string.sub(KEYS[9], 1, -1 - #ARGV[1])
-for n = 7, #ARGV do
+for n = 8, #ARGV do
     redis.call('ZREM', KEYS[1], ARGV[n])
     changed = changed + redis.call('HDEL', KEYS[3], ARGV[n])
     local claimed = redis.call('ZSCORE', KEYS[7], ARGV[n])
@@ -35,7 +39,7 @@ if changed > 0 then
     redis.call('SET', KEYS[4], string.format('%.0f', us))
 end
 redis.call('DEL', KEYS[6])
-for n = 6, #ARGV do
+for n = 7, #ARGV do
     redis.call('HSET', KEYS[2], ARGV[n], ARGV[1])
     redis.call('SADD', KEYS[6], ARGV[n])
 end

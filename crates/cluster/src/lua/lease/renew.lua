@@ -3,8 +3,9 @@
 -- been set back, and without this no node would reap the dead until the clock had caught up. Also returns the number of
 -- the connection over which the generation publishes, as it is stored; stores the number of this renewal and returns the
 -- one before; returns the number of memberships.
--- KEYS: leases, claims, epoch, links, beats, memberships, unused key. ARGV: generation, lease in µs, most entries returned
--- of each, µs after which an expired lease is overdue, number of the renewal.
+-- KEYS: leases, claims, epoch, links, beats, memberships, time of a loss, unused key. ARGV: generation, lease in µs, most
+-- entries returned of each, µs after which an expired lease is overdue, number of the renewal, number of the last confirmed
+-- one, ms in which rooms are restored after a loss.
 redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return nil
@@ -28,6 +29,9 @@ local link = redis.pcall('HGET', KEYS[4], ARGV[1])
 local beat = redis.pcall('HGET', KEYS[5], ARGV[1])
 if type(beat) ~= 'string' or (tonumber(beat) or 0) < tonumber(ARGV[5]) then -- not an earlier one that arrives late
     redis.pcall('HSET', KEYS[5], ARGV[1], ARGV[5])
+end
+if (type(beat) == 'string' and tonumber(beat) or 0) < tonumber(ARGV[6]) then -- older data
+    redis.call('SET', KEYS[7], string.format('%.0f', us), 'PX', ARGV[7])
 end
 local stored = redis.pcall('HLEN', KEYS[6])
 return {

@@ -1,8 +1,8 @@
 -- Makes a connection a member of a room, unless its generation was reaped. A member that another live generation has
 -- listed is kept; a member of its own, of an earlier name of its own, or of a dead generation is replaced. A reaper finds
 -- members through the memberships of their generation, so the membership is written first.
--- KEYS: leases, rooms, members, memberships, incarnations, floor, names. ARGV: generation, room, id, member, joinedAt,
--- number.
+-- KEYS: leases, rooms, members, memberships, incarnations, floor, names, time of a loss. ARGV: generation, room, id,
+-- member, joinedAt, number.
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
     return { 'reaped', false }
 end
@@ -10,7 +10,7 @@ if tonumber(ARGV[6]) <= (tonumber(redis.call('GET', KEYS[6]) or 0) or 0) then --
     return { 'late', false }
 end
 if redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 0 then
-    return { 'no room', false }
+    return { redis.call('EXISTS', KEYS[8]) == 1 and 'recovering' or 'no room', false }
 end
 local life = redis.call('HGET', KEYS[5], ARGV[2])
 if not life then -- an Actionhero node created the room
