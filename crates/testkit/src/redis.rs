@@ -28,6 +28,9 @@ const CLUSTERS: [&str; 2] = ["tour", "laws"];
 /// The keys and channels that a node of a cluster needs, in the syntax of Redis's ACLs.
 pub const KEYS: &str = "~actionhero:* ~phalanx:<cluster>:* &<cluster> &<cluster>:*";
 
+/// The channels of a cluster in another database than 0.
+const CHANNELS_OF_DATABASE_1: [&str; 2] = ["tour@1", "tour@1:*"];
+
 /// The commands that a node needs.
 pub const COMMANDS: &str = "+ping +select +evalsha +script|load +publish +subscribe +unsubscribe +time +scan +type +exists +del \
     +pttl +pexpire +get +set +incr +incrby +rpush +lpop +llen +lrange +lrem +ltrim +hset +hget +hdel +hlen +hexists +hgetall \
@@ -267,6 +270,7 @@ async fn spawn(folder: &TempDir, port: u16, arguments: &[String]) -> Option<Chil
         .args(["--port", &port.to_string(), "--daemonize", "no", "--enable-debug-command", "yes"])
         .args(["--user", "phalanx", "on", ">secret"])
         .args(CLUSTERS.map(|cluster| KEYS.replace("<cluster>", cluster)).join(" ").split(' '))
+        .args(CHANNELS_OF_DATABASE_1.map(|channel| format!("&{channel}")))
         .args(COMMANDS.split(' '))
         .args(arguments)
         .current_dir(folder.path())

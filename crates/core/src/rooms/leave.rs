@@ -95,22 +95,19 @@ impl Rooms {
     async fn leave_closing(&self, connection: &Connection, joined: JoinedRoom) {
         let removal = PendingRemoval::of(self, connection.id(), &joined);
         let early =
-            if self.0.parts.lease.may_be_reaped() { Some(self.remove_now(&removal, &joined).await) } else { None };
+            if self.0.parts.lease.may_be_reaped() { Some(removal.remove(joined.incarnation).await) } else { None };
         if early != Some(Removal::ByReaper) {
             self.run_left(&joined.room, connection.id(), LeaveCause::Closed(connection)).await;
         }
         let removed = match early {
             Some(removed) => removed,
-            None => self.remove_now(&removal, &joined).await,
+            // While the backend is known to be away, the recovery pass or the reaper removes it.
+            None if self.0.parts.lease.is_late() => Removal::Unknown,
+            None => removal.remove(joined.incarnation).await,
         };
         self.exit(connection, &joined);
         self.notify(&Event::Left(joined.room.clone(), connection.clone()));
         removal.announce(removed).await;
-    }
-
-    /// Removes the entry, unless the backend is known to be away: then the recovery pass, or the reaper, removes it.
-    async fn remove_now(&self, removal: &PendingRemoval, joined: &JoinedRoom) -> Removal {
-        if self.0.parts.lease.is_late() { Removal::Unknown } else { removal.remove(joined.incarnation).await }
     }
 
     pub(super) async fn run_left(&self, room: &str, id: &ConnectionId, cause: LeaveCause<'_>) {
