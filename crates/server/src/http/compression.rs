@@ -47,15 +47,17 @@ pub(super) fn negotiate(response: &mut Response) -> bool {
 }
 
 fn varies(response: &Response) -> bool {
-    let headers = response.headers();
-    if headers.contains_key(CONTENT_ENCODING) {
+    let (headers, body) = (response.headers(), response.body().size_hint().exact());
+    // Most responses are small; a part of a larger one, and one to HEAD, say what the whole would be.
+    let is_small = body.is_some_and(|size| (1..COMPRESS_ABOVE).contains(&size));
+    if is_small && response.status() != StatusCode::PARTIAL_CONTENT || headers.contains_key(CONTENT_ENCODING) {
         return false;
     }
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let full = text(CONTENT_RANGE).map(|range| range.rsplit('/').next().unwrap_or_default());
     let size = match full.or_else(|| text(CONTENT_LENGTH)) {
         Some(size) => size.parse().unwrap_or(u64::MAX),
-        None => response.body().size_hint().exact().unwrap_or(u64::MAX),
+        None => body.unwrap_or(u64::MAX),
     };
     is_compressible(text(CONTENT_TYPE).unwrap_or_default(), size)
 }

@@ -69,8 +69,8 @@ pub(super) fn error_with(refused: &ActionError, debug_fields: Option<String>) ->
 /// by extensions, and would keep the answer or the 404 of `/api/me.css` for everybody.
 pub(super) fn private(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    if !headers.contains_key(CACHE_CONTROL) && !headers.contains_key(EXPIRES) {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static(ACTION_CACHE_CONTROL));
+    if !headers.contains_key(EXPIRES) {
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static(ACTION_CACHE_CONTROL));
     }
     response
 }

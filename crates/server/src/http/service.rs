@@ -289,7 +289,7 @@ impl Service<Request<Incoming>> for HttpService {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let service = self.clone();
-        let expects_continue = request.headers().contains_key(EXPECT);
+        let expects_continue = !request.body().is_end_stream() && request.headers().contains_key(EXPECT);
         let sending = service.peer.as_ref().map(|peer| &peer.sending);
         let shared = |body: Incoming| {
             let sending = sending.filter(|_| !body.is_end_stream())?;
