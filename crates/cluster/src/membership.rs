@@ -30,9 +30,9 @@
 //! - **Redis comes back empty.** Renewals find no lease. Each node registers again, and `register.lua` returns a different
 //!   epoch of the store, which shows that no node was reaped, so generations stay, and that rooms must be created again.
 //! - **Redis comes back with older data.** A renewal that Redis has forgotten, or a new connection, shows that. The node
-//!   reaps nothing for the length of a lease, since live nodes may have expired leases there. A generation whose record is there was not reaped: a claim removes lease and
-//!   record in one step. Names that a node has given up may have leases there: a registration removes those of its own
-//!   boot, and a join counts their members as its own.
+//!   reaps nothing for the length of a lease, since live nodes may have expired leases there. A generation whose record is
+//!   there was not reaped: a claim removes lease and record in one step. Names that a node has given up may have leases
+//!   there: a registration removes those of its own boot, and a join counts their members as its own.
 //! - **Redis is full** (`maxmemory`, `noeviction`). It refuses joins; scripts that renew, free or hand on run, because they
 //!   begin with the removal of a key that is never set ([`Keys::unused`]). They read before they write, so that an error
 //!   of type ends them before they change anything.

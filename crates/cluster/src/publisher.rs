@@ -334,8 +334,8 @@ impl PublisherTask {
         self.waiting.extend(jobs.drain(..).map(|job| PendingPublish::new(job, accepted_at)));
     }
 
-    /// Makes commands of the waiting messages, as far as they may be pending. Under a new generation, which a connection announces first, the numbers
-    /// start with 1 again.
+    /// Makes commands of the waiting messages, as far as they may be pending. Under a new generation, which a connection
+    /// announces first, the numbers start with 1 again.
     fn seal_waiting(&mut self) {
         let Some(generation) = self.parts.current.get() else { return };
         self.is_ending |= self.announced != Some(generation) || self.parts.link.is_requested();
