@@ -37,14 +37,22 @@ async fn a_join_that_arrives_after_its_client_has_gone_lists_no_member() {
     let node = app.start_in_cluster(config("one"), &redis.url_through(proxy.addr())).await.unwrap();
     node.node().rooms().create("lobby").await.unwrap();
     let first = Socket::join(node.addr(), "lobby").await; // the room is subscribed to
-    let (mut ghost, mut stays) = (Socket::connect(node.addr()).await, Socket::connect(node.addr()).await);
+    let mut stays = Socket::connect(node.addr()).await;
     let join = json!({ "event": "roomAdd", "room": "lobby", "messageId": "join" });
-    let ghost_id = ghost.id();
-    is_armed.store(true, Relaxed);
-    let held = Instant::now();
-    let refused = ghost.request_by_id(&join).await;
-    assert_eq!(refused["error"]["code"], "unavailable", "{refused}");
-    ghost.close().await;
+    let (ghost_id, held) = loop {
+        let mut ghost = Socket::connect(node.addr()).await;
+        is_armed.store(true, Relaxed);
+        let held = Instant::now();
+        let answer = ghost.request_by_id(&join).await;
+        let id = ghost.id();
+        ghost.close().await;
+        if answer["error"]["code"] == "unavailable" {
+            break (id, held);
+        }
+        // On a busy machine the node may have replaced its connection between the hook and the join: nothing was held.
+        assert!(answer["status"] == "OK" && held.elapsed() < SOON, "{answer}");
+        proxy.release();
+    };
     until("it is gone", SOON, async || node.node().connections().count() == 2).await;
     let floor = format!("EXISTS phalanx:tour:floor:{}", node.node().generation());
     until("the join is undone", SOON, async || redis.command(&floor).await == ":1\r\n").await;
