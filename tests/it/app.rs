@@ -98,6 +98,21 @@ pub(crate) async fn upload(_ctx: Context, input: File) -> Result<Received, Actio
     Ok(Received { name: input.file.name().into(), size: input.file.size(), bytes })
 }
 
+/// Lets nobody pass.
+pub(crate) struct Nobody;
+
+impl FromContext for Nobody {
+    async fn from_context(_ctx: &Context) -> Result<Self, ActionError> {
+        Err(ActionError::forbidden("nobody may do that"))
+    }
+}
+
+/// Refuses every upload before its body is read.
+#[action(post, get)]
+pub(crate) async fn refused(_ctx: Context, _: Nobody, _: File) -> Result<(), ActionError> {
+    Ok(())
+}
+
 #[output]
 pub(crate) struct Version {
     version: u32,

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::app::settings;
+use crate::app::{refused, settings};
 use crate::client::get;
 use crate::cluster::until;
 
@@ -19,26 +19,6 @@ const SOON: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 struct Hits(AtomicU64);
-
-/// Lets nobody pass.
-struct Nobody;
-
-impl FromContext for Nobody {
-    async fn from_context(_ctx: &Context) -> Result<Self, ActionError> {
-        Err(ActionError::forbidden("nobody may do that"))
-    }
-}
-
-#[input]
-struct File {
-    file: Upload,
-}
-
-/// Refuses everybody.
-#[action(post, get)]
-async fn refused(_ctx: Context, _: Nobody, _: File) -> Result<(), ActionError> {
-    Ok(())
-}
 
 /// Counts its calls.
 #[action(get)]

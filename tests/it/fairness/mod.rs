@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::abusers::Row;
 use self::clients::Neighbour;
-use crate::app::{echo, nap, settings, upload};
+use crate::app::{echo, nap, refused, settings, upload};
 
 /// A limit for every wait; no figure.
 const SOON: Duration = Duration::from_secs(20);
@@ -36,26 +36,6 @@ const PAIRS: usize = if cfg!(debug_assertions) { 100 } else { 3000 };
 
 /// A row ends after this time, with at least twenty pairs: neighbours of an unfair node wait for long.
 const ROW_TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 60 });
-
-/// Lets nobody pass.
-struct Nobody;
-
-impl FromContext for Nobody {
-    async fn from_context(_ctx: &Context) -> Result<Self, ActionError> {
-        Err(ActionError::forbidden("nobody may do that"))
-    }
-}
-
-#[input]
-struct File {
-    file: Upload,
-}
-
-/// Refuses everybody.
-#[action(post)]
-async fn refused(_ctx: Context, _: Nobody, _: File) -> Result<(), ActionError> {
-    Ok(())
-}
 
 /// A pool of database connections, five of them.
 struct Pool(Semaphore);
