@@ -1,52 +1,42 @@
-//! The connection that ordinary commands share: pipelined, reconnected automatically, with a timeout for every command.
-//!
-//! The connection is also replaced when it is open but dead: if the network drops packets silently, or a firewall has
-//! forgotten the connection, no command on it is ever answered, and the kernel reports an error only after minutes.
+//! Sends commands to Redis, pipelined over one shared connection, with a timeout for every command.
 
 use std::error::Error;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
+use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::io::tcp::TcpSettings;
 use deadpool_redis::redis::{
     self, AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
     ScriptInvocation, ServerErrorKind,
 };
 use phalanx_core::backend::BackendError;
-use tokio::time::Instant;
-use tracing::warn;
+use tokio::sync::watch;
+use tokio::time;
 
 use crate::address;
 use crate::failover::Failover;
 use crate::keys::Keys;
 use crate::raw_connection::RawConnection;
 use crate::refusals::{self, RefusalMeaning, Refusals};
+use crate::shared_connection::{SharedConnection, is_lost};
 
 /// Why an address cannot be used.
 type OpenError = Box<dyn Error + Send + Sync>;
 
-/// The longest pause between two attempts to reconnect.
-const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
+/// The extra time for replies that were received before the timeout and are not read yet.
+const FROZEN_GRACE: Duration = Duration::from_millis(100);
 
 /// A handle to Redis. Cheap to clone: every clone shares one connection.
 #[derive(Clone)]
 pub struct RedisClient {
     client: redis::Client,
-    shared: Arc<Mutex<SharedConnection>>,
+    shared: Arc<SharedConnection>,
     refusals: Arc<Refusals>,
     failover: Arc<Failover>,
-    /// The number of times that a connection was found lost.
-    lost: Arc<AtomicU64>,
     timeout: Duration,
-}
-
-/// The shared connection, and the time of the last reply over it, or of its creation if there was none.
-struct SharedConnection {
-    connection: ConnectionManager,
-    last_reply: Instant,
 }
 
 impl RedisClient {
@@ -66,9 +56,8 @@ impl RedisClient {
         // it.
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = redis::Client::open(info)?;
-        let connection = connect(&client, timeout)?;
-        let shared = Arc::new(Mutex::new(SharedConnection { connection, last_reply: Instant::now() }));
-        Ok(Self { client, shared, refusals: Arc::default(), failover: Arc::default(), lost: Arc::default(), timeout })
+        let shared = Arc::new(SharedConnection::new(client.clone(), timeout));
+        Ok(Self { client, shared, refusals: Arc::default(), failover: Arc::default(), timeout })
     }
 
     /// Has the log lines about missing rights name those of this cluster.
@@ -100,7 +89,7 @@ impl RedisClient {
 
     /// Opens a connection besides the shared one.
     pub(crate) async fn raw_connection(&self) -> io::Result<RawConnection> {
-        tokio::time::timeout(self.timeout, RawConnection::open(self.client.get_connection_info())).await?
+        time::timeout(self.timeout, RawConnection::open(self.client.get_connection_info())).await?
     }
 
     /// The number of the database.
@@ -113,10 +102,21 @@ impl RedisClient {
         self.timeout
     }
 
+    /// The number of the connection that commands share. It changes when they go over a new one, which may lead to another
+    /// server.
+    pub(crate) fn connection_number(&self) -> watch::Receiver<u64> {
+        self.shared.number()
+    }
+
+    /// Replaces the shared connection. Commands that wait on the old one keep it alive until they are answered or time out.
+    pub(crate) fn replace_connection(&self) {
+        self.shared.replace();
+    }
+
     /// Sends a command; errors name `key`.
     pub(crate) async fn query<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, BackendError> {
-        let mut connection = self.connection();
-        self.with_timeout(key, command.query_async(&mut connection)).await
+        let reply = self.send(|mut connection| async move { command.query_async(&mut connection).await });
+        self.with_timeout(key, reply).await
     }
 
     /// Runs a script; errors name `key`.
@@ -125,46 +125,22 @@ impl RedisClient {
         key: &str,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, BackendError> {
-        let mut connection = self.connection();
-        self.with_timeout(key, script.invoke_async(&mut connection)).await
+        let reply = self.send(|mut connection| async move { script.invoke_async(&mut connection).await });
+        self.with_timeout(key, reply).await
     }
 
     /// Sends a command that changes nothing. It is sent a second time if the connection turns out to be lost.
     pub(crate) async fn read<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, BackendError> {
-        let reply = async {
-            let mut connection = self.connection();
-            match command.query_async(&mut connection).await {
-                Err(error) if self.is_lost(&error) => command.query_async(&mut connection).await,
-                reply => reply,
-            }
-        };
+        let reply = self.send_again(|mut connection| async move { command.query_async(&mut connection).await });
         self.with_timeout(key, reply).await
-    }
-
-    /// Sends a command that changes nothing over a new connection: it waits for no other command, and reaches the server
-    /// that the address names now.
-    pub(crate) async fn read_apart<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, BackendError> {
-        let reply = async {
-            let mut connection = self.multiplexed_connection().await?;
-            command.query_async(&mut connection).await
-        };
-        match tokio::time::timeout(self.timeout, reply).await {
-            Ok(reply) => reply.map_err(|error| self.backend_error(error, key)),
-            Err(_) => Err(BackendError::unavailable("redis did not answer in time")),
-        }
     }
 
     /// Sends several commands that change nothing in one round trip. They are sent a second time if the connection turns
     /// out to be lost.
     pub(crate) async fn read_all<T: FromRedisValue>(&self, key: &str, commands: &Pipeline) -> Result<T, BackendError> {
-        let reply = async {
-            let mut connection = self.connection();
-            match commands.query_async(&mut connection).await {
-                Err(error) if self.is_lost(&error) => commands.query_async(&mut connection).await,
-                reply => reply,
-            }
-            .map_err(first_of_pipeline)
-        };
+        let reply = self.send_again(|mut connection| async move {
+            commands.query_async(&mut connection).await.map_err(first_of_pipeline)
+        });
         self.with_timeout(key, reply).await
     }
 
@@ -174,55 +150,56 @@ impl RedisClient {
         key: &str,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, BackendError> {
-        let reply = async {
-            let mut connection = self.connection();
-            match script.invoke_async(&mut connection).await {
-                Err(error) if self.is_lost(&error) => script.invoke_async(&mut connection).await,
-                reply => reply,
-            }
-        };
+        let reply = self.send_again(|mut connection| async move { script.invoke_async(&mut connection).await });
         self.with_timeout(key, reply).await
     }
 
-    /// A number that changes when commands are sent over a new connection, which may lead to another server.
-    pub(crate) fn count_lost(&self) -> u64 {
-        self.lost.load(Relaxed)
-    }
-
-    /// Whether an error means that the connection was lost, which is recorded.
-    fn is_lost(&self, error: &RedisError) -> bool {
-        let is_lost = is_connection_lost(error);
-        if is_lost {
-            self.lost.fetch_add(1, Relaxed);
+    /// Sends something over the shared connection, which is replaced if it turns out to be lost.
+    async fn send<T, R>(&self, request: impl FnOnce(MultiplexedConnection) -> R) -> Result<T, RedisError>
+    where
+        R: Future<Output = Result<T, RedisError>>,
+    {
+        let (number, connection) = self.shared.get().await;
+        let reply = request(connection).await;
+        if reply.as_ref().is_err_and(is_lost) {
+            self.shared.replace_lost(number);
         }
-        is_lost
+        reply
     }
 
-    fn connection(&self) -> ConnectionManager {
-        self.shared().connection.clone()
+    /// Sends something, and once more over the next connection if the first one turns out to be lost.
+    async fn send_again<T, R>(&self, request: impl Fn(MultiplexedConnection) -> R) -> Result<T, RedisError>
+    where
+        R: Future<Output = Result<T, RedisError>>,
+    {
+        match self.send(&request).await {
+            Err(error) if is_lost(&error) => self.send(&request).await,
+            reply => reply,
+        }
     }
 
-    fn shared(&self) -> MutexGuard<'_, SharedConnection> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Limits the wait for a reply. The connection manager itself lets commands wait for a reconnect without limit.
+    /// Limits the wait for a connection and for a reply.
     async fn with_timeout<T>(
         &self,
         key: &str,
         reply: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, BackendError> {
-        match tokio::time::timeout(self.timeout, reply).await {
-            Ok(reply) if !matches!(&reply, Err(error) if error.is_timeout()) => {
-                self.shared().last_reply = Instant::now();
-                reply.map_err(|error| {
-                    self.is_lost(&error);
-                    self.backend_error(error, key)
-                })
+        let mut reply = pin!(reply);
+        let in_time = match time::timeout(self.timeout, &mut reply).await {
+            Ok(reply) => Ok(reply),
+            // In a process that was frozen, the timeout fires before what arrived meanwhile is read.
+            Err(_) => time::timeout(FROZEN_GRACE, reply).await,
+        };
+        match in_time {
+            Ok(reply) => {
+                self.shared.record_reply();
+                reply.map_err(|error| self.backend_error(error, key))
             }
-            Ok(_) | Err(_) => {
-                self.replace_if_dead();
-                Err(BackendError::unavailable("redis did not answer in time"))
+            Err(_) => {
+                self.shared.replace_if_dead();
+                let (late, failure) = ("redis did not answer in time", self.shared.failure());
+                let reason = if failure.is_empty() { late.to_owned() } else { format!("{late}: {failure}") };
+                Err(BackendError::unavailable(reason))
             }
         }
     }
@@ -241,27 +218,6 @@ impl RedisClient {
                 refused
             }
             (_, None) => BackendError::unavailable(error),
-        }
-    }
-
-    /// Replaces the connection if no command at all was answered for one timeout. Commands that still wait on the old
-    /// connection keep it alive until they time out. A connection that is still being established is replaced too: it
-    /// has had a whole timeout to get ready.
-    fn replace_if_dead(&self) {
-        if self.shared().last_reply.elapsed() >= self.timeout {
-            self.replace();
-        }
-    }
-
-    /// Replaces the connection. Commands that wait on the old one keep it alive until they are answered or time out.
-    pub(crate) fn replace(&self) {
-        let mut shared = self.shared();
-        match connect(&self.client, self.timeout) {
-            Ok(connection) => {
-                self.lost.fetch_add(1, Relaxed);
-                *shared = SharedConnection { connection, last_reply: Instant::now() };
-            }
-            Err(error) => warn!(%error, "the connection to redis cannot be replaced"),
         }
     }
 }
@@ -283,25 +239,10 @@ fn prepare_tls() -> Result<(), OpenError> {
     Err("it requires TLS, and this program is built without the feature `tls` of phalanx".into())
 }
 
-/// A connection that the first command establishes, and that reconnects when it breaks.
-fn connect(client: &redis::Client, timeout: Duration) -> Result<ConnectionManager, RedisError> {
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(timeout))
-        .set_response_timeout(Some(timeout))
-        .set_number_of_retries(usize::MAX)
-        .set_max_delay(MAX_RECONNECT_DELAY);
-    ConnectionManager::new_lazy_with_config(client.clone(), config)
-}
-
 impl std::fmt::Debug for RedisClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("RedisClient")
     }
-}
-
-/// Whether the connection was lost. The first command after that gets the error, even if Redis is back by then.
-fn is_connection_lost(error: &RedisError) -> bool {
-    error.is_connection_dropped() || (error.is_io_error() && !error.is_timeout())
 }
 
 /// Returns the error of the first command that failed, as if it had been sent alone.

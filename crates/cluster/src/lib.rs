@@ -29,6 +29,7 @@ mod reaper;
 mod refusals;
 mod resp;
 mod rooms;
+mod shared_connection;
 mod subscriber;
 
 pub use bus::{BusSettings, RedisBus};

@@ -96,7 +96,7 @@ pub(crate) fn write_load(out: &mut BytesMut, script: &str) -> usize {
 /// Reads the numbers that are stored. Entries that are none are skipped, and so is a value of another kind: the next
 /// hello replaces it.
 pub(crate) async fn read(client: &RedisClient, keys: &Keys) -> Result<Vec<(Generation, u64)>, BackendError> {
-    let stored: Vec<(Vec<u8>, Vec<u8>)> = match client.read_apart("links", cmd("HGETALL").arg(keys.links())).await {
+    let stored: Vec<(Vec<u8>, Vec<u8>)> = match client.read("links", cmd("HGETALL").arg(keys.links())).await {
         Err(BackendError::WrongKind { .. }) => Vec::new(),
         stored => stored?,
     };

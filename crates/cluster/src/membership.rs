@@ -258,7 +258,7 @@ impl Membership for RedisMembership {
         script.arg(confirmed).arg(ms(RESTORED));
         let (sent, announced) = (Instant::now(), self.link.announced());
         let reply: Option<RenewalReply> = self.client.run_idempotent("leases", &script).await?;
-        let connection = self.client.count_lost();
+        let connection = *self.client.connection_number().borrow();
         let Some((now_us, epoch, names, link, known_beat, stored)) = reply else {
             self.beats().confirm(generation, 0);
             return Ok(Renewal::Gone);

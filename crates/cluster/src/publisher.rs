@@ -212,9 +212,8 @@ impl PublisherTask {
                 self.accept(&mut jobs);
                 continue;
             }
-            let moves = self.parts.client.failover().moves(); // before the connection, which may be opened to the old server
             let end = match self.connect().await {
-                Ok(connection) => self.serve(connection, moves, &mut queue).await,
+                Ok((number, connection)) => self.serve(connection, number, &mut queue).await,
                 Err(error) => ServeEnd::Broken(error),
             };
             match end {
@@ -230,9 +229,11 @@ impl PublisherTask {
         }
     }
 
-    /// Opens the next connection and announces it; nothing else is written to it before Redis has answered that.
-    async fn connect(&mut self) -> io::Result<RawConnection> {
+    /// Opens the next connection, to the server that commands go to, and announces it; nothing else is written to it before
+    /// Redis has answered that. Also returns the number by which it is to be replaced.
+    async fn connect(&mut self) -> io::Result<(watch::Receiver<u64>, RawConnection)> {
         self.is_ending = false;
+        let number = failover::anchor(&self.parts.client, &self.parts.keys).await.map_err(io::Error::other)?;
         self.parts.link.end_request();
         self.link += 1;
         let names = self.parts.current.all();
@@ -250,14 +251,14 @@ impl PublisherTask {
         said.inspect_err(|error| self.on_refused_hello(error))?;
         self.announced = Some(*generation);
         self.parts.link.announce(self.link);
-        Ok(connection)
+        Ok((number, connection))
     }
 
     /// Writes and reads until the connection breaks, must be replaced, or all publishers are dropped.
     async fn serve(
         &mut self,
         connection: RawConnection,
-        mut moves: watch::Receiver<u64>,
+        mut number: watch::Receiver<u64>,
         queue: &mut mpsc::Receiver<PublishJob>,
     ) -> ServeEnd {
         let RawConnection { mut reads, mut writes } = connection;
@@ -303,7 +304,7 @@ impl PublisherTask {
                     self.accept(&mut jobs);
                     self.seal_waiting();
                 }
-                error = failover::moved(&mut moves) => return ServeEnd::Broken(error),
+                error = failover::replaced(&mut number) => return ServeEnd::Broken(error),
                 Ok(()) = self.parts.session.changed(), if !self.waiting.is_empty() => self.seal_waiting(),
                 _ = ticks.tick() => {
                     self.drop_expired();

@@ -192,9 +192,8 @@ impl Subscriber {
         let (mut pause, mut sessions, mut flaps) = (RECONNECT_DELAYS.0, 0_u64, Flaps::default());
         loop {
             let started = Instant::now();
-            let moves = self.0.client.failover().moves(); // before the connection, which may be opened to the old server
-            let error = match self.0.client.raw_connection().await {
-                Ok(RawConnection { reads, writes }) => {
+            let error = match self.connect().await {
+                Ok((number, RawConnection { reads, writes })) => {
                     let (confirm, confirmations) = mpsc::channel(BATCH);
                     let reader = ChannelReader {
                         reads,
@@ -207,10 +206,9 @@ impl Subscriber {
                         shared: self.0.clone(),
                     };
                     let commands = CommandHalf { writes, confirmations, limit: self.0.client.timeout() };
-                    self.run_session(moves, commands, reader, &mut sessions).await
+                    self.run_session(number, commands, reader, &mut sessions).await
                 }
-                Err(error) if error.kind() == ErrorKind::TimedOut => "no connection in time".to_owned(),
-                Err(error) => error.to_string(),
+                Err(error) => error,
             };
             let was_up = self.0.reset();
             if was_up {
@@ -236,6 +234,16 @@ impl Subscriber {
         }
     }
 
+    /// Opens a connection to the server that commands go to. Also returns the number by which it is to be replaced.
+    async fn connect(&self) -> Result<(watch::Receiver<u64>, RawConnection), String> {
+        let number = failover::anchor(&self.0.client, &self.0.keys).await.map_err(|error| error.to_string())?;
+        match self.0.client.raw_connection().await {
+            Ok(connection) => Ok((number, connection)),
+            Err(error) if error.kind() == ErrorKind::TimedOut => Err("no connection in time".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Reports each absence that lasts.
     pub(crate) async fn report_absence(self, out: mpsc::Sender<Incoming>) {
         let mut ticks = interval(HEARTBEAT / 4);
@@ -246,10 +254,10 @@ impl Subscriber {
         }
     }
 
-    /// Receives over one connection until it breaks; returns the reason.
+    /// Receives over one connection until it breaks or is to be replaced; returns the reason.
     async fn run_session(
         &self,
-        moves: watch::Receiver<u64>,
+        mut number: watch::Receiver<u64>,
         mut commands: CommandHalf,
         reader: ChannelReader,
         sessions: &mut u64,
@@ -258,9 +266,16 @@ impl Subscriber {
         let (decoder, clock) = (reader.decoder.clone(), reader.clock.clone());
         let mut reading = JoinSet::new();
         reading.spawn(reader.run());
-        let reason = match self.learn_links(&mut commands, &decoder, &clock).await {
-            Ok(()) => self.keep_subscribed(moves, &mut commands, &mut reading, sessions).await,
-            Err(reason) => reason,
+        let session = async {
+            match self.learn_links(&mut commands, &decoder, &clock).await {
+                Ok(()) => self.keep_subscribed(&mut commands, &mut reading, sessions).await,
+                Err(reason) => reason,
+            }
+        };
+        let reason = tokio::select! {
+            biased;
+            error = failover::replaced(&mut number) => error.to_string(),
+            reason = session => reason,
         };
         // No message of this session may come after a gap of the next one.
         reading.shutdown().await;
@@ -270,7 +285,6 @@ impl Subscriber {
     /// Subscribes and unsubscribes, and checks that the connection works, until it breaks; returns the reason.
     async fn keep_subscribed(
         &self,
-        mut moves: watch::Receiver<u64>,
         commands: &mut CommandHalf,
         reading: &mut JoinSet<String>,
         sessions: &mut u64,
@@ -294,7 +308,6 @@ impl Subscriber {
                 ended = reading.join_next() => {
                     return ended.and_then(Result::ok).unwrap_or_else(|| "the reader ended".to_owned());
                 }
-                error = failover::moved(&mut moves) => return error.to_string(),
                 () = self.0.changed.notified() => {}
                 // An error reply is fine too. A Redis that cannot save its data refuses even PING, and still publishes.
                 _ = ticks.tick() => if let Err(reason) = commands.send("PING", &[]).await { return reason },

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 pub enum Flow {
     /// Neither of the others: leases, rooms, the cache, locks.
     Commands,
-    /// It publishes.
+    /// It publishes, after it was announced.
     Publishing,
     /// It has subscribed.
     Subscribing,
@@ -89,7 +89,7 @@ impl OpenConnection {
     /// Most bytes that are held for one direction of a connection; the sender then waits.
     const HELD: usize = 4 * 1024 * 1024;
 
-    /// Looks into requests until one shows the flow. The text of a script has such words, but not as a request.
+    /// Looks into requests until one shows the flow.
     pub(crate) fn identify(&self, requests: &[u8]) {
         if self.flow.load(Relaxed) != Flow::Commands as u8 {
             return;
@@ -97,7 +97,7 @@ impl OpenConnection {
         let has = |part: &[u8]| requests.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part));
         if has(b"\r\nSUBSCRIBE\r\n") {
             self.flow.store(Flow::Subscribing as u8, Relaxed);
-        } else if has(b"\r\nPUBLISH\r\n") {
+        } else if has(b"\"kind\":\"hello\"") {
             self.flow.store(Flow::Publishing as u8, Relaxed);
         }
     }
@@ -164,7 +164,7 @@ mod tests {
 
     use crate::{Direction, Flow, Proxy};
 
-    const PUBLISH: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$1\r\nc\r\n$1\r\nm\r\n";
+    const HELLO: &[u8] = b"*2\r\n$7\r\nEVALSHA\r\n$23\r\n{\"v\":1,\"kind\":\"hello\",}\r\n";
     const SUBSCRIBE: &[u8] = b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\nc\r\n";
     const SOON: Duration = Duration::from_secs(20);
 
@@ -208,14 +208,14 @@ mod tests {
     #[tokio::test]
     async fn held_requests_arrive_late_also_if_their_client_has_gone() {
         let (proxy, mut requests) = server().await;
-        let mut publishing = client(&proxy, &mut requests, PUBLISH).await;
+        let mut publishing = client(&proxy, &mut requests, HELLO).await;
         let mut commands = client(&proxy, &mut requests, b"PING\r\n").await;
         proxy.hold_flow(Flow::Publishing, Direction::ToServer);
         publishing.write_all(b"late").await.unwrap();
         drop(publishing);
         commands.write_all(b"other").await.unwrap();
         assert_eq!(next(&mut requests).await, b"other");
-        let _new = client(&proxy, &mut requests, PUBLISH).await;
+        let _new = client(&proxy, &mut requests, HELLO).await;
         proxy.release();
         assert_eq!(next(&mut requests).await, b"late");
     }
@@ -223,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn held_answers_wait_and_other_connections_do_not() {
         let (proxy, mut requests) = server().await;
-        let mut publishing = client(&proxy, &mut requests, PUBLISH).await;
+        let mut publishing = client(&proxy, &mut requests, HELLO).await;
         let mut subscribing = client(&proxy, &mut requests, SUBSCRIBE).await;
         proxy.hold_flow(Flow::Publishing, Direction::ToClient);
         publishing.write_all(b"held").await.unwrap();
@@ -238,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn a_flow_is_closed_without_the_others() {
         let (proxy, mut requests) = server().await;
-        let mut publishing = client(&proxy, &mut requests, PUBLISH).await;
+        let mut publishing = client(&proxy, &mut requests, HELLO).await;
         let mut subscribing = client(&proxy, &mut requests, SUBSCRIBE).await;
         proxy.close_flow(Flow::Subscribing);
         assert_eq!(answer(&mut subscribing).await, 0, "it is closed");

@@ -146,7 +146,7 @@ async fn a_publish_whose_reply_is_lost_times_out_as_unknown_and_the_next_succeed
     let refused = timeout(SOON, publisher.publish("r", "unknown")).await.expect("it times out");
     assert!(matches!(refused, Err(BackendError::Unavailable(_))), "{refused:?}");
     proxy.cut();
-    connected(&redis, 2).await; // the subscriber, and the client of this test
+    connected(&redis, 3).await; // two of the subscriber, and the client of this test
     proxy.restore();
     publisher.publish("r", "known").await.unwrap();
     for expected in ["connected", "unknown", "known"] {
@@ -168,7 +168,7 @@ async fn a_room_message_without_a_reply_is_not_repeated_and_what_was_not_written
         let late = TestNode::new(&redis.url(), ("t", ""), 100).await;
         other.publish("r", "between").await.unwrap();
         proxy.cut();
-        connected(&redis, 5).await; // those of the other three nodes, two of which have published
+        connected(&redis, 8).await; // those of the other three nodes, one of which has published, and of this test
         late
     };
     let (unknown, mut late) = tokio::join!(publisher.publish("r", "unknown"), breaking);

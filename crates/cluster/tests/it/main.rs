@@ -15,6 +15,7 @@ mod locks;
 mod membership;
 mod recovery;
 mod rooms;
+mod switch_over;
 
 /// Starts a Redis for one test, with a client for it.
 async fn redis() -> (Redis, RedisClient, Keys) {
