@@ -272,7 +272,7 @@ pub(crate) enum Refusal {
     Stale,
     /// The connection that it came over was replaced.
     Outdated,
-    /// It is for a room, and the number of its sender's connection is not known.
+    /// It is for a room, and came over a connection of its sender that is not known.
     UnknownSender,
     /// Its sequence number, or a later one of the same sender, was received before.
     Replayed,

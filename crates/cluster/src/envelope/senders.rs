@@ -51,8 +51,9 @@ impl Senders {
     }
 
     /// Accepts a message unless a connection of a higher number has replaced the one it came over, or the message, or a
-    /// later one, was received before. A room message of a sender whose connection is not known is refused as well: it
-    /// may come from a connection that was replaced.
+    /// later one, was received before. A room message over a connection that is not known is refused as well: it may have
+    /// been replaced, and if its number is higher than the known one, messages were missed with its hello. That is so at a
+    /// server that has become a replica, while it synchronises with the new primary.
     pub(super) fn accept(&mut self, from: Generation, message: MessageNumbers, now_ms: u64) -> Result<(), Refusal> {
         if self.0.len() >= MAX_SENDERS {
             self.forget_silent(now_ms);
@@ -60,9 +61,8 @@ impl Senders {
         let sender = self.sender(from, now_ms);
         match (message.link, sender.link) {
             (Some(link), Some(known)) if link < known => return Err(Refusal::Outdated),
-            (Some(link), Some(_)) => sender.link = Some(link),
-            (Some(_), None) if message.is_for_room => return Err(Refusal::UnknownSender),
-            (Some(_), None) | (None, _) => {}
+            (Some(link), known) if message.is_for_room && known != Some(link) => return Err(Refusal::UnknownSender),
+            (Some(_) | None, _) => {}
         }
         if message.seq <= sender.seq {
             return Err(Refusal::Replayed);

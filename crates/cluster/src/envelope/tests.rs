@@ -124,8 +124,9 @@ fn a_message_over_a_connection_that_was_replaced_is_refused() {
     let late = writer(VERSION, "secret").write_hello("shop", from(&sender(), LINK), &[sender()]);
     assert!(matches!(reader.read("shop", &late, 1_000_000), Ok(None)));
     assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK, 3), 1_000_000), Some(Refusal::Outdated));
-    assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK + 2, 3), 1_000_000), None, "its hello is not needed");
-    assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK + 1, 4), 1_000_000), Some(Refusal::Outdated));
+    assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK + 1, 3), 1_000_000), None);
+    assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK + 2, 4), 1_000_000), Some(Refusal::UnknownSender), "no hello");
+    assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK + 1, 4), 1_000_000), None);
 }
 
 #[test]

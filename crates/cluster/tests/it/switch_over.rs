@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use phalanx_cluster::{Keys, RedisClient, RedisClock, RedisMembership};
 use phalanx_core::Generation;
-use phalanx_core::backend::{Bus, Incoming, Membership};
+use phalanx_core::backend::{Bus, GapCause, Incoming, Membership};
 use phalanx_testkit::laws::membership::record;
 use phalanx_testkit::{Direction, Flow, Proxy, Redis, print};
 use tokio::time::{Instant, sleep};
@@ -155,4 +155,24 @@ async fn a_subscription_that_breaks_at_a_switch_over_makes_one_gap() {
     until("the lease is renewed", async || node.renew().await).await;
     sleep(Duration::from_millis(500)).await; // a second gap would come as soon as the first
     assert_eq!(node.gaps(), 1);
+}
+
+/// The old server publishes again to its subscribers what the new one publishes, but not what it published before both
+/// were synchronised.
+#[tokio::test]
+async fn a_message_of_an_unannounced_connection_makes_a_gap() {
+    let servers = Servers::start().await;
+    let (mover, mut stays) = (servers.node().await, servers.node().await);
+    stays.forget();
+    servers.promote().await;
+    servers.old.command("SET diverged yes").await; // so that all data are sent again, and not the commands since
+    mover.address.switch_to(servers.new.addr());
+    mover.address.cut();
+    until("it is cut off", async || !mover.renew().await).await;
+    mover.address.restore();
+    until("it publishes at the new server", async || mover.bus.publish("r", "missed").await.is_ok()).await;
+    replicate(&servers.old, &servers.new).await;
+    mover.bus.publish("r", "received").await.unwrap();
+    let arrival = stays.bus.next().await;
+    assert!(matches!(arrival, Incoming::Gap(Some(_), GapCause::Overflow)), "{arrival:?}");
 }
