@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::pending_removal::PendingRemoval;
+use super::waiting_changes::UnannouncedJoin;
 use super::{Rooms, check_name, no_room};
 use crate::backend::{BackendError, JoinOutcome, Member, Subscription};
 use crate::connection::{Connection, JoinedRoom};
@@ -75,8 +76,9 @@ impl Rooms {
             match self.enter(connection, &joined, subscription, destroyed, &mut done) {
                 Entered::Yes => {
                     removal.settled();
+                    let unannounced = UnannouncedJoin::new(self, &joined, connection.id());
                     self.notify(&Event::Joined(room, connection.clone()));
-                    return self.announce_join(&joined, connection.id()).await;
+                    return unannounced.announce().await;
                 }
                 Entered::ConnectionClosed => return removal.finish(joined.incarnation).await,
                 Entered::RoomsChanged => removal.finish(joined.incarnation).await,
@@ -112,7 +114,7 @@ impl Rooms {
     /// Subscribes to the room and lists the connection as its member.
     async fn list_member(&self, connection: &Connection, room: &Arc<str>) -> Result<Listed, ActionError> {
         let subscription = self.bus().subscribe(room).await?;
-        self.announce_waiting_leave(room, connection.id()).await?;
+        self.announce_waiting(room, connection.id()).await?;
         let joined_at = connection.joined_rooms().next_joined_at(self.0.parts.clock.now_ms());
         let member = Member { id: connection.id().clone(), joined_at };
         for _ in 0..LATE_ATTEMPTS {

@@ -37,7 +37,7 @@ mod publish;
 mod recovery;
 mod relist;
 mod shared_view;
-mod waiting_leaves;
+mod waiting_changes;
 
 use gap::GapLog;
 use moves::MembershipMoves;
@@ -96,8 +96,8 @@ struct RoomsInner {
     presence: PresenceLog,
     /// The reads of members for connections.
     views: SharedViews,
-    /// Leaves of rooms with presence that are not announced yet, because the backend was away.
-    waiting_leaves: Mutex<WaitingLeaves>,
+    /// Joins and leaves of rooms with presence that are not announced yet.
+    waiting_changes: Mutex<WaitingChanges>,
     /// The highest number of a join or a listing whose outcome is unknown, and which may still arrive at the backend.
     given_up: AtomicU64,
     moves: MembershipMoves,
@@ -105,8 +105,19 @@ struct RoomsInner {
     pending_destroys: Mutex<Vec<(Incarnation, Publication)>>,
 }
 
-/// When the member joined, and the incarnation of the room in which that was announced, by room and connection.
-type WaitingLeaves = HashMap<(Arc<str>, ConnectionId), (u64, Incarnation)>;
+/// The changes of one connection in one room that wait. One that joins again has them announced first, so there is at most
+/// a join, and the leave that ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct WaitingChange {
+    joined_at: u64,
+    /// The join may not be announced.
+    join: bool,
+    /// The leave is not announced; with the incarnation of the room in which the join was.
+    left: Option<Incarnation>,
+}
+
+/// By room and connection.
+type WaitingChanges = HashMap<(Arc<str>, ConnectionId), WaitingChange>;
 
 /// The members of one room on this node, in no order.
 #[derive(Default)]
@@ -154,7 +165,7 @@ impl Rooms {
             last_join: AtomicU64::new(0),
             presence: PresenceLog::default(),
             views: SharedViews::default(),
-            waiting_leaves: Mutex::default(),
+            waiting_changes: Mutex::default(),
             given_up: AtomicU64::new(0),
             moves: MembershipMoves::default(),
             pending_destroys: Mutex::default(),

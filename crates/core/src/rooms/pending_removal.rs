@@ -98,8 +98,8 @@ impl PendingRemoval {
     /// Announces the leave, if that is this node's task.
     pub(super) async fn announce(self, removal: Removal) {
         let done = match (removal, &self.entry) {
-            (Removal::Removed, Some(PendingEntry { room, member, state: EntryState::Announced(_) })) => {
-                self.rooms.announce_leave(room, member).await.is_ok()
+            (Removal::Removed, Some(PendingEntry { room, member, state: EntryState::Announced(incarnation) })) => {
+                self.rooms.announce_own_leave(room, member, *incarnation).await.is_ok()
             }
             (Removal::Removed | Removal::WithRoom | Removal::ByReaper, _) => true,
             (Removal::Unknown, _) => false,
@@ -123,7 +123,7 @@ impl Drop for PendingRemoval {
             }
             EntryState::Listed => request(RecoveryRequest::REMOVE),
             EntryState::Announced(incarnation) => {
-                self.rooms.keep_waiting(room, member, incarnation);
+                self.rooms.keep_leave(&room, &member, incarnation);
                 request(RecoveryRequest::REMOVE);
             }
         }

@@ -8,7 +8,6 @@ use tracing::warn;
 
 use super::{LeaveCause, Rooms};
 use crate::backend::{BackendError, Member, Publication, PublicationKind, ReapedMember};
-use crate::connection::JoinedRoom;
 use crate::id::ConnectionId;
 use crate::protocol::{self, PresenceChange, PresenceEvent};
 
@@ -54,10 +53,9 @@ impl PresenceLog {
 }
 
 impl Rooms {
-    /// Announces a join, if the room wants that. A failure is logged: the member is in the room all the same.
-    pub(super) async fn announce_join(&self, joined: &JoinedRoom, member: &ConnectionId) {
-        let kind = PublicationKind::Joined(joined.joined_at);
-        let _ = self.announce(&joined.room, member, PresenceChange::Join, kind).await;
+    /// Announces a join, if the room wants that.
+    pub(super) async fn announce_join(&self, room: &Arc<str>, member: &Member) -> Result<(), BackendError> {
+        self.announce(room, &member.id, PresenceChange::Join, PublicationKind::Joined(member.joined_at)).await
     }
 
     /// Announces a leave, if the room wants that.

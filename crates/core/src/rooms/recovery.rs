@@ -11,9 +11,9 @@ use crate::lease_state::RecoveryRequest;
 use crate::protocol::{self, AwayEvent};
 
 impl Rooms {
-    /// Whether there are last messages to publish or leaves to announce.
+    /// Whether there are last messages to publish, or joins and leaves to announce.
     pub(crate) fn need_recovery(&self) -> bool {
-        self.has_waiting_leaves() || !self.pending_destroys().is_empty()
+        self.has_waiting_changes() || !self.pending_destroys().is_empty()
     }
 
     /// Records that messages were missed: rooms may have been destroyed.
@@ -32,14 +32,14 @@ impl Rooms {
         self.0.moves.quiet()
     }
 
-    /// Removes what the node does not hold, and announces the leaves that wait. `all_listed`: whether everything that it
+    /// Removes what the node does not hold, and announces the changes that wait. `all_listed`: whether everything that it
     /// holds is listed under its present generation.
     pub(crate) async fn settle_leaves(&self, all_listed: bool) -> Result<(), BackendError> {
         let identity = &self.0.parts.identity;
         let mut generations = identity.generations.earlier();
         generations.push(identity.generation());
         self.remove_unheld(&generations, all_listed).await?;
-        self.announce_waiting_leaves().await
+        self.announce_waiting_changes().await
     }
 
     /// Sends every socket that is in rooms the notice that their messages do not arrive for now.

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::Rooms;
+use super::waiting_changes::UnannouncedJoin;
 use crate::backend::{BackendError, HeldMember, Member, RelistOutcome, Relisting, StoredMember};
 use crate::connection::{Connection, JoinedRoom};
 use crate::id::{ConnectionId, Generation};
@@ -153,7 +154,7 @@ impl Rooms {
         drop(batch.locks);
         destroyed.into_iter().for_each(|(connection, joined)| self.leave_destroyed(connection, joined));
         for (connection, joined) in rejoined {
-            self.announce_join(&joined, connection.id()).await;
+            UnannouncedJoin::new(self, &joined, connection.id()).announce().await;
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     NoReply,
     /// The step is done, and its reply is an error as if the backend were down.
     ReplyLost,
+    /// The step is not done, and its reply never arrives.
+    Stuck,
     /// The step is not done, because the backend is down.
     Down,
 }
@@ -43,7 +45,7 @@ pub(crate) struct FaultyBackend {
     faults: Mutex<Vec<(&'static str, Fault)>>,
     /// The guards of messages that `try_post` accepted and that are not sent yet.
     unsent: Mutex<Vec<SendGuard>>,
-    /// Notified when a step without a reply is done.
+    /// Notified when a step waits for a reply that never arrives.
     pub(crate) stuck: Notify,
 }
 
@@ -87,6 +89,10 @@ impl FaultyBackend {
             }
             Some(Fault::NoReply) => {
                 step.await?;
+                self.stuck.notify_one();
+                std::future::pending().await
+            }
+            Some(Fault::Stuck) => {
                 self.stuck.notify_one();
                 std::future::pending().await
             }

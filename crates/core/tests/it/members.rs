@@ -161,6 +161,53 @@ async fn a_leave_that_a_reaper_announced_is_not_announced_again() {
     assert_eq!(harness.leave_log.entries(), ["watcher lobby ended"]);
 }
 
+/// As if its client had closed right after `roomAdd`: the call is dropped between the join and its announcement.
+#[tokio::test(start_paused = true)]
+async fn a_join_whose_announcement_was_dropped_is_announced_before_the_leave() {
+    let harness = Harness::start(LeaveLog::default()).await;
+    let watcher = harness.member("watcher").await;
+    for (id, fault) in [("a", Fault::Stuck), ("b", Fault::NoReply)] {
+        let (member, rooms) = (harness.connect(id).await, harness.node.rooms());
+        harness.backend.fail("publish", fault);
+        tokio::select! {
+            _ = rooms.join(&member, "lobby") => panic!("it waits for its announcement"),
+            () = harness.backend.stuck.notified() => {}
+        }
+        assert!(member.is_in("lobby"), "its client has the answer");
+        harness.disconnect(&member).await;
+        rooms.say("lobby", "nothing more").await.unwrap();
+        assert!(next_frame(&watcher).await.contains(&format!("\"join\",\"room\":\"lobby\",\"member\":\"{id}\"")));
+        assert!(next_frame(&watcher).await.contains(&format!("\"leave\",\"room\":\"lobby\",\"member\":\"{id}\"")));
+        assert!(next_frame(&watcher).await.contains("nothing more"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_was_not_published_is_announced_later_or_with_the_leave() {
+    let harness = Harness::start(LeaveLog::default()).await;
+    let (watcher, rooms) = (harness.member("watcher").await, harness.node.rooms());
+    let (stays, goes) = (harness.connect("stays").await, harness.connect("goes").await);
+    for (fault, member) in [(Fault::Down, &stays), (Fault::ReplyLost, &stays), (Fault::Down, &goes)] {
+        harness.backend.fail("publish", fault);
+        rooms.join(member, "lobby").await.unwrap();
+        if fault == Fault::Down && member == &stays {
+            // With a renewal.
+            assert!(next_frame(&watcher).await.contains("\"join\",\"room\":\"lobby\",\"member\":\"stays\""));
+            rooms.leave(member, "lobby").await.unwrap();
+            assert!(next_frame(&watcher).await.contains("\"leave\""));
+        }
+    }
+    harness.backend.fail("publish", Fault::Down);
+    rooms.leave(&goes, "lobby").await.unwrap();
+    let frames = [next_frame(&watcher).await, next_frame(&watcher).await, next_frame(&watcher).await];
+    let expected = [("join", "stays"), ("join", "goes"), ("leave", "goes")];
+    for (frame, (event, id)) in frames.iter().zip(expected) {
+        assert!(frame.contains(&format!("\"{event}\",\"room\":\"lobby\",\"member\":\"{id}\"")), "{frames:?}");
+    }
+    until_recovered(&harness, "b").await;
+    assert!(queued_frames(&watcher).iter().all(|frame| frame.contains("\"b\"")), "each is announced once");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_late_leave_is_not_announced_to_a_newer_incarnation() {
     let harness = Harness::start(LeaveLog::default()).await;

@@ -1,0 +1,177 @@
+//! Joins and leaves of rooms with presence that could not be announced when they happened. Their entries in the list need no
+//! memory: a recovery pass lists what the node holds, and removes what it does not.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use futures_util::stream::{self, TryStreamExt};
+
+use super::{Rooms, WaitingChange, WaitingChanges};
+use crate::backend::{BackendError, LeaveOutcome, Member, StoredMember};
+use crate::connection::JoinedRoom;
+use crate::id::{ConnectionId, Incarnation};
+use crate::metrics::bound_reached;
+
+/// Changes that wait to be announced; beyond, the members of the room on this node receive a gap instead.
+const MAX_WAITING: usize = 65_536;
+
+/// Leaves that are checked at once.
+const BATCH: usize = 200;
+
+/// Changes that are announced at once.
+const AT_ONCE: usize = 32;
+
+/// A join that is being announced. Dropped before that is done, it is announced later: without it the leave would be
+/// announced of a member that never joined.
+pub(super) struct UnannouncedJoin<'a> {
+    rooms: &'a Rooms,
+    joined: &'a JoinedRoom,
+    id: &'a ConnectionId,
+    is_announced: bool,
+}
+
+impl<'a> UnannouncedJoin<'a> {
+    pub(super) fn new(rooms: &'a Rooms, joined: &'a JoinedRoom, id: &'a ConnectionId) -> Self {
+        Self { rooms, joined, id, is_announced: false }
+    }
+
+    /// Announces the join. If that fails, the recovery pass announces it: the member is in the room all the same.
+    pub(super) async fn announce(mut self) {
+        let member = Member { id: self.id.clone(), joined_at: self.joined.joined_at };
+        self.is_announced = self.rooms.announce_join(&self.joined.room, &member).await.is_ok();
+    }
+}
+
+impl Drop for UnannouncedJoin<'_> {
+    fn drop(&mut self) {
+        if !self.is_announced {
+            self.rooms.keep_join(self.joined, self.id);
+        }
+    }
+}
+
+impl Rooms {
+    fn waiting_changes(&self) -> MutexGuard<'_, WaitingChanges> {
+        self.0.waiting_changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the next recovery pass announce a join, if the room wants that.
+    fn keep_join(&self, joined: &JoinedRoom, id: &ConnectionId) {
+        self.keep(&joined.room, id, WaitingChange { joined_at: joined.joined_at, join: true, left: None });
+    }
+
+    /// Has the next recovery pass announce a leave, if the room wants that.
+    pub(super) fn keep_leave(&self, room: &Arc<str>, member: &Member, incarnation: Incarnation) {
+        self.keep(
+            room,
+            &member.id,
+            WaitingChange { joined_at: member.joined_at, join: false, left: Some(incarnation) },
+        );
+    }
+
+    fn keep(&self, room: &Arc<str>, id: &ConnectionId, mut change: WaitingChange) {
+        if !self.has_presence(room) {
+            return;
+        }
+        let is_kept = {
+            let mut waiting = self.waiting_changes();
+            let key = (room.clone(), id.clone());
+            change.join |= waiting.get(&key).is_some_and(|before| before.join);
+            let has_space = waiting.len() < MAX_WAITING || waiting.contains_key(&key);
+            if has_space {
+                waiting.insert(key, change);
+            }
+            has_space
+        };
+        if !is_kept {
+            bound_reached("waiting_changes");
+            self.send_gap(room);
+        }
+    }
+
+    /// Whether changes wait to be announced.
+    pub(super) fn has_waiting_changes(&self) -> bool {
+        !self.waiting_changes().is_empty()
+    }
+
+    /// Announces the leave of a connection of this node, behind its join.
+    pub(super) async fn announce_own_leave(
+        &self,
+        room: &Arc<str>,
+        member: &Member,
+        incarnation: Incarnation,
+    ) -> Result<(), BackendError> {
+        let is_waiting = {
+            let waiting = self.waiting_changes();
+            !waiting.is_empty() && waiting.contains_key(&(room.clone(), member.id.clone()))
+        };
+        if !is_waiting {
+            return self.announce_leave(room, member).await;
+        }
+        self.keep_leave(room, member, incarnation);
+        self.announce_waiting(room, &member.id).await
+    }
+
+    /// Announces what waits of a connection and a room, before the connection joins the room again.
+    pub(super) async fn announce_waiting(&self, room: &Arc<str>, id: &ConnectionId) -> Result<(), BackendError> {
+        let key = (room.clone(), id.clone());
+        let Some(change) = self.waiting_changes().get(&key).copied() else { return Ok(()) };
+        let member = Member { id: key.1.clone(), joined_at: change.joined_at };
+        if change.join {
+            self.announce_join(room, &member).await?;
+        }
+        if change.left.is_some() {
+            self.announce_leave(room, &member).await?;
+        }
+        self.remove_waiting(&key, change);
+        Ok(())
+    }
+
+    /// Announces all changes that wait, except those of rooms that were destroyed and created again since.
+    pub(super) async fn announce_waiting_changes(&self) -> Result<(), BackendError> {
+        let all: Vec<_> = self.waiting_changes().iter().map(|(key, value)| (key.clone(), *value)).collect();
+        for batch in all.chunks(BATCH) {
+            let entry = |((room, id), change): &((Arc<str>, ConnectionId), WaitingChange)| StoredMember {
+                room: room.to_string(),
+                id: id.clone(),
+                joined_at: change.joined_at,
+            };
+            let (left, joined): (Vec<_>, Vec<_>) = batch.iter().partition(|(_, change)| change.left.is_some());
+            let entries: Vec<StoredMember> = left.iter().map(|&change| entry(change)).collect();
+            let of = self.0.parts.identity.generation();
+            let outcomes = self.store().remove_stored(of, 0, &entries).await?;
+            let left = left.into_iter().zip(outcomes).filter(|((key, change), outcome)| {
+                let is_another = matches!(outcome, LeaveOutcome::NotAMember(Some(now)) if Some(*now) != change.left);
+                if is_another {
+                    self.remove_waiting(key, *change);
+                }
+                !is_another
+            });
+            let left = left.map(|(change, _)| change);
+            let joined = joined.into_iter().filter(|(key, change)| {
+                let is_in = self.holds(&key.0, &key.1, change.joined_at);
+                if !is_in {
+                    self.remove_waiting(key, *change);
+                }
+                is_in
+            });
+            stream::iter(left.chain(joined).map(Ok::<_, BackendError>))
+                .try_for_each_concurrent(AT_ONCE, |((room, id), _)| self.announce_waiting(room, id))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a connection of this node is in a room since then.
+    fn holds(&self, room: &str, id: &ConnectionId, joined_at: u64) -> bool {
+        let connection = self.0.parts.registry.find(id);
+        connection.is_some_and(|it| it.joined_rooms().find(room).is_some_and(|joined| joined.joined_at == joined_at))
+    }
+
+    /// Unless another change was added since.
+    fn remove_waiting(&self, key: &(Arc<str>, ConnectionId), announced: WaitingChange) {
+        let mut waiting = self.waiting_changes();
+        if waiting.get(key) == Some(&announced) {
+            waiting.remove(key);
+        }
+    }
+}
