@@ -30,6 +30,7 @@ mod refusals;
 mod resp;
 mod rooms;
 mod shared_connection;
+mod store_epoch;
 mod subscriber;
 
 pub use bus::{BusSettings, RedisBus};
@@ -44,6 +45,7 @@ pub use link::PublisherLink;
 pub use locks::RedisLocks;
 pub use membership::RedisMembership;
 pub use rooms::RedisRooms;
+pub use store_epoch::StoreEpoch;
 
 /// The backend of a node called `node` in the cluster `cluster`. Connects in the background; must be called in a
 /// runtime.
@@ -64,14 +66,15 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
         max_envelope: max_envelope(config),
         interop: config.cluster.interop.then(|| interop(cluster, config)),
     };
-    let rooms = Arc::new(RedisRooms::new(client.clone(), keys.clone(), node));
     let bus = Arc::new(RedisBus::new(client.clone(), keys.clone(), clock.clone(), current.clone(), settings));
     let interop = bus.interop().map(|interop| interop as Arc<dyn Interop>);
+    let membership = RedisMembership::new(client.clone(), keys.clone(), clock.clone(), bus.version(), bus.link());
+    let rooms = RedisRooms::new(client.clone(), keys.clone(), node, membership.store_epoch());
     Ok(Backend {
         cache: Arc::new(RedisCache::new(client.clone(), keys.clone())),
-        locks: Arc::new(RedisLocks::new(client.clone(), keys.clone(), current)),
-        membership: Arc::new(RedisMembership::new(client, keys, clock.clone(), bus.version(), bus.link())),
-        rooms,
+        locks: Arc::new(RedisLocks::new(client, keys, current)),
+        membership: Arc::new(membership),
+        rooms: Arc::new(rooms),
         bus,
         interop,
         clock,

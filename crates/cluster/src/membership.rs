@@ -33,6 +33,9 @@
 //!   reaps nothing for the length of a lease, since live nodes may have expired leases there. A generation whose record is
 //!   there was not reaped: a claim removes lease and record in one step. Names that a node has given up may have leases
 //!   there: a registration removes those of its own boot, and a join counts their members as its own.
+//! - **A member leaves whose entry is gone.** If the record of its generation is gone too, in the data in which the node was
+//!   registered, a reaper took both and announces the leave. Otherwise Redis has lost the entry, and others have received the
+//!   join: the node announces the leave, unless the end of the room is on record.
 //! - **Redis is full** (`maxmemory`, `noeviction`). It refuses joins; scripts that renew, free or hand on run, because they
 //!   begin with the removal of a key that is never set ([`Keys::unused`]). They read before they write, so that an error
 //!   of type ends them before they change anything.
@@ -67,6 +70,7 @@ use crate::envelope::{EnvelopeVersion, VERSION};
 use crate::keys::Keys;
 use crate::link::PublisherLink;
 use crate::reaper::Reaper;
+use crate::store_epoch::StoreEpoch;
 
 /// How long after a loss of data rooms may be missing that nodes still hold.
 const RESTORED: Duration = Duration::from_secs(10);
@@ -129,6 +133,7 @@ pub struct RedisMembership {
     unregister: Script,
     clusters: Script,
     beats: Mutex<Beats>,
+    store_epoch: StoreEpoch,
 }
 
 impl RedisMembership {
@@ -155,7 +160,13 @@ impl RedisMembership {
             unregister: Script::new(include_str!("lua/lease/unregister.lua")),
             clusters: Script::new(include_str!("lua/lease/clusters.lua")),
             beats: Mutex::default(),
+            store_epoch: StoreEpoch::default(),
         }
+    }
+
+    /// The data in which this node is registered.
+    pub fn store_epoch(&self) -> StoreEpoch {
+        self.store_epoch.clone()
     }
 
     /// Marks this cluster, once a minute, as one that uses the shared prefix, and warns of others that do.
@@ -245,6 +256,7 @@ impl Membership for RedisMembership {
         let reply: Option<(String, u64)> = self.client.run_idempotent("leases", &script).await?;
         let Some((store_epoch, now_us)) = reply else { return Ok(None) };
         self.clock.set(now_us, sent.elapsed());
+        self.store_epoch.set(&store_epoch);
         self.check_right_to_publish().await;
         Ok(Some(store_epoch))
     }

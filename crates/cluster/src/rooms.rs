@@ -18,6 +18,7 @@ use tracing::warn;
 use crate::client::RedisClient;
 use crate::keys::{Keys, generation_marker};
 use crate::membership::us;
+use crate::store_epoch::StoreEpoch;
 
 /// Members that one command reads or one script removes.
 const BATCH: usize = 200;
@@ -45,6 +46,7 @@ pub struct RedisRooms {
     client: RedisClient,
     keys: Keys,
     host: String,
+    store_epoch: StoreEpoch,
     create: Script,
     join: Script,
     undo_join: Script,
@@ -57,12 +59,14 @@ pub struct RedisRooms {
 }
 
 impl RedisRooms {
-    /// Stores rooms under these keys. Members are listed with `host`, the id of their node.
-    pub fn new(client: RedisClient, keys: Keys, host: impl Into<String>) -> Self {
+    /// Stores rooms under these keys. Members are listed with `host`, the id of their node, which is registered in the data
+    /// that `store_epoch` names.
+    pub fn new(client: RedisClient, keys: Keys, host: impl Into<String>, store_epoch: StoreEpoch) -> Self {
         Self {
             client,
             keys,
             host: host.into(),
+            store_epoch,
             create: Script::new(include_str!("lua/rooms/create.lua")),
             join: Script::new(include_str!("lua/rooms/join.lua")),
             undo_join: Script::new(include_str!("lua/rooms/undo_join.lua")),
@@ -194,13 +198,24 @@ impl RoomStore for RedisRooms {
         self.client.run_idempotent(room, &script).await
     }
 
-    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<LeaveOutcome, BackendError> {
+    async fn leave(
+        &self,
+        room: &str,
+        member: &Member,
+        incarnation: Incarnation,
+        of: Generation,
+    ) -> Result<LeaveOutcome, BackendError> {
         let mut script = self.leave.key(self.keys.members(room));
-        script.key(self.keys.memberships_of(of.as_str())).key(self.keys.rooms()).key(self.keys.incarnations());
-        script.arg(room).arg(member.id.as_str());
-        script.arg(joined_at_marker(member));
-        let (was_member, incarnation): (bool, Option<u64>) = self.client.run(room, &script).await?;
-        Ok(if was_member { LeaveOutcome::Removed } else { LeaveOutcome::NotAMember(incarnation.map(Incarnation)) })
+        script.key(self.keys.memberships_of(of.as_str())).key(self.keys.nodes()).key(self.keys.store_epoch());
+        script.key(self.keys.ended()).arg(room).arg(member.id.as_str()).arg(joined_at_marker(member));
+        script.arg(of.as_str()).arg(self.store_epoch.get()).arg(incarnation.0);
+        let outcome: String = self.client.run(room, &script).await?;
+        Ok(match outcome.as_str() {
+            "removed" => LeaveOutcome::Removed,
+            "reaped" => LeaveOutcome::Reaped,
+            "destroyed" => LeaveOutcome::Destroyed,
+            _ => LeaveOutcome::Lost,
+        })
     }
 
     async fn relist(&self, how: &Relisting, members: &[HeldMember]) -> Result<Vec<RelistOutcome>, BackendError> {
@@ -240,27 +255,14 @@ impl RoomStore for RedisRooms {
         Ok((entries.into_iter().filter_map(parse).collect(), next))
     }
 
-    async fn remove_stored(
-        &self,
-        of: Generation,
-        floor: u64,
-        members: &[StoredMember],
-    ) -> Result<Vec<LeaveOutcome>, BackendError> {
+    async fn remove_stored(&self, of: Generation, floor: u64, members: &[StoredMember]) -> Result<(), BackendError> {
         let mut script = self.remove_stored.key(self.keys.memberships_of(of.as_str()));
-        script.key(self.keys.rooms()).key(self.keys.incarnations()).key(self.keys.join_floor(of));
+        script.key(self.keys.join_floor(of));
         script.arg(generation_marker(of)).arg(floor).arg(FLOOR_TTL.as_millis() as u64);
         for StoredMember { room, id, joined_at } in members {
             script.key(self.keys.members(room)).arg(room).arg(id.as_str()).arg(joined_at);
         }
-        let replies: Vec<String> = self.client.run_idempotent("held", script.key(self.keys.unused())).await?;
-        if replies.len() != members.len() {
-            return Err(BackendError::unavailable("a removal has another number of outcomes than of members"));
-        }
-        let outcome = |reply: &String| match &**reply {
-            "1" => LeaveOutcome::Removed,
-            incarnation => LeaveOutcome::NotAMember(incarnation.parse().ok().map(Incarnation)),
-        };
-        Ok(replies.iter().map(outcome).collect())
+        self.client.run_idempotent::<String>("held", script.key(self.keys.unused())).await.map(drop)
     }
 
     async fn members_page(

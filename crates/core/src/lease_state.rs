@@ -117,8 +117,14 @@ impl LeaseState {
 
     /// Whether other nodes may have reaped this one and announced the leaves of its members.
     pub(crate) fn may_be_reaped(&self) -> bool {
+        self.is_fenced() || self.is_renamed()
+    }
+
+    /// Whether this node was reaped, and its members may not be listed again yet.
+    pub(crate) fn is_renamed(&self) -> bool {
         let renamed = |pass: &Option<RecoveryRequest>| pass.is_some_and(|pass| pass.renamed_ms > 0);
-        self.is_fenced() || renamed(&self.running()) || renamed(&self.request())
+        // A request becomes the running pass in one step, so in this order none is missed.
+        renamed(&self.request()) || renamed(&self.running())
     }
 
     fn confirmed(&self) -> MutexGuard<'_, Option<Instant>> {

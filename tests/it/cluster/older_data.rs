@@ -81,3 +81,27 @@ async fn the_nodes_restore_what_redis_has_forgotten_and_no_member_notices() {
         assert_eq!(details["data"]["rooms"].as_array().unwrap().len(), 1, "{details}");
     }
 }
+
+/// Before the nodes notice the loss: others have received their joins, and no reaper took them.
+#[tokio::test]
+async fn who_leaves_after_redis_has_lost_their_entry_is_announced() {
+    let cluster = Cluster::start(2).await;
+    let mut observer = observe(cluster.addr(0)).await;
+    for lost in [&format!("DEL actionhero:chatRoom:members:{PRESENCE}"), "FLUSHALL"] {
+        let [mut leaves, mut closes] =
+            [Socket::join(cluster.addr(1), PRESENCE).await, Socket::join(cluster.addr(1), PRESENCE).await];
+        let ids = [leaves.id(), closes.id()];
+        for id in &ids {
+            assert_eq!(next_presence(&mut observer, "join").await, *id);
+        }
+        cluster.redis.command(lost).await;
+        let left = leaves.request_by_id(&json!({ "event": "roomLeave", "room": PRESENCE, "messageId": "leave" })).await;
+        assert_eq!(left["status"], "OK", "{left}");
+        closes.close().await;
+        for id in &ids {
+            assert_eq!(next_presence(&mut observer, "leave").await, *id, "{lost}");
+        }
+        until("the observer is listed", BACK, async || members(cluster.addr(1), PRESENCE).await == 1).await;
+        assert_eq!(presence_so_far(&mut observer).await, [], "{lost}");
+    }
+}

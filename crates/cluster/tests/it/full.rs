@@ -1,7 +1,8 @@
 //! A Redis that has reached its `maxmemory` and evicts nothing.
 
 use phalanx_core::backend::{
-    BackendError, CreateOutcome, JoinOutcome, LeaveBatch, LeaveOutcome, Membership, RoomStore,
+    BackendError, CreateOutcome, HeldMember, JoinOutcome, LeaveBatch, LeaveOutcome, Membership, RelistOutcome,
+    Relisting, RoomStore,
 };
 use phalanx_core::{Generation, Incarnation};
 use phalanx_testkit::laws::membership::record;
@@ -37,7 +38,8 @@ async fn members_leave_joins_are_undone_and_rooms_end_on_a_full_redis() {
     let JoinOutcome::New(incarnation) = cluster.join(&node, 1).await.unwrap() else { panic!("the room was empty") };
     cluster.join(&node, 2).await.unwrap();
     cluster.fill().await;
-    assert_eq!(cluster.rooms.leave("r", &member(1), node.generation).await.unwrap(), LeaveOutcome::Removed);
+    let left = cluster.rooms.leave("r", &member(1), incarnation, node.generation).await.unwrap();
+    assert_eq!(left, LeaveOutcome::Removed);
     assert_eq!(cluster.members().await, 1);
     cluster.rooms.undo_join("r", &member(2), node.generation, 3).await.unwrap();
     assert_eq!(cluster.members().await, 0);
@@ -48,6 +50,32 @@ async fn members_leave_joins_are_undone_and_rooms_end_on_a_full_redis() {
     assert_eq!(cluster.rooms.close("r").await.unwrap(), None::<Incarnation>);
     cluster.membership.leave(node.generation).await.unwrap();
     assert_eq!(cluster.membership.nodes().await.unwrap(), []);
+}
+
+/// Redis came back full and without some of its data: what a node holds is listed all the same.
+#[tokio::test]
+async fn members_are_listed_again_on_a_full_redis() {
+    let cluster = TestCluster::new().await;
+    let node = cluster.node().await;
+    let JoinOutcome::New(incarnation) = cluster.join(&node, 1).await.unwrap() else { panic!("the room was empty") };
+    let held: Vec<HeldMember> =
+        (1..=300).map(|number| HeldMember { room: "r".into(), member: member(number), incarnation }).collect();
+    cluster.redis.command("DEL actionhero:chatRoom:rooms actionhero:chatRoom:members:r").await;
+    cluster.fill().await;
+    assert!(matches!(cluster.rooms.create("r", 10).await, Err(BackendError::Full)));
+    let how = Relisting { of: node.generation, number: 9, renamed_ms: 0, creates_rooms: true };
+    let listed = cluster.rooms.relist(&how, &held).await.unwrap();
+    assert_eq!(listed, vec![RelistOutcome::Listed(incarnation); 300]);
+    assert_eq!(cluster.rooms.relist(&how, &held).await.unwrap(), vec![RelistOutcome::Kept(incarnation); 300]);
+    assert_eq!(cluster.members().await, 300);
+    // Under another generation, after a reap.
+    let renamed = cluster.node().await;
+    let anew = Relisting { of: renamed.generation, number: 10, renamed_ms: 1000, ..how };
+    cluster.redis.command("DEL actionhero:chatRoom:members:r").await;
+    let listed = cluster.rooms.relist(&anew, &held).await.unwrap();
+    assert_eq!(listed, vec![RelistOutcome::Rejoined(incarnation); 300]);
+    cluster.rooms.remove_stored(node.generation, 0, &[]).await.unwrap();
+    assert_eq!(cluster.members().await, 300);
 }
 
 #[tokio::test]

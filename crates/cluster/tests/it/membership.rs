@@ -6,8 +6,8 @@ use phalanx_cluster::{
     RedisRooms,
 };
 use phalanx_core::backend::{
-    BackendError, JoinOutcome, LeaseStatus, LeaveBatch, LockStore, Member, Membership, NodeRecord, ReapedMember,
-    Renewal, RoomStore,
+    BackendError, JoinOutcome, LeaseStatus, LeaveBatch, LeaveOutcome, LockStore, Member, Membership, NodeRecord,
+    ReapedMember, Renewal, RoomStore,
 };
 use phalanx_core::{ConnectionId, Generation};
 use phalanx_testkit::Redis;
@@ -51,7 +51,7 @@ impl TestCluster {
             EnvelopeVersion::default(),
             PublisherLink::default(),
         );
-        let rooms = RedisRooms::new(client, keys, "n");
+        let rooms = RedisRooms::new(client, keys, "n", membership.store_epoch());
         rooms.create("r", 10).await.unwrap();
         Self { membership, rooms, redis }
     }
@@ -180,6 +180,36 @@ async fn members_of_a_dead_node_leave_once_and_no_others_do() {
     assert_eq!(cluster.members().await, 2);
     assert_eq!(cluster.renew(&one).await.expired, []);
     assert_eq!(links().await, format!("*1\r\n$10\r\n{by}\r\n"));
+}
+
+/// A reaper announces the leaves of what it removed; what Redis has lost is announced by its node.
+#[tokio::test]
+async fn a_leave_of_a_reaped_member_is_told_from_that_of_a_lost_one() {
+    let cluster = TestCluster::new().await;
+    let (one, other) = (cluster.node().await, cluster.node().await);
+    let JoinOutcome::New(incarnation) = cluster.join(&other, 1).await.unwrap() else { panic!("the room is empty") };
+    cluster.join(&other, 2).await.unwrap();
+    let leave = async |of: &NodeRecord, number| {
+        cluster.rooms.leave("r", &member(number), incarnation, of.generation).await.unwrap()
+    };
+    for lost in ["DEL actionhero:chatRoom:members:r", "DEL phalanx:laws:leases", "FLUSHALL"] {
+        cluster.redis.command(lost).await;
+        assert_eq!(leave(&other, 1).await, LeaveOutcome::Lost, "{lost}");
+    }
+    // Others noticed the loss first, and have restored the room.
+    cluster.membership.register(&one, Some("lost")).await.unwrap();
+    cluster.redis.command("SADD actionhero:chatRoom:rooms r").await;
+    cluster.redis.command(&format!("HSET phalanx:laws:lives r {}", incarnation.0)).await;
+    assert_eq!(leave(&one, 1).await, LeaveOutcome::Lost);
+    cluster.membership.register(&other, Some("lost")).await.unwrap();
+    cluster.join(&other, 3).await.unwrap();
+    cluster.expire(&one, &other).await;
+    assert!(cluster.claim(&one, &other).await);
+    assert_eq!(leave(&other, 3).await, LeaveOutcome::Removed, "before the reaper");
+    let leaves = cluster.membership.next_leaves(one.generation, other.generation).await.unwrap();
+    assert_eq!(leaves, LeaveBatch::Done, "it was announced by its node");
+    assert_eq!(leave(&other, 3).await, LeaveOutcome::Reaped);
+    assert_eq!(leave(&one, 3).await, LeaveOutcome::Lost);
 }
 
 #[tokio::test]

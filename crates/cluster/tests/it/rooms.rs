@@ -19,7 +19,7 @@ async fn rooms() -> (Arc<dyn RoomStore>, Redis) {
     for node in [node(), other_node()] {
         membership.register(&record(node), None).await.unwrap();
     }
-    (Arc::new(RedisRooms::new(client, keys, "n")), redis)
+    (Arc::new(RedisRooms::new(client, keys, "n", membership.store_epoch())), redis)
 }
 
 phalanx_testkit::room_laws!(redis: super::rooms().await);

@@ -47,9 +47,12 @@ pub enum JoinOutcome {
 pub enum LeaveOutcome {
     /// It was a member until now.
     Removed,
-    /// It was not a member; with the room's present incarnation, if the room exists. If that is the incarnation that was
-    /// joined, the node was reaped, and its reaper announces the leave.
-    NotAMember(Option<Incarnation>),
+    /// It was not, because its node was reaped. The reaper announces the leave.
+    Reaped,
+    /// It was not, because the incarnation of the room that it had joined was destroyed.
+    Destroyed,
+    /// It was not, and neither is the reason: the backend has lost the entry.
+    Lost,
 }
 
 /// A membership, as the node of the connection holds it.
@@ -154,8 +157,14 @@ pub trait RoomStore: Send + Sync + 'static {
     /// of the same node with lower numbers. A later membership of the same connection stays. May be repeated.
     async fn undo_join(&self, room: &str, member: &Member, of: Generation, number: u64) -> Result<(), BackendError>;
 
-    /// Ends a membership of the node `of`. A later one of the same connection stays.
-    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<LeaveOutcome, BackendError>;
+    /// Ends a membership of the node `of` in that incarnation of a room. A later one of the same connection stays.
+    async fn leave(
+        &self,
+        room: &str,
+        member: &Member,
+        incarnation: Incarnation,
+        of: Generation,
+    ) -> Result<LeaveOutcome, BackendError>;
 
     /// Lists members of a node as it holds them, each with an outcome, in their order. One that is listed as it should be
     /// costs no write.
@@ -171,14 +180,8 @@ pub trait RoomStore: Send + Sync + 'static {
     async fn stored(&self, of: Generation, start: u64) -> Result<(Vec<StoredMember>, u64), BackendError>;
 
     /// Removes memberships that are stored under a node, and from the rooms where the entry is the node's and has that time
-    /// of joining. Returns an outcome for each, in their order. Joins of the node up to the number `floor` are late from
-    /// here on.
-    async fn remove_stored(
-        &self,
-        of: Generation,
-        floor: u64,
-        members: &[StoredMember],
-    ) -> Result<Vec<LeaveOutcome>, BackendError>;
+    /// of joining. Joins of the node up to the number `floor` are late from here on.
+    async fn remove_stored(&self, of: Generation, floor: u64, members: &[StoredMember]) -> Result<(), BackendError>;
 
     /// Lists at most `max` members, from the start or from the `next` of a page; `None` if there is no such room.
     ///

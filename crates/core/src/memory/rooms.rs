@@ -153,20 +153,25 @@ impl RoomStore for MemoryRooms {
             let floor = table.floors.entry(of).or_default();
             *floor = number.max(*floor);
         }
-        self.leave(room, member, of).await.map(drop)
+        self.leave(room, member, Incarnation(0), of).await.map(drop)
     }
 
-    async fn leave(&self, room: &str, member: &Member, _of: Generation) -> Result<LeaveOutcome, BackendError> {
+    async fn leave(
+        &self,
+        room: &str,
+        member: &Member,
+        incarnation: Incarnation,
+        _of: Generation,
+    ) -> Result<LeaveOutcome, BackendError> {
         let mut table = self.table();
-        let Some(RoomRecord { incarnation, members }) = table.open.get_mut(room) else {
-            return Ok(LeaveOutcome::NotAMember(None));
-        };
-        let is_listed = members.get(&member.id).is_some_and(|(joined_at, _)| *joined_at == member.joined_at);
-        if !is_listed {
-            return Ok(LeaveOutcome::NotAMember(Some(*incarnation)));
+        if let Some(RoomRecord { members, .. }) = table.open.get_mut(room)
+            && members.get(&member.id).is_some_and(|(joined_at, _)| *joined_at == member.joined_at)
+        {
+            members.remove(&member.id);
+            return Ok(LeaveOutcome::Removed);
         }
-        members.remove(&member.id);
-        Ok(LeaveOutcome::Removed)
+        let is_destroyed = table.ended.get(room).is_some_and(|ended| *ended >= incarnation);
+        Ok(if is_destroyed { LeaveOutcome::Destroyed } else { LeaveOutcome::Lost })
     }
 
     async fn relist(&self, how: &Relisting, members: &[HeldMember]) -> Result<Vec<RelistOutcome>, BackendError> {
@@ -186,26 +191,18 @@ impl RoomStore for MemoryRooms {
         Ok((stored.collect(), 0))
     }
 
-    async fn remove_stored(
-        &self,
-        of: Generation,
-        floor: u64,
-        members: &[StoredMember],
-    ) -> Result<Vec<LeaveOutcome>, BackendError> {
+    async fn remove_stored(&self, of: Generation, floor: u64, members: &[StoredMember]) -> Result<(), BackendError> {
         let mut table = self.table();
         let known = table.floors.entry(of).or_default();
         *known = floor.max(*known);
-        let remove = |stored: &StoredMember| {
-            let Some(RoomRecord { incarnation, members }) = table.open.get_mut(&stored.room) else {
-                return LeaveOutcome::NotAMember(None);
-            };
-            if members.get(&stored.id) != Some(&(stored.joined_at, of)) {
-                return LeaveOutcome::NotAMember(Some(*incarnation));
+        for stored in members {
+            if let Some(RoomRecord { members, .. }) = table.open.get_mut(&stored.room)
+                && members.get(&stored.id) == Some(&(stored.joined_at, of))
+            {
+                members.remove(&stored.id);
             }
-            members.remove(&stored.id);
-            LeaveOutcome::Removed
-        };
-        Ok(members.iter().map(remove).collect())
+        }
+        Ok(())
     }
 
     async fn members_page(

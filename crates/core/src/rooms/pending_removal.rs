@@ -37,7 +37,7 @@ enum EntryState {
 /// The result of removing an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Removal {
-    /// It is removed, and its leave not announced yet.
+    /// It is not listed any more, and its leave not announced yet.
     Removed,
     /// It was removed with its room.
     WithRoom,
@@ -78,10 +78,15 @@ impl PendingRemoval {
     /// Removes the entry.
     pub(super) async fn remove(&self, incarnation: Incarnation) -> Removal {
         let Some(PendingEntry { room, member, .. }) = &self.entry else { return Removal::WithRoom };
-        match self.rooms.store().leave(room, member, self.rooms.0.parts.identity.generation()).await {
-            Ok(LeaveOutcome::Removed) => Removal::Removed,
-            Ok(LeaveOutcome::NotAMember(Some(now))) if now == incarnation => Removal::ByReaper,
-            Ok(LeaveOutcome::NotAMember(_)) => Removal::WithRoom,
+        let parts = &self.rooms.0.parts;
+        // Under its new generation the members are listed again only by the pass.
+        let is_renamed = parts.lease.is_renamed();
+        match self.rooms.store().leave(room, member, incarnation, parts.identity.generation()).await {
+            Ok(LeaveOutcome::Reaped) => Removal::ByReaper,
+            Ok(LeaveOutcome::Lost) if is_renamed => Removal::ByReaper,
+            // Others have received the join.
+            Ok(LeaveOutcome::Removed | LeaveOutcome::Lost) => Removal::Removed,
+            Ok(LeaveOutcome::Destroyed) => Removal::WithRoom,
             Err(error) => {
                 warn!(%error, room = &**room, id = %member.id, "a member that left is removed from the list later");
                 Removal::Unknown

@@ -210,7 +210,7 @@ impl Rooms {
         let mut running = FuturesUnordered::new();
         for batch in unheld.chunks(BATCH) {
             if running.len() >= IN_FLIGHT {
-                running.next().await.unwrap_or(Ok(Vec::new()))?;
+                running.next().await.unwrap_or(Ok(()))?;
             }
             record_repair("removed", batch.len() as u64);
             running.push(self.store().remove_stored(of, 0, batch));

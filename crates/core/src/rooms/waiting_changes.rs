@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use futures_util::stream::{self, TryStreamExt};
 
 use super::{Rooms, WaitingChange, WaitingChanges};
-use crate::backend::{BackendError, LeaveOutcome, Member, StoredMember};
+use crate::backend::{BackendError, LeaveOutcome, Member};
 use crate::connection::JoinedRoom;
 use crate::id::{ConnectionId, Incarnation};
 use crate::metrics::bound_reached;
@@ -14,10 +14,7 @@ use crate::metrics::bound_reached;
 /// Changes that wait to be announced; beyond, the members of the room on this node receive a gap instead.
 const MAX_WAITING: usize = 65_536;
 
-/// Leaves that are checked at once.
-const BATCH: usize = 200;
-
-/// Changes that are announced at once.
+/// Changes that are checked and announced at once.
 const AT_ONCE: usize = 32;
 
 /// A join that is being announced. Dropped before that is done, it is announced later: without it the leave would be
@@ -126,39 +123,27 @@ impl Rooms {
         Ok(())
     }
 
-    /// Announces all changes that wait, except those of rooms that were destroyed and created again since.
+    /// Announces all changes that wait, except those of rooms that were destroyed since.
     pub(super) async fn announce_waiting_changes(&self) -> Result<(), BackendError> {
         let all: Vec<_> = self.waiting_changes().iter().map(|(key, value)| (key.clone(), *value)).collect();
-        for batch in all.chunks(BATCH) {
-            let entry = |((room, id), change): &((Arc<str>, ConnectionId), WaitingChange)| StoredMember {
-                room: room.to_string(),
-                id: id.clone(),
-                joined_at: change.joined_at,
-            };
-            let (left, joined): (Vec<_>, Vec<_>) = batch.iter().partition(|(_, change)| change.left.is_some());
-            let entries: Vec<StoredMember> = left.iter().map(|&change| entry(change)).collect();
-            let of = self.0.parts.identity.generation();
-            let outcomes = self.store().remove_stored(of, 0, &entries).await?;
-            let left = left.into_iter().zip(outcomes).filter(|((key, change), outcome)| {
-                let is_another = matches!(outcome, LeaveOutcome::NotAMember(Some(now)) if Some(*now) != change.left);
-                if is_another {
+        stream::iter(all.iter().map(Ok))
+            .try_for_each_concurrent(AT_ONCE, |(key, change)| async move {
+                if self.is_due(key, *change).await? {
+                    self.announce_waiting(&key.0, &key.1).await
+                } else {
                     self.remove_waiting(key, *change);
+                    Ok(())
                 }
-                !is_another
-            });
-            let left = left.map(|(change, _)| change);
-            let joined = joined.into_iter().filter(|(key, change)| {
-                let is_in = self.holds(&key.0, &key.1, change.joined_at);
-                if !is_in {
-                    self.remove_waiting(key, *change);
-                }
-                is_in
-            });
-            stream::iter(left.chain(joined).map(Ok::<_, BackendError>))
-                .try_for_each_concurrent(AT_ONCE, |((room, id), _)| self.announce_waiting(room, id))
-                .await?;
-        }
-        Ok(())
+            })
+            .await
+    }
+
+    /// Whether a change is still to be announced.
+    async fn is_due(&self, (room, id): &(Arc<str>, ConnectionId), change: WaitingChange) -> Result<bool, BackendError> {
+        let Some(incarnation) = change.left else { return Ok(self.holds(room, id, change.joined_at)) };
+        let member = Member { id: id.clone(), joined_at: change.joined_at };
+        let left = self.store().leave(room, &member, incarnation, self.0.parts.identity.generation()).await?;
+        Ok(left != LeaveOutcome::Destroyed)
     }
 
     /// Whether a connection of this node is in a room since then.

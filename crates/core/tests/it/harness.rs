@@ -136,8 +136,14 @@ impl RoomStore for FaultyBackend {
         self.step("undo", self.rooms.undo_join(room, member, of, number)).await
     }
 
-    async fn leave(&self, room: &str, member: &Member, of: Generation) -> Result<LeaveOutcome, BackendError> {
-        self.step("leave", self.rooms.leave(room, member, of)).await
+    async fn leave(
+        &self,
+        room: &str,
+        member: &Member,
+        incarnation: Incarnation,
+        of: Generation,
+    ) -> Result<LeaveOutcome, BackendError> {
+        self.step("leave", self.rooms.leave(room, member, incarnation, of)).await
     }
 
     async fn relist(&self, how: &Relisting, members: &[HeldMember]) -> Result<Vec<RelistOutcome>, BackendError> {
@@ -148,12 +154,7 @@ impl RoomStore for FaultyBackend {
         self.step("stored", self.rooms.stored(of, start)).await
     }
 
-    async fn remove_stored(
-        &self,
-        of: Generation,
-        floor: u64,
-        members: &[StoredMember],
-    ) -> Result<Vec<LeaveOutcome>, BackendError> {
+    async fn remove_stored(&self, of: Generation, floor: u64, members: &[StoredMember]) -> Result<(), BackendError> {
         self.step("remove", self.rooms.remove_stored(of, floor, members)).await
     }
 

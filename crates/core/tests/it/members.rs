@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use phalanx_core::backend::{Member, Membership, RoomStore};
-use phalanx_core::{ConnectionId, ErrorKind};
+use phalanx_core::{ConnectionId, ErrorKind, Incarnation};
 use tokio::time::Instant;
 
 use crate::harness::{Fault, Harness, LeaveLog, eventually, next_frame, queued_frames};
@@ -148,7 +148,7 @@ async fn a_leave_that_a_reaper_announced_is_not_announced_again() {
     harness.backend.fail("stored", Fault::NoReply);
     harness.membership.leave(harness.node.generation()).await.unwrap(); // as if a reaper had found it dead
     harness.backend.stuck.notified().await; // it compares the list with what it holds
-    harness.backend.rooms.leave("lobby", &membership, harness.node.generation()).await.unwrap();
+    harness.backend.rooms.leave("lobby", &membership, Incarnation(1), harness.node.generation()).await.unwrap();
     harness.disconnect(&member).await;
     assert!(harness.leave_log.entries().is_empty());
     harness.node.rooms().say("lobby", "nothing more").await.unwrap();
@@ -159,6 +159,27 @@ async fn a_leave_that_a_reaper_announced_is_not_announced_again() {
     }
     harness.disconnect(&watcher).await;
     assert_eq!(harness.leave_log.entries(), ["watcher lobby ended"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leave_whose_entry_the_backend_has_lost_is_announced() {
+    let harness = Harness::start(LeaveLog::default()).await;
+    let (watcher, rooms) = (harness.member("watcher").await, harness.node.rooms());
+    for id in ["leaves", "closes"] {
+        let member = harness.member(id).await;
+        assert!(next_frame(&watcher).await.contains("\"join\""));
+        let membership = Member { id: member.id().clone(), joined_at: joined_at(&harness, id).await.unwrap() };
+        harness.backend.rooms.leave("lobby", &membership, Incarnation(1), harness.node.generation()).await.unwrap();
+        if id == "leaves" {
+            rooms.leave(&member, "lobby").await.unwrap();
+        } else {
+            harness.disconnect(&member).await;
+        }
+        rooms.say("lobby", "nothing more").await.unwrap();
+        assert!(next_frame(&watcher).await.contains(&format!("\"leave\",\"room\":\"lobby\",\"member\":\"{id}\"")));
+        assert!(next_frame(&watcher).await.contains("nothing more"));
+    }
+    assert_eq!(harness.leave_log.entries(), ["leaves lobby requested", "closes lobby ended"]);
 }
 
 /// As if its client had closed right after `roomAdd`: the call is dropped between the join and its announcement.
@@ -240,7 +261,7 @@ async fn a_member_that_a_hook_blocks_keeps_no_other_from_being_relisted() {
     for _ in 0..2 {
         let of = harness.node.generation();
         let membership = Member { id: other.id().clone(), joined_at: joined_at(&harness, "b").await.unwrap() };
-        harness.backend.rooms.leave("lobby", &membership, of).await.unwrap();
+        harness.backend.rooms.leave("lobby", &membership, Incarnation(1), of).await.unwrap();
         harness.membership.leave(of).await.unwrap(); // as if a reaper had found it dead
         harness.until_listed(&["a", "b"]).await;
     }

@@ -73,8 +73,8 @@ async fn join(store: &SharedRooms, member: &Member) -> JoinOutcome {
     store.join("r", member, node(), next()).await.expect("the backend answers")
 }
 
-async fn leave(store: &SharedRooms, room: &str, member: &Member) -> LeaveOutcome {
-    store.leave(room, member, node()).await.expect("the backend answers")
+async fn leave(store: &SharedRooms, room: &str, member: &Member, incarnation: Incarnation) -> LeaveOutcome {
+    store.leave(room, member, incarnation, node()).await.expect("the backend answers")
 }
 
 async fn listed(store: &SharedRooms) -> Vec<Member> {
@@ -114,11 +114,17 @@ pub async fn a_member_joins_once_and_leaves_once(store: SharedRooms) {
     assert_eq!(store.join("r", &one, node(), next()).await.expect("the backend answers"), JoinOutcome::NoRoom);
     create(&store, "r").await;
     let JoinOutcome::New(incarnation) = join(&store, &one).await else { panic!("the room was empty") };
-    assert_eq!(leave(&store, "r", &one).await, LeaveOutcome::Removed);
-    assert_eq!(leave(&store, "r", &one).await, LeaveOutcome::NotAMember(Some(incarnation)));
-    assert_eq!(leave(&store, "nowhere", &one).await, LeaveOutcome::NotAMember(None));
+    assert_eq!(leave(&store, "r", &one, incarnation).await, LeaveOutcome::Removed);
+    assert_eq!(leave(&store, "r", &one, incarnation).await, LeaveOutcome::Lost);
+    assert_eq!(leave(&store, "nowhere", &one, incarnation).await, LeaveOutcome::Lost);
     store.close("r").await.expect("the backend answers");
-    assert_eq!(leave(&store, "r", &one).await, LeaveOutcome::NotAMember(None));
+    assert_eq!(leave(&store, "r", &one, incarnation).await, LeaveOutcome::Destroyed);
+    create(&store, "r").await;
+    let JoinOutcome::New(next) = join(&store, &one).await else { panic!("the room is new") };
+    let earlier = Member { joined_at: 1, ..one.clone() };
+    assert_eq!(leave(&store, "r", &earlier, incarnation).await, LeaveOutcome::Destroyed);
+    assert_eq!(leave(&store, "r", &earlier, next).await, LeaveOutcome::Lost);
+    assert_eq!(leave(&store, "r", &one, next).await, LeaveOutcome::Removed);
 }
 
 /// Such a leave arrives late if the backend was unavailable.
@@ -126,8 +132,8 @@ pub async fn a_leave_of_an_earlier_membership_changes_nothing(store: SharedRooms
     create(&store, "r").await;
     let (earlier, later) = (member(1), Member { joined_at: 2000, ..member(1) });
     store.join("r", &later, node(), next()).await.expect("the backend answers");
-    assert!(matches!(leave(&store, "r", &earlier).await, LeaveOutcome::NotAMember(Some(_))));
-    assert_eq!(leave(&store, "r", &later).await, LeaveOutcome::Removed);
+    assert_eq!(leave(&store, "r", &earlier, Incarnation(1)).await, LeaveOutcome::Lost);
+    assert_eq!(leave(&store, "r", &later, Incarnation(1)).await, LeaveOutcome::Removed);
 }
 
 /// Each with the time at which it joined.
@@ -175,14 +181,14 @@ pub async fn every_member_that_stays_is_on_a_page(store: SharedRooms) {
                 if pages % 2 == 1 {
                     join(&store, &visitor).await;
                 } else {
-                    leave(&store, "r", &visitor).await;
+                    leave(&store, "r", &visitor, Incarnation(1)).await;
                 }
             }
         }
         let missing: Vec<u64> = (0..130).filter(|number| !listed.contains(&member(*number).id)).collect();
         assert_eq!((missing, max < 130), (vec![], pages > 1), "pages of {max}");
         for number in 0..changes {
-            leave(&store, "r", &member(1000 + number)).await;
+            leave(&store, "r", &member(1000 + number), Incarnation(1)).await;
         }
     }
 }
@@ -197,7 +203,11 @@ pub async fn a_page_goes_on_where_the_one_before_ended(store: SharedRooms) {
     loop {
         let Members { listed: some, next, .. } = page(&store, after.as_ref(), 3).await;
         for member in some {
-            assert_eq!(leave(&store, "r", &member).await, LeaveOutcome::Removed, "it was not listed before");
+            assert_eq!(
+                leave(&store, "r", &member, Incarnation(1)).await,
+                LeaveOutcome::Removed,
+                "it was not listed before"
+            );
             listed.insert(member.id);
         }
         let Some(next) = next else { break };
@@ -334,7 +344,7 @@ pub async fn a_member_that_is_missing_is_listed_with_its_room_and_its_time(store
     assert_eq!(outcomes, [RelistOutcome::Listed(Incarnation(7))]);
     assert_eq!(listed(&store).await, [member(1)]);
     assert_eq!(join(&store, &member(2)).await, JoinOutcome::New(Incarnation(7)));
-    assert_eq!(leave(&store, "r", &member(1)).await, LeaveOutcome::Removed);
+    assert_eq!(leave(&store, "r", &member(1), Incarnation(1)).await, LeaveOutcome::Removed);
 }
 
 /// Nor are they listed in a new room of that name.
@@ -399,12 +409,10 @@ pub async fn stored_members_are_removed_only_as_they_were_read(store: SharedRoom
     assert_eq!(stored(&store, other_node()).await, []);
     let later = Member { joined_at: 2000, ..member(1) };
     assert_eq!(join(&store, &later).await, JoinOutcome::Replaced(now));
-    let removed = store.remove_stored(node(), 0, &read[..2]).await.expect("the backend answers");
-    assert_eq!(removed, [LeaveOutcome::NotAMember(Some(now)), LeaveOutcome::Removed]);
+    store.remove_stored(node(), 0, &read[..2]).await.expect("the backend answers");
     assert_eq!(listed(&store).await, [later, member(3)]);
     store.close("r").await.expect("the backend answers");
-    let removed = store.remove_stored(node(), 0, &read[..1]).await.expect("the backend answers");
-    assert_eq!(removed, [LeaveOutcome::NotAMember(None)]);
+    store.remove_stored(node(), 0, &read[..1]).await.expect("the backend answers");
 }
 
 /// Even if many connections join at the same time.

@@ -1,16 +1,14 @@
 -- Removes memberships that are stored under a generation, each with its entry in the room, if that entry has the same
--- generation and time of joining. For each it returns '1', or the incarnation of the room if the entry was not there. Joins
--- and listings up to a number are refused from here on.
--- KEYS: memberships, rooms, incarnations, floor, then the members of a room for each, unused key. ARGV: the text that marks
--- members of the generation, number or '0', ttl of the floor in ms, then for each: room, id, joinedAt.
+-- generation and time of joining. Joins and listings up to a number are refused from here on.
+-- KEYS: memberships, floor, then the members of a room for each, unused key. ARGV: the text that marks members of the
+-- generation, number or '0', ttl of the floor in ms, then for each: room, id, joinedAt.
 redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
-local floor = tonumber(redis.call('GET', KEYS[4]) or 0) or 0
+local floor = tonumber(redis.call('GET', KEYS[2]) or 0) or 0
 if tonumber(ARGV[2]) > floor then
-    redis.call('SET', KEYS[4], ARGV[2], 'PX', ARGV[3])
+    redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 end
-local outcomes = {}
-for n = 5, #KEYS - 1 do
-    local at = 4 + (n - 5) * 3
+for n = 3, #KEYS - 1 do
+    local at = 4 + (n - 3) * 3
     local room, id, joined = ARGV[at], ARGV[at + 1], ARGV[at + 2]
     local entry = room .. ' ' .. id
     if redis.call('HGET', KEYS[1], entry) == joined then
@@ -20,9 +18,6 @@ for n = 5, #KEYS - 1 do
     if type(member) == 'string' and string.find(member, ARGV[1], 1, true)
         and string.find(member, '"joinedAt":' .. joined .. ',', 1, true) then
         redis.call('HDEL', KEYS[n], id)
-        outcomes[#outcomes + 1] = '1'
-    else
-        outcomes[#outcomes + 1] = redis.call('SISMEMBER', KEYS[2], room) == 1 and redis.call('HGET', KEYS[3], room) or ''
     end
 end
-return outcomes
+return 'removed'
