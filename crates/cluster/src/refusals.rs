@@ -70,15 +70,26 @@ impl RefusalMeaning {
 /// Translates an error reply, `CODE and a text`.
 pub(crate) fn error_of(reply: &str) -> BackendError {
     let reply = reply.trim();
-    let (code, known) = code_of(reply);
+    let in_script = error_in_script(reply);
+    let (code, known) = code_of(in_script.unwrap_or(reply));
     if code == "OOM" {
         return BackendError::Full;
     }
     // A script is recognised by the place that Redis appends. What it did before that place has taken effect.
-    if known.is_none() && reply.contains("script: ") {
+    if known.is_none() && (in_script.is_some() || reply.contains("script: ")) {
         return BackendError::Failed(reply.into());
     }
-    BackendError::refused(reply)
+    BackendError::refused(in_script.unwrap_or(reply))
+}
+
+/// The error of a command in a script, which Redis wraps before 7.0: `ERR Error running script (call to f_0a): `
+/// `@user_script:1: ` and, if the command did not run, `@user_script: 1: -`.
+pub(crate) fn error_in_script(reply: &str) -> Option<&str> {
+    let (_, rest) = reply.strip_prefix("ERR Error running script (call to f_")?.split_once("@user_script:")?;
+    let (_line, error) = rest.split_once(": ")?;
+    let not_run = error.strip_prefix("@user_script: ").and_then(|rest| rest.split_once(": "));
+    let error = not_run.map_or(error, |(_line, error)| error);
+    Some(error.strip_prefix('-').unwrap_or(error))
 }
 
 /// Records refusals, and logs each once a minute.
@@ -174,6 +185,22 @@ mod tests {
         }
         let full = "OOM command not allowed when used memory > 'maxmemory'. script: 0a9f, on @user_script:1.";
         assert!(matches!(error_of(full), BackendError::Full));
+        let wrapped = "ERR Error running script (call to f_0a): @user_script:1: ";
+        for (error, code) in [
+            ("@user_script: 1: -OOM command not allowed when used memory > 'maxmemory'.", "OOM"),
+            ("@user_script: 12: -READONLY You can't write against a read only replica.", "READONLY"),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", "WRONGTYPE"),
+        ] {
+            let reply = format!("{wrapped}{error}");
+            let error = error_in_script(&reply).unwrap();
+            assert!(error.starts_with(code), "{error}");
+            let is_right = match error_of(&reply) {
+                BackendError::Full => code == "OOM",
+                BackendError::Refused(reply) => code == "READONLY" && reply.to_string().starts_with(code),
+                _ => code == "WRONGTYPE",
+            };
+            assert!(is_right, "{reply}");
+        }
         let half_way = "ERR The user executing the script can't run this command or subcommand script: b6, on @u:1.";
         assert!(matches!(error_of(half_way), BackendError::Failed(_)));
     }

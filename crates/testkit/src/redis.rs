@@ -1,6 +1,8 @@
-//! A real redis-server for one test.
+//! A real Redis for one test: the `redis-server` of the system, or the program that `REDIS_SERVER` names.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -39,6 +42,13 @@ pub const COMMANDS: &str = "+ping +select +evalsha +script|load +publish +subscr
 /// The additional rules for a node that exchanges messages with Actionhero nodes.
 pub const INTEROP: &str = "&actionhero";
 
+/// The variable with the path of another server, such as an older release or Valkey.
+const SERVER: &str = "REDIS_SERVER";
+
+/// The folders of its data, and of a copy of them.
+const DATA: &str = "data";
+const KEPT: &str = "kept";
+
 /// A redis-server that stores its data on disk, in a folder of its own. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Redis {
@@ -64,10 +74,15 @@ impl Redis {
     ///
     /// As for [`Redis::start`].
     pub async fn start_in_cluster_mode() -> Self {
-        let bus = free_port().to_string();
-        let redis =
-            Self::start_with(["--cluster-enabled", "yes", "--cluster-port", &bus].map(str::to_owned).into()).await;
-        redis.command("CLUSTER ADDSLOTSRANGE 0 16383").await;
+        let mut arguments: Vec<String> = ["--cluster-enabled", "yes"].map(str::to_owned).into();
+        if major().await >= 7 {
+            arguments.extend(["--cluster-port".to_owned(), free_port().to_string()]);
+        }
+        let redis = Self::start_with(arguments).await;
+        let slots: Vec<String> = (0..16_384).map(|slot| slot.to_string()).collect();
+        for some in slots.chunks(4096) {
+            redis.command(&format!("CLUSTER ADDSLOTS {}", some.join(" "))).await; // a line has 64 KiB at most
+        }
         let serving = async {
             while !redis.command("CLUSTER INFO").await.contains("cluster_state:ok") {
                 tokio::task::yield_now().await;
@@ -79,6 +94,7 @@ impl Redis {
 
     async fn start_with(arguments: Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
+        std::fs::create_dir(folder.path().join(DATA)).expect("a new folder takes files");
         for _ in 0..TRIES {
             let port = free_port();
             if let Some(child) = spawn(&folder, port, &arguments).await {
@@ -124,7 +140,8 @@ impl Redis {
     ///
     /// If it is still running.
     pub async fn start_empty(&mut self) {
-        std::fs::remove_dir_all(self.folder.path().join("appendonlydir")).expect("its data is there");
+        let data = self.folder.path().join(DATA);
+        std::fs::remove_dir_all(&data).and_then(|()| std::fs::create_dir(&data)).expect("its data is there");
         self.start_again().await;
     }
 
@@ -134,12 +151,7 @@ impl Redis {
     ///
     /// If its folder cannot be written.
     pub fn keep(&self) {
-        let (from, to) = (self.folder.path().join("appendonlydir"), self.folder.path().join("kept"));
-        std::fs::create_dir_all(&to).expect("its folder is writable");
-        for entry in std::fs::read_dir(from).expect("its data is there") {
-            let entry = entry.expect("its data is readable");
-            std::fs::copy(entry.path(), to.join(entry.file_name())).expect("its data is readable");
-        }
+        copy(&self.folder.path().join(DATA), &self.folder.path().join(KEPT)).expect("its folder is writable");
     }
 
     /// Starts it again with the data of [`Redis::keep`], after [`Redis::kill`].
@@ -148,9 +160,8 @@ impl Redis {
     ///
     /// If it is still running, or has kept nothing.
     pub async fn start_older(&mut self) {
-        std::fs::remove_dir_all(self.folder.path().join("appendonlydir")).expect("its data is there");
-        let kept = self.folder.path().join("kept");
-        std::fs::rename(kept, self.folder.path().join("appendonlydir")).expect("it has kept its data");
+        let [data, kept] = [DATA, KEPT].map(|name| self.folder.path().join(name));
+        std::fs::remove_dir_all(&data).and_then(|()| std::fs::rename(kept, data)).expect("it has kept its data");
         self.start_again().await;
     }
 
@@ -262,18 +273,54 @@ impl Drop for Watch {
     }
 }
 
+fn server() -> String {
+    std::env::var(SERVER).unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+/// The first number of the server's version.
+async fn major() -> u32 {
+    static MAJOR: OnceCell<u32> = OnceCell::const_new();
+    let read = async || {
+        let shown = Command::new(server()).arg("--version").output().await;
+        let shown = shown.expect("redis-server is installed: tests/run.sh does it");
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let number = shown.split_once("v=").and_then(|(_, version)| version.split('.').next()?.parse().ok());
+        number.unwrap_or_else(|| panic!("a server shows its version: {shown}"))
+    };
+    *MAJOR.get_or_init(read).await
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
 /// Starts a server; `None` if another process has the port.
 async fn spawn(folder: &TempDir, port: u16, arguments: &[String]) -> Option<Child> {
-    let mut child = Command::new("redis-server")
+    // Before 7.0 there is no such setting, and the command is allowed.
+    let debug: &[&str] = if major().await >= 7 { &["--enable-debug-command", "yes"] } else { &[] };
+    let mut child = Command::new(server())
         // Data is written before the reply is sent, and survives a killed process without an fsync.
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "no"])
-        .args(["--port", &port.to_string(), "--daemonize", "no", "--enable-debug-command", "yes"])
-        .args(["--user", "phalanx", "on", ">secret"])
+        .args(["--port", &port.to_string(), "--daemonize", "no"])
+        .args(debug)
+        // Before 7.0 a user has all channels until they are reset.
+        .args(["--user", "phalanx", "on", ">secret", "resetchannels"])
         .args(CLUSTERS.map(|cluster| KEYS.replace("<cluster>", cluster)).join(" ").split(' '))
         .args(CHANNELS_OF_DATABASE_1.map(|channel| format!("&{channel}")))
         .args(COMMANDS.split(' '))
         .args(arguments)
-        .current_dir(folder.path())
+        .current_dir(folder.path().join(DATA))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
