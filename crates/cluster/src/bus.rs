@@ -18,12 +18,12 @@ use tokio::task::JoinSet;
 use crate::client::RedisClient;
 use crate::clock::RedisClock;
 use crate::current_generation::{CurrentGeneration, GENERATIONS};
-use crate::envelope::{Draft, EnvelopeReader, EnvelopeVersion, EnvelopeWriter, MacKeys};
+use crate::envelope::{EnvelopeReader, EnvelopeVersion, EnvelopeWriter, MacKeys};
 use crate::failover;
 use crate::interop::{InteropChannel, InteropSettings, RedisInterop, publish_replies};
 use crate::keys::Keys;
 use crate::link::PublisherLink;
-use crate::publisher::{Publisher, PublisherParts};
+use crate::publisher::{InteropCopy, Publisher, PublisherParts};
 use crate::subscriber::{ChannelHandle, MessageDecoder, Subscriber};
 
 /// The settings of a node's bus.
@@ -91,7 +91,6 @@ impl RedisBus {
             node: settings.node,
             current: current.clone(),
             link: link.clone(),
-            has_interop: channel.is_some(),
             session: subscriber.session(),
         });
         tasks.spawn(publishing);
@@ -158,14 +157,14 @@ impl Bus for RedisBus {
     async fn publish(&self, message: Publication) -> Result<(), BackendError> {
         let channel = self.keys.room(&message.room);
         // Not the destroy message: Actionhero's members of the room got it before they were removed from the room.
-        if message.kind == PublicationKind::Message
-            && let Some(interop) = &self.interop
-            && let Some(chat) = RoomMessage::from_payload(&message.payload)
-        {
-            let interop = (interop.channel().name().to_owned(), interop.channel().encode_chat(&chat));
-            return self.publisher.publish_both(channel, Draft::Publication(message), interop).await;
-        }
-        self.publisher.publish(channel, Draft::Publication(message), None).await.map(drop)
+        let interop = match &self.interop {
+            Some(interop) if message.kind == PublicationKind::Message => {
+                let (chat, to) = (RoomMessage::from_payload(&message.payload), interop.channel());
+                chat.map(|chat| InteropCopy { channel: to.name().to_owned(), text: to.encode_chat(&chat) })
+            }
+            Some(_) | None => None,
+        };
+        self.publisher.publish_to_room(channel, message, interop).await
     }
 
     async fn post(&self, to: Recipient, message: NodeMessage) -> Result<Posted, BackendError> {
@@ -178,7 +177,7 @@ impl Bus for RedisBus {
             return Err(BackendError::unavailable("a reply would not arrive: the subscription to redis is down"));
         }
         let recipient = recipient.filter(|_| is_call);
-        self.publisher.publish(channel, Draft::NodeMessage(message), recipient).await
+        self.publisher.publish(channel, message, recipient).await
     }
 
     fn try_post(&self, to: Recipient, message: NodeMessage, guard: SendGuard) -> Result<(), (NodeMessage, SendGuard)> {

@@ -108,10 +108,10 @@ enum EnvelopeKind {
 }
 
 /// The content of an envelope that is to be written.
-#[derive(Clone, Debug)]
-pub(crate) enum Draft {
-    Publication(Publication),
-    NodeMessage(NodeMessage),
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Draft<'a> {
+    Publication(&'a Publication),
+    NodeMessage(&'a NodeMessage),
 }
 
 /// The sender of an envelope, with the time and the connection.
@@ -167,7 +167,7 @@ impl EnvelopeWriter {
     }
 
     /// Encodes a draft for a channel, under its sequence number.
-    pub(crate) fn write(&self, channel: &str, sender: EnvelopeSender<'_>, seq: u64, draft: &Draft) -> Vec<u8> {
+    pub(crate) fn write(&self, channel: &str, sender: EnvelopeSender<'_>, seq: u64, draft: Draft<'_>) -> Vec<u8> {
         let mut header = EnvelopeHeader { seq: Some(seq), ..self.header(sender, EnvelopeKind::Publication) };
         let payload = match draft {
             Draft::Publication(message) => {

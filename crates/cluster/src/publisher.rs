@@ -12,6 +12,11 @@
 //!
 //! Messages that were not written yet wait for the next connection, no longer than a command may take.
 //!
+//! Messages to rooms are published by a script that begins with a write (`bus/publish.lua`), the consecutive ones of one
+//! write by one call. After a switch-over the old server, which left the connections open, is a replica. A PUBLISH it would
+//! carry out, and answer, although the nodes that moved already do not receive it; the script it refuses. Nothing ran then,
+//! so the messages of the call wait for the next connection, as do those for which Redis has lost the script.
+//!
 //! A room message is published only while this node is subscribed, and counts as published only if the same session still
 //! stands when Redis has answered: then its sender receives it, or the gap after it. A look at the time of the answer
 //! alone would let a session pass that began, with its gap, after the message.
@@ -24,8 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use deadpool_redis::redis::Script;
-use phalanx_core::backend::{BackendError, Clock, NodeMessage, Posted, SendGuard};
+use phalanx_core::backend::{BackendError, Clock, NodeMessage, Posted, Publication, SendGuard};
 use phalanx_core::{Generation, bound_reached};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -36,19 +40,22 @@ use tracing::debug;
 use crate::client::RedisClient;
 use crate::clock::RedisClock;
 use crate::current_generation::CurrentGeneration;
-use crate::envelope::{Draft, EnvelopeSender, EnvelopeWriter};
+use crate::envelope::{EnvelopeSender, EnvelopeWriter};
 use crate::failover;
 use crate::keys::Keys;
 use crate::link::{self, Hello, PublisherLink};
 use crate::raw_connection::RawConnection;
-use crate::refusals::RefusalMeaning;
-use crate::resp::{self, RespItems};
+use crate::refusals::{self, RefusalMeaning};
+use crate::resp::{RespError, RespItems};
 
 mod commands;
+mod encoder;
 mod pending;
 
-use commands::CommandBuffer;
-use pending::{Completion, PendingPublish, PublishContent, PublishJob, PublishReply};
+use commands::{CommandBuffer, Written};
+use encoder::{CommandEncoder, FixedParts};
+pub(crate) use pending::InteropCopy;
+use pending::{Completion, PendingPublish, PublishContent, PublishJob};
 
 /// The length of the queue to the task. Beyond it publishers wait, at most for the timeout of a command.
 const QUEUE: usize = 1024;
@@ -84,8 +91,6 @@ pub(crate) struct PublisherParts {
     pub(crate) node: String,
     pub(crate) current: CurrentGeneration,
     pub(crate) link: PublisherLink,
-    /// Whether the cluster may have Actionhero nodes.
-    pub(crate) has_interop: bool,
     /// The session of the subscriber, 0 while there is none.
     pub(crate) session: watch::Receiver<u64>,
 }
@@ -98,25 +103,25 @@ impl Publisher {
         (Self { jobs, timeout }, PublisherTask::new(parts).run(queue))
     }
 
-    /// Publishes a message and looks up its recipient in the same write.
+    /// Publishes a message to nodes and looks up its recipient in the same write.
     pub(crate) async fn publish(
         &self,
         channel: String,
-        draft: Draft,
+        message: NodeMessage,
         recipient: Option<Generation>,
     ) -> Result<Posted, BackendError> {
-        self.submit(channel, PublishContent::Envelope(draft), recipient).await
+        self.submit(channel, PublishContent::NodeMessage(message), recipient).await
     }
 
-    /// Publishes a message for our nodes and one for Actionhero nodes in one script, so that all nodes receive all
-    /// messages in the same order.
-    pub(crate) async fn publish_both(
+    /// Publishes a message to a room, and in the same step one for Actionhero nodes, if there may be any: so all nodes
+    /// receive all messages in the same order.
+    pub(crate) async fn publish_to_room(
         &self,
         channel: String,
-        draft: Draft,
-        interop: (String, Vec<u8>),
+        message: Publication,
+        interop: Option<InteropCopy>,
     ) -> Result<(), BackendError> {
-        self.submit(channel, PublishContent::EnvelopeAndInterop(draft, interop.0, interop.1), None).await.map(drop)
+        self.submit(channel, PublishContent::Publication(message, interop), None).await.map(drop)
     }
 
     /// Publishes a message for Actionhero nodes.
@@ -133,7 +138,7 @@ impl Publisher {
         guard: SendGuard,
     ) -> Result<(), (NodeMessage, SendGuard)> {
         let Ok(slot) = self.jobs.try_reserve() else { return Err((message, guard)) };
-        let content = PublishContent::Envelope(Draft::NodeMessage(message));
+        let content = PublishContent::NodeMessage(message);
         slot.send(PublishJob { channel, content, recipient: None, completion: Completion::DropGuard(guard) });
         Ok(())
     }
@@ -172,10 +177,7 @@ enum ServeEnd {
 
 struct PublisherTask {
     parts: PublisherParts,
-    /// The key of the hash of names, in which recipients are looked up.
-    names_key: String,
-    /// Publishes a message for our nodes and one for Actionhero nodes. Each connection loads it.
-    publish_both: Script,
+    fixed: FixedParts,
     /// The number of this connection, or of the last one.
     link: u64,
     /// The generation that it was announced under.
@@ -192,14 +194,16 @@ struct PublisherTask {
     pending: VecDeque<PendingPublish>,
     /// The commands of the pending messages.
     commands: CommandBuffer,
+    /// The messages that Redis refused in a way in which it does not refuse the next connection, the oldest first.
+    refused: VecDeque<PendingPublish>,
 }
 
 impl PublisherTask {
     fn new(parts: PublisherParts) -> Self {
-        let (waiting, pending, commands) = Default::default();
+        let (waiting, pending, commands, refused) = Default::default();
         let (link, announced, is_ending, numbered, seq) = Default::default();
-        let (names_key, publish_both) = (parts.keys.names(), Script::new(include_str!("lua/bus/publish_both.lua")));
-        Self { parts, names_key, publish_both, link, announced, is_ending, numbered, seq, waiting, pending, commands }
+        let fixed = FixedParts::new(&parts.keys);
+        Self { parts, fixed, link, announced, is_ending, numbered, seq, waiting, pending, commands, refused }
     }
 
     async fn run(mut self, mut queue: mpsc::Receiver<PublishJob>) {
@@ -218,7 +222,7 @@ impl PublisherTask {
             };
             match end {
                 ServeEnd::Closed => return,
-                ServeEnd::Replace => {}
+                ServeEnd::Replace => self.rewind(),
                 ServeEnd::Broken(error) => {
                     debug!(%error, "the publisher's connection to redis broke off");
                     self.rewind();
@@ -242,10 +246,8 @@ impl PublisherTask {
             EnvelopeSender { generation, node: &self.parts.node, at_ms: self.parts.clock.now_ms(), link: self.link };
         let envelope = self.parts.envelopes.write_hello(&self.parts.keys.all_nodes(), sender, &names);
         let (hello, mut commands) = (Hello { link: self.link, names: &names, envelope: &envelope }, BytesMut::new());
-        let mut replies = link::write_hello(&mut commands, &self.parts.keys, &hello);
-        if self.parts.has_interop {
-            replies += link::write_load(&mut commands, include_str!("lua/bus/publish_both.lua"));
-        }
+        let replies = link::write_hello(&mut commands, &self.parts.keys, &hello)
+            + link::write_load(&mut commands, encoder::PUBLISH);
         let mut connection = self.parts.client.raw_connection().await?;
         let said = timeout(self.parts.client.timeout(), connection.request(&commands, replies)).await?;
         said.inspect_err(|error| self.on_refused_hello(error))?;
@@ -346,9 +348,8 @@ impl PublisherTask {
         if self.numbered.replace(generation) != Some(generation) {
             self.seq = 0;
         }
-        let at_ms = self.parts.clock.now_ms();
         let session = *self.parts.session.borrow_and_update();
-        let mut held = VecDeque::new();
+        let (first, mut held) = (self.pending.len(), VecDeque::new());
         while self.pending.len() < MAX_PENDING
             && let Some(mut message) = self.waiting.pop_front()
         {
@@ -357,91 +358,120 @@ impl PublisherTask {
                 continue;
             }
             message.session = session;
-            self.seal(generation, at_ms, message);
+            self.pending.push_back(message);
         }
         held.append(&mut self.waiting);
         self.waiting = held;
+        self.write_commands(generation, first);
     }
 
-    fn seal(&mut self, generation: Generation, at_ms: u64, mut message: PendingPublish) {
-        let out = &mut self.commands.bytes;
-        let before = out.len();
-        let PublishJob { channel, content, recipient, .. } = &message.job;
-        let (generation, seq) = *message.number.get_or_insert_with(|| {
-            self.seq += 1;
-            (generation, self.seq)
-        });
-        let sender = EnvelopeSender { generation: &generation, node: &self.parts.node, at_ms, link: self.link };
-        let envelope = |draft| self.parts.envelopes.write(channel, sender, seq, draft);
-        let publish = |out: &mut BytesMut, channel: &str, message: &[u8]| {
-            resp::write(out, [b"PUBLISH", channel.as_bytes(), message].into_iter());
-        };
-        match content {
-            PublishContent::Envelope(draft) => publish(out, channel, &envelope(draft)),
-            PublishContent::Interop(message) => publish(out, channel, message),
-            PublishContent::EnvelopeAndInterop(draft, interop_channel, message) => {
-                let (script, envelope) = (self.publish_both.get_hash().as_bytes(), envelope(draft));
-                let channels = [channel, interop_channel].map(|channel| channel.as_bytes());
-                let parts = [b"EVALSHA", script, b"0", channels[0], &envelope, channels[1], message];
-                resp::write(out, parts.into_iter());
-            }
+    /// Makes commands of the pending messages from this one on.
+    fn write_commands(&mut self, generation: Generation, mut first: usize) {
+        let Self { parts, fixed, pending, commands, seq, .. } = self;
+        let (at_ms, link) = (parts.clock.now_ms(), self.link);
+        let (envelopes, node) = (&parts.envelopes, &*parts.node);
+        let mut encoder = CommandEncoder { fixed, envelopes, node, at_ms, link, generation, seq };
+        while first < pending.len() {
+            let (count, published) = encoder::next_command(pending.range(first..));
+            let end = first + count;
+            commands.append(count, |out| encoder.write(out, pending.range_mut(first..end), published));
+            first = end;
         }
-        if let Some(recipient) = recipient {
-            let name = recipient.as_str().as_bytes();
-            resp::write(out, [b"HEXISTS", self.names_key.as_bytes(), name].into_iter());
-        }
-        message.length = out.len() - before;
-        self.pending.push_back(message);
     }
 
     /// Completes the messages that Redis has answered.
     fn complete(&mut self, replies: &mut BytesMut) -> io::Result<()> {
-        let session = *self.parts.session.borrow();
         let mut items = RespItems::new(replies, MAX_REPLY_TEXT);
         let mut read = 0;
-        while let Some(oldest) = self.pending.front() {
-            let posted = match oldest.read(&mut items, &self.names_key) {
-                PublishReply::Complete(posted) => posted,
-                PublishReply::Incomplete => break,
-                PublishReply::Malformed => return Err(io::ErrorKind::InvalidData.into()),
-                PublishReply::NoScript => return Err(io::Error::other("redis has lost a script")),
-            };
-            if let Err(error) = &posted {
-                self.parts.client.record_refusal(error);
-            }
-            read = items.read();
-            self.commands.remove(oldest.length)?;
-            if let Some(answered) = self.pending.pop_front() {
-                let is_missed = answered.job.is_room_message() && answered.session != session;
-                let missed = || Err(BackendError::unavailable("the subscription to redis broke off meanwhile"));
-                answered.job.completion.complete(if is_missed { posted.and_then(|_| missed()) } else { posted });
+        while let Some(count) = self.commands.oldest() {
+            match self.complete_oldest(&mut items, count) {
+                Ok(()) => read = items.read(),
+                Err(RespError::Incomplete) => break,
+                Err(RespError::Malformed) => return Err(unexpected_reply()),
             }
         }
         replies.advance(read);
         if self.pending.is_empty() && !replies.is_empty() { Err(unexpected_reply()) } else { Ok(()) }
     }
 
-    /// Prepares the next connection. What was written and may not be repeated fails as unknown; the rest waits, in the
-    /// order in which it was sealed, before what waits already.
-    fn rewind(&mut self) {
-        let written = self.commands.clear();
-        let (mut end, mut again) = (0, VecDeque::with_capacity(self.pending.len() + self.waiting.len()));
-        for mut message in self.pending.drain(..) {
-            let start = end;
-            end += message.length;
-            if message.job.is_repeatable() {
-                message.is_repeated |= written > start;
-            } else if written >= end {
-                message.job.completion.complete(Err(BackendError::unavailable("the connection to redis broke off")));
-                continue;
-            } else {
-                // Redis got a part of its commands at most. Numbered anew, it may come behind what is repeated.
-                message.number = None;
+    /// Reads the reply to the oldest command, and completes its messages, of which there are so many.
+    fn complete_oldest(&mut self, items: &mut RespItems<'_>, count: usize) -> Result<(), RespError> {
+        let Some(oldest) = self.pending.front() else { return Err(RespError::Malformed) };
+        if oldest.job.size_in_call().is_none() {
+            let posted = oldest.read(items, self.fixed.names_key())?;
+            self.commands.remove_oldest()?;
+            if let Err(error) = &posted {
+                self.parts.client.record_refusal(error);
             }
-            again.push_back(message);
+            if let Some(message) = self.pending.pop_front() {
+                message.job.completion.complete(posted);
+            }
+            return Ok(());
         }
-        again.append(&mut self.waiting);
-        self.waiting = again;
+        let reply = pending::read_call(items, self.pending.iter_mut().take(count))?;
+        self.commands.remove_oldest()?;
+        match reply {
+            Ok(()) => self.complete_call(count),
+            Err(reply) => self.on_refused_call(count, &reply),
+        }
+        Ok(())
+    }
+
+    /// Completes the messages of a call of the script that ran.
+    fn complete_call(&mut self, count: usize) {
+        // Written again, those that were refused before it would come behind it.
+        for message in self.refused.drain(..) {
+            let reason = "redis refused it, and not what came after it";
+            message.job.completion.complete(Err(BackendError::refused(reason)));
+        }
+        let session = *self.parts.session.borrow();
+        for message in self.pending.drain(..count) {
+            let is_missed = message.job.is_room_message() && message.session != session;
+            let missed = || BackendError::unavailable("the subscription to redis broke off meanwhile");
+            let posted = message.published();
+            message.job.completion.complete(if is_missed { Err(missed()) } else { Ok(posted) });
+        }
+    }
+
+    /// Nothing of a call ran, or it failed. If another connection may carry it out, its messages wait for that.
+    fn on_refused_call(&mut self, count: usize, reply: &str) {
+        let is_lost = reply.starts_with("NOSCRIPT "); // and each connection loads the script
+        if !is_lost {
+            self.parts.client.record_refusal(&refusals::error_of(reply));
+        }
+        if is_lost || RefusalMeaning::of(reply) == RefusalMeaning::WrongServer {
+            self.is_ending = true;
+            return self.refused.extend(self.pending.drain(..count));
+        }
+        for message in self.pending.drain(..count) {
+            message.job.completion.complete(Err(refusals::error_of(reply)));
+        }
+    }
+
+    /// Prepares the next connection. What may have been received and may not be repeated fails as unknown. What is repeated,
+    /// under its number, waits before the rest, which is numbered anew.
+    fn rewind(&mut self) {
+        let (mut repeated, mut again) = (VecDeque::new(), std::mem::take(&mut self.refused));
+        again.iter_mut().for_each(|message| message.number = None); // presence that is received twice is recognised as well
+        for (count, written) in self.commands.clear() {
+            for mut message in self.pending.drain(..count) {
+                // Of two commands, the one that publishes is the first.
+                let has_run = written == Written::All || (written == Written::Part && message.job.recipient.is_some());
+                if !has_run && !message.is_repeated {
+                    message.number = None;
+                    again.push_back(message);
+                } else if message.job.is_repeatable() {
+                    message.is_repeated = true;
+                    repeated.push_back(message);
+                } else {
+                    let unknown = BackendError::unavailable("the connection to redis broke off");
+                    message.job.completion.complete(Err(unknown));
+                }
+            }
+        }
+        repeated.append(&mut again);
+        repeated.append(&mut self.waiting);
+        self.waiting = repeated;
     }
 
     /// Has the right server searched if Redis refuses a hello as a wrong one does. If it refuses for a reason that lasts,
@@ -470,5 +500,5 @@ impl PublisherTask {
 }
 
 fn unexpected_reply() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a reply without a command")
+    io::Error::new(io::ErrorKind::InvalidData, "a reply that belongs to no command")
 }

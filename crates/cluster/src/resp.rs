@@ -10,12 +10,20 @@ const MAX_LINE: usize = 16 * 1024;
 
 /// Appends a command: its name, then its arguments.
 pub(crate) fn write<'a>(out: &mut BytesMut, parts: impl ExactSizeIterator<Item = &'a [u8]>) {
-    head(out, b'*', parts.len());
-    for part in parts {
-        head(out, b'$', part.len());
-        out.extend_from_slice(part);
-        out.extend_from_slice(b"\r\n");
-    }
+    start(out, parts.len());
+    parts.for_each(|part| write_part(out, part));
+}
+
+/// Starts a command of so many parts, which follow.
+pub(crate) fn start(out: &mut BytesMut, parts: usize) {
+    head(out, b'*', parts);
+}
+
+/// Appends a part of a command.
+pub(crate) fn write_part(out: &mut BytesMut, part: &[u8]) {
+    head(out, b'$', part.len());
+    out.extend_from_slice(part);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Formats the number by hand: `write!` takes longer than the rest of a command.

@@ -24,13 +24,13 @@ fn envelope_in(version: u32, token: &str, seq: u64) -> Vec<u8> {
 }
 
 fn envelope_over(version: u32, token: &str, seq: u64, link: u64) -> Vec<u8> {
-    let draft = Draft::Publication(Publication {
+    let message = Publication {
         room: "lobby".into(),
         kind: PublicationKind::Left(7),
         connection: ConnectionId::parse("a-1").ok(),
         payload: "{\"a\":\"\n\"}".into(),
-    });
-    writer(version, token).write(CHANNEL, from(&sender(), link), seq, &draft)
+    };
+    writer(version, token).write(CHANNEL, from(&sender(), link), seq, Draft::Publication(&message))
 }
 
 fn from(generation: &Generation, link: u64) -> EnvelopeSender<'_> {
@@ -146,9 +146,8 @@ fn a_call_is_accepted_once_whether_its_sender_is_known_or_not() {
     let mut reader = reader("secret", "");
     reader.forget_links();
     let call = NodeMessage { kind: NodeMessageKind::Call, id: 1, deadline_ms: None, payload: "{}".into() };
-    let write = |seq, link| {
-        writer(VERSION, "secret").write("shop", from(&sender(), link), seq, &Draft::NodeMessage(call.clone()))
-    };
+    let write =
+        |seq, link| writer(VERSION, "secret").write("shop", from(&sender(), link), seq, Draft::NodeMessage(&call));
     assert_eq!(refusal(&mut reader, "shop", &write(5, LINK), 1_000_000), None);
     assert_eq!(refusal(&mut reader, "shop", &write(5, LINK + 1), 1_000_000), Some(Refusal::Replayed));
     assert_eq!(refusal(&mut reader, "shop", &write(6, LINK + 1), 1_000_000), None);

@@ -1,13 +1,15 @@
 //! A message that was submitted to Redis and not answered yet, and how the reply to it is read.
 
 use phalanx_core::Generation;
-use phalanx_core::backend::{BackendError, Posted, PublicationKind, SendGuard};
+use phalanx_core::backend::{BackendError, NodeMessage, Posted, Publication, PublicationKind, SendGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::envelope::Draft;
 use crate::refusals;
 use crate::resp::{RespError, RespItem, RespItems};
+
+/// About the most bytes of an envelope beside its payload.
+const HEADER: usize = 512;
 
 /// The action to take when the outcome of a message is known.
 pub(super) enum Completion {
@@ -42,21 +44,26 @@ pub(super) struct PublishJob {
 }
 
 pub(super) enum PublishContent {
-    /// An envelope for our nodes.
-    Envelope(Draft),
-    /// An envelope for our nodes, and in the same script a message for Actionhero nodes: its channel and its text.
-    EnvelopeAndInterop(Draft, String, Vec<u8>),
-    /// A message for Actionhero nodes.
+    /// A message to a room, with the same for Actionhero's members of it, if there may be any.
+    Publication(Publication, Option<InteropCopy>),
+    /// A message to nodes.
+    NodeMessage(NodeMessage),
+    /// A message for Actionhero nodes alone.
     Interop(Vec<u8>),
+}
+
+/// A message for Actionhero nodes, beside one for ours.
+pub(crate) struct InteropCopy {
+    pub(crate) channel: String,
+    pub(crate) text: Vec<u8>,
 }
 
 impl PublishJob {
     /// Whether it is a message to a room, whose sender receives it over the subscription of this node.
     pub(super) fn is_room_message(&self) -> bool {
         match &self.content {
-            PublishContent::Envelope(Draft::Publication(publication)) => publication.kind == PublicationKind::Message,
-            PublishContent::EnvelopeAndInterop(..) => true,
-            PublishContent::Envelope(Draft::NodeMessage(_)) | PublishContent::Interop(_) => false,
+            PublishContent::Publication(message, _) => message.kind == PublicationKind::Message,
+            PublishContent::NodeMessage(_) | PublishContent::Interop(_) => false,
         }
     }
 
@@ -64,6 +71,18 @@ impl PublishJob {
     /// recognise no repeated message.
     pub(super) fn is_repeatable(&self) -> bool {
         !self.is_room_message() && !matches!(self.content, PublishContent::Interop(_))
+    }
+
+    /// About how many bytes it adds to a call of the script; `None` if it is not published by the script.
+    pub(super) fn size_in_call(&self) -> Option<usize> {
+        let PublishContent::Publication(message, interop) = &self.content else { return None };
+        let interop = interop.as_ref().map_or(0, |message| message.channel.len() + message.text.len());
+        Some(self.channel.len() + HEADER + message.payload.len() + interop)
+    }
+
+    /// The number of messages that it publishes.
+    pub(super) fn count(&self) -> usize {
+        1 + usize::from(matches!(self.content, PublishContent::Publication(_, Some(_))))
     }
 }
 
@@ -74,70 +93,54 @@ pub(super) struct PendingPublish {
     pub(super) accepted_at: Instant,
     /// The generation and the number under which it was sealed.
     pub(super) number: Option<(Generation, u64)>,
-    /// The session of the subscriber when its commands were made.
+    /// The session of the subscriber when its command was made.
     pub(super) session: u64,
-    /// Bytes of its commands.
-    pub(super) length: usize,
+    /// How many have received it, by the reply to its call of the script.
+    receivers: i64,
     /// It was written before, to a connection that broke.
     pub(super) is_repeated: bool,
 }
 
-/// The reply to the commands of one message, as far as it was received.
-pub(super) enum PublishReply {
-    Complete(Result<Posted, BackendError>),
-    Incomplete,
-    Malformed,
-    /// Redis has lost the script since the connection loaded it: none of the messages that need it was published.
-    NoScript,
-}
-
-/// A number that Redis returned, or the error that it returned instead.
-enum Count {
-    Number(i64),
-    Failed(BackendError),
-    NoScript,
-}
-
 impl PendingPublish {
     pub(super) fn new(job: PublishJob, accepted_at: Instant) -> Self {
-        Self { job, accepted_at, number: None, session: 0, length: 0, is_repeated: false }
+        Self { job, accepted_at, number: None, session: 0, receivers: 0, is_repeated: false }
     }
 
-    /// Reads the reply. `names_key` is the key that a failed lookup is reported with.
-    pub(super) fn read(&self, items: &mut RespItems<'_>, names_key: &str) -> PublishReply {
-        match self.read_counts(items, names_key) {
-            Ok((Count::NoScript, _)) => PublishReply::NoScript,
-            Ok((receivers, on_record)) => PublishReply::Complete(self.posted(receivers, on_record)),
-            Err(RespError::Incomplete) => PublishReply::Incomplete,
-            Err(RespError::Malformed) => PublishReply::Malformed,
-        }
+    /// The outcome of one that was published by the script.
+    pub(super) fn published(&self) -> Posted {
+        Posted { received: self.receivers > 0, on_record: true }
     }
 
-    /// Reads the number of receivers, and how often the recipient is on record.
-    fn read_counts(&self, items: &mut RespItems<'_>, names_key: &str) -> Result<(Count, Count), RespError> {
-        let receivers = Count::from_item(items.next()?);
-        if self.job.recipient.is_none() {
-            return Ok((receivers, Count::Number(1)));
-        }
-        let on_record = match items.next()? {
-            RespItem::Error(message) if message.starts_with(b"WRONGTYPE ") => {
-                Count::Failed(BackendError::WrongKind { key: names_key.to_owned() })
-            }
-            item => Count::from_item(item),
+    /// Reads the reply to the commands of one message that is not published by the script. `names_key` is the key that a
+    /// failed lookup is reported with.
+    pub(super) fn read(
+        &self,
+        items: &mut RespItems<'_>,
+        names_key: &str,
+    ) -> Result<Result<Posted, BackendError>, RespError> {
+        let receivers = count(items.next()?);
+        let on_record = match self.job.recipient {
+            None => Ok(1),
+            Some(_) => match items.next()? {
+                RespItem::Error(message) if message.starts_with(b"WRONGTYPE ") => {
+                    Err(BackendError::WrongKind { key: names_key.to_owned() })
+                }
+                item => count(item),
+            },
         };
-        Ok((receivers, on_record))
+        Ok(self.posted(receivers, on_record))
     }
 
-    fn posted(&self, receivers: Count, on_record: Count) -> Result<Posted, BackendError> {
-        let (receivers, on_record) = match (receivers, on_record) {
-            (Count::Number(receivers), Count::Number(on_record)) => (receivers, on_record),
-            // The message was published.
-            (Count::Number(_), Count::Failed(BackendError::Refused(reason))) => {
-                return Err(BackendError::Failed(reason));
-            }
-            (Count::Failed(error), _) | (_, Count::Failed(error)) => return Err(error),
-            (Count::NoScript, _) | (_, Count::NoScript) => return Err(BackendError::unavailable("no such script")),
-        };
+    fn posted(
+        &self,
+        receivers: Result<i64, BackendError>,
+        on_record: Result<i64, BackendError>,
+    ) -> Result<Posted, BackendError> {
+        let receivers = receivers?;
+        let on_record = on_record.map_err(|error| match error {
+            BackendError::Refused(reason) => BackendError::Failed(reason), // the message was published
+            error => error,
+        })?;
         let posted = Posted { received: receivers > 0, on_record: on_record > 0 };
         if self.is_repeated && self.job.recipient.is_some() && !posted.received && posted.on_record {
             return Err(BackendError::unavailable("it was sent twice, and the first may have been received"));
@@ -146,15 +149,79 @@ impl PendingPublish {
     }
 }
 
-impl Count {
-    fn from_item(item: RespItem<'_>) -> Self {
-        match item {
-            RespItem::Number(number) => Self::Number(number),
-            RespItem::Error(message) if message.starts_with(b"NOSCRIPT ") => Self::NoScript,
-            RespItem::Error(message) => Self::Failed(refusals::error_of(&String::from_utf8_lossy(message))),
-            RespItem::Text(_) | RespItem::Nil | RespItem::List(_) | RespItem::TooLong(_) => {
-                Self::Failed(BackendError::unavailable("redis returned something other than a number"))
-            }
+/// Reads a number, or the error that Redis returned instead.
+fn count(item: RespItem<'_>) -> Result<i64, BackendError> {
+    match item {
+        RespItem::Number(number) => Ok(number),
+        RespItem::Error(message) => Err(refusals::error_of(&String::from_utf8_lossy(message))),
+        RespItem::Text(_) | RespItem::Nil | RespItem::List(_) | RespItem::TooLong(_) => {
+            Err(BackendError::unavailable("redis returned something other than a number"))
         }
+    }
+}
+
+/// Reads the reply to a call of the script with these messages: how many have received each, or Redis's error.
+pub(super) fn read_call<'a>(
+    items: &mut RespItems<'_>,
+    messages: impl Iterator<Item = &'a mut PendingPublish>,
+) -> Result<Result<(), String>, RespError> {
+    let mut left = match items.next()? {
+        RespItem::List(length) => length,
+        RespItem::Error(message) => return Ok(Err(String::from_utf8_lossy(message).into_owned())),
+        RespItem::Text(_) | RespItem::Number(_) | RespItem::Nil | RespItem::TooLong(_) => {
+            return Err(RespError::Malformed);
+        }
+    };
+    for message in messages {
+        for number in 0..message.job.count() {
+            let RespItem::Number(receivers) = items.next()? else { return Err(RespError::Malformed) };
+            // The first are those of our nodes.
+            if number == 0 {
+                message.receivers = receivers;
+            }
+            left = left.checked_sub(1).ok_or(RespError::Malformed)?;
+        }
+    }
+    if left == 0 { Ok(Ok(())) } else { Err(RespError::Malformed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(interop: [bool; 2]) -> Vec<PendingPublish> {
+        let message = |has_interop: bool| {
+            let (room, kind) = ("r".into(), PublicationKind::Message);
+            let publication = Publication { room, kind, connection: None, payload: "{}".into() };
+            let interop = has_interop.then(|| InteropCopy { channel: "i".to_owned(), text: Vec::new() });
+            let (content, completion) = (PublishContent::Publication(publication, interop), oneshot::channel().0);
+            let completion = Completion::Notify(completion);
+            PublishJob { channel: "c".to_owned(), content, recipient: None, completion }
+        };
+        interop.map(|interop| PendingPublish::new(message(interop), Instant::now())).into()
+    }
+
+    #[test]
+    fn each_message_of_a_call_has_its_number_of_receivers() {
+        let reply = b"*3\r\n:2\r\n:7\r\n:0\r\n";
+        let mut both = messages([true, false]);
+        assert_eq!(read_call(&mut RespItems::new(reply, 64), both.iter_mut()), Ok(Ok(())));
+        assert_eq!(both.iter().map(|message| message.published().received).collect::<Vec<_>>(), [true, false]);
+        for cut in 0..reply.len() {
+            let incomplete = read_call(&mut RespItems::new(&reply[..cut], 64), both.iter_mut());
+            assert_eq!(incomplete, Err(RespError::Incomplete), "cut after {cut}");
+        }
+    }
+
+    #[test]
+    fn a_reply_of_other_messages_is_malformed_and_an_error_is_one_of_all() {
+        for reply in
+            ["*2\r\n:1\r\n:1\r\n:1\r\n", "*4\r\n:1\r\n:1\r\n:1\r\n:1\r\n", ":3\r\n", "*3\r\n:1\r\n+OK\r\n:1\r\n"]
+        {
+            let read = read_call(&mut RespItems::new(reply.as_bytes(), 64), messages([false, true]).iter_mut());
+            assert_eq!(read, Err(RespError::Malformed), "{reply}");
+        }
+        let read = read_call(&mut RespItems::new(b"-READONLY no\r\n", 64), messages([false, true]).iter_mut());
+        assert_eq!(read, Ok(Err("READONLY no".to_owned())));
     }
 }

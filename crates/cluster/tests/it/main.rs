@@ -6,6 +6,7 @@ use std::time::Duration;
 use phalanx_cluster::{Keys, RedisClient};
 use phalanx_testkit::Redis;
 
+mod batches;
 mod bus;
 mod cache;
 mod full;

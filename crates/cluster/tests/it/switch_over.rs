@@ -90,6 +90,36 @@ async fn replicate(replica: &Redis, primary: &Redis) {
 }
 
 #[tokio::test]
+async fn a_confirmed_message_reaches_a_node_that_moved_before() {
+    let servers = Servers::start().await;
+    let (one, mut other) = (servers.node().await, servers.node().await);
+    other.forget();
+    servers.promote().await;
+    for node in [&one, &other] {
+        node.address.switch_to(servers.new.addr());
+    }
+    servers.old.command(&format!("REPLICAOF 127.0.0.1 {}", servers.new.addr().port())).await;
+    until("the renewal of the other node succeeds again", async || other.renew().await).await;
+    until("it is subscribed at the new server", async || {
+        servers.new.command("PUBSUB NUMSUB laws:room:r").await.contains(":1\r\n")
+    })
+    .await;
+    let switched = Instant::now();
+    one.bus.publish("r", "after").await.unwrap();
+    print(format_args!("a message to a server that has become a replica was confirmed after {:?}", switched.elapsed()));
+    let mut gaps = 0;
+    loop {
+        let arrival = other.bus.next().await;
+        gaps += usize::from(matches!(arrival, Incoming::Gap(Some(_), _)));
+        if text(&arrival).is_some() {
+            assert_eq!(text(&arrival), Some("after"));
+            break;
+        }
+    }
+    assert_eq!(gaps, 1);
+}
+
+#[tokio::test]
 async fn all_connections_follow_that_of_commands() {
     let servers = Servers::start().await;
     let (mut one, mut other) = (servers.node().await, servers.node().await);
