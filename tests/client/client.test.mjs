@@ -393,6 +393,14 @@ describe("frames", () => {
     assert.deepEqual(fired, frames.map(([type, detail]) => ({ type, detail })));
   });
 
+  it("of many members fire an event for each", async () => {
+    const { fired } = await connected();
+    const { members, ...frame } = await sample("presence-leaves");
+    assert.equal(members.length, 2);
+    socket().receive({ ...frame, members });
+    assert.deepEqual(fired, members.map((member) => ({ type: "presence", detail: { ...frame, member } })));
+  });
+
   it("that are not JSON objects fire errors, and the connection is kept", async () => {
     const { phalanx, fired } = await connected();
     for (const frame of ["", "{", "null", "5", '"text"']) socket().receive(frame);

@@ -1,5 +1,6 @@
 //! Clients without a protocol library of ours, so that they can also send invalid bytes.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -214,6 +215,8 @@ pub(crate) struct Socket {
     pub(crate) welcome: Value,
     pub(crate) protocol: Option<String>,
     pong: Option<Bytes>,
+    /// The rest of a presence frame with several members, as if each had one of its own.
+    split: VecDeque<Value>,
 }
 
 impl Socket {
@@ -241,7 +244,7 @@ impl Socket {
             Err(error) => panic!("{error}"),
         };
         let protocol = response.headers().get("sec-websocket-protocol").map(|name| name.to_str().unwrap().to_owned());
-        let mut socket = Self { stream, welcome: Value::Null, protocol, pong: None };
+        let mut socket = Self { stream, welcome: Value::Null, protocol, pong: None, split: VecDeque::new() };
         socket.welcome = socket.read().await;
         Ok(socket)
     }
@@ -297,9 +300,22 @@ impl Socket {
         self.stream.send(Message::binary(bytes)).await.unwrap();
     }
 
-    /// The next text frame, parsed.
+    /// The next text frame, parsed. One of presence with several members is read as one for each.
     pub(crate) async fn read(&mut self) -> Value {
-        serde_json::from_str(&self.read_text().await).unwrap()
+        if let Some(frame) = self.split.pop_front() {
+            return frame;
+        }
+        let mut frame: Value = serde_json::from_str(&self.read_text().await).unwrap();
+        if frame["context"] == "presence"
+            && let Some(Value::Array(members)) = frame.as_object_mut().and_then(|frame| frame.remove("members"))
+        {
+            for member in members {
+                frame["member"] = member;
+                self.split.push_back(frame.clone());
+            }
+            return self.split.pop_front().expect("a frame names a member");
+        }
+        frame
     }
 
     /// The next text frame, verbatim.

@@ -86,7 +86,7 @@ impl RedisBus {
         let (publisher, publishing) = Publisher::new(PublisherParts {
             client: client.clone(),
             keys: keys.clone(),
-            envelopes: EnvelopeWriter::new(mac_keys, version.clone()),
+            envelopes: EnvelopeWriter::new(mac_keys),
             clock,
             node: settings.node,
             current: current.clone(),
@@ -111,7 +111,7 @@ impl RedisBus {
         self.interop.clone()
     }
 
-    /// The version of the envelopes that this bus writes.
+    /// The newest version of envelopes that all live nodes read.
     pub fn version(&self) -> EnvelopeVersion {
         self.version.clone()
     }
@@ -165,6 +165,10 @@ impl Bus for RedisBus {
             Some(_) | None => None,
         };
         self.publisher.publish_to_room(channel, message, interop).await
+    }
+
+    fn all_read_lists(&self) -> bool {
+        self.version.has_lists()
     }
 
     async fn post(&self, to: Recipient, message: NodeMessage) -> Result<Posted, BackendError> {

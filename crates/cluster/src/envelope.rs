@@ -20,12 +20,15 @@ mod senders;
 
 use senders::{MessageNumbers, Senders};
 
-/// The newest version that this node reads and writes. A change that raises it must keep the previous version writable
-/// in [`EnvelopeWriter::write`], for clusters whose nodes are replaced one by one.
-pub(crate) const VERSION: u32 = 1;
+/// The newest version that this node reads: version 2 added the lists of joins and leaves. Each envelope has the version in
+/// which its kind came, and a kind is written only if all live nodes read it, so that nodes are replaced one by one.
+pub(crate) const VERSION: u32 = 2;
 
 /// The oldest version that this node reads and writes: the one before [`VERSION`], if there is one.
 const OLDEST: u32 = if VERSION > 1 { VERSION - 1 } else { VERSION };
+
+/// The version with lists of joins and leaves.
+const LISTS: u32 = 2;
 
 /// The most bytes of a header line.
 const MAX_HEADER: usize = 4096;
@@ -38,7 +41,7 @@ const MAC_LEN: usize = 8 + 64 + 2;
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// The version of the envelopes that this node writes: one that all live nodes can read. Clones share it.
+/// The newest version that all live nodes can read. Clones share it.
 #[derive(Clone, Debug)]
 pub struct EnvelopeVersion(Arc<AtomicU32>);
 
@@ -53,6 +56,11 @@ impl EnvelopeVersion {
     /// Chooses the version, given the newest versions that the live nodes can read.
     pub(crate) fn agree(&self, versions: impl IntoIterator<Item = u32>) {
         self.0.store(common_version(OLDEST, VERSION, versions), Relaxed);
+    }
+
+    /// Whether all live nodes read lists of joins and leaves.
+    pub(crate) fn has_lists(&self) -> bool {
+        self.0.load(Relaxed) >= LISTS
     }
 }
 
@@ -97,6 +105,8 @@ enum EnvelopeKind {
     Publication,
     Joined,
     Left,
+    Joins,
+    Leaves,
     Destroyed,
     Call,
     #[serde(rename = "answer")]
@@ -105,6 +115,23 @@ enum EnvelopeKind {
     Topic,
     /// The first message of a connection. The last release refuses it as unreadable.
     Hello,
+}
+
+impl EnvelopeKind {
+    /// The version in which it came.
+    const fn version(self) -> u32 {
+        match self {
+            Self::Joins | Self::Leaves => LISTS,
+            Self::Publication
+            | Self::Joined
+            | Self::Left
+            | Self::Destroyed
+            | Self::Call
+            | Self::Reply
+            | Self::Topic
+            | Self::Hello => 1,
+        }
+    }
 }
 
 /// The content of an envelope that is to be written.
@@ -158,12 +185,11 @@ fn compute_mac(key: &HmacSha256, channel: &str, header: &[u8], payload: &[u8]) -
 /// Writes envelopes with the current key.
 pub(crate) struct EnvelopeWriter {
     keys: MacKeys,
-    version: EnvelopeVersion,
 }
 
 impl EnvelopeWriter {
-    pub(crate) fn new(keys: MacKeys, version: EnvelopeVersion) -> Self {
-        Self { keys, version }
+    pub(crate) fn new(keys: MacKeys) -> Self {
+        Self { keys }
     }
 
     /// Encodes a draft for a channel, under its sequence number.
@@ -182,6 +208,8 @@ impl EnvelopeWriter {
                         header.joined_at = Some(joined_at);
                         EnvelopeKind::Left
                     }
+                    PublicationKind::Joins => EnvelopeKind::Joins,
+                    PublicationKind::Leaves => EnvelopeKind::Leaves,
                     PublicationKind::Destroyed(incarnation) => {
                         header.incarnation = Some(incarnation.0);
                         EnvelopeKind::Destroyed
@@ -200,6 +228,7 @@ impl EnvelopeWriter {
                 &message.payload
             }
         };
+        header.v = header.kind.version();
         let mut envelope = Vec::with_capacity(336 + payload.len());
         serde_json::to_writer(&mut envelope, &header).expect("names and numbers are always JSON");
         self.seal(channel, envelope, payload)
@@ -216,7 +245,7 @@ impl EnvelopeWriter {
 
     fn header<'a>(&self, sender: EnvelopeSender<'a>, kind: EnvelopeKind) -> EnvelopeHeader<'a> {
         EnvelopeHeader {
-            v: self.version.0.load(Relaxed),
+            v: kind.version(),
             kind,
             from: sender.generation.as_str(),
             node: sender.node.into(),
@@ -378,6 +407,8 @@ fn publication(room: &str, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Resul
         (EnvelopeKind::Publication, _) => PublicationKind::Message,
         (EnvelopeKind::Joined, Some(joined_at)) => PublicationKind::Joined(joined_at),
         (EnvelopeKind::Left, Some(joined_at)) => PublicationKind::Left(joined_at),
+        (EnvelopeKind::Joins, _) => PublicationKind::Joins,
+        (EnvelopeKind::Leaves, _) => PublicationKind::Leaves,
         (EnvelopeKind::Destroyed, _) => {
             PublicationKind::Destroyed(Incarnation(header.incarnation.ok_or(Refusal::Unreadable)?))
         }
@@ -406,6 +437,8 @@ fn node_message(from: Generation, header: &EnvelopeHeader<'_>, payload: &[u8]) -
         EnvelopeKind::Publication
         | EnvelopeKind::Joined
         | EnvelopeKind::Left
+        | EnvelopeKind::Joins
+        | EnvelopeKind::Leaves
         | EnvelopeKind::Destroyed
         | EnvelopeKind::Hello => {
             return Err(Refusal::Unreadable);

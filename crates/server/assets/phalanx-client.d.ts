@@ -83,7 +83,7 @@ export interface RoomMessage<M = unknown> {
   sentAt: number;
 }
 
-/** A join or leave, in rooms that announce presence. */
+/** A join or leave, in rooms that announce presence. A frame that names several members is an event for each. */
 export interface Presence {
   context: "presence";
   event: "join" | "leave";

@@ -232,7 +232,10 @@ export class Phalanx extends EventTarget {
   }
 
   #take(frame) {
-    if (frame.context !== "response") {
+    if (frame.context === "presence" && Array.isArray(frame.members)) {
+      const { members, ...rest } = frame; // of a node that died or came back, with many members
+      for (const member of members) this.#fire("presence", { ...rest, member });
+    } else if (frame.context !== "response") {
       const ofNode = frame.context === "api" && ["gap", "away"].includes(frame.event);
       this.#fire(ofNode ? frame.event : (EVENTS.get(frame.context) ?? "other"), frame);
     } else if (frame.messageId === undefined) {

@@ -1,11 +1,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use phalanx_testkit::{Signal, print};
+use phalanx_testkit::{Proxy, Redis, Signal, print};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Cluster, apply, members, nodes_of, rounds, sockets, start_node_with, until};
+use super::{Cluster, PRESENCE, apply, members, nodes_of, rounds, sockets, start_node_with, start_nodes, until};
 use crate::client::{Socket, get};
 
 /// A thousand members: 250 sockets in four rooms each.
@@ -170,7 +170,11 @@ async fn members_of_a_killed_node_and_no_others_leave_every_list_once() {
 #[tokio::test]
 async fn a_reaper_that_is_killed_midway_is_replaced_by_another() {
     for round in 0..rounds() {
-        let cluster = Cluster::start(4).await;
+        let redis = Redis::start().await;
+        let proxy = Proxy::before(redis.addr()).await;
+        let nodes = start_nodes(&redis.url_through(proxy.addr()), 4, PRESENCE).await;
+        let cluster = Cluster { redis, nodes };
+        cluster.until_all_list(4).await;
         create_rooms(&cluster).await;
         let doomed = sockets(cluster.addr(3), SOCKETS, &ROOMS).await;
         let observed = sockets(cluster.addr(3), 20, &["defaultRoom"]).await;
@@ -180,6 +184,8 @@ async fn a_reaper_that_is_killed_midway_is_replaced_by_another() {
             names.insert(cluster.generation(node).await, node);
         }
         let expected = SOCKETS * ROOMS.len() + observed.len();
+        // A hook pushes to a list: all of them take two seconds then.
+        proxy.delay(Duration::from_millis(30));
         cluster.nodes[3].signal(Signal::KILL);
         let killed = Instant::now();
         let mut claimed = String::new();
@@ -196,6 +202,7 @@ async fn a_reaper_that_is_killed_midway_is_replaced_by_another() {
         };
         until("the hook ran for some leaves", REAPED, async || leaves_so_far().await > 0).await;
         cluster.nodes[reaper].signal(Signal::KILL);
+        proxy.delay(Duration::ZERO);
         let interrupted = leaves_so_far().await;
         assert!(interrupted < expected, "it was killed too late: {interrupted} of {expected}");
         let last = (reaper + 1) % 3;

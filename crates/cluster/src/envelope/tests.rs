@@ -16,37 +16,42 @@ fn reader(token: &str, previous: &str) -> EnvelopeReader {
 }
 
 fn envelope(token: &str, seq: u64) -> Vec<u8> {
-    envelope_in(VERSION, token, seq)
+    envelope_over(token, seq, LINK)
 }
 
-fn envelope_in(version: u32, token: &str, seq: u64) -> Vec<u8> {
-    envelope_over(version, token, seq, LINK)
+fn envelope_over(token: &str, seq: u64, link: u64) -> Vec<u8> {
+    envelope_of(PublicationKind::Left(7), token, seq, link)
 }
 
-fn envelope_over(version: u32, token: &str, seq: u64, link: u64) -> Vec<u8> {
+fn envelope_of(kind: PublicationKind, token: &str, seq: u64, link: u64) -> Vec<u8> {
     let message = Publication {
         room: "lobby".into(),
-        kind: PublicationKind::Left(7),
+        kind,
         connection: ConnectionId::parse("a-1").ok(),
         payload: "{\"a\":\"\n\"}".into(),
     };
-    writer(version, token).write(CHANNEL, from(&sender(), link), seq, Draft::Publication(&message))
+    writer(token).write(CHANNEL, from(&sender(), link), seq, Draft::Publication(&message))
 }
 
 fn from(generation: &Generation, link: u64) -> EnvelopeSender<'_> {
     EnvelopeSender { generation, node: "one \"two\"\n", at_ms: 1_000_000, link }
 }
 
-fn writer(version: u32, token: &str) -> EnvelopeWriter {
-    EnvelopeWriter::new(MacKeys::new(token, ""), EnvelopeVersion(Arc::new(AtomicU32::new(version))))
+fn writer(token: &str) -> EnvelopeWriter {
+    EnvelopeWriter::new(MacKeys::new(token, ""))
 }
 
 /// A message as the last release writes it.
 fn old_envelope(seq: u64) -> Vec<u8> {
+    envelope_in(1, seq)
+}
+
+/// The same in another version.
+fn envelope_in(version: u32, seq: u64) -> Vec<u8> {
     let header = format!(
-        r#"{{"v":1,"kind":"said","from":"aaaaaaaaaa","node":"one","id":0,"at":1000000,"seq":{seq},"who":"a-1"}}"#
+        r#"{{"v":{version},"kind":"said","from":"aaaaaaaaaa","node":"one","id":0,"at":1000000,"seq":{seq},"who":"a-1"}}"#
     );
-    writer(1, "secret").seal(CHANNEL, header.into_bytes(), b"{}")
+    writer("secret").seal(CHANNEL, header.into_bytes(), b"{}")
 }
 
 fn refusal(reader: &mut EnvelopeReader, channel: &str, bytes: &[u8], now_ms: u64) -> Option<Refusal> {
@@ -98,13 +103,13 @@ fn both_tokens_are_accepted_while_the_token_is_replaced() {
 }
 
 #[test]
-fn a_node_writes_a_version_that_all_live_nodes_read_and_reads_its_own_and_the_one_before() {
+fn the_common_version_is_the_lowest_and_a_node_reads_its_own_and_the_one_before() {
     for (versions, written) in [(&[3, 3][..], 3), (&[3, 2], 2), (&[4, 3], 3), (&[5, 4], 3), (&[1, 3], 2), (&[], 2)] {
         assert_eq!(common_version(2, 3, versions.iter().copied()), written, "among {versions:?}");
     }
     let mut reader = reader("secret", "");
     for (seq, version, refused) in [(1, 0, true), (2, OLDEST, false), (3, VERSION, false), (4, VERSION + 1, true)] {
-        let refusal = refusal(&mut reader, CHANNEL, &envelope_in(version, "secret", seq), 1_000_000);
+        let refusal = refusal(&mut reader, CHANNEL, &envelope_in(version, seq), 1_000_000);
         assert_eq!(refusal, refused.then_some(Refusal::Version), "version {version}");
     }
 }
@@ -112,16 +117,16 @@ fn a_node_writes_a_version_that_all_live_nodes_read_and_reads_its_own_and_the_on
 #[test]
 fn a_message_over_a_connection_that_was_replaced_is_refused() {
     let mut reader = reader("secret", "");
-    let over = |link, seq| envelope_over(VERSION, "secret", seq, link);
+    let over = |link, seq| envelope_over("secret", seq, link);
     assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK, 1), 1_000_000), None);
     assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK - 1, 2), 1_000_000), Some(Refusal::Outdated));
     let other = Generation::parse("bbbbbbbbbb").unwrap();
-    let hello = writer(VERSION, "secret").write_hello("shop", from(&other, LINK + 1), &[sender(), other]);
+    let hello = writer("secret").write_hello("shop", from(&other, LINK + 1), &[sender(), other]);
     assert_eq!(refusal(&mut reader, CHANNEL, &hello, 1_000_000), Some(Refusal::Unauthenticated));
     assert!(matches!(reader.read("shop", &hello, 2_000_000_000), Ok(None)), "whatever the clocks");
     assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK, 2), 1_000_000), Some(Refusal::Outdated));
     assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK + 1, 2), 1_000_000), None);
-    let late = writer(VERSION, "secret").write_hello("shop", from(&sender(), LINK), &[sender()]);
+    let late = writer("secret").write_hello("shop", from(&sender(), LINK), &[sender()]);
     assert!(matches!(reader.read("shop", &late, 1_000_000), Ok(None)));
     assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK, 3), 1_000_000), Some(Refusal::Outdated));
     assert_eq!(refusal(&mut reader, CHANNEL, &over(LINK + 1, 3), 1_000_000), None);
@@ -146,8 +151,7 @@ fn a_call_is_accepted_once_whether_its_sender_is_known_or_not() {
     let mut reader = reader("secret", "");
     reader.forget_links();
     let call = NodeMessage { kind: NodeMessageKind::Call, id: 1, deadline_ms: None, payload: "{}".into() };
-    let write =
-        |seq, link| writer(VERSION, "secret").write("shop", from(&sender(), link), seq, Draft::NodeMessage(&call));
+    let write = |seq, link| writer("secret").write("shop", from(&sender(), link), seq, Draft::NodeMessage(&call));
     assert_eq!(refusal(&mut reader, "shop", &write(5, LINK), 1_000_000), None);
     assert_eq!(refusal(&mut reader, "shop", &write(5, LINK + 1), 1_000_000), Some(Refusal::Replayed));
     assert_eq!(refusal(&mut reader, "shop", &write(6, LINK + 1), 1_000_000), None);
@@ -172,9 +176,19 @@ fn this_release_and_the_last_one_read_each_other() {
     assert_eq!(refusal(&mut reader, CHANNEL, &old_envelope(1), 1_000_000), Some(Refusal::Replayed));
     reader.forget_links();
     assert_eq!(refusal(&mut reader, CHANNEL, &old_envelope(2), 1_000_000), None);
+    reader.learn_links(&[(sender(), LINK)], 1_000_000);
     let header = |bytes: &[u8]| bytes.split(|byte| *byte == b'\n').next().unwrap().to_vec();
     let read = serde_json::from_slice::<OldHeader>(&header(&envelope("secret", 3)));
-    assert!(read.is_ok_and(|header| header.seq == 3), "the number of the connection is passed over");
-    let hello = writer(VERSION, "secret").write_hello("shop", from(&sender(), LINK), &[sender()]);
+    assert!(read.is_ok_and(|header| (header.v, header.seq) == (1, 3)), "the number of the connection is passed over");
+    let hello = writer("secret").write_hello("shop", from(&sender(), LINK), &[sender()]);
     assert!(serde_json::from_slice::<OldHeader>(&header(&hello)).is_err(), "it is dropped as unreadable");
+    let list = envelope_of(PublicationKind::Leaves, "secret", 4, LINK);
+    assert!(serde_json::from_slice::<OldHeader>(&header(&list)).is_err(), "so it is written for later releases only");
+    assert_eq!(refusal(&mut reader, CHANNEL, &list, 1_000_000), None);
+    for (versions, has_lists) in [(&[1, 2][..], false), (&[2, 2], true), (&[3, 2], true), (&[], false)] {
+        let version = EnvelopeVersion::default();
+        assert!(!version.has_lists());
+        version.agree(versions.iter().copied());
+        assert_eq!(version.has_lists(), has_lists, "among {versions:?}");
+    }
 }

@@ -21,7 +21,7 @@ pub struct Publication {
     pub kind: PublicationKind,
     /// The connection that sent the message, joined or left.
     pub connection: Option<ConnectionId>,
-    /// One encoded JSON object, handed on as it is.
+    /// One encoded JSON object, handed on as it is; for several joins or leaves a list that core reads and writes.
     pub payload: Bytes,
 }
 
@@ -35,6 +35,10 @@ pub enum PublicationKind {
     /// The leave of a connection that joined at that time: delivered once, however often it is announced, and not after
     /// a later join.
     Left(u64),
+    /// The joins of several connections, which the payload lists: each as by [`PublicationKind::Joined`].
+    Joins,
+    /// The leaves of several connections, in the same way.
+    Leaves,
     /// The last message of a room: members that joined it in that incarnation are out of it then.
     Destroyed(Incarnation),
 }
@@ -147,6 +151,11 @@ pub trait Bus: Send + Sync + 'static {
     ///
     /// `Unavailable` if it is unknown whether the message will arrive.
     async fn publish(&self, publication: Publication) -> Result<(), BackendError>;
+
+    /// Whether every node reads [`PublicationKind::Joins`] and [`PublicationKind::Leaves`]. Those of the last release do not.
+    fn all_read_lists(&self) -> bool {
+        true
+    }
 
     /// Sends a message to a node, or to all. Cancel safe in the same way.
     ///

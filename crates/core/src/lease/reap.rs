@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::stream::{self, TryStreamExt};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -15,8 +14,8 @@ use crate::metrics::bound_reached;
 /// Dead generations that one node reaps at once.
 const REAPED_AT_ONCE: usize = 32;
 
-/// Leaves of one generation whose hooks run, and which are announced, at once.
-const ANNOUNCED_AT_ONCE: usize = 32;
+/// Leaves of one generation whose hooks run at once.
+const HOOKS_AT_ONCE: usize = 32;
 
 /// Reaps dead generations.
 pub(super) struct LeaseReaper {
@@ -100,9 +99,6 @@ async fn announce_batch(parts: &LeaseParts, by: Generation, dead: Generation) ->
         LeaveBatch::Done => return Ok(Progress::Done),
         LeaveBatch::ClaimLost => return Ok(Progress::ClaimLost),
     };
-    // Many at a time: each waits for Redis, and the publisher takes many in one go.
-    let announcing = stream::iter(leaves.iter().map(Ok))
-        .try_for_each_concurrent(ANNOUNCED_AT_ONCE, |member| async move { parts.rooms.on_reaped(member).await });
     let claim_lost = async {
         loop {
             sleep(RENEWAL).await;
@@ -112,7 +108,7 @@ async fn announce_batch(parts: &LeaseParts, by: Generation, dead: Generation) ->
         }
     };
     tokio::select! {
-        announced = announcing => announced?,
+        announced = parts.rooms.on_reaped(&leaves, HOOKS_AT_ONCE) => announced?,
         () = claim_lost => return Ok(Progress::ClaimLost),
     }
     let is_ours = parts.membership.acknowledge_leaves(by, dead, leaves.len()).await?;

@@ -86,13 +86,16 @@ impl RoomMessage {
     }
 }
 
-/// A join or a leave, in rooms that announce them.
+/// A join or a leave, in rooms that announce them: of one member, or of several whose node died or came back.
 #[derive(Clone, Debug, Serialize)]
 pub struct PresenceEvent<'a> {
     context: &'static str,
     event: PresenceChange,
     room: &'a str,
-    member: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    members: &'a [&'a str],
 }
 
 /// The two changes that a room with presence announces.
@@ -106,9 +109,13 @@ pub enum PresenceChange {
 }
 
 impl<'a> PresenceEvent<'a> {
-    /// Announces a change of a member to a room.
-    pub const fn new(event: PresenceChange, room: &'a str, member: &'a str) -> Self {
-        Self { context: "presence", event, room, member }
+    /// Announces a change of one member or more to a room.
+    pub const fn new(event: PresenceChange, room: &'a str, members: &'a [&'a str]) -> Self {
+        let (member, members): (_, &[_]) = match members {
+            [member] => (Some(*member), &[]),
+            members => (None, members),
+        };
+        Self { context: "presence", event, room, member, members }
     }
 }
 

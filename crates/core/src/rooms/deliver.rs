@@ -2,10 +2,12 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use bytes::Bytes;
+
 use super::{Delivery, LocalRoom, Rooms};
 use crate::backend::{Publication, PublicationKind};
 use crate::connection::{Connection, Frame};
-use crate::protocol::RoomMessage;
+use crate::protocol::{PresenceChange, RoomMessage};
 
 impl Rooms {
     /// Hands a publication to the room's members on this node. Never waits.
@@ -17,11 +19,13 @@ impl Rooms {
                 if self.callbacks().has_deliver_hooks() {
                     self.deliver_one_by_one(&local, publication);
                 } else {
-                    self.deliver_to_all(&local, publication);
+                    self.deliver_to_all(&local, &publication.payload);
                 }
             }
             PublicationKind::Joined(at) => self.deliver_presence(publication, (at, false)),
             PublicationKind::Left(at) => self.deliver_presence(publication, (at, true)),
+            PublicationKind::Joins => self.deliver_list(publication, PresenceChange::Join),
+            PublicationKind::Leaves => self.deliver_list(publication, PresenceChange::Leave),
             PublicationKind::Destroyed(incarnation) => {
                 self.0.destroyed.fetch_add(1, Relaxed); // before the look-up of members, see `enter`
                 if let Some(local) = self.local(&publication.room) {
@@ -40,21 +44,12 @@ impl Rooms {
         }
     }
 
-    fn deliver_presence(&self, publication: &Publication, stamp: (u64, bool)) {
-        let Some(local) = self.local(&publication.room) else { return };
-        if let Some(member) = &publication.connection
-            && !self.0.presence.record(&publication.room, member, stamp)
-        {
-            return;
-        }
-        self.deliver_to_all(&local, publication);
-    }
-
-    fn deliver_to_all(&self, local: &LocalRoom, publication: &Publication) {
+    /// Queues a frame for all members of a room on this node.
+    pub(super) fn deliver_to_all(&self, local: &LocalRoom, frame: &Bytes) {
         local.gaps.record_delivery();
         let members = local.members();
         for member in members.values() {
-            member.push(Frame::Text(publication.payload.clone()));
+            member.push(Frame::Text(frame.clone()));
         }
         self.metrics().room_deliveries.increment(members.len() as u64);
     }

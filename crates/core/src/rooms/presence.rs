@@ -2,8 +2,10 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tracing::warn;
 
 use super::{LeaveCause, Rooms};
@@ -52,31 +54,76 @@ impl PresenceLog {
     }
 }
 
-impl Rooms {
-    /// Announces a join, if the room wants that.
-    pub(super) async fn announce_join(&self, room: &Arc<str>, member: &Member) -> Result<(), BackendError> {
-        self.announce(room, &member.id, PresenceChange::Join, PublicationKind::Joined(member.joined_at)).await
-    }
+/// Members that one message announces at most. A frame of them has 27 KB if their ids are as long as they may be.
+pub(super) const ANNOUNCED_AT_ONCE: usize = 200;
 
+/// Messages of one announcement that are under way at once.
+const IN_FLIGHT: usize = 32;
+
+impl Rooms {
     /// Announces a leave, if the room wants that.
     pub(super) async fn announce_leave(&self, room: &Arc<str>, member: &Member) -> Result<(), BackendError> {
-        self.announce(room, &member.id, PresenceChange::Leave, PublicationKind::Left(member.joined_at)).await
+        self.announce(room, PresenceChange::Leave, std::slice::from_ref(member)).await
     }
 
-    async fn announce(
+    /// Announces joins or leaves, if the room wants that: with one message for many, unless a node of the last release is in
+    /// the cluster.
+    pub(super) async fn announce(
         &self,
         room: &Arc<str>,
-        member: &ConnectionId,
         change: PresenceChange,
-        kind: PublicationKind,
+        members: &[Member],
     ) -> Result<(), BackendError> {
         if !self.has_presence(room) {
             return Ok(());
         }
-        let payload = protocol::encode(&PresenceEvent::new(change, room, member.as_str()));
-        let connection = Some(member.clone());
-        let published = self.bus().publish(Publication { room: room.clone(), kind, connection, payload }).await;
-        published.inspect_err(|error| warn!(%error, room = &**room, "a presence message was not published"))
+        if let [member] = members {
+            return self.publish_presence(single(room, change, member)).await;
+        }
+        let most = if self.bus().all_read_lists() { ANNOUNCED_AT_ONCE } else { 1 };
+        let messages = members.chunks(most).map(|members| match members {
+            [member] => single(room, change, member),
+            many => list(room, change, many),
+        });
+        stream::iter(messages.map(Ok))
+            .try_for_each_concurrent(IN_FLIGHT, |message| self.publish_presence(message))
+            .await
+    }
+
+    async fn publish_presence(&self, message: Publication) -> Result<(), BackendError> {
+        let room = message.room.clone();
+        let published = self.bus().publish(message).await;
+        published.inspect_err(|error| warn!(%error, room = &*room, "a presence message was not published"))
+    }
+
+    /// Delivers a join or a leave, unless that was done.
+    pub(super) fn deliver_presence(&self, publication: &Publication, stamp: (u64, bool)) {
+        let Some(local) = self.local(&publication.room) else { return };
+        if let Some(member) = &publication.connection
+            && !self.0.presence.record(&publication.room, member, stamp)
+        {
+            return;
+        }
+        self.deliver_to_all(&local, &publication.payload);
+    }
+
+    /// Delivers the joins or the leaves of a list that were not delivered yet.
+    pub(super) fn deliver_list(&self, publication: &Publication, change: PresenceChange) {
+        let room = &publication.room;
+        let Some(local) = self.local(room) else { return };
+        let Ok(changes) = serde_json::from_slice::<Vec<(&str, u64)>>(&publication.payload) else {
+            return warn!(room = &**room, "a list of joins or leaves is unreadable");
+        };
+        let mut members: Vec<&str> = Vec::with_capacity(changes.len());
+        for (id, joined_at) in changes {
+            let Ok(member) = ConnectionId::parse(id) else { continue };
+            if self.0.presence.record(room, &member, (joined_at, change == PresenceChange::Leave)) {
+                members.push(id);
+            }
+        }
+        for members in members.chunks(ANNOUNCED_AT_ONCE) {
+            self.deliver_to_all(&local, &protocol::encode(&PresenceEvent::new(change, room, members)));
+        }
     }
 
     /// Whether the room wants joins and leaves announced.
@@ -84,13 +131,56 @@ impl Rooms {
         self.config().rooms.presence.iter().any(|name| **name == *room)
     }
 
-    /// Runs the `left` hooks of a member whose node was reaped, then announces its leave.
-    pub(crate) async fn on_reaped(&self, reaped: &ReapedMember) -> Result<(), BackendError> {
-        let room: Arc<str> = reaped.room.as_str().into();
-        self.run_left(&room, &reaped.id, LeaveCause::NodeDied).await;
-        let member = Member { id: reaped.id.clone(), joined_at: reaped.joined_at };
-        self.announce_leave(&room, &member).await
+    /// Runs the `left` hooks of members whose node was reaped, `at_once` of them at a time, and announces their leaves. One
+    /// whose hook waits delays none whose hook is done.
+    pub(crate) async fn on_reaped(&self, reaped: &[ReapedMember], at_once: usize) -> Result<(), BackendError> {
+        let run_hook = |member: &'_ ReapedMember| {
+            let (room, id) = (Arc::from(&*member.room), member.id.clone());
+            let member = Member { id: id.clone(), joined_at: member.joined_at };
+            async move {
+                self.run_left(&room, &id, LeaveCause::NodeDied).await;
+                (room, member)
+            }
+        };
+        let hooks = stream::iter(reaped.iter().map(run_hook)).buffer_unordered(at_once);
+        let mut done = pin!(hooks.ready_chunks(ANNOUNCED_AT_ONCE));
+        while let Some(left) = done.next().await {
+            for (room, members) in by_room(left) {
+                self.announce(&room, PresenceChange::Leave, &members).await?;
+            }
+        }
+        Ok(())
     }
+}
+
+/// The members of each room.
+pub(super) fn by_room(all: impl IntoIterator<Item = (Arc<str>, Member)>) -> HashMap<Arc<str>, Vec<Member>> {
+    let mut rooms = HashMap::<_, Vec<Member>>::new();
+    for (room, member) in all {
+        rooms.entry(room).or_default().push(member);
+    }
+    rooms
+}
+
+/// The join or the leave of one member, with the frame that others receive.
+fn single(room: &Arc<str>, change: PresenceChange, member: &Member) -> Publication {
+    let kind = match change {
+        PresenceChange::Join => PublicationKind::Joined(member.joined_at),
+        PresenceChange::Leave => PublicationKind::Left(member.joined_at),
+    };
+    let payload = protocol::encode(&PresenceEvent::new(change, room, &[member.id.as_str()]));
+    Publication { room: room.clone(), kind, connection: Some(member.id.clone()), payload }
+}
+
+/// The joins or the leaves of several members: `[["<id>",<time of the join>],…]`. Each node writes the frame, of those that
+/// its members have not received.
+fn list(room: &Arc<str>, change: PresenceChange, members: &[Member]) -> Publication {
+    let kind = match change {
+        PresenceChange::Join => PublicationKind::Joins,
+        PresenceChange::Leave => PublicationKind::Leaves,
+    };
+    let listed: Vec<(&str, u64)> = members.iter().map(|member| (member.id.as_str(), member.joined_at)).collect();
+    Publication { room: room.clone(), kind, connection: None, payload: protocol::encode(&listed) }
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::Rooms;
-use super::waiting_changes::UnannouncedJoin;
 use crate::backend::{BackendError, HeldMember, Member, RelistOutcome, Relisting, StoredMember};
 use crate::connection::{Connection, JoinedRoom};
 use crate::id::{ConnectionId, Generation};
@@ -127,7 +126,7 @@ impl Rooms {
                 return Err(error);
             }
         };
-        let (mut rejoined, mut destroyed) = (Vec::new(), Vec::new());
+        let mut destroyed = Vec::new();
         for ((connection, joined), outcome) in batch.members.into_iter().zip(outcomes) {
             let (room, joined_at) = (&joined.room, joined.joined_at);
             match outcome {
@@ -140,7 +139,8 @@ impl Rooms {
                 RelistOutcome::Rejoined(now) => {
                     let joined_at = joined_at.max(request.renamed_ms);
                     connection.joined_rooms().rejoin(room, joined_at, now);
-                    rejoined.push((connection, JoinedRoom::new(room.clone(), joined_at, now)));
+                    // The pass announces all of them at its end.
+                    self.keep_join(&JoinedRoom::new(room.clone(), joined_at, now), connection.id());
                 }
                 RelistOutcome::Destroyed => destroyed.push((connection, joined)),
                 RelistOutcome::Elsewhere => {}
@@ -153,9 +153,6 @@ impl Rooms {
         }
         drop(batch.locks);
         destroyed.into_iter().for_each(|(connection, joined)| self.leave_destroyed(connection, joined));
-        for (connection, joined) in rejoined {
-            UnannouncedJoin::new(self, &joined, connection.id()).announce().await;
-        }
         Ok(())
     }
 

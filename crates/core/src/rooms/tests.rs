@@ -29,7 +29,7 @@ fn room_messages_have_the_fields_of_the_contract() {
     let expected = json!({ "message": { "deep": [1] }, "room": "lobby", "from": "0", "context": "user", "sentAt": 5 });
     assert_eq!(json_of(&sent.to_payload()), expected);
     let expected = json!({ "context": "presence", "event": "join", "room": "lobby", "member": "g-1" });
-    assert_eq!(json_of(&protocol::encode(&PresenceEvent::new(PresenceChange::Join, "lobby", "g-1"))), expected);
+    assert_eq!(json_of(&protocol::encode(&PresenceEvent::new(PresenceChange::Join, "lobby", &["g-1"]))), expected);
 }
 
 #[test]

@@ -3,18 +3,20 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use futures_util::stream::{self, TryStreamExt};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use super::presence::by_room;
 use super::{Rooms, WaitingChange, WaitingChanges};
 use crate::backend::{BackendError, LeaveOutcome, Member};
 use crate::connection::JoinedRoom;
 use crate::id::{ConnectionId, Incarnation};
 use crate::metrics::bound_reached;
+use crate::protocol::PresenceChange;
 
 /// Changes that wait to be announced; beyond, the members of the room on this node receive a gap instead.
 const MAX_WAITING: usize = 65_536;
 
-/// Changes that are checked and announced at once.
+/// Changes that are checked at once.
 const AT_ONCE: usize = 32;
 
 /// A join that is being announced. Dropped before that is done, it is announced later: without it the leave would be
@@ -34,7 +36,7 @@ impl<'a> UnannouncedJoin<'a> {
     /// Announces the join. If that fails, the recovery pass announces it: the member is in the room all the same.
     pub(super) async fn announce(mut self) {
         let member = Member { id: self.id.clone(), joined_at: self.joined.joined_at };
-        self.is_announced = self.rooms.announce_join(&self.joined.room, &member).await.is_ok();
+        self.is_announced = self.rooms.announce(&self.joined.room, PresenceChange::Join, &[member]).await.is_ok();
     }
 }
 
@@ -52,7 +54,7 @@ impl Rooms {
     }
 
     /// Has the next recovery pass announce a join, if the room wants that.
-    fn keep_join(&self, joined: &JoinedRoom, id: &ConnectionId) {
+    pub(super) fn keep_join(&self, joined: &JoinedRoom, id: &ConnectionId) {
         self.keep(&joined.room, id, WaitingChange { joined_at: joined.joined_at, join: true, left: None });
     }
 
@@ -114,7 +116,7 @@ impl Rooms {
         let Some(change) = self.waiting_changes().get(&key).copied() else { return Ok(()) };
         let member = Member { id: key.1.clone(), joined_at: change.joined_at };
         if change.join {
-            self.announce_join(room, &member).await?;
+            self.announce(room, PresenceChange::Join, std::slice::from_ref(&member)).await?;
         }
         if change.left.is_some() {
             self.announce_leave(room, &member).await?;
@@ -126,16 +128,31 @@ impl Rooms {
     /// Announces all changes that wait, except those of rooms that were destroyed since.
     pub(super) async fn announce_waiting_changes(&self) -> Result<(), BackendError> {
         let all: Vec<_> = self.waiting_changes().iter().map(|(key, value)| (key.clone(), *value)).collect();
-        stream::iter(all.iter().map(Ok))
-            .try_for_each_concurrent(AT_ONCE, |(key, change)| async move {
-                if self.is_due(key, *change).await? {
-                    self.announce_waiting(&key.0, &key.1).await
-                } else {
-                    self.remove_waiting(key, *change);
-                    Ok(())
-                }
-            })
-            .await
+        let check =
+            |(key, change)| async move { Ok::<_, BackendError>((self.is_due(&key, change).await?, key, change)) };
+        let checks: Vec<_> = stream::iter(all.into_iter().map(check)).buffer_unordered(AT_ONCE).try_collect().await?;
+        let (mut due, mut joined, mut left) = (Vec::with_capacity(checks.len()), Vec::new(), Vec::new());
+        for (is_due, key, change) in checks {
+            if !is_due {
+                self.remove_waiting(&key, change);
+                continue;
+            }
+            let member = Member { id: key.1.clone(), joined_at: change.joined_at };
+            if change.left.is_some() {
+                left.push((key.0.clone(), member.clone()));
+            }
+            if change.join {
+                joined.push((key.0.clone(), member));
+            }
+            due.push((key, change));
+        }
+        for (change, members) in [(PresenceChange::Join, joined), (PresenceChange::Leave, left)] {
+            for (room, members) in by_room(members) {
+                self.announce(&room, change, &members).await?;
+            }
+        }
+        due.iter().for_each(|(key, change)| self.remove_waiting(key, *change));
+        Ok(())
     }
 
     /// Whether a change is still to be announced.

@@ -8,12 +8,12 @@ use phalanx_core::memory::MemoryMembership;
 use phalanx_core::{ConnectionId, Generation};
 use tokio::time::Instant;
 
-/// Delegates for the node under test; the other nodes are dead, each with a member in the lobby.
+/// Delegates for the node under test; the other nodes are dead, each with members in the lobby.
 #[derive(Debug)]
 pub(crate) struct FakeMembership {
     inner: MemoryMembership,
     started: Instant,
-    dead: Mutex<Vec<(Generation, ReapedMember)>>,
+    dead: Mutex<Vec<(Generation, Vec<ReapedMember>)>>,
 }
 
 impl FakeMembership {
@@ -23,9 +23,22 @@ impl FakeMembership {
 
     /// Adds a dead node with this member.
     pub(crate) fn add_dead_node(&self, member: &str) {
-        let id = ConnectionId::parse(member).unwrap();
-        let departed = ReapedMember { room: "lobby".to_owned(), id, joined_at: 1 };
-        self.dead.lock().unwrap().push((Generation::random(), departed));
+        self.add_large_dead_node([member.to_owned()]);
+    }
+
+    /// Adds a dead node with these members, which are all announced in one batch.
+    pub(crate) fn add_large_dead_node(&self, members: impl IntoIterator<Item = String>) {
+        let departed = |member: String| {
+            let id = ConnectionId::parse(&member).unwrap();
+            ReapedMember { room: "lobby".to_owned(), id, joined_at: 1 }
+        };
+        let members = members.into_iter().map(departed).collect();
+        self.dead.lock().unwrap().push((Generation::random(), members));
+    }
+
+    /// Whether all dead nodes are reaped.
+    pub(crate) fn has_no_dead_nodes(&self) -> bool {
+        self.dead.lock().unwrap().is_empty()
     }
 }
 
@@ -64,7 +77,7 @@ impl Membership for FakeMembership {
     async fn next_leaves(&self, _by: Generation, dead: Generation) -> Result<LeaveBatch, BackendError> {
         let all = self.dead.lock().unwrap();
         let departed = all.iter().find(|(generation, _)| *generation == dead).map(|(_, departed)| departed.clone());
-        Ok(departed.map_or(LeaveBatch::Done, |departed| LeaveBatch::Members(vec![departed])))
+        Ok(departed.map_or(LeaveBatch::Done, LeaveBatch::Members))
     }
 
     async fn acknowledge_leaves(&self, _by: Generation, dead: Generation, _count: usize) -> Result<bool, BackendError> {

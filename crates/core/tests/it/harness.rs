@@ -1,6 +1,7 @@
 //! A single node whose backend fails on demand.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub(crate) struct FaultyBackend {
     faults: Mutex<Vec<(&'static str, Fault)>>,
     /// The guards of messages that `try_post` accepted and that are not sent yet.
     unsent: Mutex<Vec<SendGuard>>,
+    /// Whether a node of the last release is in the cluster.
+    pub(crate) has_old_nodes: AtomicBool,
     /// Notified when a step waits for a reply that never arrives.
     pub(crate) stuck: Notify,
 }
@@ -178,6 +181,10 @@ impl Bus for FaultyBackend {
         self.step("publish", self.bus.publish(message)).await
     }
 
+    fn all_read_lists(&self) -> bool {
+        !self.has_old_nodes.load(Relaxed)
+    }
+
     async fn post(&self, to: Recipient, message: NodeMessage) -> Result<Posted, BackendError> {
         self.bus.post(to, message).await
     }
@@ -280,6 +287,7 @@ impl Harness {
             bus: MemoryBus::new(100),
             faults: Mutex::default(),
             unsent: Mutex::default(),
+            has_old_nodes: AtomicBool::new(false),
             stuck: Notify::new(),
         });
         let (leave_log, membership) = (Arc::new(leave_log), Arc::new(FakeMembership::new()));
@@ -335,6 +343,11 @@ impl Harness {
         let mut ids: Vec<String> = members.listed.iter().map(|member| member.id.to_string()).collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// The number of members in the lobby.
+    pub(crate) async fn listed_count(&self) -> usize {
+        self.backend.rooms.members("lobby", 1).await.unwrap().map_or(0, |members| members.count)
     }
 
     /// Waits until exactly these ids are listed in the lobby.

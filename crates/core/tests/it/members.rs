@@ -1,9 +1,11 @@
 //! Member lists and presence while calls are dropped, replies are lost and the backend is down.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use phalanx_core::backend::{Member, Membership, RoomStore};
-use phalanx_core::{ConnectionId, ErrorKind, Incarnation};
+use phalanx_core::{Connection, ConnectionId, ErrorKind, Incarnation};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::harness::{Fault, Harness, LeaveLog, eventually, next_frame, queued_frames};
@@ -302,4 +304,82 @@ async fn a_leave_that_is_dropped_while_its_hooks_run_is_completed_before_the_nex
     assert_eq!(harness.leave_log.entries(), ["a lobby requested"], "its hook ran to its end, once, before the join");
     assert!(member.is_in("lobby"));
     harness.until_listed(&["a"]).await;
+}
+
+/// The members in each presence frame, up to a message that says that it is the last.
+async fn presence_until_last(watcher: &Connection) -> Vec<(String, Vec<String>)> {
+    let mut frames = Vec::new();
+    loop {
+        let frame: Value = serde_json::from_str(&next_frame(watcher).await).unwrap();
+        if frame["message"] == "the last" {
+            return frames;
+        }
+        let one = frame["member"].as_str().into_iter();
+        let many = frame["members"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        frames.push((frame["event"].as_str().unwrap().to_owned(), one.chain(many).map(str::to_owned).collect()));
+    }
+}
+
+/// And each leave is received once, although another reaper repeats some: a node of the last release reads no list, and gets
+/// each by itself.
+#[tokio::test(start_paused = true)]
+async fn the_leaves_of_a_large_node_are_few_frames_unless_an_old_node_is_in_the_cluster() {
+    for (has_old_nodes, frames) in [(false, 3), (true, 450)] {
+        let harness = Harness::start(LeaveLog::default()).await;
+        harness.backend.has_old_nodes.store(has_old_nodes, Relaxed);
+        let (watcher, rooms) = (harness.member("watcher").await, harness.node.rooms());
+        let all: Vec<String> = (0..450).map(|number| format!("a-{number}")).collect();
+        harness.membership.add_large_dead_node(all.clone());
+        let is_done = async || harness.leave_log.entries().len() == 450 && harness.membership.has_no_dead_nodes();
+        eventually("all are announced", is_done).await;
+        rooms.say("lobby", "the last").await.unwrap();
+        let received = presence_until_last(&watcher).await;
+        assert_eq!(received.len(), frames);
+        assert!(received.iter().all(|(event, members)| event == "leave" && members.len() <= 200));
+        let mut left: Vec<String> = received.into_iter().flat_map(|(_, members)| members).collect();
+        left.sort_unstable();
+        let mut expected = all;
+        expected.sort_unstable();
+        assert_eq!(left, expected);
+
+        harness.membership.add_large_dead_node([&expected[..150], &["b-1".to_owned(), "b-2".to_owned()]].concat());
+        eventually("they are announced", async || harness.membership.has_no_dead_nodes()).await;
+        rooms.say("lobby", "the last").await.unwrap();
+        let left: Vec<String> =
+            presence_until_last(&watcher).await.into_iter().flat_map(|(_, members)| members).collect();
+        assert_eq!(left, ["b-1", "b-2"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_a_reaper_took_are_announced_again_in_few_frames() {
+    let harness = Harness::start(LeaveLog::default()).await;
+    let (watcher, rooms) = (harness.member("watcher").await, harness.node.rooms());
+    let mut members = Vec::new();
+    for number in 0..300 {
+        members.push(harness.connect(&format!("a-{number}")).await);
+        rooms.join(&members[number], "lobby").await.unwrap();
+    }
+    rooms.say("lobby", "the last").await.unwrap();
+    assert_eq!(presence_until_last(&watcher).await.len(), 300);
+    let of = harness.node.generation();
+    let listed = harness.backend.rooms.members("lobby", 1000).await.unwrap().unwrap().listed;
+    for member in &listed {
+        harness.backend.rooms.leave("lobby", member, Incarnation(1), of).await.unwrap();
+    }
+    harness.membership.leave(of).await.unwrap(); // as if a reaper had found it dead
+    eventually("all are listed again", async || harness.listed_count().await == 301).await;
+    let mut received = Vec::new();
+    while received.len() < 301 {
+        let frame: Value = serde_json::from_str(&next_frame(&watcher).await).unwrap();
+        assert_eq!(frame["event"], "join", "{frame}");
+        let joined = frame["members"].as_array().unwrap();
+        assert!(joined.len() >= 101, "{} in a frame", joined.len());
+        received.extend(joined.iter().map(|id| id.as_str().unwrap().to_owned()));
+    }
+    received.sort_unstable();
+    received.dedup();
+    assert_eq!(received.len(), 301);
+    rooms.leave(&members[0], "lobby").await.unwrap();
+    assert!(next_frame(&watcher).await.contains("\"leave\",\"room\":\"lobby\",\"member\":\"a-0\""));
 }

@@ -17,6 +17,7 @@ use serde_json::json;
 use serde_json::value::to_raw_value;
 
 const ID: &str = "7ygh4vmbza-focwxi565ituudis3vwsw2";
+const OTHER_ID: &str = "7ygh4vmbza-q5zjkq2vw7m3xh4tbn6yra";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/protocol/samples")
@@ -107,8 +108,9 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("error-reply", splice(&error_body(&ActionError::not_found("there is no such room")), "4").to_vec()),
         ("error-without-id", without_id(&error_body(&ActionError::forbidden("no"))).to_vec()),
         ("room-message", room_message()),
-        ("presence-join", encode(&PresenceEvent::new(PresenceChange::Join, "lobby", ID)).to_vec()),
-        ("presence-leave", encode(&PresenceEvent::new(PresenceChange::Leave, "lobby", ID)).to_vec()),
+        ("presence-join", encode(&PresenceEvent::new(PresenceChange::Join, "lobby", &[ID])).to_vec()),
+        ("presence-leave", encode(&PresenceEvent::new(PresenceChange::Leave, "lobby", &[ID])).to_vec()),
+        ("presence-leaves", encode(&PresenceEvent::new(PresenceChange::Leave, "lobby", &[ID, OTHER_ID])).to_vec()),
         ("away", encode(&AwayEvent::NOTICE).to_vec()),
         ("gap", encode(&GapEvent::new("lobby")).to_vec()),
         ("debug-info", debug_info()),
