@@ -22,6 +22,7 @@ deny:
 chaos ROUNDS="20":
     cargo build --workspace --bins --locked
     ROUNDS={{ROUNDS}} cargo test -p phalanx-tests --locked --test it cluster:: -- --nocapture
+    ROUNDS={{ROUNDS}} cargo test -p phalanx-cluster --locked --test it -- promises:: recovery:: --nocapture --test-threads 1
     cargo test -p phalanx-tests --locked --test soak
 
 # Tests the cluster with Redis 6.2 and Valkey 9, which two Python packages bring.

@@ -79,10 +79,13 @@ impl RedisRooms {
         }
     }
 
-    /// Fails for some seconds after a node has noticed a loss of data: a node that holds the room may not have restored it.
+    /// Fails for some seconds after a node has noticed a loss of data: a node that holds the room may not have restored it. A
+    /// node that is registered in other data has not noticed yet.
     async fn check_not_recovering(&self, room: &str) -> Result<(), BackendError> {
-        let is_recovering: bool = self.client.read(room, cmd("EXISTS").arg(self.keys.lost())).await?;
-        if is_recovering { Err(recovering()) } else { Ok(()) }
+        let mut read = pipe();
+        read.cmd("EXISTS").arg(self.keys.lost()).cmd("GET").arg(self.keys.store_epoch());
+        let (is_recovering, epoch): (bool, Option<String>) = self.client.read_all(room, &read).await?;
+        if is_recovering || epoch.as_ref() != Some(&self.store_epoch.get()) { Err(recovering()) } else { Ok(()) }
     }
 
     /// The command for a step of a scan over the members of a room.

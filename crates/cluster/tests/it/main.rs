@@ -14,6 +14,7 @@ mod gaps;
 mod links;
 mod locks;
 mod membership;
+mod promises;
 mod recovery;
 mod rooms;
 mod switch_over;
