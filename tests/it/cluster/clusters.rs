@@ -57,6 +57,25 @@ async fn clusters_that_share_a_prefix_are_warned_of() {
     assert!(node.stderr().contains("tour"), "{}", node.stderr());
 }
 
+/// In other databases than 0 the channels of both have different names.
+#[tokio::test]
+async fn a_node_of_the_last_release_is_warned_of_where_both_exchange_nothing() {
+    let redis = Redis::start().await;
+    let record = r#"{"id":"old","version":"1","startedAt":1,"roles":["web"],"protocol":1}"#;
+    redis.command(&format!("HSET phalanx:tour:nodes aaaaaaaaaa '{record}'")).await;
+    assert_eq!(redis.command("COPY phalanx:tour:nodes phalanx:tour:nodes DB 1").await, ":1\r\n");
+    for (database, warns) in [(0, false), (1, true)] {
+        let url = format!("redis://{}/{database}", redis.addr());
+        let node = Process::start("tour", &[("REDIS_URL", url.as_str())]).await;
+        let nodes = async || super::nodes_of(node.addr).await;
+        until("it knows the other", SOON, async || nodes().await.iter().any(|id| id == "old")).await;
+        if warns {
+            until("it warns", SOON, async || node.stderr().contains("a node of an earlier release")).await;
+        }
+        assert_eq!(node.stderr().contains("stop all nodes, then start the new ones"), warns, "database {database}");
+    }
+}
+
 #[tokio::test]
 async fn a_name_that_could_meet_another_ends_the_boot() {
     for name in ["shop@1", "shop:room:x"] {

@@ -146,3 +146,23 @@ async fn a_subscription_that_can_never_begin_is_refused_with_the_words_of_redis(
         assert!(bus.subscribe(&"r".into()).await.is_ok());
     }
 }
+
+/// A node of the last release refuses what it cannot read, without a gap.
+#[tokio::test]
+async fn lists_of_joins_and_leaves_are_written_only_while_every_node_reads_them() {
+    let redis = Redis::start().await;
+    let node = node(&redis.url()).await;
+    let membership = register(&redis, &node).await;
+    assert!(!node.bus.all_read_lists(), "the other nodes are not known yet");
+    let old = Generation::random();
+    let record = r#"{"id":"old","version":"1","startedAt":1,"roles":["web"],"protocol":1}"#;
+    for (change, expected) in [
+        ("PING".to_owned(), true),
+        (format!("HSET phalanx:laws:nodes {old} '{record}'"), false),
+        (format!("HDEL phalanx:laws:nodes {old}"), true),
+    ] {
+        redis.command(&change).await;
+        membership.nodes().await.unwrap();
+        assert_eq!(node.bus.all_read_lists(), expected, "{change}");
+    }
+}
