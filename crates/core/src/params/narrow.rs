@@ -3,6 +3,7 @@
 use std::any::TypeId;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ use crate::error::Detail;
 /// map is bounded by the number of the application's input types.
 pub(super) fn has_f32<T: Input>() -> bool {
     thread_local! {
-        static KNOWN: RefCell<HashMap<TypeId, bool>> = RefCell::default();
+        static KNOWN: RefCell<HashMap<TypeId, bool, BuildHasherDefault<TypeIdHasher>>> = RefCell::default();
     }
     let known = KNOWN.with_borrow(|known| known.get(&TypeId::of::<T>()).copied());
     known.unwrap_or_else(|| {
@@ -24,6 +25,24 @@ pub(super) fn has_f32<T: Input>() -> bool {
         KNOWN.with_borrow_mut(|known| known.insert(TypeId::of::<T>(), has_f32));
         has_f32
     })
+}
+
+/// Takes the id of a type as it is: the compiler has hashed the type, and every call with params looks one up.
+#[derive(Default)]
+struct TypeIdHasher(u64);
+
+impl Hasher for TypeIdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, part: u64) {
+        self.0 ^= part;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
 }
 
 fn mentions_float(schema: &Value) -> bool {
