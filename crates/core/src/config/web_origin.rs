@@ -17,19 +17,16 @@ impl<'a> HostPort<'a> {
     pub fn parse(text: &'a str) -> Option<Self> {
         let end = match text.strip_prefix('[') {
             Some(rest) => rest.find(']')? + 2,
-            None => text.find(':').unwrap_or(text.len()),
+            None => text.bytes().position(|byte| !OF_NAME[usize::from(byte)]).unwrap_or(text.len()),
         };
-        let (host, rest) = text.split_at(end);
+        let (host, rest) = text.split_at_checked(end)?;
         let port = match rest.strip_prefix(':') {
             None if rest.is_empty() => None,
             Some("") => None,
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
             Some(_) | None => return None,
         };
-        let is_valid = match ipv6(host) {
-            Some(_) => true,
-            None => !host.is_empty() && host.bytes().all(|byte| OF_NAME[usize::from(byte)]),
-        };
+        let is_valid = if host.starts_with('[') { ipv6(host).is_some() } else { !host.is_empty() };
         is_valid.then_some(Self { host, port })
     }
 }

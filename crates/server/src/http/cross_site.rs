@@ -76,14 +76,14 @@ impl CrossSiteRule {
     /// The scheme is compared only where it is known. Elsewhere a proxy may terminate TLS, and pages of the node have an
     /// `https` origin on requests that arrive by `http`.
     fn is_own(&self, origin: &WebOrigin<&str>, request: &RequestSite<'_>) -> bool {
-        let is_downgraded = request.scheme == Some(UrlScheme::Https) && origin.has_scheme("http");
+        let is_downgraded = request.forwarded.scheme == Some(UrlScheme::Https) && origin.has_scheme("http");
         let is_web = origin.has_scheme("http") || origin.has_scheme("https");
         if is_downgraded || !is_web {
             return false;
         }
         // A page of another site cannot set this header without a preflight, so it counts from every peer.
         let mut reported = forwarded::from_the_right(request.headers, &FORWARDED_HOST).filter_map(HostPort::parse);
-        request.host.is_some_and(|host| origin.is_at(host))
+        request.host().is_some_and(|host| origin.is_at(host))
             || self.own.iter().any(|own| own.is_same(origin))
             || reported.any(|host| origin.is_at(host))
     }
@@ -92,14 +92,19 @@ impl CrossSiteRule {
 /// The parts of a request that say which page sent it, and to which site.
 #[derive(Debug)]
 pub(crate) struct RequestSite<'a> {
-    pub(crate) headers: &'a HeaderMap,
-    pub(crate) host: Option<HostPort<'a>>,
-    pub(crate) scheme: Option<UrlScheme>,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+    forwarded: &'a ForwardedRequest,
 }
 
 impl<'a> RequestSite<'a> {
     pub(crate) fn of(uri: &'a Uri, headers: &'a HeaderMap, forwarded: &'a ForwardedRequest) -> Self {
-        Self { headers, host: host::of_request(uri, headers, forwarded), scheme: forwarded.scheme }
+        Self { uri, headers, forwarded }
+    }
+
+    /// Returns the host that the client addressed. Parsed here, because most requests name no origin to compare it with.
+    fn host(&self) -> Option<HostPort<'a>> {
+        host::of_request(self.uri, self.headers, self.forwarded)
     }
 
     /// Returns the judgement of the browser, if it sent one: whether the page is of the same origin, or the user typed the

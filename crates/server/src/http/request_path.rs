@@ -18,7 +18,7 @@ pub(super) struct DotSegment;
 /// [`DotSegment`] for `%2e%2e` and the like.
 pub(super) fn normalize(uri: &mut Uri) -> Result<(), DotSegment> {
     let path = uri.path();
-    if path.is_ascii() && !path.as_bytes().contains(&b'%') {
+    if path.bytes().all(|byte| byte.is_ascii() && byte != b'%') {
         return Ok(());
     }
     let normal = normal_form(path);
