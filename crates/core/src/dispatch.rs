@@ -58,8 +58,10 @@ pub enum Dispatched {
     Pending(PendingCall),
 }
 
-/// Starts a call: polls it once in place, and only if it is pending arms its deadline.
-pub async fn start(engine: &Engine, request: CallRequest) -> Dispatched {
+/// Starts a call, whose code runs from [`StartedCall::poll_once`] on.
+///
+/// It is not `async`, because the request would be copied into a future, and with it into that of its transport.
+pub fn start(engine: &Engine, request: CallRequest) -> StartedCall {
     let started = Instant::now();
     let def = request.action.def;
     let origin = request.caller.transport;
@@ -78,12 +80,32 @@ pub async fn start(engine: &Engine, request: CallRequest) -> Dispatched {
     });
     let action = request.action;
     let meter = CallMeter { engine: engine.clone(), action, context: context.clone(), origin, started, open: true };
-    let mut future = with_layers(engine, Call { action: def, context, body: request.body });
-    let first = poll_fn(|cx| Poll::Ready(catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))));
-    match first.await {
-        Ok(Poll::Pending) => Dispatched::Pending(PendingCall { future, has_deadline: true, meter }),
-        Ok(Poll::Ready(outcome)) => Dispatched::Done(meter.finish(outcome)),
-        Err(panic) => Dispatched::Done(meter.finish(Err(panicked(&*panic)))),
+    StartedCall { future: with_layers(engine, Call { action: def, context, body: request.body }), meter }
+}
+
+/// A call that was started and not polled yet.
+pub struct StartedCall {
+    future: BoxFuture<'static, Outcome>,
+    meter: CallMeter,
+}
+
+impl StartedCall {
+    /// Polls the call once in place; only one that is pending gets its deadline armed.
+    pub async fn poll_once(mut self) -> Dispatched {
+        let first = poll_fn(|cx| Poll::Ready(catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx)))));
+        let first = first.await;
+        let Self { future, meter } = self;
+        match first {
+            Ok(Poll::Pending) => Dispatched::Pending(PendingCall { future, has_deadline: true, meter }),
+            Ok(Poll::Ready(outcome)) => Dispatched::Done(meter.finish(outcome)),
+            Err(panic) => Dispatched::Done(meter.finish(Err(panicked(&*panic)))),
+        }
+    }
+}
+
+impl std::fmt::Debug for StartedCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StartedCall({:?})", self.meter.action.def)
     }
 }
 
@@ -96,7 +118,7 @@ pub async fn call_internal(engine: &Engine, name: &str, version: Option<u32>, pa
     let action = engine.registry().find(name, version).ok_or_else(unknown_action)?.clone();
     let caller = Arc::new(Caller::internal());
     let (id, body) = (engine.next_request_id(), CallBody::absent());
-    match start(engine, CallRequest { action, uri: None, params, body, caller, id }).await {
+    match start(engine, CallRequest { action, uri: None, params, body, caller, id }).poll_once().await {
         Dispatched::Done(outcome) => outcome,
         Dispatched::Pending(call) => call.finish().await,
     }

@@ -36,22 +36,27 @@ impl BodyRead {
 pub type ReadingBody = BoxFuture<'static, Result<BodyRead, ActionError>>;
 
 /// The body of a call.
-pub struct CallBody {
-    /// The body while it is awaited.
-    reading: Option<ReadingBody>,
-    /// The body that has come; `None` for a call without one, whose head has all params.
-    read: Option<Result<BodyRead, ActionError>>,
+pub struct CallBody(BodyState);
+
+/// Small, because it moves with the call from the transport to the function.
+enum BodyState {
+    /// The call has none: its head has all params.
+    Absent,
+    /// It may still be on its way.
+    Awaited(ReadingBody),
+    /// It was read before the function asked for it: by a layer, or by the version that was called.
+    Arrived(Box<Result<BodyRead, ActionError>>),
 }
 
 impl CallBody {
     /// No body: the call's head has all params.
     pub const fn absent() -> Self {
-        Self { reading: None, read: None }
+        Self(BodyState::Absent)
     }
 
     /// A body that may still be on its way.
     pub fn awaited(reading: ReadingBody) -> Self {
-        Self { reading: Some(reading), read: None }
+        Self(BodyState::Awaited(reading))
     }
 
     /// The bytes of a body that is there, for an action with `raw_body`.
@@ -65,63 +70,61 @@ impl CallBody {
     /// # Errors
     ///
     /// The outcome that replaces the function's: the body's error, or the outcome of the other version.
-    pub async fn params(mut self, ctx: &Context) -> Result<ReadParams, Outcome> {
-        self.arrive(ctx).await;
-        let mut read = match self.read {
-            None => return Ok(ReadParams(ParamsSource::Head(ctx.clone()))),
-            Some(Ok(read)) => read,
-            Some(Err(error)) => return Err(Err(error)),
+    pub async fn params(self, ctx: &Context) -> Result<ReadParams, Outcome> {
+        let read = match self.0 {
+            BodyState::Absent => return Ok(ReadParams(ParamsSource::Head(ctx.clone()))),
+            BodyState::Awaited(mut reading) => arrival(&mut reading, ctx).await,
+            BodyState::Arrived(read) => *read,
         };
+        let mut read = read.map_err(Err)?;
         let Some(other) = read.other_version.take() else {
             return Ok(ReadParams(ParamsSource::Body(read.params)));
         };
         let ctx = ctx.of_version(other.version);
-        Err((other.run)(ctx, Self { reading: None, read: Some(Ok(read)) }).await)
+        Err((other.run)(ctx, Self(BodyState::Arrived(Box::new(Ok(read))))).await)
     }
 
-    /// Reads the body for a layer, and keeps it.
+    /// Reads the body for a layer, and keeps it. Cancel safe: what was read so far is kept too.
     pub(crate) async fn peek<'a>(&'a mut self, ctx: &'a Context) -> Result<&'a Params, ActionError> {
-        self.arrive(ctx).await;
-        match &self.read {
-            None => Ok(ctx.head().params),
-            Some(Ok(read)) => Ok(&read.params),
-            Some(Err(error)) => Err(error.public_copy()),
+        if let BodyState::Awaited(reading) = &mut self.0 {
+            let read = arrival(reading, ctx).await;
+            self.0 = BodyState::Arrived(Box::new(read));
         }
+        let BodyState::Arrived(read) = &self.0 else { return Ok(ctx.head().params) };
+        read.as_ref().as_ref().map(|read| &read.params).map_err(ActionError::public_copy)
     }
+}
 
-    /// Awaits the body. The clock of the call stands still meanwhile. Cancel safe: what was read so far is kept.
-    async fn arrive(&mut self, ctx: &Context) {
-        let Some(reading) = &mut self.reading else { return };
-        let mut paused = None;
-        let read = poll_fn(|task| {
-            let polled = reading.as_mut().poll(task);
-            if polled.is_pending() {
-                paused.get_or_insert_with(|| ctx.clock().pause());
-            }
-            polled
-        });
-        let read = read.await;
-        drop(paused);
-        self.reading = None;
-        if let Ok(read) = &read {
-            if let Some(raw) = &read.raw {
-                ctx.set_raw_body(raw.clone());
-            }
-            if let Some(other) = read.other_version {
-                ctx.set_answering(other.version, other.limit(ctx.config()));
-            }
+/// Awaits a body. The clock of the call stands still meanwhile.
+async fn arrival(reading: &mut ReadingBody, ctx: &Context) -> Result<BodyRead, ActionError> {
+    let mut paused = None;
+    let read = poll_fn(|task| {
+        let polled = reading.as_mut().poll(task);
+        if polled.is_pending() {
+            paused.get_or_insert_with(|| ctx.clock().pause());
         }
-        self.read = Some(read);
+        polled
+    });
+    let read = read.await;
+    drop(paused);
+    if let Ok(read) = &read {
+        if let Some(raw) = &read.raw {
+            ctx.set_raw_body(raw.clone());
+        }
+        if let Some(other) = read.other_version {
+            ctx.set_answering(other.version, other.limit(ctx.config()));
+        }
     }
+    read
 }
 
 impl fmt::Debug for CallBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (&self.reading, &self.read) {
-            (Some(_), _) => "a body that is awaited",
-            (None, None) => "no body",
-            (None, Some(Ok(_))) => "a body",
-            (None, Some(Err(_))) => "a body that failed",
+        f.write_str(match &self.0 {
+            BodyState::Awaited(_) => "a body that is awaited",
+            BodyState::Absent => "no body",
+            BodyState::Arrived(read) if read.is_ok() => "a body",
+            BodyState::Arrived(_) => "a body that failed",
         })
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri};
+use http::Method;
 use phalanx_core::action::OnDisconnect;
-use phalanx_core::dispatch::{self, CallRequest, Dispatched};
+use phalanx_core::dispatch::{self, CallRequest, Dispatched, PendingCall, StartedCall};
 use phalanx_core::registry::RegisteredAction;
-use phalanx_core::{ActionError, CallBody, Caller, Engine, Outcome, Params};
+use phalanx_core::{ActionError, CallBody, Caller, Content, Engine, Outcome, Params};
 
 use super::body::accepted;
 use super::body::reader::BodyReader;
@@ -22,67 +22,89 @@ use super::routes::PathMatch;
 use super::service::ServiceState;
 use super::{params, reply};
 
-/// Serves a request whose path is in the table of actions.
-pub(super) async fn serve(
-    service: &Arc<ServiceState>,
-    path: &PathMatch<'_>,
-    request: (&Uri, &mut HttpRequest),
-    identity: &Identity,
-    state: &mut RequestState,
-) -> Response {
-    reply::private(respond(service, path, request, identity, state).await)
+/// A call that was started, and the parts of its exchange by which its response is made.
+pub(super) struct ActionRun {
+    debug_info: DebugInfo,
+    body: Option<Arc<RequestBody>>,
+    caller: Arc<Caller>,
+    call: StartedCall,
 }
 
-async fn respond(
+/// Starts the call of a request whose path is in the table of actions; `None` if it is not.
+///
+/// It is not `async`: only what is there after the checks takes room in the future of a request.
+///
+/// # Errors
+///
+/// The response to a request that calls no action.
+pub(super) fn start(
     service: &Arc<ServiceState>,
-    path: &PathMatch<'_>,
-    (uri, request): (&Uri, &mut HttpRequest),
+    request: &mut HttpRequest,
     identity: &Identity,
     state: &mut RequestState,
-) -> Response {
+) -> Option<Result<ActionRun, Response>> {
     let engine = &service.engine;
     let mut debug_info = DebugInfo::start(engine, identity);
-    let Some(routed) = path.action(request.method()) else {
-        return match *request.method() {
-            Method::OPTIONS => reply::options(path.allowed()),
-            _ => reply::method_not_allowed(path.allowed(), debug_info.into_fields()),
+    let (body, prepared) = {
+        let path = service.actions.find(request.uri().path())?;
+        state.route = Some(path.route());
+        let Some(routed) = path.action(request.method()) else {
+            return Some(Err(match *request.method() {
+                Method::OPTIONS => reply::options(path.allowed()),
+                _ => reply::method_not_allowed(path.allowed(), debug_info.into_fields()),
+            }));
         };
+        if !routed.def.cross_site
+            && let Err(refused) = service.check_cross_site(request, identity)
+        {
+            return Some(Err(reply::error(&refused)));
+        }
+        let body = request.body().as_ref().filter(|_| !matches!(*request.method(), Method::GET | Method::HEAD));
+        (body.cloned(), prepare(service, (routed, &path), (request, body), identity))
     };
-    if !routed.def.cross_site {
-        let checked = service.check_cross_site((request.method(), uri, request.headers()), identity);
-        if let Err(refused) = checked {
-            return reply::error(&refused);
+    let (action, params, call_body) = match prepared {
+        Ok(prepared) => prepared,
+        Err(refused) => return Some(Err(reply::error_with(&refused, debug_info.into_fields()))),
+    };
+    debug_info.record(&action, &params);
+    state.called_action = true;
+    let uri = Some(std::mem::take(request.uri_mut()));
+    let headers = std::mem::take(request.headers_mut());
+    let caller = Arc::new(Caller::http(identity.fingerprint.clone(), identity.remote(), headers));
+    let id = identity.request.clone();
+    let call =
+        dispatch::start(engine, CallRequest { action, uri, params, body: call_body, caller: caller.clone(), id });
+    Some(Ok(ActionRun { debug_info, body, caller, call }))
+}
+
+impl ActionRun {
+    /// Runs the call to its end, and turns its outcome into a response.
+    pub(super) async fn respond(mut self, engine: &Engine, method: &Method, state: &mut RequestState) -> Response {
+        let outcome = match self.call.poll_once().await {
+            Dispatched::Done(outcome) => outcome,
+            // In a box of its own: most calls are over at once, and need no room for it.
+            Dispatched::Pending(pending) => Box::pin(finish(engine, pending, state)).await,
+        };
+        if let Some(body) = self.body {
+            self.debug_info.record_body(body.take_shown());
+            if body.timed_out() && outcome.as_ref().is_err_and(|refused| refused.code() == BodyTimeout::CODE) {
+                return reply::body_timeout(self.debug_info.into_fields());
+            }
+        }
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(refused) => return reply::refused(&refused, self.debug_info.into_fields()),
+        };
+        match answer.content {
+            Content::Json(object) => {
+                reply::object((answer.status, answer.headers), object, self.debug_info.into_fields())
+            }
+            Content::Body(body) => {
+                let request = (method, &self.caller.headers);
+                Box::pin(reply::with_body((answer.status, answer.headers), body, request)).await
+            }
         }
     }
-    let method = request.method().clone();
-    let body = request.body().clone().filter(|_| !matches!(method, Method::GET | Method::HEAD));
-    let outcome = match prepare(service, (routed, path), (uri, &method, request.headers(), &body), identity) {
-        Ok((action, params, body)) => {
-            debug_info.record(&action, &params);
-            state.called_action = true;
-            let headers = std::mem::take(request.headers_mut());
-            let caller = Arc::new(Caller::http(identity.fingerprint.clone(), identity.remote, headers));
-            let (id, uri) = (identity.request.clone(), Some(uri.clone()));
-            let call = CallRequest { action, uri, params, body, caller: caller.clone(), id };
-            let outcome = run(engine, call, state).await;
-            let cloned = |caller: Arc<Caller>| caller.headers.clone();
-            *request.headers_mut() = Arc::try_unwrap(caller).map_or_else(cloned, |caller| caller.headers);
-            outcome
-        }
-        Err(refused) => {
-            reply::log_cause(&refused);
-            Err(refused)
-        }
-    };
-    if let Some(body) = body {
-        debug_info.record_body(body.take_shown());
-        if body.timed_out() && outcome.as_ref().is_err_and(|refused| refused.code() == BodyTimeout::CODE) {
-            return reply::body_timeout(debug_info.into_fields());
-        }
-    }
-    let debug_fields = debug_info.into_fields();
-    let context = reply::ResponseContext { method: &method, headers: request.headers(), debug_fields };
-    reply::respond(outcome, context).await
 }
 
 /// Checks everything that costs nothing, and returns the call: its version, the params of its head, and its body, of
@@ -90,26 +112,27 @@ async fn respond(
 fn prepare(
     service: &Arc<ServiceState>,
     (routed, path): (&Arc<RegisteredAction>, &PathMatch<'_>),
-    (uri, method, headers, body): (&Uri, &Method, &HeaderMap, &Option<Arc<RequestBody>>),
+    (request, body): (&HttpRequest, Option<&Arc<RequestBody>>),
     identity: &Identity,
 ) -> Result<(Arc<RegisteredAction>, Params, CallBody), ActionError> {
-    let head = params::of_head(uri, path.params())?;
-    let action = params::requested_version(&service.engine, routed, &head, method)?;
+    let head = params::of_head(request.uri(), path.params())?;
+    let action = params::requested_version(&service.engine, routed, &head, request.method())?;
     if routed.def.cross_site && !action.def.cross_site {
-        service.check_cross_site((method, uri, headers), identity)?;
+        service.check_cross_site(request, identity)?;
     }
-    let Some(request) = body else {
+    let Some(body) = body else {
         let body = if action.def.body.is_raw { CallBody::raw(head.clone(), Bytes::new()) } else { CallBody::absent() };
         return Ok((action, head, body));
     };
     let limits = service.body_limits(action.def, identity.share.as_ref());
-    let Some(accepted) = accepted::accept(headers, limits)? else { return Ok((action, head, CallBody::absent())) };
+    let accepted = accepted::accept(request.headers(), limits)?;
+    let Some(accepted) = accepted else { return Ok((action, head, CallBody::absent())) };
     let reader = BodyReader {
         service: service.clone(),
         action: action.clone(),
-        method: method.clone(),
-        request: request.clone(),
-        other_site: service.other_site((&action, method), (uri, headers), identity),
+        method: request.method().clone(),
+        request: body.clone(),
+        other_site: service.other_site(&action, request, identity),
         accepted,
         head: head.clone(),
         id: identity.request.clone(),
@@ -118,20 +141,15 @@ fn prepare(
     Ok((action, head, CallBody::awaited(Box::pin(reader.read()))))
 }
 
-/// Runs an action. If its client disconnects it runs on, unless `on_disconnect` cancels it, and keeps the request's
-/// permit until it ends.
-async fn run(engine: &Engine, request: CallRequest, state: &mut RequestState) -> Outcome {
-    match dispatch::start(engine, request).await {
-        Dispatched::Done(outcome) => outcome,
-        Dispatched::Pending(running) if running.on_disconnect() == OnDisconnect::Cancel => {
-            Box::pin(running.finish()).await
-        }
-        Dispatched::Pending(running) => {
-            let permit = state.permit.take();
-            let finished = engine.shutdown().spawn(async move { (running.finish().await, permit) }).await;
-            let (outcome, permit) = finished.unwrap_or_else(|error| (Err(ActionError::internal(error)), None));
-            state.permit = permit;
-            outcome
-        }
+/// Finishes a call that is pending. If its client disconnects it runs on, unless `on_disconnect` cancels it, and keeps
+/// the request's permit until it ends.
+async fn finish(engine: &Engine, running: PendingCall, state: &mut RequestState) -> Outcome {
+    if running.on_disconnect() == OnDisconnect::Cancel {
+        return running.finish().await;
     }
+    let permit = state.permit.take();
+    let finished = engine.shutdown().spawn(async move { (running.finish().await, permit) }).await;
+    let (outcome, permit) = finished.unwrap_or_else(|error| (Err(ActionError::internal(error)), None));
+    state.permit = permit;
+    outcome
 }

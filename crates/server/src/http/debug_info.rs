@@ -69,7 +69,7 @@ impl DebugInfo {
             id: &format!("{}-{}", identity.fingerprint, identity.request),
             fingerprint: &identity.fingerprint,
             message_id: &identity.request.to_string(),
-            remote_ip: &identity.remote.ip().to_string(),
+            remote_ip: &identity.remote().ip().to_string(),
             received_params: &facts.received,
         };
         Some(debug_fields(&server, &requester))

@@ -86,7 +86,7 @@ impl AccessLogEntry {
         let (method, status) = (&self.method, response.status().as_u16());
         let path = route.unwrap_or_else(|| self.uri.path());
         let took = self.started.elapsed();
-        info!(%method, path, status, ?took, remote = %identity.remote.ip(), request = %identity.request);
+        info!(%method, path, status, ?took, remote = %identity.remote().ip(), request = %identity.request);
     }
 }
 

@@ -123,7 +123,9 @@ async fn find_file(engine: &Engine, request: &Parts) -> FileLookup {
     if is_below_prefix && !prefix.is_empty() && request.method != Method::OPTIONS {
         let identity = request.extensions.get::<Identity>();
         let debug_fields = identity.and_then(|identity| DebugInfo::start(engine, identity).into_fields());
-        return FileLookup::Missing(reply::private(reply::error_with(&unknown_action(), debug_fields)));
+        let mut response = reply::error_with(&unknown_action(), debug_fields);
+        reply::make_private(&mut response);
+        return FileLookup::Missing(response);
     }
     if let Some(response) = reply::refuse_unless_read(&request.method) {
         return FileLookup::Missing(response);

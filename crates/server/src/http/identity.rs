@@ -25,9 +25,7 @@ pub(crate) struct Peer {
 /// The identity of the client, as handlers find it in the extensions of the request.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
-    /// The address of the client, which may be behind trusted proxies.
-    pub(crate) remote: SocketAddr,
-    /// The request as those proxies describe it.
+    /// The request as trusted proxies describe it.
     pub(crate) forwarded: ForwardedRequest,
     pub(crate) fingerprint: Arc<str>,
     /// Whether the client sent no fingerprint and this one was just generated.
@@ -65,7 +63,12 @@ impl Identity {
             }
             share.filter(|_| !is_proxy)
         };
-        Self { remote: forwarded.remote, forwarded, fingerprint, is_new, request, share }
+        Self { forwarded, fingerprint, is_new, request, share }
+    }
+
+    /// The address of the client, which may be behind trusted proxies.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.forwarded.remote
     }
 
     /// Returns the identity that the service stored in the extensions.

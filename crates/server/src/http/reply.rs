@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, EXPIRES, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 use phalanx_core::action;
-use phalanx_core::answer::{Answer, BodySource, Content, Outcome};
+use phalanx_core::answer::BodySource;
 use phalanx_core::error::Chain;
 use phalanx_core::protocol::{error_body, splice_fields};
 use phalanx_core::{ActionError, ErrorKind, files};
@@ -21,35 +21,55 @@ use crate::wire_error::status_of;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
-/// The parts of a request, and the debug facts, that shape its response besides the outcome.
-pub(super) struct ResponseContext<'a> {
-    pub(super) method: &'a Method,
-    pub(super) headers: &'a HeaderMap,
-    /// The fields of [`DebugInfo`](super::debug_info::DebugInfo), to be appended to a JSON object.
-    pub(super) debug_fields: Option<String>,
+/// Responds with an object, to which the debug facts are appended.
+pub(super) fn object(
+    (status, headers): (StatusCode, HeaderMap),
+    object: Bytes,
+    debug_fields: Option<String>,
+) -> Response {
+    let mut response = json(status, with_fields(object, debug_fields));
+    add_headers(&mut response, headers);
+    response
 }
 
-/// Turns an outcome into a response.
-pub(super) async fn respond(outcome: Outcome, context: ResponseContext<'_>) -> Response {
-    match outcome {
-        Ok(Answer { status, headers, content, .. }) => {
-            let mut response = match content {
-                Content::Json(object) => json(status, with_fields(object, context.debug_fields)),
-                Content::Body(body) => match Box::pin(with_body(status, body, &context)).await {
-                    Ok(response) => response,
-                    Err(refused) => return error(&refused),
-                },
-            };
-            if !headers.is_empty() {
-                response.headers_mut().extend(headers); // each name replaces all values that are there
-            }
-            response
+/// Responds with the error of a call; `dispatch` has logged its cause.
+pub(super) fn refused(refused: &ActionError, debug_fields: Option<String>) -> Response {
+    let object = with_fields(error_body(refused).into(), debug_fields);
+    with_retry_after(json(status_of(refused.kind()), object), refused)
+}
+
+/// Responds with a body; method and headers of the request select a part of a file.
+pub(super) async fn with_body(
+    (status, headers): (StatusCode, HeaderMap),
+    body: phalanx_core::Body,
+    request: (&Method, &HeaderMap),
+) -> Response {
+    let mut response = match body.source {
+        BodySource::Bytes(bytes) => Response::new(Body::from(bytes)),
+        BodySource::Stream(stream) => {
+            let pieces =
+                stream.map(|piece| piece.map_err(|error| Box::new(error) as Box<dyn std::error::Error + Send + Sync>));
+            Response::new(Body::from_stream(pieces))
         }
-        // `dispatch` has logged its cause.
-        Err(refused) => {
-            let object = with_fields(error_body(&refused).into(), context.debug_fields);
-            with_retry_after(json(status_of(refused.kind()), object), &refused)
-        }
+        BodySource::File(path) => match files::open_path(&path).await {
+            Ok(file) => static_files::respond(file, request.0, request.1, ACTION_CACHE_CONTROL).await,
+            Err(missing) => return error(&missing.into()),
+        },
+    };
+    if response.status() == StatusCode::OK {
+        *response.status_mut() = status;
+    }
+    if let Some(media) = body.content_type {
+        response.headers_mut().insert(CONTENT_TYPE, media);
+    }
+    add_headers(&mut response, headers);
+    response
+}
+
+/// Adds the headers that an action set; each name replaces all values that are there.
+fn add_headers(response: &mut Response, headers: HeaderMap) {
+    if !headers.is_empty() {
+        response.headers_mut().extend(headers);
     }
 }
 
@@ -61,18 +81,16 @@ pub(crate) fn error(refused: &ActionError) -> Response {
 /// Responds with an error that no action returned, and with the debug facts of the request.
 pub(super) fn error_with(refused: &ActionError, debug_fields: Option<String>) -> Response {
     log_cause(refused);
-    let object = with_fields(error_body(refused).into(), debug_fields);
-    with_retry_after(json(status_of(refused.kind()), object), refused)
+    self::refused(refused, debug_fields)
 }
 
 /// Forbids shared caches to store a response of the path of actions, unless the action says otherwise: some of them go
 /// by extensions, and would keep the answer or the 404 of `/api/me.css` for everybody.
-pub(super) fn private(mut response: Response) -> Response {
+pub(super) fn make_private(response: &mut Response) {
     let headers = response.headers_mut();
     if !headers.contains_key(EXPIRES) {
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static(ACTION_CACHE_CONTROL));
     }
-    response
 }
 
 /// Logs the cause of an `internal` error: the client gets none of it.
@@ -132,7 +150,8 @@ fn allow(methods: &str) -> HeaderValue {
 }
 
 fn json(status: StatusCode, object: Bytes) -> Response {
-    let mut headers = HeaderMap::with_capacity(8); // room for those that the service adds
+    // Room for those that the service adds in production. The next larger map is too large for the allocator's fast path.
+    let mut headers = HeaderMap::with_capacity(6);
     headers.insert(CONTENT_TYPE, JSON);
     let mut response = Response::new(Body::from(object));
     *response.status_mut() = status;
@@ -160,29 +179,3 @@ fn with_retry_after(mut response: Response, refused: &ActionError) -> Response {
 
 /// The `Cache-Control` of what an action returns: only its caller may store it, unless the action sets the header.
 const ACTION_CACHE_CONTROL: &str = "private, no-cache";
-
-async fn with_body(
-    status: StatusCode,
-    body: phalanx_core::Body,
-    context: &ResponseContext<'_>,
-) -> Result<Response, ActionError> {
-    let mut response = match body.source {
-        BodySource::Bytes(bytes) => Response::new(Body::from(bytes)),
-        BodySource::Stream(stream) => {
-            let pieces =
-                stream.map(|piece| piece.map_err(|error| Box::new(error) as Box<dyn std::error::Error + Send + Sync>));
-            Response::new(Body::from_stream(pieces))
-        }
-        BodySource::File(path) => {
-            let file = files::open_path(&path).await?;
-            static_files::respond(file, context.method, context.headers, ACTION_CACHE_CONTROL).await
-        }
-    };
-    if response.status() == StatusCode::OK {
-        *response.status_mut() = status;
-    }
-    if let Some(media) = body.content_type {
-        response.headers_mut().insert(CONTENT_TYPE, media);
-    }
-    Ok(response)
-}

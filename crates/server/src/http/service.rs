@@ -12,7 +12,7 @@ use axum::response::Response;
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, EXPECT, EXPIRES, HeaderValue, ORIGIN, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
 };
-use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
+use http::{HeaderName, Method, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use metrics::{Counter, counter};
@@ -48,13 +48,13 @@ static REFERRER_POLICY: HeaderName = HeaderName::from_static("referrer-policy");
 #[derive(Clone)]
 pub(crate) struct HttpService {
     shared: Arc<ServiceState>,
-    peer: Option<Peer>,
+    peer: Option<Arc<Peer>>,
 }
 
 /// The state that all connections share.
 pub(super) struct ServiceState {
     pub(super) engine: Engine,
-    actions: ActionRoutes,
+    pub(super) actions: ActionRoutes,
     pub(super) router: Router,
     allowed_hosts: AllowedHosts,
     cors: Option<Cors>,
@@ -72,29 +72,25 @@ pub(super) struct ServiceState {
 
 impl ServiceState {
     /// Refuses a request with an unsafe method that a page of another site sent.
-    pub(super) fn check_cross_site(
-        &self,
-        (method, uri, headers): (&Method, &Uri, &HeaderMap),
-        identity: &Identity,
-    ) -> Result<(), ActionError> {
-        if !is_unsafe(method) {
+    pub(super) fn check_cross_site(&self, request: &HttpRequest, identity: &Identity) -> Result<(), ActionError> {
+        if !is_unsafe(request.method()) {
             return Ok(());
         }
-        self.cross_site.check(&RequestSite::of(uri, headers, &identity.forwarded))
+        self.cross_site.check(&RequestSite::of(request.uri(), request.headers(), &identity.forwarded))
     }
 
     /// Returns the other site whose page sent a request to a `cross_site` version: the body may name a version that is
     /// not, which then refuses the request.
     pub(super) fn other_site(
         &self,
-        (action, method): (&RegisteredAction, &Method),
-        (uri, headers): (&Uri, &HeaderMap),
+        action: &RegisteredAction,
+        request: &HttpRequest,
         identity: &Identity,
     ) -> Option<String> {
-        if !action.def.cross_site || !is_unsafe(method) {
+        if !action.def.cross_site || !is_unsafe(request.method()) {
             return None;
         }
-        self.cross_site.other_site(&RequestSite::of(uri, headers, &identity.forwarded))
+        self.cross_site.other_site(&RequestSite::of(request.uri(), request.headers(), &identity.forwarded))
     }
 
     /// The limits of the body of a call.
@@ -178,22 +174,22 @@ impl HttpService {
             let error = ActionError::internal("a request without a peer");
             return reply::error(&error).map(|body| PermitBody::new(body, None));
         };
-        let settings = self.shared.engine.config();
-        let forwarded = ForwardedRequest::read(peer.addr, request.headers(), &settings.web);
-        let refused = host::refuse_invalid(request);
-        if let Some(response) = refused.or_else(|| self.shared.allowed_hosts.redirect(request, &forwarded)) {
-            self.count(response.status());
-            return response.map(|body| PermitBody::new(body, None));
-        }
-        let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
-        let engine = (&self.shared.engine, &self.shared.shares);
-        let identity = Identity::read(engine, peer, forwarded, (request.headers(), query));
+        let identity = match self.identify(request, peer) {
+            Ok(identity) => identity,
+            Err(response) => {
+                self.count(response.status());
+                return (*response).map(|body| PermitBody::new(body, None));
+            }
+        };
         let run_permit = match self.shared.run_permits.try_enter(identity.share.as_ref()) {
             Ok(run_permit) => run_permit,
             Err(refused) => {
-                return self.finish(reply::error(&refused), &identity).map(|body| PermitBody::new(body, None));
+                let mut response = reply::error(&refused);
+                self.finish(&mut response, &identity);
+                return response.map(|body| PermitBody::new(body, None));
             }
         };
+        let settings = self.shared.engine.config();
         let permit = RequestPermit::new(run_permit, request.body().as_ref());
         let mut state = RequestState { permit: Some(permit), route: None, called_action: false, has_response: false };
         let encodings = request.headers().get(ACCEPT_ENCODING).cloned();
@@ -211,12 +207,12 @@ impl HttpService {
             }
         };
         let may_compress = settings.web.compress && compression::negotiate(&mut response);
-        let response = match encodings {
-            _ if is_head => exchange::without_body(response),
-            Some(encodings) if may_compress => Box::pin(compression::compressed(response, encodings)).await,
-            _ => response,
-        };
-        let response = self.finish(response, &identity);
+        if is_head {
+            response = exchange::without_body(response);
+        } else if let Some(encodings) = encodings.filter(|_| may_compress) {
+            response = Box::pin(compression::compressed(response, encodings)).await;
+        }
+        self.finish(&mut response, &identity);
         if let Some(entry) = log_entry.filter(|_| !state.called_action) {
             entry.log(&response, &identity, state.route.as_deref());
         }
@@ -225,22 +221,46 @@ impl HttpService {
         response.map(|body| PermitBody::new(body, permit))
     }
 
+    /// Identifies the client of a request.
+    ///
+    /// # Errors
+    ///
+    /// The response to a request whose host is not valid, or not one of `web.allowed_hosts`.
+    fn identify(&self, request: &HttpRequest, peer: &Peer) -> Result<Identity, Box<Response>> {
+        let settings = self.shared.engine.config();
+        let forwarded = ForwardedRequest::read(peer.addr, request.headers(), &settings.web);
+        let refused = host::refuse_invalid(request);
+        if let Some(response) = refused.or_else(|| self.shared.allowed_hosts.redirect(request, &forwarded)) {
+            return Err(Box::new(response));
+        }
+        let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
+        let engine = (&self.shared.engine, &self.shared.shares);
+        Ok(Identity::read(engine, peer, forwarded, (request.headers(), query)))
+    }
+
     /// Routes a request to an action, or else to axum's router.
     async fn route(&self, request: &mut HttpRequest, identity: &Identity, state: &mut RequestState) -> Response {
-        let mut uri = std::mem::take(request.uri_mut());
-        if request_path::normalize(&mut uri).is_err() {
-            return reply::private(reply::error(&unknown_action()));
-        }
-        if let Some(path) = self.shared.actions.find(uri.path()) {
-            state.route = Some(path.route());
-            return action::serve(&self.shared, &path, (&uri, request), identity, state).await;
-        }
-        *request.uri_mut() = uri;
-        Box::pin(fallback::serve(&self.shared, std::mem::take(request), identity, state)).await
+        let started = match request_path::normalize(request.uri_mut()) {
+            Ok(()) => action::start(&self.shared, request, identity, state),
+            Err(request_path::DotSegment) => Some(Err(reply::error(&unknown_action()))),
+        };
+        let Some(started) = started else {
+            return Box::pin(fallback::serve(&self.shared, std::mem::take(request), identity, state)).await;
+        };
+        let run = match started {
+            Ok(run) => run,
+            Err(mut response) => {
+                reply::make_private(&mut response);
+                return response;
+            }
+        };
+        let mut response = run.respond(&self.shared.engine, request.method(), state).await;
+        reply::make_private(&mut response);
+        response
     }
 
     /// Adds the headers that every response carries, and counts it.
-    fn finish(&self, mut response: Response, identity: &Identity) -> Response {
+    fn finish(&self, response: &mut Response, identity: &Identity) {
         let settings = &self.shared.engine.config().web;
         let status = response.status();
         let headers = response.headers_mut();
@@ -263,7 +283,6 @@ impl HttpService {
             headers.insert(&REQUEST_ID, id);
         }
         self.count(status);
-        response
     }
 
     fn count(&self, status: StatusCode) {
@@ -274,7 +293,7 @@ impl HttpService {
 
 impl PeerService for HttpService {
     fn for_peer(self, peer: Peer) -> Self {
-        Self { peer: Some(peer), ..self }
+        Self { peer: Some(Arc::new(peer)), ..self }
     }
 }
 

@@ -353,7 +353,7 @@ impl ConnectionTask {
         };
         let (action, caller, body) = (action.clone(), self.caller.clone(), CallBody::absent());
         let request = CallRequest { action, uri: None, params, body, caller, id: self.engine.next_request_id() };
-        match dispatch::start(&self.engine, request).await {
+        match dispatch::start(&self.engine, request).poll_once().await {
             Dispatched::Done(outcome) => {
                 drop(permit);
                 connection.queue(within_outbox(connection, &id, frame::action_reply(&id, outcome)));

@@ -89,14 +89,14 @@ async fn admit(
         return Err(ActionError::of(ErrorKind::Unavailable, "the server is shutting down"));
     }
     state.cross_site.check(&RequestSite::of(uri, &headers, &identity.forwarded))?;
-    if !state.buckets.try_take(identity.remote.ip()) {
+    if !state.buckets.try_take(identity.remote().ip()) {
         bound_reached("websocket.upgrades_per_second");
         return Err(ActionError::of(ErrorKind::RateLimited, "too many upgrades from this address"));
     }
     let mut query = Params::default();
     query.push_query(uri.query().unwrap_or_default())?;
     let attributes = Attributes::limited(engine.config().websocket.max_attributes.as_u64() as usize);
-    let mut handshake = Handshake::new(headers, query, identity.remote, identity.fingerprint.clone(), attributes);
+    let mut handshake = Handshake::new(headers, query, identity.remote(), identity.fingerprint.clone(), attributes);
     engine.run_connect_hooks(&mut handshake).await?;
     let id = match handshake.id {
         Some(id) if id.is_reserved() => {
