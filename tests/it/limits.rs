@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use phalanx_testkit::{Process, Signal};
+use phalanx_testkit::{Process, Signal, check_time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::runtime::Builder;
+use tokio::time::{Instant, timeout};
 
 use crate::app::{settings, start};
 use crate::client::{Response, get, raw, request};
@@ -93,7 +94,9 @@ async fn a_connection_whose_head_is_late_is_closed_without_a_response() {
     config.web.header_timeout = Duration::from_millis(200);
     let node = start(config).await;
     for (before, answers) in [("", 0), ("HEAD /api/echo HTTP/1.1\r\nhost: x\r\n\r\n", 1)] {
+        let started = Instant::now();
         let answer = raw(node.addr(), format!("{before}GET / HTTP/1.1\r\nhost:").as_bytes()).await;
+        check_time("a header timeout of 200 ms: closed", started.elapsed(), Duration::from_millis(200));
         assert_eq!(answer.head.matches("HTTP/1.1 200").count(), answers, "{answer:?}");
         assert!(answer.body.is_empty(), "{answer:?}");
     }
@@ -195,6 +198,37 @@ async fn files_of_a_request_are_removed_however_it_ends() {
     until_files(folder.path(), 1).await;
     drop(leaving);
     until_files(folder.path(), 0).await;
+}
+
+/// The only thread that may wait for a disk waits for another one.
+#[test]
+fn a_disk_that_hangs_ends_the_upload_and_keeps_nothing_of_it() {
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = settings();
+        config.paths.uploads = folder.path().to_owned();
+        config.web.body_timeout = Duration::from_millis(200);
+        config.web.max_requests = 1;
+        config.web.max_waiting_bodies = 1;
+        let node = start(config).await;
+        let (answers, hangs) = std::sync::mpsc::channel::<()>();
+        let disk = tokio::task::spawn_blocking(move || hangs.recv());
+        for _ in 0..2 {
+            let started = Instant::now();
+            let failed = send_file(node.addr(), "/api/upload", 1000).await;
+            assert_eq!((failed.status, failed.error_code().as_str()), (500, "internal"));
+            check_time(
+                "a disk that hangs, and a body timeout of 200 ms",
+                started.elapsed(),
+                Duration::from_millis(200),
+            );
+        }
+        answers.send(()).unwrap();
+        disk.await.unwrap().unwrap();
+        assert_eq!(send_file(node.addr(), "/api/upload", 1000).await.status, 200);
+        until_files(folder.path(), 0).await;
+    });
 }
 
 /// The start of a request whose file continues after `size` bytes.

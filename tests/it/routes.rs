@@ -6,8 +6,9 @@ use std::time::Duration;
 use phalanx::BoxError;
 use phalanx::prelude::*;
 use phalanx::{RunningApp, axum};
-use phalanx_testkit::free_port;
+use phalanx_testkit::{check_time, free_port};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::app::{echo, settings};
@@ -80,7 +81,9 @@ async fn bodies_are_bounded_for_every_extractor() {
     assert_eq!(raw(addr, ended("/text", 2000).as_bytes()).await.status, 413);
     let broken = raw(addr, ended("/raw", 2000).as_bytes()).await;
     assert!(broken.body.starts_with(b"broken"), "{broken:?}");
+    let started = Instant::now();
     let late = raw(addr, chunked("/text", 10).as_bytes()).await;
+    check_time("a body timeout of 200 ms: answered", started.elapsed(), Duration::from_millis(200));
     assert_eq!((late.status, late.error_code().as_str()), (408, "request_timeout"));
 }
 

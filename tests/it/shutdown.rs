@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use phalanx::RunningApp;
 use phalanx::prelude::*;
+use phalanx_testkit::check_time;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -50,7 +51,9 @@ async fn calls_that_outlast_the_grace_are_abandoned() {
     let mut socket = Socket::connect(node.addr()).await;
     socket.send(WAIT).await;
     stage.until("waiting").await;
-    let stopped = tokio::time::timeout(Duration::from_secs(10), node.stop()).await.unwrap();
+    let started = Instant::now();
+    let stopped = tokio::time::timeout(SOON, node.stop()).await.unwrap();
+    check_time("a grace of 200 ms", started.elapsed(), Duration::from_millis(200));
     assert!(stopped.abandoned > 0);
 }
 

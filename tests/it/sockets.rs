@@ -10,11 +10,12 @@ use phalanx::config::Config;
 use phalanx::hooks::LeaveCause;
 use phalanx::prelude::*;
 use phalanx::{ConnectionId, RunningApp};
+use phalanx_testkit::check_time;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
@@ -225,8 +226,12 @@ async fn the_connect_hook_refuses_before_the_upgrade_or_sets_the_id() {
         ("bomb", 500, "internal"),
         ("never", 504, "timeout"),
     ] {
+        let started = Instant::now();
         let refused = Socket::connect_with(addr, &format!("/ws?as={name}"), &[]).await.err().unwrap();
         assert_eq!((refused.status, refused.error_code().as_str()), (status, code));
+        if name == "never" {
+            check_time("a deadline of 300 ms: refused", started.elapsed(), Duration::from_millis(300));
+        }
     }
     assert_eq!(node.node().connections().count(), 0);
     let mut ann = Socket::connect_with(addr, "/ws?as=ann", &[]).await.ok().unwrap();
@@ -488,7 +493,10 @@ async fn a_silent_client_is_closed_and_one_that_answers_pings_is_not() {
         let mut socket = Socket::connect(addr).await;
         socket.closed().await
     });
+    let started = Instant::now();
     assert_eq!(close_code_without_pongs(addr).await, 4002);
+    // One until the ping, and one in which nothing comes.
+    check_time("a heartbeat of 300 ms: closed", started.elapsed(), Duration::from_millis(600));
     recorded.until("destroyed heartbeat_lost").await;
     assert_eq!(node.node().connections().count(), 1);
     node.stop().await;

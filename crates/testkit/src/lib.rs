@@ -1,5 +1,6 @@
 //! Tools that the tests of Phalanx share: laws for backends, real node processes, a real Redis, and a faulty network.
 
+mod figure;
 mod flow;
 pub mod laws;
 mod port;
@@ -9,6 +10,7 @@ mod proxy;
 mod redis;
 mod resp;
 
+pub use figure::{at_most, check_time};
 pub use flow::{Direction, Flow};
 pub use port::free_port;
 pub use print::print;

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use phalanx::RunningApp;
 use phalanx::prelude::*;
-use phalanx_testkit::{Process, Proxy, Redis, Signal, print};
+use phalanx_testkit::{Process, Proxy, Redis, Signal, check_time};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::{BACK, SOON, config, until};
 use crate::client::{Socket, get};
+
+/// The default of `redis.command_timeout`.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn a_node_that_lost_its_lease_is_not_ready_unless_it_needs_no_cluster() {
@@ -166,8 +169,8 @@ async fn sockets_in_rooms_are_notified_that_their_node_is_cut_off_and_of_the_gap
     let cut = Instant::now();
     assert_eq!(member.next_in("api").await, json!({ "context": "api", "event": "away" }));
     let took = cut.elapsed();
-    print(format_args!("cut off: members are notified after {took:?}"));
-    assert!((Duration::from_secs(3)..Duration::from_secs(6)).contains(&took), "{took:?}");
+    check_time("cut off: members are notified", took, Duration::from_secs(3));
+    assert!(took >= Duration::from_secs(3), "{took:?}");
     sleep_until(cut + Duration::from_secs(9)).await; // the length of the cut
     assert_eq!(events(&mut member).await, [] as [Value; 0], "once");
     proxy.restore();
@@ -206,8 +209,7 @@ async fn sockets_that_close_while_redis_is_away_are_gone_after_one_timeout() {
     for (left, fault) in [(5, "just now"), (0, "for a while")] {
         sockets.truncate(left);
         let took = until("the sockets are gone", SOON, async || connections().await == left).await;
-        print(format_args!("sockets in 20 rooms, Redis away {fault}: gone after {took:?}"));
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        check_time(&format!("sockets in 20 rooms, Redis away {fault}: gone"), took, COMMAND_TIMEOUT);
     }
     redis.start_again().await;
     for room in ["room0", "room19"] {
@@ -223,9 +225,9 @@ async fn a_node_stops_in_time_while_redis_is_away() {
     node.signal(Signal::TERM);
     let status = node.ended().await;
     let took = killed.elapsed();
-    print(format_args!("five sockets in 20 rooms, Redis away: stopped after {took:?}"));
+    // The leaves and the hooks of the application wait one after the other.
+    check_time("five sockets in 20 rooms, Redis away: stopped", took, COMMAND_TIMEOUT);
     assert!(status.success(), "{}", node.stderr());
-    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[tokio::test]

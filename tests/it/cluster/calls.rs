@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use phalanx_testkit::{Signal, print};
+use phalanx_testkit::{Signal, check_time, print};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Cluster, apply, nodes_of, until};
+use super::{AT_ONCE, Cluster, apply, nodes_of, until};
 use crate::client::{Socket, get, post_json};
 
 #[tokio::test]
@@ -57,8 +57,7 @@ async fn an_unknown_connection_is_not_found_at_once() {
         let started = Instant::now();
         assert_eq!(apply(cluster.addr(0), &id, "details", json!(null)).await.error_code(), "not_found", "{id}");
         let took = started.elapsed();
-        print(format_args!("{id} not found after {took:?}"));
-        assert!(took < Duration::from_millis(500), "{id}: {took:?}");
+        check_time(&format!("{id} is not found"), took, AT_ONCE);
     }
 }
 
@@ -114,7 +113,8 @@ async fn a_call_waits_as_long_as_its_timeout() {
     cluster.nodes[1].freeze().await;
     let (code, took) = apply_within(&socket.id(), 300).await;
     assert_eq!(code, "late");
-    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(4), "{took:?}");
+    check_time("a call with a timeout of 300 ms", took, Duration::from_millis(300));
+    assert!(took >= Duration::from_millis(300), "{took:?}");
     // An id that names no node is looked up on all nodes; one that is found dead meanwhile need not answer.
     let (code, took) = apply_within("made-up", 600_000).await;
     assert_eq!(code, "not_found");

@@ -1,17 +1,12 @@
 //! Member lists and presence of a room, as seen through any node.
 
-use std::time::Duration;
-
 use phalanx_testkit::Signal;
 use serde_json::{Value, json};
 
 use super::in_process::pair;
 use super::node_death::{next_presence, observe, presence_so_far};
-use super::{Cluster, PRESENCE, SOON, apply, nodes_of, until};
+use super::{Cluster, PRESENCE, REAPED, SOON, apply, nodes_of, until};
 use crate::client::{Socket, get, post_json};
-
-/// Ten times the 8 s within which a dead node is reaped.
-const REAPED: Duration = Duration::from_secs(80);
 
 /// The ids that a node lists as members.
 async fn listed(cluster: &Cluster, node: usize) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use phalanx::config::Config;
-use phalanx_testkit::{Process, Redis};
+use phalanx_testkit::{Process, Redis, at_most};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -33,8 +33,21 @@ mod tls;
 /// A limit for waits that no promise bounds.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Recovery is promised within 5 s, or within 10 s after Redis lost its data; this leaves room for a loaded machine.
-const BACK: Duration = Duration::from_secs(50);
+/// The documented time of a recovery, and of one from an empty Redis.
+const RECOVERY: Duration = Duration::from_secs(5);
+const RECOVERY_FROM_NOTHING: Duration = Duration::from_secs(10);
+
+/// A limit for waits until something is as before a fault.
+const BACK: Duration = at_most(RECOVERY);
+
+/// The documented time within which the members of a dead node have left.
+const REAP: Duration = Duration::from_secs(8);
+
+/// A limit for waits for that.
+const REAPED: Duration = at_most(REAP);
+
+/// The documented time of a call to a connection that is gone.
+const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// The room with presence. Presence costs every member a message for each join and leave: only one room has it.
 const PRESENCE: &str = "defaultRoom";

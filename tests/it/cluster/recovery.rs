@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::in_process::node;
 use super::node_death::{next_presence, observe};
-use super::{BACK, apply, config, members, start_node, until};
+use super::{BACK, SOON, apply, config, members, start_node, until};
 use crate::client::{Socket, get};
 
 /// A node that was cut off from Redis until it was reaped, so that its member's leave was announced on the other node.
@@ -54,7 +54,7 @@ async fn a_node_whose_registration_is_not_answered_still_lists_its_members() {
     let timeouts = || harness.far.stderr().matches("the node is not registered").count();
     let before = timeouts();
     harness.proxy.cut();
-    until("the registration times out", BACK, async || timeouts() > before).await;
+    until("the registration times out", SOON, async || timeouts() > before).await;
     harness.proxy.restore();
     assert_eq!(next_presence(&mut harness.one, "join").await, harness.other.id());
     assert_eq!(members(harness.near.addr, "otherRoom").await, 1);
@@ -69,7 +69,7 @@ async fn a_member_that_leaves_while_its_node_relists_it_is_unlisted() {
     until("it is relisted", BACK, async || members(near.addr, "otherRoom").await == 1).await;
     proxy.cut();
     other.close().await;
-    until("the node has removed the connection", BACK, async || {
+    until("the node has removed the connection", SOON, async || {
         String::from_utf8(get(far.admin, "/metrics").await.body).unwrap().contains("\nphalanx_connections 0\n")
     })
     .await;
