@@ -3,7 +3,8 @@
 //!
 //! Two nodes run, each in a thread of its own: the abuser has one of them, and the well-behaved client sends its
 //! requests to both in turn. So other load of the machine, the abuser's own program included, affects both latencies
-//! alike, and their ratio is what the node itself lets one client do to another. Debug builds on busy machines print
+//! alike, and their ratio is what the node itself lets one client do to another. A row has several windows, and its
+//! ratio is their median: other load that comes and goes spoils some of them only. Debug builds on busy machines print
 //! it; `just fairness` limits it in a release build, by `FAIRNESS_LIMIT`. `FAIRNESS_ROW` chooses rows by a part of
 //! their name.
 
@@ -31,11 +32,12 @@ use crate::app::{echo, nap, refused, settings, upload};
 /// A limit for every wait; no figure.
 const SOON: Duration = Duration::from_secs(20);
 
-/// The pairs of requests of one row.
-const PAIRS: usize = if cfg!(debug_assertions) { 100 } else { 3000 };
+/// The windows of one row, and the pairs of requests in each.
+const WINDOWS: usize = if cfg!(debug_assertions) { 1 } else { 9 };
+const PAIRS: usize = if cfg!(debug_assertions) { 100 } else { 1000 };
 
-/// A row ends after this time, with at least twenty pairs: neighbours of an unfair node wait for long.
-const ROW_TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 60 });
+/// A window ends after this time, with at least twenty pairs: neighbours of an unfair node wait for long.
+const WINDOW_TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 10 });
 
 /// A pool of database connections, five of them.
 struct Pool(Semaphore);
@@ -86,7 +88,14 @@ fn row_settings() -> Config {
 struct OwnNode {
     addr: SocketAddr,
     stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Duration>,
+}
+
+/// How long the calling thread has run on a processor, where the kernel counts that.
+fn processor_time() -> Duration {
+    let counts = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = counts.split(' ').next().and_then(|count| count.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or_default())
 }
 
 impl OwnNode {
@@ -105,15 +114,17 @@ impl OwnNode {
                 started.send(node.addr()).unwrap();
                 let _ = stopped.await;
                 // Not `node.stop()`: it would wait for what the abuser holds.
-            });
+                processor_time()
+            })
         });
         let port = addr.await.unwrap().port();
         Self { addr: SocketAddr::from(([127, 0, 0, 1], port)), stop, thread }
     }
 
-    fn stop(self) {
+    /// Stops it; returns how long it has run on a processor.
+    fn stop(self) -> Duration {
         self.stop.send(()).unwrap();
-        self.thread.join().unwrap();
+        self.thread.join().unwrap()
     }
 }
 
@@ -157,8 +168,40 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times[times.len() * percent / 100]
 }
 
-/// Measures a row; returns its line of the table and the ratio of its 99th percentiles.
+/// The latencies of one window: the median and the 99th percentile, alone and beside the abuser.
+struct Window {
+    p50: [Duration; 2],
+    p99: [Duration; 2],
+}
+
+impl Window {
+    async fn measure(alone: &mut Neighbour, beside: &mut Neighbour) -> Self {
+        let mut times = [Vec::with_capacity(PAIRS), Vec::with_capacity(PAIRS)];
+        let ends = Instant::now() + WINDOW_TIME;
+        for pair in 0..PAIRS {
+            if pair >= 20 && Instant::now() > ends {
+                break;
+            }
+            // In turn the first of a pair.
+            for which in [pair % 2, 1 - pair % 2] {
+                let neighbour = if which == 0 { &mut *alone } else { &mut *beside };
+                let started = Instant::now();
+                neighbour.request().await;
+                times[which].push(started.elapsed());
+            }
+        }
+        let [p50, p99] = [50, 99].map(|percent| times.each_mut().map(|times| percentile(times, percent)));
+        Self { p50, p99 }
+    }
+
+    fn ratio(&self) -> f64 {
+        self.p99[1].as_secs_f64() / self.p99[0].as_secs_f64()
+    }
+}
+
+/// Measures a row; returns its line of the table and the median of the ratios of its 99th percentiles.
 async fn measure(row: &Row) -> (String, f64) {
+    let started = Instant::now();
     let (quiet, abused) = (OwnNode::start(row).await, OwnNode::start(row).await);
     let mut alone = Neighbour::connect(quiet.addr, row.work).await;
     let mut beside = Neighbour::connect(abused.addr, row.work).await;
@@ -167,35 +210,27 @@ async fn measure(row: &Row) -> (String, f64) {
         beside.request().await;
     }
     let abuser = OwnAbuser::start(row, abused.addr).await;
-    let (mut without, mut with) = (Vec::with_capacity(PAIRS), Vec::with_capacity(PAIRS));
-    let ends = Instant::now() + ROW_TIME;
-    for pair in 0..PAIRS {
-        if pair >= 20 && Instant::now() > ends {
-            break;
-        }
-        let timed = async |neighbour: &mut Neighbour, times: &mut Vec<Duration>| {
-            let started = Instant::now();
-            neighbour.request().await;
-            times.push(started.elapsed());
-        };
-        // In turn the first of a pair.
-        if pair % 2 == 0 {
-            timed(&mut alone, &mut without).await;
-            timed(&mut beside, &mut with).await;
-        } else {
-            timed(&mut beside, &mut with).await;
-            timed(&mut alone, &mut without).await;
-        }
-    }
     let taken = abuser.taken.clone();
+    let mut windows = Vec::with_capacity(WINDOWS);
+    for _ in 0..WINDOWS {
+        windows.push(Window::measure(&mut alone, &mut beside).await);
+    }
     abuser.stop();
-    quiet.stop();
-    abused.stop();
-    let [p50, p99] = [50, 99].map(|percent| [percentile(&mut without, percent), percentile(&mut with, percent)]);
-    let ratio = p99[1].as_secs_f64() / p99[0].as_secs_f64();
+    let without = quiet.stop();
+    let more = abused.stop().saturating_sub(without).as_secs_f64() / started.elapsed().as_secs_f64();
+    windows.sort_by(|one, other| one.ratio().total_cmp(&other.ratio()));
+    let (least, most) = (windows[0].ratio(), windows[WINDOWS - 1].ratio());
+    let median = &windows[WINDOWS / 2];
+    let (Window { p50, p99 }, ratio) = (median, median.ratio());
     let line = format!(
-        "{:<34} {:<34} {:>9.1?} {:>9.1?} {:>9.1?} {:>9.1?} {ratio:>5.2}",
-        row.name, taken, p50[0], p50[1], p99[0], p99[1],
+        "{:<34} {:<34} {:>9.1?} {:>9.1?} {:>9.1?} {:>9.1?} {ratio:>5.2} {least:>5.2}-{most:<5.2} {:>4.0}%",
+        row.name,
+        taken,
+        p50[0],
+        p50[1],
+        p99[0],
+        p99[1],
+        more * 100.0,
     );
     (line, ratio)
 }
@@ -204,8 +239,16 @@ async fn measure(row: &Row) -> (String, f64) {
 async fn a_client_that_takes_all_it_can_leaves_the_others_what_they_need() {
     let limit: Option<f64> = std::env::var("FAIRNESS_LIMIT").ok().map(|limit| limit.parse().expect("a number"));
     print(format_args!(
-        "{:<34} {:<34} {:>9} {:>9} {:>9} {:>9} {:>5}",
-        "one address beside another", "it has, and does", "p50 alone", "beside", "p99 alone", "beside", "ratio"
+        "{:<34} {:<34} {:>9} {:>9} {:>9} {:>9} {:>5} {:>11} {:>5}",
+        "one address beside another",
+        "it has, and does",
+        "p50 alone",
+        "beside",
+        "p99 alone",
+        "beside",
+        "ratio",
+        "of windows",
+        "core"
     ));
     let only = std::env::var("FAIRNESS_ROW").unwrap_or_default();
     let mut unfair = Vec::new();
