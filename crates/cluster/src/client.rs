@@ -108,6 +108,11 @@ impl RedisClient {
         self.shared.number()
     }
 
+    /// Why the shared connection cannot be established; empty if it is.
+    pub(crate) fn connection_failure(&self) -> String {
+        self.shared.failure()
+    }
+
     /// Replaces the shared connection. Commands that wait on the old one keep it alive until they are answered or time out.
     pub(crate) fn replace_connection(&self) {
         self.shared.replace();

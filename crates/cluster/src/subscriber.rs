@@ -162,7 +162,10 @@ impl Subscriber {
     /// The error for a subscription that was not confirmed in time.
     fn timeout_message(&self) -> String {
         let late = "redis did not confirm a subscription in time";
-        let reason = self.0.last_error();
+        let mut reason = self.0.last_error().clone();
+        if reason.is_empty() {
+            reason = self.0.client.connection_failure();
+        }
         if self.is_up() || reason.is_empty() { late.to_owned() } else { format!("{late}: {reason}") }
     }
 
