@@ -439,7 +439,8 @@ impl PublisherTask {
         if !is_lost {
             self.parts.client.record_refusal(&refusals::error_of(reply));
         }
-        if is_lost || RefusalMeaning::of(reply) == RefusalMeaning::WrongServer {
+        let meaning = RefusalMeaning::of(refusals::error_in_script(reply).unwrap_or(reply));
+        if is_lost || meaning == RefusalMeaning::WrongServer {
             self.is_ending = true;
             return self.refused.extend(self.pending.drain(..count));
         }
