@@ -4,14 +4,13 @@
 //! slash, a backslash or a control character. Its target must be a regular file whose real path, with links resolved,
 //! is under one of the roots.
 
-use std::fs::Metadata;
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tokio::io::AsyncReadExt;
 use tracing::warn;
 
 use crate::error::{ActionError, ErrorKind};
@@ -88,23 +87,53 @@ impl PublicFiles {
         in_background(move || find(&roots, &relative)).await
     }
 
-    /// Reads a whole file, for a socket.
+    /// Reads a whole file, for a socket, and returns what `encode` makes of it.
+    ///
+    /// All of that happens on a thread that may block: to escape half a megabyte takes a millisecond in which other
+    /// clients would wait.
     ///
     /// # Errors
     ///
     /// `not_found`, or `payload_too_large` beyond `max` bytes.
-    pub async fn read_for_socket(&self, path: &str, max: u64) -> Result<FileMessage, ActionError> {
-        let opened = self.open(path).await?;
+    pub async fn read_for_socket<T: Send + 'static>(
+        &self,
+        path: &str,
+        max: u64,
+        encode: impl FnOnce(&FileMessage) -> T + Send + 'static,
+    ) -> Result<T, ActionError> {
+        let relative = safe_path(path).ok_or(FileError::NotFound)?;
+        let roots = self.roots.clone();
+        let read = move || Ok(encode(&find(&roots, &relative)?.message(max)?));
+        tokio::task::spawn_blocking(read).await.map_err(ActionError::internal)?
+    }
+}
+
+/// A file that was opened on a thread that may block.
+struct OpenFile {
+    file: File,
+    len: u64,
+    modified: SystemTime,
+    mime: &'static str,
+}
+
+impl From<OpenFile> for PublicFile {
+    fn from(OpenFile { file, len, modified, mime }: OpenFile) -> Self {
+        Self { file: tokio::fs::File::from_std(file), len, modified, mime }
+    }
+}
+
+impl OpenFile {
+    /// Reads all of it, at most `max` bytes.
+    fn message(self, max: u64) -> Result<FileMessage, ActionError> {
         let too_large = || {
             bound_reached("websocket.max_file");
             ActionError::of(ErrorKind::PayloadTooLarge, "the file is too large for a socket")
         };
-        if opened.len > max {
+        if self.len > max {
             return Err(too_large());
         }
-        let mut bytes = Vec::with_capacity(opened.len as usize);
-        let read = opened.file.take(max + 1).read_to_end(&mut bytes).await;
-        read.map_err(ActionError::internal)?;
+        let mut bytes = Vec::with_capacity(self.len as usize);
+        self.file.take(max + 1).read_to_end(&mut bytes).map_err(ActionError::internal)?;
         if bytes.len() as u64 > max {
             return Err(too_large());
         }
@@ -113,8 +142,8 @@ impl PublicFiles {
             Ok(text) => (text, None),
             Err(error) => (STANDARD.encode(error.as_bytes()), Some("base64")),
         };
-        let last_modified = iso_8601(opened.modified);
-        Ok(FileMessage { content, encoding, mime: opened.mime.to_owned(), length, last_modified })
+        let last_modified = iso_8601(self.modified);
+        Ok(FileMessage { content, encoding, mime: self.mime.to_owned(), length, last_modified })
     }
 }
 
@@ -129,10 +158,10 @@ pub async fn open_path(path: &Path) -> Result<PublicFile, FileError> {
 }
 
 async fn in_background(
-    work: impl FnOnce() -> Result<PublicFile, FileError> + Send + 'static,
+    work: impl FnOnce() -> Result<OpenFile, FileError> + Send + 'static,
 ) -> Result<PublicFile, FileError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(FileError::Io(io::Error::other(error))))
+    done.unwrap_or_else(|error| Err(FileError::Io(io::Error::other(error)))).map(PublicFile::from)
 }
 
 /// Converts a client's path to a relative one below a root; `None` if any segment is refused.
@@ -152,7 +181,7 @@ fn safe_path(path: &str) -> Option<PathBuf> {
     Some(safe)
 }
 
-fn find(roots: &[PathBuf], relative: &Path) -> Result<PublicFile, FileError> {
+fn find(roots: &[PathBuf], relative: &Path) -> Result<OpenFile, FileError> {
     for root in roots {
         match open_under(root, &root.join(relative)) {
             Err(FileError::NotFound) => {}
@@ -162,7 +191,7 @@ fn find(roots: &[PathBuf], relative: &Path) -> Result<PublicFile, FileError> {
     Err(FileError::NotFound)
 }
 
-fn open_under(root: &Path, path: &Path) -> Result<PublicFile, FileError> {
+fn open_under(root: &Path, path: &Path) -> Result<OpenFile, FileError> {
     let mut real = path.canonicalize().map_err(file_error)?;
     if real.is_dir() {
         real = real.join("index.html").canonicalize().map_err(file_error)?;
@@ -175,22 +204,18 @@ fn open_under(root: &Path, path: &Path) -> Result<PublicFile, FileError> {
 
 /// Opens a regular file. It checks the type before it opens, because opening a FIFO blocks, and compares the identity
 /// of the opened file afterwards, because a link may have replaced it in between.
-fn open_regular(path: &Path) -> Result<PublicFile, FileError> {
+fn open_regular(path: &Path) -> Result<OpenFile, FileError> {
     let checked = path.metadata().map_err(file_error)?;
     if !checked.is_file() {
         return Err(FileError::NotFound);
     }
-    let file = std::fs::File::open(path).map_err(file_error)?;
+    let file = File::open(path).map_err(file_error)?;
     let opened = file.metadata().map_err(FileError::Io)?;
     if !is_same(&checked, &opened) {
         return Err(FileError::NotFound);
     }
-    Ok(PublicFile {
-        len: opened.len(),
-        modified: opened.modified().unwrap_or(UNIX_EPOCH),
-        mime: mime_of(path),
-        file: tokio::fs::File::from_std(file),
-    })
+    let modified = opened.modified().unwrap_or(UNIX_EPOCH);
+    Ok(OpenFile { len: opened.len(), modified, mime: mime_of(path), file })
 }
 
 /// Returns the media type of a file by its name. On the web `.ts` is TypeScript, not video, and a `.map` is JSON.

@@ -1,10 +1,12 @@
 //! Runs the operations that a WebSocket client requests, beside its actions.
 
+use bytes::Bytes;
+
 use crate::connection::Connection;
 use crate::engine::Engine;
 use crate::error::ActionError;
 use crate::operation::Operation;
-use crate::protocol::{CloseReason, FileMessage};
+use crate::protocol::{self, CloseReason};
 use crate::rooms::{RoomStatus, check_name};
 
 /// The reply to a verb that succeeded.
@@ -18,8 +20,8 @@ pub enum VerbAnswer {
     Details,
     /// A room.
     Room(RoomStatus),
-    /// A file.
-    File(FileMessage),
+    /// The JSON of a file.
+    File(Bytes),
 }
 
 /// Runs a verb of that connection and calls `answer` once, at the latest when it is done; `quit` has no answer.
@@ -46,7 +48,7 @@ pub async fn run_verb(
         }
         Operation::File(path) => {
             let most = engine.config().websocket.max_file.as_u64();
-            answer(engine.files().read_for_socket(&path, most).await.map(VerbAnswer::File));
+            answer(engine.files().read_for_socket(&path, most, protocol::encode).await.map(VerbAnswer::File));
         }
         Operation::Quit => connection.close(CloseReason::ClientLeft),
         // The table of operations gives these no verb.

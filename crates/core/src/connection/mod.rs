@@ -307,7 +307,7 @@ impl Connection {
             remote_port: self.remote().port(),
             params: Some(BTreeMap::new()),
             connected_at: self.connected_at(),
-            rooms: self.rooms().iter().map(|room| room.to_string()).collect(),
+            rooms: self.rooms(),
             total_actions: self.total_actions(),
             pending_actions: self.pending_actions(),
             destroyed: None,

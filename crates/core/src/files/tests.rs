@@ -2,6 +2,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+
 use super::*;
 
 /// Two roots, a secret folder next to them, and links of all kinds.
@@ -90,15 +92,17 @@ async fn a_path_opens_regular_files_under_the_roots_only() {
 async fn a_socket_receives_text_as_it_is_and_other_bytes_in_base64() {
     let (parent, files) = fixture();
     fs::write(parent.path().join("public/logo.png"), [0x89, b'P', 0xff, 0x00]).unwrap();
-    let text = files.read_for_socket("hello.txt", 5).await.unwrap();
+    let text = files.read_for_socket("hello.txt", 5, FileMessage::clone).await.unwrap();
     assert_eq!(
         (text.content.as_str(), text.encoding, text.mime.as_str(), text.length),
         ("hello", None, "text/plain", 5)
     );
-    let binary = files.read_for_socket("logo.png", 100).await.unwrap();
+    let binary = files.read_for_socket("logo.png", 100, FileMessage::clone).await.unwrap();
     assert_eq!((binary.content.as_str(), binary.encoding, binary.length), ("iVD/AA==", Some("base64"), 4));
-    let refused = files.read_for_socket("hello.txt", 4).await.unwrap_err();
+    let refused = files.read_for_socket("hello.txt", 4, |_| ()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::PayloadTooLarge);
+    let thread = files.read_for_socket("hello.txt", 5, |_| std::thread::current().id()).await.unwrap();
+    assert_ne!(thread, std::thread::current().id(), "it is encoded where it delays no other client");
 }
 
 #[test]

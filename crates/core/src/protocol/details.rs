@@ -1,8 +1,9 @@
 //! A connection, as its client and callers from anywhere see it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 /// A connection: the reply to `detailsView`, and to a remote call without a method.
@@ -30,7 +31,8 @@ pub struct ConnectionDetails<'a> {
     /// Unix time in milliseconds.
     pub connected_at: u64,
     /// The rooms it is in.
-    pub rooms: Vec<String>,
+    #[serde(serialize_with = "names")]
+    pub rooms: Vec<Arc<str>>,
     /// How many actions it ever called.
     pub total_actions: u64,
     /// How many of its actions run now.
@@ -38,4 +40,8 @@ pub struct ConnectionDetails<'a> {
     /// Whether it is closing; for remote callers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destroyed: Option<bool>,
+}
+
+fn names<S: Serializer>(rooms: &[Arc<str>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(rooms.iter().map(|room| &**room))
 }

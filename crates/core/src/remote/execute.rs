@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
@@ -18,7 +19,7 @@ use crate::future::Deadline;
 use crate::id::ConnectionId;
 use crate::metrics::bound_reached;
 use crate::operation::Operation;
-use crate::protocol::FilePush;
+use crate::protocol::{FileMessage, FilePush, encode};
 use crate::rooms::Rooms;
 
 /// The remote methods of the application. The engine implements this.
@@ -147,8 +148,8 @@ impl Executor {
             PendingMethod::RoomAdd(connection, room) => self.rooms.join(&connection, &room).await?,
             PendingMethod::RoomLeave(connection, room) => self.rooms.leave(&connection, &room).await?,
             PendingMethod::SendFile(connection, path) => {
-                let file = self.files.read_for_socket(&path, self.max_file).await?;
-                send_json(&connection, &FilePush::new(&file))?;
+                let push = |file: &FileMessage| encode(&FilePush::new(file));
+                send(&connection, self.files.read_for_socket(&path, self.max_file, push).await?)?;
             }
             PendingMethod::Application(connection, args) => {
                 return self.application.run(connection, method, args, deadline).await;
@@ -160,7 +161,11 @@ impl Executor {
 
 /// Queues a message for a client. A connection that closes takes no more: it counts as gone.
 fn send_json(connection: &Connection, message: &impl Serialize) -> Result<(), ApplyError> {
-    let frame = Frame::Text(serde_json::to_vec(message).map_err(ActionError::internal)?.into());
+    send(connection, serde_json::to_vec(message).map_err(ActionError::internal)?.into())
+}
+
+fn send(connection: &Connection, text: Bytes) -> Result<(), ApplyError> {
+    let frame = Frame::Text(text);
     if !connection.fits_outbox(&frame) {
         bound_reached("websocket.outbox_bytes");
         let message = "the message is larger than websocket.outbox_bytes";

@@ -32,7 +32,7 @@ fn details() -> ConnectionDetails<'static> {
         remote_port: 50312,
         params: Some(Default::default()),
         connected_at: 1_795_932_129_540,
-        rooms: vec!["lobby".to_owned()],
+        rooms: vec!["lobby".into()],
         total_actions: 3,
         pending_actions: 1,
         destroyed: None,

@@ -51,6 +51,6 @@ pub(in crate::ws) fn verb_reply(
         VerbAnswer::Published => reply(message_id, &ReplyData::<ConnectionDetails<'_>>::Published),
         VerbAnswer::Details => reply(message_id, &ReplyData::Data(&connection.details())),
         VerbAnswer::Room(room) => reply(message_id, &ReplyData::Data(&room.view())),
-        VerbAnswer::File(file) => splice(&encode(&file), message_id),
+        VerbAnswer::File(file) => splice(&file, message_id),
     })
 }
