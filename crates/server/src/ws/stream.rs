@@ -29,6 +29,9 @@ pub(super) const READ_BUFFER: usize = 1024;
 /// The bytes after which a poll yields that has found no message in them: other sockets share the thread.
 const READ_IN_A_ROW: usize = 16 * 1024;
 
+/// The bytes of large messages after which a poll yields, for the same reason.
+const WRITE_IN_A_ROW: usize = 64 * 1024;
+
 /// The pause between two reads of up to 16 KiB that are discarded after a close.
 const DISCARD_PACE: Duration = Duration::from_millis(10);
 
@@ -166,7 +169,9 @@ impl FrameStream {
     }
 
     /// Completes started frames and writes control frames between them; ready when the kernel has accepted all of it.
+    /// Yields after [`WRITE_IN_A_ROW`].
     pub(super) fn poll_flush(&mut self, task: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut started = 0;
         loop {
             ready!(self.poll_unwritten(task))?;
             if self.control_pending {
@@ -175,8 +180,14 @@ impl FrameStream {
             if self.remainder.is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            if started >= WRITE_IN_A_ROW {
+                task.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let before = self.remainder.len();
             let part = WriteBuffer::next_part(std::mem::take(&mut self.remainder));
             self.start_write(&part, task)?;
+            started += before - self.remainder.len();
         }
     }
 
