@@ -18,12 +18,19 @@ example NAME:
 deny:
     cargo deny check bans licenses sources
 
-# Tests real clusters with ROUNDS rounds of each fault (twenty take half an hour), then the soak (SEEDS, SEED, SECONDS).
+# Tests real clusters with ROUNDS rounds of each fault (twenty take half an hour), then the soak (SEEDS, SEED, SECONDS), and
+# that it finds what builds without its mechanisms do wrong.
 chaos ROUNDS="20":
     cargo build --workspace --bins --locked
     ROUNDS={{ROUNDS}} cargo test -p phalanx-tests --locked --test it cluster:: -- --nocapture
     ROUNDS={{ROUNDS}} cargo test -p phalanx-cluster --locked --test it -- promises:: recovery:: --nocapture --test-threads 1
     cargo test -p phalanx-tests --locked --test soak
+    MUTATIONS=all cargo test -p phalanx-tests --locked --test soak
+
+# Rolls a cluster of an earlier COMMIT to the code as it is, while members chat. A shallow clone lacks the commit.
+upgrade COMMIT="685d2a9":
+    cargo build --workspace --bins --locked
+    UPGRADE={{COMMIT}} cargo test -p phalanx-tests --locked --test soak
 
 # Tests the cluster with Redis 6.2 and Valkey 9, which two Python packages bring.
 servers:

@@ -21,7 +21,8 @@ use schedule::{KINDS, schedule};
 ///
 /// `a on 0`: a socket of a node opens and joins the room `r`, which has presence. Others: `a joins`, `a leaves`,
 /// `a closes`, `a says x`, `a says last x`, `a ok x`, `a unavailable x`, `a gets x`, `a sees join b`, `a gap`,
-/// `a away`, `0 lists a b`, `0 counts 3`, `0 is mute`, `0 freezes`, `0 thaws`, `wait 20` (seconds), `calm`, `end`.
+/// `a away`, `a tries` (a join that is not answered), `a fails` (that it is refused), `0 shows a@5 b@6` (a list during the
+/// soak), `0 hold begins`, `0 hold ends` (any fault), `0 lists a b`, `0 counts 3`, `0 is mute`, `0 freezes`, `0 thaws`, `wait 20` (seconds), `calm`, `end`.
 fn history(script: &str) -> Vec<Record> {
     let (mut records, mut at) = (Vec::new(), 0);
     let rooms = vec!["r".to_owned()];
@@ -33,13 +34,13 @@ fn history(script: &str) -> Vec<Record> {
             at += seconds.parse::<u64>().unwrap() * 1_000_000;
             continue;
         }
-        records.extend(events(&words).into_iter().map(|event| Record { at, event }));
+        records.extend(events(&words, at).into_iter().map(|event| Record { at, event }));
     }
     records.push(Record { at: at + 100_000, event: Event::End });
     records
 }
 
-fn events(words: &[&str]) -> Vec<Event> {
+fn events(words: &[&str], at: u64) -> Vec<Event> {
     let number = || words[0].parse::<usize>().unwrap();
     let socket = usize::from(words[0].as_bytes()[0]);
     let (room, text) = ("r".to_owned(), words.last().unwrap().to_string());
@@ -72,6 +73,18 @@ fn events(words: &[&str]) -> Vec<Event> {
             let members: Vec<String> = words[2..].iter().map(|&id| id.to_owned()).collect();
             Event::Listed { node: number(), room, count: members.len() as u64, members: Some(members) }
         }
+        ["tries"] => Event::Joining { socket, room },
+        ["fails"] => Event::NotJoined { socket, room, code: "unavailable".to_owned() },
+        ["shows", ..] => {
+            let member = |word: &&str| {
+                let (id, joined_at) = word.split_once('@').unwrap();
+                (id.to_owned(), joined_at.parse().unwrap())
+            };
+            let members = words[2..].iter().map(member).collect();
+            Event::Watched { node: number(), room, asked: at - 1000, members }
+        }
+        [kind, "begins"] => Event::Fault { kind: kind.to_owned(), detail: String::new(), node: Some(number()) },
+        [kind, "ends"] => Event::FaultEnded { kind: kind.to_owned(), node: Some(number()) },
         ["freezes"] => Event::Fault { kind: freeze, detail: String::new(), node: Some(number()) },
         ["thaws"] => Event::FaultEnded { kind: freeze, node: Some(number()) },
         [] if words[0] == "end" => Event::End,
@@ -203,6 +216,33 @@ fn lists_name_the_members_and_no_ghosts() {
 }
 
 #[test]
+fn a_member_that_is_gone_is_listed_again_only_by_a_join() {
+    let late =
+        "c on 0\na sees join c\nb sees join c\nc closes\na sees leave c\nb sees leave c\nwait 4\n0 shows a@1 b@2\n";
+    let found = "1 shows a@1 b@2 c@3\n1 shows a@1 b@2 c@3";
+    finds(&format!("{late} {found}"), &[Kind::Ghost]);
+    finds(&format!("{late} 0 hold begins\n {found}\n0 hold ends"), &[Kind::Ghost]);
+    // Redis may have lost the leave.
+    finds(&format!("{late} 0 older begins\n {found}\n0 older ends"), &[]);
+    finds(&format!("0 older begins\n0 older ends\n {late} {found}"), &[]);
+    finds(&format!("0 older begins\n0 older ends\nwait 10\n {late} {found}"), &[Kind::Ghost]);
+    // A join that is not answered may be under way, also after its client has gone.
+    let tried =
+        "c on 0\na sees join c\nb sees join c\nc leaves\na sees leave c\nb sees leave c\n0 shows a@1 b@2\nc tries\n";
+    finds(&format!("{tried} 0 shows a@1 b@2\n {found}"), &[]);
+    finds(&format!("{tried} c closes\n0 shows a@1 b@2\n {found}"), &[]);
+    finds(&format!("{tried} c closes\nwait 4\n0 shows a@1 b@2\n {found}"), &[Kind::Ghost]);
+    finds(&format!("{tried} c fails\nwait 1\n0 shows a@1 b@2\n {found}"), &[Kind::Ghost]);
+}
+
+#[test]
+fn the_time_of_joining_does_not_go_back() {
+    finds("0 shows a@1 b@7\nwait 1\n1 shows a@1 b@2\n1 shows a@1 b@2", &[Kind::Ghost]);
+    finds("0 shows a@1 b@2\nwait 1\n1 shows a@1 b@7\n1 shows a@1 b@7", &[]);
+    finds("0 shows a@1 b@7\n0 flush begins\n1 shows a@1 b@2\n0 flush ends", &[]);
+}
+
+#[test]
 fn joins_and_leaves_balance_outside_gaps() {
     finds("b closes", &[Kind::Unbalanced]);
     finds("b closes\na gap", &[]);
@@ -245,6 +285,21 @@ fn a_history_is_read_as_it_was_written() {
     recorder.flush();
     let events = read(&path).into_iter().map(|record| record.event);
     assert!(events.eq(expected.into_iter().map(|record| record.event)));
+}
+
+/// A build without a mechanism is made for the soak alone, and rarely: nothing else finds a patch that applies no more.
+#[test]
+fn the_mutations_apply() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let patches: Vec<_> = std::fs::read_dir(root.join("tests/soak/mutations")).unwrap().collect();
+    assert_eq!(patches.len(), 4);
+    for patch in patches {
+        let patch = patch.unwrap().path();
+        let mut command = std::process::Command::new("git");
+        let checked = command.current_dir(root).args(["apply", "--check"]).arg(&patch).output().unwrap();
+        let words = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success(), "{}: {words}", patch.display());
+    }
 }
 
 #[test]

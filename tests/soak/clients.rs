@@ -205,27 +205,29 @@ impl Session {
             // An earlier try that was answered `unavailable` may have worked.
             Request::Join(room) => {
                 let is_done = matches!(code, None | Some("conflict"));
-                if self.end_change(&room, true, is_done) {
-                    self.recorder.record(Event::Joined { socket, room });
-                }
+                self.end_change(&room, true, is_done);
+                self.recorder.record(match code {
+                    Some(code) if !is_done => Event::NotJoined { socket, room, code: code.to_owned() },
+                    _ => Event::Joined { socket, room },
+                });
             }
             Request::Leave(room) => {
                 let is_done = matches!(code, None | Some("forbidden"));
-                if self.end_change(&room, false, is_done) {
+                self.end_change(&room, false, is_done);
+                if is_done {
                     self.recorder.record(Event::Left { socket, room });
                 }
             }
         }
     }
 
-    fn end_change(&mut self, room: &str, is_in: bool, is_done: bool) -> bool {
+    fn end_change(&mut self, room: &str, is_in: bool, is_done: bool) {
         let membership = self.rooms.get_mut(room).expect("only rooms of this member are joined");
         membership.is_pending = false;
         membership.again = Instant::now() + AGAIN;
         if is_done {
             membership.is_in = is_in;
         }
-        is_done
     }
 
     async fn send(&mut self, request: Request, mut frame: Value) -> Sent {

@@ -8,12 +8,22 @@ use phalanx_testkit::{Direction, Flow, Process, Proxy, Redis, Signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::NODES;
 use crate::client::get;
 use crate::history::{Event, Recorder};
-use crate::schedule::{Fault, LinkFault, Step};
+use crate::schedule::{Fault, LinkFault, RETURN, Step};
 
 /// A limit for waits that no promise bounds.
 const SOON: Duration = Duration::from_secs(30);
+
+/// A node gives up a command that is not answered within this time.
+const GIVEN_UP: Duration = Duration::from_secs(2);
+
+/// Long enough for some messages.
+const ABSENCE: Duration = Duration::from_millis(150);
+
+/// No other request than a join has a member and the time of its join in one piece.
+const JOIN: &str = "\",\"joinedAt\":1";
 
 pub(crate) struct Cluster {
     redis: [Redis; 2],
@@ -22,6 +32,15 @@ pub(crate) struct Cluster {
     nodes: Vec<Node>,
     /// Where logs of nodes are kept.
     folder: PathBuf,
+    settings: Settings,
+}
+
+/// How nodes are started.
+struct Settings {
+    /// An example, or the path of a program.
+    program: String,
+    /// The same in the last release.
+    old_program: String,
     rooms: String,
     presence: String,
 }
@@ -32,21 +51,36 @@ struct Node {
     process: Process,
     addr: watch::Sender<SocketAddr>,
     is_running: bool,
+    /// Whether it runs the new release.
+    is_new: bool,
 }
 
 impl Cluster {
-    pub(crate) async fn start(count: usize, rooms: &[&str], presence: &[&str], folder: &Path) -> Self {
+    /// Starts nodes of a program; of the old one, if there is one.
+    pub(crate) async fn start(
+        program: &str,
+        old_program: Option<&str>,
+        rooms: &[&str],
+        presence: &[&str],
+        folder: &Path,
+    ) -> Self {
         let redis = [Redis::start().await, Redis::start().await];
-        let (rooms, presence) = (rooms.join(","), presence.join(","));
+        let settings = Settings {
+            program: program.to_owned(),
+            old_program: old_program.unwrap_or(program).to_owned(),
+            rooms: rooms.join(","),
+            presence: presence.join(","),
+        };
         let mut nodes = Vec::new();
-        for number in 0..count {
+        for number in 0..NODES {
             let proxy = Proxy::before(redis[0].addr()).await;
             let title = format!("n{number}");
-            let process = start_node(&redis[0].url_through(proxy.addr()), &title, &rooms, &presence).await;
+            let is_new = old_program.is_none();
+            let process = start_node(&redis[0].url_through(proxy.addr()), &title, is_new, &settings).await;
             let addr = watch::Sender::new(process.addr);
-            nodes.push(Node { title, proxy, process, addr, is_running: true });
+            nodes.push(Node { title, proxy, process, addr, is_running: true, is_new });
         }
-        Self { redis, active: 0, nodes, folder: folder.to_owned(), rooms, presence }
+        Self { redis, active: 0, nodes, folder: folder.to_owned(), settings }
     }
 
     /// The address of a node, which changes when it is started again.
@@ -89,9 +123,16 @@ impl Cluster {
             Fault::Answers { publisher, subscriber, times } => {
                 self.nodes[publisher].proxy.hold_flow(Flow::Publishing, Direction::ToClient);
                 for _ in 0..times {
-                    sleep(lasts / (times + 1)).await;
+                    sleep((lasts - RETURN) / (times + 1)).await;
                     self.nodes[subscriber].proxy.close_flow(Flow::Subscribing);
                 }
+                sleep((lasts - RETURN) / (times + 1)).await;
+                self.repeat_says(publisher, subscriber).await;
+            }
+            Fault::LateSays { publisher, subscriber } => self.delay_says(publisher, subscriber).await,
+            Fault::LateJoins(node) => {
+                // Not an instant before it: a join is sent once Redis has answered that the room exists.
+                self.nodes[node].proxy.hold_flow_from(Flow::Commands, JOIN);
             }
             Fault::SwitchOver => self.switch_over().await,
             Fault::Older { age, breaks } => {
@@ -117,12 +158,10 @@ impl Cluster {
             }
             Fault::RedisKill { .. } => self.redis[self.active].kill().await,
             Fault::RedisFreeze => self.active().freeze(),
-            Fault::NodeKill(node) => {
-                self.keep_log(node);
-                let node = &mut self.nodes[node];
-                node.process.signal(Signal::KILL);
-                node.process.ended().await;
-                node.is_running = false;
+            Fault::NodeKill(node) => self.stop(node, Signal::KILL).await,
+            Fault::Roll { node, is_new } => {
+                self.stop(node, Signal::TERM).await;
+                self.nodes[node].is_new = is_new;
             }
             Fault::NodeFreeze(node) => self.nodes[node].process.freeze().await,
         }
@@ -138,14 +177,17 @@ impl Cluster {
                     LinkFault::Hold(..) => proxy.release(),
                 }
             }
-            Fault::Answers { publisher, .. } => self.nodes[publisher].proxy.release(),
+            Fault::Answers { publisher, .. } | Fault::LateSays { publisher, .. } => {
+                self.nodes[publisher].proxy.release();
+            }
+            Fault::LateJoins(node) => self.nodes[node].proxy.release(),
             // The old server stays open as it is, until another switch-over needs it.
             Fault::SwitchOver | Fault::Older { .. } | Fault::Flush | Fault::ClientPause { .. } => {}
             Fault::Full => drop(self.active().command("CONFIG SET maxmemory 0").await),
             Fault::RedisKill { empty: true } => self.redis[self.active].start_empty().await,
             Fault::RedisKill { empty: false } => self.redis[self.active].start_again().await,
             Fault::RedisFreeze => self.active().thaw(),
-            Fault::NodeKill(node) => self.start_again(node).await,
+            Fault::NodeKill(node) | Fault::Roll { node, .. } => self.start_again(node).await,
             Fault::NodeFreeze(node) => self.nodes[node].process.thaw(),
         }
     }
@@ -171,10 +213,56 @@ impl Cluster {
         self.active = new;
     }
 
+    /// Closes the connection over which a node publishes, while messages are in Redis whose answers it lacks. Another node
+    /// has missed them and subscribed again, and has received others since: it must not receive them now.
+    async fn repeat_says(&self, publisher: usize, subscriber: usize) {
+        // Also on the next connection, if the node has given up the first by now.
+        self.nodes[publisher].proxy.hold_flow(Flow::Publishing, Direction::ToClient);
+        self.nodes[subscriber].proxy.cut();
+        sleep(ABSENCE).await;
+        self.subscribe_beside_frozen(publisher, subscriber).await;
+        sleep(ABSENCE).await;
+        self.nodes[publisher].proxy.close_flow(Flow::Publishing);
+        self.nodes[publisher].process.thaw();
+    }
+
+    /// Holds what a node publishes until it has given it up and published newer messages over its next connection, which
+    /// another node misses; then stops the node, so that the old ones arrive before any newer one.
+    async fn delay_says(&self, publisher: usize, subscriber: usize) {
+        self.nodes[publisher].proxy.hold_flow(Flow::Publishing, Direction::ToServer);
+        sleep(GIVEN_UP - ABSENCE).await;
+        self.nodes[subscriber].proxy.cut();
+        sleep(Duration::from_secs(1)).await;
+        self.subscribe_beside_frozen(publisher, subscriber).await;
+        self.nodes[publisher].proxy.release();
+        // Until they have arrived.
+        sleep(ABSENCE).await;
+        self.nodes[publisher].process.thaw();
+    }
+
+    /// Stops one node, and lets another subscribe again that was cut off: it receives nothing of the first.
+    async fn subscribe_beside_frozen(&self, frozen: usize, subscriber: usize) {
+        self.nodes[frozen].process.freeze().await;
+        self.nodes[subscriber].proxy.restore();
+        let subscribed = format!(":{NODES}\r\n");
+        for room in self.settings.rooms.split(',') {
+            let command = format!("PUBSUB NUMSUB tour:room:{room}");
+            until("all nodes subscribe", async || self.active().command(&command).await.ends_with(&subscribed)).await;
+        }
+    }
+
+    async fn stop(&mut self, number: usize, signal: Signal) {
+        let node = &mut self.nodes[number];
+        node.process.signal(signal);
+        node.process.ended().await;
+        self.keep_log(number);
+        self.nodes[number].is_running = false;
+    }
+
     async fn start_again(&mut self, number: usize) {
         let node = &self.nodes[number];
         let url = self.active().url_through(node.proxy.addr());
-        let process = start_node(&url, &node.title, &self.rooms, &self.presence).await;
+        let process = start_node(&url, &node.title, node.is_new, &self.settings).await;
         let node = &mut self.nodes[number];
         node.addr.send_replace(process.addr);
         node.process = process;
@@ -209,16 +297,17 @@ fn replica_of(redis: &Redis) -> String {
     format!("REPLICAOF 127.0.0.1 {}", redis.addr().port())
 }
 
-async fn start_node(url: &str, title: &str, rooms: &str, presence: &str) -> Process {
+async fn start_node(url: &str, title: &str, is_new: bool, settings: &Settings) -> Process {
     let environment = [
         ("REDIS_URL", url),
         ("PHALANX_TITLE", title),
-        ("PHALANX__ROOMS__START", rooms),
-        ("PHALANX__ROOMS__PRESENCE", presence),
+        ("PHALANX__ROOMS__START", &settings.rooms),
+        ("PHALANX__ROOMS__PRESENCE", &settings.presence),
         ("PHALANX__ADMIN__BIND", "127.0.0.1:0"),
         ("PHALANX__WEBSOCKET__HEARTBEAT", "10m"),
     ];
-    Process::start("tour", &environment).await
+    let program = if is_new { &settings.program } else { &settings.old_program };
+    Process::start(program, &environment).await
 }
 
 /// Polls a condition until it is true.

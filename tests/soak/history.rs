@@ -56,6 +56,12 @@ pub(crate) enum Event {
         socket: usize,
         room: String,
     },
+    /// The node answers a `roomAdd` with an error.
+    NotJoined {
+        socket: usize,
+        room: String,
+        code: String,
+    },
     /// A `roomLeave` is sent.
     Leaving {
         socket: usize,
@@ -108,6 +114,13 @@ pub(crate) enum Event {
     },
     /// The calm after the last fault is over: no client joins, leaves or opens a socket from here on.
     Calm,
+    /// The members that a node listed during the soak, and when each has joined; `asked` in microseconds since the start.
+    Watched {
+        node: usize,
+        room: String,
+        asked: u64,
+        members: BTreeMap<String, u64>,
+    },
     /// The members that a node lists after the calm; `None` if it did not answer.
     Listed {
         node: usize,
@@ -187,11 +200,16 @@ impl Recorder {
         self.started
     }
 
+    /// Microseconds since the start.
+    pub(crate) fn now(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
     /// Writes a line with the present time.
     pub(crate) fn record(&self, event: Event) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         // Under the lock, so that times rise from line to line.
-        let record = Record { at: self.started.elapsed().as_micros() as u64, event };
+        let record = Record { at: self.now(), event };
         written.records += 1;
         written.last.note(&record.event);
         assert!(written.records <= RECORDS, "a history has at most {RECORDS} records");

@@ -58,12 +58,21 @@ pub(crate) enum LinkFault {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     Link(usize, LinkFault),
-    /// The answers of one node's publishing flow are held, while another node's subscription comes and goes.
+    /// The answers of one node's publishing flow are held, while another node's subscription comes and goes; then the flow
+    /// is closed, before that node has received anything newer.
     Answers {
         publisher: usize,
         subscriber: usize,
         times: u32,
     },
+    /// What one node published, and has given up, arrives after another node has subscribed again, and before anything
+    /// newer does.
+    LateSays {
+        publisher: usize,
+        subscriber: usize,
+    },
+    /// Joins of one node arrive after it has given them up.
+    LateJoins(usize),
     /// Another server is promoted; the old one becomes its replica and closes no connection.
     SwitchOver,
     /// The data become those of `age` before; with or without a break of all connections.
@@ -86,16 +95,26 @@ pub(crate) enum Fault {
     RedisFreeze,
     NodeKill(usize),
     NodeFreeze(usize),
+    /// A node is stopped properly and started in the new release, or in the last one. Not seeded: see `upgrade.rs`.
+    Roll {
+        node: usize,
+        is_new: bool,
+    },
 }
 
+/// The time that a node needs to subscribe again.
+pub(crate) const RETURN: Duration = Duration::from_millis(1500);
+
 /// The names of the kinds, for the summary.
-pub(crate) const KINDS: [&str; 15] = [
+pub(crate) const KINDS: [&str; 17] = [
     "delay",
     "cut",
     "silence",
     "pause",
     "hold",
     "answers",
+    "late_says",
+    "late_joins",
     "switch",
     "older",
     "flush",
@@ -116,6 +135,8 @@ impl Fault {
             Self::Link(_, LinkFault::Pause) => "pause",
             Self::Link(_, LinkFault::Hold(..)) => "hold",
             Self::Answers { .. } => "answers",
+            Self::LateSays { .. } => "late_says",
+            Self::LateJoins(_) => "late_joins",
             Self::SwitchOver => "switch",
             Self::Older { .. } => "older",
             Self::Flush => "flush",
@@ -125,14 +146,16 @@ impl Fault {
             Self::RedisFreeze => "redis_freeze",
             Self::NodeKill(_) => "kill",
             Self::NodeFreeze(_) => "freeze",
+            Self::Roll { .. } => "roll",
         }
     }
 
     /// The node that it hits, unless it hits all.
     pub(crate) fn node(&self) -> Option<usize> {
         match self {
-            Self::Link(node, _) | Self::NodeKill(node) | Self::NodeFreeze(node) => Some(*node),
-            Self::Answers { publisher, .. } => Some(*publisher),
+            Self::Link(node, _) | Self::LateJoins(node) | Self::NodeKill(node) | Self::NodeFreeze(node) => Some(*node),
+            Self::Roll { node, .. } => Some(*node),
+            Self::Answers { publisher, .. } | Self::LateSays { publisher, .. } => Some(*publisher),
             _ => None,
         }
     }
@@ -180,6 +203,7 @@ pub(crate) fn schedule(seed: u64, nodes: usize, within: Duration, kinds: &[&str]
 
 fn fault(kind: &str, random: &mut Random, nodes: usize) -> (Fault, Duration) {
     let node = random.below(nodes);
+    let other = |random: &mut Random| (node + 1 + random.below(nodes - 1)) % nodes;
     match kind {
         "delay" => (Fault::Link(node, LinkFault::Delay(random.millis(10..300))), random.millis(2000..5000)),
         "cut" => (Fault::Link(node, LinkFault::Cut), random.millis(200..9000)),
@@ -187,10 +211,12 @@ fn fault(kind: &str, random: &mut Random, nodes: usize) -> (Fault, Duration) {
         "pause" => (Fault::Link(node, LinkFault::Pause), random.millis(500..6000)),
         "hold" => (Fault::Link(node, hold(random)), random.millis(500..6000)),
         "answers" => {
-            let subscriber = (node + 1 + random.below(nodes - 1)) % nodes;
-            let times = 1 + random.below(3) as u32;
-            (Fault::Answers { publisher: node, subscriber, times }, random.millis(500..4000))
+            let subscriber = other(random);
+            let times = random.below(3) as u32;
+            (Fault::Answers { publisher: node, subscriber, times }, random.millis(500..4000) + RETURN)
         }
+        "late_says" => (Fault::LateSays { publisher: node, subscriber: other(random) }, random.millis(4000..5000)),
+        "late_joins" => (Fault::LateJoins(node), random.millis(4500..6000)),
         // As long as the promise that all is back.
         "switch" => (Fault::SwitchOver, random.millis(5000..8000)),
         "older" => {
@@ -216,7 +242,7 @@ fn hold(random: &mut Random) -> LinkFault {
 
 /// A fault of the network of a node that this one spares.
 fn beside(fault: &Fault, random: &mut Random, nodes: usize) -> Option<Fault> {
-    if matches!(fault, Fault::Answers { .. } | Fault::NodeKill(_)) {
+    if matches!(fault, Fault::Answers { .. } | Fault::LateSays { .. } | Fault::LateJoins(_) | Fault::NodeKill(_)) {
         return None;
     }
     let node = match fault.node() {

@@ -102,9 +102,17 @@ impl OpenConnection {
         }
     }
 
+    pub(crate) fn is_of(&self, flow: Flow) -> bool {
+        self.flow.load(Relaxed) == flow as u8
+    }
+
     fn is_among(&self, selection: Selection) -> bool {
-        let is_of = |flow: Flow| self.flow.load(Relaxed) == flow as u8;
-        self.number < selection.below && selection.flow.is_none_or(is_of)
+        self.number < selection.below && selection.flow.is_none_or(|flow| self.is_of(flow))
+    }
+
+    /// Holds one direction of all connections of a flow.
+    pub(crate) fn hold_all(&self, flow: Flow, direction: Direction) {
+        self.all.hold(Some(flow), direction);
     }
 
     pub(crate) fn is_held(&self, direction: Direction) -> bool {
@@ -218,6 +226,21 @@ mod tests {
         let _new = client(&proxy, &mut requests, HELLO).await;
         proxy.release();
         assert_eq!(next(&mut requests).await, b"late");
+    }
+
+    #[tokio::test]
+    async fn requests_are_held_from_the_first_one_on_that_has_some_bytes() {
+        let (proxy, mut requests) = server().await;
+        let mut commands = client(&proxy, &mut requests, b"PING\r\n").await;
+        proxy.hold_flow_from(Flow::Commands, "join");
+        commands.write_all(b"other").await.unwrap();
+        assert_eq!(next(&mut requests).await, b"other");
+        assert_eq!(answer(&mut commands).await, 5);
+        commands.write_all(b"a join").await.unwrap();
+        let _new = client(&proxy, &mut requests, b"a join").await;
+        proxy.release();
+        assert_eq!(next(&mut requests).await, b"a join");
+        assert_eq!(answer(&mut commands).await, 5);
     }
 
     #[tokio::test]

@@ -42,6 +42,8 @@ struct NetworkFaults {
     delay: Duration,
     /// A reply or message of the server that contains one of these is dropped, once for each.
     swallow: Vec<Vec<u8>>,
+    /// Requests of this flow are held from the first one on that contains these bytes.
+    hold_from: Option<(Flow, Vec<u8>)>,
     /// Replies on a connection that has sent these bytes are delayed.
     delay_replies_to: Option<(Vec<u8>, Duration)>,
 }
@@ -124,8 +126,14 @@ impl Proxy {
         self.connections.hold(Some(flow), direction);
     }
 
-    /// Ends [`Proxy::hold`] and [`Proxy::hold_flow`].
+    /// Does the same for requests, from the first one on that contains these bytes.
+    pub fn hold_flow_from(&self, flow: Flow, bytes: impl Into<Vec<u8>>) {
+        faults(&self.faults).hold_from = Some((flow, bytes.into()));
+    }
+
+    /// Ends [`Proxy::hold`], [`Proxy::hold_flow`] and [`Proxy::hold_flow_from`].
     pub fn release(&self) {
+        faults(&self.faults).hold_from = None;
         self.connections.release();
     }
 
@@ -208,6 +216,12 @@ async fn pump(
     while is_open && from.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
         if direction == Direction::ToServer {
             connection.identify(&bytes);
+            let mut faults = faults(&shared);
+            if let Some((flow, _)) =
+                faults.hold_from.take_if(|(flow, part)| connection.is_of(*flow) && contains(&bytes, part))
+            {
+                connection.hold_all(flow, direction);
+            }
         }
         let delay = faults(&shared).delay(direction, &bytes, &connection);
         if !delay.is_zero() {

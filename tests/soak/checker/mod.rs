@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::history::{Event, Record};
 
 mod delivery;
+mod lists;
 mod members;
 mod order;
 mod streams;
@@ -29,7 +30,7 @@ pub(crate) enum Kind {
     /// A `say` was OK, and its speaker has neither the message nor a later gap; or messages are missing without a word
     /// for longer than a node may keep silent; or no gap followed an `away`.
     Silent,
-    /// A node lists a member that is none.
+    /// A node lists a member that is none, or one as it was before.
     Ghost,
     /// A node does not list a member.
     Missing,
@@ -160,6 +161,7 @@ pub(crate) fn check(records: &[Record]) -> Report {
         order::check(&history, room, &mut faults);
         delivery::check(&history, room, &mut faults);
         members::check(&history, room, &mut faults);
+        lists::check(&history, room, &mut faults);
     }
     delivery::check_answers(&history, &mut faults);
     Report { counts: Counts::of(records), faults }

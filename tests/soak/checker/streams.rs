@@ -7,8 +7,16 @@ use super::super::history::{Change, Event, Record};
 pub(super) struct History {
     pub(super) rooms: Vec<RoomHistory>,
     pub(super) sockets: BTreeMap<usize, Socket>,
-    /// When nodes were frozen: node, from, to.
-    pub(super) frozen: Vec<(usize, u64, u64)>,
+    pub(super) faults: Vec<Injected>,
+}
+
+/// A fault that the soak caused.
+pub(super) struct Injected {
+    pub(super) kind: String,
+    pub(super) node: Option<usize>,
+    pub(super) from: u64,
+    /// The end of time if it did not end.
+    pub(super) to: u64,
 }
 
 pub(super) struct Socket {
@@ -28,6 +36,7 @@ pub(super) struct RoomHistory {
     /// By socket.
     pub(super) streams: BTreeMap<usize, Stream>,
     pub(super) listed: Vec<Listed>,
+    pub(super) watched: Vec<Watched>,
 }
 
 pub(super) struct Message {
@@ -57,6 +66,20 @@ pub(super) struct Listed {
     pub(super) count: u64,
 }
 
+/// A list that a node gave during the soak.
+pub(super) struct Watched {
+    pub(super) at: u64,
+    pub(super) node: usize,
+    pub(super) asked: u64,
+    pub(super) members: BTreeMap<String, u64>,
+}
+
+/// A join that a client sent: until it was answered, or may not run any more.
+pub(super) struct JoinAttempt {
+    pub(super) sent: u64,
+    pub(super) ended: Option<u64>,
+}
+
 /// What one socket received of one room, with its own joins and leaves.
 #[derive(Default)]
 pub(super) struct Stream {
@@ -67,6 +90,7 @@ pub(super) struct Stream {
     pub(super) breaks: Vec<Break>,
     /// When memberships began and ended: from the request to the confirmation.
     pub(super) changes: Vec<Membership>,
+    pub(super) attempts: Vec<JoinAttempt>,
     is_member: bool,
     requested: u64,
 }
@@ -113,9 +137,15 @@ impl Stream {
 
     fn end(&mut self, at: u64, requested: u64) {
         self.break_off(at, false);
+        self.attempts.last_mut().into_iter().for_each(|attempt| attempt.end_with_socket(at));
         if std::mem::take(&mut self.is_member) {
             self.changes.push(Membership { requested, is_member: false });
         }
+    }
+
+    /// A join is answered.
+    fn end_attempt(&mut self, at: u64) {
+        self.attempts.last_mut().into_iter().for_each(|attempt| attempt.ended = Some(at));
     }
 
     /// Whether the socket is a member at the end, as far as its client knows.
@@ -140,10 +170,9 @@ impl Stream {
 
 impl History {
     pub(super) fn of(records: &[Record]) -> Self {
-        let mut history = Self { rooms: Vec::new(), sockets: BTreeMap::new(), frozen: Vec::new() };
+        let mut history = Self { rooms: Vec::new(), sockets: BTreeMap::new(), faults: Vec::new() };
         let mut numbers: HashMap<&str, (usize, usize)> = HashMap::new();
         let mut indices: HashMap<&str, usize> = HashMap::new();
-        let mut freezes: HashMap<usize, u64> = HashMap::new();
         for Record { at, event } in records {
             let at = *at;
             match event {
@@ -154,18 +183,26 @@ impl History {
                         history.rooms.push(RoomHistory { name: name.clone(), has_presence, ..Default::default() });
                     }
                 }
-                Event::Fault { kind, node: Some(node), .. } if kind == "freeze" => drop(freezes.insert(*node, at)),
-                Event::FaultEnded { kind, node: Some(node) } if kind == "freeze" => {
-                    let from = freezes.remove(node).unwrap_or(at);
-                    history.frozen.push((*node, from, at));
+                Event::Fault { kind, node, .. } => {
+                    history.faults.push(Injected { kind: kind.clone(), node: *node, from: at, to: u64::MAX });
+                }
+                Event::FaultEnded { kind, node } => {
+                    let is_it = |fault: &&mut Injected| fault.kind == *kind && fault.node == *node;
+                    history.faults.iter_mut().rev().find(is_it).into_iter().for_each(|fault| fault.to = at);
                 }
                 Event::Open { socket, node, id } => {
                     let opened = Socket { node: *node, id: id.clone(), aways: Vec::new(), closed: None };
                     history.sockets.insert(*socket, opened);
                 }
-                Event::Joining { socket, room } => history.stream(indices[&**room], *socket).requested = at,
+                Event::Joining { socket, room } => {
+                    let stream = history.stream(indices[&**room], *socket);
+                    stream.requested = at;
+                    stream.attempts.push(JoinAttempt { sent: at, ended: None });
+                }
+                Event::NotJoined { socket, room, .. } => history.stream(indices[&**room], *socket).end_attempt(at),
                 Event::Joined { socket, room } => {
                     let stream = history.stream(indices[&**room], *socket);
+                    stream.end_attempt(at);
                     stream.ends_broken = true;
                     stream.is_member = true;
                     stream.push(at, Frame::Joined);
@@ -211,8 +248,12 @@ impl History {
                     let listed = Listed { at, node: *node, members: members.clone(), count: *count };
                     history.rooms[indices[&**room]].listed.push(listed);
                 }
+                Event::Watched { node, room, asked, members } => {
+                    let watched = Watched { at, node: *node, asked: *asked, members: members.clone() };
+                    history.rooms[indices[&**room]].watched.push(watched);
+                }
                 Event::End => break,
-                Event::Fault { .. } | Event::FaultEnded { .. } | Event::Left { .. } | Event::Calm => {}
+                Event::Left { .. } | Event::Calm => {}
             }
         }
         history
@@ -224,7 +265,8 @@ impl History {
 
     /// How long a node was frozen between two times.
     pub(super) fn frozen(&self, node: usize, from: u64, to: u64) -> u64 {
-        let of_node = self.frozen.iter().filter(|(frozen, ..)| *frozen == node);
-        of_node.map(|(_, begin, end)| (*end).min(to).saturating_sub((*begin).max(from))).sum()
+        let freezes =
+            |fault: &&Injected| fault.node == Some(node) && ["freeze", "answers", "late_says"].contains(&&*fault.kind);
+        self.faults.iter().filter(freezes).map(|fault| fault.to.min(to).saturating_sub(fault.from.max(from))).sum()
     }
 }
