@@ -26,6 +26,11 @@ chaos ROUNDS="20":
     ROUNDS={{ROUNDS}} cargo test -p phalanx-cluster --locked --test it -- promises:: recovery:: --nocapture --test-threads 1
     cargo test -p phalanx-tests --locked --test soak
     MUTATIONS=all cargo test -p phalanx-tests --locked --test soak
+    {{just_executable()}} herd
+
+# Tells SOCKETS sockets in ten rooms each of a gap, in one process and a release build, and prints how long that takes.
+herd SOCKETS="50000":
+    SOCKETS={{SOCKETS}} cargo test --release --locked -p phalanx-cluster --test it herd:: -- --nocapture
 
 # Rolls a cluster of an earlier COMMIT to the code as it is, while members chat. A shallow clone lacks the commit.
 upgrade COMMIT="685d2a9":

@@ -11,6 +11,7 @@ mod bus;
 mod cache;
 mod full;
 mod gaps;
+mod herd;
 mod links;
 mod locks;
 mod membership;

@@ -37,8 +37,13 @@ impl LargeNode {
 
     /// With the rooms `r` and `s`, and `p`, which has presence.
     pub(crate) async fn start_at(url: &str, id: &str) -> Self {
+        Self::start_with(url, id, &["r", "s", "p"].map(str::to_owned)).await
+    }
+
+    /// With these rooms.
+    pub(crate) async fn start_with(url: &str, id: &str, rooms: &[String]) -> Self {
         let mut config = Config::default();
-        config.rooms.start = ["r", "s", "p"].map(str::to_owned).to_vec();
+        config.rooms.start = rooms.to_vec();
         config.rooms.presence = vec!["p".to_owned()];
         config.websocket.max_connections = 1_000_000;
         let mut setup = NodeSetup::new("laws", config);
@@ -49,6 +54,13 @@ impl LargeNode {
 
     /// Adds connections that are members of a room. Nobody reads their frames.
     pub(crate) async fn join(&mut self, room: &str, count: usize) {
+        let first = self.connections.len();
+        self.connect(count);
+        self.join_from(first, room).await;
+    }
+
+    /// Adds connections that are in no room.
+    pub(crate) fn connect(&mut self, count: usize) {
         let first = self.connections.len();
         for number in first..first + count {
             let connection = Connection::new(NewConnection {
@@ -62,6 +74,14 @@ impl LargeNode {
             self.registrations.push(self.engine.register(connection.clone()).unwrap());
             self.connections.push(connection);
         }
+    }
+
+    /// Makes all connections members of a room.
+    pub(crate) async fn join_all(&self, room: &str) {
+        self.join_from(0, room).await;
+    }
+
+    async fn join_from(&self, first: usize, room: &str) {
         for batch in self.connections[first..].chunks(AT_ONCE) {
             let mut joining = JoinSet::new();
             for connection in batch {

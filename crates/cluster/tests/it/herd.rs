@@ -1,0 +1,124 @@
+//! A gap in the rooms of many sockets at once. In one process, without the sockets: each connection has a task that takes
+//! its frames at once, as the task of a socket does. `SOCKETS` is their number; `just chaos` sets 50,000.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
+use std::time::Duration;
+
+use phalanx_core::Connection;
+use phalanx_core::connection::{Frame, OutboxItem};
+use phalanx_testkit::{Flow, Proxy, Redis, at_most, check_time, print};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::recovery::{BACK, LargeNode};
+
+/// The documented time within which all are told.
+const TOLD: Duration = Duration::from_secs(2);
+
+/// Rooms of each socket.
+const ROOMS: usize = 10;
+
+/// How long the delivery in another room is measured.
+const MEASURED: Duration = Duration::from_secs(4);
+
+/// The pause between two messages there.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Takes frames as they come, as the task of a socket does.
+fn read_frames(connection: Connection, on_frame: impl Fn(&str) + Send + Sync + 'static) -> JoinHandle<()> {
+    tokio::spawn(poll_fn(move |task| {
+        connection.register(task.waker());
+        loop {
+            match connection.next() {
+                OutboxItem::Frame(Frame::Text(text)) => on_frame(std::str::from_utf8(&text).unwrap()),
+                OutboxItem::Frame(_) => {}
+                OutboxItem::Ping => connection.mark_alive(),
+                OutboxItem::Nothing => return Poll::Pending,
+                OutboxItem::Close(_) => return Poll::Ready(()),
+            }
+        }
+    }))
+}
+
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_ascii_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// The times from the `say` of a message to its delivery, in the room of another node whose subscription stands.
+async fn deliveries(node: &LargeNode, delivered: &mut mpsc::Receiver<()>) -> Vec<Duration> {
+    let (mut took, end) = (Vec::new(), Instant::now() + MEASURED);
+    while Instant::now() < end {
+        let said = Instant::now();
+        node.engine.node().rooms().say("other", &"x").await.unwrap();
+        timeout(at_most(BACK), delivered.recv()).await.expect("it is delivered").unwrap();
+        took.push(said.elapsed());
+        sleep(PAUSE).await; // the rate of the messages
+    }
+    took.sort_unstable();
+    took
+}
+
+fn percentile_99(sorted: &[Duration]) -> Duration {
+    sorted[sorted.len() * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_sockets_are_told_of_a_gap_and_other_rooms_go_on() {
+    let count = std::env::var("SOCKETS").ok().and_then(|count| count.parse().ok()).unwrap_or(1000);
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let rooms: Vec<String> = (0..ROOMS).map(|number| format!("room{number}")).collect();
+    let mut node = LargeNode::start_with(&redis.url_through(proxy.addr()), "one", &rooms).await;
+    let mut other = LargeNode::start_with(&redis.url(), "two", &["other".to_owned()]).await;
+    node.connect(count);
+    for room in &rooms {
+        node.join_all(room).await;
+    }
+    other.connect(1);
+    other.join_all("other").await;
+    let (received, mut delivered) = mpsc::channel(64);
+    let on_frame = move |_: &str| _ = received.try_send(());
+    let mut readers = vec![read_frames(other.connections[0].clone(), on_frame)];
+    let gaps = Arc::new(AtomicUsize::new(0));
+    for connection in &node.connections {
+        let gaps = gaps.clone();
+        let on_frame = move |text: &str| _ = gaps.fetch_add(usize::from(text.contains(r#""event":"gap""#)), Relaxed);
+        readers.push(read_frames(connection.clone(), on_frame));
+    }
+    let alone = deliveries(&other, &mut delivered).await;
+    let before = resident();
+    let (cut, all) = (Instant::now(), count * ROOMS);
+    proxy.close_flow(Flow::Subscribing);
+    let told = {
+        let gaps = gaps.clone();
+        tokio::spawn(async move {
+            let (mut first, mut most) = (None, 0.0_f64);
+            while gaps.load(Relaxed) < all {
+                first = first.or_else(|| (gaps.load(Relaxed) > 0).then(|| cut.elapsed()));
+                most = most.max(resident());
+                sleep(Duration::from_millis(5)).await;
+            }
+            (first.unwrap_or_else(|| cut.elapsed()), cut.elapsed(), most.max(resident()))
+        })
+    };
+    let beside = deliveries(&other, &mut delivered).await;
+    let Ok(told) = timeout(at_most(TOLD), told).await else { panic!("{} of {all} are told", gaps.load(Relaxed)) };
+    let (first, last, most) = told.unwrap();
+    check_time("the last is told", last, TOLD);
+    let [alone, beside] = [alone, beside].map(|took| percentile_99(&took));
+    print(format_args!(
+        "{count} sockets in {ROOMS} rooms: the first is told after {first:.1?}; memory {before:.0} MiB \
+         and {:.1} more; another node's room: p99 {beside:?}, alone {alone:?}",
+        most - before,
+    ));
+    sleep(Duration::from_millis(500)).await; // more would be too many
+    assert_eq!(gaps.load(Relaxed), all, "one gap for each socket and room");
+    node.engine.stop().await;
+    other.engine.stop().await;
+}
