@@ -253,6 +253,9 @@ fn joins_and_leaves_balance_outside_gaps() {
     finds("b leaves\nb joins\na sees leave b", &[Kind::Unbalanced]);
     finds("c on 0\nb sees join c", &[Kind::Unbalanced]);
     finds("end\nb closes\na sees leave b", &[]);
+    // The node of b was reaped before c came, and the client of b goes later.
+    finds("a sees leave b\nc on 0\na sees join c\nb closes", &[]);
+    finds("c on 0\na sees join c\nb closes\na sees leave b", &[Kind::Unbalanced]);
     // What happens behind the first frame after a gap is not missed.
     finds(&["a gap\n", &passes("x"), "b leaves"].concat(), &[Kind::Unbalanced]);
 }
