@@ -44,7 +44,7 @@ enum BodyState {
     Absent,
     /// It may still be on its way.
     Awaited(ReadingBody),
-    /// It was read before the function asked for it: by a layer, or by the version that was called.
+    /// It was read before the function needed it: by a layer, or by the version that was called.
     Arrived(Box<Result<BodyRead, ActionError>>),
 }
 
