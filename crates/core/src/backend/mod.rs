@@ -11,6 +11,7 @@ mod interop;
 mod locks;
 mod membership;
 mod rooms;
+mod tasks;
 
 pub use bus::{
     Bus, GapCause, Incoming, NodeMessage, NodeMessageKind, Posted, Publication, PublicationKind, Recipient, SendGuard,
@@ -27,6 +28,11 @@ pub use membership::{
 pub use rooms::{
     CreateOutcome, HeldMember, JoinOutcome, LeaveOutcome, Member, Members, RelistOutcome, Relisting, RoomStore,
     StoredMember,
+};
+pub use tasks::{
+    AttemptEnd, AttemptKey, DeleteOutcome, ENQUEUE_BATCH, EXCHANGE_BATCH, EnqueueOutcome, FetchedJob, GiveBackOutcome,
+    JobCounters, JobState, MAX_DEATHS, MAX_STALLS, MOVE_BATCH, NewJob, Promotion, SettleOutcome, Settlement, TaskStats,
+    TaskStore, UniqueClaim, WorkerCall, WorkerReply,
 };
 
 pub use crate::id::MembersCursor;

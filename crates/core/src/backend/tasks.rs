@@ -1,0 +1,342 @@
+//! The seam for tasks: the jobs of the cluster that wait, run, are due later, are parked, or have failed.
+//!
+//! A job is text that a store keeps and returns byte for byte: resque tools read the same lists, and a parser that writes
+//! a job again would change its numbers and empty lists. What a node must know to handle it lies beside it.
+//!
+//! A job that a node runs is an *attempt*: listed under the node's generation, by a token that the node counts and never
+//! uses twice. It leaves that list only by its own settlement, or by the reaper of its generation. So a settlement
+//! is accepted once, and a node that was reaped meanwhile has no say over a job that runs elsewhere.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::error::BackendError;
+use crate::id::Generation;
+
+/// The most jobs that one [`TaskStore::enqueue`] takes.
+pub const ENQUEUE_BATCH: usize = 500;
+
+/// The most settlements, and the most jobs fetched, of one [`TaskStore::exchange`].
+pub const EXCHANGE_BATCH: usize = 32;
+
+/// The most jobs that one [`TaskStore::promote`] or [`TaskStore::give_back`] moves.
+pub const MOVE_BATCH: usize = 100;
+
+/// How many deaths of nodes convict the job that they ran.
+pub const MAX_DEATHS: u32 = 3;
+
+/// How many stalls end a job.
+pub const MAX_STALLS: u32 = 5;
+
+/// A job that is to be stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewJob {
+    /// Its id.
+    pub id: Arc<str>,
+    /// The queue.
+    pub queue: Arc<str>,
+    /// The job, in resque's form.
+    pub text: Bytes,
+    /// When it is due, Unix time in milliseconds; `None` for now.
+    pub due_ms: Option<u64>,
+    /// A claim that no other job may have while this one has it.
+    pub unique: Option<UniqueClaim>,
+    /// Set if the caller chose the id, so that it may be repeated: identifies the job's content.
+    pub digest: Option<[u8; 16]>,
+}
+
+/// A claim that at most one job of the cluster has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UniqueClaim {
+    /// Its name.
+    pub key: Arc<str>,
+    /// How long it lasts if nothing releases it, in milliseconds.
+    pub ttl_ms: u64,
+}
+
+/// The outcome of storing a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnqueueOutcome {
+    /// It is stored.
+    Stored,
+    /// Nothing is stored: the job of this id has the claim, or was stored by the same id and content.
+    Existing(Arc<str>),
+    /// Nothing is stored: the id names a job of another content.
+    Conflict,
+}
+
+/// How often a job was begun, and how that ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobCounters {
+    /// The attempts that count, with the one that runs.
+    pub attempts: u32,
+    /// The reaps of nodes that ran it.
+    pub deaths: u32,
+    /// The reaps of nodes that ran it and came back.
+    pub stalls: u32,
+}
+
+impl JobCounters {
+    /// Whether the job may be what kills nodes: at most one such job runs on a node at a time.
+    pub fn is_suspect(self) -> bool {
+        self.deaths + 1 >= MAX_DEATHS
+    }
+}
+
+/// Names an attempt in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptKey {
+    /// A number that the node counts.
+    pub token: u64,
+    /// The queue that the job came from.
+    pub queue: Arc<str>,
+    /// The counters of the job, with this attempt.
+    pub counters: JobCounters,
+}
+
+/// An attempt that a node has to run.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FetchedJob {
+    /// Names it.
+    pub attempt: AttemptKey,
+    /// The job.
+    pub text: Bytes,
+}
+
+/// The end of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// The attempt.
+    pub attempt: AttemptKey,
+    /// The job's id, for its claim and for its deletion; `None` for a foreign job.
+    pub id: Option<Arc<str>>,
+    /// What becomes of the job.
+    pub end: AttemptEnd,
+    /// The claim of the job, which its end releases.
+    pub unique: Option<Arc<str>>,
+}
+
+/// What becomes of a job whose attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptEnd {
+    /// It succeeded: the job is over.
+    Done,
+    /// The job is over, and counts neither as processed nor as failed: discarded, or deleted.
+    Dropped,
+    /// It runs again from `due_ms`, Unix time in milliseconds; the attempt counts.
+    Retry {
+        /// When.
+        due_ms: u64,
+    },
+    /// It runs again from `due_ms`, as if the attempt had not been: snoozed, or an input that this node cannot decode.
+    Snooze {
+        /// When.
+        due_ms: u64,
+    },
+    /// It goes back to the head of its queue, as if the attempt had not been.
+    GiveBack,
+    /// It waits for a node that knows its class, as if the attempt had not been.
+    Park {
+        /// The class.
+        class: Arc<str>,
+    },
+    /// It failed for good: `record` is its entry among the failed jobs, in resque's form.
+    Failed {
+        /// The entry.
+        record: Bytes,
+    },
+}
+
+/// The answer to a settlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettleOutcome {
+    /// The attempt was this node's, and has ended as told.
+    Accepted,
+    /// The same, but the job's claim was another's by then, or had expired.
+    ClaimLost,
+    /// No such attempt: its generation was reaped, or it was settled before. Nothing has changed.
+    Superseded,
+    /// A key that the end needs is spoilt. The attempt stands.
+    Spoilt {
+        /// The key.
+        key: String,
+    },
+}
+
+/// One call of a node's worker: it settles what has ended and fetches what may begin.
+#[derive(Clone, Debug)]
+pub struct WorkerCall<'a> {
+    /// The node.
+    pub generation: Generation,
+    /// At most [`EXCHANGE_BATCH`].
+    pub settlements: &'a [Settlement],
+    /// The token of the first job that is fetched; the next ones follow. Never used before.
+    pub first_token: u64,
+    /// The most jobs to fetch, at most [`EXCHANGE_BATCH`].
+    pub wanted: usize,
+    /// The queues to fetch from, the most important first.
+    pub queues: &'a [Arc<str>],
+    /// Until when jobs may be fetched, the store's time in microseconds: later nothing is fetched. Settlements have no
+    /// such limit.
+    pub fetch_until_us: u64,
+    /// Whether a suspect may be fetched, of which a node runs one at a time.
+    pub takes_suspect: bool,
+    /// The most bytes of the jobs that are fetched; one job is fetched in any case.
+    pub max_bytes: usize,
+}
+
+/// The answer to a [`WorkerCall`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerReply {
+    /// The answers to the settlements, in their order.
+    pub settled: Vec<SettleOutcome>,
+    /// The jobs to run.
+    pub fetched: Vec<FetchedJob>,
+    /// Whether the node has no lease any more: nothing was fetched.
+    pub is_reaped: bool,
+    /// Whether more jobs wait in the queues.
+    pub has_more: bool,
+    /// When the next delayed job is due, Unix time in milliseconds.
+    pub next_due_ms: Option<u64>,
+    /// Queues that are spoilt, and were passed over.
+    pub spoilt: Vec<String>,
+}
+
+/// The answer to a [`TaskStore::promote`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Promotion {
+    /// How many delayed jobs wait in their queues now.
+    pub moved: usize,
+    /// When the next one is due, Unix time in milliseconds.
+    pub next_due_ms: Option<u64>,
+}
+
+/// The answer to a [`TaskStore::give_back`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GiveBackOutcome {
+    /// Some jobs went back; these were convicted, and are among the failed ones. Call again.
+    Some(Vec<FetchedJob>),
+    /// None is left.
+    Done,
+    /// Another node has the claim by now.
+    ClaimLost,
+}
+
+/// The state of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobState {
+    /// It waits in its queue, or is parked.
+    Waiting,
+    /// It is due at this Unix time in milliseconds.
+    Delayed(u64),
+    /// A node runs it.
+    Running(Generation),
+    /// It succeeded, lately.
+    Done,
+    /// It is among the failed jobs.
+    Failed,
+    /// There is no trace of it.
+    Unknown,
+}
+
+/// The outcome of deleting a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteOutcome {
+    /// It was delayed or had failed, and is gone.
+    Deleted,
+    /// It waits, and is dropped instead of run.
+    Marked,
+    /// This node runs it: it is to be cancelled.
+    Cancelling(Generation),
+    /// There is no such job.
+    NotFound,
+}
+
+/// The numbers of the task queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskStats {
+    /// The queues, by name, and how many jobs wait in each.
+    pub queues: Vec<(String, u64)>,
+    /// The queues from which nothing is fetched.
+    pub paused: Vec<String>,
+    /// How many attempts run.
+    pub running: u64,
+    /// How many jobs are due later.
+    pub delayed: u64,
+    /// How many jobs wait for a node that knows their class.
+    pub parked: u64,
+    /// How many jobs are among the failed ones.
+    pub failed: u64,
+    /// How many succeeded, ever.
+    pub processed: u64,
+    /// The workers, as resque tools name them.
+    pub workers: Vec<String>,
+}
+
+/// Stores jobs. Every method is atomic, and safe to call on a store that is full unless it adds a job.
+#[async_trait]
+pub trait TaskStore: Send + Sync + 'static {
+    /// Stores at most [`ENQUEUE_BATCH`] jobs, all or none; the store's time in microseconds after which they are refused.
+    async fn enqueue(&self, jobs: &[NewJob], until_us: u64) -> Result<Vec<EnqueueOutcome>, BackendError>;
+
+    /// Completes when jobs may have been added to a queue; may complete without.
+    async fn woken(&self);
+
+    /// Settles attempts and fetches jobs.
+    async fn exchange(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError>;
+
+    /// The attempts that are listed under a generation.
+    async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError>;
+
+    /// Lists attempts that still run under a generation, after the store lost them, or after the node was renamed because
+    /// the store came back empty. Those that are listed already stay.
+    async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError>;
+
+    /// Moves at most [`MOVE_BATCH`] jobs that are due to their queues.
+    async fn promote(&self) -> Result<Promotion, BackendError>;
+
+    /// Moves at most [`MOVE_BATCH`] attempts of a dead generation to the head of their queues, as the reaper `by`. Each
+    /// counts as a death of a node; a job with [`MAX_DEATHS`] fails. `worker` names the dead node in its record.
+    async fn give_back(&self, by: Generation, dead: Generation, worker: &str) -> Result<GiveBackOutcome, BackendError>;
+
+    /// Moves the parked jobs of the classes that this node knows back to their queues.
+    async fn unpark(&self, known: &[Arc<str>]) -> Result<usize, BackendError>;
+
+    /// The state of a job.
+    async fn state(&self, id: &str) -> Result<JobState, BackendError>;
+
+    /// Deletes a job.
+    async fn delete(&self, id: &str) -> Result<DeleteOutcome, BackendError>;
+
+    /// The numbers.
+    async fn stats(&self) -> Result<TaskStats, BackendError>;
+
+    /// The jobs that wait in a queue, from the one that is fetched next.
+    async fn waiting(&self, queue: &str, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError>;
+
+    /// The failed jobs, the oldest first, in resque's form.
+    async fn failed(&self, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError>;
+
+    /// Removes a failed job, given as [`TaskStore::failed`] returned it. With `retry` it waits in its queue again, with new
+    /// counters. `false` if it is not there.
+    async fn take_failed(&self, record: &[u8], retry: Option<NewJob>) -> Result<bool, BackendError>;
+
+    /// Pauses a queue in the whole cluster, or resumes it.
+    async fn set_paused(&self, queue: &str, is_paused: bool) -> Result<(), BackendError>;
+}
+
+impl fmt::Debug for NewJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewJob").field("id", &self.id).field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FetchedJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchedJob").field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}
