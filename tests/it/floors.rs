@@ -20,6 +20,7 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
             "future",
             "health",
             "id",
+            "job",
             "lease_state",
             "memory",
             "metrics",

@@ -76,6 +76,7 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
         membership: Arc::new(membership),
         rooms: Arc::new(rooms),
         bus,
+        tasks: None,
         interop,
         clock,
     })

@@ -60,6 +60,7 @@ pub mod files;
 pub mod future;
 mod health;
 pub mod id;
+pub mod job;
 mod lease_state;
 pub mod memory;
 pub mod metrics;

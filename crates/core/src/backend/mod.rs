@@ -31,8 +31,8 @@ pub use rooms::{
 };
 pub use tasks::{
     AttemptEnd, AttemptKey, DeleteOutcome, ENQUEUE_BATCH, EXCHANGE_BATCH, EnqueueOutcome, FetchedJob, GiveBackOutcome,
-    JobCounters, JobState, MAX_DEATHS, MAX_STALLS, MOVE_BATCH, NewJob, Promotion, SettleOutcome, Settlement, TaskStats,
-    TaskStore, UniqueClaim, WorkerCall, WorkerReply,
+    JobCounters, JobState, MAX_DEATHS, MAX_STALLS, MOVE_BATCH, NewJob, Promotion, SettleOutcome, Settlement,
+    TakeOutcome, TaskStats, TaskStore, UniqueClaim, WorkerCall, WorkerReply,
 };
 
 pub use crate::id::MembersCursor;
@@ -49,6 +49,8 @@ pub struct Backend {
     pub bus: Arc<dyn Bus>,
     /// Rooms and their members.
     pub rooms: Arc<dyn RoomStore>,
+    /// Jobs; `None` if the backend keeps none: then a node that has tasks does not start.
+    pub tasks: Option<Arc<dyn TaskStore>>,
     /// Actionhero nodes, where the cluster has any.
     pub interop: Option<Arc<dyn Interop>>,
     /// The time.

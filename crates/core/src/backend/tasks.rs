@@ -138,7 +138,7 @@ pub enum AttemptEnd {
     },
     /// It goes back to the head of its queue, as if the attempt had not been.
     GiveBack,
-    /// It waits for a node that knows its class, as if the attempt had not been.
+    /// It waits for a node that knows its class, as if the attempt had not been. The store notes since when.
     Park {
         /// The class.
         class: Arc<str>,
@@ -197,7 +197,9 @@ pub struct WorkerReply {
     pub fetched: Vec<FetchedJob>,
     /// Whether the node has no lease any more: nothing was fetched.
     pub is_reaped: bool,
-    /// Whether more jobs wait in the queues.
+    /// Which of them were deleted while they waited, by token: they are to be settled as dropped.
+    pub deleted: Vec<u64>,
+    /// Whether more jobs wait in the queues, paused ones left out.
     pub has_more: bool,
     /// When the next delayed job is due, Unix time in milliseconds.
     pub next_due_ms: Option<u64>,
@@ -212,6 +214,17 @@ pub struct Promotion {
     pub moved: usize,
     /// When the next one is due, Unix time in milliseconds.
     pub next_due_ms: Option<u64>,
+}
+
+/// The outcome of taking a job from the failed ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TakeOutcome {
+    /// It is no longer among them; if it was to run again, it waits.
+    Taken,
+    /// It is not among them.
+    NotFound,
+    /// It stays among them: this job has the claim that it needs to run again.
+    Claimed(Arc<str>),
 }
 
 /// The answer to a [`TaskStore::give_back`].
@@ -283,7 +296,8 @@ pub trait TaskStore: Send + Sync + 'static {
     /// Stores at most [`ENQUEUE_BATCH`] jobs, all or none; the store's time in microseconds after which they are refused.
     async fn enqueue(&self, jobs: &[NewJob], until_us: u64) -> Result<Vec<EnqueueOutcome>, BackendError>;
 
-    /// Completes when jobs may have been added to a queue; may complete without.
+    /// Completes when jobs may have been added to a queue that was empty or paused, or when one is due before all other
+    /// delayed jobs; may complete without. A call that comes after that completes at once. One task waits at a time.
     async fn woken(&self);
 
     /// Settles attempts and fetches jobs.
@@ -303,8 +317,12 @@ pub trait TaskStore: Send + Sync + 'static {
     /// counts as a death of a node; a job with [`MAX_DEATHS`] fails. `worker` names the dead node in its record.
     async fn give_back(&self, by: Generation, dead: Generation, worker: &str) -> Result<GiveBackOutcome, BackendError>;
 
-    /// Moves the parked jobs of the classes that this node knows back to their queues.
+    /// Moves the parked jobs of the classes that this node knows back to their queues, at most [`MOVE_BATCH`] a class.
     async fn unpark(&self, known: &[Arc<str>]) -> Result<usize, BackendError>;
+
+    /// Moves at most [`MOVE_BATCH`] jobs that were parked before this Unix time in milliseconds to the failed ones, as
+    /// of an unknown class.
+    async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError>;
 
     /// The state of a job.
     async fn state(&self, id: &str) -> Result<JobState, BackendError>;
@@ -322,8 +340,8 @@ pub trait TaskStore: Send + Sync + 'static {
     async fn failed(&self, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError>;
 
     /// Removes a failed job, given as [`TaskStore::failed`] returned it. With `retry` it waits in its queue again, with new
-    /// counters. `false` if it is not there.
-    async fn take_failed(&self, record: &[u8], retry: Option<NewJob>) -> Result<bool, BackendError>;
+    /// counters, and takes its claim anew.
+    async fn take_failed(&self, record: &[u8], retry: Option<NewJob>) -> Result<TakeOutcome, BackendError>;
 
     /// Pauses a queue in the whole cluster, or resumes it.
     async fn set_paused(&self, queue: &str, is_paused: bool) -> Result<(), BackendError>;

@@ -13,6 +13,7 @@ mod paths;
 mod redis;
 mod rooms;
 mod size;
+mod tasks;
 mod trusted_header;
 mod validate;
 mod web;
@@ -28,6 +29,7 @@ pub use paths::Paths;
 pub use redis::Redis;
 pub use rooms::RoomSettings;
 pub use size::{ByteSize, ParseByteSizeError};
+pub use tasks::TaskSettings;
 pub use trusted_header::TrustedHeader;
 pub use web::{CrossSite, Web};
 pub use web_origin::{HostPort, WebOrigin};
@@ -52,6 +54,8 @@ pub struct Config {
     pub websocket: Websocket,
     /// Rooms.
     pub rooms: RoomSettings,
+    /// Tasks.
+    pub tasks: TaskSettings,
     /// The listener for operators.
     pub admin: Admin,
     /// Logs.

@@ -1,12 +1,12 @@
 //! Checks across the settings that their types cannot express.
 
 use super::web_origin::is_page_origin;
-use super::{ByteSize, CLIENT_PATHS, ClusterSettings, Config, TrustedHeader, Web, WebOrigin};
+use super::{ByteSize, CLIENT_PATHS, ClusterSettings, Config, TaskSettings, TrustedHeader, Web, WebOrigin};
 
 impl Config {
     /// Returns one sentence for each setting that cannot work, although its value is of the right type.
     pub fn mistakes(&self) -> Vec<String> {
-        let (web, websocket) = (&self.web, &self.websocket);
+        let (web, websocket, tasks) = (&self.web, &self.websocket, &self.tasks);
         let checks = [
             (is_plain_path(&web.prefix), "web.prefix must be a plain path that starts with `/`"),
             (is_plain_path(&websocket.path), "websocket.path must be a plain path that starts with `/`"),
@@ -95,6 +95,18 @@ impl Config {
             (!self.general.server_token.is_empty(), "general.server_token must not be empty"),
             (self.rooms.bus_queue > 0, "rooms.bus_queue must not be zero"),
             (self.general.simultaneous_actions > 0, "general.simultaneous_actions must not be zero"),
+            (
+                tasks.queues.iter().all(|queue| queue == TaskSettings::ALL_QUEUES || TaskSettings::is_queue(queue)),
+                "tasks.queues are names of 1 to 100 characters of A-Z a-z 0-9 : . _ -, or `*` for all others",
+            ),
+            (
+                (1..=TaskSettings::MAX_QUEUES).contains(&tasks.queues.len())
+                    && tasks.queues.iter().enumerate().all(|(at, queue)| !tasks.queues[..at].contains(queue)),
+                "tasks.queues must name 1 to 64 queues, each once",
+            ),
+            (tasks.concurrency <= TaskSettings::MAX_CONCURRENCY, "tasks.concurrency must be 10000 at most"),
+            (tasks.threads <= 1024, "tasks.threads must be 1024 at most"),
+            (tasks.failed_max > 0, "tasks.failed_max must not be zero"),
         ];
         checks.iter().filter(|(is_valid, _)| !is_valid).map(|(_, sentence)| (*sentence).to_owned()).collect()
     }

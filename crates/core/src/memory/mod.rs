@@ -5,12 +5,14 @@ mod cache;
 mod locks;
 mod membership;
 mod rooms;
+mod tasks;
 
 pub use bus::MemoryBus;
 pub use cache::MemoryCache;
 pub use locks::MemoryLocks;
 pub use membership::MemoryMembership;
 pub use rooms::MemoryRooms;
+pub use tasks::MemoryTasks;
 
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ impl Backend {
             membership: Arc::new(MemoryMembership::default()),
             bus: Arc::new(MemoryBus::new(config.rooms.bus_queue)),
             rooms: Arc::new(MemoryRooms::default()),
+            tasks: Some(Arc::new(MemoryTasks::new(clock.clone(), config.tasks.failed_max))),
             interop: None,
             clock,
         }

@@ -273,6 +273,7 @@ fn read_config(read: &config::Config, errors: &mut Vec<String>) -> Config {
         web: section(read, "web", errors),
         websocket: section(read, "websocket", errors),
         rooms: section(read, "rooms", errors),
+        tasks: section(read, "tasks", errors),
         admin: section(read, "admin", errors),
         log: section(read, "log", errors),
         paths: section(read, "paths", errors),

@@ -1,0 +1,514 @@
+//! The jobs of one node. They end with its process.
+
+mod jobs;
+mod queue;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::backend::{
+    AttemptEnd, AttemptKey, BackendError, Clock, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome,
+    JobCounters, JobState, MAX_DEATHS, MOVE_BATCH, NewJob, Promotion, SettleOutcome, Settlement, TakeOutcome,
+    TaskStats, TaskStore, WorkerCall, WorkerReply,
+};
+use crate::id::Generation;
+use crate::job::{FailedJob, FailedRecord, JobText};
+use crate::metrics::bound_reached;
+
+use jobs::{JobIds, JobPlace};
+use queue::{MemoryQueue, WaitingJob};
+
+/// Most jobs that wait, run, are delayed or parked; beyond, the store is full.
+const MAX_JOBS: usize = 1_000_000;
+
+/// How long an id that a caller chose is remembered, and a deletion of a job that waits.
+const MEMORY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The jobs of one node, behind a mutex that is never locked across an await.
+pub struct MemoryTasks {
+    clock: Arc<dyn Clock>,
+    failed_max: usize,
+    state: Mutex<Jobs>,
+    /// Notified when a job may be fetched or is due.
+    added: Notify,
+}
+
+#[derive(Default)]
+struct Jobs {
+    /// Jobs that are anywhere but among the failed ones.
+    count: usize,
+    queues: BTreeMap<Arc<str>, MemoryQueue>,
+    delayed: BTreeMap<(u64, u64), DelayedJob>,
+    /// The number of the last delayed job: jobs that are due in the same millisecond stay in order.
+    last_delayed: u64,
+    running: HashMap<Generation, BTreeMap<u64, RunningJob>>,
+    parked: BTreeMap<Arc<str>, VecDeque<ParkedJob>>,
+    failed: VecDeque<Bytes>,
+    claims: HashMap<Arc<str>, Claim>,
+    ids: JobIds,
+    processed: u64,
+}
+
+struct DelayedJob {
+    queue: Arc<str>,
+    job: WaitingJob,
+}
+
+struct RunningJob {
+    queue: Arc<str>,
+    job: WaitingJob,
+    is_deleted: bool,
+}
+
+struct ParkedJob {
+    since_ms: u64,
+    queue: Arc<str>,
+    job: WaitingJob,
+}
+
+struct Claim {
+    id: Arc<str>,
+    expires_ms: u64,
+}
+
+impl MemoryTasks {
+    /// An empty store that follows this clock and keeps so many failed jobs.
+    pub fn new(clock: Arc<dyn Clock>, failed_max: usize) -> Self {
+        Self { clock, failed_max, state: Mutex::default(), added: Notify::new() }
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Jobs {
+    /// The job that has a claim, if one has.
+    fn claimant(&self, key: &str, now_ms: u64) -> Option<Arc<str>> {
+        self.claims.get(key).filter(|claim| claim.expires_ms > now_ms).map(|claim| claim.id.clone())
+    }
+
+    fn store(&mut self, new: NewJob, now_ms: u64) {
+        if let Some(unique) = new.unique {
+            let expires_ms = now_ms.saturating_add(unique.ttl_ms);
+            self.claims.insert(unique.key, Claim { id: new.id.clone(), expires_ms });
+        }
+        self.count += 1;
+        let job = WaitingJob { id: Some(new.id), text: new.text, counters: JobCounters::default() };
+        match new.due_ms.filter(|due| *due > now_ms) {
+            Some(due_ms) => self.delay(new.queue, job, due_ms),
+            None => self.wait(new.queue, job),
+        }
+    }
+
+    /// Puts a job at the end of its queue.
+    fn wait(&mut self, queue: Arc<str>, job: WaitingJob) {
+        self.ids.set_place(&job.id, JobPlace::Waiting);
+        self.queues.entry(queue).or_default().push(job);
+    }
+
+    fn delay(&mut self, queue: Arc<str>, job: WaitingJob, due_ms: u64) {
+        self.last_delayed += 1;
+        let key = (due_ms, self.last_delayed);
+        self.ids.set_place(&job.id, JobPlace::Delayed(key));
+        self.delayed.insert(key, DelayedJob { queue, job });
+    }
+
+    fn next_due_ms(&self) -> Option<u64> {
+        self.delayed.first_key_value().map(|((due_ms, _), _)| *due_ms)
+    }
+
+    fn fail(&mut self, id: &Option<Arc<str>>, record: Bytes, max: usize) {
+        self.count -= 1;
+        self.ids.set_place(id, JobPlace::Failed);
+        self.failed.push_back(record);
+        if self.failed.len() > max {
+            bound_reached("tasks.failed_max");
+            if let Some(id) = self.failed.pop_front().and_then(|dropped| FailedJob::read(&dropped).id) {
+                self.ids.forget_failed(&id);
+            }
+        }
+    }
+
+    /// Releases the claim of a job that is over. `false` if another has it, or it expired.
+    fn release(&mut self, settlement: &Settlement, now_ms: u64) -> bool {
+        let Some(key) = &settlement.unique else { return true };
+        let is_own = self.claimant(key, now_ms).is_some() && self.claimant(key, now_ms) == settlement.id;
+        if is_own {
+            self.claims.remove(key);
+        }
+        is_own
+    }
+
+    fn settle(
+        &mut self,
+        generation: Generation,
+        settlement: &Settlement,
+        now_ms: u64,
+        failed_max: usize,
+    ) -> SettleOutcome {
+        let token = settlement.attempt.token;
+        let attempts = self.running.get_mut(&generation);
+        let Some(RunningJob { queue, job, .. }) = attempts.and_then(|attempts| attempts.remove(&token)) else {
+            return SettleOutcome::Superseded;
+        };
+        let counted = WaitingJob { counters: settlement.attempt.counters, ..job.clone() };
+        let mut uncounted = counted.clone();
+        uncounted.counters.attempts = uncounted.counters.attempts.saturating_sub(1);
+        let is_over = matches!(settlement.end, AttemptEnd::Done | AttemptEnd::Dropped | AttemptEnd::Failed { .. });
+        match &settlement.end {
+            AttemptEnd::Done => {
+                self.count -= 1;
+                self.processed += 1;
+                self.ids.set_done(&job.id);
+            }
+            AttemptEnd::Dropped => {
+                self.count -= 1;
+                self.ids.forget(&job.id);
+            }
+            AttemptEnd::Retry { due_ms } if *due_ms <= now_ms => self.wait(queue, counted),
+            AttemptEnd::Retry { due_ms } => self.delay(queue, counted, *due_ms),
+            AttemptEnd::Snooze { due_ms } => self.delay(queue, uncounted, *due_ms),
+            AttemptEnd::GiveBack => {
+                self.ids.set_place(&uncounted.id, JobPlace::Waiting);
+                self.queues.entry(queue).or_default().give_back(uncounted);
+            }
+            AttemptEnd::Park { class } => {
+                self.ids.set_place(&uncounted.id, JobPlace::Waiting);
+                let parked = ParkedJob { since_ms: now_ms, queue, job: uncounted };
+                self.parked.entry(class.clone()).or_default().push_back(parked);
+            }
+            AttemptEnd::Failed { record } => self.fail(&job.id, record.clone(), failed_max),
+        }
+        if is_over && !self.release(settlement, now_ms) { SettleOutcome::ClaimLost } else { SettleOutcome::Accepted }
+    }
+
+    /// Takes jobs from the queues in their order.
+    fn fetch(&mut self, call: &WorkerCall<'_>, reply: &mut WorkerReply) {
+        let (mut bytes, mut takes_suspect) = (0, call.takes_suspect);
+        for name in call.queues {
+            let Some(queue) = self.queues.get_mut(name).filter(|queue| !queue.is_paused) else { continue };
+            while reply.fetched.len() < call.wanted && (bytes < call.max_bytes || reply.fetched.is_empty()) {
+                let Some(mut job) = queue.take(takes_suspect) else { break };
+                takes_suspect &= !job.counters.is_suspect();
+                bytes += job.text.len();
+                job.counters.attempts += 1;
+                let token = call.first_token + reply.fetched.len() as u64;
+                if self.ids.take_tombstone(&job.id) {
+                    reply.deleted.push(token);
+                }
+                self.ids.set_place(&job.id, JobPlace::Running(call.generation, token));
+                let attempt = AttemptKey { token, queue: name.clone(), counters: job.counters };
+                reply.fetched.push(FetchedJob { attempt, text: job.text.clone() });
+                let running = RunningJob { queue: name.clone(), job, is_deleted: false };
+                self.running.entry(call.generation).or_default().insert(token, running);
+            }
+        }
+        let waits = |name| self.queues.get(name).is_some_and(|queue| !queue.is_paused && queue.len() > 0);
+        reply.has_more = call.queues.iter().any(waits);
+    }
+}
+
+#[async_trait]
+impl TaskStore for MemoryTasks {
+    async fn enqueue(&self, jobs: &[NewJob], until_us: u64) -> Result<Vec<EnqueueOutcome>, BackendError> {
+        let now_ms = self.clock.now_ms();
+        if self.clock.now_us() > until_us {
+            return Err(BackendError::refused("its deadline has passed"));
+        }
+        let mut state = self.jobs();
+        if state.count + jobs.len() > MAX_JOBS {
+            bound_reached("memory_tasks");
+            return Err(BackendError::Full);
+        }
+        state.ids.forget_old(now_ms);
+        let mut outcomes = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let known = job.digest.and_then(|_| state.ids.digest(&job.id));
+            let claimant = job.unique.as_ref().and_then(|unique| state.claimant(&unique.key, now_ms));
+            outcomes.push(match (known, claimant) {
+                (Some(known), _) if Some(known) == job.digest => EnqueueOutcome::Existing(job.id.clone()),
+                (Some(_), _) => EnqueueOutcome::Conflict,
+                (None, Some(claimant)) => EnqueueOutcome::Existing(claimant),
+                (None, None) => {
+                    if let Some(digest) = job.digest {
+                        state.ids.remember(&job.id, digest, now_ms + MEMORY_MS);
+                    }
+                    state.store(job.clone(), now_ms);
+                    EnqueueOutcome::Stored
+                }
+            });
+        }
+        drop(state);
+        self.added.notify_one();
+        Ok(outcomes)
+    }
+
+    async fn woken(&self) {
+        self.added.notified().await;
+    }
+
+    async fn exchange(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError> {
+        let (now_us, mut reply) = (self.clock.now_us(), WorkerReply::default());
+        let mut state = self.jobs();
+        let settle = |settlement| state.settle(call.generation, settlement, now_us / 1000, self.failed_max);
+        reply.settled = call.settlements.iter().map(settle).collect();
+        if now_us <= call.fetch_until_us {
+            state.fetch(call, &mut reply);
+        }
+        reply.next_due_ms = state.next_due_ms();
+        Ok(reply)
+    }
+
+    async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError> {
+        let state = self.jobs();
+        let listed = state.running.get(&of).into_iter().flatten();
+        let fetched = listed.map(|(token, RunningJob { queue, job, .. })| FetchedJob {
+            attempt: AttemptKey { token: *token, queue: queue.clone(), counters: job.counters },
+            text: job.text.clone(),
+        });
+        Ok(fetched.collect())
+    }
+
+    async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {
+        let mut state = self.jobs();
+        for FetchedJob { attempt, text } in attempts {
+            let listed = state.running.entry(of).or_default();
+            if listed.contains_key(&attempt.token) {
+                continue;
+            }
+            let id = JobText::read(text).and_then(|job| job.id.map(|id| Arc::from(&*id)));
+            let job = WaitingJob { id, text: text.clone(), counters: attempt.counters };
+            let place = JobPlace::Running(of, attempt.token);
+            let running = RunningJob { queue: attempt.queue.clone(), job: job.clone(), is_deleted: false };
+            listed.insert(attempt.token, running);
+            state.ids.set_place(&job.id, place);
+            state.count += 1;
+        }
+        Ok(())
+    }
+
+    async fn promote(&self) -> Result<Promotion, BackendError> {
+        let now_ms = self.clock.now_ms();
+        let mut state = self.jobs();
+        let mut moved = 0;
+        while moved < MOVE_BATCH && state.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+            let Some((_, DelayedJob { queue, job })) = state.delayed.pop_first() else { break };
+            state.wait(queue, job);
+            moved += 1;
+        }
+        let next_due_ms = state.next_due_ms();
+        drop(state);
+        if moved > 0 {
+            self.added.notify_one();
+        }
+        Ok(Promotion { moved, next_due_ms })
+    }
+
+    async fn give_back(
+        &self,
+        _by: Generation,
+        dead: Generation,
+        worker: &str,
+    ) -> Result<GiveBackOutcome, BackendError> {
+        let (now_ms, mut convicted) = (self.clock.now_ms(), Vec::new());
+        let mut state = self.jobs();
+        if state.running.get(&dead).is_none_or(BTreeMap::is_empty) {
+            state.running.remove(&dead);
+            return Ok(GiveBackOutcome::Done);
+        }
+        for _ in 0..MOVE_BATCH {
+            // The last one first, so that the first one is at the head of its queue in the end.
+            let Some((token, RunningJob { queue, mut job, is_deleted })) =
+                state.running.get_mut(&dead).and_then(BTreeMap::pop_last)
+            else {
+                break;
+            };
+            job.counters.deaths += 1;
+            if is_deleted {
+                state.count -= 1;
+                state.ids.forget(&job.id);
+            } else if job.counters.deaths >= MAX_DEATHS {
+                let error = format!("{MAX_DEATHS} nodes died while they ran it");
+                let record = FailedRecord {
+                    worker,
+                    queue: &queue,
+                    text: &job.text,
+                    exception: "poison",
+                    error: &error,
+                    failed_at_ms: now_ms,
+                    counters: job.counters,
+                };
+                state.fail(&job.id, record.write(), self.failed_max);
+                let attempt = AttemptKey { token, queue, counters: job.counters };
+                convicted.push(FetchedJob { attempt, text: job.text });
+            } else {
+                job.counters.attempts = job.counters.attempts.saturating_sub(1);
+                state.ids.set_place(&job.id, JobPlace::Waiting);
+                state.queues.entry(queue).or_default().give_back(job);
+            }
+        }
+        drop(state);
+        self.added.notify_one();
+        Ok(GiveBackOutcome::Some(convicted))
+    }
+
+    async fn unpark(&self, known: &[Arc<str>]) -> Result<usize, BackendError> {
+        let mut state = self.jobs();
+        let mut moved = 0;
+        for class in known {
+            let Some(parked) = state.parked.get_mut(class) else { continue };
+            let batch: Vec<ParkedJob> = parked.drain(..parked.len().min(MOVE_BATCH)).collect();
+            if parked.is_empty() {
+                state.parked.remove(class);
+            }
+            moved += batch.len();
+            batch.into_iter().for_each(|parked| state.wait(parked.queue, parked.job));
+        }
+        drop(state);
+        if moved > 0 {
+            self.added.notify_one();
+        }
+        Ok(moved)
+    }
+
+    async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {
+        let now_ms = self.clock.now_ms();
+        let mut state = self.jobs();
+        let mut late = Vec::new();
+        for parked in state.parked.values_mut() {
+            while late.len() < MOVE_BATCH && parked.front().is_some_and(|parked| parked.since_ms < before_ms) {
+                late.extend(parked.pop_front());
+            }
+        }
+        state.parked.retain(|_, parked| !parked.is_empty());
+        for ParkedJob { queue, job, .. } in &late {
+            let record = FailedRecord {
+                worker,
+                queue,
+                text: &job.text,
+                exception: "unknown_task",
+                error: "no node knew its task for tasks.unknown_grace",
+                failed_at_ms: now_ms,
+                counters: job.counters,
+            };
+            state.fail(&job.id, record.write(), self.failed_max);
+        }
+        Ok(late.len())
+    }
+
+    async fn state(&self, id: &str) -> Result<JobState, BackendError> {
+        Ok(self.jobs().ids.state(id))
+    }
+
+    async fn delete(&self, id: &str) -> Result<DeleteOutcome, BackendError> {
+        let (now_ms, mut state) = (self.clock.now_ms(), self.jobs());
+        Ok(match state.ids.place(id) {
+            Some(JobPlace::Delayed(key)) => {
+                if let Some(DelayedJob { job, .. }) = state.delayed.remove(&key) {
+                    state.count -= 1;
+                    state.drop_claim_of(&job);
+                    state.ids.forget(&job.id);
+                }
+                DeleteOutcome::Deleted
+            }
+            Some(JobPlace::Waiting) => {
+                state.ids.bury(id, now_ms + MEMORY_MS);
+                DeleteOutcome::Marked
+            }
+            Some(JobPlace::Running(generation, token)) => {
+                let listed = state.running.get_mut(&generation);
+                if let Some(running) = listed.and_then(|attempts| attempts.get_mut(&token)) {
+                    running.is_deleted = true;
+                }
+                DeleteOutcome::Cancelling(generation)
+            }
+            Some(JobPlace::Failed) => {
+                state.failed.retain(|record| FailedJob::read(record).id.as_deref() != Some(id));
+                state.ids.forget_failed(id);
+                DeleteOutcome::Deleted
+            }
+            None => DeleteOutcome::NotFound,
+        })
+    }
+
+    async fn stats(&self) -> Result<TaskStats, BackendError> {
+        let state = self.jobs();
+        let length = |jobs: usize| jobs as u64;
+        Ok(TaskStats {
+            queues: state.queues.iter().map(|(name, queue)| (name.to_string(), length(queue.len()))).collect(),
+            paused: state
+                .queues
+                .iter()
+                .filter(|(_, queue)| queue.is_paused)
+                .map(|(name, _)| name.to_string())
+                .collect(),
+            running: state.running.values().map(|attempts| length(attempts.len())).sum(),
+            delayed: length(state.delayed.len()),
+            parked: state.parked.values().map(|parked| length(parked.len())).sum(),
+            failed: length(state.failed.len()),
+            processed: state.processed,
+            workers: state.running.keys().map(ToString::to_string).collect(),
+        })
+    }
+
+    async fn waiting(&self, queue: &str, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError> {
+        Ok(self.jobs().queues.get(queue).map(|queue| queue.texts(skip, limit)).unwrap_or_default())
+    }
+
+    async fn failed(&self, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError> {
+        Ok(self.jobs().failed.iter().skip(skip).take(limit).cloned().collect())
+    }
+
+    async fn take_failed(&self, record: &[u8], retry: Option<NewJob>) -> Result<TakeOutcome, BackendError> {
+        let (now_ms, mut state) = (self.clock.now_ms(), self.jobs());
+        let Some(at) = state.failed.iter().position(|failed| failed == record) else {
+            return Ok(TakeOutcome::NotFound);
+        };
+        let unique = retry.as_ref().and_then(|job| job.unique.as_ref());
+        if let Some(claimant) = unique.and_then(|unique| state.claimant(&unique.key, now_ms)) {
+            return Ok(TakeOutcome::Claimed(claimant));
+        }
+        if let Some(id) = state.failed.remove(at).and_then(|record| FailedJob::read(&record).id) {
+            state.ids.forget_failed(&id);
+        }
+        if let Some(job) = retry {
+            state.store(job, now_ms);
+            drop(state);
+            self.added.notify_one();
+        }
+        Ok(TakeOutcome::Taken)
+    }
+
+    async fn set_paused(&self, queue: &str, is_paused: bool) -> Result<(), BackendError> {
+        self.jobs().queues.entry(queue.into()).or_default().is_paused = is_paused;
+        if !is_paused {
+            self.added.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl Jobs {
+    /// Releases the claim of a job that is deleted.
+    fn drop_claim_of(&mut self, job: &WaitingJob) {
+        let Some(key) = JobText::read(&job.text).and_then(|text| text.unique) else { return };
+        if self.claims.get(&*key).is_some_and(|claim| Some(&claim.id) == job.id.as_ref()) {
+            self.claims.remove(&*key);
+        }
+    }
+}
+
+impl fmt::Debug for MemoryTasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryTasks({})", self.jobs().count)
+    }
+}
+
+#[cfg(test)]
+mod tests;

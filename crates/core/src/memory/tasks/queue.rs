@@ -1,0 +1,67 @@
+//! One queue: jobs that were given back, jobs that ran before, fresh ones.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::backend::JobCounters;
+
+/// A job that does not run.
+#[derive(Clone)]
+pub(super) struct WaitingJob {
+    /// `None` for a job of another program.
+    pub(super) id: Option<Arc<str>>,
+    pub(super) text: Bytes,
+    pub(super) counters: JobCounters,
+}
+
+/// The jobs that wait in a queue. Those that were given back are taken first, retried and fresh ones in turn.
+#[derive(Default)]
+pub(super) struct MemoryQueue {
+    given_back: VecDeque<WaitingJob>,
+    retried: VecDeque<WaitingJob>,
+    fresh: VecDeque<WaitingJob>,
+    /// Whether the next job is a retried one, if there is one.
+    takes_retried: bool,
+    pub(super) is_paused: bool,
+}
+
+impl MemoryQueue {
+    pub(super) fn len(&self) -> usize {
+        self.given_back.len() + self.retried.len() + self.fresh.len()
+    }
+
+    pub(super) fn push(&mut self, job: WaitingJob) {
+        if job.counters == JobCounters::default() { self.fresh.push_back(job) } else { self.retried.push_back(job) }
+    }
+
+    pub(super) fn give_back(&mut self, job: WaitingJob) {
+        self.given_back.push_front(job);
+    }
+
+    /// The next job. Suspects are passed over unless one may run.
+    pub(super) fn take(&mut self, takes_suspect: bool) -> Option<WaitingJob> {
+        let mut take_from = |list: usize| {
+            let list = match list {
+                0 => &mut self.given_back,
+                1 => &mut self.retried,
+                _ => &mut self.fresh,
+            };
+            let at = list.iter().position(|job| takes_suspect || !job.counters.is_suspect())?;
+            list.remove(at)
+        };
+        let order = if self.takes_retried { [0, 1, 2] } else { [0, 2, 1] };
+        let taken = order.into_iter().find_map(|list| take_from(list).map(|job| (list, job)));
+        taken.map(|(list, job)| {
+            self.takes_retried = if list == 0 { self.takes_retried } else { list == 2 };
+            job
+        })
+    }
+
+    /// The texts of some jobs, about in the order in which they will be taken.
+    pub(super) fn texts(&self, skip: usize, limit: usize) -> Vec<Bytes> {
+        let all = self.given_back.iter().chain(&self.retried).chain(&self.fresh);
+        all.skip(skip).take(limit).map(|job| job.text.clone()).collect()
+    }
+}

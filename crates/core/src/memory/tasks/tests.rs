@@ -1,0 +1,85 @@
+//! The laws of the seam are tested for both backends; here is what only this one does.
+
+use super::*;
+use crate::backend::{SystemClock, UniqueClaim};
+
+fn job(id: &str) -> NewJob {
+    let text = format!(r#"{{"class":"a","queue":"q","args":[],"id":"{id}","unique":"u-{id}"}}"#);
+    NewJob { id: id.into(), queue: "q".into(), text: text.into(), due_ms: None, unique: None, digest: None }
+}
+
+fn store(failed_max: usize) -> MemoryTasks {
+    MemoryTasks::new(Arc::new(SystemClock::new()), failed_max)
+}
+
+async fn fetch(store: &MemoryTasks, first_token: u64, settlements: &[Settlement]) -> WorkerReply {
+    let queues = ["q".into()];
+    let call = WorkerCall {
+        generation: Generation::parse("aaaaaaaaaa").unwrap(),
+        settlements,
+        first_token,
+        wanted: 1,
+        queues: &queues,
+        fetch_until_us: u64::MAX,
+        takes_suspect: true,
+        max_bytes: 1000,
+    };
+    store.exchange(&call).await.unwrap()
+}
+
+#[tokio::test]
+async fn beyond_the_bound_the_oldest_failed_job_is_dropped() {
+    let store = store(2);
+    let jobs = ["a", "b", "c"].map(job);
+    store.enqueue(&jobs, u64::MAX).await.unwrap();
+    for token in 1..=3 {
+        let fetched = fetch(&store, token, &[]).await.fetched.remove(0);
+        let id: Arc<str> = ["a", "b", "c"][token as usize - 1].into();
+        let record = FailedRecord {
+            worker: "w",
+            queue: "q",
+            text: &fetched.text,
+            exception: "internal",
+            error: "",
+            failed_at_ms: 0,
+            counters: fetched.attempt.counters,
+        };
+        let end = AttemptEnd::Failed { record: record.write() };
+        let settlement = Settlement { attempt: fetched.attempt, id: Some(id), end, unique: None };
+        assert_eq!(fetch(&store, 100, &[settlement]).await.settled, [SettleOutcome::Accepted]);
+        if token < 3 {
+            // The call above fetched the next job too: it is given back.
+            let again = store.attempts(Generation::parse("aaaaaaaaaa").unwrap()).await.unwrap().remove(0);
+            let give_back = Settlement { attempt: again.attempt, id: None, end: AttemptEnd::GiveBack, unique: None };
+            let queues: [Arc<str>; 0] = [];
+            let call = WorkerCall {
+                generation: Generation::parse("aaaaaaaaaa").unwrap(),
+                settlements: &[give_back],
+                first_token: 0,
+                wanted: 0,
+                queues: &queues,
+                fetch_until_us: 0,
+                takes_suspect: false,
+                max_bytes: 0,
+            };
+            store.exchange(&call).await.unwrap();
+        }
+    }
+    let failed: Vec<_> = store.failed(0, 10).await.unwrap().iter().map(|record| FailedJob::read(record).id).collect();
+    assert_eq!(failed, [Some("b".to_owned()), Some("c".to_owned())]);
+    assert_eq!(store.state("a").await.unwrap(), JobState::Unknown);
+    assert_eq!(store.state("b").await.unwrap(), JobState::Failed);
+}
+
+#[tokio::test]
+async fn a_deleted_delayed_job_releases_its_claim() {
+    let store = store(2);
+    let unique = Some(UniqueClaim { key: "u-a".into(), ttl_ms: 60_000 });
+    let delayed = NewJob { due_ms: Some(u64::MAX), unique: unique.clone(), ..job("a") };
+    assert_eq!(store.enqueue(&[delayed], u64::MAX).await.unwrap(), [EnqueueOutcome::Stored]);
+    let second = NewJob { unique, ..job("b") };
+    let existing = [EnqueueOutcome::Existing("a".into())];
+    assert_eq!(store.enqueue(std::slice::from_ref(&second), u64::MAX).await.unwrap(), existing);
+    assert_eq!(store.delete("a").await.unwrap(), DeleteOutcome::Deleted);
+    assert_eq!(store.enqueue(&[second], u64::MAX).await.unwrap(), [EnqueueOutcome::Stored]);
+}
