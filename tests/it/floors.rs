@@ -48,6 +48,7 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
             "remote_method",
             "state",
             "states",
+            "task",
         ],
     ),
     ("engine", &["dispatch", "engine", "lease", "transport", "verb"]),

@@ -217,7 +217,7 @@ impl Context {
         A::Input: Serialize,
     {
         let input = serde_json::value::to_raw_value(input).map_err(ActionError::internal)?;
-        self.call_action((A::DEF.name, A::DEF.version), Params::from_raw_json(input)?).await
+        self.call_action((A::DEF.name, Some(A::DEF.version)), Params::from_raw_json(input)?).await
     }
 }
 

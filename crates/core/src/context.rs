@@ -25,6 +25,8 @@ use crate::origin::Origin;
 use crate::params::Params;
 use crate::remote::Connections;
 use crate::rooms::Rooms;
+use crate::task::attempt::AttemptFacts;
+use crate::task::handle::Tasks;
 
 /// One call, as its function, its guards and its layers see it. Cheap to clone.
 ///
@@ -83,7 +85,7 @@ pub(crate) trait CallHost: Send + Sync {
     /// Calls an action, by its name and version, within another call.
     fn call_nested<'a>(
         self: Arc<Self>,
-        action: (&'static str, u32),
+        action: (&'a str, Option<u32>),
         around: &'a Context,
         params: Params,
     ) -> BoxFuture<'a, Outcome>;
@@ -120,6 +122,8 @@ struct CallFacts {
     /// The version that answers: the called one, unless the body names another.
     answering: AtomicU32,
     depth: u8,
+    /// The attempt of a task, of which the call is a part.
+    attempt: Option<Arc<AttemptFacts>>,
 }
 
 /// The facts of a call, as its [`Context`] begins.
@@ -134,6 +138,8 @@ pub(crate) struct NewCall {
     pub(crate) started: Instant,
     /// How long it may run.
     pub(crate) limit: Option<Duration>,
+    /// The attempt of a task that the call is.
+    pub(crate) attempt: Option<Arc<AttemptFacts>>,
 }
 
 impl Context {
@@ -141,10 +147,24 @@ impl Context {
     pub const MAX_DEPTH: u8 = 16;
 
     pub(crate) fn new(call: NewCall) -> Self {
-        let NewCall { host, name, version, caller, id, uri, head, started, limit } = call;
+        let NewCall { host, name, version, caller, id, uri, head, started, limit, attempt } = call;
         let clock = CallClock::new(started, limit);
         let (raw_body, answering) = (OnceLock::new(), AtomicU32::new(version));
-        Self(Arc::new(CallFacts { host, name, version, caller, id, uri, head, clock, raw_body, answering, depth: 0 }))
+        let depth = 0;
+        Self(Arc::new(CallFacts {
+            host,
+            name,
+            version,
+            caller,
+            id,
+            uri,
+            head,
+            clock,
+            raw_body,
+            answering,
+            depth,
+            attempt,
+        }))
     }
 
     /// The name of this request in logs and in the header `x-request-id`.
@@ -213,6 +233,16 @@ impl Context {
         self.node().cluster()
     }
 
+    /// The task queue. Jobs that it enqueues carry the id of this request.
+    pub fn tasks(&self) -> Tasks {
+        self.node().tasks().of_request(self.id())
+    }
+
+    /// The attempt of a task that this call is, or is a part of.
+    pub(crate) fn attempt(&self) -> Option<&Arc<AttemptFacts>> {
+        self.0.attempt.as_ref()
+    }
+
     /// The node's settings.
     pub fn config(&self) -> &Config {
         self.node().config()
@@ -224,7 +254,7 @@ impl Context {
     }
 
     /// Calls an action within this call.
-    pub(crate) async fn call_action(&self, action: (&'static str, u32), params: Params) -> Outcome {
+    pub(crate) async fn call_action(&self, action: (&str, Option<u32>), params: Params) -> Outcome {
         if self.0.depth >= Self::MAX_DEPTH {
             return Err(ActionError::internal("actions call each other too deeply"));
         }
@@ -252,6 +282,7 @@ impl Context {
             raw_body: OnceLock::new(),
             answering: AtomicU32::new(version),
             depth: self.0.depth + 1,
+            attempt: self.0.attempt.clone(),
         }))
     }
 
@@ -270,6 +301,7 @@ impl Context {
             raw_body: facts.raw_body.clone(),
             answering: AtomicU32::new(version),
             depth: facts.depth,
+            attempt: facts.attempt.clone(),
         }))
     }
 

@@ -77,6 +77,7 @@ pub fn start(engine: &Engine, request: CallRequest) -> StartedCall {
         head: request.params,
         started,
         limit: def.limit(engine.config()),
+        attempt: None,
     });
     let action = request.action;
     let meter = CallMeter { engine: engine.clone(), action, context: context.clone(), origin, started, open: true };
@@ -183,7 +184,7 @@ impl CallHost for EngineParts {
 
     fn call_nested<'a>(
         self: Arc<Self>,
-        action: (&'static str, u32),
+        action: (&'a str, Option<u32>),
         around: &'a Context,
         params: Params,
     ) -> BoxFuture<'a, Outcome> {
@@ -192,9 +193,10 @@ impl CallHost for EngineParts {
 }
 
 /// A call that another call makes. It ends by its own deadline or that of the call around it, which drops both.
-async fn nested(engine: Engine, (name, version): (&str, u32), around: &Context, params: Params) -> Outcome {
-    let Some(action) = engine.registry().find(name, Some(version)).cloned() else {
-        return Err(ActionError::internal(format!("the application has no action {name} v{version}")));
+async fn nested(engine: Engine, (name, version): (&str, Option<u32>), around: &Context, params: Params) -> Outcome {
+    let Some(action) = engine.registry().find(name, version).cloned() else {
+        let version = version.map(|version| format!(" v{version}")).unwrap_or_default();
+        return Err(ActionError::internal(format!("the application has no action {name}{version}")));
     };
     let started = Instant::now();
     let own = action.def.limit(engine.config()).map(|limit| started + limit);
@@ -207,7 +209,7 @@ async fn nested(engine: Engine, (name, version): (&str, u32), around: &Context, 
 }
 
 /// The layers, then the function.
-fn with_layers(engine: &Engine, call: Call) -> BoxFuture<'static, Outcome> {
+pub(crate) fn with_layers(engine: &Engine, call: Call) -> BoxFuture<'static, Outcome> {
     if engine.registry().layers().is_empty() {
         return run_function(call);
     }

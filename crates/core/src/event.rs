@@ -9,6 +9,7 @@ use crate::backend::{GapCause, NodeRecord};
 use crate::connection::Connection;
 use crate::error::report_panic;
 use crate::id::Generation;
+use crate::job::AttemptOutcome;
 use crate::origin::Origin;
 use crate::protocol::CloseReason;
 
@@ -45,6 +46,18 @@ pub enum Event {
         transport: Origin,
         /// How it ended.
         outcome: CallEnd,
+        /// How long it took.
+        took: Duration,
+    },
+    /// An attempt of a job ended.
+    #[non_exhaustive]
+    AttemptEnded {
+        /// The task's name.
+        task: &'static str,
+        /// The job's id.
+        id: Arc<str>,
+        /// How it ended.
+        outcome: AttemptOutcome,
         /// How long it took.
         took: Duration,
     },

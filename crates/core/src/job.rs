@@ -111,6 +111,50 @@ impl<'a> JobText<'a> {
     }
 }
 
+/// How an attempt ended, as metrics, logs and observers name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AttemptOutcome {
+    /// The job succeeded.
+    Done,
+    /// It failed, and runs again.
+    Retried,
+    /// It failed for good.
+    Failed,
+    /// It runs later instead.
+    Snoozed,
+    /// The task discarded its job.
+    Discarded,
+    /// Its job was deleted.
+    Deleted,
+    /// It came too late to begin.
+    Expired,
+    /// It was given back, and does not count.
+    GivenBack,
+    /// It waits for a node that knows its task.
+    Parked,
+    /// The node was taken for dead meanwhile, and the job runs, or ran, elsewhere.
+    Superseded,
+}
+
+impl AttemptOutcome {
+    /// Its name: `done`, `retried`, ….
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Retried => "retried",
+            Self::Failed => "failed",
+            Self::Snoozed => "snoozed",
+            Self::Discarded => "discarded",
+            Self::Deleted => "deleted",
+            Self::Expired => "expired",
+            Self::GivenBack => "given_back",
+            Self::Parked => "parked",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
 /// The name of a node's worker, as resque tools show it: `<host>:<process>`.
 pub fn worker_name(node_id: &str, generation: Generation) -> String {
     format!("{}:{generation}", node_id.replace([':', ','], "-"))

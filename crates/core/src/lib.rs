@@ -94,6 +94,7 @@ pub mod registry;
 mod remote_method;
 mod state;
 mod states;
+pub mod task;
 
 // Engine: runs a node.
 pub mod dispatch;
@@ -128,6 +129,7 @@ pub use rooms::{RoomStatus, Rooms};
 pub use shutdown::Shutdown;
 pub use state::State;
 pub use states::States;
+pub use task::{Task, TaskContext, TaskDef, Tasks};
 pub use topics::{TopicSubscription, Topics};
 
 // The attributes refer to these through the facade.

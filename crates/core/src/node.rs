@@ -17,6 +17,7 @@ use crate::locks::Locks;
 use crate::remote::Connections;
 use crate::rooms::Rooms;
 use crate::states::States;
+use crate::task::handle::Tasks;
 use crate::topics::Topics;
 
 /// A running node, as actions, hooks and initializers use it. Cheap to clone.
@@ -57,6 +58,7 @@ pub(crate) struct NodeParts {
     pub(crate) locks: Locks,
     pub(crate) topics: Topics,
     pub(crate) cluster: Cluster,
+    pub(crate) tasks: Tasks,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lease: Arc<LeaseState>,
     pub(crate) health: Arc<Health>,
@@ -111,6 +113,11 @@ impl Node {
     /// The nodes that run the application together.
     pub fn cluster(&self) -> &Cluster {
         &self.0.cluster
+    }
+
+    /// The task queue.
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
     }
 
     /// The application's own messages between nodes.

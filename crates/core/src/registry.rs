@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::action::{ActionDef, Exposure, Method, Route};
-use crate::config::Config;
+use crate::config::{Config, TaskSettings};
 use crate::event::{Observer, Observers};
 use crate::guard::Requirements;
 use crate::hooks::{ConnectionHook, DeliverHook, RoomHook};
@@ -17,12 +17,17 @@ use crate::operation::OPERATIONS;
 use crate::params::Params;
 use crate::remote_method::RemoteDef;
 use crate::states::States;
+use crate::task::TaskDef;
+use crate::task::built_in::{CANCEL, RUN_ACTION};
+use crate::task::handle::KnownTask;
 
 /// The definitions of an application, before they are checked.
 #[derive(Default)]
 pub struct Definitions {
     /// Its actions.
     pub actions: Vec<ActionDef>,
+    /// Its tasks.
+    pub tasks: Vec<TaskDef>,
     /// Its remote methods.
     pub remotes: Vec<RemoteDef>,
     /// Its layers, outermost first.
@@ -64,9 +69,35 @@ impl fmt::Debug for RegisteredAction {
     }
 }
 
+/// A task, with the data that a node derives from its definition.
+pub struct RegisteredTask {
+    /// The definition.
+    pub def: &'static TaskDef,
+    /// The same as layers see it.
+    pub(crate) action: &'static ActionDef,
+}
+
+impl RegisteredTask {
+    fn new(def: TaskDef) -> Self {
+        // As for actions.
+        Self { def: Box::leak(Box::new(def)), action: Box::leak(Box::new(def.as_action())) }
+    }
+
+    pub(crate) fn known(&self) -> KnownTask {
+        KnownTask { queue: self.def.queue, check: self.def.check }
+    }
+}
+
+impl fmt::Debug for RegisteredTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.def.fmt(f)
+    }
+}
+
 /// An application's definitions, checked.
 pub struct Registry {
     actions: BTreeMap<&'static str, Vec<Arc<RegisteredAction>>>,
+    tasks: BTreeMap<&'static str, Arc<RegisteredTask>>,
     remotes: HashMap<&'static str, &'static RemoteDef>,
     layers: Box<[Arc<dyn Layer>]>,
     pub(crate) states: Arc<States>,
@@ -82,7 +113,8 @@ impl Registry {
     /// # Errors
     ///
     /// All errors at once: doubled names, versions and routes, names and paths that cannot be used, parameters of paths
-    /// that the input lacks, outputs with reserved names, states that guards need and the application lacks.
+    /// that the input lacks, outputs with reserved names, retries that cannot be, states that guards need and the
+    /// application lacks.
     pub fn new(definitions: Definitions) -> Result<Self, DefinitionErrors> {
         let mut errors = DefinitionErrors::default();
         let mut actions: BTreeMap<&'static str, Vec<Arc<RegisteredAction>>> = BTreeMap::new();
@@ -96,7 +128,18 @@ impl Registry {
             versions.push(Arc::new(RegisteredAction::new(def)));
             versions.sort_by_key(|action| action.def.version);
         }
-        let mut remotes = HashMap::new();
+        let (mut tasks, mut remotes) = (BTreeMap::new(), HashMap::new());
+        // A node without tasks has none of ours either.
+        let built_in = !definitions.tasks.is_empty();
+        for def in definitions.tasks.into_iter().chain(built_in.then_some(RUN_ACTION)) {
+            check_task(&def, &definitions.states, &mut errors);
+            if tasks.insert(def.name, Arc::new(RegisteredTask::new(def))).is_some() {
+                errors.add(format!("task {:?} is defined twice, or built in", def.name));
+            }
+        }
+        if built_in {
+            remotes.insert(CANCEL.name, &CANCEL);
+        }
         for def in definitions.remotes {
             check_remote(&def, &definitions.states, &mut errors);
             if remotes.insert(def.name, &*Box::leak(Box::new(def))).is_some() {
@@ -108,6 +151,7 @@ impl Registry {
         }
         Ok(Self {
             actions,
+            tasks,
             remotes,
             layers: definitions.layers.into(),
             states: Arc::new(definitions.states),
@@ -135,6 +179,16 @@ impl Registry {
     /// All actions, by name and version.
     pub fn actions(&self) -> impl Iterator<Item = &Arc<RegisteredAction>> {
         self.actions.values().flatten()
+    }
+
+    /// Finds a task.
+    pub fn task(&self, name: &str) -> Option<&Arc<RegisteredTask>> {
+        self.tasks.get(name)
+    }
+
+    /// All tasks, by name.
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<RegisteredTask>> {
+        self.tasks.values()
     }
 
     /// Finds a remote method.
@@ -234,6 +288,29 @@ fn check_action(def: &ActionDef, states: &States, routes: &mut Routes, errors: &
         errors.add(format!("action {name:?}: the output field {field:?} is reserved"));
     }
     check_states(&format!("action {name:?}"), def.require, states, errors);
+}
+
+fn check_task(def: &TaskDef, states: &States, errors: &mut DefinitionErrors) {
+    let name = def.name;
+    if !is_name(name) {
+        errors.add(format!("task name {name:?} must be 1 to 100 characters of A-Z a-z 0-9 : . _ -"));
+    }
+    if !TaskSettings::is_queue(def.queue) {
+        errors.add(format!(
+            "task {name:?}: the queue {:?} must be 1 to 100 characters of A-Z a-z 0-9 : . _ -",
+            def.queue
+        ));
+    }
+    if def.retry.attempts == 0 {
+        errors.add(format!("task {name:?}: one attempt at least"));
+    }
+    if !(0.0..=1.0).contains(&def.retry.jitter) {
+        errors.add(format!("task {name:?}: jitter is from 0 to 1"));
+    }
+    if has_file((def.input)().as_value()) {
+        errors.add(format!("task {name:?}: a job cannot carry a file"));
+    }
+    check_states(&format!("task {name:?}"), def.require, states, errors);
 }
 
 fn check_remote(def: &RemoteDef, states: &States, errors: &mut DefinitionErrors) {

@@ -1,4 +1,4 @@
-//! Transports: listeners for clients, and how they stop.
+//! Transports: the parts of a node that take work from outside, and how they stop.
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -6,7 +6,8 @@ use tokio::time::Instant;
 use crate::engine::Engine;
 use crate::error::BoxError;
 
-/// A listener that accepts clients for a node.
+/// A part of a node that takes work from outside: a listener for clients, the worker of the task queue. Parts start in
+/// their order, and stop in reverse.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// Its name in logs.
@@ -17,18 +18,19 @@ pub trait Transport: Send + Sync + 'static {
         false
     }
 
-    /// Binds and starts to accept.
+    /// Binds and starts to accept, or to fetch.
     ///
     /// # Errors
     ///
     /// Ends the boot.
     async fn start(&self, engine: &Engine) -> Result<(), BoxError>;
 
-    /// Accepts no more clients; running requests continue.
+    /// Takes no more work; what runs goes on.
     async fn stop_accepting(&self);
 
-    /// Waits for running requests, at most until `deadline`; then aborts them.
-    async fn finish(&self, deadline: Instant);
+    /// Waits for running work, at most until `deadline`; then aborts it. Returns how much was abandoned, beside the calls
+    /// that the node counts itself.
+    async fn finish(&self, deadline: Instant) -> usize;
 }
 
 impl std::fmt::Debug for dyn Transport {

@@ -110,15 +110,16 @@ impl Transport for Server {
         }
     }
 
-    async fn finish(&self, deadline: Instant) {
+    async fn finish(&self, deadline: Instant) -> usize {
         let (handle, task) = match &mut *self.running() {
             Some(running) => (running.handle.clone(), running.task.take()),
-            None => return,
+            None => return 0,
         };
         if let Some(task) = task
             && timeout_at(deadline, task).await.is_err()
         {
             handle.shutdown();
         }
+        0
     }
 }

@@ -49,7 +49,7 @@ pub struct Backend {
     pub bus: Arc<dyn Bus>,
     /// Rooms and their members.
     pub rooms: Arc<dyn RoomStore>,
-    /// Jobs; `None` if the backend keeps none: then a node that has tasks does not start.
+    /// Jobs; `None` if the backend keeps none: then they cannot be enqueued.
     pub tasks: Option<Arc<dyn TaskStore>>,
     /// Actionhero nodes, where the cluster has any.
     pub interop: Option<Arc<dyn Interop>>,

@@ -23,12 +23,13 @@ use crate::node::{Node, NodeParts};
 use crate::registry::Registry;
 use crate::remote::{CallServer, Connections, Executor, RemoteCallParts, RemoteCalls};
 use crate::rooms::{RoomParts, Rooms};
+use crate::task::handle::{TaskParts, Tasks};
 use crate::topics::Topics;
 
 impl Engine {
     /// Makes the parts of a node, none of which runs yet.
     pub(super) fn assemble(setup: NodeSetup, registry: Registry, started_at: u64) -> Self {
-        let Backend { cache, locks, membership, bus, rooms: store, tasks: _, interop, clock } = setup.backend;
+        let Backend { cache, locks, membership, bus, rooms: store, tasks, interop, clock } = setup.backend;
         let (config, shutdown, registry) = (Arc::new(setup.config), setup.shutdown, Arc::new(registry));
         let identity = Arc::new(NodeIdentity::new(setup.app, setup.version, setup.node_id));
         let (lease, health) = (Arc::new(LeaseState::default()), Arc::new(Health::starting()));
@@ -77,6 +78,17 @@ impl Engine {
             let limits = (config.cluster.max_calls, max_bytes);
             let call_server =
                 CallServer::new(executor.clone(), bus.clone(), interop, clock.clone(), shutdown.clone(), limits);
+            let locks = Locks::new(locks, shutdown.clone());
+            let tasks = Tasks::new(TaskParts {
+                store: tasks,
+                clock: clock.clone(),
+                identity: identity.clone(),
+                locks: locks.clone(),
+                calls: calls.clone(),
+                known: registry.tasks().map(|task| (task.def.name, task.known())).collect(),
+                timeout: config.redis.command_timeout,
+                worker: Mutex::default(),
+            });
             let node = Node::new(NodeParts {
                 identity: identity.clone(),
                 environment: setup.environment,
@@ -85,7 +97,8 @@ impl Engine {
                 rooms: rooms.clone(),
                 connections: Connections::new(executor, calls.clone()),
                 cache: Cache::new(cache, clock.clone()),
-                locks: Locks::new(locks, shutdown.clone()),
+                locks,
+                tasks,
                 topics: topics.clone(),
                 cluster: Cluster::new(membership.clone(), calls.clone(), topics.clone()),
                 clock: clock.clone(),

@@ -68,7 +68,8 @@ pub enum StartError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StopReport {
-    /// How many calls and connections were left when the grace was over.
+    /// How many calls and connections were left when the grace was over, and how many attempts of jobs whose end could not
+    /// be stored.
     pub abandoned: usize,
 }
 
@@ -220,10 +221,11 @@ impl Engine {
             transport.stop_accepting().await;
         }
         self.close_sockets().await;
+        let mut unfinished = 0;
         for transport in self.parts().transports.iter().rev() {
-            transport.finish(deadline).await;
+            unfinished += transport.finish(deadline).await;
         }
-        let abandoned = self.shutdown().calls_finished(deadline).await;
+        let abandoned = unfinished + self.shutdown().calls_finished(deadline).await;
         self.abort_remaining_sockets().await;
         self.parts().topics.close();
         let started = std::mem::take(&mut *self.started());

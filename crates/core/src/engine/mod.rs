@@ -27,6 +27,7 @@ use crate::topics::Topics;
 use crate::transport::Transport;
 
 mod assemble;
+pub mod attempts;
 mod delivery;
 mod hooks;
 pub mod lifecycle;
@@ -154,6 +155,11 @@ impl Engine {
     /// Runs such code that must not wait; `None` if it panicked.
     pub fn catch_in_place<T>(&self, code: impl FnOnce() -> T) -> Option<T> {
         hooks::catch_in_place(code)
+    }
+
+    /// Adds or removes a reason for which the node is not ready.
+    pub fn set_problem(&self, problem: &'static str, is_there: bool) {
+        self.0.health.set_part(problem, is_there);
     }
 
     pub(crate) fn parts(&self) -> &EngineParts {

@@ -114,7 +114,9 @@ impl Transport for AdminServer {
     /// Does nothing: operators watch a node stop, so the listener ends last, with the node's own tasks.
     async fn stop_accepting(&self) {}
 
-    async fn finish(&self, _: Instant) {}
+    async fn finish(&self, _: Instant) -> usize {
+        0
+    }
 }
 
 impl PeerService for Router {

@@ -1,0 +1,123 @@
+//! Attempts of tasks: everything that a worker uses of a node.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Engine;
+use super::hooks::catch;
+use crate::answer::Outcome;
+use crate::backend::{Clock, TaskStore};
+use crate::call::body::CallBody;
+use crate::context::{Caller, Context, NewCall};
+use crate::dispatch::with_layers;
+use crate::error::panicked;
+use crate::event::Event;
+use crate::future::BoxFuture;
+use crate::id::RequestId;
+use crate::job::AttemptOutcome;
+use crate::layer::Call;
+use crate::params::Params;
+use crate::registry::RegisteredTask;
+use crate::task::{AttemptFacts, CancelRequest, TaskContext, TaskFailure};
+
+/// Most requests to cancel attempts that wait for the worker.
+const CANCEL_REQUESTS: usize = 1024;
+
+/// An attempt that is ready to run.
+pub struct StartedAttempt {
+    /// Layers, guards, input, function. A panic is an error, and its drop does not panic.
+    pub run: BoxFuture<'static, Outcome>,
+    /// When its time is up.
+    pub deadline: Option<Instant>,
+}
+
+impl std::fmt::Debug for StartedAttempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StartedAttempt").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// The store of jobs, if the backend has one.
+    pub fn task_store(&self) -> Option<&Arc<dyn TaskStore>> {
+        self.node().tasks().parts.store.as_ref()
+    }
+
+    /// The time, as nodes agree on it.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.parts().clock
+    }
+
+    /// The requests to cancel attempts that this node runs. A second call takes them from the first.
+    pub fn task_cancellations(&self) -> mpsc::Receiver<CancelRequest> {
+        let (sender, receiver) = mpsc::channel(CANCEL_REQUESTS);
+        *self.node().tasks().worker() = Some(sender);
+        receiver
+    }
+
+    /// Prepares an attempt. Nothing of it runs before it is polled; its time starts now.
+    pub fn start_attempt(&self, task: &RegisteredTask, facts: Arc<AttemptFacts>, input: Params) -> StartedAttempt {
+        let context = self.attempt_context(task, facts, input, self.limit_of(task));
+        let deadline = context.deadline();
+        let call = Call { action: task.action, context, body: CallBody::absent() };
+        let engine = self.clone();
+        let run = async move {
+            // Layers may panic where they are called, and both where they are dropped.
+            let running = AssertUnwindSafe(async move { with_layers(&engine, call).await });
+            running.catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&*panic)))
+        };
+        StartedAttempt { run: Box::pin(run), deadline }
+    }
+
+    /// Runs the function that a task has for jobs that failed for good, for `limit` at most. Its panic is counted and logged.
+    pub async fn run_on_failed(
+        &self,
+        task: &RegisteredTask,
+        facts: Arc<AttemptFacts>,
+        failure: TaskFailure,
+        limit: Duration,
+    ) {
+        let Some(on_failed) = task.def.on_failed else { return };
+        let context = self.attempt_context(task, facts, Params::default(), Some(limit));
+        let Ok(context) = TaskContext::of(&context) else { return };
+        let running = async move { tokio::time::timeout(limit, on_failed(context, failure)).await };
+        if let Ok(Err(_)) = catch(running).await {
+            tracing::warn!(task = task.def.name, ?limit, "on_failed did not end in time");
+        }
+    }
+
+    /// Notifies observers of the end of an attempt.
+    pub fn notify_attempt_ended(&self, task: &'static str, id: Arc<str>, outcome: AttemptOutcome, took: Duration) {
+        self.registry().observers.notify(&Event::AttemptEnded { task, id, outcome, took });
+    }
+
+    fn limit_of(&self, task: &RegisteredTask) -> Option<Duration> {
+        task.def.deadline.limit(self.config().tasks.deadline).filter(|limit| !limit.is_zero())
+    }
+
+    fn attempt_context(
+        &self,
+        task: &RegisteredTask,
+        facts: Arc<AttemptFacts>,
+        head: Params,
+        limit: Option<Duration>,
+    ) -> Context {
+        Context::new(NewCall {
+            host: self.clone().into_parts(),
+            name: task.def.name,
+            version: 1,
+            caller: Arc::new(Caller::internal()),
+            id: facts.request.clone().map_or_else(|| self.next_request_id(), RequestId::Given),
+            uri: None,
+            head,
+            started: Instant::now(),
+            limit,
+            attempt: Some(facts),
+        })
+    }
+}

@@ -1,0 +1,66 @@
+//! The facts of an attempt.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::control::TaskControl;
+use crate::error::ActionError;
+use crate::job::{JobInput, JobText};
+use crate::params::{Input, Params};
+
+/// The facts of one attempt of a job, which its [`TaskContext`](super::context::TaskContext) shows.
+#[derive(Debug)]
+pub struct AttemptFacts {
+    /// The job's id.
+    pub id: Arc<str>,
+    /// The queue it came from.
+    pub queue: Arc<str>,
+    /// The number of the attempt, from 1.
+    pub number: u32,
+    /// The deaths of nodes that ran the job before.
+    pub deaths: u32,
+    /// Rises from one attempt of a job to the next, on whichever node.
+    pub fence: u64,
+    /// The request in which the job was enqueued.
+    pub request: Option<Arc<str>>,
+    /// Cancelled when the attempt is to end.
+    pub cancelled: CancellationToken,
+    /// Cancelled when the node cannot count on its lease.
+    pub lease_lost: CancellationToken,
+}
+
+/// The end of a job that failed for good, for the task's `on_failed`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TaskFailure {
+    /// The kind of the failure: the code of the error, `timeout`, `poison`, `stalled`, ….
+    pub exception: String,
+    /// The error, with its causes.
+    pub error: String,
+    /// The attempts.
+    pub attempts: u32,
+    text: Bytes,
+}
+
+impl TaskFailure {
+    /// The failure of the job with this text.
+    pub fn new(exception: impl Into<String>, error: impl Into<String>, attempts: u32, text: Bytes) -> Self {
+        Self { exception: exception.into(), error: error.into(), attempts, text }
+    }
+
+    /// The job's input.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_input` if it is not a `T`, `malformed` if it is no object.
+    pub fn input<T: Input>(&self) -> Result<T, ActionError> {
+        let job = JobText::read(&self.text);
+        match job.as_ref().map_or(JobInput::Other, JobText::input) {
+            JobInput::None => Params::default().decode(),
+            JobInput::Object(object) => Params::from_raw_json(object.to_owned())?.decode(),
+            JobInput::Other => Err(TaskControl::Undecodable.into_error()),
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The author's handle on the task queue: enqueues by name, and everything that the typed form of an enqueue needs.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::due::Due;
+use crate::backend::{BackendError, Clock, ENQUEUE_BATCH, EnqueueOutcome, NewJob, TaskStore, UniqueClaim};
+use crate::config::TaskSettings;
+use crate::error::{ActionError, Detail, ErrorKind};
+use crate::id::{NodeIdentity, RequestId, random_text};
+use crate::job::{JobMeta, JobText};
+use crate::locks::Locks;
+use crate::metrics::bound_reached;
+use crate::params::Params;
+use crate::remote::RemoteCalls;
+
+/// Most bytes of a job.
+pub const MAX_JOB_BYTES: usize = 1024 * 1024;
+
+/// Most jobs of one [`Tasks::enqueue_many`].
+pub const MAX_MANY: usize = 100_000;
+
+/// Most bytes of an id, and of a unique key.
+const MAX_ID_BYTES: usize = 128;
+
+/// How long a claim lasts if its job does not end.
+pub(super) const UNIQUE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The task queue of the cluster. Cheap to clone.
+///
+/// A job that was accepted runs at least once, on any node whose application has its task. It may run twice, where a node
+/// dies or is cut off while it runs it: what a task does should have the same effect then.
+#[derive(Clone)]
+pub struct Tasks {
+    pub(crate) parts: Arc<TaskParts>,
+    /// The request that enqueues.
+    request: Option<RequestId>,
+}
+
+/// Everything that enqueuing and operating jobs needs.
+pub(crate) struct TaskParts {
+    pub(crate) store: Option<Arc<dyn TaskStore>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) identity: Arc<NodeIdentity>,
+    pub(crate) locks: Locks,
+    pub(crate) calls: Arc<RemoteCalls>,
+    /// The tasks that this application has, by name.
+    pub(crate) known: HashMap<&'static str, KnownTask>,
+    /// After this time an enqueue without an answer does not take effect any more.
+    pub(crate) timeout: Duration,
+    /// Cancels attempts that this node runs.
+    pub(crate) worker: Mutex<Option<mpsc::Sender<CancelRequest>>>,
+}
+
+/// The part of a definition that an enqueue needs.
+#[derive(Clone, Copy)]
+pub(crate) struct KnownTask {
+    pub(crate) queue: &'static str,
+    pub(crate) check: fn(&Params) -> Result<(), ActionError>,
+}
+
+/// A request to this node's worker to cancel the attempts of a job that was deleted.
+#[derive(Debug)]
+pub struct CancelRequest {
+    /// The job's id.
+    pub id: Arc<str>,
+}
+
+/// A job that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Enqueued {
+    /// Its id; if it was not stored, that of the job which is there already.
+    pub id: Arc<str>,
+    /// Whether it was stored. `false` if a job has the same id and content, or has the unique key.
+    pub enqueued: bool,
+}
+
+/// How a job is enqueued, where that is not its task's own way.
+///
+/// ```
+/// use std::time::Duration;
+/// use phalanx_core::task::EnqueueOptions;
+///
+/// let options = EnqueueOptions::new().queue("high").id("order-17").delay(Duration::from_secs(5));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct EnqueueOptions {
+    queue: Option<String>,
+    id: Option<String>,
+    unique: Option<String>,
+    expires_in: Option<Duration>,
+    due: Due,
+}
+
+impl EnqueueOptions {
+    /// The task's own queue, now, without a limit.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// In that queue.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.queue = Some(queue.into());
+        self
+    }
+
+    /// Under this id, which makes the enqueue safe to repeat for a day: a job of the same id, task and input is stored
+    /// once.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Unless a job of this task with the same key waits, runs, or is delayed.
+    pub fn unique(mut self, key: impl Into<String>) -> Self {
+        self.unique = Some(key.into());
+        self
+    }
+
+    /// Not later than that: a job that did not begin by then is dropped.
+    pub fn expires_in(mut self, limit: Duration) -> Self {
+        self.expires_in = Some(limit);
+        self
+    }
+
+    /// After this time.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.due = Due::In(delay);
+        self
+    }
+
+    /// After so many milliseconds, as a client sent them: what is no such number is refused by the enqueue.
+    pub fn delay_ms(mut self, delay: f64) -> Self {
+        self.due = Due::InMs(delay);
+        self
+    }
+
+    /// At this time, Unix time in milliseconds; a past one means now.
+    pub fn at_ms(mut self, at_ms: u64) -> Self {
+        self.due = Due::AtMs(at_ms);
+        self
+    }
+}
+
+impl Tasks {
+    pub(crate) fn new(parts: TaskParts) -> Self {
+        Self { parts: Arc::new(parts), request: None }
+    }
+
+    /// The handle for a request: its jobs carry its id.
+    pub(crate) fn of_request(&self, request: &RequestId) -> Self {
+        Self { parts: self.parts.clone(), request: Some(request.clone()) }
+    }
+
+    /// Whether the application has a task of that name.
+    pub fn has(&self, task: &str) -> bool {
+        self.parts.known.contains_key(task)
+    }
+
+    /// Enqueues a job by the name of its task. `input` is checked as the task's input is.
+    ///
+    /// If the future is dropped, it is unknown whether the job is stored.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is stored: `unknown_task` (404); `invalid_input` with the wrong fields, or for a queue, an id, a key or a
+    /// delay that cannot be; `payload_too_large` beyond [`MAX_JOB_BYTES`]; `conflict` if the id was used for another task or
+    /// input; `unavailable` if the backend refuses it. If the backend does not answer: `unavailable`, and the job may be
+    /// stored within `redis.command_timeout`, or never.
+    pub async fn enqueue_named(
+        &self,
+        task: &str,
+        input: &Value,
+        options: EnqueueOptions,
+    ) -> Result<Enqueued, ActionError> {
+        self.enqueue_raw(task, serde_json::value::to_raw_value(input).map_err(ActionError::internal)?, options).await
+    }
+
+    pub(super) async fn enqueue_raw(
+        &self,
+        task: &str,
+        input: Box<RawValue>,
+        options: EnqueueOptions,
+    ) -> Result<Enqueued, ActionError> {
+        let job = self.prepare(task, input, &options)?;
+        let id = job.id.clone();
+        let mut outcomes = self.store_jobs(&[job]).await?;
+        enqueued(id, outcomes.pop().unwrap_or(EnqueueOutcome::Conflict))
+    }
+
+    /// Stores many jobs of one task, all checked before the first is stored. Returns their ids, in order.
+    pub(super) async fn enqueue_all_raw(
+        &self,
+        task: &str,
+        inputs: Vec<Box<RawValue>>,
+        options: &EnqueueOptions,
+    ) -> Result<Vec<Arc<str>>, ActionError> {
+        if options.id.is_some() || options.unique.is_some() {
+            return Err(invalid("id", "an id or a unique key is that of one job"));
+        }
+        if inputs.len() > MAX_MANY {
+            bound_reached("enqueue_many");
+            return Err(ActionError::of(ErrorKind::PayloadTooLarge, format!("at most {MAX_MANY} jobs at a time")));
+        }
+        let prepared = inputs.into_iter().map(|input| self.prepare(task, input, options));
+        let jobs = prepared.collect::<Result<Vec<NewJob>, ActionError>>()?;
+        let mut stored = 0;
+        while let Some(chunk) = chunk_of(&jobs[stored..]) {
+            self.store_jobs(chunk).await.map_err(|error| match stored {
+                0 => error,
+                _ => {
+                    let message = format!("{}; {stored} of {} jobs were stored before", error.message(), jobs.len());
+                    error.with_message(message)
+                }
+            })?;
+            stored += chunk.len();
+        }
+        Ok(jobs.into_iter().map(|job| job.id).collect())
+    }
+
+    fn prepare(&self, task: &str, input: Box<RawValue>, options: &EnqueueOptions) -> Result<NewJob, ActionError> {
+        let known = self.parts.known.get(task).ok_or_else(unknown_task)?;
+        let queue = options.queue.as_deref().unwrap_or(known.queue);
+        if !TaskSettings::is_queue(queue) {
+            return Err(invalid("queue", "must be 1 to 100 characters of A-Z a-z 0-9 : . _ -"));
+        }
+        for (field, text) in [("id", &options.id), ("unique", &options.unique)] {
+            if text.as_deref().is_some_and(|text| !is_id(text)) {
+                return Err(invalid(field, "must be 1 to 128 printable ASCII characters"));
+            }
+        }
+        if input.get().len() > MAX_JOB_BYTES {
+            return Err(too_large());
+        }
+        let params = Params::from_raw_json(input.clone())?;
+        (known.check)(&params)?;
+        let now_ms = self.parts.clock.now_ms();
+        let due_ms = options.due.at_ms(now_ms)?;
+        let id: Arc<str> = options.id.as_deref().map_or_else(|| random_text::<26>().into(), Arc::from);
+        let digest = options.id.as_ref().map(|_| digest(task, &input));
+        let unique = options.unique.as_ref().map(|key| UniqueClaim {
+            key: format!("{task}:{key}").into(),
+            ttl_ms: UNIQUE_FOR.as_millis() as u64 + due_ms.unwrap_or(now_ms).saturating_sub(now_ms),
+        });
+        let args = serde_json::value::to_raw_value(&[&input]).map_err(ActionError::internal)?;
+        let request = self.request.as_ref().map(ToString::to_string);
+        let text = JobText {
+            class: task.into(),
+            queue: queue.into(),
+            args: Some(&args),
+            id: Some((&*id).into()),
+            enqueued_at: Some(now_ms),
+            due_at: due_ms,
+            expires_at: options.expires_in.map(|limit| now_ms.saturating_add(limit.as_millis() as u64)),
+            unique: unique.as_ref().map(|unique| (&*unique.key).into()),
+            meta: request.map(|request| JobMeta { request: Some(request.into()) }),
+        };
+        let text = text.write();
+        if text.len() > MAX_JOB_BYTES {
+            return Err(too_large());
+        }
+        Ok(NewJob { id, queue: queue.into(), text, due_ms, unique, digest })
+    }
+
+    async fn store_jobs(&self, jobs: &[NewJob]) -> Result<Vec<EnqueueOutcome>, ActionError> {
+        let until_us = self.parts.clock.now_us() + self.parts.timeout.as_micros() as u64;
+        self.store()?.enqueue(jobs, until_us).await.map_err(|error| self.not_stored(error))
+    }
+
+    pub(super) fn store(&self) -> Result<&Arc<dyn TaskStore>, ActionError> {
+        let missing = || ActionError::of(ErrorKind::Unavailable, "the backend of this node keeps no jobs");
+        self.parts.store.as_ref().ok_or_else(missing)
+    }
+
+    fn not_stored(&self, error: BackendError) -> ActionError {
+        match error {
+            BackendError::Unavailable(_) => {
+                let timeout = self.parts.timeout;
+                let message = format!("the backend did not answer: the job is stored within {timeout:?}, or never");
+                ActionError::from(error).with_message(message)
+            }
+            BackendError::Refused(_) | BackendError::Full => {
+                ActionError::from(error).with_message("the backend refused it: nothing was stored")
+            }
+            other => other.into(),
+        }
+    }
+
+    /// Requests this node's worker to cancel the attempts of a job. Does not wait for them.
+    pub(super) fn cancel_here(&self, id: &str) {
+        let Some(worker) = self.worker().clone() else { return };
+        if worker.try_send(CancelRequest { id: id.into() }).is_err() {
+            // The job is marked in the backend all the same.
+            bound_reached("task_cancellations");
+        }
+    }
+
+    pub(crate) fn worker(&self) -> MutexGuard<'_, Option<mpsc::Sender<CancelRequest>>> {
+        self.parts.worker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first jobs that one call stores: [`ENQUEUE_BATCH`], and [`MAX_JOB_BYTES`] unless one is that large.
+fn chunk_of(jobs: &[NewJob]) -> Option<&[NewJob]> {
+    let mut bytes = 0;
+    let fits = |job: &&NewJob| {
+        bytes += job.text.len();
+        bytes <= MAX_JOB_BYTES
+    };
+    let count = jobs.iter().take(ENQUEUE_BATCH).take_while(fits).count().max(1);
+    (!jobs.is_empty()).then(|| &jobs[..count])
+}
+
+fn enqueued(id: Arc<str>, outcome: EnqueueOutcome) -> Result<Enqueued, ActionError> {
+    match outcome {
+        EnqueueOutcome::Stored => Ok(Enqueued { id, enqueued: true }),
+        EnqueueOutcome::Existing(id) => Ok(Enqueued { id, enqueued: false }),
+        EnqueueOutcome::Conflict => Err(ActionError::conflict("the id is that of a job of another task or input")),
+    }
+}
+
+/// Identifies a job's content, the same on all nodes.
+fn digest(task: &str, input: &RawValue) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    hash.update(task.as_bytes());
+    hash.update([0]);
+    hash.update(input.get().as_bytes());
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hash.finalize()[..16]);
+    digest
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn unknown_task() -> ActionError {
+    ActionError::new(ErrorKind::NotFound, "unknown_task", "the application has no such task")
+}
+
+fn too_large() -> ActionError {
+    bound_reached("job_bytes");
+    ActionError::of(ErrorKind::PayloadTooLarge, format!("a job has {MAX_JOB_BYTES} bytes at most"))
+}
+
+pub(super) fn invalid(field: &'static str, message: &'static str) -> ActionError {
+    ActionError::invalid_input(vec![Detail::new(field, "format", message)])
+}
+
+impl fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tasks({})", self.parts.known.len())
+    }
+}
