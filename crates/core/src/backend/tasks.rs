@@ -113,13 +113,13 @@ pub struct Settlement {
     pub attempt: AttemptKey,
     /// The job's id, for its claim and for its deletion; `None` for a foreign job.
     pub id: Option<Arc<str>>,
-    /// What becomes of the job.
+    /// The fate of the job.
     pub end: AttemptEnd,
     /// The claim of the job, which its end releases.
     pub unique: Option<Arc<str>>,
 }
 
-/// What becomes of a job whose attempt ended.
+/// The fate of a job whose attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptEnd {
     /// It succeeded: the job is over.
@@ -153,7 +153,7 @@ pub enum AttemptEnd {
 /// The answer to a settlement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettleOutcome {
-    /// The attempt was this node's, and has ended as told.
+    /// The attempt was this node's, and has ended as requested.
     Accepted,
     /// The same, but the job's claim was another's by then, or had expired.
     ClaimLost,

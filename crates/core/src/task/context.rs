@@ -67,7 +67,7 @@ impl TaskContext {
     }
 
     /// A number that rises from one attempt of the job to the next, on whichever node: a service that keeps the highest
-    /// one it has seen can refuse what an attempt sends that was believed dead.
+    /// one it has seen can refuse requests of an attempt that was taken for dead.
     #[doc(alias = "fencing token")]
     pub fn fence(&self) -> u64 {
         self.facts.fence

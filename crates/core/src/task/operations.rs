@@ -138,7 +138,7 @@ impl Tasks {
                 break;
             }
             left -= page.len();
-            let taking = stream::iter(&page).map(|failed| self.take_failed(failed));
+            let taking = stream::iter(page).map(|failed| async move { self.take_failed(&failed).await });
             let taken: Vec<_> = taking.buffered(RETRY_PAGE.1).collect().await;
             for outcome in taken {
                 match outcome? {
