@@ -460,7 +460,7 @@ fn the_figure_of_floors_has_the_modules_that_the_test_of_floors_has() {
 fn every_step_of_a_walk_follows_from_the_one_before() {
     let code = Code::of_crates();
     let walks = walks(PAGE);
-    assert_eq!(walks.len(), 4);
+    assert_eq!(walks.len(), 5);
     let errors: Vec<String> = walks
         .iter()
         .flat_map(|(heading, walk)| errors_of(walk, &code).into_iter().map(move |error| format!("{heading}: {error}")))

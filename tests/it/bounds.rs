@@ -37,7 +37,7 @@ fn table() -> BTreeMap<String, Row> {
 fn settings() -> BTreeMap<String, String> {
     let config = serde_json::to_value(Config::default()).unwrap();
     let mut all = BTreeMap::new();
-    for section in ["web", "websocket", "general"] {
+    for section in ["web", "websocket", "general", "tasks"] {
         for (name, value) in config[section].as_object().unwrap() {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             all.insert(format!("{section}.{name}"), text);
@@ -58,7 +58,10 @@ fn the_table_has_every_bound_of_a_client_with_its_default() {
         assert_eq!(settings.get(setting), Some(&row.default), "{setting}");
     }
     let bounds = settings.iter().filter(|(name, value)| {
-        !name.starts_with("general.") && is_amount(value) && !NO_BOUNDS.contains(&name.as_str())
+        !name.starts_with("general.")
+            && !name.starts_with("tasks.")
+            && is_amount(value)
+            && !NO_BOUNDS.contains(&name.as_str())
     });
     let missing: Vec<_> = bounds.map(|(name, _)| name).filter(|name| !table.contains_key(*name)).collect();
     assert!(missing.is_empty(), "{missing:?}");
@@ -67,7 +70,7 @@ fn the_table_has_every_bound_of_a_client_with_its_default() {
 #[test]
 fn the_table_names_the_labels_and_the_shares_of_the_sources() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
-    let code: String = ["core", "server"]
+    let code: String = ["core", "server", "tasks"]
         .into_iter()
         .flat_map(|name| sources(&crates.join(name).join("src")))
         .map(|file| file.text)

@@ -25,9 +25,10 @@ fn core_names_no_socket_and_no_redis() {
 }
 
 #[test]
-fn server_and_cluster_never_name_each_other() {
-    for (one, other) in [("phalanx-server", "phalanx-cluster"), ("phalanx-cluster", "phalanx-server")] {
-        assert!(!named_by(one, &Kind::ALL).any(|name| name == other), "{one} names {other}");
+fn server_cluster_and_tasks_never_name_each_other() {
+    let sides = ["phalanx-server", "phalanx-cluster", "phalanx-tasks"];
+    for (one, other) in sides.iter().flat_map(|one| sides.iter().map(move |other| (one, other))) {
+        assert!(!named_by(one, &Kind::ALL).any(|name| name == *other), "{one} names {other}");
     }
 }
 

@@ -1,0 +1,251 @@
+//! The beginning and the end of an attempt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use phalanx_core::backend::{AttemptEnd, FetchedJob};
+use phalanx_core::error::Chain;
+use phalanx_core::job::{AttemptOutcome, JobInput, JobText};
+use phalanx_core::registry::RegisteredTask;
+use phalanx_core::task::{AttemptFacts, TaskControl};
+use phalanx_core::{ActionError, Generation, Params};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::attempt::{self, AttemptReport};
+use crate::decide::{CancelCause, Ending, FailureReason, JobFate, decide};
+use crate::metrics;
+use crate::run::WorkerLoop;
+use crate::slots::{RunningAttempt, SettlingAttempt, Slot, SlotState};
+
+/// The id of a job of another program, which has none, in logs and events.
+const FOREIGN: &str = "foreign";
+
+impl WorkerLoop {
+    /// Begins a job that was fetched under `generation`, unless there is nothing to run.
+    pub(crate) fn begin(&mut self, generation: Generation, job: FetchedJob, is_deleted: bool) {
+        let token = job.attempt.token;
+        let text = job.text.clone();
+        let Some(read) = JobText::read(&text) else {
+            self.hold(generation, job, None);
+            let reason = FailureReason::new("unreadable", "it is no job in resque's form");
+            return self.fail(token, None, reason);
+        };
+        self.hold(generation, job, Some(&read));
+        let now_ms = self.engine.clock().now_ms();
+        if is_deleted {
+            return self.settle(token, AttemptEnd::Dropped, AttemptOutcome::Deleted, None);
+        }
+        if read.expires_at.is_some_and(|expires_at| expires_at < now_ms) {
+            return self.settle(token, AttemptEnd::Dropped, AttemptOutcome::Expired, None);
+        }
+        let Some(task) = self.engine.registry().task(&read.class).cloned() else {
+            let class: Arc<str> = (&*read.class).into();
+            warn!(%class, "a job of a task that this node does not have waits for one that has it");
+            return self.settle(token, AttemptEnd::Park { class }, AttemptOutcome::Parked, None);
+        };
+        let input = match read.input() {
+            JobInput::None => Ok(Params::default()),
+            JobInput::Object(object) => Params::from_raw_json(object.to_owned()),
+            JobInput::Other => Err(ActionError::invalid_input(Vec::new())),
+        };
+        let input = match input {
+            Ok(input) => input,
+            Err(error) => {
+                let ending = Ending::Failure(error.with_source(TaskControl::Undecodable));
+                return self.end(token, &task, None, ending);
+            }
+        };
+        self.start(token, task, &read, input, now_ms);
+    }
+
+    /// Takes a slot for a job.
+    fn hold(&mut self, generation: Generation, job: FetchedJob, read: Option<&JobText<'_>>) {
+        let own = |text: Option<&str>| text.map(Arc::from);
+        self.slots.insert(Slot {
+            generation,
+            own_id: own(read.and_then(|read| read.id.as_deref())),
+            unique: own(read.and_then(|read| read.unique.as_deref())),
+            job,
+            started: Instant::now(),
+            state: SlotState::Settled,
+            is_blocked: false,
+        });
+    }
+
+    fn start(&mut self, token: u64, task: Arc<RegisteredTask>, read: &JobText<'_>, input: Params, now_ms: u64) {
+        // Follows the clock that nodes share, as the tokens of locks do, so that it also rises from one node to the next.
+        let fence = self.engine.clock().now_us().max(self.last_fence + 1);
+        self.last_fence = fence;
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        let counters = slot.key().counters;
+        let facts = Arc::new(AttemptFacts {
+            id: slot.own_id.clone().unwrap_or_else(|| format!("{}-{token}", slot.generation).into()),
+            queue: slot.key().queue.clone(),
+            number: counters.attempts,
+            deaths: counters.deaths,
+            fence,
+            request: read.meta.as_ref().and_then(|meta| meta.request.as_deref()).map(Arc::from),
+            cancelled: CancellationToken::new(),
+            lease_lost: self.lease.clone(),
+        });
+        if counters.attempts == 1
+            && let Some(could_begin) = read.due_at.or(read.enqueued_at)
+        {
+            metrics::record_pickup(Duration::from_millis(now_ms.saturating_sub(could_begin)));
+        }
+        debug!(task = task.def.name, job = %facts.id, attempt = counters.attempts, "an attempt starts");
+        let attempt = self.engine.start_attempt(&task, facts.clone(), input);
+        let (deadline, is_blocking, cancelled) = (attempt.deadline, task.def.blocking, facts.cancelled.clone());
+        slot.state = SlotState::Running(RunningAttempt { task, facts, deadline, cancelled: None });
+        attempt::spawn(&self.runtime, token, attempt, cancelled, is_blocking, self.reports.clone());
+    }
+
+    /// An attempt ended by itself.
+    pub(crate) fn on_report(&mut self, AttemptReport { token, ending }: AttemptReport) {
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        if slot.is_blocked {
+            slot.is_blocked = false;
+            info!(token, "a task that blocked its thread has returned");
+            if matches!(slot.state, SlotState::Settled) {
+                self.slots.remove(token);
+            }
+            return;
+        }
+        let SlotState::Running(running) = &slot.state else { return };
+        let (task, facts, cause) = (running.task.clone(), running.facts.clone(), running.cancelled);
+        let ending = match (ending, cause) {
+            (Ending::Cancelled(_), Some(cause)) => Ending::Cancelled(cause),
+            // It succeeded, or said itself how it ends, before it was dropped.
+            (ending, _) => ending,
+        };
+        self.end(token, &task, Some(facts), ending);
+    }
+
+    /// Settles an attempt by how it ended.
+    pub(crate) fn end(
+        &mut self,
+        token: u64,
+        task: &Arc<RegisteredTask>,
+        facts: Option<Arc<AttemptFacts>>,
+        ending: Ending,
+    ) {
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        let (counters, text, job) = (slot.key().counters, slot.job.text.clone(), slot.own_id.clone());
+        let job = job.as_deref().unwrap_or(FOREIGN);
+        let fate = decide(&ending, &task.def.retry, counters.attempts, rand::random());
+        let now_ms = self.engine.clock().now_ms();
+        let due_ms = |pause: Duration| now_ms + pause.as_millis() as u64;
+        let own = Some(task.clone());
+        match fate {
+            JobFate::Done => self.settle(token, AttemptEnd::Done, AttemptOutcome::Done, own),
+            JobFate::Dropped(outcome) => self.settle(token, AttemptEnd::Dropped, outcome, own),
+            JobFate::GiveBack => self.settle(token, AttemptEnd::GiveBack, AttemptOutcome::GivenBack, own),
+            JobFate::Retry(pause) => {
+                log_failure(task, job, &ending, Some(pause));
+                self.settle(token, AttemptEnd::Retry { due_ms: due_ms(pause) }, AttemptOutcome::Retried, own);
+            }
+            JobFate::Snooze(pause) => {
+                self.settle(token, AttemptEnd::Snooze { due_ms: due_ms(pause) }, AttemptOutcome::Snoozed, own);
+            }
+            JobFate::Failed(reason) => {
+                log_failure(task, job, &ending, None);
+                self.fail(token, Some((task.clone(), facts)), reason);
+            }
+            JobFate::Undecodable(reason) => {
+                let grace = self.engine.config().tasks.unknown_grace;
+                match self.undecodable.pause(&text, Instant::now(), grace) {
+                    Some(pause) => {
+                        warn!(
+                            task = task.def.name,
+                            error = reason.error,
+                            ?pause,
+                            "the input of a job cannot be decoded"
+                        );
+                        let end = AttemptEnd::Snooze { due_ms: due_ms(pause) };
+                        self.settle(token, end, AttemptOutcome::Snoozed, own);
+                    }
+                    None => self.fail(token, Some((task.clone(), facts)), reason),
+                }
+            }
+            JobFate::Nothing => self.forget(token, own.as_ref()),
+        }
+    }
+
+    /// Settles a job as failed for good.
+    fn fail(
+        &mut self,
+        token: u64,
+        of: Option<(Arc<RegisteredTask>, Option<Arc<AttemptFacts>>)>,
+        reason: FailureReason,
+    ) {
+        let (worker, now_ms) = (self.name(), self.engine.clock().now_ms());
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        let FetchedJob { attempt, text } = &slot.job;
+        let end = reason.end(&worker, &attempt.queue, text, attempt.counters, now_ms);
+        let task = of.as_ref().map(|(task, _)| task.clone());
+        self.settle(token, end, AttemptOutcome::Failed, task);
+        if let Some(Slot { state: SlotState::Settling(settling), .. }) = self.slots.get_mut(token) {
+            settling.failure = of.and_then(|(task, facts)| Some((task, facts?, reason)));
+        }
+    }
+
+    /// Queues a settlement. One under a generation that the node has no more would be refused.
+    fn settle(&mut self, token: u64, end: AttemptEnd, outcome: AttemptOutcome, task: Option<Arc<RegisteredTask>>) {
+        let current = self.engine.node().generation();
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        if slot.generation != current {
+            return self.forget(token, task.as_ref());
+        }
+        self.ready.push_back(slot.settlement(end));
+        let settling = SettlingAttempt { outcome, failure: None, task, is_repeated: false };
+        slot.state = SlotState::Settling(settling);
+    }
+
+    /// Drops an attempt whose job another node has.
+    pub(crate) fn forget(&mut self, token: u64, task: Option<&Arc<RegisteredTask>>) {
+        if let Some(slot) = self.slots.remove(token) {
+            self.record(&slot, task, AttemptOutcome::Superseded);
+        }
+    }
+
+    /// Records the end of an attempt.
+    pub(crate) fn record(&self, slot: &Slot, task: Option<&Arc<RegisteredTask>>, outcome: AttemptOutcome) {
+        let (name, took) = (task.map(|task| task.def.name), slot.started.elapsed());
+        metrics::record_end(name, outcome, took);
+        if let Some(name) = name {
+            let id = slot.own_id.clone().unwrap_or_else(|| FOREIGN.into());
+            debug!(task = name, job = %id, outcome = outcome.as_str(), ?took, "an attempt ended");
+            self.engine.notify_attempt_ended(name, id, outcome, took);
+        }
+    }
+
+    /// Has an attempt end, for that reason. The first reason stays.
+    pub(crate) fn cancel(slot: &mut Slot, cause: CancelCause) {
+        if let SlotState::Running(running) = &mut slot.state
+            && running.cancelled.is_none()
+        {
+            running.cancelled = Some(cause);
+            running.facts.cancelled.cancel();
+        }
+    }
+
+    /// Cancels the attempts of a job that was deleted.
+    pub(crate) fn cancel_job(&mut self, id: &str) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.own_id.as_deref() == Some(id)) {
+            Self::cancel(slot, CancelCause::Deleted);
+        }
+    }
+}
+
+fn log_failure(task: &RegisteredTask, job: &str, ending: &Ending, pause: Option<Duration>) {
+    let cause = match ending {
+        Ending::Failure(error) => Chain(error).to_string(),
+        _ => "its deadline passed".to_owned(),
+    };
+    match pause {
+        Some(pause) => info!(task = task.def.name, job, cause, ?pause, "a job failed and is repeated"),
+        None => warn!(task = task.def.name, job, cause, "a job failed for good"),
+    }
+}

@@ -1,0 +1,95 @@
+//! Compares the store's list of a node's attempts with its slots: answers that were lost, jobs that no slot holds, attempts
+//! that the store has lost.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use phalanx_core::backend::{FetchedJob, Settlement};
+
+/// The node's side at the moment when the list was requested.
+#[derive(Debug, Default)]
+pub(crate) struct ListRequest {
+    /// The tokens that slots hold.
+    pub(crate) held: HashSet<u64>,
+    /// Those of them whose attempts ran, with no settlement on its way.
+    pub(crate) running: HashSet<u64>,
+    /// Tokens that calls without an answer offer.
+    pub(crate) open: Vec<Range<u64>>,
+    /// The first token that no call had offered.
+    pub(crate) bound: u64,
+    /// Settlements whose answers were lost.
+    pub(crate) unanswered: Vec<Settlement>,
+}
+
+/// The consequences.
+#[derive(Debug, Default)]
+pub(crate) struct Comparison {
+    /// Settlements that did not take effect, to be sent again.
+    pub(crate) repeat: Vec<Settlement>,
+    /// Those that did.
+    pub(crate) settled: Vec<Settlement>,
+    /// Jobs that no slot holds, to be run.
+    pub(crate) adopt: Vec<FetchedJob>,
+    /// Attempts that run and are not listed.
+    pub(crate) missing: Vec<u64>,
+}
+
+/// Compares. A token that no slot held when the list was requested, and that no open call offers, stays without a slot
+/// for ever: none is offered twice.
+pub(crate) fn compare(request: ListRequest, listed: Vec<FetchedJob>) -> Comparison {
+    let tokens: HashSet<u64> = listed.iter().map(|job| job.attempt.token).collect();
+    let (repeat, settled) =
+        request.unanswered.into_iter().partition(|settlement| tokens.contains(&settlement.attempt.token));
+    let is_stray = |job: &FetchedJob| {
+        let token = job.attempt.token;
+        token < request.bound
+            && !request.held.contains(&token)
+            && !request.open.iter().any(|offered| offered.contains(&token))
+    };
+    let mut missing: Vec<u64> = request.running.difference(&tokens).copied().collect();
+    missing.sort_unstable();
+    Comparison { repeat, settled, adopt: listed.into_iter().filter(is_stray).collect(), missing }
+}
+
+#[cfg(test)]
+mod tests {
+    use phalanx_core::backend::{AttemptEnd, AttemptKey, JobCounters};
+
+    use super::*;
+
+    fn key(token: u64) -> AttemptKey {
+        AttemptKey { token, queue: "q".into(), counters: JobCounters::default() }
+    }
+
+    fn check(held: &[u64], running: &[u64], open: &[Range<u64>], unanswered: &[u64], listed: &[u64]) -> [Vec<u64>; 4] {
+        let settlement =
+            |token: &u64| Settlement { attempt: key(*token), id: None, end: AttemptEnd::Done, unique: None };
+        let request = ListRequest {
+            held: held.iter().copied().collect(),
+            running: running.iter().copied().collect(),
+            open: open.to_vec(),
+            bound: 100,
+            unanswered: unanswered.iter().map(settlement).collect(),
+        };
+        let listed = listed.iter().map(|token| FetchedJob { attempt: key(*token), text: "{}".into() }).collect();
+        let found = compare(request, listed);
+        let tokens = |settlements: &[Settlement]| settlements.iter().map(|it| it.attempt.token).collect();
+        let adopted = found.adopt.iter().map(|job| job.attempt.token).collect();
+        [tokens(&found.repeat), tokens(&found.settled), adopted, found.missing]
+    }
+
+    #[test]
+    fn each_difference_has_its_consequence() {
+        let none = Vec::new;
+        // All is as it should be.
+        assert_eq!(check(&[1, 2], &[1, 2], &[], &[], &[1, 2]), [none(), none(), none(), none()]);
+        // Of two settlements without an answer one took effect.
+        assert_eq!(check(&[1, 2], &[], &[], &[1, 2], &[2]), [vec![2], vec![1], none(), none()]);
+        // The answer of a fetch was lost.
+        assert_eq!(check(&[1], &[1], &[], &[], &[1, 7, 8]), [none(), none(), vec![7, 8], none()]);
+        // A call is under way: its tokens may still come with its answer. So may those of calls sent later.
+        assert_eq!(check(&[1], &[1], &[5..9, 40..42], &[], &[1, 5, 8, 41, 100, 101]), [none(), none(), none(), none()]);
+        // The store lost its data.
+        assert_eq!(check(&[1, 2, 3], &[1, 3], &[], &[], &[]), [none(), none(), none(), vec![1, 3]]);
+    }
+}

@@ -1,0 +1,212 @@
+//! Work by the clock: deadlines, the lease, delayed and parked jobs, the comparison with the store, the end of the grace.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use phalanx_core::job::JobText;
+use tokio::time::Instant;
+use tracing::error;
+
+use crate::decide::{CancelCause, Ending};
+use crate::metrics;
+use crate::run::{StoreReply, WorkerLoop};
+use crate::slots::SlotState;
+
+/// How often slots are looked at: their deadlines, and the lease.
+const SLOT_PERIOD: Duration = Duration::from_millis(250);
+
+/// How often parked jobs are looked through for tasks that this node has.
+const UNPARK_PERIOD: Duration = Duration::from_secs(1);
+
+/// How often the store's list of attempts is compared with the slots.
+const COMPARE_PERIOD: Duration = Duration::from_secs(30);
+
+/// How often queues are counted, and found.
+const STATS_PERIOD: Duration = Duration::from_secs(5);
+
+/// How long an attempt may run on after its deadline before it counts as blocking its thread.
+const BLOCKED_AFTER: Duration = Duration::from_secs(5);
+
+/// The pause after a promotion that moved nothing.
+const PROMOTION_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long attempts may take to end once the grace is over.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// Most queues whose oldest job is looked at.
+const OLDEST_QUEUES: usize = 64;
+
+/// The problem of a node whose slots are all blocked.
+const ALL_BLOCKED: &str = "all tasks block their threads";
+
+/// When each work is due.
+pub(crate) struct Timers {
+    slots: Instant,
+    unpark: Instant,
+    compare: Instant,
+    stats: Instant,
+    /// Before that nothing is promoted.
+    promotion: Instant,
+    /// When attempts that were cancelled are given back although they have not ended.
+    force: Option<Instant>,
+}
+
+impl Timers {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { slots: now, unpark: now, compare: now + COMPARE_PERIOD, stats: now, promotion: now, force: None }
+    }
+
+    pub(crate) fn next(&self, has_slots: bool) -> Instant {
+        let next = self.unpark.min(self.compare).min(self.stats);
+        let next = self.force.map_or(next, |force| next.min(force));
+        if has_slots { next.min(self.slots) } else { next }
+    }
+
+    /// When jobs that are due then may be promoted.
+    pub(crate) fn promotion(&self, due: Instant) -> Instant {
+        due.max(self.promotion)
+    }
+
+    pub(crate) fn pause_promotion(&mut self) {
+        self.promotion = Instant::now() + PROMOTION_PAUSE;
+    }
+}
+
+impl WorkerLoop {
+    pub(crate) fn keep_house(&mut self) {
+        let now = Instant::now();
+        if now >= self.timers.slots {
+            self.timers.slots = now + SLOT_PERIOD;
+            self.check_slots(now);
+        }
+        if self.next_due(now).is_some_and(|due| self.timers.promotion(due) <= now) {
+            self.promote();
+        }
+        if self.timers.force.is_some_and(|force| now >= force) {
+            self.timers.force = None;
+            self.force_back();
+        }
+        if now >= self.timers.unpark {
+            self.timers.unpark = now + UNPARK_PERIOD;
+            self.unpark();
+        }
+        if now >= self.timers.stats {
+            self.timers.stats = now + STATS_PERIOD;
+            self.request_stats();
+        }
+        if now >= self.timers.compare || self.is_compare_due {
+            self.timers.compare = now + COMPARE_PERIOD;
+            self.is_compare_due = true;
+            if self.gate.is_open(now) {
+                self.request_list();
+            }
+        }
+    }
+
+    fn check_slots(&mut self, now: Instant) {
+        let (generation, is_fenced) = (self.engine.node().generation(), self.engine.node().is_fenced());
+        if is_fenced {
+            std::mem::take(&mut self.lease).cancel();
+        }
+        let (mut blocking, mut superseded) = (Vec::new(), Vec::new());
+        for slot in self.slots.iter_mut() {
+            let is_ours = slot.generation == generation;
+            match &slot.state {
+                SlotState::Running(running) => {
+                    let is_late = running.deadline.is_some_and(|deadline| now >= deadline + BLOCKED_AFTER);
+                    let is_exclusive = running.task.def.exclusive;
+                    if is_late {
+                        blocking.push((slot.key().token, running.task.clone(), running.facts.clone()));
+                    }
+                    if !is_ours {
+                        Self::cancel(slot, CancelCause::Reaped);
+                    } else if is_fenced && is_exclusive {
+                        Self::cancel(slot, CancelCause::LeaseLost);
+                    }
+                }
+                SlotState::Settling(settling) if !is_ours => {
+                    superseded.push((slot.key().token, settling.task.clone()));
+                }
+                SlotState::Settling(_) | SlotState::Settled => {}
+            }
+        }
+        if !superseded.is_empty() {
+            let is_ours = |token: u64| superseded.iter().all(|(other, _)| *other != token);
+            self.ready.retain(|settlement| is_ours(settlement.attempt.token));
+            self.spoilt.retain(|(_, settlement)| is_ours(settlement.attempt.token));
+            superseded.into_iter().for_each(|(token, task)| self.forget(token, task.as_ref()));
+        }
+        for (token, task, facts) in blocking {
+            error!(task = task.def.name, job = %facts.id, "a task blocks its thread beyond its deadline");
+            if let Some(slot) = self.slots.get_mut(token) {
+                slot.is_blocked = true;
+            }
+            self.end(token, &task, Some(facts), Ending::TimedOut);
+        }
+        while self.spoilt.front().is_some_and(|(due, _)| now >= *due) {
+            self.ready.extend(self.spoilt.pop_front().map(|(_, settlement)| settlement));
+        }
+        let blocked = self.slots.blocked();
+        self.engine.set_problem(ALL_BLOCKED, blocked > 0 && blocked >= self.engine.config().tasks.concurrency);
+        metrics::record_slots(self.slots.len(), blocked);
+    }
+
+    fn promote(&mut self) {
+        if self.is_promoting {
+            return;
+        }
+        self.is_promoting = true;
+        let store = self.store.clone();
+        self.replies.push(Box::pin(async move { StoreReply::Promotion(store.promote().await) }));
+    }
+
+    /// Moves parked jobs that this node knows to their queues, and fails those that were parked for too long.
+    fn unpark(&mut self) {
+        if self.is_quiet {
+            return;
+        }
+        let known: Vec<_> = self.engine.registry().tasks().map(|task| task.def.name.into()).collect();
+        let grace_ms = self.engine.config().tasks.unknown_grace.as_millis() as u64;
+        let before_ms = self.engine.clock().now_ms().saturating_sub(grace_ms);
+        let (store, worker) = (self.store.clone(), self.name());
+        self.replies.push(Box::pin(async move {
+            let moved = store.unpark(&known).await;
+            if let Ok(failed @ 1..) = store.fail_parked(before_ms, &worker).await {
+                tracing::warn!(failed, "jobs failed that no node knew for tasks.unknown_grace");
+            }
+            StoreReply::Unparked(moved)
+        }));
+    }
+
+    fn request_stats(&mut self) {
+        let (store, queues) = (self.store.clone(), self.queues.clone());
+        self.replies.push(Box::pin(async move {
+            let stats = store.stats().await;
+            let heads = queues.iter().take(OLDEST_QUEUES).map(|queue| async {
+                let head = store.waiting(queue, 0, 1).await.ok()?.into_iter().next();
+                let since = head.and_then(|text| JobText::read(&text).and_then(|job| job.due_at.or(job.enqueued_at)));
+                Some((queue.to_string(), since.unwrap_or(u64::MAX)))
+            });
+            let oldest = join_all(heads).await.into_iter().flatten().collect();
+            StoreReply::Stats(stats, oldest)
+        }));
+    }
+
+    /// The grace is over: attempts end at their next `await`, and their jobs go back uncounted.
+    pub(crate) fn give_back_all(&mut self) {
+        self.slots.iter_mut().for_each(|slot| Self::cancel(slot, CancelCause::Stopping));
+        self.timers.force = Some(Instant::now() + CANCEL_GRACE);
+    }
+
+    /// Gives back the jobs of attempts that block their threads.
+    fn force_back(&mut self) {
+        let running = self.slots.iter().filter_map(|slot| match &slot.state {
+            SlotState::Running(running) => Some((slot.key().token, running.task.clone())),
+            SlotState::Settling(_) | SlotState::Settled => None,
+        });
+        let running: Vec<_> = running.collect();
+        for (token, task) in running {
+            self.end(token, &task, None, Ending::Cancelled(CancelCause::Stopping));
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The worker of the task queue: fetches jobs, runs them, and settles how they ended.
+//!
+//! [`TaskWorker`] is a part of a node that starts and stops with it. Its loop (`run`) owns the slots and alone speaks to
+//! the store; attempts run on a runtime of their own, so that a task that blocks its thread blocks neither the lease nor
+//! clients. The decisions are pure, in files of their own with tables of tests: when to fetch and how much (`gate`), how
+//! an attempt's end is settled (`decide`), what follows from the store's list of attempts (`compare`).
+
+mod attempt;
+mod begin;
+mod compare;
+mod decide;
+mod gate;
+mod housekeeping;
+mod metrics;
+mod queues;
+mod replies;
+mod run;
+mod slots;
+mod undecodable;
+mod worker;
+
+pub use worker::TaskWorker;

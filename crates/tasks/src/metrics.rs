@@ -1,0 +1,76 @@
+//! Metrics of jobs and slots.
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use phalanx_core::backend::TaskStats;
+use phalanx_core::job::AttemptOutcome;
+
+/// The label of jobs whose task this node does not have.
+const UNKNOWN: &str = "unknown";
+
+/// Describes the metrics; called once by a node that has tasks.
+pub(crate) fn describe() {
+    describe_counter!("phalanx_tasks_total", "Attempts of jobs that ended on this node, by task and outcome");
+    describe_histogram!("phalanx_task_duration_seconds", "Time from the start of an attempt to its end, by task");
+    describe_histogram!("phalanx_task_pickup_seconds", "Time from when a job could begin to its first attempt");
+    describe_gauge!("phalanx_tasks_running", "Attempts that this node holds");
+    describe_gauge!("phalanx_tasks_blocked", "Slots whose task did not return at its deadline");
+    describe_gauge!("phalanx_tasks_waiting", "Jobs that wait, by queue, in the whole cluster");
+    describe_gauge!("phalanx_tasks_oldest_seconds", "Age of the job that waits at the head of a queue");
+    describe_gauge!("phalanx_tasks_stored", "Jobs that are delayed, parked, or failed, in the whole cluster, by state");
+    describe_counter!(
+        "phalanx_tasks_unique_lost_total",
+        "Jobs whose unique key was another's, or expired, at their end"
+    );
+    describe_counter!("phalanx_tasks_spoilt_total", "Settlements and fetches that a spoilt key of the store prevented");
+    describe_counter!(
+        "phalanx_tasks_adopted_total",
+        "Attempts whose fetch was not answered, found in the store's list"
+    );
+    describe_counter!("phalanx_tasks_call_failures_total", "Calls to the store that failed, or were not answered");
+}
+
+pub(crate) fn record_end(task: Option<&'static str>, outcome: AttemptOutcome, took: Duration) {
+    let task = task.unwrap_or(UNKNOWN);
+    counter!("phalanx_tasks_total", "task" => task, "outcome" => outcome.as_str()).increment(1);
+    histogram!("phalanx_task_duration_seconds", "task" => task).record(took);
+}
+
+pub(crate) fn record_pickup(waited: Duration) {
+    histogram!("phalanx_task_pickup_seconds").record(waited);
+}
+
+pub(crate) fn record_slots(held: usize, blocked: usize) {
+    gauge!("phalanx_tasks_running").set(held as f64);
+    gauge!("phalanx_tasks_blocked").set(blocked as f64);
+}
+
+pub(crate) fn record_stats(stats: &TaskStats, served: impl Fn(&str) -> bool) {
+    for (queue, length) in stats.queues.iter().filter(|(queue, _)| served(queue)) {
+        gauge!("phalanx_tasks_waiting", "queue" => queue.clone()).set(*length as f64);
+    }
+    for (state, count) in [("delayed", stats.delayed), ("parked", stats.parked), ("failed", stats.failed)] {
+        gauge!("phalanx_tasks_stored", "state" => state).set(count as f64);
+    }
+}
+
+pub(crate) fn record_oldest(queue: &str, age: Duration) {
+    gauge!("phalanx_tasks_oldest_seconds", "queue" => queue.to_owned()).set(age.as_secs_f64());
+}
+
+pub(crate) fn record_unique_lost() {
+    counter!("phalanx_tasks_unique_lost_total").increment(1);
+}
+
+pub(crate) fn record_spoilt(count: usize) {
+    counter!("phalanx_tasks_spoilt_total").increment(count as u64);
+}
+
+pub(crate) fn record_adopted(count: usize) {
+    counter!("phalanx_tasks_adopted_total").increment(count as u64);
+}
+
+pub(crate) fn record_call_failure() {
+    counter!("phalanx_tasks_call_failures_total").increment(1);
+}

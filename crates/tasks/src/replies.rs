@@ -1,0 +1,237 @@
+//! Answers of the store.
+
+use std::time::Duration;
+
+use phalanx_core::backend::{BackendError, FetchedJob, SettleOutcome, Settlement, WorkerReply};
+use phalanx_core::job::AttemptOutcome;
+use phalanx_core::task::TaskFailure;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use crate::compare::{Comparison, ListRequest, compare};
+use crate::metrics;
+use crate::run::{StoreCall, StoreReply, WorkerLoop};
+use crate::slots::{Slot, SlotState};
+
+/// When a settlement that a spoilt key prevented is tried again.
+const SPOILT_PAUSE: Duration = Duration::from_secs(5);
+
+/// The longest run of a task's `on_failed`.
+const ON_FAILED: Duration = Duration::from_secs(30);
+
+impl WorkerLoop {
+    pub(crate) fn on_reply(&mut self, reply: StoreReply) {
+        match reply {
+            StoreReply::Exchange(first_token, result) => self.on_exchange(first_token, result),
+            StoreReply::Attempts(request, result) => self.on_attempts(request, result),
+            StoreReply::ListedAgain(result) => {
+                // The next comparison finds those that are not listed.
+                self.is_compare_due |= result.is_err();
+            }
+            StoreReply::Promotion(result) => {
+                self.is_promoting = false;
+                match result {
+                    Ok(promotion) => {
+                        self.next_due_ms = promotion.next_due_ms;
+                        if promotion.moved > 0 {
+                            self.gate.on_woken(Instant::now());
+                        } else {
+                            self.timers.pause_promotion(); // another node promotes
+                        }
+                    }
+                    Err(error) => {
+                        warn!(%error, "delayed jobs were not promoted");
+                        self.timers.pause_promotion();
+                    }
+                }
+            }
+            StoreReply::Unparked(result) => {
+                if result.is_ok_and(|moved| moved > 0) {
+                    self.gate.on_woken(Instant::now());
+                }
+            }
+            StoreReply::Stats(result, oldest) => {
+                if let Ok(stats) = result {
+                    let stored: Vec<String> = stats.queues.iter().map(|(queue, _)| queue.clone()).collect();
+                    self.set_queues(&stored);
+                    let served = |queue: &str| self.queues.iter().any(|served| **served == *queue);
+                    metrics::record_stats(&stats, served);
+                    let now_ms = self.engine.clock().now_ms();
+                    for (queue, since_ms) in oldest {
+                        metrics::record_oldest(&queue, Duration::from_millis(now_ms.saturating_sub(since_ms)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_exchange(&mut self, first_token: u64, result: Result<WorkerReply, BackendError>) {
+        let Some(at) = self.open.iter().position(|call| call.offered.start == first_token) else { return };
+        let call = self.open.swap_remove(at);
+        let now = Instant::now();
+        match result {
+            Ok(reply) => self.on_answer(call, reply, now),
+            Err(error) => {
+                metrics::record_call_failure();
+                self.gate.on_failure(now);
+                self.is_compare_due = true;
+                match error {
+                    // Nothing has changed: the settlements are sent again, in their order.
+                    BackendError::Refused(_) | BackendError::Full => {
+                        warn!(%error, "the store refused a call of the worker");
+                        call.settlements.into_iter().rev().for_each(|settlement| self.ready.push_front(settlement));
+                    }
+                    error => {
+                        warn!(%error, "a call of the worker was not answered");
+                        self.unknown.push(call);
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_answer(&mut self, call: StoreCall, reply: WorkerReply, now: Instant) {
+        if reply.is_reaped {
+            // The node learns from its lease whether it was taken for dead, or the store lost its data.
+            self.gate.on_failure(now);
+            self.is_compare_due = true;
+        } else {
+            self.gate.on_reply(now, call.wanted(), reply.fetched.len(), reply.has_more);
+        }
+        self.next_due_ms = reply.next_due_ms;
+        metrics::record_spoilt(reply.spoilt.len());
+        for queue in &reply.spoilt {
+            error!(queue, "a key of the task queue is spoilt: it is passed over");
+        }
+        let mut answers = reply.settled.into_iter();
+        for settlement in call.settlements {
+            match answers.next() {
+                Some(answer) => self.on_settled(settlement, answer, now),
+                None => self.ready.push_back(settlement), // a reply that is too short is not trusted
+            }
+        }
+        for job in reply.fetched {
+            // Nor is one with tokens that were not offered.
+            if call.offered.contains(&job.attempt.token) {
+                let is_deleted = reply.deleted.contains(&job.attempt.token);
+                self.begin(call.generation, job, is_deleted);
+            }
+        }
+        metrics::record_slots(self.slots.len(), self.slots.blocked());
+    }
+
+    fn on_settled(&mut self, settlement: Settlement, answer: SettleOutcome, now: Instant) {
+        let token = settlement.attempt.token;
+        let is_repeated = match self.slots.get_mut(token).map(|slot| &slot.state) {
+            Some(SlotState::Settling(settling)) => settling.is_repeated,
+            _ => return,
+        };
+        match answer {
+            SettleOutcome::Spoilt { key } => {
+                metrics::record_spoilt(1);
+                error!(key, "a key of the task queue is spoilt: an attempt cannot be settled");
+                self.spoilt.push_back((now + SPOILT_PAUSE, settlement));
+            }
+            SettleOutcome::ClaimLost => {
+                metrics::record_unique_lost();
+                self.on_end(token, true);
+            }
+            SettleOutcome::Accepted => self.on_end(token, true),
+            // Its first sending took effect, and the answer was lost.
+            SettleOutcome::Superseded if is_repeated => self.on_end(token, true),
+            SettleOutcome::Superseded => self.on_end(token, false),
+        }
+    }
+
+    /// Frees the slot of an attempt that was settled. A thread that has not returned keeps it.
+    fn on_end(&mut self, token: u64, is_accepted: bool) {
+        let Some(mut slot) = self.slots.remove(token) else { return };
+        let SlotState::Settling(settling) = std::mem::replace(&mut slot.state, SlotState::Settled) else { return };
+        let outcome = if is_accepted { settling.outcome } else { AttemptOutcome::Superseded };
+        self.record(&slot, settling.task.as_ref(), outcome);
+        if is_accepted && let Some((task, facts, reason)) = settling.failure {
+            let (exception, error) = (reason.exception, reason.error);
+            let failure = TaskFailure::new(exception, error, slot.key().counters.attempts, slot.job.text.clone());
+            if task.def.on_failed.is_some() {
+                let engine = self.engine.clone();
+                let running = async move { engine.run_on_failed(&task, facts, failure, ON_FAILED).await };
+                self.after_failures.spawn_on(running, &self.runtime);
+            }
+        }
+        if slot.is_blocked {
+            self.slots.insert(slot);
+        }
+    }
+
+    /// Requests the store's list of this node's attempts, if calls whose answers were lost cannot take effect any more.
+    pub(crate) fn request_list(&mut self) {
+        let now_us = self.engine.clock().now_us();
+        if self.is_listing || self.unknown.iter().any(|call| now_us <= call.fetch_until_us + MARGIN_US) {
+            return;
+        }
+        self.is_listing = true;
+        self.is_compare_due = false;
+        let generation = self.engine.node().generation();
+        let (mut unanswered, mut request) = (Vec::new(), ListRequest::default());
+        for call in self.unknown.drain(..).filter(|call| call.generation == generation) {
+            unanswered.extend(call.settlements);
+        }
+        request.unanswered = unanswered;
+        request.held = self.slots.tokens();
+        let is_running = |slot: &&Slot| matches!(slot.state, SlotState::Running(_)) && slot.generation == generation;
+        request.running = self.slots.iter().filter(is_running).map(|slot| slot.key().token).collect();
+        request.open = self.open.iter().map(|call| call.offered.clone()).collect();
+        request.bound = self.last_token + 1;
+        let store = self.store.clone();
+        self.replies.push(Box::pin(async move {
+            let listed = store.attempts(generation).await;
+            StoreReply::Attempts(request, listed)
+        }));
+    }
+
+    fn on_attempts(&mut self, request: ListRequest, result: Result<Vec<FetchedJob>, BackendError>) {
+        self.is_listing = false;
+        let listed = match result {
+            Ok(listed) => listed,
+            Err(error) => {
+                warn!(%error, "the attempts of this node cannot be listed");
+                self.is_compare_due = true;
+                self.gate.on_failure(Instant::now());
+                // Sent again without knowing: a repeat is no fault.
+                request.unanswered.into_iter().for_each(|settlement| self.repeat(settlement));
+                return;
+            }
+        };
+        let Comparison { repeat, settled, adopt, missing } = compare(request, listed);
+        repeat.into_iter().for_each(|settlement| self.repeat(settlement));
+        settled.into_iter().for_each(|settlement| self.on_end(settlement.attempt.token, true));
+        let generation = self.engine.node().generation();
+        if !adopt.is_empty() {
+            metrics::record_adopted(adopt.len());
+            adopt.into_iter().for_each(|job| self.begin(generation, job, false));
+        }
+        let lost: Vec<FetchedJob> = missing.into_iter().filter_map(|token| self.running_job(token)).collect();
+        if !lost.is_empty() {
+            warn!(attempts = lost.len(), "the store lost attempts that run: they are listed again");
+            let store = self.store.clone();
+            self.replies
+                .push(Box::pin(async move { StoreReply::ListedAgain(store.list_again(generation, &lost).await) }));
+        }
+    }
+
+    fn running_job(&mut self, token: u64) -> Option<FetchedJob> {
+        let slot = self.slots.get_mut(token)?;
+        matches!(slot.state, SlotState::Running(_)).then(|| slot.job.clone())
+    }
+
+    /// Sends a settlement again whose answer was lost.
+    fn repeat(&mut self, settlement: Settlement) {
+        if let Some(Slot { state: SlotState::Settling(settling), .. }) = self.slots.get_mut(settlement.attempt.token) {
+            settling.is_repeated = true;
+            self.ready.push_back(settlement);
+        }
+    }
+}
+
+/// By how much the node's idea of the store's time may be wrong.
+const MARGIN_US: u64 = 500_000;

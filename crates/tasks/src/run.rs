@@ -1,0 +1,306 @@
+//! The loop of a worker: it alone holds the slots, and speaks to the store.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use phalanx_core::backend::{
+    BackendError, EXCHANGE_BATCH, FetchedJob, Promotion, Settlement, TaskStats, TaskStore, WorkerCall, WorkerReply,
+};
+use phalanx_core::job::worker_name;
+use phalanx_core::task::CancelRequest;
+use phalanx_core::{Engine, Generation};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::attempt::AttemptReport;
+use crate::compare::ListRequest;
+use crate::gate::FetchGate;
+use crate::housekeeping::Timers;
+use crate::metrics;
+use crate::queues;
+use crate::slots::{SlotState, Slots};
+use crate::undecodable::UndecodableJobs;
+use crate::worker::StopOrder;
+
+/// Calls of one worker that are under way at once.
+const CALLS: usize = 3;
+
+/// The most bytes of jobs in one reply: more would keep the store from others.
+const REPLY_BYTES: usize = 256 * 1024;
+
+/// The longest wait for the store's answers once the grace is over.
+const LAST_CALLS: Duration = Duration::from_secs(3);
+
+/// A call without an answer yet.
+pub(crate) struct StoreCall {
+    pub(crate) generation: Generation,
+    pub(crate) settlements: Vec<Settlement>,
+    /// The tokens that it offers.
+    pub(crate) offered: Range<u64>,
+    pub(crate) fetch_until_us: u64,
+    /// Whether it may bring a job that may be what kills nodes.
+    takes_suspect: bool,
+}
+
+impl StoreCall {
+    pub(crate) fn wanted(&self) -> usize {
+        (self.offered.end - self.offered.start) as usize
+    }
+
+    /// The slots that it may fill beyond those that its settlements free.
+    fn reserved(&self) -> usize {
+        self.wanted().saturating_sub(self.settlements.len())
+    }
+}
+
+/// A step that the store has taken, or not.
+pub(crate) enum StoreReply {
+    Exchange(u64, Result<WorkerReply, BackendError>),
+    Attempts(ListRequest, Result<Vec<FetchedJob>, BackendError>),
+    ListedAgain(Result<(), BackendError>),
+    Promotion(Result<Promotion, BackendError>),
+    Unparked(Result<usize, BackendError>),
+    Stats(Result<TaskStats, BackendError>, Vec<(String, u64)>),
+}
+
+/// The state of a worker.
+pub(crate) struct WorkerLoop {
+    pub(crate) engine: Engine,
+    pub(crate) store: Arc<dyn TaskStore>,
+    /// The runtime of attempts.
+    pub(crate) runtime: Handle,
+    pub(crate) slots: Slots,
+    pub(crate) gate: FetchGate,
+    /// Settlements that wait for a call.
+    pub(crate) ready: VecDeque<Settlement>,
+    /// Settlements that a spoilt key prevented, and when each is tried again.
+    pub(crate) spoilt: VecDeque<(Instant, Settlement)>,
+    /// Calls under way, by the first token of each.
+    pub(crate) open: Vec<StoreCall>,
+    /// Calls whose answer is lost. Their slots stay taken until the store's list shows what became of them.
+    pub(crate) unknown: Vec<StoreCall>,
+    pub(crate) replies: FuturesUnordered<BoxFuture<'static, StoreReply>>,
+    pub(crate) last_token: u64,
+    pub(crate) last_fence: u64,
+    pub(crate) queues: Arc<[Arc<str>]>,
+    pub(crate) undecodable: UndecodableJobs,
+    pub(crate) reports: mpsc::Sender<AttemptReport>,
+    /// Cancelled, and replaced, when the node cannot count on its lease.
+    pub(crate) lease: CancellationToken,
+    /// When the next delayed job is due, by the store's clock.
+    pub(crate) next_due_ms: Option<u64>,
+    pub(crate) is_promoting: bool,
+    pub(crate) is_listing: bool,
+    /// Whether the store's list is to be compared with the slots soon.
+    pub(crate) is_compare_due: bool,
+    pub(crate) timers: Timers,
+    /// Runs of `on_failed`.
+    pub(crate) after_failures: TaskTracker,
+    pub(crate) is_quiet: bool,
+}
+
+/// The reason for which the loop wakes.
+enum Wake {
+    Reply(StoreReply),
+    Report(AttemptReport),
+    Cancel(CancelRequest),
+    Woken,
+    Timer,
+    Stop,
+}
+
+impl WorkerLoop {
+    pub(crate) fn new(
+        engine: Engine,
+        store: Arc<dyn TaskStore>,
+        runtime: Handle,
+        reports: mpsc::Sender<AttemptReport>,
+    ) -> Self {
+        let now = Instant::now();
+        let mut worker = Self {
+            engine,
+            store,
+            runtime,
+            slots: Slots::default(),
+            gate: FetchGate::new(now),
+            ready: VecDeque::new(),
+            spoilt: VecDeque::new(),
+            open: Vec::new(),
+            unknown: Vec::new(),
+            replies: FuturesUnordered::new(),
+            last_token: 0,
+            last_fence: 0,
+            queues: Arc::new([]),
+            undecodable: UndecodableJobs::default(),
+            reports,
+            lease: CancellationToken::new(),
+            next_due_ms: None,
+            is_promoting: false,
+            is_listing: false,
+            is_compare_due: false,
+            timers: Timers::new(now),
+            after_failures: TaskTracker::new(),
+            is_quiet: false,
+        };
+        worker.set_queues(&[]);
+        worker
+    }
+
+    /// Runs until the node stops; returns how many attempts could not be settled.
+    pub(crate) async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<AttemptReport>,
+        mut cancellations: mpsc::Receiver<CancelRequest>,
+        mut stop: StopOrder,
+    ) -> usize {
+        let store = self.store.clone();
+        let mut woken = store.woken();
+        loop {
+            self.is_quiet |= stop.is_quiet();
+            if self.is_quiet && self.slots.are_settled() && self.open.is_empty() && self.unknown.is_empty() {
+                break;
+            }
+            // Not only when the timer wakes the loop: under load something else always does.
+            self.keep_house();
+            self.send_calls();
+            let timer = self.next_timer();
+            let wake = tokio::select! {
+                biased;
+                Some(reply) = self.replies.next(), if !self.replies.is_empty() => Wake::Reply(reply),
+                Some(report) = reports.recv() => Wake::Report(report),
+                Some(request) = cancellations.recv() => Wake::Cancel(request),
+                () = &mut woken => Wake::Woken,
+                () = stop.changed() => Wake::Stop,
+                () = sleep_until(timer) => Wake::Timer,
+            };
+            match wake {
+                Wake::Reply(reply) => self.on_reply(reply),
+                Wake::Report(report) => self.on_report(report),
+                Wake::Cancel(request) => self.cancel_job(&request.id),
+                Wake::Woken => {
+                    self.gate.on_woken(Instant::now());
+                    woken = store.woken();
+                }
+                Wake::Timer => {}
+                Wake::Stop => match stop.last_deadline(LAST_CALLS) {
+                    Some(end) if Instant::now() >= end => break,
+                    Some(_) => self.give_back_all(),
+                    None => {}
+                },
+            }
+        }
+        self.after_failures.close();
+        stop.until_grace_is_over(self.after_failures.wait()).await;
+        let unsettled = self.slots.iter().filter(|slot| !matches!(slot.state, SlotState::Settled)).count();
+        if unsettled > 0 {
+            warn!(unsettled, "attempts could not be settled: their jobs run again elsewhere");
+        }
+        metrics::record_slots(0, 0);
+        unsettled
+    }
+
+    /// The slots that are free, and that no call under way may fill.
+    fn free(&self) -> usize {
+        let reserved: usize = self.open.iter().chain(&self.unknown).map(StoreCall::reserved).sum();
+        self.engine.config().tasks.concurrency.saturating_sub(self.slots.len() + reserved)
+    }
+
+    /// Whether new jobs may begin here.
+    fn may_fetch(&self) -> bool {
+        !self.is_quiet && !self.engine.node().is_fenced()
+    }
+
+    /// Sends what is ready: a call takes all settlements that wait, and fetches as many jobs as there is room for.
+    fn send_calls(&mut self) {
+        let now = Instant::now();
+        while self.open.len() < CALLS && self.gate.is_open(now) {
+            let may_fetch = self.may_fetch();
+            let free = if may_fetch { self.free() } else { 0 };
+            let looks = may_fetch
+                && free > 0
+                && self.gate.is_due(now)
+                && self.open.iter().all(|call| call.wanted() <= call.settlements.len());
+            if self.ready.is_empty() && !looks {
+                return;
+            }
+            let settling = self.ready.len().min(EXCHANGE_BATCH);
+            let wanted = if may_fetch { self.gate.wanted(now, free, settling) } else { 0 };
+            self.send_call(settling, wanted);
+        }
+    }
+
+    fn send_call(&mut self, settling: usize, wanted: usize) {
+        let settlements: Vec<Settlement> = self.ready.drain(..settling).collect();
+        let now_us = self.engine.clock().now_us();
+        let first_token = self.last_token + 1;
+        self.last_token = first_token + (wanted as u64).max(1) - 1;
+        let takes_suspect =
+            !self.slots.has_suspect() && !self.open.iter().chain(&self.unknown).any(|call| call.takes_suspect);
+        let call = StoreCall {
+            takes_suspect: takes_suspect && wanted > 0,
+            generation: self.engine.node().generation(),
+            settlements: settlements.clone(),
+            offered: first_token..first_token + wanted as u64,
+            fetch_until_us: now_us + self.engine.config().redis.command_timeout.as_micros() as u64,
+        };
+        let (generation, fetch_until_us) = (call.generation, call.fetch_until_us);
+        let (store, queues) = (self.store.clone(), self.queues.clone());
+        self.open.push(call);
+        self.replies.push(Box::pin(async move {
+            let call = WorkerCall {
+                generation,
+                settlements: &settlements,
+                first_token,
+                wanted,
+                queues: &queues,
+                fetch_until_us,
+                takes_suspect,
+                max_bytes: REPLY_BYTES,
+            };
+            StoreReply::Exchange(first_token, store.exchange(&call).await)
+        }));
+    }
+
+    fn next_timer(&self) -> Instant {
+        let now = Instant::now();
+        let mut next = self.timers.next(self.slots.len() > 0);
+        if let Some(opens_at) = self.gate.opens_at().filter(|at| *at > now) {
+            next = next.min(opens_at);
+        } else if self.may_fetch() && self.free() > 0 && self.open.is_empty() {
+            next = next.min(self.gate.next());
+        }
+        if let Some(due) = self.next_due(now).filter(|_| !self.is_promoting) {
+            next = next.min(self.timers.promotion(due));
+        }
+        next
+    }
+
+    /// When the next delayed job is due.
+    pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
+        let now_ms = self.engine.clock().now_ms();
+        self.next_due_ms.map(|due_ms| now + Duration::from_millis(due_ms.saturating_sub(now_ms)))
+    }
+
+    pub(crate) fn set_queues(&mut self, stored: &[String]) {
+        let registry = self.engine.registry();
+        let of_tasks: Vec<&str> = registry.tasks().map(|task| task.def.queue).collect();
+        let served = queues::serve(&self.engine.config().tasks.queues, &of_tasks, stored);
+        if served != self.queues {
+            self.queues = served;
+            self.gate.on_woken(Instant::now());
+        }
+    }
+
+    /// The node's name in resque's lists.
+    pub(crate) fn name(&self) -> String {
+        worker_name(self.engine.node().id(), self.engine.node().generation())
+    }
+}

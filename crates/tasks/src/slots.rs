@@ -1,0 +1,116 @@
+//! The attempts that a node holds.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use phalanx_core::Generation;
+use phalanx_core::backend::{AttemptEnd, AttemptKey, FetchedJob, Settlement};
+use phalanx_core::job::AttemptOutcome;
+use phalanx_core::registry::RegisteredTask;
+use phalanx_core::task::AttemptFacts;
+use tokio::time::Instant;
+
+use crate::decide::{CancelCause, FailureReason};
+
+/// An attempt that the node holds, from its fetch until its settlement was answered.
+pub(crate) struct Slot {
+    pub(crate) job: FetchedJob,
+    /// The generation under which it is listed.
+    pub(crate) generation: Generation,
+    /// The job's own id; `None` for a job of another program.
+    pub(crate) own_id: Option<Arc<str>>,
+    /// The claim that its end releases.
+    pub(crate) unique: Option<Arc<str>>,
+    pub(crate) started: Instant,
+    pub(crate) state: SlotState,
+    /// Whether its thread has not returned by the deadline, so that it is settled while it runs.
+    pub(crate) is_blocked: bool,
+}
+
+pub(crate) enum SlotState {
+    /// The attempt runs.
+    Running(RunningAttempt),
+    /// It has ended, and its settlement was not answered yet.
+    Settling(SettlingAttempt),
+    /// There is nothing left to settle: its thread has not returned.
+    Settled,
+}
+
+/// The handle of an attempt that runs.
+pub(crate) struct RunningAttempt {
+    pub(crate) task: Arc<RegisteredTask>,
+    pub(crate) facts: Arc<AttemptFacts>,
+    pub(crate) deadline: Option<Instant>,
+    /// Why it is to end.
+    pub(crate) cancelled: Option<CancelCause>,
+}
+
+/// An attempt that is being settled.
+pub(crate) struct SettlingAttempt {
+    pub(crate) outcome: AttemptOutcome,
+    /// For the task's `on_failed`.
+    pub(crate) failure: Option<(Arc<RegisteredTask>, Arc<AttemptFacts>, FailureReason)>,
+    pub(crate) task: Option<Arc<RegisteredTask>>,
+    /// Whether it was sent before, and its answer was lost.
+    pub(crate) is_repeated: bool,
+}
+
+impl Slot {
+    /// Names the attempt in the store.
+    pub(crate) fn key(&self) -> &AttemptKey {
+        &self.job.attempt
+    }
+
+    pub(crate) fn settlement(&self, end: AttemptEnd) -> Settlement {
+        Settlement { attempt: self.key().clone(), id: self.own_id.clone(), end, unique: self.unique.clone() }
+    }
+}
+
+/// The attempts by token.
+#[derive(Default)]
+pub(crate) struct Slots(HashMap<u64, Slot>);
+
+impl Slots {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn insert(&mut self, slot: Slot) {
+        self.0.insert(slot.key().token, slot);
+    }
+
+    pub(crate) fn get_mut(&mut self, token: u64) -> Option<&mut Slot> {
+        self.0.get_mut(&token)
+    }
+
+    pub(crate) fn remove(&mut self, token: u64) -> Option<Slot> {
+        self.0.remove(&token)
+    }
+
+    pub(crate) fn tokens(&self) -> HashSet<u64> {
+        self.0.keys().copied().collect()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.0.values_mut()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.0.values()
+    }
+
+    /// Whether a job that may be what kills nodes is among them.
+    pub(crate) fn has_suspect(&self) -> bool {
+        self.iter().any(|slot| slot.key().counters.is_suspect())
+    }
+
+    /// Whether all that is left are threads that have not returned.
+    pub(crate) fn are_settled(&self) -> bool {
+        self.iter().all(|slot| matches!(slot.state, SlotState::Settled))
+    }
+
+    /// The slots whose threads have not returned.
+    pub(crate) fn blocked(&self) -> usize {
+        self.iter().filter(|slot| slot.is_blocked).count()
+    }
+}

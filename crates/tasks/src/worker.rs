@@ -1,0 +1,178 @@
+//! The worker as a part of a node: it starts last, and stops first.
+
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use phalanx_core::transport::Transport;
+use phalanx_core::{BoxError, Engine};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::error;
+
+use crate::metrics;
+use crate::run::WorkerLoop;
+
+/// Runs a node's jobs. On a node without tasks, or with `tasks.concurrency = 0`, it does nothing.
+#[derive(Debug, Default)]
+pub struct TaskWorker {
+    running: Mutex<Option<RunningWorker>>,
+}
+
+#[derive(Debug)]
+struct RunningWorker {
+    /// The runtime of attempts.
+    runtime: Option<Runtime>,
+    /// The loop, which returns how many attempts could not be settled.
+    worker: Option<JoinHandle<usize>>,
+    orders: watch::Sender<WorkerOrder>,
+}
+
+/// How far a worker is to go on.
+#[derive(Clone, Copy, Debug)]
+enum WorkerOrder {
+    /// Fetch and run.
+    Run,
+    /// Run what was fetched.
+    Quiet,
+    /// The same until then.
+    FinishBy(Instant),
+}
+
+/// The loop's side of the orders.
+#[derive(Debug)]
+pub(crate) struct StopOrder {
+    orders: watch::Receiver<WorkerOrder>,
+    /// Whether the grace was over.
+    is_over: bool,
+    /// When waiting ends for the last answers.
+    end: Option<Instant>,
+}
+
+impl TaskWorker {
+    /// A worker that was not started.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<RunningWorker>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Transport for TaskWorker {
+    fn name(&self) -> &'static str {
+        "tasks"
+    }
+
+    async fn start(&self, engine: &Engine) -> Result<(), BoxError> {
+        let settings = &engine.config().tasks;
+        if engine.registry().tasks().next().is_none() {
+            return Ok(());
+        }
+        let Some(store) = engine.task_store().cloned() else {
+            error!("the backend of this node keeps no jobs: none can be enqueued, and none runs");
+            return Ok(());
+        };
+        if settings.concurrency == 0 {
+            return Ok(());
+        }
+        metrics::describe();
+        let threads = match settings.threads {
+            0 => std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2)),
+            threads => threads,
+        };
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .max_blocking_threads(settings.concurrency)
+            .thread_name("phalanx-tasks")
+            .enable_all()
+            .build()?;
+        let (reports, received) = mpsc::channel(settings.concurrency);
+        let (orders, order) = watch::channel(WorkerOrder::Run);
+        let worker = WorkerLoop::new(engine.clone(), store, runtime.handle().clone(), reports);
+        let stop = StopOrder { orders: order, is_over: false, end: None };
+        let worker = engine.shutdown().spawn_own(worker.run(received, engine.task_cancellations(), stop));
+        *self.running() = Some(RunningWorker { runtime: Some(runtime), worker: Some(worker), orders });
+        Ok(())
+    }
+
+    async fn stop_accepting(&self) {
+        if let Some(running) = &*self.running() {
+            running.orders.send_replace(WorkerOrder::Quiet);
+        }
+    }
+
+    async fn finish(&self, deadline: Instant) -> usize {
+        let worker = match &mut *self.running() {
+            None => return 0,
+            Some(running) => {
+                running.orders.send_replace(WorkerOrder::FinishBy(deadline));
+                running.worker.take()
+            }
+        };
+        let unsettled = match worker {
+            Some(worker) => worker.await.unwrap_or(0),
+            None => 0,
+        };
+        if let Some(runtime) = self.running().as_mut().and_then(|running| running.runtime.take()) {
+            runtime.shutdown_background(); // a task may block its thread for good
+        }
+        unsettled
+    }
+}
+
+impl Drop for RunningWorker {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl StopOrder {
+    /// Whether nothing is to be fetched any more.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !matches!(*self.orders.borrow(), WorkerOrder::Run)
+    }
+
+    /// Completes at a new order, at the end of the grace, and at the end of the wait for the last answers.
+    pub(crate) async fn changed(&mut self) {
+        let next = match (self.end, *self.orders.borrow()) {
+            (Some(end), _) => Some(end),
+            (None, WorkerOrder::FinishBy(deadline)) => Some(deadline),
+            (None, WorkerOrder::Run | WorkerOrder::Quiet) => None,
+        };
+        let changed = self.orders.changed();
+        match next {
+            Some(at) => self.is_over |= timeout_at(at, changed).await.is_err(),
+            // Without a sender the worker was dropped: it ends with its node.
+            None => {
+                if changed.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+
+    /// Once the grace is over: until when the store's last answers are awaited.
+    pub(crate) fn last_deadline(&mut self, wait: Duration) -> Option<Instant> {
+        self.is_over.then(|| *self.end.get_or_insert_with(|| Instant::now() + wait))
+    }
+
+    /// Waits for `work`, at most until the grace is over.
+    pub(crate) async fn until_grace_is_over(&self, work: impl Future<Output = ()>) {
+        let deadline = match *self.orders.borrow() {
+            WorkerOrder::FinishBy(deadline) => deadline,
+            WorkerOrder::Run | WorkerOrder::Quiet => Instant::now(),
+        };
+        tokio::select! {
+            () = work => {}
+            () = sleep_until(deadline) => {}
+        }
+    }
+}

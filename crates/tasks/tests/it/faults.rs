@@ -1,0 +1,67 @@
+//! Calls that fail, or are not answered: every job runs once, and none stays without a slot.
+
+use std::time::Duration;
+
+use phalanx_core::backend::{JobState, TaskStore};
+use phalanx_core::config::Config;
+
+use crate::faulty_store::{Fault, FaultyStore};
+use crate::harness::{Harness, Plain, eventually};
+
+/// A short time-out, so that lost answers are known to be lost soon.
+fn hasty(config: &mut Config) {
+    config.redis.command_timeout = Duration::from_millis(100);
+}
+
+#[tokio::test]
+async fn lost_answers_lose_no_job_and_repeat_none() {
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(hasty, Some(store.clone())).await;
+    for (round, fault) in [Fault::AnswerLost, Fault::Lost, Fault::Refused, Fault::AnswerLost].into_iter().enumerate() {
+        // The fetch fails, then the settlement.
+        for faults in [vec![fault], vec![Fault::AnswerLost, fault]] {
+            let name = format!("{round}-{}", faults.len());
+            store.fail(faults);
+            let id = harness.enqueue::<Plain>(&name, &[]).await;
+            harness.until_state(&id, JobState::Done).await;
+            eventually("all faults have been", async || store.is_through()).await;
+            let runs = harness.log.entries().iter().filter(|entry| **entry == format!("{name} 1")).count();
+            assert_eq!(runs, 1, "{name} {fault:?}");
+        }
+    }
+    let generation = harness.node.generation();
+    eventually("no attempt is left", async || store.attempts(generation).await.unwrap().is_empty()).await;
+    assert_eq!(harness.engine.stop().await.abandoned, 0);
+}
+
+#[tokio::test]
+async fn an_attempt_that_the_store_lost_is_listed_again_and_not_cancelled() {
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(hasty, Some(store.clone())).await;
+    let id = harness.enqueue::<Plain>("a", &["wait"]).await;
+    harness.until_waiting(1).await;
+    // The store forgets the attempt, and answers the next call as one without a lease of this node.
+    harness.node.tasks().pause("default").await.unwrap();
+    let generation = harness.node.generation();
+    store.inner.give_back(generation, generation, "w").await.unwrap();
+    store.fail([Fault::Reaped]);
+    eventually("the attempt is listed again", async || store.relisted.lock().unwrap().len() == 1).await;
+    harness.log.go_on.add_permits(1);
+    harness.until_state(&id, JobState::Done).await;
+    harness.engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_settle_says_how_much_it_leaves() {
+    let store = FaultyStore::new();
+    let change = |config: &mut Config| {
+        hasty(config);
+        config.general.grace = Duration::from_millis(200);
+    };
+    let harness = Harness::start_with(change, Some(store.clone())).await;
+    harness.enqueue::<Plain>("a", &["wait"]).await;
+    harness.until_waiting(1).await;
+    store.fail([Fault::Lost; 100]);
+    harness.log.go_on.add_permits(1);
+    assert_eq!(harness.engine.stop().await.abandoned, 1);
+}

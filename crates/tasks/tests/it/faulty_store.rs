@@ -1,0 +1,137 @@
+//! A store whose answers are lost, or that refuses.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use phalanx_core::Generation;
+use phalanx_core::backend::{
+    BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobState, NewJob, Promotion, SystemClock,
+    TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
+};
+use phalanx_core::memory::MemoryTasks;
+
+/// What becomes of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is not done.
+    Refused,
+    /// It does not arrive.
+    Lost,
+    /// It is done, and its answer is lost.
+    AnswerLost,
+    /// The store has no lease of the node.
+    Reaped,
+}
+
+/// A memory store whose next exchanges that do something fail.
+pub(crate) struct FaultyStore {
+    pub(crate) inner: MemoryTasks,
+    faults: Mutex<VecDeque<Fault>>,
+    /// The tokens that were listed again.
+    pub(crate) relisted: Mutex<Vec<u64>>,
+}
+
+impl FaultyStore {
+    pub(crate) fn new() -> Arc<Self> {
+        let inner = MemoryTasks::new(Arc::new(SystemClock::new()), 1000);
+        Arc::new(Self { inner, faults: Mutex::default(), relisted: Mutex::default() })
+    }
+
+    /// Lets the next exchanges fail that settle something, or would fetch something.
+    pub(crate) fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.lock().unwrap().extend(faults);
+    }
+
+    pub(crate) fn is_through(&self) -> bool {
+        self.faults.lock().unwrap().is_empty()
+    }
+
+    async fn has_jobs(&self) -> bool {
+        self.inner.stats().await.unwrap().queues.iter().any(|(_, length)| *length > 0)
+    }
+}
+
+#[async_trait]
+impl TaskStore for FaultyStore {
+    async fn exchange(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError> {
+        let does_something = !call.settlements.is_empty() || call.wanted > 0 && self.has_jobs().await;
+        let fault = if does_something { self.faults.lock().unwrap().pop_front() } else { None };
+        match fault {
+            None => self.inner.exchange(call).await,
+            Some(Fault::Refused) => Err(BackendError::refused("READONLY")),
+            Some(Fault::Lost) => Err(BackendError::unavailable("timed out")),
+            Some(Fault::Reaped) => Ok(WorkerReply {
+                is_reaped: true,
+                settled: vec![phalanx_core::backend::SettleOutcome::Superseded; call.settlements.len()],
+                ..WorkerReply::default()
+            }),
+            Some(Fault::AnswerLost) => {
+                self.inner.exchange(call).await?;
+                Err(BackendError::unavailable("timed out"))
+            }
+        }
+    }
+
+    async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {
+        self.relisted.lock().unwrap().extend(attempts.iter().map(|job| job.attempt.token));
+        self.inner.list_again(of, attempts).await
+    }
+
+    async fn enqueue(&self, jobs: &[NewJob], until_us: u64) -> Result<Vec<EnqueueOutcome>, BackendError> {
+        self.inner.enqueue(jobs, until_us).await
+    }
+
+    async fn woken(&self) {
+        self.inner.woken().await;
+    }
+
+    async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError> {
+        self.inner.attempts(of).await
+    }
+
+    async fn promote(&self) -> Result<Promotion, BackendError> {
+        self.inner.promote().await
+    }
+
+    async fn give_back(&self, by: Generation, dead: Generation, worker: &str) -> Result<GiveBackOutcome, BackendError> {
+        self.inner.give_back(by, dead, worker).await
+    }
+
+    async fn unpark(&self, known: &[Arc<str>]) -> Result<usize, BackendError> {
+        self.inner.unpark(known).await
+    }
+
+    async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {
+        self.inner.fail_parked(before_ms, worker).await
+    }
+
+    async fn state(&self, id: &str) -> Result<JobState, BackendError> {
+        self.inner.state(id).await
+    }
+
+    async fn delete(&self, id: &str) -> Result<DeleteOutcome, BackendError> {
+        self.inner.delete(id).await
+    }
+
+    async fn stats(&self) -> Result<TaskStats, BackendError> {
+        self.inner.stats().await
+    }
+
+    async fn waiting(&self, queue: &str, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError> {
+        self.inner.waiting(queue, skip, limit).await
+    }
+
+    async fn failed(&self, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError> {
+        self.inner.failed(skip, limit).await
+    }
+
+    async fn take_failed(&self, record: &[u8], retry: Option<NewJob>) -> Result<TakeOutcome, BackendError> {
+        self.inner.take_failed(record, retry).await
+    }
+
+    async fn set_paused(&self, queue: &str, is_paused: bool) -> Result<(), BackendError> {
+        self.inner.set_paused(queue, is_paused).await
+    }
+}

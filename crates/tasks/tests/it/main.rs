@@ -1,0 +1,8 @@
+//! The worker on a node with the memory backend, with tasks written as the attribute writes them.
+#![allow(clippy::unwrap_used, reason = "an unwrap that fails is a failed test with its line")]
+
+mod ends;
+mod faults;
+mod faulty_store;
+mod harness;
+mod stopping;
