@@ -1,5 +1,7 @@
 //! The expansion of `#[action]`.
 
+use std::time::Duration;
+
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
@@ -32,15 +34,15 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         on_disconnect: ::phalanx::__private::OnDisconnect::#on_disconnect,
         body: #body,
     };
-    Ok(definition(&signature, &arguments, (&quote!(Action), &quote!(ActionDef)), &own_fields))
+    Ok(definition(&signature, &arguments, DefinitionKind::Action, &own_fields))
 }
 
-/// The function, its marker type, and the marker's implementation of `interface`, which holds a `def` with the fields
-/// that actions and remote methods share and with `own_fields`.
+/// The function, its marker type, and the marker's implementation of the trait of its kind, which holds a definition with the fields
+/// that actions, tasks and remote methods share and with `own_fields`.
 pub(crate) fn definition(
     signature: &FunctionShape,
     arguments: &Arguments,
-    (interface, def): (&TokenStream, &TokenStream),
+    kind: DefinitionKind,
     own_fields: &TokenStream,
 ) -> TokenStream {
     let FunctionShape { item, description, conditions, returns, .. } = signature;
@@ -51,9 +53,17 @@ pub(crate) fn definition(
     // Each with the span of its type in the signature: the compiler reports a private type there.
     let input_span = signature.input.as_ref().map_or_else(Span::call_site, Spanned::span);
     let mut types = quote_spanned!(input_span=> type Input = #input;);
-    types.extend(quote_spanned!(returns.span()=> type Output = #output;));
-    let (deadline, require, run) = (deadline(arguments.deadline), require(&signature.guards), run(signature));
-    let doc = format!("The type of the function [`{function}()`], for `ctx.call::<{function}>(..)` and the like.");
+    let (interface, def, usage) = match kind {
+        DefinitionKind::Action => (quote!(Action), quote!(ActionDef), "ctx.call"),
+        DefinitionKind::Remote => (quote!(Remote), quote!(RemoteDef), "connections().call"),
+        DefinitionKind::Task => (quote!(Task), quote!(TaskDef), "tasks().enqueue"),
+    };
+    if !matches!(kind, DefinitionKind::Task) {
+        types.extend(quote_spanned!(returns.span()=> type Output = #output;));
+    }
+    let (deadline, require) = (deadline(arguments.deadline), require(&signature.guards));
+    let run = run(signature, matches!(kind, DefinitionKind::Task));
+    let doc = format!("The type of the function [`{function}()`], for `{usage}::<{function}>(..)` and the like.");
     quote! {
         #item
 
@@ -85,10 +95,15 @@ fn deadline(deadline: DeadlineArg) -> TokenStream {
         DeadlineArg::Default => quote!(::phalanx::__private::Deadline::Default),
         DeadlineArg::Never => quote!(::phalanx::__private::Deadline::Never),
         DeadlineArg::After(time) => {
-            let ms = time.as_millis() as u64;
-            quote!(::phalanx::__private::Deadline::After(::core::time::Duration::from_millis(#ms)))
+            let time = duration(time);
+            quote!(::phalanx::__private::Deadline::After(#time))
         }
     }
+}
+
+pub(crate) fn duration(time: Duration) -> TokenStream {
+    let ms = time.as_millis() as u64;
+    quote!(::core::time::Duration::from_millis(#ms))
 }
 
 fn body_rules(arguments: &Arguments) -> TokenStream {
@@ -108,8 +123,9 @@ fn require(guards: &[Type]) -> TokenStream {
 }
 
 /// The closure that calls the function: guards, body, input, the guards after the body, function. Its variables are
-/// hygienic (`mixed_site`): an action may have the same name as one.
-fn run(signature: &FunctionShape) -> TokenStream {
+/// hygienic (`mixed_site`): an action may have the same name as one. A task has a context of its own, and an input that
+/// another version of the application may have to decode.
+fn run(signature: &FunctionShape, is_task: bool) -> TokenStream {
     let function = &signature.item.sig.ident;
     let local = |name: &str| Ident::new(name, Span::mixed_site());
     let (ctx, body, outcome) = (local("ctx"), local("body"), local("outcome"));
@@ -134,10 +150,11 @@ fn run(signature: &FunctionShape) -> TokenStream {
         }
     });
     let input = local("input");
-    let decode = signature
-        .input
-        .as_ref()
-        .map(|ty| quote_spanned!(ty.span()=> let #input = ::phalanx::__private::Params::decode::<#ty>(&#params)?;));
+    let decode = signature.input.as_ref().map(|ty| {
+        let decode = if is_task { quote!(decode_input) } else { quote!(Params::decode) };
+        quote_spanned!(ty.span()=> let #input = ::phalanx::__private::#decode::<#ty>(&#params)?;)
+    });
+    let context = if is_task { quote!(::phalanx::__private::TaskContext::of(&#ctx)?) } else { quote!(#ctx) };
     let input = signature.input.as_ref().map(|_| quote!(, #input));
     // All tokens share the span of the return type. With others, an error in that type, which is reported where it is
     // `Output`, would be reported a second time here.
@@ -152,7 +169,7 @@ fn run(signature: &FunctionShape) -> TokenStream {
             };
             #decode
             #(#after)*
-            let #returned = #function(#ctx #(, #names)* #input).await;
+            let #returned = #function(#context #(, #names)* #input).await;
             #answer
         })
     }

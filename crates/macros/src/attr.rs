@@ -59,7 +59,41 @@ pub(crate) struct Arguments {
     pub(crate) max_body: Option<u64>,
     pub(crate) max_upload: Option<u64>,
     pub(crate) raw_body: bool,
+    pub(crate) queue: Option<LitStr>,
+    pub(crate) retry: RetryArgs,
+    pub(crate) blocking: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) on_failed: Option<TokenStream>,
 }
+
+/// The arguments of a task's retries; what is not given has its default.
+#[derive(Default)]
+pub(crate) struct RetryArgs {
+    pub(crate) attempts: Option<u32>,
+    pub(crate) backoff: Option<Duration>,
+    pub(crate) max_backoff: Option<Duration>,
+    pub(crate) jitter: Option<Lit>,
+    /// Variants of `phalanx::ErrorKind`.
+    pub(crate) not_retried: Vec<&'static str>,
+}
+
+/// The kinds of errors, by their names on the wire.
+const KINDS: [(&str, &str); 14] = [
+    ("malformed", "Malformed"),
+    ("unauthenticated", "Unauthenticated"),
+    ("forbidden", "Forbidden"),
+    ("not_found", "NotFound"),
+    ("method_not_allowed", "MethodNotAllowed"),
+    ("conflict", "Conflict"),
+    ("payload_too_large", "PayloadTooLarge"),
+    ("unsupported_media_type", "UnsupportedMediaType"),
+    ("invalid_input", "InvalidInput"),
+    ("rate_limited", "RateLimited"),
+    ("too_many_pending", "TooManyPending"),
+    ("internal", "Internal"),
+    ("unavailable", "Unavailable"),
+    ("timeout", "Timeout"),
+];
 
 const METHODS: [(&str, &str); 5] =
     [("get", "Get"), ("post", "Post"), ("put", "Put"), ("patch", "Patch"), ("delete", "Delete")];
@@ -89,6 +123,21 @@ const BODY: [&str; 3] = ["max_body", "max_upload", "raw_body"];
 /// The arguments of `#[remote]`.
 pub(crate) const REMOTE: &[&str] = &["name", "deadline"];
 
+/// The arguments of `#[task]`.
+pub(crate) const TASK: &[&str] = &[
+    "name",
+    "queue",
+    "attempts",
+    "backoff",
+    "max_backoff",
+    "jitter",
+    "no_retry",
+    "deadline",
+    "blocking",
+    "exclusive",
+    "on_failed",
+];
+
 /// Parses the arguments of an attribute whose argument names are `known`.
 pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagnostics) -> Arguments {
     let mut arguments = Arguments {
@@ -103,6 +152,11 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
         max_body: None,
         max_upload: None,
         raw_body: false,
+        queue: None,
+        retry: RetryArgs::default(),
+        blocking: false,
+        exclusive: false,
+        on_failed: None,
     };
     let metas = match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
         Ok(metas) => metas,
@@ -174,6 +228,20 @@ impl Arguments {
             "max_body" => self.max_body = size(meta, diagnostics),
             "max_upload" => self.max_upload = size(meta, diagnostics),
             "raw_body" => self.raw_body = flag(meta, diagnostics),
+            "queue" => {
+                self.queue = text(meta, diagnostics);
+                if let Some(queue) = &self.queue {
+                    check_name(queue, diagnostics);
+                }
+            }
+            "attempts" => self.retry.attempts = attempts(meta, diagnostics),
+            "backoff" => self.retry.backoff = pause(meta, diagnostics),
+            "max_backoff" => self.retry.max_backoff = pause(meta, diagnostics),
+            "jitter" => self.retry.jitter = jitter(meta, diagnostics),
+            "no_retry" => self.retry.not_retried = kinds(meta, diagnostics),
+            "blocking" => self.blocking = flag(meta, diagnostics),
+            "exclusive" => self.exclusive = flag(meta, diagnostics),
+            "on_failed" => self.on_failed = function(meta, diagnostics),
             name => {
                 let Some(method) = method(name) else { return };
                 let path = match meta {
@@ -252,6 +320,73 @@ fn value(meta: &Meta) -> Option<&Lit> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+fn attempts(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<u32> {
+    let number = match value(meta) {
+        Some(Lit::Int(number)) => LitInt::base10_parse::<u32>(number).ok().filter(|number| *number > 0),
+        _ => None,
+    };
+    if number.is_none() {
+        diagnostics.add(meta, "the most attempts, from 1: `attempts = 3`");
+    }
+    number
+}
+
+fn pause(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<Duration> {
+    match deadline(meta) {
+        Some(DeadlineArg::After(pause)) => Some(pause),
+        Some(DeadlineArg::Never) => Some(Duration::ZERO),
+        Some(DeadlineArg::Default) | None => {
+            let name = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
+            diagnostics.add(meta, format!("a pause needs a unit: `{name} = \"5s\"` (ms, s, m, h)"));
+            None
+        }
+    }
+}
+
+fn jitter(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<Lit> {
+    let share = match value(meta) {
+        Some(share @ Lit::Float(number)) if number.base10_parse::<f32>().is_ok_and(|share| share <= 1.0) => {
+            Some(share.clone())
+        }
+        _ => None,
+    };
+    if share.is_none() {
+        diagnostics.add(meta, "the random share of a pause, from 0.0 to 1.0: `jitter = 0.5`");
+    }
+    share
+}
+
+fn kinds(meta: &Meta, diagnostics: &mut Diagnostics) -> Vec<&'static str> {
+    let names = match meta {
+        Meta::List(list) => list.parse_args_with(Punctuated::<syn::Ident, Token![,]>::parse_terminated).ok(),
+        Meta::Path(_) | Meta::NameValue(_) => None,
+    };
+    let Some(names) = names.filter(|names| !names.is_empty()) else {
+        diagnostics.add(meta, "the kinds of errors that are final: `no_retry(not_found, invalid_input)`");
+        return Vec::new();
+    };
+    let known = names.iter().filter_map(|name| {
+        let kind = KINDS.iter().find(|(kind, _)| name == kind).map(|(_, variant)| *variant);
+        if kind.is_none() {
+            let all: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
+            diagnostics.add(name, format!("there is no such kind of error; the kinds are {}", all.join(", ")));
+        }
+        kind
+    });
+    known.collect()
+}
+
+fn function(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<TokenStream> {
+    match meta {
+        Meta::NameValue(pair) if matches!(pair.value, Expr::Path(_)) => Some(pair.value.to_token_stream()),
+        _ => {
+            diagnostics
+                .add(meta, "the name of a function that takes `TaskContext` and `TaskFailure`: `on_failed = report`");
+            None
+        }
     }
 }
 

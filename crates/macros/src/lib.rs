@@ -5,6 +5,7 @@ mod attr;
 mod io;
 mod remote;
 mod signature;
+mod task;
 
 use proc_macro::TokenStream;
 
@@ -88,6 +89,57 @@ pub fn action(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
     remote::expand(arguments.into(), item.into()).unwrap_or_else(|errors| errors).into()
+}
+
+/// Defines a task by an `async fn`: it runs as a job, at least once, on any node of the cluster.
+///
+/// The shape is that of an action, with a [`TaskContext`] as the first parameter. Its value is dropped; its error, a panic or
+/// the deadline fail the attempt.
+///
+/// | argument | meaning | default |
+/// |---|---|---|
+/// | `name = "mail:send"` | its name, which is stored with each job | the function's name |
+/// | `queue = "low"` | the queue of its jobs | `default` |
+/// | `attempts = 10` | most attempts; 1 for no retry | 5 |
+/// | `backoff = "1s"` | the pause before the second attempt, which doubles with each (`ms`, `s`, `m`, `h`) | `1s` |
+/// | `max_backoff = "10m"` | the longest pause; the same as `backoff` for pauses of one length | `10m` |
+/// | `jitter = 0.2` | the share of a pause that is random, from 0.0 to 1.0 | 0.2 |
+/// | `no_retry(not_found, conflict)` | kinds of errors after which it fails at once | none |
+/// | `deadline = "5m"` | how long an attempt may run; `"0"` for no limit | `tasks.deadline`, 30 minutes |
+/// | `blocking` | it blocks its thread, and gets one of its own | |
+/// | `exclusive` | an attempt ends when its node cannot count on its lease, before another node may run the job | it goes on |
+/// | `on_failed = report` | `async fn report(ctx: TaskContext, failure: TaskFailure)` runs after a job failed for good | |
+///
+/// ```
+/// use phalanx::prelude::*;
+///
+/// #[input]
+/// struct Mail {
+///     #[validate(email)]
+///     to: String,
+/// }
+///
+/// /// Sends a mail.
+/// #[task(queue = "mail", attempts = 10, no_retry(not_found))]
+/// async fn send_mail(_ctx: TaskContext, input: Mail) -> Result<(), ActionError> {
+///     println!("to {}", input.to);
+///     Ok(())
+/// }
+///
+/// /// Signs up.
+/// #[action(post)]
+/// async fn sign_up(ctx: Context, input: Mail) -> Result<(), ActionError> {
+///     ctx.tasks().enqueue::<send_mail>(input).await?;
+///     Ok(())
+/// }
+///
+/// App::new("hello").actions(actions![sign_up]).tasks(tasks![send_mail]);
+/// ```
+///
+/// [`TaskContext`]: https://docs.rs/phalanx
+#[proc_macro_attribute]
+pub fn task(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    task::expand(arguments.into(), item.into()).unwrap_or_else(|errors| errors).into()
 }
 
 /// Adds the derives that the input of an action needs: serde, schemars and validator, through the facade.

@@ -1,7 +1,6 @@
 //! The expansion of `#[remote]`.
 
 use proc_macro2::TokenStream;
-use quote::quote;
 
 use crate::action::definition;
 use crate::signature::{self, DefinitionKind};
@@ -9,5 +8,5 @@ use crate::signature::{self, DefinitionKind};
 /// Expands `#[remote]`, or returns its errors for the compiler to print.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
     let (arguments, signature) = signature::read(DefinitionKind::Remote, arguments, item)?;
-    Ok(definition(&signature, &arguments, (&quote!(Remote), &quote!(RemoteDef)), &TokenStream::new()))
+    Ok(definition(&signature, &arguments, DefinitionKind::Remote, &TokenStream::new()))
 }

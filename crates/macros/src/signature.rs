@@ -11,6 +11,7 @@ use crate::attr::{self, Arguments, Diagnostics};
 pub(crate) enum DefinitionKind {
     Action,
     Remote,
+    Task,
 }
 
 impl DefinitionKind {
@@ -18,6 +19,15 @@ impl DefinitionKind {
         match self {
             Self::Action => "an action",
             Self::Remote => "a remote method",
+            Self::Task => "a task",
+        }
+    }
+
+    /// The type of the first parameter.
+    fn context(self) -> &'static str {
+        match self {
+            Self::Action | Self::Remote => "Context",
+            Self::Task => "TaskContext",
         }
     }
 
@@ -25,11 +35,12 @@ impl DefinitionKind {
         match self {
             Self::Action => attr::ACTION,
             Self::Remote => attr::REMOTE,
+            Self::Task => attr::TASK,
         }
     }
 }
 
-/// A function that can be an action or a remote method.
+/// A function that can be an action, a remote method or a task.
 pub(crate) struct FunctionShape {
     pub(crate) item: ItemFn,
     pub(crate) guards: Vec<Type>,
@@ -52,7 +63,7 @@ pub(crate) fn read(
     let mut diagnostics = Diagnostics::default();
     let arguments = attr::parse(arguments, kind.known(), &mut diagnostics);
     let signature = match syn::parse2(item.clone()) {
-        Ok(function) => Some(signature(function, kind.noun(), &mut diagnostics)),
+        Ok(function) => Some(signature(function, kind, &mut diagnostics)),
         Err(error) => {
             diagnostics.push(match syn::parse2::<syn::Item>(item.clone()) {
                 Ok(_) => syn::Error::new(error.span(), format!("{} is an `async fn`", kind.noun())),
@@ -67,8 +78,9 @@ pub(crate) fn read(
     }
 }
 
-/// Parses a function, collecting every reason why it cannot be `noun`, "an action" or "a remote method".
-fn signature(item: ItemFn, noun: &str, diagnostics: &mut Diagnostics) -> FunctionShape {
+/// Parses a function, collecting every reason why it cannot be of that kind.
+fn signature(item: ItemFn, kind: DefinitionKind, diagnostics: &mut Diagnostics) -> FunctionShape {
+    let noun = kind.noun();
     let signature = &item.sig;
     if signature.asyncness.is_none() {
         diagnostics.add(signature.fn_token, format!("{noun} is an `async fn`"));
@@ -98,7 +110,7 @@ fn signature(item: ItemFn, noun: &str, diagnostics: &mut Diagnostics) -> Functio
             format!("the module of `{file}` would hide {noun} of the same name: name the file after its topic"),
         );
     }
-    let mut guards = parameters(&item, noun, diagnostics);
+    let mut guards = parameters(&item, kind, diagnostics);
     let input = guards.pop();
     let description = description(&item.attrs);
     let conditions = item.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).cloned().collect();
@@ -106,7 +118,8 @@ fn signature(item: ItemFn, noun: &str, diagnostics: &mut Diagnostics) -> Functio
 }
 
 /// The types of the parameters after the context.
-fn parameters(item: &ItemFn, noun: &str, diagnostics: &mut Diagnostics) -> Vec<Type> {
+fn parameters(item: &ItemFn, kind: DefinitionKind, diagnostics: &mut Diagnostics) -> Vec<Type> {
+    let (noun, context) = (kind.noun(), kind.context());
     let mut types = Vec::new();
     for (index, argument) in item.sig.inputs.iter().enumerate() {
         match argument {
@@ -116,8 +129,8 @@ fn parameters(item: &ItemFn, noun: &str, diagnostics: &mut Diagnostics) -> Vec<T
                     diagnostics.add(ty, format!("{noun} cannot be generic: name the type"));
                 }
                 if index == 0 {
-                    if !is_context(ty) {
-                        diagnostics.add(ty, format!("the first parameter of {noun} is `ctx: Context`"));
+                    if !is_named(ty, context) {
+                        diagnostics.add(ty, format!("the first parameter of {noun} is `ctx: {context}`"));
                     }
                 } else if matches!(&**ty, Type::Reference(_)) {
                     diagnostics.add(ty, format!("{noun} owns its parameters: take the type without `&`"));
@@ -128,7 +141,7 @@ fn parameters(item: &ItemFn, noun: &str, diagnostics: &mut Diagnostics) -> Vec<T
         }
     }
     if item.sig.inputs.is_empty() {
-        diagnostics.add(&item.sig.ident, format!("the first parameter of {noun} is `ctx: Context`"));
+        diagnostics.add(&item.sig.ident, format!("the first parameter of {noun} is `ctx: {context}`"));
     }
     types
 }
@@ -144,8 +157,8 @@ fn module_of_the_same_name(function: &Ident) -> Option<String> {
     (function == named.to_str()? && !root).then(|| file.file_name().map(|name| name.to_string_lossy().into_owned()))?
 }
 
-fn is_context(ty: &Type) -> bool {
-    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Context"))
+fn is_named(ty: &Type, name: &str) -> bool {
+    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == name))
 }
 
 /// The doc comment, line by line, without the space that `///` leaves.

@@ -15,6 +15,8 @@ mod actions;
 mod inputs;
 #[path = "ui/pass/shadows.rs"]
 mod shadows;
+#[path = "ui/pass/tasks.rs"]
+mod tasks;
 
 /// The compilers that run at once.
 const AT_ONCE: usize = 4;

@@ -55,11 +55,20 @@ pub use phalanx_core::params::{Input, NoInput, Params, Upload};
 pub use phalanx_core::protocol::CloseReason;
 pub use phalanx_core::{
     Action, ActionDef, ApplyError, Cache, Cluster, Connection, Connections, Entry, FromContext, LockGuard, Locks, Node,
-    NodeReplies, Origin, RawBody, Remote, RemoteDef, Requirements, RoomStatus, Rooms, State, TopicSubscription, Topics,
-    actions, remotes,
+    NodeReplies, Origin, RawBody, Remote, RemoteDef, Requirements, RoomStatus, Rooms, State, Task, TaskContext,
+    TaskDef, Tasks, TopicSubscription, Topics, actions, remotes, tasks,
 };
+/// Jobs: what an enqueue and a look at the task queue name, beside the handle [`Tasks`].
+pub mod jobs {
+    pub use phalanx_core::backend::{DeleteOutcome, JobCounters, JobState, TaskStats};
+    pub use phalanx_core::job::{AttemptOutcome, FailedJob};
+    pub use phalanx_core::task::{
+        EnqueueOptions, Enqueued, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY, RetryPolicy, RunAction, TaskFailure,
+    };
+}
+
 pub use phalanx_core::{event, initializer, layer};
-pub use phalanx_macros::{action, input, output, remote};
+pub use phalanx_macros::{action, input, output, remote, task};
 
 // Run: the application, its settings, and how it starts and stops.
 pub use std::process::ExitCode;
@@ -75,6 +84,8 @@ pub use {async_trait, axum, bytes, serde_json};
 /// For those who extend the server itself: backends and transports of their own, beside the embedded backend and Redis,
 /// HTTP and WebSocket.
 pub mod extend {
+    pub use phalanx_tasks::TaskWorker;
+
     pub use phalanx_core::{
         Deadline, Engine, NodeSetup, Registration, Shutdown, action, backend, bound_reached, call, connection,
         dispatch, engine, files, memory, operation, params, protocol, registry, transport, verb,
@@ -86,7 +97,9 @@ pub mod extend {
 pub mod __private {
     pub use phalanx_core::action::{Action, ActionDef, ActionResult, BodyRules, Exposure, Method, OnDisconnect, Route};
     pub use phalanx_core::answer::{IntoAnswer, answering};
+    pub use phalanx_core::error::ErrorKind;
     pub use phalanx_core::params::input_schema;
+    pub use phalanx_core::task::{RetryPolicy, Task, TaskContext, TaskDef, check_input, decode_input};
     pub use phalanx_core::{
         CallBody, Deadline, FromContext, NoInput, Params, Remote, RemoteDef, schemars, serde, validator,
     };
@@ -102,11 +115,12 @@ pub mod prelude {
     pub use phalanx_core::layer::{Call, Layer, Next};
     pub use phalanx_core::params::Upload;
     pub use phalanx_core::protocol::CloseReason;
+    pub use phalanx_core::task::{EnqueueOptions, TaskContext, TaskFailure};
     pub use phalanx_core::{
         ActionError, Body, Connection, ConnectionId, Context, Cookie, Detail, ErrorKind, FromContext, NoInput, Node,
-        Outcome, RawBody, Reply, Requirements, State, actions, remotes,
+        Outcome, RawBody, Reply, Requirements, State, actions, remotes, tasks,
     };
-    pub use phalanx_macros::{action, input, output, remote};
+    pub use phalanx_macros::{action, input, output, remote, task};
 
     pub use async_trait::async_trait;
     pub use phalanx_core::http::StatusCode;

@@ -16,10 +16,12 @@ use phalanx_core::initializer::Initializer;
 use phalanx_core::layer::Layer;
 use phalanx_core::registry::Definitions;
 use phalanx_core::transport::Transport;
-use phalanx_core::{ActionDef, Engine, Node, NodeSetup, RemoteDef, Shutdown, StartError, StopReport};
+use phalanx_core::{ActionDef, Engine, Node, NodeSetup, RemoteDef, Shutdown, StartError, StopReport, TaskDef};
 use phalanx_server::{AdminServer, AppRoutes, Server};
+use phalanx_tasks::TaskWorker;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tracing::warn;
 
 use crate::command::{self, AppCommand};
 use crate::settings::{Section, Settings, Sources, check_folder};
@@ -63,7 +65,11 @@ pub struct App {
     initializers: Vec<Arc<dyn Initializer>>,
     sections: Vec<Section>,
     routes: AppRoutes,
+    configure: Option<Configure>,
 }
+
+/// Changes settings that were read.
+type Configure = Box<dyn FnOnce(&mut Config) + Send>;
 
 impl App {
     /// Creates an application. Its name is also the name of its cluster unless `cluster.name` is set.
@@ -77,6 +83,7 @@ impl App {
             initializers: Vec::new(),
             sections: Vec::new(),
             routes: AppRoutes::default(),
+            configure: None,
         }
     }
 
@@ -101,6 +108,12 @@ impl App {
     /// Adds actions: `.actions(actions![greet])`.
     pub fn actions(mut self, actions: impl IntoIterator<Item = ActionDef>) -> Self {
         self.definitions.actions.extend(actions);
+        self
+    }
+
+    /// Adds tasks: `.tasks(tasks![send_mail])`.
+    pub fn tasks(mut self, tasks: impl IntoIterator<Item = TaskDef>) -> Self {
+        self.definitions.tasks.extend(tasks);
         self
     }
 
@@ -161,6 +174,13 @@ impl App {
         self
     }
 
+    /// Changes the settings once they were read from files and variables. Values out of range end the boot, as those of a
+    /// file do. A test that starts the application with settings of its own does not use it.
+    pub fn configure(mut self, configure: impl FnOnce(&mut Config) + Send + 'static) -> Self {
+        self.configure = Some(Box::new(configure));
+        self
+    }
+
     /// Merges the application's own axum routes.
     ///
     /// Actions, the WebSocket endpoint and the browser client keep their paths. These routes come next, then the files of
@@ -197,10 +217,17 @@ impl App {
             Err(code) => return code,
         };
         let sources = Sources::of_process(overrides, self.config_dir.clone());
-        let settings = match Settings::load(&sources, &self.sections, &mut self.definitions.states) {
+        let mut settings = match Settings::load(&sources, &self.sections, &mut self.definitions.states) {
             Ok(settings) => settings,
             Err(error) => return failed(&error),
         };
+        if let Some(configure) = self.configure.take() {
+            configure(&mut settings.config);
+            let mistakes = settings.config.mistakes();
+            if !mistakes.is_empty() {
+                return failed(&mistakes.join("\n"));
+            }
+        }
         match command {
             AppCommand::Config => print(&settings.to_toml()),
             AppCommand::Actions => match self.action_table(&settings.config) {
@@ -259,10 +286,14 @@ impl App {
         let admin = Arc::new(AdminServer::new(telemetry::install()));
         let mut transports: Vec<Arc<dyn Transport>> = vec![server.clone()];
         let backend = backend(&self.name, &settings)?;
+        if settings.redis_url.is_none() && !self.definitions.tasks.is_empty() {
+            warn!("jobs are kept in the memory of this process, and end with it: set REDIS_URL to keep them");
+        }
         if !settings.config.admin.bind.is_empty() {
             admin.listen(&settings.config.admin, &shutdown).map_err(StartError::Transport)?;
             transports.push(admin.clone());
         }
+        transports.push(Arc::new(TaskWorker::new())); // starts last, stops first
         let mut setup = NodeSetup::new(self.name, settings.config);
         setup.version = self.version;
         setup.node_id = settings.node_id;

@@ -73,6 +73,9 @@ pub mod rooms {}
 #[doc = include_str!("sharing.md")]
 pub mod sharing {}
 
+#[doc = include_str!("tasks.md")]
+pub mod tasks {}
+
 #[doc = include_str!("cluster.md")]
 pub mod cluster {}
 

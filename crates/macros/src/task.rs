@@ -1,0 +1,59 @@
+//! The expansion of `#[task]`.
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::{format_ident, quote};
+use syn::LitStr;
+
+use crate::action::{definition, duration};
+use crate::attr::{Arguments, RetryArgs};
+use crate::signature::{self, DefinitionKind};
+
+/// Expands `#[task]`, or returns its errors for the compiler to print.
+pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
+    let (arguments, signature) = signature::read(DefinitionKind::Task, arguments, item)?;
+    let input = signature.input.as_ref().map_or_else(|| quote!(::phalanx::__private::NoInput), |input| quote!(#input));
+    let queue = arguments.queue.as_ref().map_or_else(|| "default".to_owned(), LitStr::value);
+    let (retry, blocking, exclusive) = (retry(&arguments.retry), arguments.blocking, arguments.exclusive);
+    let on_failed = on_failed(&arguments);
+    let own_fields = quote! {
+        queue: #queue,
+        retry: #retry,
+        blocking: #blocking,
+        exclusive: #exclusive,
+        check: ::phalanx::__private::check_input::<#input>,
+        on_failed: #on_failed,
+    };
+    Ok(definition(&signature, &arguments, DefinitionKind::Task, &own_fields))
+}
+
+/// All fields are written: an update from the default would be needless where all are given.
+fn retry(retry: &RetryArgs) -> TokenStream {
+    let default = |field: &str| {
+        let field = format_ident!("{field}");
+        quote!(::phalanx::__private::RetryPolicy::DEFAULT.#field)
+    };
+    let attempts = retry.attempts.map_or_else(|| default("attempts"), |attempts| quote!(#attempts));
+    let backoff = retry.backoff.map_or_else(|| default("backoff"), duration);
+    let max_backoff = retry.max_backoff.map_or_else(|| default("max_backoff"), duration);
+    let jitter = retry.jitter.as_ref().map_or_else(|| default("jitter"), |jitter| quote!(#jitter));
+    let kinds = retry.not_retried.iter().map(|kind| format_ident!("{kind}"));
+    quote! {
+        ::phalanx::__private::RetryPolicy {
+            attempts: #attempts,
+            backoff: #backoff,
+            max_backoff: #max_backoff,
+            jitter: #jitter,
+            not_retried: &[#(::phalanx::__private::ErrorKind::#kinds),*],
+        }
+    }
+}
+
+/// The function, with the span of its name: the compiler reports there what it lacks.
+fn on_failed(arguments: &Arguments) -> TokenStream {
+    let Some(function) = &arguments.on_failed else { return quote!(::core::option::Option::None) };
+    let span =
+        function.clone().into_iter().next().map_or_else(proc_macro2::Span::call_site, |tree: TokenTree| tree.span());
+    quote::quote_spanned! {span=>
+        ::core::option::Option::Some(|ctx, failure| ::std::boxed::Box::pin(#function(ctx, failure)))
+    }
+}

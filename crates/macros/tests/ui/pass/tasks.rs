@@ -1,0 +1,74 @@
+//! Tasks that compile, and their definitions.
+
+use std::time::Duration;
+
+use phalanx::extend::Deadline;
+use phalanx::jobs::RetryPolicy;
+use phalanx::prelude::*;
+use phalanx::{ErrorKind, Task};
+
+#[input]
+struct Mail {
+    to: String,
+}
+
+struct Post;
+
+/// Sends a mail.
+#[task(
+    name = "mail:send",
+    queue = "mail",
+    attempts = 3,
+    backoff = "100ms",
+    max_backoff = "1m",
+    jitter = 0.5,
+    no_retry(not_found, invalid_input),
+    deadline = "5s",
+    blocking,
+    exclusive,
+    on_failed = report
+)]
+async fn send_mail(ctx: TaskContext, post: State<Post>, input: Mail) -> Result<(), ActionError> {
+    let _ = (&*post, &input.to);
+    Err(ctx.discard())
+}
+
+async fn report(_ctx: TaskContext, failure: TaskFailure) {
+    let _ = failure.input::<Mail>();
+}
+
+#[task]
+async fn clean(_ctx: TaskContext) -> Result<(), ActionError> {
+    Ok(())
+}
+
+/// An application may use `?` and its own types for values and errors in a task, as in an action.
+#[task(deadline = "0")]
+async fn count(ctx: TaskContext, _: NoInput) -> Result<u64, ActionError> {
+    ctx.tasks().enqueue::<clean>(NoInput::default()).await?;
+    Ok(u64::from(ctx.attempt()))
+}
+
+#[test]
+fn a_task_has_the_values_of_its_attribute() {
+    let [def] = tasks![send_mail];
+    assert_eq!((def.name, def.queue, def.description), ("mail:send", "mail", "Sends a mail."));
+    let policy = RetryPolicy {
+        attempts: 3,
+        backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(60),
+        jitter: 0.5,
+        not_retried: &[ErrorKind::NotFound, ErrorKind::InvalidInput],
+    };
+    assert_eq!((def.retry, def.deadline), (policy, Deadline::After(Duration::from_secs(5))));
+    assert!(def.blocking && def.exclusive && def.on_failed.is_some());
+}
+
+#[test]
+fn a_task_without_arguments_has_the_defaults() {
+    let def = <clean as Task>::DEF;
+    assert_eq!((def.name, def.queue, def.description), ("clean", "default", ""));
+    assert_eq!((def.retry, def.deadline), (RetryPolicy::DEFAULT, Deadline::Default));
+    assert!(!def.blocking && !def.exclusive && def.on_failed.is_none());
+    assert_eq!(count::DEF.deadline, Deadline::Never);
+}
