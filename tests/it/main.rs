@@ -34,6 +34,7 @@ mod shutdown;
 mod slow_consumers;
 mod soak;
 mod sockets;
+mod tasks;
 mod tour;
 mod unread;
 mod ws;

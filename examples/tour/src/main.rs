@@ -5,8 +5,9 @@ mod actions;
 #[path = "../../folders.rs"]
 mod folders;
 mod hooks;
+mod tasks;
 
-use actions::{basic, cluster, rooms, shared};
+use actions::{basic, cluster, jobs, rooms, shared};
 use phalanx::prelude::*;
 
 fn main() -> phalanx::ExitCode {
@@ -36,7 +37,16 @@ fn main() -> phalanx::ExitCode {
             cluster::connection_apply,
             cluster::nodes,
             cluster::nodes_ask,
+            jobs::task_enqueue,
+            jobs::task_stats,
+            jobs::task_status,
+            jobs::task_delete,
+            jobs::task_retry_all,
+            jobs::queue_pause,
+            jobs::queue_resume,
         ])
+        .tasks(tasks::all())
+        .configure(tasks::configure)
         .remotes(remotes![hooks::authorize, cluster::uptime])
         .on_room(hooks::TourRooms)
         .run()

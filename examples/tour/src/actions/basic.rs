@@ -38,7 +38,7 @@ pub(crate) async fn status(ctx: Context) -> Result<Status, ActionError> {
         problems,
         connections: ctx.connections().count(),
         rooms: ctx.rooms().list().await?.len(),
-        task_queue_length: 0,
+        task_queue_length: ctx.tasks().stats().await.unwrap_or_default().queues.iter().map(|(_, length)| length).sum(),
         memory_mb: memory_mb(),
     })
 }

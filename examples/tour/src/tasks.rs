@@ -1,0 +1,149 @@
+//! The tasks of the tour.
+
+use std::time::Duration;
+
+use phalanx::TaskDef;
+use phalanx::config::Config;
+use phalanx::prelude::*;
+use serde_json::Value;
+
+/// Does nothing.
+#[task]
+pub(crate) async fn noop(_ctx: TaskContext) -> Result<(), ActionError> {
+    Ok(())
+}
+
+#[input]
+pub(crate) struct Time {
+    ms: u64,
+}
+
+/// Waits.
+#[task]
+pub(crate) async fn sleep(_ctx: TaskContext, input: Time) -> Result<(), ActionError> {
+    tokio::time::sleep(Duration::from_millis(input.ms)).await;
+    Ok(())
+}
+
+/// The same; it ends where its node cannot count on its lease.
+#[task(exclusive)]
+pub(crate) async fn exclusive(_ctx: TaskContext, input: Time) -> Result<(), ActionError> {
+    tokio::time::sleep(Duration::from_millis(input.ms)).await;
+    Ok(())
+}
+
+/// Blocks its thread, and has one of its own.
+#[task(blocking)]
+#[expect(clippy::disallowed_methods, reason = "that is what it is for")]
+pub(crate) async fn block(_ctx: TaskContext, input: Time) -> Result<(), ActionError> {
+    std::thread::sleep(Duration::from_millis(input.ms));
+    Ok(())
+}
+
+#[input]
+pub(crate) struct Name {
+    name: String,
+}
+
+/// Adds 1 to a counter.
+#[task]
+pub(crate) async fn count(ctx: TaskContext, input: Name) -> Result<(), ActionError> {
+    ctx.cache().increment(&format!("counter:{}", input.name), 1).await?;
+    Ok(())
+}
+
+#[input]
+pub(crate) struct Amount {
+    name: String,
+    by: i64,
+}
+
+/// The same in a later version of the tour, where the amount is a field that earlier jobs lack.
+#[task(name = "count")]
+pub(crate) async fn count_2(ctx: TaskContext, input: Amount) -> Result<(), ActionError> {
+    ctx.cache().increment(&format!("counter:{}", input.name), input.by).await?;
+    Ok(())
+}
+
+#[input]
+pub(crate) struct Entry {
+    list: String,
+    value: Value,
+}
+
+/// Appends to a list.
+#[task]
+pub(crate) async fn record(ctx: TaskContext, input: Entry) -> Result<(), ActionError> {
+    ctx.cache().push(&input.list, &input.value).await?;
+    Ok(())
+}
+
+#[input]
+pub(crate) struct Message {
+    message: String,
+}
+
+/// Never succeeds.
+#[task(attempts = 3, backoff = "100ms", max_backoff = "100ms", on_failed = record_failure)]
+pub(crate) async fn fail(_ctx: TaskContext, input: Message) -> Result<(), ActionError> {
+    Err(ActionError::conflict(input.message))
+}
+
+/// Appends the job that failed to the list `failures`.
+async fn record_failure(ctx: TaskContext, failure: TaskFailure) {
+    if let Err(error) = ctx.cache().push("failures", &format!("{}: {}", ctx.id(), failure.error)).await {
+        tracing::warn!(%error, "a failure is not on the list");
+    }
+}
+
+#[input]
+pub(crate) struct Flaky {
+    name: String,
+    failures: i64,
+}
+
+/// Fails so often, then counts.
+#[task(attempts = 10, backoff = "50ms", max_backoff = "50ms")]
+pub(crate) async fn flaky(ctx: TaskContext, input: Flaky) -> Result<(), ActionError> {
+    let failed = ctx.cache().increment(&format!("flaky:{}", ctx.id()), 1).await?;
+    if failed <= input.failures {
+        return Err(ActionError::conflict("not yet"));
+    }
+    ctx.cache().increment(&format!("counter:{}", input.name), 1).await?;
+    Ok(())
+}
+
+#[input]
+#[expect(non_snake_case, reason = "a field is named as it is on the wire")]
+pub(crate) struct Crash {
+    afterMs: Option<u64>,
+}
+
+/// Ends the process, as if it were killed.
+#[task]
+pub(crate) async fn crash(_ctx: TaskContext, input: Crash) -> Result<(), ActionError> {
+    tokio::time::sleep(Duration::from_millis(input.afterMs.unwrap_or(0))).await;
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+        .map_err(ActionError::internal)
+}
+
+/// Panics.
+#[task(attempts = 1)]
+pub(crate) async fn panic(_ctx: TaskContext) -> Result<(), ActionError> {
+    panic!("as requested")
+}
+
+/// The tasks of this node: without those in `TOUR_WITHOUT`, and of a later version with `TOUR_SHAPE=2`.
+pub(crate) fn all() -> Vec<TaskDef> {
+    let without = std::env::var("TOUR_WITHOUT").unwrap_or_default();
+    let is_later = std::env::var("TOUR_SHAPE").is_ok_and(|shape| shape == "2");
+    let all = tasks![noop, sleep, exclusive, block, record, fail, flaky, crash, panic];
+    let count = if is_later { tasks![count_2] } else { tasks![count] };
+    let is_left = |task: &TaskDef| without.split(',').all(|name| name != task.name);
+    all.into_iter().chain(count).filter(is_left).collect()
+}
+
+/// Sets how many jobs a node of the tour runs at once: `TOUR_WORKERS`, or 4.
+pub(crate) fn configure(config: &mut Config) {
+    config.tasks.concurrency = std::env::var("TOUR_WORKERS").ok().and_then(|count| count.parse().ok()).unwrap_or(4);
+}
