@@ -345,6 +345,7 @@ impl TaskStore for MemoryTasks {
                     counters: job.counters,
                 };
                 state.fail(&job.id, record.write(), self.failed_max);
+                state.drop_claim_of(&job);
                 let attempt = AttemptKey { token, queue, counters: job.counters };
                 convicted.push(FetchedJob { attempt, text: job.text });
             } else {
@@ -398,6 +399,7 @@ impl TaskStore for MemoryTasks {
                 counters: job.counters,
             };
             state.fail(&job.id, record.write(), self.failed_max);
+            state.drop_claim_of(job);
         }
         Ok(late.len())
     }
