@@ -12,3 +12,4 @@ mod protocol;
 mod replies;
 mod room_destroy;
 mod rooms;
+mod tasks;
