@@ -23,6 +23,8 @@ pub struct TaskSettings {
     pub unknown_grace: Duration,
     /// Most failed jobs that are kept; beyond, the oldest is dropped.
     pub failed_max: usize,
+    /// Prefix of the keys that resque tools read too.
+    pub prefix: String,
 }
 
 impl TaskSettings {
@@ -54,6 +56,7 @@ impl Default for TaskSettings {
             deadline: Duration::from_secs(30 * 60),
             unknown_grace: Duration::from_secs(60 * 60),
             failed_max: 100_000,
+            prefix: "resque:".into(),
         }
     }
 }

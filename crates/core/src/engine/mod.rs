@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use crate::backend::{Bus, Clock, Membership};
+use crate::backend::{Bus, Clock, Membership, TaskStore};
 use crate::config::Config;
 use crate::connections::ConnectionRegistry;
 use crate::context::CallHost;
@@ -61,6 +61,7 @@ pub(crate) struct EngineParts {
     lease: Arc<LeaseState>,
     health: Arc<Health>,
     bus: Arc<dyn Bus>,
+    tasks: Option<Arc<dyn TaskStore>>,
     clock: Arc<dyn Clock>,
     membership: Arc<dyn Membership>,
     metrics: Arc<NodeMetrics>,
@@ -122,6 +123,7 @@ impl Engine {
         LeaseParts {
             membership: parts.membership.clone(),
             bus: parts.bus.clone(),
+            tasks: parts.tasks.clone(),
             clock: parts.clock.clone(),
             identity: parts.identity.clone(),
             state: parts.lease.clone(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use crate::backend::{BackendError, Bus, Clock, Membership, NodeRecord};
+use crate::backend::{BackendError, Bus, Clock, Membership, NodeRecord, TaskStore};
 use crate::connections::ConnectionRegistry;
 use crate::event::Observers;
 use crate::id::NodeIdentity;
@@ -37,6 +37,8 @@ const SETTLING: Duration = Duration::from_secs(5);
 pub(crate) struct LeaseParts {
     pub(crate) membership: Arc<dyn Membership>,
     pub(crate) bus: Arc<dyn Bus>,
+    /// Jobs, where the backend keeps any.
+    pub(crate) tasks: Option<Arc<dyn TaskStore>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) identity: Arc<NodeIdentity>,
     pub(crate) state: Arc<LeaseState>,

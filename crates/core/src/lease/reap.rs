@@ -1,4 +1,5 @@
-//! The reaper: removes the members that a dead generation left behind, and announces their leaves.
+//! The reaper: gives back the jobs that a dead generation ran, removes the members that it left behind, and announces their
+//! leaves.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,8 +8,9 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{LeaseParts, RENEWAL};
-use crate::backend::{BackendError, LeaseStatus, LeaveBatch};
+use crate::backend::{BackendError, FetchedJob, GiveBackOutcome, LeaseStatus, LeaveBatch, TaskStore};
 use crate::id::Generation;
+use crate::job::worker_name;
 use crate::metrics::bound_reached;
 
 /// Dead generations that one node reaps at once.
@@ -74,10 +76,23 @@ fn lock(reaping: &Mutex<HashSet<Generation>>) -> MutexGuard<'_, HashSet<Generati
 /// If this node is killed half-way, its claim expires, and the next reaper continues with the same list of leaves.
 async fn reap(parts: &LeaseParts, dead: Generation, seen_us: u64) {
     let by = parts.identity.generation();
+    let worker = match &parts.tasks {
+        Some(_) => worker_of(parts, dead).await,
+        None => String::new(),
+    };
     match parts.membership.claim(by, dead, seen_us).await {
         Ok(true) => warn!(%dead, "a node died: reaping it"),
         Ok(false) => return,
         Err(error) => return warn!(%error, %dead, "not reaped yet"),
+    }
+    // Before the leaves, whose hooks may take long.
+    if let Some(tasks) = &parts.tasks {
+        match give_back(parts, &**tasks, by, dead, &worker).await {
+            Ok(true) => {}
+            Ok(false) => return info!(%dead, "another node continues the reap"),
+            // The members leave all the same; the claim expires, and the next reaper finds the jobs.
+            Err(error) => warn!(%error, %dead, "jobs of the dead node are not given back yet"),
+        }
     }
     let mut leaves = 0;
     loop {
@@ -90,6 +105,38 @@ async fn reap(parts: &LeaseParts, dead: Generation, seen_us: u64) {
     }
     metrics::counter!("phalanx_generations_reaped_total").increment(1);
     info!(%dead, leaves, "reaped");
+}
+
+/// The name of the worker of a node that is about to be reaped.
+async fn worker_of(parts: &LeaseParts, dead: Generation) -> String {
+    let nodes = parts.membership.nodes().await.unwrap_or_default();
+    let record = nodes.into_iter().find(|node| node.generation == dead || node.earlier.contains(&dead));
+    worker_name(record.as_ref().map_or("unknown", |node| &node.id), dead)
+}
+
+/// Gives the jobs that the dead node ran back to their queues; `false` if the claim was lost.
+async fn give_back(
+    parts: &LeaseParts,
+    tasks: &dyn TaskStore,
+    by: Generation,
+    dead: Generation,
+    worker: &str,
+) -> Result<bool, BackendError> {
+    loop {
+        match tasks.give_back(by, dead, worker).await? {
+            GiveBackOutcome::Some(convicted) => convicted.iter().for_each(report_convicted),
+            GiveBackOutcome::Done => return Ok(true),
+            GiveBackOutcome::ClaimLost => return Ok(false),
+        }
+        if !parts.membership.renew_claim(by, dead).await? {
+            return Ok(false);
+        }
+    }
+}
+
+fn report_convicted(job: &FetchedJob) {
+    metrics::counter!("phalanx_tasks_convicted_total").increment(1);
+    warn!(queue = %job.attempt.queue, deaths = job.attempt.counters.deaths, "a job whose nodes died is among the failed ones");
 }
 
 /// Announces a batch of leaves.
