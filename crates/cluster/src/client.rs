@@ -3,13 +3,13 @@
 use std::error::Error;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::io::tcp::TcpSettings;
 use deadpool_redis::redis::{
-    self, AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
+    self, AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, Script,
     ScriptInvocation, ServerErrorKind,
 };
 use phalanx_core::backend::BackendError;
@@ -36,6 +36,8 @@ pub struct RedisClient {
     shared: Arc<SharedConnection>,
     refusals: Arc<Refusals>,
     failover: Arc<Failover>,
+    /// The number of the connection that this one follows to another server, if it is one apart.
+    followed: Option<Arc<Mutex<watch::Receiver<u64>>>>,
     timeout: Duration,
 }
 
@@ -57,7 +59,15 @@ impl RedisClient {
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = redis::Client::open(info)?;
         let shared = Arc::new(SharedConnection::new(client.clone(), timeout));
-        Ok(Self { client, shared, refusals: Arc::default(), failover: Arc::default(), timeout })
+        let (refusals, failover) = Default::default();
+        Ok(Self { client, shared, refusals, failover, followed: None, timeout })
+    }
+
+    /// The same Redis over another connection, which is replaced when the shared one is: replies come in order, and those
+    /// of one use need not wait for those of another.
+    pub(crate) fn apart(&self) -> Self {
+        let shared = Arc::new(SharedConnection::new(self.client.clone(), self.timeout));
+        Self { shared, followed: Some(Arc::new(Mutex::new(self.connection_number()))), ..self.clone() }
     }
 
     /// Has the log lines about missing rights name those of this cluster.
@@ -134,6 +144,25 @@ impl RedisClient {
         self.with_timeout(key, reply).await
     }
 
+    /// Runs a script by a command of EVALSHA, whose arguments are in one buffer; errors name `key`.
+    pub(crate) async fn evaluate<T: FromRedisValue>(
+        &self,
+        key: &str,
+        script: &Script,
+        command: &Cmd,
+    ) -> Result<T, BackendError> {
+        let reply = self.send(|mut connection| async move {
+            match command.query_async(&mut connection).await {
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    script.load_async(&mut connection).await?;
+                    command.query_async(&mut connection).await
+                }
+                reply => reply,
+            }
+        });
+        self.with_timeout(key, reply).await
+    }
+
     /// Sends a command that changes nothing. It is sent a second time if the connection turns out to be lost.
     pub(crate) async fn read<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, BackendError> {
         let reply = self.send_again(|mut connection| async move { command.query_async(&mut connection).await });
@@ -164,6 +193,9 @@ impl RedisClient {
     where
         R: Future<Output = Result<T, RedisError>>,
     {
+        if self.followed.as_ref().is_some_and(|followed| has_changed(followed)) {
+            self.shared.replace();
+        }
         let (number, connection) = self.shared.get().await;
         let reply = request(connection).await;
         if reply.as_ref().is_err_and(is_lost) {
@@ -227,6 +259,14 @@ impl RedisClient {
             }
         }
     }
+}
+
+/// Whether the number changed since the last look.
+fn has_changed(number: &Mutex<watch::Receiver<u64>>) -> bool {
+    let mut number = number.lock().unwrap_or_else(PoisonError::into_inner);
+    let has_changed = number.has_changed().unwrap_or(false);
+    number.mark_unchanged();
+    has_changed
 }
 
 fn is_tls(url: &str) -> bool {

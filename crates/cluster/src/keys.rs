@@ -5,11 +5,18 @@
 
 use phalanx_core::Generation;
 
+mod tasks;
+
+/// The prefix of resque's keys, unless it is set.
+const RESQUE_PREFIX: &str = "resque:";
+
 /// The names of keys and channels. Keys that Actionhero nodes read too have the names that Actionhero gives them.
 #[derive(Clone, Debug)]
 pub struct Keys {
     shared_prefix: String,
     own_prefix: String,
+    /// The start of the keys that resque tools read too.
+    tasks_prefix: String,
     /// The start of each channel. Channels are the same in all databases of a Redis, unlike keys.
     channels: String,
 }
@@ -21,6 +28,7 @@ impl Keys {
         Self {
             shared_prefix: shared_prefix.to_owned(),
             own_prefix: format!("phalanx:{cluster}:"),
+            tasks_prefix: RESQUE_PREFIX.to_owned(),
             channels: cluster.to_owned(),
         }
     }
@@ -31,6 +39,13 @@ impl Keys {
         if number != 0 {
             self.channels = format!("{}@{number}", self.channels);
         }
+        self
+    }
+
+    /// The names with another prefix of resque's keys than `resque:`.
+    #[must_use]
+    pub fn with_tasks_prefix(mut self, prefix: &str) -> Self {
+        prefix.clone_into(&mut self.tasks_prefix);
         self
     }
 
@@ -46,17 +61,20 @@ impl Keys {
 
     /// The keys and the channels that a user of Redis needs rights for, in the syntax of its ACLs.
     pub(crate) fn rights(&self) -> (String, String) {
-        let Self { shared_prefix, own_prefix, channels } = self;
-        (format!("~{shared_prefix}* ~{own_prefix}*"), format!("&{channels} &{channels}:*"))
+        let Self { shared_prefix, own_prefix, tasks_prefix, channels } = self;
+        (format!("~{shared_prefix}* ~{own_prefix}* ~{tasks_prefix}*"), format!("&{channels} &{channels}:*"))
     }
 
     /// The settings by which all keys get the same hash tag, as a sentence.
     pub(crate) fn one_slot(&self) -> String {
         let name = self.cluster().trim_matches(['{', '}']);
-        let prefix = self.shared_prefix.replace(['{', '}'], "");
+        let tag = format!("{{{name}}}:");
+        let without_tag = |prefix: &String| prefix.trim_start_matches(&tag).replace(['{', '}'], "");
+        let [prefix, tasks] = [&self.shared_prefix, &self.tasks_prefix].map(without_tag);
         format!(
-            "Redis is in cluster mode, where all keys must share a slot: set cluster.name = \"{{{name}}}\" and \
-             redis.prefix = \"{{{name}}}:{prefix}\", and let REDIS_URL lead to the server of that slot"
+            "Redis is in cluster mode, where all keys must share a slot: set cluster.name = \"{{{name}}}\", \
+             redis.prefix = \"{{{name}}}:{prefix}\" and tasks.prefix = \"{{{name}}}:{tasks}\", and let REDIS_URL lead to \
+             the server of that slot"
         )
     }
 

@@ -32,6 +32,7 @@ mod rooms;
 mod shared_connection;
 mod store_epoch;
 mod subscriber;
+mod tasks;
 
 pub use bus::{BusSettings, RedisBus};
 pub use cache::RedisCache;
@@ -46,6 +47,7 @@ pub use locks::RedisLocks;
 pub use membership::RedisMembership;
 pub use rooms::RedisRooms;
 pub use store_epoch::StoreEpoch;
+pub use tasks::RedisTasks;
 
 /// The backend of a node called `node` in the cluster `cluster`. Connects in the background; must be called in a
 /// runtime.
@@ -55,7 +57,8 @@ pub use store_epoch::StoreEpoch;
 /// If the URL is invalid, or requires TLS while the feature `tls` is off.
 pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<Backend, Box<dyn Error + Send + Sync>> {
     let client = RedisClient::open(url, config.redis.command_timeout)?;
-    let keys = Keys::new(&config.redis.prefix, cluster).in_database(client.database());
+    let keys =
+        Keys::new(&config.redis.prefix, cluster).in_database(client.database()).with_tasks_prefix(&config.tasks.prefix);
     client.name_rights(&keys);
     let (clock, current) = (Arc::new(RedisClock::default()), CurrentGeneration::default());
     let settings = BusSettings {
@@ -66,6 +69,7 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
         max_envelope: max_envelope(config),
         interop: config.cluster.interop.then(|| interop(cluster, config)),
     };
+    let tasks = RedisTasks::new(&client, keys.clone(), config.tasks.failed_max);
     let bus = Arc::new(RedisBus::new(client.clone(), keys.clone(), clock.clone(), current.clone(), settings));
     let interop = bus.interop().map(|interop| interop as Arc<dyn Interop>);
     let membership = RedisMembership::new(client.clone(), keys.clone(), clock.clone(), bus.version(), bus.link());
@@ -76,7 +80,7 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
         membership: Arc::new(membership),
         rooms: Arc::new(rooms),
         bus,
-        tasks: None,
+        tasks: Some(Arc::new(tasks)),
         interop,
         clock,
     })

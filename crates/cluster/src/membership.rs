@@ -46,8 +46,8 @@
 //!   the join, and the script refuses it. No clock is involved, and a join that its client repeated has a higher number.
 //! - **A registration arrives late**, after its sender timed out: it creates a lease that no node renews and that is
 //!   reaped like any other.
-//! - **A node stops while members are still listed**, because Redis was unavailable when they left: its record is
-//!   removed at once, its lease is set to expired, and the reap finds the members.
+//! - **A node stops while members or attempts are still listed**, because Redis was unavailable when they ended: its record
+//!   is removed at once, its lease is set to expired, and the reap finds them.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -317,8 +317,7 @@ impl Membership for RedisMembership {
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
         script.key(self.keys.names_of(generation)).key(self.keys.memberships_of(generation.as_str()));
         script.key(self.keys.links()).key(self.keys.join_floor(generation)).key(self.keys.claims());
-        script.key(self.keys.beats());
-        script.key(self.keys.unused());
+        script.key(self.keys.beats()).key(self.keys.running(generation)).key(self.keys.unused());
         script.arg(generation.as_str());
         self.client.run("leases", &script).await
     }

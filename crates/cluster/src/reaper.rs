@@ -43,7 +43,11 @@ impl Reaper {
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch());
         script.key(self.keys.claims()).key(self.keys.reapers()).key(self.keys.names_of(dead));
         script.key(self.keys.memberships_of(dead.as_str())).key(self.keys.leaves(dead)).key(self.keys.links());
-        script.key(self.keys.join_floor(dead)).key(self.keys.beats()).key(self.keys.unused());
+        script
+            .key(self.keys.join_floor(dead))
+            .key(self.keys.beats())
+            .key(self.keys.running(dead))
+            .key(self.keys.unused());
         script
             .arg(by.as_str())
             .arg(dead.as_str())
@@ -163,7 +167,7 @@ impl Reaper {
     async fn finish(&self, by: Generation, dead: Generation) -> Result<bool, BackendError> {
         let mut script = self.finish.key(self.keys.claims());
         script.key(self.keys.reapers()).key(self.keys.memberships_of(dead.as_str())).key(self.keys.leaves(dead));
-        script.key(self.keys.links()).arg(by.as_str()).arg(dead.as_str());
+        script.key(self.keys.links()).key(self.keys.running(dead)).arg(by.as_str()).arg(dead.as_str());
         self.run(&script).await
     }
 

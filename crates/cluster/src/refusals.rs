@@ -214,11 +214,11 @@ mod tests {
             ("NOPERM User shop has no permissions to run the 'script|load' command", "+script|load"),
             ("NOPERM this user has no permissions to access one of the channels used as arguments", "&shop &shop:*"),
             ("NOPERM No permissions to access a channel", "&shop &shop:*"),
-            ("NOPERM No permissions to access a key", "~actionhero:* ~phalanx:shop:*"),
+            ("NOPERM No permissions to access a key", "~actionhero:* ~phalanx:shop:* ~resque:*"),
             (
                 "ERR The user executing the script can't access at least one of the keys mentioned in the command \
                  arguments script: 0a, on @user_script:1.",
-                "~actionhero:* ~phalanx:shop:*",
+                "~actionhero:* ~phalanx:shop:* ~resque:*",
             ),
             ("ERR The user executing the script can't run this command or subcommand script: b6, on @u:1.", "commands"),
         ] {

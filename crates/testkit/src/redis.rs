@@ -29,7 +29,7 @@ const TRIES: usize = 5;
 const CLUSTERS: [&str; 2] = ["tour", "laws"];
 
 /// The keys and channels that a node of a cluster needs, in the syntax of Redis's ACLs.
-pub const KEYS: &str = "~actionhero:* ~phalanx:<cluster>:* &<cluster> &<cluster>:*";
+pub const KEYS: &str = "~actionhero:* ~phalanx:<cluster>:* ~resque:* &<cluster> &<cluster>:*";
 
 /// The channels of a cluster in another database than 0.
 const CHANNELS_OF_DATABASE_1: [&str; 2] = ["tour@1", "tour@1:*"];
@@ -37,7 +37,8 @@ const CHANNELS_OF_DATABASE_1: [&str; 2] = ["tour@1", "tour@1:*"];
 /// The commands that a node needs.
 pub const COMMANDS: &str = "+ping +select +evalsha +script|load +publish +subscribe +unsubscribe +time +scan +type +exists +del \
     +pttl +pexpire +get +set +incr +incrby +rpush +lpop +llen +lrange +lrem +ltrim +hset +hget +hdel +hlen +hexists +hgetall \
-    +hscan +sadd +srem +scard +sismember +smembers +zadd +zrem +zscore +zrangebyscore";
+    +hscan +sadd +srem +scard +sismember +smembers +zadd +zrem +zscore +zrangebyscore +hsetnx +zcard +zmscore +zrange \
+    +zremrangebyscore +zremrangebyrank +lpush +lpos +lindex +expire";
 
 /// The additional rules for a node that exchanges messages with Actionhero nodes.
 pub const INTEROP: &str = "&actionhero";

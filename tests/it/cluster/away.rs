@@ -84,7 +84,8 @@ async fn refused_boot(url: &str) -> String {
 #[tokio::test]
 async fn a_user_without_dangerous_commands_suffices() {
     let redis = Redis::start().await;
-    let url = user(&redis, "app", "~actionhero:* ~phalanx:tour:* &tour &tour:* +@all -@admin -@dangerous").await;
+    let url =
+        user(&redis, "app", "~actionhero:* ~phalanx:tour:* ~resque:* &tour &tour:* +@all -@admin -@dangerous").await;
     let (one, other) = tokio::join!(super::start_node(&url, "one"), super::start_node(&url, "other"));
     let (mut speaker, mut listener) =
         (Socket::join(one.addr, "otherRoom").await, Socket::join(other.addr, "otherRoom").await);
@@ -123,7 +124,7 @@ async fn a_boot_that_lacks_a_right_ends_with_the_name_of_the_right() {
     assert!(commands.contains("all commands that the guide lists"), "{commands}");
     assert!(channels.contains("the user of REDIS_URL needs the channels &tour &tour:*"), "{channels}");
     assert!(channels.contains("error: the backend refuses: NOPERM"), "{channels}");
-    assert!(keys.contains("the user of REDIS_URL needs the keys ~actionhero:* ~phalanx:tour:*"), "{keys}");
+    assert!(keys.contains("the user of REDIS_URL needs the keys ~actionhero:* ~phalanx:tour:* ~resque:*"), "{keys}");
 }
 
 /// One channel for which a right is missing costs the others nothing.

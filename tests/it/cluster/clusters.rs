@@ -99,10 +99,12 @@ async fn a_redis_in_cluster_mode_is_named_with_the_settings_that_it_needs() {
     let text = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{text}");
     assert!(text.contains("{tour}") && text.contains("cluster.name") && text.contains("redis.prefix"), "{text}");
+    assert!(text.contains("tasks.prefix"), "{text}");
     let environment = [
         ("REDIS_URL", url.as_str()),
         ("PHALANX__CLUSTER__NAME", "{tour}"),
         ("PHALANX__REDIS__PREFIX", "{tour}:actionhero:"),
+        ("PHALANX__TASKS__PREFIX", "{tour}:resque:"),
     ];
     let node = Process::start("tour", &environment).await;
     let mut member = Socket::join(node.addr, "otherRoom").await;

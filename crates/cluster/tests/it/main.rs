@@ -19,6 +19,7 @@ mod promises;
 mod recovery;
 mod rooms;
 mod switch_over;
+mod tasks;
 
 /// Starts a Redis for one test, with a client for it.
 async fn redis() -> (Redis, RedisClient, Keys) {

@@ -2,7 +2,7 @@
 -- overdue, this is the reap: the lease is removed, and from then on every script that checks for it refuses the
 -- generation.
 -- KEYS: leases, names, nodes, epoch, claims, reapers, names of the dead generation, its memberships, its leaves,
--- links, the floor of its joins, beats, unused key. ARGV: the reaper, the dead generation, lease in µs, µs after which
+-- links, the floor of its joins, beats, its attempts of tasks, unused key. ARGV: the reaper, the dead generation, lease in µs, µs after which
 -- an expired lease is overdue, time at which it was seen expired in µs, µs for which that observation is valid.
 redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 local now = redis.call('TIME')
@@ -31,11 +31,12 @@ redis.pcall('HDEL', KEYS[12], ARGV[2])
 redis.pcall('HDEL', KEYS[3], ARGV[2])
 redis.call('SET', KEYS[4], string.format('%.0f', us))
 local held = string.sub(KEYS[8], 1, -1 - #ARGV[2])
+local running = string.sub(KEYS[13], 1, -1 - #ARGV[2])
 for _, name in ipairs(redis.pcall('SMEMBERS', KEYS[7])) do
     redis.pcall('HDEL', KEYS[2], name)
     redis.pcall('HDEL', KEYS[10], name)
-    -- A node that died before it had moved the memberships of an earlier name: that one is to be claimed too.
-    if name ~= ARGV[2] and redis.call('EXISTS', held .. name) == 1 then
+    -- A node that died before it had moved what an earlier name had: that one is to be claimed too.
+    if name ~= ARGV[2] and redis.call('EXISTS', held .. name, running .. name) > 0 then
         redis.call('ZADD', KEYS[5], 'NX', string.format('%.0f', us), name)
     end
 end

@@ -1,0 +1,88 @@
+-- Stores jobs, all or none. Everything is read first: then nothing can fail but the first write, on a full Redis.
+-- KEYS: queues, delayed, delayed jobs; the starts of keys: ready, ids, unique.
+-- ARGV: µs until which it may run, channel, ms for which an id is remembered, then for each job: id, queue, text, due in ms or
+-- '', claim or '', its ms, digest or ''.
+-- Returns for each '' if it is stored, 'conflict', or `=` and the id of the job that is stored; or the key that is spoilt.
+local now = redis.call('TIME')
+local us = now[1] * 1000000 + now[2]
+if us > tonumber(ARGV[1]) then
+    return redis.error_reply('LATE the deadline of this enqueue has passed')
+end
+local now_ms = math.floor(us / 1000)
+
+local lengths = {}
+for n, command in ipairs({ 'SCARD', 'ZCARD', 'HLEN' }) do
+    if type(redis.pcall(command, KEYS[n])) ~= 'number' then
+        return KEYS[n]
+    end
+end
+for n = 4, #ARGV, 7 do
+    local id, queue, claim, digest = ARGV[n], ARGV[n + 1], ARGV[n + 4], ARGV[n + 6]
+    if not lengths[queue] then
+        lengths[queue] = redis.pcall('LLEN', KEYS[4] .. queue)
+        if type(lengths[queue]) ~= 'number' then
+            return KEYS[4] .. queue
+        end
+    end
+    if digest ~= '' and type(redis.pcall('GET', KEYS[5] .. id)) == 'table' then
+        return KEYS[5] .. id
+    end
+    if claim ~= '' and type(redis.pcall('GET', KEYS[6] .. claim)) == 'table' then
+        return KEYS[6] .. claim
+    end
+end
+
+local function outcome_of(n)
+    local id, claim, digest = ARGV[n], ARGV[n + 4], ARGV[n + 6]
+    local known = digest ~= '' and redis.call('GET', KEYS[5] .. id)
+    if known then
+        return known == digest and '=' .. id or 'conflict'
+    end
+    local holder = claim ~= '' and redis.call('GET', KEYS[6] .. claim)
+    if holder then
+        return '=' .. holder
+    end
+    if redis.call('HEXISTS', KEYS[3], id) == 1 then
+        return '=' .. id
+    end
+    return ''
+end
+
+local outcomes, added, first = {}, {}, nil
+for n = 4, #ARGV, 7 do
+    local outcome = outcome_of(n)
+    if outcome == '' then
+        local id, queue, due, claim, digest = ARGV[n], ARGV[n + 1], tonumber(ARGV[n + 3]), ARGV[n + 4], ARGV[n + 6]
+        if due and due > now_ms then
+            redis.call('HSET', KEYS[3], id, queue .. ' 0 0 0 ' .. ARGV[n + 2])
+            redis.call('ZADD', KEYS[2], ARGV[n + 3], id)
+            first = first or {}
+            first[id] = true
+        else
+            due = now_ms
+            redis.call('RPUSH', KEYS[4] .. queue, ARGV[n + 2])
+            if not added[queue] then
+                added[queue] = true
+                redis.call('SADD', KEYS[1], queue)
+            end
+        end
+        if claim ~= '' then
+            redis.call('SET', KEYS[6] .. claim, id, 'PX', ARGV[n + 5])
+        end
+        if digest ~= '' then
+            redis.call('SET', KEYS[5] .. id, digest, 'PX', string.format('%.0f', due - now_ms + ARGV[3]))
+        end
+    end
+    outcomes[#outcomes + 1] = outcome
+end
+
+for queue in pairs(added) do
+    if lengths[queue] == 0 then
+        redis.pcall('PUBLISH', ARGV[2], queue)
+    end
+end
+-- Those who wait for the delayed job that was due first wait no longer for it.
+if first and first[redis.call('ZRANGE', KEYS[2], 0, 0)[1]] then
+    redis.pcall('PUBLISH', ARGV[2], '')
+end
+return outcomes

@@ -1,0 +1,218 @@
+-- Settles the attempts of a generation that have ended, and fetches jobs for it.
+-- KEYS: unused key, leases, running, processed, failures, failed, ids of the failed, delayed, delayed jobs, marks of deletion,
+-- paused, parked classes, done, queues, resque's schedule; the starts of keys: ready, again, suspects, parked, unique,
+-- serving; generations that run jobs, claims of reapers; the start of keys: running.
+-- ARGV: generation, µs until which jobs are fetched, most jobs, first token, most bytes, '1' if a suspect may be fetched,
+-- '1' if the node says that it serves its queues, channel, most failed jobs kept, number of queues, plain successes, ids of
+-- these, other ends; then the queues, the successes, their ids, and for each other end: field, verb, id, claim, x.
+redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
+local generation = ARGV[1]
+if not redis.call('ZSCORE', KEYS[2], generation) then
+    return false
+end
+redis.call('HLEN', KEYS[3])
+local now = redis.call('TIME')
+local us = now[1] * 1000000 + now[2]
+local wanted, token, bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local queues, successes, ids, others = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+local at = 14 + queues
+
+local missing = 0
+if successes > 0 then
+    local removed = redis.call('HDEL', KEYS[3], unpack(ARGV, at, at + successes - 1))
+    missing = successes - removed
+    at = at + successes
+    if removed > 0 then
+        redis.pcall('INCRBY', KEYS[4], removed)
+        if ids > 0 then
+            local length = redis.pcall('RPUSH', KEYS[13], unpack(ARGV, at, at + ids - 1))
+            if type(length) == 'number' and length > 11000 then
+                redis.call('LTRIM', KEYS[13], -10000, -1)
+            end
+        end
+    end
+    at = at + ids
+end
+
+local outcomes, dropped = {}, 0
+if others > 0 then
+    local put = placer(KEYS[14], KEYS[16], KEYS[17], KEYS[18], ARGV[8])
+    for n = 1, others do
+        local field, verb, id, claim, x = unpack(ARGV, at, at + 4)
+        at = at + 5
+        local job = redis.call('HGET', KEYS[3], field)
+        local outcome = 'accepted'
+        if not job then
+            outcome = 'superseded'
+        else
+            local number, queue, attempts, deaths, stalls = string.match(field, '^(%d+) (%S+) (%d+) (%d+) (%d+)$')
+            local attempt, fewer = generation .. ':' .. number, math.max(attempts - 1, 0)
+            local spoilt, over
+            if verb == 'done' or verb == 'dropped' then
+                over = 0
+            elseif verb == 'failed' then
+                spoilt, over = fail(KEYS[6], KEYS[7], KEYS[5], tonumber(ARGV[9]), id, x, us)
+                dropped = dropped + over
+            elseif verb == 'back' then
+                spoilt = put(queue, fewer, deaths, stalls, job, true)
+            elseif verb == 'park' then
+                if type(redis.pcall('SADD', KEYS[12], x)) ~= 'number' then
+                    spoilt = KEYS[12]
+                else
+                    local entry = string.format('%.0f', math.floor(us / 1000)) .. ' ' .. queue .. ' ' .. fewer .. ' ' .. deaths
+                        .. ' ' .. stalls .. ' ' .. job
+                    if type(redis.pcall('RPUSH', KEYS[19] .. x, entry)) ~= 'number' then
+                        spoilt = KEYS[19] .. x
+                    end
+                end
+            else
+                local counted = verb == 'retry' and attempts or fewer
+                if tonumber(x) * 1000 <= us then
+                    spoilt = put(queue, counted, deaths, stalls, job, false)
+                else
+                    local entry = queue .. ' ' .. counted .. ' ' .. deaths .. ' ' .. stalls .. ' ' .. job
+                    spoilt = delay(KEYS[8], KEYS[9], id, attempt, x, entry)
+                end
+            end
+            if spoilt then
+                outcome = spoilt
+            else
+                redis.call('HDEL', KEYS[3], field)
+                if verb == 'done' then
+                    redis.pcall('INCR', KEYS[4])
+                    if id ~= '' then
+                        redis.pcall('RPUSH', KEYS[13], id)
+                    end
+                elseif verb == 'dropped' and id ~= '' then
+                    redis.pcall('ZREM', KEYS[10], id)
+                end
+                if over and claim ~= '' and not release(KEYS[20] .. claim, id) then
+                    outcome = 'claim lost'
+                end
+            end
+        end
+        outcomes[n] = outcome
+    end
+end
+
+local spoilt, more, groups = {}, 0, {}
+local function length_of(key)
+    local length = redis.pcall('LLEN', key)
+    if type(length) == 'number' then
+        return length
+    end
+    spoilt[#spoilt + 1] = key
+    return 0
+end
+
+if ARGV[7] == '1' then
+    for n = 14, 13 + queues do
+        local key = KEYS[21] .. ARGV[n]
+        redis.pcall('ZADD', key, string.format('%.0f', us), generation)
+        redis.pcall('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', us - 5000000))
+        redis.pcall('PEXPIRE', key, 10000)
+    end
+    redis.pcall('ZADD', KEYS[22], string.format('%.0f', us), generation)
+    -- Generations that said nothing for long. One without a lease that was not reaped, because a node of an earlier release
+    -- reaped it or Redis came back with older data, is to be claimed: its attempts are listed and no node runs them.
+    local silent = redis.pcall('ZRANGEBYSCORE', KEYS[22], '-inf', string.format('%.0f', us - 15000000), 'LIMIT', 0, 10)
+    for _, name in ipairs(silent) do
+        if redis.call('EXISTS', KEYS[24] .. name) == 0 then
+            redis.call('ZREM', KEYS[22], name)
+        elseif redis.call('ZSCORE', KEYS[2], name) then
+            redis.call('ZADD', KEYS[22], string.format('%.0f', us), name)
+        else
+            redis.pcall('ZADD', KEYS[23], 'NX', string.format('%.0f', us), name)
+        end
+    end
+end
+
+if wanted > 0 and us <= tonumber(ARGV[2]) then
+    -- Takes jobs from a list, and returns how many. The length of a job is known when it is taken: one is taken first, and
+    -- several at once only after short ones.
+    local function take(key, queue, has_counters, most)
+        local taken, step = 0, 1
+        local fresh = ' ' .. queue .. ' 1 0 0'
+        while taken < most and bytes > 0 do
+            local jobs = redis.call('LPOP', key, math.min(most - taken, step))
+            if not jobs then
+                break
+            end
+            local listed, longest = {}, 0
+            for n = 1, #jobs do
+                local job, field = jobs[n], fresh
+                local length = #job
+                bytes = bytes - length
+                if length > longest then
+                    longest = length
+                end
+                if has_counters then
+                    local attempts, deaths, stalls, text = string.match(job, '^!?(%d+) (%d+) (%d+) (.*)$')
+                    if attempts then
+                        job, field = text, ' ' .. queue .. ' ' .. (attempts + 1) .. ' ' .. deaths .. ' ' .. stalls
+                    end
+                end
+                listed[2 * n - 1], listed[2 * n] = string.format('%.0f', token) .. field, job
+                token = token + 1
+            end
+            redis.call('HSET', KEYS[3], unpack(listed))
+            groups[#groups + 1] = queue
+            groups[#groups + 1] = has_counters and 1 or 0
+            groups[#groups + 1] = jobs
+            taken = taken + #jobs
+            step = longest <= 4096 and 8 or 1
+        end
+        wanted = wanted - taken
+        return taken
+    end
+
+    local has_paused = redis.call('EXISTS', KEYS[11]) == 1
+    local takes_suspect = ARGV[6] == '1'
+    for n = 14, 13 + queues do
+        local queue = ARGV[n]
+        local is_paused = has_paused and redis.pcall('SISMEMBER', KEYS[11], queue)
+        if type(is_paused) == 'table' then
+            spoilt[#spoilt + 1] = KEYS[11]
+        end
+        if is_paused ~= 1 then
+            local ready, again, suspects = KEYS[16] .. queue, KEYS[17] .. queue, KEYS[18] .. queue
+            local waiting, counted = length_of(ready), length_of(again)
+            local left = waiting + counted
+            if wanted > 0 and bytes > 0 then
+                if takes_suspect and length_of(suspects) > 0 and take(suspects, queue, true, 1) > 0 then
+                    takes_suspect = false
+                end
+                if left > 0 then
+                    local nodes = redis.pcall('ZCARD', KEYS[21] .. queue)
+                    nodes = type(nodes) == 'number' and math.max(nodes, 1) or 1
+                    local share = math.min(wanted, math.ceil(left / nodes))
+                    local taken = 0
+                    if counted > 0 then
+                        -- Given back: first. Those that ran before and fresh ones: in turn, by the parity of the token.
+                        local is_back = string.sub(redis.call('LINDEX', again, 0), 1, 1) == '!'
+                        local half = math.floor((share + token % 2) / 2)
+                        taken = take(again, queue, true, is_back and share or half)
+                    end
+                    taken = taken + take(ready, queue, false, share - taken)
+                    if taken < share and counted > 0 then
+                        taken = taken + take(again, queue, true, share - taken)
+                    end
+                    left = left - taken
+                end
+            end
+            more = more + left
+        end
+    end
+end
+
+local marks = redis.pcall('ZCARD', KEYS[10])
+return {
+    missing,
+    outcomes,
+    dropped,
+    next_due(KEYS[8], KEYS[15]),
+    type(marks) == 'number' and marks or 0,
+    more,
+    spoilt,
+    groups,
+}

@@ -1,0 +1,45 @@
+-- Moves attempts of a dead generation to the head of their queues. One that was deleted is dropped; a convicted one fails.
+-- KEYS: unused key, reapers, running, queues; the starts of keys: ready, again, suspects, unique; failed, ids of the failed,
+-- failures, marks of deletion; the start of keys: serving. ARGV: the reaper, the dead generation, channel, most failed jobs kept, then for each attempt:
+-- field, id or '', claim or '', record of its failure or ''.
+redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
+if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
+    return false
+end
+local now = redis.call('TIME')
+local us = now[1] * 1000000 + now[2]
+local put = placer(KEYS[4], KEYS[5], KEYS[6], KEYS[7], ARGV[3])
+local moved, spoilt, left = {}, {}, {}
+for n = 5, #ARGV, 4 do
+    local field, id, claim, record = unpack(ARGV, n, n + 3)
+    local job = redis.call('HGET', KEYS[3], field)
+    local queue, attempts, deaths, stalls = string.match(field, '^%d+ (%S+) (%d+) (%d+) (%d+)$')
+    if job and queue then
+        if not left[queue] then -- it takes no share of what waits
+            left[queue] = true
+            redis.pcall('ZREM', KEYS[13] .. queue, ARGV[2])
+        end
+        local is_deleted = id ~= '' and type(redis.pcall('ZSCORE', KEYS[12], id)) == 'string'
+        local key
+        if not is_deleted and record ~= '' then
+            key = fail(KEYS[9], KEYS[10], KEYS[11], tonumber(ARGV[4]), id, record, us)
+        elseif not is_deleted then
+            key = put(queue, math.max(attempts - 1, 0), deaths + 1, stalls, job, true)
+        end
+        if key then
+            spoilt[#spoilt + 1] = key
+        else
+            redis.call('HDEL', KEYS[3], field)
+            if is_deleted then
+                redis.call('ZREM', KEYS[12], id)
+            end
+            if (is_deleted or record ~= '') and claim ~= '' then
+                release(KEYS[8] .. claim, id)
+            end
+            moved[#moved + 1] = is_deleted and '' or record ~= '' and field or ''
+        end
+    elseif job then
+        spoilt[#spoilt + 1] = KEYS[3] .. ' ' .. field
+    end
+end
+return { moved, spoilt }

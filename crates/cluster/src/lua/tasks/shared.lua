@@ -1,0 +1,85 @@
+-- Begins each script that moves jobs. A job is bytes: no script writes JSON of one again, which would change its numbers.
+-- A script has no rollback: a job is written to its new place first, by pcall, and removed from the old one only if that
+-- worked. So a key that is spoilt, of another type, costs no job; it is named in the reply.
+
+-- Returns the function that puts a job into its queue and returns the key if that is spoilt. Fresh jobs are in resque's
+-- list, as they came. Others have their counters before them: those that ran or were given back are in `again` (at the
+-- head, marked by `!`, if given back), and those that may be what kills nodes in `suspects`. A queue that was empty is
+-- published.
+local function placer(queues, ready, again, suspects, channel)
+    local known = {}
+    return function(queue, attempts, deaths, stalls, job, is_given_back)
+        local counters = attempts .. ' ' .. deaths .. ' ' .. stalls
+        local key, entry
+        if deaths + 1 >= 3 then
+            key, entry = suspects .. queue, counters .. ' ' .. job
+        elseif counters == '0 0 0' then
+            key, entry = ready .. queue, job
+        else
+            key, entry = again .. queue, (is_given_back and '!' or '') .. counters .. ' ' .. job
+        end
+        local length = redis.pcall(is_given_back and 'LPUSH' or 'RPUSH', key, entry)
+        if type(length) ~= 'number' then
+            return key
+        end
+        if not known[queue] then
+            known[queue] = true
+            redis.pcall('SADD', queues, queue)
+        end
+        if length == 1 then
+            redis.pcall('PUBLISH', channel, queue)
+        end
+    end
+end
+
+-- Delays a job; returns the key if that is spoilt. An id that another job has is made unique by the attempt's.
+local function delay(delayed, jobs, id, attempt, due, entry)
+    local taken = redis.pcall('HEXISTS', jobs, id)
+    if type(taken) ~= 'number' then
+        return jobs
+    end
+    if id == '' or taken == 1 then
+        id = attempt
+    end
+    redis.call('HSET', jobs, id, entry)
+    if type(redis.pcall('ZADD', delayed, due, id)) ~= 'number' then
+        redis.call('HDEL', jobs, id)
+        return delayed
+    end
+end
+
+-- Appends the record of a failed job; returns the key if that is spoilt, and how many old records were dropped.
+local function fail(failed, ids, count, most, id, record, us)
+    local length = redis.pcall('RPUSH', failed, record)
+    if type(length) ~= 'number' then
+        return failed, 0
+    end
+    redis.pcall('INCR', count)
+    if id ~= '' then
+        redis.pcall('ZADD', ids, string.format('%.0f', us), id)
+    end
+    local excess = length - most
+    if excess > 0 then
+        redis.call('LTRIM', failed, excess, -1)
+        redis.pcall('ZREMRANGEBYRANK', ids, 0, -1 - most)
+    end
+    return nil, math.max(excess, 0)
+end
+
+-- Releases a claim, if this job has it; returns whether it had.
+local function release(key, id)
+    if redis.pcall('GET', key) ~= id then
+        return false
+    end
+    redis.call('DEL', key)
+    return true
+end
+
+-- When the next delayed job is due, in ms: the smaller of ours and of resque's, which counts seconds; '' if there is none.
+local function next_due(delayed, schedule)
+    local ours = redis.pcall('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+    local resques = redis.pcall('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]
+    ours, resques = tonumber(ours), tonumber(resques)
+    local due = math.min(ours or math.huge, resques and resques * 1000 or math.huge)
+    return due < math.huge and string.format('%.0f', due) or ''
+end

@@ -1,0 +1,222 @@
+//! Settles and fetches many jobs in one call.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use deadpool_redis::redis::Value;
+use phalanx_core::Generation;
+use phalanx_core::backend::{
+    AttemptEnd, BackendError, FetchedJob, JobCounters, SettleOutcome, Settlement, WorkerCall, WorkerReply,
+};
+use phalanx_core::bound_reached;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::call::{ReplyItems, TaskScript, unexpected_reply};
+use super::entry::{begun, field_of, split_counters};
+use super::jobs::id_of;
+use super::{RedisTasks, report_spoilt};
+use crate::keys::Keys;
+
+/// The most bytes of jobs of one call: Redis serves no other client while it writes them.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// How often a node says that it serves its queues.
+const SERVING: Duration = Duration::from_secs(1);
+
+/// When a node last said that it serves its queues.
+#[derive(Debug, Default)]
+pub(super) struct Announced(Mutex<Option<(Generation, Instant)>>);
+
+impl Announced {
+    /// Whether it is to be said now.
+    fn is_due(&self, generation: Generation) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|(of, at)| of == generation && at.elapsed() < SERVING) {
+            return false;
+        }
+        *last = Some((generation, Instant::now()));
+        true
+    }
+}
+
+/// The script, and those of its keys that are the same in every call.
+pub(super) struct Exchange {
+    script: TaskScript,
+    keys: [String; 24],
+}
+
+/// The place of the running hash among the keys, the only one that differs.
+const RUNNING: usize = 2;
+
+impl Exchange {
+    pub(super) fn new(keys: &Keys) -> Self {
+        let running = keys.running_of();
+        Self {
+            script: TaskScript::new(format!("{running}*"), include_str!("../lua/tasks/exchange.lua")),
+            keys: [
+                keys.unused(),
+                keys.leases(),
+                running.clone(),
+                keys.processed(),
+                keys.failures(),
+                keys.failed(),
+                keys.failed_ids(),
+                keys.delayed(),
+                keys.delayed_jobs(),
+                keys.deleted(),
+                keys.paused(),
+                keys.parked(),
+                keys.done(),
+                keys.queues(),
+                keys.schedule(),
+                keys.ready(),
+                keys.again(),
+                keys.suspects(),
+                keys.parked_of(),
+                keys.unique(),
+                keys.serving(),
+                keys.runners(),
+                keys.claims(),
+                running,
+            ],
+        }
+    }
+}
+
+/// Whether an end has no consequences: it is settled by one command with others of its kind.
+fn is_plain(settlement: &Settlement) -> bool {
+    matches!(settlement.end, AttemptEnd::Done) && settlement.unique.is_none()
+}
+
+impl RedisTasks {
+    pub(super) async fn exchange_batch(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError> {
+        let Exchange { script, keys } = &self.exchange;
+        let mut keys: [&str; 24] = std::array::from_fn(|at| keys[at].as_str());
+        let running = self.keys.running(call.generation);
+        keys[RUNNING] = &running;
+        let mut invocation = script.call(&keys);
+        let (plain, others): (Vec<_>, Vec<_>) =
+            call.settlements.iter().partition::<Vec<&Settlement>, _>(|settlement| is_plain(settlement));
+        let ids: Vec<&str> = plain.iter().filter_map(|settlement| settlement.id.as_deref()).collect();
+        let announces = self.announced.is_due(call.generation);
+        invocation.arg(call.generation.as_str()).arg(call.fetch_until_us).arg(call.wanted).arg(call.first_token);
+        invocation.arg(call.max_bytes.clamp(1, MAX_BYTES)).arg(u8::from(call.takes_suspect)).arg(u8::from(announces));
+        invocation.arg(&self.channel).arg(self.failed_max);
+        invocation.arg(call.queues.len()).arg(plain.len()).arg(ids.len()).arg(others.len());
+        for queue in call.queues {
+            invocation.arg(&**queue);
+        }
+        for settlement in &plain {
+            invocation.arg(field_of(&settlement.attempt));
+        }
+        for id in ids {
+            invocation.arg(id);
+        }
+        for settlement in &others {
+            add_end(settlement, &mut invocation);
+        }
+        let reply: Value = invocation.run(&self.client).await?;
+        if reply == Value::Nil {
+            let settled = vec![SettleOutcome::Superseded; call.settlements.len()];
+            return Ok(WorkerReply { settled, is_reaped: true, ..WorkerReply::default() });
+        }
+        let (mut reply, marks) = read(reply, call, plain.len()).ok_or_else(unexpected_reply)?;
+        report_spoilt(&reply.spoilt);
+        if marks > 0 && !reply.fetched.is_empty() {
+            reply.deleted = self.find_deleted(&reply.fetched).await;
+        }
+        Ok(reply)
+    }
+
+    /// The tokens of the jobs that are marked as deleted.
+    async fn find_deleted(&self, fetched: &[FetchedJob]) -> Vec<u64> {
+        let (tokens, ids): (Vec<_>, Vec<_>) =
+            fetched.iter().filter_map(|job| Some((job.attempt.token, id_of(&job.text)?))).unzip();
+        match self.are_deleted(&ids).await {
+            Ok(deleted) => tokens.into_iter().zip(deleted).filter_map(|(token, is)| is.then_some(token)).collect(),
+            Err(error) => {
+                warn!(%error, "whether jobs were deleted is not known: they run");
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// Adds field, verb, id, claim, and what belongs to the verb.
+fn add_end(settlement: &Settlement, invocation: &mut super::call::ScriptCall<'_>) {
+    let due;
+    let (verb, x): (&str, &[u8]) = match &settlement.end {
+        AttemptEnd::Done => ("done", b""),
+        AttemptEnd::Dropped => ("dropped", b""),
+        AttemptEnd::Retry { due_ms } | AttemptEnd::Snooze { due_ms } => {
+            due = due_ms.to_string();
+            (if matches!(settlement.end, AttemptEnd::Retry { .. }) { "retry" } else { "snooze" }, due.as_bytes())
+        }
+        AttemptEnd::GiveBack => ("back", b""),
+        AttemptEnd::Park { class } => ("park", class.as_bytes()),
+        AttemptEnd::Failed { record } => ("failed", record),
+    };
+    invocation.arg(field_of(&settlement.attempt)).arg(verb).arg(settlement.id.as_deref().unwrap_or_default());
+    invocation.arg(settlement.unique.as_deref().unwrap_or_default()).arg(x);
+}
+
+/// Reads the reply; also returns how many jobs are marked as deleted.
+fn read(reply: Value, call: &WorkerCall<'_>, plain: usize) -> Option<(WorkerReply, u64)> {
+    let mut items = ReplyItems::of(reply)?;
+    let missing = items.number()? as usize;
+    let others = items.texts()?;
+    let dropped = items.number()?;
+    if dropped > 0 {
+        bound_reached("tasks.failed_max");
+        warn!(dropped, "the oldest failed jobs are dropped: there are more than tasks.failed_max");
+    }
+    let next_due_ms = items.text()?.parse().ok();
+    let marks = items.number()?;
+    let has_more = items.number()? > 0;
+    let spoilt = items.texts()?;
+    let (mut groups, mut fetched) = (items.list()?, Vec::with_capacity(call.wanted.min(64)));
+    while groups.len() > 0 {
+        let (queue, has_counters) = (groups.text()?, groups.number()? == 1);
+        let queue = call.queues.iter().find(|known| ***known == *queue)?;
+        let mut jobs = groups.list()?;
+        while jobs.len() > 0 {
+            let entry = jobs.bytes()?;
+            let (counters, text): (JobCounters, Bytes) =
+                if has_counters { split_counters(&entry) } else { (JobCounters::default(), entry) };
+            let attempt = begun(call.first_token + fetched.len() as u64, queue, counters);
+            fetched.push(FetchedJob { attempt, text });
+        }
+    }
+    let settled = outcomes(call.settlements, others, missing, plain)?;
+    let reply = WorkerReply { settled, fetched, next_due_ms, has_more, spoilt, ..WorkerReply::default() };
+    Some((reply, marks))
+}
+
+/// The outcomes in the order of the settlements. Of plain ends, which are settled in one step, only the number of those that
+/// were missing is known: if it is not all, they were settled by a call whose reply was lost.
+fn outcomes(
+    settlements: &[Settlement],
+    others: Vec<String>,
+    missing: usize,
+    plain: usize,
+) -> Option<Vec<SettleOutcome>> {
+    let of_plain = if missing == plain { SettleOutcome::Superseded } else { SettleOutcome::Accepted };
+    let mut others = others.into_iter();
+    let outcome = |settlement: &Settlement| {
+        if is_plain(settlement) {
+            return Some(of_plain.clone());
+        }
+        Some(match others.next()?.as_str() {
+            "accepted" => SettleOutcome::Accepted,
+            "claim lost" => SettleOutcome::ClaimLost,
+            "superseded" => SettleOutcome::Superseded,
+            key => {
+                report_spoilt(&[key.to_owned()]);
+                SettleOutcome::Spoilt { key: key.to_owned() }
+            }
+        })
+    };
+    settlements.iter().map(outcome).collect()
+}

@@ -1,0 +1,205 @@
+//! Finds and deletes jobs by their id.
+//!
+//! A job in a list has no index by its id: it would cost each enqueue and each success more than the job itself. Lists are
+//! searched from their end, page by page, so that jobs which are fetched meanwhile shift none out of sight.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deadpool_redis::redis::{FromRedisValue, cmd, pipe};
+use phalanx_core::backend::{BackendError, DeleteOutcome, JobState, TakeOutcome};
+use phalanx_core::bound_reached;
+use phalanx_core::job::{FailedJob, JobText};
+
+use super::RedisTasks;
+use super::entry::split_counters;
+
+/// Jobs that one command reads.
+const PAGE: usize = 1000;
+
+/// Pages that are searched of one list at most.
+const MAX_PAGES: usize = 1000;
+
+/// The id of a job; `None` for a foreign one.
+pub(super) fn id_of(text: &[u8]) -> Option<Arc<str>> {
+    JobText::read(text)?.id.map(|id| id.as_ref().into())
+}
+
+/// The result of a search of a list.
+enum Found {
+    Entry(Bytes),
+    Nowhere,
+    /// The list is longer than what is searched.
+    Unknown,
+}
+
+impl RedisTasks {
+    pub(super) async fn find_state(&self, id: &str) -> Result<JobState, BackendError> {
+        let keys = &self.keys;
+        let mut looks = pipe();
+        looks.cmd("ZSCORE").arg(keys.delayed()).arg(id);
+        looks.cmd("ZSCORE").arg(keys.failed_ids()).arg(id);
+        looks.cmd("LPOS").arg(keys.done()).arg(id);
+        type Looks = (Option<f64>, Option<f64>, Option<u64>);
+        let (delayed, failed, done): Looks = self.client.read_all("delayed", &looks).await?;
+        if let Some(due_ms) = delayed {
+            return Ok(JobState::Delayed(due_ms as u64));
+        }
+        if failed.is_some() {
+            return Ok(JobState::Failed);
+        }
+        if done.is_some() {
+            return Ok(JobState::Done);
+        }
+        // In the direction in which jobs move, so that one which moves meanwhile is found at its next place.
+        if !matches!(self.find_waiting(id).await?, Found::Nowhere) {
+            return Ok(JobState::Waiting);
+        }
+        Ok(match self.find_running(id).await? {
+            Some(generation) => JobState::Running(generation),
+            None => JobState::Unknown,
+        })
+    }
+
+    pub(super) async fn delete_job(&self, id: &str) -> Result<DeleteOutcome, BackendError> {
+        let failed: Option<f64> =
+            self.client.read("failed:ids", cmd("ZSCORE").arg(self.keys.failed_ids()).arg(id)).await?;
+        if failed.is_some() && self.delete_failed(id).await? {
+            return Ok(DeleteOutcome::Deleted);
+        }
+        if self.delete_delayed(id, true).await? {
+            return Ok(DeleteOutcome::Deleted);
+        }
+        // It is marked by now: the node that fetches it drops it.
+        if !matches!(self.find_waiting(id).await?, Found::Nowhere) {
+            return Ok(DeleteOutcome::Marked);
+        }
+        if let Some(generation) = self.find_running(id).await? {
+            return Ok(DeleteOutcome::Cancelling(generation));
+        }
+        if self.delete_delayed(id, false).await? {
+            return Ok(DeleteOutcome::Deleted);
+        }
+        self.client.query::<u64>("deleted", cmd("ZREM").arg(self.keys.deleted()).arg(id)).await?;
+        Ok(DeleteOutcome::NotFound)
+    }
+
+    pub(super) async fn are_deleted(&self, ids: &[Arc<str>]) -> Result<Vec<bool>, BackendError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut command = cmd("ZMSCORE");
+        command.arg(self.keys.deleted());
+        for id in ids {
+            command.arg(&**id);
+        }
+        let scores: Vec<Option<f64>> = self.client.read("deleted", &command).await?;
+        Ok(scores.into_iter().map(|score| score.is_some()).collect())
+    }
+
+    /// Removes a delayed job; one that is not delayed may be marked instead.
+    async fn delete_delayed(&self, id: &str, marks: bool) -> Result<bool, BackendError> {
+        let keys = &self.keys;
+        let all = [keys.unused(), keys.delayed(), keys.delayed_jobs(), keys.deleted()];
+        let mut call = self.scripts.delete_delayed.call(&all);
+        let entry: Option<Vec<u8>> = call.arg(id).arg(u8::from(marks)).run(&self.client).await?;
+        let Some(entry) = entry else { return Ok(false) };
+        let text = entry.splitn(5, |byte| *byte == b' ').nth(4).unwrap_or_default();
+        if let Some(claim) = JobText::read(text).and_then(|job| job.unique) {
+            let mut call = self.scripts.release.call(&[[&keys.unique(), &*claim].concat()]);
+            call.arg(id).run::<u64>(&self.client).await?;
+        }
+        Ok(true)
+    }
+
+    async fn delete_failed(&self, id: &str) -> Result<bool, BackendError> {
+        let matches = |record: &Bytes| FailedJob::read(record).id.as_deref() == Some(id);
+        match self.find_in_list(&self.keys.failed(), id, matches).await? {
+            Found::Entry(record) => Ok(self.take_failed_job(&record, None).await? == TakeOutcome::Taken),
+            Found::Nowhere | Found::Unknown => Ok(false),
+        }
+    }
+
+    async fn find_waiting(&self, id: &str) -> Result<Found, BackendError> {
+        let keys = &self.keys;
+        let queues: Vec<String> = self.names("queues", keys.queues()).await?;
+        let classes: Vec<String> = self.names("parked", keys.parked()).await?;
+        let (ready, again, suspects, parked) = (keys.ready(), keys.again(), keys.suspects(), keys.parked_of());
+        let of_queues = queues.iter().flat_map(|queue| {
+            [(&ready, 0), (&again, 0), (&suspects, 0)].map(|(root, skip)| ([root, queue.as_str()].concat(), skip))
+        });
+        let of_classes = classes.iter().map(|class| ([parked.as_str(), class].concat(), 2));
+        let mut found = Found::Nowhere;
+        for (list, skip) in of_queues.chain(of_classes) {
+            let matches = |entry: &Bytes| text_of(entry, skip).is_some_and(|text| id_of(&text).as_deref() == Some(id));
+            match self.find_in_list(&list, id, matches).await {
+                Ok(Found::Nowhere) | Err(BackendError::WrongKind { .. }) => {}
+                Ok(Found::Unknown) => found = Found::Unknown,
+                other => return other,
+            }
+        }
+        Ok(found)
+    }
+
+    async fn find_in_list(
+        &self,
+        list: &str,
+        id: &str,
+        matches: impl Fn(&Bytes) -> bool,
+    ) -> Result<Found, BackendError> {
+        for page in 0..MAX_PAGES {
+            let (last, first) = (page * PAGE + 1, (page + 1) * PAGE);
+            let mut range = cmd("LRANGE");
+            range.arg(list).arg(format!("-{first}")).arg(format!("-{last}"));
+            let entries: Vec<Vec<u8>> = self.client.read(list, &range).await?;
+            let is_last = entries.len() < PAGE;
+            for entry in entries.into_iter().rev() {
+                if contains(&entry, id.as_bytes()) {
+                    let entry = Bytes::from(entry);
+                    if matches(&entry) {
+                        return Ok(Found::Entry(entry));
+                    }
+                }
+            }
+            if is_last {
+                return Ok(Found::Nowhere);
+            }
+        }
+        bound_reached("task_search");
+        Ok(Found::Unknown)
+    }
+
+    async fn find_running(&self, id: &str) -> Result<Option<phalanx_core::Generation>, BackendError> {
+        for name in self.runners().await? {
+            let Some(generation) = phalanx_core::Generation::parse(&name) else { continue };
+            let attempts = self.attempts_of(&name).await?;
+            if attempts.iter().any(|job| id_of(&job.text).as_deref() == Some(id)) {
+                return Ok(Some(generation));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The generations that run jobs, and those that died.
+    pub(super) async fn runners(&self) -> Result<Vec<String>, BackendError> {
+        self.client.read("runners", cmd("ZRANGE").arg(self.keys.runners()).arg(0).arg(-1)).await
+    }
+
+    /// The members of a set.
+    pub(super) async fn names<T: FromRedisValue>(&self, key: &str, set: String) -> Result<T, BackendError> {
+        self.client.read(key, cmd("SMEMBERS").arg(set)).await
+    }
+}
+
+/// The text of a job in a list, after this many parts and its counters.
+fn text_of(entry: &Bytes, skip: usize) -> Option<Bytes> {
+    let mut from = 0;
+    for _ in 0..skip {
+        from += entry[from..].iter().position(|byte| *byte == b' ')? + 1;
+    }
+    Some(split_counters(&entry.slice(from..)).1)
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    !part.is_empty() && bytes.windows(part.len()).any(|window| window == part)
+}

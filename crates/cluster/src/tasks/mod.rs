@@ -1,0 +1,183 @@
+//! Tasks over Redis: resque's lists, and what they have no room for beside them.
+//!
+//! - **A node dies.** Its attempts are in a hash under its generation, each with its job; the reaper moves them back. A
+//!   settlement of a generation that was reaped changes nothing.
+//! - **A reply is lost.** Fetching has a deadline in Redis's time, so a call that arrives late settles and fetches nothing;
+//!   the hash shows what it did.
+//! - **Redis is full.** It refuses jobs that are added; all other scripts begin with the removal of a key that is never set
+//!   ([`Keys::unused`]) and run.
+//! - **A key is spoilt**, of another type. Jobs stay where they were; the key is counted, logged, and in the reply.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use phalanx_core::Generation;
+use phalanx_core::backend::{
+    BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobState, NewJob, Promotion, TakeOutcome,
+    TaskStats, TaskStore, WorkerCall, WorkerReply,
+};
+use tracing::warn;
+
+use crate::client::RedisClient;
+use crate::keys::Keys;
+
+mod attempts;
+mod call;
+mod enqueue;
+mod entry;
+mod exchange;
+mod jobs;
+mod moves;
+mod operations;
+mod wake;
+
+use call::TaskScript;
+use exchange::{Announced, Exchange};
+use wake::WakeUps;
+
+/// The jobs that nodes share.
+pub struct RedisTasks {
+    /// A connection of its own: the calls of a worker keep no other command waiting.
+    client: RedisClient,
+    keys: Keys,
+    channel: String,
+    /// Names this node among those that move delayed jobs.
+    name: String,
+    failed_max: usize,
+    exchange: Exchange,
+    announced: Announced,
+    scripts: Scripts,
+    wake_ups: WakeUps,
+}
+
+struct Scripts {
+    enqueue: TaskScript,
+    promote: TaskScript,
+    give_back: TaskScript,
+    unpark: TaskScript,
+    fail_parked: TaskScript,
+    take_failed: TaskScript,
+    list_again: TaskScript,
+    delete_delayed: TaskScript,
+    release: TaskScript,
+}
+
+impl RedisTasks {
+    /// Stores jobs under these keys, over a connection of its own; at most `failed_max` failed ones are kept.
+    pub fn new(client: &RedisClient, keys: Keys, failed_max: usize) -> Self {
+        let shared = client;
+        let client = client.apart();
+        let (channel, unused) = (keys.wake(), keys.unused());
+        let script = |key: String, text| TaskScript::new(key, text);
+        Self {
+            exchange: Exchange::new(&keys),
+            announced: Announced::default(),
+            scripts: Scripts {
+                enqueue: script(keys.queues(), include_str!("../lua/tasks/enqueue.lua")),
+                promote: script(keys.delayed(), include_str!("../lua/tasks/promote.lua")),
+                give_back: script(keys.reapers(), include_str!("../lua/tasks/give_back.lua")),
+                unpark: script(keys.parked(), include_str!("../lua/tasks/unpark.lua")),
+                fail_parked: script(keys.failed(), include_str!("../lua/tasks/fail_parked.lua")),
+                take_failed: script(keys.failed(), include_str!("../lua/tasks/take_failed.lua")),
+                list_again: script(keys.running_of(), include_str!("../lua/tasks/list_again.lua")),
+                delete_delayed: script(keys.delayed_jobs(), include_str!("../lua/tasks/delete_delayed.lua")),
+                release: script(unused, include_str!("../lua/tasks/release.lua")),
+            },
+            wake_ups: WakeUps::new(shared.clone(), keys.clone(), channel.clone()),
+            name: Generation::random().to_string(),
+            client,
+            keys,
+            channel,
+            failed_max: failed_max.max(1),
+        }
+    }
+}
+
+/// Counts and logs keys of another type than their script expects.
+fn report_spoilt(keys: &[String]) {
+    for key in keys {
+        metrics::counter!("phalanx_tasks_spoilt_keys_total").increment(1);
+        warn!(key, "a key of tasks is spoilt: the jobs that need it wait until it is removed");
+    }
+}
+
+/// The time for records that people read.
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+impl fmt::Debug for RedisTasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedisTasks")
+    }
+}
+
+#[async_trait]
+impl TaskStore for RedisTasks {
+    async fn enqueue(&self, jobs: &[NewJob], until_us: u64) -> Result<Vec<EnqueueOutcome>, BackendError> {
+        self.enqueue_batch(jobs, until_us).await
+    }
+
+    async fn woken(&self) {
+        self.wake_ups.next().await;
+    }
+
+    async fn exchange(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError> {
+        self.exchange_batch(call).await
+    }
+
+    async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError> {
+        self.attempts_of(of.as_str()).await
+    }
+
+    async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {
+        self.list_all_again(of, attempts).await
+    }
+
+    async fn promote(&self) -> Result<Promotion, BackendError> {
+        self.promote_batch().await
+    }
+
+    async fn give_back(&self, by: Generation, dead: Generation, worker: &str) -> Result<GiveBackOutcome, BackendError> {
+        self.give_back_batch(by, dead, worker).await
+    }
+
+    async fn unpark(&self, known: &[Arc<str>]) -> Result<usize, BackendError> {
+        self.unpark_classes(known).await
+    }
+
+    async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {
+        self.fail_parked_batch(before_ms, worker).await
+    }
+
+    async fn state(&self, id: &str) -> Result<JobState, BackendError> {
+        self.find_state(id).await
+    }
+
+    async fn delete(&self, id: &str) -> Result<DeleteOutcome, BackendError> {
+        self.delete_job(id).await
+    }
+
+    async fn stats(&self) -> Result<TaskStats, BackendError> {
+        self.read_stats().await
+    }
+
+    async fn waiting(&self, queue: &str, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError> {
+        self.read_waiting(queue, skip, limit).await
+    }
+
+    async fn failed(&self, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError> {
+        self.read_failed(skip, limit).await
+    }
+
+    async fn take_failed(&self, record: &[u8], retry: Option<NewJob>) -> Result<TakeOutcome, BackendError> {
+        self.take_failed_job(&Bytes::copy_from_slice(record), retry).await
+    }
+
+    async fn set_paused(&self, queue: &str, is_paused: bool) -> Result<(), BackendError> {
+        self.pause(queue, is_paused).await
+    }
+}

@@ -1,0 +1,146 @@
+//! Numbers and lists for operators, and pauses.
+
+use bytes::Bytes;
+use deadpool_redis::redis::{cmd, pipe};
+use phalanx_core::backend::{BackendError, NewJob, TakeOutcome, TaskStats};
+use phalanx_core::bound_reached;
+use phalanx_core::job::FailedJob;
+
+use super::RedisTasks;
+use super::call::unexpected_reply;
+use super::enqueue::add_job;
+use super::entry::split_counters;
+
+/// The most queues whose lengths are reported.
+const MAX_QUEUES: usize = 1000;
+
+impl RedisTasks {
+    pub(super) async fn read_stats(&self) -> Result<TaskStats, BackendError> {
+        let keys = &self.keys;
+        let mut queues: Vec<String> = self.names("queues", keys.queues()).await?;
+        queues.sort_unstable();
+        if queues.len() > MAX_QUEUES {
+            bound_reached("task_queues");
+            queues.truncate(MAX_QUEUES);
+        }
+        let paused: Vec<String> = self.names("paused", keys.paused()).await?;
+        let workers: Vec<String> = self.names("workers", keys.workers()).await?;
+        let classes: Vec<String> = self.names("parked", keys.parked()).await?;
+        let mut lengths = Vec::with_capacity(queues.len());
+        for queue in queues {
+            let lists = [keys.suspects(), keys.again(), keys.ready()].map(|root| [&*root, &*queue].concat());
+            lengths.push((queue, self.sum_of("LLEN", &lists).await?));
+        }
+        let running: Vec<String> =
+            self.runners().await?.iter().map(|name| [&*keys.running_of(), &**name].concat()).collect();
+        let parked: Vec<String> = classes.iter().map(|class| [&*keys.parked_of(), &**class].concat()).collect();
+        Ok(TaskStats {
+            queues: lengths,
+            paused,
+            running: self.sum_of("HLEN", &running).await?,
+            delayed: self.sum_of("ZCARD", &[keys.delayed()]).await?,
+            parked: self.sum_of("LLEN", &parked).await?,
+            failed: self.sum_of("LLEN", &[keys.failed()]).await?,
+            processed: self.read_number(keys.processed()).await?,
+            workers,
+        })
+    }
+
+    /// The sum of the sizes of keys; one that is spoilt counts nothing.
+    async fn sum_of(&self, command: &str, keys: &[String]) -> Result<u64, BackendError> {
+        let mut sum = 0;
+        for key in keys {
+            match self.client.read::<u64>(key, cmd(command).arg(key)).await {
+                Ok(size) => sum += size,
+                Err(BackendError::WrongKind { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sum)
+    }
+
+    async fn read_number(&self, key: String) -> Result<u64, BackendError> {
+        match self.client.read::<Option<String>>(&key, cmd("GET").arg(&key)).await {
+            Ok(number) => Ok(number.and_then(|number| number.parse().ok()).unwrap_or(0)),
+            Err(BackendError::WrongKind { .. }) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn read_waiting(
+        &self,
+        queue: &str,
+        skip: usize,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, BackendError> {
+        let (mut skip, mut limit, mut texts) = (skip, limit, Vec::new());
+        let keys = &self.keys;
+        for (root, has_counters) in [(keys.suspects(), true), (keys.again(), true), (keys.ready(), false)] {
+            if limit == 0 {
+                break;
+            }
+            let list = [&*root, queue].concat();
+            let mut looks = pipe();
+            looks.cmd("LLEN").arg(&list).cmd("LRANGE").arg(&list).arg(skip).arg(skip + limit - 1);
+            let (length, entries): (usize, Vec<Vec<u8>>) = self.client.read_all(&list, &looks).await?;
+            (skip, limit) = (skip.saturating_sub(length), limit - entries.len().min(limit));
+            let text = |entry: Vec<u8>| {
+                let entry = Bytes::from(entry);
+                if has_counters { split_counters(&entry).1 } else { entry }
+            };
+            texts.extend(entries.into_iter().map(text));
+        }
+        Ok(texts)
+    }
+
+    pub(super) async fn read_failed(&self, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let mut range = cmd("LRANGE");
+        range.arg(self.keys.failed()).arg(skip).arg(skip.saturating_add(limit) - 1);
+        let records: Vec<Vec<u8>> = self.client.read("failed", &range).await?;
+        Ok(records.into_iter().map(Bytes::from).collect())
+    }
+
+    pub(super) async fn take_failed_job(
+        &self,
+        record: &Bytes,
+        retry: Option<NewJob>,
+    ) -> Result<TakeOutcome, BackendError> {
+        let keys = &self.keys;
+        let mut call = self.scripts.take_failed.call(&[
+            keys.unused(),
+            keys.failed(),
+            keys.failed_ids(),
+            keys.queues(),
+            keys.delayed(),
+            keys.delayed_jobs(),
+            keys.ready(),
+            keys.again(),
+            keys.suspects(),
+            keys.unique(),
+        ]);
+        call.arg(&record[..]).arg(FailedJob::read(record).id.unwrap_or_default()).arg(&self.channel);
+        if let Some(job) = &retry {
+            add_job(job, &mut call);
+        }
+        let reply: String = call.run(&self.client).await?;
+        match (&*reply, reply.split_at_checked(1)) {
+            ("taken", _) => Ok(TakeOutcome::Taken),
+            ("missing", _) => Ok(TakeOutcome::NotFound),
+            (_, Some(("=", id))) => Ok(TakeOutcome::Claimed(id.into())),
+            (_, Some(("!", key))) => Err(BackendError::WrongKind { key: key.to_owned() }),
+            _ => Err(unexpected_reply()),
+        }
+    }
+
+    pub(super) async fn pause(&self, queue: &str, is_paused: bool) -> Result<(), BackendError> {
+        let command = if is_paused { "SADD" } else { "SREM" };
+        self.client.query::<u64>("paused", cmd(command).arg(self.keys.paused()).arg(queue)).await?;
+        if !is_paused {
+            self.client.query::<u64>(&self.channel, cmd("PUBLISH").arg(&self.channel).arg(queue)).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! Tasks over Redis: the laws, and what only Redis has. A file each for what goes wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use phalanx_cluster::{Keys, RedisClient, RedisTasks};
+use phalanx_core::backend::{FetchedJob, TaskStore};
+use phalanx_testkit::Redis;
+use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes};
+
+mod cost;
+mod full;
+mod lost;
+mod reap;
+mod resque;
+mod shares;
+mod spoilt;
+
+/// The generations of the laws have leases, and the first one has the claim on the second.
+async fn store() -> (Arc<dyn TaskStore>, Redis) {
+    let redis = Redis::start().await;
+    prepare(&redis).await;
+    (over(&redis.url()), redis)
+}
+
+async fn prepare(redis: &Redis) {
+    let [one, other] = nodes();
+    redis.command(&format!("ZADD phalanx:laws:leases 9e15 {one} 9e15 {other}")).await;
+    redis.command(&format!("HSET phalanx:laws:reapers {other} {one}")).await;
+}
+
+/// A node's store.
+fn over(url: &str) -> Arc<dyn TaskStore> {
+    let client = RedisClient::open(url, Duration::from_secs(2)).unwrap();
+    Arc::new(RedisTasks::new(&client, Keys::new("actionhero:", "laws"), 100))
+}
+
+phalanx_testkit::task_laws!(redis: super::store().await);
+
+/// Fetches a job for each of these ids, which are enqueued before.
+async fn running(store: &Arc<dyn TaskStore>, worker: &LawWorker, ids: &[&str]) -> Vec<FetchedJob> {
+    enqueue(store, &ids.iter().map(|id| job(id)).collect::<Vec<_>>()).await;
+    let mut fetched = Vec::new();
+    while fetched.len() < ids.len() {
+        let more = worker.fetch(ids.len() - fetched.len()).await;
+        assert!(!more.is_empty(), "{ids:?}");
+        fetched.extend(more);
+    }
+    fetched
+}

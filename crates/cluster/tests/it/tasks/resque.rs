@@ -1,0 +1,60 @@
+//! Jobs that resque's own enqueuers and schedulers stored.
+
+use phalanx_core::backend::AttemptEnd;
+use phalanx_core::job::FailedJob;
+use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job};
+
+#[tokio::test]
+async fn two_equal_foreign_jobs_are_two_jobs() {
+    let (store, redis) = super::store().await;
+    let text = r#"{"class":"c","queue":"q","args":[{}]}"#;
+    for _ in 0..2 {
+        redis.command(&format!("RPUSH resque:queue:q '{text}'")).await;
+    }
+    let worker = LawWorker::new(&store, 0);
+    let fetched = worker.fetch(5).await;
+    assert_eq!(fetched.iter().map(|job| &job.text[..]).collect::<Vec<_>>(), [text.as_bytes(); 2]);
+    // Both are delayed, and are two all the same.
+    for job in &fetched {
+        worker.settle(job, AttemptEnd::Retry { due_ms: 4_000_000_000_000 }).await;
+    }
+    assert_eq!(store.stats().await.unwrap().delayed, 2);
+    assert_eq!(redis.command("SMEMBERS resque:queues").await, "*0\r\n", "the queue is named when a job comes back");
+}
+
+#[tokio::test]
+async fn a_copy_of_a_job_with_its_id_is_another_job() {
+    let (store, redis) = super::store().await;
+    enqueue(&store, &[job("a")]).await;
+    let text = r#"{"class":"c","queue":"q","args":[],"id":"a"}"#;
+    redis.command(&format!("RPUSH resque:queue:q '{text}'")).await;
+    let worker = LawWorker::new(&store, 0);
+    for job in worker.fetch(5).await {
+        worker.settle(&job, AttemptEnd::Retry { due_ms: 4_000_000_000_000 }).await;
+    }
+    assert_eq!(store.stats().await.unwrap().delayed, 2);
+}
+
+#[tokio::test]
+async fn foreign_delayed_jobs_are_promoted() {
+    let (store, redis) = super::store().await;
+    let text = r#"{"class":"c","queue":"far","args":[{"n":1}]}"#;
+    for command in [
+        format!("RPUSH resque:delayed:100 '{text}' '{text}'"),
+        "RPUSH resque:delayed:100 rubbish".to_owned(),
+        format!("SADD 'resque:timestamps:{}' delayed:100 delayed:4000000000", text.replace('\'', "")),
+        "ZADD resque:delayed_queue_schedule 100 100 4000000000 4000000000".to_owned(),
+    ] {
+        redis.command(&command).await;
+    }
+    let promotion = store.promote().await.unwrap();
+    assert_eq!((promotion.moved, promotion.next_due_ms), (3, Some(4_000_000_000_000)));
+    let waiting = store.waiting("far", 0, 9).await.unwrap();
+    assert_eq!(waiting.iter().map(|text| &text[..]).collect::<Vec<_>>(), [text.as_bytes(); 2]);
+    assert_eq!(redis.command("SMEMBERS resque:queues").await, "*1\r\n$3\r\nfar\r\n");
+    assert_eq!(redis.command("EXISTS resque:delayed:100").await, ":0\r\n");
+    assert_eq!(redis.command("ZCARD resque:delayed_queue_schedule").await, ":1\r\n");
+    assert_eq!(redis.command(&format!("SCARD 'resque:timestamps:{text}'")).await, ":1\r\n");
+    let failed = FailedJob::read(&store.failed(0, 1).await.unwrap()[0]);
+    assert!(failed.payload.get().contains("rubbish"), "{failed:?}");
+}

@@ -1,0 +1,203 @@
+//! A key of another type, under each script: every job is somewhere afterwards, and the key is named.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use phalanx_core::backend::{AttemptEnd, BackendError, NewJob, SettleOutcome, TaskStore};
+use phalanx_testkit::Redis;
+use phalanx_testkit::laws::tasks::{LawWorker, enqueue, failure, job, nodes, settlement};
+
+/// Every key that a script of tasks may write, and the type of another one.
+const KEYS: [&str; 23] = [
+    "phalanx:laws:again:q",
+    "phalanx:laws:suspects:q",
+    "phalanx:laws:delayed",
+    "phalanx:laws:delayed:jobs",
+    "phalanx:laws:promoter",
+    "phalanx:laws:runners",
+    "phalanx:laws:serving:q",
+    "phalanx:laws:parked",
+    "phalanx:laws:parked:c",
+    "phalanx:laws:unique:k",
+    "phalanx:laws:ids:x",
+    "phalanx:laws:deleted",
+    "phalanx:laws:done",
+    "phalanx:laws:failed:ids",
+    "phalanx:laws:paused",
+    "phalanx:laws:reaped",
+    "resque:queues",
+    "resque:queue:q",
+    "resque:delayed_queue_schedule",
+    "resque:failed",
+    "resque:stat:processed",
+    "resque:stat:failed",
+    "resque:delayed:7",
+];
+
+const IDS: [&str; 12] = ["j00", "j01", "j02", "j03", "j04", "j05", "j06", "j07", "j08", "j09", "j10", "j11"];
+
+/// The ids of the jobs that are in a key of the types that hold jobs.
+async fn ids_in(redis: &Redis, key: &str) -> BTreeSet<&'static str> {
+    let text =
+        [redis.command(&format!("LRANGE {key} 0 -1")).await, redis.command(&format!("HVALS {key}")).await].concat();
+    IDS.into_iter().filter(|id| text.contains(&format!("\"{id}\""))).collect()
+}
+
+/// The ids of all jobs that are anywhere.
+async fn all_ids(redis: &Redis) -> BTreeSet<&'static str> {
+    let keys = redis.command("KEYS *").await;
+    let mut all = BTreeSet::new();
+    for key in keys.lines().filter(|line| line.contains(':')) {
+        all.extend(ids_in(redis, key).await);
+    }
+    all
+}
+
+/// The jobs that ended.
+struct Story {
+    over: BTreeSet<&'static str>,
+    named: BTreeSet<String>,
+}
+
+impl Story {
+    fn name<T>(&mut self, result: Result<T, BackendError>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(BackendError::WrongKind { key }) => {
+                self.named.insert(key);
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Spoils a key, then runs every script; returns what was named.
+async fn run_with(key: &str, is_spoilt: bool) -> BTreeSet<String> {
+    let (store, redis) = super::store().await;
+    let (worker, dying) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
+    let running = super::running(&store, &worker, &IDS[..7]).await;
+    super::running(&store, &dying, &IDS[7..8]).await;
+    let later = NewJob { due_ms: Some(4_000_000_000_000), ..job(IDS[8]) };
+    enqueue(&store, &[job(IDS[9]), later]).await;
+    redis.command("ZADD phalanx:laws:delayed XX 1 j08").await;
+    redis.command("RPUSH resque:delayed:7 '{\"class\":\"c\",\"queue\":\"q\",\"id\":\"j10\"}'").await;
+    redis.command("ZADD resque:delayed_queue_schedule 7 7").await;
+    let before = all_ids(&redis).await;
+    if is_spoilt {
+        redis.command(&format!("DEL {key}")).await;
+        let wrong =
+            if key.ends_with("promoter") || key.contains("unique") || key.contains("ids:x") || key.contains("stat") {
+                format!("SADD {key} x")
+            } else {
+                format!("SET {key} x")
+            };
+        redis.command(&wrong).await;
+    }
+    let left = all_ids(&redis).await; // but for those that were overwritten
+    assert!(left.len() + 1 >= before.len(), "{left:?} {before:?}");
+
+    let mut story = Story { over: BTreeSet::new(), named: BTreeSet::new() };
+    let ends = [
+        AttemptEnd::Done,
+        AttemptEnd::Dropped,
+        AttemptEnd::Retry { due_ms: 0 },
+        AttemptEnd::Snooze { due_ms: 4_000_000_000_000 },
+        AttemptEnd::GiveBack,
+        AttemptEnd::Park { class: "c".into() },
+        failure(&running[6]),
+    ];
+    let mut settlements: Vec<_> = running.iter().zip(ends).map(|(job, end)| settlement(job, end)).collect();
+    settlements[1].unique = Some("k".into());
+    let reply = worker.call(&settlements, 0, |_| {}).await;
+    for (outcome, id) in reply.settled.iter().zip(IDS) {
+        match outcome {
+            SettleOutcome::Spoilt { key } => drop(story.named.insert(key.clone())),
+            SettleOutcome::Accepted | SettleOutcome::ClaimLost if matches!(id, "j00" | "j01") => {
+                story.over.insert(id);
+            }
+            SettleOutcome::Accepted => {}
+            other => panic!("{id}: {other:?}"),
+        }
+    }
+    let given_back = store.give_back(nodes()[0], nodes()[1], "w").await;
+    story.name(given_back);
+    let promoted = store.promote().await;
+    story.name(promoted);
+    let unparked = store.unpark(&["c".into()]).await;
+    story.name(unparked);
+    let failed = store.fail_parked(u64::MAX / 2, "w").await;
+    story.name(failed);
+    let enqueued = store.enqueue(&[NewJob { digest: Some([1; 16]), ..job("x") }], u64::MAX / 4).await;
+    story.name(enqueued);
+    let deleted = store.delete("unknown").await;
+    story.name(deleted);
+    let reply = worker.call(&[], 32, |_| {}).await;
+    story.named.extend(reply.spoilt);
+    let stats = store.stats().await;
+    story.name(stats);
+
+    let mut found = all_ids(&redis).await;
+    found.extend(&story.over);
+    let lost: Vec<_> = left.difference(&found).collect();
+    assert!(lost.is_empty(), "{key}: {lost:?} of {left:?}");
+    story.named
+}
+
+#[tokio::test]
+async fn a_spoilt_key_costs_no_job_and_is_named() {
+    assert_eq!(run_with("none", false).await, BTreeSet::new());
+    let mut silent = Vec::new();
+    for key in KEYS {
+        let named = run_with(key, true).await;
+        println!("{key}: {named:?}");
+        if named.is_empty() {
+            silent.push(key);
+        }
+    }
+    // Counters, memories of jobs that are over, and claims, whose loss costs no job. Promotion names keys in the log.
+    println!("not named: {silent:?}");
+    let needed = |key: &&&str| {
+        ["again:", "suspects:", "delayed", "parked", "queue", "failed"].iter().any(|part| key.contains(part))
+            && !["stat:", "ids", "schedule", "delayed:7"].iter().any(|part| key.contains(part))
+    };
+    let unnamed: Vec<_> = silent.iter().filter(needed).collect();
+    assert_eq!(unnamed, Vec::<&&str>::new());
+}
+
+#[tokio::test]
+async fn a_spoilt_queue_keeps_no_other_one_from_being_served() {
+    let (store, redis) = super::store().await;
+    redis.command("SET resque:queue:bad x").await;
+    enqueue(&store, &[job("a")]).await;
+    let worker = LawWorker::serving(&store, nodes()[0], &["bad", "q"]);
+    let reply = worker.call(&[], 5, |_| {}).await;
+    assert_eq!((reply.fetched.len(), &reply.spoilt[..]), (1, &["resque:queue:bad".to_owned()][..]));
+    let bad = NewJob { queue: "bad".into(), ..job("b") };
+    let refused = store.enqueue(&[job("c"), bad], u64::MAX / 4).await;
+    assert!(matches!(&refused, Err(BackendError::WrongKind { key }) if key == "resque:queue:bad"), "{refused:?}");
+    assert_eq!(worker.fetch(5).await, [], "all or none");
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_go_back_keeps_none_from_going_back() {
+    let (store, redis) = super::store().await;
+    let dying = LawWorker::serving(&store, nodes()[1], &["bad", "q"]);
+    let of_bad = |number: usize| NewJob { queue: "bad".into(), ..job(&format!("b{number}")) };
+    enqueue(&store, &(0..120).map(of_bad).collect::<Vec<_>>()).await;
+    enqueue(&store, &[job("a")]).await;
+    while !dying.fetch(32).await.is_empty() {}
+    redis.command("SET phalanx:laws:again:bad x").await;
+    let mut rounds = 0;
+    let error = loop {
+        match store.give_back(nodes()[0], nodes()[1], "w").await {
+            Ok(_) => rounds += 1,
+            Err(error) => break error,
+        }
+        assert!(rounds < 10);
+    };
+    assert!(matches!(&error, BackendError::WrongKind { key } if key == "phalanx:laws:again:bad"), "{error}");
+    let waiting: Arc<dyn TaskStore> = store.clone();
+    assert_eq!(waiting.waiting("q", 0, 9).await.unwrap().len(), 1);
+    assert_eq!(store.attempts(nodes()[1]).await.unwrap().len(), 120);
+}
