@@ -28,6 +28,7 @@ mod node_death;
 mod older_data;
 mod recovery;
 mod redis;
+mod tasks;
 mod tls;
 
 /// A limit for waits that no promise bounds.
