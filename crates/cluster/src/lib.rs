@@ -69,7 +69,7 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
         max_envelope: max_envelope(config),
         interop: config.cluster.interop.then(|| interop(cluster, config)),
     };
-    let tasks = RedisTasks::new(&client, keys.clone(), config.tasks.failed_max);
+    let tasks = RedisTasks::new(&client, keys.clone(), node, config.tasks.failed_max);
     let bus = Arc::new(RedisBus::new(client.clone(), keys.clone(), clock.clone(), current.clone(), settings));
     let interop = bus.interop().map(|interop| interop as Arc<dyn Interop>);
     let membership = RedisMembership::new(client.clone(), keys.clone(), clock.clone(), bus.version(), bus.link());

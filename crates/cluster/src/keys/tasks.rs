@@ -51,6 +51,16 @@ impl Keys {
         self.resque("workers")
     }
 
+    /// The start of the names of what is known of a worker, given by its name and its queues.
+    pub(crate) fn worker(&self) -> String {
+        self.resque("worker:")
+    }
+
+    /// The start of the names of pings, each of a worker given by its name: a JSON that expires.
+    pub(crate) fn worker_ping(&self) -> String {
+        self.resque("worker:ping:")
+    }
+
     fn resque(&self, name: &str) -> String {
         [&self.tasks_prefix, name].concat()
     }

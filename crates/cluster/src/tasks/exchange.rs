@@ -1,16 +1,13 @@
 //! Settles and fetches many jobs in one call.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use deadpool_redis::redis::Value;
-use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptEnd, BackendError, FetchedJob, JobCounters, SettleOutcome, Settlement, WorkerCall, WorkerReply,
 };
 use phalanx_core::bound_reached;
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::call::{ReplyItems, TaskScript, unexpected_reply};
@@ -23,23 +20,7 @@ use crate::keys::Keys;
 const MAX_BYTES: usize = 256 * 1024;
 
 /// How often a node says that it serves its queues.
-const SERVING: Duration = Duration::from_secs(1);
-
-/// When a node last said that it serves its queues.
-#[derive(Debug, Default)]
-pub(super) struct Announced(Mutex<Option<(Generation, Instant)>>);
-
-impl Announced {
-    /// Whether it is to be said now.
-    fn is_due(&self, generation: Generation) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|(of, at)| of == generation && at.elapsed() < SERVING) {
-            return false;
-        }
-        *last = Some((generation, Instant::now()));
-        true
-    }
-}
+pub(super) const SERVING: Duration = Duration::from_secs(1);
 
 /// The script, and those of its keys that are the same in every call.
 pub(super) struct Exchange {
@@ -92,6 +73,9 @@ fn is_plain(settlement: &Settlement) -> bool {
 
 impl RedisTasks {
     pub(super) async fn exchange_batch(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError> {
+        if call.wanted > 0 && self.registered.is_due(call.generation) {
+            self.register(call).await;
+        }
         let Exchange { script, keys } = &self.exchange;
         let mut keys: [&str; 24] = std::array::from_fn(|at| keys[at].as_str());
         let running = self.keys.running(call.generation);
@@ -100,7 +84,7 @@ impl RedisTasks {
         let (plain, others): (Vec<_>, Vec<_>) =
             call.settlements.iter().partition::<Vec<&Settlement>, _>(|settlement| is_plain(settlement));
         let ids: Vec<&str> = plain.iter().filter_map(|settlement| settlement.id.as_deref()).collect();
-        let announces = self.announced.is_due(call.generation);
+        let announces = self.serving.is_due(call.generation);
         invocation.arg(call.generation.as_str()).arg(call.fetch_until_us).arg(call.wanted).arg(call.first_token);
         invocation.arg(call.max_bytes.clamp(1, MAX_BYTES)).arg(u8::from(call.takes_suspect)).arg(u8::from(announces));
         invocation.arg(&self.channel).arg(self.failed_max);

@@ -32,10 +32,12 @@ mod exchange;
 mod jobs;
 mod moves;
 mod operations;
+mod registration;
 mod wake;
 
 use call::TaskScript;
-use exchange::{Announced, Exchange};
+use exchange::{Exchange, SERVING};
+use registration::{PING_INTERVAL, Repeated};
 use wake::WakeUps;
 
 /// The jobs that nodes share.
@@ -44,11 +46,15 @@ pub struct RedisTasks {
     client: RedisClient,
     keys: Keys,
     channel: String,
-    /// Names this node among those that move delayed jobs.
+    /// The id of the node.
+    node: String,
+    /// Names it among those that move delayed jobs.
     name: String,
     failed_max: usize,
     exchange: Exchange,
-    announced: Announced,
+    /// Announcements that the node serves its queues.
+    serving: Repeated,
+    registered: Repeated,
     scripts: Scripts,
     wake_ups: WakeUps,
 }
@@ -63,18 +69,20 @@ struct Scripts {
     list_again: TaskScript,
     delete_delayed: TaskScript,
     release: TaskScript,
+    register: TaskScript,
 }
 
 impl RedisTasks {
     /// Stores jobs under these keys, over a connection of its own; at most `failed_max` failed ones are kept.
-    pub fn new(client: &RedisClient, keys: Keys, failed_max: usize) -> Self {
+    pub fn new(client: &RedisClient, keys: Keys, node: &str, failed_max: usize) -> Self {
         let shared = client;
         let client = client.apart();
         let (channel, unused) = (keys.wake(), keys.unused());
         let script = |key: String, text| TaskScript::new(key, text);
         Self {
             exchange: Exchange::new(&keys),
-            announced: Announced::default(),
+            serving: Repeated::every(SERVING),
+            registered: Repeated::every(PING_INTERVAL),
             scripts: Scripts {
                 enqueue: script(keys.queues(), include_str!("../lua/tasks/enqueue.lua")),
                 promote: script(keys.delayed(), include_str!("../lua/tasks/promote.lua")),
@@ -85,8 +93,10 @@ impl RedisTasks {
                 list_again: script(keys.running_of(), include_str!("../lua/tasks/list_again.lua")),
                 delete_delayed: script(keys.delayed_jobs(), include_str!("../lua/tasks/delete_delayed.lua")),
                 release: script(unused, include_str!("../lua/tasks/release.lua")),
+                register: script(keys.workers(), include_str!("../lua/tasks/register.lua")),
             },
             wake_ups: WakeUps::new(shared.clone(), keys.clone(), channel.clone()),
+            node: node.to_owned(),
             name: Generation::random().to_string(),
             client,
             keys,

@@ -13,7 +13,7 @@ use crate::membership::TestCluster;
 
 async fn cluster() -> (TestCluster, Arc<dyn TaskStore>) {
     let (redis, client, keys) = crate::redis().await;
-    let tasks: Arc<dyn TaskStore> = Arc::new(RedisTasks::new(&client, keys.clone(), 100));
+    let tasks: Arc<dyn TaskStore> = Arc::new(RedisTasks::new(&client, keys.clone(), "n", 100));
     (TestCluster::over(redis, client, keys).await, tasks)
 }
 

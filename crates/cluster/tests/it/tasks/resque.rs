@@ -2,7 +2,7 @@
 
 use phalanx_core::backend::AttemptEnd;
 use phalanx_core::job::FailedJob;
-use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job};
+use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes};
 
 #[tokio::test]
 async fn two_equal_foreign_jobs_are_two_jobs() {
@@ -57,4 +57,23 @@ async fn foreign_delayed_jobs_are_promoted() {
     assert_eq!(redis.command(&format!("SCARD 'resque:timestamps:{text}'")).await, ":1\r\n");
     let failed = FailedJob::read(&store.failed(0, 1).await.unwrap()[0]);
     assert!(failed.payload.get().contains("rubbish"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_node_is_a_worker_for_as_long_as_it_has_a_lease_or_gives_signs() {
+    let (store, redis) = super::store().await;
+    let gone = "n:cccccccccc";
+    redis.command(&format!("SADD resque:workers host:4749+1:q {gone}:q other:dddddddddd:q")).await;
+    redis.command(&format!("SET resque:worker:{gone}:q:started 7")).await;
+    redis.command("SET resque:worker:ping:other:dddddddddd sign").await;
+    LawWorker::serving(&store, nodes()[0], &["q", "low"]).fetch(1).await;
+    let workers = store.stats().await.unwrap().workers;
+    let workers: std::collections::BTreeSet<&str> = workers.iter().map(String::as_str).collect();
+    assert_eq!(workers, ["host:4749+1:q", "n:aaaaaaaaaa:q,low", "other:dddddddddd:q"].into());
+    assert_eq!(redis.command(&format!("EXISTS resque:worker:{gone}:q:started")).await, ":0\r\n");
+    let sign = redis.command("GET resque:worker:ping:n:aaaaaaaaaa").await;
+    let sign: serde_json::Value = serde_json::from_str(sign.lines().nth(1).unwrap()).unwrap();
+    assert_eq!((&sign["name"], &sign["queues"]), (&"n:aaaaaaaaaa".into(), &"q,low".into()));
+    assert!(sign["time"].as_u64().unwrap() > 1_700_000_000, "{sign}");
+    assert_eq!(redis.command("EXISTS resque:worker:n:aaaaaaaaaa:q,low:started").await, ":1\r\n");
 }
