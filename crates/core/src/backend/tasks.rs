@@ -28,9 +28,6 @@ pub const MOVE_BATCH: usize = 100;
 /// How many deaths of nodes convict the job that they ran.
 pub const MAX_DEATHS: u32 = 3;
 
-/// How many stalls end a job.
-pub const MAX_STALLS: u32 = 5;
-
 /// A job that is to be stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewJob {
@@ -75,7 +72,7 @@ pub struct JobCounters {
     pub attempts: u32,
     /// The reaps of nodes that ran it.
     pub deaths: u32,
-    /// The reaps of nodes that ran it and came back.
+    /// The reaps of nodes that ran it and came back. No store counts them yet: such a reap is a death.
     pub stalls: u32,
 }
 
