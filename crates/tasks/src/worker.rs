@@ -16,6 +16,9 @@ use tracing::error;
 use crate::metrics;
 use crate::run::WorkerLoop;
 
+/// The problem of a node whose worker panicked. Its jobs run elsewhere once it is replaced: its lease is still renewed.
+const WORKER_ENDED: &str = "the worker of tasks has panicked";
+
 /// Runs a node's jobs. On a node without tasks, or with `tasks.concurrency = 0`, it does nothing.
 #[derive(Debug, Default)]
 pub struct TaskWorker {
@@ -96,7 +99,17 @@ impl Transport for TaskWorker {
         let (orders, order) = watch::channel(WorkerOrder::Run);
         let worker = WorkerLoop::new(engine.clone(), store, runtime.handle().clone(), reports);
         let stop = StopOrder { orders: order, is_over: false, end: None };
-        let worker = engine.shutdown().spawn_own(worker.run(received, engine.task_cancellations(), stop));
+        let (engine_of_loop, cancellations) = (engine.clone(), engine.task_cancellations());
+        let worker = engine.shutdown().spawn_own(async move {
+            match engine_of_loop.catch(worker.run(received, cancellations, stop)).await {
+                Ok(unsettled) => unsettled,
+                Err(_) => {
+                    error!("{WORKER_ENDED}: this node runs no jobs until it is started again");
+                    engine_of_loop.set_problem(WORKER_ENDED, true);
+                    1 // at least: the panic took the number along
+                }
+            }
+        });
         *self.running() = Some(RunningWorker { runtime: Some(runtime), worker: Some(worker), orders });
         Ok(())
     }

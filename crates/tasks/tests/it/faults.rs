@@ -65,3 +65,15 @@ async fn a_node_that_cannot_settle_says_how_much_it_leaves() {
     harness.log.go_on.add_permits(1);
     assert_eq!(harness.engine.stop().await.abandoned, 1);
 }
+
+#[tokio::test]
+async fn a_node_whose_worker_panicked_is_not_ready() {
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(hasty, Some(store.clone())).await;
+    assert!(harness.node.health().is_empty());
+    store.fail([Fault::Panic]);
+    harness.enqueue::<Plain>("a", &[]).await;
+    let problem = vec!["the worker of tasks has panicked".to_owned()];
+    eventually("the node says so", async || harness.node.health() == problem).await;
+    assert_eq!(harness.engine.stop().await.abandoned, 1);
+}

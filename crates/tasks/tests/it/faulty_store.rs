@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     AnswerLost,
     /// The store has no lease of the node.
     Reaped,
+    /// The store's own code panics.
+    Panic,
 }
 
 /// A memory store whose next exchanges that do something fail.
@@ -61,6 +63,7 @@ impl TaskStore for FaultyStore {
         match fault {
             None => self.inner.exchange(call).await,
             Some(Fault::Refused) => Err(BackendError::refused("READONLY")),
+            Some(Fault::Panic) => panic!("the store's own code panics"),
             Some(Fault::Lost) => Err(BackendError::unavailable("timed out")),
             Some(Fault::Reaped) => Ok(WorkerReply {
                 is_reaped: true,
