@@ -258,10 +258,11 @@ pub enum RequestId {
 }
 
 impl RequestId {
-    /// Lends the id as text. Every response carries it, so it is written in place and not formatted.
-    pub fn with_text<T>(&self, take: impl FnOnce(&str) -> T) -> T {
+    /// Lends the text of the id. Every response carries it, so it is written in place, not formatted, and not checked for
+    /// UTF-8: a header takes bytes.
+    pub fn with_bytes<T>(&self, take: impl FnOnce(&[u8]) -> T) -> T {
         let (generation, number) = match self {
-            Self::Given(name) => return take(name),
+            Self::Given(name) => return take(name.as_bytes()),
             Self::Own(generation, number) => (generation.as_bytes(), *number),
         };
         let mut text = [b'-'; Generation::LENGTH + 1 + 16];
@@ -271,13 +272,13 @@ impl RequestId {
         for (byte, digit) in text.iter_mut().rev().zip(0..digits) {
             *byte = b"0123456789abcdef"[(number >> (4 * digit) & 15) as usize];
         }
-        take(std::str::from_utf8(text).expect("a generation and digits are ASCII"))
+        take(text)
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.with_text(|text| f.write_str(text))
+        self.with_bytes(|text| f.write_str(std::str::from_utf8(text).expect("a name, or a generation and digits")))
     }
 }
 

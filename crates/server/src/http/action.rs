@@ -133,12 +133,11 @@ fn prepare(
         method: request.method().clone(),
         request: body.clone(),
         other_site: service.other_site(&action, request, identity),
-        accepted,
-        head: head.clone(),
         id: identity.request.clone(),
         share: identity.share.clone(),
     };
-    Ok((action, head, CallBody::awaited(Box::pin(reader.read()))))
+    let call_body = CallBody::awaited(Box::pin(reader.read(accepted, head.clone())));
+    Ok((action, head, call_body))
 }
 
 /// Finishes a call that is pending. If its client disconnects it runs on, unless `on_disconnect` cancels it, and keeps

@@ -91,14 +91,28 @@ impl Identity {
 /// query.
 fn fingerprint(headers: &HeaderMap, settings: &Web, query: Option<&str>) -> Option<Arc<str>> {
     let name = settings.fingerprint_cookie.as_str();
-    let mut pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let cookie = pairs.find_map(|pair| token(pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?));
     let header = |name: &str| token(headers.get(name)?.as_bytes());
-    let found = cookie.or_else(|| header(name)).or_else(|| header(SESSION_ID.as_str())).map(Into::into);
+    let found = cookie(headers, name.as_bytes())
+        .or_else(|| header(name))
+        .or_else(|| header(SESSION_ID.as_str()))
+        .map(Into::into);
     found.or_else(|| {
         let mut pairs = form_urlencoded::parse(query?.as_bytes());
         pairs.find_map(|(key, value)| token(value.as_bytes()).filter(|_| key == name).map(Into::into))
     })
+}
+
+/// Returns the first cookie of a name whose value is a token.
+fn cookie<'a>(headers: &'a HeaderMap, name: &[u8]) -> Option<&'a str> {
+    for line in headers.get_all(COOKIE) {
+        for pair in line.as_bytes().split(|byte| *byte == b';') {
+            let value = pair.trim_ascii().strip_prefix(name).and_then(|rest| rest.strip_prefix(b"="));
+            if let Some(found) = value.and_then(token) {
+                return Some(found);
+            }
+        }
+    }
+    None
 }
 
 fn token(bytes: &[u8]) -> Option<&str> {

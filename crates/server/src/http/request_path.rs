@@ -18,7 +18,8 @@ pub(super) struct DotSegment;
 /// [`DotSegment`] for `%2e%2e` and the like.
 pub(super) fn normalize(uri: &mut Uri) -> Result<(), DotSegment> {
     let path = uri.path();
-    if path.bytes().all(|byte| byte.is_ascii() && byte != b'%') {
+    // Without an early end, which compiles to SIMD.
+    if !path.bytes().fold(false, |found, byte| found | !byte.is_ascii() | (byte == b'%')) {
         return Ok(());
     }
     let normal = normal_form(path);

@@ -279,7 +279,7 @@ impl HttpService {
                 headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
             }
         }
-        if let Ok(id) = identity.request.with_text(HeaderValue::from_str) {
+        if let Ok(id) = identity.request.with_bytes(HeaderValue::from_bytes) {
             headers.insert(&REQUEST_ID, id);
         }
         self.count(status);

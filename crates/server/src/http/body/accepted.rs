@@ -53,8 +53,12 @@ pub(in crate::http) fn accept(
 fn format_of(headers: &HeaderMap) -> Result<Option<BodyFormat>, ActionError> {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(None) };
     let text = disposition::text_of(value.as_bytes());
-    let media = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if media == "application/json" || (media.starts_with("application/") && media.ends_with("+json")) {
+    let media = text.split(';').next().unwrap_or_default().trim();
+    if media.eq_ignore_ascii_case("application/json") {
+        return Ok(Some(BodyFormat::Json));
+    }
+    let media = media.to_ascii_lowercase();
+    if media.starts_with("application/") && media.ends_with("+json") {
         return Ok(Some(BodyFormat::Json));
     }
     match media.as_str() {

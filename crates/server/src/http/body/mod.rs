@@ -58,7 +58,10 @@ pub(super) async fn read(
             let text = std::str::from_utf8(&bytes).map_err(|_| malformed("the body is not UTF-8"))?;
             params.push_form(text)?;
         }
-        BodyFormat::Multipart(boundary) => multipart::read(body, boundary, limit, limits, (params, memory)).await?,
+        // In a box of its own: bodies of other formats need no room for it.
+        BodyFormat::Multipart(boundary) => {
+            Box::pin(multipart::read(body, boundary, limit, limits, (params, memory))).await?;
+        }
         BodyFormat::Raw => return Ok(Some(collect(body, limit, memory).await?)),
     }
     Ok(None)

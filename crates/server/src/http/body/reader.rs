@@ -29,38 +29,35 @@ pub(in crate::http) struct BodyReader {
     pub(in crate::http) request: Arc<RequestBody>,
     /// The other site whose page sent the request, which only `cross_site` versions may answer.
     pub(in crate::http) other_site: Option<String>,
-    pub(in crate::http) accepted: AcceptedBody,
-    /// The params of query and path.
-    pub(in crate::http) head: Params,
     pub(in crate::http) id: RequestId,
     /// The share of the client's address.
     pub(in crate::http) share: Option<Arc<AddressShare>>,
 }
 
 impl BodyReader {
-    /// Reads the body, and merges it with the params of the head.
+    /// Reads the body, and merges it with the params of query and path.
     ///
     /// A body that is there is read in place. While one is awaited, its request has no permit among `web.max_requests`.
-    pub(in crate::http) async fn read(self) -> Result<BodyRead, ActionError> {
-        let (service, request, address) = (self.service.clone(), self.request.clone(), self.share.clone());
-        let mut reading = pin!(self.merge());
+    pub(in crate::http) async fn read(self, accepted: AcceptedBody, head: Params) -> Result<BodyRead, ActionError> {
+        let (service, request, address) = (&self.service, &self.request, self.share.as_ref());
+        let mut reading = pin!(self.merge(accepted, head));
         if let Poll::Ready(read) = poll!(reading.as_mut()) {
             return read;
         }
-        let waiting = start_waiting(&service.waiting_bodies, address.as_ref())?;
+        let waiting = start_waiting(&service.waiting_bodies, address)?;
         request.set_run_permit(None);
         let read = tokio::select! {
             read = reading => read,
             () = service.engine.shutdown().bodies_due() => Err(not_before_the_stop()),
         };
         let read = read?;
-        request.set_run_permit(Some(service.run_permits.resume(address.as_ref()).await?));
+        request.set_run_permit(Some(service.run_permits.resume(address).await?));
         drop(waiting); // it counts among those that are awaited until it has a permit again
         Ok(read)
     }
 
-    async fn merge(self) -> Result<BodyRead, ActionError> {
-        let Self { service, action, method, request, other_site, accepted, head: mut params, id, share } = self;
+    async fn merge(&self, accepted: AcceptedBody, mut params: Params) -> Result<BodyRead, ActionError> {
+        let Self { service, action, method, request, other_site, id, share } = self;
         let engine = &service.engine;
         let limits = service.body_limits(action.def, share.as_ref());
         let mut memory = SharedPermit::start(limits.memory, limits.share, SharedBound::BodyBytes);
@@ -75,11 +72,11 @@ impl BodyReader {
             }
         };
         request.keep_memory(memory);
-        let answering = requested_version(engine, &action, &params, &method)?;
+        let answering = requested_version(engine, action, &params, method)?;
         let is_other = answering.def.version != action.def.version;
         if is_other {
-            if let Some(origin) = other_site.filter(|_| !answering.def.cross_site) {
-                service.cross_site.refuse(&origin)?;
+            if let Some(origin) = other_site.as_ref().filter(|_| !answering.def.cross_site) {
+                service.cross_site.refuse(origin)?;
             }
             if answering.def.body.is_raw != action.def.body.is_raw {
                 return Err(unknown_action());
