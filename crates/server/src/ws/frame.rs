@@ -81,7 +81,7 @@ pub(super) fn decode(text: &str, max_message_id: usize) -> Result<DecodedFrame, 
     // A byte-order mark is no JSON, but RFC 8259, 8.1, lets a reader ignore it, and some writers put one.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // Objects only: serde would decode an array as the fields in their order.
-    let object = Some(text).filter(|text| text.trim_start().starts_with('{'));
+    let object = Some(text).filter(|text| text.trim_ascii_start().starts_with('{'));
     let fields = object.and_then(|text| serde_json::from_str::<FrameFields<'_>>(text).ok());
     let fields = fields.ok_or(MalformedFrame { message_id: None })?;
     let (message_id, id_error) = message_id(fields.message_id, max_message_id);
@@ -194,7 +194,7 @@ fn string_of(raw: &RawValue) -> Option<Cow<'_, str>> {
     if !quoted.starts_with('"') {
         return None;
     }
-    if quoted.contains('\\') {
+    if quoted.as_bytes().contains(&b'\\') {
         serde_json::from_str(quoted).ok().map(Cow::Owned)
     } else {
         Some(Cow::Borrowed(&quoted[1..quoted.len() - 1]))
@@ -204,7 +204,7 @@ fn string_of(raw: &RawValue) -> Option<Cow<'_, str>> {
 /// Reads the message id: the JSON of a string or a number, unchanged. Any other value is an error and is not echoed.
 fn message_id(raw: Option<&RawValue>, max: usize) -> (Option<Arc<str>>, Option<ActionError>) {
     let Some(raw) = raw.map(RawValue::get) else { return (None, None) };
-    let plain = raw.starts_with(['"', '-']) || raw.starts_with(|first: char| first.is_ascii_digit());
+    let plain = matches!(raw.as_bytes(), [b'"' | b'-' | b'0'..=b'9', ..]);
     if raw == "null" {
         return (None, None);
     }
