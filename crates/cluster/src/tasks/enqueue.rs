@@ -28,6 +28,7 @@ impl RedisTasks {
             keys.ready(),
             keys.ids(),
             keys.unique(),
+            keys.deleted(),
         ]);
         call.arg(until_us).arg(&self.channel).arg(ID_TTL.as_millis() as u64);
         for job in jobs {

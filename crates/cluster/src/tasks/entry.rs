@@ -11,13 +11,15 @@ pub(super) fn field_of(attempt: &AttemptKey) -> String {
     format!("{} {} {attempts} {deaths} {stalls}", attempt.token, attempt.queue)
 }
 
-/// Reads the field of an attempt.
+/// Reads the field of an attempt. The queue of a foreign job may have any name, also with spaces.
 pub(super) fn parse_field(field: &str) -> Option<AttemptKey> {
-    let mut parts = field.split(' ');
-    let (token, queue) = (parts.next()?.parse().ok()?, parts.next()?);
+    let (token, rest) = field.split_once(' ')?;
+    let mut parts = rest.rsplitn(4, ' ');
     let mut counter = || parts.next()?.parse().ok();
-    let counters = JobCounters { attempts: counter()?, deaths: counter()?, stalls: counter()? };
-    parts.next().is_none().then(|| AttemptKey { token, queue: queue.into(), counters })
+    let (stalls, deaths, attempts) = (counter()?, counter()?, counter()?);
+    let queue = parts.next().filter(|queue| !queue.is_empty())?;
+    let counters = JobCounters { attempts, deaths, stalls };
+    Some(AttemptKey { token: token.parse().ok()?, queue: queue.into(), counters })
 }
 
 /// The counters and the text of a job that ran before: `!` if it was given back, `<attempts> <deaths> <stalls> <job>`. What
@@ -58,8 +60,10 @@ mod tests {
     fn attempts_are_read_as_they_were_written() {
         let counters = JobCounters { attempts: 3, deaths: 2, stalls: 1 };
         let attempt = AttemptKey { token: 7, queue: "a:b.c_d-e".into(), counters };
-        assert_eq!(parse_field(&field_of(&attempt)), Some(attempt));
-        for wrong in ["", "7 q 1 2", "7 q 1 2 3 4", "x q 1 2 3", "7 q 1 2 -3"] {
+        assert_eq!(parse_field(&field_of(&attempt)), Some(attempt.clone()));
+        let foreign = AttemptKey { queue: "my queue\n".into(), ..attempt.clone() };
+        assert_eq!(parse_field(&field_of(&foreign)), Some(foreign));
+        for wrong in ["", "7 q 1 2", "7  1 2 3", "x q 1 2 3", "7 q 1 2 -3"] {
             assert_eq!(parse_field(wrong), None, "{wrong}");
         }
     }

@@ -120,6 +120,7 @@ impl RedisTasks {
             keys.again(),
             keys.suspects(),
             keys.unique(),
+            keys.deleted(),
         ]);
         call.arg(&record[..]).arg(FailedJob::read(record).id.unwrap_or_default()).arg(&self.channel);
         if let Some(job) = &retry {

@@ -1,5 +1,5 @@
 -- Stores jobs, all or none. Everything is read first: then nothing can fail but the first write, on a full Redis.
--- KEYS: queues, delayed, delayed jobs; the starts of keys: ready, ids, unique.
+-- KEYS: queues, delayed, delayed jobs; the starts of keys: ready, ids, unique; marks of deletion.
 -- ARGV: µs until which it may run, channel, ms for which an id is remembered, then for each job: id, queue, text, due in ms or
 -- '', claim or '', its ms, digest or ''.
 -- Returns for each '' if it is stored, 'conflict', or `=` and the id of the job that is stored; or the key that is spoilt.
@@ -70,6 +70,7 @@ for n = 4, #ARGV, 7 do
             redis.call('SET', KEYS[6] .. claim, id, 'PX', ARGV[n + 5])
         end
         if digest ~= '' then
+            redis.pcall('ZREM', KEYS[7], id) -- the mark was for an earlier job of this id
             redis.call('SET', KEYS[5] .. id, digest, 'PX', string.format('%.0f', due - now_ms + ARGV[3]))
         end
     end

@@ -7,7 +7,8 @@
 -- these, other ends; then the queues, the successes, their ids, and for each other end: field, verb, id, claim, x.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 local generation = ARGV[1]
-if not redis.call('ZSCORE', KEYS[2], generation) then
+local lease = redis.call('ZSCORE', KEYS[2], generation)
+if not lease then
     return false
 end
 redis.call('HLEN', KEYS[3])
@@ -45,10 +46,15 @@ if others > 0 then
         if not job then
             outcome = 'superseded'
         else
-            local number, queue, attempts, deaths, stalls = string.match(field, '^(%d+) (%S+) (%d+) (%d+) (%d+)$')
-            local attempt, fewer = generation .. ':' .. number, math.max(attempts - 1, 0)
-            local spoilt, over
-            if verb == 'done' or verb == 'dropped' then
+            -- Resque's tools may name a queue in any way.
+            local number, queue, attempts, deaths, stalls = string.match(field, '^(%d+) (.+) (%d+) (%d+) (%d+)$')
+            local spoilt, over, attempt, fewer
+            if number then
+                attempt, fewer = generation .. ':' .. number, math.max(attempts - 1, 0)
+            end
+            if not number then
+                spoilt = KEYS[3] .. ' ' .. field
+            elseif verb == 'done' or verb == 'dropped' then
                 over = 0
             elseif verb == 'failed' then
                 spoilt, over = fail(KEYS[6], KEYS[7], KEYS[5], tonumber(ARGV[9]), id, x, us)
@@ -80,8 +86,9 @@ if others > 0 then
                 redis.call('HDEL', KEYS[3], field)
                 if verb == 'done' then
                     redis.pcall('INCR', KEYS[4])
-                    if id ~= '' then
-                        redis.pcall('RPUSH', KEYS[13], id)
+                    local length = id ~= '' and redis.pcall('RPUSH', KEYS[13], id)
+                    if type(length) == 'number' and length > 11000 then
+                        redis.call('LTRIM', KEYS[13], -10000, -1)
                     end
                 elseif verb == 'dropped' and id ~= '' then
                     redis.pcall('ZREM', KEYS[10], id)
@@ -127,7 +134,8 @@ if ARGV[7] == '1' then
     end
 end
 
-if wanted > 0 and us <= tonumber(ARGV[2]) then
+-- An expired lease is to be renewed first: its generation may be reaped before it learns what it has fetched.
+if wanted > 0 and us <= tonumber(ARGV[2]) and tonumber(lease) > us then
     -- Takes jobs from a list, and returns how many. The length of a job is known when it is taken: one is taken first, and
     -- several at once only after short ones.
     local function take(key, queue, has_counters, most)

@@ -13,7 +13,7 @@ local moved, spoilt, left = {}, {}, {}
 for n = 5, #ARGV, 4 do
     local field, id, claim, record = unpack(ARGV, n, n + 3)
     local job = redis.call('HGET', KEYS[3], field)
-    local queue, attempts, deaths, stalls = string.match(field, '^%d+ (%S+) (%d+) (%d+) (%d+)$')
+    local queue, attempts, deaths, stalls = string.match(field, '^%d+ (.+) (%d+) (%d+) (%d+)$')
     if job and queue then
         if not left[queue] then -- it takes no share of what waits
             left[queue] = true

@@ -58,10 +58,10 @@ local function fail(failed, ids, count, most, id, record, us)
     if id ~= '' then
         redis.pcall('ZADD', ids, string.format('%.0f', us), id)
     end
+    redis.pcall('ZREMRANGEBYRANK', ids, 0, -1 - most) -- also where another tool has emptied the list
     local excess = length - most
     if excess > 0 then
         redis.call('LTRIM', failed, excess, -1)
-        redis.pcall('ZREMRANGEBYRANK', ids, 0, -1 - most)
     end
     return nil, math.max(excess, 0)
 end

@@ -1,7 +1,7 @@
 -- Removes a failed job, and may let it run again. Returns 'taken', 'missing', `=` and the id of the job that has the claim, or
 -- `!` and the key that is spoilt.
 -- KEYS: unused key, failed, ids of the failed, queues, delayed, delayed jobs; the starts of keys: ready, again, suspects,
--- unique. ARGV: record, id or '', channel, then if it is to run again: id, queue, text, due in ms or '', claim or '', its ms.
+-- unique; marks of deletion. ARGV: record, id or '', channel, then if it is to run again: id, queue, text, due in ms or '', claim or '', its ms.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 local place = redis.call('LPOS', KEYS[2], ARGV[1])
 if not place then
@@ -23,6 +23,7 @@ if #ARGV > 3 then
     if key then
         return '!' .. key
     end
+    redis.pcall('ZREM', KEYS[11], id)
     if claim ~= '' then
         redis.call('SET', KEYS[10] .. claim, id, 'PX', ARGV[9])
     end

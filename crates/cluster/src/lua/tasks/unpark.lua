@@ -11,13 +11,17 @@ for n = 3, #ARGV do
         spoilt[#spoilt + 1] = list
     else
         for at = #jobs, 1, -1 do
-            local queue, attempts, deaths, stalls, job = string.match(jobs[at], '^%d+ (%S+) (%d+) (%d+) (%d+) (.*)$')
+            local queue, attempts, deaths, stalls, job = string.match(jobs[at], '^%d+ (.-) (%d+) (%d+) (%d+) (.*)$')
             local key = list
             if queue then
                 key = put(queue, attempts, deaths, stalls, job, true)
             end
             if key then
                 spoilt[#spoilt + 1] = key
+                -- Behind the others, which it would keep from being looked at.
+                if key ~= list and type(redis.pcall('RPUSH', list, jobs[at])) == 'number' then
+                    redis.call('LREM', list, 1, jobs[at])
+                end
             else
                 redis.call('LREM', list, 1, jobs[at])
                 moved = moved + 1

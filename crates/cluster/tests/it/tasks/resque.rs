@@ -1,8 +1,8 @@
 //! Jobs that resque's own enqueuers and schedulers stored.
 
-use phalanx_core::backend::AttemptEnd;
+use phalanx_core::backend::{AttemptEnd, EnqueueOutcome, GiveBackOutcome, NewJob, SettleOutcome};
 use phalanx_core::job::FailedJob;
-use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes};
+use phalanx_testkit::laws::tasks::{LawWorker, enqueue, failure, job, nodes};
 
 #[tokio::test]
 async fn two_equal_foreign_jobs_are_two_jobs() {
@@ -76,4 +76,45 @@ async fn a_node_is_a_worker_for_as_long_as_it_has_a_lease_or_gives_signs() {
     assert_eq!((&sign["name"], &sign["queues"]), (&"n:aaaaaaaaaa".into(), &"q,low".into()));
     assert!(sign["time"].as_u64().unwrap() > 1_700_000_000, "{sign}");
     assert_eq!(redis.command("EXISTS resque:worker:n:aaaaaaaaaa:q,low:started").await, ":1\r\n");
+}
+
+/// Resque's tools may name a queue in any way.
+#[tokio::test]
+async fn a_job_of_a_queue_with_spaces_ends_in_every_way() {
+    let (store, redis) = super::store().await;
+    let queue = "my queue ";
+    for n in 0..5 {
+        redis.command(&format!(r#"RPUSH "resque:queue:{queue}" '{{"class":"c","queue":"q","args":[{n}]}}'"#)).await;
+    }
+    let [reaper, dying] = nodes();
+    let worker = LawWorker::serving(&store, dying, &[queue]);
+    let fetched = worker.fetch(5).await;
+    assert_eq!(fetched.len(), 5);
+    assert_eq!(store.attempts(dying).await.unwrap().len(), 5, "each can be read back");
+    let ends = [
+        AttemptEnd::Park { class: "c".into() },
+        AttemptEnd::GiveBack,
+        AttemptEnd::Retry { due_ms: 0 },
+        failure(&fetched[3]),
+        AttemptEnd::Done,
+    ];
+    for (job, end) in fetched.iter().zip(ends) {
+        assert_eq!(worker.settle(job, end).await, SettleOutcome::Accepted);
+    }
+    assert_eq!(store.unpark(&["c".into()]).await.unwrap(), 1);
+    let again = worker.fetch(5).await;
+    assert_eq!(again.len(), 3, "parked, given back, and to be repeated");
+    while let GiveBackOutcome::Some(_) = store.give_back(reaper, dying, "host:9").await.unwrap() {}
+    let heir = LawWorker::serving(&store, reaper, &[queue]);
+    assert_eq!(heir.fetch(5).await.len(), 3, "also after the death of their node");
+}
+
+/// An id that a caller chose names one job after the other.
+#[tokio::test]
+async fn a_mark_of_deletion_is_for_one_job_only() {
+    let (store, redis) = super::store().await;
+    redis.command("ZADD phalanx:laws:deleted 4000000000 a").await;
+    let chosen = NewJob { digest: Some([7; 16]), ..job("a") };
+    assert_eq!(enqueue(&store, &[chosen]).await, [EnqueueOutcome::Stored]);
+    assert_eq!(redis.command("ZCARD phalanx:laws:deleted").await, ":0\r\n");
 }
