@@ -53,6 +53,8 @@ fn events(words: &[&str], at: u64) -> Vec<Event> {
             return [vec![open], joins.to_vec()].concat();
         }
         ["joins"] => return joins.to_vec(),
+        ["joining"] => return joins[..1].to_vec(),
+        ["joined"] => return joins[1..].to_vec(),
         ["leaves"] => return vec![Event::Leaving { socket, room: room.clone() }, Event::Left { socket, room }],
         ["closes"] => Event::Closed { socket, code: None },
         ["says", _] => Event::Say { socket, room, text, last: false },
@@ -204,6 +206,7 @@ fn a_silence_is_told_soon() {
     // A gap just before stands for it: the first frame behind is the bound, however late the next gap.
     finds(&format!("{} b gap\na says x\na ok x\na gets x\n {} wait 20\nb gap", passes("w"), passes("y")), &[]);
     finds("b away\nwait 20\n", &[Kind::Silent]);
+    finds("b leaves\nb joining\nb away\nwait 20\nb joined\n", &[]);
 }
 
 #[test]

@@ -109,11 +109,11 @@ fn silence_of(
     (stream.was_member(message.sent) && to > from + SILENCE).then_some((from, to))
 }
 
-/// A gap follows in each room when the node is back.
+/// A gap follows in each room when the node is back; not in one whose join was still under way.
 fn check_away(history: &History, room: &RoomHistory, socket: usize, stream: &Stream, faults: &mut Vec<Fault>) {
     let Some(known) = history.sockets.get(&socket) else { return };
     let unanswered =
-        known.aways.iter().find(|away| stream.was_member(**away) && !stream.breaks.iter().any(|it| it.at > **away));
+        known.aways.iter().find(|away| stream.had_joined(**away) && !stream.breaks.iter().any(|it| it.at > **away));
     if let Some(away) = unanswered {
         let detail = format!("socket {socket} of {} was told `away`, and no gap followed", history.node(socket));
         faults.push(Fault { kind: Kind::Silent, at: *away, room: room.name.clone(), detail });

@@ -158,6 +158,16 @@ impl Stream {
         self.changes.iter().rev().find(|change| change.requested <= at).is_some_and(|change| change.is_member)
     }
 
+    /// Whether it was a member at that time, and its join was answered by then.
+    pub(super) fn had_joined(&self, at: u64) -> bool {
+        let change = self.changes.iter().rev().find(|change| change.requested <= at);
+        change.is_some_and(|change| {
+            let is_answer =
+                |item: &Item| matches!(item.frame, Frame::Joined) && (change.requested..=at).contains(&item.at);
+            change.is_member && self.items.iter().any(is_answer)
+        })
+    }
+
     /// The numbers of the messages, in the order in which they were received.
     pub(super) fn messages(&self) -> impl Iterator<Item = (usize, usize)> {
         let items = self.items.iter().enumerate();
