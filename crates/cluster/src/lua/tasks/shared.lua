@@ -76,10 +76,11 @@ local function release(key, id)
 end
 
 -- When the next delayed job is due, in ms: the smaller of ours and of resque's, which counts seconds; '' if there is none.
+-- A foreign enqueuer may write a time before 1970, which is due like 0; 0 is first, so that -0 is 0 too.
 local function next_due(delayed, schedule)
     local ours = redis.pcall('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
     local resques = redis.pcall('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]
     ours, resques = tonumber(ours), tonumber(resques)
     local due = math.min(ours or math.huge, resques and resques * 1000 or math.huge)
-    return due < math.huge and string.format('%.0f', due) or ''
+    return due < math.huge and string.format('%.0f', math.max(0, due)) or ''
 end

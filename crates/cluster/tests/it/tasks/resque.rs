@@ -59,6 +59,21 @@ async fn foreign_delayed_jobs_are_promoted() {
     assert!(failed.payload.get().contains("rubbish"), "{failed:?}");
 }
 
+/// An enqueuer that delays by a negative time writes one.
+#[tokio::test]
+async fn a_negative_time_is_due_and_keeps_no_delayed_job_waiting() {
+    for time in ["-1", "-inf", "-0"] {
+        let (store, redis) = super::store().await;
+        redis.command(&format!("ZADD resque:delayed_queue_schedule {time} junk 1 1")).await;
+        redis.command("RPUSH resque:delayed:1 '{\"class\":\"c\",\"queue\":\"q\"}'").await;
+        redis.command("SET phalanx:laws:promoter other PX 60000").await;
+        assert_eq!(store.promote().await.unwrap().next_due_ms, Some(0), "{time}");
+        redis.command("DEL phalanx:laws:promoter").await;
+        let promotion = store.promote().await.unwrap();
+        assert_eq!((promotion.moved, promotion.next_due_ms), (1, None), "{time}");
+    }
+}
+
 #[tokio::test]
 async fn a_node_is_a_worker_for_as_long_as_it_has_a_lease_or_gives_signs() {
     let (store, redis) = super::store().await;
