@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deadpool_redis::redis::{FromRedisValue, cmd, pipe};
+use deadpool_redis::redis::{cmd, pipe};
 use phalanx_core::backend::{BackendError, DeleteOutcome, JobState, TakeOutcome};
 use phalanx_core::bound_reached;
 use phalanx_core::job::{FailedJob, JobText};
+use tracing::debug;
 
-use super::RedisTasks;
 use super::entry::split_counters;
+use super::{RedisTasks, report_spoilt};
 
 /// Jobs that one command reads.
 const PAGE: usize = 1000;
@@ -122,8 +123,8 @@ impl RedisTasks {
 
     async fn find_waiting(&self, id: &str) -> Result<Found, BackendError> {
         let keys = &self.keys;
-        let queues: Vec<String> = self.names("queues", keys.queues()).await?;
-        let classes: Vec<String> = self.names("parked", keys.parked()).await?;
+        let queues = self.names(keys.queues()).await?;
+        let classes = self.names(keys.parked()).await?;
         let (ready, again, suspects, parked) = (keys.ready(), keys.again(), keys.suspects(), keys.parked_of());
         let of_queues = queues.iter().flat_map(|queue| {
             [(&ready, 0), (&again, 0), (&suspects, 0)].map(|(root, skip)| ([root, queue.as_str()].concat(), skip))
@@ -182,12 +183,43 @@ impl RedisTasks {
 
     /// The generations that run jobs, and those that died.
     pub(super) async fn runners(&self) -> Result<Vec<String>, BackendError> {
-        self.client.read("runners", cmd("ZRANGE").arg(self.keys.runners()).arg(0).arg(-1)).await
+        let key = self.keys.runners();
+        let names = self.client.read(&key, cmd("ZRANGE").arg(&key).arg(0).arg(-1)).await;
+        none_if_spoilt(texts_of(&key, names))
+    }
+
+    /// The members of a set; none if it is spoilt.
+    pub(super) async fn names(&self, set: String) -> Result<Vec<String>, BackendError> {
+        none_if_spoilt(self.names_in(set).await)
     }
 
     /// The members of a set.
-    pub(super) async fn names<T: FromRedisValue>(&self, key: &str, set: String) -> Result<T, BackendError> {
-        self.client.read(key, cmd("SMEMBERS").arg(set)).await
+    pub(super) async fn names_in(&self, set: String) -> Result<Vec<String>, BackendError> {
+        let names = self.client.read(&set, cmd("SMEMBERS").arg(&set)).await;
+        texts_of(&set, names)
+    }
+}
+
+/// The names that are texts. Others share resque's sets: what they write must not hide the rest for ever.
+fn texts_of(key: &str, names: Result<Vec<Vec<u8>>, BackendError>) -> Result<Vec<String>, BackendError> {
+    let text = |name| match String::from_utf8(name) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            debug!(key, name = %String::from_utf8_lossy(error.as_bytes()), "a name is no text: it is ignored");
+            None
+        }
+    };
+    Ok(names?.into_iter().filter_map(text).collect())
+}
+
+/// Names a spoilt key in the log instead of failing: what has other keys goes on.
+fn none_if_spoilt(names: Result<Vec<String>, BackendError>) -> Result<Vec<String>, BackendError> {
+    match names {
+        Err(BackendError::WrongKind { key }) => {
+            report_spoilt(&[key]);
+            Ok(Vec::new())
+        }
+        names => names,
     }
 }
 

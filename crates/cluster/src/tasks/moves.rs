@@ -132,7 +132,7 @@ impl RedisTasks {
     pub(super) async fn unpark_classes(&self, known: &[Arc<str>]) -> Result<usize, BackendError> {
         let mut moved = 0;
         let keys = &self.keys;
-        let parked: Vec<String> = self.client.read("parked", cmd("SMEMBERS").arg(keys.parked())).await?;
+        let parked = self.names_in(keys.parked()).await?;
         for class in parked.iter().filter(|class| known.iter().any(|known| **known == ***class)) {
             let mut call = self.scripts.unpark.call(&[
                 keys.unused(),
@@ -165,7 +165,7 @@ impl RedisTasks {
             keys.unique(),
         ]);
         call.arg(self.failed_max);
-        let parked: Vec<String> = self.client.read("parked", cmd("SMEMBERS").arg(keys.parked())).await?;
+        let parked = self.names_in(keys.parked()).await?;
         let mut late = 0;
         for class in &parked {
             let mut range = cmd("LRANGE");

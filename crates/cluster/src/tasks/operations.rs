@@ -17,15 +17,15 @@ const MAX_QUEUES: usize = 1000;
 impl RedisTasks {
     pub(super) async fn read_stats(&self) -> Result<TaskStats, BackendError> {
         let keys = &self.keys;
-        let mut queues: Vec<String> = self.names("queues", keys.queues()).await?;
+        let mut queues = self.names(keys.queues()).await?;
         queues.sort_unstable();
         if queues.len() > MAX_QUEUES {
             bound_reached("task_queues");
             queues.truncate(MAX_QUEUES);
         }
-        let paused: Vec<String> = self.names("paused", keys.paused()).await?;
-        let workers: Vec<String> = self.names("workers", keys.workers()).await?;
-        let classes: Vec<String> = self.names("parked", keys.parked()).await?;
+        let paused = self.names(keys.paused()).await?;
+        let workers = self.names(keys.workers()).await?;
+        let classes = self.names(keys.parked()).await?;
         let mut lengths = Vec::with_capacity(queues.len());
         for queue in queues {
             let lists = [keys.suspects(), keys.again(), keys.ready()].map(|root| [&*root, &*queue].concat());

@@ -38,11 +38,11 @@ for _, id in ipairs(due) do
     end
 end
 
--- A job that resque delayed: its queue is in its text. One that names none fails.
+-- A job that resque delayed: its queue is in its text, and may have any name of 1 to 100 bytes. One that names none fails.
 local function promote(job)
     local is_json, read = pcall(cjson.decode, job)
     local queue = is_json and type(read) == 'table' and read.queue
-    if type(queue) == 'string' and string.find(queue, '^%S+$') then
+    if type(queue) == 'string' and #queue >= 1 and #queue <= 100 then
         return put(queue, 0, 0, 0, job, false)
     end
     local record = '{"worker":"","queue":"","payload":{"class":"unreadable","queue":"","args":[' .. cjson.encode(job)

@@ -75,6 +75,21 @@ async fn a_negative_time_is_due_and_keeps_no_delayed_job_waiting() {
 }
 
 #[tokio::test]
+async fn a_foreign_delayed_job_goes_to_the_queue_that_it_names_whatever_its_name_is() {
+    let (store, redis) = super::store().await;
+    let names = ["two words".to_owned(), "n".repeat(100), String::new(), "n".repeat(101)];
+    for name in &names {
+        redis.command(&format!("RPUSH resque:delayed:1 '{{\"class\":\"c\",\"queue\":\"{name}\"}}'")).await;
+    }
+    redis.command("ZADD resque:delayed_queue_schedule 1 1").await;
+    assert_eq!(store.promote().await.unwrap().moved, 4);
+    for (name, expected) in names.iter().zip([1, 1, 0, 0]) {
+        assert_eq!(redis.command(&format!("LLEN 'resque:queue:{name}'")).await, format!(":{expected}\r\n"), "{name}");
+    }
+    assert_eq!(store.failed(0, 9).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn a_node_is_a_worker_for_as_long_as_it_has_a_lease_or_gives_signs() {
     let (store, redis) = super::store().await;
     let gone = "n:cccccccccc";

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use phalanx_core::backend::{AttemptEnd, BackendError, NewJob, SettleOutcome, TaskStore};
+use phalanx_core::backend::{AttemptEnd, BackendError, DeleteOutcome, JobState, NewJob, SettleOutcome, TaskStore};
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, failure, job, nodes, settlement};
 
@@ -200,4 +200,40 @@ async fn a_job_that_cannot_go_back_keeps_none_from_going_back() {
     let waiting: Arc<dyn TaskStore> = store.clone();
     assert_eq!(waiting.waiting("q", 0, 9).await.unwrap().len(), 1);
     assert_eq!(store.attempts(nodes()[1]).await.unwrap().len(), 120);
+}
+
+/// The sets of names that numbers and searches begin with.
+const SETS: [&str; 4] = ["resque:queues", "resque:workers", "phalanx:laws:paused", "phalanx:laws:parked"];
+
+#[tokio::test]
+async fn a_name_that_is_no_text_keeps_no_other_one_from_being_read() {
+    let (store, redis) = super::store().await;
+    enqueue(&store, &[job("a")]).await;
+    redis.command("RPUSH phalanx:laws:parked:c '1 q 0 0 0 {}'").await;
+    for set in SETS {
+        redis.command(&format!("SADD {set} \"\\xff\" c")).await;
+    }
+    redis.command("ZADD phalanx:laws:runners 1 \"\\xff\"").await;
+    let stats = store.stats().await.unwrap();
+    assert_eq!(stats.queues.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["c", "q"]);
+    assert_eq!((stats.workers, stats.paused, stats.parked), (vec!["c".to_owned()], vec!["c".to_owned()], 1));
+    assert_eq!(store.state("a").await.unwrap(), JobState::Waiting);
+    assert_eq!(store.delete("unknown").await.unwrap(), DeleteOutcome::NotFound);
+    assert_eq!(store.unpark(&["c".into()]).await.unwrap(), 1);
+    assert_eq!(store.fail_parked(0, "w").await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_set_of_names_that_is_spoilt_has_none() {
+    for set in SETS.into_iter().chain(["phalanx:laws:runners"]) {
+        let (store, redis) = super::store().await;
+        enqueue(&store, &[job("a")]).await;
+        redis.command(&format!("DEL {set}")).await;
+        redis.command(&format!("SET {set} x")).await;
+        let expected = usize::from(set != "resque:queues");
+        assert_eq!(store.stats().await.unwrap().queues.len(), expected, "{set}");
+        let expected = if expected == 1 { JobState::Waiting } else { JobState::Unknown };
+        assert_eq!(store.state("a").await.unwrap(), expected, "{set}");
+        assert_eq!(store.delete("unknown").await.unwrap(), DeleteOutcome::NotFound, "{set}");
+    }
 }
