@@ -14,7 +14,7 @@ type RunningPage = (String, Vec<(Vec<u8>, Vec<u8>)>);
 impl RedisTasks {
     /// Reads about a batch of the attempts of a generation.
     pub(super) async fn scan_running(&self, running: &str, cursor: &str) -> Result<RunningPage, BackendError> {
-        self.client.read(running, cmd("HSCAN").arg(running).arg(cursor).arg("COUNT").arg(MOVE_BATCH)).await
+        self.own.client().await?.read(running, cmd("HSCAN").arg(running).arg(cursor).arg("COUNT").arg(MOVE_BATCH)).await
     }
 
     pub(super) async fn attempts_of(&self, generation: &str) -> Result<Vec<FetchedJob>, BackendError> {
@@ -53,7 +53,7 @@ impl RedisTasks {
             for job in batch {
                 call.arg(field_of(&job.attempt)).arg(&job.text[..]);
             }
-            call.run::<u64>(&self.client).await?;
+            call.run::<u64>(&*self.own.client().await?).await?;
         }
         Ok(())
     }

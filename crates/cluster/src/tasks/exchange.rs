@@ -101,7 +101,7 @@ impl RedisTasks {
         for settlement in &others {
             add_end(settlement, &mut invocation);
         }
-        let reply: Value = invocation.run(&self.client).await?;
+        let reply: Value = invocation.run(&*self.own.client().await?).await?;
         if reply == Value::Nil {
             let settled = vec![SettleOutcome::Superseded; call.settlements.len()];
             return Ok(WorkerReply { settled, is_reaped: true, ..WorkerReply::default() });

@@ -42,7 +42,7 @@ impl RedisTasks {
         looks.cmd("ZSCORE").arg(keys.failed_ids()).arg(id);
         looks.cmd("LPOS").arg(keys.done()).arg(id);
         type Looks = (Option<f64>, Option<f64>, Option<u64>);
-        let (delayed, failed, done): Looks = self.client.read_all("delayed", &looks).await?;
+        let (delayed, failed, done): Looks = self.shared.read_all("delayed", &looks).await?;
         if let Some(due_ms) = delayed {
             return Ok(JobState::Delayed(due_ms as u64));
         }
@@ -64,7 +64,7 @@ impl RedisTasks {
 
     pub(super) async fn delete_job(&self, id: &str) -> Result<DeleteOutcome, BackendError> {
         let failed: Option<f64> =
-            self.client.read("failed:ids", cmd("ZSCORE").arg(self.keys.failed_ids()).arg(id)).await?;
+            self.shared.read("failed:ids", cmd("ZSCORE").arg(self.keys.failed_ids()).arg(id)).await?;
         if failed.is_some() && self.delete_failed(id).await? {
             return Ok(DeleteOutcome::Deleted);
         }
@@ -81,7 +81,7 @@ impl RedisTasks {
         if self.delete_delayed(id, false).await? {
             return Ok(DeleteOutcome::Deleted);
         }
-        self.client.query::<u64>("deleted", cmd("ZREM").arg(self.keys.deleted()).arg(id)).await?;
+        self.shared.query::<u64>("deleted", cmd("ZREM").arg(self.keys.deleted()).arg(id)).await?;
         Ok(DeleteOutcome::NotFound)
     }
 
@@ -94,7 +94,7 @@ impl RedisTasks {
         for id in ids {
             command.arg(&**id);
         }
-        let scores: Vec<Option<f64>> = self.client.read("deleted", &command).await?;
+        let scores: Vec<Option<f64>> = self.own.client().await?.read("deleted", &command).await?;
         Ok(scores.into_iter().map(|score| score.is_some()).collect())
     }
 
@@ -103,12 +103,12 @@ impl RedisTasks {
         let keys = &self.keys;
         let all = [keys.unused(), keys.delayed(), keys.delayed_jobs(), keys.deleted()];
         let mut call = self.scripts.delete_delayed.call(&all);
-        let entry: Option<Vec<u8>> = call.arg(id).arg(u8::from(marks)).run(&self.client).await?;
+        let entry: Option<Vec<u8>> = call.arg(id).arg(u8::from(marks)).run(&self.shared).await?;
         let Some(entry) = entry else { return Ok(false) };
         let text = entry.splitn(5, |byte| *byte == b' ').nth(4).unwrap_or_default();
         if let Some(claim) = JobText::read(text).and_then(|job| job.unique) {
             let mut call = self.scripts.release.call(&[[&keys.unique(), &*claim].concat()]);
-            call.arg(id).run::<u64>(&self.client).await?;
+            call.arg(id).run::<u64>(&self.shared).await?;
         }
         Ok(true)
     }
@@ -152,7 +152,7 @@ impl RedisTasks {
             let (last, first) = (page * PAGE + 1, (page + 1) * PAGE);
             let mut range = cmd("LRANGE");
             range.arg(list).arg(format!("-{first}")).arg(format!("-{last}"));
-            let entries: Vec<Vec<u8>> = self.client.read(list, &range).await?;
+            let entries: Vec<Vec<u8>> = self.shared.read(list, &range).await?;
             let is_last = entries.len() < PAGE;
             for entry in entries.into_iter().rev() {
                 if contains(&entry, id.as_bytes()) {
@@ -184,7 +184,7 @@ impl RedisTasks {
     /// The generations that run jobs, and those that died.
     pub(super) async fn runners(&self) -> Result<Vec<String>, BackendError> {
         let key = self.keys.runners();
-        let names = self.client.read(&key, cmd("ZRANGE").arg(&key).arg(0).arg(-1)).await;
+        let names = self.shared.read(&key, cmd("ZRANGE").arg(&key).arg(0).arg(-1)).await;
         none_if_spoilt(texts_of(&key, names))
     }
 
@@ -195,7 +195,7 @@ impl RedisTasks {
 
     /// The members of a set.
     pub(super) async fn names_in(&self, set: String) -> Result<Vec<String>, BackendError> {
-        let names = self.client.read(&set, cmd("SMEMBERS").arg(&set)).await;
+        let names = self.shared.read(&set, cmd("SMEMBERS").arg(&set)).await;
         texts_of(&set, names)
     }
 }

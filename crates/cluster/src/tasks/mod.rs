@@ -32,18 +32,21 @@ mod exchange;
 mod jobs;
 mod moves;
 mod operations;
+mod own_connection;
 mod registration;
 mod wake;
 
 use call::TaskScript;
 use exchange::{Exchange, SERVING};
+use own_connection::OwnConnection;
 use registration::{PING_INTERVAL, Repeated};
 use wake::WakeUps;
 
 /// The jobs that nodes share.
 pub struct RedisTasks {
-    /// A connection of its own: the calls of a worker keep no other command waiting.
-    client: RedisClient,
+    /// The connection that all commands share, over which operators search too: that keeps no worker waiting.
+    shared: RedisClient,
+    own: OwnConnection,
     keys: Keys,
     channel: String,
     /// The id of the node.
@@ -75,8 +78,6 @@ struct Scripts {
 impl RedisTasks {
     /// Stores jobs under these keys, over a connection of its own; at most `failed_max` failed ones are kept.
     pub fn new(client: &RedisClient, keys: Keys, node: &str, failed_max: usize) -> Self {
-        let shared = client;
-        let client = client.apart();
         let (channel, unused) = (keys.wake(), keys.unused());
         let script = |key: String, text| TaskScript::new(key, text);
         Self {
@@ -95,10 +96,11 @@ impl RedisTasks {
                 release: script(unused, include_str!("../lua/tasks/release.lua")),
                 register: script(keys.workers(), include_str!("../lua/tasks/register.lua")),
             },
-            wake_ups: WakeUps::new(shared.clone(), keys.clone(), channel.clone()),
+            wake_ups: WakeUps::new(client.clone(), keys.clone(), channel.clone()),
             node: node.to_owned(),
             name: Generation::random().to_string(),
-            client,
+            shared: client.clone(),
+            own: OwnConnection::beside(client.clone(), keys.clone()),
             keys,
             channel,
             failed_max: failed_max.max(1),

@@ -47,7 +47,7 @@ impl RedisTasks {
             keys.failures(),
         ]);
         call.arg(&self.name).arg(PROMOTER_MS).arg(&self.channel).arg(MOVE_BATCH).arg(self.failed_max);
-        let mut items = ReplyItems::of(call.run(&self.client).await?).ok_or_else(unexpected_reply)?;
+        let mut items = ReplyItems::of(call.run(&*self.own.client().await?).await?).ok_or_else(unexpected_reply)?;
         let mut read = || Some((items.number()?, items.text()?, items.texts()?));
         let (moved, next_due, spoilt) = read().ok_or_else(unexpected_reply)?;
         report_spoilt(&spoilt);
@@ -112,7 +112,7 @@ impl RedisTasks {
         for attempt in &attempts {
             call.arg(&attempt.field).arg(&attempt.id).arg(&attempt.claim).arg(&attempt.record[..]);
         }
-        let reply: Value = call.run(&self.client).await?;
+        let reply: Value = call.run(&*self.own.client().await?).await?;
         if reply == Value::Nil {
             return Ok(PageOutcome::ClaimLost);
         }
@@ -144,7 +144,7 @@ impl RedisTasks {
                 keys.parked_of(),
             ]);
             call.arg(&self.channel).arg(MOVE_BATCH).arg(class);
-            let mut items = ReplyItems::of(call.run(&self.client).await?).ok_or_else(unexpected_reply)?;
+            let mut items = ReplyItems::of(call.run(&*self.own.client().await?).await?).ok_or_else(unexpected_reply)?;
             let mut read = || Some((items.number()?, items.texts()?));
             let (count, spoilt) = read().ok_or_else(unexpected_reply)?;
             report_spoilt(&spoilt);
@@ -170,7 +170,7 @@ impl RedisTasks {
         for class in &parked {
             let mut range = cmd("LRANGE");
             range.arg([keys.parked_of().as_str(), class].concat()).arg(0).arg(MOVE_BATCH - late);
-            let Ok(entries) = self.client.read::<Vec<Vec<u8>>>("parked:*", &range).await else { continue };
+            let Ok(entries) = self.own.client().await?.read::<Vec<Vec<u8>>>("parked:*", &range).await else { continue };
             for entry in entries {
                 let entry = Bytes::from(entry);
                 let Some((since_ms, queue, counters, text)) = parse_parked(&entry) else { continue };
@@ -194,7 +194,7 @@ impl RedisTasks {
         if late == 0 {
             return Ok(0);
         }
-        call.run::<usize>(&self.client).await
+        call.run::<usize>(&*self.own.client().await?).await
     }
 }
 

@@ -50,7 +50,7 @@ impl RedisTasks {
     async fn sum_of(&self, command: &str, keys: &[String]) -> Result<u64, BackendError> {
         let mut sum = 0;
         for key in keys {
-            match self.client.read::<u64>(key, cmd(command).arg(key)).await {
+            match self.shared.read::<u64>(key, cmd(command).arg(key)).await {
                 Ok(size) => sum += size,
                 Err(BackendError::WrongKind { .. }) => {}
                 Err(error) => return Err(error),
@@ -60,7 +60,7 @@ impl RedisTasks {
     }
 
     async fn read_number(&self, key: String) -> Result<u64, BackendError> {
-        match self.client.read::<Option<String>>(&key, cmd("GET").arg(&key)).await {
+        match self.shared.read::<Option<String>>(&key, cmd("GET").arg(&key)).await {
             Ok(number) => Ok(number.and_then(|number| number.parse().ok()).unwrap_or(0)),
             Err(BackendError::WrongKind { .. }) => Ok(0),
             Err(error) => Err(error),
@@ -82,7 +82,7 @@ impl RedisTasks {
             let list = [&*root, queue].concat();
             let mut looks = pipe();
             looks.cmd("LLEN").arg(&list).cmd("LRANGE").arg(&list).arg(skip).arg(skip + limit - 1);
-            let (length, entries): (usize, Vec<Vec<u8>>) = self.client.read_all(&list, &looks).await?;
+            let (length, entries): (usize, Vec<Vec<u8>>) = self.shared.read_all(&list, &looks).await?;
             (skip, limit) = (skip.saturating_sub(length), limit - entries.len().min(limit));
             let text = |entry: Vec<u8>| {
                 let entry = Bytes::from(entry);
@@ -99,7 +99,7 @@ impl RedisTasks {
         }
         let mut range = cmd("LRANGE");
         range.arg(self.keys.failed()).arg(skip).arg(skip.saturating_add(limit) - 1);
-        let records: Vec<Vec<u8>> = self.client.read("failed", &range).await?;
+        let records: Vec<Vec<u8>> = self.shared.read("failed", &range).await?;
         Ok(records.into_iter().map(Bytes::from).collect())
     }
 
@@ -126,7 +126,7 @@ impl RedisTasks {
         if let Some(job) = &retry {
             add_job(job, &mut call);
         }
-        let reply: String = call.run(&self.client).await?;
+        let reply: String = call.run(&self.shared).await?;
         match (&*reply, reply.split_at_checked(1)) {
             ("taken", _) => Ok(TakeOutcome::Taken),
             ("missing", _) => Ok(TakeOutcome::NotFound),
@@ -138,9 +138,9 @@ impl RedisTasks {
 
     pub(super) async fn pause(&self, queue: &str, is_paused: bool) -> Result<(), BackendError> {
         let command = if is_paused { "SADD" } else { "SREM" };
-        self.client.query::<u64>("paused", cmd(command).arg(self.keys.paused()).arg(queue)).await?;
+        self.shared.query::<u64>("paused", cmd(command).arg(self.keys.paused()).arg(queue)).await?;
         if !is_paused {
-            self.client.query::<u64>(&self.channel, cmd("PUBLISH").arg(&self.channel).arg(queue)).await?;
+            self.shared.query::<u64>(&self.channel, cmd("PUBLISH").arg(&self.channel).arg(queue)).await?;
         }
         Ok(())
     }

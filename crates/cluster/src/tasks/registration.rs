@@ -55,7 +55,8 @@ impl RedisTasks {
         ]);
         script.arg(call.generation.as_str()).arg(&name).arg(&queues).arg(PING_TTL.as_secs());
         script.arg(r#"{"time":"#).arg([",", &ping[1..]].concat());
-        if let Err(error) = script.run::<u64>(&self.client).await {
+        let registered = async { script.run::<u64>(&*self.own.client().await?).await };
+        if let Err(error) = registered.await {
             debug!(%error, "this node is not among the workers that resque tools show");
         }
     }

@@ -1,6 +1,10 @@
 //! Replies that are lost, and calls that arrive late.
 
-use phalanx_core::backend::{AttemptEnd, SettleOutcome, WorkerCall};
+use std::sync::Arc;
+use std::time::Duration;
+
+use phalanx_cluster::{Keys, RedisCache, RedisClient, RedisTasks};
+use phalanx_core::backend::{AttemptEnd, CacheStore, SettleOutcome, TaskStore, WorkerCall};
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes, settlement};
 use phalanx_testkit::{Proxy, Redis};
 
@@ -98,4 +102,29 @@ async fn a_worker_is_woken_over_a_new_connection_too() {
     quiet().await;
     enqueue(&direct, &[job("a")]).await;
     tokio::time::timeout(std::time::Duration::from_secs(5), store.woken()).await.expect("the queue was empty");
+}
+
+/// Both connections are lost, and the address moves while they are opened again.
+#[tokio::test]
+async fn jobs_go_to_the_server_of_the_other_commands() {
+    let (old, new) = (Redis::start().await, Redis::start().await);
+    let proxy = Proxy::before(old.addr()).await;
+    let client = RedisClient::open(&old.url_through(proxy.addr()), Duration::from_secs(2)).unwrap();
+    let keys = Keys::new("actionhero:", "laws");
+    let store: Arc<dyn TaskStore> = Arc::new(RedisTasks::new(&client, keys.clone(), "n", 100));
+    let cache = RedisCache::new(client, keys);
+    cache.set("k", "1".into(), None, None).await.unwrap();
+    enqueue(&store, &[job("before")]).await;
+    proxy.cut();
+    cache.set("k", "1".into(), None, None).await.unwrap_err();
+    proxy.restore();
+    let _ = store.enqueue(&[job("meanwhile")], u64::MAX / 4).await;
+    proxy.switch_to(new.addr()); // the old one closes no connection
+    cache.set("after", "1".into(), None, None).await.unwrap();
+    enqueue(&store, &[job("after")]).await;
+    for server in [&old, &new] {
+        let has_value = server.command("KEYS actionhero:cache:after").await != "*0\r\n";
+        let has_job = server.command("LRANGE resque:queue:q 0 -1").await.contains("\"after\"");
+        assert_eq!(has_value, has_job);
+    }
 }
