@@ -1,41 +1,107 @@
 //! The attempts that are listed under a generation.
 
-use deadpool_redis::redis::cmd;
+use std::collections::HashSet;
+
+use deadpool_redis::redis::{Pipeline, cmd, pipe};
 use phalanx_core::Generation;
 use phalanx_core::backend::{BackendError, FetchedJob, MOVE_BATCH};
 use tracing::warn;
 
 use super::RedisTasks;
 use super::entry::{field_of, parse_attempt};
+use crate::client::RedisClient;
 
-/// The cursor of the next page, fields and texts.
-type RunningPage = (String, Vec<(Vec<u8>, Vec<u8>)>);
+/// Returns the cursor of the next page, then the fields and the lengths of their jobs. A field is short and a job has up to
+/// 1 MiB: those of a page stay in Redis.
+pub(super) const FIELDS: &str = "
+local page = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', 16)
+local fields, lengths = {}, {}
+for n = 1, #page[2], 2 do
+    fields[#fields + 1], lengths[#lengths + 1] = page[2][n], #page[2][n + 1]
+end
+return { page[1], fields, lengths }";
+
+/// The most bytes of jobs that are read at once, but for one that has more by itself.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// A field of the hash of attempts.
+#[derive(Debug)]
+pub(super) struct ListedField {
+    pub(super) name: Vec<u8>,
+    /// The bytes of its job.
+    length: usize,
+}
+
+/// The first fields whose jobs are read at once, and the others.
+pub(super) fn split_batch(fields: &[ListedField]) -> (&[ListedField], &[ListedField]) {
+    let mut bytes = 0;
+    let fits = |field: &&ListedField| {
+        bytes += field.length;
+        bytes <= MAX_BYTES
+    };
+    let count = fields.iter().take(MOVE_BATCH).take_while(fits).count();
+    fields.split_at(count.max(1).min(fields.len()))
+}
 
 impl RedisTasks {
-    /// Reads about a batch of the attempts of a generation.
-    pub(super) async fn scan_running(&self, running: &str, cursor: &str) -> Result<RunningPage, BackendError> {
-        self.own.client().await?.read(running, cmd("HSCAN").arg(running).arg(cursor).arg("COUNT").arg(MOVE_BATCH)).await
-    }
-
-    pub(super) async fn attempts_of(&self, generation: &str) -> Result<Vec<FetchedJob>, BackendError> {
-        let running = [&self.keys.running_of(), generation].concat();
-        let (mut cursor, mut attempts) = ("0".to_owned(), Vec::new());
+    /// Reads all fields of a hash of attempts.
+    pub(super) async fn fields_of(
+        &self,
+        client: &RedisClient,
+        running: &str,
+    ) -> Result<Vec<ListedField>, BackendError> {
+        let (mut cursor, mut fields, mut known) = ("0".to_owned(), Vec::new(), HashSet::new());
         loop {
-            let (next, page) = self.scan_running(&running, &cursor).await?;
-            for (field, text) in page {
-                match parse_attempt(&field, text.into()) {
-                    Some(attempt) => attempts.push(attempt),
-                    None => warn!(running, field = %String::from_utf8_lossy(&field), "an attempt is unreadable"),
+            let mut call = self.scripts.fields.call(&[running]);
+            let page: (String, Vec<Vec<u8>>, Vec<usize>) = call.arg(&cursor).run(client).await?;
+            for (name, length) in page.1.into_iter().zip(page.2) {
+                // A scan may return one twice.
+                if known.insert(name.clone()) {
+                    fields.push(ListedField { name, length });
                 }
             }
-            if next == "0" {
-                break;
+            if page.0 == "0" {
+                return Ok(fields);
             }
-            cursor = next;
+            cursor = page.0;
         }
-        // A scan may return an attempt twice.
+    }
+
+    /// Reads the jobs of these fields; `None` for one that is gone.
+    pub(super) async fn jobs_of(
+        &self,
+        client: &RedisClient,
+        running: &str,
+        fields: &[ListedField],
+    ) -> Result<Vec<Option<Vec<u8>>>, BackendError> {
+        let mut looks: Pipeline = pipe();
+        for field in fields {
+            looks.add_command(cmd("HGET")).arg(running).arg(&field.name);
+        }
+        client.read_all(running, &looks).await
+    }
+
+    /// Reads the attempts of a generation, in the order in which they began.
+    pub(super) async fn attempts_of(
+        &self,
+        client: &RedisClient,
+        generation: &str,
+    ) -> Result<Vec<FetchedJob>, BackendError> {
+        let running = [&self.keys.running_of(), generation].concat();
+        let (fields, mut attempts) = (self.fields_of(client, &running).await?, Vec::new());
+        let mut left = &fields[..];
+        while !left.is_empty() {
+            let (batch, others) = split_batch(left);
+            left = others;
+            for (field, text) in batch.iter().zip(self.jobs_of(client, &running, batch).await?) {
+                let Some(text) = text else { continue };
+                match parse_attempt(&field.name, text.into()) {
+                    Some(attempt) => attempts.push(attempt),
+                    None => warn!(running, field = %String::from_utf8_lossy(&field.name), "an attempt is unreadable"),
+                }
+            }
+        }
         attempts.sort_by_key(|job| job.attempt.token);
-        attempts.dedup_by_key(|job| job.attempt.token);
         Ok(attempts)
     }
 

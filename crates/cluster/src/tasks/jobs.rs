@@ -173,7 +173,7 @@ impl RedisTasks {
     async fn find_running(&self, id: &str) -> Result<Option<phalanx_core::Generation>, BackendError> {
         for name in self.runners().await? {
             let Some(generation) = phalanx_core::Generation::parse(&name) else { continue };
-            let attempts = self.attempts_of(&name).await?;
+            let attempts = self.attempts_of(&self.shared, &name).await?;
             if attempts.iter().any(|job| id_of(&job.text).as_deref() == Some(id)) {
                 return Ok(Some(generation));
             }

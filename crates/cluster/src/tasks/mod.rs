@@ -63,6 +63,7 @@ pub struct RedisTasks {
 }
 
 struct Scripts {
+    fields: TaskScript,
     enqueue: TaskScript,
     promote: TaskScript,
     give_back: TaskScript,
@@ -85,6 +86,7 @@ impl RedisTasks {
             serving: Repeated::every(SERVING),
             registered: Repeated::every(PING_INTERVAL),
             scripts: Scripts {
+                fields: script(format!("{}*", keys.running_of()), attempts::FIELDS),
                 enqueue: script(keys.queues(), include_str!("../lua/tasks/enqueue.lua")),
                 promote: script(keys.delayed(), include_str!("../lua/tasks/promote.lua")),
                 give_back: script(keys.reapers(), include_str!("../lua/tasks/give_back.lua")),
@@ -142,7 +144,7 @@ impl TaskStore for RedisTasks {
     }
 
     async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError> {
-        self.attempts_of(of.as_str()).await
+        self.attempts_of(&*self.own.client().await?, of.as_str()).await
     }
 
     async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {

@@ -10,12 +10,17 @@ use phalanx_core::backend::{
 };
 use phalanx_core::job::{FailedRecord, JobText};
 
+use super::attempts::{ListedField, split_batch};
 use super::call::{ReplyItems, unexpected_reply};
 use super::entry::{parse_field, split_counters};
 use super::{RedisTasks, now_ms, report_spoilt};
 
 /// How long a node that moves delayed jobs keeps others from it.
 const PROMOTER_MS: u64 = 200;
+
+/// Parked jobs of a class that are read at once, and the bytes of all after which no more are failed by one call.
+const PARKED_SLICE: usize = 16;
+const PARKED_BYTES: usize = 256 * 1024;
 
 /// An attempt of a dead generation that is to be moved.
 struct DeadAttempt {
@@ -60,29 +65,39 @@ impl RedisTasks {
         dead: Generation,
         worker: &str,
     ) -> Result<GiveBackOutcome, BackendError> {
-        let running = self.keys.running(dead);
-        let (mut cursor, mut stuck) = ("0".to_owned(), None);
-        loop {
-            let (next, page) = self.scan_running(&running, &cursor).await?;
-            let mut attempts: Vec<DeadAttempt> =
-                page.into_iter().map(|(field, text)| dead_attempt(&field, text.into(), worker)).collect();
-            // The last one first, so that the first one is at the head of its queue in the end.
-            attempts.sort_by_key(|attempt| std::cmp::Reverse(attempt.job.attempt.token));
-            attempts.truncate(MOVE_BATCH);
-            if !attempts.is_empty() {
-                match self.give_back_page(by, dead, attempts).await? {
-                    PageOutcome::ClaimLost => return Ok(GiveBackOutcome::ClaimLost),
-                    PageOutcome::Moved(convicted) => return Ok(GiveBackOutcome::Some(convicted)),
-                    PageOutcome::Stuck(key) => stuck = Some(key),
-                }
+        let (client, running) = (self.own.client().await?, self.keys.running(dead));
+        let (mut tokens, mut stuck) = (Vec::new(), None);
+        for field in self.fields_of(&client, &running).await? {
+            match std::str::from_utf8(&field.name).ok().and_then(parse_field) {
+                Some(attempt) => tokens.push((attempt.token, field)),
+                None => stuck = Some(format!("{running} {}", String::from_utf8_lossy(&field.name))),
             }
-            if next == "0" {
-                return match stuck {
-                    Some(key) => Err(BackendError::WrongKind { key }),
-                    None => Ok(GiveBackOutcome::Done),
-                };
+        }
+        if let Some(key) = &stuck {
+            report_spoilt(std::slice::from_ref(key));
+        }
+        // The last one first, so that the first one is at the head of its queue in the end.
+        tokens.sort_by_key(|(token, _)| std::cmp::Reverse(*token));
+        let fields: Vec<ListedField> = tokens.into_iter().map(|(_, field)| field).collect();
+        let mut left = &fields[..];
+        // All of them, until some move: those of a spoilt queue keep no others from it.
+        while !left.is_empty() {
+            let (batch, others) = split_batch(left);
+            left = others;
+            let texts = self.jobs_of(&client, &running, batch).await?;
+            let jobs = batch.iter().zip(texts).filter_map(|(field, text)| Some((field, text?)));
+            let attempts: Vec<DeadAttempt> =
+                jobs.map(|(field, text)| dead_attempt(&field.name, text.into(), worker)).collect();
+            match self.give_back_page(by, dead, attempts).await? {
+                PageOutcome::ClaimLost => return Ok(GiveBackOutcome::ClaimLost),
+                PageOutcome::Moved(convicted) => return Ok(GiveBackOutcome::Some(convicted)),
+                PageOutcome::Stuck(Some(key)) => stuck = Some(key),
+                PageOutcome::Stuck(None) => {} // they are gone
             }
-            cursor = next;
+        }
+        match stuck {
+            Some(key) => Err(BackendError::WrongKind { key }),
+            None => Ok(GiveBackOutcome::Done),
         }
     }
 
@@ -120,10 +135,8 @@ impl RedisTasks {
         let mut read = || Some((items.texts()?, items.texts()?));
         let (moved, mut spoilt) = read().ok_or_else(unexpected_reply)?;
         report_spoilt(&spoilt);
-        if moved.is_empty()
-            && let Some(key) = spoilt.pop()
-        {
-            return Ok(PageOutcome::Stuck(key));
+        if moved.is_empty() {
+            return Ok(PageOutcome::Stuck(spoilt.pop()));
         }
         let convicted = attempts.into_iter().filter(|attempt| moved.contains(&attempt.field));
         Ok(PageOutcome::Moved(convicted.map(|attempt| attempt.job).collect()))
@@ -166,29 +179,49 @@ impl RedisTasks {
         ]);
         call.arg(self.failed_max);
         let parked = self.names_in(keys.parked()).await?;
-        let mut late = 0;
-        for class in &parked {
-            let mut range = cmd("LRANGE");
-            range.arg([keys.parked_of().as_str(), class].concat()).arg(0).arg(MOVE_BATCH - late);
-            let Ok(entries) = self.own.client().await?.read::<Vec<Vec<u8>>>("parked:*", &range).await else { continue };
-            for entry in entries {
-                let entry = Bytes::from(entry);
-                let Some((since_ms, queue, counters, text)) = parse_parked(&entry) else { continue };
-                if since_ms >= before_ms || late == MOVE_BATCH {
+        let client = self.own.client().await?;
+        let (mut late, mut bytes) = (0, 0);
+        'classes: for class in &parked {
+            let list = [keys.parked_of().as_str(), class].concat();
+            // The oldest one is the first: most of the time it is young, and nothing else is read.
+            let head: Option<Vec<u8>> = match client.read(&list, cmd("LINDEX").arg(&list).arg(0)).await {
+                Ok(head) => head,
+                Err(BackendError::WrongKind { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let head = head.and_then(|entry| parse_parked(&entry.into()));
+            if head.is_some_and(|(since_ms, ..)| since_ms >= before_ms) {
+                continue;
+            }
+            for from in (0..MOVE_BATCH).step_by(PARKED_SLICE) {
+                let mut range = cmd("LRANGE");
+                range.arg(&list).arg(from).arg(from + PARKED_SLICE - 1);
+                let entries: Vec<Vec<u8>> = client.read(&list, &range).await?;
+                if entries.is_empty() {
                     break;
                 }
-                late += 1;
-                let record = FailedRecord {
-                    worker,
-                    queue: &queue,
-                    text: &text,
-                    exception: "unknown_task",
-                    error: "no node knew its task for tasks.unknown_grace",
-                    failed_at_ms: now_ms(),
-                    counters,
-                };
-                let (id, claim) = id_and_claim(&text);
-                call.arg(class).arg(&entry[..]).arg(id).arg(claim).arg(&record.write()[..]);
+                for entry in entries {
+                    let entry = Bytes::from(entry);
+                    let Some((since_ms, queue, counters, text)) = parse_parked(&entry) else { continue };
+                    if since_ms >= before_ms {
+                        continue 'classes;
+                    }
+                    if late == MOVE_BATCH || bytes >= PARKED_BYTES {
+                        break 'classes;
+                    }
+                    (late, bytes) = (late + 1, bytes + entry.len());
+                    let record = FailedRecord {
+                        worker,
+                        queue: &queue,
+                        text: &text,
+                        exception: "unknown_task",
+                        error: "no node knew its task for tasks.unknown_grace",
+                        failed_at_ms: now_ms(),
+                        counters,
+                    };
+                    let (id, claim) = id_and_claim(&text);
+                    call.arg(class).arg(&entry[..]).arg(id).arg(claim).arg(&record.write()[..]);
+                }
             }
         }
         if late == 0 {
@@ -200,8 +233,8 @@ impl RedisTasks {
 
 enum PageOutcome {
     Moved(Vec<FetchedJob>),
-    /// None was moved: this key is spoilt.
-    Stuck(String),
+    /// None was moved: this key is spoilt, or they are gone.
+    Stuck(Option<String>),
     ClaimLost,
 }
 

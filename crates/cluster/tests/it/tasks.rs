@@ -14,6 +14,7 @@ mod lost;
 mod reap;
 mod resque;
 mod shares;
+mod sizes;
 mod spoilt;
 
 /// The generations of the laws have leases, and the first one has the claim on the second.

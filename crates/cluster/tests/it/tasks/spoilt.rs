@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use phalanx_core::backend::{AttemptEnd, BackendError, DeleteOutcome, JobState, NewJob, SettleOutcome, TaskStore};
+use phalanx_core::backend::{
+    AttemptEnd, BackendError, DeleteOutcome, GiveBackOutcome, JobState, NewJob, SettleOutcome, TaskStore,
+};
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, failure, job, nodes, settlement};
 
@@ -235,5 +237,39 @@ async fn a_set_of_names_that_is_spoilt_has_none() {
         let expected = if expected == 1 { JobState::Waiting } else { JobState::Unknown };
         assert_eq!(store.state("a").await.unwrap(), expected, "{set}");
         assert_eq!(store.delete("unknown").await.unwrap(), DeleteOutcome::NotFound, "{set}");
+    }
+}
+
+/// The newest attempts are tried first.
+#[tokio::test]
+async fn a_spoilt_queue_with_the_newest_attempts_keeps_none_from_going_back() {
+    let (store, redis) = super::store().await;
+    let dying = LawWorker::serving(&store, nodes()[1], &["bad", "q"]);
+    enqueue(&store, &[job("a")]).await;
+    assert_eq!(dying.fetch(1).await.len(), 1);
+    let of_bad = |number: usize| NewJob { queue: "bad".into(), ..job(&format!("b{number}")) };
+    enqueue(&store, &(0..110).map(of_bad).collect::<Vec<_>>()).await;
+    while !dying.fetch(32).await.is_empty() {}
+    redis.command("SET phalanx:laws:again:bad x").await;
+    let moved = store.give_back(nodes()[0], nodes()[1], "w").await.unwrap();
+    assert_eq!(moved, GiveBackOutcome::Some(vec![]));
+    assert_eq!(store.waiting("q", 0, 9).await.unwrap().len(), 1);
+    let error = store.give_back(nodes()[0], nodes()[1], "w").await.unwrap_err();
+    assert!(matches!(&error, BackendError::WrongKind { key } if key == "phalanx:laws:again:bad"), "{error}");
+    assert_eq!(store.attempts(nodes()[1]).await.unwrap().len(), 110);
+}
+
+/// Whatever wrote it: it is named, and keeps none from going back.
+#[tokio::test]
+async fn an_attempt_whose_field_is_unreadable_is_named_and_stays() {
+    for field in ["\"\\xff\"", "rubbish"] {
+        let (store, redis) = super::store().await;
+        let dying = LawWorker::new(&store, 1);
+        super::running(&store, &dying, &["a"]).await;
+        redis.command(&format!("HSET phalanx:laws:running:{} {field} x", nodes()[1])).await;
+        let moved = store.give_back(nodes()[0], nodes()[1], "w").await.unwrap();
+        assert_eq!(moved, GiveBackOutcome::Some(vec![]));
+        let error = store.give_back(nodes()[0], nodes()[1], "w").await.unwrap_err();
+        assert!(matches!(&error, BackendError::WrongKind { .. }), "{error}");
     }
 }

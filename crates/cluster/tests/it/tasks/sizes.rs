@@ -1,0 +1,47 @@
+//! Large jobs: few of them are read at once.
+
+use phalanx_core::backend::{GiveBackOutcome, JobState, NewJob};
+use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes};
+
+/// A job of 100 KiB.
+fn large(id: &str) -> NewJob {
+    let text = format!(r#"{{"class":"c","queue":"q","args":[{{"text":"{}"}}],"id":"{id}"}}"#, "x".repeat(100 * 1024));
+    NewJob { text: text.into(), ..job(id) }
+}
+
+#[tokio::test]
+async fn large_jobs_go_back_a_few_at_a_time_and_in_their_order() {
+    let (store, _redis) = super::store().await;
+    let dying = LawWorker::new(&store, 1);
+    let ids: Vec<String> = (0..10).map(|number| format!("j{number}")).collect();
+    for id in &ids {
+        enqueue(&store, &[large(id)]).await;
+        assert_eq!(dying.fetch(1).await.len(), 1);
+    }
+    assert_eq!(store.attempts(nodes()[1]).await.unwrap().len(), 10);
+    assert_eq!(store.state("j9").await.unwrap(), JobState::Running(nodes()[1]));
+    let mut rounds = 0;
+    while store.give_back(nodes()[0], nodes()[1], "w").await.unwrap() != GiveBackOutcome::Done {
+        rounds += 1;
+        assert_eq!(store.waiting("q", 0, 99).await.unwrap().len(), rounds * 2, "of 256 KiB at most");
+    }
+    let waiting = store.waiting("q", 0, 99).await.unwrap();
+    for (text, id) in waiting.iter().zip(&ids) {
+        assert!(String::from_utf8_lossy(text).contains(&format!("\"{id}\"")), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn young_parked_jobs_are_not_read_but_for_the_first_one() {
+    let (store, redis) = super::store().await;
+    redis.command("SADD phalanx:laws:parked c d").await;
+    for number in 0..40 {
+        redis.command(&format!("RPUSH phalanx:laws:parked:c '100{number} q 0 0 0 {{}}'")).await;
+        redis.command(&format!("RPUSH phalanx:laws:parked:d '1 q 0 0 0 {{\"id\":\"{number}\"}}'")).await;
+    }
+    let before = redis.ran("lrange").await;
+    assert_eq!(store.fail_parked(1, "w").await.unwrap(), 0);
+    assert_eq!(redis.ran("lrange").await, before);
+    assert_eq!(store.fail_parked(2, "w").await.unwrap(), 40);
+    assert_eq!(redis.command("LLEN phalanx:laws:parked:c").await, ":40\r\n");
+}
