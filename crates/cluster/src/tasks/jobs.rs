@@ -15,11 +15,11 @@ use tracing::debug;
 use super::entry::split_counters;
 use super::{RedisTasks, report_spoilt};
 
-/// Jobs that one command reads.
-const PAGE: usize = 1000;
+/// Jobs that one command reads: each may have 1 MiB.
+pub(super) const PAGE: usize = 50;
 
 /// Pages that are searched of one list at most.
-const MAX_PAGES: usize = 1000;
+const MAX_PAGES: usize = 20_000;
 
 /// The id of a job; `None` for a foreign one.
 pub(super) fn id_of(text: &[u8]) -> Option<Arc<str>> {

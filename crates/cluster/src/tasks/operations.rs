@@ -10,6 +10,7 @@ use super::RedisTasks;
 use super::call::unexpected_reply;
 use super::enqueue::add_job;
 use super::entry::split_counters;
+use super::jobs::PAGE;
 
 /// The most queues whose lengths are reported.
 const MAX_QUEUES: usize = 1000;
@@ -80,9 +81,13 @@ impl RedisTasks {
                 break;
             }
             let list = [&*root, queue].concat();
-            let mut looks = pipe();
-            looks.cmd("LLEN").arg(&list).cmd("LRANGE").arg(&list).arg(skip).arg(skip + limit - 1);
-            let (length, entries): (usize, Vec<Vec<u8>>) = self.shared.read_all(&list, &looks).await?;
+            let (mut looks, page) = (pipe(), limit.min(PAGE));
+            let last = skip.saturating_add(page) - 1;
+            looks.cmd("LLEN").arg(&list).cmd("LRANGE").arg(&list).arg(skip).arg(last);
+            let (length, mut entries): (usize, Vec<Vec<u8>>) = self.shared.read_all(&list, &looks).await?;
+            if entries.len() == page {
+                entries.append(&mut self.read_range(&list, skip.saturating_add(page), limit - page).await?);
+            }
             (skip, limit) = (skip.saturating_sub(length), limit - entries.len().min(limit));
             let text = |entry: Vec<u8>| {
                 let entry = Bytes::from(entry);
@@ -94,13 +99,25 @@ impl RedisTasks {
     }
 
     pub(super) async fn read_failed(&self, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError> {
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        let mut range = cmd("LRANGE");
-        range.arg(self.keys.failed()).arg(skip).arg(skip.saturating_add(limit) - 1);
-        let records: Vec<Vec<u8>> = self.shared.read("failed", &range).await?;
+        let records = self.read_range(&self.keys.failed(), skip, limit).await?;
         Ok(records.into_iter().map(Bytes::from).collect())
+    }
+
+    /// Reads entries of a list, page by page: each may have 1 MiB.
+    async fn read_range(&self, list: &str, skip: usize, limit: usize) -> Result<Vec<Vec<u8>>, BackendError> {
+        let mut entries = Vec::new();
+        while entries.len() < limit {
+            let (from, page) = (skip.saturating_add(entries.len()), PAGE.min(limit - entries.len()));
+            let mut range = cmd("LRANGE");
+            range.arg(list).arg(from).arg(from.saturating_add(page) - 1);
+            let mut more: Vec<Vec<u8>> = self.shared.read(list, &range).await?;
+            let is_last = more.len() < page;
+            entries.append(&mut more);
+            if is_last {
+                break;
+            }
+        }
+        Ok(entries)
     }
 
     pub(super) async fn take_failed_job(

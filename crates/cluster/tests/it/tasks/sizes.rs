@@ -1,6 +1,6 @@
 //! Large jobs: few of them are read at once.
 
-use phalanx_core::backend::{GiveBackOutcome, JobState, NewJob};
+use phalanx_core::backend::{DeleteOutcome, GiveBackOutcome, JobState, NewJob};
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes};
 
 /// A job of 100 KiB.
@@ -32,6 +32,23 @@ async fn large_jobs_go_back_a_few_at_a_time_and_in_their_order() {
 }
 
 #[tokio::test]
+async fn a_search_reads_a_list_in_short_pages() {
+    let (store, redis) = super::store().await;
+    let jobs: Vec<NewJob> = (0..120).map(|number| job(&number.to_string())).collect();
+    enqueue(&store, &jobs).await;
+    let before = redis.ran("lrange").await;
+    assert_eq!(store.state("0").await.unwrap(), JobState::Waiting);
+    assert_eq!(redis.ran("lrange").await - before, 3);
+    let waiting = store.waiting("q", 5, 110).await.unwrap();
+    assert_eq!(redis.ran("lrange").await - before, 8, "and one of each list that is empty");
+    for (text, number) in waiting.iter().zip(5..) {
+        assert!(String::from_utf8_lossy(text).contains(&format!("\"{number}\"")), "{number}");
+    }
+    assert_eq!((waiting.len(), store.waiting("q", 100, 50).await.unwrap().len()), (110, 20));
+    assert_eq!(store.delete("60").await.unwrap(), DeleteOutcome::Marked);
+}
+
+#[tokio::test]
 async fn young_parked_jobs_are_not_read_but_for_the_first_one() {
     let (store, redis) = super::store().await;
     redis.command("SADD phalanx:laws:parked c d").await;
@@ -44,4 +61,16 @@ async fn young_parked_jobs_are_not_read_but_for_the_first_one() {
     assert_eq!(redis.ran("lrange").await, before);
     assert_eq!(store.fail_parked(2, "w").await.unwrap(), 40);
     assert_eq!(redis.command("LLEN phalanx:laws:parked:c").await, ":40\r\n");
+}
+
+#[tokio::test]
+async fn failed_jobs_are_read_in_short_pages() {
+    let (store, redis) = super::store().await;
+    let records: Vec<String> = (0..120).map(|number| format!("r{number}")).collect();
+    redis.command(&format!("RPUSH resque:failed {}", records.join(" "))).await;
+    let failed = store.failed(5, 110).await.unwrap();
+    assert!(failed.iter().map(|record| &record[..]).eq(records[5..115].iter().map(String::as_bytes)));
+    assert_eq!(redis.ran("lrange").await, 3);
+    assert_eq!(store.failed(100, 50).await.unwrap().len(), 20);
+    assert_eq!(store.failed(0, 0).await.unwrap().len(), 0);
 }
