@@ -11,14 +11,18 @@ use phalanx_core::backend::{FetchedJob, Settlement};
 pub(crate) struct ListRequest {
     /// The tokens that slots hold.
     pub(crate) held: HashSet<u64>,
-    /// Those of them whose attempts ran, with no settlement on its way.
-    pub(crate) running: HashSet<u64>,
+    /// Those of them whose attempts were certainly listed: they ran, or no settlement of theirs can have taken effect.
+    pub(crate) standing: HashSet<u64>,
+    /// Those whose settlements waited to be sent once more.
+    pub(crate) repeated: HashSet<u64>,
     /// Tokens that calls without an answer offer.
     pub(crate) open: Vec<Range<u64>>,
     /// The first token that no call had offered.
     pub(crate) bound: u64,
     /// Settlements whose answers were lost.
     pub(crate) unanswered: Vec<Settlement>,
+    /// Whether the store has had no lease of the node.
+    pub(crate) is_in_doubt: bool,
 }
 
 /// The consequences.
@@ -30,7 +34,7 @@ pub(crate) struct Comparison {
     pub(crate) settled: Vec<Settlement>,
     /// Jobs that no slot holds, to be run.
     pub(crate) adopt: Vec<FetchedJob>,
-    /// Attempts that run and are not listed.
+    /// Attempts that the store lost, to be listed again before they are settled.
     pub(crate) missing: Vec<u64>,
 }
 
@@ -38,15 +42,22 @@ pub(crate) struct Comparison {
 /// for ever: none is offered twice.
 pub(crate) fn compare(request: ListRequest, listed: Vec<FetchedJob>) -> Comparison {
     let tokens: HashSet<u64> = listed.iter().map(|job| job.attempt.token).collect();
-    let (repeat, settled) =
-        request.unanswered.into_iter().partition(|settlement| tokens.contains(&settlement.attempt.token));
+    let mut missing: Vec<u64> = request.standing.difference(&tokens).copied().collect();
+    // A settlement that took effect and one whose attempt was lost look the same. Whether the store lost its data, those
+    // show that certainly stood: then nothing is left of what took effect before, and all are sent again.
+    let has_lost = request.is_in_doubt || !missing.is_empty();
+    if has_lost {
+        let unanswered = request.unanswered.iter().map(|settlement| settlement.attempt.token);
+        missing.extend(unanswered.chain(request.repeated).filter(|token| !tokens.contains(token)));
+    }
+    let is_unsettled = |settlement: &Settlement| has_lost || tokens.contains(&settlement.attempt.token);
+    let (repeat, settled) = request.unanswered.into_iter().partition(is_unsettled);
     let is_stray = |job: &FetchedJob| {
         let token = job.attempt.token;
         token < request.bound
             && !request.held.contains(&token)
             && !request.open.iter().any(|offered| offered.contains(&token))
     };
-    let mut missing: Vec<u64> = request.running.difference(&tokens).copied().collect();
     missing.sort_unstable();
     Comparison { repeat, settled, adopt: listed.into_iter().filter(is_stray).collect(), missing }
 }
@@ -61,15 +72,16 @@ mod tests {
         AttemptKey { token, queue: "q".into(), counters: JobCounters::default() }
     }
 
-    fn check(held: &[u64], running: &[u64], open: &[Range<u64>], unanswered: &[u64], listed: &[u64]) -> [Vec<u64>; 4] {
+    fn check(held: &[u64], standing: &[u64], open: &[Range<u64>], unanswered: &[u64], listed: &[u64]) -> [Vec<u64>; 4] {
         let settlement =
             |token: &u64| Settlement { attempt: key(*token), id: None, end: AttemptEnd::Done, unique: None };
         let request = ListRequest {
             held: held.iter().copied().collect(),
-            running: running.iter().copied().collect(),
+            standing: standing.iter().copied().collect(),
             open: open.to_vec(),
             bound: 100,
             unanswered: unanswered.iter().map(settlement).collect(),
+            ..ListRequest::default()
         };
         let listed = listed.iter().map(|token| FetchedJob { attempt: key(*token), text: "{}".into() }).collect();
         let found = compare(request, listed);
@@ -91,5 +103,7 @@ mod tests {
         assert_eq!(check(&[1], &[1], &[5..9, 40..42], &[], &[1, 5, 8, 41, 100, 101]), [none(), none(), none(), none()]);
         // The store lost its data.
         assert_eq!(check(&[1, 2, 3], &[1, 3], &[], &[], &[]), [none(), none(), none(), vec![1, 3]]);
+        // With it went the attempt of a settlement without an answer.
+        assert_eq!(check(&[1, 2], &[1], &[], &[2], &[]), [vec![2], none(), none(), vec![1, 2]]);
     }
 }

@@ -1,5 +1,6 @@
 //! Answers of the store.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use phalanx_core::backend::{BackendError, FetchedJob, SettleOutcome, Settlement, WorkerReply};
@@ -23,10 +24,17 @@ impl WorkerLoop {
     pub(crate) fn on_reply(&mut self, reply: StoreReply) {
         match reply {
             StoreReply::Exchange(first_token, result) => self.on_exchange(first_token, result),
-            StoreReply::Attempts(request, result) => self.on_attempts(request, result),
+            StoreReply::Attempts(request, result) => self.on_attempts(*request, result),
             StoreReply::ListedAgain(result) => {
-                // The next comparison finds those that are not listed.
-                self.is_compare_due |= result.is_err();
+                self.is_relisting = false;
+                if let Err(error) = result {
+                    warn!(%error, "attempts were not listed again");
+                    // The next comparison finds those that are not listed.
+                    self.is_compare_due = true;
+                    self.gate.on_failure(Instant::now());
+                } else {
+                    self.end_doubt();
+                }
             }
             StoreReply::Promotion(result) => {
                 self.is_promoting = false;
@@ -92,12 +100,14 @@ impl WorkerLoop {
 
     fn on_answer(&mut self, call: StoreCall, reply: WorkerReply, now: Instant) {
         if reply.is_reaped {
-            // The node learns from its lease whether it was taken for dead, or the store lost its data.
+            // The node learns from its lease whether it was taken for dead, or the store lost its data. Only then is it known
+            // what becomes of the settlements: under another generation they are dropped.
             self.gate.on_failure(now);
             self.is_compare_due = true;
-        } else {
-            self.gate.on_reply(now, call.wanted(), reply.fetched.len(), reply.has_more);
+            self.in_doubt = Some(call.generation);
+            return call.settlements.into_iter().rev().for_each(|settlement| self.ready.push_front(settlement));
         }
+        self.gate.on_reply(now, call.wanted(), reply.fetched.len(), reply.has_more);
         self.next_due_ms = reply.next_due_ms;
         metrics::record_spoilt(reply.spoilt.len());
         for queue in &reply.spoilt {
@@ -137,6 +147,11 @@ impl WorkerLoop {
                 self.on_end(token, true);
             }
             SettleOutcome::Accepted => self.on_end(token, true),
+            // It came after the store lost the attempt, and before that was listed again.
+            SettleOutcome::Superseded if self.is_in_doubt() => {
+                self.ready.push_front(settlement);
+                self.is_compare_due = true;
+            }
             // Its first sending took effect, and the answer was lost.
             SettleOutcome::Superseded if is_repeated => self.on_end(token, true),
             SettleOutcome::Superseded => self.on_end(token, false),
@@ -166,7 +181,10 @@ impl WorkerLoop {
     /// Requests the store's list of this node's attempts, if calls whose answers were lost cannot take effect any more.
     pub(crate) fn request_list(&mut self) {
         let now_us = self.engine.clock().now_us();
-        if self.is_listing || self.unknown.iter().any(|call| now_us <= call.fetch_until_us + MARGIN_US) {
+        if self.is_listing
+            || self.is_relisting
+            || self.unknown.iter().any(|call| now_us <= call.fetch_until_us + MARGIN_US)
+        {
             return;
         }
         self.is_listing = true;
@@ -178,14 +196,25 @@ impl WorkerLoop {
         }
         request.unanswered = unanswered;
         request.held = self.slots.tokens();
-        let is_running = |slot: &&Slot| matches!(slot.state, SlotState::Running(_)) && slot.generation == generation;
-        request.running = self.slots.iter().filter(is_running).map(|slot| slot.key().token).collect();
+        let waiting = self.waiting_tokens();
+        for slot in self.slots.iter().filter(|slot| slot.generation == generation) {
+            let token = slot.key().token;
+            match &slot.state {
+                SlotState::Running(_) => request.standing.insert(token),
+                SlotState::Settling(settling) if waiting.contains(&token) => {
+                    let of_its_kind = if settling.is_repeated { &mut request.repeated } else { &mut request.standing };
+                    of_its_kind.insert(token)
+                }
+                SlotState::Settling(_) | SlotState::Settled => false,
+            };
+        }
+        request.is_in_doubt = self.is_in_doubt();
         request.open = self.open.iter().map(|call| call.offered.clone()).collect();
         request.bound = self.last_token + 1;
         let store = self.store.clone();
         self.replies.push(Box::pin(async move {
             let listed = store.attempts(generation).await;
-            StoreReply::Attempts(request, listed)
+            StoreReply::Attempts(Box::new(request), listed)
         }));
     }
 
@@ -210,18 +239,43 @@ impl WorkerLoop {
             metrics::record_adopted(adopt.len());
             adopt.into_iter().for_each(|job| self.begin(generation, job, false));
         }
-        let lost: Vec<FetchedJob> = missing.into_iter().filter_map(|token| self.running_job(token)).collect();
-        if !lost.is_empty() {
-            warn!(attempts = lost.len(), "the store lost attempts that run: they are listed again");
+        let waiting = self.waiting_tokens();
+        let lost = missing.into_iter().filter_map(|token| self.standing_job(token, &waiting));
+        let lost: Vec<FetchedJob> = lost.collect();
+        if lost.is_empty() {
+            self.end_doubt();
+        } else {
+            warn!(attempts = lost.len(), "the store lost attempts that were not settled: they are listed again");
+            self.in_doubt = Some(generation);
+            self.is_relisting = true;
             let store = self.store.clone();
             self.replies
                 .push(Box::pin(async move { StoreReply::ListedAgain(store.list_again(generation, &lost).await) }));
         }
     }
 
-    fn running_job(&mut self, token: u64) -> Option<FetchedJob> {
+    /// The job of an attempt that runs, or whose settlement waits.
+    fn standing_job(&mut self, token: u64, waiting: &HashSet<u64>) -> Option<FetchedJob> {
         let slot = self.slots.get_mut(token)?;
-        matches!(slot.state, SlotState::Running(_)).then(|| slot.job.clone())
+        let stands = match slot.state {
+            SlotState::Running(_) => true,
+            SlotState::Settling(_) => waiting.contains(&token),
+            SlotState::Settled => false,
+        };
+        stands.then(|| slot.job.clone())
+    }
+
+    /// The tokens of settlements that are not under way.
+    fn waiting_tokens(&self) -> HashSet<u64> {
+        let waiting = self.ready.iter().chain(self.spoilt.iter().map(|(_, settlement)| settlement));
+        waiting.map(|settlement| settlement.attempt.token).collect()
+    }
+
+    /// All attempts are listed, unless there was a new doubt since the list was requested.
+    fn end_doubt(&mut self) {
+        if !self.is_compare_due {
+            self.in_doubt = None;
+        }
     }
 
     /// Sends a settlement again whose answer was lost.

@@ -64,7 +64,7 @@ impl StoreCall {
 /// A step that the store has taken, or not.
 pub(crate) enum StoreReply {
     Exchange(u64, Result<WorkerReply, BackendError>),
-    Attempts(ListRequest, Result<Vec<FetchedJob>, BackendError>),
+    Attempts(Box<ListRequest>, Result<Vec<FetchedJob>, BackendError>),
     ListedAgain(Result<(), BackendError>),
     Promotion(Result<Promotion, BackendError>),
     Unparked(Result<usize, BackendError>),
@@ -99,6 +99,9 @@ pub(crate) struct WorkerLoop {
     pub(crate) next_due_ms: Option<u64>,
     pub(crate) is_promoting: bool,
     pub(crate) is_listing: bool,
+    pub(crate) is_relisting: bool,
+    /// The generation whose attempts the store may have lost: until its list shows them all, nothing is sent under it.
+    pub(crate) in_doubt: Option<Generation>,
     /// Whether the store's list is to be compared with the slots soon.
     pub(crate) is_compare_due: bool,
     pub(crate) timers: Timers,
@@ -145,6 +148,8 @@ impl WorkerLoop {
             next_due_ms: None,
             is_promoting: false,
             is_listing: false,
+            is_relisting: false,
+            in_doubt: None,
             is_compare_due: false,
             timers: Timers::new(now),
             after_failures: TaskTracker::new(),
@@ -213,6 +218,12 @@ impl WorkerLoop {
         self.engine.config().tasks.concurrency.saturating_sub(self.slots.len() + reserved)
     }
 
+    /// Whether the store may have lost this generation's attempts. A settlement of one that is not listed would be refused, and
+    /// the job would be lost; one that is listed late, after it was settled, would run again.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.in_doubt == Some(self.engine.node().generation())
+    }
+
     /// Whether new jobs may begin here.
     fn may_fetch(&self) -> bool {
         !self.is_quiet && !self.engine.node().is_fenced()
@@ -221,7 +232,7 @@ impl WorkerLoop {
     /// Sends what is ready: a call takes all settlements that wait, and fetches as many jobs as there is room for.
     fn send_calls(&mut self) {
         let now = Instant::now();
-        while self.open.len() < CALLS && self.gate.is_open(now) {
+        while self.open.len() < CALLS && self.gate.is_open(now) && !self.is_in_doubt() {
             let may_fetch = self.may_fetch();
             let free = if may_fetch { self.free() } else { 0 };
             let looks = may_fetch
@@ -274,7 +285,7 @@ impl WorkerLoop {
         let mut next = self.timers.next(self.slots.len() > 0);
         if let Some(opens_at) = self.gate.opens_at().filter(|at| *at > now) {
             next = next.min(opens_at);
-        } else if self.may_fetch() && self.free() > 0 && self.open.is_empty() {
+        } else if self.may_fetch() && self.free() > 0 && self.open.is_empty() && !self.is_in_doubt() {
             next = next.min(self.gate.next());
         }
         if let Some(due) = self.next_due(now).filter(|_| !self.is_promoting) {

@@ -52,6 +52,70 @@ async fn an_attempt_that_the_store_lost_is_listed_again_and_not_cancelled() {
 }
 
 #[tokio::test]
+async fn a_settlement_without_a_lease_waits_until_its_attempt_is_listed_again() {
+    let store = FaultyStore::new();
+    let change = |config: &mut Config| {
+        hasty(config);
+        config.tasks.concurrency = 1; // so that nothing is sent before the settlement
+    };
+    let harness = Harness::start_with(change, Some(store.clone())).await;
+    let id = harness.enqueue::<Plain>("a", &["wait"]).await;
+    harness.until_waiting(1).await;
+    harness.node.tasks().pause("default").await.unwrap();
+    let generation = harness.node.generation();
+    store.inner.give_back(generation, generation, "w").await.unwrap();
+    store.fail([Fault::Reaped]);
+    harness.log.go_on.add_permits(1);
+    harness.until_state(&id, JobState::Done).await;
+    assert_eq!(store.relisted.lock().unwrap().len(), 1);
+    harness.engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_settlement_that_was_lost_with_the_data_of_the_store_is_repeated() {
+    let store = FaultyStore::new();
+    let change = |config: &mut Config| {
+        hasty(config);
+        config.tasks.concurrency = 2;
+    };
+    let harness = Harness::start_with(change, Some(store.clone())).await;
+    let ids = [harness.enqueue::<Plain>("a", &["wait"]).await, harness.enqueue::<Plain>("b", &["wait"]).await];
+    harness.until_waiting(2).await;
+    harness.node.tasks().pause("default").await.unwrap();
+    let generation = harness.node.generation();
+    store.inner.give_back(generation, generation, "w").await.unwrap();
+    store.fail([Fault::Lost]);
+    harness.log.go_on.add_permits(1);
+    eventually("both are listed again", async || store.relisted.lock().unwrap().len() == 2).await;
+    harness.log.go_on.add_permits(1);
+    for id in &ids {
+        harness.until_state(id, JobState::Done).await;
+    }
+    harness.engine.stop().await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_being_listed_again_is_settled_after_that() {
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(hasty, Some(store.clone())).await;
+    let id = harness.enqueue::<Plain>("a", &["wait"]).await;
+    harness.until_waiting(1).await;
+    harness.node.tasks().pause("default").await.unwrap();
+    let generation = harness.node.generation();
+    store.inner.give_back(generation, generation, "w").await.unwrap();
+    let held = store.relist_hold.lock().await;
+    store.fail([Fault::Reaped]);
+    eventually("the attempt is being listed again", async || store.relisted.lock().unwrap().len() == 1).await;
+    harness.log.go_on.add_permits(1);
+    // Long enough for a settlement that does not wait to be refused.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(held);
+    harness.until_state(&id, JobState::Done).await;
+    assert_eq!(harness.log.entries(), ["a 1"]);
+    harness.engine.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_that_cannot_settle_says_how_much_it_leaves() {
     let store = FaultyStore::new();
     let change = |config: &mut Config| {

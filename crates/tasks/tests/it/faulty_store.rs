@@ -33,12 +33,19 @@ pub(crate) struct FaultyStore {
     faults: Mutex<VecDeque<Fault>>,
     /// The tokens that were listed again.
     pub(crate) relisted: Mutex<Vec<u64>>,
+    /// Attempts are listed again only while nothing holds it.
+    pub(crate) relist_hold: tokio::sync::Mutex<()>,
 }
 
 impl FaultyStore {
     pub(crate) fn new() -> Arc<Self> {
         let inner = MemoryTasks::new(Arc::new(SystemClock::new()), 1000);
-        Arc::new(Self { inner, faults: Mutex::default(), relisted: Mutex::default() })
+        Arc::new(Self {
+            inner,
+            faults: Mutex::default(),
+            relisted: Mutex::default(),
+            relist_hold: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Lets the next exchanges fail that settle something, or would fetch something.
@@ -79,6 +86,7 @@ impl TaskStore for FaultyStore {
 
     async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {
         self.relisted.lock().unwrap().extend(attempts.iter().map(|job| job.attempt.token));
+        let _held = self.relist_hold.lock().await;
         self.inner.list_again(of, attempts).await
     }
 
