@@ -4,11 +4,14 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
+use phalanx_core::Generation;
 use phalanx_core::backend::{FetchedJob, Settlement};
 
 /// The node's side at the moment when the list was requested.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ListRequest {
+    /// The generation whose attempts are listed.
+    pub(crate) generation: Generation,
     /// The tokens that slots hold.
     pub(crate) held: HashSet<u64>,
     /// Those of them whose attempts were certainly listed: they ran, or no settlement of theirs can have taken effect.
@@ -76,12 +79,14 @@ mod tests {
         let settlement =
             |token: &u64| Settlement { attempt: key(*token), id: None, end: AttemptEnd::Done, unique: None };
         let request = ListRequest {
+            generation: Generation::random(),
             held: held.iter().copied().collect(),
             standing: standing.iter().copied().collect(),
             open: open.to_vec(),
             bound: 100,
             unanswered: unanswered.iter().map(settlement).collect(),
-            ..ListRequest::default()
+            repeated: HashSet::new(),
+            is_in_doubt: false,
         };
         let listed = listed.iter().map(|token| FetchedJob { attempt: key(*token), text: "{}".into() }).collect();
         let found = compare(request, listed);

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use phalanx_core::Generation;
 use phalanx_core::backend::{BackendError, FetchedJob, SettleOutcome, Settlement, WorkerReply};
 use phalanx_core::job::AttemptOutcome;
 use phalanx_core::task::TaskFailure;
@@ -190,12 +191,17 @@ impl WorkerLoop {
         self.is_listing = true;
         self.is_compare_due = false;
         let generation = self.engine.node().generation();
-        let (mut unanswered, mut request) = (Vec::new(), ListRequest::default());
-        for call in self.unknown.drain(..).filter(|call| call.generation == generation) {
-            unanswered.extend(call.settlements);
-        }
-        request.unanswered = unanswered;
-        request.held = self.slots.tokens();
+        let unknown = self.unknown.drain(..).filter(|call| call.generation == generation);
+        let mut request = ListRequest {
+            generation,
+            held: self.slots.tokens(),
+            standing: HashSet::new(),
+            repeated: HashSet::new(),
+            open: self.open.iter().map(|call| call.offered.clone()).collect(),
+            bound: self.last_token + 1,
+            unanswered: unknown.flat_map(|call| call.settlements).collect(),
+            is_in_doubt: self.in_doubt == Some(generation),
+        };
         let waiting = self.waiting_tokens();
         for slot in self.slots.iter().filter(|slot| slot.generation == generation) {
             let token = slot.key().token;
@@ -208,9 +214,6 @@ impl WorkerLoop {
                 SlotState::Settling(_) | SlotState::Settled => false,
             };
         }
-        request.is_in_doubt = self.is_in_doubt();
-        request.open = self.open.iter().map(|call| call.offered.clone()).collect();
-        request.bound = self.last_token + 1;
         let store = self.store.clone();
         self.replies.push(Box::pin(async move {
             let listed = store.attempts(generation).await;
@@ -220,6 +223,13 @@ impl WorkerLoop {
 
     fn on_attempts(&mut self, request: ListRequest, result: Result<Vec<FetchedJob>, BackendError>) {
         self.is_listing = false;
+        let generation = self.engine.node().generation();
+        if request.generation != generation {
+            // Those attempts are other nodes' by now, and `check_slots` drops them: adopted under the new name of this node
+            // they would run twice.
+            self.is_compare_due = true;
+            return;
+        }
         let listed = match result {
             Ok(listed) => listed,
             Err(error) => {
@@ -234,13 +244,12 @@ impl WorkerLoop {
         let Comparison { repeat, settled, adopt, missing } = compare(request, listed);
         repeat.into_iter().for_each(|settlement| self.repeat(settlement));
         settled.into_iter().for_each(|settlement| self.on_end(settlement.attempt.token, true));
-        let generation = self.engine.node().generation();
         if !adopt.is_empty() {
             metrics::record_adopted(adopt.len());
             adopt.into_iter().for_each(|job| self.begin(generation, job, false));
         }
         let waiting = self.waiting_tokens();
-        let lost = missing.into_iter().filter_map(|token| self.standing_job(token, &waiting));
+        let lost = missing.into_iter().filter_map(|token| self.standing_job(generation, token, &waiting));
         let lost: Vec<FetchedJob> = lost.collect();
         if lost.is_empty() {
             self.end_doubt();
@@ -255,8 +264,8 @@ impl WorkerLoop {
     }
 
     /// The job of an attempt that runs, or whose settlement waits.
-    fn standing_job(&mut self, token: u64, waiting: &HashSet<u64>) -> Option<FetchedJob> {
-        let slot = self.slots.get_mut(token)?;
+    fn standing_job(&mut self, of: Generation, token: u64, waiting: &HashSet<u64>) -> Option<FetchedJob> {
+        let slot = self.slots.get_mut(token).filter(|slot| slot.generation == of)?;
         let stands = match slot.state {
             SlotState::Running(_) => true,
             SlotState::Settling(_) => waiting.contains(&token),
