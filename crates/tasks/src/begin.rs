@@ -7,7 +7,7 @@ use phalanx_core::backend::{AttemptEnd, FetchedJob};
 use phalanx_core::error::Chain;
 use phalanx_core::job::{AttemptOutcome, JobInput, JobText};
 use phalanx_core::registry::RegisteredTask;
-use phalanx_core::task::{AttemptFacts, TaskControl};
+use phalanx_core::task::{AttemptFacts, MAX_DELAY, TaskControl};
 use phalanx_core::{ActionError, Generation, Params};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -136,7 +136,8 @@ impl WorkerLoop {
         let job = job.as_deref().unwrap_or(FOREIGN);
         let fate = decide(&ending, &task.def.retry, counters.attempts, rand::random());
         let now_ms = self.engine.clock().now_ms();
-        let due_ms = |pause: Duration| now_ms + pause.as_millis() as u64;
+        // A task may return any pause: the longest is that of a job that is enqueued.
+        let due_ms = |pause: Duration| now_ms + pause.min(MAX_DELAY).as_millis() as u64;
         let own = Some(task.clone());
         match fate {
             JobFate::Done => self.settle(token, AttemptEnd::Done, AttemptOutcome::Done, own),

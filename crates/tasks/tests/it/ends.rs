@@ -1,9 +1,9 @@
 //! How attempts end, and what becomes of their jobs.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use phalanx_core::backend::{DeleteOutcome, JobState};
-use phalanx_core::task::EnqueueOptions;
+use phalanx_core::task::{EnqueueOptions, MAX_DELAY};
 use serde_json::json;
 
 use crate::harness::{Blocking, Harness, Hasty, Plain, eventually, work};
@@ -72,6 +72,25 @@ async fn a_task_decides_about_its_job() {
     assert_eq!(of("snoozed"), ["snoozed 1"; 5], "snoozing does not count");
     assert_eq!(of("retried"), ["retried 1", "retried 2"]);
     assert_eq!(harness.node.tasks().stats().await.unwrap().failed, 1);
+    harness.engine.stop().await;
+}
+
+#[tokio::test]
+async fn the_longest_pause_of_a_job_is_that_of_one_that_is_enqueued() {
+    let harness = Harness::start().await;
+    for end in ["snooze for ever", "retry never"] {
+        let id = harness.enqueue::<Plain>(end, &[end]).await;
+        let is_delayed = async || match harness.node.tasks().state(&id).await.unwrap() {
+            JobState::Delayed(due_ms) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+                let left = Duration::from_millis(due_ms).saturating_sub(now);
+                assert!(left <= MAX_DELAY && left > MAX_DELAY - Duration::from_secs(60), "{end}: {left:?}");
+                true
+            }
+            _ => false,
+        };
+        eventually(end, is_delayed).await;
+    }
     harness.engine.stop().await;
 }
 

@@ -27,8 +27,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) struct Work {
     /// Names the entries of the log.
     pub(crate) name: String,
-    /// How the attempts end, by their number: `ok`, `error`, `conflict`, `panic`, `wait`, `block`, `snooze`, `retry`,
-    /// `discard`, `cancel`. After the last, `ok`.
+    /// How the attempts end, by their number: `ok`, `error`, `conflict`, `panic`, `wait`, `block`, `snooze`,
+    /// `snooze for ever`, `retry`, `retry never`, `discard`, `cancel`. After the last, `ok`.
     pub(crate) ends: Vec<String>,
 }
 
@@ -81,6 +81,8 @@ async fn perform(ctx: TaskContext, input: Work) -> Result<(), ActionError> {
         "conflict" => Err(ActionError::conflict("taken")),
         "panic" => panic!("out of luck"),
         "snooze" => Err(ctx.snooze(Duration::from_millis(1))),
+        "snooze for ever" => Err(ctx.snooze(Duration::MAX)),
+        "retry never" => Err(ctx.retry_in(Duration::MAX)),
         "retry" => Err(ctx.retry_in(Duration::from_millis(1))),
         "discard" => Err(ctx.discard()),
         "cancel" => Err(ctx.cancel("unsubscribed")),
