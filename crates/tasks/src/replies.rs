@@ -191,7 +191,9 @@ impl WorkerLoop {
         self.is_listing = true;
         self.is_compare_due = false;
         let generation = self.engine.node().generation();
-        let unknown = self.unknown.drain(..).filter(|call| call.generation == generation);
+        self.listing = std::mem::take(&mut self.unknown);
+        self.listing.retain(|call| call.generation == generation);
+        let unanswered = self.listing.iter_mut().flat_map(|call| std::mem::take(&mut call.settlements)).collect();
         let mut request = ListRequest {
             generation,
             held: self.slots.tokens(),
@@ -199,7 +201,7 @@ impl WorkerLoop {
             repeated: HashSet::new(),
             open: self.open.iter().map(|call| call.offered.clone()).collect(),
             bound: self.last_token + 1,
-            unanswered: unknown.flat_map(|call| call.settlements).collect(),
+            unanswered,
             is_in_doubt: self.in_doubt == Some(generation),
         };
         let waiting = self.waiting_tokens();
@@ -223,6 +225,7 @@ impl WorkerLoop {
 
     fn on_attempts(&mut self, request: ListRequest, result: Result<Vec<FetchedJob>, BackendError>) {
         self.is_listing = false;
+        let calls = std::mem::take(&mut self.listing);
         let generation = self.engine.node().generation();
         if request.generation != generation {
             // Those attempts are other nodes' by now, and `check_slots` drops them: adopted under the new name of this node
@@ -236,6 +239,8 @@ impl WorkerLoop {
                 warn!(%error, "the attempts of this node cannot be listed");
                 self.is_compare_due = true;
                 self.gate.on_failure(Instant::now());
+                // The next list shows what they fetched.
+                self.unknown.extend(calls);
                 // Sent again without knowing: a repeat is no fault.
                 request.unanswered.into_iter().for_each(|settlement| self.repeat(settlement));
                 return;

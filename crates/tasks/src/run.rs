@@ -87,6 +87,8 @@ pub(crate) struct WorkerLoop {
     pub(crate) open: Vec<StoreCall>,
     /// Calls whose answer is lost. Their slots stay taken until the store's list shows what became of them.
     pub(crate) unknown: Vec<StoreCall>,
+    /// Those whose outcome the list will show that was requested.
+    pub(crate) listing: Vec<StoreCall>,
     pub(crate) replies: FuturesUnordered<BoxFuture<'static, StoreReply>>,
     pub(crate) last_token: u64,
     pub(crate) last_fence: u64,
@@ -138,6 +140,7 @@ impl WorkerLoop {
             spoilt: VecDeque::new(),
             open: Vec::new(),
             unknown: Vec::new(),
+            listing: Vec::new(),
             replies: FuturesUnordered::new(),
             last_token: 0,
             last_fence: 0,
@@ -170,7 +173,7 @@ impl WorkerLoop {
         let mut woken = store.woken();
         loop {
             self.is_quiet |= stop.is_quiet();
-            if self.is_quiet && self.slots.are_settled() && self.open.is_empty() && self.unknown.is_empty() {
+            if self.is_quiet && self.slots.are_settled() && self.has_all_answers() {
                 break;
             }
             // Not only when the timer wakes the loop: under load something else always does.
@@ -212,9 +215,19 @@ impl WorkerLoop {
         unsettled
     }
 
+    /// Whether no call and no list may bring a job any more.
+    fn has_all_answers(&self) -> bool {
+        self.open.is_empty() && self.unknown.is_empty() && !self.is_listing
+    }
+
+    /// The calls that may have fetched jobs which no slot holds yet.
+    fn undecided(&self) -> impl Iterator<Item = &StoreCall> {
+        self.open.iter().chain(&self.unknown).chain(&self.listing)
+    }
+
     /// The slots that are free, and that no call under way may fill.
     fn free(&self) -> usize {
-        let reserved: usize = self.open.iter().chain(&self.unknown).map(StoreCall::reserved).sum();
+        let reserved: usize = self.undecided().map(StoreCall::reserved).sum();
         self.engine.config().tasks.concurrency.saturating_sub(self.slots.len() + reserved)
     }
 
@@ -253,8 +266,7 @@ impl WorkerLoop {
         let now_us = self.engine.clock().now_us();
         let first_token = self.last_token + 1;
         self.last_token = first_token + (wanted as u64).max(1) - 1;
-        let takes_suspect =
-            !self.slots.has_suspect() && !self.open.iter().chain(&self.unknown).any(|call| call.takes_suspect);
+        let takes_suspect = !self.slots.has_suspect() && !self.undecided().any(|call| call.takes_suspect);
         let call = StoreCall {
             takes_suspect: takes_suspect && wanted > 0,
             generation: self.engine.node().generation(),

@@ -1,5 +1,6 @@
 //! Calls that fail, or are not answered: every job runs once, and none stays without a slot.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use phalanx_core::backend::{JobState, TaskStore};
@@ -113,6 +114,49 @@ async fn an_attempt_that_is_being_listed_again_is_settled_after_that() {
     harness.until_state(&id, JobState::Done).await;
     assert_eq!(harness.log.entries(), ["a 1"]);
     harness.engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_a_lost_answer_brought_has_a_slot_until_the_list_shows_it() {
+    let store = FaultyStore::new();
+    let change = |config: &mut Config| {
+        hasty(config);
+        config.tasks.concurrency = 1;
+    };
+    let harness = Harness::start_with(change, Some(store.clone())).await;
+    let held = store.list_hold.lock().await;
+    store.fail([Fault::AnswerLost]);
+    let first = harness.enqueue::<Plain>("a", &["wait"]).await;
+    eventually("the attempts are being listed", async || store.lists.load(SeqCst) == 1).await;
+    let second = harness.enqueue::<Plain>("b", &[]).await;
+    // Long enough to fetch it, were the slot free.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(store.state(&second).await.unwrap(), JobState::Waiting);
+    drop(held);
+    harness.until_waiting(1).await;
+    assert_eq!(store.state(&second).await.unwrap(), JobState::Waiting);
+    harness.log.go_on.add_permits(1);
+    for id in [first, second] {
+        harness.until_state(&id, JobState::Done).await;
+    }
+    harness.engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_does_not_stop_before_the_list_shows_what_it_fetched() {
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(hasty, Some(store.clone())).await;
+    let held = store.list_hold.lock().await;
+    store.fail([Fault::AnswerLost]);
+    let id = harness.enqueue::<Plain>("a", &[]).await;
+    eventually("the attempts are being listed", async || store.lists.load(SeqCst) == 1).await;
+    let engine = harness.engine.clone();
+    let stopping = tokio::spawn(async move { engine.stop().await });
+    // Long enough for a worker that does not wait to end.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(held);
+    assert_eq!(stopping.await.unwrap().abandoned, 0);
+    assert_eq!(store.state(&id).await.unwrap(), JobState::Done);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A store whose answers are lost, or that refuses.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -35,6 +36,10 @@ pub(crate) struct FaultyStore {
     pub(crate) relisted: Mutex<Vec<u64>>,
     /// Attempts are listed again only while nothing holds it.
     pub(crate) relist_hold: tokio::sync::Mutex<()>,
+    /// How often attempts were listed, or were to be.
+    pub(crate) lists: AtomicUsize,
+    /// Attempts are listed only while nothing holds it.
+    pub(crate) list_hold: tokio::sync::Mutex<()>,
 }
 
 impl FaultyStore {
@@ -45,6 +50,8 @@ impl FaultyStore {
             faults: Mutex::default(),
             relisted: Mutex::default(),
             relist_hold: tokio::sync::Mutex::default(),
+            lists: AtomicUsize::new(0),
+            list_hold: tokio::sync::Mutex::default(),
         })
     }
 
@@ -99,6 +106,8 @@ impl TaskStore for FaultyStore {
     }
 
     async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError> {
+        self.lists.fetch_add(1, SeqCst);
+        let _held = self.list_hold.lock().await;
         self.inner.attempts(of).await
     }
 
