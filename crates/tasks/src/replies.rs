@@ -141,6 +141,7 @@ impl WorkerLoop {
             SettleOutcome::Spoilt { key } => {
                 metrics::record_spoilt(1);
                 error!(key, "a key of the task queue is spoilt: an attempt cannot be settled");
+                self.slots.set_stuck(token);
                 self.spoilt.push_back((now + SPOILT_PAUSE, settlement));
             }
             SettleOutcome::ClaimLost => {
@@ -225,7 +226,7 @@ impl WorkerLoop {
 
     fn on_attempts(&mut self, request: ListRequest, result: Result<Vec<FetchedJob>, BackendError>) {
         self.is_listing = false;
-        let calls = std::mem::take(&mut self.listing);
+        let mut calls = std::mem::take(&mut self.listing);
         let generation = self.engine.node().generation();
         if request.generation != generation {
             // Those attempts are other nodes' by now, and `check_slots` drops them: adopted under the new name of this node
@@ -239,7 +240,8 @@ impl WorkerLoop {
                 warn!(%error, "the attempts of this node cannot be listed");
                 self.is_compare_due = true;
                 self.gate.on_failure(Instant::now());
-                // The next list shows what they fetched.
+                // The next list shows what they fetched. Their settlements count with the calls that repeat them.
+                calls.iter_mut().for_each(|call| call.frees = 0);
                 self.unknown.extend(calls);
                 // Sent again without knowing: a repeat is no fault.
                 request.unanswered.into_iter().for_each(|settlement| self.repeat(settlement));

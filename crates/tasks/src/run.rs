@@ -43,6 +43,8 @@ const LAST_CALLS: Duration = Duration::from_secs(3);
 pub(crate) struct StoreCall {
     pub(crate) generation: Generation,
     pub(crate) settlements: Vec<Settlement>,
+    /// How many slots they free: all but those of settlements that a spoilt key prevented before.
+    pub(crate) frees: usize,
     /// The tokens that it offers.
     pub(crate) offered: Range<u64>,
     pub(crate) fetch_until_us: u64,
@@ -57,7 +59,7 @@ impl StoreCall {
 
     /// The slots that it may fill beyond those that its settlements free.
     fn reserved(&self) -> usize {
-        self.wanted().saturating_sub(self.settlements.len())
+        self.wanted().saturating_sub(self.frees)
     }
 }
 
@@ -228,7 +230,7 @@ impl WorkerLoop {
     /// The slots that are free, and that no call under way may fill.
     fn free(&self) -> usize {
         let reserved: usize = self.undecided().map(StoreCall::reserved).sum();
-        self.engine.config().tasks.concurrency.saturating_sub(self.slots.len() + reserved)
+        self.engine.config().tasks.concurrency.saturating_sub(self.slots.needed() + reserved)
     }
 
     /// Whether the store may have lost this generation's attempts. A settlement of one that is not listed would be refused, and
@@ -251,17 +253,19 @@ impl WorkerLoop {
             let looks = may_fetch
                 && free > 0
                 && self.gate.is_due(now)
-                && self.open.iter().all(|call| call.wanted() <= call.settlements.len());
+                && self.open.iter().all(|call| call.wanted() <= call.frees);
             if self.ready.is_empty() && !looks {
                 return;
             }
             let settling = self.ready.len().min(EXCHANGE_BATCH);
-            let wanted = if may_fetch { self.gate.wanted(now, free, settling) } else { 0 };
-            self.send_call(settling, wanted);
+            let tokens = self.ready.iter().take(settling).map(|settlement| settlement.attempt.token);
+            let frees = tokens.filter(|token| !self.slots.is_stuck(*token)).count();
+            let wanted = if may_fetch { self.gate.wanted(now, free, frees) } else { 0 };
+            self.send_call(settling, frees, wanted);
         }
     }
 
-    fn send_call(&mut self, settling: usize, wanted: usize) {
+    fn send_call(&mut self, settling: usize, frees: usize, wanted: usize) {
         let settlements: Vec<Settlement> = self.ready.drain(..settling).collect();
         let now_us = self.engine.clock().now_us();
         let first_token = self.last_token + 1;
@@ -271,6 +275,7 @@ impl WorkerLoop {
             takes_suspect: takes_suspect && wanted > 0,
             generation: self.engine.node().generation(),
             settlements: settlements.clone(),
+            frees,
             offered: first_token..first_token + wanted as u64,
             fetch_until_us: now_us + self.engine.config().redis.command_timeout.as_micros() as u64,
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use phalanx_core::Generation;
 use phalanx_core::backend::{AttemptEnd, AttemptKey, FetchedJob, Settlement};
+use phalanx_core::bound_reached;
 use phalanx_core::job::AttemptOutcome;
 use phalanx_core::registry::RegisteredTask;
 use phalanx_core::task::AttemptFacts;
@@ -66,37 +67,64 @@ impl Slot {
     }
 }
 
+/// Most attempts beyond `tasks.concurrency` that a node keeps because they cannot be settled.
+const MAX_STUCK: usize = 1000;
+
 /// The attempts by token.
 #[derive(Default)]
-pub(crate) struct Slots(HashMap<u64, Slot>);
+pub(crate) struct Slots {
+    by_token: HashMap<u64, Slot>,
+    /// Those whose settlement a spoilt key prevented: nothing of theirs runs.
+    stuck: HashSet<u64>,
+}
 
 impl Slots {
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.by_token.len()
     }
 
     pub(crate) fn insert(&mut self, slot: Slot) {
-        self.0.insert(slot.key().token, slot);
+        self.by_token.insert(slot.key().token, slot);
     }
 
     pub(crate) fn get_mut(&mut self, token: u64) -> Option<&mut Slot> {
-        self.0.get_mut(&token)
+        self.by_token.get_mut(&token)
     }
 
     pub(crate) fn remove(&mut self, token: u64) -> Option<Slot> {
-        self.0.remove(&token)
+        self.stuck.remove(&token);
+        self.by_token.remove(&token)
     }
 
     pub(crate) fn tokens(&self) -> HashSet<u64> {
-        self.0.keys().copied().collect()
+        self.by_token.keys().copied().collect()
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
-        self.0.values_mut()
+        self.by_token.values_mut()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.0.values()
+        self.by_token.values()
+    }
+
+    /// Notes that a spoilt key prevented a settlement. A thread that has not returned still needs its slot.
+    pub(crate) fn set_stuck(&mut self, token: u64) {
+        if self.by_token.get(&token).is_some_and(|slot| !slot.is_blocked) {
+            self.stuck.insert(token);
+            if self.stuck.len() > MAX_STUCK {
+                bound_reached("spoilt_settlements");
+            }
+        }
+    }
+
+    pub(crate) fn is_stuck(&self, token: u64) -> bool {
+        self.stuck.contains(&token)
+    }
+
+    /// How many attempts need a slot: without those that cannot be settled, up to a bound.
+    pub(crate) fn needed(&self) -> usize {
+        self.len() - self.stuck.len().min(MAX_STUCK)
     }
 
     /// Whether a job that may be what kills nodes is among them.

@@ -160,6 +160,23 @@ async fn a_node_does_not_stop_before_the_list_shows_what_it_fetched() {
 }
 
 #[tokio::test]
+async fn jobs_run_while_a_settlement_waits_for_a_spoilt_key() {
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(|config| config.tasks.concurrency = 1, Some(store.clone())).await;
+    let stuck = harness.enqueue::<Plain>("stuck", &["wait"]).await;
+    harness.until_waiting(1).await;
+    store.fail([Fault::Spoilt]);
+    harness.log.go_on.add_permits(1);
+    eventually("a key is spoilt", async || store.is_through()).await;
+    let next = harness.enqueue::<Plain>("next", &[]).await;
+    harness.until_state(&next, JobState::Done).await;
+    let running = JobState::Running(harness.node.generation());
+    assert_eq!(store.state(&stuck).await.unwrap(), running, "its settlement is not repeated yet");
+    harness.until_state(&stuck, JobState::Done).await;
+    harness.engine.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_that_cannot_settle_says_how_much_it_leaves() {
     let store = FaultyStore::new();
     let change = |config: &mut Config| {

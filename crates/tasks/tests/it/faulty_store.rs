@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobState, NewJob, Promotion, SystemClock,
-    TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
+    BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobState, NewJob, Promotion,
+    SettleOutcome, SystemClock, TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
 };
 use phalanx_core::memory::MemoryTasks;
 
@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     AnswerLost,
     /// The store has no lease of the node.
     Reaped,
+    /// Keys that its settlements need are spoilt, and nothing is fetched.
+    Spoilt,
     /// The store's own code panics.
     Panic,
 }
@@ -81,7 +83,11 @@ impl TaskStore for FaultyStore {
             Some(Fault::Lost) => Err(BackendError::unavailable("timed out")),
             Some(Fault::Reaped) => Ok(WorkerReply {
                 is_reaped: true,
-                settled: vec![phalanx_core::backend::SettleOutcome::Superseded; call.settlements.len()],
+                settled: vec![SettleOutcome::Superseded; call.settlements.len()],
+                ..WorkerReply::default()
+            }),
+            Some(Fault::Spoilt) => Ok(WorkerReply {
+                settled: vec![SettleOutcome::Spoilt { key: "failed".to_owned() }; call.settlements.len()],
                 ..WorkerReply::default()
             }),
             Some(Fault::AnswerLost) => {
