@@ -162,9 +162,10 @@ impl WorkerLoop {
 
     /// Moves parked jobs that this node knows to their queues, and fails those that were parked for too long.
     fn unpark(&mut self) {
-        if self.is_quiet {
+        if self.is_quiet || self.is_unparking {
             return;
         }
+        self.is_unparking = true;
         let known: Vec<_> = self.engine.registry().tasks().map(|task| task.def.name.into()).collect();
         let grace_ms = self.engine.config().tasks.unknown_grace.as_millis() as u64;
         let before_ms = self.engine.clock().now_ms().saturating_sub(grace_ms);
@@ -179,6 +180,11 @@ impl WorkerLoop {
     }
 
     fn request_stats(&mut self) {
+        // A slow store is not given more of the same work.
+        if self.is_counting {
+            return;
+        }
+        self.is_counting = true;
         let (store, queues) = (self.store.clone(), self.queues.clone());
         self.replies.push(Box::pin(async move {
             let stats = store.stats().await;

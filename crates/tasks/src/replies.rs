@@ -55,11 +55,13 @@ impl WorkerLoop {
                 }
             }
             StoreReply::Unparked(result) => {
+                self.is_unparking = false;
                 if result.is_ok_and(|moved| moved > 0) {
                     self.gate.on_woken(Instant::now());
                 }
             }
             StoreReply::Stats(result, oldest) => {
+                self.is_counting = false;
                 if let Ok(stats) = result {
                     let stored: Vec<String> = stats.queues.iter().map(|(queue, _)| queue.clone()).collect();
                     self.set_queues(&stored);

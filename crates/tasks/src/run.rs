@@ -104,6 +104,8 @@ pub(crate) struct WorkerLoop {
     pub(crate) is_promoting: bool,
     pub(crate) is_listing: bool,
     pub(crate) is_relisting: bool,
+    pub(crate) is_unparking: bool,
+    pub(crate) is_counting: bool,
     /// The generation whose attempts the store may have lost: until its list shows them all, nothing is sent under it.
     pub(crate) in_doubt: Option<Generation>,
     /// Whether the store's list is to be compared with the slots soon.
@@ -154,6 +156,8 @@ impl WorkerLoop {
             is_promoting: false,
             is_listing: false,
             is_relisting: false,
+            is_unparking: false,
+            is_counting: false,
             in_doubt: None,
             is_compare_due: false,
             timers: Timers::new(now),

@@ -38,6 +38,9 @@ pub(crate) struct FaultyStore {
     pub(crate) relisted: Mutex<Vec<u64>>,
     /// Attempts are listed again only while nothing holds it.
     pub(crate) relist_hold: tokio::sync::Mutex<()>,
+    /// How often parked jobs were to be moved, which is done only while nothing holds the other.
+    pub(crate) unparks: AtomicUsize,
+    pub(crate) unpark_hold: tokio::sync::Mutex<()>,
     /// How often attempts were listed, or were to be.
     pub(crate) lists: AtomicUsize,
     /// Attempts are listed only while nothing holds it.
@@ -52,6 +55,8 @@ impl FaultyStore {
             faults: Mutex::default(),
             relisted: Mutex::default(),
             relist_hold: tokio::sync::Mutex::default(),
+            unparks: AtomicUsize::new(0),
+            unpark_hold: tokio::sync::Mutex::default(),
             lists: AtomicUsize::new(0),
             list_hold: tokio::sync::Mutex::default(),
         })
@@ -126,6 +131,8 @@ impl TaskStore for FaultyStore {
     }
 
     async fn unpark(&self, known: &[Arc<str>]) -> Result<usize, BackendError> {
+        self.unparks.fetch_add(1, SeqCst);
+        let _held = self.unpark_hold.lock().await;
         self.inner.unpark(known).await
     }
 
