@@ -111,4 +111,24 @@ mod tests {
         // With it went the attempt of a settlement without an answer.
         assert_eq!(check(&[1, 2], &[1], &[], &[2], &[]), [vec![2], none(), none(), vec![1, 2]]);
     }
+
+    #[test]
+    fn in_doubt_all_that_is_not_listed_is_listed_again() {
+        let request = |is_in_doubt| ListRequest {
+            generation: Generation::random(),
+            held: [1, 2, 3].into(),
+            standing: HashSet::new(),
+            repeated: [2, 3].into(),
+            open: Vec::new(),
+            bound: 100,
+            unanswered: vec![Settlement { attempt: key(1), id: None, end: AttemptEnd::Done, unique: None }],
+            is_in_doubt,
+        };
+        let listed = || vec![FetchedJob { attempt: key(3), text: "{}".into() }];
+        let found = compare(request(true), listed());
+        assert_eq!((found.missing, found.repeat.len(), found.settled.len()), (vec![1, 2], 1, 0));
+        // Without a sign of loss they were settled.
+        let found = compare(request(false), listed());
+        assert_eq!((found.missing, found.repeat.len(), found.settled.len()), (vec![], 0, 1));
+    }
 }
