@@ -18,22 +18,23 @@ pub enum ReplyData<'a, T: Serialize> {
 struct VerbReply<T> {
     status: &'static str,
     context: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<T>,
+    data: T,
 }
 
 /// Encodes `{"status":"OK","context":"response","data"?,"messageId"}`. The id is JSON text, and goes back as it came.
 pub fn verb_reply<T: Serialize>(message_id: &str, data: &ReplyData<'_, T>) -> Bytes {
     match data {
-        ReplyData::Done => ok(message_id, Some(true)),
-        ReplyData::Published => ok(message_id, None::<bool>),
-        ReplyData::Data(data) => ok(message_id, Some(*data)),
+        // Most replies are one of these two, which need no encoding.
+        ReplyData::Done => with_id(br#"{"status":"OK","context":"response","data":true}"#, message_id),
+        ReplyData::Published => with_id(br#"{"status":"OK","context":"response"}"#, message_id),
+        ReplyData::Data(data) => {
+            with_id(&super::encode(&VerbReply { status: "OK", context: "response", data }), message_id)
+        }
     }
 }
 
-fn ok<T: Serialize>(message_id: &str, data: Option<T>) -> Bytes {
-    let reply = super::encode(&VerbReply { status: "OK", context: "response", data });
-    splice_fields(&reply, &[b"\"messageId\":", message_id.as_bytes()])
+fn with_id(reply: &[u8], message_id: &str) -> Bytes {
+    splice_fields(reply, &[b"\"messageId\":", message_id.as_bytes()])
 }
 
 /// Splices a reply's fields onto an encoded object: `{…}` becomes `{…,"context":"response","messageId":…}`.
