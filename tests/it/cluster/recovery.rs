@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::in_process::node;
 use super::node_death::{next_presence, observe};
-use super::{BACK, SOON, apply, config, members, start_node, until};
+use super::{BACK, PRESENCE, SOON, apply, config, members, start_node, until};
 use crate::client::{Socket, get};
 
 /// A node that was cut off from Redis until it was reaped, so that its member's leave was announced on the other node.
@@ -27,7 +27,16 @@ impl Harness {
         let redis = Redis::start().await;
         let proxy = Proxy::before(redis.addr()).await;
         let near = start_node(&redis.url(), "near").await;
-        let far = start_node(&redis.url_through(proxy.addr()), "far").await;
+        // A reply that is swallowed is taken for that to the next command. So this node sends none beside its registration:
+        // it runs no jobs.
+        let url = redis.url_through(proxy.addr());
+        let environment = [
+            ("REDIS_URL", &*url),
+            ("PHALANX_TITLE", "far"),
+            ("PHALANX__ROOMS__PRESENCE", PRESENCE),
+            ("TOUR_WORKERS", "0"),
+        ];
+        let far = Process::start("tour", &environment).await;
         let mut one = observe(near.addr).await;
         let mut other = Socket::connect(far.addr).await;
         for room in ["otherRoom", "defaultRoom"] {
