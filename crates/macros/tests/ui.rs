@@ -61,6 +61,8 @@ fn normalized(output: &str) -> String {
         let (margin, rest) = line.split_at(margin);
         let number = margin.trim();
         let line = if ["--> ", "::: "].iter().any(|arrow| rest.starts_with(arrow)) {
+            // A program outside of the workspace builds it by its full path.
+            let rest = rest.replace(&format!("{}/", workspace().display()), "");
             let rest = rest.replace("crates/macros/tests/ui/", "tests/ui/");
             is_elsewhere = !rest[4..].starts_with("tests/ui/");
             let path_ends = rest.find(".rs:").filter(|_| is_elsewhere).map_or(rest.len(), |at| at + 3);
