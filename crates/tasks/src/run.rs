@@ -36,7 +36,8 @@ const CALLS: usize = 3;
 /// The most bytes of jobs in one reply: more would keep the store from others.
 const REPLY_BYTES: usize = 256 * 1024;
 
-/// The longest wait for the store's answers once the grace is over.
+/// The longest wait for the store's answers once nothing runs any more, or the grace is over. A job that an answer would
+/// have brought later is given back by the reaper.
 const LAST_CALLS: Duration = Duration::from_secs(3);
 
 /// A call without an answer yet.
@@ -177,15 +178,22 @@ impl WorkerLoop {
     ) -> usize {
         let store = self.store.clone();
         let mut woken = store.woken();
+        // Once nothing runs here and nothing is to begin: until when answers are awaited that may bring a job.
+        let mut last_answers = None;
         loop {
             self.is_quiet |= stop.is_quiet();
-            if self.is_quiet && self.slots.are_settled() && self.has_all_answers() {
-                break;
+            if self.is_quiet && self.slots.are_settled() {
+                let until = *last_answers.get_or_insert_with(|| Instant::now() + LAST_CALLS);
+                if self.has_all_answers() || Instant::now() >= until {
+                    break;
+                }
+            } else {
+                last_answers = None;
             }
             // Not only when the timer wakes the loop: under load something else always does.
             self.keep_house();
             self.send_calls();
-            let timer = self.next_timer();
+            let timer = last_answers.map_or_else(|| self.next_timer(), |until| self.next_timer().min(until));
             let wake = tokio::select! {
                 biased;
                 Some(reply) = self.replies.next(), if !self.replies.is_empty() => Wake::Reply(reply),

@@ -159,6 +159,19 @@ async fn a_node_does_not_stop_before_the_list_shows_what_it_fetched() {
     assert_eq!(store.state(&id).await.unwrap(), JobState::Done);
 }
 
+/// A reaper gives back what it fetched, if it fetched anything.
+#[tokio::test]
+async fn a_store_that_does_not_answer_delays_a_stop_for_three_seconds_at_most() {
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(hasty, Some(store.clone())).await;
+    let _held = store.list_hold.lock().await;
+    store.fail([Fault::AnswerLost]);
+    harness.enqueue::<Plain>("a", &[]).await;
+    eventually("the attempts are being listed", async || store.lists.load(SeqCst) == 1).await;
+    let stopping = tokio::time::timeout(Duration::from_secs(9), harness.engine.stop());
+    assert_eq!(stopping.await.expect("the grace is 30 s").abandoned, 0);
+}
+
 #[tokio::test]
 async fn jobs_run_while_a_settlement_waits_for_a_spoilt_key() {
     let store = FaultyStore::new();
