@@ -11,16 +11,6 @@ use super::RedisTasks;
 use super::entry::{field_of, parse_attempt};
 use crate::client::RedisClient;
 
-/// Returns the cursor of the next page, then the fields and the lengths of their jobs. A field is short and a job has up to
-/// 1 MiB: those of a page stay in Redis.
-pub(super) const FIELDS: &str = "
-local page = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', 16)
-local fields, lengths = {}, {}
-for n = 1, #page[2], 2 do
-    fields[#fields + 1], lengths[#lengths + 1] = page[2][n], #page[2][n + 1]
-end
-return { page[1], fields, lengths }";
-
 /// The most bytes of jobs that are read at once, but for one that has more by itself.
 const MAX_BYTES: usize = 256 * 1024;
 

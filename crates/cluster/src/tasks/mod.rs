@@ -86,7 +86,7 @@ impl RedisTasks {
             serving: Repeated::every(SERVING),
             registered: Repeated::every(PING_INTERVAL),
             scripts: Scripts {
-                fields: script(format!("{}*", keys.running_of()), attempts::FIELDS),
+                fields: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/fields.lua")),
                 enqueue: script(keys.queues(), include_str!("../lua/tasks/enqueue.lua")),
                 promote: script(keys.delayed(), include_str!("../lua/tasks/promote.lua")),
                 give_back: script(keys.reapers(), include_str!("../lua/tasks/give_back.lua")),

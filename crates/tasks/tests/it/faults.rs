@@ -14,6 +14,13 @@ fn hasty(config: &mut Config) {
     config.redis.command_timeout = Duration::from_millis(100);
 }
 
+/// The store has lost the list of the node's attempts, whose jobs wait in a queue that is paused.
+async fn lose_attempts(harness: &Harness, store: &FaultyStore) {
+    harness.node.tasks().pause("default").await.unwrap();
+    let generation = harness.node.generation();
+    store.inner.give_back(generation, generation, "w").await.unwrap();
+}
+
 #[tokio::test]
 async fn lost_answers_lose_no_job_and_repeat_none() {
     let store = FaultyStore::new();
@@ -41,10 +48,8 @@ async fn an_attempt_that_the_store_lost_is_listed_again_and_not_cancelled() {
     let harness = Harness::start_with(hasty, Some(store.clone())).await;
     let id = harness.enqueue::<Plain>("a", &["wait"]).await;
     harness.until_waiting(1).await;
-    // The store forgets the attempt, and answers the next call as one without a lease of this node.
-    harness.node.tasks().pause("default").await.unwrap();
-    let generation = harness.node.generation();
-    store.inner.give_back(generation, generation, "w").await.unwrap();
+    lose_attempts(&harness, &store).await;
+    // It answers the next call as one that has no lease of this node.
     store.fail([Fault::Reaped]);
     eventually("the attempt is listed again", async || store.relisted.lock().unwrap().len() == 1).await;
     harness.log.go_on.add_permits(1);
@@ -62,9 +67,7 @@ async fn a_settlement_without_a_lease_waits_until_its_attempt_is_listed_again() 
     let harness = Harness::start_with(change, Some(store.clone())).await;
     let id = harness.enqueue::<Plain>("a", &["wait"]).await;
     harness.until_waiting(1).await;
-    harness.node.tasks().pause("default").await.unwrap();
-    let generation = harness.node.generation();
-    store.inner.give_back(generation, generation, "w").await.unwrap();
+    lose_attempts(&harness, &store).await;
     store.fail([Fault::Reaped]);
     harness.log.go_on.add_permits(1);
     harness.until_state(&id, JobState::Done).await;
@@ -82,9 +85,7 @@ async fn a_settlement_that_was_lost_with_the_data_of_the_store_is_repeated() {
     let harness = Harness::start_with(change, Some(store.clone())).await;
     let ids = [harness.enqueue::<Plain>("a", &["wait"]).await, harness.enqueue::<Plain>("b", &["wait"]).await];
     harness.until_waiting(2).await;
-    harness.node.tasks().pause("default").await.unwrap();
-    let generation = harness.node.generation();
-    store.inner.give_back(generation, generation, "w").await.unwrap();
+    lose_attempts(&harness, &store).await;
     store.fail([Fault::Lost]);
     harness.log.go_on.add_permits(1);
     eventually("both are listed again", async || store.relisted.lock().unwrap().len() == 2).await;
@@ -101,9 +102,7 @@ async fn an_attempt_that_is_being_listed_again_is_settled_after_that() {
     let harness = Harness::start_with(hasty, Some(store.clone())).await;
     let id = harness.enqueue::<Plain>("a", &["wait"]).await;
     harness.until_waiting(1).await;
-    harness.node.tasks().pause("default").await.unwrap();
-    let generation = harness.node.generation();
-    store.inner.give_back(generation, generation, "w").await.unwrap();
+    lose_attempts(&harness, &store).await;
     let held = store.relist_hold.lock().await;
     store.fail([Fault::Reaped]);
     eventually("the attempt is being listed again", async || store.relisted.lock().unwrap().len() == 1).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phalanx_cluster::{Keys, RedisCache, RedisClient, RedisTasks};
-use phalanx_core::backend::{AttemptEnd, CacheStore, SettleOutcome, TaskStore, WorkerCall};
+use phalanx_core::backend::{AttemptEnd, CacheStore, SettleOutcome, TaskStore};
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes, settlement};
 use phalanx_testkit::{Proxy, Redis};
 
@@ -26,18 +26,7 @@ async fn the_attempts_show_what_a_call_did_whose_reply_was_lost() {
     let first = worker.fetch(1).await;
     proxy.swallow("\"id\":\"b\"");
     let ends = [settlement(&first[0], AttemptEnd::Done)];
-    let queues = ["q".into()];
-    let call = WorkerCall {
-        generation: nodes()[0],
-        settlements: &ends,
-        first_token: 500,
-        wanted: 2,
-        queues: &queues,
-        fetch_until_us: u64::MAX / 4,
-        takes_suspect: true,
-        max_bytes: 1000,
-    };
-    store.exchange(&call).await.unwrap_err();
+    worker.try_call(&ends, 2, |call| call.first_token = 500).await.unwrap_err();
     let listed = store.attempts(nodes()[0]).await.unwrap();
     let tokens: Vec<u64> = listed.iter().map(|job| job.attempt.token).collect();
     assert_eq!(tokens, [500, 501], "the settled one is gone, the fetched ones are listed");
@@ -58,18 +47,7 @@ async fn a_call_that_arrives_after_its_deadline_fetches_nothing_and_settles() {
     proxy.hold();
     let until = now_us(&redis).await + 2_000_000;
     let ends = [settlement(&first[0], AttemptEnd::Done)];
-    let queues = ["q".into()];
-    let call = WorkerCall {
-        generation: nodes()[0],
-        settlements: &ends,
-        first_token: 500,
-        wanted: 2,
-        queues: &queues,
-        fetch_until_us: until,
-        takes_suspect: true,
-        max_bytes: 1000,
-    };
-    store.exchange(&call).await.unwrap_err();
+    worker.try_call(&ends, 2, |call| call.fetch_until_us = until).await.unwrap_err();
     while now_us(&redis).await <= until {
         tokio::task::yield_now().await;
     }

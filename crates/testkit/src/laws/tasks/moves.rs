@@ -1,0 +1,134 @@
+//! Laws of jobs that change their place: due, of a dead node, parked.
+
+use phalanx_core::backend::{
+    AttemptEnd, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobCounters, JobState, MOVE_BATCH, NewJob,
+    SettleOutcome,
+};
+use phalanx_core::job::FailedJob;
+
+use super::{LawWorker, SharedTasks, claiming, counters, enqueue, ids_of, job, nodes, now_ms};
+use crate::laws::eventually;
+
+/// A batch is bounded: it holds up the store.
+pub async fn due_jobs_are_promoted_in_batches(store: SharedTasks) {
+    let due_ms = now_ms() + 300;
+    let jobs: Vec<NewJob> =
+        (0..250).map(|number| NewJob { due_ms: Some(due_ms), ..job(&format!("{number:03}")) }).collect();
+    enqueue(&store, &jobs).await;
+    assert_eq!(store.promote().await.expect("the backend answers").next_due_ms, Some(due_ms));
+    eventually("they are due", || async { now_ms() > due_ms }).await;
+    let mut moved = Vec::new();
+    while moved.last() != Some(&0) {
+        moved.push(store.promote().await.expect("the backend answers").moved);
+    }
+    assert_eq!(moved, [MOVE_BATCH, MOVE_BATCH, 50, 0]);
+    assert_eq!(store.waiting("q", 0, 999).await.expect("the backend answers").len(), 250);
+}
+
+async fn give_back_all(store: &SharedTasks) -> Vec<FetchedJob> {
+    let mut convicted = Vec::new();
+    loop {
+        match store.give_back(nodes()[0], nodes()[1], "host:9").await.expect("the backend answers") {
+            GiveBackOutcome::Some(jobs) => convicted.extend(jobs),
+            GiveBackOutcome::Done => return convicted,
+            GiveBackOutcome::ClaimLost => panic!("the first node of the laws has the claim"),
+        }
+    }
+}
+
+/// The attempt does not count, and a settlement of the dead node is superseded.
+pub async fn attempts_of_a_dead_node_go_back_and_count_a_death(store: SharedTasks) {
+    let (worker, dying) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
+    enqueue(&store, &["a", "b", "c"].map(job)).await;
+    let dead = dying.fetch(2).await;
+    assert_eq!(give_back_all(&store).await, []);
+    assert_eq!(store.attempts(nodes()[1]).await.expect("the backend answers"), []);
+    assert_eq!(dying.settle(&dead[0], AttemptEnd::Done).await, SettleOutcome::Superseded);
+    let mut fetched = worker.fetch(2).await; // a share of what waits is left to other nodes
+    fetched.extend(worker.fetch(1).await);
+    assert_eq!(ids_of(&fetched), ["a", "b", "c"], "they are the next ones, in their order");
+    let of: Vec<JobCounters> = fetched.iter().map(|job| job.attempt.counters).collect();
+    assert_eq!(of, [counters(1, 1), counters(1, 1), counters(1, 0)]);
+}
+
+/// All of them.
+pub async fn many_attempts_of_a_dead_node_go_back_in_batches(store: SharedTasks) {
+    let (worker, dying) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
+    let jobs: Vec<NewJob> = (0..450).map(|number| job(&number.to_string())).collect();
+    enqueue(&store, &jobs).await;
+    while !dying.fetch(32).await.is_empty() {}
+    assert_eq!(store.stats().await.expect("the backend answers").running, 450);
+    give_back_all(&store).await;
+    let mut ids = Vec::new();
+    loop {
+        let fetched = worker.fetch(32).await;
+        if fetched.is_empty() {
+            break;
+        }
+        ids.extend(ids_of(&fetched));
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 450);
+}
+
+/// With a record that names the node, and without its claim.
+pub async fn the_third_death_convicts(store: SharedTasks) {
+    let dying = LawWorker::new(&store, 1);
+    enqueue(&store, &[claiming("a", "k")]).await;
+    for death in 1..=3 {
+        let fetched = dying.fetch_one().await;
+        assert_eq!(fetched.attempt.counters, counters(1, death - 1));
+        let convicted = give_back_all(&store).await;
+        assert_eq!(ids_of(&convicted), if death == 3 { vec!["a"] } else { vec![] });
+        if let Some(convicted) = convicted.first() {
+            assert_eq!(convicted.attempt.counters.deaths, 3);
+        }
+    }
+    let record = FailedJob::read(&store.failed(0, 1).await.expect("the backend answers")[0]);
+    assert_eq!((record.id.as_deref(), record.worker.as_str(), record.queue.as_str()), (Some("a"), "host:9", "q"));
+    assert_eq!((record.exception.as_str(), record.counters.deaths), ("poison", 3));
+    assert_eq!(store.state("a").await.expect("the backend answers"), JobState::Failed);
+    assert_eq!(enqueue(&store, &[claiming("b", "k")]).await, [EnqueueOutcome::Stored]);
+}
+
+/// Until then it is not fetched.
+pub async fn a_parked_job_waits_for_a_node_that_knows_its_class(store: SharedTasks) {
+    enqueue(&store, &["a", "b"].map(job)).await;
+    let worker = LawWorker::new(&store, 0);
+    for fetched in worker.fetch(2).await {
+        assert_eq!(worker.settle(&fetched, AttemptEnd::Park { class: "c".into() }).await, SettleOutcome::Accepted);
+    }
+    assert_eq!(worker.fetch(2).await, []);
+    assert_eq!(store.stats().await.expect("the backend answers").parked, 2);
+    assert_eq!(store.state("a").await.expect("the backend answers"), JobState::Waiting);
+    assert_eq!(store.unpark(&["d".into()]).await.expect("the backend answers"), 0);
+    assert_eq!(store.unpark(&["d".into(), "c".into()]).await.expect("the backend answers"), 2);
+    let fetched = worker.fetch(3).await;
+    assert_eq!((ids_of(&fetched), fetched[0].attempt.counters), (vec!["a".into(), "b".into()], counters(1, 0)));
+    assert_eq!(store.stats().await.expect("the backend answers").parked, 0);
+}
+
+/// One that was parked later does not.
+pub async fn a_job_that_was_parked_for_too_long_fails(store: SharedTasks) {
+    enqueue(&store, &[claiming("a", "k")]).await;
+    let worker = LawWorker::new(&store, 0);
+    let fetched = worker.fetch_one().await;
+    worker.settle(&fetched, AttemptEnd::Park { class: "c".into() }).await;
+    assert_eq!(store.fail_parked(now_ms() - 60_000, "w:1").await.expect("the backend answers"), 0);
+    assert_eq!(store.fail_parked(now_ms() + 60_000, "w:1").await.expect("the backend answers"), 1);
+    let record = FailedJob::read(&store.failed(0, 1).await.expect("the backend answers")[0]);
+    assert_eq!((record.id.as_deref(), record.exception.as_str()), (Some("a"), "unknown_task"));
+    assert_eq!(store.unpark(&["c".into()]).await.expect("the backend answers"), 0);
+    assert_eq!(enqueue(&store, &[claiming("b", "k")]).await, [EnqueueOutcome::Stored]);
+}
+
+/// They are not to run again.
+pub async fn the_reaper_drops_deleted_jobs(store: SharedTasks) {
+    enqueue(&store, &["a", "b"].map(job)).await;
+    let (worker, dying) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
+    assert_eq!(dying.fetch(2).await.len(), 2);
+    assert_eq!(store.delete("a").await.expect("the backend answers"), DeleteOutcome::Cancelling(nodes()[1]));
+    give_back_all(&store).await;
+    assert_eq!(ids_of(&worker.fetch(9).await), ["b"]);
+}
