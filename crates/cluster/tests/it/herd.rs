@@ -50,7 +50,47 @@ fn resident() -> f64 {
     line.split_ascii_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
-/// The times from the `say` of a message to its delivery, in the room of another node whose subscription stands.
+/// Another node, on a thread and a runtime of its own, as it would have a process of its own.
+struct OtherNode {
+    asks: mpsc::Sender<()>,
+    answers: mpsc::Receiver<Vec<Duration>>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl OtherNode {
+    /// Starts it with one connection, in a room whose subscription stands.
+    fn start(url: String) -> Self {
+        let (asks, mut asked) = mpsc::channel(1);
+        let (answer, answers) = mpsc::channel(1);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let mut node = LargeNode::start_with(&url, "two", &["other".to_owned()]).await;
+                node.connect(1);
+                node.join_all("other").await;
+                let (received, mut delivered) = mpsc::channel(64);
+                read_frames(node.connections[0].clone(), move |_| _ = received.try_send(()));
+                while asked.recv().await.is_some() {
+                    answer.send(deliveries(&node, &mut delivered).await).await.unwrap();
+                }
+                node.engine.stop().await;
+            });
+        });
+        Self { asks, answers, thread }
+    }
+
+    /// The times from the `say` of a message to its delivery in its room, the shortest first.
+    async fn deliveries(&mut self) -> Vec<Duration> {
+        self.asks.send(()).await.unwrap();
+        self.answers.recv().await.unwrap()
+    }
+
+    fn stop(self) {
+        drop(self.asks);
+        self.thread.join().unwrap();
+    }
+}
+
 async fn deliveries(node: &LargeNode, delivered: &mut mpsc::Receiver<()>) -> Vec<Duration> {
     let (mut took, end) = (Vec::new(), Instant::now() + MEASURED);
     while Instant::now() < end {
@@ -75,23 +115,19 @@ async fn all_sockets_are_told_of_a_gap_and_other_rooms_go_on() {
     let proxy = Proxy::before(redis.addr()).await;
     let rooms: Vec<String> = (0..ROOMS).map(|number| format!("room{number}")).collect();
     let mut node = LargeNode::start_with(&redis.url_through(proxy.addr()), "one", &rooms).await;
-    let mut other = LargeNode::start_with(&redis.url(), "two", &["other".to_owned()]).await;
+    let mut other = OtherNode::start(redis.url());
     node.connect(count);
     for room in &rooms {
         node.join_all(room).await;
     }
-    other.connect(1);
-    other.join_all("other").await;
-    let (received, mut delivered) = mpsc::channel(64);
-    let on_frame = move |_: &str| _ = received.try_send(());
-    let mut readers = vec![read_frames(other.connections[0].clone(), on_frame)];
+    let mut readers = Vec::new();
     let gaps = Arc::new(AtomicUsize::new(0));
     for connection in &node.connections {
         let gaps = gaps.clone();
         let on_frame = move |text: &str| _ = gaps.fetch_add(usize::from(text.contains(r#""event":"gap""#)), Relaxed);
         readers.push(read_frames(connection.clone(), on_frame));
     }
-    let alone = deliveries(&other, &mut delivered).await;
+    let alone = other.deliveries().await;
     let before = resident();
     let (cut, all) = (Instant::now(), count * ROOMS);
     proxy.close_flow(Flow::Subscribing);
@@ -107,7 +143,7 @@ async fn all_sockets_are_told_of_a_gap_and_other_rooms_go_on() {
             (first.unwrap_or_else(|| cut.elapsed()), cut.elapsed(), most.max(resident()))
         })
     };
-    let beside = deliveries(&other, &mut delivered).await;
+    let beside = other.deliveries().await;
     let Ok(told) = timeout(at_most(TOLD), told).await else { panic!("{} of {all} are told", gaps.load(Relaxed)) };
     let (first, last, most) = told.unwrap();
     check_time("the last is told", last, TOLD);
@@ -120,5 +156,5 @@ async fn all_sockets_are_told_of_a_gap_and_other_rooms_go_on() {
     sleep(Duration::from_millis(500)).await; // more would be too many
     assert_eq!(gaps.load(Relaxed), all, "one gap for each socket and room");
     node.engine.stop().await;
-    other.engine.stop().await;
+    other.stop();
 }
