@@ -10,7 +10,7 @@ check:
 test FILTER="":
     cargo test --workspace --all-targets -- {{FILTER}}
 
-# Runs an example: hello, chat, tour.
+# Runs an example: hello, chat, jobs, tour.
 example NAME:
     cargo run -p {{NAME}}
 

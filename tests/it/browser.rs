@@ -94,7 +94,7 @@ impl Browser {
     }
 
     /// Types into a field and submits its form with Enter, by keyboard only.
-    async fn submit(&self, field: &str, text: &str) {
+    pub(crate) async fn submit(&self, field: &str, text: &str) {
         let found = self.client.wait().at_most(SOON).for_element(Locator::Css(field)).await.unwrap();
         found.send_keys(&format!("{text}\n")).await.unwrap();
     }

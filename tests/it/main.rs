@@ -18,6 +18,7 @@ mod guards;
 mod hostile;
 mod http;
 mod imports;
+mod jobs_page;
 mod limits;
 mod logs;
 mod metrics;
