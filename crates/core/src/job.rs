@@ -4,12 +4,13 @@
 //! other programs have class, queue and arguments only; jobs of ours have fields of their own behind these.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::backend::JobCounters;
+use crate::backend::{FetchedJob, JobCounters, ListedAttempt};
 use crate::id::Generation;
 
 /// The most bytes of the text of an error that is kept with a failed job.
@@ -66,6 +67,15 @@ pub enum JobInput<'a> {
     Other,
 }
 
+impl ListedAttempt {
+    /// Reads the part of an attempt that a list shows.
+    pub fn read(generation: Generation, job: FetchedJob) -> Self {
+        let own = |text: Cow<'_, str>| Arc::from(&*text);
+        let (class, id) = JobText::read(&job.text).map_or((None, None), |job| (Some(own(job.class)), job.id.map(own)));
+        Self { generation, attempt: job.attempt, id, class }
+    }
+}
+
 /// The part of a foreign job that is read when its other fields are not of our form.
 #[derive(Deserialize)]
 struct ForeignText<'a> {
@@ -84,6 +94,11 @@ impl<'a> JobText<'a> {
         let ForeignText { class, args } = serde_json::from_slice(text).ok()?;
         let (queue, id, unique) = (Cow::Borrowed(""), None, None);
         Some(Self { class, queue, args, id, enqueued_at: None, due_at: None, expires_at: None, unique, meta: None })
+    }
+
+    /// Since when it could begin, Unix time in milliseconds; a job of another program does not say.
+    pub fn could_begin_at(&self) -> Option<u64> {
+        self.due_at.or(self.enqueued_at)
     }
 
     /// The text to store.

@@ -63,7 +63,8 @@ pub mod jobs {
     pub use phalanx_core::backend::{DeleteOutcome, JobCounters, JobState, TaskStats};
     pub use phalanx_core::job::{AttemptOutcome, FailedJob};
     pub use phalanx_core::task::{
-        EnqueueOptions, Enqueued, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY, RetryPolicy, RunAction, TaskFailure,
+        ActiveAttempt, EnqueueOptions, Enqueued, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY, RetryPolicy, RunAction,
+        TaskFailure,
     };
 }
 

@@ -91,7 +91,7 @@ impl WorkerLoop {
             lease_lost: self.lease.clone(),
         });
         if counters.attempts == 1
-            && let Some(could_begin) = read.due_at.or(read.enqueued_at)
+            && let Some(could_begin) = read.could_begin_at()
         {
             metrics::record_pickup(Duration::from_millis(now_ms.saturating_sub(could_begin)));
         }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use phalanx_core::job::JobText;
 use tokio::time::Instant;
 use tracing::error;
 
@@ -32,9 +30,6 @@ const PROMOTION_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long attempts may take to end once the grace is over.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
-
-/// Most queues whose oldest job is looked at.
-const OLDEST_QUEUES: usize = 64;
 
 /// The problem of a node whose slots are all blocked.
 const ALL_BLOCKED: &str = "all tasks block their threads";
@@ -185,17 +180,8 @@ impl WorkerLoop {
             return;
         }
         self.is_counting = true;
-        let (store, queues) = (self.store.clone(), self.queues.clone());
-        self.replies.push(Box::pin(async move {
-            let stats = store.stats().await;
-            let heads = queues.iter().take(OLDEST_QUEUES).map(|queue| async {
-                let head = store.waiting(queue, 0, 1).await.ok()?.into_iter().next();
-                let since = head.and_then(|text| JobText::read(&text).and_then(|job| job.due_at.or(job.enqueued_at)));
-                Some((queue.to_string(), since.unwrap_or(u64::MAX)))
-            });
-            let oldest = join_all(heads).await.into_iter().flatten().collect();
-            StoreReply::Stats(stats, oldest)
-        }));
+        let store = self.store.clone();
+        self.replies.push(Box::pin(async move { StoreReply::Stats(store.stats().await) }));
     }
 
     /// The grace is over: attempts end at their next `await`, and their jobs go back uncounted.

@@ -16,6 +16,7 @@ mod queues;
 mod replies;
 mod run;
 mod slots;
+mod tokens;
 mod undecodable;
 mod worker;
 

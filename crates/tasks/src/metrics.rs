@@ -1,5 +1,6 @@
 //! Metrics of jobs and slots.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -46,17 +47,18 @@ pub(crate) fn record_slots(held: usize, blocked: usize) {
     gauge!("phalanx_tasks_blocked").set(blocked as f64);
 }
 
-pub(crate) fn record_stats(stats: &TaskStats, served: impl Fn(&str) -> bool) {
+pub(crate) fn record_stats(stats: &TaskStats, now_ms: u64, served: impl Fn(&str) -> bool) {
+    let oldest: HashMap<&str, u64> = stats.oldest.iter().map(|(queue, since_ms)| (&**queue, *since_ms)).collect();
     for (queue, length) in stats.queues.iter().filter(|(queue, _)| served(queue)) {
         gauge!("phalanx_tasks_waiting", "queue" => queue.clone()).set(*length as f64);
+        // Zero where none waits.
+        let since_ms = oldest.get(&**queue).copied().unwrap_or(now_ms);
+        let age = Duration::from_millis(now_ms.saturating_sub(since_ms));
+        gauge!("phalanx_tasks_oldest_seconds", "queue" => queue.clone()).set(age.as_secs_f64());
     }
     for (state, count) in [("delayed", stats.delayed), ("parked", stats.parked), ("failed", stats.failed)] {
         gauge!("phalanx_tasks_stored", "state" => state).set(count as f64);
     }
-}
-
-pub(crate) fn record_oldest(queue: &str, age: Duration) {
-    gauge!("phalanx_tasks_oldest_seconds", "queue" => queue.to_owned()).set(age.as_secs_f64());
 }
 
 pub(crate) fn record_unique_lost() {

@@ -60,17 +60,13 @@ impl WorkerLoop {
                     self.gate.on_woken(Instant::now());
                 }
             }
-            StoreReply::Stats(result, oldest) => {
+            StoreReply::Stats(result) => {
                 self.is_counting = false;
                 if let Ok(stats) = result {
                     let stored: Vec<String> = stats.queues.iter().map(|(queue, _)| queue.clone()).collect();
                     self.set_queues(&stored);
                     let served = |queue: &str| self.queues.iter().any(|served| **served == *queue);
-                    metrics::record_stats(&stats, served);
-                    let now_ms = self.engine.clock().now_ms();
-                    for (queue, since_ms) in oldest {
-                        metrics::record_oldest(&queue, Duration::from_millis(now_ms.saturating_sub(since_ms)));
-                    }
+                    metrics::record_stats(&stats, self.engine.clock().now_ms(), served);
                 }
             }
         }
@@ -203,7 +199,7 @@ impl WorkerLoop {
             standing: HashSet::new(),
             repeated: HashSet::new(),
             open: self.open.iter().map(|call| call.offered.clone()).collect(),
-            bound: self.last_token + 1,
+            bound: self.tokens.next(),
             unanswered,
             is_in_doubt: self.in_doubt == Some(generation),
         };

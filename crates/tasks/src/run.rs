@@ -27,6 +27,7 @@ use crate::housekeeping::Timers;
 use crate::metrics;
 use crate::queues;
 use crate::slots::{SlotState, Slots};
+use crate::tokens::TokenCounter;
 use crate::undecodable::UndecodableJobs;
 use crate::worker::StopOrder;
 
@@ -71,7 +72,7 @@ pub(crate) enum StoreReply {
     ListedAgain(Result<(), BackendError>),
     Promotion(Result<Promotion, BackendError>),
     Unparked(Result<usize, BackendError>),
-    Stats(Result<TaskStats, BackendError>, Vec<(String, u64)>),
+    Stats(Result<TaskStats, BackendError>),
 }
 
 /// The state of a worker.
@@ -93,7 +94,7 @@ pub(crate) struct WorkerLoop {
     /// Those whose outcome the list will show that was requested.
     pub(crate) listing: Vec<StoreCall>,
     pub(crate) replies: FuturesUnordered<BoxFuture<'static, StoreReply>>,
-    pub(crate) last_token: u64,
+    pub(crate) tokens: TokenCounter,
     pub(crate) last_fence: u64,
     pub(crate) queues: Arc<[Arc<str>]>,
     pub(crate) undecodable: UndecodableJobs,
@@ -147,7 +148,7 @@ impl WorkerLoop {
             unknown: Vec::new(),
             listing: Vec::new(),
             replies: FuturesUnordered::new(),
-            last_token: 0,
+            tokens: TokenCounter::default(),
             last_fence: 0,
             queues: Arc::new([]),
             undecodable: UndecodableJobs::default(),
@@ -280,15 +281,15 @@ impl WorkerLoop {
     fn send_call(&mut self, settling: usize, frees: usize, wanted: usize) {
         let settlements: Vec<Settlement> = self.ready.drain(..settling).collect();
         let now_us = self.engine.clock().now_us();
-        let first_token = self.last_token + 1;
-        self.last_token = first_token + (wanted as u64).max(1) - 1;
+        let offered = self.tokens.take(wanted, now_us);
+        let first_token = offered.start;
         let takes_suspect = !self.slots.has_suspect() && !self.undecided().any(|call| call.takes_suspect);
         let call = StoreCall {
             takes_suspect: takes_suspect && wanted > 0,
             generation: self.engine.node().generation(),
             settlements: settlements.clone(),
             frees,
-            offered: first_token..first_token + wanted as u64,
+            offered,
             fetch_until_us: now_us + self.engine.config().redis.command_timeout.as_micros() as u64,
         };
         let (generation, fetch_until_us) = (call.generation, call.fetch_until_us);

@@ -213,13 +213,13 @@ fn texts_of(key: &str, names: Result<Vec<Vec<u8>>, BackendError>) -> Result<Vec<
 }
 
 /// Names a spoilt key in the log instead of failing: what has other keys goes on.
-fn none_if_spoilt(names: Result<Vec<String>, BackendError>) -> Result<Vec<String>, BackendError> {
-    match names {
+pub(super) fn none_if_spoilt<T>(list: Result<Vec<T>, BackendError>) -> Result<Vec<T>, BackendError> {
+    match list {
         Err(BackendError::WrongKind { key }) => {
             report_spoilt(&[key]);
             Ok(Vec::new())
         }
-        names => names,
+        list => list,
     }
 }
 

@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobState, NewJob, Promotion, TakeOutcome,
-    TaskStats, TaskStore, WorkerCall, WorkerReply,
+    BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobState, ListedAttempt, NewJob,
+    Promotion, TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
 };
 use tracing::warn;
 
@@ -34,6 +34,7 @@ mod moves;
 mod operations;
 mod own_connection;
 mod registration;
+mod running;
 mod wake;
 
 use call::TaskScript;
@@ -177,6 +178,10 @@ impl TaskStore for RedisTasks {
 
     async fn stats(&self) -> Result<TaskStats, BackendError> {
         self.read_stats().await
+    }
+
+    async fn running(&self, skip: usize, limit: usize) -> Result<Vec<ListedAttempt>, BackendError> {
+        self.list_running(skip, limit).await
     }
 
     async fn waiting(&self, queue: &str, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError> {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use deadpool_redis::redis::{cmd, pipe};
-use phalanx_core::backend::{BackendError, NewJob, TakeOutcome, TaskStats};
+use phalanx_core::backend::{BackendError, NewJob, OLDEST_QUEUES, TakeOutcome, TaskStats};
 use phalanx_core::bound_reached;
 use phalanx_core::job::FailedJob;
 
@@ -35,8 +35,11 @@ impl RedisTasks {
         let running: Vec<String> =
             self.runners().await?.iter().map(|name| [&*keys.running_of(), &**name].concat()).collect();
         let parked: Vec<String> = classes.iter().map(|class| [&*keys.parked_of(), &**class].concat()).collect();
+        let heads = lengths.iter().filter(|(_, length)| *length > 0).map(|(queue, _)| &**queue);
+        let oldest = self.oldest_of(&heads.take(OLDEST_QUEUES).collect::<Vec<_>>()).await?;
         Ok(TaskStats {
             queues: lengths,
+            oldest,
             paused,
             running: self.sum_of("HLEN", &running).await?,
             delayed: self.sum_of("ZCARD", &[keys.delayed()]).await?,
@@ -48,7 +51,7 @@ impl RedisTasks {
     }
 
     /// The sum of the sizes of keys; one that is spoilt counts nothing.
-    async fn sum_of(&self, command: &str, keys: &[String]) -> Result<u64, BackendError> {
+    pub(super) async fn sum_of(&self, command: &str, keys: &[String]) -> Result<u64, BackendError> {
         let mut sum = 0;
         for key in keys {
             match self.shared.read::<u64>(key, cmd(command).arg(key)).await {

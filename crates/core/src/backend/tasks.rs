@@ -25,6 +25,9 @@ pub const EXCHANGE_BATCH: usize = 32;
 /// The most jobs that one [`TaskStore::promote`] or [`TaskStore::give_back`] moves.
 pub const MOVE_BATCH: usize = 100;
 
+/// The most queues whose oldest job is looked at by one [`TaskStore::stats`]: a job may have 1 MiB.
+pub const OLDEST_QUEUES: usize = 64;
+
 /// How many deaths of nodes convict the job that they ran.
 pub const MAX_DEATHS: u32 = 3;
 
@@ -92,6 +95,28 @@ pub struct AttemptKey {
     pub queue: Arc<str>,
     /// The counters of the job, with this attempt.
     pub counters: JobCounters,
+}
+
+impl AttemptKey {
+    /// About when it was fetched, Unix time in microseconds by the store's clock, from which nodes count their tokens.
+    /// `None` for a token of another kind.
+    pub fn fetched_us(&self) -> Option<u64> {
+        const EARLIEST: u64 = 1_000_000_000_000_000; // in 2001
+        (self.token >= EARLIEST).then_some(self.token)
+    }
+}
+
+/// An attempt that a node runs, without its input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedAttempt {
+    /// The generation of the node.
+    pub generation: Generation,
+    /// Names it.
+    pub attempt: AttemptKey,
+    /// The job's id; `None` for a foreign job.
+    pub id: Option<Arc<str>>,
+    /// The name of its task; `None` if the job is unreadable.
+    pub class: Option<Arc<str>>,
 }
 
 /// An attempt that a node has to run.
@@ -271,6 +296,9 @@ pub enum DeleteOutcome {
 pub struct TaskStats {
     /// The queues, by name, and how many jobs wait in each.
     pub queues: Vec<(String, u64)>,
+    /// The queues in which a job waits, and since when the one at the head of each could begin, Unix time in
+    /// milliseconds; without foreign jobs, which do not say. Stores look at 64 queues.
+    pub oldest: Vec<(String, u64)>,
     /// The queues from which nothing is fetched.
     pub paused: Vec<String>,
     /// How many attempts run.
@@ -329,6 +357,10 @@ pub trait TaskStore: Send + Sync + 'static {
 
     /// The numbers.
     async fn stats(&self) -> Result<TaskStats, BackendError>;
+
+    /// The attempts that nodes run, those of a node in the order in which they began. Those of nodes that died, and were
+    /// not reaped yet, are among them.
+    async fn running(&self, skip: usize, limit: usize) -> Result<Vec<ListedAttempt>, BackendError>;
 
     /// The jobs that wait in a queue, from the one that is fetched next.
     async fn waiting(&self, queue: &str, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError>;

@@ -85,6 +85,7 @@ impl Engine {
                 identity: identity.clone(),
                 locks: locks.clone(),
                 calls: calls.clone(),
+                membership: membership.clone(),
                 known: registry.tasks().map(|task| (task.def.name, task.known())).collect(),
                 timeout: config.redis.command_timeout,
                 worker: Mutex::default(),

@@ -1,6 +1,7 @@
 //! The jobs of one node. They end with its process.
 
 mod jobs;
+mod lists;
 mod queue;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -13,8 +14,8 @@ use tokio::sync::Notify;
 
 use crate::backend::{
     AttemptEnd, AttemptKey, BackendError, Clock, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome,
-    JobCounters, JobState, MAX_DEATHS, MOVE_BATCH, NewJob, Promotion, SettleOutcome, Settlement, TakeOutcome,
-    TaskStats, TaskStore, WorkerCall, WorkerReply,
+    JobCounters, JobState, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob, Promotion, SettleOutcome, Settlement,
+    TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
@@ -266,13 +267,7 @@ impl TaskStore for MemoryTasks {
     }
 
     async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError> {
-        let state = self.jobs();
-        let listed = state.running.get(&of).into_iter().flatten();
-        let fetched = listed.map(|(token, RunningJob { queue, job, .. })| FetchedJob {
-            attempt: AttemptKey { token: *token, queue: queue.clone(), counters: job.counters },
-            text: job.text.clone(),
-        });
-        Ok(fetched.collect())
+        Ok(self.jobs().running.get(&of).into_iter().flatten().map(lists::fetched).collect())
     }
 
     async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {
@@ -444,6 +439,7 @@ impl TaskStore for MemoryTasks {
         let length = |jobs: usize| jobs as u64;
         Ok(TaskStats {
             queues: state.queues.iter().map(|(name, queue)| (name.to_string(), length(queue.len()))).collect(),
+            oldest: state.oldest(),
             paused: state
                 .queues
                 .iter()
@@ -457,6 +453,10 @@ impl TaskStore for MemoryTasks {
             processed: state.processed,
             workers: state.running.keys().map(ToString::to_string).collect(),
         })
+    }
+
+    async fn running(&self, skip: usize, limit: usize) -> Result<Vec<ListedAttempt>, BackendError> {
+        Ok(self.jobs().running(skip, limit))
     }
 
     async fn waiting(&self, queue: &str, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError> {

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::due::Due;
-use crate::backend::{BackendError, Clock, ENQUEUE_BATCH, EnqueueOutcome, NewJob, TaskStore, UniqueClaim};
+use crate::backend::{BackendError, Clock, ENQUEUE_BATCH, EnqueueOutcome, Membership, NewJob, TaskStore, UniqueClaim};
 use crate::config::TaskSettings;
 use crate::error::{ActionError, Detail, ErrorKind};
 use crate::id::{NodeIdentity, RequestId, random_text};
@@ -51,6 +51,7 @@ pub(crate) struct TaskParts {
     pub(crate) identity: Arc<NodeIdentity>,
     pub(crate) locks: Locks,
     pub(crate) calls: Arc<RemoteCalls>,
+    pub(crate) membership: Arc<dyn Membership>,
     /// The tasks that this application has, by name.
     pub(crate) known: HashMap<&'static str, KnownTask>,
     /// After this time an enqueue without an answer does not take effect any more.

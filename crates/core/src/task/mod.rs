@@ -70,6 +70,7 @@ mod due;
 pub(crate) mod handle;
 mod operations;
 mod policy;
+mod running;
 
 pub use attempt::{AttemptFacts, TaskFailure};
 pub use built_in::RunAction;
@@ -78,6 +79,7 @@ pub use control::TaskControl;
 pub use due::MAX_DELAY;
 pub use handle::{CancelRequest, EnqueueOptions, Enqueued, MAX_JOB_BYTES, MAX_MANY, Tasks};
 pub use policy::RetryPolicy;
+pub use running::ActiveAttempt;
 
 /// The type that `#[task]` makes beside a function, so that `tasks().enqueue::<name>(..)` knows its input.
 pub trait Task: Send + Sync + 'static {

@@ -19,7 +19,7 @@ use crate::locks::Locks;
 pub(super) const CANCEL_METHOD: &str = "phalanx:cancelTask";
 
 /// Most jobs that one call lists.
-const MAX_PAGE: usize = 1000;
+pub(super) const MAX_PAGE: usize = 1000;
 
 /// How many failed jobs a retry of all takes at a time, and how many of them at once.
 const RETRY_PAGE: (usize, usize) = (100, 16);

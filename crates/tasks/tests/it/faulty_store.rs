@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobState, NewJob, Promotion,
-    SettleOutcome, SystemClock, TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
+    BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobState, ListedAttempt, NewJob,
+    Promotion, SettleOutcome, SystemClock, TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
 };
 use phalanx_core::memory::MemoryTasks;
 
@@ -150,6 +150,10 @@ impl TaskStore for FaultyStore {
 
     async fn stats(&self) -> Result<TaskStats, BackendError> {
         self.inner.stats().await
+    }
+
+    async fn running(&self, skip: usize, limit: usize) -> Result<Vec<ListedAttempt>, BackendError> {
+        self.inner.running(skip, limit).await
     }
 
     async fn waiting(&self, queue: &str, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError> {

@@ -5,4 +5,5 @@ mod ends;
 mod faults;
 mod faulty_store;
 mod harness;
+mod operations;
 mod stopping;

@@ -15,8 +15,9 @@ mod enqueue;
 mod exchange;
 mod moves;
 mod operations;
+mod running;
 
-pub use self::{enqueue::*, exchange::*, moves::*, operations::*};
+pub use self::{enqueue::*, exchange::*, moves::*, operations::*, running::*};
 
 /// Turns each law of tasks into a test: `task_laws!(memory: make())`.
 #[macro_export]
@@ -62,6 +63,8 @@ macro_rules! task_laws {
                 the_numbers_of_the_queue_add_up,
                 attempts_are_listed_again,
                 waiting_jobs_are_listed,
+                running_attempts_are_listed,
+                the_age_of_the_oldest_job_of_a_queue_is_known,
                 an_enqueue_wakes,
             ]
         );
