@@ -222,7 +222,7 @@ impl WorkerLoop {
         }));
     }
 
-    fn on_attempts(&mut self, request: ListRequest, result: Result<Vec<FetchedJob>, BackendError>) {
+    fn on_attempts(&mut self, mut request: ListRequest, result: Result<Vec<FetchedJob>, BackendError>) {
         self.is_listing = false;
         let mut calls = std::mem::take(&mut self.listing);
         let generation = self.engine.node().generation();
@@ -246,6 +246,10 @@ impl WorkerLoop {
                 return;
             }
         };
+        // A settlement that was sent since then may have taken effect before the list was read.
+        let waiting = self.waiting_tokens();
+        request.standing.retain(|token| self.standing_job(generation, *token, &waiting).is_some());
+        request.repeated.retain(|token| waiting.contains(token));
         let Comparison { repeat, settled, adopt, missing } = compare(request, listed);
         repeat.into_iter().for_each(|settlement| self.repeat(settlement));
         settled.into_iter().for_each(|settlement| self.on_end(settlement.attempt.token, true));
@@ -269,8 +273,8 @@ impl WorkerLoop {
     }
 
     /// The job of an attempt that runs, or whose settlement waits.
-    fn standing_job(&mut self, of: Generation, token: u64, waiting: &HashSet<u64>) -> Option<FetchedJob> {
-        let slot = self.slots.get_mut(token).filter(|slot| slot.generation == of)?;
+    fn standing_job(&self, of: Generation, token: u64, waiting: &HashSet<u64>) -> Option<FetchedJob> {
+        let slot = self.slots.get(token).filter(|slot| slot.generation == of)?;
         let stands = match slot.state {
             SlotState::Running(_) => true,
             SlotState::Settling(_) => waiting.contains(&token),

@@ -87,6 +87,10 @@ impl Slots {
         self.by_token.insert(slot.key().token, slot);
     }
 
+    pub(crate) fn get(&self, token: u64) -> Option<&Slot> {
+        self.by_token.get(&token)
+    }
+
     pub(crate) fn get_mut(&mut self, token: u64) -> Option<&mut Slot> {
         self.by_token.get_mut(&token)
     }

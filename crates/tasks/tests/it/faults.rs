@@ -96,6 +96,38 @@ async fn a_settlement_that_was_lost_with_the_data_of_the_store_is_repeated() {
     harness.engine.stop().await;
 }
 
+/// One attempt was settled by a call without an answer, and another is settled while the list is on its way: neither is on it,
+/// and the store has lost nothing.
+#[tokio::test]
+async fn attempts_that_are_settled_while_the_list_is_read_are_not_taken_for_lost() {
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(hasty, Some(store.clone())).await;
+    let first = harness.enqueue::<Plain>("a", &["wait"]).await;
+    harness.until_waiting(1).await;
+    let second = harness.enqueue::<Plain>("b", &["wait"]).await;
+    harness.until_waiting(2).await;
+    let held = store.list_hold.lock().await;
+    let lists = store.lists.load(SeqCst);
+    store.fail([Fault::AnswerLost]);
+    harness.log.go_on.add_permits(1);
+    eventually("the attempts are being listed", async || store.lists.load(SeqCst) > lists).await;
+    harness.log.go_on.add_permits(1);
+    for id in [first, second] {
+        harness.until_state(&id, JobState::Done).await;
+    }
+    drop(held);
+    // After the list the node fetches again with all of its slots.
+    let ids = [harness.enqueue::<Plain>("c", &["wait"]).await, harness.enqueue::<Plain>("d", &["wait"]).await];
+    harness.until_waiting(4).await;
+    harness.log.go_on.add_permits(2);
+    for id in ids {
+        harness.until_state(&id, JobState::Done).await;
+    }
+    harness.engine.stop().await;
+    assert_eq!(*store.relisted.lock().unwrap(), [0_u64; 0]);
+    assert_eq!(store.stats().await.unwrap().processed, 4, "none was settled twice");
+}
+
 #[tokio::test]
 async fn an_attempt_that_is_being_listed_again_is_settled_after_that() {
     let store = FaultyStore::new();
