@@ -1,6 +1,6 @@
 //! The state of a node's lease, shared by the task that renews it and by rooms.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +49,16 @@ impl RecoveryRequest {
     }
 }
 
+/// How often a renewal showed that the backend may have lost what this node stored: it answered over a connection that was
+/// made anew, or did not know the lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LossSigns {
+    /// All signs.
+    pub all: u64,
+    /// Those that prove a loss: the backend came back empty, or with older data.
+    pub proofs: u64,
+}
+
 /// The node's knowledge of its own lease.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseState {
@@ -60,6 +70,9 @@ pub(crate) struct LeaseState {
     request: Mutex<Option<RecoveryRequest>>,
     /// The recovery pass that runs.
     running: Mutex<Option<RecoveryRequest>>,
+    /// [`LossSigns`].
+    signs: AtomicU64,
+    proofs: AtomicU64,
 }
 
 impl LeaseState {
@@ -97,6 +110,17 @@ impl LeaseState {
     pub(crate) fn request_recovery(&self, what: RecoveryRequest) {
         let mut request = self.request();
         *request = Some(request.unwrap_or_default().and(what));
+    }
+
+    /// Counts a sign of a loss, and has the next recovery pass do what follows from it.
+    pub(crate) fn record_loss_sign(&self, request: RecoveryRequest) {
+        self.proofs.fetch_add(u64::from(request.lost), Relaxed);
+        self.signs.fetch_add(1, Relaxed);
+        self.request_recovery(request);
+    }
+
+    pub(crate) fn loss_signs(&self) -> LossSigns {
+        LossSigns { all: self.signs.load(Relaxed), proofs: self.proofs.load(Relaxed) }
     }
 
     /// Starts a recovery pass and takes the request for it; `None` if one runs. Two at once would undo each other's work.

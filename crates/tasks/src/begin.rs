@@ -200,7 +200,7 @@ impl WorkerLoop {
             return self.forget(token, task.as_ref());
         }
         self.ready.push_back(slot.settlement(end));
-        let settling = SettlingAttempt { outcome, failure: None, task, is_repeated: false };
+        let settling = SettlingAttempt { outcome, failure: None, task, is_repeated: false, is_doubted: false };
         slot.state = SlotState::Settling(settling);
     }
 

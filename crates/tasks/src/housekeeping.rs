@@ -70,6 +70,7 @@ impl Timers {
 impl WorkerLoop {
     pub(crate) fn keep_house(&mut self) {
         let now = Instant::now();
+        self.look_for_losses();
         if now >= self.timers.slots {
             self.timers.slots = now + SLOT_PERIOD;
             self.check_slots(now);
@@ -96,6 +97,20 @@ impl WorkerLoop {
                 self.request_list();
             }
         }
+    }
+
+    /// A store that came back so soon that no call has failed does not show its loss before the next settlement. Until then
+    /// no other node would run the jobs, were this one to die.
+    fn look_for_losses(&mut self) {
+        let signs = self.engine.loss_signs();
+        if signs == self.loss_signs {
+            return;
+        }
+        if signs.proofs != self.loss_signs.proofs {
+            self.in_doubt = Some(self.engine.node().generation());
+        }
+        self.loss_signs = signs;
+        self.is_compare_due = true;
     }
 
     fn check_slots(&mut self, now: Instant) {

@@ -131,10 +131,10 @@ impl WorkerLoop {
 
     fn on_settled(&mut self, settlement: Settlement, answer: SettleOutcome, now: Instant) {
         let token = settlement.attempt.token;
-        let is_repeated = match self.slots.get_mut(token).map(|slot| &slot.state) {
-            Some(SlotState::Settling(settling)) => settling.is_repeated,
-            _ => return,
-        };
+        let (is_ours, is_in_doubt) =
+            (self.slots.generation(token) == Some(self.engine.node().generation()), self.is_in_doubt());
+        let Some(SlotState::Settling(settling)) = self.slots.get_mut(token).map(|slot| &mut slot.state) else { return };
+        let is_repeated = settling.is_repeated;
         match answer {
             SettleOutcome::Spoilt { key } => {
                 metrics::record_spoilt(1);
@@ -147,14 +147,17 @@ impl WorkerLoop {
                 self.on_end(token, true);
             }
             SettleOutcome::Accepted => self.on_end(token, true),
-            // It came after the store lost the attempt, and before that was listed again.
-            SettleOutcome::Superseded if self.is_in_doubt() => {
-                self.ready.push_front(settlement);
+            // A node that has its lease loses no attempt but by its own settlement: the store has lost it, and it is to be listed
+            // again. A job that is to run again, or has failed, would be lost with it. So too one that came after the store lost the
+            // attempt, and before that was listed again.
+            SettleOutcome::Superseded if is_ours && !settling.is_doubted && (is_in_doubt || !is_repeated) => {
+                settling.is_doubted = true;
+                self.in_doubt = Some(self.engine.node().generation());
                 self.is_compare_due = true;
+                self.ready.push_front(settlement);
             }
             // Its first sending took effect, and the answer was lost.
-            SettleOutcome::Superseded if is_repeated => self.on_end(token, true),
-            SettleOutcome::Superseded => self.on_end(token, false),
+            SettleOutcome::Superseded => self.on_end(token, is_repeated),
         }
     }
 

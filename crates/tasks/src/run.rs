@@ -10,6 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use phalanx_core::backend::{
     BackendError, EXCHANGE_BATCH, FetchedJob, Promotion, Settlement, TaskStats, TaskStore, WorkerCall, WorkerReply,
 };
+use phalanx_core::engine::attempts::LossSigns;
 use phalanx_core::job::worker_name;
 use phalanx_core::task::CancelRequest;
 use phalanx_core::{Engine, Generation};
@@ -110,6 +111,8 @@ pub(crate) struct WorkerLoop {
     pub(crate) is_counting: bool,
     /// The generation whose attempts the store may have lost: until its list shows them all, nothing is sent under it.
     pub(crate) in_doubt: Option<Generation>,
+    /// The signs of a loss that were looked at.
+    pub(crate) loss_signs: LossSigns,
     /// Whether the store's list is to be compared with the slots soon.
     pub(crate) is_compare_due: bool,
     pub(crate) timers: Timers,
@@ -135,7 +138,7 @@ impl WorkerLoop {
         runtime: Handle,
         reports: mpsc::Sender<AttemptReport>,
     ) -> Self {
-        let now = Instant::now();
+        let (now, loss_signs) = (Instant::now(), engine.loss_signs());
         let mut worker = Self {
             engine,
             store,
@@ -161,6 +164,7 @@ impl WorkerLoop {
             is_unparking: false,
             is_counting: false,
             in_doubt: None,
+            loss_signs,
             is_compare_due: false,
             timers: Timers::new(now),
             after_failures: TaskTracker::new(),

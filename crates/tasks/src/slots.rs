@@ -54,6 +54,8 @@ pub(crate) struct SettlingAttempt {
     pub(crate) task: Option<Arc<RegisteredTask>>,
     /// Whether it was sent before, and its answer was lost.
     pub(crate) is_repeated: bool,
+    /// Whether the store did not know its attempt: once, that shows a loss.
+    pub(crate) is_doubted: bool,
 }
 
 impl Slot {
@@ -89,6 +91,11 @@ impl Slots {
 
     pub(crate) fn get(&self, token: u64) -> Option<&Slot> {
         self.by_token.get(&token)
+    }
+
+    /// The generation under which an attempt is listed.
+    pub(crate) fn generation(&self, token: u64) -> Option<Generation> {
+        self.get(token).map(|slot| slot.generation)
     }
 
     pub(crate) fn get_mut(&mut self, token: u64) -> Option<&mut Slot> {

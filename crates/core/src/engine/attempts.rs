@@ -21,6 +21,7 @@ use crate::future::BoxFuture;
 use crate::id::RequestId;
 use crate::job::AttemptOutcome;
 use crate::layer::Call;
+pub use crate::lease_state::LossSigns;
 use crate::params::Params;
 use crate::registry::RegisteredTask;
 use crate::task::{AttemptFacts, CancelRequest, TaskContext, TaskFailure};
@@ -51,6 +52,11 @@ impl Engine {
     /// The time, as nodes agree on it.
     pub fn clock(&self) -> &dyn Clock {
         &*self.parts().clock
+    }
+
+    /// How often the backend may have lost the attempts of this node.
+    pub fn loss_signs(&self) -> LossSigns {
+        self.parts().lease.loss_signs()
     }
 
     /// The requests to cancel attempts that this node runs. A second call takes them from the first.

@@ -47,9 +47,9 @@ impl Recovery {
         let is_anew = self.connection.replace(status.connection).is_some_and(|before| before != status.connection);
         if status.is_behind {
             warn!("the backend does not know the last renewal of this node: it came back with older data");
-            parts.state.request_recovery(RecoveryRequest::LOST);
+            parts.state.record_loss_sign(RecoveryRequest::LOST);
         } else if is_anew {
-            parts.state.request_recovery(RecoveryRequest::RELIST);
+            parts.state.record_loss_sign(RecoveryRequest::RELIST);
         }
         self.compare_numbers(parts, status, quiet);
         is_anew || status.is_behind

@@ -190,7 +190,7 @@ impl LeaseKeeper {
         } else if !lost {
             warn!(%generation, "the backend lost the lease of this node, which is registered again");
         }
-        self.parts.state.request_recovery(if lost { RecoveryRequest::LOST } else { RecoveryRequest::RELIST });
+        self.parts.state.record_loss_sign(if lost { RecoveryRequest::LOST } else { RecoveryRequest::RELIST });
         self.recovery.spawn(&self.parts, generation);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use phalanx_core::backend::{JobState, TaskStore};
+use phalanx_core::backend::{AttemptEnd, JobState, Settlement, TaskStore, WorkerCall};
 use phalanx_core::config::Config;
 
 use crate::faulty_store::{Fault, FaultyStore};
@@ -71,6 +71,38 @@ async fn a_settlement_without_a_lease_waits_until_its_attempt_is_listed_again() 
     store.fail([Fault::Reaped]);
     harness.log.go_on.add_permits(1);
     harness.until_state(&id, JobState::Done).await;
+    assert_eq!(store.relisted.lock().unwrap().len(), 1);
+    harness.engine.stop().await;
+}
+
+/// It has come back, empty, before a call could fail. The job of an attempt that is to run again would be lost.
+#[tokio::test]
+async fn a_settlement_that_the_store_does_not_know_shows_that_it_lost_data() {
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(hasty, Some(store.clone())).await;
+    let id = harness.enqueue::<Plain>("a", &["wait, then fail"]).await;
+    harness.until_waiting(1).await;
+    let attempts = store.inner.attempts(harness.node.generation()).await.unwrap();
+    let done = attempts.iter().map(|job| Settlement {
+        attempt: job.attempt.clone(),
+        id: None,
+        end: AttemptEnd::Dropped,
+        unique: None,
+    });
+    let call = WorkerCall {
+        generation: harness.node.generation(),
+        settlements: &done.collect::<Vec<_>>(),
+        first_token: 1,
+        wanted: 0,
+        queues: &[],
+        fetch_until_us: 0,
+        takes_suspect: false,
+        max_bytes: 1,
+    };
+    store.inner.exchange(&call).await.unwrap();
+    harness.log.go_on.add_permits(1);
+    harness.until_state(&id, JobState::Done).await;
+    assert_eq!(harness.log.entries(), ["a 1", "a 2"]);
     assert_eq!(store.relisted.lock().unwrap().len(), 1);
     harness.engine.stop().await;
 }

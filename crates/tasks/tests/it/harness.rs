@@ -27,7 +27,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) struct Work {
     /// Names the entries of the log.
     pub(crate) name: String,
-    /// How the attempts end, by their number: `ok`, `error`, `conflict`, `panic`, `wait`, `block`, `snooze`,
+    /// How the attempts end, by their number: `ok`, `error`, `conflict`, `panic`, `wait`, `wait, then fail`, `block`, `snooze`,
     /// `snooze for ever`, `retry`, `retry never`, `discard`, `cancel`. After the last, `ok`.
     pub(crate) ends: Vec<String>,
 }
@@ -91,6 +91,11 @@ async fn perform(ctx: TaskContext, input: Work) -> Result<(), ActionError> {
             log.waiting.fetch_add(1, SeqCst);
             log.go_on.acquire().await.unwrap().forget();
             Ok(())
+        }
+        "wait, then fail" => {
+            log.waiting.fetch_add(1, SeqCst);
+            log.go_on.acquire().await.unwrap().forget();
+            Err(ActionError::internal("disk full"))
         }
         "block" => {
             log.waiting.fetch_add(1, SeqCst);
