@@ -56,10 +56,37 @@ pub use tasks::RedisTasks;
 ///
 /// If the URL is invalid, or requires TLS while the feature `tls` is off.
 pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<Backend, Box<dyn Error + Send + Sync>> {
+    let (client, keys) = open(url, cluster, config)?;
+    Ok(over(client, keys, cluster, node, config))
+}
+
+/// The backend of a guest of the cluster. It has no lease, so its locks need none; Actionhero nodes do not know of it.
+///
+/// # Errors
+///
+/// Those of [`backend`].
+pub fn guest_backend(
+    url: &str,
+    cluster: &str,
+    guest: &str,
+    config: &Config,
+) -> Result<Backend, Box<dyn Error + Send + Sync>> {
+    let mut config = config.clone();
+    config.cluster.interop = false;
+    let (client, keys) = open(url, cluster, &config)?;
+    let locks = RedisLocks::new(client.clone(), keys.clone(), CurrentGeneration::default());
+    Ok(Backend { locks: Arc::new(locks), ..over(client, keys, cluster, guest, &config) })
+}
+
+fn open(url: &str, cluster: &str, config: &Config) -> Result<(RedisClient, Keys), Box<dyn Error + Send + Sync>> {
     let client = RedisClient::open(url, config.redis.command_timeout)?;
     let keys =
         Keys::new(&config.redis.prefix, cluster).in_database(client.database()).with_tasks_prefix(&config.tasks.prefix);
     client.name_rights(&keys);
+    Ok((client, keys))
+}
+
+fn over(client: RedisClient, keys: Keys, cluster: &str, node: &str, config: &Config) -> Backend {
     let (clock, current) = (Arc::new(RedisClock::default()), CurrentGeneration::default());
     let settings = BusSettings {
         node: node.to_owned(),
@@ -74,7 +101,7 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
     let interop = bus.interop().map(|interop| interop as Arc<dyn Interop>);
     let membership = RedisMembership::new(client.clone(), keys.clone(), clock.clone(), bus.version(), bus.link());
     let rooms = RedisRooms::new(client.clone(), keys.clone(), node, membership.store_epoch());
-    Ok(Backend {
+    Backend {
         cache: Arc::new(RedisCache::new(client.clone(), keys.clone())),
         locks: Arc::new(RedisLocks::new(client, keys, current)),
         membership: Arc::new(membership),
@@ -83,7 +110,7 @@ pub fn backend(url: &str, cluster: &str, node: &str, config: &Config) -> Result<
         tasks: Some(Arc::new(tasks)),
         interop,
         clock,
-    })
+    }
 }
 
 /// Bytes of the longest message that a node may send, with its header. Actionhero nodes write it as a string in JSON,

@@ -55,7 +55,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_redis::redis::{Script, cmd};
+use deadpool_redis::redis::{Script, cmd, pipe};
 use phalanx_core::Generation;
 use phalanx_core::backend::{
     BackendError, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, Renewal,
@@ -297,7 +297,12 @@ impl Membership for RedisMembership {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, BackendError> {
-        let all: Vec<(String, String)> = self.client.read("nodes", cmd("HGETALL").arg(self.keys.nodes())).await?;
+        let mut looks = pipe();
+        looks.cmd("HGETALL").arg(self.keys.nodes()).cmd("TIME");
+        let sent = Instant::now();
+        type Looks = (Vec<(String, String)>, (u64, u64));
+        let (all, (s, us)): Looks = self.client.read_all("nodes", &looks).await?;
+        self.clock.set(s * 1_000_000 + us, sent.elapsed()); // a guest renews no lease
         let read = |(generation, text): &(String, String)| {
             let record = Generation::parse(generation).and_then(|generation| read(generation, text));
             if record.is_none() {

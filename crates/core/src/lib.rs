@@ -111,6 +111,7 @@ pub use cluster::{Cluster, NodeReplies};
 pub use connection::Connection;
 pub use context::{CallHead, Caller, Context};
 pub use engine::Engine;
+pub use engine::guest::Guest;
 pub use engine::lifecycle::{StartError, StopReport};
 pub use engine::registration::Registration;
 pub use engine::setup::NodeSetup;

@@ -29,6 +29,7 @@ mod older_data;
 mod recovery;
 mod redis;
 mod tasks;
+mod tasks_command;
 mod tls;
 
 /// A limit for waits that no promise bounds.

@@ -141,7 +141,7 @@ impl Engine {
     }
 
     /// Puts a node together, with no task that runs.
-    async fn prepare(mut setup: NodeSetup) -> Result<(Self, Vec<Arc<dyn Initializer>>), StartError> {
+    pub(super) async fn prepare(mut setup: NodeSetup) -> Result<(Self, Vec<Arc<dyn Initializer>>), StartError> {
         let shutdown = setup.shutdown.clone();
         let initializers = initializer::in_order(&setup.initializers)?;
         let mut boot = Boot { config: &setup.config, definitions: &mut setup.definitions };

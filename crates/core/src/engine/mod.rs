@@ -29,6 +29,7 @@ use crate::transport::Transport;
 mod assemble;
 pub mod attempts;
 mod delivery;
+pub mod guest;
 mod hooks;
 pub mod lifecycle;
 mod methods;

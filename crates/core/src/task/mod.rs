@@ -67,6 +67,7 @@ pub(crate) mod built_in;
 mod context;
 mod control;
 mod due;
+mod failed;
 pub(crate) mod handle;
 mod operations;
 mod policy;

@@ -16,7 +16,9 @@ use phalanx_core::initializer::Initializer;
 use phalanx_core::layer::Layer;
 use phalanx_core::registry::Definitions;
 use phalanx_core::transport::Transport;
-use phalanx_core::{ActionDef, Engine, Node, NodeSetup, RemoteDef, Shutdown, StartError, StopReport, TaskDef};
+use phalanx_core::{
+    ActionDef, BoxError, Engine, Guest, Node, NodeSetup, RemoteDef, Shutdown, StartError, StopReport, TaskDef,
+};
 use phalanx_server::{AdminServer, AppRoutes, Server};
 use phalanx_tasks::TaskWorker;
 use serde::Serialize;
@@ -234,6 +236,7 @@ impl App {
                 Ok(table) => print(&table),
                 Err(error) => failed(&Chain(&*error)),
             },
+            AppCommand::Tasks(command) => command::tasks::run(self, settings, command),
             AppCommand::Start => process::serve(self, settings),
         }
     }
@@ -285,7 +288,7 @@ impl App {
         let server = Arc::new(Server::new(self.routes));
         let admin = Arc::new(AdminServer::new(telemetry::install()));
         let mut transports: Vec<Arc<dyn Transport>> = vec![server.clone()];
-        let backend = backend(&self.name, &settings)?;
+        let backend = backend(&self.name, &settings, phalanx_cluster::backend)?;
         if settings.redis_url.is_none() && !self.definitions.tasks.is_empty() {
             warn!("jobs are kept in the memory of this process, and end with it: set REDIS_URL to keep them");
         }
@@ -308,6 +311,19 @@ impl App {
         Ok(RunningApp { engine, server, admin })
     }
 
+    /// Enters the cluster as a guest: for commands of operators.
+    pub(crate) async fn visit(self, settings: Settings) -> Result<Guest, StartError> {
+        let backend = backend(&self.name, &settings, phalanx_cluster::guest_backend)?;
+        let mut setup = NodeSetup::new(self.name, settings.config);
+        setup.version = self.version;
+        setup.node_id = settings.node_id;
+        setup.backend = backend;
+        setup.environment = settings.environment;
+        setup.definitions = self.definitions;
+        setup.initializers = self.initializers;
+        Engine::visit(setup).await
+    }
+
     /// The actions that a node would serve, including those that initializers add.
     fn action_table(self, config: &Config) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
         let runtime = tokio::runtime::Runtime::new()?;
@@ -315,12 +331,15 @@ impl App {
         runtime.shutdown_background(); // an initializer may have left tasks running
         let registry = planned?;
         let actions: Vec<&ActionDef> = registry.actions().map(|action| action.def).collect();
-        Ok(command::table(&actions, &config.web.prefix))
+        Ok(command::action_table(&actions, &config.web.prefix))
     }
 }
 
+/// Makes a backend over Redis: for a URL, a cluster, a node and its settings.
+type OverRedis = fn(&str, &str, &str, &Config) -> Result<Backend, BoxError>;
+
 /// The backend: Redis if `REDIS_URL` is set, otherwise the node's own memory.
-fn backend(app: &str, settings: &Settings) -> Result<Backend, StartError> {
+fn backend(app: &str, settings: &Settings, over_redis: OverRedis) -> Result<Backend, StartError> {
     let Some(url) = &settings.redis_url else { return Ok(Backend::memory(&settings.config)) };
     let is_default = settings.config.general.server_token == General::DEFAULT_TOKEN;
     if is_default && !["development", "test"].contains(&settings.environment.0.as_str()) {
@@ -339,7 +358,7 @@ fn backend(app: &str, settings: &Settings) -> Result<Backend, StartError> {
         let reason = "cluster.interop_channel is the cluster's own name: sealed messages would reach Actionhero nodes";
         return Err(StartError::Cluster(reason.into()));
     }
-    phalanx_cluster::backend(url, cluster, &settings.node_id, &settings.config)
+    over_redis(url, cluster, &settings.node_id, &settings.config)
         .map_err(|error| StartError::Cluster(format!("REDIS_URL cannot be used: {error}").into()))
 }
 
@@ -388,7 +407,7 @@ impl RunningApp {
     }
 }
 
-fn print(text: &str) -> ExitCode {
+pub(crate) fn print(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,

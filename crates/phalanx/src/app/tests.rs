@@ -83,6 +83,6 @@ fn the_interop_channel_must_differ_from_the_clusters_own() {
     config.cluster.interop_token = "actionhero-token".into();
     let mut settings = Settings::of(config, &[], &mut States::default()).unwrap();
     settings.redis_url = Some("redis://127.0.0.1:1".into());
-    let error = backend("actionhero", &settings).unwrap_err().to_string();
+    let error = backend("actionhero", &settings, phalanx_cluster::backend).unwrap_err().to_string();
     assert!(error.contains("cluster.interop_channel"), "{error}");
 }

@@ -1,7 +1,6 @@
 //! The command line of an application.
 
 use std::ffi::OsString;
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,12 +11,18 @@ use phalanx_core::{ActionDef, Exposure};
 
 use crate::logging;
 
+mod table;
+pub(crate) mod tasks;
+
+use tasks::TasksCommand;
+
 /// A command of the application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AppCommand {
     Start,
     Config,
     Actions,
+    Tasks(TasksCommand),
 }
 
 /// The settings that the command line overrides.
@@ -47,9 +52,10 @@ pub(crate) fn parse(name: &str, version: &str) -> Result<(AppCommand, Overrides)
 
 fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(AppCommand, Overrides), clap::Error> {
     let matches = clap_command(name, version).try_get_matches_from(arguments)?;
-    let command = match matches.subcommand_name() {
-        Some("config") => AppCommand::Config,
-        Some("actions") => AppCommand::Actions,
+    let command = match matches.subcommand() {
+        Some(("config", _)) => AppCommand::Config,
+        Some(("actions", _)) => AppCommand::Actions,
+        Some(("tasks", inner)) => AppCommand::Tasks(tasks::read(inner)),
         _ => AppCommand::Start,
     };
     let inner = matches.subcommand().map_or(&matches, |(_, inner)| inner);
@@ -73,10 +79,11 @@ fn clap_command(name: &str, version: &str) -> Command {
         .subcommand(Command::new("start").about("Serves clients (the default)"))
         .subcommand(Command::new("config").about("Prints the merged settings, secrets hidden"))
         .subcommand(Command::new("actions").about("Prints the actions and how clients reach them"))
+        .subcommand(tasks::clap_command())
 }
 
 /// A table of the application's actions, one line each.
-pub(crate) fn table(actions: &[&ActionDef], prefix: &str) -> String {
+pub(crate) fn action_table(actions: &[&ActionDef], prefix: &str) -> String {
     let prefix = prefix.trim_end_matches('/');
     let mut rows = vec![["NAME", "VERSION", "HTTP", "WEBSOCKET", "DESCRIPTION"].map(str::to_owned)];
     rows.extend(actions.iter().map(|def| {
@@ -91,18 +98,7 @@ pub(crate) fn table(actions: &[&ActionDef], prefix: &str) -> String {
         let routes: Vec<String> = routes.collect();
         [def.name.into(), def.version.to_string(), routes.join(", "), websocket.into(), first_line.into()]
     }));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2), width(3)];
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        line.push_str(&row[4]);
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
+    table::align(&rows)
 }
 
 #[cfg(test)]
@@ -123,6 +119,8 @@ mod tests {
         check("--title a", AppCommand::Start, Some("a"));
         check("--title a config", AppCommand::Config, Some("a"));
         check("config --title a", AppCommand::Config, Some("a"));
+        let command = TasksCommand { operation: tasks::TasksOperation::RetryAll, as_json: false };
+        check("tasks retry --all --title a", AppCommand::Tasks(command), Some("a"));
     }
 
     #[test]

@@ -24,4 +24,5 @@ for _, name in ipairs(redis.call('SMEMBERS', KEYS[5])) do
     end
 end
 redis.call('DEL', KEYS[5])
+redis.pcall('HDEL', KEYS[7], ARGV[1]) -- a guest has this and nothing else
 redis.call('HDEL', KEYS[10], ARGV[1])

@@ -1,0 +1,157 @@
+//! Carries out the command `tasks`, as a guest of the cluster.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use phalanx_core::backend::{DeleteOutcome, JobState};
+use phalanx_core::error::Chain;
+use phalanx_core::task::EnqueueOptions;
+use phalanx_core::{ActionError, Node, Tasks};
+use serde_json::{Value, json};
+
+use super::print::{self, ListRow, Printed};
+use super::{ListPart, NewTask, TasksCommand, TasksOperation};
+use crate::app::{App, failed, print as print_text};
+use crate::settings::Settings;
+
+/// Entries of a list that are read at a time: each job may have 1 MiB.
+const PAGE: usize = 100;
+
+/// Runs a command. Exit codes: 0, or 1 with the reason on stderr if it could not be carried out.
+pub(crate) fn run(app: App, settings: Settings, command: TasksCommand) -> ExitCode {
+    if settings.redis_url.is_none() {
+        return failed(
+            &"jobs without Redis are in the memory of their node, and only that reaches them: set REDIS_URL",
+        );
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let TasksCommand { operation, as_json } = command;
+    let carried_out = runtime.block_on(async {
+        let guest = app.visit(settings).await.map_err(|error| Chain(&error).to_string())?;
+        let result = carry_out(guest.node(), operation).await;
+        guest.leave().await;
+        result
+    });
+    runtime.shutdown_background(); // an initializer may have left tasks running
+    match carried_out {
+        Ok(printed) if as_json => {
+            print_text(&printed.lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n"))
+        }
+        Ok(printed) => print_text(&printed.text),
+        Err(reason) => failed(&reason),
+    }
+}
+
+async fn carry_out(node: &Node, operation: TasksOperation) -> Result<Printed, String> {
+    let (tasks, now_ms) = (node.tasks(), node.now_ms());
+    let done = match operation {
+        TasksOperation::Stats => tasks.stats().await.map(|stats| print::stats(&stats, now_ms)),
+        TasksOperation::Waiting(queue, page) => {
+            let read = async |skip, limit| {
+                let texts = tasks.waiting(&queue, skip, limit).await?;
+                Ok(texts.iter().map(|text| print::waiting(text, now_ms)).collect())
+            };
+            pages(page, read).await.map(|rows| print::list(print::WAITING, rows))
+        }
+        TasksOperation::Running(page) => {
+            let read = async |skip, limit| Ok(tasks.running(skip, limit).await?.iter().map(print::running).collect());
+            pages(page, read).await.map(|rows| print::list(print::RUNNING, rows))
+        }
+        TasksOperation::Failed(page) => {
+            let read = async |skip, limit| Ok(tasks.failed(skip, limit).await?.iter().map(print::failed).collect());
+            pages(page, read).await.map(|rows| print::list(print::FAILED, rows))
+        }
+        TasksOperation::Enqueue(job) => enqueue(tasks, job).await,
+        TasksOperation::Retry(id) => retry(tasks, &id).await,
+        TasksOperation::RetryAll => {
+            tasks.retry_all_failed().await.map(|count| Printed::one(count, json!({ "retried": count })))
+        }
+        TasksOperation::Cancel(id) => cancel(tasks, &id).await,
+        TasksOperation::Delete(id) => delete(tasks, &id).await,
+        TasksOperation::Pause(queue) => {
+            let line = json!({ "queue": queue, "paused": true });
+            tasks.pause(&queue).await.map(|()| Printed::one(format!("{queue} is paused"), line))
+        }
+        TasksOperation::Resume(queue) => {
+            let line = json!({ "queue": queue, "paused": false });
+            tasks.resume(&queue).await.map(|()| Printed::one(format!("{queue} is resumed"), line))
+        }
+    };
+    done.map_err(|error| describe(&error))
+}
+
+/// Reads a list in parts, until it ends or the limit is reached.
+async fn pages<const COLUMNS: usize>(
+    page: ListPart,
+    read: impl AsyncFn(usize, usize) -> Result<Vec<ListRow<COLUMNS>>, ActionError>,
+) -> Result<Vec<ListRow<COLUMNS>>, ActionError> {
+    let mut all = Vec::new();
+    while all.len() < page.limit {
+        let wanted = PAGE.min(page.limit - all.len());
+        let mut more = read(page.skip.saturating_add(all.len()), wanted).await?;
+        let is_last = more.len() < wanted;
+        all.append(&mut more);
+        if is_last {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+async fn enqueue(tasks: &Tasks, job: NewTask) -> Result<Printed, ActionError> {
+    let mut options = EnqueueOptions::new();
+    if let Some(queue) = job.queue {
+        options = options.queue(queue);
+    }
+    if let Some(id) = job.id {
+        options = options.id(id);
+    }
+    if let Some(key) = job.unique {
+        options = options.unique(key);
+    }
+    if let Some(delay) = job.delay {
+        options = options.delay(delay);
+    }
+    let input = job.input.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    let stored = tasks.enqueue_named(&job.name, &input, options).await?;
+    Ok(Printed::one(&stored.id, json!({ "id": &*stored.id, "enqueued": stored.enqueued })))
+}
+
+async fn retry(tasks: &Tasks, id: &str) -> Result<Printed, ActionError> {
+    let failed = tasks.find_failed(id).await?.ok_or_else(|| ActionError::not_found("no failed job has that id"))?;
+    if !tasks.retry_failed(&failed).await? {
+        return Err(ActionError::conflict("the job is not among the failed ones any more, or cannot run"));
+    }
+    Ok(Printed::one(1, json!({ "retried": 1 })))
+}
+
+async fn cancel(tasks: &Tasks, id: &str) -> Result<Printed, ActionError> {
+    let over = match tasks.state(id).await? {
+        JobState::Failed => "the job has failed: `delete` removes it from the failed ones",
+        JobState::Done => "the job is done",
+        _ => return delete(tasks, id).await,
+    };
+    Err(ActionError::conflict(over))
+}
+
+async fn delete(tasks: &Tasks, id: &str) -> Result<Printed, ActionError> {
+    let (outcome, meaning) = match tasks.delete(id).await? {
+        DeleteOutcome::Deleted => ("deleted", "deleted"),
+        DeleteOutcome::Marked => ("marked", "marked: it is dropped instead of run"),
+        DeleteOutcome::Cancelling(_) => ("cancelling", "cancelling: it ends at its next await, and does not run again"),
+        DeleteOutcome::NotFound => return Err(ActionError::not_found("there is no such job")),
+    };
+    Ok(Printed::one(meaning, json!({ "id": id, "outcome": outcome })))
+}
+
+/// An error with its code and its fields, as clients see it.
+fn describe(error: &ActionError) -> String {
+    let mut text = format!("{}: {}", error.code(), error.message());
+    for detail in error.details() {
+        let _ = write!(text, "\n       {}: {}", detail.path, detail.message);
+    }
+    text
+}

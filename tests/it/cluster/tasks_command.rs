@@ -1,0 +1,164 @@
+//! The command `tasks` of an application, beside nodes of its cluster.
+
+use std::process::Output;
+use std::time::Duration;
+
+use phalanx_testkit::{Process, Redis, run};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use super::SOON;
+
+/// A cluster of one node, and the command.
+struct Operator {
+    redis: Redis,
+    url: String,
+}
+
+impl Operator {
+    async fn start() -> (Self, Process) {
+        let redis = Redis::start().await;
+        let url = redis.url();
+        let node = Process::start("tour", &[("REDIS_URL", &url), ("PHALANX_TITLE", "one")]).await;
+        (Self { redis, url }, node)
+    }
+
+    async fn output(&self, arguments: &[&str]) -> Output {
+        run("tour", &[&["tasks"], arguments].concat(), &[("REDIS_URL", &self.url)]).await
+    }
+
+    /// Runs a command that succeeds; returns what it prints.
+    async fn run(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments).await;
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same with `--json`.
+    async fn json(&self, arguments: &[&str]) -> Vec<Value> {
+        let text = self.run(&[arguments, &["--json"]].concat()).await;
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Runs a command that fails; returns the reason.
+    async fn fail(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments).await;
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    async fn stats(&self) -> Value {
+        self.json(&["list"]).await.remove(0)
+    }
+
+    /// Waits until a number of the stats has this value.
+    async fn until(&self, name: &str, value: u64) {
+        let waiting = async {
+            while self.stats().await[name] != value {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(SOON, waiting).await.unwrap_or_else(|_| panic!("{name} is {value}"));
+    }
+}
+
+#[tokio::test]
+async fn jobs_are_enqueued_listed_and_ended_by_the_command() {
+    let (operator, _node) = Operator::start().await;
+    operator.run(&["pause", "low"]).await;
+    let id = operator.run(&["enqueue", "sleep", r#"{"ms":60000}"#]).await.trim().to_owned();
+    operator.until("running", 1).await;
+    let running = operator.json(&["running"]).await;
+    assert_eq!(running.len(), 1, "{running:?}");
+    let attempt = &running[0];
+    let known = ["id", "task", "queue", "attempt", "node"].map(|name| attempt[name].clone());
+    assert_eq!(known, [json!(id), json!("sleep"), json!("default"), json!(1), json!("one")]);
+    assert!(attempt["ageMs"].as_u64().is_some_and(|age| age < 60_000), "{attempt}");
+    let table = operator.run(&["running"]).await;
+    let cells: Vec<Vec<&str>> = table.lines().map(|line| line.split("  ").collect()).collect();
+    assert!(cells.len() == 2 && table.starts_with("ID ") && cells[1][0] == id, "{table}");
+
+    let waiting = operator.json(&["enqueue", "noop", "--queue", "low", "--id", "mine"]).await;
+    assert_eq!(waiting, [json!({ "id": "mine", "enqueued": true })]);
+    let again = operator.json(&["enqueue", "noop", "--queue", "low", "--id", "mine"]).await;
+    assert_eq!(again, [json!({ "id": "mine", "enqueued": false })]);
+    let later = operator.run(&["enqueue", "noop", "--delay", "1h"]).await.trim().to_owned();
+    let stats = operator.stats().await;
+    let low = stats["queues"].as_array().unwrap().iter().find(|queue| queue["queue"] == "low").unwrap();
+    assert_eq!((&low["length"], &low["paused"]), (&json!(1), &json!(true)), "{stats}");
+    assert!(low["oldestMs"].as_u64().is_some_and(|age| age < 60_000), "{stats}");
+    assert_eq!((&stats["running"], &stats["delayed"]), (&json!(1), &json!(1)), "{stats}");
+    let table = operator.run(&["list"]).await;
+    assert!(table.starts_with("QUEUE") && table.lines().any(|line| line.contains("paused")), "{table}");
+    assert_eq!(operator.json(&["list", "low"]).await[0]["id"], "mine");
+    assert_eq!(operator.json(&["list", "low", "--skip", "1"]).await, Vec::<Value>::new());
+
+    let ended = operator.json(&["cancel", &id]).await;
+    assert_eq!(ended, [json!({ "id": id, "outcome": "cancelling" })]);
+    operator.until("running", 0).await;
+    assert_eq!(operator.json(&["delete", &later]).await[0]["outcome"], "deleted");
+    assert_eq!(operator.json(&["cancel", "mine"]).await[0]["outcome"], "marked");
+    operator.run(&["resume", "low"]).await;
+    let refused = operator.fail(&["delete", &later]).await;
+    assert_eq!(refused, "error: not_found: there is no such job\n");
+    // The commands have left nothing behind: one node, and its connection alone.
+    assert_eq!(operator.redis.command("HLEN phalanx:tour:nodes").await, ":1\r\n");
+    assert_eq!(operator.redis.command("HLEN phalanx:tour:links").await, ":1\r\n");
+}
+
+#[tokio::test]
+async fn failed_jobs_are_listed_and_retried_by_the_command() {
+    let (operator, _node) = Operator::start().await;
+    let mut ids = Vec::new();
+    for name in ["first", "second"] {
+        let input = json!({ "message": format!("{name}\nline") }).to_string();
+        ids.push(operator.run(&["enqueue", "fail", &input]).await.trim().to_owned());
+        operator.until("failed", ids.len() as u64).await;
+    }
+    let failed = operator.json(&["failed"]).await;
+    let of = |name: &str| failed.iter().map(|job| job[name].clone()).collect::<Vec<_>>();
+    assert_eq!(of("id"), ids);
+    assert_eq!((&of("attempts")[0], &of("error")[1]), (&json!(3), &json!("second\nline")), "{failed:?}");
+    let table = operator.run(&["failed", "--limit", "1"]).await;
+    assert!(table.lines().count() == 2 && table.contains("conflict: first"), "{table}");
+    let refused = operator.fail(&["cancel", &ids[0]]).await;
+    assert!(refused.starts_with("error: conflict: the job has failed"), "{refused}");
+    assert_eq!(operator.json(&["retry", &ids[0]]).await, [json!({ "retried": 1 })]);
+    operator.until("failed", 2).await;
+    let failed = operator.json(&["failed"]).await;
+    assert_eq!(failed.iter().map(|job| job["id"].clone()).collect::<Vec<_>>(), [&*ids[1], &*ids[0]]);
+    assert_eq!(operator.run(&["retry", "--all"]).await, "2\n");
+    operator.until("failed", 2).await;
+    assert_eq!(operator.json(&["delete", &ids[0]]).await[0]["outcome"], "deleted");
+    let refused = operator.fail(&["retry", &ids[0]]).await;
+    assert_eq!(refused, "error: not_found: no failed job has that id\n");
+    // While another caller retries all.
+    operator.redis.command("SET actionhero:lock:phalanx:tasks:retry other PX 60000").await;
+    let refused = operator.fail(&["retry", "--all"]).await;
+    assert!(refused.starts_with("error: conflict: another caller"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_carried_out_says_why() {
+    let (operator, node) = Operator::start().await;
+    let refused = operator.fail(&["enqueue", "nothing"]).await;
+    assert!(refused.starts_with("error: unknown_task: "), "{refused}");
+    let refused = operator.fail(&["enqueue", "sleep", r#"{"ms":"x"}"#]).await;
+    assert!(refused.starts_with("error: invalid_input: ") && refused.contains("\n       ms: "), "{refused}");
+    for wrong in [&["enqueue", "noop", "{"][..], &["nope"], &["retry"]] {
+        assert_eq!(operator.output(wrong).await.status.code(), Some(2), "{wrong:?}");
+    }
+    let help = operator.run(&["--help"]).await;
+    for command in ["list", "running", "enqueue", "failed", "retry", "cancel", "delete", "pause", "resume"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
+    }
+    drop(node);
+    let embedded = run("tour", &["tasks", "list"], &[]).await;
+    let reason = String::from_utf8(embedded.stderr).unwrap();
+    assert_eq!(embedded.status.code(), Some(1), "{reason}");
+    assert!(reason.contains("set REDIS_URL"), "{reason}");
+    let away = run("tour", &["tasks", "list"], &[("REDIS_URL", "redis://127.0.0.1:1")]).await;
+    let reason = String::from_utf8(away.stderr).unwrap();
+    assert_eq!(away.status.code(), Some(1), "{reason}");
+    assert!(reason.starts_with("error: the backend does not answer"), "{reason}");
+}
