@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::Anyhow;
 use crate::apply;
+use crate::jobs;
 use crate::load::{self, Load};
 use crate::process::Server;
 use crate::report::Measured;
@@ -17,18 +18,27 @@ pub(crate) struct Effort {
     /// The duration of one side in one round.
     pub(crate) span: Duration,
     idle_sockets: usize,
+    /// The number of jobs in one round, if many run at once.
+    jobs: usize,
 }
 
 impl Effort {
     /// Enough for a verdict. Rounds are many and short: other load of the machine lasts for seconds, and must affect
     /// both sides of most rounds alike.
     pub(crate) fn full(rounds: usize) -> Self {
-        Self { rounds: rounds.max(1), span: Duration::from_millis(300), idle_sockets: 5000 }
+        Self { rounds: rounds.max(1), span: Duration::from_millis(300), idle_sockets: 5000, jobs: 50_000 }
     }
 
     /// Enough to prove that the bench works.
     pub(crate) fn smoke() -> Self {
-        Self { rounds: 1, span: Duration::from_millis(150), idle_sockets: 20 }
+        Self { rounds: 1, span: Duration::from_millis(150), idle_sockets: 20, jobs: 500 }
+    }
+}
+
+impl Effort {
+    /// The number of jobs in one round with so many slots.
+    pub(crate) fn jobs(&self, slots: usize) -> usize {
+        self.jobs * slots.min(10) / 10
     }
 }
 
@@ -41,6 +51,7 @@ pub(crate) async fn all(server: Option<PathBuf>, rows: &[Row], effort: Effort) -
         eprintln!("{} ...", row.title());
         results.push(match (row, row.ceiling()) {
             (Row::Apply1 | Row::Apply32 | Row::ApplyLocal, _) => apply::measure(&binary, *row, effort).await?,
+            (row, _) if let Some(slots) = row.slots() => jobs::measure(*row, slots, effort).await?,
             (_, Some(_)) => pair(&binary, *row, effort).await?,
             (_, None) => idle(&binary, *row, effort).await?,
         });

@@ -9,6 +9,7 @@
 mod apply;
 mod ceiling;
 mod compare;
+mod jobs;
 mod json;
 mod load;
 mod process;

@@ -29,11 +29,19 @@ pub(crate) enum Row {
     Idle,
     /// The same, after each has sent a frame of the largest size.
     IdleLarge,
+    /// Jobs that do nothing, one at a time.
+    Tasks1,
+    /// The same, 10 at a time.
+    Tasks10,
+    /// The same, 100 at a time.
+    Tasks100,
+    /// The same with a Redis that syncs its log before it answers.
+    TasksSynced,
 }
 
 impl Row {
     /// Every row, as the budget lists them.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Http,
         Self::Ws1,
         Self::Ws4,
@@ -45,6 +53,10 @@ impl Row {
         Self::ApplyLocal,
         Self::Idle,
         Self::IdleLarge,
+        Self::Tasks1,
+        Self::Tasks10,
+        Self::Tasks100,
+        Self::TasksSynced,
     ];
 
     /// Its name in the report.
@@ -61,6 +73,10 @@ impl Row {
             Self::ApplyLocal => "apply on the same node, ns",
             Self::Idle => "idle socket, bytes",
             Self::IdleLarge => "idle socket after a frame of 64 KiB, bytes",
+            Self::Tasks1 => "jobs, 1 slot, by jobs",
+            Self::Tasks10 => "jobs, 10 slots, by jobs",
+            Self::Tasks100 => "jobs, 100 slots, by jobs",
+            Self::TasksSynced => "jobs, 100 slots, appendfsync always, by jobs",
         }
     }
 
@@ -72,12 +88,23 @@ impl Row {
             Self::Ws1 | Self::Ws4 => Some(ceiling::Kind::Socket),
             Self::Fan200 | Self::Fan1000 | Self::Burst => Some(ceiling::Kind::Fanout),
             Self::Apply1 | Self::Apply32 | Self::ApplyLocal | Self::Idle | Self::IdleLarge => None,
+            Self::Tasks1 | Self::Tasks10 | Self::Tasks100 | Self::TasksSynced => None,
         }
     }
 
-    /// Gate and goal: times the ceiling, or bytes, or nanoseconds. For 32 calls in flight the budget is defined in
-    /// calls a second, at least 0.3 and 0.45 times the ceiling's; here it is the inverse, time per call. A missed gate
-    /// fails the bench.
+    /// How many jobs run at once, for a row about jobs.
+    pub(crate) const fn slots(self) -> Option<usize> {
+        match self {
+            Self::Tasks1 => Some(1),
+            Self::Tasks10 => Some(10),
+            Self::Tasks100 | Self::TasksSynced => Some(100),
+            _ => None,
+        }
+    }
+
+    /// Gate and goal: times the ceiling, or bytes, or nanoseconds. For 32 calls in flight, and for jobs, the budget is
+    /// defined in calls a second, such as at least 0.3 and 0.45 times the ceiling's; here it is the inverse, time per
+    /// call. A missed gate fails the bench.
     pub(crate) const fn budget(self) -> Option<(f64, f64)> {
         const WRITE_BUFFER: f64 = 8.0 * 1024.0;
         match self {
@@ -91,6 +118,10 @@ impl Row {
             Self::ApplyLocal => Some((3000.0, 2000.0)),
             Self::Idle => Some((8.0 * 1024.0 + WRITE_BUFFER, 6.0 * 1024.0 + WRITE_BUFFER)),
             Self::IdleLarge => None,
+            Self::Tasks1 => Some((1.0 / 0.8, 1.0)),
+            Self::Tasks10 => Some((1.0 / 0.9, 1.0 / 1.1)),
+            Self::Tasks100 => Some((1.0, 1.0 / 1.5)),
+            Self::TasksSynced => Some((1.0 / 0.9, 1.0 / 1.2)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod fanout;
 mod http;
+pub(crate) mod queue;
 pub(crate) mod redis;
 mod socket;
 
