@@ -63,6 +63,7 @@ pub(crate) struct Arguments {
     pub(crate) retry: RetryArgs,
     pub(crate) blocking: bool,
     pub(crate) exclusive: bool,
+    pub(crate) tracked: bool,
     pub(crate) on_failed: Option<TokenStream>,
 }
 
@@ -135,6 +136,7 @@ pub(crate) const TASK: &[&str] = &[
     "deadline",
     "blocking",
     "exclusive",
+    "tracked",
     "on_failed",
 ];
 
@@ -156,6 +158,7 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
         retry: RetryArgs::default(),
         blocking: false,
         exclusive: false,
+        tracked: false,
         on_failed: None,
     };
     let metas = match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
@@ -241,6 +244,7 @@ impl Arguments {
             "no_retry" => self.retry.not_retried = kinds(meta, diagnostics),
             "blocking" => self.blocking = flag(meta, diagnostics),
             "exclusive" => self.exclusive = flag(meta, diagnostics),
+            "tracked" => self.tracked = flag(meta, diagnostics),
             "on_failed" => self.on_failed = function(meta, diagnostics),
             name => {
                 let Some(method) = method(name) else { return };

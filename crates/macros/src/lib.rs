@@ -93,8 +93,8 @@ pub fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Defines a task by an `async fn`: it runs as a job, at least once, on any node of the cluster.
 ///
-/// The shape is that of an action, with a [`TaskContext`] as the first parameter. Its value is dropped; its error, a panic or
-/// the deadline fail the attempt.
+/// The shape is that of an action, with a [`TaskContext`] as the first parameter. Its value is dropped unless it is `tracked`;
+/// its error, a panic or the deadline fail the attempt.
 ///
 /// | argument | meaning | default |
 /// |---|---|---|
@@ -108,6 +108,7 @@ pub fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | `deadline = "5m"` | how long an attempt may run; `"0"` for no limit | `tasks.deadline`, 30 minutes |
 /// | `blocking` | it blocks its thread, and gets one of its own | |
 /// | `exclusive` | an attempt ends when its node cannot count on its lease, before another node may run the job | it goes on |
+/// | `tracked` | the value that it returns is kept for a day, for `tasks().status(id)` | it is dropped |
 /// | `on_failed = report` | `async fn report(ctx: TaskContext, failure: TaskFailure)` runs after a job failed for good | |
 ///
 /// ```

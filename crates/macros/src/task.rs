@@ -14,12 +14,14 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let input = signature.input.as_ref().map_or_else(|| quote!(::phalanx::__private::NoInput), |input| quote!(#input));
     let queue = arguments.queue.as_ref().map_or_else(|| "default".to_owned(), LitStr::value);
     let (retry, blocking, exclusive) = (retry(&arguments.retry), arguments.blocking, arguments.exclusive);
+    let tracked = arguments.tracked;
     let on_failed = on_failed(&arguments);
     let own_fields = quote! {
         queue: #queue,
         retry: #retry,
         blocking: #blocking,
         exclusive: #exclusive,
+        tracked: #tracked,
         check: ::phalanx::__private::check_input::<#input>,
         on_failed: #on_failed,
     };

@@ -63,8 +63,8 @@ pub mod jobs {
     pub use phalanx_core::backend::{DeleteOutcome, JobCounters, JobState, TaskStats};
     pub use phalanx_core::job::{AttemptOutcome, FailedJob};
     pub use phalanx_core::task::{
-        ActiveAttempt, EnqueueOptions, Enqueued, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY, RetryPolicy, RunAction,
-        TaskFailure,
+        ActiveAttempt, EnqueueOptions, Enqueued, JobStatus, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY, MAX_PROGRESS_BYTES,
+        MAX_RESULT_BYTES, RetryPolicy, RunAction, TaskFailure,
     };
 }
 

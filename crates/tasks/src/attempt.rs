@@ -5,12 +5,13 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use phalanx_core::engine::attempts::StartedAttempt;
 use phalanx_core::error::panicked;
+use phalanx_core::task::AttemptClock;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use crate::decide::{CancelCause, Ending};
+use crate::result;
 
 /// The end of an attempt, on its way to the loop.
 pub(crate) struct AttemptReport {
@@ -23,12 +24,11 @@ pub(crate) fn spawn(
     runtime: &Handle,
     token: u64,
     attempt: StartedAttempt,
-    cancelled: CancellationToken,
-    is_blocking: bool,
+    (is_blocking, is_tracked): (bool, bool),
     reports: mpsc::Sender<AttemptReport>,
 ) {
     let running = async move {
-        let ending = run(attempt, cancelled).await;
+        let ending = run(attempt, is_tracked).await;
         // The loop has ended if it is not received: the node stops.
         let _ = reports.send(AttemptReport { token, ending }).await;
     };
@@ -42,25 +42,29 @@ pub(crate) fn spawn(
 
 /// Runs an attempt until its end, its deadline, or its cancellation. A late or cancelled one is dropped inside, and its drop
 /// may panic too.
-async fn run(StartedAttempt { run, deadline }: StartedAttempt, cancelled: CancellationToken) -> Ending {
+async fn run(StartedAttempt { run, facts }: StartedAttempt, is_tracked: bool) -> Ending {
     let ending = async move {
         tokio::select! {
             biased;
             outcome = run => match outcome {
-                Ok(_) => Ending::Success,
+                Ok(answer) => Ending::Success(is_tracked.then(|| result::of(&answer, &facts.id)).flatten()),
                 Err(error) => Ending::Failure(error),
             },
             // The loop knows the cause.
-            () = cancelled.cancelled() => Ending::Cancelled(CancelCause::Stopping),
-            () = until(deadline) => Ending::TimedOut,
+            () = facts.cancelled.cancelled() => Ending::Cancelled(CancelCause::Stopping),
+            () = late(&facts.clock) => Ending::TimedOut,
         }
     };
     AssertUnwindSafe(ending).catch_unwind().await.unwrap_or_else(|panic| Ending::Failure(panicked(&*panic)))
 }
 
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
+/// Completes when the attempt's time is up, which a heartbeat may have moved meanwhile.
+async fn late(clock: &AttemptClock) {
+    while let Some(deadline) = clock.deadline() {
+        if deadline <= Instant::now() {
+            return;
+        }
+        sleep_until(deadline).await;
     }
+    std::future::pending().await
 }

@@ -7,7 +7,7 @@ use phalanx_core::backend::{AttemptEnd, FetchedJob};
 use phalanx_core::error::Chain;
 use phalanx_core::job::{AttemptOutcome, JobInput, JobText};
 use phalanx_core::registry::RegisteredTask;
-use phalanx_core::task::{AttemptFacts, MAX_DELAY, TaskControl};
+use phalanx_core::task::{AttemptClock, AttemptFacts, AttemptProgress, MAX_DELAY, TaskControl};
 use phalanx_core::{ActionError, Generation, Params};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +68,7 @@ impl WorkerLoop {
             own_id: own(read.and_then(|read| read.id.as_deref())),
             unique: own(read.and_then(|read| read.unique.as_deref())),
             job,
+            result: None,
             started: Instant::now(),
             state: SlotState::Settled,
             is_blocked: false,
@@ -82,13 +83,14 @@ impl WorkerLoop {
         let counters = slot.key().counters;
         let facts = Arc::new(AttemptFacts {
             id: slot.own_id.clone().unwrap_or_else(|| format!("{}-{token}", slot.generation).into()),
-            queue: slot.key().queue.clone(),
-            number: counters.attempts,
-            deaths: counters.deaths,
+            key: slot.key().clone(),
+            generation: slot.generation,
             fence,
             request: read.meta.as_ref().and_then(|meta| meta.request.as_deref()).map(Arc::from),
             cancelled: CancellationToken::new(),
             lease_lost: self.lease.clone(),
+            clock: AttemptClock::start(self.engine.attempt_limit(&task)),
+            progress: AttemptProgress::default(),
         });
         if counters.attempts == 1
             && let Some(could_begin) = read.could_begin_at()
@@ -97,9 +99,9 @@ impl WorkerLoop {
         }
         debug!(task = task.def.name, job = %facts.id, attempt = counters.attempts, "an attempt starts");
         let attempt = self.engine.start_attempt(&task, facts.clone(), input);
-        let (deadline, is_blocking, cancelled) = (attempt.deadline, task.def.blocking, facts.cancelled.clone());
-        slot.state = SlotState::Running(RunningAttempt { task, facts, deadline, cancelled: None });
-        attempt::spawn(&self.runtime, token, attempt, cancelled, is_blocking, self.reports.clone());
+        let kind = (task.def.blocking, task.def.tracked);
+        slot.state = SlotState::Running(RunningAttempt { task, facts, cancelled: None });
+        attempt::spawn(&self.runtime, token, attempt, kind, self.reports.clone());
     }
 
     /// An attempt ended by itself.
@@ -117,6 +119,10 @@ impl WorkerLoop {
         let (task, facts, cause) = (running.task.clone(), running.facts.clone(), running.cancelled);
         let ending = match (ending, cause) {
             (Ending::Cancelled(_), Some(cause)) => Ending::Cancelled(cause),
+            // It learnt of it by a heartbeat.
+            (Ending::Failure(error), Some(cause)) if TaskControl::of(&error) == Some(&TaskControl::Ended) => {
+                Ending::Cancelled(cause)
+            }
             // It succeeded, or said itself how it ends, before it was dropped.
             (ending, _) => ending,
         };
@@ -139,6 +145,9 @@ impl WorkerLoop {
         // A task may return any pause: the longest is that of a job that is enqueued.
         let due_ms = |pause: Duration| now_ms + pause.min(MAX_DELAY).as_millis() as u64;
         let own = Some(task.clone());
+        if let Ending::Success(result) = &ending {
+            slot.result.clone_from(result);
+        }
         match fate {
             JobFate::Done => self.settle(token, AttemptEnd::Done, AttemptOutcome::Done, own),
             JobFate::Dropped(outcome) => self.settle(token, AttemptEnd::Dropped, outcome, own),
@@ -199,7 +208,8 @@ impl WorkerLoop {
         if slot.generation != current {
             return self.forget(token, task.as_ref());
         }
-        self.ready.push_back(slot.settlement(end));
+        let settlement = slot.settlement(end);
+        self.ready.push_back(settlement);
         let settling = SettlingAttempt { outcome, failure: None, task, is_repeated: false, is_doubted: false };
         slot.state = SlotState::Settling(settling);
     }

@@ -76,8 +76,13 @@ mod tests {
     }
 
     fn check(held: &[u64], standing: &[u64], open: &[Range<u64>], unanswered: &[u64], listed: &[u64]) -> [Vec<u64>; 4] {
-        let settlement =
-            |token: &u64| Settlement { attempt: key(*token), id: None, end: AttemptEnd::Done, unique: None };
+        let settlement = |token: &u64| Settlement {
+            attempt: key(*token),
+            id: None,
+            end: AttemptEnd::Done,
+            unique: None,
+            report: None,
+        };
         let request = ListRequest {
             generation: Generation::random(),
             held: held.iter().copied().collect(),
@@ -121,7 +126,13 @@ mod tests {
             repeated: [2, 3].into(),
             open: Vec::new(),
             bound: 100,
-            unanswered: vec![Settlement { attempt: key(1), id: None, end: AttemptEnd::Done, unique: None }],
+            unanswered: vec![Settlement {
+                attempt: key(1),
+                id: None,
+                end: AttemptEnd::Done,
+                unique: None,
+                report: None,
+            }],
             is_in_doubt,
         };
         let listed = || vec![FetchedJob { attempt: key(3), text: "{}".into() }];

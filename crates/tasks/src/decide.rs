@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use phalanx_core::backend::{AttemptEnd, JobCounters};
 use phalanx_core::error::Chain;
 use phalanx_core::job::{AttemptOutcome, FailedRecord};
@@ -11,8 +12,8 @@ use phalanx_core::{ActionError, ErrorKind};
 /// How an attempt ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// The function returned a value.
-    Success,
+    /// The function returned a value, which is kept if its task is tracked.
+    Success(Option<Bytes>),
     /// It returned an error, or panicked.
     Failure(ActionError),
     /// Its deadline passed.
@@ -97,7 +98,7 @@ pub(crate) fn decide(ending: &Ending, policy: &RetryPolicy, attempts: u32, rando
         if policy.repeats(attempts, kind) { JobFate::Retry(pause) } else { JobFate::Failed(reason) }
     };
     match ending {
-        Ending::Success => JobFate::Done,
+        Ending::Success(_) => JobFate::Done,
         Ending::TimedOut => {
             retry(ErrorKind::Timeout, pause, FailureReason::new("timeout", "the deadline of the task passed"))
         }
@@ -139,7 +140,7 @@ mod tests {
         let failed = |exception: &str, error: &str| JobFate::Failed(FailureReason::new(exception, error));
         let seconds = Duration::from_secs;
         let internal = || Ending::Failure(ActionError::internal("disk full"));
-        check(&Ending::Success, 1, &JobFate::Done);
+        check(&Ending::Success(None), 1, &JobFate::Done);
         check(&internal(), 1, &JobFate::Retry(seconds(1)));
         check(&internal(), 2, &JobFate::Retry(seconds(2)));
         check(&internal(), 3, &failed("internal", "internal error: disk full"));

@@ -123,7 +123,8 @@ impl WorkerLoop {
             let is_ours = slot.generation == generation;
             match &slot.state {
                 SlotState::Running(running) => {
-                    let is_late = running.deadline.is_some_and(|deadline| now >= deadline + BLOCKED_AFTER);
+                    let is_late =
+                        running.facts.clock.deadline().is_some_and(|deadline| now >= deadline + BLOCKED_AFTER);
                     let is_exclusive = running.task.def.exclusive;
                     if is_late {
                         blocking.push((slot.key().token, running.task.clone(), running.facts.clone()));
@@ -150,6 +151,7 @@ impl WorkerLoop {
             error!(task = task.def.name, job = %facts.id, "a task blocks its thread beyond its deadline");
             if let Some(slot) = self.slots.get_mut(token) {
                 slot.is_blocked = true;
+                facts.cancelled.cancel(); // a heartbeat learns of it
             }
             self.end(token, &task, Some(facts), Ending::TimedOut);
         }

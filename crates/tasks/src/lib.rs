@@ -14,6 +14,7 @@ mod housekeeping;
 mod metrics;
 mod queues;
 mod replies;
+mod result;
 mod run;
 mod slots;
 mod tokens;

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use phalanx_core::Generation;
-use phalanx_core::backend::{AttemptEnd, AttemptKey, FetchedJob, Settlement};
+use phalanx_core::backend::{AttemptEnd, AttemptKey, FetchedJob, JobReport, Settlement};
 use phalanx_core::bound_reached;
 use phalanx_core::job::AttemptOutcome;
 use phalanx_core::registry::RegisteredTask;
@@ -22,6 +23,8 @@ pub(crate) struct Slot {
     pub(crate) own_id: Option<Arc<str>>,
     /// The claim that its end releases.
     pub(crate) unique: Option<Arc<str>>,
+    /// The value that the attempt returned, if it is kept.
+    pub(crate) result: Option<Bytes>,
     pub(crate) started: Instant,
     pub(crate) state: SlotState,
     /// Whether its thread has not returned by the deadline, so that it is settled while it runs.
@@ -41,7 +44,6 @@ pub(crate) enum SlotState {
 pub(crate) struct RunningAttempt {
     pub(crate) task: Arc<RegisteredTask>,
     pub(crate) facts: Arc<AttemptFacts>,
-    pub(crate) deadline: Option<Instant>,
     /// Why it is to end.
     pub(crate) cancelled: Option<CancelCause>,
 }
@@ -64,8 +66,16 @@ impl Slot {
         &self.job.attempt
     }
 
-    pub(crate) fn settlement(&self, end: AttemptEnd) -> Settlement {
-        Settlement { attempt: self.key().clone(), id: self.own_id.clone(), end, unique: self.unique.clone() }
+    /// The settlement of the attempt, after which it reports nothing more.
+    pub(crate) fn settlement(&mut self, end: AttemptEnd) -> Settlement {
+        let report = self.last_report();
+        Settlement { attempt: self.key().clone(), id: self.own_id.clone(), end, unique: self.unique.clone(), report }
+    }
+
+    fn last_report(&mut self) -> Option<Box<JobReport>> {
+        let SlotState::Running(RunningAttempt { facts, .. }) = &self.state else { return None };
+        let (progress, result) = (facts.progress.close(), self.result.take());
+        (progress.is_some() || result.is_some()).then(|| Box::new(JobReport { id: facts.id.clone(), progress, result }))
     }
 }
 

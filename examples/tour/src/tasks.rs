@@ -5,7 +5,7 @@ use std::time::Duration;
 use phalanx::TaskDef;
 use phalanx::config::Config;
 use phalanx::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Does nothing.
 #[task]
@@ -63,6 +63,28 @@ pub(crate) struct Amount {
 pub(crate) async fn count_2(ctx: TaskContext, input: Amount) -> Result<(), ActionError> {
     ctx.cache().increment(&format!("counter:{}", input.name), input.by).await?;
     Ok(())
+}
+
+#[input]
+pub(crate) struct Steps {
+    steps: u32,
+    ms: u64,
+}
+
+#[output]
+pub(crate) struct StepsTaken {
+    steps: u32,
+}
+
+/// Takes steps of so many milliseconds, and reports each.
+#[task(tracked)]
+pub(crate) async fn progress(ctx: TaskContext, input: Steps) -> Result<StepsTaken, ActionError> {
+    for step in 1..=input.steps {
+        tokio::time::sleep(Duration::from_millis(input.ms)).await;
+        ctx.heartbeat()?;
+        ctx.progress(&json!({ "step": step, "steps": input.steps }))?;
+    }
+    Ok(StepsTaken { steps: input.steps })
 }
 
 #[input]
@@ -137,7 +159,7 @@ pub(crate) async fn panic(_ctx: TaskContext) -> Result<(), ActionError> {
 pub(crate) fn all() -> Vec<TaskDef> {
     let without = std::env::var("TOUR_WITHOUT").unwrap_or_default();
     let is_later = std::env::var("TOUR_SHAPE").is_ok_and(|shape| shape == "2");
-    let all = tasks![noop, sleep, exclusive, block, record, fail, flaky, crash, panic];
+    let all = tasks![noop, sleep, exclusive, block, progress, record, fail, flaky, crash, panic];
     let count = if is_later { tasks![count_2] } else { tasks![count] };
     let is_left = |task: &TaskDef| without.split(',').all(|name| name != task.name);
     all.into_iter().chain(count).filter(is_left).collect()

@@ -138,6 +138,23 @@ async fn tasks_that_block_their_threads_do_not_slow_down_clients() {
 }
 
 #[tokio::test]
+async fn the_progress_and_the_result_of_a_job_are_shown() {
+    let node = Process::start("tour", &[("PHALANX_TITLE", "shown")]).await;
+    let id = enqueue(node.addr, "progress", json!({ "steps": 3, "ms": 300 })).await;
+    let status = async || get(node.addr, &format!("/api/tasks/{id}")).await.json();
+    eventually("it has taken a step", async || status().await["progress"]["step"] == 1).await;
+    let running = status().await;
+    assert_eq!(
+        (&running["state"], &running["node"], &running["attempt"]),
+        (&json!("running"), &json!("shown"), &json!(1))
+    );
+    assert_eq!(running.get("result"), None, "{running}");
+    until_state(node.addr, &id, "done").await;
+    let done = status().await;
+    assert_eq!((&done["progress"], &done["result"]), (&json!({ "step": 3, "steps": 3 }), &json!({ "steps": 3 })));
+}
+
+#[tokio::test]
 async fn an_action_runs_as_a_job() {
     let node = Process::start("tour", &[]).await;
     let action = json!({ "action": "createChatRoom", "params": { "name": "by-a-job" } });

@@ -143,6 +143,12 @@ impl Keys {
         self.own("done")
     }
 
+    /// The start of the names of hashes: what a job reported last, with its `attempt`, `<generation> <field in running>`, its
+    /// `progress` and its `result`.
+    pub(crate) fn reports(&self) -> String {
+        self.own("reports:")
+    }
+
     /// The ids of failed jobs: a sorted set, by µs.
     pub(crate) fn failed_ids(&self) -> String {
         self.own("failed:ids")

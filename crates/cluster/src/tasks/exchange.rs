@@ -25,7 +25,7 @@ pub(super) const SERVING: Duration = Duration::from_secs(1);
 /// The script, and those of its keys that are the same in every call.
 pub(super) struct Exchange {
     script: TaskScript,
-    keys: [String; 24],
+    keys: [String; 25],
 }
 
 /// The place of the running hash among the keys, the only one that differs.
@@ -61,6 +61,7 @@ impl Exchange {
                 keys.runners(),
                 keys.claims(),
                 running,
+                keys.reports(),
             ],
         }
     }
@@ -68,7 +69,7 @@ impl Exchange {
 
 /// Whether an end has no consequences: it is settled by one command with others of its kind.
 fn is_plain(settlement: &Settlement) -> bool {
-    matches!(settlement.end, AttemptEnd::Done) && settlement.unique.is_none()
+    matches!(settlement.end, AttemptEnd::Done) && settlement.unique.is_none() && settlement.report.is_none()
 }
 
 impl RedisTasks {
@@ -77,7 +78,7 @@ impl RedisTasks {
             self.register(call).await;
         }
         let Exchange { script, keys } = &self.exchange;
-        let mut keys: [&str; 24] = std::array::from_fn(|at| keys[at].as_str());
+        let mut keys: [&str; 25] = std::array::from_fn(|at| keys[at].as_str());
         let running = self.keys.running(call.generation);
         keys[RUNNING] = &running;
         let mut invocation = script.call(&keys);
@@ -128,7 +129,7 @@ impl RedisTasks {
     }
 }
 
-/// Adds field, verb, id, claim, and what belongs to the verb.
+/// Adds field, verb, id, claim, what belongs to the verb, and the report.
 fn add_end(settlement: &Settlement, invocation: &mut super::call::ScriptCall<'_>) {
     let due;
     let (verb, x): (&str, &[u8]) = match &settlement.end {
@@ -144,6 +145,15 @@ fn add_end(settlement: &Settlement, invocation: &mut super::call::ScriptCall<'_>
     };
     invocation.arg(field_of(&settlement.attempt)).arg(verb).arg(settlement.id.as_deref().unwrap_or_default());
     invocation.arg(settlement.unique.as_deref().unwrap_or_default()).arg(x);
+    match settlement.report.as_deref() {
+        Some(report) => {
+            invocation.arg(&*report.id).arg(report.progress.as_deref().unwrap_or_default());
+            invocation.arg(report.result.as_deref().unwrap_or_default());
+        }
+        None => {
+            invocation.arg("").arg("").arg("");
+        }
+    }
 }
 
 /// Reads the reply; also returns how many jobs are marked as deleted.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deadpool_redis::redis::{cmd, pipe};
+use phalanx_core::Generation;
 use phalanx_core::backend::{BackendError, DeleteOutcome, JobState, TakeOutcome};
 use phalanx_core::bound_reached;
 use phalanx_core::job::{FailedJob, JobText};
@@ -35,7 +36,8 @@ enum Found {
 }
 
 impl RedisTasks {
-    pub(super) async fn find_state(&self, id: &str) -> Result<JobState, BackendError> {
+    /// The state of a job that is known by its id; `None` if only a search can find it.
+    pub(super) async fn find_place(&self, id: &str) -> Result<Option<JobState>, BackendError> {
         let keys = &self.keys;
         let mut looks = pipe();
         looks.cmd("ZSCORE").arg(keys.delayed()).arg(id);
@@ -43,22 +45,23 @@ impl RedisTasks {
         looks.cmd("LPOS").arg(keys.done()).arg(id);
         type Looks = (Option<f64>, Option<f64>, Option<u64>);
         let (delayed, failed, done): Looks = self.shared.read_all("delayed", &looks).await?;
-        if let Some(due_ms) = delayed {
-            return Ok(JobState::Delayed(due_ms as u64));
-        }
-        if failed.is_some() {
-            return Ok(JobState::Failed);
-        }
-        if done.is_some() {
-            return Ok(JobState::Done);
-        }
+        Ok(match (delayed, failed, done) {
+            (Some(due_ms), ..) => Some(JobState::Delayed(due_ms as u64)),
+            (_, Some(_), _) => Some(JobState::Failed),
+            (.., Some(_)) => Some(JobState::Done),
+            (None, None, None) => None,
+        })
+    }
+
+    /// Looks for a job in the queues and among those that run; with the attempt that runs.
+    pub(super) async fn search(&self, id: &str) -> Result<(JobState, Option<(Generation, u32)>), BackendError> {
         // In the direction in which jobs move, so that one which moves meanwhile is found at its next place.
         if !matches!(self.find_waiting(id).await?, Found::Nowhere) {
-            return Ok(JobState::Waiting);
+            return Ok((JobState::Waiting, None));
         }
         Ok(match self.find_running(id).await? {
-            Some(generation) => JobState::Running(generation),
-            None => JobState::Unknown,
+            Some(attempt) => (JobState::Running(attempt.0), Some(attempt)),
+            None => (JobState::Unknown, None),
         })
     }
 
@@ -75,7 +78,7 @@ impl RedisTasks {
         if !matches!(self.find_waiting(id).await?, Found::Nowhere) {
             return Ok(DeleteOutcome::Marked);
         }
-        if let Some(generation) = self.find_running(id).await? {
+        if let Some((generation, _)) = self.find_running(id).await? {
             return Ok(DeleteOutcome::Cancelling(generation));
         }
         if self.delete_delayed(id, false).await? {
@@ -170,12 +173,12 @@ impl RedisTasks {
         Ok(Found::Unknown)
     }
 
-    async fn find_running(&self, id: &str) -> Result<Option<phalanx_core::Generation>, BackendError> {
+    async fn find_running(&self, id: &str) -> Result<Option<(Generation, u32)>, BackendError> {
         for name in self.runners().await? {
-            let Some(generation) = phalanx_core::Generation::parse(&name) else { continue };
+            let Some(generation) = Generation::parse(&name) else { continue };
             let attempts = self.attempts_of(&self.shared, &name).await?;
-            if attempts.iter().any(|job| id_of(&job.text).as_deref() == Some(id)) {
-                return Ok(Some(generation));
+            if let Some(job) = attempts.iter().find(|job| id_of(&job.text).as_deref() == Some(id)) {
+                return Ok(Some((generation, job.attempt.counters.attempts)));
             }
         }
         Ok(None)

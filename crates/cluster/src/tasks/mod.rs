@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobState, ListedAttempt, NewJob,
-    Promotion, TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
+    AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobReport, ListedAttempt,
+    NewJob, Promotion, StoredStatus, TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
 };
 use tracing::warn;
 
@@ -34,6 +34,7 @@ mod moves;
 mod operations;
 mod own_connection;
 mod registration;
+mod reports;
 mod running;
 mod wake;
 
@@ -66,6 +67,7 @@ pub struct RedisTasks {
 struct Scripts {
     fields: TaskScript,
     enqueue: TaskScript,
+    report: TaskScript,
     promote: TaskScript,
     give_back: TaskScript,
     unpark: TaskScript,
@@ -89,6 +91,7 @@ impl RedisTasks {
             scripts: Scripts {
                 fields: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/fields.lua")),
                 enqueue: script(keys.queues(), include_str!("../lua/tasks/enqueue.lua")),
+                report: script(format!("{}*", keys.reports()), include_str!("../lua/tasks/report.lua")),
                 promote: script(keys.delayed(), include_str!("../lua/tasks/promote.lua")),
                 give_back: script(keys.reapers(), include_str!("../lua/tasks/give_back.lua")),
                 unpark: script(keys.parked(), include_str!("../lua/tasks/unpark.lua")),
@@ -168,8 +171,18 @@ impl TaskStore for RedisTasks {
         self.fail_parked_batch(before_ms, worker).await
     }
 
-    async fn state(&self, id: &str) -> Result<JobState, BackendError> {
-        self.find_state(id).await
+    async fn report(
+        &self,
+        of: Generation,
+        attempt: &AttemptKey,
+        report: &JobReport,
+        ttl_ms: u64,
+    ) -> Result<bool, BackendError> {
+        self.keep_report(of, attempt, report, ttl_ms).await
+    }
+
+    async fn status(&self, id: &str) -> Result<StoredStatus, BackendError> {
+        self.find_status(id).await
     }
 
     async fn delete(&self, id: &str) -> Result<DeleteOutcome, BackendError> {

@@ -12,6 +12,7 @@ mod cost;
 mod full;
 mod lost;
 mod reap;
+mod reports;
 mod resque;
 mod shares;
 mod sizes;

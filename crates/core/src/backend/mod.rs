@@ -31,8 +31,9 @@ pub use rooms::{
 };
 pub use tasks::{
     AttemptEnd, AttemptKey, DeleteOutcome, ENQUEUE_BATCH, EXCHANGE_BATCH, EnqueueOutcome, FetchedJob, GiveBackOutcome,
-    JobCounters, JobState, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob, OLDEST_QUEUES, Promotion, SettleOutcome,
-    Settlement, TakeOutcome, TaskStats, TaskStore, UniqueClaim, WorkerCall, WorkerReply,
+    JobCounters, JobReport, JobState, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob, OLDEST_QUEUES, Promotion,
+    REPORT_TTL_MS, SettleOutcome, Settlement, StoredStatus, TakeOutcome, TaskStats, TaskStore, UniqueClaim, WorkerCall,
+    WorkerReply,
 };
 
 pub use crate::id::MembersCursor;

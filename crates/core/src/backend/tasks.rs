@@ -139,6 +139,22 @@ pub struct Settlement {
     pub end: AttemptEnd,
     /// The claim of the job, which its end releases.
     pub unique: Option<Arc<str>>,
+    /// The last progress that was not stored yet, and the result.
+    pub report: Option<Box<JobReport>>,
+}
+
+/// How long the report of a job is kept after its attempt: a day, in milliseconds.
+pub const REPORT_TTL_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The report of an attempt about its job; progress and result are JSON texts.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JobReport {
+    /// The job's id, or the one that a foreign job has in this attempt.
+    pub id: Arc<str>,
+    /// How far it is.
+    pub progress: Option<Bytes>,
+    /// The value that it returned. A job that has one is done.
+    pub result: Option<Bytes>,
 }
 
 /// The fate of a job whose attempt ended.
@@ -278,6 +294,19 @@ pub enum JobState {
     Unknown,
 }
 
+/// A job as its store knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredStatus {
+    /// Its state.
+    pub state: JobState,
+    /// The attempt that runs, or the last one that reported: its node and its number.
+    pub attempt: Option<(Generation, u32)>,
+    /// The last progress that was reported.
+    pub progress: Option<Bytes>,
+    /// The value that the job returned.
+    pub result: Option<Bytes>,
+}
+
 /// The outcome of deleting a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeleteOutcome {
@@ -349,8 +378,18 @@ pub trait TaskStore: Send + Sync + 'static {
     /// of an unknown class.
     async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError>;
 
-    /// The state of a job.
-    async fn state(&self, id: &str) -> Result<JobState, BackendError>;
+    /// Keeps the progress of a job, for `ttl_ms` if it reports nothing more, if the attempt is listed under that generation;
+    /// `false` if it is not. A store that is full refuses it.
+    async fn report(
+        &self,
+        of: Generation,
+        attempt: &AttemptKey,
+        report: &JobReport,
+        ttl_ms: u64,
+    ) -> Result<bool, BackendError>;
+
+    /// The state of a job, and what it reported. A job whose end was settled with a result shows both from the same moment on.
+    async fn status(&self, id: &str) -> Result<StoredStatus, BackendError>;
 
     /// Deletes a job.
     async fn delete(&self, id: &str) -> Result<DeleteOutcome, BackendError>;
@@ -379,6 +418,12 @@ pub trait TaskStore: Send + Sync + 'static {
 impl fmt::Debug for NewJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewJob").field("id", &self.id).field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for JobReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobReport").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

@@ -33,13 +33,13 @@ const CANCEL_REQUESTS: usize = 1024;
 pub struct StartedAttempt {
     /// Layers, guards, input, function. A panic is an error, and its drop does not panic.
     pub run: BoxFuture<'static, Outcome>,
-    /// When its time is up.
-    pub deadline: Option<Instant>,
+    /// The attempt.
+    pub facts: Arc<AttemptFacts>,
 }
 
 impl std::fmt::Debug for StartedAttempt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StartedAttempt").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("StartedAttempt").field("facts", &self.facts).finish_non_exhaustive()
     }
 }
 
@@ -66,10 +66,9 @@ impl Engine {
         receiver
     }
 
-    /// Prepares an attempt. Nothing of it runs before it is polled; its time starts now.
+    /// Prepares an attempt. Nothing of it runs before it is polled.
     pub fn start_attempt(&self, task: &RegisteredTask, facts: Arc<AttemptFacts>, input: Params) -> StartedAttempt {
-        let context = self.attempt_context(task, facts, input, self.limit_of(task));
-        let deadline = context.deadline();
+        let context = self.attempt_context(task, facts.clone(), input, facts.clock.limit());
         let call = Call { action: task.action, context, body: CallBody::absent() };
         let engine = self.clone();
         let run = async move {
@@ -77,7 +76,7 @@ impl Engine {
             let running = AssertUnwindSafe(async move { with_layers(&engine, call).await });
             running.catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&*panic)))
         };
-        StartedAttempt { run: Box::pin(run), deadline }
+        StartedAttempt { run: Box::pin(run), facts }
     }
 
     /// Runs the function that a task has for jobs that failed for good, for `limit` at most. Its panic is counted and logged.
@@ -102,7 +101,8 @@ impl Engine {
         self.registry().observers.notify(&Event::AttemptEnded { task, id, outcome, took });
     }
 
-    fn limit_of(&self, task: &RegisteredTask) -> Option<Duration> {
+    /// How long an attempt of a task may take without a heartbeat.
+    pub fn attempt_limit(&self, task: &RegisteredTask) -> Option<Duration> {
         task.def.deadline.limit(self.config().tasks.deadline).filter(|limit| !limit.is_zero())
     }
 

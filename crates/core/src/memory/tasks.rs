@@ -3,6 +3,7 @@
 mod jobs;
 mod lists;
 mod queue;
+mod reports;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -14,8 +15,8 @@ use tokio::sync::Notify;
 
 use crate::backend::{
     AttemptEnd, AttemptKey, BackendError, Clock, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome,
-    JobCounters, JobState, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob, Promotion, SettleOutcome, Settlement,
-    TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
+    JobCounters, JobReport, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob, Promotion, REPORT_TTL_MS, SettleOutcome,
+    Settlement, StoredStatus, TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
@@ -23,6 +24,7 @@ use crate::metrics::bound_reached;
 
 use jobs::{JobIds, JobPlace};
 use queue::{MemoryQueue, WaitingJob};
+use reports::JobReports;
 
 /// Most jobs that wait, run, are delayed or parked; beyond, the store is full.
 const MAX_JOBS: usize = 1_000_000;
@@ -52,6 +54,7 @@ struct Jobs {
     failed: VecDeque<Bytes>,
     claims: HashMap<Arc<str>, Claim>,
     ids: JobIds,
+    reports: JobReports,
     processed: u64,
 }
 
@@ -185,6 +188,9 @@ impl Jobs {
                 self.parked.entry(class.clone()).or_default().push_back(parked);
             }
             AttemptEnd::Failed { record } => self.fail(&job.id, record.clone(), failed_max),
+        }
+        if let Some(report) = &settlement.report {
+            self.reports.keep((generation, settlement.attempt.clone()), report, now_ms + REPORT_TTL_MS);
         }
         if is_over && !self.release(settlement, now_ms) { SettleOutcome::ClaimLost } else { SettleOutcome::Accepted }
     }
@@ -399,8 +405,24 @@ impl TaskStore for MemoryTasks {
         Ok(late.len())
     }
 
-    async fn state(&self, id: &str) -> Result<JobState, BackendError> {
-        Ok(self.jobs().ids.state(id))
+    async fn report(
+        &self,
+        of: Generation,
+        attempt: &AttemptKey,
+        report: &JobReport,
+        ttl_ms: u64,
+    ) -> Result<bool, BackendError> {
+        let (now_ms, mut state) = (self.clock.now_ms(), self.jobs());
+        let is_listed = state.running.get(&of).is_some_and(|attempts| attempts.contains_key(&attempt.token));
+        if is_listed {
+            state.reports.keep((of, attempt.clone()), report, now_ms + ttl_ms);
+        }
+        Ok(is_listed)
+    }
+
+    async fn status(&self, id: &str) -> Result<StoredStatus, BackendError> {
+        let (now_ms, state) = (self.clock.now_ms(), self.jobs());
+        Ok(state.status(id, now_ms))
     }
 
     async fn delete(&self, id: &str) -> Result<DeleteOutcome, BackendError> {

@@ -6,7 +6,11 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::control::TaskControl;
+use super::progress::AttemptProgress;
+use super::pulse::AttemptClock;
+use crate::backend::AttemptKey;
 use crate::error::ActionError;
+use crate::id::Generation;
 use crate::job::{JobInput, JobText};
 use crate::params::{Input, Params};
 
@@ -15,12 +19,10 @@ use crate::params::{Input, Params};
 pub struct AttemptFacts {
     /// The job's id.
     pub id: Arc<str>,
-    /// The queue it came from.
-    pub queue: Arc<str>,
-    /// The number of the attempt, from 1.
-    pub number: u32,
-    /// The deaths of nodes that ran the job before.
-    pub deaths: u32,
+    /// Names the attempt in the store.
+    pub key: AttemptKey,
+    /// The generation under which it is listed.
+    pub generation: Generation,
     /// Rises from one attempt of a job to the next, on whichever node.
     pub fence: u64,
     /// The request in which the job was enqueued.
@@ -29,6 +31,10 @@ pub struct AttemptFacts {
     pub cancelled: CancellationToken,
     /// Cancelled when the node cannot count on its lease.
     pub lease_lost: CancellationToken,
+    /// When its time is up.
+    pub clock: AttemptClock,
+    /// How far it is, as it last reported.
+    pub progress: AttemptProgress,
 }
 
 /// The end of a job that failed for good, for the task's `on_failed`.

@@ -39,6 +39,7 @@ pub(crate) const RUN_ACTION: TaskDef = TaskDef {
     deadline: Deadline::Default,
     blocking: false,
     exclusive: false,
+    tracked: false,
     input: input_schema::<RunAction>,
     output: <() as IntoAnswer>::schema,
     check: check_input::<RunAction>,

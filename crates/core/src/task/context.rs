@@ -26,8 +26,8 @@ use crate::rooms::Rooms;
 /// One attempt of a job, as its function sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct TaskContext {
-    context: Context,
-    facts: Arc<AttemptFacts>,
+    pub(super) context: Context,
+    pub(super) facts: Arc<AttemptFacts>,
 }
 
 impl TaskContext {
@@ -53,17 +53,17 @@ impl TaskContext {
 
     /// The queue that the job came from.
     pub fn queue(&self) -> &str {
-        &self.facts.queue
+        &self.facts.key.queue
     }
 
     /// The number of this attempt, from 1. Attempts of nodes that died, stopped or were cut off do not count.
     pub fn attempt(&self) -> u32 {
-        self.facts.number
+        self.facts.key.counters.attempts
     }
 
     /// How many nodes died while they ran this job.
     pub fn deaths(&self) -> u32 {
-        self.facts.deaths
+        self.facts.key.counters.deaths
     }
 
     /// A number that rises from one attempt of the job to the next, on whichever node: a service that keeps the highest
@@ -78,9 +78,9 @@ impl TaskContext {
         self.context.id()
     }
 
-    /// When the attempt's time is up.
+    /// When the attempt's time is up, unless [`heartbeat`](Self::heartbeat) moves it.
     pub fn deadline(&self) -> Option<Instant> {
-        self.context.deadline()
+        self.facts.clock.deadline()
     }
 
     /// Completes when the attempt is to end: its job was deleted, its node stops, or another node has taken the job over.

@@ -18,6 +18,8 @@ pub enum TaskControl {
     Cancel(String),
     /// The job is over: neither a success nor a failure.
     Discard,
+    /// The attempt learnt that it is to end.
+    Ended,
     /// This node cannot decode the input; another version of the application may.
     Undecodable,
 }
@@ -35,6 +37,7 @@ impl TaskControl {
             Self::Snooze(_) => (ErrorKind::Unavailable, "task_snoozed"),
             Self::Cancel(_) => (ErrorKind::Conflict, "task_cancelled"),
             Self::Discard => (ErrorKind::Conflict, "task_discarded"),
+            Self::Ended => (ErrorKind::Conflict, "task_ended"),
             Self::Undecodable => (ErrorKind::InvalidInput, "invalid_input"),
         };
         ActionError::new(kind, code, self.to_string()).with_source(self)
@@ -48,6 +51,7 @@ impl fmt::Display for TaskControl {
             Self::Snooze(pause) => write!(f, "the task is to run in {pause:?} instead"),
             Self::Cancel(reason) => f.write_str(reason),
             Self::Discard => f.write_str("the task discards its job"),
+            Self::Ended => f.write_str("the attempt is to end"),
             Self::Undecodable => f.write_str("the input cannot be decoded"),
         }
     }

@@ -16,7 +16,7 @@ impl Tasks {
     ///
     /// `unavailable` if the backend does not answer.
     pub async fn find_failed(&self, id: &str) -> Result<Option<FailedJob>, ActionError> {
-        if self.state(id).await? != JobState::Failed {
+        if self.status(id).await?.state != JobState::Failed {
             return Ok(None);
         }
         let mut skip = 0;

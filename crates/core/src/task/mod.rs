@@ -26,6 +26,7 @@
 //!         deadline: Deadline::Default,
 //!         blocking: false,
 //!         exclusive: false,
+//!         tracked: false,
 //!         input: input_schema::<NoInput>,
 //!         output: <() as IntoAnswer>::schema,
 //!         check: check_input::<NoInput>,
@@ -71,7 +72,11 @@ mod failed;
 pub(crate) mod handle;
 mod operations;
 mod policy;
+mod progress;
+mod pulse;
+mod reporting;
 mod running;
+mod status;
 
 pub use attempt::{AttemptFacts, TaskFailure};
 pub use built_in::RunAction;
@@ -80,7 +85,10 @@ pub use control::TaskControl;
 pub use due::MAX_DELAY;
 pub use handle::{CancelRequest, EnqueueOptions, Enqueued, MAX_JOB_BYTES, MAX_MANY, Tasks};
 pub use policy::RetryPolicy;
+pub use progress::{AttemptProgress, MAX_PROGRESS_BYTES};
+pub use pulse::AttemptClock;
 pub use running::ActiveAttempt;
+pub use status::{JobStatus, MAX_RESULT_BYTES};
 
 /// The type that `#[task]` makes beside a function, so that `tasks().enqueue::<name>(..)` knows its input.
 pub trait Task: Send + Sync + 'static {
@@ -107,9 +115,11 @@ pub struct TaskDef {
     pub blocking: bool,
     /// Whether its attempts end when their node cannot count on its lease, before another node may run the job too.
     pub exclusive: bool,
+    /// Whether the value of its function is kept for a day, for [`Tasks::status`].
+    pub tracked: bool,
     /// The schema of its input.
     pub input: fn() -> Schema,
-    /// The schema of its value, which is dropped.
+    /// The schema of its value, which is dropped unless the task is tracked.
     pub output: fn() -> Schema,
     /// Decodes and validates an input, at the enqueue.
     pub check: fn(&Params) -> Result<(), ActionError>,

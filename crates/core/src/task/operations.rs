@@ -8,7 +8,7 @@ use futures_util::stream::{self, StreamExt};
 use serde_json::json;
 
 use super::handle::{Tasks, UNIQUE_FOR, invalid};
-use crate::backend::{DeleteOutcome, JobState, NewJob, TakeOutcome, TaskStats, UniqueClaim};
+use crate::backend::{DeleteOutcome, NewJob, TakeOutcome, TaskStats, UniqueClaim};
 use crate::config::TaskSettings;
 use crate::error::ActionError;
 use crate::id::random_text;
@@ -25,15 +25,6 @@ pub(super) const MAX_PAGE: usize = 1000;
 const RETRY_PAGE: (usize, usize) = (100, 16);
 
 impl Tasks {
-    /// The state of a job.
-    ///
-    /// # Errors
-    ///
-    /// `unavailable` if the backend does not answer.
-    pub async fn state(&self, id: &str) -> Result<JobState, ActionError> {
-        Ok(self.store()?.state(id).await?)
-    }
-
     /// Deletes a job. One that runs is cancelled at its next `await`, on whichever node, and is not repeated.
     ///
     /// # Errors

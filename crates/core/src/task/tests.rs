@@ -36,6 +36,7 @@ impl Task for SendMail {
         deadline: Deadline::Default,
         blocking: false,
         exclusive: false,
+        tracked: false,
         input: input_schema::<Mail>,
         output: <() as IntoAnswer>::schema,
         check: check_input::<Mail>,
@@ -71,9 +72,9 @@ async fn a_job_is_stored_in_its_tasks_queue_in_resques_form() {
         (&json!("mail"), &json!("low"), &json!([{ "to": "Ada", "size": null }]))
     );
     assert_eq!((&stored["id"], &stored["meta"]["request"]), (&json!(&*job.id), &json!("r-1")));
-    assert_eq!(tasks.state(&job.id).await.unwrap(), JobState::Waiting);
+    assert_eq!(tasks.status(&job.id).await.unwrap().state, JobState::Waiting);
     let later = tasks.enqueue_in::<SendMail>(mail("Bob"), Duration::from_secs(60)).await.unwrap();
-    assert!(matches!(tasks.state(&later.id).await.unwrap(), JobState::Delayed(_)));
+    assert!(matches!(tasks.status(&later.id).await.unwrap().state, JobState::Delayed(_)));
     assert_eq!(tasks.delete(&later.id).await.unwrap(), DeleteOutcome::Deleted);
     assert_eq!(tasks.delete(&later.id).await.unwrap(), DeleteOutcome::NotFound);
     engine.stop().await;
@@ -142,7 +143,7 @@ async fn many_jobs_are_checked_before_the_first_is_stored() {
     assert!(texts(&engine, "low").await.is_empty());
     let ids = tasks.enqueue_many::<SendMail>((0..1201).map(|_| mail("Ada")), &options).await.unwrap();
     assert_eq!(tasks.stats().await.unwrap().queues, [("low".to_owned(), 1201)]);
-    assert_eq!(tasks.state(&ids[1200]).await.unwrap(), JobState::Waiting);
+    assert_eq!(tasks.status(&ids[1200]).await.unwrap().state, JobState::Waiting);
     let too_many = (0..).map(|_| mail("Ada"));
     assert_eq!(tasks.enqueue_many::<SendMail>(too_many, &options).await.unwrap_err().code(), "payload_too_large");
     let twice = tasks.enqueue_many::<SendMail>([mail("Ada")], &EnqueueOptions::new().id("a")).await.unwrap_err();

@@ -80,7 +80,7 @@ async fn the_longest_pause_of_a_job_is_that_of_one_that_is_enqueued() {
     let harness = Harness::start().await;
     for end in ["snooze for ever", "retry never"] {
         let id = harness.enqueue::<Plain>(end, &[end]).await;
-        let is_delayed = async || match harness.node.tasks().state(&id).await.unwrap() {
+        let is_delayed = async || match harness.node.tasks().status(&id).await.unwrap().state {
             JobState::Delayed(due_ms) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
                 let left = Duration::from_millis(due_ms).saturating_sub(now);
@@ -111,7 +111,7 @@ async fn a_task_that_blocks_its_thread_is_settled_and_keeps_its_slot_until_it_re
     eventually("the node is not ready", async || !harness.node.health().is_empty()).await;
     assert_eq!(harness.node.health(), ["all tasks block their threads"]);
     let next = harness.enqueue::<Plain>("next", &[]).await;
-    assert_eq!(harness.node.tasks().state(&next).await.unwrap(), JobState::Waiting);
+    assert_eq!(harness.node.tasks().status(&next).await.unwrap().state, JobState::Waiting);
     harness.log.go_on.add_permits(1);
     harness.until_state(&next, JobState::Done).await;
     eventually("the node is ready again", async || harness.node.health().is_empty()).await;
@@ -167,10 +167,10 @@ async fn queues_are_served_in_their_order_and_paused_ones_not_at_all() {
     let low = harness.enqueue::<Plain>("low", &[]).await;
     let high = tasks.enqueue_with::<Plain>(work("high", &[]), EnqueueOptions::new().queue("high")).await.unwrap();
     assert_eq!(tasks.stats().await.unwrap().paused, ["default", "high"]);
-    assert_eq!(tasks.state(&low).await.unwrap(), JobState::Waiting);
+    assert_eq!(tasks.status(&low).await.unwrap().state, JobState::Waiting);
     tasks.resume("high").await.unwrap();
     harness.until_state(&high.id, JobState::Done).await;
-    assert_eq!(tasks.state(&low).await.unwrap(), JobState::Waiting);
+    assert_eq!(tasks.status(&low).await.unwrap().state, JobState::Waiting);
     tasks.resume("default").await.unwrap();
     harness.until_state(&low, JobState::Done).await;
     assert_eq!(harness.log.entries(), ["high 1", "low 1"]);
@@ -249,7 +249,7 @@ async fn jobs_that_this_node_cannot_run_wait_for_one_that_can() {
     ];
     store.enqueue(&jobs, u64::MAX).await.unwrap();
     eventually("an unknown class is parked", async || store.stats().await.unwrap().parked == 1).await;
-    let is_delayed = async || matches!(store.state("shape").await.unwrap(), JobState::Delayed(_));
+    let is_delayed = async || matches!(store.status("shape").await.unwrap().state, JobState::Delayed(_));
     eventually("an undecodable input comes back later", is_delayed).await;
     eventually("an unreadable job failed", async || store.stats().await.unwrap().failed == 1).await;
     let failed = harness.node.tasks().failed(0, 1).await.unwrap().remove(0);

@@ -88,6 +88,7 @@ async fn a_settlement_that_the_store_does_not_know_shows_that_it_lost_data() {
         id: None,
         end: AttemptEnd::Dropped,
         unique: None,
+        report: None,
     });
     let call = WorkerCall {
         generation: harness.node.generation(),
@@ -194,10 +195,10 @@ async fn a_job_that_a_lost_answer_brought_has_a_slot_until_the_list_shows_it() {
     let second = harness.enqueue::<Plain>("b", &[]).await;
     // Long enough to fetch it, were the slot free.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(store.state(&second).await.unwrap(), JobState::Waiting);
+    assert_eq!(store.status(&second).await.unwrap().state, JobState::Waiting);
     drop(held);
     harness.until_waiting(1).await;
-    assert_eq!(store.state(&second).await.unwrap(), JobState::Waiting);
+    assert_eq!(store.status(&second).await.unwrap().state, JobState::Waiting);
     harness.log.go_on.add_permits(1);
     for id in [first, second] {
         harness.until_state(&id, JobState::Done).await;
@@ -219,7 +220,7 @@ async fn a_node_does_not_stop_before_the_list_shows_what_it_fetched() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     drop(held);
     assert_eq!(stopping.await.unwrap().abandoned, 0);
-    assert_eq!(store.state(&id).await.unwrap(), JobState::Done);
+    assert_eq!(store.status(&id).await.unwrap().state, JobState::Done);
 }
 
 /// A reaper gives back what it fetched, if it fetched anything.
@@ -247,7 +248,7 @@ async fn jobs_run_while_a_settlement_waits_for_a_spoilt_key() {
     let next = harness.enqueue::<Plain>("next", &[]).await;
     harness.until_state(&next, JobState::Done).await;
     let running = JobState::Running(harness.node.generation());
-    assert_eq!(store.state(&stuck).await.unwrap(), running, "its settlement is not repeated yet");
+    assert_eq!(store.status(&stuck).await.unwrap().state, running, "its settlement is not repeated yet");
     harness.until_state(&stuck, JobState::Done).await;
     harness.engine.stop().await;
 }

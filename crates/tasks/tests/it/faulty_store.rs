@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobState, ListedAttempt, NewJob,
-    Promotion, SettleOutcome, SystemClock, TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
+    AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobReport, ListedAttempt,
+    NewJob, Promotion, SettleOutcome, StoredStatus, SystemClock, TakeOutcome, TaskStats, TaskStore, WorkerCall,
+    WorkerReply,
 };
 use phalanx_core::memory::MemoryTasks;
 
@@ -43,6 +44,8 @@ pub(crate) struct FaultyStore {
     pub(crate) unpark_hold: tokio::sync::Mutex<()>,
     /// How often attempts were listed, or were to be.
     pub(crate) lists: AtomicUsize,
+    /// Progress that was written apart from the end of its attempt.
+    pub(crate) reports: AtomicUsize,
     /// Attempts are listed only while nothing holds it.
     pub(crate) list_hold: tokio::sync::Mutex<()>,
 }
@@ -58,6 +61,7 @@ impl FaultyStore {
             unparks: AtomicUsize::new(0),
             unpark_hold: tokio::sync::Mutex::default(),
             lists: AtomicUsize::new(0),
+            reports: AtomicUsize::new(0),
             list_hold: tokio::sync::Mutex::default(),
         })
     }
@@ -140,8 +144,19 @@ impl TaskStore for FaultyStore {
         self.inner.fail_parked(before_ms, worker).await
     }
 
-    async fn state(&self, id: &str) -> Result<JobState, BackendError> {
-        self.inner.state(id).await
+    async fn report(
+        &self,
+        of: Generation,
+        attempt: &AttemptKey,
+        report: &JobReport,
+        ttl_ms: u64,
+    ) -> Result<bool, BackendError> {
+        self.reports.fetch_add(1, SeqCst);
+        self.inner.report(of, attempt, report, ttl_ms).await
+    }
+
+    async fn status(&self, id: &str) -> Result<StoredStatus, BackendError> {
+        self.inner.status(id).await
     }
 
     async fn delete(&self, id: &str) -> Result<DeleteOutcome, BackendError> {

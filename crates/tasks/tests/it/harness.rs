@@ -28,7 +28,7 @@ pub(crate) struct Work {
     /// Names the entries of the log.
     pub(crate) name: String,
     /// How the attempts end, by their number: `ok`, `error`, `conflict`, `panic`, `wait`, `wait, then fail`, `block`, `snooze`,
-    /// `snooze for ever`, `retry`, `retry never`, `discard`, `cancel`. After the last, `ok`.
+    /// `snooze for ever`, `retry`, `retry never`, `discard`, `cancel`, `report`, `beat`, …. After the last, `ok`.
     pub(crate) ends: Vec<String>,
 }
 
@@ -84,6 +84,29 @@ async fn perform(ctx: TaskContext, input: Work) -> Result<(), ActionError> {
         "snooze for ever" => Err(ctx.snooze(Duration::MAX)),
         "retry never" => Err(ctx.retry_in(Duration::MAX)),
         "retry" => Err(ctx.retry_in(Duration::from_millis(1))),
+        "report" => {
+            for step in 1..=700 {
+                ctx.progress(&step)?;
+                sleep(Duration::from_millis(1)).await;
+            }
+            ctx.progress("last")
+        }
+        "report too much" => ctx.progress(&"x".repeat(4095)),
+        "beat" => {
+            log.waiting.fetch_add(1, SeqCst);
+            while log.go_on.try_acquire().map(tokio::sync::SemaphorePermit::forget).is_err() {
+                ctx.heartbeat()?;
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        }
+        "beat and block" => {
+            log.waiting.fetch_add(1, SeqCst);
+            loop {
+                ctx.heartbeat()?;
+                std::thread::yield_now();
+            }
+        }
         "discard" => Err(ctx.discard()),
         "cancel" => Err(ctx.cancel("unsubscribed")),
         "pending" => std::future::pending().await,
@@ -125,6 +148,7 @@ const PLAIN: TaskDef = TaskDef {
     deadline: Deadline::Default,
     blocking: false,
     exclusive: false,
+    tracked: false,
     input: input_schema::<Work>,
     output: <() as IntoAnswer>::schema,
     check: check_input::<Work>,
@@ -173,6 +197,28 @@ impl Task for Hasty {
     };
 }
 
+/// The same with a result, its name, that is kept.
+pub(crate) struct Tracked;
+
+impl Task for Tracked {
+    type Input = Work;
+    const DEF: TaskDef = TaskDef {
+        name: "tracked",
+        tracked: true,
+        run: |ctx, body| {
+            answering(async move {
+                let input: Work = match body.params(&ctx).await {
+                    Ok(params) => decode_input(&params)?,
+                    Err(outcome) => return outcome,
+                };
+                perform(TaskContext::of(&ctx)?, input.clone()).await?;
+                input.name.into_answer()
+            })
+        },
+        ..PLAIN
+    };
+}
+
 /// A node with a worker.
 pub(crate) struct Harness {
     pub(crate) engine: Engine,
@@ -191,7 +237,7 @@ impl Harness {
         config.tasks.concurrency = 4;
         change(&mut config);
         let mut setup = NodeSetup::new("test", config);
-        let tasks = vec![Plain::DEF, Blocking::DEF, Hasty::DEF];
+        let tasks = vec![Plain::DEF, Blocking::DEF, Hasty::DEF, Tracked::DEF];
         setup.definitions = Definitions { tasks, ..Definitions::default() };
         setup.definitions.states.insert(Log::new());
         setup.transports.push(Arc::new(TaskWorker::new()));
@@ -210,7 +256,7 @@ impl Harness {
 
     pub(crate) async fn until_state(&self, id: &str, state: JobState) {
         let description = format!("the job is {state:?}");
-        eventually(&description, async || self.node.tasks().state(id).await.unwrap() == state).await;
+        eventually(&description, async || self.node.tasks().status(id).await.unwrap().state == state).await;
     }
 
     /// Waits until so many attempts wait for the test.

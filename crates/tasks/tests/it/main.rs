@@ -6,4 +6,5 @@ mod faults;
 mod faulty_store;
 mod harness;
 mod operations;
+mod reports;
 mod stopping;

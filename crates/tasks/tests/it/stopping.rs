@@ -19,8 +19,8 @@ async fn attempts_that_end_within_the_grace_are_finished_and_nothing_new_begins(
     harness.log.go_on.add_permits(1);
     assert_eq!(stopping.await.unwrap().abandoned, 0);
     let store = harness.engine.task_store().unwrap();
-    assert_eq!(store.state(&running).await.unwrap(), JobState::Done);
-    assert_eq!(store.state(&waiting).await.unwrap(), JobState::Waiting);
+    assert_eq!(store.status(&running).await.unwrap().state, JobState::Done);
+    assert_eq!(store.status(&waiting).await.unwrap().state, JobState::Waiting);
     assert_eq!(harness.log.entries(), ["running 1"]);
 }
 
@@ -38,7 +38,7 @@ async fn what_does_not_end_within_the_grace_is_given_back_without_counting() {
     assert!(started.elapsed() < Duration::from_secs(6));
     let store = harness.engine.task_store().unwrap().clone();
     for id in [&endless, &blocking] {
-        assert_eq!(store.state(id).await.unwrap(), JobState::Waiting);
+        assert_eq!(store.status(id).await.unwrap().state, JobState::Waiting);
     }
     harness.log.go_on.add_permits(1);
     // Another node takes them from the same store: their first attempts, again.

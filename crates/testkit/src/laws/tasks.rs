@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    AttemptEnd, BackendError, EnqueueOutcome, FetchedJob, JobCounters, NewJob, SettleOutcome, Settlement, TaskStore,
-    UniqueClaim, WorkerCall, WorkerReply,
+    AttemptEnd, BackendError, EnqueueOutcome, FetchedJob, JobCounters, JobState, NewJob, SettleOutcome, Settlement,
+    StoredStatus, TaskStore, UniqueClaim, WorkerCall, WorkerReply,
 };
 use phalanx_core::job::{FailedRecord, JobText};
 
@@ -15,9 +15,10 @@ mod enqueue;
 mod exchange;
 mod moves;
 mod operations;
+mod reports;
 mod running;
 
-pub use self::{enqueue::*, exchange::*, moves::*, operations::*, running::*};
+pub use self::{enqueue::*, exchange::*, moves::*, operations::*, reports::*, running::*};
 
 /// Turns each law of tasks into a test: `task_laws!(memory: make())`.
 #[macro_export]
@@ -60,6 +61,10 @@ macro_rules! task_laws {
                 a_failed_job_is_deleted,
                 the_reaper_drops_deleted_jobs,
                 the_state_of_a_job_follows_it,
+                progress_is_kept_as_long_as_its_attempt_is_listed,
+                a_report_of_an_attempt_that_is_over_changes_nothing,
+                a_result_is_shown_from_the_end_of_its_job_on,
+                a_report_of_a_job_without_an_id_names_its_attempt,
                 the_numbers_of_the_queue_add_up,
                 attempts_are_listed_again,
                 waiting_jobs_are_listed,
@@ -122,7 +127,15 @@ pub fn settlement(job: &FetchedJob, end: AttemptEnd) -> Settlement {
     let text = JobText::read(&job.text);
     let (id, unique) = text.map(|text| (text.id, text.unique)).unwrap_or_default();
     let own = |text: std::borrow::Cow<'_, str>| text.as_ref().into();
-    Settlement { attempt: job.attempt.clone(), id: id.map(own), end, unique: unique.map(own) }
+    Settlement { attempt: job.attempt.clone(), id: id.map(own), end, unique: unique.map(own), report: None }
+}
+
+async fn status(store: &SharedTasks, id: &str) -> StoredStatus {
+    store.status(id).await.expect("the backend answers")
+}
+
+async fn state(store: &SharedTasks, id: &str) -> JobState {
+    status(store, id).await.state
 }
 
 /// The end of an attempt with a record.

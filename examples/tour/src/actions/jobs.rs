@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use phalanx::jobs::{DeleteOutcome, JobState};
 use phalanx::prelude::*;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 #[input]
@@ -83,20 +84,34 @@ pub(crate) struct Status {
     state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Value>,
 }
 
-/// Returns the state of a job.
+/// Returns the status of a job.
 #[action(name = "taskStatus", get = "/tasks/{id}")]
 pub(crate) async fn task_status(ctx: Context, input: JobId) -> Result<Status, ActionError> {
-    let (state, node) = match ctx.tasks().state(&input.id).await? {
-        JobState::Waiting => ("waiting", None),
-        JobState::Delayed(_) => ("delayed", None),
-        JobState::Running(node) => ("running", Some(node.to_string())),
-        JobState::Done => ("done", None),
-        JobState::Failed => ("failed", None),
-        _ => ("unknown", None),
+    let status = ctx.tasks().status(&input.id).await?;
+    let state = match status.state {
+        JobState::Waiting => "waiting",
+        JobState::Delayed(_) => "delayed",
+        JobState::Running(_) => "running",
+        JobState::Done => "done",
+        JobState::Failed => "failed",
+        _ => "unknown",
     };
-    Ok(Status { state: state.to_owned(), node })
+    let value = |json: Option<Box<RawValue>>| json.and_then(|json| serde_json::from_str(json.get()).ok());
+    Ok(Status {
+        state: state.to_owned(),
+        node: status.node,
+        attempt: status.attempt,
+        progress: value(status.progress),
+        result: value(status.result),
+    })
 }
 
 #[output]

@@ -1,10 +1,11 @@
 -- Settles the attempts of a generation that have ended, and fetches jobs for it.
 -- KEYS: unused key, leases, running, processed, failures, failed, ids of the failed, delayed, delayed jobs, marks of deletion,
 -- paused, parked classes, done, queues, resque's schedule; the starts of keys: ready, again, suspects, parked, unique,
--- serving; generations that run jobs, claims of reapers; the start of keys: running.
+-- serving; generations that run jobs, claims of reapers; the starts of keys: running, reports.
 -- ARGV: generation, µs until which jobs are fetched, most jobs, first token, most bytes, '1' if a suspect may be fetched,
 -- '1' if the node says that it serves its queues, channel, most failed jobs kept, number of queues, plain successes, ids of
--- these, other ends; then the queues, the successes, their ids, and for each other end: field, verb, id, claim, x.
+-- these, other ends; then the queues, the successes, their ids, and for each other end: field, verb, id, claim, x, id of
+-- its report or '', progress or '', result or ''.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 local generation = ARGV[1]
 local lease = redis.call('ZSCORE', KEYS[2], generation)
@@ -35,12 +36,12 @@ if successes > 0 then
     at = at + ids
 end
 
-local outcomes, dropped = {}, 0
+local outcomes, dropped, spoilt = {}, 0, {}
 if others > 0 then
     local put = placer(KEYS[14], KEYS[16], KEYS[17], KEYS[18], ARGV[8])
     for n = 1, others do
-        local field, verb, id, claim, x = unpack(ARGV, at, at + 4)
-        at = at + 5
+        local field, verb, id, claim, x, reported, progress, result = unpack(ARGV, at, at + 7)
+        at = at + 8
         local job = redis.call('HGET', KEYS[3], field)
         local outcome = 'accepted'
         if not job then
@@ -48,40 +49,40 @@ if others > 0 then
         else
             -- Resque's tools may name a queue in any way.
             local number, queue, attempts, deaths, stalls = string.match(field, '^(%d+) (.+) (%d+) (%d+) (%d+)$')
-            local spoilt, over, attempt, fewer
+            local key, over, attempt, fewer
             if number then
                 attempt, fewer = generation .. ':' .. number, math.max(attempts - 1, 0)
             end
             if not number then
-                spoilt = KEYS[3] .. ' ' .. field
+                key = KEYS[3] .. ' ' .. field
             elseif verb == 'done' or verb == 'dropped' then
                 over = 0
             elseif verb == 'failed' then
-                spoilt, over = fail(KEYS[6], KEYS[7], KEYS[5], tonumber(ARGV[9]), id, x, us)
+                key, over = fail(KEYS[6], KEYS[7], KEYS[5], tonumber(ARGV[9]), id, x, us)
                 dropped = dropped + over
             elseif verb == 'back' then
-                spoilt = put(queue, fewer, deaths, stalls, job, true)
+                key = put(queue, fewer, deaths, stalls, job, true)
             elseif verb == 'park' then
                 if type(redis.pcall('SADD', KEYS[12], x)) ~= 'number' then
-                    spoilt = KEYS[12]
+                    key = KEYS[12]
                 else
                     local entry = string.format('%.0f', math.floor(us / 1000)) .. ' ' .. queue .. ' ' .. fewer .. ' ' .. deaths
                         .. ' ' .. stalls .. ' ' .. job
                     if type(redis.pcall('RPUSH', KEYS[19] .. x, entry)) ~= 'number' then
-                        spoilt = KEYS[19] .. x
+                        key = KEYS[19] .. x
                     end
                 end
             else
                 local counted = verb == 'retry' and attempts or fewer
                 if tonumber(x) * 1000 <= us then
-                    spoilt = put(queue, counted, deaths, stalls, job, false)
+                    key = put(queue, counted, deaths, stalls, job, false)
                 else
                     local entry = queue .. ' ' .. counted .. ' ' .. deaths .. ' ' .. stalls .. ' ' .. job
-                    spoilt = delay(KEYS[8], KEYS[9], id, attempt, x, entry)
+                    key = delay(KEYS[8], KEYS[9], id, attempt, x, entry)
                 end
             end
-            if spoilt then
-                outcome = spoilt
+            if key then
+                outcome = key
             else
                 redis.call('HDEL', KEYS[3], field)
                 if verb == 'done' then
@@ -93,6 +94,10 @@ if others > 0 then
                 elseif verb == 'dropped' and id ~= '' then
                     redis.pcall('ZREM', KEYS[10], id)
                 end
+                if reported ~= '' then
+                    spoilt[#spoilt + 1] = report(KEYS[25] .. reported, generation .. ' ' .. field,
+                        progress, result, 86400000)
+                end
                 if over and claim ~= '' and not release(KEYS[20] .. claim, id) then
                     outcome = 'claim lost'
                 end
@@ -102,7 +107,7 @@ if others > 0 then
     end
 end
 
-local spoilt, more, groups = {}, 0, {}
+local more, groups = 0, {}
 local function length_of(key)
     local length = redis.pcall('LLEN', key)
     if type(length) == 'number' then

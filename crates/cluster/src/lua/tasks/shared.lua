@@ -75,6 +75,20 @@ local function release(key, id)
     return true
 end
 
+-- Keeps what an attempt reports of its job; '' is nothing. Returns the key if that is spoilt.
+local function report(key, attempt, progress, result, ttl)
+    if type(redis.pcall('HSET', key, 'attempt', attempt)) ~= 'number' then
+        return key
+    end
+    if progress ~= '' then
+        redis.call('HSET', key, 'progress', progress)
+    end
+    if result ~= '' then
+        redis.call('HSET', key, 'result', result)
+    end
+    redis.call('PEXPIRE', key, ttl)
+end
+
 -- When the next delayed job is due, in ms: the smaller of ours and of resque's, which counts seconds; '' if there is none.
 -- A foreign enqueuer may write a time before 1970, which is due like 0; 0 is first, so that -0 is 0 too.
 local function next_due(delayed, schedule)

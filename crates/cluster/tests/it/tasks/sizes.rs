@@ -19,7 +19,7 @@ async fn large_jobs_go_back_a_few_at_a_time_and_in_their_order() {
         assert_eq!(dying.fetch(1).await.len(), 1);
     }
     assert_eq!(store.attempts(nodes()[1]).await.unwrap().len(), 10);
-    assert_eq!(store.state("j9").await.unwrap(), JobState::Running(nodes()[1]));
+    assert_eq!(store.status("j9").await.unwrap().state, JobState::Running(nodes()[1]));
     let mut rounds = 0;
     while store.give_back(nodes()[0], nodes()[1], "w").await.unwrap() != GiveBackOutcome::Done {
         rounds += 1;
@@ -37,7 +37,7 @@ async fn a_search_reads_a_list_in_short_pages() {
     let jobs: Vec<NewJob> = (0..120).map(|number| job(&number.to_string())).collect();
     enqueue(&store, &jobs).await;
     let before = redis.ran("lrange").await;
-    assert_eq!(store.state("0").await.unwrap(), JobState::Waiting);
+    assert_eq!(store.status("0").await.unwrap().state, JobState::Waiting);
     assert_eq!(redis.ran("lrange").await - before, 3);
     let waiting = store.waiting("q", 5, 110).await.unwrap();
     assert_eq!(redis.ran("lrange").await - before, 8, "and one of each list that is empty");

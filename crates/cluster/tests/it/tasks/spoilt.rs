@@ -219,7 +219,7 @@ async fn a_name_that_is_no_text_keeps_no_other_one_from_being_read() {
     let stats = store.stats().await.unwrap();
     assert_eq!(stats.queues.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["c", "q"]);
     assert_eq!((stats.workers, stats.paused, stats.parked), (vec!["c".to_owned()], vec!["c".to_owned()], 1));
-    assert_eq!(store.state("a").await.unwrap(), JobState::Waiting);
+    assert_eq!(store.status("a").await.unwrap().state, JobState::Waiting);
     assert_eq!(store.delete("unknown").await.unwrap(), DeleteOutcome::NotFound);
     assert_eq!(store.unpark(&["c".into()]).await.unwrap(), 1);
     assert_eq!(store.fail_parked(0, "w").await.unwrap(), 0);
@@ -235,7 +235,7 @@ async fn a_set_of_names_that_is_spoilt_has_none() {
         let expected = usize::from(set != "resque:queues");
         assert_eq!(store.stats().await.unwrap().queues.len(), expected, "{set}");
         let expected = if expected == 1 { JobState::Waiting } else { JobState::Unknown };
-        assert_eq!(store.state("a").await.unwrap(), expected, "{set}");
+        assert_eq!(store.status("a").await.unwrap().state, expected, "{set}");
         assert_eq!(store.delete("unknown").await.unwrap(), DeleteOutcome::NotFound, "{set}");
     }
 }

@@ -1,7 +1,7 @@
 //! The laws of the seam are tested for both backends; here is what only this one does.
 
 use super::*;
-use crate::backend::{SystemClock, UniqueClaim};
+use crate::backend::{JobState, SystemClock, UniqueClaim};
 
 fn job(id: &str) -> NewJob {
     let text = format!(r#"{{"class":"a","queue":"q","args":[],"id":"{id}","unique":"u-{id}"}}"#);
@@ -45,12 +45,13 @@ async fn beyond_the_bound_the_oldest_failed_job_is_dropped() {
             counters: fetched.attempt.counters,
         };
         let end = AttemptEnd::Failed { record: record.write() };
-        let settlement = Settlement { attempt: fetched.attempt, id: Some(id), end, unique: None };
+        let settlement = Settlement { attempt: fetched.attempt, id: Some(id), end, unique: None, report: None };
         assert_eq!(fetch(&store, 100, &[settlement]).await.settled, [SettleOutcome::Accepted]);
         if token < 3 {
             // The call above fetched the next job too: it is given back.
             let again = store.attempts(Generation::parse("aaaaaaaaaa").unwrap()).await.unwrap().remove(0);
-            let give_back = Settlement { attempt: again.attempt, id: None, end: AttemptEnd::GiveBack, unique: None };
+            let give_back =
+                Settlement { attempt: again.attempt, id: None, end: AttemptEnd::GiveBack, unique: None, report: None };
             let queues: [Arc<str>; 0] = [];
             let call = WorkerCall {
                 generation: Generation::parse("aaaaaaaaaa").unwrap(),
@@ -67,8 +68,8 @@ async fn beyond_the_bound_the_oldest_failed_job_is_dropped() {
     }
     let failed: Vec<_> = store.failed(0, 10).await.unwrap().iter().map(|record| FailedJob::read(record).id).collect();
     assert_eq!(failed, [Some("b".to_owned()), Some("c".to_owned())]);
-    assert_eq!(store.state("a").await.unwrap(), JobState::Unknown);
-    assert_eq!(store.state("b").await.unwrap(), JobState::Failed);
+    assert_eq!(store.status("a").await.unwrap().state, JobState::Unknown);
+    assert_eq!(store.status("b").await.unwrap().state, JobState::Failed);
 }
 
 #[tokio::test]

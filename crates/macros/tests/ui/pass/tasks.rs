@@ -26,6 +26,7 @@ struct Post;
     deadline = "5s",
     blocking,
     exclusive,
+    tracked,
     on_failed = report
 )]
 async fn send_mail(ctx: TaskContext, post: State<Post>, input: Mail) -> Result<(), ActionError> {
@@ -61,7 +62,7 @@ fn a_task_has_the_values_of_its_attribute() {
         not_retried: &[ErrorKind::NotFound, ErrorKind::InvalidInput],
     };
     assert_eq!((def.retry, def.deadline), (policy, Deadline::After(Duration::from_secs(5))));
-    assert!(def.blocking && def.exclusive && def.on_failed.is_some());
+    assert!(def.blocking && def.exclusive && def.tracked && def.on_failed.is_some());
 }
 
 #[test]
@@ -69,6 +70,6 @@ fn a_task_without_arguments_has_the_defaults() {
     let def = <clean as Task>::DEF;
     assert_eq!((def.name, def.queue, def.description), ("clean", "default", ""));
     assert_eq!((def.retry, def.deadline), (RetryPolicy::DEFAULT, Deadline::Default));
-    assert!(!def.blocking && !def.exclusive && def.on_failed.is_none());
+    assert!(!def.blocking && !def.exclusive && !def.tracked && def.on_failed.is_none());
     assert_eq!(count::DEF.deadline, Deadline::Never);
 }

@@ -129,7 +129,7 @@ async fn retry(tasks: &Tasks, id: &str) -> Result<Printed, ActionError> {
 }
 
 async fn cancel(tasks: &Tasks, id: &str) -> Result<Printed, ActionError> {
-    let over = match tasks.state(id).await? {
+    let over = match tasks.status(id).await?.state {
         JobState::Failed => "the job has failed: `delete` removes it from the failed ones",
         JobState::Done => "the job is done",
         _ => return delete(tasks, id).await,

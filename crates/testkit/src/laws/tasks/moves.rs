@@ -6,7 +6,7 @@ use phalanx_core::backend::{
 };
 use phalanx_core::job::FailedJob;
 
-use super::{LawWorker, SharedTasks, claiming, counters, enqueue, ids_of, job, nodes, now_ms};
+use super::{LawWorker, SharedTasks, claiming, counters, enqueue, ids_of, job, nodes, now_ms, state};
 use crate::laws::eventually;
 
 /// A batch is bounded: it holds up the store.
@@ -88,7 +88,7 @@ pub async fn the_third_death_convicts(store: SharedTasks) {
     let record = FailedJob::read(&store.failed(0, 1).await.expect("the backend answers")[0]);
     assert_eq!((record.id.as_deref(), record.worker.as_str(), record.queue.as_str()), (Some("a"), "host:9", "q"));
     assert_eq!((record.exception.as_str(), record.counters.deaths), ("poison", 3));
-    assert_eq!(store.state("a").await.expect("the backend answers"), JobState::Failed);
+    assert_eq!(state(&store, "a").await, JobState::Failed);
     assert_eq!(enqueue(&store, &[claiming("b", "k")]).await, [EnqueueOutcome::Stored]);
 }
 
@@ -101,7 +101,7 @@ pub async fn a_parked_job_waits_for_a_node_that_knows_its_class(store: SharedTas
     }
     assert_eq!(worker.fetch(2).await, []);
     assert_eq!(store.stats().await.expect("the backend answers").parked, 2);
-    assert_eq!(store.state("a").await.expect("the backend answers"), JobState::Waiting);
+    assert_eq!(state(&store, "a").await, JobState::Waiting);
     assert_eq!(store.unpark(&["d".into()]).await.expect("the backend answers"), 0);
     assert_eq!(store.unpark(&["d".into(), "c".into()]).await.expect("the backend answers"), 2);
     let fetched = worker.fetch(3).await;

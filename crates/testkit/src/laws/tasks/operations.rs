@@ -4,7 +4,7 @@ use bytes::Bytes;
 use phalanx_core::backend::{AttemptEnd, DeleteOutcome, EnqueueOutcome, JobState, NewJob, SettleOutcome, TakeOutcome};
 use phalanx_core::job::FailedJob;
 
-use super::{LawWorker, SharedTasks, claiming, counters, enqueue, failure, id_of, ids_of, job, nodes, now_ms};
+use super::{LawWorker, SharedTasks, claiming, counters, enqueue, failure, id_of, ids_of, job, nodes, now_ms, state};
 use crate::laws::eventually;
 
 /// By its record, as it is listed.
@@ -110,8 +110,7 @@ pub async fn a_failed_job_is_deleted(store: SharedTasks) {
 
 /// From its enqueue to its end.
 pub async fn the_state_of_a_job_follows_it(store: SharedTasks) {
-    let (worker, state) =
-        (LawWorker::new(&store, 0), async |id: &str| store.state(id).await.expect("the backend answers"));
+    let (worker, state) = (LawWorker::new(&store, 0), async |id: &str| state(&store, id).await);
     let due_ms = now_ms() + 300;
     assert_eq!(state("a").await, JobState::Unknown);
     enqueue(&store, &[NewJob { due_ms: Some(due_ms), ..job("a") }]).await;

@@ -1,0 +1,73 @@
+//! What jobs report, in Redis: how long it is kept, on a full Redis, under a spoilt key.
+
+use phalanx_core::backend::{
+    AttemptEnd, BackendError, FetchedJob, JobReport, JobState, REPORT_TTL_MS, SettleOutcome, Settlement,
+};
+use phalanx_testkit::Redis;
+use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes, settlement};
+
+fn progress(value: &str) -> JobReport {
+    JobReport { id: "a".into(), progress: Some(value.to_owned().into()), result: None }
+}
+
+fn done(job: &FetchedJob, result: &str) -> Settlement {
+    let report = JobReport { result: Some(result.to_owned().into()), ..progress("9") };
+    Settlement { report: Some(Box::new(report)), ..settlement(job, AttemptEnd::Done) }
+}
+
+async fn ttl_ms(redis: &Redis) -> u64 {
+    redis.command("PTTL phalanx:laws:reports:a").await.trim_matches([':', '\r', '\n']).parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_report_ends_a_day_after_its_job() {
+    let (store, redis) = super::store().await;
+    let worker = LawWorker::new(&store, 0);
+    enqueue(&store, &[job("a")]).await;
+    let fetched = worker.fetch_one().await;
+    assert!(store.report(nodes()[0], &fetched.attempt, &progress("1"), 5_000).await.unwrap());
+    assert!((1..=5_000).contains(&ttl_ms(&redis).await));
+    assert_eq!(worker.call(&[done(&fetched, "1")], 0, |_| {}).await.settled, [SettleOutcome::Accepted]);
+    assert!((REPORT_TTL_MS - 5_000..=REPORT_TTL_MS).contains(&ttl_ms(&redis).await));
+}
+
+#[tokio::test]
+async fn a_full_redis_refuses_progress_and_keeps_the_end_of_a_job() {
+    let (store, redis) = super::store().await;
+    let worker = LawWorker::new(&store, 0);
+    enqueue(&store, &[job("a")]).await;
+    let fetched = worker.fetch_one().await;
+    redis.command("CONFIG SET maxmemory 1").await;
+    let refused = store.report(nodes()[0], &fetched.attempt, &progress("1"), 5_000).await;
+    assert!(matches!(refused, Err(BackendError::Full)), "{refused:?}");
+    assert_eq!(worker.call(&[done(&fetched, "1")], 0, |_| {}).await.settled, [SettleOutcome::Accepted]);
+    let status = store.status("a").await.unwrap();
+    assert_eq!((status.state, status.result.as_deref()), (JobState::Done, Some(&b"1"[..])));
+}
+
+#[tokio::test]
+async fn a_spoilt_report_is_named_and_prevents_nothing() {
+    let (store, redis) = super::store().await;
+    let worker = LawWorker::new(&store, 0);
+    enqueue(&store, &[job("a")]).await;
+    let fetched = worker.fetch_one().await;
+    redis.command("RPUSH phalanx:laws:reports:a x").await;
+    let report = store.report(nodes()[0], &fetched.attempt, &progress("1"), 5_000).await;
+    assert!(matches!(report, Err(BackendError::WrongKind { .. })), "{report:?}");
+    assert_eq!(store.status("a").await.unwrap().state, JobState::Running(nodes()[0]));
+    let reply = worker.call(&[done(&fetched, "1")], 0, |_| {}).await;
+    assert_eq!(reply.settled, [SettleOutcome::Accepted]);
+    assert_eq!(reply.spoilt, ["phalanx:laws:reports:a"]);
+    assert_eq!(store.status("a").await.unwrap().state, JobState::Done);
+}
+
+/// A Redis's reply is not trusted.
+#[tokio::test]
+async fn an_unreadable_report_shows_nothing() {
+    let (store, redis) = super::store().await;
+    for attempt in ["", "aaaaaaaaaa", "aaaaaaaaaa 1 q x 0 0", "none 1 q 1 0 0"] {
+        redis.command(&format!("HSET phalanx:laws:reports:a attempt '{attempt}'")).await;
+        let status = store.status("a").await.unwrap();
+        assert_eq!((status.state, status.attempt), (JobState::Unknown, None), "{attempt}");
+    }
+}
