@@ -20,6 +20,7 @@ use crate::states::States;
 use crate::task::TaskDef;
 use crate::task::built_in::{CANCEL, RUN_ACTION};
 use crate::task::handle::KnownTask;
+use crate::task::quiet::QUIET;
 
 /// The definitions of an application, before they are checked.
 #[derive(Default)]
@@ -139,6 +140,7 @@ impl Registry {
         }
         if built_in {
             remotes.insert(CANCEL.name, &CANCEL);
+            remotes.insert(QUIET.name, &QUIET);
         }
         for def in definitions.remotes {
             check_remote(&def, &definitions.states, &mut errors);

@@ -174,7 +174,7 @@ impl WorkerLoop {
 
     /// Moves parked jobs that this node knows to their queues, and fails those that were parked for too long.
     fn unpark(&mut self) {
-        if self.is_quiet || self.is_unparking {
+        if self.takes_nothing() || self.is_unparking {
             return;
         }
         self.is_unparking = true;

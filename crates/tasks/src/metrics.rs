@@ -16,6 +16,7 @@ pub(crate) fn describe() {
     describe_histogram!("phalanx_task_duration_seconds", "Time from the start of an attempt to its end, by task");
     describe_histogram!("phalanx_task_pickup_seconds", "Time from when a job could begin to its first attempt");
     describe_gauge!("phalanx_tasks_running", "Attempts that this node holds");
+    describe_gauge!("phalanx_tasks_quiet", "1 while an operator wants this node to fetch no jobs");
     describe_gauge!("phalanx_tasks_blocked", "Slots whose task did not return at its deadline");
     describe_gauge!("phalanx_tasks_waiting", "Jobs that wait, by queue, in the whole cluster");
     describe_gauge!("phalanx_tasks_oldest_seconds", "Age of the job that waits at the head of a queue");
@@ -45,6 +46,10 @@ pub(crate) fn record_pickup(waited: Duration) {
 pub(crate) fn record_slots(held: usize, blocked: usize) {
     gauge!("phalanx_tasks_running").set(held as f64);
     gauge!("phalanx_tasks_blocked").set(blocked as f64);
+}
+
+pub(crate) fn record_quiet(is_quiet: bool) {
+    gauge!("phalanx_tasks_quiet").set(f64::from(u8::from(is_quiet)));
 }
 
 pub(crate) fn record_stats(stats: &TaskStats, now_ms: u64, served: impl Fn(&str) -> bool) {

@@ -15,11 +15,11 @@ use phalanx_core::job::worker_name;
 use phalanx_core::task::CancelRequest;
 use phalanx_core::{Engine, Generation};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::attempt::AttemptReport;
 use crate::compare::ListRequest;
@@ -119,6 +119,8 @@ pub(crate) struct WorkerLoop {
     /// Runs of `on_failed`.
     pub(crate) after_failures: TaskTracker,
     pub(crate) is_quiet: bool,
+    /// Whether an operator wants the node to fetch nothing.
+    quiet: watch::Receiver<bool>,
 }
 
 /// The reason for which the loop wakes.
@@ -127,6 +129,7 @@ enum Wake {
     Report(AttemptReport),
     Cancel(CancelRequest),
     Woken,
+    Quiet,
     Timer,
     Stop,
 }
@@ -138,7 +141,7 @@ impl WorkerLoop {
         runtime: Handle,
         reports: mpsc::Sender<AttemptReport>,
     ) -> Self {
-        let (now, loss_signs) = (Instant::now(), engine.loss_signs());
+        let (now, loss_signs, quiet) = (Instant::now(), engine.loss_signs(), engine.task_quiet());
         let mut worker = Self {
             engine,
             store,
@@ -169,6 +172,7 @@ impl WorkerLoop {
             timers: Timers::new(now),
             after_failures: TaskTracker::new(),
             is_quiet: false,
+            quiet,
         };
         worker.set_queues(&[]);
         worker
@@ -205,6 +209,7 @@ impl WorkerLoop {
                 Some(report) = reports.recv() => Wake::Report(report),
                 Some(request) = cancellations.recv() => Wake::Cancel(request),
                 () = &mut woken => Wake::Woken,
+                Ok(()) = self.quiet.changed() => Wake::Quiet,
                 () = stop.changed() => Wake::Stop,
                 () = sleep_until(timer) => Wake::Timer,
             };
@@ -216,6 +221,7 @@ impl WorkerLoop {
                     self.gate.on_woken(Instant::now());
                     woken = store.woken();
                 }
+                Wake::Quiet => self.on_quiet(),
                 Wake::Timer => {}
                 Wake::Stop => match stop.last_deadline(LAST_CALLS) {
                     Some(end) if Instant::now() >= end => break,
@@ -258,7 +264,23 @@ impl WorkerLoop {
 
     /// Whether new jobs may begin here.
     fn may_fetch(&self) -> bool {
-        !self.is_quiet && !self.engine.node().is_fenced()
+        !self.takes_nothing() && !self.engine.node().is_fenced()
+    }
+
+    /// Whether the node stops, or an operator wants it to fetch nothing.
+    pub(crate) fn takes_nothing(&self) -> bool {
+        self.is_quiet || *self.quiet.borrow()
+    }
+
+    fn on_quiet(&mut self) {
+        let is_quiet = *self.quiet.borrow_and_update();
+        metrics::record_quiet(is_quiet);
+        if is_quiet {
+            info!("this node fetches no more jobs: an operator wants it");
+        } else {
+            info!("this node fetches jobs again");
+            self.gate.on_woken(Instant::now());
+        }
     }
 
     /// Sends what is ready: a call takes all settlements that wait, and fetches as many jobs as there is room for.
@@ -297,7 +319,9 @@ impl WorkerLoop {
             fetch_until_us: now_us + self.engine.config().redis.command_timeout.as_micros() as u64,
         };
         let (generation, fetch_until_us) = (call.generation, call.fetch_until_us);
-        let (store, queues) = (self.store.clone(), self.queues.clone());
+        // A node that takes nothing from its queues has no share of them.
+        let queues = if self.takes_nothing() { Arc::new([]) } else { self.queues.clone() };
+        let store = self.store.clone();
         self.open.push(call);
         self.replies.push(Box::pin(async move {
             let call = WorkerCall {

@@ -138,6 +138,42 @@ async fn failed_jobs_are_listed_and_retried_by_the_command() {
     assert!(refused.starts_with("error: conflict: another caller"), "{refused}");
 }
 
+/// A node with one job that runs, and a second node.
+#[tokio::test]
+async fn a_quiet_node_runs_on_and_leaves_new_jobs_to_others() {
+    let (operator, one) = Operator::start().await;
+    let job = operator.run(&["enqueue", "sleep", r#"{"ms":60000}"#]).await.trim().to_owned();
+    operator.until("running", 1).await;
+    assert_eq!(operator.run(&["quiet", "one"]).await, "one is quiet\n");
+    let environment = [("REDIS_URL", operator.url.as_str()), ("PHALANX_TITLE", "other")];
+    let _other = Process::start("tour", &environment).await;
+    let nodes = json!([{ "node": "one", "quiet": true }, { "node": "other", "quiet": false }]);
+    assert_eq!(json!(operator.json(&["quiet"]).await), nodes);
+    for _ in 0..20 {
+        operator.redis.command(&queued("sleep", "[{\"ms\":60000}]")).await;
+    }
+    // The four slots of the other node; the quiet one has three that are free.
+    operator.until("running", 5).await;
+    let running = operator.json(&["running"]).await;
+    let on_one: Vec<&Value> = running.iter().filter(|attempt| attempt["node"] == "one").collect();
+    assert!(on_one.len() == 1 && on_one[0]["id"] == json!(job), "{running:?}");
+    let status = crate::client::get(one.addr, "/api/status").await.json();
+    assert_eq!((&status["tasksQuiet"], &status["problems"]), (&json!(true), &json!([])), "{status}");
+    let metrics = String::from_utf8(crate::client::get(one.admin, "/metrics").await.body).unwrap();
+    assert!(metrics.contains("phalanx_tasks_quiet 1"), "{metrics}");
+    operator.json(&["cancel", &job]).await;
+    operator.until("running", 4).await;
+    assert_eq!(operator.run(&["quiet", "one", "--off"]).await, "one fetches jobs\n");
+    operator.until("running", 8).await;
+    let refused = operator.fail(&["quiet", "none"]).await;
+    assert_eq!(refused, "error: not_found: no node of the cluster has that id\n");
+}
+
+/// The command by which a resque tool enqueues.
+fn queued(class: &str, args: &str) -> String {
+    format!(r#"RPUSH resque:queue:default '{{"class":"{class}","queue":"default","args":{args}}}'"#)
+}
+
 #[tokio::test]
 async fn a_command_that_cannot_be_carried_out_says_why() {
     let (operator, node) = Operator::start().await;

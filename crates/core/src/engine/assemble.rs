@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::hooks::HookRunner;
@@ -79,16 +80,18 @@ impl Engine {
             let call_server =
                 CallServer::new(executor.clone(), bus.clone(), interop, clock.clone(), shutdown.clone(), limits);
             let locks = Locks::new(locks, shutdown.clone());
+            let cluster = Cluster::new(membership.clone(), calls.clone(), topics.clone());
             let tasks = Tasks::new(TaskParts {
                 store: task_store.clone(),
                 clock: clock.clone(),
                 identity: identity.clone(),
                 locks: locks.clone(),
                 calls: calls.clone(),
-                membership: membership.clone(),
+                cluster: cluster.clone(),
                 known: registry.tasks().map(|task| (task.def.name, task.known())).collect(),
                 timeout: config.redis.command_timeout,
                 worker: Mutex::default(),
+                quiet: watch::Sender::new(false),
             });
             let node = Node::new(NodeParts {
                 identity: identity.clone(),
@@ -101,7 +104,7 @@ impl Engine {
                 locks,
                 tasks,
                 topics: topics.clone(),
-                cluster: Cluster::new(membership.clone(), calls.clone(), topics.clone()),
+                cluster,
                 clock: clock.clone(),
                 lease: lease.clone(),
                 health: health.clone(),

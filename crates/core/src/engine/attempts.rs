@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::Engine;
@@ -64,6 +64,11 @@ impl Engine {
         let (sender, receiver) = mpsc::channel(CANCEL_REQUESTS);
         *self.node().tasks().worker() = Some(sender);
         receiver
+    }
+
+    /// Whether an operator wants this node to fetch no jobs.
+    pub fn task_quiet(&self) -> watch::Receiver<bool> {
+        self.node().tasks().parts.quiet.subscribe()
     }
 
     /// Prepares an attempt. Nothing of it runs before it is polled.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::due::Due;
-use crate::backend::{BackendError, Clock, ENQUEUE_BATCH, EnqueueOutcome, Membership, NewJob, TaskStore, UniqueClaim};
+use crate::backend::{BackendError, Clock, ENQUEUE_BATCH, EnqueueOutcome, NewJob, TaskStore, UniqueClaim};
+use crate::cluster::Cluster;
 use crate::config::TaskSettings;
 use crate::error::{ActionError, Detail, ErrorKind};
 use crate::id::{NodeIdentity, RequestId, random_text};
@@ -51,13 +52,15 @@ pub(crate) struct TaskParts {
     pub(crate) identity: Arc<NodeIdentity>,
     pub(crate) locks: Locks,
     pub(crate) calls: Arc<RemoteCalls>,
-    pub(crate) membership: Arc<dyn Membership>,
+    pub(crate) cluster: Cluster,
     /// The tasks that this application has, by name.
     pub(crate) known: HashMap<&'static str, KnownTask>,
     /// After this time an enqueue without an answer does not take effect any more.
     pub(crate) timeout: Duration,
     /// Cancels attempts that this node runs.
     pub(crate) worker: Mutex<Option<mpsc::Sender<CancelRequest>>>,
+    /// Whether this node is not to fetch jobs.
+    pub(crate) quiet: watch::Sender<bool>,
 }
 
 /// The part of a definition that an enqueue needs.

@@ -74,6 +74,7 @@ mod operations;
 mod policy;
 mod progress;
 mod pulse;
+pub(crate) mod quiet;
 mod reporting;
 mod running;
 mod status;

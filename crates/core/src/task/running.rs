@@ -45,7 +45,7 @@ impl Tasks {
             return Ok(Vec::new());
         }
         let nodes: HashMap<Generation, Arc<str>> =
-            self.parts.membership.nodes().await?.into_iter().map(|node| (node.generation, node.id.into())).collect();
+            self.parts.cluster.nodes().await?.into_iter().map(|node| (node.generation, node.id.into())).collect();
         let now_us = self.parts.clock.now_us();
         let active = |listed: ListedAttempt| {
             let ListedAttempt { generation, attempt, id, class } = listed;

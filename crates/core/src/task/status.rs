@@ -54,7 +54,7 @@ impl Tasks {
         if self.parts.identity.is_own(generation) {
             return self.parts.identity.node_id.clone();
         }
-        let nodes = self.parts.membership.nodes().await.unwrap_or_default();
+        let nodes = self.parts.cluster.nodes().await.unwrap_or_default();
         let node = nodes.into_iter().find(|node| node.generation == generation || node.earlier.contains(&generation));
         node.map_or_else(|| generation.to_string(), |node| node.id)
     }

@@ -36,6 +36,10 @@ pub(crate) enum TasksOperation {
     Delete(String),
     Pause(String),
     Resume(String),
+    /// Which nodes are quiet.
+    QuietNodes,
+    Quiet(String),
+    EndQuiet(String),
 }
 
 /// A part of a list.
@@ -104,6 +108,18 @@ pub(super) fn clap_command() -> Command {
         .subcommand(
             Command::new("resume").about("Resumes the fetching from a queue on all nodes").arg(queue().required(true)),
         )
+        .subcommand(
+            Command::new("quiet")
+                .about("Has a node fetch no more jobs and finish those that it runs, or prints which nodes do so")
+                .arg(Arg::new("node").value_name("NODE").help("The id of the node"))
+                .arg(
+                    Arg::new("off")
+                        .long("off")
+                        .action(ArgAction::SetTrue)
+                        .requires("node")
+                        .help("Has it fetch jobs again"),
+                ),
+        )
 }
 
 fn enqueue_command() -> Command {
@@ -168,6 +184,11 @@ pub(super) fn read(matches: &ArgMatches) -> TasksCommand {
         "delete" => TasksOperation::Delete(required("id")),
         "pause" => TasksOperation::Pause(required("queue")),
         "resume" => TasksOperation::Resume(required("queue")),
+        "quiet" => match text("node") {
+            Some(node) if inner.get_flag("off") => TasksOperation::EndQuiet(node),
+            Some(node) => TasksOperation::Quiet(node),
+            None => TasksOperation::QuietNodes,
+        },
         _ => text("queue").map_or(TasksOperation::Stats, |queue| TasksOperation::Waiting(queue, page())),
     };
     TasksCommand { operation, as_json: matches.get_flag("json") }
@@ -208,6 +229,9 @@ mod tests {
             ("delete x", TasksOperation::Delete("x".into()), false),
             ("pause q", TasksOperation::Pause("q".into()), false),
             ("resume q", TasksOperation::Resume("q".into()), false),
+            ("quiet", TasksOperation::QuietNodes, false),
+            ("quiet n", TasksOperation::Quiet("n".into()), false),
+            ("quiet n --off", TasksOperation::EndQuiet("n".into()), false),
         ] {
             assert_eq!(parse(line), Ok(TasksCommand { operation, as_json }), "{line}");
         }
@@ -227,6 +251,7 @@ mod tests {
             "enqueue n {",
             "enqueue n --delay 5",
             "failed x",
+            "quiet --off",
         ] {
             assert_eq!(parse(line), Err(2), "{line}");
         }

@@ -6,5 +6,6 @@ mod faults;
 mod faulty_store;
 mod harness;
 mod operations;
+mod quiet;
 mod reports;
 mod stopping;

@@ -20,6 +20,7 @@ pub(crate) struct Status {
     connections: usize,
     rooms: usize,
     task_queue_length: u64,
+    tasks_quiet: bool,
     #[serde(rename = "memoryMB")]
     memory_mb: f64,
 }
@@ -39,6 +40,7 @@ pub(crate) async fn status(ctx: Context) -> Result<Status, ActionError> {
         connections: ctx.connections().count(),
         rooms: ctx.rooms().list().await?.len(),
         task_queue_length: ctx.tasks().stats().await.unwrap_or_default().queues.iter().map(|(_, length)| length).sum(),
+        tasks_quiet: ctx.tasks().is_quiet(),
         memory_mb: memory_mb(),
     })
 }

@@ -133,6 +133,18 @@ pub(super) fn failed(job: &FailedJob) -> ListRow<6> {
     (cells, line)
 }
 
+pub(super) const NODES: [&str; 2] = ["NODE", "STATE"];
+
+pub(super) fn node((id, quiet): (String, Option<bool>)) -> ListRow<2> {
+    let state = match quiet {
+        Some(true) => "quiet",
+        Some(false) => "fetches jobs",
+        None => "unknown",
+    };
+    let line = json!({ "node": id, "quiet": quiet });
+    ([id, state.to_owned()], line)
+}
+
 fn seconds(age: Duration) -> String {
     format!("{:.1}s", age.as_secs_f64())
 }

@@ -79,6 +79,18 @@ async fn carry_out(node: &Node, operation: TasksOperation) -> Result<Printed, St
             let line = json!({ "queue": queue, "paused": false });
             tasks.resume(&queue).await.map(|()| Printed::one(format!("{queue} is resumed"), line))
         }
+        TasksOperation::QuietNodes => tasks
+            .quiet_nodes()
+            .await
+            .map(|nodes| print::list(print::NODES, nodes.into_iter().map(print::node).collect())),
+        TasksOperation::Quiet(node) => {
+            let line = json!({ "node": node, "quiet": true });
+            tasks.quiet(&node).await.map(|()| Printed::one(format!("{node} is quiet"), line))
+        }
+        TasksOperation::EndQuiet(node) => {
+            let line = json!({ "node": node, "quiet": false });
+            tasks.end_quiet(&node).await.map(|()| Printed::one(format!("{node} fetches jobs"), line))
+        }
     };
     done.map_err(|error| describe(&error))
 }
