@@ -69,6 +69,15 @@ impl Redis {
         Self::start_with(Vec::new()).await
     }
 
+    /// Starts a server that writes to the disk before each reply (`appendfsync always`).
+    ///
+    /// # Panics
+    ///
+    /// As for [`Redis::start`].
+    pub async fn start_syncing() -> Self {
+        Self::start_with(["--appendfsync", "always"].map(str::to_owned).into()).await
+    }
+
     /// Starts a server in cluster mode that has all slots.
     ///
     /// # Panics

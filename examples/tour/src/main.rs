@@ -5,14 +5,17 @@ mod actions;
 #[path = "../../folders.rs"]
 mod folders;
 mod hooks;
+mod journal;
 mod tasks;
 
 use actions::{basic, cluster, jobs, rooms, shared};
+use journal::Journal;
+use phalanx::event::Event;
 use phalanx::prelude::*;
 
 fn main() -> phalanx::ExitCode {
     let folders = folders::find("tour");
-    App::new("tour")
+    let app = App::new("tour")
         .version(env!("CARGO_PKG_VERSION"))
         .config_dir(folders.config)
         .public_dir(folders.public)
@@ -48,6 +51,9 @@ fn main() -> phalanx::ExitCode {
         .tasks(tasks::all())
         .configure(tasks::configure)
         .remotes(remotes![hooks::authorize, cluster::uptime])
-        .on_room(hooks::TourRooms)
-        .run()
+        .on_room(hooks::TourRooms);
+    match Journal::from_environment() {
+        Some(journal) => app.layer(journal.clone()).observe(move |event: &Event| journal.observe(event)).run(),
+        None => app.run(),
+    }
 }

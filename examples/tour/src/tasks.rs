@@ -33,9 +33,17 @@ pub(crate) async fn exclusive(_ctx: TaskContext, input: Time) -> Result<(), Acti
 }
 
 /// Blocks its thread, and has one of its own.
-#[task(blocking)]
+#[task(blocking, attempts = 3, backoff = "100ms", max_backoff = "100ms")]
 #[expect(clippy::disallowed_methods, reason = "that is what it is for")]
 pub(crate) async fn block(_ctx: TaskContext, input: Time) -> Result<(), ActionError> {
+    std::thread::sleep(Duration::from_millis(input.ms));
+    Ok(())
+}
+
+/// Blocks a thread that others share, by mistake.
+#[task(attempts = 3, backoff = "100ms", max_backoff = "100ms")]
+#[expect(clippy::disallowed_methods, reason = "that is what it is for")]
+pub(crate) async fn freeze(_ctx: TaskContext, input: Time) -> Result<(), ActionError> {
     std::thread::sleep(Duration::from_millis(input.ms));
     Ok(())
 }
@@ -159,7 +167,7 @@ pub(crate) async fn panic(_ctx: TaskContext) -> Result<(), ActionError> {
 pub(crate) fn all() -> Vec<TaskDef> {
     let without = std::env::var("TOUR_WITHOUT").unwrap_or_default();
     let is_later = std::env::var("TOUR_SHAPE").is_ok_and(|shape| shape == "2");
-    let all = tasks![noop, sleep, exclusive, block, progress, record, fail, flaky, crash, panic];
+    let all = tasks![noop, sleep, exclusive, block, freeze, progress, record, fail, flaky, crash, panic];
     let count = if is_later { tasks![count_2] } else { tasks![count] };
     let is_left = |task: &TaskDef| without.split(',').all(|name| name != task.name);
     all.into_iter().chain(count).filter(is_left).collect()
