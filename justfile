@@ -18,11 +18,14 @@ example NAME:
 deny:
     cargo deny check bans licenses sources
 
-# Tests real clusters with ROUNDS rounds of each fault (twenty take half an hour), then the soak (SEEDS, SEED, SECONDS), and
+# Tests real clusters with ROUNDS rounds of each fault (twenty take half an hour), jobs in full numbers, then the soak (SEEDS, SEED, SECONDS), and
 # that it finds what builds without its mechanisms do wrong.
 chaos ROUNDS="20":
     cargo build --workspace --bins --locked
     ROUNDS={{ROUNDS}} cargo test -p phalanx-tests --locked --test it cluster:: -- --nocapture
+    JOBS=100000 RESTARTS=3 PACE_US=7200 WAITING=1000000 DUE=20000 NODES=8 \
+        cargo test -p phalanx-tests --locked --test it cluster::tasks -- --nocapture --test-threads 1
+    ROUNDS=100 cargo test -p phalanx-tests --locked --test it lost_answers -- --nocapture
     ROUNDS={{ROUNDS}} cargo test -p phalanx-cluster --locked --test it -- promises:: recovery:: --nocapture --test-threads 1
     cargo test -p phalanx-tests --locked --test soak
     MUTATIONS=all cargo test -p phalanx-tests --locked --test soak

@@ -2,6 +2,7 @@
 // {"id", "result"} or {"id", "error"}.
 const readline = require("node:readline");
 const actionhero = require("actionhero");
+const resque = require("node-resque");
 
 const app = new actionhero.Process();
 app.registerProcessSignals((code) => process.exit(code));
@@ -11,8 +12,8 @@ const AsyncFunction = (async () => {}).constructor;
 
 async function run({ id, code, args }) {
   try {
-    const evaluate = new AsyncFunction("api", "cache", "chatRoom", "redis", "args", code);
-    const result = await evaluate(api, cache, chatRoom, redis, args);
+    const evaluate = new AsyncFunction("api", "cache", "chatRoom", "redis", "resque", "args", code);
+    const result = await evaluate(api, cache, chatRoom, redis, resque, args);
     console.log(JSON.stringify({ id, result: result ?? null }));
   } catch (error) {
     console.log(JSON.stringify({ id, error: String(error) }));

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 #[allow(dead_code, reason = "the whole-node tests use more of it")]
 mod client;
 mod peer;
+mod tasks;
 
 use client::{Socket, get, post_json};
 use peer::Actionhero;

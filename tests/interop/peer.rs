@@ -53,8 +53,8 @@ impl Actionhero {
         node
     }
 
-    /// Evaluates code there, as the body of an async function of `api`, `cache`, `chatRoom`, `redis` and `args`. An
-    /// exception becomes the error.
+    /// Evaluates code there, as the body of an async function of `api`, `cache`, `chatRoom`, `redis`, `resque` (the
+    /// package node-resque) and `args`. An exception becomes the error.
     pub(crate) async fn run(&mut self, code: &str, args: Value) -> Result<Value, String> {
         self.last_id += 1;
         let line = json!({ "id": self.last_id, "code": code, "args": args }).to_string() + "\n";
