@@ -28,6 +28,9 @@ pub(crate) fn spawn(
     reports: mpsc::Sender<AttemptReport>,
 ) {
     let running = async move {
+        if !attempt.facts.try_take() {
+            return; // it was given back
+        }
         let ending = run(attempt, is_tracked).await;
         // The loop has ended if it is not received: the node stops.
         let _ = reports.send(AttemptReport { token, ending }).await;

@@ -91,6 +91,7 @@ impl WorkerLoop {
             lease_lost: self.lease.clone(),
             clock: AttemptClock::start(self.engine.attempt_limit(&task)),
             progress: AttemptProgress::default(),
+            taken: false.into(),
         });
         if counters.attempts == 1
             && let Some(could_begin) = read.could_begin_at()

@@ -118,7 +118,8 @@ impl WorkerLoop {
         if is_fenced {
             std::mem::take(&mut self.lease).cancel();
         }
-        let (mut blocking, mut superseded) = (Vec::new(), Vec::new());
+        self.pulse.look(&self.runtime);
+        let (mut blocking, mut superseded, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         for slot in self.slots.iter_mut() {
             let is_ours = slot.generation == generation;
             match &slot.state {
@@ -126,7 +127,10 @@ impl WorkerLoop {
                     let is_late =
                         running.facts.clock.deadline().is_some_and(|deadline| now >= deadline + BLOCKED_AFTER);
                     let is_exclusive = running.task.def.exclusive;
-                    if is_late {
+                    // Its job can run elsewhere: it waits for a thread that does not come.
+                    if self.pulse.is_lost() && running.facts.try_take() {
+                        idle.push((slot.key().token, running.task.clone()));
+                    } else if is_late {
                         blocking.push((slot.key().token, running.task.clone(), running.facts.clone()));
                     }
                     if !is_ours {
@@ -147,6 +151,9 @@ impl WorkerLoop {
             self.spoilt.retain(|(_, settlement)| is_ours(settlement.attempt.token));
             superseded.into_iter().for_each(|(token, task)| self.forget(token, task.as_ref()));
         }
+        for (token, task) in idle {
+            self.end(token, &task, None, Ending::Cancelled(CancelCause::Stopping));
+        }
         for (token, task, facts) in blocking {
             error!(task = task.def.name, job = %facts.id, "a task blocks its thread beyond its deadline");
             if let Some(slot) = self.slots.get_mut(token) {
@@ -159,7 +166,8 @@ impl WorkerLoop {
             self.ready.extend(self.spoilt.pop_front().map(|(_, settlement)| settlement));
         }
         let blocked = self.slots.blocked();
-        self.engine.set_problem(ALL_BLOCKED, blocked > 0 && blocked >= self.engine.config().tasks.concurrency);
+        let all_slots = blocked > 0 && blocked >= self.engine.config().tasks.concurrency;
+        self.engine.set_problem(ALL_BLOCKED, all_slots || self.pulse.is_lost());
         metrics::record_slots(self.slots.len(), blocked);
     }
 

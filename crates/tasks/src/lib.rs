@@ -12,6 +12,7 @@ mod decide;
 mod gate;
 mod housekeeping;
 mod metrics;
+mod pulse;
 mod queues;
 mod replies;
 mod result;

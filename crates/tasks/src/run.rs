@@ -26,6 +26,7 @@ use crate::compare::ListRequest;
 use crate::gate::FetchGate;
 use crate::housekeeping::Timers;
 use crate::metrics;
+use crate::pulse::RuntimePulse;
 use crate::queues;
 use crate::slots::{SlotState, Slots};
 use crate::tokens::TokenCounter;
@@ -116,6 +117,8 @@ pub(crate) struct WorkerLoop {
     /// Whether the store's list is to be compared with the slots soon.
     pub(crate) is_compare_due: bool,
     pub(crate) timers: Timers,
+    /// Whether the runtime of attempts still polls.
+    pub(crate) pulse: RuntimePulse,
     /// Runs of `on_failed`.
     pub(crate) after_failures: TaskTracker,
     pub(crate) is_quiet: bool,
@@ -170,6 +173,7 @@ impl WorkerLoop {
             loss_signs,
             is_compare_due: false,
             timers: Timers::new(now),
+            pulse: RuntimePulse::default(),
             after_failures: TaskTracker::new(),
             is_quiet: false,
             quiet,
@@ -264,7 +268,7 @@ impl WorkerLoop {
 
     /// Whether new jobs may begin here.
     fn may_fetch(&self) -> bool {
-        !self.takes_nothing() && !self.engine.node().is_fenced()
+        !self.takes_nothing() && !self.engine.node().is_fenced() && !self.pulse.is_lost()
     }
 
     /// Whether the node stops, or an operator wants it to fetch nothing.

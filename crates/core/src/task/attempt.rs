@@ -1,6 +1,7 @@
 //! The facts of an attempt.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,15 @@ pub struct AttemptFacts {
     pub clock: AttemptClock,
     /// How far it is, as it last reported.
     pub progress: AttemptProgress,
+    /// Whether its thread, or the worker in its stead, has taken it.
+    pub taken: AtomicBool,
+}
+
+impl AttemptFacts {
+    /// Takes the attempt, to run it or to give it back; `false` if the other side has.
+    pub fn try_take(&self) -> bool {
+        !self.taken.swap(true, AcqRel)
+    }
 }
 
 /// The end of a job that failed for good, for the task's `on_failed`.

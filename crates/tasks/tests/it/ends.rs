@@ -118,6 +118,25 @@ async fn a_task_that_blocks_its_thread_is_settled_and_keeps_its_slot_until_it_re
     harness.engine.stop().await;
 }
 
+/// They run on other nodes, and here once a thread has returned.
+#[tokio::test]
+async fn jobs_that_wait_for_a_thread_are_given_back_if_all_threads_are_blocked() {
+    let harness = Harness::start_with(|config| config.tasks.threads = 1, None).await;
+    let blocking = harness.enqueue::<Plain>("blocking", &["block"]).await;
+    harness.until_waiting(1).await;
+    let other = harness.enqueue::<Plain>("other", &[]).await;
+    harness.until_state(&other, JobState::Running(harness.node.generation())).await;
+    harness.until_state(&other, JobState::Waiting).await;
+    assert_eq!(harness.node.health(), ["all tasks block their threads"]);
+    harness.log.go_on.add_permits(1);
+    for id in [blocking, other] {
+        harness.until_state(&id, JobState::Done).await;
+    }
+    assert_eq!(harness.log.entries(), ["blocking 1", "other 1"]);
+    eventually("it is ready again", async || harness.node.health().is_empty()).await;
+    harness.engine.stop().await;
+}
+
 #[tokio::test]
 async fn blocking_tasks_have_threads_of_their_own() {
     let change = |config: &mut phalanx_core::config::Config| config.tasks.threads = 1;
