@@ -65,7 +65,7 @@ impl WorkerLoop {
                 if let Ok(stats) = result {
                     let stored: Vec<String> = stats.queues.iter().map(|(queue, _)| queue.clone()).collect();
                     self.set_queues(&stored);
-                    let served = |queue: &str| self.queues.iter().any(|served| **served == *queue);
+                    let served = |queue: &str| self.queues.contains(queue);
                     metrics::record_stats(&stats, self.engine.clock().now_ms(), served);
                 }
             }

@@ -1,6 +1,6 @@
 //! The loop of a worker: it alone holds the slots, and speaks to the store.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use phalanx_core::backend::{
     BackendError, EXCHANGE_BATCH, FetchedJob, Promotion, Settlement, TaskStats, TaskStore, WorkerCall, WorkerReply,
 };
+use phalanx_core::config::ServedQueue;
 use phalanx_core::engine::attempts::LossSigns;
 use phalanx_core::job::worker_name;
 use phalanx_core::task::CancelRequest;
@@ -27,7 +28,7 @@ use crate::gate::FetchGate;
 use crate::housekeeping::Timers;
 use crate::metrics;
 use crate::pulse::RuntimePulse;
-use crate::queues;
+use crate::queues::NodeQueues;
 use crate::slots::{SlotState, Slots};
 use crate::tokens::TokenCounter;
 use crate::undecodable::UndecodableJobs;
@@ -54,6 +55,8 @@ pub(crate) struct StoreCall {
     pub(crate) fetch_until_us: u64,
     /// Whether it may bring a job that may be what kills nodes.
     takes_suspect: bool,
+    /// How many jobs it may bring of each queue with a limit, beyond those that its settlements free.
+    reserved_of: Vec<(Arc<str>, usize)>,
 }
 
 impl StoreCall {
@@ -98,7 +101,9 @@ pub(crate) struct WorkerLoop {
     pub(crate) replies: FuturesUnordered<BoxFuture<'static, StoreReply>>,
     pub(crate) tokens: TokenCounter,
     pub(crate) last_fence: u64,
-    pub(crate) queues: Arc<[Arc<str>]>,
+    pub(crate) queues: NodeQueues,
+    /// The settings that they follow from.
+    served: Vec<ServedQueue>,
     pub(crate) undecodable: UndecodableJobs,
     pub(crate) reports: mpsc::Sender<AttemptReport>,
     /// Cancelled, and replaced, when the node cannot count on its lease.
@@ -126,6 +131,15 @@ pub(crate) struct WorkerLoop {
     quiet: watch::Receiver<bool>,
 }
 
+/// The queues of a call.
+#[derive(Default)]
+struct CallQueues {
+    queues: Arc<[Arc<str>]>,
+    /// The most jobs of each; empty if none has a limit.
+    limits: Vec<usize>,
+    reserved_of: Vec<(Arc<str>, usize)>,
+}
+
 /// The reason for which the loop wakes.
 enum Wake {
     Reply(StoreReply),
@@ -145,6 +159,7 @@ impl WorkerLoop {
         reports: mpsc::Sender<AttemptReport>,
     ) -> Self {
         let (now, loss_signs, quiet) = (Instant::now(), engine.loss_signs(), engine.task_quiet());
+        let served = engine.config().tasks.served_queues().unwrap_or_default(); // checked at the boot
         let mut worker = Self {
             engine,
             store,
@@ -159,7 +174,8 @@ impl WorkerLoop {
             replies: FuturesUnordered::new(),
             tokens: TokenCounter::default(),
             last_fence: 0,
-            queues: Arc::new([]),
+            queues: NodeQueues::default(),
+            served,
             undecodable: UndecodableJobs::default(),
             reports,
             lease: CancellationToken::new(),
@@ -314,8 +330,10 @@ impl WorkerLoop {
         let offered = self.tokens.take(wanted, now_us);
         let first_token = offered.start;
         let takes_suspect = !self.slots.has_suspect() && !self.undecided().any(|call| call.takes_suspect);
+        let CallQueues { queues, limits, reserved_of } = self.queues_of_call(&settlements, wanted);
         let call = StoreCall {
             takes_suspect: takes_suspect && wanted > 0,
+            reserved_of,
             generation: self.engine.node().generation(),
             settlements: settlements.clone(),
             frees,
@@ -323,8 +341,6 @@ impl WorkerLoop {
             fetch_until_us: now_us + self.engine.config().redis.command_timeout.as_micros() as u64,
         };
         let (generation, fetch_until_us) = (call.generation, call.fetch_until_us);
-        // A node that takes nothing from its queues has no share of them.
-        let queues = if self.takes_nothing() { Arc::new([]) } else { self.queues.clone() };
         let store = self.store.clone();
         self.open.push(call);
         self.replies.push(Box::pin(async move {
@@ -334,12 +350,44 @@ impl WorkerLoop {
                 first_token,
                 wanted,
                 queues: &queues,
+                limits: &limits,
                 fetch_until_us,
                 takes_suspect,
                 max_bytes: REPLY_BYTES,
             };
             StoreReply::Exchange(first_token, store.exchange(&call).await)
         }));
+    }
+
+    /// The queues of a call that settles these, in their order, without those at their limits. A node that takes nothing from
+    /// its queues has no share of them.
+    fn queues_of_call(&self, settlements: &[Settlement], wanted: usize) -> CallQueues {
+        if self.takes_nothing() {
+            return CallQueues::default();
+        }
+        let queues = match wanted {
+            0 => self.queues.names().clone(),
+            _ => self.queues.order(|below| (rand::random::<f64>() * f64::from(below)) as u32),
+        };
+        if wanted == 0 || !self.queues.has_limits() {
+            return CallQueues { queues, ..CallQueues::default() };
+        }
+        let (mut taken, mut freed) = (HashMap::<Arc<str>, usize>::new(), HashMap::<Arc<str>, usize>::new());
+        let held = self.slots.iter().filter(|slot| !self.slots.is_stuck(slot.key().token));
+        held.for_each(|slot| *taken.entry(slot.key().queue.clone()).or_default() += 1);
+        for call in self.undecided() {
+            call.reserved_of.iter().for_each(|(queue, count)| *taken.entry(queue.clone()).or_default() += count);
+        }
+        for Settlement { attempt, .. } in settlements.iter().filter(|it| !self.slots.is_stuck(it.attempt.token)) {
+            *freed.entry(attempt.queue.clone()).or_default() += 1;
+            taken.entry(attempt.queue.clone()).and_modify(|count| *count = count.saturating_sub(1));
+        }
+        let (queues, limits) = self.queues.within_limits(&queues, &taken);
+        let reserved = queues.iter().zip(&limits).filter(|(_, limit)| **limit < usize::MAX).map(|(queue, limit)| {
+            let freed = freed.get(queue).copied().unwrap_or(0);
+            (queue.clone(), wanted.min(*limit).saturating_sub(freed))
+        });
+        CallQueues { reserved_of: reserved.collect(), queues: queues.into(), limits }
     }
 
     fn next_timer(&self) -> Instant {
@@ -365,7 +413,7 @@ impl WorkerLoop {
     pub(crate) fn set_queues(&mut self, stored: &[String]) {
         let registry = self.engine.registry();
         let of_tasks: Vec<&str> = registry.tasks().map(|task| task.def.queue).collect();
-        let served = queues::serve(&self.engine.config().tasks.queues, &of_tasks, stored);
+        let served = NodeQueues::new(&self.served, &of_tasks, stored);
         if served != self.queues {
             self.queues = served;
             self.gate.on_woken(Instant::now());

@@ -102,6 +102,12 @@ impl RedisTasks {
         for settlement in &others {
             add_end(settlement, &mut invocation);
         }
+        for limit in call.limits {
+            match limit {
+                &usize::MAX => invocation.arg(""),
+                limit => invocation.arg(limit),
+            };
+        }
         let reply: Value = invocation.run(&*self.own.client().await?).await?;
         if reply == Value::Nil {
             let settled = vec![SettleOutcome::Superseded; call.settlements.len()];

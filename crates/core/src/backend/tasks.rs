@@ -217,6 +217,8 @@ pub struct WorkerCall<'a> {
     pub wanted: usize,
     /// The queues to fetch from, the most important first.
     pub queues: &'a [Arc<str>],
+    /// The most jobs of each of these queues, in their order; empty: as many as are wanted.
+    pub limits: &'a [usize],
     /// Until when jobs may be fetched, the store's time in microseconds: later nothing is fetched. Settlements have no
     /// such limit.
     pub fetch_until_us: u64,

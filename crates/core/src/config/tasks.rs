@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(doc)]
+use super::ServedQueue;
+
 /// The task queue. A node without tasks uses none of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TaskSettings {
     /// The queues that the node serves, the most important first: a job of a later one starts when all earlier ones are
-    /// empty. `*` stands for all that are not named.
+    /// empty. `*` stands for all that are not named. What limits a queue follows its name: see [`ServedQueue`].
     pub queues: Vec<String>,
     /// Most jobs that the node runs at once; zero: it enqueues jobs and runs none.
     pub concurrency: usize,

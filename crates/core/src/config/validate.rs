@@ -95,20 +95,13 @@ impl Config {
             (!self.general.server_token.is_empty(), "general.server_token must not be empty"),
             (self.rooms.bus_queue > 0, "rooms.bus_queue must not be zero"),
             (self.general.simultaneous_actions > 0, "general.simultaneous_actions must not be zero"),
-            (
-                tasks.queues.iter().all(|queue| queue == TaskSettings::ALL_QUEUES || TaskSettings::is_queue(queue)),
-                "tasks.queues are names of 1 to 100 characters of A-Z a-z 0-9 : . _ -, or `*` for all others",
-            ),
-            (
-                (1..=TaskSettings::MAX_QUEUES).contains(&tasks.queues.len())
-                    && tasks.queues.iter().enumerate().all(|(at, queue)| !tasks.queues[..at].contains(queue)),
-                "tasks.queues must name 1 to 64 queues, each once",
-            ),
             (tasks.concurrency <= TaskSettings::MAX_CONCURRENCY, "tasks.concurrency must be 10000 at most"),
             (tasks.threads <= 1024, "tasks.threads must be 1024 at most"),
             (tasks.failed_max > 0, "tasks.failed_max must not be zero"),
         ];
-        checks.iter().filter(|(is_valid, _)| !is_valid).map(|(_, sentence)| (*sentence).to_owned()).collect()
+        let queues = tasks.served_queues().err().map(|error| format!("tasks.queues: {error}"));
+        let wrong = checks.iter().filter(|(is_valid, _)| !is_valid).map(|(_, sentence)| (*sentence).to_owned());
+        wrong.chain(queues).collect()
     }
 }
 

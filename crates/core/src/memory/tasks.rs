@@ -198,9 +198,13 @@ impl Jobs {
     /// Takes jobs from the queues in their order.
     fn fetch(&mut self, call: &WorkerCall<'_>, reply: &mut WorkerReply) {
         let (mut bytes, mut takes_suspect) = (0, call.takes_suspect);
-        for name in call.queues {
+        for (at, name) in call.queues.iter().enumerate() {
+            let most = call
+                .limits
+                .get(at)
+                .map_or(call.wanted, |limit| call.wanted.min(reply.fetched.len().saturating_add(*limit)));
             let Some(queue) = self.queues.get_mut(name).filter(|queue| !queue.is_paused) else { continue };
-            while reply.fetched.len() < call.wanted && (bytes < call.max_bytes || reply.fetched.is_empty()) {
+            while reply.fetched.len() < most && (bytes < call.max_bytes || reply.fetched.is_empty()) {
                 let Some(mut job) = queue.take(takes_suspect) else { break };
                 takes_suspect &= !job.counters.is_suspect();
                 bytes += job.text.len();

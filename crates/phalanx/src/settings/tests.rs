@@ -97,6 +97,7 @@ fn variables_are_parsed_by_the_type_of_their_setting() {
         ("PHALANX__WEB__MAX_BODY", "2MiB"),
         ("PHALANX__WEB__METADATA", "false"),
         ("PHALANX__ROOMS__START", "lobby, den ,"),
+        ("PHALANX__TASKS__QUEUES", "urgent, mail weight=3, *"),
         ("PHALANX__GENERAL__ID", "0123"),
         ("BIND", "127.0.0.1"),
         ("ALLOWED_HOSTS", "https://a.example,http://b.example:8080"),
@@ -108,6 +109,7 @@ fn variables_are_parsed_by_the_type_of_their_setting() {
     assert_eq!(settings.config.web.max_body, ByteSize::mib(2));
     assert_eq!(settings.config.web.metadata, Some(false));
     assert_eq!(settings.config.rooms.start, ["lobby", "den"]);
+    assert_eq!(settings.config.tasks.queues, ["urgent", "mail weight=3", "*"]);
     let named = [TrustedHeader::XForwardedProto, TrustedHeader::Forwarded];
     assert_eq!(settings.config.web.trusted_headers, named);
     assert_eq!(settings.config.web.allowed_hosts, ["https://a.example", "http://b.example:8080"]);
@@ -186,6 +188,8 @@ fn wrong_values_are_refused_with_their_key() {
         ("[websocket]\nheartbeat = \"0s\"", None, "websocket.heartbeat"),
         ("[rooms]\nmax_message = \"1MiB\"", None, "rooms.max_message"),
         ("[websocket]\npath = \"/phalanx-client.js\"", None, "websocket.path"),
+        ("[tasks]\nqueues = []", None, "tasks.queues"),
+        ("", Some(("PHALANX__TASKS__QUEUES", "mail weight=0, *")), "tasks.queues: \"mail weight=0\": weight is from 1"),
         ("[web]\ncors_origins = [\"app.example\"]", None, "web.cors_origins"),
         ("[web]\ncors_origins = [\"https://app.example/\"]", None, "web.cors_origins"),
         ("[web]\ncors_origins = [\"null\"]", None, "web.cors_origins"),

@@ -96,6 +96,7 @@ async fn a_settlement_that_the_store_does_not_know_shows_that_it_lost_data() {
         first_token: 1,
         wanted: 0,
         queues: &[],
+        limits: &[],
         fetch_until_us: 0,
         takes_suspect: false,
         max_bytes: 1,

@@ -5,6 +5,7 @@ mod ends;
 mod faults;
 mod faulty_store;
 mod harness;
+mod limits;
 mod operations;
 mod quiet;
 mod reports;

@@ -13,12 +13,13 @@ use phalanx_core::job::{FailedRecord, JobText};
 
 mod enqueue;
 mod exchange;
+mod limits;
 mod moves;
 mod operations;
 mod reports;
 mod running;
 
-pub use self::{enqueue::*, exchange::*, moves::*, operations::*, reports::*, running::*};
+pub use self::{enqueue::*, exchange::*, limits::*, moves::*, operations::*, reports::*, running::*};
 
 /// Turns each law of tasks into a test: `task_laws!(memory: make())`.
 #[macro_export]
@@ -48,6 +49,7 @@ macro_rules! task_laws {
                 a_paused_queue_keeps_its_jobs,
                 no_more_jobs_are_fetched_than_wanted,
                 no_more_bytes_are_fetched_than_allowed,
+                no_more_jobs_of_a_queue_are_fetched_than_its_limit,
                 one_suspect_is_fetched_at_a_time,
                 due_jobs_are_promoted_in_batches,
                 attempts_of_a_dead_node_go_back_and_count_a_death,
@@ -205,6 +207,7 @@ impl LawWorker {
             first_token: self.token.fetch_add(100, Relaxed),
             wanted,
             queues: &self.queues,
+            limits: &[],
             fetch_until_us: NEVER_US,
             takes_suspect: true,
             max_bytes: MANY_BYTES,

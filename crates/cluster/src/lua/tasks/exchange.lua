@@ -5,7 +5,8 @@
 -- ARGV: generation, µs until which jobs are fetched, most jobs, first token, most bytes, '1' if a suspect may be fetched,
 -- '1' if the node says that it serves its queues, channel, most failed jobs kept, number of queues, plain successes, ids of
 -- these, other ends; then the queues, the successes, their ids, and for each other end: field, verb, id, claim, x, id of
--- its report or '', progress or '', result or ''.
+-- its report or '', progress or '', result or ''; then, if some have one, the most jobs of each queue, '' for as many as
+-- are wanted.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 local generation = ARGV[1]
 local lease = redis.call('ZSCORE', KEYS[2], generation)
@@ -107,6 +108,7 @@ if others > 0 then
     end
 end
 
+local limits = at - 14
 local more, groups = 0, {}
 local function length_of(key)
     local length = redis.pcall('LLEN', key)
@@ -192,13 +194,15 @@ if wanted > 0 and us <= tonumber(ARGV[2]) and tonumber(lease) > us then
             local waiting, counted = length_of(ready), length_of(again)
             local left = waiting + counted
             if wanted > 0 and bytes > 0 then
+                local most = math.min(wanted, tonumber(ARGV[limits + n]) or wanted)
                 if takes_suspect and length_of(suspects) > 0 and take(suspects, queue, true, 1) > 0 then
                     takes_suspect = false
+                    most = most - 1
                 end
                 if left > 0 then
                     local nodes = redis.pcall('ZCARD', KEYS[21] .. queue)
                     nodes = type(nodes) == 'number' and math.max(nodes, 1) or 1
-                    local share = math.min(wanted, math.ceil(left / nodes))
+                    local share = math.min(most, math.ceil(left / nodes))
                     local taken = 0
                     if counted > 0 then
                         -- Given back: first. Those that ran before and fresh ones: in turn, by the parity of the token.
