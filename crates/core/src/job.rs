@@ -17,7 +17,7 @@ use crate::id::Generation;
 pub const MAX_ERROR_BYTES: usize = 8 * 1024;
 
 /// A job's text, read or to be written.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct JobText<'a> {
     /// The name of its task.
     #[serde(borrow)]
@@ -37,6 +37,9 @@ pub struct JobText<'a> {
     /// When it is due, if that is later; Unix time in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<u64>,
+    /// The tick of a periodic task that it is of, Unix time in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tick: Option<u64>,
     /// When it is too late to begin, Unix time in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
@@ -92,8 +95,8 @@ impl<'a> JobText<'a> {
             return Some(job);
         }
         let ForeignText { class, args } = serde_json::from_slice(text).ok()?;
-        let (queue, id, unique) = (Cow::Borrowed(""), None, None);
-        Some(Self { class, queue, args, id, enqueued_at: None, due_at: None, expires_at: None, unique, meta: None })
+        let queue = Cow::Borrowed("");
+        Some(Self { class, queue, args, ..Self::default() })
     }
 
     /// Since when it could begin, Unix time in milliseconds; a job of another program does not say.
@@ -389,6 +392,7 @@ mod tests {
             id: Some("a-1".into()),
             enqueued_at: Some(5),
             due_at: None,
+            tick: None,
             expires_at: Some(9),
             unique: Some("mail:x".into()),
             meta: Some(JobMeta { request: Some("r-1".into()) }),

@@ -148,7 +148,7 @@ impl Registry {
                 errors.add(format!("remote method {:?} is defined twice", def.name));
             }
         }
-        if !errors.0.is_empty() {
+        if !errors.is_empty() {
             return Err(errors);
         }
         Ok(Self {
@@ -235,6 +235,11 @@ impl RegisteredAction {
 pub struct DefinitionErrors(Vec<String>);
 
 impl DefinitionErrors {
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds a sentence.
     pub fn add(&mut self, error: String) {
         self.0.push(error);
@@ -311,6 +316,16 @@ fn check_task(def: &TaskDef, states: &States, errors: &mut DefinitionErrors) {
     }
     if has_file((def.input)().as_value()) {
         errors.add(format!("task {name:?}: a job cannot carry a file"));
+    }
+    if let Some(schedule) = &def.schedule {
+        if let Some(mistake) = schedule.mistake() {
+            errors.add(format!("task {name:?}: {mistake}"));
+        }
+        if let Err(error) = (def.check)(&Params::default()) {
+            let fields: Vec<&str> = error.details().iter().map(|detail| detail.path.as_str()).collect();
+            let fields = fields.join(", ");
+            errors.add(format!("task {name:?} is periodic, and its ticks have no input: give {fields} a default"));
+        }
     }
     check_states(&format!("task {name:?}"), def.require, states, errors);
 }

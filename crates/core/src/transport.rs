@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use crate::engine::Engine;
 use crate::error::BoxError;
+use crate::registry::{DefinitionErrors, Registry};
 
 /// A part of a node that takes work from outside: a listener for clients, the worker of the task queue. Parts start in
 /// their order, and stop in reverse.
@@ -16,6 +17,15 @@ pub trait Transport: Send + Sync + 'static {
     /// Whether it is for operators: it starts before the node joins its cluster, and reports that the node is not ready.
     fn is_for_operators(&self) -> bool {
         false
+    }
+
+    /// Checks the definitions that this part alone understands, before anything of the node starts.
+    ///
+    /// # Errors
+    ///
+    /// Ends the boot: all that is wrong with them.
+    fn check(&self, _registry: &Registry) -> Result<(), DefinitionErrors> {
+        Ok(())
     }
 
     /// Binds and starts to accept, or to fetch.

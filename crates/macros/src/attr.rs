@@ -8,6 +8,8 @@ use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::{Error, Expr, ExprLit, Lit, LitInt, LitStr, Meta, Token};
 
+use crate::schedule::ScheduleArgs;
+
 /// The errors found so far.
 #[derive(Default)]
 pub(crate) struct Diagnostics(Option<Error>);
@@ -65,6 +67,7 @@ pub(crate) struct Arguments {
     pub(crate) exclusive: bool,
     pub(crate) tracked: bool,
     pub(crate) on_failed: Option<TokenStream>,
+    pub(crate) schedule: ScheduleArgs,
 }
 
 /// The arguments of a task's retries; what is not given has its default.
@@ -138,6 +141,11 @@ pub(crate) const TASK: &[&str] = &[
     "exclusive",
     "tracked",
     "on_failed",
+    "every",
+    "cron",
+    "timezone",
+    "overlap",
+    "catch_up",
 ];
 
 /// Parses the arguments of an attribute whose argument names are `known`.
@@ -160,6 +168,7 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
         exclusive: false,
         tracked: false,
         on_failed: None,
+        schedule: ScheduleArgs::default(),
     };
     let metas = match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
         Ok(metas) => metas,
@@ -204,6 +213,7 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
     if let Some(meta) = metas.iter().find(|meta| meta.path().is_ident("max_upload")).filter(|_| arguments.raw_body) {
         diagnostics.add(meta, "a `raw_body` has no files: its bound is `max_body`");
     }
+    arguments.schedule.check(metas.iter(), diagnostics);
     arguments
 }
 
@@ -247,6 +257,9 @@ impl Arguments {
             "tracked" => self.tracked = flag(meta, diagnostics),
             "on_failed" => self.on_failed = function(meta, diagnostics),
             name => {
+                if self.schedule.set(name, meta, diagnostics) {
+                    return;
+                }
                 let Some(method) = method(name) else { return };
                 let path = match meta {
                     Meta::Path(_) => None,
@@ -299,7 +312,7 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn text(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<LitStr> {
+pub(crate) fn text(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<LitStr> {
     match value(meta) {
         Some(Lit::Str(text)) => Some(text.clone()),
         _ => {
@@ -475,7 +488,7 @@ fn bytes_of(text: &str) -> Option<u64> {
     digits.trim().parse::<u64>().ok()?.checked_mul(unit).filter(|bytes| *bytes > 0)
 }
 
-fn deadline(meta: &Meta) -> Option<DeadlineArg> {
+pub(crate) fn deadline(meta: &Meta) -> Option<DeadlineArg> {
     let Some(Lit::Str(text)) = value(meta) else { return None };
     let written = text.value();
     if written == "0" {

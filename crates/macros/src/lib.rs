@@ -4,6 +4,7 @@ mod action;
 mod attr;
 mod io;
 mod remote;
+mod schedule;
 mod signature;
 mod task;
 
@@ -110,6 +111,11 @@ pub fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | `exclusive` | an attempt ends when its node cannot count on its lease, before another node may run the job | it goes on |
 /// | `tracked` | the value that it returns is kept for a day, for `tasks().status(id)` | it is dropped |
 /// | `on_failed = report` | `async fn report(ctx: TaskContext, failure: TaskFailure)` runs after a job failed for good | |
+/// | `every = "10s"` | a job is enqueued at the multiples of this time since 1970, once in the cluster; `100ms` at least. Its input needs nothing: it decodes from `{}` | only what is enqueued |
+/// | `cron = "30 2 * * *"` | the same at the times that a line of five fields names: minute, hour, day, month, day of the week; also `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly` | |
+/// | `timezone = "Europe/Berlin"` | the time zone of the line | `UTC` |
+/// | `overlap = "allow"` | it is enqueued also while the job of an earlier tick waits or runs | `skip` |
+/// | `catch_up = "none"` | what becomes of ticks that came while no node ran: `last`, the newest is enqueued; `none`; `all`, a hundred at most, with `overlap = "allow"` | `last` |
 ///
 /// ```
 /// use phalanx::prelude::*;

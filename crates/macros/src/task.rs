@@ -15,13 +15,14 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let queue = arguments.queue.as_ref().map_or_else(|| "default".to_owned(), LitStr::value);
     let (retry, blocking, exclusive) = (retry(&arguments.retry), arguments.blocking, arguments.exclusive);
     let tracked = arguments.tracked;
-    let on_failed = on_failed(&arguments);
+    let (on_failed, schedule) = (on_failed(&arguments), arguments.schedule.expand());
     let own_fields = quote! {
         queue: #queue,
         retry: #retry,
         blocking: #blocking,
         exclusive: #exclusive,
         tracked: #tracked,
+        schedule: #schedule,
         check: ::phalanx::__private::check_input::<#input>,
         on_failed: #on_failed,
     };

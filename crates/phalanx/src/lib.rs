@@ -63,8 +63,9 @@ pub mod jobs {
     pub use phalanx_core::backend::{DeleteOutcome, JobCounters, JobState, TaskStats};
     pub use phalanx_core::job::{AttemptOutcome, FailedJob};
     pub use phalanx_core::task::{
-        ActiveAttempt, EnqueueOptions, Enqueued, JobStatus, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY, MAX_PROGRESS_BYTES,
-        MAX_RESULT_BYTES, RetryPolicy, RunAction, TaskFailure,
+        ActiveAttempt, CatchUp, EnqueueOptions, Enqueued, JobStatus, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY,
+        MAX_PROGRESS_BYTES, MAX_RESULT_BYTES, MIN_INTERVAL, Overlap, RetryPolicy, RunAction, Schedule, TaskFailure,
+        TickRule,
     };
 }
 
@@ -100,7 +101,9 @@ pub mod __private {
     pub use phalanx_core::answer::{IntoAnswer, answering};
     pub use phalanx_core::error::ErrorKind;
     pub use phalanx_core::params::input_schema;
-    pub use phalanx_core::task::{RetryPolicy, Task, TaskContext, TaskDef, check_input, decode_input};
+    pub use phalanx_core::task::{
+        CatchUp, Overlap, RetryPolicy, Schedule, Task, TaskContext, TaskDef, TickRule, check_input, decode_input,
+    };
     pub use phalanx_core::{
         CallBody, Deadline, FromContext, NoInput, Params, Remote, RemoteDef, schemars, serde, validator,
     };

@@ -86,6 +86,7 @@ impl WorkerLoop {
             key: slot.key().clone(),
             generation: slot.generation,
             fence,
+            tick_ms: read.tick,
             request: read.meta.as_ref().and_then(|meta| meta.request.as_deref()).map(Arc::from),
             cancelled: CancellationToken::new(),
             lease_lost: self.lease.clone(),

@@ -33,6 +33,25 @@ pub(crate) fn describe() {
     describe_counter!("phalanx_tasks_call_failures_total", "Calls to the store that failed, or were not answered");
 }
 
+/// Describes the metrics of a node that has periodic tasks.
+pub(crate) fn describe_ticks() {
+    describe_counter!("phalanx_tasks_ticks_total", "Ticks of periodic tasks by this node, by task and outcome");
+    describe_histogram!("phalanx_tasks_tick_late_seconds", "Time from a tick to the enqueue of its job");
+}
+
+pub(crate) fn record_tick(task: &'static str, late: Duration) {
+    counter!("phalanx_tasks_ticks_total", "task" => task, "outcome" => "enqueued").increment(1);
+    histogram!("phalanx_tasks_tick_late_seconds").record(late);
+}
+
+pub(crate) fn record_ticks_left_out(task: &'static str, skipped: usize, missed: usize) {
+    for (outcome, count) in [("skipped", skipped), ("missed", missed)] {
+        if count > 0 {
+            counter!("phalanx_tasks_ticks_total", "task" => task, "outcome" => outcome).increment(count as u64);
+        }
+    }
+}
+
 pub(crate) fn record_end(task: Option<&'static str>, outcome: AttemptOutcome, took: Duration) {
     let task = task.unwrap_or(UNKNOWN);
     counter!("phalanx_tasks_total", "task" => task, "outcome" => outcome.as_str()).increment(1);

@@ -1,27 +1,37 @@
 //! The worker as a part of a node: it starts last, and stops first.
 
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use phalanx_core::backend::TaskStore;
+use phalanx_core::registry::{DefinitionErrors, Registry};
 use phalanx_core::transport::Transport;
 use phalanx_core::{BoxError, Engine};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::metrics;
+use crate::periodic::{self, Ticker};
 use crate::run::WorkerLoop;
 
 /// The problem of a node whose worker panicked. Its jobs run elsewhere once it is replaced: its lease is still renewed.
 const WORKER_ENDED: &str = "the worker of tasks has panicked";
 
-/// Runs a node's jobs. On a node without tasks, or with `tasks.concurrency = 0`, it does nothing.
+/// The problem of a node whose ticker panicked.
+const TICKER_ENDED: &str = "the ticker of periodic tasks has panicked";
+
+/// Runs a node's jobs, and enqueues the ticks of its periodic tasks. On a node without tasks it does nothing, with
+/// `tasks.concurrency = 0` it only ticks.
 #[derive(Debug, Default)]
 pub struct TaskWorker {
+    /// Cancelled when the node begins to stop.
+    no_more_ticks: CancellationToken,
     running: Mutex<Option<RunningWorker>>,
 }
 
@@ -61,6 +71,18 @@ impl TaskWorker {
         Self::default()
     }
 
+    /// Enqueues the ticks of periodic tasks, if there are any, until the node stops.
+    fn tick(&self, engine: &Engine, store: &Arc<dyn TaskStore>) {
+        let Some(ticker) = Ticker::new(engine, store) else { return };
+        let (engine, stop) = (engine.clone(), self.no_more_ticks.clone());
+        engine.clone().shutdown().spawn_own(async move {
+            if engine.catch(ticker.run(stop)).await.is_err() {
+                error!("{TICKER_ENDED}: this node enqueues no ticks until it is started again");
+                engine.set_problem(TICKER_ENDED, true);
+            }
+        });
+    }
+
     fn running(&self) -> MutexGuard<'_, Option<RunningWorker>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -72,6 +94,10 @@ impl Transport for TaskWorker {
         "tasks"
     }
 
+    fn check(&self, registry: &Registry) -> Result<(), DefinitionErrors> {
+        periodic::check(registry)
+    }
+
     async fn start(&self, engine: &Engine) -> Result<(), BoxError> {
         let settings = &engine.config().tasks;
         if engine.registry().tasks().next().is_none() {
@@ -81,6 +107,7 @@ impl Transport for TaskWorker {
             error!("the backend of this node keeps no jobs: none can be enqueued, and none runs");
             return Ok(());
         };
+        self.tick(engine, &store);
         if settings.concurrency == 0 {
             return Ok(());
         }
@@ -115,6 +142,7 @@ impl Transport for TaskWorker {
     }
 
     async fn stop_accepting(&self) {
+        self.no_more_ticks.cancel();
         if let Some(running) = &*self.running() {
             running.orders.send_replace(WorkerOrder::Quiet);
         }

@@ -163,14 +163,34 @@ pub(crate) async fn panic(_ctx: TaskContext) -> Result<(), ActionError> {
     panic!("as requested")
 }
 
-/// The tasks of this node: without those in `TOUR_WITHOUT`, and of a later version with `TOUR_SHAPE=2`.
+/// Ticks each second: records the id of its job, which names the tick.
+#[task(name = "tick", every = "1s")]
+pub(crate) async fn every_second_tick(ctx: TaskContext) -> Result<(), ActionError> {
+    ctx.cache().push("ticks", &ctx.id()).await?;
+    Ok(())
+}
+
+/// The same while an earlier tick is not over, in a queue that comes before the others.
+#[task(name = "tick", every = "1s", overlap = "allow", queue = "high")]
+pub(crate) async fn every_tick(ctx: TaskContext) -> Result<(), ActionError> {
+    ctx.cache().push("ticks", &ctx.id()).await?;
+    Ok(())
+}
+
+/// The tasks of this node: without those in `TOUR_WITHOUT`, and of a later version with `TOUR_SHAPE=2`. With
+/// `TOUR_TICKS=1` one ticks each second, with `TOUR_TICKS=all` also while an earlier tick waits or runs.
 pub(crate) fn all() -> Vec<TaskDef> {
     let without = std::env::var("TOUR_WITHOUT").unwrap_or_default();
     let is_later = std::env::var("TOUR_SHAPE").is_ok_and(|shape| shape == "2");
     let all = tasks![noop, sleep, exclusive, block, freeze, progress, record, fail, flaky, crash, panic];
     let count = if is_later { tasks![count_2] } else { tasks![count] };
+    let ticks = match std::env::var("TOUR_TICKS").as_deref() {
+        Ok("1") => tasks![every_second_tick].to_vec(),
+        Ok("all") => tasks![every_tick].to_vec(),
+        _ => Vec::new(),
+    };
     let is_left = |task: &TaskDef| without.split(',').all(|name| name != task.name);
-    all.into_iter().chain(count).filter(is_left).collect()
+    all.into_iter().chain(count).chain(ticks).filter(is_left).collect()
 }
 
 /// Sets how many jobs a node of the tour runs at once: `TOUR_WORKERS`, or 4.

@@ -30,6 +30,7 @@ mod recovery;
 mod redis;
 mod tasks;
 mod tasks_command;
+mod ticks;
 mod tls;
 
 /// A limit for waits that no promise bounds.

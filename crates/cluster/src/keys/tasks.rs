@@ -93,6 +93,11 @@ impl Keys {
         self.own("promoter")
     }
 
+    /// The periodic tasks: a hash from the name to `<last ms> <since µs> <seen µs> <schedule>`.
+    pub(crate) fn ticks(&self) -> String {
+        self.own("ticks")
+    }
+
     /// The attempts of a generation: a hash from `<token> <queue> <attempts> <deaths> <stalls>` to the job.
     pub(crate) fn running(&self, generation: Generation) -> String {
         [&self.running_of(), generation.as_str()].concat()

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobReport, ListedAttempt,
-    NewJob, Promotion, StoredStatus, TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
+    NewJob, Promotion, StoredStatus, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply,
 };
 use tracing::warn;
 
@@ -36,6 +36,7 @@ mod own_connection;
 mod registration;
 mod reports;
 mod running;
+mod ticks;
 mod wake;
 
 use call::TaskScript;
@@ -69,6 +70,7 @@ struct Scripts {
     enqueue: TaskScript,
     report: TaskScript,
     promote: TaskScript,
+    tick: TaskScript,
     give_back: TaskScript,
     unpark: TaskScript,
     fail_parked: TaskScript,
@@ -93,6 +95,7 @@ impl RedisTasks {
                 enqueue: script(keys.queues(), include_str!("../lua/tasks/enqueue.lua")),
                 report: script(format!("{}*", keys.reports()), include_str!("../lua/tasks/report.lua")),
                 promote: script(keys.delayed(), include_str!("../lua/tasks/promote.lua")),
+                tick: script(keys.ticks(), include_str!("../lua/tasks/tick.lua")),
                 give_back: script(keys.reapers(), include_str!("../lua/tasks/give_back.lua")),
                 unpark: script(keys.parked(), include_str!("../lua/tasks/unpark.lua")),
                 fail_parked: script(keys.failed(), include_str!("../lua/tasks/fail_parked.lua")),
@@ -157,6 +160,10 @@ impl TaskStore for RedisTasks {
 
     async fn promote(&self) -> Result<Promotion, BackendError> {
         self.promote_batch().await
+    }
+
+    async fn tick(&self, call: &TickCall<'_>) -> Result<Vec<TickOutcome>, BackendError> {
+        self.tick_batch(call).await
     }
 
     async fn give_back(&self, by: Generation, dead: Generation, worker: &str) -> Result<GiveBackOutcome, BackendError> {

@@ -17,6 +17,7 @@ mod resque;
 mod shares;
 mod sizes;
 mod spoilt;
+mod ticks;
 
 /// The generations of the laws have leases, and the first one has the claim on the second.
 async fn store() -> (Arc<dyn TaskStore>, Redis) {

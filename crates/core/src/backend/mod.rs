@@ -30,10 +30,10 @@ pub use rooms::{
     StoredMember,
 };
 pub use tasks::{
-    AttemptEnd, AttemptKey, DeleteOutcome, ENQUEUE_BATCH, EXCHANGE_BATCH, EnqueueOutcome, FetchedJob, GiveBackOutcome,
-    JobCounters, JobReport, JobState, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob, OLDEST_QUEUES, Promotion,
-    REPORT_TTL_MS, SettleOutcome, Settlement, StoredStatus, TakeOutcome, TaskStats, TaskStore, UniqueClaim, WorkerCall,
-    WorkerReply,
+    AttemptEnd, AttemptKey, CLOCK_MARGIN_US, DeleteOutcome, DueTick, ENQUEUE_BATCH, EXCHANGE_BATCH, EnqueueOutcome,
+    FetchedJob, GiveBackOutcome, JobCounters, JobReport, JobState, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob,
+    OLDEST_QUEUES, Promotion, REPORT_TTL_MS, SCHEDULE_SILENCE_US, SettleOutcome, Settlement, StoredStatus, TICK_BATCH,
+    TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, TickRequest, UniqueClaim, WorkerCall, WorkerReply,
 };
 
 pub use crate::id::MembersCursor;

@@ -147,6 +147,9 @@ impl Engine {
         let mut boot = Boot { config: &setup.config, definitions: &mut setup.definitions };
         unless_stopped(&shutdown, initialize(&initializers, &mut boot)).await?;
         let registry = Registry::new(std::mem::take(&mut setup.definitions))?;
+        for transport in &setup.transports {
+            transport.check(&registry)?;
+        }
         Ok((Self::assemble(setup, registry, unix_ms()), initializers))
     }
 

@@ -4,6 +4,7 @@ mod jobs;
 mod lists;
 mod queue;
 mod reports;
+mod ticks;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -14,9 +15,10 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::backend::{
-    AttemptEnd, AttemptKey, BackendError, Clock, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome,
-    JobCounters, JobReport, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob, Promotion, REPORT_TTL_MS, SettleOutcome,
-    Settlement, StoredStatus, TakeOutcome, TaskStats, TaskStore, WorkerCall, WorkerReply,
+    AttemptEnd, AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FetchedJob,
+    GiveBackOutcome, JobCounters, JobReport, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob, Promotion, REPORT_TTL_MS,
+    SettleOutcome, Settlement, StoredStatus, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall,
+    WorkerReply,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
@@ -25,6 +27,7 @@ use crate::metrics::bound_reached;
 use jobs::{JobIds, JobPlace};
 use queue::{MemoryQueue, WaitingJob};
 use reports::JobReports;
+use ticks::LastTicks;
 
 /// Most jobs that wait, run, are delayed or parked; beyond, the store is full.
 const MAX_JOBS: usize = 1_000_000;
@@ -55,6 +58,7 @@ struct Jobs {
     claims: HashMap<Arc<str>, Claim>,
     ids: JobIds,
     reports: JobReports,
+    last_ticks: LastTicks,
     processed: u64,
 }
 
@@ -313,6 +317,22 @@ impl TaskStore for MemoryTasks {
             self.added.notify_one();
         }
         Ok(Promotion { moved, next_due_ms })
+    }
+
+    async fn tick(&self, call: &TickCall<'_>) -> Result<Vec<TickOutcome>, BackendError> {
+        let now_us = self.clock.now_us();
+        if now_us > call.until_us || now_us + CLOCK_MARGIN_US < call.now_us {
+            return Err(BackendError::refused("its deadline has passed, or its node is ahead"));
+        }
+        let mut state = self.jobs();
+        if state.count + call.tasks.iter().map(|task| task.due.len()).sum::<usize>() > MAX_JOBS {
+            bound_reached("memory_tasks");
+            return Err(BackendError::Full);
+        }
+        let outcomes = call.tasks.iter().map(|request| state.tick(request, call.since_us, now_us)).collect();
+        drop(state);
+        self.added.notify_one();
+        Ok(outcomes)
     }
 
     async fn give_back(

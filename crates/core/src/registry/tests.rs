@@ -1,4 +1,5 @@
 use std::any::TypeId;
+use std::time::Duration;
 
 use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
@@ -7,6 +8,7 @@ use super::*;
 use crate::action::{BodyRules, OnDisconnect};
 use crate::error::ActionError;
 use crate::future::Deadline;
+use crate::task::{CatchUp, MIN_INTERVAL, Overlap, Schedule, TickRule};
 
 #[derive(Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "only its schema is looked at")]
@@ -113,6 +115,35 @@ fn every_definition_error_is_reported_before_the_first_call() {
     check(vec![action("a", 1, taken), other, third], &[same, too, alike, doubled]);
     let needy = ActionDef { require: |needs| needs.state::<String>(), ..action("a", 1, &[]) };
     check(vec![needy], &["needs a state of type alloc::string::String"]);
+}
+
+#[test]
+fn a_schedule_that_cannot_be_is_named_with_its_task() {
+    let ticks = |ticks, overlap, catch_up| TaskDef {
+        name: "clean",
+        schedule: Some(Schedule { ticks, overlap, catch_up }),
+        input: || schema_for!(Hidden),
+        check: |_| Ok(()),
+        ..RUN_ACTION
+    };
+    let every = |interval| ticks(TickRule::Every(interval), Overlap::Skip, CatchUp::Last);
+    let of =
+        |task| Registry::new(Definitions { tasks: vec![task], ..Definitions::default() }).map_err(|faults| faults.0);
+    let check = |task, expected: &str| {
+        let faults = of(task).err().unwrap_or_default();
+        assert_eq!(faults.iter().map(String::as_str).collect::<Vec<_>>(), [expected]);
+    };
+    assert!(of(every(Duration::from_millis(100))).is_ok());
+    assert!(of(ticks(TickRule::Every(MIN_INTERVAL), Overlap::Allow, CatchUp::All)).is_ok());
+    check(every(Duration::ZERO), "task \"clean\": every = 0ns: 100ms at least");
+    check(every(Duration::from_millis(99)), "task \"clean\": every = 99ms: 100ms at least");
+    check(every(Duration::from_micros(100_500)), "task \"clean\": every = 100.5ms: whole milliseconds");
+    let ages = Duration::from_secs(u64::MAX);
+    check(every(ages), &format!("task \"clean\": every = {ages:?}: ten years at most"));
+    let all = "task \"clean\": catch_up = \"all\" needs overlap = \"allow\": of several missed ticks one could wait";
+    check(ticks(TickRule::Every(MIN_INTERVAL), Overlap::Skip, CatchUp::All), all);
+    let needy = TaskDef { check: RUN_ACTION.check, ..every(MIN_INTERVAL) };
+    check(needy, "task \"clean\" is periodic, and its ticks have no input: give action a default");
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct AttemptFacts {
     pub generation: Generation,
     /// Rises from one attempt of a job to the next, on whichever node.
     pub fence: u64,
+    /// The tick of a periodic task that the job is of, Unix time in milliseconds.
+    pub tick_ms: Option<u64>,
     /// The request in which the job was enqueued.
     pub request: Option<Arc<str>>,
     /// Cancelled when the attempt is to end.

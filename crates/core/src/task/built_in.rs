@@ -40,6 +40,7 @@ pub(crate) const RUN_ACTION: TaskDef = TaskDef {
     blocking: false,
     exclusive: false,
     tracked: false,
+    schedule: None,
     input: input_schema::<RunAction>,
     output: <() as IntoAnswer>::schema,
     check: check_input::<RunAction>,

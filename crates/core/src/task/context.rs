@@ -73,6 +73,12 @@ impl TaskContext {
         self.facts.fence
     }
 
+    /// The tick that the job is of, Unix time in milliseconds; `None` if it was not enqueued by the schedule of its task. The
+    /// job may begin later, and run again: a task about "the last hour" should count from here.
+    pub fn tick_ms(&self) -> Option<u64> {
+        self.facts.tick_ms
+    }
+
     /// The request in which the job was enqueued, or an id of its own. Jobs that this one enqueues carry it on.
     pub fn request(&self) -> &RequestId {
         self.context.id()

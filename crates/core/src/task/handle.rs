@@ -263,6 +263,7 @@ impl Tasks {
             id: Some((&*id).into()),
             enqueued_at: Some(now_ms),
             due_at: due_ms,
+            tick: None,
             expires_at: options.expires_in.map(|limit| now_ms.saturating_add(limit.as_millis() as u64)),
             unique: unique.as_ref().map(|unique| (&*unique.key).into()),
             meta: request.map(|request| JobMeta { request: Some(request.into()) }),

@@ -27,6 +27,7 @@
 //!         blocking: false,
 //!         exclusive: false,
 //!         tracked: false,
+//!         schedule: None,
 //!         input: input_schema::<NoInput>,
 //!         output: <() as IntoAnswer>::schema,
 //!         check: check_input::<NoInput>,
@@ -77,6 +78,7 @@ mod pulse;
 pub(crate) mod quiet;
 mod reporting;
 mod running;
+mod schedule;
 mod status;
 
 pub use attempt::{AttemptFacts, TaskFailure};
@@ -89,6 +91,7 @@ pub use policy::RetryPolicy;
 pub use progress::{AttemptProgress, MAX_PROGRESS_BYTES};
 pub use pulse::AttemptClock;
 pub use running::ActiveAttempt;
+pub use schedule::{CatchUp, MIN_INTERVAL, Overlap, Schedule, TickRule, tick_job};
 pub use status::{JobStatus, MAX_RESULT_BYTES};
 
 /// The type that `#[task]` makes beside a function, so that `tasks().enqueue::<name>(..)` knows its input.
@@ -118,6 +121,8 @@ pub struct TaskDef {
     pub exclusive: bool,
     /// Whether the value of its function is kept for a day, for [`Tasks::status`].
     pub tracked: bool,
+    /// When jobs of it are enqueued by the clock, without a caller.
+    pub schedule: Option<Schedule>,
     /// The schema of its input.
     pub input: fn() -> Schema,
     /// The schema of its value, which is dropped unless the task is tracked.

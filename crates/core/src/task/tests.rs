@@ -37,6 +37,7 @@ impl Task for SendMail {
         blocking: false,
         exclusive: false,
         tracked: false,
+        schedule: None,
         input: input_schema::<Mail>,
         output: <() as IntoAnswer>::schema,
         check: check_input::<Mail>,
@@ -203,4 +204,30 @@ async fn definitions_that_cannot_be_end_the_boot_with_all_reasons() {
 fn a_jobs_text_names_its_claim() {
     let text = br#"{"class":"mail","queue":"low","args":[{}],"id":"a","unique":"mail:Ada"}"#;
     assert_eq!(JobText::read(text).unwrap().unique.as_deref(), Some("mail:Ada"));
+}
+
+#[test]
+fn the_job_of_a_tick_names_its_tick_and_has_an_empty_input() {
+    for (overlap, claim) in [(Overlap::Skip, Some("@mail")), (Overlap::Allow, None)] {
+        let job = tick_job(&SendMail::DEF, overlap, 1_800_000_000_000, 5);
+        assert_eq!((&*job.id, &*job.queue, job.due_ms), ("mail@1800000000000", "low", None));
+        assert_eq!(job.unique.as_ref().map(|claim| &*claim.key), claim);
+        let text: Value = serde_json::from_slice(&job.text).unwrap();
+        let mut expected = json!({
+            "class": "mail", "queue": "low", "args": [{}], "id": "mail@1800000000000", "enqueued_at": 5,
+            "tick": 1_800_000_000_000_u64,
+        });
+        if let Some(claim) = claim {
+            expected["unique"] = claim.into();
+        }
+        assert_eq!(text, expected);
+    }
+}
+
+#[test]
+fn a_schedule_is_compared_as_text_without_its_blanks() {
+    let line = |line| TickRule::Cron { line, timezone: "Europe/Berlin" }.to_string();
+    assert_eq!(line("30 2 * * *"), "cron 30 2 * * * Europe/Berlin");
+    assert_eq!(line(" 30  2 * * * "), line("30 2 * * *"));
+    assert_eq!(TickRule::Every(Duration::from_secs(10)).to_string(), "every 10000 ms");
 }

@@ -1,7 +1,7 @@
 //! A store whose answers are lost, or that refuses.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -9,8 +9,8 @@ use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobReport, ListedAttempt,
-    NewJob, Promotion, SettleOutcome, StoredStatus, SystemClock, TakeOutcome, TaskStats, TaskStore, WorkerCall,
-    WorkerReply,
+    NewJob, Promotion, SettleOutcome, StoredStatus, SystemClock, TakeOutcome, TaskStats, TaskStore, TickCall,
+    TickOutcome, WorkerCall, WorkerReply,
 };
 use phalanx_core::memory::MemoryTasks;
 
@@ -42,6 +42,8 @@ pub(crate) struct FaultyStore {
     /// How often parked jobs were to be moved, which is done only while nothing holds the other.
     pub(crate) unparks: AtomicUsize,
     pub(crate) unpark_hold: tokio::sync::Mutex<()>,
+    /// Whether the store is away for ticks.
+    pub(crate) loses_ticks: AtomicBool,
     /// How often attempts were listed, or were to be.
     pub(crate) lists: AtomicUsize,
     /// Progress that was written apart from the end of its attempt.
@@ -60,6 +62,7 @@ impl FaultyStore {
             relist_hold: tokio::sync::Mutex::default(),
             unparks: AtomicUsize::new(0),
             unpark_hold: tokio::sync::Mutex::default(),
+            loses_ticks: AtomicBool::new(false),
             lists: AtomicUsize::new(0),
             reports: AtomicUsize::new(0),
             list_hold: tokio::sync::Mutex::default(),
@@ -128,6 +131,13 @@ impl TaskStore for FaultyStore {
 
     async fn promote(&self) -> Result<Promotion, BackendError> {
         self.inner.promote().await
+    }
+
+    async fn tick(&self, call: &TickCall<'_>) -> Result<Vec<TickOutcome>, BackendError> {
+        if self.loses_ticks.load(SeqCst) {
+            return Err(BackendError::unavailable("timed out"));
+        }
+        self.inner.tick(call).await
     }
 
     async fn give_back(&self, by: Generation, dead: Generation, worker: &str) -> Result<GiveBackOutcome, BackendError> {

@@ -11,7 +11,7 @@ use phalanx_core::config::Config;
 use phalanx_core::params::input_schema;
 use phalanx_core::registry::Definitions;
 use phalanx_core::task::{RetryPolicy, Task, TaskContext, TaskDef, TaskFailure, check_input, decode_input};
-use phalanx_core::{ActionError, Deadline, Engine, Node, NodeSetup};
+use phalanx_core::{ActionError, Deadline, Engine, Node, NodeSetup, StartError};
 use phalanx_tasks::TaskWorker;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ impl Log {
         }
     }
 
-    fn add(&self, entry: String) {
+    pub(crate) fn add(&self, entry: String) {
         self.entries.lock().unwrap().push(entry);
     }
 
@@ -134,7 +134,7 @@ async fn perform(ctx: TaskContext, input: Work) -> Result<(), ActionError> {
 /// The task without anything special: three attempts, a millisecond apart.
 pub(crate) struct Plain;
 
-const PLAIN: TaskDef = TaskDef {
+pub(crate) const PLAIN: TaskDef = TaskDef {
     name: "plain",
     description: "",
     queue: "default",
@@ -149,6 +149,7 @@ const PLAIN: TaskDef = TaskDef {
     blocking: false,
     exclusive: false,
     tracked: false,
+    schedule: None,
     input: input_schema::<Work>,
     output: <() as IntoAnswer>::schema,
     check: check_input::<Work>,
@@ -233,21 +234,29 @@ impl Harness {
 
     /// Starts a node with other settings, or on another store than its memory.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config), store: Option<Arc<dyn TaskStore>>) -> Self {
+        Self::start_tasks(vec![Plain::DEF, Blocking::DEF, Hasty::DEF, Tracked::DEF], change, store).await.unwrap()
+    }
+
+    /// Starts a node with these tasks.
+    pub(crate) async fn start_tasks(
+        tasks: Vec<TaskDef>,
+        change: impl FnOnce(&mut Config),
+        store: Option<Arc<dyn TaskStore>>,
+    ) -> Result<Self, StartError> {
         let mut config = Config::default();
         config.tasks.concurrency = 4;
         change(&mut config);
         let mut setup = NodeSetup::new("test", config);
-        let tasks = vec![Plain::DEF, Blocking::DEF, Hasty::DEF, Tracked::DEF];
         setup.definitions = Definitions { tasks, ..Definitions::default() };
         setup.definitions.states.insert(Log::new());
         setup.transports.push(Arc::new(TaskWorker::new()));
         if let Some(store) = store {
             setup.backend.tasks = Some(store);
         }
-        let engine = Engine::start(setup).await.unwrap();
+        let engine = Engine::start(setup).await?;
         let node = engine.node().clone();
         let log = node.state::<Log>().unwrap();
-        Self { engine, node, log }
+        Ok(Self { engine, node, log })
     }
 
     pub(crate) async fn enqueue<T: Task<Input = Work>>(&self, name: &str, ends: &[&str]) -> Arc<str> {

@@ -10,3 +10,4 @@ mod operations;
 mod quiet;
 mod reports;
 mod stopping;
+mod ticks;

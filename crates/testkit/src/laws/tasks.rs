@@ -18,8 +18,9 @@ mod moves;
 mod operations;
 mod reports;
 mod running;
+mod ticks;
 
-pub use self::{enqueue::*, exchange::*, limits::*, moves::*, operations::*, reports::*, running::*};
+pub use self::{enqueue::*, exchange::*, limits::*, moves::*, operations::*, reports::*, running::*, ticks::*};
 
 /// Turns each law of tasks into a test: `task_laws!(memory: make())`.
 #[macro_export]
@@ -73,6 +74,16 @@ macro_rules! task_laws {
                 running_attempts_are_listed,
                 the_age_of_the_oldest_job_of_a_queue_is_known,
                 an_enqueue_wakes,
+                a_tick_is_enqueued_once_whichever_nodes_ask,
+                the_ticks_of_many_tasks_are_one_call,
+                a_task_that_appears_does_not_tick_for_the_past,
+                a_tick_is_not_enqueued_before_the_stores_clock_has_come_to_it,
+                a_tick_that_was_missed_may_be_left_out,
+                a_tick_is_skipped_until_the_job_of_the_last_one_is_over,
+                a_last_tick_beyond_the_next_one_counts_as_none,
+                the_last_tick_is_raised_to_the_highest_that_a_node_knows,
+                of_two_schedules_that_of_the_node_that_began_last_counts,
+                a_tick_wakes,
             ]
         );
     };

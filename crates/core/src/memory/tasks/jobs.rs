@@ -20,6 +20,12 @@ pub(super) enum JobPlace {
     Failed,
 }
 
+impl JobPlace {
+    pub(super) fn is_failed(self) -> bool {
+        matches!(self, Self::Failed)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct JobIds {
     places: HashMap<Arc<str>, JobPlace>,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use phalanx::extend::Deadline;
-use phalanx::jobs::RetryPolicy;
+use phalanx::jobs::{CatchUp, Overlap, RetryPolicy, Schedule, TickRule};
 use phalanx::prelude::*;
 use phalanx::{ErrorKind, Task};
 
@@ -43,6 +43,17 @@ async fn clean(_ctx: TaskContext) -> Result<(), ActionError> {
     Ok(())
 }
 
+#[task(every = "10s")]
+async fn sweep(ctx: TaskContext) -> Result<(), ActionError> {
+    let _: Option<u64> = ctx.tick_ms();
+    Ok(())
+}
+
+#[task(cron = "30 2 * * *", timezone = "Europe/Berlin", overlap = "allow", catch_up = "all")]
+async fn nightly(_ctx: TaskContext) -> Result<(), ActionError> {
+    Ok(())
+}
+
 /// An application may use `?` and its own types for values and errors in a task, as in an action.
 #[task(deadline = "0")]
 async fn count(ctx: TaskContext, _: NoInput) -> Result<u64, ActionError> {
@@ -72,4 +83,14 @@ fn a_task_without_arguments_has_the_defaults() {
     assert_eq!((def.retry, def.deadline), (RetryPolicy::DEFAULT, Deadline::Default));
     assert!(!def.blocking && !def.exclusive && !def.tracked && def.on_failed.is_none());
     assert_eq!(count::DEF.deadline, Deadline::Never);
+}
+
+#[test]
+fn a_periodic_task_has_its_schedule() {
+    let [sweep, nightly] = tasks![sweep, nightly];
+    let every = TickRule::Every(Duration::from_secs(10));
+    assert_eq!(sweep.schedule, Some(Schedule { ticks: every, overlap: Overlap::Skip, catch_up: CatchUp::Last }));
+    let line = TickRule::Cron { line: "30 2 * * *", timezone: "Europe/Berlin" };
+    assert_eq!(nightly.schedule, Some(Schedule { ticks: line, overlap: Overlap::Allow, catch_up: CatchUp::All }));
+    assert_eq!(<clean as Task>::DEF.schedule, None);
 }
