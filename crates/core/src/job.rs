@@ -46,6 +46,12 @@ pub struct JobText<'a> {
     /// The claim that it has.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub unique: Option<Cow<'a, str>>,
+    /// `start` if it has the claim until an attempt begins; otherwise until its end.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub unique_until: Option<Cow<'a, str>>,
+    /// How long it has the claim at most, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_for: Option<u64>,
     /// Facts about the enqueuer.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub meta: Option<JobMeta<'a>>,
@@ -89,6 +95,11 @@ struct ForeignText<'a> {
 }
 
 impl<'a> JobText<'a> {
+    /// Whether its claim is released when an attempt begins.
+    pub fn is_unique_until_start(&self) -> bool {
+        self.unique_until.as_deref() == Some("start")
+    }
+
     /// Reads a job; `None` if it is no job at all.
     pub fn read(text: &'a [u8]) -> Option<Self> {
         if let Ok(job) = serde_json::from_slice(text) {
@@ -395,6 +406,8 @@ mod tests {
             tick: None,
             expires_at: Some(9),
             unique: Some("mail:x".into()),
+            unique_until: Some("start".into()),
+            unique_for: Some(7),
             meta: Some(JobMeta { request: Some("r-1".into()) }),
         };
         let text = job.write();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -21,6 +22,7 @@ use crate::task::TaskDef;
 use crate::task::built_in::{CANCEL, RUN_ACTION};
 use crate::task::handle::KnownTask;
 use crate::task::quiet::QUIET;
+use crate::task::unique::is_too_short;
 
 /// The definitions of an application, before they are checked.
 #[derive(Default)]
@@ -84,8 +86,14 @@ impl RegisteredTask {
         Self { def: Box::leak(Box::new(def)), action: Box::leak(Box::new(def.as_action())) }
     }
 
-    pub(crate) fn known(&self) -> KnownTask {
-        KnownTask { queue: self.def.queue, check: self.def.check }
+    /// How long an attempt may take without a heartbeat.
+    pub(crate) fn limit(&self, config: &Config) -> Option<Duration> {
+        self.def.deadline.limit(config.tasks.deadline).filter(|limit| !limit.is_zero())
+    }
+
+    pub(crate) fn known(&self, config: &Config) -> KnownTask {
+        let TaskDef { queue, check, unique, .. } = *self.def;
+        KnownTask { queue, check, unique, limit: self.limit(config) }
     }
 }
 
@@ -162,6 +170,26 @@ impl Registry {
             deliver_hooks: definitions.deliver_hooks.into(),
             observers: Observers::new(definitions.observers),
         })
+    }
+
+    /// Checks the definitions that depend on settings.
+    ///
+    /// # Errors
+    ///
+    /// All errors at once: unique keys that are kept for a shorter time than their tasks may take.
+    pub(crate) fn check_settings(&self, config: &Config) -> Result<(), DefinitionErrors> {
+        let mut errors = DefinitionErrors::default();
+        for task in self.tasks() {
+            let (unique, limit) = (task.def.unique, task.limit(config));
+            if is_too_short(unique.lifetime, unique.until, limit) {
+                let limit = limit.unwrap_or_default();
+                errors.add(format!(
+                    "task {:?}: unique_for is {:?}, and its deadline is {limit:?}: its key would be free while it runs",
+                    task.def.name, unique.lifetime
+                ));
+            }
+        }
+        if errors.0.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// Finds an action; without a version the newest.
@@ -314,7 +342,8 @@ fn check_task(def: &TaskDef, states: &States, errors: &mut DefinitionErrors) {
     if !(0.0..=1.0).contains(&def.retry.jitter) {
         errors.add(format!("task {name:?}: jitter is from 0 to 1"));
     }
-    if has_file((def.input)().as_value()) {
+    let input = (def.input)();
+    if has_file(input.as_value()) {
         errors.add(format!("task {name:?}: a job cannot carry a file"));
     }
     if let Some(schedule) = &def.schedule {
@@ -326,6 +355,10 @@ fn check_task(def: &TaskDef, states: &States, errors: &mut DefinitionErrors) {
             let fields = fields.join(", ");
             errors.add(format!("task {name:?} is periodic, and its ticks have no input: give {fields} a default"));
         }
+    }
+    let fields = fields_of(input.as_value());
+    for field in def.unique.key.fields().iter().filter(|field| !fields.contains(*field)) {
+        errors.add(format!("task {name:?} is unique by {field:?}, and its input has no such field"));
     }
     check_states(&format!("task {name:?}"), def.require, states, errors);
 }

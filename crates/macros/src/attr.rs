@@ -68,6 +68,25 @@ pub(crate) struct Arguments {
     pub(crate) tracked: bool,
     pub(crate) on_failed: Option<TokenStream>,
     pub(crate) schedule: ScheduleArgs,
+    pub(crate) unique: UniqueArgs,
+}
+
+/// The arguments of a task's uniqueness; what is not given has its default.
+#[derive(Default)]
+pub(crate) struct UniqueArgs {
+    pub(crate) key: Option<UniqueKeyArg>,
+    /// A variant of `UniqueUntil`.
+    pub(crate) until: Option<&'static str>,
+    /// A variant of `UniqueScope`.
+    pub(crate) scope: Option<&'static str>,
+    pub(crate) lifetime: Option<Duration>,
+}
+
+/// The unique key in the attribute.
+pub(crate) enum UniqueKeyArg {
+    Input,
+    Fields(Vec<String>),
+    Function(TokenStream),
 }
 
 /// The arguments of a task's retries; what is not given has its default.
@@ -146,6 +165,10 @@ pub(crate) const TASK: &[&str] = &[
     "timezone",
     "overlap",
     "catch_up",
+    "unique",
+    "unique_until",
+    "unique_scope",
+    "unique_for",
 ];
 
 /// Parses the arguments of an attribute whose argument names are `known`.
@@ -169,6 +192,7 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
         tracked: false,
         on_failed: None,
         schedule: ScheduleArgs::default(),
+        unique: UniqueArgs::default(),
     };
     let metas = match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
         Ok(metas) => metas,
@@ -256,6 +280,10 @@ impl Arguments {
             "exclusive" => self.exclusive = flag(meta, diagnostics),
             "tracked" => self.tracked = flag(meta, diagnostics),
             "on_failed" => self.on_failed = function(meta, diagnostics),
+            "unique" => self.unique.key = unique_key(meta, diagnostics),
+            "unique_until" => self.unique.until = variant(meta, [("end", "End"), ("start", "Start")], diagnostics),
+            "unique_scope" => self.unique.scope = variant(meta, [("task", "Task"), ("queue", "Queue")], diagnostics),
+            "unique_for" => self.unique.lifetime = lifetime(meta, diagnostics),
             name => {
                 if self.schedule.set(name, meta, diagnostics) {
                     return;
@@ -402,6 +430,59 @@ fn function(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<TokenStream> {
         _ => {
             diagnostics
                 .add(meta, "the name of a function that takes `TaskContext` and `TaskFailure`: `on_failed = report`");
+            None
+        }
+    }
+}
+
+fn unique_key(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<UniqueKeyArg> {
+    let fields = |list: &syn::MetaList| {
+        let names = list.parse_args_with(Punctuated::<syn::Ident, Token![,]>::parse_terminated).ok()?;
+        let names: Vec<String> =
+            names.iter().map(|name| name.to_string().trim_start_matches("r#").to_owned()).collect();
+        (!names.is_empty()).then_some(UniqueKeyArg::Fields(names))
+    };
+    let key = match meta {
+        Meta::Path(_) => Some(UniqueKeyArg::Input),
+        Meta::List(list) => fields(list),
+        Meta::NameValue(pair) if matches!(pair.value, Expr::Path(_)) => {
+            Some(UniqueKeyArg::Function(pair.value.to_token_stream()))
+        }
+        Meta::NameValue(_) => None,
+    };
+    if key.is_none() {
+        diagnostics.add(
+            meta,
+            "`unique` by the whole input, `unique(account)` by fields of it, or `unique = key`, \
+             a function of a reference to it that returns a text",
+        );
+    }
+    key
+}
+
+/// One of two words, as the variant that it names.
+fn variant(
+    meta: &Meta,
+    words: [(&'static str, &'static str); 2],
+    diagnostics: &mut Diagnostics,
+) -> Option<&'static str> {
+    let word = match value(meta) {
+        Some(Lit::Str(text)) => text.value(),
+        _ => String::new(),
+    };
+    let found = words.iter().find(|(known, _)| *known == word).map(|(_, variant)| *variant);
+    if found.is_none() {
+        let name = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
+        diagnostics.add(meta, format!("write `{name} = \"{}\"` or `{name} = \"{}\"`", words[0].0, words[1].0));
+    }
+    found
+}
+
+fn lifetime(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<Duration> {
+    match deadline(meta) {
+        Some(DeadlineArg::After(lifetime)) => Some(lifetime),
+        Some(DeadlineArg::Never | DeadlineArg::Default) | None => {
+            diagnostics.add(meta, "a lifetime needs a unit, and an end: `unique_for = \"24h\"` (ms, s, m, h)");
             None
         }
     }

@@ -110,6 +110,10 @@ pub fn remote(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | `blocking` | it blocks its thread, and gets one of its own | |
 /// | `exclusive` | an attempt ends when its node cannot count on its lease, before another node may run the job | it goes on |
 /// | `tracked` | the value that it returns is kept for a day, for `tasks().status(id)` | it is dropped |
+/// | `unique`, `unique(account)`, `unique = key` | while a job has its key, no other with it is stored: the whole input, these fields of it, or the text of `fn key(input: &Mail) -> String` | an enqueue may name one |
+/// | `unique_until = "start"` | a job has its key until an attempt begins | `end`: done, failed or deleted |
+/// | `unique_scope = "queue"` | among all jobs of its queue | `task` |
+/// | `unique_for = "24h"` | how long a job that does not end has its key, from when it is due; the deadline at least | `24h` |
 /// | `on_failed = report` | `async fn report(ctx: TaskContext, failure: TaskFailure)` runs after a job failed for good | |
 /// | `every = "10s"` | a job is enqueued at the multiples of this time since 1970, once in the cluster; `100ms` at least. Its input needs nothing: it decodes from `{}` | only what is enqueued |
 /// | `cron = "30 2 * * *"` | the same at the times that a line of five fields names: minute, hour, day, month, day of the week; also `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly` | |

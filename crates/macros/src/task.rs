@@ -5,7 +5,7 @@ use quote::{format_ident, quote};
 use syn::LitStr;
 
 use crate::action::{definition, duration};
-use crate::attr::{Arguments, RetryArgs};
+use crate::attr::{Arguments, RetryArgs, UniqueArgs, UniqueKeyArg};
 use crate::signature::{self, DefinitionKind};
 
 /// Expands `#[task]`, or returns its errors for the compiler to print.
@@ -14,7 +14,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let input = signature.input.as_ref().map_or_else(|| quote!(::phalanx::__private::NoInput), |input| quote!(#input));
     let queue = arguments.queue.as_ref().map_or_else(|| "default".to_owned(), LitStr::value);
     let (retry, blocking, exclusive) = (retry(&arguments.retry), arguments.blocking, arguments.exclusive);
-    let tracked = arguments.tracked;
+    let (tracked, unique) = (arguments.tracked, unique(&arguments.unique, &input));
     let (on_failed, schedule) = (on_failed(&arguments), arguments.schedule.expand());
     let own_fields = quote! {
         queue: #queue,
@@ -23,6 +23,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         exclusive: #exclusive,
         tracked: #tracked,
         schedule: #schedule,
+        unique: #unique,
         check: ::phalanx::__private::check_input::<#input>,
         on_failed: #on_failed,
     };
@@ -48,6 +49,36 @@ fn retry(retry: &RetryArgs) -> TokenStream {
             jitter: #jitter,
             not_retried: &[#(::phalanx::__private::ErrorKind::#kinds),*],
         }
+    }
+}
+
+/// As for retries.
+fn unique(unique: &UniqueArgs, input: &TokenStream) -> TokenStream {
+    let default = |field: &str| {
+        let field = format_ident!("{field}");
+        quote!(::phalanx::__private::UniquePolicy::DEFAULT.#field)
+    };
+    let key = match &unique.key {
+        None => default("key"),
+        Some(UniqueKeyArg::Input) => quote!(::phalanx::__private::UniqueKey::Input),
+        Some(UniqueKeyArg::Fields(fields)) => quote!(::phalanx::__private::UniqueKey::Fields(&[#(#fields),*])),
+        Some(UniqueKeyArg::Function(function)) => quote! {
+            ::phalanx::__private::UniqueKey::Computed(|params| {
+                ::phalanx::__private::computed_key::<#input>(params, |input| ::std::string::ToString::to_string(&#function(input)))
+            })
+        },
+    };
+    let until = unique
+        .until
+        .map(|until| format_ident!("{until}"))
+        .map_or_else(|| default("until"), |until| quote!(::phalanx::__private::UniqueUntil::#until));
+    let scope = unique
+        .scope
+        .map(|scope| format_ident!("{scope}"))
+        .map_or_else(|| default("scope"), |scope| quote!(::phalanx::__private::UniqueScope::#scope));
+    let lifetime = unique.lifetime.map_or_else(|| default("lifetime"), duration);
+    quote! {
+        ::phalanx::__private::UniquePolicy { key: #key, until: #until, scope: #scope, lifetime: #lifetime }
     }
 }
 

@@ -65,7 +65,7 @@ pub mod jobs {
     pub use phalanx_core::task::{
         ActiveAttempt, CatchUp, EnqueueOptions, Enqueued, JobStatus, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY,
         MAX_PROGRESS_BYTES, MAX_RESULT_BYTES, MIN_INTERVAL, Overlap, RetryPolicy, RunAction, Schedule, TaskFailure,
-        TickRule,
+        TickRule, UniqueKey, UniquePolicy, UniqueScope, UniqueUntil,
     };
 }
 
@@ -102,7 +102,8 @@ pub mod __private {
     pub use phalanx_core::error::ErrorKind;
     pub use phalanx_core::params::input_schema;
     pub use phalanx_core::task::{
-        CatchUp, Overlap, RetryPolicy, Schedule, Task, TaskContext, TaskDef, TickRule, check_input, decode_input,
+        CatchUp, Overlap, RetryPolicy, Schedule, Task, TaskContext, TaskDef, TickRule, UniqueKey, UniquePolicy,
+        UniqueScope, UniqueUntil, check_input, computed_key, decode_input,
     };
     pub use phalanx_core::{
         CallBody, Deadline, FromContext, NoInput, Params, Remote, RemoteDef, schemars, serde, validator,

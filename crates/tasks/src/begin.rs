@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use crate::attempt::{self, AttemptReport};
 use crate::decide::{CancelCause, Ending, FailureReason, JobFate, decide};
 use crate::metrics;
+use crate::release;
 use crate::run::WorkerLoop;
 use crate::slots::{RunningAttempt, SettlingAttempt, Slot, SlotState};
 
@@ -67,6 +68,7 @@ impl WorkerLoop {
             generation,
             own_id: own(read.and_then(|read| read.id.as_deref())),
             unique: own(read.and_then(|read| read.unique.as_deref())),
+            is_unique_until_start: read.is_some_and(JobText::is_unique_until_start),
             job,
             result: None,
             started: Instant::now(),
@@ -101,6 +103,12 @@ impl WorkerLoop {
         }
         debug!(task = task.def.name, job = %facts.id, attempt = counters.attempts, "an attempt starts");
         let attempt = self.engine.start_attempt(&task, facts.clone(), input);
+        let attempt = match (&slot.unique, &slot.own_id) {
+            (Some(key), Some(id)) if slot.is_unique_until_start => {
+                release::before(attempt, self.store.clone(), (key.clone(), id.clone()))
+            }
+            _ => attempt,
+        };
         let kind = (task.def.blocking, task.def.tracked);
         slot.state = SlotState::Running(RunningAttempt { task, facts, cancelled: None });
         attempt::spawn(&self.runtime, token, attempt, kind, self.reports.clone());

@@ -18,6 +18,7 @@ mod metrics;
 mod periodic;
 mod pulse;
 mod queues;
+mod release;
 mod replies;
 mod result;
 mod run;

@@ -143,7 +143,9 @@ impl WorkerLoop {
                 self.spoilt.push_back((now + SPOILT_PAUSE, settlement));
             }
             SettleOutcome::ClaimLost => {
-                metrics::record_unique_lost();
+                if self.slots.get_mut(token).is_some_and(|slot| !slot.is_unique_until_start) {
+                    metrics::record_unique_lost();
+                }
                 self.on_end(token, true);
             }
             SettleOutcome::Accepted => self.on_end(token, true),

@@ -23,6 +23,8 @@ pub(crate) struct Slot {
     pub(crate) own_id: Option<Arc<str>>,
     /// The claim that its end releases.
     pub(crate) unique: Option<Arc<str>>,
+    /// Whether the beginning of the attempt releases it.
+    pub(crate) is_unique_until_start: bool,
     /// The value that the attempt returned, if it is kept.
     pub(crate) result: Option<Bytes>,
     pub(crate) started: Instant,

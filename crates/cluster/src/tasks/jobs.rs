@@ -110,10 +110,14 @@ impl RedisTasks {
         let Some(entry) = entry else { return Ok(false) };
         let text = entry.splitn(5, |byte| *byte == b' ').nth(4).unwrap_or_default();
         if let Some(claim) = JobText::read(text).and_then(|job| job.unique) {
-            let mut call = self.scripts.release.call(&[[&keys.unique(), &*claim].concat()]);
-            call.arg(id).run::<u64>(&self.shared).await?;
+            self.release_claim(&claim, id).await?;
         }
         Ok(true)
+    }
+
+    pub(super) async fn release_claim(&self, claim: &str, id: &str) -> Result<bool, BackendError> {
+        let mut call = self.scripts.release.call(&[[&self.keys.unique(), claim].concat()]);
+        call.arg(id).run(&self.shared).await
     }
 
     async fn delete_failed(&self, id: &str) -> Result<bool, BackendError> {

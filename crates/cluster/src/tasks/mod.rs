@@ -178,6 +178,10 @@ impl TaskStore for RedisTasks {
         self.fail_parked_batch(before_ms, worker).await
     }
 
+    async fn release(&self, key: &str, id: &str) -> Result<bool, BackendError> {
+        self.release_claim(key, id).await
+    }
+
     async fn report(
         &self,
         of: Generation,

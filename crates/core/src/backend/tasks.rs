@@ -146,7 +146,7 @@ pub struct Settlement {
     pub id: Option<Arc<str>>,
     /// The fate of the job.
     pub end: AttemptEnd,
-    /// The claim of the job, which its end releases.
+    /// The claim of the job, which its end releases unless its begin did.
     pub unique: Option<Arc<str>>,
     /// The last progress that was not stored yet, and the result.
     pub report: Option<Box<JobReport>>,
@@ -458,6 +458,9 @@ pub trait TaskStore: Send + Sync + 'static {
     /// Moves at most [`MOVE_BATCH`] jobs that were parked before this Unix time in milliseconds to the failed ones, as
     /// of an unknown class.
     async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError>;
+
+    /// Releases a claim if this job has it; returns whether it had.
+    async fn release(&self, key: &str, id: &str) -> Result<bool, BackendError>;
 
     /// Keeps the progress of a job, for `ttl_ms` if it reports nothing more, if the attempt is listed under that generation;
     /// `false` if it is not. A store that is full refuses it.

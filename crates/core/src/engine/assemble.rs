@@ -88,7 +88,7 @@ impl Engine {
                 locks: locks.clone(),
                 calls: calls.clone(),
                 cluster: cluster.clone(),
-                known: registry.tasks().map(|task| (task.def.name, task.known())).collect(),
+                known: registry.tasks().map(|task| (task.def.name, task.known(&config))).collect(),
                 timeout: config.redis.command_timeout,
                 worker: Mutex::default(),
                 quiet: watch::Sender::new(false),

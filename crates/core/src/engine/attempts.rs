@@ -108,7 +108,7 @@ impl Engine {
 
     /// How long an attempt of a task may take without a heartbeat.
     pub fn attempt_limit(&self, task: &RegisteredTask) -> Option<Duration> {
-        task.def.deadline.limit(self.config().tasks.deadline).filter(|limit| !limit.is_zero())
+        task.limit(self.config())
     }
 
     fn attempt_context(

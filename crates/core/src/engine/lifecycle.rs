@@ -113,7 +113,9 @@ impl Engine {
     ) -> Result<Registry, StartError> {
         let mut boot = Boot { config, definitions: &mut definitions };
         initialize(&initializer::in_order(initializers)?, &mut boot).await?;
-        Ok(Registry::new(definitions)?)
+        let registry = Registry::new(definitions)?;
+        registry.check_settings(config)?;
+        Ok(registry)
     }
 
     /// Starts a node: initializers, definitions checked, own tasks, start rooms, initializers' start, transports. When a
@@ -147,6 +149,7 @@ impl Engine {
         let mut boot = Boot { config: &setup.config, definitions: &mut setup.definitions };
         unless_stopped(&shutdown, initialize(&initializers, &mut boot)).await?;
         let registry = Registry::new(std::mem::take(&mut setup.definitions))?;
+        registry.check_settings(&setup.config)?;
         for transport in &setup.transports {
             transport.check(&registry)?;
         }

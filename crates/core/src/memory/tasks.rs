@@ -429,6 +429,15 @@ impl TaskStore for MemoryTasks {
         Ok(late.len())
     }
 
+    async fn release(&self, key: &str, id: &str) -> Result<bool, BackendError> {
+        let (now_ms, mut state) = (self.clock.now_ms(), self.jobs());
+        let is_own = state.claimant(key, now_ms).is_some_and(|claimant| *claimant == *id);
+        if is_own {
+            state.claims.remove(key);
+        }
+        Ok(is_own)
+    }
+
     async fn report(
         &self,
         of: Generation,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use validator::Validate;
 
 use super::operations::CANCEL_METHOD;
-use super::{RetryPolicy, TaskDef, check_input, decode_input};
+use super::{RetryPolicy, TaskDef, UniquePolicy, check_input, decode_input};
 use crate::answer::{Answer, IntoAnswer, answering};
 use crate::config::TaskSettings;
 use crate::error::ActionError;
@@ -41,6 +41,7 @@ pub(crate) const RUN_ACTION: TaskDef = TaskDef {
     exclusive: false,
     tracked: false,
     schedule: None,
+    unique: UniquePolicy::DEFAULT,
     input: input_schema::<RunAction>,
     output: <() as IntoAnswer>::schema,
     check: check_input::<RunAction>,

@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 
 use super::due::Due;
-use crate::backend::{BackendError, Clock, ENQUEUE_BATCH, EnqueueOutcome, NewJob, TaskStore, UniqueClaim};
+use super::unique::{JobClaim, UniqueOptions, UniquePolicy, UniqueUntil};
+use crate::backend::{BackendError, Clock, ENQUEUE_BATCH, EnqueueOutcome, NewJob, TaskStore};
 use crate::cluster::Cluster;
 use crate::config::TaskSettings;
 use crate::error::{ActionError, Detail, ErrorKind};
@@ -30,9 +31,6 @@ pub const MAX_MANY: usize = 100_000;
 
 /// Most bytes of an id, and of a unique key.
 const MAX_ID_BYTES: usize = 128;
-
-/// How long a claim lasts if its job does not end.
-pub(super) const UNIQUE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The task queue of the cluster. Cheap to clone.
 ///
@@ -68,6 +66,9 @@ pub(crate) struct TaskParts {
 pub(crate) struct KnownTask {
     pub(crate) queue: &'static str,
     pub(crate) check: fn(&Params) -> Result<(), ActionError>,
+    pub(crate) unique: UniquePolicy,
+    /// How long an attempt may take.
+    pub(crate) limit: Option<Duration>,
 }
 
 /// A request to this node's worker to cancel the attempts of a job that was deleted.
@@ -99,7 +100,7 @@ pub struct Enqueued {
 pub struct EnqueueOptions {
     queue: Option<String>,
     id: Option<String>,
-    unique: Option<String>,
+    pub(super) unique: UniqueOptions,
     expires_in: Option<Duration>,
     due: Due,
 }
@@ -120,12 +121,6 @@ impl EnqueueOptions {
     /// once.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
-        self
-    }
-
-    /// Unless a job of this task with the same key waits, runs, or is delayed.
-    pub fn unique(mut self, key: impl Into<String>) -> Self {
-        self.unique = Some(key.into());
         self
     }
 
@@ -200,14 +195,15 @@ impl Tasks {
         enqueued(id, outcomes.pop().unwrap_or(EnqueueOutcome::Conflict))
     }
 
-    /// Stores many jobs of one task, all checked before the first is stored. Returns their ids, in order.
+    /// Stores many jobs of one task, all checked before the first is stored. Returns their ids, in order; that of the job which
+    /// is there already in place of one that was not stored.
     pub(super) async fn enqueue_all_raw(
         &self,
         task: &str,
         inputs: Vec<Box<RawValue>>,
         options: &EnqueueOptions,
     ) -> Result<Vec<Arc<str>>, ActionError> {
-        if options.id.is_some() || options.unique.is_some() {
+        if options.id.is_some() || options.unique.has_key() {
             return Err(invalid("id", "an id or a unique key is that of one job"));
         }
         if inputs.len() > MAX_MANY {
@@ -216,18 +212,20 @@ impl Tasks {
         }
         let prepared = inputs.into_iter().map(|input| self.prepare(task, input, options));
         let jobs = prepared.collect::<Result<Vec<NewJob>, ActionError>>()?;
-        let mut stored = 0;
-        while let Some(chunk) = chunk_of(&jobs[stored..]) {
-            self.store_jobs(chunk).await.map_err(|error| match stored {
+        let mut ids = Vec::with_capacity(jobs.len());
+        while let Some(chunk) = chunk_of(&jobs[ids.len()..]) {
+            let outcomes = self.store_jobs(chunk).await.map_err(|error| match ids.len() {
                 0 => error,
-                _ => {
+                stored => {
                     let message = format!("{}; {stored} of {} jobs were stored before", error.message(), jobs.len());
                     error.with_message(message)
                 }
             })?;
-            stored += chunk.len();
+            for (job, outcome) in chunk.iter().zip(outcomes) {
+                ids.push(enqueued(job.id.clone(), outcome)?.id);
+            }
         }
-        Ok(jobs.into_iter().map(|job| job.id).collect())
+        Ok(ids)
     }
 
     fn prepare(&self, task: &str, input: Box<RawValue>, options: &EnqueueOptions) -> Result<NewJob, ActionError> {
@@ -236,10 +234,8 @@ impl Tasks {
         if !TaskSettings::is_queue(queue) {
             return Err(invalid("queue", "must be 1 to 100 characters of A-Z a-z 0-9 : . _ -"));
         }
-        for (field, text) in [("id", &options.id), ("unique", &options.unique)] {
-            if text.as_deref().is_some_and(|text| !is_id(text)) {
-                return Err(invalid(field, "must be 1 to 128 printable ASCII characters"));
-            }
+        if options.id.as_deref().is_some_and(|id| !is_id(id)) {
+            return Err(invalid("id", "must be 1 to 128 printable ASCII characters"));
         }
         if input.get().len() > MAX_JOB_BYTES {
             return Err(too_large());
@@ -250,10 +246,8 @@ impl Tasks {
         let due_ms = options.due.at_ms(now_ms)?;
         let id: Arc<str> = options.id.as_deref().map_or_else(|| random_text::<26>().into(), Arc::from);
         let digest = options.id.as_ref().map(|_| digest(task, &input));
-        let unique = options.unique.as_ref().map(|key| UniqueClaim {
-            key: format!("{task}:{key}").into(),
-            ttl_ms: UNIQUE_FOR.as_millis() as u64 + due_ms.unwrap_or(now_ms).saturating_sub(now_ms),
-        });
+        let delay_ms = due_ms.map_or(0, |due_ms| due_ms.saturating_sub(now_ms));
+        let unique = JobClaim::of((task, known), queue, &options.unique, (&input, &params), delay_ms)?;
         let args = serde_json::value::to_raw_value(&[&input]).map_err(ActionError::internal)?;
         let request = self.request.as_ref().map(ToString::to_string);
         let text = JobText {
@@ -265,13 +259,16 @@ impl Tasks {
             due_at: due_ms,
             tick: None,
             expires_at: options.expires_in.map(|limit| now_ms.saturating_add(limit.as_millis() as u64)),
-            unique: unique.as_ref().map(|unique| (&*unique.key).into()),
+            unique: unique.as_ref().map(|unique| (&*unique.claim.key).into()),
+            unique_until: unique.as_ref().filter(|unique| unique.until == UniqueUntil::Start).map(|_| "start".into()),
+            unique_for: unique.as_ref().map(|unique| unique.lifetime.as_millis() as u64),
             meta: request.map(|request| JobMeta { request: Some(request.into()) }),
         };
         let text = text.write();
         if text.len() > MAX_JOB_BYTES {
             return Err(too_large());
         }
+        let unique = unique.map(|unique| unique.claim);
         Ok(NewJob { id, queue: queue.into(), text, due_ms, unique, digest })
     }
 
@@ -343,7 +340,7 @@ fn digest(task: &str, input: &RawValue) -> [u8; 16] {
     digest
 }
 
-fn is_id(text: &str) -> bool {
+pub(super) fn is_id(text: &str) -> bool {
     (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 

@@ -5,7 +5,7 @@
 //! ```
 //! use phalanx_core::answer::{IntoAnswer, answering};
 //! use phalanx_core::params::input_schema;
-//! use phalanx_core::task::{RetryPolicy, Task, TaskContext, TaskDef, check_input, decode_input};
+//! use phalanx_core::task::{RetryPolicy, Task, TaskContext, TaskDef, UniquePolicy, check_input, decode_input};
 //! use phalanx_core::{ActionError, Deadline, NoInput};
 //!
 //! /// Forgets what is too old.
@@ -28,6 +28,7 @@
 //!         exclusive: false,
 //!         tracked: false,
 //!         schedule: None,
+//!         unique: UniquePolicy::DEFAULT,
 //!         input: input_schema::<NoInput>,
 //!         output: <() as IntoAnswer>::schema,
 //!         check: check_input::<NoInput>,
@@ -80,6 +81,7 @@ mod reporting;
 mod running;
 mod schedule;
 mod status;
+pub(crate) mod unique;
 
 pub use attempt::{AttemptFacts, TaskFailure};
 pub use built_in::RunAction;
@@ -93,6 +95,7 @@ pub use pulse::AttemptClock;
 pub use running::ActiveAttempt;
 pub use schedule::{CatchUp, MIN_INTERVAL, Overlap, Schedule, TickRule, tick_job};
 pub use status::{JobStatus, MAX_RESULT_BYTES};
+pub use unique::{UniqueKey, UniquePolicy, UniqueScope, UniqueUntil, computed_key};
 
 /// The type that `#[task]` makes beside a function, so that `tasks().enqueue::<name>(..)` knows its input.
 pub trait Task: Send + Sync + 'static {
@@ -123,6 +126,8 @@ pub struct TaskDef {
     pub tracked: bool,
     /// When jobs of it are enqueued by the clock, without a caller.
     pub schedule: Option<Schedule>,
+    /// Which of its jobs are unique.
+    pub unique: UniquePolicy,
     /// The schema of its input.
     pub input: fn() -> Schema,
     /// The schema of its value, which is dropped unless the task is tracked.
@@ -249,7 +254,8 @@ impl Tasks {
         self.enqueue_raw(T::DEF.name, encode(&input)?, options).await
     }
 
-    /// Enqueues many jobs of one task, [`MAX_MANY`] at most, and returns their ids in order. All are checked before the
+    /// Enqueues many jobs of one task, [`MAX_MANY`] at most, and returns their ids in order; for one whose unique key another
+    /// job has, that job's. All are checked before the
     /// first is stored; then they are stored in chunks of 500 jobs or 1 MiB, each at once or not at all.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ impl Task for SendMail {
         exclusive: false,
         tracked: false,
         schedule: None,
+        unique: UniquePolicy::DEFAULT,
         input: input_schema::<Mail>,
         output: <() as IntoAnswer>::schema,
         check: check_input::<Mail>,
@@ -135,6 +136,80 @@ async fn an_enqueue_with_an_id_is_stored_once() {
     engine.stop().await;
 }
 
+/// The same, unique by the addressee.
+struct Newsletter;
+
+impl Task for Newsletter {
+    type Input = Mail;
+    const DEF: TaskDef = TaskDef {
+        name: "newsletter",
+        unique: UniquePolicy { key: UniqueKey::Fields(&["to"]), ..UniquePolicy::DEFAULT },
+        ..SendMail::DEF
+    };
+}
+
+#[tokio::test]
+async fn a_task_may_be_unique_by_itself_and_an_enqueue_in_another_way() {
+    let mut setup = NodeSetup::new("test", Config::default());
+    setup.definitions = Definitions { tasks: vec![SendMail::DEF, Newsletter::DEF], ..Definitions::default() };
+    let engine = Engine::start(setup).await.unwrap();
+    let (tasks, options) = (engine.node().tasks(), EnqueueOptions::new);
+    let first = tasks.enqueue::<Newsletter>(mail("Ada")).await.unwrap();
+    let named = json!({ "to": "Ada", "size": "x" });
+    let again = tasks.enqueue_named("newsletter", &named, options()).await.unwrap();
+    assert_eq!((again.enqueued, &again.id), (false, &first.id));
+    let many = tasks.enqueue_many::<Newsletter>(["Bob", "Ada", "Bob"].map(mail), &options()).await.unwrap();
+    assert_eq!((&many[1], many[0] == many[2], many[0] == first.id), (&first.id, true, false));
+    for (options, enqueued) in [
+        (options().unique("k"), true),
+        (options().unique("k"), false),
+        (options().not_unique(), true),
+        (options().unique_scope(UniqueScope::Queue), true),
+        (options().unique_scope(UniqueScope::Queue).unique_for(Duration::from_secs(3600)), false),
+        (options().unique_scope(UniqueScope::Queue).queue("high"), true),
+    ] {
+        let job = tasks.enqueue_with::<Newsletter>(mail("Ada"), options.clone()).await.unwrap();
+        assert_eq!(job.enqueued, enqueued, "{options:?}");
+    }
+    let queue = options().unique("k").unique_scope(UniqueScope::Queue);
+    assert!(tasks.enqueue_with::<SendMail>(mail("Ada"), queue.clone()).await.unwrap().enqueued);
+    assert!(!tasks.enqueue_with::<Newsletter>(mail("Ada"), queue).await.unwrap().enqueued, "it is in the same queue");
+    let start = options().unique("s").unique_until(UniqueUntil::Start).unique_for(Duration::from_millis(5));
+    tasks.enqueue_with::<SendMail>(mail("Ada"), start).await.unwrap();
+    let text = texts(&engine, "low").await.pop().unwrap();
+    assert_eq!(
+        (&text["unique"], &text["unique_until"], &text["unique_for"]),
+        (&json!("mail:s"), &json!("start"), &json!(5))
+    );
+    for lifetime in [Duration::from_secs(60), Duration::ZERO, Duration::MAX] {
+        let short = options().unique("k").unique_for(lifetime);
+        let refused = tasks.enqueue_with::<SendMail>(mail("Ada"), short).await.unwrap_err();
+        assert_eq!(refused.details()[0].path, "unique_for", "{lifetime:?}");
+    }
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_free_before_its_job_is_late_ends_the_boot() {
+    let short = UniquePolicy { lifetime: Duration::from_secs(60), ..UniquePolicy::DEFAULT };
+    for (unique, deadline, refused) in [
+        (short, Deadline::Default, true),
+        (short, Deadline::After(Duration::from_secs(60)), false),
+        (short, Deadline::Never, false),
+        (UniquePolicy { until: UniqueUntil::Start, ..short }, Deadline::Default, false),
+    ] {
+        let mut setup = NodeSetup::new("test", Config::default());
+        let task = TaskDef { unique, deadline, ..SendMail::DEF };
+        setup.definitions = Definitions { tasks: vec![task], ..Definitions::default() };
+        let started = Engine::start(setup).await;
+        let error = started.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        assert_eq!(error.contains("unique_for"), refused, "{deadline:?}: {error}");
+        if let Ok(engine) = started {
+            engine.stop().await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn many_jobs_are_checked_before_the_first_is_stored() {
     let engine = start().await;
@@ -189,13 +264,20 @@ async fn definitions_that_cannot_be_end_the_boot_with_all_reasons() {
     let wrong = TaskDef {
         queue: "a b",
         retry: RetryPolicy { attempts: 0, jitter: 2.0, ..RetryPolicy::DEFAULT },
+        unique: UniquePolicy { key: UniqueKey::Fields(&["from"]), ..UniquePolicy::DEFAULT },
         ..SendMail::DEF
     };
     let built_in = TaskDef { name: "runAction", ..SendMail::DEF };
     setup.definitions = Definitions { tasks: vec![SendMail::DEF, wrong, built_in], ..Definitions::default() };
     let error = Engine::start(setup).await.unwrap_err().to_string();
-    for part in ["the queue \"a b\"", "one attempt", "jitter", "\"mail\" is defined twice", "\"runAction\" is defined"]
-    {
+    for part in [
+        "the queue \"a b\"",
+        "one attempt",
+        "jitter",
+        "unique by \"from\"",
+        "\"mail\" is defined twice",
+        "\"runAction\" is defined",
+    ] {
         assert!(error.contains(part), "{part}: {error}");
     }
 }

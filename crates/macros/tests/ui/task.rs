@@ -10,9 +10,14 @@ fn clean(_ctx: TaskContext) -> Result<(), ActionError> {
     Ok(())
 }
 
+#[task(unique = "to", unique_until = "never", unique_scope = task, unique_for = "0")]
+async fn sweep(_ctx: TaskContext) -> Result<(), ActionError> {
+    Ok(())
+}
+
 #[task]
 async fn report(_ctx: TaskContext) {}
 
 fn main() {
-    let _ = App::new("ui").tasks(tasks![send_mail, clean, report]);
+    let _ = App::new("ui").tasks(tasks![send_mail, clean, sweep, report]);
 }

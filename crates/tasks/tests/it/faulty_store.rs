@@ -48,6 +48,8 @@ pub(crate) struct FaultyStore {
     pub(crate) lists: AtomicUsize,
     /// Progress that was written apart from the end of its attempt.
     pub(crate) reports: AtomicUsize,
+    /// How many of the next releases of claims fail.
+    pub(crate) refused_releases: AtomicUsize,
     /// Attempts are listed only while nothing holds it.
     pub(crate) list_hold: tokio::sync::Mutex<()>,
 }
@@ -65,6 +67,7 @@ impl FaultyStore {
             loses_ticks: AtomicBool::new(false),
             lists: AtomicUsize::new(0),
             reports: AtomicUsize::new(0),
+            refused_releases: AtomicUsize::new(0),
             list_hold: tokio::sync::Mutex::default(),
         })
     }
@@ -152,6 +155,13 @@ impl TaskStore for FaultyStore {
 
     async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {
         self.inner.fail_parked(before_ms, worker).await
+    }
+
+    async fn release(&self, key: &str, id: &str) -> Result<bool, BackendError> {
+        if self.refused_releases.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(BackendError::unavailable("timed out"));
+        }
+        self.inner.release(key, id).await
     }
 
     async fn report(

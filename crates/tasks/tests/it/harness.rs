@@ -10,7 +10,10 @@ use phalanx_core::backend::{JobState, TaskStore};
 use phalanx_core::config::Config;
 use phalanx_core::params::input_schema;
 use phalanx_core::registry::Definitions;
-use phalanx_core::task::{RetryPolicy, Task, TaskContext, TaskDef, TaskFailure, check_input, decode_input};
+use phalanx_core::task::{
+    RetryPolicy, Task, TaskContext, TaskDef, TaskFailure, UniqueKey, UniquePolicy, UniqueUntil, check_input,
+    decode_input,
+};
 use phalanx_core::{ActionError, Deadline, Engine, Node, NodeSetup, StartError};
 use phalanx_tasks::TaskWorker;
 use schemars::JsonSchema;
@@ -150,6 +153,7 @@ pub(crate) const PLAIN: TaskDef = TaskDef {
     exclusive: false,
     tracked: false,
     schedule: None,
+    unique: UniquePolicy::DEFAULT,
     input: input_schema::<Work>,
     output: <() as IntoAnswer>::schema,
     check: check_input::<Work>,
@@ -198,6 +202,18 @@ impl Task for Hasty {
     };
 }
 
+/// The same, unique by its name until an attempt begins.
+pub(crate) struct Refresh;
+
+impl Task for Refresh {
+    type Input = Work;
+    const DEF: TaskDef = TaskDef {
+        name: "refresh",
+        unique: UniquePolicy { key: UniqueKey::Fields(&["name"]), until: UniqueUntil::Start, ..UniquePolicy::DEFAULT },
+        ..PLAIN
+    };
+}
+
 /// The same with a result, its name, that is kept.
 pub(crate) struct Tracked;
 
@@ -234,7 +250,9 @@ impl Harness {
 
     /// Starts a node with other settings, or on another store than its memory.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config), store: Option<Arc<dyn TaskStore>>) -> Self {
-        Self::start_tasks(vec![Plain::DEF, Blocking::DEF, Hasty::DEF, Tracked::DEF], change, store).await.unwrap()
+        Self::start_tasks(vec![Plain::DEF, Blocking::DEF, Hasty::DEF, Tracked::DEF, Refresh::DEF], change, store)
+            .await
+            .unwrap()
     }
 
     /// Starts a node with these tasks.

@@ -11,3 +11,4 @@ mod quiet;
 mod reports;
 mod stopping;
 mod ticks;
+mod unique;

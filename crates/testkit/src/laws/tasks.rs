@@ -37,6 +37,7 @@ macro_rules! task_laws {
                 an_id_names_one_content,
                 a_claim_has_one_job_until_that_is_over,
                 a_claim_that_another_job_has_by_then_is_reported,
+                a_claim_is_released_by_the_job_that_has_it,
                 a_job_is_fetched_when_it_is_due,
                 an_enqueue_after_its_deadline_stores_nothing,
                 an_attempt_is_settled_once,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use phalanx::extend::Deadline;
-use phalanx::jobs::{CatchUp, Overlap, RetryPolicy, Schedule, TickRule};
+use phalanx::jobs::{CatchUp, Overlap, RetryPolicy, Schedule, TickRule, UniqueKey, UniqueScope, UniqueUntil};
 use phalanx::prelude::*;
 use phalanx::{ErrorKind, Task};
 
@@ -27,6 +27,10 @@ struct Post;
     blocking,
     exclusive,
     tracked,
+    unique(to),
+    unique_until = "start",
+    unique_scope = "queue",
+    unique_for = "1h",
     on_failed = report
 )]
 async fn send_mail(ctx: TaskContext, post: State<Post>, input: Mail) -> Result<(), ActionError> {
@@ -74,6 +78,31 @@ fn a_task_has_the_values_of_its_attribute() {
     };
     assert_eq!((def.retry, def.deadline), (policy, Deadline::After(Duration::from_secs(5))));
     assert!(def.blocking && def.exclusive && def.tracked && def.on_failed.is_some());
+}
+
+#[task(unique = address)]
+async fn greet(_ctx: TaskContext, _input: Mail) -> Result<(), ActionError> {
+    Ok(())
+}
+
+fn address(input: &Mail) -> &str {
+    &input.to
+}
+
+#[task(unique)]
+async fn renew(_ctx: TaskContext, _input: Mail) -> Result<(), ActionError> {
+    Ok(())
+}
+
+#[test]
+fn a_task_is_unique_by_its_input_by_fields_or_by_a_function() {
+    let [send, greet, renew, clean] = tasks![send_mail, greet, renew, clean].map(|def| def.unique);
+    assert!(matches!(send.key, UniqueKey::Fields(&["to"])));
+    assert_eq!((send.until, send.scope), (UniqueUntil::Start, UniqueScope::Queue));
+    assert_eq!(send.lifetime, Duration::from_secs(3600));
+    assert!(matches!((greet.key, renew.key, clean.key), (UniqueKey::Computed(_), UniqueKey::Input, UniqueKey::None)));
+    assert_eq!((renew.until, renew.scope), (UniqueUntil::End, UniqueScope::Task));
+    assert_eq!(renew.lifetime, Duration::from_secs(24 * 3600));
 }
 
 #[test]

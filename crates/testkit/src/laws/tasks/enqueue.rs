@@ -64,6 +64,20 @@ pub async fn a_claim_that_another_job_has_by_then_is_reported(store: SharedTasks
     assert_eq!(enqueue(&store, &[claiming("c", "k")]).await, [EnqueueOutcome::Existing("b".into())]);
 }
 
+/// And by no other; its own end then releases nothing that another job has claimed since.
+pub async fn a_claim_is_released_by_the_job_that_has_it(store: SharedTasks) {
+    let worker = LawWorker::new(&store, 0);
+    enqueue(&store, &[claiming("a", "k")]).await;
+    let fetched = worker.fetch_one().await;
+    let release = async |key: &str, id: &str| store.release(key, id).await.expect("the backend answers");
+    assert!(!release("k", "b").await && !release("l", "a").await);
+    assert_eq!(enqueue(&store, &[claiming("b", "k")]).await, [EnqueueOutcome::Existing("a".into())]);
+    assert!(release("k", "a").await && !release("k", "a").await);
+    assert_eq!(enqueue(&store, &[claiming("b", "k")]).await, [EnqueueOutcome::Stored]);
+    assert_eq!(worker.settle(&fetched, AttemptEnd::Done).await, SettleOutcome::ClaimLost);
+    assert_eq!(enqueue(&store, &[claiming("c", "k")]).await, [EnqueueOutcome::Existing("b".into())]);
+}
+
 /// In the order of the times; the reply to a fetch says when the next one is.
 pub async fn a_job_is_fetched_when_it_is_due(store: SharedTasks) {
     let (now, worker) = (now_ms(), LawWorker::new(&store, 0));
