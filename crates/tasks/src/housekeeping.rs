@@ -14,7 +14,7 @@ use crate::slots::SlotState;
 const SLOT_PERIOD: Duration = Duration::from_millis(250);
 
 /// How often parked jobs are looked through for tasks that this node has.
-const UNPARK_PERIOD: Duration = Duration::from_secs(1);
+const PARKED_PERIOD: Duration = Duration::from_secs(1);
 
 /// How often the store's list of attempts is compared with the slots.
 const COMPARE_PERIOD: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ const ALL_BLOCKED: &str = "all tasks block their threads";
 /// When each work is due.
 pub(crate) struct Timers {
     slots: Instant,
-    unpark: Instant,
+    parked: Instant,
     compare: Instant,
     stats: Instant,
     /// Before that nothing is promoted.
@@ -48,11 +48,11 @@ pub(crate) struct Timers {
 
 impl Timers {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { slots: now, unpark: now, compare: now + COMPARE_PERIOD, stats: now, promotion: now, force: None }
+        Self { slots: now, parked: now, compare: now + COMPARE_PERIOD, stats: now, promotion: now, force: None }
     }
 
     pub(crate) fn next(&self, has_slots: bool) -> Instant {
-        let next = self.unpark.min(self.compare).min(self.stats);
+        let next = self.parked.min(self.compare).min(self.stats);
         let next = self.force.map_or(next, |force| next.min(force));
         if has_slots { next.min(self.slots) } else { next }
     }
@@ -82,9 +82,9 @@ impl WorkerLoop {
             self.timers.force = None;
             self.force_back();
         }
-        if now >= self.timers.unpark {
-            self.timers.unpark = now + UNPARK_PERIOD;
-            self.unpark();
+        if now >= self.timers.parked {
+            self.timers.parked = now + PARKED_PERIOD;
+            self.look_for_parked();
         }
         if now >= self.timers.stats {
             self.timers.stats = now + STATS_PERIOD;
@@ -180,22 +180,21 @@ impl WorkerLoop {
         self.replies.push(Box::pin(async move { StoreReply::Promotion(store.promote().await) }));
     }
 
-    /// Moves parked jobs that this node knows to their queues, and fails those that were parked for too long.
-    fn unpark(&mut self) {
-        if self.takes_nothing() || self.is_unparking {
+    /// Looks for parked jobs of this node's tasks, and fails those that were parked for too long.
+    fn look_for_parked(&mut self) {
+        if self.takes_nothing() || self.is_looking_for_parked {
             return;
         }
-        self.is_unparking = true;
-        let known: Vec<_> = self.engine.registry().tasks().map(|task| task.def.name.into()).collect();
+        self.is_looking_for_parked = true;
         let grace_ms = self.engine.config().tasks.unknown_grace.as_millis() as u64;
         let before_ms = self.engine.clock().now_ms().saturating_sub(grace_ms);
         let (store, worker) = (self.store.clone(), self.name());
         self.replies.push(Box::pin(async move {
-            let moved = store.unpark(&known).await;
+            let parked = store.parked().await;
             if let Ok(failed @ 1..) = store.fail_parked(before_ms, &worker).await {
                 tracing::warn!(failed, "jobs failed that no node knew for tasks.unknown_grace");
             }
-            StoreReply::Unparked(moved)
+            StoreReply::Parked(parked)
         }));
     }
 

@@ -54,11 +54,10 @@ impl WorkerLoop {
                     }
                 }
             }
-            StoreReply::Unparked(result) => {
-                self.is_unparking = false;
-                if result.is_ok_and(|moved| moved > 0) {
-                    self.gate.on_woken(Instant::now());
-                }
+            StoreReply::Parked(result) => {
+                self.is_looking_for_parked = false;
+                self.parked = result.unwrap_or_default();
+                self.parked.retain(|class| self.engine.registry().task(class).is_some());
             }
             StoreReply::Stats(result) => {
                 self.is_counting = false;
@@ -80,6 +79,7 @@ impl WorkerLoop {
             Ok(reply) => self.on_answer(call, reply, now),
             Err(error) => {
                 metrics::record_call_failure();
+                self.parked.clear();
                 self.gate.on_failure(now);
                 self.is_compare_due = true;
                 match error {
@@ -106,8 +106,16 @@ impl WorkerLoop {
             self.in_doubt = Some(call.generation);
             return call.settlements.into_iter().rev().for_each(|settlement| self.ready.push_front(settlement));
         }
-        self.gate.on_reply(now, call.wanted(), reply.fetched.len(), reply.has_more);
-        self.next_due_ms = reply.next_due_ms;
+        if call.is_for_parked {
+            self.gate.on_reply(now, 0, 0, false);
+            if reply.fetched.len() < call.wanted() {
+                self.parked.clear();
+                self.gate.on_woken(now);
+            }
+        } else {
+            self.gate.on_reply(now, call.wanted(), reply.fetched.len(), reply.has_more);
+            self.next_due_ms = reply.next_due_ms;
+        }
         metrics::record_spoilt(reply.spoilt.len());
         for queue in &reply.spoilt {
             error!(queue, "a key of the task queue is spoilt: it is passed over");

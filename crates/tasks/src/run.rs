@@ -57,6 +57,8 @@ pub(crate) struct StoreCall {
     takes_suspect: bool,
     /// How many jobs it may bring of each queue with a limit, beyond those that its settlements free.
     reserved_of: Vec<(Arc<str>, usize)>,
+    /// Whether it is for parked jobs.
+    pub(crate) is_for_parked: bool,
 }
 
 impl StoreCall {
@@ -76,7 +78,7 @@ pub(crate) enum StoreReply {
     Attempts(Box<ListRequest>, Result<Vec<FetchedJob>, BackendError>),
     ListedAgain(Result<(), BackendError>),
     Promotion(Result<Promotion, BackendError>),
-    Unparked(Result<usize, BackendError>),
+    Parked(Result<Vec<String>, BackendError>),
     Stats(Result<TaskStats, BackendError>),
 }
 
@@ -113,7 +115,9 @@ pub(crate) struct WorkerLoop {
     pub(crate) is_promoting: bool,
     pub(crate) is_listing: bool,
     pub(crate) is_relisting: bool,
-    pub(crate) is_unparking: bool,
+    pub(crate) is_looking_for_parked: bool,
+    /// The tasks of this node with parked jobs. They are taken before others are fetched: they have waited for longer.
+    pub(crate) parked: Vec<String>,
     pub(crate) is_counting: bool,
     /// The generation whose attempts the store may have lost: until its list shows them all, nothing is sent under it.
     pub(crate) in_doubt: Option<Generation>,
@@ -183,7 +187,8 @@ impl WorkerLoop {
             is_promoting: false,
             is_listing: false,
             is_relisting: false,
-            is_unparking: false,
+            is_looking_for_parked: false,
+            parked: Vec::new(),
             is_counting: false,
             in_doubt: None,
             loss_signs,
@@ -307,7 +312,17 @@ impl WorkerLoop {
     fn send_calls(&mut self) {
         let now = Instant::now();
         while self.open.len() < CALLS && self.gate.is_open(now) && !self.is_in_doubt() {
-            let may_fetch = self.may_fetch();
+            if self.may_fetch() && !self.parked.is_empty() && !self.undecided().any(|call| call.is_for_parked) {
+                match self.free().min(EXCHANGE_BATCH) {
+                    0 => {}
+                    free => {
+                        let parked = self.parked.clone();
+                        self.send_call(0, 0, free, Some(parked));
+                        continue;
+                    }
+                }
+            }
+            let may_fetch = self.may_fetch() && self.parked.is_empty();
             let free = if may_fetch { self.free() } else { 0 };
             let looks = may_fetch
                 && free > 0
@@ -320,11 +335,12 @@ impl WorkerLoop {
             let tokens = self.ready.iter().take(settling).map(|settlement| settlement.attempt.token);
             let frees = tokens.filter(|token| !self.slots.is_stuck(*token)).count();
             let wanted = if may_fetch { self.gate.wanted(now, free, frees) } else { 0 };
-            self.send_call(settling, frees, wanted);
+            self.send_call(settling, frees, wanted, None);
         }
     }
 
-    fn send_call(&mut self, settling: usize, frees: usize, wanted: usize) {
+    /// Sends a call: for parked jobs of some classes, or for those in queues.
+    fn send_call(&mut self, settling: usize, frees: usize, wanted: usize, parked: Option<Vec<String>>) {
         let settlements: Vec<Settlement> = self.ready.drain(..settling).collect();
         let now_us = self.engine.clock().now_us();
         let offered = self.tokens.take(wanted, now_us);
@@ -334,6 +350,7 @@ impl WorkerLoop {
         let call = StoreCall {
             takes_suspect: takes_suspect && wanted > 0,
             reserved_of,
+            is_for_parked: parked.is_some(),
             generation: self.engine.node().generation(),
             settlements: settlements.clone(),
             frees,
@@ -355,7 +372,11 @@ impl WorkerLoop {
                 takes_suspect,
                 max_bytes: REPLY_BYTES,
             };
-            StoreReply::Exchange(first_token, store.exchange(&call).await)
+            let reply = match parked {
+                None => store.exchange(&call).await,
+                Some(classes) => store.take_parked(&call, &classes).await,
+            };
+            StoreReply::Exchange(first_token, reply)
         }));
     }
 

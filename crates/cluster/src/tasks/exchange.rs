@@ -121,6 +121,46 @@ impl RedisTasks {
         Ok(reply)
     }
 
+    pub(super) async fn take_parked_jobs(
+        &self,
+        call: &WorkerCall<'_>,
+        classes: &[String],
+    ) -> Result<WorkerReply, BackendError> {
+        let keys = &self.keys;
+        let mut invocation = self.scripts.take_parked.call(&[
+            keys.unused(),
+            keys.leases(),
+            keys.running(call.generation),
+            keys.parked(),
+            keys.paused(),
+            keys.queues(),
+            keys.parked_of(),
+            keys.ready(),
+            keys.again(),
+            keys.suspects(),
+        ]);
+        invocation.arg(call.generation.as_str()).arg(call.fetch_until_us).arg(call.wanted).arg(call.first_token);
+        invocation.arg(call.max_bytes.clamp(1, MAX_BYTES)).arg(u8::from(call.takes_suspect)).arg(&self.channel);
+        invocation.arg(call.queues.len()).arg(call.limits.len());
+        for queue in call.queues {
+            invocation.arg(&**queue);
+        }
+        for limit in call.limits {
+            invocation.arg(limit);
+        }
+        for class in classes {
+            invocation.arg(class);
+        }
+        let reply: Value = invocation.run(&*self.own.client().await?).await?;
+        if reply == Value::Nil {
+            return Ok(WorkerReply { is_reaped: true, ..WorkerReply::default() });
+        }
+        let mut reply = read_parked(reply, call).ok_or_else(unexpected_reply)?;
+        report_spoilt(&reply.spoilt);
+        reply.deleted = self.find_deleted(&reply.fetched).await;
+        Ok(reply)
+    }
+
     /// The tokens of the jobs that are marked as deleted.
     async fn find_deleted(&self, fetched: &[FetchedJob]) -> Vec<u64> {
         let (tokens, ids): (Vec<_>, Vec<_>) =
@@ -192,6 +232,20 @@ fn read(reply: Value, call: &WorkerCall<'_>, plain: usize) -> Option<(WorkerRepl
     let settled = outcomes(call.settlements, others, missing, plain)?;
     let reply = WorkerReply { settled, fetched, next_due_ms, has_more, spoilt, ..WorkerReply::default() };
     Some((reply, marks))
+}
+
+/// Reads the reply to a call for parked jobs.
+fn read_parked(reply: Value, call: &WorkerCall<'_>) -> Option<WorkerReply> {
+    let mut items = ReplyItems::of(reply)?;
+    let (mut jobs, mut fetched) = (items.list()?, Vec::new());
+    while jobs.len() > 0 {
+        let queue = jobs.text()?;
+        let queue = call.queues.iter().find(|known| ***known == *queue)?;
+        let (counters, text) = split_counters(&jobs.bytes()?);
+        let attempt = begun(call.first_token + fetched.len() as u64, queue, counters);
+        fetched.push(FetchedJob { attempt, text });
+    }
+    Some(WorkerReply { fetched, spoilt: items.texts()?, ..WorkerReply::default() })
 }
 
 /// The outcomes in the order of the settlements. Of plain ends, which are settled in one step, only the number of those that

@@ -9,7 +9,6 @@
 //! - **A key is spoilt**, of another type. Jobs stay where they were; the key is counted, logged, and in the reply.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -72,7 +71,7 @@ struct Scripts {
     promote: TaskScript,
     tick: TaskScript,
     give_back: TaskScript,
-    unpark: TaskScript,
+    take_parked: TaskScript,
     fail_parked: TaskScript,
     take_failed: TaskScript,
     list_again: TaskScript,
@@ -97,7 +96,7 @@ impl RedisTasks {
                 promote: script(keys.delayed(), include_str!("../lua/tasks/promote.lua")),
                 tick: script(keys.ticks(), include_str!("../lua/tasks/tick.lua")),
                 give_back: script(keys.reapers(), include_str!("../lua/tasks/give_back.lua")),
-                unpark: script(keys.parked(), include_str!("../lua/tasks/unpark.lua")),
+                take_parked: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/take_parked.lua")),
                 fail_parked: script(keys.failed(), include_str!("../lua/tasks/fail_parked.lua")),
                 take_failed: script(keys.failed(), include_str!("../lua/tasks/take_failed.lua")),
                 list_again: script(keys.running_of(), include_str!("../lua/tasks/list_again.lua")),
@@ -170,8 +169,12 @@ impl TaskStore for RedisTasks {
         self.give_back_batch(by, dead, worker).await
     }
 
-    async fn unpark(&self, known: &[Arc<str>]) -> Result<usize, BackendError> {
-        self.unpark_classes(known).await
+    async fn parked(&self) -> Result<Vec<String>, BackendError> {
+        self.names_in(self.keys.parked()).await
+    }
+
+    async fn take_parked(&self, call: &WorkerCall<'_>, classes: &[String]) -> Result<WorkerReply, BackendError> {
+        self.take_parked_jobs(call, classes).await
     }
 
     async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {

@@ -1,7 +1,5 @@
 //! Moves jobs back to their queues: delayed ones that are due, those of dead nodes, parked ones.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use deadpool_redis::redis::{Value, cmd};
 use phalanx_core::Generation;
@@ -140,30 +138,6 @@ impl RedisTasks {
         }
         let convicted = attempts.into_iter().filter(|attempt| moved.contains(&attempt.field));
         Ok(PageOutcome::Moved(convicted.map(|attempt| attempt.job).collect()))
-    }
-
-    pub(super) async fn unpark_classes(&self, known: &[Arc<str>]) -> Result<usize, BackendError> {
-        let mut moved = 0;
-        let keys = &self.keys;
-        let parked = self.names_in(keys.parked()).await?;
-        for class in parked.iter().filter(|class| known.iter().any(|known| **known == ***class)) {
-            let mut call = self.scripts.unpark.call(&[
-                keys.unused(),
-                keys.parked(),
-                keys.queues(),
-                keys.ready(),
-                keys.again(),
-                keys.suspects(),
-                keys.parked_of(),
-            ]);
-            call.arg(&self.channel).arg(MOVE_BATCH).arg(class);
-            let mut items = ReplyItems::of(call.run(&*self.own.client().await?).await?).ok_or_else(unexpected_reply)?;
-            let mut read = || Some((items.number()?, items.texts()?));
-            let (count, spoilt) = read().ok_or_else(unexpected_reply)?;
-            report_spoilt(&spoilt);
-            moved += count as usize;
-        }
-        Ok(moved)
     }
 
     pub(super) async fn fail_parked_batch(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {

@@ -452,8 +452,12 @@ pub trait TaskStore: Send + Sync + 'static {
     /// counts as a death of a node; a job with [`MAX_DEATHS`] fails. `worker` names the dead node in its record.
     async fn give_back(&self, by: Generation, dead: Generation, worker: &str) -> Result<GiveBackOutcome, BackendError>;
 
-    /// Moves the parked jobs of the classes that this node knows back to their queues, at most [`MOVE_BATCH`] a class.
-    async fn unpark(&self, known: &[Arc<str>]) -> Result<usize, BackendError>;
+    /// The classes of parked jobs.
+    async fn parked(&self) -> Result<Vec<String>, BackendError>;
+
+    /// Fetches parked jobs of classes that this node knows, by a call that settles nothing. Those that the call would not
+    /// fetch from their queue go back there.
+    async fn take_parked(&self, call: &WorkerCall<'_>, classes: &[String]) -> Result<WorkerReply, BackendError>;
 
     /// Moves at most [`MOVE_BATCH`] jobs that were parked before this Unix time in milliseconds to the failed ones, as
     /// of an unknown class.

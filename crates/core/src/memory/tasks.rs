@@ -199,6 +199,46 @@ impl Jobs {
         if is_over && !self.release(settlement, now_ms) { SettleOutcome::ClaimLost } else { SettleOutcome::Accepted }
     }
 
+    /// Lists a job that a call has taken.
+    fn run(&mut self, call: &WorkerCall<'_>, reply: &mut WorkerReply, queue: Arc<str>, mut job: WaitingJob) {
+        job.counters.attempts += 1;
+        let token = call.first_token + reply.fetched.len() as u64;
+        if self.ids.take_tombstone(&job.id) {
+            reply.deleted.push(token);
+        }
+        self.ids.set_place(&job.id, JobPlace::Running(call.generation, token));
+        let attempt = AttemptKey { token, queue: queue.clone(), counters: job.counters };
+        reply.fetched.push(FetchedJob { attempt, text: job.text.clone() });
+        let running = RunningJob { queue, job, is_deleted: false };
+        self.running.entry(call.generation).or_default().insert(token, running);
+    }
+
+    /// Takes parked jobs, in their order.
+    fn take_parked(&mut self, call: &WorkerCall<'_>, classes: &[String], reply: &mut WorkerReply) {
+        let (mut bytes, mut takes_suspect, mut limits) = (0, call.takes_suspect, call.limits.to_vec());
+        limits.resize(call.queues.len(), usize::MAX);
+        for class in classes {
+            while reply.fetched.len() < call.wanted && (bytes < call.max_bytes || reply.fetched.is_empty()) {
+                let Some(parked) = self.parked.get_mut(&**class).and_then(VecDeque::pop_front) else { break };
+                let ParkedJob { queue, job, .. } = parked;
+                let is_paused = self.queues.get(&queue).is_some_and(|queue| queue.is_paused);
+                let served =
+                    call.queues.iter().position(|name| *name == queue).filter(|at| !is_paused && limits[*at] > 0);
+                let Some(at) = served.filter(|_| takes_suspect || !job.counters.is_suspect()) else {
+                    self.wait(queue, job);
+                    continue;
+                };
+                limits[at] -= 1;
+                takes_suspect &= !job.counters.is_suspect();
+                bytes += job.text.len();
+                self.run(call, reply, queue, job);
+            }
+            if self.parked.get(&**class).is_some_and(VecDeque::is_empty) {
+                self.parked.remove(&**class);
+            }
+        }
+    }
+
     /// Takes jobs from the queues in their order.
     fn fetch(&mut self, call: &WorkerCall<'_>, reply: &mut WorkerReply) {
         let (mut bytes, mut takes_suspect) = (0, call.takes_suspect);
@@ -208,21 +248,15 @@ impl Jobs {
                 .get(at)
                 .map_or(call.wanted, |limit| call.wanted.min(reply.fetched.len().saturating_add(*limit)));
             let Some(queue) = self.queues.get_mut(name).filter(|queue| !queue.is_paused) else { continue };
-            while reply.fetched.len() < most && (bytes < call.max_bytes || reply.fetched.is_empty()) {
-                let Some(mut job) = queue.take(takes_suspect) else { break };
+            let mut taken = Vec::new();
+            let has_room = |taken: usize, bytes| taken < most && (bytes < call.max_bytes || taken == 0);
+            while has_room(reply.fetched.len() + taken.len(), bytes) {
+                let Some(job) = queue.take(takes_suspect) else { break };
                 takes_suspect &= !job.counters.is_suspect();
                 bytes += job.text.len();
-                job.counters.attempts += 1;
-                let token = call.first_token + reply.fetched.len() as u64;
-                if self.ids.take_tombstone(&job.id) {
-                    reply.deleted.push(token);
-                }
-                self.ids.set_place(&job.id, JobPlace::Running(call.generation, token));
-                let attempt = AttemptKey { token, queue: name.clone(), counters: job.counters };
-                reply.fetched.push(FetchedJob { attempt, text: job.text.clone() });
-                let running = RunningJob { queue: name.clone(), job, is_deleted: false };
-                self.running.entry(call.generation).or_default().insert(token, running);
+                taken.push(job);
             }
+            taken.into_iter().for_each(|job| self.run(call, reply, name.clone(), job));
         }
         let waits = |name| self.queues.get(name).is_some_and(|queue| !queue.is_paused && queue.len() > 0);
         reply.has_more = call.queues.iter().any(waits);
@@ -384,23 +418,20 @@ impl TaskStore for MemoryTasks {
         Ok(GiveBackOutcome::Some(convicted))
     }
 
-    async fn unpark(&self, known: &[Arc<str>]) -> Result<usize, BackendError> {
+    async fn parked(&self) -> Result<Vec<String>, BackendError> {
+        Ok(self.jobs().parked.keys().map(|class| class.to_string()).collect())
+    }
+
+    async fn take_parked(&self, call: &WorkerCall<'_>, classes: &[String]) -> Result<WorkerReply, BackendError> {
+        let mut reply = WorkerReply::default();
         let mut state = self.jobs();
-        let mut moved = 0;
-        for class in known {
-            let Some(parked) = state.parked.get_mut(class) else { continue };
-            let batch: Vec<ParkedJob> = parked.drain(..parked.len().min(MOVE_BATCH)).collect();
-            if parked.is_empty() {
-                state.parked.remove(class);
-            }
-            moved += batch.len();
-            batch.into_iter().for_each(|parked| state.wait(parked.queue, parked.job));
+        if self.clock.now_us() <= call.fetch_until_us {
+            state.take_parked(call, classes, &mut reply);
         }
+        reply.next_due_ms = state.next_due_ms();
         drop(state);
-        if moved > 0 {
-            self.added.notify_one();
-        }
-        Ok(moved)
+        self.added.notify_one(); // for those that went back
+        Ok(reply)
     }
 
     async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {

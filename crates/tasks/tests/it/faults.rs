@@ -255,16 +255,16 @@ async fn jobs_run_while_a_settlement_waits_for_a_spoilt_key() {
 }
 
 #[tokio::test]
-async fn parked_jobs_are_looked_through_by_one_call_at_a_time() {
+async fn parked_jobs_are_looked_for_by_one_call_at_a_time() {
     let store = FaultyStore::new();
-    let held = store.unpark_hold.lock().await;
+    let held = store.look_hold.lock().await;
     let harness = Harness::start_with(hasty, Some(store.clone())).await;
-    eventually("a call is under way", async || store.unparks.load(SeqCst) == 1).await;
+    eventually("a call is under way", async || store.looks.load(SeqCst) == 1).await;
     // Longer than its period of a second.
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(store.unparks.load(SeqCst), 1);
+    assert_eq!(store.looks.load(SeqCst), 1);
     drop(held);
-    eventually("the next call follows", async || store.unparks.load(SeqCst) > 1).await;
+    eventually("the next call follows", async || store.looks.load(SeqCst) > 1).await;
     harness.engine.stop().await;
 }
 

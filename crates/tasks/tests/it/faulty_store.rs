@@ -39,11 +39,11 @@ pub(crate) struct FaultyStore {
     pub(crate) relisted: Mutex<Vec<u64>>,
     /// Attempts are listed again only while nothing holds it.
     pub(crate) relist_hold: tokio::sync::Mutex<()>,
-    /// How often parked jobs were to be moved, which is done only while nothing holds the other.
-    pub(crate) unparks: AtomicUsize,
-    pub(crate) unpark_hold: tokio::sync::Mutex<()>,
     /// Whether the store is away for ticks.
     pub(crate) loses_ticks: AtomicBool,
+    /// How often parked jobs were looked for, which is done only while nothing holds the other.
+    pub(crate) looks: AtomicUsize,
+    pub(crate) look_hold: tokio::sync::Mutex<()>,
     /// How often attempts were listed, or were to be.
     pub(crate) lists: AtomicUsize,
     /// Progress that was written apart from the end of its attempt.
@@ -62,9 +62,9 @@ impl FaultyStore {
             faults: Mutex::default(),
             relisted: Mutex::default(),
             relist_hold: tokio::sync::Mutex::default(),
-            unparks: AtomicUsize::new(0),
-            unpark_hold: tokio::sync::Mutex::default(),
             loses_ticks: AtomicBool::new(false),
+            looks: AtomicUsize::new(0),
+            look_hold: tokio::sync::Mutex::default(),
             lists: AtomicUsize::new(0),
             reports: AtomicUsize::new(0),
             refused_releases: AtomicUsize::new(0),
@@ -147,10 +147,14 @@ impl TaskStore for FaultyStore {
         self.inner.give_back(by, dead, worker).await
     }
 
-    async fn unpark(&self, known: &[Arc<str>]) -> Result<usize, BackendError> {
-        self.unparks.fetch_add(1, SeqCst);
-        let _held = self.unpark_hold.lock().await;
-        self.inner.unpark(known).await
+    async fn parked(&self) -> Result<Vec<String>, BackendError> {
+        self.looks.fetch_add(1, SeqCst);
+        let _held = self.look_hold.lock().await;
+        self.inner.parked().await
+    }
+
+    async fn take_parked(&self, call: &WorkerCall<'_>, classes: &[String]) -> Result<WorkerReply, BackendError> {
+        self.inner.take_parked(call, classes).await
     }
 
     async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {

@@ -58,6 +58,7 @@ macro_rules! task_laws {
                 many_attempts_of_a_dead_node_go_back_in_batches,
                 the_third_death_convicts,
                 a_parked_job_waits_for_a_node_that_knows_its_class,
+                a_parked_job_of_a_queue_that_is_not_served_goes_back_there,
                 a_job_that_was_parked_for_too_long_fails,
                 a_delayed_job_is_deleted_with_its_claim,
                 a_waiting_job_that_was_deleted_is_marked_when_it_is_fetched,
@@ -213,7 +214,29 @@ impl LawWorker {
         wanted: usize,
         change: impl FnOnce(&mut WorkerCall<'_>),
     ) -> Result<WorkerReply, BackendError> {
-        let mut call = WorkerCall {
+        let mut call = self.next_call(settlements, wanted);
+        change(&mut call);
+        self.store.exchange(&call).await
+    }
+
+    /// Fetches.
+    pub async fn fetch(&self, wanted: usize) -> Vec<FetchedJob> {
+        self.call(&[], wanted, |_| {}).await.fetched
+    }
+
+    /// Fetches parked jobs of some classes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn take_parked(&self, classes: &[&str], wanted: usize) -> Result<WorkerReply, BackendError> {
+        let classes: Vec<String> = classes.iter().map(|class| (*class).to_owned()).collect();
+        let call = self.next_call(&[], wanted);
+        self.store.take_parked(&call, &classes).await
+    }
+
+    fn next_call<'a>(&'a self, settlements: &'a [Settlement], wanted: usize) -> WorkerCall<'a> {
+        WorkerCall {
             generation: self.generation,
             settlements,
             first_token: self.token.fetch_add(100, Relaxed),
@@ -223,14 +246,7 @@ impl LawWorker {
             fetch_until_us: NEVER_US,
             takes_suspect: true,
             max_bytes: MANY_BYTES,
-        };
-        change(&mut call);
-        self.store.exchange(&call).await
-    }
-
-    /// Fetches.
-    pub async fn fetch(&self, wanted: usize) -> Vec<FetchedJob> {
-        self.call(&[], wanted, |_| {}).await.fetched
+        }
     }
 
     /// Fetches the only job that is there.

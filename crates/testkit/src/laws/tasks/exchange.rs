@@ -65,7 +65,9 @@ pub async fn a_job_is_returned_byte_for_byte_by_every_way(store: SharedTasks) {
             let park = matches!(end, AttemptEnd::Park { .. });
             assert_eq!(worker.settle(&fetched, end).await, SettleOutcome::Accepted);
             if park {
-                assert_eq!(store.unpark(&["c".into()]).await.expect("the backend answers"), 1);
+                let taken = worker.take_parked(&["c"], 9).await.expect("the backend answers").fetched;
+                assert_eq!((taken.len(), &taken[0].text), (1, &text));
+                assert_eq!(worker.settle(&taken[0], AttemptEnd::GiveBack).await, SettleOutcome::Accepted);
             }
             eventually("it waits again", || async {
                 store.promote().await.expect("the backend answers");

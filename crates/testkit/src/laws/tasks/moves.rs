@@ -102,11 +102,37 @@ pub async fn a_parked_job_waits_for_a_node_that_knows_its_class(store: SharedTas
     assert_eq!(worker.fetch(2).await, []);
     assert_eq!(store.stats().await.expect("the backend answers").parked, 2);
     assert_eq!(state(&store, "a").await, JobState::Waiting);
-    assert_eq!(store.unpark(&["d".into()]).await.expect("the backend answers"), 0);
-    assert_eq!(store.unpark(&["d".into(), "c".into()]).await.expect("the backend answers"), 2);
-    let fetched = worker.fetch(3).await;
-    assert_eq!((ids_of(&fetched), fetched[0].attempt.counters), (vec!["a".into(), "b".into()], counters(1, 0)));
+    assert_eq!(store.parked().await.expect("the backend answers"), ["c"]);
+    let take = async |classes: &[&str], wanted| worker.take_parked(classes, wanted).await.expect("the backend answers");
+    assert_eq!(take(&["d"], 2).await.fetched, []);
+    let first = take(&["d", "c"], 1).await.fetched;
+    assert_eq!((ids_of(&first), first[0].attempt.counters), (vec!["a".into()], counters(1, 0)));
+    let second = take(&["d", "c"], 2).await.fetched;
+    assert_eq!(ids_of(&second), ["b"]);
+    assert_eq!(store.attempts(nodes()[0]).await.expect("the backend answers"), [first, second].concat());
+    assert_eq!(take(&["c"], 2).await.fetched, []);
+    assert_eq!(store.parked().await.expect("the backend answers"), [""; 0]);
     assert_eq!(store.stats().await.expect("the backend answers").parked, 0);
+}
+
+/// Nor is it fetched from one that is paused.
+pub async fn a_parked_job_of_a_queue_that_is_not_served_goes_back_there(store: SharedTasks) {
+    let (worker, other) = (LawWorker::new(&store, 0), LawWorker::serving(&store, nodes()[1], &["another"]));
+    for is_paused in [false, true] {
+        enqueue(&store, &[job("a")]).await;
+        let fetched = worker.fetch_one().await;
+        worker.settle(&fetched, AttemptEnd::Park { class: "c".into() }).await;
+        store.set_paused("q", is_paused).await.expect("the backend answers");
+        let taker = if is_paused { &worker } else { &other };
+        assert_eq!(taker.take_parked(&["c"], 9).await.expect("the backend answers").fetched, []);
+        assert_eq!(worker.fetch(9).await.len(), usize::from(!is_paused));
+        store.set_paused("q", false).await.expect("the backend answers");
+        for attempt in [worker.fetch(9).await, store.attempts(nodes()[0]).await.expect("the backend answers")].concat()
+        {
+            worker.settle(&attempt, AttemptEnd::Done).await;
+        }
+    }
+    assert_eq!(store.stats().await.expect("the backend answers").processed, 2);
 }
 
 /// One that was parked later does not.
@@ -119,7 +145,7 @@ pub async fn a_job_that_was_parked_for_too_long_fails(store: SharedTasks) {
     assert_eq!(store.fail_parked(now_ms() + 60_000, "w:1").await.expect("the backend answers"), 1);
     let record = FailedJob::read(&store.failed(0, 1).await.expect("the backend answers")[0]);
     assert_eq!((record.id.as_deref(), record.exception.as_str()), (Some("a"), "unknown_task"));
-    assert_eq!(store.unpark(&["c".into()]).await.expect("the backend answers"), 0);
+    assert_eq!(worker.take_parked(&["c"], 9).await.expect("the backend answers").fetched, []);
     assert_eq!(enqueue(&store, &[claiming("b", "k")]).await, [EnqueueOutcome::Stored]);
 }
 
