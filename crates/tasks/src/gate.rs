@@ -28,6 +28,8 @@ pub(crate) struct FetchGate {
     share_until: Option<Instant>,
     /// When the last look began that found nothing.
     last_empty: Option<Instant>,
+    /// Whether jobs may have been added since the last look was sent: its answer does not show them.
+    is_woken: bool,
     failures: u32,
     /// Until when nothing at all is sent.
     closed_until: Option<Instant>,
@@ -35,7 +37,7 @@ pub(crate) struct FetchGate {
 
 impl FetchGate {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { next_look: now, share_until: None, last_empty: None, failures: 0, closed_until: None }
+        Self { next_look: now, share_until: None, last_empty: None, is_woken: false, failures: 0, closed_until: None }
     }
 
     /// Whether calls may be sent.
@@ -65,8 +67,14 @@ impl FetchGate {
         self.closed_until
     }
 
+    /// A call is sent that fetches.
+    pub(crate) fn on_look(&mut self) {
+        self.is_woken = false;
+    }
+
     /// Jobs may have been added.
     pub(crate) fn on_woken(&mut self, now: Instant) {
+        self.is_woken = true;
         let soonest = self.last_empty.map_or(now, |last| now.max(last + EMPTY_PAUSE));
         self.next_look = self.next_look.min(soonest);
     }
@@ -87,6 +95,9 @@ impl FetchGate {
                 (true, _) => Duration::ZERO,
                 (false, _) => IDLE_PAUSE,
             };
+        if self.is_woken {
+            self.on_woken(now);
+        }
     }
 
     /// A call failed, or was answered by a store in which the node has no lease.
@@ -144,6 +155,19 @@ mod tests {
         gate.on_woken(start + ms(2));
         assert_eq!(gate.next() - start, ms(11), "the last look found none");
         assert!(!gate.is_due(start + ms(10)) && gate.is_due(start + ms(11)));
+    }
+
+    #[test]
+    fn a_wake_up_during_a_look_is_followed_by_another_one() {
+        let start = Instant::now();
+        let mut gate = FetchGate::new(start);
+        gate.on_look();
+        gate.on_woken(start + ms(1));
+        gate.on_reply(start + ms(2), 5, 0, false);
+        assert_eq!(gate.next() - start, ms(12));
+        gate.on_look();
+        gate.on_reply(start + ms(13), 5, 0, false);
+        assert_eq!(gate.next() - start, ms(1013), "nothing was added since then");
     }
 
     #[test]

@@ -342,6 +342,9 @@ impl WorkerLoop {
     /// Sends a call: for parked jobs of some classes, or for those in queues.
     fn send_call(&mut self, settling: usize, frees: usize, wanted: usize, parked: Option<Vec<String>>) {
         let settlements: Vec<Settlement> = self.ready.drain(..settling).collect();
+        if wanted > 0 && parked.is_none() {
+            self.gate.on_look();
+        }
         let now_us = self.engine.clock().now_us();
         let offered = self.tokens.take(wanted, now_us);
         let first_token = offered.start;
