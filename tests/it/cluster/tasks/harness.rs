@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::super::{SOON, status, until};
 use super::journal::{JobLines, Journal};
-use crate::client::post_json;
+use crate::client::{get, post_json};
 
 /// A number of the environment, or the one of the short run.
 pub(super) fn setting(name: &str, short: u64) -> u64 {
@@ -197,16 +197,12 @@ impl JobCluster {
         .await;
     }
 
-    /// The sum of a metric over the living nodes, of series that contain `label`.
-    pub(super) async fn metric(&self, name: &str, label: &str) -> f64 {
-        let mut sum = 0.0;
-        for worker in &self.workers {
-            let answer = crate::client::get(worker.process.admin, "/metrics").await;
-            let text = String::from_utf8(answer.body).unwrap();
-            let series = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
-            sum += series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
-        }
-        sum
+    /// The sum of a metric of a node, over the series that contain `label`.
+    pub(super) async fn metric_of(&self, worker: usize, name: &str, label: &str) -> f64 {
+        let answer = get(self.workers[worker].process.admin, "/metrics").await;
+        let text = String::from_utf8(answer.body).unwrap();
+        let series = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 }
 

@@ -16,13 +16,16 @@ const HELD: Duration = Duration::from_millis(2300);
 /// Attempts and slots are compared every 30 s, and after each failure.
 const COMPARED: Duration = Duration::from_secs(35);
 
+/// Of calls without an answer, and of jobs that no slot held.
+const COUNTERS: [&str; 2] = ["phalanx_tasks_call_failures_total", "phalanx_tasks_adopted_total"];
+
 /// In each round the calls of one node are held until it has given them up, or their answers, while jobs run. In every fourth a
 /// node is killed meanwhile.
 #[tokio::test]
 async fn answers_that_are_lost_and_calls_that_come_late_lose_no_job() {
     let rounds = rounds();
     let mut cluster = JobCluster::over(Redis::start().await, 3, &[], true).await;
-    let (mut pushed, mut killed) = (0, BTreeMap::new());
+    let (mut pushed, mut killed, mut counts) = (0, BTreeMap::new(), [0.0; 2]);
     for round in 0..rounds {
         let faulty = round % 3;
         let proxy = cluster.workers[faulty].proxy.as_ref().unwrap();
@@ -40,7 +43,11 @@ async fn answers_that_are_lost_and_calls_that_come_late_lose_no_job() {
             cluster.push(&format!("c{round}-"), 9, "sleep", &json!({ "ms": 400 })).await;
             pushed += 9;
             until("they run", SOON, async || cluster.running().await > 0).await;
-            let (generation, listed) = cluster.kill((round / 4) % 3).await;
+            let dying = (round / 4) % 3;
+            for (count, name) in counts.iter_mut().zip(COUNTERS) {
+                *count += cluster.metric_of(dying, name, "").await;
+            }
+            let (generation, listed) = cluster.kill(dying).await;
             killed.insert(generation, listed.into_iter().collect::<BTreeSet<_>>());
             cluster.add(&[]).await;
         }
@@ -49,8 +56,12 @@ async fn answers_that_are_lost_and_calls_that_come_late_lose_no_job() {
     cluster.until_over(pushed, COMPARED * 3).await;
     cluster.until_nothing_is_left().await;
     let took = began.elapsed();
-    let adopted = cluster.metric("phalanx_tasks_adopted_total", "").await;
-    let failures = cluster.metric("phalanx_tasks_call_failures_total", "").await;
+    for (count, name) in counts.iter_mut().zip(COUNTERS) {
+        for worker in 0..cluster.workers.len() {
+            *count += cluster.metric_of(worker, name, "").await;
+        }
+    }
+    let [failures, adopted] = counts;
     print(format_args!("{rounds} rounds: {pushed} jobs, {failures} calls without an answer, {adopted} jobs adopted"));
     check_time("nothing is left in a running hash", took, COMPARED);
     assert!(failures > 0.0);
