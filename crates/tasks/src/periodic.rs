@@ -6,18 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use phalanx_core::Engine;
 use phalanx_core::backend::{
     BackendError, DueTick, ENQUEUE_BATCH, TICK_BATCH, TaskStore, TickCall, TickOutcome, TickRequest,
 };
 use phalanx_core::registry::{DefinitionErrors, RegisteredTask, Registry};
 use phalanx_core::task::{Schedule, tick_job};
+use phalanx_core::{Engine, bound_reached};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::calendar::Calendar;
-use crate::due::due_ticks;
+use crate::due::{MAX_CATCH_UP, due_ticks};
 use crate::metrics;
 
 /// How often a node looks at the last ticks without one that is due: it writes those again that the store has lost, and shows
@@ -35,7 +35,7 @@ const MAX_SLEEP: Duration = Duration::from_millis(250);
 const DRIFT: Duration = Duration::from_millis(500);
 
 /// The shortest time between two calls: the store's clock may be behind by that much.
-const CALL_PAUSE: Duration = Duration::from_millis(5);
+const CALL_PAUSE: Duration = Duration::from_millis(10);
 
 /// By how much nodes differ in when they ask: the first one is answered while the others still sleep.
 const SPREAD: Duration = Duration::from_millis(20);
@@ -258,6 +258,9 @@ impl Ticker {
                     info!(task = name, schedule = %task.text, "this node's schedule counts again");
                 }
                 task.set_last(last_ms);
+                if enqueued.len() >= MAX_CATCH_UP {
+                    bound_reached("tasks_catch_up");
+                }
                 let now_ms = self.engine.clock().now_ms();
                 for tick_ms in enqueued {
                     debug!(task = name, tick_ms, "a tick is enqueued");
@@ -305,4 +308,27 @@ fn batch_of(requests: &[(usize, TickRequest)]) -> Option<usize> {
     };
     let count = requests.iter().take(TICK_BATCH).take_while(fits).count().max(1);
     (!requests.is_empty()).then_some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_takes_a_bounded_number_of_tasks_and_jobs() {
+        let request = |due: usize| {
+            let due = vec![DueTick { at_ms: 1, job: None }; due];
+            (0, TickRequest { task: "t".into(), schedule: "s".into(), known_ms: None, next_ms: 2, due })
+        };
+        for (due, tasks, count) in [
+            (1, 0, None),
+            (1, 3, Some(3)),
+            (0, 250, Some(TICK_BATCH)),
+            (MAX_CATCH_UP, 20, Some(ENQUEUE_BATCH / MAX_CATCH_UP)),
+            (ENQUEUE_BATCH + 1, 2, Some(1)),
+        ] {
+            let requests: Vec<_> = (0..tasks).map(|_| request(due)).collect();
+            assert_eq!(batch_of(&requests), count, "{tasks} tasks with {due} ticks");
+        }
+    }
 }
