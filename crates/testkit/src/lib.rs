@@ -1,5 +1,6 @@
 //! Tools that the tests of Phalanx share: laws for backends, real node processes, a real Redis, and a faulty network.
 
+mod clock;
 mod figure;
 mod flow;
 pub mod laws;

@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::clock::ServerClock;
 use crate::port::free_port;
 use crate::resp::value_len;
 
@@ -102,9 +103,31 @@ impl Redis {
         redis
     }
 
+    /// Starts a server whose clock [`Redis::set_clock`] sets.
+    ///
+    /// # Panics
+    ///
+    /// As for [`Redis::start`], and without a C compiler.
+    pub async fn start_with_clock() -> Self {
+        let folder = new_folder();
+        ServerClock::in_folder(folder.path()).build().await;
+        Self::start_in(folder, Vec::new()).await
+    }
+
+    /// Sets its clock by so many seconds against that of the machine.
+    ///
+    /// # Panics
+    ///
+    /// If it was not started by [`Redis::start_with_clock`].
+    pub fn set_clock(&self, seconds: i64) {
+        ServerClock::in_folder(self.folder.path()).set(seconds);
+    }
+
     async fn start_with(arguments: Vec<String>) -> Self {
-        let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
-        std::fs::create_dir(folder.path().join(DATA)).expect("a new folder takes files");
+        Self::start_in(new_folder(), arguments).await
+    }
+
+    async fn start_in(folder: TempDir, arguments: Vec<String>) -> Self {
         for _ in 0..TRIES {
             let port = free_port();
             if let Some(child) = spawn(&folder, port, &arguments).await {
@@ -283,6 +306,12 @@ impl Drop for Watch {
     }
 }
 
+fn new_folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
+    std::fs::create_dir(folder.path().join(DATA)).expect("a new folder takes files");
+    folder
+}
+
 fn server() -> String {
     std::env::var(SERVER).unwrap_or_else(|_| "redis-server".to_owned())
 }
@@ -319,7 +348,9 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 async fn spawn(folder: &TempDir, port: u16, arguments: &[String]) -> Option<Child> {
     // Before 7.0 there is no such setting, and the command is allowed.
     let debug: &[&str] = if major().await >= 7 { &["--enable-debug-command", "yes"] } else { &[] };
-    let mut child = Command::new(server())
+    let mut command = Command::new(server());
+    ServerClock::in_folder(folder.path()).preload(&mut command);
+    let mut child = command
         // Data is written before the reply is sent, and survives a killed process without an fsync.
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "no"])
         .args(["--port", &port.to_string(), "--daemonize", "no"])
