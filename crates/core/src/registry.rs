@@ -22,7 +22,7 @@ use crate::task::TaskDef;
 use crate::task::built_in::{CANCEL, RUN_ACTION};
 use crate::task::handle::KnownTask;
 use crate::task::quiet::QUIET;
-use crate::task::unique::is_too_short;
+use crate::task::unique::{UniqueKey, is_too_short};
 
 /// The definitions of an application, before they are checked.
 #[derive(Default)]
@@ -349,6 +349,9 @@ fn check_task(def: &TaskDef, states: &States, errors: &mut DefinitionErrors) {
     if let Some(schedule) = &def.schedule {
         if let Some(mistake) = schedule.mistake() {
             errors.add(format!("task {name:?}: {mistake}"));
+        }
+        if !matches!(def.unique.key, UniqueKey::None) {
+            errors.add(format!("task {name:?} is periodic: its ticks are unique by `overlap`, without a key"));
         }
         if let Err(error) = (def.check)(&Params::default()) {
             let fields: Vec<&str> = error.details().iter().map(|detail| detail.path.as_str()).collect();

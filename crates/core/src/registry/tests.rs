@@ -8,7 +8,7 @@ use super::*;
 use crate::action::{BodyRules, OnDisconnect};
 use crate::error::ActionError;
 use crate::future::Deadline;
-use crate::task::{CatchUp, MIN_INTERVAL, Overlap, Schedule, TickRule};
+use crate::task::{CatchUp, MIN_INTERVAL, Overlap, Schedule, TickRule, UniquePolicy};
 
 #[derive(Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "only its schema is looked at")]
@@ -144,6 +144,9 @@ fn a_schedule_that_cannot_be_is_named_with_its_task() {
     check(ticks(TickRule::Every(MIN_INTERVAL), Overlap::Skip, CatchUp::All), all);
     let needy = TaskDef { check: RUN_ACTION.check, ..every(MIN_INTERVAL) };
     check(needy, "task \"clean\" is periodic, and its ticks have no input: give action a default");
+    let unique = UniquePolicy { key: UniqueKey::Input, ..UniquePolicy::DEFAULT };
+    let keyed = TaskDef { unique, ..every(MIN_INTERVAL) };
+    check(keyed, "task \"clean\" is periodic: its ticks are unique by `overlap`, without a key");
 }
 
 #[test]

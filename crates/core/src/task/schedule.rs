@@ -106,9 +106,9 @@ impl fmt::Display for TickRule {
 ///
 /// Never: its text is written as that of any job.
 pub fn tick_job(task: &TaskDef, overlap: Overlap, tick_ms: u64, now_ms: u64) -> NewJob {
-    // No author's key begins with `@`: those begin with the name of a task.
+    // Other keys begin with the name of a task, or with `@` and that of a queue: none of these has an `@`.
     let claim = (overlap == Overlap::Skip)
-        .then(|| UniqueClaim { key: format!("@{}", task.name).into(), ttl_ms: TICK_CLAIM.as_millis() as u64 });
+        .then(|| UniqueClaim { key: format!("@@{}", task.name).into(), ttl_ms: TICK_CLAIM.as_millis() as u64 });
     let id = format!("{}@{tick_ms}", task.name);
     let args: &RawValue = serde_json::from_str("[{}]").expect("this is JSON");
     let text = JobText {
@@ -119,6 +119,7 @@ pub fn tick_job(task: &TaskDef, overlap: Overlap, tick_ms: u64, now_ms: u64) -> 
         enqueued_at: Some(now_ms),
         tick: Some(tick_ms),
         unique: claim.as_ref().map(|claim| (&*claim.key).into()),
+        unique_for: claim.as_ref().map(|claim| claim.ttl_ms),
         ..JobText::default()
     };
     let text = text.write();

@@ -290,7 +290,7 @@ fn a_jobs_text_names_its_claim() {
 
 #[test]
 fn the_job_of_a_tick_names_its_tick_and_has_an_empty_input() {
-    for (overlap, claim) in [(Overlap::Skip, Some("@mail")), (Overlap::Allow, None)] {
+    for (overlap, claim) in [(Overlap::Skip, Some("@@mail")), (Overlap::Allow, None)] {
         let job = tick_job(&SendMail::DEF, overlap, 1_800_000_000_000, 5);
         assert_eq!((&*job.id, &*job.queue, job.due_ms), ("mail@1800000000000", "low", None));
         assert_eq!(job.unique.as_ref().map(|claim| &*claim.key), claim);
@@ -301,6 +301,7 @@ fn the_job_of_a_tick_names_its_tick_and_has_an_empty_input() {
         });
         if let Some(claim) = claim {
             expected["unique"] = claim.into();
+            expected["unique_for"] = 604_800_000.into();
         }
         assert_eq!(text, expected);
     }
