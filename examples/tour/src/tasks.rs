@@ -170,15 +170,15 @@ pub(crate) async fn every_second_tick(ctx: TaskContext) -> Result<(), ActionErro
     Ok(())
 }
 
-/// The same while an earlier tick is not over, in a queue that comes before the others.
-#[task(name = "tick", every = "1s", overlap = "allow", queue = "high")]
+/// The same for each tick, also late ones and while an earlier one is not over.
+#[task(name = "tick", every = "1s", overlap = "allow", catch_up = "all", queue = "high")]
 pub(crate) async fn every_tick(ctx: TaskContext) -> Result<(), ActionError> {
     ctx.cache().push("ticks", &ctx.id()).await?;
     Ok(())
 }
 
 /// The tasks of this node: without those in `TOUR_WITHOUT`, and of a later version with `TOUR_SHAPE=2`. With
-/// `TOUR_TICKS=1` one ticks each second, with `TOUR_TICKS=all` also while an earlier tick waits or runs.
+/// `TOUR_TICKS=1` one ticks each second, with `TOUR_TICKS=all` no tick is left out.
 pub(crate) fn all() -> Vec<TaskDef> {
     let without = std::env::var("TOUR_WITHOUT").unwrap_or_default();
     let is_later = std::env::var("TOUR_SHAPE").is_ok_and(|shape| shape == "2");
