@@ -27,6 +27,7 @@ use crate::remote::Connections;
 use crate::rooms::Rooms;
 use crate::task::attempt::AttemptFacts;
 use crate::task::handle::Tasks;
+use crate::task::origin::{JobOrigin, is_traceparent};
 
 /// One call, as its function, its guards and its layers see it. Cheap to clone.
 ///
@@ -233,9 +234,19 @@ impl Context {
         self.node().cluster()
     }
 
-    /// The task queue. Jobs that it enqueues carry the id of this request.
+    /// The task queue. Jobs that it enqueues carry the id of this request, the trace in its header `traceparent`, and, within an
+    /// attempt of a task, the trace and the meta of that job.
     pub fn tasks(&self) -> Tasks {
-        self.node().tasks().of_request(self.id())
+        let mut origin = match self.attempt() {
+            Some(attempt) => attempt.origin.clone(),
+            None => {
+                let trace = self.0.caller.headers.get("traceparent").and_then(|value| value.to_str().ok());
+                let traceparent = trace.filter(|trace| is_traceparent(trace)).map(Arc::from);
+                JobOrigin { traceparent, ..JobOrigin::default() }
+            }
+        };
+        origin.request = Some(self.id().to_string().into());
+        self.node().tasks().of_origin(origin)
     }
 
     /// The attempt of a task that this call is, or is a part of.

@@ -4,6 +4,7 @@
 //! other programs have class, queue and arguments only; jobs of ours have fields of their own behind these.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -63,6 +64,12 @@ pub struct JobMeta<'a> {
     /// The id of the request, handed on to the jobs that a job enqueues.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Cow<'a, str>>,
+    /// The trace of the request, in the form of W3C, handed on as well.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Cow<'a, str>>,
+    /// The application's own, handed on as well.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
 }
 
 /// The input of a job.
@@ -408,7 +415,7 @@ mod tests {
             unique: Some("mail:x".into()),
             unique_until: Some("start".into()),
             unique_for: Some(7),
-            meta: Some(JobMeta { request: Some("r-1".into()) }),
+            meta: Some(JobMeta { request: Some("r-1".into()), ..JobMeta::default() }),
         };
         let text = job.write();
         let start = br#"{"class":"mail","queue":"high","args":[{"big":9007199254740993,"list":[]}],"id":"a-1""#;

@@ -64,8 +64,8 @@ pub mod jobs {
     pub use phalanx_core::job::{AttemptOutcome, FailedJob};
     pub use phalanx_core::task::{
         ActiveAttempt, CatchUp, EnqueueOptions, Enqueued, JobStatus, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY,
-        MAX_PROGRESS_BYTES, MAX_RESULT_BYTES, MIN_INTERVAL, Overlap, RetryPolicy, RunAction, Schedule, TaskFailure,
-        TickRule, UniqueKey, UniquePolicy, UniqueScope, UniqueUntil,
+        MAX_META_BYTES, MAX_PROGRESS_BYTES, MAX_RESULT_BYTES, MIN_INTERVAL, Overlap, RetryPolicy, RunAction, Schedule,
+        TaskFailure, TickRule, UniqueKey, UniquePolicy, UniqueScope, UniqueUntil,
     };
 }
 

@@ -7,7 +7,7 @@ use phalanx_core::backend::{AttemptEnd, FetchedJob};
 use phalanx_core::error::Chain;
 use phalanx_core::job::{AttemptOutcome, JobInput, JobText};
 use phalanx_core::registry::RegisteredTask;
-use phalanx_core::task::{AttemptClock, AttemptFacts, AttemptProgress, MAX_DELAY, TaskControl};
+use phalanx_core::task::{AttemptClock, AttemptFacts, AttemptProgress, JobOrigin, MAX_DELAY, TaskControl};
 use phalanx_core::{ActionError, Generation, Params};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -89,7 +89,7 @@ impl WorkerLoop {
             generation: slot.generation,
             fence,
             tick_ms: read.tick,
-            request: read.meta.as_ref().and_then(|meta| meta.request.as_deref()).map(Arc::from),
+            origin: JobOrigin::read(read.meta.as_ref()),
             cancelled: CancellationToken::new(),
             lease_lost: self.lease.clone(),
             clock: AttemptClock::start(self.engine.attempt_limit(&task)),

@@ -116,6 +116,7 @@ pub(crate) struct Message {
 /// Never succeeds.
 #[task(attempts = 3, backoff = "100ms", max_backoff = "100ms", on_failed = record_failure)]
 pub(crate) async fn fail(_ctx: TaskContext, input: Message) -> Result<(), ActionError> {
+    tracing::info!("fails as requested");
     Err(ActionError::conflict(input.message))
 }
 

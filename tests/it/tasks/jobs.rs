@@ -74,6 +74,19 @@ async fn a_panic_fails_the_attempt_and_not_the_node() {
 }
 
 #[tokio::test]
+async fn log_lines_of_an_attempt_name_its_job_and_the_request_that_enqueued_it() {
+    let node = Process::start("tour", &[]).await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let headers = ["content-type: application/json", &format!("traceparent: {trace}"), "x-request-id: r-17"];
+    let job = br#"{"name":"fail","input":{"message":"as requested"}}"#;
+    let answer = request(node.addr, "POST /api/tasks", &headers, job).await.json();
+    let id = answer["id"].as_str().unwrap().to_owned();
+    until_state(node.addr, &id, "failed").await;
+    let (stderr, words) = (node.stderr(), ["fails as requested", "attempt{", &id, trace, "request="]);
+    assert!(stderr.lines().any(|line| words.iter().all(|word| line.contains(word))), "{stderr}");
+}
+
+#[tokio::test]
 async fn a_delayed_job_runs_when_it_is_due_and_can_be_deleted_before() {
     let node = Process::start("tour", &[]).await;
     let started = Instant::now();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::Engine;
 use super::hooks::catch;
@@ -75,13 +76,13 @@ impl Engine {
     pub fn start_attempt(&self, task: &RegisteredTask, facts: Arc<AttemptFacts>, input: Params) -> StartedAttempt {
         let context = self.attempt_context(task, facts.clone(), input, facts.clock.limit());
         let call = Call { action: task.action, context, body: CallBody::absent() };
-        let engine = self.clone();
+        let (engine, span) = (self.clone(), facts.origin.span(task.def.name, &facts.id));
         let run = async move {
             // Layers may panic where they are called, and both where they are dropped.
             let running = AssertUnwindSafe(async move { with_layers(&engine, call).await });
             running.catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&*panic)))
         };
-        StartedAttempt { run: Box::pin(run), facts }
+        StartedAttempt { run: Box::pin(run.instrument(span)), facts }
     }
 
     /// Runs the function that a task has for jobs that failed for good, for `limit` at most. Its panic is counted and logged.
@@ -123,7 +124,7 @@ impl Engine {
             name: task.def.name,
             version: 1,
             caller: Arc::new(Caller::internal()),
-            id: facts.request.clone().map_or_else(|| self.next_request_id(), RequestId::Given),
+            id: facts.origin.request.clone().map_or_else(|| self.next_request_id(), RequestId::Given),
             uri: None,
             head,
             started: Instant::now(),

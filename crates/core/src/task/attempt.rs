@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::control::TaskControl;
+use super::origin::JobOrigin;
 use super::progress::AttemptProgress;
 use super::pulse::AttemptClock;
 use crate::backend::AttemptKey;
@@ -28,8 +29,8 @@ pub struct AttemptFacts {
     pub fence: u64,
     /// The tick of a periodic task that the job is of, Unix time in milliseconds.
     pub tick_ms: Option<u64>,
-    /// The request in which the job was enqueued.
-    pub request: Option<Arc<str>>,
+    /// The request in which the job was enqueued, and its meta.
+    pub origin: JobOrigin,
     /// Cancelled when the attempt is to end.
     pub cancelled: CancellationToken,
     /// Cancelled when the node cannot count on its lease.

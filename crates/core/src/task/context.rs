@@ -84,6 +84,16 @@ impl TaskContext {
         self.context.id()
     }
 
+    /// The trace of that request, in the form of W3C (`traceparent`). Jobs that this one enqueues carry it on.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.facts.origin.traceparent.as_deref()
+    }
+
+    /// A value that the enqueue gave to the job, or to one that enqueued it.
+    pub fn meta(&self, name: &str) -> Option<&str> {
+        self.facts.origin.values.get(name).map(String::as_str)
+    }
+
     /// When the attempt's time is up, unless [`heartbeat`](Self::heartbeat) moves it.
     pub fn deadline(&self) -> Option<Instant> {
         self.facts.clock.deadline()

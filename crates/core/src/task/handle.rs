@@ -1,6 +1,6 @@
 //! The author's handle on the task queue: enqueues by name, and everything that the typed form of an enqueue needs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,13 +11,14 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 
 use super::due::Due;
+use super::origin::JobOrigin;
 use super::unique::{JobClaim, UniqueOptions, UniquePolicy, UniqueUntil};
 use crate::backend::{BackendError, Clock, ENQUEUE_BATCH, EnqueueOutcome, NewJob, TaskStore};
 use crate::cluster::Cluster;
 use crate::config::TaskSettings;
 use crate::error::{ActionError, Detail, ErrorKind};
-use crate::id::{NodeIdentity, RequestId, random_text};
-use crate::job::{JobMeta, JobText};
+use crate::id::{NodeIdentity, random_text};
+use crate::job::JobText;
 use crate::locks::Locks;
 use crate::metrics::bound_reached;
 use crate::params::Params;
@@ -39,8 +40,8 @@ const MAX_ID_BYTES: usize = 128;
 #[derive(Clone)]
 pub struct Tasks {
     pub(crate) parts: Arc<TaskParts>,
-    /// The request that enqueues.
-    request: Option<RequestId>,
+    /// The origin of the jobs that are enqueued.
+    origin: Arc<JobOrigin>,
 }
 
 /// Everything that enqueuing and operating jobs needs.
@@ -102,6 +103,7 @@ pub struct EnqueueOptions {
     id: Option<String>,
     pub(super) unique: UniqueOptions,
     expires_in: Option<Duration>,
+    meta: BTreeMap<String, String>,
     due: Due,
 }
 
@@ -130,6 +132,13 @@ impl EnqueueOptions {
         self
     }
 
+    /// With a value of the application's own, which its attempts read as `ctx.meta(name)`, and which the jobs that they enqueue
+    /// carry on: 4 KiB with all others, the request id and the trace.
+    pub fn meta(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.meta.insert(name.into(), value.into());
+        self
+    }
+
     /// After this time.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.due = Due::In(delay);
@@ -151,12 +160,12 @@ impl EnqueueOptions {
 
 impl Tasks {
     pub(crate) fn new(parts: TaskParts) -> Self {
-        Self { parts: Arc::new(parts), request: None }
+        Self { parts: Arc::new(parts), origin: Arc::default() }
     }
 
-    /// The handle for a request: its jobs carry its id.
-    pub(crate) fn of_request(&self, request: &RequestId) -> Self {
-        Self { parts: self.parts.clone(), request: Some(request.clone()) }
+    /// The handle for a call: its jobs carry the call's id, and its meta.
+    pub(crate) fn of_origin(&self, origin: JobOrigin) -> Self {
+        Self { parts: self.parts.clone(), origin: Arc::new(origin) }
     }
 
     /// Whether the application has a task of that name.
@@ -171,7 +180,8 @@ impl Tasks {
     /// # Errors
     ///
     /// Nothing is stored: `unknown_task` (404); `invalid_input` with the wrong fields, or for a queue, an id, a key or a
-    /// delay that cannot be; `payload_too_large` beyond [`MAX_JOB_BYTES`]; `conflict` if the id was used for another task or
+    /// delay that cannot be; `payload_too_large` beyond [`MAX_JOB_BYTES`], and for a meta of
+    /// more than 4 KiB; `conflict` if the id was used for another task or
     /// input; `unavailable` if the backend refuses it. If the backend does not answer: `unavailable`, and the job may be
     /// stored within `redis.command_timeout`, or never.
     pub async fn enqueue_named(
@@ -249,7 +259,6 @@ impl Tasks {
         let delay_ms = due_ms.map_or(0, |due_ms| due_ms.saturating_sub(now_ms));
         let unique = JobClaim::of((task, known), queue, &options.unique, (&input, &params), delay_ms)?;
         let args = serde_json::value::to_raw_value(&[&input]).map_err(ActionError::internal)?;
-        let request = self.request.as_ref().map(ToString::to_string);
         let text = JobText {
             class: task.into(),
             queue: queue.into(),
@@ -262,7 +271,7 @@ impl Tasks {
             unique: unique.as_ref().map(|unique| (&*unique.claim.key).into()),
             unique_until: unique.as_ref().filter(|unique| unique.until == UniqueUntil::Start).map(|_| "start".into()),
             unique_for: unique.as_ref().map(|unique| unique.lifetime.as_millis() as u64),
-            meta: request.map(|request| JobMeta { request: Some(request.into()) }),
+            meta: self.origin.meta(&options.meta)?,
         };
         let text = text.write();
         if text.len() > MAX_JOB_BYTES {

@@ -66,14 +66,17 @@ async fn texts(engine: &Engine, queue: &str) -> Vec<Value> {
 #[tokio::test]
 async fn a_job_is_stored_in_its_tasks_queue_in_resques_form() {
     let engine = start().await;
-    let tasks = engine.node().tasks().of_request(&crate::id::RequestId::Given("r-1".into()));
-    let job = tasks.enqueue::<SendMail>(mail("Ada")).await.unwrap();
+    let tasks = engine.node().tasks();
+    let tasks = tasks.of_origin(JobOrigin { request: Some("r-1".into()), ..JobOrigin::default() });
+    let options = EnqueueOptions::new().meta("tenant", "a");
+    let job = tasks.enqueue_with::<SendMail>(mail("Ada"), options).await.unwrap();
     let stored = &texts(&engine, "low").await[0];
     assert_eq!(
         (&stored["class"], &stored["queue"], &stored["args"]),
         (&json!("mail"), &json!("low"), &json!([{ "to": "Ada", "size": null }]))
     );
     assert_eq!((&stored["id"], &stored["meta"]["request"]), (&json!(&*job.id), &json!("r-1")));
+    assert_eq!(stored["meta"], json!({ "request": "r-1", "values": { "tenant": "a" } }));
     assert_eq!(tasks.status(&job.id).await.unwrap().state, JobState::Waiting);
     let later = tasks.enqueue_in::<SendMail>(mail("Bob"), Duration::from_secs(60)).await.unwrap();
     assert!(matches!(tasks.status(&later.id).await.unwrap().state, JobState::Delayed(_)));
@@ -97,6 +100,7 @@ async fn a_job_that_cannot_run_is_refused_and_nothing_is_stored() {
         ("mail", json!([]), options(), "malformed", ""),
         ("mail", json!({ "to": "Ada", "size": long }), options(), "payload_too_large", ""),
         ("mail", json!({ "to": "Ada", "size": nearly }), options(), "payload_too_large", ""),
+        ("mail", json!({ "to": "Ada" }), options().meta("a", "b".repeat(MAX_META_BYTES)), "payload_too_large", ""),
         ("mail", json!({ "to": "Ada" }), options().queue("a b"), "invalid_input", "queue"),
         ("mail", json!({ "to": "Ada" }), options().queue(""), "invalid_input", "queue"),
         ("mail", json!({ "to": "Ada" }), options().queue("x".repeat(101)), "invalid_input", "queue"),

@@ -110,6 +110,12 @@ async fn perform(ctx: TaskContext, input: Work) -> Result<(), ActionError> {
                 std::thread::yield_now();
             }
         }
+        "enqueue" => {
+            let (request, trace) = (ctx.request().to_string(), ctx.traceparent().unwrap_or_default().to_owned());
+            log.add(format!("{request} {trace} {}", ctx.meta("tenant").unwrap_or_default()));
+            let ends = input.ends.get(run + 1..).unwrap_or_default().to_vec();
+            ctx.tasks().enqueue::<Plain>(Work { name: format!("{}'", input.name), ends }).await.map(drop)
+        }
         "discard" => Err(ctx.discard()),
         "cancel" => Err(ctx.cancel("unsubscribed")),
         "pending" => std::future::pending().await,

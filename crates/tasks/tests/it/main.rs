@@ -7,6 +7,7 @@ mod faulty_store;
 mod harness;
 mod limits;
 mod operations;
+mod origin;
 mod quiet;
 mod reports;
 mod stopping;
