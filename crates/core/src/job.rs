@@ -246,6 +246,55 @@ struct UnreadablePayload<'a> {
     args: [Cow<'a, str>; 1],
 }
 
+/// A job that a worker works on, to be written in resque's form.
+#[derive(Debug)]
+pub struct WorkingOn<'a> {
+    /// The worker.
+    pub worker: &'a str,
+    /// The queue that the job came from.
+    pub queue: &'a str,
+    /// Its text.
+    pub text: &'a [u8],
+    /// Since when it runs, Unix time in milliseconds.
+    pub run_at_ms: u64,
+}
+
+#[derive(Serialize)]
+struct WorkingOnText<'a> {
+    run_at: String,
+    queue: &'a str,
+    worker: &'a str,
+    payload: Cow<'a, RawValue>,
+}
+
+impl WorkingOn<'_> {
+    /// The value that resque's tools read.
+    ///
+    /// # Panics
+    ///
+    /// Never: all fields are text and JSON.
+    pub fn write(&self) -> Bytes {
+        let Self { worker, queue, text, run_at_ms } = *self;
+        let written = WorkingOnText { run_at: resque_date(run_at_ms), queue, worker, payload: payload(text, queue) };
+        serde_json::to_vec(&written).expect(WRITABLE).into()
+    }
+}
+
+const WRITABLE: &str = "text, numbers and raw JSON can be written";
+
+/// A job as others read it. A text that is no JSON object becomes the argument of a job of the class `unreadable`.
+fn payload<'a>(text: &'a [u8], queue: &str) -> Cow<'a, RawValue> {
+    let is_object = JobText::read(text).is_some();
+    let payload = std::str::from_utf8(text).ok().filter(|_| is_object);
+    payload.and_then(|text| serde_json::from_str::<&RawValue>(text).ok()).map_or_else(
+        || {
+            let unreadable = UnreadablePayload { class: "unreadable", queue, args: [String::from_utf8_lossy(text)] };
+            Cow::Owned(serde_json::value::to_raw_value(&unreadable).expect(WRITABLE))
+        },
+        Cow::Borrowed,
+    )
+}
+
 impl FailedRecord<'_> {
     /// The entry. A text that is no JSON object becomes the argument of a job of the class `unreadable`.
     ///
@@ -253,21 +302,10 @@ impl FailedRecord<'_> {
     ///
     /// Never: all fields are text, numbers, and JSON.
     pub fn write(&self) -> Bytes {
-        const WRITABLE: &str = "text, numbers and raw JSON can be written";
-        let is_object = JobText::read(self.text).is_some();
-        let payload = std::str::from_utf8(self.text).ok().filter(|_| is_object);
-        let payload = payload.and_then(|text| serde_json::from_str::<&RawValue>(text).ok()).map_or_else(
-            || {
-                let args = [String::from_utf8_lossy(self.text)];
-                let unreadable = UnreadablePayload { class: "unreadable", queue: self.queue, args };
-                Cow::Owned(serde_json::value::to_raw_value(&unreadable).expect(WRITABLE))
-            },
-            Cow::Borrowed,
-        );
         let record = FailedText {
             worker: self.worker.into(),
             queue: self.queue.into(),
-            payload,
+            payload: payload(self.text, self.queue),
             exception: self.exception.into(),
             error: cut(self.error, MAX_ERROR_BYTES).into(),
             backtrace: Vec::new(),

@@ -75,6 +75,7 @@ impl WorkerLoop {
             self.timers.slots = now + SLOT_PERIOD;
             self.check_slots(now);
         }
+        self.show(now);
         if self.next_due(now).is_some_and(|due| self.timers.promotion(due) <= now) {
             self.promote();
         }

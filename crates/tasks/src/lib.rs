@@ -22,6 +22,7 @@ mod release;
 mod replies;
 mod result;
 mod run;
+mod sign;
 mod slots;
 mod tokens;
 mod undecodable;

@@ -17,6 +17,10 @@ pub(crate) fn describe() {
     describe_histogram!("phalanx_task_pickup_seconds", "Time from when a job could begin to its first attempt");
     describe_gauge!("phalanx_tasks_running", "Attempts that this node holds");
     describe_gauge!("phalanx_tasks_quiet", "1 while an operator wants this node to fetch no jobs");
+    describe_gauge!(
+        "phalanx_tasks_foreign_queues",
+        "1 while no jobs are fetched because another cluster uses the queues"
+    );
     describe_gauge!("phalanx_tasks_blocked", "Slots whose task did not return at its deadline");
     describe_gauge!("phalanx_tasks_waiting", "Jobs that wait, by queue, in the whole cluster");
     describe_gauge!("phalanx_tasks_oldest_seconds", "Age of the job that waits at the head of a queue");
@@ -69,6 +73,10 @@ pub(crate) fn record_slots(held: usize, blocked: usize) {
 
 pub(crate) fn record_quiet(is_quiet: bool) {
     gauge!("phalanx_tasks_quiet").set(f64::from(u8::from(is_quiet)));
+}
+
+pub(crate) fn record_foreign_queues(are_foreign: bool) {
+    gauge!("phalanx_tasks_foreign_queues").set(f64::from(u8::from(are_foreign)));
 }
 
 pub(crate) fn record_stats(stats: &TaskStats, now_ms: u64, served: impl Fn(&str) -> bool) {

@@ -59,6 +59,7 @@ impl WorkerLoop {
                 self.parked = result.unwrap_or_default();
                 self.parked.retain(|class| self.engine.registry().task(class).is_some());
             }
+            StoreReply::Shown(result) => self.on_shown(result),
             StoreReply::Stats(result) => {
                 self.is_counting = false;
                 if let Ok(stats) = result {

@@ -29,6 +29,7 @@ use crate::housekeeping::Timers;
 use crate::metrics;
 use crate::pulse::RuntimePulse;
 use crate::queues::NodeQueues;
+use crate::sign::WorkerSigns;
 use crate::slots::{SlotState, Slots};
 use crate::tokens::TokenCounter;
 use crate::undecodable::UndecodableJobs;
@@ -80,6 +81,7 @@ pub(crate) enum StoreReply {
     Promotion(Result<Promotion, BackendError>),
     Parked(Result<Vec<String>, BackendError>),
     Stats(Result<TaskStats, BackendError>),
+    Shown(Result<Option<String>, BackendError>),
 }
 
 /// The state of a worker.
@@ -133,6 +135,7 @@ pub(crate) struct WorkerLoop {
     pub(crate) is_quiet: bool,
     /// Whether an operator wants the node to fetch nothing.
     quiet: watch::Receiver<bool>,
+    pub(crate) signs: WorkerSigns,
 }
 
 /// The queues of a call.
@@ -198,6 +201,7 @@ impl WorkerLoop {
             after_failures: TaskTracker::new(),
             is_quiet: false,
             quiet,
+            signs: WorkerSigns::default(),
         };
         worker.set_queues(&[]);
         worker
@@ -255,6 +259,7 @@ impl WorkerLoop {
                 },
             }
         }
+        self.hide().await;
         self.after_failures.close();
         stop.until_grace_is_over(self.after_failures.wait()).await;
         let unsettled = self.slots.iter().filter(|slot| !matches!(slot.state, SlotState::Settled)).count();
@@ -292,9 +297,9 @@ impl WorkerLoop {
         !self.takes_nothing() && !self.engine.node().is_fenced() && !self.pulse.is_lost()
     }
 
-    /// Whether the node stops, or an operator wants it to fetch nothing.
+    /// Whether the node stops, an operator wants it to fetch nothing, or the queues are another cluster's.
     pub(crate) fn takes_nothing(&self) -> bool {
-        self.is_quiet || *self.quiet.borrow()
+        self.is_quiet || *self.quiet.borrow() || !self.signs.owns_queues()
     }
 
     fn on_quiet(&mut self) {

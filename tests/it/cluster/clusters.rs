@@ -8,7 +8,7 @@ use phalanx::prelude::*;
 use phalanx_testkit::{Process, Redis};
 
 use super::{SOON, config, until};
-use crate::client::Socket;
+use crate::client::{Socket, get};
 
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
@@ -55,6 +55,12 @@ async fn clusters_that_share_a_prefix_are_warned_of() {
     let node = Process::start("tour", &[("REDIS_URL", url.as_str()), ("PHALANX__CLUSTER__NAME", "laws")]).await;
     until("it warns", SOON, async || node.stderr().contains("other clusters use the same keys")).await;
     assert!(node.stderr().contains("tour"), "{}", node.stderr());
+    // It serves clients, and fetches none of the other one's jobs.
+    until("it says so", SOON, async || node.stderr().contains("another cluster uses the queues below tasks.prefix"))
+        .await;
+    let metrics = String::from_utf8(get(node.admin, "/metrics").await.body).unwrap();
+    assert!(metrics.contains("phalanx_tasks_foreign_queues 1"), "{metrics}");
+    assert_eq!(get(node.admin, "/readyz").await.status, 200);
 }
 
 /// In other databases than 0 the channels of both have different names.

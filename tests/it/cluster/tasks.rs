@@ -16,6 +16,7 @@ mod operations;
 mod poison;
 mod rates;
 mod rolling;
+mod sign;
 mod waiting;
 
 /// The limit of waits that no test is about.

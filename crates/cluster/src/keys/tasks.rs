@@ -61,6 +61,11 @@ impl Keys {
         self.resque("worker:ping:")
     }
 
+    /// The cluster whose nodes use this prefix; it expires.
+    pub(crate) fn prefix_owner(&self) -> String {
+        self.resque("phalanx:cluster")
+    }
+
     fn resque(&self, name: &str) -> String {
         [&self.tasks_prefix, name].concat()
     }

@@ -74,9 +74,6 @@ fn is_plain(settlement: &Settlement) -> bool {
 
 impl RedisTasks {
     pub(super) async fn exchange_batch(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError> {
-        if call.wanted > 0 && self.registered.is_due(call.generation) {
-            self.register(call).await;
-        }
         let Exchange { script, keys } = &self.exchange;
         let mut keys: [&str; 25] = std::array::from_fn(|at| keys[at].as_str());
         let running = self.keys.running(call.generation);

@@ -17,6 +17,7 @@ use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobReport, ListedAttempt,
     NewJob, Promotion, StoredStatus, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply,
+    WorkerSign,
 };
 use tracing::warn;
 
@@ -41,7 +42,7 @@ mod wake;
 use call::TaskScript;
 use exchange::{Exchange, SERVING};
 use own_connection::OwnConnection;
-use registration::{PING_INTERVAL, Repeated};
+use registration::Repeated;
 use wake::WakeUps;
 
 /// The jobs that nodes share.
@@ -59,7 +60,6 @@ pub struct RedisTasks {
     exchange: Exchange,
     /// Announcements that the node serves its queues.
     serving: Repeated,
-    registered: Repeated,
     scripts: Scripts,
     wake_ups: WakeUps,
 }
@@ -78,6 +78,7 @@ struct Scripts {
     delete_delayed: TaskScript,
     release: TaskScript,
     register: TaskScript,
+    remove_worker: TaskScript,
 }
 
 impl RedisTasks {
@@ -88,7 +89,6 @@ impl RedisTasks {
         Self {
             exchange: Exchange::new(&keys),
             serving: Repeated::every(SERVING),
-            registered: Repeated::every(PING_INTERVAL),
             scripts: Scripts {
                 fields: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/fields.lua")),
                 enqueue: script(keys.queues(), include_str!("../lua/tasks/enqueue.lua")),
@@ -103,6 +103,7 @@ impl RedisTasks {
                 delete_delayed: script(keys.delayed_jobs(), include_str!("../lua/tasks/delete_delayed.lua")),
                 release: script(unused, include_str!("../lua/tasks/release.lua")),
                 register: script(keys.workers(), include_str!("../lua/tasks/register.lua")),
+                remove_worker: script(keys.workers(), include_str!("../lua/tasks/remove_worker.lua")),
             },
             wake_ups: WakeUps::new(client.clone(), keys.clone(), channel.clone()),
             node: node.to_owned(),
@@ -147,6 +148,14 @@ impl TaskStore for RedisTasks {
 
     async fn exchange(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError> {
         self.exchange_batch(call).await
+    }
+
+    async fn show_worker(&self, sign: &WorkerSign<'_>) -> Result<Option<String>, BackendError> {
+        self.register_worker(sign).await
+    }
+
+    async fn remove_worker(&self, of: Generation) -> Result<(), BackendError> {
+        self.unregister_worker(of).await
     }
 
     async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError> {

@@ -4,16 +4,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use phalanx_core::Generation;
-use phalanx_core::backend::WorkerCall;
+use phalanx_core::backend::{BackendError, WorkerSign};
 use phalanx_core::job::worker_name;
 use serde_json::json;
 use tokio::time::Instant;
-use tracing::debug;
 
 use super::RedisTasks;
-
-/// How often the ping is renewed.
-pub(super) const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// How long it lasts.
 const PING_TTL: Duration = Duration::from_secs(60);
@@ -42,9 +38,9 @@ impl Repeated {
 }
 
 impl RedisTasks {
-    /// Registers the node that calls. Nothing but what tools show depends on it.
-    pub(super) async fn register(&self, call: &WorkerCall<'_>) {
-        let (keys, name, queues) = (&self.keys, worker_name(&self.node, call.generation), call.queues.join(","));
+    /// Registers a node. Returns the cluster that uses this prefix if it is not the node's.
+    pub(super) async fn register_worker(&self, sign: &WorkerSign<'_>) -> Result<Option<String>, BackendError> {
+        let (keys, name, queues) = (&self.keys, worker_name(&self.node, sign.generation), sign.queues.join(","));
         let ping = json!({ "name": name, "queues": queues }).to_string();
         let mut script = self.scripts.register.call(&[
             keys.unused(),
@@ -52,12 +48,19 @@ impl RedisTasks {
             keys.workers(),
             keys.worker(),
             keys.worker_ping(),
+            keys.prefix_owner(),
         ]);
-        script.arg(call.generation.as_str()).arg(&name).arg(&queues).arg(PING_TTL.as_secs());
+        script.arg(sign.generation.as_str()).arg(&name).arg(&queues).arg(PING_TTL.as_secs());
         script.arg(r#"{"time":"#).arg([",", &ping[1..]].concat());
-        let registered = async { script.run::<u64>(&*self.own.client().await?).await };
-        if let Err(error) = registered.await {
-            debug!(%error, "this node is not among the workers that resque tools show");
-        }
+        script.arg(keys.cluster()).arg(sign.working_on.unwrap_or_default());
+        let cluster: Option<String> = script.run(&*self.own.client().await?).await?;
+        Ok(cluster.filter(|cluster| cluster != keys.cluster()))
+    }
+
+    pub(super) async fn unregister_worker(&self, of: Generation) -> Result<(), BackendError> {
+        let keys = &self.keys;
+        let all = [keys.unused(), keys.workers(), keys.worker(), keys.worker_ping()];
+        let mut script = self.scripts.remove_worker.call(&all);
+        script.arg(of.as_str()).run::<u64>(&*self.own.client().await?).await.map(drop)
     }
 }

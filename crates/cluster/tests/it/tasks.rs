@@ -34,8 +34,12 @@ async fn prepare(redis: &Redis) {
 
 /// A node's store.
 fn over(url: &str) -> Arc<dyn TaskStore> {
+    of_cluster(url, "laws")
+}
+
+fn of_cluster(url: &str, cluster: &str) -> Arc<dyn TaskStore> {
     let client = RedisClient::open(url, Duration::from_secs(2)).unwrap();
-    Arc::new(RedisTasks::new(&client, Keys::new("actionhero:", "laws"), "n", 100))
+    Arc::new(RedisTasks::new(&client, Keys::new("actionhero:", cluster), "n", 100))
 }
 
 phalanx_testkit::task_laws!(redis: super::store().await);

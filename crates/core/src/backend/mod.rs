@@ -34,6 +34,7 @@ pub use tasks::{
     FetchedJob, GiveBackOutcome, JobCounters, JobReport, JobState, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob,
     OLDEST_QUEUES, Promotion, REPORT_TTL_MS, SCHEDULE_SILENCE_US, SettleOutcome, Settlement, StoredStatus, TICK_BATCH,
     TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, TickRequest, UniqueClaim, WorkerCall, WorkerReply,
+    WorkerSign,
 };
 
 pub use crate::id::MembersCursor;

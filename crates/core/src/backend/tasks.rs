@@ -256,6 +256,17 @@ pub struct WorkerReply {
     pub spoilt: Vec<String>,
 }
 
+/// A node that runs jobs, as tools of the task queue see it.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerSign<'a> {
+    /// The node.
+    pub generation: Generation,
+    /// The queues that it serves, in their order.
+    pub queues: &'a [Arc<str>],
+    /// The job that it works on, in resque's form; `None` if there is none that is worth showing.
+    pub working_on: Option<&'a [u8]>,
+}
+
 /// The answer to a [`TaskStore::promote`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Promotion {
@@ -433,6 +444,13 @@ pub trait TaskStore: Send + Sync + 'static {
 
     /// Settles attempts and fetches jobs.
     async fn exchange(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError>;
+
+    /// Shows a node to tools of the task queue; to be repeated every 20 s. Returns the name of the cluster that uses the same
+    /// queues, if it is another one: that which was there first, until a minute after its last node is gone.
+    async fn show_worker(&self, sign: &WorkerSign<'_>) -> Result<Option<String>, BackendError>;
+
+    /// Removes what tools see of a node that has stopped or died.
+    async fn remove_worker(&self, of: Generation) -> Result<(), BackendError>;
 
     /// The attempts that are listed under a generation.
     async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError>;

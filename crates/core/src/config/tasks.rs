@@ -28,6 +28,8 @@ pub struct TaskSettings {
     pub failed_max: usize,
     /// Prefix of the keys that resque tools read too.
     pub prefix: String,
+    /// Whether jobs are fetched although another cluster uses the same prefix, whose jobs this one would run, or park.
+    pub shared_prefix: bool,
 }
 
 impl TaskSettings {
@@ -60,6 +62,7 @@ impl Default for TaskSettings {
             unknown_grace: Duration::from_secs(60 * 60),
             failed_max: 100_000,
             prefix: "resque:".into(),
+            shared_prefix: false,
         }
     }
 }

@@ -88,7 +88,12 @@ async fn reap(parts: &LeaseParts, dead: Generation, seen_us: u64) {
     // Before the leaves, whose hooks may take long.
     if let Some(tasks) = &parts.tasks {
         match give_back(parts, &**tasks, by, dead, &worker).await {
-            Ok(true) => {}
+            // Before Actionhero's schedulers take its job for one that is to fail.
+            Ok(true) => {
+                if let Err(error) = tasks.remove_worker(dead).await {
+                    warn!(%error, %dead, "resque's tools still show the worker of the dead node");
+                }
+            }
             Ok(false) => return info!(%dead, "another node continues the reap"),
             // The members leave all the same; the claim expires, and the next reaper finds the jobs.
             Err(error) => warn!(%error, %dead, "jobs of the dead node are not given back yet"),

@@ -18,7 +18,7 @@ use crate::backend::{
     AttemptEnd, AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FetchedJob,
     GiveBackOutcome, JobCounters, JobReport, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob, Promotion, REPORT_TTL_MS,
     SettleOutcome, Settlement, StoredStatus, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall,
-    WorkerReply,
+    WorkerReply, WorkerSign,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
@@ -312,6 +312,14 @@ impl TaskStore for MemoryTasks {
         }
         reply.next_due_ms = state.next_due_ms();
         Ok(reply)
+    }
+
+    async fn show_worker(&self, _sign: &WorkerSign<'_>) -> Result<Option<String>, BackendError> {
+        Ok(None) // no tools see it
+    }
+
+    async fn remove_worker(&self, _of: Generation) -> Result<(), BackendError> {
+        Ok(())
     }
 
     async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError> {

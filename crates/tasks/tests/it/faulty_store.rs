@@ -10,7 +10,7 @@ use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobReport, ListedAttempt,
     NewJob, Promotion, SettleOutcome, StoredStatus, SystemClock, TakeOutcome, TaskStats, TaskStore, TickCall,
-    TickOutcome, WorkerCall, WorkerReply,
+    TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use phalanx_core::memory::MemoryTasks;
 
@@ -52,6 +52,10 @@ pub(crate) struct FaultyStore {
     pub(crate) refused_releases: AtomicUsize,
     /// Attempts are listed only while nothing holds it.
     pub(crate) list_hold: tokio::sync::Mutex<()>,
+    /// What the node showed that it works on; then `removed`.
+    pub(crate) signs: Mutex<Vec<Option<String>>>,
+    /// The cluster that uses the same queues.
+    pub(crate) other_cluster: Mutex<Option<String>>,
 }
 
 impl FaultyStore {
@@ -69,6 +73,8 @@ impl FaultyStore {
             reports: AtomicUsize::new(0),
             refused_releases: AtomicUsize::new(0),
             list_hold: tokio::sync::Mutex::default(),
+            signs: Mutex::default(),
+            other_cluster: Mutex::default(),
         })
     }
 
@@ -124,6 +130,16 @@ impl TaskStore for FaultyStore {
 
     async fn woken(&self) {
         self.inner.woken().await;
+    }
+
+    async fn show_worker(&self, sign: &WorkerSign<'_>) -> Result<Option<String>, BackendError> {
+        self.signs.lock().unwrap().push(sign.working_on.map(|job| String::from_utf8(job.to_vec()).unwrap()));
+        Ok(self.other_cluster.lock().unwrap().clone())
+    }
+
+    async fn remove_worker(&self, _of: Generation) -> Result<(), BackendError> {
+        self.signs.lock().unwrap().push(Some("removed".to_owned()));
+        Ok(())
     }
 
     async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError> {

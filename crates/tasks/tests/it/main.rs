@@ -10,6 +10,7 @@ mod operations;
 mod origin;
 mod quiet;
 mod reports;
+mod sign;
 mod stopping;
 mod ticks;
 mod unique;

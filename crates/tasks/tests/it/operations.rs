@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::harness::{Harness, Plain};
+use phalanx_core::Locks;
+use phalanx_core::backend::JobState;
+
+use crate::harness::{Harness, Plain, eventually};
 
 #[tokio::test]
 async fn attempts_that_run_are_listed_with_their_node_and_age() {
@@ -21,6 +24,19 @@ async fn attempts_that_run_are_listed_with_their_node_and_age() {
     let age = attempt.age.unwrap();
     assert!(age <= since + Duration::from_millis(1), "{age:?} {since:?}");
     harness.log.go_on.add_permits(1);
-    harness.until_state(&id, phalanx_core::backend::JobState::Done).await;
+    harness.until_state(&id, JobState::Done).await;
     assert!(tasks.running(0, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_caller_at_a_time_retries_all_failed_jobs() {
+    let harness = Harness::start().await;
+    let id = harness.enqueue::<Plain>("fails", &["conflict", "ok"]).await;
+    harness.until_state(&id, JobState::Failed).await;
+    let (tasks, locks) = (harness.node.tasks(), harness.node.locks());
+    let lock = locks.lock("phalanx:tasks:retry", Locks::LEASE, Duration::ZERO).await.unwrap();
+    assert_eq!(tasks.retry_all_failed().await.unwrap_err().code(), "conflict");
+    drop(lock);
+    eventually("the lock is released", async || tasks.retry_all_failed().await.is_ok_and(|retried| retried == 1)).await;
+    harness.until_state(&id, JobState::Done).await;
 }

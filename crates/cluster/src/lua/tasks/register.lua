@@ -1,10 +1,12 @@
--- Registers a node as a worker, for resque tools, and removes the workers of nodes of ours that are gone: neither a lease nor
--- a ping, which those of other clusters have.
--- KEYS: unused key, leases, workers; the starts of keys: worker, ping. ARGV: generation, name, queues, seconds for which
--- the ping lasts, its text before the time, its text after the time.
+-- Registers a node as a worker, for resque tools, with the job that it works on, and removes the workers of nodes of ours
+-- that are gone: neither a lease nor a ping, which those of other clusters have. Returns the cluster that uses this prefix:
+-- the first one, while a node of it says so.
+-- KEYS: unused key, leases, workers; the starts of keys: worker, ping; the cluster of this prefix. ARGV: generation, name,
+-- queues, seconds for which ping and cluster last, text of the ping before the time, after the time, cluster, the job that
+-- it works on or ''.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
-    return 0
+    return false
 end
 local now = redis.call('TIME')[1]
 local worker = ARGV[2] .. ':' .. ARGV[3]
@@ -12,6 +14,11 @@ if redis.call('SADD', KEYS[3], worker) == 1 then
     redis.call('SET', KEYS[4] .. worker .. ':started', now)
 end
 redis.call('SET', KEYS[5] .. ARGV[2], ARGV[5] .. now .. ARGV[6], 'EX', ARGV[4])
+if ARGV[8] ~= '' then
+    redis.call('SET', KEYS[4] .. worker, ARGV[8])
+else
+    redis.call('DEL', KEYS[4] .. worker)
+end
 for _, other in ipairs(redis.call('SMEMBERS', KEYS[3])) do
     local name, generation = string.match(other, '^([^:]*:(%w%w%w%w%w%w%w%w%w%w)):')
     local is_gone = generation and not redis.call('ZSCORE', KEYS[2], generation)
@@ -21,4 +28,9 @@ for _, other in ipairs(redis.call('SMEMBERS', KEYS[3])) do
         redis.call('DEL', KEYS[4] .. other, KEYS[4] .. other .. ':started')
     end
 end
-return 1
+local cluster = redis.pcall('GET', KEYS[6])
+if type(cluster) ~= 'string' or cluster == ARGV[7] then
+    cluster = ARGV[7]
+    redis.call('SET', KEYS[6], cluster, 'EX', ARGV[4])
+end
+return cluster

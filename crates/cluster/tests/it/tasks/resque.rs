@@ -1,6 +1,6 @@
 //! Jobs that resque's own enqueuers and schedulers stored.
 
-use phalanx_core::backend::{AttemptEnd, EnqueueOutcome, GiveBackOutcome, NewJob, SettleOutcome};
+use phalanx_core::backend::{AttemptEnd, EnqueueOutcome, GiveBackOutcome, NewJob, SettleOutcome, WorkerSign};
 use phalanx_core::job::FailedJob;
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, failure, job, nodes};
 
@@ -96,7 +96,9 @@ async fn a_node_is_a_worker_for_as_long_as_it_has_a_lease_or_gives_signs() {
     redis.command(&format!("SADD resque:workers host:4749+1:q {gone}:q other:dddddddddd:q")).await;
     redis.command(&format!("SET resque:worker:{gone}:q:started 7")).await;
     redis.command("SET resque:worker:ping:other:dddddddddd sign").await;
-    LawWorker::serving(&store, nodes()[0], &["q", "low"]).fetch(1).await;
+    let queues = ["q", "low"].map(Into::into);
+    let sign = WorkerSign { generation: nodes()[0], queues: &queues, working_on: None };
+    assert_eq!(store.show_worker(&sign).await.unwrap(), None);
     let workers = store.stats().await.unwrap().workers;
     let workers: std::collections::BTreeSet<&str> = workers.iter().map(String::as_str).collect();
     assert_eq!(workers, ["host:4749+1:q", "n:aaaaaaaaaa:q,low", "other:dddddddddd:q"].into());
@@ -146,4 +148,54 @@ async fn a_mark_of_deletion_is_for_one_job_only() {
     let chosen = NewJob { digest: Some([7; 16]), ..job("a") };
     assert_eq!(enqueue(&store, &[chosen]).await, [EnqueueOutcome::Stored]);
     assert_eq!(redis.command("ZCARD phalanx:laws:deleted").await, ":0\r\n");
+}
+
+#[tokio::test]
+async fn the_job_that_a_node_works_on_is_shown_until_it_ends() {
+    let (store, redis) = super::store().await;
+    let [one, other] = nodes();
+    let queues = ["q".into()];
+    let show = async |generation, working_on| {
+        let sign = WorkerSign { generation, queues: &queues, working_on };
+        store.show_worker(&sign).await.unwrap()
+    };
+    let works = "EXISTS resque:worker:n:aaaaaaaaaa:q";
+    show(one, Some(b"{}")).await;
+    assert_eq!(redis.command("GET resque:worker:n:aaaaaaaaaa:q").await, "$2\r\n{}\r\n");
+    show(one, None).await;
+    assert_eq!(redis.command(works).await, ":0\r\n");
+    show(one, Some(b"{}")).await;
+    show(other, None).await;
+    assert_eq!(redis.command("SCARD resque:workers").await, ":2\r\n");
+    // The node has died, or stopped, while it worked on it.
+    store.remove_worker(one).await.unwrap();
+    assert_eq!(redis.command("KEYS resque:*aaaaaaaaaa*").await, "*0\r\n");
+    assert_eq!(redis.command("SMEMBERS resque:workers").await, "*1\r\n$14\r\nn:bbbbbbbbbb:q\r\n");
+    let left: i64 =
+        redis.command("TTL resque:worker:ping:n:bbbbbbbbbb").await.trim_matches([':', '\r', '\n']).parse().unwrap();
+    assert!((55..=60).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn the_first_cluster_of_a_prefix_has_it_while_its_nodes_say_so() {
+    let (store, redis) = super::store().await;
+    let queues = ["q".into()];
+    let show = async |store: &std::sync::Arc<dyn phalanx_core::backend::TaskStore>| {
+        let sign = WorkerSign { generation: nodes()[0], queues: &queues, working_on: None };
+        store.show_worker(&sign).await.unwrap()
+    };
+    redis.command(&format!("ZADD phalanx:tour:leases 9e15 {}", nodes()[0])).await;
+    let later = super::of_cluster(&redis.url(), "tour");
+    for _ in 0..2 {
+        assert_eq!(show(&store).await, None);
+        assert_eq!(show(&later).await.as_deref(), Some("laws"));
+    }
+    let left: i64 = redis.command("TTL resque:phalanx:cluster").await.trim_matches([':', '\r', '\n']).parse().unwrap();
+    assert!((55..=60).contains(&left), "{left}: those that have it not do not keep it");
+    redis.command("DEL resque:phalanx:cluster").await; // it has expired
+    assert_eq!(show(&later).await, None);
+    assert_eq!(show(&store).await.as_deref(), Some("tour"));
+    redis.command("DEL resque:phalanx:cluster").await;
+    redis.command("RPUSH resque:phalanx:cluster spoilt").await;
+    assert_eq!(show(&store).await, None);
 }
