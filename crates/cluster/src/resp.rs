@@ -26,20 +26,26 @@ pub(crate) fn write_part(out: &mut BytesMut, part: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Formats the number by hand: `write!` takes longer than the rest of a command.
 fn head(out: &mut BytesMut, kind: u8, count: usize) {
-    let (mut digits, mut first, mut rest) = ([0; 20], 20, count);
+    out.extend_from_slice(&[kind]);
+    out.extend_from_slice(decimal(count as u64, &mut [0; MAX_DIGITS]));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The digits of the largest number.
+pub(crate) const MAX_DIGITS: usize = 20;
+
+/// Formats a number. By hand: `write!` takes longer than the rest of a command.
+pub(crate) fn decimal(number: u64, digits: &mut [u8; MAX_DIGITS]) -> &[u8] {
+    let (mut first, mut rest) = (MAX_DIGITS, number);
     loop {
         first -= 1;
         digits[first] = b'0' + (rest % 10) as u8;
         rest /= 10;
         if rest == 0 {
-            break;
+            return &digits[first..];
         }
     }
-    out.extend_from_slice(&[kind]);
-    out.extend_from_slice(&digits[first..]);
-    out.extend_from_slice(b"\r\n");
 }
 
 /// One item of a reply.

@@ -49,7 +49,7 @@ fn old_envelope(seq: u64) -> Vec<u8> {
 /// The same in another version.
 fn envelope_in(version: u32, seq: u64) -> Vec<u8> {
     let header = format!(
-        r#"{{"v":{version},"kind":"said","from":"aaaaaaaaaa","node":"one","id":0,"at":1000000,"seq":{seq},"who":"a-1"}}"#
+        r#"{{"v":{version},"kind":"said","from":"aaaaaaaaaa","node":"one","id":0,"at":1000000,"seq":{seq},"who":"a-1""#
     );
     writer("secret").seal(CHANNEL, header.into_bytes(), b"{}")
 }
