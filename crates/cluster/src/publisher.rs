@@ -25,10 +25,12 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::iter;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use futures_util::{FutureExt, TryFutureExt};
 use phalanx_core::backend::{BackendError, Clock, NodeMessage, Posted, Publication, SendGuard};
 use phalanx_core::{Generation, bound_reached};
 use tokio::io::AsyncReadExt;
@@ -104,29 +106,33 @@ impl Publisher {
     }
 
     /// Publishes a message to nodes and looks up its recipient in the same write.
-    pub(crate) async fn publish(
+    pub(crate) fn publish(
         &self,
         channel: String,
         message: NodeMessage,
         recipient: Option<Generation>,
-    ) -> Result<Posted, BackendError> {
-        self.submit(channel, PublishContent::NodeMessage(message), recipient).await
+    ) -> impl Future<Output = Result<Posted, BackendError>> + Send {
+        self.submit(channel, PublishContent::NodeMessage(message), recipient)
     }
 
     /// Publishes a message to a room, and in the same step one for Actionhero nodes, if there may be any: so all nodes
     /// receive all messages in the same order.
-    pub(crate) async fn publish_to_room(
+    pub(crate) fn publish_to_room(
         &self,
         channel: String,
         message: Publication,
         interop: Option<InteropCopy>,
-    ) -> Result<(), BackendError> {
-        self.submit(channel, PublishContent::Publication(message, interop), None).await.map(drop)
+    ) -> impl Future<Output = Result<(), BackendError>> + Send {
+        self.submit(channel, PublishContent::Publication(message, interop), None).map_ok(drop)
     }
 
     /// Publishes a message for Actionhero nodes.
-    pub(crate) async fn publish_interop(&self, channel: String, message: Vec<u8>) -> Result<(), BackendError> {
-        self.submit(channel, PublishContent::Interop(message), None).await.map(drop)
+    pub(crate) fn publish_interop(
+        &self,
+        channel: String,
+        message: Vec<u8>,
+    ) -> impl Future<Output = Result<(), BackendError>> + Send {
+        self.submit(channel, PublishContent::Interop(message), None).map_ok(drop)
     }
 
     /// Publishes a node message whose outcome the caller does not need, if the queue has a free slot. Drops `guard`
@@ -143,26 +149,26 @@ impl Publisher {
         Ok(())
     }
 
-    async fn submit(
+    /// Queues a message and awaits its outcome. It is not `async`, so that the message is in its future once only.
+    fn submit(
         &self,
         channel: String,
         content: PublishContent,
         recipient: Option<Generation>,
-    ) -> Result<Posted, BackendError> {
+    ) -> impl Future<Output = Result<Posted, BackendError>> + Send {
         let (done, posted) = oneshot::channel();
         if self.jobs.capacity() == 0 {
             bound_reached("bus.publisher_queue");
         }
-        let publishing = async {
+        let job = PublishJob { channel, content, recipient, completion: Completion::Notify(done) };
+        let publishing = async move {
             let closed = || BackendError::unavailable("the bus is closed");
-            let job = PublishJob { channel, content, recipient, completion: Completion::Notify(done) };
-            self.jobs.send(job).await.map_err(|_| closed())?;
+            self.jobs.reserve().await.map_err(|_| closed())?.send(job);
             posted.await.map_err(|_| closed())?
         };
-        match timeout(self.timeout, publishing).await {
-            Ok(posted) => posted,
-            Err(_) => Err(BackendError::unavailable("redis did not answer a publish in time")),
-        }
+        timeout(self.timeout, publishing).map(|posted| {
+            posted.unwrap_or_else(|_| Err(BackendError::unavailable("redis did not answer a publish in time")))
+        })
     }
 }
 
@@ -269,6 +275,8 @@ impl PublisherTask {
         let mut ticks = interval((limit / 4).max(RECONNECT_DELAY));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_reply = Instant::now();
+        // Awaited once: to register anew for each message would cost more than to look.
+        let mut replaced = pin!(failover::replaced(&mut number));
         self.seal_waiting();
         loop {
             if self.is_ending && self.pending.is_empty() {
@@ -306,7 +314,7 @@ impl PublisherTask {
                     self.accept(&mut jobs);
                     self.seal_waiting();
                 }
-                error = failover::replaced(&mut number) => return ServeEnd::Broken(error),
+                error = &mut replaced => return ServeEnd::Broken(error),
                 Ok(()) = self.parts.session.changed(), if !self.waiting.is_empty() => self.seal_waiting(),
                 _ = ticks.tick() => {
                     self.drop_expired();
