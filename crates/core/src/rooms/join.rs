@@ -19,13 +19,6 @@ const ENTER_ATTEMPTS: usize = 8;
 /// How often a join is sent that arrives after the undo of another one with a higher number.
 const LATE_ATTEMPTS: usize = 2;
 
-/// A connection that is listed as a member, and has to enter the delivery set.
-struct Listed {
-    joined: JoinedRoom,
-    subscription: Subscription,
-    removal: PendingRemoval,
-}
-
 /// The result of entering the delivery set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Entered {
@@ -68,20 +61,23 @@ impl Rooms {
         let mut done = Some(done);
         for _ in 0..ENTER_ATTEMPTS {
             let destroyed = self.0.destroyed.load(Relaxed);
-            let listed = match self.list_member(connection, &room).await {
+            let (joined, subscription, removal) = match self.list_member(connection, &room).await {
                 Ok(listed) => listed,
                 Err(error) => return finish(&mut done, Err(error)),
             };
-            let Listed { joined, subscription, removal } = listed;
-            match self.enter(connection, &joined, subscription, destroyed, &mut done) {
+            let entered = self.enter(connection, &joined, subscription, destroyed, &mut done);
+            match entered {
                 Entered::Yes => {
                     removal.settled();
                     let unannounced = UnannouncedJoin::new(self, &joined, connection.id());
                     self.notify(&Event::Joined(room, connection.clone()));
                     return unannounced.announce().await;
                 }
-                Entered::ConnectionClosed => return removal.finish(joined.incarnation).await,
-                Entered::RoomsChanged => removal.finish(joined.incarnation).await,
+                // In a box of its own: it is rare, and every join would have room for it.
+                Entered::ConnectionClosed | Entered::RoomsChanged => Box::pin(removal.finish(joined.incarnation)).await,
+            }
+            if entered == Entered::ConnectionClosed {
+                return;
             }
         }
         finish(&mut done, Err(ActionError::conflict("rooms are being destroyed, try again")));
@@ -111,8 +107,12 @@ impl Rooms {
         Ok(())
     }
 
-    /// Subscribes to the room and lists the connection as its member.
-    async fn list_member(&self, connection: &Connection, room: &Arc<str>) -> Result<Listed, ActionError> {
+    /// Subscribes to the room and lists the connection as its member, which then has to enter the delivery set.
+    async fn list_member(
+        &self,
+        connection: &Connection,
+        room: &Arc<str>,
+    ) -> Result<(JoinedRoom, Subscription, PendingRemoval), ActionError> {
         let subscription = self.bus().subscribe(room).await?;
         self.announce_waiting(room, connection.id()).await?;
         let joined_at = connection.joined_rooms().next_joined_at(self.0.parts.clock.now_ms());
@@ -132,7 +132,7 @@ impl Rooms {
                 JoinOutcome::New(incarnation) | JoinOutcome::Replaced(incarnation) => {
                     removal.confirm();
                     let joined = JoinedRoom::new(room.clone(), joined_at, incarnation);
-                    return Ok(Listed { joined, subscription, removal });
+                    return Ok((joined, subscription, removal));
                 }
                 JoinOutcome::Elsewhere(_) | JoinOutcome::NoRoom | JoinOutcome::Late => removal.settled(),
             }

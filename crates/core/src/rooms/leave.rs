@@ -93,7 +93,7 @@ impl Rooms {
     /// The `left` hooks run before its entry is removed, so that a node that dies meanwhile leaves them to its reaper.
     /// Only where this node may have been reaped, the removal comes first: the reaper may have run the hooks.
     async fn leave_closing(&self, connection: &Connection, joined: JoinedRoom) {
-        let removal = PendingRemoval::of(self, connection.id(), &joined);
+        let mut removal = PendingRemoval::of(self, connection.id(), &joined);
         let early =
             if self.0.parts.lease.may_be_reaped() { Some(removal.remove(joined.incarnation).await) } else { None };
         if early != Some(Removal::ByReaper) {

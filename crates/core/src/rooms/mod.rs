@@ -116,8 +116,10 @@ struct WaitingChange {
     left: Option<Incarnation>,
 }
 
-/// By room and connection.
-type WaitingChanges = HashMap<(Arc<str>, ConnectionId), WaitingChange>;
+type WaitingChanges = HashMap<WaitingKey, WaitingChange>;
+
+/// A room and a connection.
+type WaitingKey = (Arc<str>, ConnectionId);
 
 /// The members of one room on this node, in no order.
 #[derive(Default)]

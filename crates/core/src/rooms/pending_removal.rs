@@ -95,13 +95,13 @@ impl PendingRemoval {
     }
 
     /// Removes the entry and announces the leave.
-    pub(super) async fn finish(self, incarnation: Incarnation) {
+    pub(super) async fn finish(mut self, incarnation: Incarnation) {
         let removal = self.remove(incarnation).await;
         self.announce(removal).await;
     }
 
     /// Announces the leave, if that is this node's task.
-    pub(super) async fn announce(self, removal: Removal) {
+    pub(super) async fn announce(&mut self, removal: Removal) {
         let done = match (removal, &self.entry) {
             (Removal::Removed, Some(PendingEntry { room, member, state: EntryState::Announced(incarnation) })) => {
                 self.rooms.announce_own_leave(room, member, *incarnation).await.is_ok()
@@ -110,7 +110,7 @@ impl PendingRemoval {
             (Removal::Unknown, _) => false,
         };
         if done {
-            self.settled();
+            self.entry = None;
         }
     }
 }

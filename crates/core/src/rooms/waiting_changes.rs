@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::presence::by_room;
-use super::{Rooms, WaitingChange, WaitingChanges};
+use super::{Rooms, WaitingChange, WaitingChanges, WaitingKey};
 use crate::backend::{BackendError, LeaveOutcome, Member};
 use crate::connection::JoinedRoom;
 use crate::id::{ConnectionId, Incarnation};
@@ -99,11 +99,7 @@ impl Rooms {
         member: &Member,
         incarnation: Incarnation,
     ) -> Result<(), BackendError> {
-        let is_waiting = {
-            let waiting = self.waiting_changes();
-            !waiting.is_empty() && waiting.contains_key(&(room.clone(), member.id.clone()))
-        };
-        if !is_waiting {
+        if self.waiting_change(room, &member.id).is_none() {
             return self.announce_leave(room, member).await;
         }
         self.keep_leave(room, member, incarnation);
@@ -112,8 +108,24 @@ impl Rooms {
 
     /// Announces what waits of a connection and a room, before the connection joins the room again.
     pub(super) async fn announce_waiting(&self, room: &Arc<str>, id: &ConnectionId) -> Result<(), BackendError> {
+        let Some((key, change)) = self.waiting_change(room, id) else { return Ok(()) };
+        // In a box of its own: changes wait rarely, and every join and leave would have room for this.
+        Box::pin(self.announce_change(key, change)).await
+    }
+
+    /// The change of a connection and a room that waits.
+    fn waiting_change(&self, room: &Arc<str>, id: &ConnectionId) -> Option<(WaitingKey, WaitingChange)> {
+        let waiting = self.waiting_changes();
+        if waiting.is_empty() {
+            return None;
+        }
         let key = (room.clone(), id.clone());
-        let Some(change) = self.waiting_changes().get(&key).copied() else { return Ok(()) };
+        let change = waiting.get(&key).copied()?;
+        Some((key, change))
+    }
+
+    async fn announce_change(&self, key: WaitingKey, change: WaitingChange) -> Result<(), BackendError> {
+        let room = &key.0;
         let member = Member { id: key.1.clone(), joined_at: change.joined_at };
         if change.join {
             self.announce(room, PresenceChange::Join, std::slice::from_ref(&member)).await?;
@@ -156,7 +168,7 @@ impl Rooms {
     }
 
     /// Whether a change is still to be announced.
-    async fn is_due(&self, (room, id): &(Arc<str>, ConnectionId), change: WaitingChange) -> Result<bool, BackendError> {
+    async fn is_due(&self, (room, id): &WaitingKey, change: WaitingChange) -> Result<bool, BackendError> {
         let Some(incarnation) = change.left else { return Ok(self.holds(room, id, change.joined_at)) };
         let member = Member { id: id.clone(), joined_at: change.joined_at };
         let left = self.store().leave(room, &member, incarnation, self.0.parts.identity.generation()).await?;
@@ -170,7 +182,7 @@ impl Rooms {
     }
 
     /// Unless another change was added since.
-    fn remove_waiting(&self, key: &(Arc<str>, ConnectionId), announced: WaitingChange) {
+    fn remove_waiting(&self, key: &WaitingKey, announced: WaitingChange) {
         let mut waiting = self.waiting_changes();
         if waiting.get(key) == Some(&announced) {
             waiting.remove(key);
