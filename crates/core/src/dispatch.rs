@@ -92,15 +92,18 @@ pub struct StartedCall {
 
 impl StartedCall {
     /// Polls the call once in place; only one that is pending gets its deadline armed.
-    pub async fn poll_once(mut self) -> Dispatched {
-        let first = poll_fn(|cx| Poll::Ready(catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx)))));
-        let first = first.await;
-        let Self { future, meter } = self;
-        match first {
-            Ok(Poll::Pending) => Dispatched::Pending(PendingCall { future, has_deadline: true, meter }),
-            Ok(Poll::Ready(outcome)) => Dispatched::Done(meter.finish(outcome)),
-            Err(panic) => Dispatched::Done(meter.finish(Err(panicked(&*panic)))),
-        }
+    ///
+    /// It is ready when it is polled first. It is not `async`, which would keep the call twice in the future of a request.
+    pub fn poll_once(self) -> impl Future<Output = Dispatched> {
+        let mut started = Some(self);
+        poll_fn(move |cx| {
+            let Self { mut future, meter } = started.take().expect("it is ready when it is polled first");
+            Poll::Ready(match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                Ok(Poll::Pending) => Dispatched::Pending(PendingCall { future, has_deadline: true, meter }),
+                Ok(Poll::Ready(outcome)) => Dispatched::Done(meter.finish(outcome)),
+                Err(panic) => Dispatched::Done(meter.finish(Err(panicked(&*panic)))),
+            })
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use http::Method;
 use phalanx_core::action::OnDisconnect;
 use phalanx_core::dispatch::{self, CallRequest, Dispatched, PendingCall, StartedCall};
 use phalanx_core::registry::RegisteredAction;
-use phalanx_core::{ActionError, CallBody, Caller, Content, Engine, Outcome, Params};
+use phalanx_core::{ActionError, BoxFuture, CallBody, Caller, Content, Engine, Outcome, Params};
 
 use super::body::accepted;
 use super::body::reader::BodyReader;
@@ -22,12 +22,17 @@ use super::routes::PathMatch;
 use super::service::ServiceState;
 use super::{params, reply};
 
-/// A call that was started, and the parts of its exchange by which its response is made.
+/// A call that was started.
 pub(super) struct ActionRun {
+    call: StartedCall,
+    exchange: ActionExchange,
+}
+
+/// The parts of an exchange by which the response to its call is made.
+struct ActionExchange {
     debug_info: DebugInfo,
     body: Option<Arc<RequestBody>>,
     caller: Arc<Caller>,
-    call: StartedCall,
 }
 
 /// Starts the call of a request whose path is in the table of actions; `None` if it is not.
@@ -74,34 +79,54 @@ pub(super) fn start(
     let id = identity.request.clone();
     let call =
         dispatch::start(engine, CallRequest { action, uri, params, body: call_body, caller: caller.clone(), id });
-    Some(Ok(ActionRun { debug_info, body, caller, call }))
+    Some(Ok(ActionRun { call, exchange: ActionExchange { debug_info, body, caller } }))
 }
 
 impl ActionRun {
     /// Runs the call to its end, and turns its outcome into a response.
-    pub(super) async fn respond(mut self, engine: &Engine, method: &Method, state: &mut RequestState) -> Response {
-        let outcome = match self.call.poll_once().await {
-            Dispatched::Done(outcome) => outcome,
-            // In a box of its own: most calls are over at once, and need no room for it.
-            Dispatched::Pending(pending) => Box::pin(finish(engine, pending, state)).await,
+    pub(super) async fn respond(self, engine: &Engine, method: &Method, state: &mut RequestState) -> Response {
+        let Self { call, exchange } = self;
+        // In a box of its own: most calls are over at once, and need no room for what the others await.
+        let rest: BoxFuture<'_, Response> = match call.poll_once().await {
+            Dispatched::Done(outcome) => match exchange.respond(outcome, method) {
+                Ok(response) => return response,
+                Err(rest) => rest,
+            },
+            Dispatched::Pending(pending) => Box::pin(async move {
+                let outcome = finish(engine, pending, state).await;
+                match exchange.respond(outcome, method) {
+                    Ok(response) => response,
+                    Err(rest) => rest.await,
+                }
+            }),
         };
+        rest.await
+    }
+}
+
+impl ActionExchange {
+    /// Turns the outcome of the call into a response.
+    ///
+    /// # Errors
+    ///
+    /// The rest of the work, if the response must be awaited.
+    fn respond(mut self, outcome: Outcome, method: &Method) -> Result<Response, BoxFuture<'static, Response>> {
         if let Some(body) = self.body {
             self.debug_info.record_body(body.take_shown());
             if body.timed_out() && outcome.as_ref().is_err_and(|refused| refused.code() == BodyTimeout::CODE) {
-                return reply::body_timeout(self.debug_info.into_fields());
+                return Ok(reply::body_timeout(self.debug_info.into_fields()));
             }
         }
         let answer = match outcome {
             Ok(answer) => answer,
-            Err(refused) => return reply::refused(&refused, self.debug_info.into_fields()),
+            Err(refused) => return Ok(reply::refused(&refused, self.debug_info.into_fields())),
         };
+        let head = (answer.status, answer.headers);
         match answer.content {
-            Content::Json(object) => {
-                reply::object((answer.status, answer.headers), object, self.debug_info.into_fields())
-            }
+            Content::Json(object) => Ok(reply::object(head, object, self.debug_info.into_fields())),
             Content::Body(body) => {
-                let request = (method, &self.caller.headers);
-                Box::pin(reply::with_body((answer.status, answer.headers), body, request)).await
+                let (method, caller) = (method.clone(), self.caller);
+                Err(Box::pin(async move { reply::with_body(head, body, (&method, &caller.headers)).await }))
             }
         }
     }
@@ -136,7 +161,8 @@ fn prepare(
         id: identity.request.clone(),
         share: identity.share.clone(),
     };
-    let call_body = CallBody::awaited(Box::pin(reader.read(accepted, head.clone())));
+    let mut params = head.clone();
+    let call_body = CallBody::awaited(Box::pin(async move { reader.read(&accepted, &mut params).await }));
     Ok((action, head, call_body))
 }
 

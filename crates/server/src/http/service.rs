@@ -23,6 +23,7 @@ use phalanx_core::registry::RegisteredAction;
 use phalanx_core::{ActionError, Engine};
 use tower::Service;
 
+use super::action::{self, ActionRun};
 use super::allowed_hosts::AllowedHosts;
 use super::body::request::RequestBody;
 use super::body::{self, BodyLimits, unread};
@@ -33,7 +34,7 @@ use super::forwarded::ForwardedRequest;
 use super::identity::{Identity, Peer, REQUEST_ID};
 use super::permit_body::PermitBody;
 use super::routes::{self, ActionRoutes};
-use super::{action, compression, fallback, host, reply, request_path};
+use super::{compression, fallback, host, reply, request_path};
 use crate::AppRoutes;
 use crate::listener::PeerService;
 use crate::quota::Quota;
@@ -163,9 +164,11 @@ impl HttpService {
     }
 
     async fn serve(&self, request: &mut HttpRequest) -> Response<PermitBody> {
-        let Some(body) = request.body().clone() else { return self.respond(request).await };
+        let body = request.body().clone();
         let mut response = self.respond(request).await;
-        unread::finish(&body, response.headers_mut(), &self.shared.engine);
+        if let Some(body) = body {
+            unread::finish(&body, response.headers_mut(), &self.shared.engine);
+        }
         response
     }
 
@@ -240,23 +243,29 @@ impl HttpService {
 
     /// Routes a request to an action, or else to axum's router.
     async fn route(&self, request: &mut HttpRequest, identity: &Identity, state: &mut RequestState) -> Response {
-        let started = match request_path::normalize(request.uri_mut()) {
-            Ok(()) => action::start(&self.shared, request, identity, state),
-            Err(request_path::DotSegment) => Some(Err(reply::error(&unknown_action()))),
-        };
-        let Some(started) = started else {
-            return Box::pin(fallback::serve(&self.shared, std::mem::take(request), identity, state)).await;
-        };
-        let run = match started {
-            Ok(run) => run,
-            Err(mut response) => {
+        let run = match self.start_action(request, identity, state) {
+            Some(Ok(run)) => run,
+            Some(Err(mut response)) => {
                 reply::make_private(&mut response);
                 return response;
             }
+            None => return Box::pin(fallback::serve(&self.shared, std::mem::take(request), identity, state)).await,
         };
         let mut response = run.respond(&self.shared.engine, request.method(), state).await;
         reply::make_private(&mut response);
         response
+    }
+
+    fn start_action(
+        &self,
+        request: &mut HttpRequest,
+        identity: &Identity,
+        state: &mut RequestState,
+    ) -> Option<Result<ActionRun, Response>> {
+        match request_path::normalize(request.uri_mut()) {
+            Ok(()) => action::start(&self.shared, request, identity, state),
+            Err(request_path::DotSegment) => Some(Err(reply::error(&unknown_action()))),
+        }
     }
 
     /// Adds the headers that every response carries, and counts it.

@@ -46,30 +46,30 @@ impl From<ActionError> for BodyError {
 /// Reads a body into `params`, and counts its memory; returns its bytes if the action takes them as they come.
 pub(super) async fn read(
     body: LentBody,
-    AcceptedBody { format, limit, .. }: AcceptedBody,
-    limits: BodyLimits<'_>,
+    accepted: &AcceptedBody,
+    limits: &BodyLimits<'_>,
     (params, memory): (&mut Params, &mut SharedPermit),
 ) -> Result<Option<Bytes>, BodyError> {
-    let body = TimedBody::new(body, &limits.config().web);
-    match format {
-        BodyFormat::Json => params.set_json_body(&collect(body, limit, memory).await?)?,
+    let (mut body, limit) = (TimedBody::new(body, &limits.config().web), accepted.limit);
+    match &accepted.format {
+        BodyFormat::Json => params.set_json_body(&collect(&mut body, limit, memory).await?)?,
         BodyFormat::Form => {
-            let bytes = collect(body, limit, memory).await?;
+            let bytes = collect(&mut body, limit, memory).await?;
             let text = std::str::from_utf8(&bytes).map_err(|_| malformed("the body is not UTF-8"))?;
             params.push_form(text)?;
         }
         // In a box of its own: bodies of other formats need no room for it.
         BodyFormat::Multipart(boundary) => {
-            Box::pin(multipart::read(body, boundary, limit, limits, (params, memory))).await?;
+            Box::pin(multipart::read(body, boundary.clone(), limit, *limits, (params, memory))).await?;
         }
-        BodyFormat::Raw => return Ok(Some(collect(body, limit, memory).await?)),
+        BodyFormat::Raw => return Ok(Some(collect(&mut body, limit, memory).await?)),
     }
     Ok(None)
 }
 
 /// Collects a body, and counts its memory as it grows.
 async fn collect(
-    mut body: TimedBody<LentBody>,
+    body: &mut TimedBody<LentBody>,
     limit: BodySizeLimit,
     memory: &mut SharedPermit,
 ) -> Result<Bytes, BodyError> {

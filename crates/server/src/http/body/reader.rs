@@ -1,6 +1,6 @@
 //! Reads the body of a call, once its guards have passed.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -35,15 +35,28 @@ pub(in crate::http) struct BodyReader {
 }
 
 impl BodyReader {
-    /// Reads the body, and merges it with the params of query and path.
+    /// Reads the body, and merges it with the params of query and path, which it takes.
     ///
     /// A body that is there is read in place. While one is awaited, its request has no permit among `web.max_requests`.
-    pub(in crate::http) async fn read(self, accepted: AcceptedBody, head: Params) -> Result<BodyRead, ActionError> {
-        let (service, request, address) = (&self.service, &self.request, self.share.as_ref());
-        let mut reading = pin!(self.merge(accepted, head));
-        if let Poll::Ready(read) = poll!(reading.as_mut()) {
-            return read;
+    pub(in crate::http) async fn read(
+        &self,
+        accepted: &AcceptedBody,
+        params: &mut Params,
+    ) -> Result<BodyRead, ActionError> {
+        let mut reading = pin!(self.merge(accepted, params));
+        match poll!(reading.as_mut()) {
+            Poll::Ready(read) => read,
+            // In a box of its own: most bodies are there at once, and need no room for it.
+            Poll::Pending => Box::pin(self.wait(reading)).await,
         }
+    }
+
+    /// Awaits a body that is pending.
+    async fn wait(
+        &self,
+        reading: Pin<&mut impl Future<Output = Result<BodyRead, ActionError>>>,
+    ) -> Result<BodyRead, ActionError> {
+        let (service, request, address) = (&self.service, &self.request, self.share.as_ref());
         let waiting = start_waiting(&service.waiting_bodies, address)?;
         request.set_run_permit(None);
         let read = tokio::select! {
@@ -56,14 +69,13 @@ impl BodyReader {
         Ok(read)
     }
 
-    async fn merge(&self, accepted: AcceptedBody, mut params: Params) -> Result<BodyRead, ActionError> {
+    async fn merge(&self, accepted: &AcceptedBody, params: &mut Params) -> Result<BodyRead, ActionError> {
         let Self { service, action, method, request, other_site, id, share } = self;
         let engine = &service.engine;
         let limits = service.body_limits(action.def, share.as_ref());
         let mut memory = SharedPermit::start(limits.memory, limits.share, SharedBound::BodyBytes);
-        let has_files = accepted.has_files;
         let lent = request.lend().ok_or_else(|| ActionError::internal("the body is read twice"))?;
-        let raw = match body::read(lent, accepted, limits, (&mut params, &mut memory)).await {
+        let raw = match body::read(lent, accepted, &limits, (params, &mut memory)).await {
             Ok(raw) => raw,
             Err(BodyError::Refused(refused)) => return Err(refused),
             Err(BodyError::Timeout) => {
@@ -72,7 +84,7 @@ impl BodyReader {
             }
         };
         request.keep_memory(memory);
-        let answering = requested_version(engine, action, &params, method)?;
+        let answering = requested_version(engine, action, params, method)?;
         let is_other = answering.def.version != action.def.version;
         if is_other {
             if let Some(origin) = other_site.as_ref().filter(|_| !answering.def.cross_site) {
@@ -81,14 +93,14 @@ impl BodyReader {
             if answering.def.body.is_raw != action.def.body.is_raw {
                 return Err(unknown_action());
             }
-            check_other_version(answering.def, request.received(), has_files, limits)?;
+            check_other_version(answering.def, request.received(), accepted.has_files, limits)?;
         }
         if debug_info::is_enabled(engine) {
-            request.show(answering.clone(), answering.shown(&params, engine.config()));
+            request.show(answering.clone(), answering.shown(params, engine.config()));
         }
-        let shown = || serde_json::Value::Object(answering.shown(&params, engine.config()));
+        let shown = || serde_json::Value::Object(answering.shown(params, engine.config()));
         debug!(action = action.def.name, request = %id, params = %shown(), "a body has come");
-        let mut read = BodyRead::new(params);
+        let mut read = BodyRead::new(std::mem::take(params));
         read.raw = raw;
         read.other_version = is_other.then_some(answering.def);
         Ok(read)
