@@ -4,6 +4,7 @@
 //! the action before it has started. Writing never waits for a verb, and reading never waits for a client that does not
 //! read.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -260,7 +261,8 @@ impl ConnectionTask {
             }
         };
         self.malformed = 0;
-        let id = frame.message_id.unwrap_or_else(|| format!("\"{}\"", self.engine.next_request_id()).into());
+        let made = || format!("\"{}\"", self.engine.next_request_id());
+        let id = frame.message_id.map_or_else(|| Cow::Owned(made()), Cow::Borrowed);
         if !is_within_rate {
             let error = ActionError::of(ErrorKind::RateLimited, "too many messages in a second")
                 .with_retry_after(Duration::from_secs(1));
@@ -268,10 +270,11 @@ impl ConnectionTask {
             return self.count_refusal();
         }
         match frame.request {
-            ClientRequest::Action { name, version, params } => self.start_action(id, &name, version, params).await,
+            ClientRequest::Action { name, version, params } => self.start_action(&id, &name, version, params).await,
             ClientRequest::Verb(operation) => {
                 let (engine, connection) = (self.engine.clone(), self.connection.clone());
-                let (timeout_id, reply_bytes) = (id.clone(), self.reply_bytes.clone());
+                let (id, reply_bytes) = (Arc::<str>::from(id), self.reply_bytes.clone());
+                let timeout_id = id.clone();
                 reply_bytes.store(0, Relaxed);
                 let mut verb: BoxFuture<'static, ()> = Box::pin(async move {
                     let reply = |answer| {
@@ -339,16 +342,16 @@ impl ConnectionTask {
     }
 
     /// Starts an action; it runs concurrently with the frames that follow.
-    async fn start_action(&mut self, id: Arc<str>, name: &str, version: Option<u32>, params: phalanx_core::Params) {
+    async fn start_action(&mut self, id: &str, name: &str, version: Option<u32>, params: phalanx_core::Params) {
         let connection = &self.connection;
         let Some(action) = self.engine.registry().find(name, version) else {
-            connection.queue(frame::error(&id, &unknown_action()));
+            connection.queue(frame::error(id, &unknown_action()));
             return;
         };
         let Some(permit) = connection.try_acquire_action(self.engine.config().general.simultaneous_actions) else {
             bound_reached("general.simultaneous_actions");
             let error = ActionError::of(ErrorKind::TooManyPending, "you have too many pending requests");
-            connection.queue(frame::error(&id, &error));
+            connection.queue(frame::error(id, &error));
             return;
         };
         let (action, caller, body) = (action.clone(), self.caller.clone(), CallBody::absent());
@@ -356,9 +359,10 @@ impl ConnectionTask {
         match dispatch::start(&self.engine, request).poll_once().await {
             Dispatched::Done(outcome) => {
                 drop(permit);
-                connection.queue(within_outbox(connection, &id, frame::action_reply(&id, outcome)));
+                connection.queue(within_outbox(connection, id, frame::action_reply(id, outcome)));
             }
             Dispatched::Pending(running) => {
+                let id = id.to_owned();
                 self.engine.shutdown().spawn(Box::pin(async move {
                     let outcome = if running.on_disconnect() == OnDisconnect::Cancel {
                         tokio::select! {

@@ -6,7 +6,6 @@
 mod encode;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use phalanx_core::backend::MembersCursor;
 use phalanx_core::bound_reached;
@@ -24,21 +23,21 @@ pub(super) use encode::{action_reply, error, error_without_id, verb_reply, welco
 
 /// The request of a frame.
 #[derive(Debug)]
-pub(super) enum ClientRequest {
+pub(super) enum ClientRequest<'a> {
     /// A call of an action, by its name.
-    Action { name: String, version: Option<u32>, params: Params },
+    Action { name: Cow<'a, str>, version: Option<u32>, params: Params },
     /// Any other verb.
     Verb(Operation),
     /// A request that fails validation; the client gets this error.
     Invalid(ActionError),
 }
 
-/// A decoded frame of a client.
+/// A decoded frame of a client. It borrows from the frame: most requests are over before the next frame is read.
 #[derive(Debug)]
-pub(super) struct DecodedFrame {
+pub(super) struct DecodedFrame<'a> {
     /// The client's id of the request, as the JSON that it sent; the reply repeats it.
-    pub(super) message_id: Option<Arc<str>>,
-    pub(super) request: ClientRequest,
+    pub(super) message_id: Option<&'a str>,
+    pub(super) request: ClientRequest<'a>,
 }
 
 /// The fields of a frame, before their types are checked.
@@ -64,20 +63,20 @@ struct FrameFields<'a> {
 /// A frame that is not JSON, or not an object with a string `event`. The connection counts these and closes after
 /// several in a row.
 #[derive(Debug)]
-pub(super) struct MalformedFrame {
-    message_id: Option<Arc<str>>,
+pub(super) struct MalformedFrame<'a> {
+    message_id: Option<&'a str>,
 }
 
-impl MalformedFrame {
+impl MalformedFrame<'_> {
     /// Returns the error for the client, with its message id if the frame has one.
     pub(super) fn reply(&self) -> Frame {
         let malformed = ActionError::of(ErrorKind::Malformed, "a frame is a JSON object with a string `event`");
-        self.message_id.as_ref().map_or_else(|| error_without_id(&malformed), |id| error(id, &malformed))
+        self.message_id.map_or_else(|| error_without_id(&malformed), |id| error(id, &malformed))
     }
 }
 
 /// Decodes a frame.
-pub(super) fn decode(text: &str, max_message_id: usize) -> Result<DecodedFrame, MalformedFrame> {
+pub(super) fn decode(text: &str, max_message_id: usize) -> Result<DecodedFrame<'_>, MalformedFrame<'_>> {
     // A byte-order mark is no JSON, but RFC 8259, 8.1, lets a reader ignore it, and some writers put one.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // Objects only: serde would decode an array as the fields in their order.
@@ -95,7 +94,7 @@ pub(super) fn decode(text: &str, max_message_id: usize) -> Result<DecodedFrame, 
     Ok(DecodedFrame { message_id, request })
 }
 
-fn request_of(event: &str, fields: &FrameFields<'_>) -> Result<ClientRequest, ActionError> {
+fn request_of<'a>(event: &str, fields: &FrameFields<'a>) -> Result<ClientRequest<'a>, ActionError> {
     if event == "action" {
         return action_request(fields.params);
     }
@@ -125,28 +124,27 @@ fn request_of(event: &str, fields: &FrameFields<'_>) -> Result<ClientRequest, Ac
 }
 
 /// Decodes the params of `action`.
-fn action_request(params: Option<&RawValue>) -> Result<ClientRequest, ActionError> {
+fn action_request(params: Option<&RawValue>) -> Result<ClientRequest<'_>, ActionError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct ActionFields<'a> {
         #[serde(borrow, default)]
-        action: Option<Cow<'a, str>>,
+        action: Option<&'a RawValue>,
         #[serde(default)]
         api_version: Option<Value>,
     }
     let unknown = phalanx_core::error::unknown_action;
     let params = params.ok_or_else(unknown)?;
-    let value: Value;
-    let fields = match serde_json::from_str::<ActionFields<'_>>(params.get()) {
-        Ok(fields) => fields,
+    let (name, version) = match serde_json::from_str::<ActionFields<'_>>(params.get()) {
+        Ok(fields) => (fields.action.and_then(string_of), version_of(fields.api_version.as_ref())),
         // A duplicate key is no error: the last value counts, as in an HTTP body. serde_json's `Value` does that.
         Err(_) => {
-            value = serde_json::from_str(params.get()).map_err(|_| unknown())?;
-            ActionFields::deserialize(&value).map_err(|_| unknown())?
+            let fields: Value = serde_json::from_str(params.get()).map_err(|_| unknown())?;
+            let name = fields.get("action").and_then(Value::as_str).map(|name| Cow::Owned(name.to_owned()));
+            (name, version_of(fields.get("apiVersion")))
         }
     };
-    let name = fields.action.ok_or_else(unknown)?.into_owned();
-    let version = version_of(fields.api_version.as_ref())?;
+    let (name, version) = (name.ok_or_else(unknown)?, version?);
     Ok(ClientRequest::Action { name, version, params: Params::from_raw_json(params.to_owned())? })
 }
 
@@ -202,7 +200,7 @@ fn string_of(raw: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// Reads the message id: the JSON of a string or a number, unchanged. Any other value is an error and is not echoed.
-fn message_id(raw: Option<&RawValue>, max: usize) -> (Option<Arc<str>>, Option<ActionError>) {
+fn message_id(raw: Option<&RawValue>, max: usize) -> (Option<&str>, Option<ActionError>) {
     let Some(raw) = raw.map(RawValue::get) else { return (None, None) };
     let plain = matches!(raw.as_bytes(), [b'"' | b'-' | b'0'..=b'9', ..]);
     if raw == "null" {
@@ -210,7 +208,7 @@ fn message_id(raw: Option<&RawValue>, max: usize) -> (Option<Arc<str>>, Option<A
     }
     if plain && raw.len() <= max + 2 {
         return match check_json(raw) {
-            Ok(()) => (Some(raw.into()), None),
+            Ok(()) => (Some(raw), None),
             Err(fault) => (None, Some(fault.error("messageId"))),
         };
     }
