@@ -232,14 +232,19 @@ impl Enqueuer {
 
     /// Returns the status and the answer. Without an answer it is not known whether the job is stored.
     pub(super) async fn enqueue(&mut self, job: &Value) -> io::Result<(u16, Value)> {
+        self.post("/api/tasks", job, SOON).await
+    }
+
+    /// Posts to any path, and waits for so long for the answer.
+    pub(super) async fn post(&mut self, path: &str, body: &Value, limit: Duration) -> io::Result<(u16, Value)> {
         let exchange = async {
             let mut stream = match self.stream.take() {
                 Some(stream) => stream,
                 None => TcpStream::connect(self.addr).await?,
             };
-            let body = job.to_string();
+            let body = body.to_string();
             let head = format!(
-                "POST /api/tasks HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
                 self.addr,
                 body.len()
             );
@@ -255,7 +260,7 @@ impl Enqueuer {
                 }
             }
         };
-        timeout(SOON, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        timeout(limit, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
