@@ -6,7 +6,7 @@ use phalanx_core::Generation;
 use phalanx_core::backend::{BackendError, WorkerSign};
 use phalanx_core::job::WorkingOn;
 use tokio::time::{Instant, timeout};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::metrics;
 use crate::run::{StoreReply, WorkerLoop};
@@ -103,7 +103,7 @@ impl WorkerLoop {
         let now = Instant::now();
         let other = match result {
             Ok(other) => other,
-            Err(error) => return debug!(%error, "this node is not among the workers that resque tools show"),
+            Err(error) => return self.on_not_shown(&error, now),
         };
         let is_shared = self.engine.config().tasks.shared_prefix;
         let was_allowed = std::mem::replace(&mut self.signs.owns_queues, other.is_none() || is_shared);
@@ -117,11 +117,21 @@ impl WorkerLoop {
             Some(_) => {}
             None if !was_allowed => {
                 if self.signs.reminded.take().is_some() {
-                    info!("no other cluster uses the queues below tasks.prefix any more: this node fetches jobs");
+                    info!("the queues below tasks.prefix are those of this cluster: this node fetches jobs");
                 }
                 self.gate.on_woken(now);
             }
             None => {}
+        }
+    }
+
+    /// It is tried again a second later: the sign that this cluster has the queues must not run out.
+    fn on_not_shown(&mut self, error: &BackendError, now: Instant) {
+        self.signs.last = None;
+        if !self.signs.owns_queues && self.signs.reminds(now) {
+            warn!(%error, "this node fetches no jobs: whose the queues below tasks.prefix are is not known");
+        } else {
+            debug!(%error, "this node is not among the workers that resque tools show");
         }
     }
 

@@ -54,7 +54,9 @@ impl RedisTasks {
         script.arg(r#"{"time":"#).arg([",", &ping[1..]].concat());
         script.arg(keys.cluster()).arg(sign.working_on.unwrap_or_default());
         let cluster: Option<String> = script.run(&*self.own.client().await?).await?;
-        Ok(cluster.filter(|cluster| cluster != keys.cluster()))
+        // Without a lease nothing was said about the prefix, which may be another cluster's.
+        let cluster = cluster.ok_or_else(|| BackendError::unavailable("the node has no lease"))?;
+        Ok(Some(cluster).filter(|cluster| cluster != keys.cluster()))
     }
 
     pub(super) async fn unregister_worker(&self, of: Generation) -> Result<(), BackendError> {

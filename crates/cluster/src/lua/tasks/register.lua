@@ -10,7 +10,8 @@ if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
 end
 local now = redis.call('TIME')[1]
 local worker = ARGV[2] .. ':' .. ARGV[3]
-if redis.call('SADD', KEYS[3], worker) == 1 then
+-- Other tools write this key: if it is spoilt, the node is not shown, and all else goes on.
+if redis.pcall('SADD', KEYS[3], worker) == 1 then
     redis.call('SET', KEYS[4] .. worker .. ':started', now)
 end
 redis.call('SET', KEYS[5] .. ARGV[2], ARGV[5] .. now .. ARGV[6], 'EX', ARGV[4])
@@ -19,7 +20,7 @@ if ARGV[8] ~= '' then
 else
     redis.call('DEL', KEYS[4] .. worker)
 end
-for _, other in ipairs(redis.call('SMEMBERS', KEYS[3])) do
+for _, other in ipairs(redis.pcall('SMEMBERS', KEYS[3])) do
     local name, generation = string.match(other, '^([^:]*:(%w%w%w%w%w%w%w%w%w%w)):')
     local is_gone = generation and not redis.call('ZSCORE', KEYS[2], generation)
         and redis.call('EXISTS', KEYS[5] .. name) == 0

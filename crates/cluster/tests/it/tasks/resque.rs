@@ -110,6 +110,21 @@ async fn a_node_is_a_worker_for_as_long_as_it_has_a_lease_or_gives_signs() {
     assert_eq!(redis.command("EXISTS resque:worker:n:aaaaaaaaaa:q,low:started").await, ":1\r\n");
 }
 
+/// Whose the queues are is said all the same; and not to a node without a lease, which could not be told.
+#[tokio::test]
+async fn a_node_learns_whose_the_queues_are_where_the_set_of_workers_is_spoilt_and_not_without_a_lease() {
+    let (store, redis) = super::store().await;
+    redis.command("SET resque:workers x").await;
+    let queues = ["q".into()];
+    let sign = WorkerSign { generation: nodes()[0], queues: &queues, working_on: None };
+    assert_eq!(store.show_worker(&sign).await.unwrap(), None);
+    assert_eq!(redis.command("GET resque:phalanx:cluster").await, "$4\r\nlaws\r\n");
+    redis.command("SET resque:phalanx:cluster other").await;
+    assert_eq!(store.show_worker(&sign).await.unwrap().as_deref(), Some("other"));
+    redis.command("DEL phalanx:laws:leases").await;
+    store.show_worker(&sign).await.unwrap_err();
+}
+
 /// Resque's tools may name a queue in any way.
 #[tokio::test]
 async fn a_job_of_a_queue_with_spaces_ends_in_every_way() {
