@@ -104,13 +104,19 @@ impl RedisTasks {
     /// Removes a delayed job; one that is not delayed may be marked instead.
     async fn delete_delayed(&self, id: &str, marks: bool) -> Result<bool, BackendError> {
         let keys = &self.keys;
-        let all = [keys.unused(), keys.delayed(), keys.delayed_jobs(), keys.deleted()];
+        let (jobs, mut look) = (keys.delayed_jobs(), cmd("HGET"));
+        let stored: Option<Vec<u8>> = self.shared.read(&jobs, look.arg(&jobs).arg(id)).await?;
+        // The claim goes in the same step: left behind, it would refuse other jobs for as long as this one was to have it.
+        let claim = stored.as_deref().and_then(claim_of);
+        let claim_key = claim.as_ref().map_or_else(|| keys.unused(), |claim| [&keys.unique(), claim.as_str()].concat());
+        let all = [keys.unused(), keys.delayed(), jobs, keys.deleted(), claim_key];
         let mut call = self.scripts.delete_delayed.call(&all);
         let entry: Option<Vec<u8>> = call.arg(id).arg(u8::from(marks)).run(&self.shared).await?;
         let Some(entry) = entry else { return Ok(false) };
-        let text = entry.splitn(5, |byte| *byte == b' ').nth(4).unwrap_or_default();
-        if let Some(claim) = JobText::read(text).and_then(|job| job.unique) {
-            self.release_claim(&claim, id).await?;
+        if claim.is_none()
+            && let Some(claim) = claim_of(&entry)
+        {
+            self.release_claim(&claim, id).await?; // it was delayed since the look
         }
         Ok(true)
     }
@@ -241,4 +247,10 @@ fn text_of(entry: &Bytes, skip: usize) -> Option<Bytes> {
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     !part.is_empty() && bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// The claim of a delayed job, by its entry.
+fn claim_of(entry: &[u8]) -> Option<String> {
+    let text = entry.splitn(5, |byte| *byte == b' ').nth(4)?;
+    JobText::read(text)?.unique.map(Into::into)
 }

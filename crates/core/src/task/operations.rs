@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use serde_json::json;
 
+use super::due::MAX_DELAY;
 use super::handle::{Tasks, invalid};
 use super::unique::UNIQUE_FOR;
 use crate::backend::{DeleteOutcome, NewJob, TakeOutcome, TaskStats, UniqueClaim};
@@ -159,7 +160,8 @@ impl Tasks {
             return Ok(None);
         };
         let queue = [failed.queue.as_str(), &job.queue].into_iter().find(|queue| TaskSettings::is_queue(queue));
-        let ttl_ms = job.unique_for.unwrap_or(UNIQUE_FOR.as_millis() as u64);
+        // The text may be another program's.
+        let ttl_ms = job.unique_for.unwrap_or(UNIQUE_FOR.as_millis() as u64).clamp(1, MAX_DELAY.as_millis() as u64);
         let unique = job.unique.as_ref().map(|key| UniqueClaim { key: Arc::from(&**key), ttl_ms });
         let new = NewJob {
             id: job.id.as_deref().map_or_else(|| random_text::<26>().into(), Arc::from),

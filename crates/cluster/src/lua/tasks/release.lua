@@ -1,5 +1,2 @@
 -- Releases the claim of a job, if it has it. KEYS: claim. ARGV: id.
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-    return redis.call('DEL', KEYS[1])
-end
-return 0
+return release(KEYS[1], ARGV[1]) and 1 or 0
