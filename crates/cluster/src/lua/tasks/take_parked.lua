@@ -59,6 +59,9 @@ for n = 10 + queues + limits, #ARGV do
             redis.call('RPUSH', list, entry) -- behind the others, which it would keep from being looked at
         end
         redis.call('LPOP', list)
+        if key then
+            break -- alone in the list, it would be looked at and named again and again
+        end
     end
 end
 return { fetched, spoilt }

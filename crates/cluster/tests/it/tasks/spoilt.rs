@@ -274,3 +274,22 @@ async fn an_attempt_whose_field_is_unreadable_is_named_and_stays() {
         assert!(matches!(&error, BackendError::WrongKind { .. }), "{error}");
     }
 }
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_is_named_once_a_look_and_keeps_no_other_from_being_fetched() {
+    let (store, redis) = super::store().await;
+    redis.command("SADD phalanx:laws:parked c").await;
+    redis.command("RPUSH phalanx:laws:parked:c rubbish '1 q 0 0 0 {}'").await;
+    let worker = LawWorker::new(&store, 0);
+    for jobs in [0, 1, 0] {
+        let taken = worker.take_parked(&["c"], 9).await.unwrap();
+        assert_eq!((taken.fetched.len(), taken.spoilt), (jobs, vec!["phalanx:laws:parked:c".to_owned()]));
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_is_spoilt_is_released_from_no_job() {
+    let (store, redis) = super::store().await;
+    redis.command("RPUSH phalanx:laws:unique:k x").await;
+    assert!(!store.release("k", "a").await.unwrap());
+}
