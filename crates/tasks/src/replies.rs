@@ -194,11 +194,12 @@ impl WorkerLoop {
 
     /// Requests the store's list of this node's attempts, if calls whose answers were lost cannot take effect any more.
     pub(crate) fn request_list(&mut self) {
-        let now_us = self.engine.clock().now_us();
-        if self.is_listing
-            || self.is_relisting
-            || self.unknown.iter().any(|call| now_us <= call.fetch_until_us + MARGIN_US)
-        {
+        let (now, now_us) = (Instant::now(), self.engine.clock().now_us());
+        // The store's clock may have been set back. A call that takes effect after the list is found by the next one.
+        let may_take_effect = |call: &StoreCall| {
+            now_us <= call.fetch_until_us + MARGIN_US && now <= call.over_by + Duration::from_micros(MARGIN_US)
+        };
+        if self.is_listing || self.is_relisting || self.unknown.iter().any(may_take_effect) {
             return;
         }
         self.is_listing = true;

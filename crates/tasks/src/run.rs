@@ -54,6 +54,8 @@ pub(crate) struct StoreCall {
     /// The tokens that it offers.
     pub(crate) offered: Range<u64>,
     pub(crate) fetch_until_us: u64,
+    /// By when that time has come by the node's own clock.
+    pub(crate) over_by: Instant,
     /// Whether it may bring a job that may be what kills nodes.
     takes_suspect: bool,
     /// How many jobs it may bring of each queue with a limit, beyond those that its settlements free.
@@ -355,6 +357,7 @@ impl WorkerLoop {
         let first_token = offered.start;
         let takes_suspect = !self.slots.has_suspect() && !self.undecided().any(|call| call.takes_suspect);
         let CallQueues { queues, limits, reserved_of } = self.queues_of_call(&settlements, wanted);
+        let patience = self.engine.config().redis.command_timeout;
         let call = StoreCall {
             takes_suspect: takes_suspect && wanted > 0,
             reserved_of,
@@ -363,7 +366,8 @@ impl WorkerLoop {
             settlements: settlements.clone(),
             frees,
             offered,
-            fetch_until_us: now_us + self.engine.config().redis.command_timeout.as_micros() as u64,
+            fetch_until_us: now_us + patience.as_micros() as u64,
+            over_by: Instant::now() + patience,
         };
         let (generation, fetch_until_us) = (call.generation, call.fetch_until_us);
         let store = self.store.clone();

@@ -28,26 +28,33 @@ impl JobOrigin {
     pub fn read(meta: Option<&JobMeta<'_>>) -> Self {
         let Some(meta) = meta else { return Self::default() };
         let own = |text: Option<&str>| text.map(Arc::from);
-        Self {
+        let origin = Self {
             request: own(meta.request.as_deref()),
             traceparent: own(meta.traceparent.as_deref().filter(|trace| is_traceparent(trace))),
             values: meta.values.clone(),
-        }
+        };
+        // Another program's may be too large to be handed on.
+        if origin.bytes() > MAX_META_BYTES { Self::default() } else { origin }
+    }
+
+    /// How many bytes it has, with all names and values.
+    fn bytes(&self) -> usize {
+        let texts = [&self.request, &self.traceparent].into_iter().flatten().map(|text| text.len());
+        texts.chain(self.values.iter().map(|(name, value)| name.len() + value.len())).sum()
     }
 
     /// The same with these values, which replace those of the same names, as it is stored. `None` if there is nothing.
     pub(super) fn meta(&self, values: &BTreeMap<String, String>) -> Result<Option<JobMeta<'_>>, ActionError> {
-        let mut all = self.values.clone();
-        all.extend(values.iter().map(|(name, value)| (name.clone(), value.clone())));
-        let texts = [&self.request, &self.traceparent].into_iter().flatten().map(|text| text.len());
-        let bytes = texts.chain(all.iter().map(|(name, value)| name.len() + value.len())).sum::<usize>();
+        let mut all = self.clone();
+        all.values.extend(values.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let bytes = all.bytes();
         if bytes > MAX_META_BYTES {
             bound_reached("job_meta");
             let message = format!("the meta of a job, with all names and values, has {MAX_META_BYTES} bytes at most");
             return Err(ActionError::of(ErrorKind::PayloadTooLarge, message));
         }
         let text = |text: &'_ Option<Arc<str>>| text.as_deref().map(str::to_owned).map(Into::into);
-        let meta = JobMeta { request: text(&self.request), traceparent: text(&self.traceparent), values: all };
+        let meta = JobMeta { request: text(&self.request), traceparent: text(&self.traceparent), values: all.values };
         Ok((bytes > 0).then_some(meta))
     }
 
