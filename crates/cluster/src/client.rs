@@ -169,6 +169,12 @@ impl RedisClient {
         self.with_timeout(key, reply).await
     }
 
+    /// Sends a command that a server may lack, or not allow: its refusal is no fault, so it is neither counted nor logged.
+    pub(crate) async fn probe<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
+        let reply = self.send(|mut connection| async move { command.query_async(&mut connection).await });
+        time::timeout(self.timeout, reply).await.ok()?.ok()
+    }
+
     /// Sends several commands that change nothing in one round trip. They are sent a second time if the connection turns
     /// out to be lost.
     pub(crate) async fn read_all<T: FromRedisValue>(&self, key: &str, commands: &Pipeline) -> Result<T, BackendError> {

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::metrics;
 use crate::periodic::{self, Ticker};
@@ -83,6 +83,16 @@ impl TaskWorker {
         });
     }
 
+    /// Says once how this node's jobs may be lost. Nothing waits for the answer of the store.
+    fn warn_of_risks(&self, engine: &Engine, store: &Arc<dyn TaskStore>) {
+        let (store, stop) = (store.clone(), self.no_more_ticks.clone());
+        engine.shutdown().spawn_own(async move {
+            for risk in stop.run_until_cancelled(store.risks()).await.unwrap_or_default() {
+                warn!("{risk}");
+            }
+        });
+    }
+
     fn running(&self) -> MutexGuard<'_, Option<RunningWorker>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,6 +117,7 @@ impl Transport for TaskWorker {
             error!("the backend of this node keeps no jobs: none can be enqueued, and none runs");
             return Ok(());
         };
+        self.warn_of_risks(engine, &store);
         self.tick(engine, &store);
         if settings.concurrency == 0 {
             return Ok(());

@@ -15,6 +15,7 @@ mod lost_answers;
 mod operations;
 mod poison;
 mod rates;
+mod risks;
 mod rolling;
 mod sign;
 mod waiting;

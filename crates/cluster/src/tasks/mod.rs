@@ -35,6 +35,7 @@ mod operations;
 mod own_connection;
 mod registration;
 mod reports;
+mod risks;
 mod running;
 mod ticks;
 mod wake;
@@ -234,5 +235,9 @@ impl TaskStore for RedisTasks {
 
     async fn set_paused(&self, queue: &str, is_paused: bool) -> Result<(), BackendError> {
         self.pause(queue, is_paused).await
+    }
+
+    async fn risks(&self) -> Vec<String> {
+        self.find_risks().await
     }
 }

@@ -14,6 +14,7 @@ mod lost;
 mod reap;
 mod reports;
 mod resque;
+mod risks;
 mod shares;
 mod sizes;
 mod spoilt;
@@ -32,13 +33,16 @@ async fn prepare(redis: &Redis) {
     redis.command(&format!("HSET phalanx:laws:reapers {other} {one}")).await;
 }
 
+/// The timeout of the commands of a store.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A node's store.
 fn over(url: &str) -> Arc<dyn TaskStore> {
     of_cluster(url, "laws")
 }
 
 fn of_cluster(url: &str, cluster: &str) -> Arc<dyn TaskStore> {
-    let client = RedisClient::open(url, Duration::from_secs(2)).unwrap();
+    let client = RedisClient::open(url, TIMEOUT).unwrap();
     Arc::new(RedisTasks::new(&client, Keys::new("actionhero:", cluster), "n", 100))
 }
 

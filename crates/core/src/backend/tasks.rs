@@ -519,6 +519,10 @@ pub trait TaskStore: Send + Sync + 'static {
 
     /// Pauses a queue in the whole cluster, or resumes it.
     async fn set_paused(&self, queue: &str, is_paused: bool) -> Result<(), BackendError>;
+
+    /// The ways in which the store, as it is set up now, may lose jobs that it accepted, for operators. Empty if it knows of
+    /// none, or cannot find out in the time of one command.
+    async fn risks(&self) -> Vec<String>;
 }
 
 impl fmt::Debug for NewJob {

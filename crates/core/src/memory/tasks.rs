@@ -588,6 +588,10 @@ impl TaskStore for MemoryTasks {
         }
         Ok(())
     }
+
+    async fn risks(&self) -> Vec<String> {
+        vec!["jobs are kept in the memory of this process, and end with it: set REDIS_URL to keep them".to_owned()]
+    }
 }
 
 impl Jobs {

@@ -23,7 +23,6 @@ use phalanx_server::{AdminServer, AppRoutes, Server};
 use phalanx_tasks::TaskWorker;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tracing::warn;
 
 use crate::command::{self, AppCommand};
 use crate::settings::{Section, Settings, Sources, check_folder};
@@ -289,9 +288,6 @@ impl App {
         let admin = Arc::new(AdminServer::new(telemetry::install()));
         let mut transports: Vec<Arc<dyn Transport>> = vec![server.clone()];
         let backend = backend(&self.name, &settings, phalanx_cluster::backend)?;
-        if settings.redis_url.is_none() && !self.definitions.tasks.is_empty() {
-            warn!("jobs are kept in the memory of this process, and end with it: set REDIS_URL to keep them");
-        }
         if !settings.config.admin.bind.is_empty() {
             admin.listen(&settings.config.admin, &shutdown).map_err(StartError::Transport)?;
             transports.push(admin.clone());

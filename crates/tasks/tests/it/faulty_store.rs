@@ -226,4 +226,8 @@ impl TaskStore for FaultyStore {
     async fn set_paused(&self, queue: &str, is_paused: bool) -> Result<(), BackendError> {
         self.inner.set_paused(queue, is_paused).await
     }
+
+    async fn risks(&self) -> Vec<String> {
+        self.inner.risks().await
+    }
 }
