@@ -3,6 +3,7 @@
 use phalanx_testkit::{Process, Redis, Signal};
 
 use super::super::{SOON, until};
+use crate::client::get;
 
 const RISK: &str = "jobs may be lost";
 
@@ -23,6 +24,8 @@ async fn a_redis_that_may_lose_jobs_is_named_once_and_rights_to_ask_are_not_need
     }
     let node = super::start_node(&redis.url(), "without-rights").await;
     until("Redis refuses to tell", SOON, async || redis.command("ACL LOG").await.contains("\r\ninfo\r\n")).await;
+    // The node has read the refusal once a later command on the same connection is answered.
+    assert_eq!(get(node.addr, "/api/tasks").await.status, 200);
     let log = log_of(node).await;
     assert!(!log.contains(RISK), "{log}");
 
