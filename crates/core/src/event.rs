@@ -49,6 +49,16 @@ pub enum Event {
         /// How long it took.
         took: Duration,
     },
+    /// An enqueue on this node stored a job. Not for one that is there already, nor for ticks and retries.
+    #[non_exhaustive]
+    JobEnqueued {
+        /// The task's name.
+        task: &'static str,
+        /// The job's id.
+        id: Arc<str>,
+        /// Its queue.
+        queue: Arc<str>,
+    },
     /// An attempt of a job ended.
     #[non_exhaustive]
     AttemptEnded {
@@ -94,6 +104,10 @@ pub(crate) struct Observers(Arc<[Arc<dyn Observer>]>);
 impl Observers {
     pub(crate) fn new(observers: Vec<Arc<dyn Observer>>) -> Self {
         Self(observers.into())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Notifies all of them. A panic of one is counted and logged, and the others are notified all the same.

@@ -1,4 +1,4 @@
-//! Hooks of an application: connections, rooms and their messages.
+//! Hooks of an application: connections, rooms and their messages, enqueues.
 //!
 //! A hook that panics refuses, with `internal`; where it cannot refuse, the panic is counted.
 
@@ -17,6 +17,7 @@ use crate::protocol::CloseReason;
 
 pub use crate::protocol::RoomMessage;
 pub use crate::rooms::{Delivery, LeaveCause};
+pub use crate::task::JobDraft;
 
 /// Hooks of sockets.
 #[async_trait]
@@ -164,4 +165,42 @@ pub trait RoomHook: Send + Sync + 'static {
 pub trait DeliverHook: Send + Sync + 'static {
     /// Decides about one recipient. Must not block: it delays the room.
     fn deliver(&self, to: &Connection, message: &RoomMessage) -> Delivery;
+}
+
+/// Hooks around enqueues.
+///
+/// ```
+/// use phalanx_core::hooks::{JobDraft, TaskHook};
+/// use phalanx_core::{ActionError, Node};
+///
+/// /// Jobs of tenants on trial wait behind those of others; a tenant that was closed has none.
+/// struct Tenants;
+///
+/// #[async_trait::async_trait]
+/// impl TaskHook for Tenants {
+///     async fn before_enqueue(&self, _: &Node, job: &mut JobDraft<'_>) -> Result<(), ActionError> {
+///         match job.meta("tenant") {
+///             Some("closed") => return Err(ActionError::forbidden("the tenant was closed")),
+///             Some("trial") => job.set_queue("low"),
+///             _ => {}
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait TaskHook: Send + Sync + 'static {
+    /// Runs on the node that enqueues, once for each job, also of [`enqueue_many`](crate::task::Tasks::enqueue_many), after
+    /// its input was checked and before it is stored. May wait, and change the queue and the meta of the job. That it returns
+    /// does not mean that the job will be stored: its id may be there already, or the backend may refuse.
+    ///
+    /// Does not run for ticks of periodic tasks, for jobs of other programs, and for a failed job that runs again, which it
+    /// has seen. A job that the hook itself enqueues comes to the hook as well.
+    ///
+    /// All hooks of one call have `general.action_deadline` together, or 30 s without that.
+    ///
+    /// # Errors
+    ///
+    /// Refuses the job: the caller gets the error, and nothing is stored, of a call with many jobs none of them.
+    async fn before_enqueue(&self, node: &Node, job: &mut JobDraft<'_>) -> Result<(), ActionError>;
 }

@@ -11,7 +11,7 @@ use crate::action::{ActionDef, Exposure, Method, Route};
 use crate::config::{Config, TaskSettings};
 use crate::event::{Observer, Observers};
 use crate::guard::Requirements;
-use crate::hooks::{ConnectionHook, DeliverHook, RoomHook};
+use crate::hooks::{ConnectionHook, DeliverHook, RoomHook, TaskHook};
 use crate::layer::Layer;
 use crate::metrics::ActionMetrics;
 use crate::operation::OPERATIONS;
@@ -43,6 +43,8 @@ pub struct Definitions {
     pub room_hooks: Vec<Arc<dyn RoomHook>>,
     /// Hooks that run for each recipient of a message.
     pub deliver_hooks: Vec<Arc<dyn DeliverHook>>,
+    /// Hooks around enqueues.
+    pub task_hooks: Vec<Arc<dyn TaskHook>>,
     /// Observers of events.
     pub observers: Vec<Arc<dyn Observer>>,
 }
@@ -113,6 +115,7 @@ pub struct Registry {
     pub(crate) connection_hooks: Box<[Arc<dyn ConnectionHook>]>,
     pub(crate) room_hooks: Box<[Arc<dyn RoomHook>]>,
     pub(crate) deliver_hooks: Box<[Arc<dyn DeliverHook>]>,
+    pub(crate) task_hooks: Box<[Arc<dyn TaskHook>]>,
     pub(crate) observers: Observers,
 }
 
@@ -168,6 +171,7 @@ impl Registry {
             connection_hooks: definitions.connection_hooks.into(),
             room_hooks: definitions.room_hooks.into(),
             deliver_hooks: definitions.deliver_hooks.into(),
+            task_hooks: definitions.task_hooks.into(),
             observers: Observers::new(definitions.observers),
         })
     }

@@ -114,7 +114,7 @@ pub mod __private {
 pub mod prelude {
     pub use crate::App;
     pub use phalanx_core::hooks::{
-        ConnectionHook, DeliverHook, Delivery, Handshake, LeaveCause, RoomHook, RoomMessage,
+        ConnectionHook, DeliverHook, Delivery, Handshake, JobDraft, LeaveCause, RoomHook, RoomMessage, TaskHook,
     };
     pub use phalanx_core::initializer::{Boot, Initializer};
     pub use phalanx_core::layer::{Call, Layer, Next};

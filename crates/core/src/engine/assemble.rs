@@ -24,6 +24,7 @@ use crate::node::{Node, NodeParts};
 use crate::registry::Registry;
 use crate::remote::{CallServer, Connections, Executor, RemoteCallParts, RemoteCalls};
 use crate::rooms::{RoomParts, Rooms};
+use crate::task::draft::TaskCallbacks;
 use crate::task::handle::{TaskParts, Tasks};
 use crate::topics::Topics;
 
@@ -88,6 +89,8 @@ impl Engine {
                 locks: locks.clone(),
                 calls: calls.clone(),
                 cluster: cluster.clone(),
+                hooks: (!registry.task_hooks.is_empty()).then(|| hooks.clone() as Arc<dyn TaskCallbacks>),
+                observers: registry.observers.clone(),
                 known: registry.tasks().map(|task| (task.def.name, task.known(&config))).collect(),
                 timeout: config.redis.command_timeout,
                 worker: Mutex::default(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use crate::config::Config;
@@ -20,6 +20,8 @@ use crate::node::Node;
 use crate::protocol::CloseReason;
 use crate::registry::Registry;
 use crate::rooms::RoomCallbacks;
+use crate::task::JobDraft;
+use crate::task::draft::TaskCallbacks;
 
 /// The hooks of an application, with the node that they take.
 pub(super) struct HookRunner {
@@ -142,8 +144,29 @@ impl RoomCallbacks for HookRunner {
     }
 }
 
-/// Runs a room hook that can refuse. A failure of what the hook itself used is distinguished from one of the join, the leave
-/// or the publication that it decides on: a full backend, for instance, refuses no leave, but what a hook writes.
+#[async_trait]
+impl TaskCallbacks for HookRunner {
+    fn late_at(&self) -> Instant {
+        Instant::now() + self.deadline
+    }
+
+    async fn before_enqueue(&self, job: &mut JobDraft<'_>, until: Instant) -> Result<(), ActionError> {
+        let node = self.node()?;
+        let hooks = async {
+            for hook in &self.registry.task_hooks {
+                decision("before_enqueue", hook.before_enqueue(&node, job)).await?;
+            }
+            Ok(())
+        };
+        let late =
+            || ActionError::of(ErrorKind::Timeout, "the before_enqueue hooks did not end in time: nothing was stored");
+        // As in `run_guarded`.
+        catch(async move { timeout_at(until, hooks).await }).await?.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+/// Runs a hook that can refuse. A failure of what the hook itself used is distinguished from one of the join, the leave, the
+/// publication or the enqueue that it decides on: a full backend, for instance, refuses no leave, but what a hook writes.
 async fn decision<T>(name: &str, hook: impl Future<Output = Result<T, ActionError>>) -> Result<T, ActionError> {
     catch(hook).await.flatten().map_err(|error| match error.kind() {
         ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal => {

@@ -9,7 +9,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
+use super::draft::{JobDraft, TaskCallbacks};
 use super::due::Due;
 use super::origin::JobOrigin;
 use super::unique::{JobClaim, UniqueOptions, UniquePolicy, UniqueUntil};
@@ -17,6 +19,7 @@ use crate::backend::{BackendError, Clock, ENQUEUE_BATCH, EnqueueOutcome, NewJob,
 use crate::cluster::Cluster;
 use crate::config::TaskSettings;
 use crate::error::{ActionError, Detail, ErrorKind};
+use crate::event::{Event, Observers};
 use crate::id::{NodeIdentity, random_text};
 use crate::job::JobText;
 use crate::locks::Locks;
@@ -54,6 +57,9 @@ pub(crate) struct TaskParts {
     pub(crate) cluster: Cluster,
     /// The tasks that this application has, by name.
     pub(crate) known: HashMap<&'static str, KnownTask>,
+    /// The hooks around an enqueue, if the application has any.
+    pub(crate) hooks: Option<Arc<dyn TaskCallbacks>>,
+    pub(crate) observers: Observers,
     /// After this time an enqueue without an answer does not take effect any more.
     pub(crate) timeout: Duration,
     /// Cancels attempts that this node runs.
@@ -70,6 +76,14 @@ pub(crate) struct KnownTask {
     pub(crate) unique: UniquePolicy,
     /// How long an attempt may take.
     pub(crate) limit: Option<Duration>,
+}
+
+/// An enqueue whose task is known, and whose input was checked.
+struct CheckedInput<'a> {
+    task: &'static str,
+    known: &'a KnownTask,
+    input: Box<RawValue>,
+    params: Params,
 }
 
 /// A request to this node's worker to cancel the attempts of a job that was deleted.
@@ -182,7 +196,8 @@ impl Tasks {
     /// Nothing is stored: `unknown_task` (404); `invalid_input` with the wrong fields, or for a queue, an id, a key or a
     /// delay that cannot be; `payload_too_large` beyond [`MAX_JOB_BYTES`], and for a meta of
     /// more than 4 KiB; `conflict` if the id was used for another task or
-    /// input; `unavailable` if the backend refuses it. If the backend does not answer: `unavailable`, and the job may be
+    /// input; the error of a [`TaskHook`](crate::hooks::TaskHook), `timeout` if these are late; `unavailable` if the backend
+    /// refuses it. If the backend does not answer: `unavailable`, and the job may be
     /// stored within `redis.command_timeout`, or never.
     pub async fn enqueue_named(
         &self,
@@ -199,9 +214,9 @@ impl Tasks {
         input: Box<RawValue>,
         options: EnqueueOptions,
     ) -> Result<Enqueued, ActionError> {
-        let job = self.prepare(task, input, &options)?;
+        let job = self.prepare(task, input, &options, self.hooks_until()).await?;
         let id = job.id.clone();
-        let mut outcomes = self.store_jobs(&[job]).await?;
+        let mut outcomes = self.store_jobs(task, &[job]).await?;
         enqueued(id, outcomes.pop().unwrap_or(EnqueueOutcome::Conflict))
     }
 
@@ -220,11 +235,13 @@ impl Tasks {
             bound_reached("enqueue_many");
             return Err(ActionError::of(ErrorKind::PayloadTooLarge, format!("at most {MAX_MANY} jobs at a time")));
         }
-        let prepared = inputs.into_iter().map(|input| self.prepare(task, input, options));
-        let jobs = prepared.collect::<Result<Vec<NewJob>, ActionError>>()?;
+        let (mut jobs, until) = (Vec::with_capacity(inputs.len()), self.hooks_until());
+        for input in inputs {
+            jobs.push(self.prepare(task, input, options, until).await?);
+        }
         let mut ids = Vec::with_capacity(jobs.len());
         while let Some(chunk) = chunk_of(&jobs[ids.len()..]) {
-            let outcomes = self.store_jobs(chunk).await.map_err(|error| match ids.len() {
+            let outcomes = self.store_jobs(task, chunk).await.map_err(|error| match ids.len() {
                 0 => error,
                 stored => {
                     let message = format!("{}; {stored} of {} jobs were stored before", error.message(), jobs.len());
@@ -238,8 +255,52 @@ impl Tasks {
         Ok(ids)
     }
 
-    fn prepare(&self, task: &str, input: Box<RawValue>, options: &EnqueueOptions) -> Result<NewJob, ActionError> {
-        let known = self.parts.known.get(task).ok_or_else(unknown_task)?;
+    /// Until when the hooks of an enqueue that begins now may take, for all its jobs; `None` without hooks.
+    fn hooks_until(&self) -> Option<Instant> {
+        self.parts.hooks.as_ref().map(|hooks| hooks.late_at())
+    }
+
+    /// Checks a job, runs the hooks, and writes its text.
+    async fn prepare(
+        &self,
+        task: &str,
+        input: Box<RawValue>,
+        options: &EnqueueOptions,
+        hooks_until: Option<Instant>,
+    ) -> Result<NewJob, ActionError> {
+        let checked = self.check(task, input)?;
+        let Some((hooks, until)) = self.parts.hooks.as_ref().zip(hooks_until) else {
+            return self.new_job(&checked, options);
+        };
+        // Boxed: applications without hooks have no room for it in their futures.
+        let changed = Box::pin(async {
+            let mut draft = JobDraft {
+                task: checked.task,
+                input: &checked.input,
+                origin: &self.origin,
+                queue: options.queue.as_deref().unwrap_or(checked.known.queue).to_owned(),
+                meta: options.meta.clone(),
+            };
+            hooks.before_enqueue(&mut draft, until).await?;
+            Ok(EnqueueOptions { queue: Some(draft.queue), meta: draft.meta, ..options.clone() })
+        });
+        let changed: Result<EnqueueOptions, ActionError> = changed.await;
+        self.new_job(&checked, &changed?)
+    }
+
+    fn check(&self, task: &str, input: Box<RawValue>) -> Result<CheckedInput<'_>, ActionError> {
+        let (&task, known) = self.parts.known.get_key_value(task).ok_or_else(unknown_task)?;
+        if input.get().len() > MAX_JOB_BYTES {
+            return Err(too_large());
+        }
+        let params = Params::from_raw_json(input.clone())?;
+        (known.check)(&params)?;
+        Ok(CheckedInput { task, known, input, params })
+    }
+
+    fn new_job(&self, checked: &CheckedInput<'_>, options: &EnqueueOptions) -> Result<NewJob, ActionError> {
+        let &CheckedInput { task, known, ref input, ref params } = checked;
+        let input: &RawValue = input;
         let queue = options.queue.as_deref().unwrap_or(known.queue);
         if !TaskSettings::is_queue(queue) {
             return Err(invalid("queue", "must be 1 to 100 characters of A-Z a-z 0-9 : . _ -"));
@@ -247,18 +308,13 @@ impl Tasks {
         if options.id.as_deref().is_some_and(|id| !is_id(id)) {
             return Err(invalid("id", "must be 1 to 128 printable ASCII characters"));
         }
-        if input.get().len() > MAX_JOB_BYTES {
-            return Err(too_large());
-        }
-        let params = Params::from_raw_json(input.clone())?;
-        (known.check)(&params)?;
         let now_ms = self.parts.clock.now_ms();
         let due_ms = options.due.at_ms(now_ms)?;
         let id: Arc<str> = options.id.as_deref().map_or_else(|| random_text::<26>().into(), Arc::from);
-        let digest = options.id.as_ref().map(|_| digest(task, &input));
+        let digest = options.id.as_ref().map(|_| digest(task, input));
         let delay_ms = due_ms.map_or(0, |due_ms| due_ms.saturating_sub(now_ms));
-        let unique = JobClaim::of((task, known), queue, &options.unique, (&input, &params), delay_ms)?;
-        let args = serde_json::value::to_raw_value(&[&input]).map_err(ActionError::internal)?;
+        let unique = JobClaim::of((task, known), queue, &options.unique, (input, params), delay_ms)?;
+        let args = serde_json::value::to_raw_value(&[input]).map_err(ActionError::internal)?;
         let text = JobText {
             class: task.into(),
             queue: queue.into(),
@@ -281,9 +337,20 @@ impl Tasks {
         Ok(NewJob { id, queue: queue.into(), text, due_ms, unique, digest })
     }
 
-    async fn store_jobs(&self, jobs: &[NewJob]) -> Result<Vec<EnqueueOutcome>, ActionError> {
+    async fn store_jobs(&self, task: &str, jobs: &[NewJob]) -> Result<Vec<EnqueueOutcome>, ActionError> {
         let until_us = self.parts.clock.now_us() + self.parts.timeout.as_micros() as u64;
-        self.store()?.enqueue(jobs, until_us).await.map_err(|error| self.not_stored(error))
+        let outcomes = self.store()?.enqueue(jobs, until_us).await.map_err(|error| self.not_stored(error))?;
+        self.notify_stored(task, jobs, &outcomes);
+        Ok(outcomes)
+    }
+
+    fn notify_stored(&self, task: &str, jobs: &[NewJob], outcomes: &[EnqueueOutcome]) {
+        let observers = &self.parts.observers;
+        let Some((&task, _)) = self.parts.known.get_key_value(task).filter(|_| !observers.is_empty()) else { return };
+        let stored = |(_, outcome): &(&NewJob, &EnqueueOutcome)| matches!(outcome, EnqueueOutcome::Stored);
+        for (job, _) in jobs.iter().zip(outcomes).filter(stored) {
+            observers.notify(&Event::JobEnqueued { task, id: job.id.clone(), queue: job.queue.clone() });
+        }
     }
 
     pub(super) fn store(&self) -> Result<&Arc<dyn TaskStore>, ActionError> {

@@ -16,6 +16,8 @@ use crate::memory::MemoryTasks;
 use crate::params::input_schema;
 use crate::registry::Definitions;
 
+mod hooks;
+
 #[derive(Serialize, Deserialize, JsonSchema, Validate)]
 struct Mail {
     #[validate(length(min = 3))]

@@ -11,7 +11,7 @@ use phalanx_core::backend::Backend;
 use phalanx_core::config::{ClusterSettings, Config, General};
 use phalanx_core::error::Chain;
 use phalanx_core::event::Observer;
-use phalanx_core::hooks::{ConnectionHook, DeliverHook, RoomHook};
+use phalanx_core::hooks::{ConnectionHook, DeliverHook, RoomHook, TaskHook};
 use phalanx_core::initializer::Initializer;
 use phalanx_core::layer::Layer;
 use phalanx_core::registry::Definitions;
@@ -151,6 +151,12 @@ impl App {
     /// Runs `hook` for each recipient of a message.
     pub fn on_deliver(mut self, hook: impl DeliverHook) -> Self {
         self.definitions.deliver_hooks.push(Arc::new(hook));
+        self
+    }
+
+    /// Runs `hook` before a job is stored that this application enqueues.
+    pub fn on_task(mut self, hook: impl TaskHook) -> Self {
+        self.definitions.task_hooks.push(Arc::new(hook));
         self
     }
 
