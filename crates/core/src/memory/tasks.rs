@@ -1,5 +1,6 @@
 //! The jobs of one node. They end with its process.
 
+mod exchange;
 mod jobs;
 mod lists;
 mod queue;
@@ -15,10 +16,9 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::backend::{
-    AttemptEnd, AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FetchedJob,
-    GiveBackOutcome, JobCounters, JobReport, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob, Promotion, REPORT_TTL_MS,
-    SettleOutcome, Settlement, StoredStatus, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall,
-    WorkerReply, WorkerSign,
+    AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome,
+    JobCounters, JobReport, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob, Promotion, StoredStatus, TakeOutcome,
+    TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
@@ -141,125 +141,6 @@ impl Jobs {
                 self.ids.forget_failed(&id);
             }
         }
-    }
-
-    /// Releases the claim of a job that is over. `false` if another has it, or it expired.
-    fn release(&mut self, settlement: &Settlement, now_ms: u64) -> bool {
-        let Some(key) = &settlement.unique else { return true };
-        let is_own = self.claimant(key, now_ms).is_some() && self.claimant(key, now_ms) == settlement.id;
-        if is_own {
-            self.claims.remove(key);
-        }
-        is_own
-    }
-
-    fn settle(
-        &mut self,
-        generation: Generation,
-        settlement: &Settlement,
-        now_ms: u64,
-        failed_max: usize,
-    ) -> SettleOutcome {
-        let token = settlement.attempt.token;
-        let attempts = self.running.get_mut(&generation);
-        let Some(RunningJob { queue, job, .. }) = attempts.and_then(|attempts| attempts.remove(&token)) else {
-            return SettleOutcome::Superseded;
-        };
-        let counted = WaitingJob { counters: settlement.attempt.counters, ..job.clone() };
-        let mut uncounted = counted.clone();
-        uncounted.counters.attempts = uncounted.counters.attempts.saturating_sub(1);
-        let is_over = matches!(settlement.end, AttemptEnd::Done | AttemptEnd::Dropped | AttemptEnd::Failed { .. });
-        match &settlement.end {
-            AttemptEnd::Done => {
-                self.count -= 1;
-                self.processed += 1;
-                self.ids.set_done(&job.id);
-            }
-            AttemptEnd::Dropped => {
-                self.count -= 1;
-                self.ids.forget(&job.id);
-            }
-            AttemptEnd::Retry { due_ms } if *due_ms <= now_ms => self.wait(queue, counted),
-            AttemptEnd::Retry { due_ms } => self.delay(queue, counted, *due_ms),
-            AttemptEnd::Snooze { due_ms } => self.delay(queue, uncounted, *due_ms),
-            AttemptEnd::GiveBack => {
-                self.ids.set_place(&uncounted.id, JobPlace::Waiting);
-                self.queues.entry(queue).or_default().give_back(uncounted);
-            }
-            AttemptEnd::Park { class } => {
-                self.ids.set_place(&uncounted.id, JobPlace::Waiting);
-                let parked = ParkedJob { since_ms: now_ms, queue, job: uncounted };
-                self.parked.entry(class.clone()).or_default().push_back(parked);
-            }
-            AttemptEnd::Failed { record } => self.fail(&job.id, record.clone(), failed_max),
-        }
-        if let Some(report) = &settlement.report {
-            self.reports.keep((generation, settlement.attempt.clone()), report, now_ms + REPORT_TTL_MS);
-        }
-        if is_over && !self.release(settlement, now_ms) { SettleOutcome::ClaimLost } else { SettleOutcome::Accepted }
-    }
-
-    /// Lists a job that a call has taken.
-    fn run(&mut self, call: &WorkerCall<'_>, reply: &mut WorkerReply, queue: Arc<str>, mut job: WaitingJob) {
-        job.counters.attempts += 1;
-        let token = call.first_token + reply.fetched.len() as u64;
-        if self.ids.take_tombstone(&job.id) {
-            reply.deleted.push(token);
-        }
-        self.ids.set_place(&job.id, JobPlace::Running(call.generation, token));
-        let attempt = AttemptKey { token, queue: queue.clone(), counters: job.counters };
-        reply.fetched.push(FetchedJob { attempt, text: job.text.clone() });
-        let running = RunningJob { queue, job, is_deleted: false };
-        self.running.entry(call.generation).or_default().insert(token, running);
-    }
-
-    /// Takes parked jobs, in their order.
-    fn take_parked(&mut self, call: &WorkerCall<'_>, classes: &[String], reply: &mut WorkerReply) {
-        let (mut bytes, mut takes_suspect, mut limits) = (0, call.takes_suspect, call.limits.to_vec());
-        limits.resize(call.queues.len(), usize::MAX);
-        for class in classes {
-            while reply.fetched.len() < call.wanted && (bytes < call.max_bytes || reply.fetched.is_empty()) {
-                let Some(parked) = self.parked.get_mut(&**class).and_then(VecDeque::pop_front) else { break };
-                let ParkedJob { queue, job, .. } = parked;
-                let is_paused = self.queues.get(&queue).is_some_and(|queue| queue.is_paused);
-                let served =
-                    call.queues.iter().position(|name| *name == queue).filter(|at| !is_paused && limits[*at] > 0);
-                let Some(at) = served.filter(|_| takes_suspect || !job.counters.is_suspect()) else {
-                    self.wait(queue, job);
-                    continue;
-                };
-                limits[at] -= 1;
-                takes_suspect &= !job.counters.is_suspect();
-                bytes += job.text.len();
-                self.run(call, reply, queue, job);
-            }
-            if self.parked.get(&**class).is_some_and(VecDeque::is_empty) {
-                self.parked.remove(&**class);
-            }
-        }
-    }
-
-    /// Takes jobs from the queues in their order.
-    fn fetch(&mut self, call: &WorkerCall<'_>, reply: &mut WorkerReply) {
-        let (mut bytes, mut takes_suspect) = (0, call.takes_suspect);
-        for (at, name) in call.queues.iter().enumerate() {
-            let most = call
-                .limits
-                .get(at)
-                .map_or(call.wanted, |limit| call.wanted.min(reply.fetched.len().saturating_add(*limit)));
-            let Some(queue) = self.queues.get_mut(name).filter(|queue| !queue.is_paused) else { continue };
-            let mut taken = Vec::new();
-            let has_room = |taken: usize, bytes| taken < most && (bytes < call.max_bytes || taken == 0);
-            while has_room(reply.fetched.len() + taken.len(), bytes) {
-                let Some(job) = queue.take(takes_suspect) else { break };
-                takes_suspect &= !job.counters.is_suspect();
-                bytes += job.text.len();
-                taken.push(job);
-            }
-            taken.into_iter().for_each(|job| self.run(call, reply, name.clone(), job));
-        }
-        let waits = |name| self.queues.get(name).is_some_and(|queue| !queue.is_paused && queue.len() > 0);
-        reply.has_more = call.queues.iter().any(waits);
     }
 }
 

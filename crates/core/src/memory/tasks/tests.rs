@@ -1,7 +1,7 @@
 //! The laws of the seam are tested for both backends; here is what only this one does.
 
 use super::*;
-use crate::backend::{JobState, SystemClock, UniqueClaim};
+use crate::backend::{AttemptEnd, JobState, SettleOutcome, Settlement, SystemClock, UniqueClaim};
 
 fn job(id: &str) -> NewJob {
     let text = format!(r#"{{"class":"a","queue":"q","args":[],"id":"{id}","unique":"u-{id}"}}"#);
