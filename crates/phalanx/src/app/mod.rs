@@ -290,7 +290,7 @@ impl App {
                 return Err(StartError::Settings(missing.join("\n       ").into()));
             }
         }
-        let server = Arc::new(Server::new(self.routes));
+        let server = Arc::new(Server::new(std::mem::take(&mut self.routes)));
         let admin = Arc::new(AdminServer::new(telemetry::install()));
         let mut transports: Vec<Arc<dyn Transport>> = vec![server.clone()];
         let backend = backend(&self.name, &settings, phalanx_cluster::backend)?;
@@ -299,13 +299,7 @@ impl App {
             transports.push(admin.clone());
         }
         transports.push(Arc::new(TaskWorker::new())); // starts last, stops first
-        let mut setup = NodeSetup::new(self.name, settings.config);
-        setup.version = self.version;
-        setup.node_id = settings.node_id;
-        setup.backend = backend;
-        setup.environment = settings.environment;
-        setup.definitions = self.definitions;
-        setup.initializers = self.initializers;
+        let mut setup = self.into_setup(settings, backend);
         setup.transports = transports;
         setup.shutdown = shutdown;
         let engine = Engine::start(setup).await?;
@@ -316,6 +310,11 @@ impl App {
     /// Enters the cluster as a guest: for commands of operators.
     pub(crate) async fn visit(self, settings: Settings) -> Result<Guest, StartError> {
         let backend = backend(&self.name, &settings, phalanx_cluster::guest_backend)?;
+        Engine::visit(self.into_setup(settings, backend)).await
+    }
+
+    /// The part of the setup that a node and a guest share.
+    fn into_setup(self, settings: Settings, backend: Backend) -> NodeSetup {
         let mut setup = NodeSetup::new(self.name, settings.config);
         setup.version = self.version;
         setup.node_id = settings.node_id;
@@ -323,7 +322,7 @@ impl App {
         setup.environment = settings.environment;
         setup.definitions = self.definitions;
         setup.initializers = self.initializers;
-        Engine::visit(setup).await
+        setup
     }
 
     /// The actions that a node would serve, including those that initializers add.
