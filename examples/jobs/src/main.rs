@@ -51,7 +51,7 @@ impl Progress {
         Self { id: id.to_owned(), name, pages, page: 0, state: "waiting".to_owned(), node: None }
     }
 
-    /// What is known of a job's export.
+    /// The progress that a job stored last.
     async fn load(cache: &Cache, id: &str) -> Result<Option<Self>, ActionError> {
         Ok(cache.load(&key(id)).await?.map(|stored| stored.value))
     }
