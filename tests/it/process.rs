@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
-use phalanx_testkit::{Process, Signal, binary, command, free_port, run};
+use phalanx_testkit::{Process, Signal, binary, check_time, command, free_port, run};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
 
 use crate::client::{Socket, get};
 use crate::cluster::until;
@@ -34,17 +35,25 @@ async fn term_and_int_stop_a_node_after_it_answered_accepted_calls() {
 }
 
 #[tokio::test]
-async fn a_second_term_does_not_wait_for_running_calls() {
+async fn a_second_interrupt_does_not_wait_for_running_calls_and_a_second_term_does() {
     let mut node = Process::start("tour", &[("RUST_LOG", "debug")]).await;
     let mut socket = Socket::connect(node.addr).await;
     socket.send(r#"{"event":"action","params":{"action":"sleepTest","sleepDuration":60000}}"#).await;
     socket.request(r#"{"event":"detailsView"}"#).await;
-    node.signal(Signal::TERM);
-    while get(node.admin, "/readyz").await.status != 503 {
-        tokio::task::yield_now().await;
+    let read = async |times| {
+        let lines = || node.stderr().matches("requested by a signal").count();
+        until("it reads the signal", SOON, async || lines() == times).await;
+    };
+    for (times, signal) in (1..).zip([Signal::TERM, Signal::TERM, Signal::INT]) {
+        node.signal(signal);
+        read(times).await;
     }
-    node.signal(Signal::TERM);
+    assert_eq!(get(node.admin, "/readyz").await.status, 503);
+    sleep(Duration::from_secs(1)).await; // earlier it would be the same press of a key
+    let begin = Instant::now();
+    node.signal(Signal::INT);
     assert_eq!(node.ended().await.code(), Some(1));
+    check_time("a second INT to the end", begin.elapsed(), Duration::from_secs(2));
     assert!(node.stderr().contains("a second time"), "{}", node.stderr());
     assert!(node.stderr().contains("sleepDuration"), "params are logged at debug: {}", node.stderr());
 }

@@ -37,12 +37,12 @@ pub(crate) fn serve(app: App, settings: Settings) -> ExitCode {
     let ended = runtime.block_on(run(app, settings, &mut signals));
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
-        Ok(SignalRequest::Stop) => stopped(),
+        Ok(SignalRequest::Stop | SignalRequest::Cut) => stopped(),
         Ok(SignalRequest::Restart) => {
             logging::flush_at_exit();
             signals::block();
             match signals.take_pending() {
-                Some(SignalRequest::Stop) => stopped(),
+                Some(SignalRequest::Stop | SignalRequest::Cut) => stopped(),
                 Some(SignalRequest::Restart) | None => failed(&program::restart(&program)),
             }
         }
@@ -59,6 +59,8 @@ fn stopped() -> ExitCode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SignalRequest {
     Stop,
+    /// To end without the grace.
+    Cut,
     Restart,
 }
 
@@ -88,12 +90,12 @@ async fn run(app: App, settings: Settings, signals: &mut Signals) -> Result<Sign
         };
         info!(signal = ?request, "requested by a signal"); // tests/it/process.rs counts these lines
         requested = match (requested, request) {
-            (Some(SignalRequest::Stop), SignalRequest::Stop) => {
-                return Err("stopped a second time: running calls are cut off".to_owned());
+            (_, SignalRequest::Cut) => {
+                return Err("interrupted a second time: running calls are cut off".to_owned());
             }
             // A stop wins over a restart, in either order.
-            (Some(SignalRequest::Stop), SignalRequest::Restart) => requested,
-            (None | Some(SignalRequest::Restart), request) => Some(request),
+            (Some(SignalRequest::Stop), _) => requested,
+            (_, request) => Some(request),
         };
         shutdown.request();
     }

@@ -3,10 +3,12 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
+use std::time::Duration;
 
 use nix::libc::{SIGRTMAX, SIGRTMIN};
 use nix::sys::signal::{SigSet, Signal as SignalName};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::SignalRequest;
@@ -31,12 +33,17 @@ const MEANINGLESS: [SignalName; 12] = [
     SignalName::SIGTTOU,
 ];
 
+/// The time from one INT to another that cuts what runs.
+const BEFORE_CUT: Duration = Duration::from_secs(1);
+
 /// The streams of the signals that a node handles.
 pub(super) struct Signals {
     term: Signal,
     int: Signal,
     hup: Signal,
     usr2: Signal,
+    /// When INT came first.
+    interrupted: Option<Instant>,
     meaningless: Vec<(String, Signal)>,
 }
 
@@ -57,13 +64,14 @@ impl Signals {
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
             usr2: signal(SignalKind::user_defined2())?,
+            interrupted: None,
             meaningless: named.chain(real_time).filter_map(listen).collect(),
         };
         SigSet::all().thread_unblock()?;
         Ok(signals)
     }
 
-    /// Waits for a request to stop (TERM, INT) or to restart (USR2). HUP reopens the log meanwhile.
+    /// Waits for a request to stop (TERM, INT), to cut what runs (INT again) or to restart (USR2). HUP reopens the log meanwhile.
     pub(super) async fn next(&mut self) -> SignalRequest {
         loop {
             let meaningless = poll_fn(|context| {
@@ -77,12 +85,18 @@ impl Signals {
             tokio::select! {
                 biased; // if several signals are pending, a stop wins
                 _ = self.term.recv() => return SignalRequest::Stop,
-                _ = self.int.recv() => return SignalRequest::Stop,
+                _ = self.int.recv() => return self.interrupt(),
                 _ = self.usr2.recv() => return SignalRequest::Restart,
                 _ = self.hup.recv() => logging::reopen(),
                 signal = meaningless => warn!(signal, "a signal that means nothing to a node was ignored"),
             }
         }
+    }
+
+    /// Reads an INT: a person at a terminal who repeats it means it, unless it is the same key press twice.
+    fn interrupt(&mut self) -> SignalRequest {
+        let first = *self.interrupted.get_or_insert_with(Instant::now);
+        if first.elapsed() > BEFORE_CUT { SignalRequest::Cut } else { SignalRequest::Stop }
     }
 
     /// Takes a request that arrived since the last [`next`](Self::next), also while no runtime was running.
@@ -112,8 +126,6 @@ fn signal_runtime() -> io::Result<tokio::runtime::Runtime> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::*;
