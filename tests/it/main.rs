@@ -11,6 +11,7 @@ mod client;
 mod cluster;
 mod conformance;
 mod crates;
+mod drain;
 mod extensions;
 mod fairness;
 mod floors;

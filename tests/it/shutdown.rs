@@ -59,7 +59,9 @@ async fn calls_that_outlast_the_grace_are_abandoned() {
 
 #[tokio::test]
 async fn a_client_whose_last_body_is_complete_does_not_delay_a_stop() {
-    let node = App::new("echo").actions(actions![echo]).start(settings()).await.unwrap();
+    let mut config = settings();
+    config.web.drain = Duration::from_millis(100);
+    let node = App::new("echo").actions(actions![echo]).start(config).await.unwrap();
     let mut client = TcpStream::connect(node.addr()).await.unwrap();
     let head = "POST /api/echo HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n";
     client.write_all(head.as_bytes()).await.unwrap();

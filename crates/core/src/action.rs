@@ -46,6 +46,8 @@ pub struct ActionDef {
     pub deadline: Deadline,
     /// Its fate when its client leaves. A body that names another version does not change it.
     pub on_disconnect: OnDisconnect,
+    /// Whether its streams run to their end while the node stops, within `general.grace`.
+    pub finish_stream: bool,
     /// The bounds and the form of its HTTP body.
     pub body: BodyRules,
     /// The schema of its input.

@@ -60,6 +60,7 @@ use crate::task::origin::{JobOrigin, is_traceparent};
 /// #     cross_site: false,
 /// #     deadline: Deadline::Default,
 /// #     on_disconnect: OnDisconnect::Finish,
+/// #     finish_stream: false,
 /// #     body: BodyRules::DEFAULT,
 /// #     input: input_schema::<NoInput>,
 /// #     output: input_schema::<NoInput>,
@@ -262,6 +263,12 @@ impl Context {
     /// The node that runs the call.
     pub fn node(&self) -> &Node {
         self.0.host.node()
+    }
+
+    /// Completes when the node begins to drain. An answer without an end, such as a stream of events, should then come to
+    /// one; a [`Body::stream`](crate::Body::stream) is ended soon after. Cancel-safe.
+    pub async fn stopping(&self) {
+        self.node().stopping().await;
     }
 
     /// Calls an action within this call.

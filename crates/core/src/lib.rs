@@ -30,6 +30,7 @@
 //!         cross_site: false,
 //!         deadline: Deadline::Default,
 //!         on_disconnect: OnDisconnect::Finish,
+//!         finish_stream: false,
 //!         input: input_schema::<NoInput>,
 //!         output: <Reply<usize> as IntoAnswer>::schema,
 //!         body: BodyRules::DEFAULT,

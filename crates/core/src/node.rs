@@ -16,6 +16,7 @@ use crate::lease_state::LeaseState;
 use crate::locks::Locks;
 use crate::remote::Connections;
 use crate::rooms::Rooms;
+use crate::shutdown::Shutdown;
 use crate::states::States;
 use crate::task::handle::Tasks;
 use crate::topics::Topics;
@@ -63,6 +64,7 @@ pub(crate) struct NodeParts {
     pub(crate) lease: Arc<LeaseState>,
     pub(crate) health: Arc<Health>,
     pub(crate) started: Instant,
+    pub(crate) shutdown: Shutdown,
 }
 
 impl Node {
@@ -133,6 +135,11 @@ impl Node {
     /// The environment that the node runs in: `development`, `test`, `production`, ….
     pub fn environment(&self) -> &Environment {
         &self.0.environment
+    }
+
+    /// Completes when the node begins to drain: an answer without an end should come to one. Cancel-safe.
+    pub async fn stopping(&self) {
+        self.0.shutdown.draining().await;
     }
 
     /// The state of that type, if the application has one.

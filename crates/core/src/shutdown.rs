@@ -9,11 +9,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// A node's shutdown: first requested, then closed. One tracker counts calls and connections, another the node's own
+/// A node's shutdown: requested, then draining, then closed. One tracker counts calls and connections, another the node's own
 /// tasks, which outlive them.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     requested: CancellationToken,
+    draining: CancellationToken,
     bodies_due: CancellationToken,
     closed: CancellationToken,
     calls: TaskTracker,
@@ -54,9 +55,20 @@ impl Shutdown {
         self.requested.cancelled().await;
     }
 
-    /// Whether the stop was requested.
-    pub fn is_requested(&self) -> bool {
-        self.requested.is_cancelled()
+    /// Begins to drain: from here on nothing new is taken.
+    pub(crate) fn begin_drain(&self) {
+        self.requested.cancel();
+        self.draining.cancel();
+    }
+
+    /// Completes when the node begins to drain, `general.stop_delay` after the request.
+    pub async fn draining(&self) {
+        self.draining.cancelled().await;
+    }
+
+    /// Whether the node drains.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
     }
 
     /// Completes shortly before the grace is over: a call whose body has not come by then is refused, while its client
@@ -94,7 +106,7 @@ impl Shutdown {
 
     /// Ends the node's own tasks, and waits for them for a second at most.
     pub(crate) async fn close(&self) {
-        self.requested.cancel();
+        self.begin_drain();
         self.closed.cancel();
         self.background.close();
         let _ = timeout(Duration::from_secs(1), self.background.wait()).await;

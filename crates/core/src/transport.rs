@@ -19,6 +19,11 @@ pub trait Transport: Send + Sync + 'static {
         false
     }
 
+    /// Whether clients reach it: it goes on for `general.stop_delay` while the node stops.
+    fn is_for_clients(&self) -> bool {
+        false
+    }
+
     /// Checks the definitions that this part alone understands, before anything of the node starts.
     ///
     /// # Errors

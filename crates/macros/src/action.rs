@@ -13,7 +13,7 @@ use crate::signature::{self, DefinitionKind, FunctionShape};
 /// Expands `#[action]`, or returns its errors for the compiler to print.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
     let (arguments, signature) = signature::read(DefinitionKind::Action, arguments, item)?;
-    let (version, cross_site) = (arguments.version, arguments.cross_site);
+    let (version, cross_site, finish_stream) = (arguments.version, arguments.cross_site, arguments.finish_stream);
     let routes = arguments.routes.iter().map(|route| {
         let method = format_ident!("{}", route.method);
         let path = route.path.as_ref().map_or_else(String::new, LitStr::value);
@@ -32,6 +32,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         exposure: ::phalanx::__private::Exposure::#exposure,
         cross_site: #cross_site,
         on_disconnect: ::phalanx::__private::OnDisconnect::#on_disconnect,
+        finish_stream: #finish_stream,
         body: #body,
     };
     Ok(definition(&signature, &arguments, DefinitionKind::Action, &own_fields))

@@ -26,6 +26,7 @@ use proc_macro::TokenStream;
 /// | `cross_site` | pages of every other site may send requests to its routes, with the cookies of their user | `post`, `put`, `patch` and `delete` get 403 `cross_site` from pages that `web.cors_origins` does not list |
 /// | `internal` | only other actions can call it | |
 /// | `cancel_on_disconnect` | its future is dropped when its client disconnects | it finishes |
+/// | `finish_stream` | its `Body::stream` has `general.grace` to come to its end while the node stops | the stream is ended between two chunks within `websocket.drain` |
 /// | `max_body = "64KiB"` | most bytes of its HTTP body, files excluded (`B`, `KiB`, `MiB`, `GiB`); beyond, 413 | `web.max_body` |
 /// | `max_upload = "1GiB"` | most bytes of an HTTP body with files; beyond, 413 | `web.max_upload` |
 /// | `raw_body` | its HTTP body is not read into params: the guard `RawBody` has its bytes | |

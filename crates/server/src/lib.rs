@@ -13,11 +13,10 @@ mod wire_error;
 mod ws;
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use axum::Router;
-use axum_server::Handle;
 use phalanx_core::BoxError;
 use phalanx_core::Engine;
 use phalanx_core::transport::Transport;
@@ -27,8 +26,8 @@ use tracing::{info, warn};
 
 pub use admin::AdminServer;
 
-use crate::http::service::HttpService;
-use crate::listener::{Admission, LingerLimits};
+use crate::http::service::{HttpService, ServiceState};
+use crate::listener::{Admission, Drain, HttpListener, LingerLimits};
 use crate::quota::Quota;
 use crate::shares::AddressShares;
 
@@ -51,7 +50,7 @@ pub struct Server {
 #[derive(Debug)]
 struct RunningServer {
     addr: SocketAddr,
-    handle: Handle<SocketAddr>,
+    drain: Drain,
     task: Option<JoinHandle<()>>,
 }
 
@@ -77,48 +76,52 @@ impl Transport for Server {
         "web"
     }
 
+    fn is_for_clients(&self) -> bool {
+        true
+    }
+
     async fn start(&self, engine: &Engine) -> Result<(), BoxError> {
         let settings = &engine.config().web;
         let app_routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
         let waiting_bodies = Quota::new("web.max_waiting_bodies", settings.max_waiting_bodies as u64);
         let linger = LingerLimits::new(settings, waiting_bodies.clone());
         let shares = AddressShares::new(engine.config(), engine.registry().actions().map(|action| action.def.body));
-        let service = HttpService::new(engine.clone(), app_routes, waiting_bodies, shares.clone())?;
+        let drain = Drain::default();
+        let service = ServiceState::new(engine.clone(), app_routes, waiting_bodies, shares.clone(), drain.clone())?;
         let wanted = SocketAddr::new(settings.bind, settings.port);
-        let listener = listener::bind(wanted).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
-        let addr = listener.local_addr()?;
-        let handle = Handle::new();
+        let socket = listener::bind(wanted).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
+        let addr = socket.local_addr()?;
         let connections = Quota::new("web.max_connections", settings.max_connections as u64);
         let admission =
             Admission::new(connections, settings.write_timeout, linger).with_shares(shares, &settings.trusted_proxies);
-        let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).acceptor(admission);
-        listener::configure(&mut server, settings);
-        let server = server.first_request_timeout(settings.header_timeout);
+        let protocol = listener::protocol(settings);
+        let listener = HttpListener { socket, admission, protocol, drain: drain.clone(), quiet: settings.drain };
+        let service = Arc::new(service);
         let task = engine.shutdown().spawn_own(async move {
-            if let Err(error) = server.serve(service.into_make_service()).await {
+            if let Err(error) = listener.serve(|peer| HttpService::new(service.clone(), peer)).await {
                 warn!(%error, "the listener ended");
             }
         });
         info!(%addr, "listening");
-        *self.running() = Some(RunningServer { addr, handle, task: Some(task) });
+        *self.running() = Some(RunningServer { addr, drain, task: Some(task) });
         Ok(())
     }
 
     async fn stop_accepting(&self) {
         if let Some(running) = &*self.running() {
-            running.handle.graceful_shutdown(None);
+            running.drain.begin();
         }
     }
 
     async fn finish(&self, deadline: Instant) -> usize {
-        let (handle, task) = match &mut *self.running() {
-            Some(running) => (running.handle.clone(), running.task.take()),
+        let (drain, task) = match &mut *self.running() {
+            Some(running) => (running.drain.clone(), running.task.take()),
             None => return 0,
         };
         if let Some(task) = task
             && timeout_at(deadline, task).await.is_err()
         {
-            handle.shutdown();
+            drain.cut();
         }
         0
     }

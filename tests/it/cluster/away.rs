@@ -190,7 +190,10 @@ async fn crowded(count: usize) -> (Redis, Process, Vec<Socket>) {
     let redis = Redis::start().await;
     let rooms: Vec<String> = (0..20).map(|number| format!("room{number}")).collect();
     let url = redis.url();
-    let environment = [("REDIS_URL", url.as_str()), ("PHALANX__ROOMS__START", &rooms.join(","))];
+    let rooms_text = rooms.join(",");
+    // So that closing them takes no time of its own.
+    let drain = ("PHALANX__WEBSOCKET__DRAIN", "100ms");
+    let environment = [("REDIS_URL", url.as_str()), ("PHALANX__ROOMS__START", &rooms_text), drain];
     let node = Process::start("tour", &environment).await;
     let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();
     let sockets = super::sockets(node.addr, count, &rooms).await;

@@ -25,7 +25,11 @@ pub struct General {
     pub server_token: String,
     /// Second token that is accepted while one replaces the other; new messages are never signed with it.
     pub previous_server_token: String,
-    /// Time that running calls have to finish once the node stops.
+    /// Time for which a node that is to stop serves on, while `/readyz` says that it stops: balancers that poll it
+    /// send their clients elsewhere meanwhile.
+    #[serde(with = "humantime_serde")]
+    pub stop_delay: Duration,
+    /// Time that a node has to stop after that: running calls and jobs, then initializers.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
     /// Time limit of each phase of an initializer (initialize, start, stop); zero means no limit.
@@ -50,6 +54,7 @@ impl Default for General {
             rpc_timeout: Duration::from_secs(5),
             server_token: Self::DEFAULT_TOKEN.into(),
             previous_server_token: String::new(),
+            stop_delay: Duration::ZERO,
             grace: Duration::from_secs(30),
             initializer_timeout: Duration::from_secs(60),
             secret_params: Vec::new(),

@@ -51,6 +51,9 @@ pub struct Web {
     /// its connection is reset, and it may lose its response.
     #[serde(with = "humantime_serde")]
     pub linger_timeout: Duration,
+    /// Longest pause of an open connection between two requests while the node stops; beyond, it is closed.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
     /// Most open connections; beyond, new ones are closed immediately.
     pub max_connections: usize,
     /// Most requests whose code runs at the same time; beyond, `unavailable`. A request whose body is awaited is not
@@ -127,6 +130,7 @@ impl Default for Web {
             write_timeout: Duration::from_secs(60),
             linger_idle: Duration::from_secs(5),
             linger_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(2),
             max_connections: 50_000,
             max_requests: 10_000,
             new_requests_share: 0.875,

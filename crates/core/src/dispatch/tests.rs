@@ -45,6 +45,7 @@ const fn action(name: &'static str, deadline: Deadline, run: Run) -> ActionDef {
         cross_site: false,
         deadline,
         on_disconnect: OnDisconnect::Finish,
+        finish_stream: false,
         body: BodyRules::DEFAULT,
         input: crate::params::input_schema::<NoInput>,
         output: crate::params::input_schema::<NoInput>,

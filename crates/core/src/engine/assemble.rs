@@ -112,6 +112,7 @@ impl Engine {
                 lease: lease.clone(),
                 health: health.clone(),
                 started: Instant::now(),
+                shutdown: shutdown.clone(),
             });
             EngineParts {
                 node,

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rand::seq::SliceRandom;
 use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep_until};
 use tracing::{error, info, warn};
 
@@ -99,6 +100,9 @@ impl BootRetry {
     }
 }
 
+/// The time that initializers have to stop in any case.
+const LAST_STOPS: Duration = Duration::from_secs(1);
+
 impl Engine {
     /// Returns the definitions that a node would serve: initializers are prepared and definitions checked, and nothing is
     /// started.
@@ -136,7 +140,7 @@ impl Engine {
         match unless_stopped(&shutdown, engine.open(&initializers)).await {
             Ok(()) => Ok(engine),
             Err(error) => {
-                engine.stop().await;
+                engine.stop_after(Duration::ZERO).await; // nothing was ready
                 Err(error)
             }
         }
@@ -212,32 +216,36 @@ impl Engine {
         Ok(())
     }
 
-    /// Stops the node: no longer ready, no new connections, sockets closed with 1001, running calls finished within
-    /// `general.grace`, rooms left, initializers stopped in reverse.
+    /// Stops the node: no longer ready, no new jobs; after `general.stop_delay` no new connections, sockets closed with
+    /// 1001, open connections drained, running calls finished, initializers stopped in reverse, the lease given up. All
+    /// after the delay takes `general.grace` at most, and a second more for initializers if nothing is left of it.
     pub async fn stop(&self) -> StopReport {
+        self.stop_after(self.config().general.stop_delay).await
+    }
+
+    async fn stop_after(&self, delay: Duration) -> StopReport {
         let grace = self.config().general.grace;
-        let deadline = Instant::now() + grace;
         self.parts().health.set(&["stopping"]);
-        self.shutdown().request();
-        // The rest of the grace, a second at most, is for the responses to calls whose bodies did not come.
-        self.shutdown().refuse_bodies_at(deadline - (grace / 10).min(Duration::from_secs(1)));
         self.registry().observers.notify(&Event::Stopping);
-        info!(node = self.node().id(), ?grace, "stopping");
-        for transport in self.parts().transports.iter().rev() {
+        info!(node = self.node().id(), ?delay, ?grace, "stopping");
+        let (clients, others): (Vec<_>, Vec<_>) =
+            self.parts().transports.iter().rev().partition(|transport| transport.is_for_clients());
+        for transport in others {
             transport.stop_accepting().await;
         }
-        self.close_sockets().await;
-        let mut unfinished = 0;
-        for transport in self.parts().transports.iter().rev() {
-            unfinished += transport.finish(deadline).await;
+        tokio::time::sleep(delay).await;
+        let deadline = Instant::now() + grace;
+        self.shutdown().begin_drain();
+        // The rest of the grace, a second at most, is for the responses to calls whose bodies did not come.
+        self.shutdown().refuse_bodies_at(deadline - (grace / 10).min(Duration::from_secs(1)));
+        for transport in clients {
+            transport.stop_accepting().await;
         }
+        let (unfinished, ()) = tokio::join!(self.finish_transports(deadline), self.close_sockets());
         let abandoned = unfinished + self.shutdown().calls_finished(deadline).await;
         self.abort_remaining_sockets().await;
         self.parts().topics.close();
-        let started = std::mem::take(&mut *self.started());
-        for initializer in started.iter().rev() {
-            self.stop_initializer(&**initializer).await;
-        }
+        self.stop_initializers(deadline.max(Instant::now() + LAST_STOPS)).await;
         self.shutdown().close().await;
         lease::release(&self.lease_parts()).await;
         if abandoned > 0 {
@@ -247,13 +255,28 @@ impl Engine {
         StopReport { abandoned }
     }
 
-    async fn stop_initializer(&self, initializer: &dyn Initializer) {
-        let stopping = async {
-            initializer.stop(self.node()).await;
-            Ok(())
-        };
-        if let Err(cause) = initializer::run_step(self.config().general.initializer_timeout, stopping).await {
-            error!(name = initializer.name(), cause = %Chain(&*cause), "an initializer did not stop as it should");
+    async fn finish_transports(&self, deadline: Instant) -> usize {
+        let mut unfinished = 0;
+        for transport in self.parts().transports.iter().rev() {
+            unfinished += transport.finish(deadline).await;
+        }
+        unfinished
+    }
+
+    /// Stops the initializers that were started, in reverse, all of them until `deadline`.
+    async fn stop_initializers(&self, deadline: Instant) {
+        let started = std::mem::take(&mut *self.started());
+        for initializer in started.iter().rev() {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            let limit = self.config().general.initializer_timeout;
+            let limit = if limit.is_zero() { left } else { limit.min(left) };
+            let stopping = async {
+                initializer.stop(self.node()).await;
+                Ok(())
+            };
+            if let Err(cause) = initializer::run_step(limit, stopping).await {
+                error!(name = initializer.name(), cause = %Chain(&*cause), "an initializer did not stop as it should");
+            }
         }
     }
 
@@ -261,19 +284,16 @@ impl Engine {
         self.parts().started.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes every socket with 1001, spread over `websocket.drain` so that not all clients reconnect at once.
+    /// Closes every socket with 1001: one by one, in random order and evenly spaced over `websocket.drain`, so that not
+    /// all clients reconnect at once.
     async fn close_sockets(&self) {
-        const STEPS: u32 = 50;
-        const AT_ONCE: usize = 20;
-        let connections = self.parts().connections.all();
-        let batch = connections.len().div_ceil(STEPS as usize).max(AT_ONCE);
-        let pause = self.config().websocket.drain.min(self.config().general.grace) / STEPS;
-        let mut batches = connections.chunks(batch).peekable();
-        while let Some(batch) = batches.next() {
-            batch.iter().for_each(|connection| connection.close(CloseReason::NodeStops));
-            if batches.peek().is_some() {
-                tokio::time::sleep(pause).await;
-            }
+        let mut connections = self.parts().connections.all();
+        connections.shuffle(&mut rand::rng());
+        let begin = Instant::now();
+        let pause = self.config().websocket.drain.min(self.config().general.grace) / (connections.len() as u32).max(1);
+        for (number, connection) in (0..).zip(&connections) {
+            sleep_until(begin + pause * number).await;
+            connection.close(CloseReason::NodeStops);
         }
     }
 

@@ -28,7 +28,7 @@ impl Engine {
         let metrics = &self.parts().metrics;
         metrics.connections.increment(1);
         metrics.connections_total.increment(1);
-        if self.shutdown().is_requested() {
+        if self.shutdown().is_draining() {
             connection.close(CloseReason::NodeStops); // those that were registered before are closed by `Engine::stop`
         }
         Ok(Registration { engine: self.clone(), connection, is_registered: true })

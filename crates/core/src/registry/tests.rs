@@ -53,6 +53,7 @@ fn action(name: &'static str, version: u32, routes: &'static [Route]) -> ActionD
         cross_site: false,
         deadline: Deadline::Default,
         on_disconnect: OnDisconnect::Finish,
+        finish_stream: false,
         body: BodyRules::DEFAULT,
         input: || schema_for!(Thing),
         output: || schema_for!(Thing),

@@ -161,6 +161,7 @@ impl TaskDef {
             cross_site: false,
             deadline: self.deadline,
             on_disconnect: OnDisconnect::Finish,
+            finish_stream: false,
             body: BodyRules::DEFAULT,
             input: self.input,
             output: self.output,

@@ -12,6 +12,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::TokioTimer;
+use hyper_util::service::TowerToHyperService;
 use phalanx_core::BoxError;
 use phalanx_core::config::Admin;
 use phalanx_core::transport::Transport;
@@ -19,8 +22,7 @@ use phalanx_core::{Engine, Node, Shutdown};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::http::identity::Peer;
-use crate::listener::{Admission, LingerLimits, PeerService};
+use crate::listener::{Admission, Drain, HttpListener, LingerLimits};
 use crate::quota::Quota;
 
 /// The limit of open connections: few operators and scrapers connect to one node.
@@ -72,10 +74,11 @@ impl AdminServer {
             waiting_bodies: Quota::new("admin", MAX_CONNECTIONS),
         };
         let admission = Admission::new(Quota::new("admin", MAX_CONNECTIONS), CLIENT_TIMEOUT, linger);
-        let mut server = axum_server::from_tcp(listener)?.acceptor(admission);
-        server.http_builder().http1().header_read_timeout(CLIENT_TIMEOUT).keep_alive(false);
-        let server = server.first_request_timeout(CLIENT_TIMEOUT);
-        let serving = server.serve(router.into_make_service());
+        let mut protocol = Builder::new();
+        protocol.timer(TokioTimer::new()).header_read_timeout(CLIENT_TIMEOUT).keep_alive(false);
+        let (drain, quiet) = (Drain::default(), Duration::ZERO); // it serves until the node is closed
+        let listener = HttpListener { socket: listener, admission, protocol, drain, quiet };
+        let serving = listener.serve(move |_| TowerToHyperService::new(router.clone()));
         let closing = shutdown.clone();
         shutdown.spawn_own(async move {
             tokio::select! {
@@ -116,12 +119,6 @@ impl Transport for AdminServer {
 
     async fn finish(&self, _: Instant) -> usize {
         0
-    }
-}
-
-impl PeerService for Router {
-    fn for_peer(self, _: Peer) -> Self {
-        self
     }
 }
 

@@ -33,6 +33,7 @@ struct ActionExchange {
     debug_info: DebugInfo,
     body: Option<Arc<RequestBody>>,
     caller: Arc<Caller>,
+    finish_stream: bool,
 }
 
 /// Starts the call of a request whose path is in the table of actions; `None` if it is not.
@@ -77,9 +78,10 @@ pub(super) fn start(
     let headers = std::mem::take(request.headers_mut());
     let caller = Arc::new(Caller::http(identity.fingerprint.clone(), identity.remote(), headers));
     let id = identity.request.clone();
+    let finish_stream = action.def.finish_stream;
     let call =
         dispatch::start(engine, CallRequest { action, uri, params, body: call_body, caller: caller.clone(), id });
-    Some(Ok(ActionRun { call, exchange: ActionExchange { debug_info, body, caller } }))
+    Some(Ok(ActionRun { call, exchange: ActionExchange { debug_info, body, caller, finish_stream } }))
 }
 
 impl ActionRun {
@@ -88,13 +90,13 @@ impl ActionRun {
         let Self { call, exchange } = self;
         // In a box of its own: most calls are over at once, and need no room for what the others await.
         let rest: BoxFuture<'_, Response> = match call.poll_once().await {
-            Dispatched::Done(outcome) => match exchange.respond(outcome, method) {
+            Dispatched::Done(outcome) => match exchange.respond(engine, outcome, method) {
                 Ok(response) => return response,
                 Err(rest) => rest,
             },
             Dispatched::Pending(pending) => Box::pin(async move {
                 let outcome = finish(engine, pending, state).await;
-                match exchange.respond(outcome, method) {
+                match exchange.respond(engine, outcome, method) {
                     Ok(response) => response,
                     Err(rest) => rest.await,
                 }
@@ -110,7 +112,12 @@ impl ActionExchange {
     /// # Errors
     ///
     /// The rest of the work, if the response must be awaited.
-    fn respond(mut self, outcome: Outcome, method: &Method) -> Result<Response, BoxFuture<'static, Response>> {
+    fn respond(
+        mut self,
+        engine: &Engine,
+        outcome: Outcome,
+        method: &Method,
+    ) -> Result<Response, BoxFuture<'static, Response>> {
         if let Some(body) = self.body {
             self.debug_info.record_body(body.take_shown());
             if body.timed_out() && outcome.as_ref().is_err_and(|refused| refused.code() == BodyTimeout::CODE) {
@@ -125,8 +132,10 @@ impl ActionExchange {
         match answer.content {
             Content::Json(object) => Ok(reply::object(head, object, self.debug_info.into_fields())),
             Content::Body(body) => {
-                let (method, caller) = (method.clone(), self.caller);
-                Err(Box::pin(async move { reply::with_body(head, body, (&method, &caller.headers)).await }))
+                let (method, caller, stop) = (method.clone(), self.caller, (engine.clone(), self.finish_stream));
+                Err(Box::pin(async move {
+                    reply::with_body(head, body, (&method, &caller.headers), (&stop.0, stop.1)).await
+                }))
             }
         }
     }

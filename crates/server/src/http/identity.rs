@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 use http::{Extensions, HeaderName};
@@ -10,14 +9,14 @@ use phalanx_core::config::Web;
 use phalanx_core::{Engine, RequestId};
 
 use super::forwarded::{self, ForwardedRequest};
+use crate::listener::Activity;
 use crate::shares::{AddressShare, AddressShares};
 
 /// The other end of a TCP connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
-    /// The bodies that the client may still be sending.
-    pub(crate) sending: Arc<AtomicU32>,
+    pub(crate) activity: Arc<Activity>,
     /// The share of its address; `None` for trusted proxies and for the machine itself.
     pub(crate) share: Option<Arc<AddressShare>>,
 }

@@ -22,3 +22,4 @@ mod request_path;
 mod routes;
 pub(crate) mod service;
 mod static_files;
+mod stream_end;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::exchange::RequestPermit;
+use super::service::OpenRequest;
 
 /// A body with the permit of its request, which is released when the body was sent or dropped.
 #[derive(Debug)]
@@ -15,11 +16,17 @@ pub(crate) struct PermitBody {
     body: Body,
     was_polled: bool,
     _permit: Option<RequestPermit>,
+    open_request: Option<OpenRequest>,
 }
 
 impl PermitBody {
     pub(super) fn new(body: Body, permit: Option<RequestPermit>) -> Self {
-        Self { body, was_polled: false, _permit: permit }
+        Self { body, was_polled: false, _permit: permit, open_request: None }
+    }
+
+    /// Keeps the request open until the body is dropped.
+    pub(super) fn keep_open(&mut self, request: OpenRequest) {
+        self.open_request = Some(request);
     }
 }
 

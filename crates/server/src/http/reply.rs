@@ -6,17 +6,18 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, EXPIRES, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPIRES, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 use phalanx_core::action;
 use phalanx_core::answer::BodySource;
 use phalanx_core::error::Chain;
 use phalanx_core::protocol::{error_body, splice_fields};
-use phalanx_core::{ActionError, ErrorKind, files};
+use phalanx_core::{ActionError, Engine, ErrorKind, files};
 use tracing::error;
 
 use super::body::timeout::BodyTimeout;
 use super::static_files;
+use super::stream_end::end_with_node;
 use crate::wire_error::status_of;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -43,10 +44,14 @@ pub(super) async fn with_body(
     (status, headers): (StatusCode, HeaderMap),
     body: phalanx_core::Body,
     request: (&Method, &HeaderMap),
+    (engine, finish_stream): (&Engine, bool),
 ) -> Response {
     let mut response = match body.source {
         BodySource::Bytes(bytes) => Response::new(Body::from(bytes)),
         BodySource::Stream(stream) => {
+            // A length that the action announces is kept.
+            let is_kept = finish_stream || headers.contains_key(CONTENT_LENGTH);
+            let stream = if is_kept { stream } else { end_with_node(stream, engine).boxed() };
             let pieces =
                 stream.map(|piece| piece.map_err(|error| Box::new(error) as Box<dyn std::error::Error + Send + Sync>));
             Response::new(Body::from_stream(pieces))
@@ -172,7 +177,7 @@ fn with_fields(object: Bytes, fields: Option<String>) -> Bytes {
 fn with_retry_after(mut response: Response, refused: &ActionError) -> Response {
     let unavailable = (refused.kind() == ErrorKind::Unavailable).then_some(Duration::from_secs(1));
     if let Some(after) = refused.retry_after().or(unavailable) {
-        let seconds = after.as_millis().div_ceil(1000).max(1) as u64;
+        let seconds = after.as_millis().div_ceil(1000) as u64;
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response

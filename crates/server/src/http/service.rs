@@ -2,26 +2,25 @@
 //! concurrent requests, and completes the headers of every response.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, EXPECT, EXPIRES, HeaderValue, ORIGIN, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, EXPECT, EXPIRES, HeaderValue, ORIGIN, SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY,
 };
 use http::{HeaderName, Method, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::service::Service;
 use metrics::{Counter, counter};
-use phalanx_core::BoxError;
 use phalanx_core::action::ActionDef;
 use phalanx_core::error::unknown_action;
 use phalanx_core::registry::RegisteredAction;
-use phalanx_core::{ActionError, Engine};
-use tower::Service;
+use phalanx_core::{ActionError, BoxError, BoxFuture, Engine};
 
 use super::action::{self, ActionRun};
 use super::allowed_hosts::AllowedHosts;
@@ -36,7 +35,7 @@ use super::permit_body::PermitBody;
 use super::routes::{self, ActionRoutes};
 use super::{compression, fallback, host, reply, request_path};
 use crate::AppRoutes;
-use crate::listener::PeerService;
+use crate::listener::Drain;
 use crate::quota::Quota;
 use crate::run_permits::RunPermits;
 use crate::shares::{AddressShare, AddressShares};
@@ -46,14 +45,21 @@ static FRAME_OPTIONS: HeaderName = HeaderName::from_static("x-frame-options");
 static REFERRER_POLICY: HeaderName = HeaderName::from_static("referrer-policy");
 
 /// The service of one connection.
-#[derive(Clone)]
-pub(crate) struct HttpService {
+#[derive(Debug)]
+pub(crate) struct HttpService(Arc<HttpConnection>);
+
+/// A connection, and the state of its node.
+struct HttpConnection {
     shared: Arc<ServiceState>,
-    peer: Option<Arc<Peer>>,
+    peer: Peer,
 }
 
+/// A request of a connection, open until its response was sent.
+#[derive(Debug)]
+pub(super) struct OpenRequest(Arc<HttpConnection>);
+
 /// The state that all connections share.
-pub(super) struct ServiceState {
+pub(crate) struct ServiceState {
     pub(super) engine: Engine,
     pub(super) actions: ActionRoutes,
     pub(super) router: Router,
@@ -67,11 +73,67 @@ pub(super) struct ServiceState {
     body_memory: Quota,
     uploads: Quota,
     shares: Arc<AddressShares>,
+    drain: Drain,
     /// The counters of responses, by the first digit of the status.
     responses: [Counter; 5],
 }
 
 impl ServiceState {
+    /// Builds the state of a node's service.
+    ///
+    /// # Errors
+    ///
+    /// Two routes of actions conflict, an action's own bound of bodies exceeds the node's, or a path of `App::cross_site`
+    /// cannot match an own route.
+    pub(crate) fn new(
+        engine: Engine,
+        app_routes: AppRoutes,
+        waiting_bodies: Quota,
+        shares: Arc<AddressShares>,
+        drain: Drain,
+    ) -> Result<Self, BoxError> {
+        let actions = ActionRoutes::new(&engine)?;
+        body::check_actions(&engine)?;
+        let settings = &engine.config().web;
+        let cors = Cors::new(&settings.cors_origins);
+        let allowed_hosts = AllowedHosts::new(settings);
+        let reports = Arc::new(CrossSiteReports::new());
+        let rule = CrossSiteRule::of_requests(settings);
+        let cross_site = CrossSiteGate::of_requests(rule, settings.cross_site, reports.clone());
+        let cross_site_paths = routes::cross_site_paths(&app_routes.cross_site, &actions)?;
+        let run_permits = RunPermits::new(settings);
+        let body_memory = Quota::new("web.max_bodies_total", settings.max_bodies_total.as_u64());
+        let uploads = Quota::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
+        let router = routes::router(&engine, app_routes.router, reports);
+        metrics::describe_counter!("phalanx_http_requests_total", "HTTP requests, by the first digit of their status");
+        metrics::describe_counter!(
+            "phalanx_http_clients_left_total",
+            "Clients that disconnected before their response"
+        );
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        let responses = classes.map(|status| counter!("phalanx_http_requests_total", "status" => status));
+        metrics::describe_counter!(
+            "phalanx_http_requests_past_bound_total",
+            "Requests to an application's own routes that ran on with their body beyond web.max_requests"
+        );
+        Ok(Self {
+            engine,
+            actions,
+            router,
+            allowed_hosts,
+            cors,
+            cross_site,
+            cross_site_paths,
+            run_permits,
+            waiting_bodies,
+            body_memory,
+            uploads,
+            shares,
+            drain,
+            responses,
+        })
+    }
+
     /// Refuses a request with an unsafe method that a page of another site sent.
     pub(super) fn check_cross_site(&self, request: &HttpRequest, identity: &Identity) -> Result<(), ActionError> {
         if !is_unsafe(request.method()) {
@@ -104,80 +166,21 @@ impl ServiceState {
     }
 }
 
-impl HttpService {
-    /// Builds the service of a node.
-    ///
-    /// # Errors
-    ///
-    /// Two routes of actions conflict, an action's own bound of bodies exceeds the node's, or a path of `App::cross_site`
-    /// cannot match an own route.
-    pub(crate) fn new(
-        engine: Engine,
-        app_routes: AppRoutes,
-        waiting_bodies: Quota,
-        shares: Arc<AddressShares>,
-    ) -> Result<Self, BoxError> {
-        let actions = ActionRoutes::new(&engine)?;
-        body::check_actions(&engine)?;
-        let settings = &engine.config().web;
-        let cors = Cors::new(&settings.cors_origins);
-        let allowed_hosts = AllowedHosts::new(settings);
-        let reports = Arc::new(CrossSiteReports::new());
-        let rule = CrossSiteRule::of_requests(settings);
-        let cross_site = CrossSiteGate::of_requests(rule, settings.cross_site, reports.clone());
-        let cross_site_paths = routes::cross_site_paths(&app_routes.cross_site, &actions)?;
-        let run_permits = RunPermits::new(settings);
-        let body_memory = Quota::new("web.max_bodies_total", settings.max_bodies_total.as_u64());
-        let uploads = Quota::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
-        let router = routes::router(&engine, app_routes.router, reports);
-        metrics::describe_counter!("phalanx_http_requests_total", "HTTP requests, by the first digit of their status");
-        metrics::describe_counter!(
-            "phalanx_http_clients_left_total",
-            "Clients that disconnected before their response"
-        );
-        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-        let responses = classes.map(|status| counter!("phalanx_http_requests_total", "status" => status));
-        metrics::describe_counter!(
-            "phalanx_http_requests_past_bound_total",
-            "Requests to an application's own routes that ran on with their body beyond web.max_requests"
-        );
-        let shared = Arc::new(ServiceState {
-            engine,
-            actions,
-            router,
-            allowed_hosts,
-            cors,
-            cross_site,
-            cross_site_paths,
-            run_permits,
-            waiting_bodies,
-            body_memory,
-            uploads,
-            shares,
-            responses,
-        });
-        Ok(Self { shared, peer: None })
-    }
-
-    pub(crate) fn into_make_service(self) -> MakeHttpService {
-        MakeHttpService(self)
-    }
-
+impl HttpConnection {
     async fn serve(&self, request: &mut HttpRequest) -> Response<PermitBody> {
         let body = request.body().clone();
         let mut response = self.respond(request).await;
         if let Some(body) = body {
             unread::finish(&body, response.headers_mut(), &self.shared.engine);
         }
+        if self.shared.drain.has_begun() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 
     async fn respond(&self, request: &mut HttpRequest) -> Response<PermitBody> {
-        let Some(peer) = &self.peer else {
-            let error = ActionError::internal("a request without a peer");
-            return reply::error(&error).map(|body| PermitBody::new(body, None));
-        };
-        let identity = match self.identify(request, peer) {
+        let identity = match self.identify(request) {
             Ok(identity) => identity,
             Err(response) => {
                 self.count(response.status());
@@ -229,7 +232,8 @@ impl HttpService {
     /// # Errors
     ///
     /// The response to a request whose host is not valid, or not one of `web.allowed_hosts`.
-    fn identify(&self, request: &HttpRequest, peer: &Peer) -> Result<Identity, Box<Response>> {
+    fn identify(&self, request: &HttpRequest) -> Result<Identity, Box<Response>> {
+        let peer = &self.peer;
         let settings = self.shared.engine.config();
         let forwarded = ForwardedRequest::read(peer.addr, request.headers(), &settings.web);
         let refused = host::refuse_invalid(request);
@@ -300,48 +304,47 @@ impl HttpService {
     }
 }
 
-impl PeerService for HttpService {
-    fn for_peer(self, peer: Peer) -> Self {
-        Self { peer: Some(Arc::new(peer)), ..self }
+impl HttpService {
+    pub(crate) fn new(shared: Arc<ServiceState>, peer: Peer) -> Self {
+        Self(Arc::new(HttpConnection { shared, peer }))
     }
 }
 
 impl Service<Request<Incoming>> for HttpService {
     type Response = Response<PermitBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<PermitBody>, Infallible>> + Send>>;
+    type Future = BoxFuture<'static, Result<Response<PermitBody>, Infallible>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let service = self.clone();
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let open = OpenRequest::new(self.0.clone());
         let expects_continue = !request.body().is_end_stream() && request.headers().contains_key(EXPECT);
-        let sending = service.peer.as_ref().map(|peer| &peer.sending);
-        let shared = |body: Incoming| {
-            let sending = sending.filter(|_| !body.is_end_stream())?;
-            Some(RequestBody::new(body, expects_continue, sending.clone()))
-        };
-        let mut request = request.map(shared);
-        Box::pin(async move { Ok(service.serve(&mut request).await) })
+        let mut request = request.map(|body| {
+            let activity = || self.0.peer.activity.clone();
+            (!body.is_end_stream()).then(|| RequestBody::new(body, expects_continue, activity()))
+        });
+        Box::pin(async move {
+            let mut response = open.0.serve(&mut request).await;
+            response.body_mut().keep_open(open);
+            Ok(response)
+        })
     }
 }
 
-/// Makes the service of each connection.
-#[derive(Clone)]
-pub(crate) struct MakeHttpService(HttpService);
-
-impl<T> Service<T> for MakeHttpService {
-    type Response = HttpService;
-    type Error = Infallible;
-    type Future = std::future::Ready<Result<HttpService, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+impl OpenRequest {
+    fn new(connection: Arc<HttpConnection>) -> Self {
+        connection.peer.activity.begin_request();
+        Self(connection)
     }
+}
 
-    fn call(&mut self, _: T) -> Self::Future {
-        std::future::ready(Ok(self.0.clone()))
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.0.peer.activity.end_request();
+    }
+}
+
+impl fmt::Debug for HttpConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpConnection({})", self.peer.addr)
     }
 }

@@ -1,27 +1,31 @@
 //! The listening socket, and the TCP stream of each accepted connection: write timeout, lingering close, reset.
 
+mod activity;
 mod admission;
+mod drain;
 mod linger;
+mod serve;
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum_server::Server;
 use phalanx_core::bound_reached;
-use phalanx_core::config::Web;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-pub(crate) use admission::{Admission, PeerService};
+pub(crate) use activity::Activity;
+pub(crate) use admission::Admission;
+pub(crate) use drain::Drain;
 pub(crate) use linger::LingerLimits;
 use linger::{LingeringClose, poll_discard};
+pub(crate) use serve::{HttpListener, protocol};
 
 use crate::quota::QuotaPermit;
 use crate::shares::{AddressShare, SharePermit};
@@ -41,16 +45,6 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Sets hyper's limits: its own defaults are not safe for the open internet.
-pub(crate) fn configure<A>(server: &mut Server<SocketAddr, A>, settings: &Web) {
-    let head = settings.max_header_bytes.as_u64() as usize;
-    let builder = server.http_builder();
-    builder.http1().header_read_timeout(settings.header_timeout).max_buf_size(head.max(8192));
-    if settings.max_headers != HYPER_MAX_HEADERS {
-        builder.http1().max_headers(settings.max_headers); // setting it costs an allocation per request
-    }
-}
-
 /// The TCP stream of an accepted connection.
 ///
 /// It can be reset instead of closed when it is dropped: after a plain close the kernel would keep the bytes that the
@@ -64,16 +58,13 @@ pub(crate) struct AcceptedStream {
     /// Runs while a write is pending.
     write_deadline: Option<Pin<Box<Sleep>>>,
     resets_on_drop: bool,
-    /// Whether the empty first read was returned, see [`AsyncRead::poll_read`] below.
-    did_first_read: bool,
     write_timeout: Duration,
     linger: Arc<LingerLimits>,
     /// The share of the peer's address.
     share: Option<Arc<AddressShare>>,
     /// Set once the connection is closed and reads on.
     lingering: Option<Box<LingeringClose>>,
-    /// The bodies that the client may still be sending.
-    sending: Arc<AtomicU32>,
+    activity: Arc<Activity>,
     /// The permits of an HTTP connection; a socket has permits of its own.
     permit: Option<(QuotaPermit, Option<SharePermit>)>,
 }
@@ -119,7 +110,7 @@ impl AcceptedStream {
             let bytes = match poll_discard(&mut self.stream, cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(bytes)) => Some(bytes),
-                Poll::Pending if self.lingering.is_none() && self.sending.load(Relaxed) == 0 => {
+                Poll::Pending if self.lingering.is_none() && !self.activity.is_sending() => {
                     return Poll::Ready(());
                 }
                 Poll::Pending => None,
@@ -138,6 +129,13 @@ impl AcceptedStream {
     }
 }
 
+impl AcceptedStream {
+    /// Whether the kernel has bytes or the end of the stream to read, of which the runtime may not know yet.
+    fn has_input(&self) -> bool {
+        SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]).is_ok()
+    }
+}
+
 impl Drop for AcceptedStream {
     fn drop(&mut self) {
         if self.resets_on_drop {
@@ -148,14 +146,13 @@ impl Drop for AcceptedStream {
 }
 
 impl AsyncRead for AcceptedStream {
-    /// Returns zero bytes from the first read, which makes hyper-util choose HTTP/1: it decides by the first bytes
-    /// whether a client uses HTTP/2, and there hyper buffers responses without a bound for a client that never reads.
-    /// hyper-util has no setting for HTTP/1 only where connections can be upgraded.
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !std::mem::replace(&mut self.did_first_read, true) {
-            return Poll::Ready(Ok(()));
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before || (read.is_pending() && self.activity.is_probing() && self.has_input()) {
+            self.activity.note_read();
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        read
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto::upgrade::downcast;
 use phalanx_core::config::Websocket;
 use phalanx_core::protocol::CloseReason;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -73,7 +72,7 @@ impl FrameStream {
             .max_write_buffer_size(CONTROL_BUFFER)
             .max_message_size(Some(max_bytes))
             .max_frame_size(Some(max_bytes));
-        let parts = downcast::<TokioIo<AcceptedStream>>(upgraded).ok()?;
+        let parts = upgraded.downcast::<TokioIo<AcceptedStream>>().ok()?;
         let mut stream = parts.io.into_inner();
         stream.release_permit();
         // Copied: a slice would keep the buffer alive into which hyper read the request.

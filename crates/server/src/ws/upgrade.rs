@@ -1,6 +1,7 @@
 //! The upgrade of an HTTP request to a connection: origin, rate limit, the application's connect hooks, then the 101.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -85,8 +86,9 @@ async fn admit(
     headers: HeaderMap,
 ) -> Result<Registration, ActionError> {
     let engine = &state.engine;
-    if engine.shutdown().is_requested() {
-        return Err(ActionError::of(ErrorKind::Unavailable, "the server is shutting down"));
+    if engine.shutdown().is_draining() {
+        let error = ActionError::of(ErrorKind::Unavailable, "the server is shutting down");
+        return Err(error.with_retry_after(Duration::ZERO)); // another node, or the next process, is there already
     }
     state.cross_site.check(&RequestSite::of(uri, &headers, &identity.forwarded))?;
     if !state.buckets.try_take(identity.remote().ip()) {

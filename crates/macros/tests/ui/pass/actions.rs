@@ -57,6 +57,7 @@ async fn greet(_ctx: Context, input: Greet) -> Result<Greeting, ActionError> {
     deadline = "0",
     block(websocket),
     cancel_on_disconnect,
+    finish_stream,
     cross_site,
     get = "/u/{*rest}",
     put = "/u"

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -13,6 +13,7 @@ use phalanx_core::ActionError;
 use phalanx_core::registry::RegisteredAction;
 use serde_json::{Map, Value};
 
+use crate::listener::Activity;
 use crate::quota::SharedPermit;
 use crate::run_permits::RunPermit;
 
@@ -35,16 +36,16 @@ pub(in crate::http) struct RequestBody<B = Incoming> {
     run_permit: Mutex<Option<RunPermit>>,
     /// The memory that the body takes, until the response is sent.
     memory: Mutex<Option<SharedPermit>>,
-    /// The bodies of the connection that have not ended: while there is one, the client may still be sending.
-    sending: Arc<AtomicU32>,
+    /// The connection's: until the body has ended, the client may still be sending.
+    activity: Arc<Activity>,
     /// The params that were read, secrets filtered, for `receivedParams`.
     shown: Mutex<Option<ShownParams>>,
 }
 
 impl<B> RequestBody<B> {
     /// Makes the state of a body; [`RequestBody::set_run_permit`] gives it the request's permit.
-    pub(in crate::http) fn new(body: B, expects_continue: bool, sending: Arc<AtomicU32>) -> Arc<Self> {
-        sending.fetch_add(1, Relaxed);
+    pub(in crate::http) fn new(body: B, expects_continue: bool, activity: Arc<Activity>) -> Arc<Self> {
+        activity.begin_body();
         Arc::new(Self {
             body: Mutex::new(Some(body)),
             has_ended: AtomicBool::new(false),
@@ -54,7 +55,7 @@ impl<B> RequestBody<B> {
             refusal: Mutex::default(),
             run_permit: Mutex::default(),
             memory: Mutex::default(),
-            sending,
+            activity,
             shown: Mutex::default(),
         })
     }
@@ -137,7 +138,7 @@ impl<B> RequestBody<B> {
 
     fn end(&self) {
         if !self.has_ended.swap(true, Relaxed) {
-            self.sending.fetch_sub(1, Relaxed);
+            self.activity.end_body();
         }
     }
 }
@@ -203,13 +204,13 @@ mod tests {
     #[tokio::test]
     async fn a_client_counts_as_sending_until_its_body_has_ended() {
         let pieces = stream::iter([Ok(Frame::data(Bytes::from("ab"))), Err("gone"), Ok(Frame::data(Bytes::from("c")))]);
-        let sending = Arc::<AtomicU32>::default();
-        let request = RequestBody::new(StreamBody::new(pieces), false, sending.clone());
+        let activity = Arc::<Activity>::default();
+        let request = RequestBody::new(StreamBody::new(pieces), false, activity.clone());
         for (received, has_ended) in [(2, false), (2, false), (3, false), (3, true)] {
             let mut body = request.lend().expect("the reader before gave it back");
             assert!(request.lend().is_none(), "it has one reader at a time");
             assert_eq!(body.frame().await.is_none(), has_ended);
-            assert_eq!((request.received(), sending.load(Relaxed)), (received, u32::from(!has_ended)));
+            assert_eq!((request.received(), activity.is_sending()), (received, !has_ended));
         }
     }
 }

@@ -1,0 +1,144 @@
+//! The accept loop: admits connections and serves each in a task of its own, until the listener drains.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::io;
+use std::net::TcpListener;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{Builder, UpgradeableConnection};
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use phalanx_core::bound_reached;
+use phalanx_core::config::Web;
+use tokio::net::TcpStream;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::drain::{Drain, DrainedConnection};
+use super::{AcceptedStream, Admission, HYPER_MAX_HEADERS};
+use crate::http::identity::Peer;
+
+/// The pause after an error of `accept`, such as too many open files.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
+
+/// The time in which a listener that drains accepts the connections that the kernel has queued for it.
+const LAST_ACCEPTS: Duration = Duration::from_secs(1);
+
+/// A listening socket with the rules for its connections.
+#[derive(Debug)]
+pub(crate) struct HttpListener {
+    pub(crate) socket: TcpListener,
+    pub(crate) admission: Admission,
+    pub(crate) protocol: Builder,
+    pub(crate) drain: Drain,
+    /// How long an idle connection stays open while the listener drains.
+    pub(crate) quiet: Duration,
+}
+
+/// Hyper's limits by the settings: its own defaults are not safe for the open internet.
+pub(crate) fn protocol(settings: &Web) -> Builder {
+    let mut protocol = Builder::new();
+    let head = settings.max_header_bytes.as_u64() as usize;
+    protocol.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(head.max(8192));
+    if settings.max_headers != HYPER_MAX_HEADERS {
+        protocol.max_headers(settings.max_headers); // setting it costs an allocation per request
+    }
+    protocol
+}
+
+impl HttpListener {
+    /// Serves until the drain has begun and no connection is left.
+    ///
+    /// # Errors
+    ///
+    /// The runtime cannot watch the socket.
+    pub(crate) async fn serve<S, B>(self, service: impl Fn(Peer) -> S) -> io::Result<()>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+        S::Future: Send,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.socket.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(self.socket)?;
+        let connections = TaskTracker::new();
+        let spawn = |stream: TcpStream| {
+            let (stream, peer) = match self.admission.admit(stream) {
+                Ok(admitted) => admitted,
+                Err(error) => return debug!(%error, "a connection is not admitted"),
+            };
+            let activity = peer.activity.clone();
+            let connection = self.protocol.serve_connection(TokioIo::new(stream), service(peer)).with_upgrades();
+            let (drain, quiet) = (self.drain.clone(), self.quiet);
+            connections.spawn(async move { drain.serve(connection, &activity, quiet).await });
+        };
+        loop {
+            tokio::select! {
+                biased;
+                () = self.drain.begun() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => spawn(stream),
+                    Err(error) => {
+                        note_accept_error(&error);
+                        sleep(PAUSE_AFTER_ERROR).await;
+                    }
+                },
+            }
+        }
+        accept_queued(listener.into_std()?, spawn).await;
+        connections.close();
+        connections.wait().await;
+        Ok(())
+    }
+}
+
+/// Accepts the connections whose clients think that they are connected, then closes the socket.
+async fn accept_queued(listener: TcpListener, spawn: impl Fn(TcpStream)) {
+    let until = Instant::now() + LAST_ACCEPTS;
+    // Not by way of the runtime, which learns of a connection only some time after the kernel has queued it.
+    while let Ok((stream, _)) = listener.accept() {
+        match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            Ok(stream) => spawn(stream),
+            Err(error) => debug!(%error, "a queued connection is not accepted"),
+        }
+        if Instant::now() > until {
+            return bound_reached("last_accepts");
+        }
+        yield_now().await;
+    }
+}
+
+/// A client that is gone already is nothing to note; no more files is.
+fn note_accept_error(error: &io::Error) {
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
+        bound_reached("open_files");
+    }
+    debug!(%error, "no connection is accepted");
+}
+
+impl<S, B> DrainedConnection for UpgradeableConnection<TokioIo<AcceptedStream>, S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn poll_serve(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // An error is the client's, such as a malformed head, to which hyper responds itself.
+        self.poll(cx).map(drop)
+    }
+
+    fn close_when_idle(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}

@@ -1,0 +1,204 @@
+//! Clients over plain TCP, each in a thread of its own. They never retry, and have no pool.
+//!
+//! A request has failed when a byte of it was written and no complete response came. A client that finds its connection
+//! closed before it writes makes a new one, like every client with keep-alive; one that is refused ends.
+#![expect(clippy::disallowed_methods, reason = "no runtime: a client that sleeps has a thread of its own")]
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// No wait for a byte takes longer.
+const SOON: Duration = Duration::from_secs(20);
+
+/// The ways in which clients send their requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// On one connection, up to so many milliseconds after another.
+    KeepAlive(u64),
+    /// Each on a connection of its own.
+    New,
+    /// The first byte comes up to 200 ms after the connection.
+    FirstByteLate,
+    /// The head comes in two halves.
+    TwoHalves,
+    /// The body comes over half a second.
+    Upload,
+    /// The response has 4 MiB.
+    Download,
+    /// The action takes 0.3 s.
+    Slow,
+    /// Two requests in one write.
+    Pipelined,
+}
+
+impl Class {
+    pub(super) const ALL: [(Self, usize); 10] = [
+        (Self::KeepAlive(1), 8),
+        (Self::KeepAlive(40), 8),
+        (Self::KeepAlive(1500), 50),
+        (Self::New, 8),
+        (Self::FirstByteLate, 8),
+        (Self::TwoHalves, 8),
+        (Self::Upload, 4),
+        (Self::Download, 2),
+        (Self::Slow, 8),
+        (Self::Pipelined, 4),
+    ];
+
+    fn request(self) -> &'static [u8] {
+        match self {
+            Self::Upload => {
+                b"POST /api/take HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 50\r\n\r\n"
+            }
+            Self::Download => b"GET /api/large HTTP/1.1\r\nhost: x\r\n\r\n",
+            Self::Slow => b"GET /api/nap?ms=300 HTTP/1.1\r\nhost: x\r\n\r\n",
+            Self::Pipelined => b"GET /api/text HTTP/1.1\r\nhost: x\r\n\r\nGET /api/text HTTP/1.1\r\nhost: x\r\n\r\n",
+            _ => b"GET /api/text HTTP/1.1\r\nhost: x\r\n\r\n",
+        }
+    }
+}
+
+/// The requests of one class.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) complete: AtomicUsize,
+    pub(super) failed: AtomicUsize,
+}
+
+/// Sends requests of a class until the node refuses connections.
+pub(super) fn run(class: Class, addr: SocketAddr, seed: u64, counts: &Counts) {
+    let mut pauses = Pauses(seed);
+    while let Ok(stream) = TcpStream::connect(addr) {
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut connection = Connection { stream, input: Vec::new() };
+        loop {
+            connection.pause(class, &mut pauses);
+            if connection.is_closed() {
+                break;
+            }
+            let Ok(is_last) = connection.exchange(class, &mut pauses) else {
+                counts.failed.fetch_add(1, Relaxed);
+                break;
+            };
+            counts.complete.fetch_add(1, Relaxed);
+            if is_last || class == Class::New {
+                break;
+            }
+        }
+    }
+}
+
+/// Random pauses (xorshift).
+struct Pauses(u64);
+
+impl Pauses {
+    /// Sleeps for up to so many milliseconds.
+    fn up_to(&mut self, ms: u64) {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        sleep(Duration::from_micros(self.0 % (ms * 1000 + 1)));
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// The bytes that were read, and belong to no response yet.
+    input: Vec<u8>,
+}
+
+impl Connection {
+    fn pause(&self, class: Class, pauses: &mut Pauses) {
+        match class {
+            Class::KeepAlive(ms) => pauses.up_to(ms),
+            Class::FirstByteLate => pauses.up_to(200),
+            _ => pauses.up_to(5),
+        }
+    }
+
+    /// Whether the server has closed the connection, and the client can know.
+    fn is_closed(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Sends a request and reads the response; returns whether that was the last of the connection.
+    fn exchange(&mut self, class: Class, pauses: &mut Pauses) -> io::Result<bool> {
+        let request = class.request();
+        match class {
+            Class::TwoHalves => {
+                let (first, second) = request.split_at(request.len() / 2);
+                self.stream.write_all(first)?;
+                pauses.up_to(100);
+                self.stream.write_all(second)?;
+            }
+            Class::Upload => {
+                self.stream.write_all(request)?;
+                for _ in 0..10 {
+                    sleep(Duration::from_millis(50));
+                    self.stream.write_all(b"12345")?;
+                }
+            }
+            _ => self.stream.write_all(request)?,
+        }
+        // A response that says `close` says that nothing after it was run.
+        let is_last = self.response()?;
+        if class == Class::Pipelined && !is_last { self.response() } else { Ok(is_last) }
+    }
+
+    /// Reads a response; returns whether it says `close`.
+    fn response(&mut self) -> io::Result<bool> {
+        let head = self.until(b"\r\n\r\n")?.to_ascii_lowercase();
+        let head = String::from_utf8(head).map_err(io::Error::other)?;
+        if !head.starts_with("http/1.1 200 ") {
+            return Err(io::Error::other(head));
+        }
+        let header = |name: &str| head.lines().filter_map(|line| line.split_once(": ")).find(|(key, _)| *key == name);
+        if let Some((_, length)) = header("content-length") {
+            self.take(length.parse().map_err(io::Error::other)?)?;
+        } else {
+            loop {
+                let size = String::from_utf8(self.until(b"\r\n")?).map_err(io::Error::other)?;
+                let size = usize::from_str_radix(size.trim_end(), 16).map_err(io::Error::other)?;
+                self.take(size + 2)?;
+                if size == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(header("connection").is_some_and(|(_, value)| value == "close"))
+    }
+
+    fn until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some(at) = self.input.windows(end.len()).position(|window| window == end) {
+                return self.take(at + end.len());
+            }
+            self.read()?;
+        }
+    }
+
+    fn take(&mut self, bytes: usize) -> io::Result<Vec<u8>> {
+        while self.input.len() < bytes {
+            self.read()?;
+        }
+        let rest = self.input.split_off(bytes);
+        Ok(std::mem::replace(&mut self.input, rest))
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 64 * 1024];
+        let bytes = self.stream.read(&mut buffer)?;
+        if bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.input.extend_from_slice(&buffer[..bytes]);
+        Ok(())
+    }
+}
