@@ -43,8 +43,8 @@ pub trait Transport: Send + Sync + 'static {
     /// Takes no more work; what runs goes on.
     async fn stop_accepting(&self);
 
-    /// Waits for running work, at most until `deadline`; then aborts it. Returns how much was abandoned, beside the calls
-    /// that the node counts itself.
+    /// Waits for running work, at most until `deadline`; then aborts it. Returns how much was abandoned: the node counts
+    /// calls that run on beside it, also those of a request that was.
     async fn finish(&self, deadline: Instant) -> usize;
 }
 

@@ -14,6 +14,7 @@ mod ws;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -21,7 +22,7 @@ use phalanx_core::BoxError;
 use phalanx_core::Engine;
 use phalanx_core::transport::Transport;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 pub use admin::AdminServer;
@@ -30,6 +31,9 @@ use crate::http::service::{HttpService, ServiceState};
 use crate::listener::{Admission, Drain, HttpListener, LingerLimits};
 use crate::quota::Quota;
 use crate::shares::AddressShares;
+
+/// The time for connections that were cut to end: they do at once, unless code of the application's blocks its thread.
+const LAST_ENDS: Duration = Duration::from_secs(1);
 
 /// An application's own routes, which are served after the actions and the WebSocket endpoint.
 #[derive(Debug, Default)]
@@ -118,11 +122,11 @@ impl Transport for Server {
             Some(running) => (running.drain.clone(), running.task.take()),
             None => return 0,
         };
-        if let Some(task) = task
-            && timeout_at(deadline, task).await.is_err()
-        {
+        let Some(mut task) = task else { return 0 };
+        if timeout_at(deadline, &mut task).await.is_err() {
             drain.cut();
+            let _ = timeout(LAST_ENDS, task).await;
         }
-        0
+        drain.cut_requests()
     }
 }

@@ -1,6 +1,7 @@
 //! A node that stops under load fails no request: `ROUNDS` stops (3), many in `just chaos`.
 
 mod clients;
+mod cut;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

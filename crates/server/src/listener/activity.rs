@@ -58,9 +58,14 @@ impl Activity {
         self.events.load(Relaxed)
     }
 
+    /// Whether a request came whose response was not sent to its end.
+    pub(super) fn has_request(&self) -> bool {
+        self.open_requests.load(Relaxed) > 0
+    }
+
     /// Whether no request runs, and none has come in part.
     pub(super) fn is_idle(&self) -> bool {
-        self.open_requests.load(Relaxed) == 0 && !self.has_unread_head.load(Relaxed)
+        !self.has_request() && !self.has_unread_head.load(Relaxed)
     }
 
     pub(super) fn set_probing(&self, is_probing: bool) {

@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ struct DrainState {
     has_begun: AtomicBool,
     begun: CancellationToken,
     cut: CancellationToken,
+    /// The connections that were cut while a request was open.
+    cut_requests: AtomicUsize,
 }
 
 /// A connection, as its drain sees it.
@@ -48,6 +50,11 @@ impl Drain {
     pub(crate) fn cut(&self) {
         self.begin();
         self.0.cut.cancel();
+    }
+
+    /// How many requests the cut has ended so far.
+    pub(crate) fn cut_requests(&self) -> usize {
+        self.0.cut_requests.load(Relaxed)
     }
 
     pub(crate) fn has_begun(&self) -> bool {
@@ -92,7 +99,11 @@ impl Drain {
         let mut events = activity.events();
         let mut is_closing = false;
         poll_fn(|cx| {
-            if cut.as_mut().poll(cx).is_ready() || connection.as_mut().poll_serve(cx).is_ready() {
+            if cut.as_mut().poll(cx).is_ready() {
+                self.0.cut_requests.fetch_add(usize::from(activity.has_request()), Relaxed);
+                return Poll::Ready(());
+            }
+            if connection.as_mut().poll_serve(cx).is_ready() {
                 return Poll::Ready(());
             }
             while !is_closing {
