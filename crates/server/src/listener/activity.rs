@@ -9,10 +9,12 @@ pub(crate) struct Activity {
     sending: AtomicU32,
     /// The requests whose responses were not sent to their end.
     open_requests: AtomicU32,
-    /// Counts reads, and the ends of requests.
+    /// Counts reads, and the ends of requests and of writes that had to wait.
     events: AtomicU32,
     /// Whether bytes came since a request last began or ended: the first ones of the next.
     has_unread_head: AtomicBool,
+    /// Whether a write waits for the client to read.
+    is_write_pending: AtomicBool,
     /// Whether a read that finds nothing asks the kernel once more.
     is_probing: AtomicBool,
 }
@@ -48,12 +50,21 @@ impl Activity {
         self.count_event();
     }
 
+    pub(super) fn begin_pending_write(&self) {
+        self.is_write_pending.store(true, Relaxed);
+    }
+
+    pub(super) fn end_pending_write(&self) {
+        self.is_write_pending.store(false, Relaxed);
+        self.count_event();
+    }
+
     /// Only the connection's task counts, but for the end of a response that another task drops.
     fn count_event(&self) {
         self.events.store(self.events.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
-    /// A number that changes whenever bytes come or a request ends.
+    /// A number that changes whenever bytes come, a request ends, or its client reads on.
     pub(super) fn events(&self) -> u32 {
         self.events.load(Relaxed)
     }
@@ -63,9 +74,10 @@ impl Activity {
         self.open_requests.load(Relaxed) > 0
     }
 
-    /// Whether no request runs, and none has come in part.
+    /// Whether no request runs, none has come in part, and the last response is in the kernel: it counts as sent a little
+    /// earlier.
     pub(super) fn is_idle(&self) -> bool {
-        !self.has_request() && !self.has_unread_head.load(Relaxed)
+        !self.has_request() && !self.has_unread_head.load(Relaxed) && !self.is_write_pending.load(Relaxed)
     }
 
     pub(super) fn set_probing(&self, is_probing: bool) {

@@ -88,11 +88,16 @@ impl AcceptedStream {
     /// Applies the write timeout to the result of a write: one that is pending for too long fails.
     fn with_timeout<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.write_deadline = None;
+            if self.write_deadline.take().is_some() {
+                self.activity.end_pending_write();
+            }
             return written;
         }
         let limit = self.write_timeout;
-        let deadline = self.write_deadline.get_or_insert_with(|| Box::pin(sleep(limit)));
+        let deadline = self.write_deadline.get_or_insert_with(|| {
+            self.activity.begin_pending_write();
+            Box::pin(sleep(limit))
+        });
         ready!(deadline.as_mut().poll(cx));
         bound_reached("web.write_timeout");
         self.reset_on_drop();
@@ -184,3 +189,6 @@ impl AsyncWrite for AcceptedStream {
         self.poll_linger(cx).map(Ok)
     }
 }
+
+#[cfg(test)]
+mod tests;
