@@ -11,10 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::activity::Activity;
+
+/// The shortest time after which a connection that is not idle is looked at again without an event of its own.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The end of serving: a drain, and a cut for what outlasts the node's grace.
 #[derive(Clone, Debug, Default)]
@@ -109,13 +112,13 @@ impl Drain {
             while !is_closing {
                 if activity.events() != events {
                     events = activity.events();
-                    timer.as_mut().reset(Instant::now() + quiet);
+                    timer.set(sleep(quiet)); // of any length: a later instant may not exist
                 }
                 if poll_timer(timer.as_mut(), cx).is_pending() {
                     break;
                 }
                 if !activity.is_idle() {
-                    timer.as_mut().reset(Instant::now() + quiet);
+                    timer.set(sleep(quiet.max(SHORTEST_PAUSE)));
                     continue;
                 }
                 activity.set_probing(true);
@@ -139,3 +142,6 @@ impl Drain {
 fn poll_timer(timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
     timer.poll(cx)
 }
+
+#[cfg(test)]
+mod tests;
