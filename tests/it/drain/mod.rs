@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use phalanx::RunningApp;
 use phalanx::config::Config;
 use phalanx::prelude::*;
+use phalanx::{RunningApp, axum};
 use phalanx_testkit::{check_time, print};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -66,8 +66,11 @@ async fn polite(ctx: Context) -> Result<Body, ActionError> {
 async fn start(change: impl FnOnce(&mut Config)) -> RunningApp {
     let mut config = settings();
     change(&mut config);
+    let own = async |upgrade: axum::extract::WebSocketUpgrade| {
+        upgrade.on_upgrade(async |mut socket| while socket.recv().await.is_some() {})
+    };
     let app = App::new("drain").actions(actions![nap, text, large, take, endless, hundred, polite]);
-    app.start(config).await.unwrap()
+    app.router(axum::Router::new().route("/own", axum::routing::get(own))).start(config).await.unwrap()
 }
 
 fn spawn_clients(addr: SocketAddr, class: Class, clients: usize) -> (Arc<Counts>, Vec<JoinHandle<()>>) {
@@ -197,26 +200,29 @@ async fn a_node_that_is_to_stop_serves_on_for_its_delay_and_says_that_it_is_not_
 
 #[tokio::test]
 async fn an_upgrade_during_the_drain_is_sent_elsewhere_at_once() {
-    let node = start(|_| {}).await;
-    let addr = node.addr();
-    let mut client = TcpStream::connect(addr).await.unwrap();
-    client.write_all(b"GET /api/text HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    client.read_exact(&mut [0; 15]).await.unwrap();
-    let handle = node.node().clone();
-    let stopped = tokio::spawn(node.stop());
-    timeout(SOON, handle.stopping()).await.unwrap();
-    let upgrade = "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    client.write_all(upgrade.as_bytes()).await.unwrap();
-    let mut input = Vec::new();
-    timeout(SOON, client.read_to_end(&mut input)).await.unwrap().unwrap();
-    let text = String::from_utf8_lossy(&input).to_lowercase();
-    let response = &text[text.find("http/1.1 503").unwrap_or_else(|| panic!("{text}"))..];
-    assert!(
-        response.contains("\r\nretry-after: 0\r\n") && response.contains("\r\nconnection: close\r\n"),
-        "{response}"
-    );
-    assert_eq!(stopped.await.unwrap().abandoned, 0);
+    for path in ["/ws", "/own"] {
+        let node = start(|_| {}).await;
+        let mut client = TcpStream::connect(node.addr()).await.unwrap();
+        client.write_all(b"GET /api/text HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        client.read_exact(&mut [0; 15]).await.unwrap();
+        let handle = node.node().clone();
+        let stopped = tokio::spawn(node.stop());
+        timeout(SOON, handle.stopping()).await.unwrap();
+        let upgrade = format!(
+            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        client.write_all(upgrade.as_bytes()).await.unwrap();
+        let mut input = Vec::new();
+        timeout(SOON, client.read_to_end(&mut input)).await.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&input).to_lowercase();
+        let response = &text[text.find("http/1.1 503").unwrap_or_else(|| panic!("{text}"))..];
+        assert!(
+            response.contains("\r\nretry-after: 0\r\n") && response.contains("\r\nconnection: close\r\n"),
+            "{response}"
+        );
+        assert_eq!(stopped.await.unwrap().abandoned, 0);
+    }
 }
 
 #[tokio::test]

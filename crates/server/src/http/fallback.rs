@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::Limited;
+use hyper::upgrade::OnUpgrade;
 use phalanx_core::error::{panicked, unknown_action};
 use phalanx_core::{ActionError, Engine, ErrorKind};
 use tower::Service;
@@ -26,6 +27,7 @@ use super::exchange::{HttpRequest, RequestState};
 use super::identity::Identity;
 use super::service::ServiceState;
 use super::{body, reply, static_files};
+use crate::ws::elsewhere;
 
 /// Serves a request with axum's router.
 pub(super) async fn serve(
@@ -34,11 +36,11 @@ pub(super) async fn serve(
     identity: &Identity,
     state: &mut RequestState,
 ) -> Response {
-    let settings = &service.engine.config().web;
+    let settings = service.engine.config();
     if let Err(refused) = check_cross_site(service, &request, identity) {
         return reply::error(&refused);
     }
-    let limit = body::BodySizeLimit::for_headers(request.headers(), settings);
+    let limit = body::BodySizeLimit::for_headers(request.headers(), &settings.web);
     if let Err(refused) = limit.check(request.headers()) {
         return reply::error(&refused);
     }
@@ -48,6 +50,10 @@ pub(super) async fn serve(
     let mut request = Request::from_parts(parts, reader.unwrap_or_else(Body::empty));
     request.extensions_mut().insert(identity.request.clone());
     request.extensions_mut().insert(identity.clone());
+    // Nothing would end a socket of the application's. Requests that offer HTTP/2 ask for an upgrade too, and are served.
+    let is_refused = service.engine.shutdown().is_draining()
+        && request.uri().path() != settings.websocket.path
+        && request.extensions_mut().remove::<OnUpgrade>().is_some();
     let mut router = service.router.clone();
     let responding =
         async move { router.call(request).await }.instrument(info_span!("request", id = %identity.request));
@@ -56,6 +62,10 @@ pub(super) async fn serve(
         Err(panic) => reply::error(&panicked(&*panic)),
     };
     state.route = response.extensions_mut().remove::<MatchedPath>().map(|path| path.as_str().into());
+    // axum responds 426 to what it cannot upgrade.
+    if is_refused && matches!(response.status(), StatusCode::UPGRADE_REQUIRED | StatusCode::SWITCHING_PROTOCOLS) {
+        response = reply::error(&elsewhere());
+    }
     // axum's extractors respond 400 to every body that fails, a slow one included.
     match body.filter(|_| response.status() == StatusCode::BAD_REQUEST) {
         Some(body) if body.timed_out() => reply::body_timeout(None),

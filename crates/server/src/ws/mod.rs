@@ -11,4 +11,4 @@ mod stream;
 mod upgrade;
 mod write_buffer;
 
-pub(crate) use upgrade::{UpgradeState, upgrade};
+pub(crate) use upgrade::{UpgradeState, elsewhere, upgrade};

@@ -87,8 +87,7 @@ async fn admit(
 ) -> Result<Registration, ActionError> {
     let engine = &state.engine;
     if engine.shutdown().is_draining() {
-        let error = ActionError::of(ErrorKind::Unavailable, "the server is shutting down");
-        return Err(error.with_retry_after(Duration::ZERO)); // another node, or the next process, is there already
+        return Err(elsewhere());
     }
     state.cross_site.check(&RequestSite::of(uri, &headers, &identity.forwarded))?;
     if !state.buckets.try_take(identity.remote().ip()) {
@@ -122,6 +121,12 @@ async fn admit(
     let registration = engine.register(connection)?;
     registration.notify_created().await;
     Ok(registration)
+}
+
+/// The error of an upgrade on a node that drains.
+pub(crate) fn elsewhere() -> ActionError {
+    let error = ActionError::of(ErrorKind::Unavailable, "the server is shutting down");
+    error.with_retry_after(Duration::ZERO) // another node, or the next process, is there already
 }
 
 fn upgrade_required() -> Response {
