@@ -199,6 +199,27 @@ async fn a_node_that_is_to_stop_serves_on_for_its_delay_and_says_that_it_is_not_
 }
 
 #[tokio::test]
+async fn a_client_of_http_1_0_is_told_of_the_close_alone() {
+    let node = start(|_| {}).await;
+    let mut client = TcpStream::connect(node.addr()).await.unwrap();
+    let request = "GET /api/text HTTP/1.0\r\nhost: x\r\nconnection: keep-alive\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut input = Vec::new();
+    while !input.ends_with(b"}") {
+        input.push(timeout(SOON, client.read_u8()).await.unwrap().unwrap());
+    }
+    let handle = node.node().clone();
+    let stopped = tokio::spawn(node.stop());
+    timeout(SOON, handle.stopping()).await.unwrap();
+    client.write_all(request.as_bytes()).await.unwrap();
+    timeout(SOON, client.read_to_end(&mut input)).await.unwrap().unwrap();
+    let text = String::from_utf8(input).unwrap().to_lowercase();
+    let said: Vec<_> = text.lines().filter(|line| line.starts_with("connection:")).collect();
+    assert_eq!(said, ["connection: keep-alive", "connection: close"], "{text}");
+    assert_eq!(stopped.await.unwrap().abandoned, 0);
+}
+
+#[tokio::test]
 async fn an_upgrade_during_the_drain_is_sent_elsewhere_at_once() {
     for path in ["/ws", "/own"] {
         let node = start(|_| {}).await;

@@ -168,13 +168,14 @@ impl ServiceState {
 
 impl HttpConnection {
     async fn serve(&self, request: &mut HttpRequest) -> Response<PermitBody> {
-        let body = request.body().clone();
+        let (body, version) = (request.body().clone(), request.version());
         let mut response = self.respond(request).await;
         if let Some(body) = body {
             unread::finish(&body, response.headers_mut(), &self.shared.engine);
         }
         if self.shared.drain.has_begun() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            *response.version_mut() = version; // else hyper adds `keep-alive` for a client of HTTP/1.0
         }
         response
     }
