@@ -275,3 +275,17 @@ async fn sockets_are_closed_one_by_one_over_the_drain() {
     }
     assert_eq!(stopped.await.unwrap().abandoned, 0);
 }
+
+#[tokio::test]
+async fn the_connections_of_operators_end_with_the_node() {
+    let node = start(|config| config.admin.bind = "127.0.0.1:0".into()).await;
+    let mut half = TcpStream::connect(node.admin_addr().unwrap()).await.unwrap();
+    half.write_all(b"GET /livez HTTP/1.1\r\nho").await.unwrap();
+    let mut quiet = TcpStream::connect(node.admin_addr().unwrap()).await.unwrap();
+    assert_eq!(node.stop().await.abandoned, 0);
+    for client in [&mut half, &mut quiet] {
+        // Each has 5 s for its head.
+        let read = timeout(Duration::from_secs(3), client.read(&mut [0])).await.expect("it is closed");
+        assert!(read.is_ok_and(|bytes| bytes == 0));
+    }
+}

@@ -19,7 +19,7 @@ use phalanx_core::BoxError;
 use phalanx_core::config::Admin;
 use phalanx_core::transport::Transport;
 use phalanx_core::{Engine, Node, Shutdown};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::listener::{Admission, Drain, HttpListener, LingerLimits};
@@ -30,6 +30,9 @@ const MAX_CONNECTIONS: u64 = 64;
 
 /// The time limit of a client for sending its request, and for reading any of the pending response.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The time for the last requests once the node is closed, which waits for a second.
+const LAST_RESPONSES: Duration = Duration::from_millis(500);
 
 /// Renders the metrics as text.
 type MetricsRenderer = Arc<dyn Fn() -> String + Send + Sync>;
@@ -76,14 +79,25 @@ impl AdminServer {
         let admission = Admission::new(Quota::new("admin", MAX_CONNECTIONS), CLIENT_TIMEOUT, linger);
         let mut protocol = Builder::new();
         protocol.timer(TokioTimer::new()).header_read_timeout(CLIENT_TIMEOUT).keep_alive(false);
-        let (drain, quiet) = (Drain::default(), Duration::ZERO); // it serves until the node is closed
-        let listener = HttpListener { socket: listener, admission, protocol, drain, quiet };
+        let drain = Drain::default();
+        let listener =
+            HttpListener { socket: listener, admission, protocol, drain: drain.clone(), quiet: Duration::ZERO };
         let serving = listener.serve(move |_| TowerToHyperService::new(router.clone()));
         let closing = shutdown.clone();
+        let ending = async move {
+            closing.closed().await; // it serves until then
+            drain.begin();
+            sleep(LAST_RESPONSES).await;
+            drain.cut();
+        };
         shutdown.spawn_own(async move {
-            tokio::select! {
-                ended = serving => if let Err(error) = ended { warn!(%error, "the admin listener ended") },
-                () = closing.closed() => {}
+            tokio::pin!(serving);
+            let ended = tokio::select! {
+                ended = &mut serving => ended,
+                () = ending => serving.await,
+            };
+            if let Err(error) = ended {
+                warn!(%error, "the admin listener ended");
             }
         });
         info!(%addr, "admin listening");
