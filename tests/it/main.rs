@@ -7,6 +7,7 @@ mod awaited_bodies;
 mod bodies;
 mod bounds;
 mod browser;
+mod call_command;
 mod client;
 mod cluster;
 mod conformance;

@@ -1,19 +1,30 @@
 //! A guest of the cluster: it uses what the nodes share and calls them, and is none of them.
 
+use std::sync::Arc;
+
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::Engine;
 use super::lifecycle::StartError;
 use super::setup::NodeSetup;
+use crate::answer::Outcome;
 use crate::backend::{Incoming, NodeMessageKind};
+use crate::dispatch;
+use crate::initializer::Initializer;
 use crate::node::Node;
+use crate::params::Params;
+use crate::registry::Registry;
 
 /// A program that looks into a cluster, such as a command for operators.
 ///
-/// It has an inbox for the replies of nodes, and no lease: nodes do not list it, call it, or reap it, and it runs nothing of
-/// the application but the preparation of initializers, which may add tasks.
+/// It has an inbox for the replies of nodes, and no lease: nodes do not list it, call it, or reap it. Of the application it
+/// runs the preparation of initializers, which may add actions and tasks, and beyond that only what it is told to.
 #[derive(Debug)]
-pub struct Guest(Engine);
+pub struct Guest {
+    engine: Engine,
+    initializers: Vec<Arc<dyn Initializer>>,
+}
 
 impl Engine {
     /// Enters a cluster as a guest. The transports of `setup` are not started, nor are initializers.
@@ -23,12 +34,12 @@ impl Engine {
     /// The definitions do not fit together, an initializer failed to prepare, or the backend does not answer: it is not
     /// tried again.
     pub async fn visit(setup: NodeSetup) -> Result<Guest, StartError> {
-        let (engine, _) = Self::prepare(setup).await?;
-        let guest = Guest(engine);
+        let (engine, initializers) = Self::prepare(setup).await?;
+        let guest = Guest { engine, initializers };
         match guest.enter().await {
             Ok(()) => Ok(guest),
             Err(error) => {
-                guest.0.shutdown().close().await;
+                guest.engine.shutdown().close().await;
                 Err(error)
             }
         }
@@ -37,7 +48,7 @@ impl Engine {
 
 impl Guest {
     async fn enter(&self) -> Result<(), StartError> {
-        let parts = self.0.parts();
+        let parts = self.engine.parts();
         // The list of nodes comes with the time, and says which form of messages all of them read.
         parts.membership.nodes().await.map_err(StartError::Backend)?;
         self.spawn_delivery();
@@ -46,9 +57,9 @@ impl Guest {
 
     /// Takes replies off the bus. Calls and messages are for nodes.
     fn spawn_delivery(&self) {
-        let Some(mut items) = self.0.parts().bus.receiver() else { return };
-        let engine = self.0.clone();
-        self.0.shutdown().spawn_own(async move {
+        let Some(mut items) = self.engine.parts().bus.receiver() else { return };
+        let engine = self.engine.clone();
+        self.engine.shutdown().spawn_own(async move {
             loop {
                 let item = tokio::select! {
                     () = engine.shutdown().closed() => break,
@@ -68,13 +79,40 @@ impl Guest {
 
     /// The handle on what the nodes share.
     pub fn node(&self) -> &Node {
-        self.0.node()
+        self.engine.node()
     }
 
-    /// Leaves the cluster: nothing of the guest stays in the backend.
+    /// The application's definitions.
+    pub fn registry(&self) -> &Registry {
+        self.engine.registry()
+    }
+
+    /// Starts the application's initializers, which its actions may need. They are stopped when the guest leaves.
+    ///
+    /// # Errors
+    ///
+    /// The error of the first that fails.
+    pub async fn start_initializers(&self) -> Result<(), StartError> {
+        self.engine.start_initializers(&self.initializers).await?;
+        self.engine.parts().health.set(&[]);
+        Ok(())
+    }
+
+    /// Calls an action in this process, `internal` ones as well.
+    ///
+    /// # Errors
+    ///
+    /// Those of the call.
+    pub async fn call(&self, name: &str, version: Option<u32>, params: Params) -> Outcome {
+        dispatch::call_internal(&self.engine, name, version, params).await
+    }
+
+    /// Leaves the cluster: nothing of the guest stays in the backend. Initializers that were started are stopped within
+    /// `general.grace`.
     pub async fn leave(self) {
-        let parts = self.0.parts();
-        self.0.shutdown().close().await;
+        let parts = self.engine.parts();
+        self.engine.stop_initializers(Instant::now() + self.engine.config().general.grace).await;
+        self.engine.shutdown().close().await;
         if let Err(error) = parts.membership.leave(parts.identity.generation()).await {
             debug!(%error, "the number of a guest's connection stays in the backend");
         }

@@ -171,18 +171,23 @@ impl Engine {
         self.shutdown().spawn_own(keeper.run());
         self.spawn_heartbeat();
         self.create_start_rooms(&mut retry).await?;
-        for initializer in initializers {
-            let starting = async { initializer.start(self.node()).await };
-            let started = initializer::run_step(self.config().general.initializer_timeout, starting).await;
-            started.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
-            self.started().push(initializer.clone());
-        }
+        self.start_initializers(initializers).await?;
         for transport in last {
             transport.start(self).await.map_err(StartError::Transport)?;
         }
         self.parts().health.set(&[]);
         self.registry().observers.notify(&Event::Ready);
         info!(node = self.node().id(), generation = %self.node().generation(), "ready");
+        Ok(())
+    }
+
+    pub(super) async fn start_initializers(&self, initializers: &[Arc<dyn Initializer>]) -> Result<(), StartError> {
+        for initializer in initializers {
+            let starting = async { initializer.start(self.node()).await };
+            let started = initializer::run_step(self.config().general.initializer_timeout, starting).await;
+            started.map_err(|source| StartError::Initializer { name: initializer.name(), source })?;
+            self.started().push(initializer.clone());
+        }
         Ok(())
     }
 
@@ -264,7 +269,7 @@ impl Engine {
     }
 
     /// Stops the initializers that were started, in reverse, all of them until `deadline`.
-    async fn stop_initializers(&self, deadline: Instant) {
+    pub(super) async fn stop_initializers(&self, deadline: Instant) {
         let started = std::mem::take(&mut *self.started());
         for initializer in started.iter().rev() {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));

@@ -242,6 +242,7 @@ impl App {
                 Err(error) => failed(&Chain(&*error)),
             },
             AppCommand::Tasks(command) => command::tasks::run(self, settings, command),
+            AppCommand::Call(command) => command::call::run(self, settings, &command),
             AppCommand::Start => process::serve(self, settings),
         }
     }
@@ -309,7 +310,10 @@ impl App {
 
     /// Enters the cluster as a guest: for commands of operators.
     pub(crate) async fn visit(self, settings: Settings) -> Result<Guest, StartError> {
-        let backend = backend(&self.name, &settings, phalanx_cluster::guest_backend)?;
+        let mut backend = backend(&self.name, &settings, phalanx_cluster::guest_backend)?;
+        if settings.redis_url.is_none() {
+            backend.tasks = None; // jobs would end with this process, and no worker runs in it
+        }
         Engine::visit(self.into_setup(settings, backend)).await
     }
 

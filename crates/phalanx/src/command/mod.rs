@@ -1,19 +1,26 @@
 //! The command line of an application.
 
 use std::ffi::OsString;
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgMatches, Command, value_parser};
+use phalanx_core::config::duration;
 use phalanx_core::registry::path_of;
-use phalanx_core::{ActionDef, Exposure};
+use phalanx_core::{ActionDef, ActionError, Exposure};
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as ValueError;
 
 use crate::logging;
 
+pub(crate) mod call;
 mod table;
 pub(crate) mod tasks;
 
+use call::CallCommand;
 use tasks::TasksCommand;
 
 /// A command of the application.
@@ -23,6 +30,7 @@ pub(crate) enum AppCommand {
     Config,
     Actions,
     Tasks(TasksCommand),
+    Call(CallCommand),
 }
 
 /// The settings that the command line overrides.
@@ -39,15 +47,17 @@ pub(crate) struct Overrides {
 ///
 /// The exit code when nothing is left to do: help was printed, or the arguments could not be parsed.
 pub(crate) fn parse(name: &str, version: &str) -> Result<(AppCommand, Overrides), ExitCode> {
-    parse_from(name, version, std::env::args_os().collect()).map_err(|error| {
-        // Help goes to stdout, errors to stderr. If neither is open, the exit code still reports the result.
-        if error.use_stderr() {
-            logging::print_error(&error.render().to_string());
-        } else {
-            let _ = error.print();
-        }
-        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
-    })
+    parse_from(name, version, std::env::args_os().collect()).map_err(|error| show(&error))
+}
+
+/// Prints help to stdout, or an error to stderr. If neither is open, the exit code still reports the result.
+fn show(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        logging::print_error(&error.render().to_string());
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(AppCommand, Overrides), clap::Error> {
@@ -56,6 +66,7 @@ fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(Ap
         Some(("config", _)) => AppCommand::Config,
         Some(("actions", _)) => AppCommand::Actions,
         Some(("tasks", inner)) => AppCommand::Tasks(tasks::read(inner)),
+        Some(("call", inner)) => AppCommand::Call(call::read(inner)),
         _ => AppCommand::Start,
     };
     let inner = matches.subcommand().map_or(&matches, |(_, inner)| inner);
@@ -79,7 +90,21 @@ fn clap_command(name: &str, version: &str) -> Command {
         .subcommand(Command::new("start").about("Serves clients (the default)"))
         .subcommand(Command::new("config").about("Prints the merged settings, secrets hidden"))
         .subcommand(Command::new("actions").about("Prints the actions and how clients reach them"))
+        .subcommand(call::clap_command())
         .subcommand(tasks::clap_command())
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration::deserialize(text.into_deserializer()).map_err(|error: ValueError| error.to_string())
+}
+
+/// An error with its details. The cause of an `internal` one is in the log.
+fn describe(error: &ActionError) -> String {
+    let mut text = format!("{}: {}", error.code(), error.message());
+    for detail in error.details() {
+        let _ = write!(text, "\n       {}: {}", detail.path, detail.message);
+    }
+    text
 }
 
 /// A table of the application's actions, one line each.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
-use phalanx_core::config::{TaskSettings, duration};
-use serde::de::IntoDeserializer;
-use serde::de::value::Error as ValueError;
+use phalanx_core::config::TaskSettings;
 use serde_json::Value;
+
+use super::parse_duration;
 
 mod print;
 mod run;
@@ -155,10 +155,6 @@ fn parse_queue(name: &str) -> Result<String, &'static str> {
 
 fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text)
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    duration::deserialize(text.into_deserializer()).map_err(|error: ValueError| error.to_string())
 }
 
 /// Reads what clap has accepted.

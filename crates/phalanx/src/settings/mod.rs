@@ -249,8 +249,8 @@ fn check_keys(file: &Path, given: &toml::Value, known: &Value, prefix: &str, err
     }
 }
 
-/// `; did you mean …?`, if a known key is near.
-fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
+/// `; did you mean …?`, if a known name is near.
+pub(crate) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
     let far = known.map(|name| (strsim::damerau_levenshtein(key, name), name)).min();
     match far {
         Some((far, name)) if far <= 2.max(key.len() / 3) => format!("; did you mean {name}?"),

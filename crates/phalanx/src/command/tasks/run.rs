@@ -1,6 +1,5 @@
 //! Carries out the command `tasks`, as a guest of the cluster.
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
 use phalanx_core::backend::{DeleteOutcome, JobState};
@@ -9,6 +8,7 @@ use phalanx_core::task::EnqueueOptions;
 use phalanx_core::{ActionError, Node, Tasks};
 use serde_json::{Value, json};
 
+use super::super::describe;
 use super::print::{self, ListRow, Printed};
 use super::{ListPart, NewTask, TasksCommand, TasksOperation};
 use crate::app::{App, failed, print as print_text};
@@ -157,13 +157,4 @@ async fn delete(tasks: &Tasks, id: &str) -> Result<Printed, ActionError> {
         DeleteOutcome::NotFound => return Err(ActionError::not_found("there is no such job")),
     };
     Ok(Printed::one(meaning, json!({ "id": id, "outcome": outcome })))
-}
-
-/// An error with its code and its fields, as clients see it.
-fn describe(error: &ActionError) -> String {
-    let mut text = format!("{}: {}", error.code(), error.message());
-    for detail in error.details() {
-        let _ = write!(text, "\n       {}: {}", detail.path, detail.message);
-    }
-    text
 }
