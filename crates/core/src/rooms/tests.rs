@@ -3,6 +3,12 @@ use serde_json::{Value, json};
 
 use super::publish::to_raw;
 use super::*;
+use crate::backend::Member;
+use crate::config::Config;
+use crate::connection::{Attributes, Frame, JoinedRoom, NewConnection, OutboxItem, OutboxLimit};
+use crate::engine::Engine;
+use crate::engine::setup::NodeSetup;
+use crate::id::ConnectionId;
 use crate::protocol::{self, ENVELOPE, PresenceChange, PresenceEvent, RoomMessage};
 
 fn json_of(bytes: &[u8]) -> Value {
@@ -40,4 +46,64 @@ fn room_names_are_plain_and_bounded() {
         assert_eq!(check_name(name).is_ok(), is_name, "{name:?}");
     }
     assert!(check_name(&"x".repeat(100)).is_ok() && check_name(&"x".repeat(101)).is_err());
+}
+
+async fn engine_with_presence() -> Engine {
+    let mut config = Config::default();
+    config.rooms.start = vec!["lobby".into()];
+    config.rooms.presence = vec!["lobby".into()];
+    Engine::start(NodeSetup::new("test", config)).await.unwrap()
+}
+
+fn connect(engine: &Engine) -> crate::Registration {
+    let connection = Connection::new(NewConnection {
+        id: engine.new_connection_id(),
+        fingerprint: "f".into(),
+        remote: ([127, 0, 0, 1], 1).into(),
+        attributes: Attributes::limited(20),
+        connected_at: 0,
+        outbox: OutboxLimit { frames: 100, bytes: 10_000 },
+    });
+    engine.register(connection).unwrap()
+}
+
+/// The changes in the next frames of a connection, until it has as many.
+async fn presence(connection: &Connection, count: usize) -> Vec<(String, ConnectionId)> {
+    let mut changes = Vec::new();
+    while changes.len() < count {
+        match connection.next() {
+            OutboxItem::Frame(Frame::Text(bytes)) => {
+                let frame = json_of(&bytes);
+                let member = frame["member"].as_str().unwrap();
+                changes.push((frame["event"].as_str().unwrap().to_owned(), ConnectionId::parse(member).unwrap()));
+            }
+            _ => tokio::task::yield_now().await,
+        }
+    }
+    changes
+}
+
+/// A pass that lists a member again under a new name announces the join at its end. The member may leave before that.
+#[tokio::test]
+async fn a_join_that_waits_is_announced_before_the_leave_of_a_member_that_leaves_during_the_pass() {
+    let engine = engine_with_presence().await;
+    let (here, leaving) = (connect(&engine), connect(&engine));
+    let (here, leaving) = (here.connection(), leaving.connection());
+    let rooms = engine.rooms();
+    rooms.join(here, "lobby").await.unwrap();
+    rooms.join(leaving, "lobby").await.unwrap();
+    presence(here, 2).await;
+    let joined = leaving.joined_rooms().find("lobby").cloned().unwrap();
+    rooms.keep_join(&JoinedRoom::new(joined.room.clone(), joined.joined_at + 1, joined.incarnation), leaving.id());
+    let lock = leaving.membership_lock().lock_owned().await;
+    rooms.exit(leaving, &joined);
+    rooms.announce_waiting_changes().await.unwrap();
+    let member = Member { id: leaving.id().clone(), joined_at: joined.joined_at + 1 };
+    rooms.announce_own_leave(&joined.room, &member, joined.incarnation).await.unwrap();
+    drop(lock);
+    let id = leaving.id().clone();
+    let announced = tokio::time::timeout(std::time::Duration::from_secs(20), presence(here, 2)).await;
+    let announced = announced.expect("the join is announced, too");
+    assert_eq!(announced, [("join".to_owned(), id.clone()), ("leave".to_owned(), id)]);
+    engine.stop().await;
 }

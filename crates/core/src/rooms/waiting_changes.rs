@@ -1,6 +1,7 @@
 //! Joins and leaves of rooms with presence that could not be announced when they happened. Their entries in the list need no
 //! memory: a recovery pass lists what the node holds, and removes what it does not.
 
+use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -137,12 +138,19 @@ impl Rooms {
         Ok(())
     }
 
-    /// Announces all changes that wait, except those of rooms that were destroyed since.
+    /// Announces all changes that wait, except those of rooms that were destroyed since. Those of a connection that joins or
+    /// leaves a room now are left to it, or to the next pass: it announces a join that waits before its leave.
     pub(super) async fn announce_waiting_changes(&self) -> Result<(), BackendError> {
-        let all: Vec<_> = self.waiting_changes().iter().map(|(key, value)| (key.clone(), *value)).collect();
+        let mut waiting: Vec<_> = self.waiting_changes().iter().map(|(key, value)| (key.clone(), *value)).collect();
+        let mut locks = HashMap::new();
+        waiting.retain(|((_, id), _)| {
+            let Some(connection) = self.0.parts.registry.find(id) else { return true };
+            locks.entry(id.clone()).or_insert_with(|| connection.membership_lock().try_lock_owned().ok()).is_some()
+        });
         let check =
             |(key, change)| async move { Ok::<_, BackendError>((self.is_due(&key, change).await?, key, change)) };
-        let checks: Vec<_> = stream::iter(all.into_iter().map(check)).buffer_unordered(AT_ONCE).try_collect().await?;
+        let checks: Vec<_> =
+            stream::iter(waiting.into_iter().map(check)).buffer_unordered(AT_ONCE).try_collect().await?;
         let (mut due, mut joined, mut left) = (Vec::with_capacity(checks.len()), Vec::new(), Vec::new());
         for (is_due, key, change) in checks {
             if !is_due {
@@ -164,6 +172,7 @@ impl Rooms {
             }
         }
         due.iter().for_each(|(key, change)| self.remove_waiting(key, *change));
+        drop(locks);
         Ok(())
     }
 
