@@ -28,6 +28,14 @@ pub(crate) struct ListRequest {
     pub(crate) is_in_doubt: bool,
 }
 
+/// The store's side.
+#[derive(Debug)]
+pub(crate) struct StoredList {
+    pub(crate) jobs: Vec<FetchedJob>,
+    /// Of those that no slot held when the list was requested: the tokens of jobs that were deleted.
+    pub(crate) deleted: Vec<u64>,
+}
+
 /// The consequences.
 #[derive(Debug, Default)]
 pub(crate) struct Comparison {

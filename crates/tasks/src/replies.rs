@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use phalanx_core::Generation;
-use phalanx_core::backend::{BackendError, FetchedJob, SettleOutcome, Settlement, WorkerReply};
+use phalanx_core::backend::{BackendError, FetchedJob, SettleOutcome, Settlement, TaskStore, WorkerReply};
 use phalanx_core::job::AttemptOutcome;
 use phalanx_core::task::TaskFailure;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use crate::compare::{Comparison, ListRequest, compare};
+use crate::compare::{Comparison, ListRequest, StoredList, compare};
 use crate::metrics;
 use crate::run::{StoreCall, StoreReply, WorkerLoop};
 use crate::slots::{Slot, SlotState};
@@ -232,12 +232,12 @@ impl WorkerLoop {
         }
         let store = self.store.clone();
         self.replies.push(Box::pin(async move {
-            let listed = store.attempts(generation).await;
+            let listed = read_list(&*store, &request).await;
             StoreReply::Attempts(Box::new(request), listed)
         }));
     }
 
-    fn on_attempts(&mut self, mut request: ListRequest, result: Result<Vec<FetchedJob>, BackendError>) {
+    fn on_attempts(&mut self, mut request: ListRequest, result: Result<StoredList, BackendError>) {
         self.is_listing = false;
         let mut calls = std::mem::take(&mut self.listing);
         let generation = self.engine.node().generation();
@@ -247,7 +247,7 @@ impl WorkerLoop {
             self.is_compare_due = true;
             return;
         }
-        let listed = match result {
+        let StoredList { jobs: listed, deleted } = match result {
             Ok(listed) => listed,
             Err(error) => {
                 warn!(%error, "the attempts of this node cannot be listed");
@@ -270,7 +270,10 @@ impl WorkerLoop {
         settled.into_iter().for_each(|settlement| self.on_end(settlement.attempt.token, true));
         if !adopt.is_empty() {
             metrics::record_adopted(adopt.len());
-            adopt.into_iter().for_each(|job| self.begin(generation, job, false));
+            for job in adopt {
+                let is_deleted = deleted.contains(&job.attempt.token);
+                self.begin(generation, job, is_deleted);
+            }
         }
         let waiting = self.waiting_tokens();
         let lost = missing.into_iter().filter_map(|token| self.standing_job(generation, token, &waiting));
@@ -318,6 +321,15 @@ impl WorkerLoop {
             self.ready.push_back(settlement);
         }
     }
+}
+
+/// Reads the list. The answer that said which jobs were deleted while they waited may be the one that was lost.
+async fn read_list(store: &dyn TaskStore, request: &ListRequest) -> Result<StoredList, BackendError> {
+    let jobs = store.attempts(request.generation).await?;
+    let strays: Vec<FetchedJob> =
+        jobs.iter().filter(|job| !request.held.contains(&job.attempt.token)).cloned().collect();
+    let deleted = if strays.is_empty() { Vec::new() } else { store.deleted_of(request.generation, &strays).await? };
+    Ok(StoredList { jobs, deleted })
 }
 
 /// By how much the node's idea of the store's time may be wrong.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use phalanx_core::backend::{
-    BackendError, EXCHANGE_BATCH, FetchedJob, Promotion, Settlement, TaskStats, TaskStore, WorkerCall, WorkerReply,
+    BackendError, EXCHANGE_BATCH, Promotion, Settlement, TaskStats, TaskStore, WorkerCall, WorkerReply,
 };
 use phalanx_core::config::ServedQueue;
 use phalanx_core::engine::attempts::LossSigns;
@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::attempt::AttemptReport;
-use crate::compare::ListRequest;
+use crate::compare::{ListRequest, StoredList};
 use crate::gate::FetchGate;
 use crate::housekeeping::Timers;
 use crate::metrics;
@@ -78,7 +78,7 @@ impl StoreCall {
 /// A step that the store has taken, or not.
 pub(crate) enum StoreReply {
     Exchange(u64, Result<WorkerReply, BackendError>),
-    Attempts(Box<ListRequest>, Result<Vec<FetchedJob>, BackendError>),
+    Attempts(Box<ListRequest>, Result<StoredList, BackendError>),
     ListedAgain(Result<(), BackendError>),
     Promotion(Result<Promotion, BackendError>),
     Parked(Result<Vec<String>, BackendError>),

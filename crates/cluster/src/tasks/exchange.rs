@@ -160,15 +160,17 @@ impl RedisTasks {
 
     /// The tokens of the jobs that are marked as deleted.
     async fn find_deleted(&self, fetched: &[FetchedJob]) -> Vec<u64> {
+        self.deleted_among(fetched).await.unwrap_or_else(|error| {
+            warn!(%error, "whether jobs were deleted is not known: they run");
+            Vec::new()
+        })
+    }
+
+    pub(super) async fn deleted_among(&self, fetched: &[FetchedJob]) -> Result<Vec<u64>, BackendError> {
         let (tokens, ids): (Vec<_>, Vec<_>) =
             fetched.iter().filter_map(|job| Some((job.attempt.token, id_of(&job.text)?))).unzip();
-        match self.are_deleted(&ids).await {
-            Ok(deleted) => tokens.into_iter().zip(deleted).filter_map(|(token, is)| is.then_some(token)).collect(),
-            Err(error) => {
-                warn!(%error, "whether jobs were deleted is not known: they run");
-                Vec::new()
-            }
-        }
+        let deleted = self.are_deleted(&ids).await?;
+        Ok(tokens.into_iter().zip(deleted).filter_map(|(token, is)| is.then_some(token)).collect())
     }
 }
 

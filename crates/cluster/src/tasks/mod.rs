@@ -163,6 +163,10 @@ impl TaskStore for RedisTasks {
         self.attempts_of(&*self.own.client().await?, of.as_str()).await
     }
 
+    async fn deleted_of(&self, _of: Generation, attempts: &[FetchedJob]) -> Result<Vec<u64>, BackendError> {
+        self.deleted_among(attempts).await
+    }
+
     async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {
         self.list_all_again(of, attempts).await
     }

@@ -455,6 +455,10 @@ pub trait TaskStore: Send + Sync + 'static {
     /// The attempts that are listed under a generation.
     async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError>;
 
+    /// Which of these attempts, listed under a generation, are of jobs that were deleted, by token: they are to be settled as
+    /// dropped.
+    async fn deleted_of(&self, of: Generation, attempts: &[FetchedJob]) -> Result<Vec<u64>, BackendError>;
+
     /// Lists attempts that still run under a generation, after the store lost them, or after the node was renamed because
     /// the store came back empty. Those that are listed already stay.
     async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError>;

@@ -207,6 +207,13 @@ impl TaskStore for MemoryTasks {
         Ok(self.jobs().running.get(&of).into_iter().flatten().map(lists::fetched).collect())
     }
 
+    async fn deleted_of(&self, of: Generation, attempts: &[FetchedJob]) -> Result<Vec<u64>, BackendError> {
+        let state = self.jobs();
+        let listed = state.running.get(&of);
+        let is_deleted = |token: &u64| listed.and_then(|listed| listed.get(token)).is_some_and(|it| it.is_deleted);
+        Ok(attempts.iter().map(|job| job.attempt.token).filter(is_deleted).collect())
+    }
+
     async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {
         let mut state = self.jobs();
         for FetchedJob { attempt, text } in attempts {

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use phalanx_core::backend::{AttemptEnd, JobState, Settlement, TaskStore, WorkerCall};
+use phalanx_core::backend::{AttemptEnd, DeleteOutcome, JobState, Settlement, TaskStore, WorkerCall};
 use phalanx_core::config::Config;
 
 use crate::faulty_store::{Fault, FaultyStore};
@@ -40,6 +40,23 @@ async fn lost_answers_lose_no_job_and_repeat_none() {
     let generation = harness.node.generation();
     eventually("no attempt is left", async || store.attempts(generation).await.unwrap().is_empty()).await;
     assert_eq!(harness.engine.stop().await.abandoned, 0);
+}
+
+/// The answer that was lost said so too.
+#[tokio::test]
+async fn a_job_that_was_deleted_while_it_waited_does_not_run_when_the_answer_to_its_fetch_was_lost() {
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(hasty, Some(store.clone())).await;
+    harness.node.tasks().pause("default").await.unwrap();
+    let [deleted, other] =
+        [harness.enqueue::<Plain>("deleted", &[]).await, harness.enqueue::<Plain>("other", &[]).await];
+    assert_eq!(harness.node.tasks().delete(&deleted).await.unwrap(), DeleteOutcome::Marked);
+    store.fail([Fault::AnswerLost]);
+    harness.node.tasks().resume("default").await.unwrap();
+    harness.until_state(&other, JobState::Done).await;
+    harness.until_state(&deleted, JobState::Unknown).await;
+    assert_eq!(harness.log.entries(), ["other 1"]);
+    harness.engine.stop().await;
 }
 
 #[tokio::test]

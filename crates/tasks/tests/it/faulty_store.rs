@@ -148,6 +148,10 @@ impl TaskStore for FaultyStore {
         self.inner.attempts(of).await
     }
 
+    async fn deleted_of(&self, of: Generation, attempts: &[FetchedJob]) -> Result<Vec<u64>, BackendError> {
+        self.inner.deleted_of(of, attempts).await
+    }
+
     async fn promote(&self) -> Result<Promotion, BackendError> {
         self.inner.promote().await
     }

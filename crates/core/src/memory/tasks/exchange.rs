@@ -72,13 +72,14 @@ impl Jobs {
     fn run(&mut self, call: &WorkerCall<'_>, reply: &mut WorkerReply, queue: Arc<str>, mut job: WaitingJob) {
         job.counters.attempts += 1;
         let token = call.first_token + reply.fetched.len() as u64;
-        if self.ids.take_tombstone(&job.id) {
+        let is_deleted = self.ids.take_tombstone(&job.id);
+        if is_deleted {
             reply.deleted.push(token);
         }
         self.ids.set_place(&job.id, JobPlace::Running(call.generation, token));
         let attempt = AttemptKey { token, queue: queue.clone(), counters: job.counters };
         reply.fetched.push(FetchedJob { attempt, text: job.text.clone() });
-        let running = RunningJob { queue, job, is_deleted: false };
+        let running = RunningJob { queue, job, is_deleted };
         self.running.entry(call.generation).or_default().insert(token, running);
     }
 

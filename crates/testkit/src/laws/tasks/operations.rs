@@ -80,6 +80,9 @@ pub async fn a_waiting_job_that_was_deleted_is_marked_when_it_is_fetched(store: 
     let reply = worker.call(&[], 5, |_| {}).await;
     let b = reply.fetched.iter().find(|job| id_of(job) == "b").expect("it was fetched");
     assert_eq!((reply.fetched.len(), &reply.deleted[..]), (2, &[b.attempt.token][..]));
+    // The answer may be lost: who reads the list of attempts learns it as well.
+    let deleted = store.deleted_of(nodes()[0], &reply.fetched).await.expect("the backend answers");
+    assert_eq!(deleted, reply.deleted);
     assert_eq!(worker.settle(b, AttemptEnd::Dropped).await, SettleOutcome::Accepted);
     assert_eq!(store.delete("b").await.expect("the backend answers"), DeleteOutcome::NotFound);
 }
