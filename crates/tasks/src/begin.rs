@@ -7,10 +7,9 @@ use phalanx_core::backend::{AttemptEnd, FetchedJob};
 use phalanx_core::error::Chain;
 use phalanx_core::job::{AttemptOutcome, JobInput, JobText};
 use phalanx_core::registry::RegisteredTask;
-use phalanx_core::task::{AttemptClock, AttemptFacts, AttemptProgress, JobOrigin, MAX_DELAY, TaskControl};
+use phalanx_core::task::{AttemptFacts, MAX_DELAY, TaskControl};
 use phalanx_core::{ActionError, Generation, Params};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::attempt::{self, AttemptReport};
@@ -27,7 +26,7 @@ impl WorkerLoop {
     /// Begins a job that was fetched under `generation`, unless there is nothing to run.
     pub(crate) fn begin(&mut self, generation: Generation, job: FetchedJob, is_deleted: bool) {
         let token = job.attempt.token;
-        let text = job.text.clone();
+        let (text, key) = (job.text.clone(), job.attempt.clone());
         let Some(read) = JobText::read(&text) else {
             self.hold(generation, job, None);
             let reason = FailureReason::new("unreadable", "it is no job in resque's form");
@@ -55,10 +54,12 @@ impl WorkerLoop {
             Ok(input) => input,
             Err(error) => {
                 let ending = Ending::Failure(error.with_source(TaskControl::Undecodable));
-                return self.end(token, &task, None, ending);
+                let facts = self.facts(generation, key, &task, &read);
+                return self.end(token, &task, Some(facts), ending);
             }
         };
-        self.start(token, task, &read, input, now_ms);
+        let facts = self.facts(generation, key, &task, &read);
+        self.start(token, task, &read, input, facts, now_ms);
     }
 
     /// Takes a slot for a job.
@@ -77,25 +78,17 @@ impl WorkerLoop {
         });
     }
 
-    fn start(&mut self, token: u64, task: Arc<RegisteredTask>, read: &JobText<'_>, input: Params, now_ms: u64) {
-        // Follows the clock that nodes share, as the tokens of locks do, so that it also rises from one node to the next.
-        let fence = self.engine.clock().now_us().max(self.last_fence + 1);
-        self.last_fence = fence;
+    fn start(
+        &mut self,
+        token: u64,
+        task: Arc<RegisteredTask>,
+        read: &JobText<'_>,
+        input: Params,
+        facts: Arc<AttemptFacts>,
+        now_ms: u64,
+    ) {
         let Some(slot) = self.slots.get_mut(token) else { return };
         let counters = slot.key().counters;
-        let facts = Arc::new(AttemptFacts {
-            id: slot.own_id.clone().unwrap_or_else(|| format!("{}-{token}", slot.generation).into()),
-            key: slot.key().clone(),
-            generation: slot.generation,
-            fence,
-            tick_ms: read.tick,
-            origin: JobOrigin::read(read.meta.as_ref()),
-            cancelled: CancellationToken::new(),
-            lease_lost: self.lease.clone(),
-            clock: AttemptClock::start(self.engine.attempt_limit(&task)),
-            progress: AttemptProgress::default(),
-            taken: false.into(),
-        });
         if counters.attempts == 1
             && let Some(could_begin) = read.could_begin_at()
         {

@@ -181,7 +181,8 @@ impl WorkerLoop {
         self.replies.push(Box::pin(async move { StoreReply::Promotion(store.promote().await) }));
     }
 
-    /// Looks for parked jobs of this node's tasks, and fails those that were parked for too long.
+    /// Looks for parked jobs of this node's tasks, fails those that were parked for too long, and takes those of this node's tasks
+    /// that failed in no attempt.
     fn look_for_parked(&mut self) {
         if self.takes_nothing() || self.is_looking_for_parked {
             return;
@@ -189,13 +190,14 @@ impl WorkerLoop {
         self.is_looking_for_parked = true;
         let grace_ms = self.engine.config().tasks.unknown_grace.as_millis() as u64;
         let before_ms = self.engine.clock().now_ms().saturating_sub(grace_ms);
-        let (store, worker) = (self.store.clone(), self.name());
+        let (store, worker, free) = (self.store.clone(), self.name(), self.free_for_failures());
+        let known: Vec<&str> = self.engine.registry().tasks().map(|task| task.def.name).collect();
         self.replies.push(Box::pin(async move {
             let parked = store.parked().await;
             if let Ok(failed @ 1..) = store.fail_parked(before_ms, &worker).await {
                 tracing::warn!(failed, "jobs failed that no node knew for tasks.unknown_grace");
             }
-            StoreReply::Parked(parked)
+            StoreReply::Parked(parked, store.take_unattended(&known, free).await)
         }));
     }
 

@@ -12,6 +12,7 @@ mod calendar;
 mod compare;
 mod decide;
 mod due;
+mod failures;
 mod gate;
 mod housekeeping;
 mod metrics;

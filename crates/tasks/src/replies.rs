@@ -18,9 +18,6 @@ use crate::slots::{Slot, SlotState};
 /// When a settlement that a spoilt key prevented is tried again.
 const SPOILT_PAUSE: Duration = Duration::from_secs(5);
 
-/// The longest run of a task's `on_failed`.
-const ON_FAILED: Duration = Duration::from_secs(30);
-
 impl WorkerLoop {
     pub(crate) fn on_reply(&mut self, reply: StoreReply) {
         match reply {
@@ -54,8 +51,9 @@ impl WorkerLoop {
                     }
                 }
             }
-            StoreReply::Parked(result) => {
+            StoreReply::Parked(result, unattended) => {
                 self.is_looking_for_parked = false;
+                self.on_unattended(unattended);
                 self.parked = result.unwrap_or_default();
                 self.parked.retain(|class| self.engine.registry().task(class).is_some());
             }
@@ -181,11 +179,7 @@ impl WorkerLoop {
         if is_accepted && let Some((task, facts, reason)) = settling.failure {
             let (exception, error) = (reason.exception, reason.error);
             let failure = TaskFailure::new(exception, error, slot.key().counters.attempts, slot.job.text.clone());
-            if task.def.on_failed.is_some() {
-                let engine = self.engine.clone();
-                let running = async move { engine.run_on_failed(&task, facts, failure, ON_FAILED).await };
-                self.after_failures.spawn_on(running, &self.runtime);
-            }
+            self.run_on_failed(task, facts, failure);
         }
         if slot.is_blocked {
             self.slots.insert(slot);

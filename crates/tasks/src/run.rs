@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use phalanx_core::backend::{
@@ -81,7 +82,8 @@ pub(crate) enum StoreReply {
     Attempts(Box<ListRequest>, Result<StoredList, BackendError>),
     ListedAgain(Result<(), BackendError>),
     Promotion(Result<Promotion, BackendError>),
-    Parked(Result<Vec<String>, BackendError>),
+    /// The classes of parked jobs, and records of jobs that failed in no attempt.
+    Parked(Result<Vec<String>, BackendError>, Result<Vec<Bytes>, BackendError>),
     Stats(Result<TaskStats, BackendError>),
     Shown(Result<Option<String>, BackendError>),
 }

@@ -151,7 +151,7 @@ pub(crate) struct Crash {
 }
 
 /// Ends the process, as if it were killed.
-#[task]
+#[task(on_failed = record_failure)]
 pub(crate) async fn crash(_ctx: TaskContext, input: Crash) -> Result<(), ActionError> {
     tokio::time::sleep(Duration::from_millis(input.afterMs.unwrap_or(0))).await;
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)

@@ -133,6 +133,16 @@ impl Keys {
         self.own("parked:")
     }
 
+    /// The classes of jobs that failed in no attempt, and that no node has attended to: a set.
+    pub(crate) fn unattended(&self) -> String {
+        self.own("unattended")
+    }
+
+    /// The start of the names of lists: the records of such jobs of a class.
+    pub(crate) fn unattended_of(&self) -> String {
+        self.own("unattended:")
+    }
+
     /// The start of the names of claims, each with the id of its job.
     pub(crate) fn unique(&self) -> String {
         self.own("unique:")

@@ -38,6 +38,7 @@ mod reports;
 mod risks;
 mod running;
 mod ticks;
+mod unattended;
 mod wake;
 
 use call::TaskScript;
@@ -74,6 +75,7 @@ struct Scripts {
     give_back: TaskScript,
     take_parked: TaskScript,
     fail_parked: TaskScript,
+    take_unattended: TaskScript,
     take_failed: TaskScript,
     list_again: TaskScript,
     delete_delayed: TaskScript,
@@ -99,6 +101,7 @@ impl RedisTasks {
                 give_back: script(keys.reapers(), include_str!("../lua/tasks/give_back.lua")),
                 take_parked: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/take_parked.lua")),
                 fail_parked: script(keys.failed(), include_str!("../lua/tasks/fail_parked.lua")),
+                take_unattended: script(keys.unattended(), include_str!("../lua/tasks/take_unattended.lua")),
                 take_failed: script(keys.failed(), include_str!("../lua/tasks/take_failed.lua")),
                 list_again: script(keys.running_of(), include_str!("../lua/tasks/list_again.lua")),
                 delete_delayed: script(keys.delayed_jobs(), include_str!("../lua/tasks/delete_delayed.lua")),
@@ -193,6 +196,10 @@ impl TaskStore for RedisTasks {
 
     async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {
         self.fail_parked_batch(before_ms, worker).await
+    }
+
+    async fn take_unattended(&self, classes: &[&str], most: usize) -> Result<Vec<Bytes>, BackendError> {
+        self.take_unattended_records(classes, most).await
     }
 
     async fn release(&self, key: &str, id: &str) -> Result<bool, BackendError> {

@@ -1,16 +1,20 @@
 //! Moves jobs back to their queues: delayed ones that are due, those of dead nodes, parked ones.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use deadpool_redis::redis::{Value, cmd};
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    AttemptKey, BackendError, FetchedJob, GiveBackOutcome, JobCounters, MAX_DEATHS, MOVE_BATCH, Promotion,
+    AttemptKey, BackendError, FetchedJob, GiveBackOutcome, JobCounters, MAX_DEATHS, MAX_UNATTENDED, MOVE_BATCH,
+    Promotion,
 };
 use phalanx_core::job::{FailedRecord, JobText};
 
 use super::attempts::{ListedField, split_batch};
 use super::call::{ReplyItems, unexpected_reply};
 use super::entry::{parse_field, split_counters};
+use super::unattended::report_dropped;
 use super::{RedisTasks, now_ms, report_spoilt};
 
 /// How long a node that moves delayed jobs keeps others from it.
@@ -24,8 +28,7 @@ const PARKED_BYTES: usize = 256 * 1024;
 struct DeadAttempt {
     field: String,
     job: FetchedJob,
-    id: String,
-    claim: String,
+    names: JobNames,
     /// The record of its failure, if it is convicted.
     record: Bytes,
 }
@@ -120,19 +123,22 @@ impl RedisTasks {
             keys.failures(),
             keys.deleted(),
             keys.serving(),
+            keys.unattended(),
+            keys.unattended_of(),
         ]);
-        call.arg(by.as_str()).arg(dead.as_str()).arg(&self.channel).arg(self.failed_max);
-        for attempt in &attempts {
-            call.arg(&attempt.field).arg(&attempt.id).arg(&attempt.claim).arg(&attempt.record[..]);
+        call.arg(by.as_str()).arg(dead.as_str()).arg(&self.channel).arg(self.failed_max).arg(MAX_UNATTENDED);
+        for DeadAttempt { field, names, record, .. } in &attempts {
+            call.arg(field).arg(&names.id).arg(&names.claim).arg(&names.class).arg(&record[..]);
         }
         let reply: Value = call.run(&*self.own.client().await?).await?;
         if reply == Value::Nil {
             return Ok(PageOutcome::ClaimLost);
         }
         let mut items = ReplyItems::of(reply).ok_or_else(unexpected_reply)?;
-        let mut read = || Some((items.texts()?, items.texts()?));
-        let (moved, mut spoilt) = read().ok_or_else(unexpected_reply)?;
+        let mut read = || Some((items.texts()?, items.texts()?, items.number()?));
+        let (moved, mut spoilt, dropped) = read().ok_or_else(unexpected_reply)?;
         report_spoilt(&spoilt);
+        report_dropped(dropped);
         if moved.is_empty() {
             return Ok(PageOutcome::Stuck(spoilt.pop()));
         }
@@ -150,8 +156,10 @@ impl RedisTasks {
             keys.failures(),
             keys.parked_of(),
             keys.unique(),
+            keys.unattended(),
+            keys.unattended_of(),
         ]);
-        call.arg(self.failed_max);
+        call.arg(self.failed_max).arg(MAX_UNATTENDED);
         let parked = self.names_in(keys.parked()).await?;
         let client = self.own.client().await?;
         let (mut late, mut bytes) = (0, 0);
@@ -193,15 +201,17 @@ impl RedisTasks {
                         failed_at_ms: now_ms(),
                         counters,
                     };
-                    let (id, claim) = id_and_claim(&text);
-                    call.arg(class).arg(&entry[..]).arg(id).arg(claim).arg(&record.write()[..]);
+                    let names = JobNames::read(&text);
+                    call.arg(class).arg(&entry[..]).arg(names.id).arg(names.claim).arg(&record.write()[..]);
                 }
             }
         }
         if late == 0 {
             return Ok(0);
         }
-        call.run::<usize>(&*self.own.client().await?).await
+        let (moved, dropped) = call.run::<(usize, u64)>(&*self.own.client().await?).await?;
+        report_dropped(dropped);
+        Ok(moved)
     }
 }
 
@@ -212,16 +222,25 @@ enum PageOutcome {
     ClaimLost,
 }
 
-/// The id and the claim of a job, empty for none.
-fn id_and_claim(text: &[u8]) -> (String, String) {
-    let read = JobText::read(text);
-    let own = |text: Option<std::borrow::Cow<'_, str>>| text.map(std::borrow::Cow::into_owned).unwrap_or_default();
-    read.map(|job| (own(job.id), own(job.unique))).unwrap_or_default()
+/// The names in a job's text, empty for none.
+#[derive(Default)]
+struct JobNames {
+    id: String,
+    claim: String,
+    class: String,
+}
+
+impl JobNames {
+    fn read(text: &[u8]) -> Self {
+        let own = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned).unwrap_or_default();
+        let names = |job: JobText<'_>| Self { id: own(job.id), claim: own(job.unique), class: job.class.into_owned() };
+        JobText::read(text).map(names).unwrap_or_default()
+    }
 }
 
 fn dead_attempt(field: &[u8], text: Bytes, worker: &str) -> DeadAttempt {
     let field = String::from_utf8_lossy(field).into_owned();
-    let (id, claim) = id_and_claim(&text);
+    let names = JobNames::read(&text);
     let mut attempt = parse_field(&field).unwrap_or_else(|| AttemptKey {
         token: 0,
         queue: "".into(),
@@ -241,7 +260,7 @@ fn dead_attempt(field: &[u8], text: Bytes, worker: &str) -> DeadAttempt {
         };
         record.write()
     });
-    DeadAttempt { field, job: FetchedJob { attempt, text }, id, claim, record: record.unwrap_or_default() }
+    DeadAttempt { field, job: FetchedJob { attempt, text }, names, record: record.unwrap_or_default() }
 }
 
 /// Reads `<since ms> <queue> <attempts> <deaths> <stalls> <job>`.

@@ -40,6 +40,9 @@ pub const SCHEDULE_SILENCE_US: u64 = 30_000_000;
 /// How many deaths of nodes convict the job that they ran.
 pub const MAX_DEATHS: u32 = 3;
 
+/// The most records of a class that a store keeps for [`TaskStore::take_unattended`], the last ones, for a day.
+pub const MAX_UNATTENDED: usize = 200;
+
 /// A job that is to be stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewJob {
@@ -484,6 +487,10 @@ pub trait TaskStore: Send + Sync + 'static {
     /// Moves at most [`MOVE_BATCH`] jobs that were parked before this Unix time in milliseconds to the failed ones, as
     /// of an unknown class.
     async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError>;
+
+    /// Takes at most `most` records of jobs of these classes that failed in no attempt: those that were convicted, or parked for
+    /// too long. Each is taken once, so that one node runs what the task does then.
+    async fn take_unattended(&self, classes: &[&str], most: usize) -> Result<Vec<Bytes>, BackendError>;
 
     /// Releases a claim if this job has it; returns whether it had.
     async fn release(&self, key: &str, id: &str) -> Result<bool, BackendError>;

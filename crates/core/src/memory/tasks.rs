@@ -6,6 +6,7 @@ mod lists;
 mod queue;
 mod reports;
 mod ticks;
+mod unattended;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -28,6 +29,7 @@ use jobs::{JobIds, JobPlace};
 use queue::{MemoryQueue, WaitingJob};
 use reports::JobReports;
 use ticks::LastTicks;
+use unattended::UnattendedFailures;
 
 /// Most jobs that wait, run, are delayed or parked; beyond, the store is full.
 const MAX_JOBS: usize = 1_000_000;
@@ -55,6 +57,7 @@ struct Jobs {
     running: HashMap<Generation, BTreeMap<u64, RunningJob>>,
     parked: BTreeMap<Arc<str>, VecDeque<ParkedJob>>,
     failed: VecDeque<Bytes>,
+    unattended: UnattendedFailures,
     claims: HashMap<Arc<str>, Claim>,
     ids: JobIds,
     reports: JobReports,
@@ -299,7 +302,9 @@ impl TaskStore for MemoryTasks {
                     failed_at_ms: now_ms,
                     counters: job.counters,
                 };
-                state.fail(&job.id, record.write(), self.failed_max);
+                let record = record.write();
+                state.unattended.keep(&job.text, &record);
+                state.fail(&job.id, record, self.failed_max);
                 state.drop_claim_of(&job);
                 let attempt = AttemptKey { token, queue, counters: job.counters };
                 convicted.push(FetchedJob { attempt, text: job.text });
@@ -350,10 +355,16 @@ impl TaskStore for MemoryTasks {
                 failed_at_ms: now_ms,
                 counters: job.counters,
             };
-            state.fail(&job.id, record.write(), self.failed_max);
+            let record = record.write();
+            state.unattended.keep(&job.text, &record);
+            state.fail(&job.id, record, self.failed_max);
             state.drop_claim_of(job);
         }
         Ok(late.len())
+    }
+
+    async fn take_unattended(&self, classes: &[&str], most: usize) -> Result<Vec<Bytes>, BackendError> {
+        Ok(self.jobs().unattended.take(classes, most))
     }
 
     async fn release(&self, key: &str, id: &str) -> Result<bool, BackendError> {

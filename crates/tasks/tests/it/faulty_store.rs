@@ -181,6 +181,10 @@ impl TaskStore for FaultyStore {
         self.inner.fail_parked(before_ms, worker).await
     }
 
+    async fn take_unattended(&self, classes: &[&str], most: usize) -> Result<Vec<Bytes>, BackendError> {
+        self.inner.take_unattended(classes, most).await
+    }
+
     async fn release(&self, key: &str, id: &str) -> Result<bool, BackendError> {
         if self.refused_releases.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
             return Err(BackendError::unavailable("timed out"));

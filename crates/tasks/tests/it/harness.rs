@@ -177,9 +177,9 @@ pub(crate) const PLAIN: TaskDef = TaskDef {
 };
 
 async fn record_failure(ctx: TaskContext, failure: TaskFailure) {
-    let input: Work = failure.input().unwrap();
+    let name = failure.input::<Work>().map_or_else(|_| ctx.id().to_owned(), |input| input.name);
     let log = ctx.node().state::<Log>().unwrap();
-    log.add(format!("{} failed: {}, {}", input.name, failure.exception, failure.error));
+    log.add(format!("{name} failed: {}, {}", failure.exception, failure.error));
 }
 
 impl Task for Plain {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "an unwrap that fails is a failed test with its line")]
 
 mod ends;
+mod failures;
 mod faults;
 mod faulty_store;
 mod harness;

@@ -41,6 +41,11 @@ async fn a_job_that_kills_its_nodes_fails_and_no_other() {
     print(format_args!("poison among {jobs} jobs: over after {:.0?}, its nodes ran {listed:?} jobs", began.elapsed()));
     assert_eq!(cluster.failed().await, [("poison0".to_owned(), "poison".to_owned())]);
     assert_eq!((deaths.len(), cluster.processed().await), (3, jobs));
+    let addr = cluster.addr(0);
+    let failures = async || get(addr, "/api/lists/failures").await.json()["values"].clone();
+    let expected = json!(["poison0: three nodes died while they ran it"]);
+    let took = until("its on_failed runs", SOON, async || failures().await == expected).await;
+    print(format_args!("on_failed of a convicted job ran within {took:.1?} of the end of the others"));
     for (id, job) in cluster.journal.read() {
         let dead = deaths.iter().filter(|listed| listed.contains(&id)).count();
         let runs = if id == "poison0" { 3 } else { 1 + dead };

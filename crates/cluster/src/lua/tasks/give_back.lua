@@ -1,7 +1,9 @@
 -- Moves attempts of a dead generation to the head of their queues. One that was deleted is dropped; a convicted one fails.
 -- KEYS: unused key, reapers, running, queues; the starts of keys: ready, again, suspects, unique; failed, ids of the failed,
--- failures, marks of deletion; the start of keys: serving. ARGV: the reaper, the dead generation, channel, most failed jobs kept, then for each attempt:
--- field, id or '', claim or '', record of its failure or ''.
+-- failures, marks of deletion; the start of keys: serving; classes of failures that no node attended to; the start of keys:
+-- their records. ARGV: the reaper, the dead generation, channel, most failed jobs kept, most such records of a class, then for
+-- each attempt: field, id or '', claim or '', class or '', record of its failure or ''.
+-- Returns for each that was moved its field if it is convicted or '', the keys that are spoilt, how many records were dropped.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
     return false
@@ -9,9 +11,9 @@ end
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 local put = placer(KEYS[4], KEYS[5], KEYS[6], KEYS[7], ARGV[3])
-local moved, spoilt, left = {}, {}, {}
-for n = 5, #ARGV, 4 do
-    local field, id, claim, record = unpack(ARGV, n, n + 3)
+local moved, spoilt, left, dropped = {}, {}, {}, 0
+for n = 6, #ARGV, 5 do
+    local field, id, claim, class, record = unpack(ARGV, n, n + 4)
     local job = redis.call('HGET', KEYS[3], field)
     local queue, attempts, deaths, stalls = string.match(field, '^%d+ (.+) (%d+) (%d+) (%d+)$')
     if job and queue then
@@ -32,6 +34,8 @@ for n = 5, #ARGV, 4 do
             redis.call('HDEL', KEYS[3], field)
             if is_deleted then
                 redis.call('ZREM', KEYS[12], id)
+            elseif record ~= '' then
+                dropped = dropped + keep_unattended(KEYS[14], KEYS[15], class, tonumber(ARGV[5]), record)
             end
             if (is_deleted or record ~= '') and claim ~= '' then
                 release(KEYS[8] .. claim, id)
@@ -42,4 +46,4 @@ for n = 5, #ARGV, 4 do
         spoilt[#spoilt + 1] = KEYS[3] .. ' ' .. field
     end
 end
-return { moved, spoilt }
+return { moved, spoilt, dropped }

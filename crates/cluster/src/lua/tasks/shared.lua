@@ -66,6 +66,24 @@ local function fail(failed, ids, count, most, id, record, us)
     return nil, math.max(excess, 0)
 end
 
+-- Keeps the record of a job that failed in no attempt for a node that knows its class: the last ones, for a day. Returns how many
+-- were dropped.
+local function keep_unattended(classes, lists, class, most, record)
+    local list = lists .. class
+    local length = class ~= '' and redis.pcall('RPUSH', list, record)
+    if type(length) ~= 'number' then
+        return 0
+    end
+    redis.pcall('SADD', classes, class)
+    for _, key in ipairs({ classes, list }) do
+        redis.pcall('PEXPIRE', key, 86400000)
+    end
+    if length > most then
+        redis.call('LTRIM', list, length - most, -1)
+    end
+    return math.max(length - most, 0)
+end
+
 -- Releases a claim, if this job has it; returns whether it had.
 local function release(key, id)
     if redis.pcall('GET', key) ~= id then

@@ -1,12 +1,12 @@
 //! Laws of jobs that change their place: due, of a dead node, parked.
 
 use phalanx_core::backend::{
-    AttemptEnd, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobCounters, JobState, MOVE_BATCH, NewJob,
-    SettleOutcome,
+    AttemptEnd, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobCounters, JobState, MAX_UNATTENDED,
+    MOVE_BATCH, NewJob, SettleOutcome,
 };
 use phalanx_core::job::FailedJob;
 
-use super::{LawWorker, SharedTasks, claiming, counters, enqueue, ids_of, job, nodes, now_ms, state};
+use super::{LawWorker, SharedTasks, claiming, counters, enqueue, failure, ids_of, job, nodes, now_ms, state};
 use crate::laws::eventually;
 
 /// A batch is bounded: it holds up the store.
@@ -90,6 +90,58 @@ pub async fn the_third_death_convicts(store: SharedTasks) {
     assert_eq!((record.exception.as_str(), record.counters.deaths), ("poison", 3));
     assert_eq!(state(&store, "a").await, JobState::Failed);
     assert_eq!(enqueue(&store, &[claiming("b", "k")]).await, [EnqueueOutcome::Stored]);
+}
+
+/// Also one that was parked for too long. Other nodes may know its class.
+pub async fn a_job_that_failed_in_no_attempt_is_taken_once_by_its_class(store: SharedTasks) {
+    let (worker, dying) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
+    enqueue(&store, &[job("a")]).await;
+    for _ in 0..3 {
+        dying.fetch_one().await;
+        give_back_all(&store).await;
+    }
+    enqueue(&store, &["b", "c"].map(job)).await;
+    for fetched in worker.fetch(2).await {
+        worker.settle(&fetched, AttemptEnd::Park { class: "c".into() }).await;
+    }
+    assert_eq!(store.fail_parked(now_ms() + 60_000, "w:1").await.expect("the backend answers"), 2);
+    let take = async |classes: &[&str], most| {
+        let records = store.take_unattended(classes, most).await.expect("the backend answers");
+        let failed = records.iter().map(FailedJob::read);
+        failed.map(|failed| format!("{} {}", failed.id.unwrap_or_default(), failed.exception)).collect::<Vec<_>>()
+    };
+    assert_eq!(take(&["d"], 9).await, [""; 0]);
+    assert_eq!(take(&["c"], 0).await, [""; 0]);
+    assert_eq!(take(&["d", "c"], 2).await, ["a poison", "b unknown_task"]);
+    assert_eq!(take(&["c"], 9).await, ["c unknown_task"]);
+    assert_eq!(take(&["c"], 9).await, [""; 0]);
+    // One that failed in an attempt is its node's affair.
+    enqueue(&store, &[job("d")]).await;
+    let fetched = worker.fetch_one().await;
+    worker.settle(&fetched, failure(&fetched)).await;
+    assert_eq!(take(&["c"], 9).await, [""; 0]);
+    assert_eq!(store.stats().await.expect("the backend answers").failed, 4, "all of them stay on the list");
+}
+
+/// Beyond the bound the oldest are dropped.
+pub async fn the_last_jobs_that_failed_in_no_attempt_are_kept(store: SharedTasks) {
+    let worker = LawWorker::new(&store, 0);
+    for round in 0..3 {
+        let jobs: Vec<NewJob> = (0..MOVE_BATCH).map(|number| job(&format!("{round}-{number}"))).collect();
+        enqueue(&store, &jobs).await;
+        let mut left = MOVE_BATCH;
+        while left > 0 {
+            for fetched in worker.fetch(32).await {
+                worker.settle(&fetched, AttemptEnd::Park { class: "c".into() }).await;
+                left -= 1;
+            }
+        }
+        let failed = store.fail_parked(now_ms() + 60_000, "w:1").await.expect("the backend answers");
+        assert_eq!(failed, MOVE_BATCH);
+    }
+    let kept = store.take_unattended(&["c"], 999).await.expect("the backend answers");
+    assert_eq!(kept.len(), MAX_UNATTENDED);
+    assert_eq!(FailedJob::read(&kept[0]).id.as_deref(), Some("1-0"));
 }
 
 /// Until then it is not fetched.
