@@ -318,6 +318,18 @@ impl FailedRecord<'_> {
     }
 }
 
+/// The start of the counters in an entry.
+const COUNTERS: &str = ",\"attempts\":";
+
+impl FailedRecord<'_> {
+    /// The entry without its counters, for a script that knows them: `,"attempts":1,"deaths":2,"stalls":3}` is to follow.
+    pub fn write_without_counters(&self) -> Bytes {
+        let record = self.write();
+        let end = record.windows(COUNTERS.len()).rposition(|window| window == COUNTERS.as_bytes());
+        record.slice(..end.unwrap_or(record.len()))
+    }
+}
+
 /// A job among the failed ones.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -18,6 +18,7 @@ mod rates;
 mod risks;
 mod rolling;
 mod sign;
+mod stalls;
 mod waiting;
 
 /// The limit of waits that no test is about.

@@ -113,6 +113,21 @@ impl Keys {
         self.own("running:")
     }
 
+    /// Set for a day if the node of a reaped generation runs on.
+    pub(crate) fn returned(&self, generation: Generation) -> String {
+        [&self.own("returned:"), generation.as_str()].concat()
+    }
+
+    /// The ids of the jobs for which the reap of a generation counted as a death: a set, for a day.
+    pub(crate) fn deaths_by(&self, generation: Generation) -> String {
+        [&self.own("deaths:"), generation.as_str()].concat()
+    }
+
+    /// The start of the names of numbers: how many deaths of a job, given by its id, were stalls. Each lasts a day.
+    pub(crate) fn stalls_of(&self) -> String {
+        self.own("stalls:")
+    }
+
     /// The generations that run jobs: a sorted set, by the µs at which they last said so.
     pub(crate) fn runners(&self) -> String {
         self.own("runners")

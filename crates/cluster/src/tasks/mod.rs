@@ -73,6 +73,7 @@ struct Scripts {
     promote: TaskScript,
     tick: TaskScript,
     give_back: TaskScript,
+    came_back: TaskScript,
     take_parked: TaskScript,
     fail_parked: TaskScript,
     take_unattended: TaskScript,
@@ -99,6 +100,7 @@ impl RedisTasks {
                 promote: script(keys.delayed(), include_str!("../lua/tasks/promote.lua")),
                 tick: script(keys.ticks(), include_str!("../lua/tasks/tick.lua")),
                 give_back: script(keys.reapers(), include_str!("../lua/tasks/give_back.lua")),
+                came_back: script(format!("{}*", keys.stalls_of()), include_str!("../lua/tasks/came_back.lua")),
                 take_parked: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/take_parked.lua")),
                 fail_parked: script(keys.failed(), include_str!("../lua/tasks/fail_parked.lua")),
                 take_unattended: script(keys.unattended(), include_str!("../lua/tasks/take_unattended.lua")),
@@ -184,6 +186,10 @@ impl TaskStore for RedisTasks {
 
     async fn give_back(&self, by: Generation, dead: Generation, worker: &str) -> Result<GiveBackOutcome, BackendError> {
         self.give_back_batch(by, dead, worker).await
+    }
+
+    async fn came_back(&self, generation: Generation) -> Result<(), BackendError> {
+        self.count_stalls(generation).await
     }
 
     async fn parked(&self) -> Result<Vec<String>, BackendError> {

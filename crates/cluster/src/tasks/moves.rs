@@ -6,8 +6,8 @@ use bytes::Bytes;
 use deadpool_redis::redis::{Value, cmd};
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    AttemptKey, BackendError, FetchedJob, GiveBackOutcome, JobCounters, MAX_DEATHS, MAX_UNATTENDED, MOVE_BATCH,
-    Promotion,
+    AttemptKey, BackendError, Conviction, FetchedJob, GiveBackOutcome, JobCounters, MAX_DEATHS, MAX_REAPS,
+    MAX_UNATTENDED, MOVE_BATCH, Promotion,
 };
 use phalanx_core::job::{FailedRecord, JobText};
 
@@ -20,6 +20,9 @@ use super::{RedisTasks, now_ms, report_spoilt};
 /// How long a node that moves delayed jobs keeps others from it.
 const PROMOTER_MS: u64 = 200;
 
+/// For how long the reap of a node may turn out to be a stall.
+const REMEMBERED_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// Parked jobs of a class that are read at once, and the bytes of all after which no more are failed by one call.
 const PARKED_SLICE: usize = 16;
 const PARKED_BYTES: usize = 256 * 1024;
@@ -29,8 +32,8 @@ struct DeadAttempt {
     field: String,
     job: FetchedJob,
     names: JobNames,
-    /// The record of its failure, if it is convicted.
-    record: Bytes,
+    /// The records of its failure without its counters, for each conviction; empty where its counters do not come to that.
+    records: [Bytes; 2],
 }
 
 impl RedisTasks {
@@ -125,10 +128,14 @@ impl RedisTasks {
             keys.serving(),
             keys.unattended(),
             keys.unattended_of(),
+            keys.returned(dead),
+            keys.deaths_by(dead),
+            keys.stalls_of(),
         ]);
         call.arg(by.as_str()).arg(dead.as_str()).arg(&self.channel).arg(self.failed_max).arg(MAX_UNATTENDED);
-        for DeadAttempt { field, names, record, .. } in &attempts {
-            call.arg(field).arg(&names.id).arg(&names.claim).arg(&names.class).arg(&record[..]);
+        call.arg(REMEMBERED_MS);
+        for DeadAttempt { field, names, records: [poison, stalled], .. } in &attempts {
+            call.arg(field).arg(&names.id).arg(&names.claim).arg(&names.class).arg(&poison[..]).arg(&stalled[..]);
         }
         let reply: Value = call.run(&*self.own.client().await?).await?;
         if reply == Value::Nil {
@@ -142,8 +149,21 @@ impl RedisTasks {
         if moved.is_empty() {
             return Ok(PageOutcome::Stuck(spoilt.pop()));
         }
-        let convicted = attempts.into_iter().filter(|attempt| moved.contains(&attempt.field));
-        Ok(PageOutcome::Moved(convicted.map(|attempt| attempt.job).collect()))
+        let convicted = moved.iter().filter_map(|moved| {
+            let mut parts = moved.splitn(3, ' ');
+            let (deaths, stalls, field) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
+            let mut job = attempts.iter().find(|attempt| attempt.field == field)?.job.clone();
+            (job.attempt.counters.deaths, job.attempt.counters.stalls) = (deaths, stalls);
+            Some(job)
+        });
+        Ok(PageOutcome::Moved(convicted.collect()))
+    }
+
+    pub(super) async fn count_stalls(&self, generation: Generation) -> Result<(), BackendError> {
+        let keys = &self.keys;
+        let all = [keys.unused(), keys.returned(generation), keys.deaths_by(generation), keys.stalls_of()];
+        self.scripts.came_back.call(&all).arg(REMEMBERED_MS).run::<u64>(&*self.own.client().await?).await?;
+        Ok(())
     }
 
     pub(super) async fn fail_parked_batch(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {
@@ -241,26 +261,28 @@ impl JobNames {
 fn dead_attempt(field: &[u8], text: Bytes, worker: &str) -> DeadAttempt {
     let field = String::from_utf8_lossy(field).into_owned();
     let names = JobNames::read(&text);
-    let mut attempt = parse_field(&field).unwrap_or_else(|| AttemptKey {
+    let attempt = parse_field(&field).unwrap_or_else(|| AttemptKey {
         token: 0,
         queue: "".into(),
         counters: JobCounters::default(),
     });
-    attempt.counters.deaths += 1;
-    let is_convicted = attempt.counters.deaths >= MAX_DEATHS;
-    let record = is_convicted.then(|| {
+    let record = |conviction: Conviction| {
         let record = FailedRecord {
             worker,
             queue: &attempt.queue,
             text: &text,
-            exception: "poison",
-            error: "three nodes died while they ran it",
+            exception: conviction.exception(),
+            error: conviction.error(),
             failed_at_ms: now_ms(),
             counters: attempt.counters,
         };
-        record.write()
-    });
-    DeadAttempt { field, job: FetchedJob { attempt, text }, names, record: record.unwrap_or_default() }
+        record.write_without_counters()
+    };
+    let reaps = attempt.counters.reaps().saturating_add(1);
+    // The number of deaths is known to the script.
+    let records = [(Conviction::Poison, MAX_DEATHS), (Conviction::Stalled, MAX_REAPS)]
+        .map(|(conviction, least)| if reaps >= least { record(conviction) } else { Bytes::new() });
+    DeadAttempt { field, job: FetchedJob { attempt, text }, names, records }
 }
 
 /// Reads `<since ms> <queue> <attempts> <deaths> <stalls> <job>`.

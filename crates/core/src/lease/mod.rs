@@ -21,6 +21,7 @@ use crate::remote::RemoteCalls;
 use crate::rooms::Rooms;
 use crate::shutdown::Shutdown;
 
+mod came_back;
 mod reap;
 mod recovery;
 pub(crate) mod renew;

@@ -141,7 +141,8 @@ async fn give_back(
 
 fn report_convicted(job: &FetchedJob) {
     metrics::counter!("phalanx_tasks_convicted_total").increment(1);
-    warn!(queue = %job.attempt.queue, deaths = job.attempt.counters.deaths, "a job whose nodes died is among the failed ones");
+    let (queue, counters) = (&job.attempt.queue, job.attempt.counters);
+    warn!(%queue, deaths = counters.deaths, stalls = counters.stalls, "a job whose nodes were reaped is among the failed ones");
 }
 
 /// Announces a batch of leaves.

@@ -6,7 +6,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::recovery::Recovery;
-use super::{LeaseParts, RENEWAL, reap};
+use super::{LeaseParts, RENEWAL, came_back, reap};
 use crate::backend::{BackendError, LEASE, LeaseStatus, NodeRecord, Renewal};
 use crate::event::Event;
 use crate::id::Generation;
@@ -175,7 +175,7 @@ impl LeaseKeeper {
         let generation = self.parts.identity.generation();
         let is_renamed = generation != self.registered;
         self.is_unanswered = false;
-        self.registered = generation;
+        let before = std::mem::replace(&mut self.registered, generation);
         self.epoch = None;
         let lost = data != self.data;
         self.data = data;
@@ -187,6 +187,7 @@ impl LeaseKeeper {
         if is_renamed {
             warn!(%generation, "this node was reaped while it ran: it continues under a new generation");
             self.parts.observers.notify(&Event::Renamed(generation));
+            came_back::spawn(&self.parts, before);
         } else if !lost {
             warn!(%generation, "the backend lost the lease of this node, which is registered again");
         }

@@ -4,6 +4,7 @@ mod exchange;
 mod jobs;
 mod lists;
 mod queue;
+mod reaps;
 mod reports;
 mod ticks;
 mod unattended;
@@ -18,8 +19,8 @@ use tokio::sync::Notify;
 
 use crate::backend::{
     AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome,
-    JobCounters, JobReport, ListedAttempt, MAX_DEATHS, MOVE_BATCH, NewJob, Promotion, StoredStatus, TakeOutcome,
-    TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
+    JobCounters, JobReport, ListedAttempt, MOVE_BATCH, NewJob, Promotion, StoredStatus, TakeOutcome, TaskStats,
+    TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
@@ -27,6 +28,7 @@ use crate::metrics::bound_reached;
 
 use jobs::{JobIds, JobPlace};
 use queue::{MemoryQueue, WaitingJob};
+use reaps::CountedReaps;
 use reports::JobReports;
 use ticks::LastTicks;
 use unattended::UnattendedFailures;
@@ -58,6 +60,7 @@ struct Jobs {
     parked: BTreeMap<Arc<str>, VecDeque<ParkedJob>>,
     failed: VecDeque<Bytes>,
     unattended: UnattendedFailures,
+    reaps: CountedReaps,
     claims: HashMap<Arc<str>, Claim>,
     ids: JobIds,
     reports: JobReports,
@@ -287,18 +290,17 @@ impl TaskStore for MemoryTasks {
             else {
                 break;
             };
-            job.counters.deaths += 1;
+            state.reaps.count(dead, &mut job);
             if is_deleted {
                 state.count -= 1;
                 state.ids.forget(&job.id);
-            } else if job.counters.deaths >= MAX_DEATHS {
-                let error = format!("{MAX_DEATHS} nodes died while they ran it");
+            } else if let Some(conviction) = job.counters.conviction() {
                 let record = FailedRecord {
                     worker,
                     queue: &queue,
                     text: &job.text,
-                    exception: "poison",
-                    error: &error,
+                    exception: conviction.exception(),
+                    error: conviction.error(),
                     failed_at_ms: now_ms,
                     counters: job.counters,
                 };
@@ -317,6 +319,11 @@ impl TaskStore for MemoryTasks {
         drop(state);
         self.added.notify_one();
         Ok(GiveBackOutcome::Some(convicted))
+    }
+
+    async fn came_back(&self, generation: Generation) -> Result<(), BackendError> {
+        self.jobs().reaps.came_back(generation);
+        Ok(())
     }
 
     async fn parked(&self) -> Result<Vec<String>, BackendError> {

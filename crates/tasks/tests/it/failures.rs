@@ -43,7 +43,7 @@ async fn a_node_that_knows_the_task_of_a_convicted_job_runs_its_on_failed_once()
         convict(&store).await;
     }
     let harness = Harness::start_with(|_| {}, Some(store.clone())).await;
-    harness.until_logged("a failed: poison, 3 nodes died while they ran it").await;
+    harness.until_logged("a failed: poison, three nodes died while they ran it").await;
     let left = store.take_unattended(&["plain", "another"], 9).await.unwrap();
     assert_eq!(left.len(), 1, "that of a task which the node does not have");
     harness.engine.stop().await;

@@ -167,6 +167,10 @@ impl TaskStore for FaultyStore {
         self.inner.give_back(by, dead, worker).await
     }
 
+    async fn came_back(&self, generation: Generation) -> Result<(), BackendError> {
+        self.inner.came_back(generation).await
+    }
+
     async fn parked(&self) -> Result<Vec<String>, BackendError> {
         self.looks.fetch_add(1, SeqCst);
         let _held = self.look_hold.lock().await;

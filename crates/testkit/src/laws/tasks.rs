@@ -57,6 +57,7 @@ macro_rules! task_laws {
                 attempts_of_a_dead_node_go_back_and_count_a_death,
                 many_attempts_of_a_dead_node_go_back_in_batches,
                 the_third_death_convicts,
+                a_reap_of_a_node_that_came_back_is_a_stall,
                 a_job_that_failed_in_no_attempt_is_taken_once_by_its_class,
                 the_last_jobs_that_failed_in_no_attempt_are_kept,
                 a_parked_job_waits_for_a_node_that_knows_its_class,

@@ -4,14 +4,14 @@
 
 -- Returns the function that puts a job into its queue and returns the key if that is spoilt. Fresh jobs are in resque's
 -- list, as they came. Others have their counters before them: those that ran or were given back are in `again` (at the
--- head, marked by `!`, if given back), and those that may be what kills nodes in `suspects`. A queue that was empty is
+-- head, marked by `!`, if given back), and those that may be what kills or freezes nodes in `suspects`. A queue that was empty is
 -- published.
 local function placer(queues, ready, again, suspects, channel)
     local known = {}
     return function(queue, attempts, deaths, stalls, job, is_given_back)
         local counters = attempts .. ' ' .. deaths .. ' ' .. stalls
         local key, entry
-        if deaths + 1 >= 3 then
+        if deaths + stalls + 1 >= 3 then
             key, entry = suspects .. queue, counters .. ' ' .. job
         elseif counters == '0 0 0' then
             key, entry = ready .. queue, job

@@ -40,7 +40,7 @@ for n = 10 + queues + limits, #ARGV do
             break
         end
         local queue, attempts, deaths, stalls, job = string.match(entry, '^%d+ (.-) (%d+) (%d+) (%d+) (.*)$')
-        local is_suspect = queue and deaths + 1 >= 3
+        local is_suspect = queue and deaths + stalls + 1 >= 3
         local key
         if not queue then
             key = list

@@ -7,6 +7,7 @@ use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptEnd, GiveBackOutcome, LeaveBatch, Membership, NodeRecord, SettleOutcome, TaskStore,
 };
+use phalanx_core::job::FailedJob;
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job};
 
 use crate::membership::TestCluster;
@@ -95,4 +96,34 @@ async fn attempts_move_to_the_name_that_a_node_has_now() {
     assert_eq!(tasks.attempts(node.generation).await.unwrap(), attempts[..1]);
     assert_eq!(tasks.attempts(before).await.unwrap(), attempts[1..], "the rest is the reaper's");
     tasks.list_again(Generation::random(), &attempts).await.unwrap_err();
+}
+
+/// Those of a job that neither died nor came back yet count as deaths; the next reap sets them right.
+#[tokio::test]
+async fn a_death_that_was_a_stall_is_one_before_it_convicts() {
+    let (cluster, tasks) = cluster().await;
+    let reaper = cluster.node().await;
+    enqueue(&tasks, &["a", "b"].map(job)).await;
+    let mut nodes = Vec::new();
+    for reap in 0..5 {
+        let node = cluster.node().await;
+        let fetched = LawWorker::serving(&tasks, node.generation, &["q"]).fetch(1).await;
+        assert!(fetched[0].text.ends_with(br#""id":"a"}"#), "it is the next one each time");
+        cluster.redis.command(&format!("ZADD phalanx:laws:leases XX 1 {}", node.generation)).await;
+        assert!(cluster.claim(&reaper, &node).await);
+        nodes.push(node.generation);
+        if reap == 3 {
+            tasks.came_back(nodes[0]).await.unwrap(); // while the job runs on the last one
+            tasks.came_back(nodes[0]).await.unwrap();
+        }
+        let given_back = tasks.give_back(reaper.generation, node.generation, "w").await.unwrap();
+        // After the return of two nodes the third one that died is the last.
+        let GiveBackOutcome::Some(convicted) = given_back else { panic!("{given_back:?}") };
+        assert_eq!(convicted.len(), usize::from(reap == 4), "{reap} {convicted:?}");
+        if reap == 1 {
+            tasks.came_back(nodes[1]).await.unwrap();
+        }
+    }
+    let record = FailedJob::read(&tasks.failed(0, 1).await.unwrap()[0]);
+    assert_eq!((record.exception.as_str(), record.counters.deaths, record.counters.stalls), ("poison", 3, 2));
 }

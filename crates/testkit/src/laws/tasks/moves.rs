@@ -1,8 +1,8 @@
 //! Laws of jobs that change their place: due, of a dead node, parked.
 
 use phalanx_core::backend::{
-    AttemptEnd, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobCounters, JobState, MAX_UNATTENDED,
-    MOVE_BATCH, NewJob, SettleOutcome,
+    AttemptEnd, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobCounters, JobState, MAX_REAPS,
+    MAX_UNATTENDED, MOVE_BATCH, NewJob, SettleOutcome,
 };
 use phalanx_core::job::FailedJob;
 
@@ -89,6 +89,29 @@ pub async fn the_third_death_convicts(store: SharedTasks) {
     assert_eq!((record.id.as_deref(), record.worker.as_str(), record.queue.as_str()), (Some("a"), "host:9", "q"));
     assert_eq!((record.exception.as_str(), record.counters.deaths), ("poison", 3));
     assert_eq!(state(&store, "a").await, JobState::Failed);
+    assert_eq!(enqueue(&store, &[claiming("b", "k")]).await, [EnqueueOutcome::Stored]);
+}
+
+/// Whether it comes back before its jobs are given back, or after. The fifth reap convicts.
+pub async fn a_reap_of_a_node_that_came_back_is_a_stall(store: SharedTasks) {
+    let dying = LawWorker::new(&store, 1);
+    enqueue(&store, &[claiming("a", "k")]).await;
+    let mut counted = Vec::new();
+    for reap in 1..=MAX_REAPS {
+        let fetched = dying.fetch_one().await;
+        counted.push((fetched.attempt.counters.deaths, fetched.attempt.counters.stalls));
+        let convicted = give_back_all(&store).await;
+        assert_eq!(convicted.len(), usize::from(reap == MAX_REAPS), "{reap}");
+        for _ in 0..2 {
+            store.came_back(nodes()[1]).await.expect("the backend answers"); // from now on it came back before
+        }
+    }
+    assert_eq!(counted, [(0, 0), (1, 0), (0, 2), (0, 3), (0, 4)]);
+    let record = FailedJob::read(&store.failed(0, 1).await.expect("the backend answers")[0]);
+    assert_eq!((record.exception.as_str(), record.counters.deaths, record.counters.stalls), ("stalled", 0, 5));
+    assert_eq!((record.id.as_deref(), record.counters.attempts), (Some("a"), 1));
+    let taken = store.take_unattended(&["c"], 9).await.expect("the backend answers");
+    assert_eq!(taken, store.failed(0, 1).await.expect("the backend answers"));
     assert_eq!(enqueue(&store, &[claiming("b", "k")]).await, [EnqueueOutcome::Stored]);
 }
 
