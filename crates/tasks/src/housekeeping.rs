@@ -194,7 +194,7 @@ impl WorkerLoop {
         let known: Vec<&str> = self.engine.registry().tasks().map(|task| task.def.name).collect();
         self.replies.push(Box::pin(async move {
             let parked = store.parked().await;
-            if let Ok(failed @ 1..) = store.fail_parked(before_ms, &worker).await {
+            if let Ok(failed @ 1..) = store.fail_parked(before_ms, &worker, &known).await {
                 tracing::warn!(failed, "jobs failed that no node knew for tasks.unknown_grace");
             }
             StoreReply::Parked(parked, store.take_unattended(&known, free).await)

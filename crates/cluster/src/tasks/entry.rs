@@ -28,7 +28,7 @@ pub(super) fn split_counters(entry: &Bytes) -> (JobCounters, Bytes) {
     parse_counters(entry).unwrap_or_else(|| (JobCounters::default(), entry.clone()))
 }
 
-fn parse_counters(entry: &Bytes) -> Option<(JobCounters, Bytes)> {
+pub(super) fn parse_counters(entry: &Bytes) -> Option<(JobCounters, Bytes)> {
     let mut at = usize::from(entry.first() == Some(&b'!'));
     let mut counter = || {
         let length = entry[at..].iter().position(|byte| *byte == b' ')?;

@@ -130,14 +130,10 @@ impl RedisTasks {
             keys.running(call.generation),
             keys.parked(),
             keys.paused(),
-            keys.queues(),
             keys.parked_of(),
-            keys.ready(),
-            keys.again(),
-            keys.suspects(),
         ]);
         invocation.arg(call.generation.as_str()).arg(call.fetch_until_us).arg(call.wanted).arg(call.first_token);
-        invocation.arg(call.max_bytes.clamp(1, MAX_BYTES)).arg(u8::from(call.takes_suspect)).arg(&self.channel);
+        invocation.arg(call.max_bytes.clamp(1, MAX_BYTES)).arg(u8::from(call.takes_suspect));
         invocation.arg(call.queues.len()).arg(call.limits.len());
         for queue in call.queues {
             invocation.arg(&**queue);

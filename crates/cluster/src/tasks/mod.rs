@@ -200,8 +200,8 @@ impl TaskStore for RedisTasks {
         self.take_parked_jobs(call, classes).await
     }
 
-    async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {
-        self.fail_parked_batch(before_ms, worker).await
+    async fn fail_parked(&self, before_ms: u64, worker: &str, known: &[&str]) -> Result<usize, BackendError> {
+        self.fail_parked_batch(before_ms, worker, known).await
     }
 
     async fn take_unattended(&self, classes: &[&str], most: usize) -> Result<Vec<Bytes>, BackendError> {

@@ -13,7 +13,7 @@ use phalanx_core::job::{FailedRecord, JobText};
 
 use super::attempts::{ListedField, split_batch};
 use super::call::{ReplyItems, unexpected_reply};
-use super::entry::{parse_field, split_counters};
+use super::entry::{parse_counters, parse_field};
 use super::unattended::report_dropped;
 use super::{RedisTasks, now_ms, report_spoilt};
 
@@ -166,7 +166,12 @@ impl RedisTasks {
         Ok(())
     }
 
-    pub(super) async fn fail_parked_batch(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {
+    pub(super) async fn fail_parked_batch(
+        &self,
+        before_ms: u64,
+        worker: &str,
+        known: &[&str],
+    ) -> Result<usize, BackendError> {
         let keys = &self.keys;
         let mut call = self.scripts.fail_parked.call(&[
             keys.unused(),
@@ -192,7 +197,9 @@ impl RedisTasks {
                 Err(error) => return Err(error),
             };
             let head = head.and_then(|entry| parse_parked(&entry.into()));
-            if head.is_some_and(|(since_ms, ..)| since_ms >= before_ms) {
+            // An entry of another form waits for nothing.
+            let may_wait = |since_ms: u64| since_ms >= before_ms || known.contains(&class.as_str());
+            if head.is_some_and(|(since_ms, ..)| may_wait(since_ms)) {
                 continue;
             }
             for from in (0..MOVE_BATCH).step_by(PARKED_SLICE) {
@@ -204,24 +211,26 @@ impl RedisTasks {
                 }
                 for entry in entries {
                     let entry = Bytes::from(entry);
-                    let Some((since_ms, queue, counters, text)) = parse_parked(&entry) else { continue };
-                    if since_ms >= before_ms {
+                    let read = parse_parked(&entry);
+                    if read.as_ref().is_some_and(|(since_ms, ..)| may_wait(*since_ms)) {
                         continue 'classes;
                     }
                     if late == MOVE_BATCH || bytes >= PARKED_BYTES {
                         break 'classes;
                     }
                     (late, bytes) = (late + 1, bytes + entry.len());
-                    let record = FailedRecord {
-                        worker,
-                        queue: &queue,
-                        text: &text,
-                        exception: "unknown_task",
-                        error: "no node knew its task for tasks.unknown_grace",
-                        failed_at_ms: now_ms(),
-                        counters,
+                    let (exception, error) = match &read {
+                        Some(_) => {
+                            ("unknown_task", "no node that serves its queue knew its task for tasks.unknown_grace")
+                        }
+                        None => ("unreadable", "an entry among the parked jobs is of another form"),
                     };
-                    let names = JobNames::read(&text);
+                    let unread = || (0, String::new(), JobCounters::default(), entry.clone());
+                    let (_, queue, counters, text) = read.unwrap_or_else(unread);
+                    let (queue, text) = (&queue, &text);
+                    let record =
+                        FailedRecord { worker, queue, text, exception, error, failed_at_ms: now_ms(), counters };
+                    let names = JobNames::read(text);
                     call.arg(class).arg(&entry[..]).arg(names.id).arg(names.claim).arg(&record.write()[..]);
                 }
             }
@@ -289,6 +298,7 @@ fn dead_attempt(field: &[u8], text: Bytes, worker: &str) -> DeadAttempt {
 pub(super) fn parse_parked(entry: &Bytes) -> Option<(u64, String, JobCounters, Bytes)> {
     let mut parts = entry.splitn(3, |byte| *byte == b' ');
     let (since, queue) = (std::str::from_utf8(parts.next()?).ok()?, std::str::from_utf8(parts.next()?).ok()?);
-    let (counters, text) = split_counters(&entry.slice(since.len() + queue.len() + 2..));
+    parts.next()?;
+    let (counters, text) = parse_counters(&entry.slice(since.len() + queue.len() + 2..))?;
     Some((since.parse().ok()?, queue.to_owned(), counters, text))
 }

@@ -541,12 +541,12 @@ pub trait TaskStore: Send + Sync + 'static {
     async fn parked(&self) -> Result<Vec<String>, BackendError>;
 
     /// Fetches parked jobs of classes that this node knows, by a call that settles nothing. Those that the call would not
-    /// fetch from their queue go back there.
+    /// fetch from their queue stay parked, since when they were.
     async fn take_parked(&self, call: &WorkerCall<'_>, classes: &[String]) -> Result<WorkerReply, BackendError>;
 
     /// Moves at most [`MOVE_BATCH`] jobs that were parked before this Unix time in milliseconds to the failed ones, as
-    /// of an unknown class.
-    async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError>;
+    /// of an unknown class, but none of the classes that the caller knows.
+    async fn fail_parked(&self, before_ms: u64, worker: &str, known: &[&str]) -> Result<usize, BackendError>;
 
     /// Takes at most `most` records of jobs of these classes that failed in no attempt: those that were convicted, or parked for
     /// too long. Each is taken once, so that one node runs what the task does then.

@@ -337,16 +337,14 @@ impl TaskStore for MemoryTasks {
             state.take_parked(call, classes, &mut reply);
         }
         reply.next_due_ms = state.next_due_ms();
-        drop(state);
-        self.added.notify_one(); // for those that went back
         Ok(reply)
     }
 
-    async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {
+    async fn fail_parked(&self, before_ms: u64, worker: &str, known: &[&str]) -> Result<usize, BackendError> {
         let now_ms = self.clock.now_ms();
         let mut state = self.jobs();
         let mut late = Vec::new();
-        for parked in state.parked.values_mut() {
+        for (_, parked) in state.parked.iter_mut().filter(|(class, _)| !known.contains(&&***class)) {
             while late.len() < MOVE_BATCH && parked.front().is_some_and(|parked| parked.since_ms < before_ms) {
                 late.extend(parked.pop_front());
             }
@@ -358,7 +356,7 @@ impl TaskStore for MemoryTasks {
                 queue,
                 text: &job.text,
                 exception: "unknown_task",
-                error: "no node knew its task for tasks.unknown_grace",
+                error: "no node that serves its queue knew its task for tasks.unknown_grace",
                 failed_at_ms: now_ms,
                 counters: job.counters,
             };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phalanx_core::Generation;
-use phalanx_core::backend::{JobState, NewJob, SystemClock, TaskStore, WorkerCall};
+use phalanx_core::backend::{AttemptEnd, JobState, NewJob, Settlement, SystemClock, TaskStore, WorkerCall};
 use phalanx_core::memory::MemoryTasks;
 
 use crate::harness::Harness;
@@ -65,5 +65,39 @@ async fn the_on_failed_of_a_job_runs_whose_input_never_was_decodable() {
         })
         .await;
     }
+    harness.engine.stop().await;
+}
+
+/// No node was there for long, and the first one that comes has the task.
+#[tokio::test]
+async fn a_job_that_was_parked_for_too_long_runs_on_a_node_that_knows_its_task() {
+    let store = Arc::new(MemoryTasks::new(Arc::new(SystemClock::new()), 1000));
+    let parked = [("new", "plain"), ("old", "another")].map(|(id, class)| job(id, class, r#"{"name":"a","ends":[]}"#));
+    store.enqueue(&parked, u64::MAX).await.unwrap();
+    let mut call = WorkerCall {
+        generation: Generation::random(),
+        settlements: &[],
+        first_token: 1,
+        wanted: 2,
+        queues: &["default".into()],
+        limits: &[],
+        fetch_until_us: u64::MAX,
+        takes_suspect: true,
+        max_bytes: 1000,
+    };
+    let fetched = store.exchange(&call).await.unwrap().fetched;
+    let parks = fetched.into_iter().zip(["plain", "another"]).map(|(job, class)| Settlement {
+        attempt: job.attempt,
+        id: None,
+        end: AttemptEnd::Park { class: class.into() },
+        unique: None,
+        report: None,
+    });
+    let parks: Vec<Settlement> = parks.collect();
+    (call.settlements, call.wanted) = (&parks, 0);
+    store.exchange(&call).await.unwrap();
+    let harness = Harness::start_with(|config| config.tasks.unknown_grace = Duration::ZERO, Some(store)).await;
+    harness.until_state("old", JobState::Failed).await;
+    harness.until_state("new", JobState::Done).await;
     harness.engine.stop().await;
 }

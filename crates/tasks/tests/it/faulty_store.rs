@@ -181,8 +181,8 @@ impl TaskStore for FaultyStore {
         self.inner.take_parked(call, classes).await
     }
 
-    async fn fail_parked(&self, before_ms: u64, worker: &str) -> Result<usize, BackendError> {
-        self.inner.fail_parked(before_ms, worker).await
+    async fn fail_parked(&self, before_ms: u64, worker: &str, known: &[&str]) -> Result<usize, BackendError> {
+        self.inner.fail_parked(before_ms, worker, known).await
     }
 
     async fn take_unattended(&self, classes: &[&str], most: usize) -> Result<Vec<Bytes>, BackendError> {

@@ -61,7 +61,7 @@ macro_rules! task_laws {
                 a_job_that_failed_in_no_attempt_is_taken_once_by_its_class,
                 the_last_jobs_that_failed_in_no_attempt_are_kept,
                 a_parked_job_waits_for_a_node_that_knows_its_class,
-                a_parked_job_of_a_queue_that_is_not_served_goes_back_there,
+                a_parked_job_that_is_not_to_be_fetched_stays_parked,
                 a_job_that_was_parked_for_too_long_fails,
                 a_delayed_job_is_deleted_with_its_claim,
                 a_waiting_job_that_was_deleted_is_marked_when_it_is_fetched,
@@ -233,9 +233,29 @@ impl LawWorker {
     ///
     /// Those of the store.
     pub async fn take_parked(&self, classes: &[&str], wanted: usize) -> Result<WorkerReply, BackendError> {
+        self.take_parked_with(classes, wanted, |_| {}).await
+    }
+
+    /// The same with changes to what a call of this worker is.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub async fn take_parked_with<'a>(
+        &'a self,
+        classes: &[&str],
+        wanted: usize,
+        change: impl FnOnce(&mut WorkerCall<'a>),
+    ) -> Result<WorkerReply, BackendError> {
         let classes: Vec<String> = classes.iter().map(|class| (*class).to_owned()).collect();
-        let call = self.next_call(&[], wanted);
+        let mut call = self.next_call(&[], wanted);
+        change(&mut call);
         self.store.take_parked(&call, &classes).await
+    }
+
+    /// Uses up some tokens.
+    pub fn skip_tokens(&self, count: u64) {
+        self.token.fetch_add(count, Relaxed);
     }
 
     fn next_call<'a>(&'a self, settlements: &'a [Settlement], wanted: usize) -> WorkerCall<'a> {

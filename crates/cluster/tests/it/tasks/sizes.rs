@@ -57,9 +57,9 @@ async fn young_parked_jobs_are_not_read_but_for_the_first_one() {
         redis.command(&format!("RPUSH phalanx:laws:parked:d '1 q 0 0 0 {{\"id\":\"{number}\"}}'")).await;
     }
     let before = redis.ran("lrange").await;
-    assert_eq!(store.fail_parked(1, "w").await.unwrap(), 0);
+    assert_eq!(store.fail_parked(1, "w", &[]).await.unwrap(), 0);
     assert_eq!(redis.ran("lrange").await, before);
-    assert_eq!(store.fail_parked(2, "w").await.unwrap(), 40);
+    assert_eq!(store.fail_parked(2, "w", &[]).await.unwrap(), 40);
     assert_eq!(redis.command("LLEN phalanx:laws:parked:c").await, ":40\r\n");
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use phalanx_core::backend::{
     AttemptEnd, BackendError, DeleteOutcome, GiveBackOutcome, JobState, NewJob, SettleOutcome, TaskStore,
 };
+use phalanx_core::job::FailedJob;
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, failure, job, nodes, settlement};
 
@@ -129,7 +130,7 @@ async fn run_with(key: &str, is_spoilt: bool) -> BTreeSet<String> {
     let taken = worker.take_parked(&["c"], 32).await;
     let spoilt = story.name(taken).map(|reply| reply.spoilt).unwrap_or_default();
     story.named.extend(spoilt);
-    let failed = store.fail_parked(u64::MAX / 2, "w").await;
+    let failed = store.fail_parked(u64::MAX / 2, "w", &[]).await;
     story.name(failed);
     let enqueued = store.enqueue(&[NewJob { digest: Some([1; 16]), ..job("x") }], u64::MAX / 4).await;
     story.name(enqueued);
@@ -223,7 +224,7 @@ async fn a_name_that_is_no_text_keeps_no_other_one_from_being_read() {
     assert_eq!(store.status("a").await.unwrap().state, JobState::Waiting);
     assert_eq!(store.delete("unknown").await.unwrap(), DeleteOutcome::NotFound);
     assert!(store.parked().await.unwrap().contains(&"c".to_owned()));
-    assert_eq!(store.fail_parked(0, "w").await.unwrap(), 0);
+    assert_eq!(store.fail_parked(0, "w", &[]).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -276,15 +277,44 @@ async fn an_attempt_whose_field_is_unreadable_is_named_and_stays() {
 }
 
 #[tokio::test]
-async fn an_entry_that_cannot_be_read_is_named_once_a_look_and_keeps_no_other_from_being_fetched() {
+async fn a_parked_entry_that_cannot_be_read_keeps_no_other_from_being_fetched_and_fails() {
     let (store, redis) = super::store().await;
     redis.command("SADD phalanx:laws:parked c").await;
-    redis.command("RPUSH phalanx:laws:parked:c rubbish '1 q 0 0 0 {}'").await;
+    redis.command("RPUSH phalanx:laws:parked:c rubbish '1 q 0 0 0 {}' '1 q 0 0'").await;
     let worker = LawWorker::new(&store, 0);
-    for jobs in [0, 1, 0] {
+    for jobs in [1, 0] {
         let taken = worker.take_parked(&["c"], 9).await.unwrap();
-        assert_eq!((taken.fetched.len(), taken.spoilt), (jobs, vec!["phalanx:laws:parked:c".to_owned()]));
+        assert_eq!((taken.fetched.len(), taken.spoilt), (jobs, vec![]));
     }
+    // Also where the class is known, and whenever it was parked.
+    assert_eq!(store.fail_parked(1, "w", &["c"]).await.unwrap(), 2);
+    assert_eq!(redis.command("EXISTS phalanx:laws:parked:c phalanx:laws:parked").await, ":0\r\n");
+    let failed: Vec<_> = store.failed(0, 9).await.unwrap().iter().map(FailedJob::read).collect();
+    let texts: Vec<_> = failed.iter().map(|failed| (failed.exception.as_str(), failed.payload.get())).collect();
+    assert!(texts.iter().all(|(exception, _)| *exception == "unreadable"), "{texts:?}");
+    assert!(texts[0].1.contains("rubbish") && texts[1].1.contains("1 q 0 0"), "{texts:?}");
+}
+
+#[tokio::test]
+async fn many_parked_jobs_of_other_queues_keep_none_from_being_found_and_their_order() {
+    let (store, redis) = super::store().await;
+    redis.command("SADD phalanx:laws:parked c").await;
+    for number in 0..700 {
+        redis.command(&format!("RPUSH phalanx:laws:parked:c '{number} another 0 0 0 {{}}'")).await;
+    }
+    redis.command("RPUSH phalanx:laws:parked:c '700 q 0 0 0 {}'").await;
+    let worker = LawWorker::new(&store, 0);
+    let mut calls = 0;
+    while worker.take_parked(&["c"], 9).await.unwrap().fetched.is_empty() {
+        calls += 1;
+        assert!(calls < 1000, "one of a hundred parts in six is looked at");
+        // Tokens of a node follow the clock.
+        worker.skip_tokens(7 + calls % 13);
+    }
+    println!("found by call {calls}");
+    let left = redis.command("LRANGE phalanx:laws:parked:c 0 -1").await;
+    let left: Vec<usize> = left.lines().filter_map(|line| line.split_once(" another")?.0.parse().ok()).collect();
+    assert!(left.into_iter().eq(0..700));
 }
 
 #[tokio::test]

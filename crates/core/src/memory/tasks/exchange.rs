@@ -7,7 +7,7 @@ use super::jobs::JobPlace;
 use super::queue::WaitingJob;
 use super::{Jobs, ParkedJob, RunningJob};
 use crate::backend::{
-    AttemptEnd, AttemptKey, FetchedJob, REPORT_TTL_MS, SettleOutcome, Settlement, WorkerCall, WorkerReply,
+    AttemptEnd, AttemptKey, FetchedJob, MOVE_BATCH, REPORT_TTL_MS, SettleOutcome, Settlement, WorkerCall, WorkerReply,
 };
 use crate::id::Generation;
 
@@ -83,23 +83,26 @@ impl Jobs {
         self.running.entry(call.generation).or_default().insert(token, running);
     }
 
-    /// Takes parked jobs, in their order.
+    /// Takes parked jobs, in their order; those that may not be taken stay. A hundred of a class are passed over at most.
     pub(super) fn take_parked(&mut self, call: &WorkerCall<'_>, classes: &[String], reply: &mut WorkerReply) {
         let (mut bytes, mut takes_suspect, mut limits) = (0, call.takes_suspect, call.limits.to_vec());
         limits.resize(call.queues.len(), usize::MAX);
         for class in classes {
+            let mut at = 0;
             while reply.fetched.len() < call.wanted && (bytes < call.max_bytes || reply.fetched.is_empty()) {
-                let Some(parked) = self.parked.get_mut(&**class).and_then(VecDeque::pop_front) else { break };
-                let ParkedJob { queue, job, .. } = parked;
-                let is_paused = self.queues.get(&queue).is_some_and(|queue| queue.is_paused);
+                let Some(list) = self.parked.get_mut(&**class) else { break };
+                let Some(ParkedJob { queue, job, .. }) = list.get(at).filter(|_| at < MOVE_BATCH) else { break };
+                let is_paused = self.queues.get(queue).is_some_and(|queue| queue.is_paused);
                 let served =
-                    call.queues.iter().position(|name| *name == queue).filter(|at| !is_paused && limits[*at] > 0);
-                let Some(at) = served.filter(|_| takes_suspect || !job.counters.is_suspect()) else {
-                    self.wait(queue, job);
+                    call.queues.iter().position(|name| name == queue).filter(|at| !is_paused && limits[*at] > 0);
+                let is_suspect = job.counters.is_suspect();
+                let Some(of_queue) = served.filter(|_| takes_suspect || !is_suspect) else {
+                    at += 1;
                     continue;
                 };
-                limits[at] -= 1;
-                takes_suspect &= !job.counters.is_suspect();
+                limits[of_queue] -= 1;
+                takes_suspect &= !is_suspect;
+                let Some(ParkedJob { queue, job, .. }) = list.remove(at) else { break };
                 bytes += job.text.len();
                 self.run(call, reply, queue, job);
             }

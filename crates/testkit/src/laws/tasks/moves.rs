@@ -127,7 +127,7 @@ pub async fn a_job_that_failed_in_no_attempt_is_taken_once_by_its_class(store: S
     for fetched in worker.fetch(2).await {
         worker.settle(&fetched, AttemptEnd::Park { class: "c".into() }).await;
     }
-    assert_eq!(store.fail_parked(now_ms() + 60_000, "w:1").await.expect("the backend answers"), 2);
+    assert_eq!(store.fail_parked(now_ms() + 60_000, "w:1", &[]).await.expect("the backend answers"), 2);
     let take = async |classes: &[&str], most| {
         let records = store.take_unattended(classes, most).await.expect("the backend answers");
         let failed = records.iter().map(FailedJob::read);
@@ -159,7 +159,7 @@ pub async fn the_last_jobs_that_failed_in_no_attempt_are_kept(store: SharedTasks
                 left -= 1;
             }
         }
-        let failed = store.fail_parked(now_ms() + 60_000, "w:1").await.expect("the backend answers");
+        let failed = store.fail_parked(now_ms() + 60_000, "w:1", &[]).await.expect("the backend answers");
         assert_eq!(failed, MOVE_BATCH);
     }
     let kept = store.take_unattended(&["c"], 999).await.expect("the backend answers");
@@ -190,24 +190,30 @@ pub async fn a_parked_job_waits_for_a_node_that_knows_its_class(store: SharedTas
     assert_eq!(store.stats().await.expect("the backend answers").parked, 0);
 }
 
-/// Nor is it fetched from one that is paused.
-pub async fn a_parked_job_of_a_queue_that_is_not_served_goes_back_there(store: SharedTasks) {
+/// In its order, and as old as it is: that of a queue which the node does not serve, which is paused, or at its limit.
+pub async fn a_parked_job_that_is_not_to_be_fetched_stays_parked(store: SharedTasks) {
     let (worker, other) = (LawWorker::new(&store, 0), LawWorker::serving(&store, nodes()[1], &["another"]));
-    for is_paused in [false, true] {
-        enqueue(&store, &[job("a")]).await;
-        let fetched = worker.fetch_one().await;
-        worker.settle(&fetched, AttemptEnd::Park { class: "c".into() }).await;
-        store.set_paused("q", is_paused).await.expect("the backend answers");
-        let taker = if is_paused { &worker } else { &other };
-        assert_eq!(taker.take_parked(&["c"], 9).await.expect("the backend answers").fetched, []);
-        assert_eq!(worker.fetch(9).await.len(), usize::from(!is_paused));
-        store.set_paused("q", false).await.expect("the backend answers");
-        for attempt in [worker.fetch(9).await, store.attempts(nodes()[0]).await.expect("the backend answers")].concat()
-        {
-            worker.settle(&attempt, AttemptEnd::Done).await;
-        }
+    let both = LawWorker::serving(&store, nodes()[0], &["q", "another"]);
+    let another = NewJob { queue: "another".into(), ..job("c") };
+    enqueue(&store, &[job("a"), job("b"), another]).await;
+    for fetched in [both.fetch(3).await, both.fetch(3).await].concat() {
+        both.settle(&fetched, AttemptEnd::Park { class: "c".into() }).await;
     }
-    assert_eq!(store.stats().await.expect("the backend answers").processed, 2);
+    let parked_ms = now_ms();
+    eventually("time passes", || async { now_ms() > parked_ms }).await;
+    let take = async |of: &LawWorker, limit: usize| {
+        let reply = of.take_parked_with(&["c"], 9, |call| call.limits = std::slice::from_ref(&limit)).await;
+        ids_of(&reply.expect("the backend answers").fetched)
+    };
+    store.set_paused("q", true).await.expect("the backend answers");
+    assert_eq!(take(&worker, usize::MAX).await, [""; 0]);
+    store.set_paused("q", false).await.expect("the backend answers");
+    assert_eq!(take(&worker, 0).await, [""; 0]);
+    assert_eq!(take(&other, usize::MAX).await, ["c"], "behind the others");
+    assert_eq!(take(&worker, 1).await, ["a"]);
+    assert_eq!(worker.fetch(9).await, []);
+    assert_eq!(store.stats().await.expect("the backend answers").parked, 1);
+    assert_eq!(store.fail_parked(parked_ms + 1, "w:1", &[]).await.expect("the backend answers"), 1);
 }
 
 /// One that was parked later does not.
@@ -216,8 +222,10 @@ pub async fn a_job_that_was_parked_for_too_long_fails(store: SharedTasks) {
     let worker = LawWorker::new(&store, 0);
     let fetched = worker.fetch_one().await;
     worker.settle(&fetched, AttemptEnd::Park { class: "c".into() }).await;
-    assert_eq!(store.fail_parked(now_ms() - 60_000, "w:1").await.expect("the backend answers"), 0);
-    assert_eq!(store.fail_parked(now_ms() + 60_000, "w:1").await.expect("the backend answers"), 1);
+    let known = store.fail_parked(now_ms() + 60_000, "w:1", &["b", "c"]).await;
+    assert_eq!(known.expect("the backend answers"), 0, "the caller will take it");
+    assert_eq!(store.fail_parked(now_ms() - 60_000, "w:1", &[]).await.expect("the backend answers"), 0);
+    assert_eq!(store.fail_parked(now_ms() + 60_000, "w:1", &[]).await.expect("the backend answers"), 1);
     let record = FailedJob::read(&store.failed(0, 1).await.expect("the backend answers")[0]);
     assert_eq!((record.id.as_deref(), record.exception.as_str()), (Some("a"), "unknown_task"));
     assert_eq!(worker.take_parked(&["c"], 9).await.expect("the backend answers").fetched, []);
