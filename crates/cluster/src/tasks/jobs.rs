@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deadpool_redis::redis::{cmd, pipe};
 use phalanx_core::Generation;
-use phalanx_core::backend::{BackendError, DeleteOutcome, JobState, TakeOutcome};
+use phalanx_core::backend::{BackendError, DeleteOutcome, FailedTake, JobState, TakeOutcome};
 use phalanx_core::bound_reached;
 use phalanx_core::job::{FailedJob, JobText};
 use tracing::debug;
@@ -129,7 +129,9 @@ impl RedisTasks {
     async fn delete_failed(&self, id: &str) -> Result<bool, BackendError> {
         let matches = |record: &Bytes| FailedJob::read(record).id.as_deref() == Some(id);
         match self.find_in_list(&self.keys.failed(), id, matches).await? {
-            Found::Entry(record) => Ok(self.take_failed_job(&record, None).await? == TakeOutcome::Taken),
+            Found::Entry(record) => {
+                Ok(self.take_failed_jobs(&[FailedTake { record, retry: None }]).await? == [TakeOutcome::Taken])
+            }
             Found::Nowhere | Found::Unknown => Ok(false),
         }
     }

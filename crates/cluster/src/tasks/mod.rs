@@ -15,9 +15,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobReport, ListedAttempt,
-    NewJob, Promotion, StoredStatus, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply,
-    WorkerSign,
+    AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobReport,
+    ListedAttempt, NewJob, Promotion, StoredStatus, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome,
+    WorkerCall, WorkerReply, WorkerSign,
 };
 use tracing::warn;
 
@@ -246,8 +246,8 @@ impl TaskStore for RedisTasks {
         self.read_failed(skip, limit).await
     }
 
-    async fn take_failed(&self, record: &[u8], retry: Option<NewJob>) -> Result<TakeOutcome, BackendError> {
-        self.take_failed_job(&Bytes::copy_from_slice(record), retry).await
+    async fn take_failed(&self, jobs: &[FailedTake]) -> Result<Vec<TakeOutcome>, BackendError> {
+        self.take_failed_jobs(jobs).await
     }
 
     async fn set_paused(&self, queue: &str, is_paused: bool) -> Result<(), BackendError> {

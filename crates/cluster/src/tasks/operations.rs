@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use deadpool_redis::redis::{cmd, pipe};
-use phalanx_core::backend::{BackendError, NewJob, OLDEST_QUEUES, TakeOutcome, TaskStats};
+use phalanx_core::backend::{BackendError, FailedTake, MOVE_BATCH, OLDEST_QUEUES, TakeOutcome, TaskStats};
 use phalanx_core::bound_reached;
 use phalanx_core::job::FailedJob;
 
@@ -123,11 +123,10 @@ impl RedisTasks {
         Ok(entries)
     }
 
-    pub(super) async fn take_failed_job(
-        &self,
-        record: &Bytes,
-        retry: Option<NewJob>,
-    ) -> Result<TakeOutcome, BackendError> {
+    pub(super) async fn take_failed_jobs(&self, jobs: &[FailedTake]) -> Result<Vec<TakeOutcome>, BackendError> {
+        if jobs.len() > MOVE_BATCH {
+            return Err(BackendError::refused(format!("more than {MOVE_BATCH} jobs at once")));
+        }
         let keys = &self.keys;
         let mut call = self.scripts.take_failed.call(&[
             keys.unused(),
@@ -142,18 +141,30 @@ impl RedisTasks {
             keys.unique(),
             keys.deleted(),
         ]);
-        call.arg(&record[..]).arg(FailedJob::read(record).id.unwrap_or_default()).arg(&self.channel);
-        if let Some(job) = &retry {
-            add_job(job, &mut call);
+        call.arg(&self.channel);
+        for FailedTake { record, retry } in jobs {
+            call.arg(&record[..]).arg(FailedJob::read(record).id.unwrap_or_default());
+            match retry {
+                Some(job) => {
+                    call.arg(1);
+                    add_job(job, &mut call);
+                }
+                None => {
+                    for _ in 0..7 {
+                        call.arg("");
+                    }
+                }
+            }
         }
-        let reply: String = call.run(&self.shared).await?;
-        match (&*reply, reply.split_at_checked(1)) {
+        let replies: Vec<String> = call.run(&self.shared).await?;
+        let outcome = |reply: String| match (&*reply, reply.split_at_checked(1)) {
             ("taken", _) => Ok(TakeOutcome::Taken),
             ("missing", _) => Ok(TakeOutcome::NotFound),
             (_, Some(("=", id))) => Ok(TakeOutcome::Claimed(id.into())),
             (_, Some(("!", key))) => Err(BackendError::WrongKind { key: key.to_owned() }),
             _ => Err(unexpected_reply()),
-        }
+        };
+        replies.into_iter().map(outcome).collect()
     }
 
     pub(super) async fn pause(&self, queue: &str, is_paused: bool) -> Result<(), BackendError> {

@@ -31,10 +31,10 @@ pub use rooms::{
 };
 pub use tasks::{
     AttemptEnd, AttemptKey, CLOCK_MARGIN_US, Conviction, DeleteOutcome, DueTick, ENQUEUE_BATCH, EXCHANGE_BATCH,
-    EnqueueOutcome, FetchedJob, GiveBackOutcome, JobCounters, JobReport, JobState, ListedAttempt, MAX_DEATHS,
-    MAX_REAPS, MAX_UNATTENDED, MOVE_BATCH, NewJob, OLDEST_QUEUES, Promotion, REPORT_TTL_MS, SCHEDULE_SILENCE_US,
-    SettleOutcome, Settlement, StoredStatus, TICK_BATCH, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome,
-    TickRequest, UniqueClaim, WorkerCall, WorkerReply, WorkerSign,
+    EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobCounters, JobReport, JobState, ListedAttempt,
+    MAX_DEATHS, MAX_REAPS, MAX_UNATTENDED, MOVE_BATCH, NewJob, OLDEST_QUEUES, Promotion, REPORT_TTL_MS,
+    SCHEDULE_SILENCE_US, SettleOutcome, Settlement, StoredStatus, TICK_BATCH, TakeOutcome, TaskStats, TaskStore,
+    TickCall, TickOutcome, TickRequest, UniqueClaim, WorkerCall, WorkerReply, WorkerSign,
 };
 
 pub use crate::id::MembersCursor;

@@ -334,6 +334,15 @@ pub struct Promotion {
     pub next_due_ms: Option<u64>,
 }
 
+/// A failed job that is to be taken from its list.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FailedTake {
+    /// Its entry, as [`TaskStore::failed`] returned it.
+    pub record: Bytes,
+    /// The job that waits in its queue then, with new counters; it takes its claim anew. `None` to remove it.
+    pub retry: Option<NewJob>,
+}
+
 /// The outcome of taking a job from the failed ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TakeOutcome {
@@ -584,9 +593,8 @@ pub trait TaskStore: Send + Sync + 'static {
     /// The failed jobs, the oldest first, in resque's form.
     async fn failed(&self, skip: usize, limit: usize) -> Result<Vec<Bytes>, BackendError>;
 
-    /// Removes a failed job, given as [`TaskStore::failed`] returned it. With `retry` it waits in its queue again, with new
-    /// counters, and takes its claim anew.
-    async fn take_failed(&self, record: &[u8], retry: Option<NewJob>) -> Result<TakeOutcome, BackendError>;
+    /// Removes failed jobs, or has them run again, at most [`MOVE_BATCH`], all in one step; returns the outcome of each.
+    async fn take_failed(&self, jobs: &[FailedTake]) -> Result<Vec<TakeOutcome>, BackendError>;
 
     /// Pauses a queue in the whole cluster, or resumes it.
     async fn set_paused(&self, queue: &str, is_paused: bool) -> Result<(), BackendError>;
@@ -599,6 +607,12 @@ pub trait TaskStore: Send + Sync + 'static {
 impl fmt::Debug for NewJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewJob").field("id", &self.id).field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FailedTake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FailedTake").field("retry", &self.retry).finish_non_exhaustive()
     }
 }
 

@@ -18,9 +18,9 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::backend::{
-    AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome,
-    JobCounters, JobReport, ListedAttempt, MOVE_BATCH, NewJob, Promotion, StoredStatus, TakeOutcome, TaskStats,
-    TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
+    AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob,
+    GiveBackOutcome, JobCounters, JobReport, ListedAttempt, MOVE_BATCH, NewJob, Promotion, StoredStatus, TakeOutcome,
+    TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
@@ -465,24 +465,12 @@ impl TaskStore for MemoryTasks {
         Ok(self.jobs().failed.iter().skip(skip).take(limit).cloned().collect())
     }
 
-    async fn take_failed(&self, record: &[u8], retry: Option<NewJob>) -> Result<TakeOutcome, BackendError> {
+    async fn take_failed(&self, jobs: &[FailedTake]) -> Result<Vec<TakeOutcome>, BackendError> {
         let (now_ms, mut state) = (self.clock.now_ms(), self.jobs());
-        let Some(at) = state.failed.iter().position(|failed| failed == record) else {
-            return Ok(TakeOutcome::NotFound);
-        };
-        let unique = retry.as_ref().and_then(|job| job.unique.as_ref());
-        if let Some(claimant) = unique.and_then(|unique| state.claimant(&unique.key, now_ms)) {
-            return Ok(TakeOutcome::Claimed(claimant));
-        }
-        if let Some(id) = state.failed.remove(at).and_then(|record| FailedJob::read(&record).id) {
-            state.ids.forget_failed(&id);
-        }
-        if let Some(job) = retry {
-            state.store(job, now_ms);
-            drop(state);
-            self.added.notify_one();
-        }
-        Ok(TakeOutcome::Taken)
+        let outcomes = jobs.iter().map(|job| state.take_failed(job, now_ms)).collect();
+        drop(state);
+        self.added.notify_one();
+        Ok(outcomes)
     }
 
     async fn set_paused(&self, queue: &str, is_paused: bool) -> Result<(), BackendError> {
@@ -499,6 +487,21 @@ impl TaskStore for MemoryTasks {
 }
 
 impl Jobs {
+    fn take_failed(&mut self, FailedTake { record, retry }: &FailedTake, now_ms: u64) -> TakeOutcome {
+        let Some(at) = self.failed.iter().position(|failed| failed == record) else { return TakeOutcome::NotFound };
+        let unique = retry.as_ref().and_then(|job| job.unique.as_ref());
+        if let Some(claimant) = unique.and_then(|unique| self.claimant(&unique.key, now_ms)) {
+            return TakeOutcome::Claimed(claimant);
+        }
+        if let Some(id) = self.failed.remove(at).and_then(|record| FailedJob::read(&record).id) {
+            self.ids.forget_failed(&id);
+        }
+        if let Some(job) = retry {
+            self.store(job.clone(), now_ms);
+        }
+        TakeOutcome::Taken
+    }
+
     /// Releases the claim of a job that is deleted.
     fn drop_claim_of(&mut self, job: &WaitingJob) {
         let Some(key) = JobText::read(&job.text).and_then(|text| text.unique) else { return };

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
 use serde_json::json;
 
 use super::due::MAX_DELAY;
 use super::handle::{Tasks, invalid};
 use super::unique::UNIQUE_FOR;
-use crate::backend::{DeleteOutcome, NewJob, TakeOutcome, TaskStats, UniqueClaim};
+use crate::backend::{DeleteOutcome, FailedTake, MOVE_BATCH, NewJob, TakeOutcome, TaskStats, UniqueClaim};
 use crate::config::TaskSettings;
 use crate::error::ActionError;
 use crate::id::random_text;
@@ -23,8 +22,8 @@ pub(super) const CANCEL_METHOD: &str = "phalanx:cancelTask";
 /// Most jobs that one call lists.
 pub(super) const MAX_PAGE: usize = 1000;
 
-/// How many failed jobs a retry of all takes at a time, and how many of them at once.
-const RETRY_PAGE: (usize, usize) = (100, 16);
+/// The most bytes of the failed jobs that are taken in one step, but for one that has more by itself.
+const TAKE_BYTES: usize = 256 * 1024;
 
 impl Tasks {
     /// Deletes a job. One that runs is cancelled at its next `await`, on whichever node, and is not repeated.
@@ -101,7 +100,8 @@ impl Tasks {
     ///
     /// `conflict` if another job has its unique key, `unavailable` if the backend does not answer.
     pub async fn retry_failed(&self, failed: &FailedJob) -> Result<bool, ActionError> {
-        match self.take_failed(failed).await? {
+        let Some(job) = retry_of(failed) else { return Ok(false) };
+        match self.store()?.take_failed(&[job]).await?.pop() {
             Some(TakeOutcome::Taken) => Ok(true),
             Some(TakeOutcome::NotFound) | None => Ok(false),
             Some(TakeOutcome::Claimed(id)) => {
@@ -126,18 +126,23 @@ impl Tasks {
         let mut left = usize::try_from(self.stats().await?.failed).unwrap_or(usize::MAX);
         let (mut retried, mut staying) = (0, 0);
         while left > 0 {
-            let page = self.failed(staying, RETRY_PAGE.0.min(left)).await?;
+            let page = self.failed(staying, MOVE_BATCH.min(left)).await?;
             if page.is_empty() {
                 break;
             }
             left -= page.len();
-            let taking = stream::iter(page).map(|failed| async move { self.take_failed(&failed).await });
-            let taken: Vec<_> = taking.buffered(RETRY_PAGE.1).collect().await;
-            for outcome in taken {
-                match outcome? {
-                    Some(TakeOutcome::Taken) => retried += 1,
-                    Some(TakeOutcome::NotFound) => {}
-                    Some(TakeOutcome::Claimed(_)) | None => staying += 1,
+            let jobs: Vec<FailedTake> = page.iter().filter_map(retry_of).collect();
+            staying += page.len() - jobs.len();
+            let mut rest = &jobs[..];
+            while !rest.is_empty() {
+                let (batch, others) = rest.split_at(batch_of(rest));
+                rest = others;
+                for outcome in self.store()?.take_failed(batch).await? {
+                    match outcome {
+                        TakeOutcome::Taken => retried += 1,
+                        TakeOutcome::NotFound => {}
+                        TakeOutcome::Claimed(_) => staying += 1,
+                    }
                 }
             }
         }
@@ -150,29 +155,38 @@ impl Tasks {
     ///
     /// `unavailable` if the backend does not answer.
     pub async fn remove_failed(&self, failed: &FailedJob) -> Result<bool, ActionError> {
-        Ok(self.store()?.take_failed(&failed.record, None).await? == TakeOutcome::Taken)
+        let job = FailedTake { record: failed.record.clone(), retry: None };
+        Ok(self.store()?.take_failed(&[job]).await? == [TakeOutcome::Taken])
     }
+}
 
-    /// Moves a failed job to its queue; `None` if it cannot be read.
-    async fn take_failed(&self, failed: &FailedJob) -> Result<Option<TakeOutcome>, ActionError> {
-        let text = failed.payload.get();
-        let Some(job) = JobText::read(text.as_bytes()).filter(|job| job.class != "unreadable") else {
-            return Ok(None);
-        };
-        let queue = [failed.queue.as_str(), &job.queue].into_iter().find(|queue| TaskSettings::is_queue(queue));
-        // The text may be another program's.
-        let ttl_ms = job.unique_for.unwrap_or(UNIQUE_FOR.as_millis() as u64).clamp(1, MAX_DELAY.as_millis() as u64);
-        let unique = job.unique.as_ref().map(|key| UniqueClaim { key: Arc::from(&**key), ttl_ms });
-        let new = NewJob {
-            id: job.id.as_deref().map_or_else(|| random_text::<26>().into(), Arc::from),
-            queue: queue.unwrap_or(TaskSettings::DEFAULT_QUEUE).into(),
-            text: Bytes::copy_from_slice(text.as_bytes()),
-            due_ms: None,
-            unique,
-            digest: None,
-        };
-        Ok(Some(self.store()?.take_failed(&failed.record, Some(new)).await?))
-    }
+/// Has a failed job wait in its queue again; `None` if it cannot be read.
+fn retry_of(failed: &FailedJob) -> Option<FailedTake> {
+    let text = failed.payload.get();
+    let job = JobText::read(text.as_bytes()).filter(|job| job.class != "unreadable")?;
+    let queue = [failed.queue.as_str(), &job.queue].into_iter().find(|queue| TaskSettings::is_queue(queue));
+    // The text may be another program's.
+    let ttl_ms = job.unique_for.unwrap_or(UNIQUE_FOR.as_millis() as u64).clamp(1, MAX_DELAY.as_millis() as u64);
+    let unique = job.unique.as_ref().map(|key| UniqueClaim { key: Arc::from(&**key), ttl_ms });
+    let new = NewJob {
+        id: job.id.as_deref().map_or_else(|| random_text::<26>().into(), Arc::from),
+        queue: queue.unwrap_or(TaskSettings::DEFAULT_QUEUE).into(),
+        text: Bytes::copy_from_slice(text.as_bytes()),
+        due_ms: None,
+        unique,
+        digest: None,
+    };
+    Some(FailedTake { record: failed.record.clone(), retry: Some(new) })
+}
+
+/// How many of these are taken in one step.
+fn batch_of(jobs: &[FailedTake]) -> usize {
+    let mut bytes = 0;
+    let fits = |job: &&FailedTake| {
+        bytes += job.record.len() + job.retry.as_ref().map_or(0, |new| new.text.len());
+        bytes <= TAKE_BYTES
+    };
+    jobs.iter().take(MOVE_BATCH).take_while(fits).count().max(1)
 }
 
 fn check_queue(queue: &str) -> Result<(), ActionError> {

@@ -1,11 +1,13 @@
 //! How attempts end, and what becomes of their jobs.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use phalanx_core::backend::{DeleteOutcome, JobState};
 use phalanx_core::task::{EnqueueOptions, MAX_DELAY};
 use serde_json::json;
 
+use crate::faulty_store::FaultyStore;
 use crate::harness::{Blocking, Harness, Hasty, Plain, eventually, work};
 
 #[tokio::test]
@@ -234,12 +236,14 @@ async fn a_job_is_deleted_in_each_state() {
 
 #[tokio::test]
 async fn all_failed_jobs_are_retried_once_even_those_that_fail_again_at_once() {
-    let harness = Harness::start().await;
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(|_| {}, Some(store.clone())).await;
     let tasks = harness.node.tasks();
     let inputs = (0..250).map(|n| work(&n.to_string(), &["conflict", "conflict"]));
     tasks.enqueue_many::<Plain>(inputs, &EnqueueOptions::new()).await.unwrap();
     eventually("all failed", async || tasks.stats().await.unwrap().failed == 250).await;
     assert_eq!(tasks.retry_all_failed().await.unwrap(), 250);
+    assert_eq!(store.takes.load(SeqCst), 3, "a hundred in one step");
     eventually("all failed again", async || tasks.stats().await.unwrap().failed == 250).await;
     let runs = harness.log.entries().iter().filter(|entry| entry.ends_with(" 1")).count();
     assert_eq!(runs, 500);

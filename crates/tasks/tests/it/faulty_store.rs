@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FetchedJob, GiveBackOutcome, JobReport, ListedAttempt,
-    NewJob, Promotion, SettleOutcome, StoredStatus, SystemClock, TakeOutcome, TaskStats, TaskStore, TickCall,
-    TickOutcome, WorkerCall, WorkerReply, WorkerSign,
+    AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobReport,
+    ListedAttempt, NewJob, Promotion, SettleOutcome, StoredStatus, SystemClock, TakeOutcome, TaskStats, TaskStore,
+    TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use phalanx_core::memory::MemoryTasks;
 
@@ -52,6 +52,8 @@ pub(crate) struct FaultyStore {
     pub(crate) refused_releases: AtomicUsize,
     /// Attempts are listed only while nothing holds it.
     pub(crate) list_hold: tokio::sync::Mutex<()>,
+    /// How often failed jobs were taken.
+    pub(crate) takes: AtomicUsize,
     /// What the node showed that it works on; then `removed`.
     pub(crate) signs: Mutex<Vec<Option<String>>>,
     /// The cluster that uses the same queues.
@@ -73,6 +75,7 @@ impl FaultyStore {
             reports: AtomicUsize::new(0),
             refused_releases: AtomicUsize::new(0),
             list_hold: tokio::sync::Mutex::default(),
+            takes: AtomicUsize::new(0),
             signs: Mutex::default(),
             other_cluster: Mutex::default(),
         })
@@ -231,8 +234,9 @@ impl TaskStore for FaultyStore {
         self.inner.failed(skip, limit).await
     }
 
-    async fn take_failed(&self, record: &[u8], retry: Option<NewJob>) -> Result<TakeOutcome, BackendError> {
-        self.inner.take_failed(record, retry).await
+    async fn take_failed(&self, jobs: &[FailedTake]) -> Result<Vec<TakeOutcome>, BackendError> {
+        self.takes.fetch_add(1, SeqCst);
+        self.inner.take_failed(jobs).await
     }
 
     async fn set_paused(&self, queue: &str, is_paused: bool) -> Result<(), BackendError> {

@@ -47,6 +47,7 @@ macro_rules! task_laws {
                 retried_and_fresh_jobs_take_turns,
                 a_dropped_job_is_over_and_counts_as_nothing,
                 a_failed_job_is_listed_removed_and_retried,
+                a_hundred_failed_jobs_are_taken_at_once,
                 a_retry_of_a_failed_job_needs_its_claim,
                 a_paused_queue_keeps_its_jobs,
                 no_more_jobs_are_fetched_than_wanted,

@@ -1,7 +1,7 @@
 //! A Redis that is full refuses jobs and gets emptier all the same.
 
 use phalanx_core::backend::{
-    AttemptEnd, BackendError, DeleteOutcome, GiveBackOutcome, NewJob, SettleOutcome, TakeOutcome,
+    AttemptEnd, BackendError, DeleteOutcome, FailedTake, GiveBackOutcome, NewJob, SettleOutcome, TakeOutcome,
 };
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, failure, job, nodes, settlement};
 
@@ -42,7 +42,8 @@ async fn a_full_redis_refuses_jobs_and_everything_else_goes_on() {
     assert_eq!(store.delete("later").await.unwrap(), DeleteOutcome::Marked);
     store.list_again(nodes()[0], &running[..1]).await.unwrap();
     let record = store.failed(0, 1).await.unwrap().remove(0);
-    assert_eq!(store.take_failed(&record, Some(job("7"))).await.unwrap(), TakeOutcome::Taken);
+    let take = FailedTake { record, retry: Some(job("7")) };
+    assert_eq!(store.take_failed(&[take]).await.unwrap(), [TakeOutcome::Taken]);
     let mut fetched = reply.fetched.len() + 1;
     while fetched < 11 {
         let more = worker.fetch(32).await.len();

@@ -1,11 +1,58 @@
 //! Laws of what operators do: failed jobs, pauses, deletion, states and numbers.
 
 use bytes::Bytes;
-use phalanx_core::backend::{AttemptEnd, DeleteOutcome, EnqueueOutcome, JobState, NewJob, SettleOutcome, TakeOutcome};
+use phalanx_core::backend::{
+    AttemptEnd, DeleteOutcome, EnqueueOutcome, FailedTake, JobState, MOVE_BATCH, NewJob, SettleOutcome, TakeOutcome,
+};
 use phalanx_core::job::FailedJob;
 
 use super::{LawWorker, SharedTasks, claiming, counters, enqueue, failure, id_of, ids_of, job, nodes, now_ms, state};
 use crate::laws::eventually;
+
+async fn take(store: &SharedTasks, record: &Bytes, retry: Option<NewJob>) -> TakeOutcome {
+    let job = FailedTake { record: record.clone(), retry };
+    store.take_failed(&[job]).await.expect("the backend answers").remove(0)
+}
+
+/// Each with an outcome of its own.
+pub async fn a_hundred_failed_jobs_are_taken_at_once(store: SharedTasks) {
+    let worker = LawWorker::new(&store, 0);
+    let name = |number: usize| format!("{number:03}");
+    let jobs: Vec<NewJob> = (0..MOVE_BATCH).map(|number| claiming(&name(number), &name(number))).collect();
+    enqueue(&store, &jobs).await;
+    let mut left = jobs.len();
+    while left > 0 {
+        for fetched in worker.fetch(32).await {
+            worker.settle(&fetched, failure(&fetched)).await;
+            left -= 1;
+        }
+    }
+    let failed = store.failed(0, 999).await.expect("the backend answers");
+    enqueue(&store, &[claiming("other", "001")]).await;
+    take(&store, &failed[2], None).await;
+    let takes: Vec<FailedTake> = failed
+        .iter()
+        .zip(&jobs)
+        .map(|(record, job)| FailedTake { record: record.clone(), retry: Some(job.clone()) })
+        .collect();
+    let outcomes = store.take_failed(&takes).await.expect("the backend answers");
+    for (number, outcome) in outcomes.iter().enumerate() {
+        let expected = match number {
+            1 => TakeOutcome::Claimed("other".into()),
+            2 => TakeOutcome::NotFound,
+            _ => TakeOutcome::Taken,
+        };
+        assert_eq!(*outcome, expected, "{number}");
+    }
+    assert_eq!(store.failed(0, 9).await.expect("the backend answers"), failed[1..2]);
+    let mut ids = Vec::new();
+    while ids.len() < MOVE_BATCH - 1 {
+        ids.extend(ids_of(&worker.fetch(32).await));
+    }
+    let expected =
+        std::iter::once("other".to_owned()).chain((0..MOVE_BATCH).filter(|it| ![1, 2].contains(it)).map(name));
+    assert!(ids.iter().cloned().eq(expected), "{ids:?}");
+}
 
 /// By its record, as it is listed.
 pub async fn a_failed_job_is_listed_removed_and_retried(store: SharedTasks) {
@@ -21,11 +68,11 @@ pub async fn a_failed_job_is_listed_removed_and_retried(store: SharedTasks) {
     assert_eq!(store.failed(1, 1).await.expect("the backend answers"), failed[1..2]);
     assert_eq!(store.failed(3, 1).await.expect("the backend answers"), Vec::<Bytes>::new());
     for outcome in [TakeOutcome::Taken, TakeOutcome::NotFound] {
-        assert_eq!(store.take_failed(&failed[1], None).await.expect("the backend answers"), outcome);
+        assert_eq!(take(&store, &failed[1], None).await, outcome);
     }
     for outcome in [TakeOutcome::Taken, TakeOutcome::NotFound] {
         let retry = Some(job("c"));
-        assert_eq!(store.take_failed(&failed[2], retry).await.expect("the backend answers"), outcome);
+        assert_eq!(take(&store, &failed[2], retry).await, outcome);
     }
     assert_eq!(store.failed(0, 10).await.expect("the backend answers"), failed[..1]);
     let again = worker.fetch_one().await;
@@ -40,7 +87,7 @@ pub async fn a_retry_of_a_failed_job_needs_its_claim(store: SharedTasks) {
     worker.settle(&fetched, failure(&fetched)).await;
     enqueue(&store, &[claiming("b", "k")]).await;
     let record = store.failed(0, 1).await.expect("the backend answers").remove(0);
-    let retry = async || store.take_failed(&record, Some(claiming("a", "k"))).await.expect("the backend answers");
+    let retry = async || take(&store, &record, Some(claiming("a", "k"))).await;
     assert_eq!(retry().await, TakeOutcome::Claimed("b".into()));
     assert_eq!(store.failed(0, 9).await.expect("the backend answers").len(), 1);
     let other = worker.fetch_one().await;
@@ -133,7 +180,7 @@ pub async fn the_state_of_a_job_follows_it(store: SharedTasks) {
     }
     assert_eq!((state("b").await, state("c").await), (JobState::Done, JobState::Failed));
     let record = store.failed(0, 1).await.expect("the backend answers").remove(0);
-    store.take_failed(&record, None).await.expect("the backend answers");
+    take(&store, &record, None).await;
     assert_eq!(state("c").await, JobState::Unknown);
 }
 
