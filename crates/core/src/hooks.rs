@@ -195,7 +195,8 @@ pub trait TaskHook: Send + Sync + 'static {
     /// does not mean that the job will be stored: its id may be there already, or the backend may refuse.
     ///
     /// Does not run for ticks of periodic tasks, for jobs of other programs, and for a failed job that runs again, which it
-    /// has seen. A job that the hook itself enqueues comes to the hook as well.
+    /// has seen. A job that the hook itself enqueues comes to the hook as well, eight deep at most: then
+    /// it is refused with the code `hook_recursion`, kind `conflict`.
     ///
     /// All hooks of one call have `general.action_deadline` together, or 30 s without that.
     ///

@@ -16,12 +16,21 @@ use crate::context::CallHost;
 use crate::error::{ActionError, ErrorKind, report_panic};
 use crate::hooks::{Delivery, Handshake, LeaveCause, RoomMessage};
 use crate::id::ConnectionId;
+use crate::metrics::bound_reached;
 use crate::node::Node;
 use crate::protocol::CloseReason;
 use crate::registry::Registry;
 use crate::rooms::RoomCallbacks;
 use crate::task::JobDraft;
 use crate::task::draft::TaskCallbacks;
+
+/// How deep enqueues may be in the hooks of others: a hook that enqueues in any case would call itself until the stack ends.
+const MAX_DEPTH: u32 = 8;
+
+tokio::task_local! {
+    /// How many enqueues wait for the hook that runs.
+    static DEPTH: u32;
+}
 
 /// The hooks of an application, with the node that they take.
 pub(super) struct HookRunner {
@@ -151,7 +160,12 @@ impl TaskCallbacks for HookRunner {
     }
 
     async fn before_enqueue(&self, job: &mut JobDraft<'_>, until: Instant) -> Result<(), ActionError> {
-        let node = self.node()?;
+        let (node, depth) = (self.node()?, DEPTH.try_with(|depth| *depth).unwrap_or(0));
+        if depth >= MAX_DEPTH {
+            bound_reached("enqueue_hooks");
+            let message = format!("before_enqueue hooks enqueue jobs whose hooks enqueue others, {MAX_DEPTH} deep");
+            return Err(ActionError::new(ErrorKind::Conflict, "hook_recursion", message));
+        }
         let hooks = async {
             for hook in &self.registry.task_hooks {
                 decision("before_enqueue", hook.before_enqueue(&node, job)).await?;
@@ -161,7 +175,8 @@ impl TaskCallbacks for HookRunner {
         let late =
             || ActionError::of(ErrorKind::Timeout, "the before_enqueue hooks did not end in time: nothing was stored");
         // As in `run_guarded`.
-        catch(async move { timeout_at(until, hooks).await }).await?.unwrap_or_else(|_| Err(late()))
+        let hooks = DEPTH.scope(depth + 1, async move { timeout_at(until, hooks).await });
+        catch(hooks).await?.unwrap_or_else(|_| Err(late()))
     }
 }
 

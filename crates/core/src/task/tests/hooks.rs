@@ -23,6 +23,8 @@ impl TaskHook for Gate {
             "wait" => std::future::pending().await,
             "nowhere" => job.set_queue("a b"),
             "large" => job.set_meta("all", "x".repeat(MAX_META_BYTES)),
+            "again" => drop(node.tasks().enqueue::<SendMail>(super::mail("again")).await?),
+            "once" => drop(node.tasks().enqueue::<SendMail>(super::mail("Ada")).await?),
             "unavailable" => return Err(ActionError::of(ErrorKind::Unavailable, "the quota is away")),
             _ => {}
         }
@@ -116,5 +118,17 @@ async fn a_job_that_a_hook_refuses_is_not_stored() {
     assert!(stored.lock().unwrap().is_empty());
     // Ada six times, and twice each of the two whose queue or meta cannot be; not the input that is invalid.
     assert_eq!(seen.lock().unwrap().len(), 10);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_hook_that_always_enqueues_is_refused_at_a_depth() {
+    let (engine, seen, stored) = start_hooked().await;
+    let tasks = engine.node().tasks();
+    let refused = tasks.enqueue::<SendMail>(mail("again")).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.code()), (ErrorKind::Conflict, "hook_recursion"), "{refused}");
+    assert!(seen.lock().unwrap().is_empty() && stored.lock().unwrap().is_empty());
+    tasks.enqueue::<SendMail>(mail("once")).await.unwrap();
+    assert_eq!(stored.lock().unwrap().len(), 2);
     engine.stop().await;
 }
