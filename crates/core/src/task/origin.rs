@@ -110,6 +110,19 @@ mod tests {
         }
     }
 
+    /// Handed on, it would have each enqueue of the attempt refused.
+    #[test]
+    fn the_meta_of_another_program_is_left_out_beyond_the_bound() {
+        let meta = |bytes: usize| JobMeta {
+            request: Some("r".into()),
+            traceparent: None,
+            values: BTreeMap::from([("v".to_owned(), "x".repeat(bytes - 2))]),
+        };
+        assert_eq!(JobOrigin::read(Some(&meta(MAX_META_BYTES + 1))), JobOrigin::default());
+        let read = JobOrigin::read(Some(&meta(MAX_META_BYTES)));
+        assert_eq!((read.bytes(), read.meta(&BTreeMap::new()).is_ok()), (MAX_META_BYTES, true));
+    }
+
     #[test]
     fn values_replace_those_of_the_same_name_and_have_a_bound() {
         let value = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
