@@ -28,13 +28,17 @@ pub(super) fn split_counters(entry: &Bytes) -> (JobCounters, Bytes) {
     parse_counters(entry).unwrap_or_else(|| (JobCounters::default(), entry.clone()))
 }
 
+/// Most digits of a counter: scripts do not take a longer number for one.
+const MAX_DIGITS: usize = 9;
+
 pub(super) fn parse_counters(entry: &Bytes) -> Option<(JobCounters, Bytes)> {
     let mut at = usize::from(entry.first() == Some(&b'!'));
     let mut counter = || {
         let length = entry[at..].iter().position(|byte| *byte == b' ')?;
-        let number = std::str::from_utf8(&entry[at..at + length]).ok()?.parse().ok();
+        let digits = &entry[at..at + length];
         at += length + 1;
-        number
+        let is_counter = length <= MAX_DIGITS && digits.iter().all(u8::is_ascii_digit);
+        std::str::from_utf8(digits).ok().filter(|_| is_counter)?.parse().ok()
     };
     let counters = JobCounters { attempts: counter()?, deaths: counter()?, stalls: counter()? };
     Some((counters, entry.slice(at..)))
@@ -76,6 +80,9 @@ mod tests {
             (b"!1 0 4 ", (counters, b"")),
             (b"{\"class\": 1 2 3}", (JobCounters::default(), b"{\"class\": 1 2 3}")),
             (b"1 2", (JobCounters::default(), b"1 2")),
+            (b"100000000000000 0 0 {}", (JobCounters::default(), b"100000000000000 0 0 {}")),
+            (b"1000000000 0 0 {}", (JobCounters::default(), b"1000000000 0 0 {}")),
+            (b"+1 0 0 {}", (JobCounters::default(), b"+1 0 0 {}")),
         ] {
             let (read, text) = split_counters(&Bytes::from_static(entry));
             assert_eq!((read, &text[..]), expected);

@@ -163,7 +163,7 @@ if wanted > 0 and us <= tonumber(ARGV[2]) and tonumber(lease) > us then
                 end
                 if has_counters then
                     local attempts, deaths, stalls, text = string.match(job, '^!?(%d+) (%d+) (%d+) (.*)$')
-                    if attempts then
+                    if are_counters(attempts, deaths, stalls) then
                         job, field = text, ' ' .. queue .. ' ' .. (attempts + 1) .. ' ' .. deaths .. ' ' .. stalls
                     end
                 end

@@ -21,6 +21,7 @@ for _, id in ipairs(due) do
     local entry = redis.pcall('HGET', KEYS[3], id)
     local key = type(entry) == 'table' and KEYS[3]
     local queue, attempts, deaths, stalls, job = string.match(not key and entry or '', '^(%S+) (%d+) (%d+) (%d+) (.*)$')
+    queue = are_counters(attempts, deaths, stalls) and queue
     if queue then
         key = put(queue, attempts, deaths, stalls, job, false)
     elseif entry and not key then -- it stays where it is, and is named

@@ -2,6 +2,12 @@
 -- A script has no rollback: a job is written to its new place first, by pcall, and removed from the old one only if that
 -- worked. So a key that is spoilt, of another type, costs no job; it is named in the reply.
 
+-- Whether these are counters. Others may write into our lists, and a number of more digits would be written again in another
+-- form: what has one is a text without counters.
+local function are_counters(attempts, deaths, stalls)
+    return attempts and #attempts <= 9 and #deaths <= 9 and #stalls <= 9
+end
+
 -- Returns the function that puts a job into its queue and returns the key if that is spoilt. Fresh jobs are in resque's
 -- list, as they came. Others have their counters before them: those that ran or were given back are in `again` (at the
 -- head, marked by `!`, if given back), and those that may be what kills or freezes nodes in `suspects`. A queue that was empty is

@@ -37,6 +37,7 @@ local function take(list, at)
             break
         end
         local queue, attempts, deaths, stalls, job = string.match(entry, '^%d+ (.-) (%d+) (%d+) (%d+) (.*)$')
+        queue = are_counters(attempts, deaths, stalls) and queue
         local is_suspect = queue and deaths + stalls + 1 >= 3
         if queue and (left[queue] or 0) > 0 and (takes_suspect or not is_suspect) then
             local counters = ' ' .. (attempts + 1) .. ' ' .. deaths .. ' ' .. stalls

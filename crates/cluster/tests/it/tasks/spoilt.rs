@@ -317,6 +317,23 @@ async fn many_parked_jobs_of_other_queues_keep_none_from_being_found_and_their_o
     assert!(left.into_iter().eq(0..700));
 }
 
+/// A number of so many digits is written in another form by a script than it was read.
+#[tokio::test]
+async fn a_job_with_counters_that_no_node_of_ours_wrote_is_an_unreadable_text() {
+    let (store, redis) = super::store().await;
+    let entry = "100000000000000 0 0 {}";
+    redis.command(&format!("RPUSH phalanx:laws:again:q '{entry}' '0 1000000000 0 {{}}' '1 0 0 {{}}'")).await;
+    let worker = LawWorker::new(&store, 0);
+    let fetched = [worker.fetch(9).await, worker.fetch(9).await].concat();
+    let texts: Vec<&[u8]> = fetched.iter().map(|job| &job.text[..]).collect();
+    assert_eq!(texts, [entry.as_bytes(), b"0 1000000000 0 {}", b"{}"]);
+    assert_eq!(store.attempts(nodes()[0]).await.unwrap(), fetched, "as they are listed");
+    for job in &fetched {
+        assert_eq!(worker.settle(job, failure(job)).await, SettleOutcome::Accepted);
+    }
+    assert_eq!(redis.command("EXISTS phalanx:laws:running:aaaaaaaaaa phalanx:laws:again:q").await, ":0\r\n");
+}
+
 #[tokio::test]
 async fn a_claim_that_is_spoilt_is_released_from_no_job() {
     let (store, redis) = super::store().await;
