@@ -73,3 +73,20 @@ async fn answers_that_are_lost_and_calls_that_come_late_lose_no_job() {
         assert!(job.ended("done") <= 1 && job.ended("superseded") == 0, "{id}: {job:?}");
     }
 }
+
+/// The deadline of the call is then an hour ahead by that clock: until then it might take effect, were it not for the node's own.
+#[tokio::test]
+async fn a_job_whose_fetch_is_not_answered_runs_although_the_clock_of_redis_is_set_back() {
+    let mut cluster = JobCluster::over(Redis::start_with_clock().await, 1, &[("TOUR_WORKERS", "1")], true).await;
+    cluster.workers[0].proxy.as_ref().unwrap().swallow("lost0");
+    cluster.push("lost", 1, "noop", &json!({})).await;
+    let generation = cluster.workers[0].generation.clone();
+    until("it is fetched", SOON, async || cluster.listed(&generation).await == ["lost0"]).await;
+    cluster.redis.set_clock(-3600);
+    cluster.push("other", 1, "noop", &json!({})).await;
+    let took = cluster.until_over(2, SOON).await;
+    print(format_args!("an unanswered job and the next one ran {took:.1?} after the clock was set back"));
+    cluster.until_nothing_is_left().await;
+    cluster.rename().await;
+    assert_eq!(cluster.metric_of(0, "phalanx_tasks_adopted_total", "").await, 1.0);
+}
