@@ -151,16 +151,27 @@ impl RedisClient {
         script: &Script,
         command: &Cmd,
     ) -> Result<T, BackendError> {
+        let reply = self.send(|mut connection| async move { evaluate(script, command, &mut connection).await });
+        self.with_timeout(key, reply).await
+    }
+
+    /// The same, and then these commands, over the same connection; they may be refused after the script ran. All of them share
+    /// one timeout.
+    pub(crate) async fn evaluate_and<T: FromRedisValue, U: FromRedisValue>(
+        &self,
+        key: &str,
+        (script, command): (&Script, &Cmd),
+        then: &Pipeline,
+    ) -> Result<(T, Result<U, BackendError>), BackendError> {
         let reply = self.send(|mut connection| async move {
-            match command.query_async(&mut connection).await {
-                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                    script.load_async(&mut connection).await?;
-                    command.query_async(&mut connection).await
-                }
-                reply => reply,
+            let reply = evaluate(script, command, &mut connection).await?;
+            match then.query_async(&mut connection).await.map_err(first_of_pipeline) {
+                Err(error) if is_lost(&error) => Err(error),
+                answer => Ok((reply, answer)),
             }
         });
-        self.with_timeout(key, reply).await
+        let (reply, answer): (T, Result<U, RedisError>) = self.with_timeout(key, reply).await?;
+        Ok((reply, answer.map_err(|error| self.backend_error(error, key))))
     }
 
     /// Sends a command that changes nothing. It is sent a second time if the connection turns out to be lost.
@@ -264,6 +275,21 @@ impl RedisClient {
                 refused
             }
         }
+    }
+}
+
+/// Runs a script, and loads it where the server does not have it.
+async fn evaluate<T: FromRedisValue>(
+    script: &Script,
+    command: &Cmd,
+    connection: &mut MultiplexedConnection,
+) -> Result<T, RedisError> {
+    match command.query_async(connection).await {
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            script.load_async(connection).await?;
+            command.query_async(connection).await
+        }
+        reply => reply,
     }
 }
 

@@ -96,7 +96,8 @@ fn over(client: RedisClient, keys: Keys, cluster: &str, node: &str, config: &Con
         max_envelope: max_envelope(config),
         interop: config.cluster.interop.then(|| interop(cluster, config)),
     };
-    let tasks = RedisTasks::new(&client, keys.clone(), node, config.tasks.failed_max);
+    let tasks =
+        RedisTasks::new(&client, keys.clone(), node, config.tasks.failed_max).confirmed_by(config.tasks.replicas);
     let bus = Arc::new(RedisBus::new(client.clone(), keys.clone(), clock.clone(), current.clone(), settings));
     let interop = bus.interop().map(|interop| interop as Arc<dyn Interop>);
     let membership = RedisMembership::new(client.clone(), keys.clone(), clock.clone(), bus.version(), bus.link());

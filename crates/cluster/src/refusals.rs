@@ -114,7 +114,10 @@ impl Refusals {
         let reply = match error {
             BackendError::Refused(reply) | BackendError::Failed(reply) => reply.to_string(),
             BackendError::Full => "OOM".to_owned(),
-            BackendError::Unavailable(_) | BackendError::WrongKind { .. } | BackendError::Locked { .. } => return None,
+            BackendError::Unavailable(_)
+            | BackendError::NotReplicated { .. }
+            | BackendError::WrongKind { .. }
+            | BackendError::Locked { .. } => return None,
         };
         self.record_reply(&reply);
         Some(RefusalMeaning::of(&reply))

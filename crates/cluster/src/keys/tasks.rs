@@ -184,6 +184,11 @@ impl Keys {
         self.own("reports:")
     }
 
+    /// Written so that replicas confirm what was written before it.
+    pub(crate) fn replicated(&self) -> String {
+        self.own("replicated")
+    }
+
     /// The ids of failed jobs: a sorted set, by µs.
     pub(crate) fn failed_ids(&self) -> String {
         self.own("failed:ids")

@@ -1,7 +1,7 @@
 //! A call of a script, and its reply.
 
 use bytes::Bytes;
-use deadpool_redis::redis::{Cmd, FromRedisValue, Script, ToRedisArgs, Value};
+use deadpool_redis::redis::{Cmd, FromRedisValue, Pipeline, Script, ToRedisArgs, Value};
 use phalanx_core::backend::BackendError;
 
 use crate::client::RedisClient;
@@ -45,6 +45,17 @@ impl ScriptCall<'_> {
 
     pub(super) async fn run<T: FromRedisValue>(&self, client: &RedisClient) -> Result<T, BackendError> {
         client.evaluate(&self.script.key, &self.script.script, &self.command).await
+    }
+}
+
+impl ScriptCall<'_> {
+    /// The same, and then these commands over the same connection.
+    pub(super) async fn run_and<T: FromRedisValue, U: FromRedisValue>(
+        &self,
+        client: &RedisClient,
+        then: &Pipeline,
+    ) -> Result<(T, Result<U, BackendError>), BackendError> {
+        client.evaluate_and(&self.script.key, (&self.script.script, &self.command), then).await
     }
 }
 

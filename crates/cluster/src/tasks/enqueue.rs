@@ -35,7 +35,7 @@ impl RedisTasks {
             add_job(job, &mut call);
             call.arg(job.digest.map(hex).unwrap_or_default());
         }
-        let reply: Value = call.run(&*self.own.client().await?).await?;
+        let reply = self.run_enqueue(&call).await?;
         if let Value::BulkString(key) = reply {
             return Err(BackendError::WrongKind { key: String::from_utf8_lossy(&key).into_owned() });
         }

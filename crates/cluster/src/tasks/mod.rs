@@ -34,6 +34,7 @@ mod moves;
 mod operations;
 mod own_connection;
 mod registration;
+mod replicas;
 mod reports;
 mod risks;
 mod running;
@@ -45,6 +46,7 @@ use call::TaskScript;
 use exchange::{Exchange, SERVING};
 use own_connection::OwnConnection;
 use registration::Repeated;
+use replicas::ReplicaWait;
 use wake::WakeUps;
 
 /// The jobs that nodes share.
@@ -52,6 +54,8 @@ pub struct RedisTasks {
     /// The connection that all commands share, over which operators search too: that keeps no worker waiting.
     shared: RedisClient,
     own: OwnConnection,
+    /// Set if enqueues wait for replicas.
+    confirmation: Option<ReplicaWait>,
     keys: Keys,
     channel: String,
     /// The id of the node.
@@ -116,6 +120,7 @@ impl RedisTasks {
             name: Generation::random().to_string(),
             shared: client.clone(),
             own: OwnConnection::beside(client.clone(), keys.clone()),
+            confirmation: None,
             keys,
             channel,
             failed_max: failed_max.max(1),

@@ -83,7 +83,7 @@ impl Node {
 }
 
 /// Makes a server the replica of another one, and waits until it has its data.
-async fn replicate(replica: &Redis, primary: &Redis) {
+pub(crate) async fn replicate(replica: &Redis, primary: &Redis) {
     replica.command(&format!("REPLICAOF 127.0.0.1 {}", primary.addr().port())).await;
     let is_up = async || replica.command("INFO replication").await.contains("master_link_status:up");
     until("the replica has the data", is_up).await;

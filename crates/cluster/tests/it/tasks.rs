@@ -12,6 +12,7 @@ mod cost;
 mod full;
 mod lost;
 mod reap;
+mod replicas;
 mod reports;
 mod resque;
 mod risks;

@@ -17,6 +17,14 @@ pub enum BackendError {
     /// It replied that the operation failed half-way: a part of it may have taken effect.
     #[error("the backend failed half-way: {0}")]
     Failed(Box<dyn Error + Send + Sync>),
+    /// It is stored, but in fewer copies than the settings require: it may be lost with the server that has it.
+    #[error("stored, and confirmed by {confirmed} of {wanted} replicas in time")]
+    NotReplicated {
+        /// How many replicas confirmed it.
+        confirmed: u64,
+        /// How many are required.
+        wanted: usize,
+    },
     /// The value under the key is of another kind.
     #[error("what is stored under {key:?} is of another kind")]
     WrongKind {
@@ -57,6 +65,11 @@ impl From<BackendError> for ActionError {
             BackendError::Refused(_) => unavailable("the backend refused it: nothing was changed").with_source(error),
             BackendError::Failed(_) => {
                 unavailable("the backend failed half-way: a part of it may have happened").with_source(error)
+            }
+            BackendError::NotReplicated { .. } => {
+                let message = "it is stored, but replicas of the backend did not confirm it: it may be lost";
+                let error = Self::new(ErrorKind::Unavailable, "not_replicated", message).with_source(error);
+                error.with_retry_after(Duration::from_secs(1))
             }
             BackendError::Full => {
                 Self::of(ErrorKind::Unavailable, "the backend is full, nothing was stored").with_source(error)

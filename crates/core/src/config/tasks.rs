@@ -26,6 +26,8 @@ pub struct TaskSettings {
     pub unknown_grace: Duration,
     /// Most failed jobs that are kept; beyond, the oldest is dropped.
     pub failed_max: usize,
+    /// Replicas of Redis that have a job before its enqueue is answered; zero: the answer waits for none.
+    pub replicas: usize,
     /// Prefix of the keys that resque tools read too.
     pub prefix: String,
     /// Whether jobs are fetched although another cluster uses the same prefix, whose jobs this one would run, or park.
@@ -45,6 +47,9 @@ impl TaskSettings {
     /// Most jobs that a node runs at once.
     pub const MAX_CONCURRENCY: usize = 10_000;
 
+    /// Most replicas that an enqueue waits for.
+    pub const MAX_REPLICAS: usize = 16;
+
     /// Whether a queue can have this name: 1 to 100 characters of `A-Z a-z 0-9 : . _ -`.
     pub fn is_queue(name: &str) -> bool {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
@@ -61,6 +66,7 @@ impl Default for TaskSettings {
             deadline: Duration::from_secs(30 * 60),
             unknown_grace: Duration::from_secs(60 * 60),
             failed_max: 100_000,
+            replicas: 0,
             prefix: "resque:".into(),
             shared_prefix: false,
         }

@@ -98,6 +98,7 @@ impl Config {
             (tasks.concurrency <= TaskSettings::MAX_CONCURRENCY, "tasks.concurrency must be 10000 at most"),
             (tasks.threads <= 1024, "tasks.threads must be 1024 at most"),
             (tasks.failed_max > 0, "tasks.failed_max must not be zero"),
+            (tasks.replicas <= TaskSettings::MAX_REPLICAS, "tasks.replicas must be 16 at most"),
         ];
         let queues = tasks.served_queues().err().map(|error| format!("tasks.queues: {error}"));
         let wrong = checks.iter().filter(|(is_valid, _)| !is_valid).map(|(_, sentence)| (*sentence).to_owned());
