@@ -24,6 +24,7 @@ mod replies;
 mod result;
 mod run;
 mod sign;
+mod skipped;
 mod slots;
 mod tokens;
 mod undecodable;

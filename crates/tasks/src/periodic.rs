@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::calendar::Calendar;
 use crate::due::{MAX_CATCH_UP, due_ticks};
 use crate::metrics;
+use crate::skipped::{SkippedTicks, release_if_gone};
 
 /// How often a node looks at the last ticks without one that is due: it writes those again that the store has lost, and shows
 /// that nodes have its schedules.
@@ -90,6 +91,7 @@ struct PeriodicTask {
     is_superseded: bool,
     /// Not before that, after a spoilt key.
     retry_at: Option<Instant>,
+    skipped: SkippedTicks,
 }
 
 impl PeriodicTask {
@@ -105,6 +107,7 @@ impl PeriodicTask {
             next_ms: None,
             is_superseded: false,
             retry_at: None,
+            skipped: SkippedTicks::default(),
         })
     }
 
@@ -258,6 +261,19 @@ impl Ticker {
                     info!(task = name, schedule = %task.text, "this node's schedule counts again");
                 }
                 task.set_last(last_ms);
+                if task.skipped.observe(Instant::now(), skipped, enqueued.len()) {
+                    let claim = tick_job(task.task.def, task.schedule.overlap, last_ms, last_ms).unique;
+                    if let Some(claim) = claim {
+                        let search = release_if_gone(self.store.clone(), name, claim.key);
+                        let shutdown = self.engine.shutdown().clone();
+                        self.engine.shutdown().spawn_own(async move {
+                            tokio::select! {
+                                () = shutdown.closed() => {}
+                                () = search => {}
+                            }
+                        });
+                    }
+                }
                 if enqueued.len() >= MAX_CATCH_UP {
                     bound_reached("tasks_catch_up");
                 }

@@ -121,6 +121,12 @@ impl RedisTasks {
         Ok(true)
     }
 
+    pub(super) async fn find_claimant(&self, claim: &str) -> Result<Option<Arc<str>>, BackendError> {
+        let key = [&self.keys.unique(), claim].concat();
+        let id: Option<String> = self.shared.read(&key, cmd("GET").arg(&key)).await?;
+        Ok(id.map(Arc::from))
+    }
+
     pub(super) async fn release_claim(&self, claim: &str, id: &str) -> Result<bool, BackendError> {
         let mut call = self.scripts.release.call(&[[&self.keys.unique(), claim].concat()]);
         call.arg(id).run(&self.shared).await

@@ -9,6 +9,7 @@
 //! - **A key is spoilt**, of another type. Jobs stay where they were; the key is counted, logged, and in the reply.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -211,6 +212,10 @@ impl TaskStore for RedisTasks {
 
     async fn take_unattended(&self, classes: &[&str], most: usize) -> Result<Vec<Bytes>, BackendError> {
         self.take_unattended_records(classes, most).await
+    }
+
+    async fn claimant(&self, key: &str) -> Result<Option<Arc<str>>, BackendError> {
+        self.find_claimant(key).await
     }
 
     async fn release(&self, key: &str, id: &str) -> Result<bool, BackendError> {

@@ -561,6 +561,9 @@ pub trait TaskStore: Send + Sync + 'static {
     /// too long. Each is taken once, so that one node runs what the task does then.
     async fn take_unattended(&self, classes: &[&str], most: usize) -> Result<Vec<Bytes>, BackendError>;
 
+    /// The id of the job that has a claim.
+    async fn claimant(&self, key: &str) -> Result<Option<Arc<str>>, BackendError>;
+
     /// Releases a claim if this job has it; returns whether it had.
     async fn release(&self, key: &str, id: &str) -> Result<bool, BackendError>;
 

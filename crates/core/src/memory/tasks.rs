@@ -372,6 +372,10 @@ impl TaskStore for MemoryTasks {
         Ok(self.jobs().unattended.take(classes, most))
     }
 
+    async fn claimant(&self, key: &str) -> Result<Option<Arc<str>>, BackendError> {
+        Ok(self.jobs().claimant(key, self.clock.now_ms()))
+    }
+
     async fn release(&self, key: &str, id: &str) -> Result<bool, BackendError> {
         let (now_ms, mut state) = (self.clock.now_ms(), self.jobs());
         let is_own = state.claimant(key, now_ms).is_some_and(|claimant| *claimant == *id);

@@ -192,6 +192,10 @@ impl TaskStore for FaultyStore {
         self.inner.take_unattended(classes, most).await
     }
 
+    async fn claimant(&self, key: &str) -> Result<Option<Arc<str>>, BackendError> {
+        self.inner.claimant(key).await
+    }
+
     async fn release(&self, key: &str, id: &str) -> Result<bool, BackendError> {
         if self.refused_releases.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
             return Err(BackendError::unavailable("timed out"));

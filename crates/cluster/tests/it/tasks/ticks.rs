@@ -1,6 +1,6 @@
 //! Ticks of periodic tasks where Redis is full, spoilt, older, or where other programs touch its lists.
 
-use phalanx_core::backend::{AttemptEnd, BackendError, TickCall, TickOutcome};
+use phalanx_core::backend::{AttemptEnd, BackendError, JobState, TickCall, TickOutcome};
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::tasks::{LawTicks, LawWorker, nodes};
 
@@ -51,6 +51,26 @@ async fn a_tick_whose_job_another_program_took_keeps_no_later_one_from_being_enq
     assert_eq!(ticks.ask(Some(-6), &[-5]).await, ticks.ticked(-5, &[], 1), "its job is parked");
     redis.command("DEL phalanx:laws:parked:t").await;
     assert_eq!(ticks.ask(Some(-5), &[-4]).await, ticks.ticked(-4, &[-4], 0));
+}
+
+/// The script does not search a queue that has others; a node does, after a while.
+#[tokio::test]
+async fn the_job_of_a_tick_that_another_program_took_is_known_to_be_nowhere() {
+    let (store, redis) = super::store().await;
+    let ticks = LawTicks::skipping(&store);
+    assert_eq!(ticks.ask(Some(-9), &[-8]).await, ticks.ticked(-8, &[-8], 0));
+    let request = ticks.request("t", Some(-9), &[-8]);
+    let job = request.due[0].job.as_ref().unwrap();
+    let claim = &job.unique.as_ref().unwrap().key;
+    redis.command("RPUSH resque:queue:q '{}'").await;
+    assert_eq!(store.claimant(claim).await.unwrap(), Some(job.id.clone()));
+    assert_eq!(store.status(&job.id).await.unwrap().state, JobState::Waiting);
+    redis.command("LPOP resque:queue:q").await;
+    assert_eq!(ticks.ask(Some(-8), &[-7]).await, ticks.ticked(-7, &[], 1));
+    assert_eq!(store.status(&job.id).await.unwrap().state, JobState::Unknown);
+    assert!(store.release(claim, &job.id).await.unwrap());
+    assert_eq!(store.claimant(claim).await.unwrap(), None);
+    assert_eq!(ticks.ask(Some(-7), &[-6]).await, ticks.ticked(-6, &[-6], 0));
 }
 
 /// The claim is the dead node's job's, wherever that is meanwhile.
