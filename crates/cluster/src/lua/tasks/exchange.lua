@@ -7,15 +7,11 @@
 -- these, other ends; then the queues, the successes, their ids, and for each other end: field, verb, id, claim, x, id of
 -- its report or '', progress or '', result or ''; then, if some have one, the most jobs of each queue, '' for as many as
 -- are wanted.
-redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 local generation = ARGV[1]
-local lease = redis.call('ZSCORE', KEYS[2], generation)
+local lease, us = begin_call(KEYS[1], KEYS[2], KEYS[3], generation)
 if not lease then
     return false
 end
-redis.call('HLEN', KEYS[3])
-local now = redis.call('TIME')
-local us = now[1] * 1000000 + now[2]
 local wanted, token, bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local queues, successes, ids, others = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local at = 14 + queues
@@ -142,7 +138,7 @@ if ARGV[7] == '1' then
 end
 
 -- An expired lease is to be renewed first: its generation may be reaped before it learns what it has fetched.
-if wanted > 0 and us <= tonumber(ARGV[2]) and tonumber(lease) > us then
+if wanted > 0 and us <= tonumber(ARGV[2]) and lease > us then
     -- Takes jobs from a list, and returns how many. The length of a job is known when it is taken: one is taken first, and
     -- several at once only after short ones.
     local function take(key, queue, has_counters, most)

@@ -2,6 +2,19 @@
 -- A script has no rollback: a job is written to its new place first, by pcall, and removed from the old one only if that
 -- worked. So a key that is spoilt, of another type, costs no job; it is named in the reply.
 
+-- Begins a call by which a node settles or fetches. Returns the end of its lease and the time, both in µs; nothing if it has no
+-- lease.
+local function begin_call(unused, leases, running, generation)
+    redis.call('DEL', unused) -- a full Redis refuses a script whose first write may need memory
+    local lease = redis.call('ZSCORE', leases, generation)
+    if not lease then
+        return
+    end
+    redis.call('HLEN', running) -- of another type, it ends the script before anything has changed
+    local now = redis.call('TIME')
+    return tonumber(lease), now[1] * 1000000 + now[2]
+end
+
 -- Whether these are counters. Others may write into our lists, and a number of more digits would be written again in another
 -- form: what has one is a text without counters.
 local function are_counters(attempts, deaths, stalls)

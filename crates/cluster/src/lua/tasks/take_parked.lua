@@ -4,19 +4,15 @@
 -- ARGV: generation, µs until which jobs are fetched, most jobs, first token, most bytes, '1' if a suspect may be fetched,
 -- number of queues, number of limits; then the queues, the most jobs of each if some have limits, the classes.
 -- Returns queue and entry of each job that is fetched, and the keys that are spoilt.
-redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
-local lease = redis.call('ZSCORE', KEYS[2], ARGV[1])
+local lease, us = begin_call(KEYS[1], KEYS[2], KEYS[3], ARGV[1])
 if not lease then
     return false
 end
-redis.call('HLEN', KEYS[3])
-local now = redis.call('TIME')
-local us = now[1] * 1000000 + now[2]
 local wanted, token, bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local queues, limits = tonumber(ARGV[7]), tonumber(ARGV[8])
 local fetched, spoilt = {}, {}
 -- An expired lease is to be renewed first: its generation may be reaped before it learns what it has fetched.
-if us > tonumber(ARGV[2]) or tonumber(lease) <= us then
+if us > tonumber(ARGV[2]) or lease <= us then
     return { fetched, spoilt }
 end
 local takes_suspect = ARGV[6] == '1'
