@@ -11,7 +11,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ActionError;
@@ -320,9 +320,18 @@ impl Connection {
         ConnectionDetails { transport: Some("websocket"), params: None, destroyed, ..self.details() }
     }
 
-    /// Orders the joins and leaves of this connection, and its end.
-    pub(crate) fn membership_lock(&self) -> Arc<tokio::sync::Mutex<()>> {
-        self.0.membership.clone()
+    /// Waits for the joins and leaves of this connection that are in progress, and keeps others from starting.
+    pub(crate) async fn lock_membership(&self) -> OwnedMutexGuard<()> {
+        // Mostly there are none, and a wait costs more than the attempt, which overtakes no task that waits.
+        match self.try_lock_membership() {
+            Some(lock) => lock,
+            None => self.0.membership.clone().lock_owned().await,
+        }
+    }
+
+    /// The same, if none is in progress.
+    pub(crate) fn try_lock_membership(&self) -> Option<OwnedMutexGuard<()>> {
+        self.0.membership.clone().try_lock_owned().ok()
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {

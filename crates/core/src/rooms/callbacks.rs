@@ -1,9 +1,12 @@
 //! The application's hooks, as rooms call them. The engine implements this with the hooks that authors write.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::connection::Connection;
 use crate::error::ActionError;
+use crate::future::BoxFuture;
 use crate::id::ConnectionId;
 use crate::protocol::RoomMessage;
 
@@ -19,6 +22,26 @@ pub enum LeaveCause<'a> {
     RoomDestroyed(&'a Connection),
     /// Its node died: of the connection, only the id is known.
     NodeDied,
+}
+
+/// The same, for a future that owns it.
+#[derive(Clone, Debug)]
+pub(crate) enum LeftBy {
+    Request(Connection),
+    Close(Connection),
+    Destruction(Connection),
+    NodeDeath,
+}
+
+impl LeftBy {
+    pub(crate) const fn cause(&self) -> LeaveCause<'_> {
+        match self {
+            Self::Request(connection) => LeaveCause::Requested(connection),
+            Self::Close(connection) => LeaveCause::Closed(connection),
+            Self::Destruction(connection) => LeaveCause::RoomDestroyed(connection),
+            Self::NodeDeath => LeaveCause::NodeDied,
+        }
+    }
 }
 
 /// The decision about one recipient of a message.
@@ -44,8 +67,9 @@ pub(crate) trait RoomCallbacks: Send + Sync {
     /// Runs before a connection leaves because that was requested.
     async fn before_leave(&self, room: &str, connection: &Connection) -> Result<(), ActionError>;
 
-    /// Runs when a connection has left, at most for `general.action_deadline`.
-    async fn left(&self, room: &str, id: &ConnectionId, cause: LeaveCause<'_>);
+    /// Runs when a connection has left, at most for `general.action_deadline`. The future owns what it needs: hooks run to
+    /// their end, also if the call that requested the leave is dropped.
+    fn left(self: Arc<Self>, room: Arc<str>, id: ConnectionId, by: LeftBy) -> BoxFuture<'static, ()>;
 
     /// Runs once for each message, at its origin; `None` drops the message.
     async fn before_publish(&self, message: RoomMessage) -> Result<Option<RoomMessage>, ActionError>;

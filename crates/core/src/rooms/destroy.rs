@@ -5,7 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use tracing::warn;
 
 use super::publish::to_raw;
-use super::{LeaveCause, LocalRoom, Rooms, no_room};
+use super::{LeftBy, LocalRoom, Rooms, no_room};
 use crate::backend::{BackendError, Publication, PublicationKind};
 use crate::connection::{Connection, Frame};
 use crate::error::ActionError;
@@ -101,9 +101,9 @@ impl Rooms {
 
     /// Runs the `left` hooks of a member whose room was destroyed, unless a leave that was in progress has run them.
     pub(super) async fn finish_destroyed(&self, member: &Connection, room: &Arc<str>, incarnation: Incarnation) {
-        let _ordered = member.membership_lock().lock_owned().await;
+        let _ordered = member.lock_membership().await;
         if member.joined_rooms().remove(room, incarnation).is_some() {
-            self.run_left(room, member.id(), LeaveCause::RoomDestroyed(member)).await;
+            self.run_left(room, member.id(), LeftBy::Destruction(member.clone())).await;
             self.notify(&Event::Left(room.clone(), member.clone()));
         }
     }

@@ -54,7 +54,7 @@ impl Rooms {
             Ok(room) => room,
             Err(error) => return done(Err(error)),
         };
-        let _ordered = connection.membership_lock().lock_owned().await;
+        let _ordered = connection.lock_membership().await;
         if let Err(error) = self.check_room_left(connection, &room) {
             return done(Err(error)); // it joined meanwhile
         }
@@ -69,9 +69,13 @@ impl Rooms {
             match entered {
                 Entered::Yes => {
                     removal.settled();
-                    let unannounced = UnannouncedJoin::new(self, &joined, connection.id());
+                    let unannounced =
+                        self.has_presence(&room).then(|| UnannouncedJoin::new(self, &joined, connection.id()));
                     self.notify(&Event::Joined(room, connection.clone()));
-                    return unannounced.announce().await;
+                    if let Some(unannounced) = unannounced {
+                        unannounced.announce().await;
+                    }
+                    return;
                 }
                 // In a box of its own: it is rare, and every join would have room for it.
                 Entered::ConnectionClosed | Entered::RoomsChanged => Box::pin(removal.finish(joined.incarnation)).await,
@@ -97,10 +101,11 @@ impl Rooms {
     }
 
     fn check_room_left(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {
-        if connection.is_in(room) {
+        let joined = connection.joined_rooms();
+        if joined.find(room).is_some() {
             return Err(ActionError::conflict("the connection is already in this room"));
         }
-        if connection.joined_rooms().names().count() >= self.config().websocket.max_rooms {
+        if joined.names().count() >= self.config().websocket.max_rooms {
             bound_reached("websocket.max_rooms");
             return Err(ActionError::conflict("the connection is in as many rooms as it may be"));
         }
@@ -114,7 +119,9 @@ impl Rooms {
         room: &Arc<str>,
     ) -> Result<(JoinedRoom, Subscription, PendingRemoval), ActionError> {
         let subscription = self.bus().subscribe(room).await?;
-        self.announce_waiting(room, connection.id()).await?;
+        if self.has_presence(room) {
+            self.announce_waiting(room, connection.id()).await?;
+        }
         let joined_at = connection.joined_rooms().next_joined_at(self.0.parts.clock.now_ms());
         let member = Member { id: connection.id().clone(), joined_at };
         for _ in 0..LATE_ATTEMPTS {

@@ -1,6 +1,6 @@
 //! How a connection leaves a room.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -10,10 +10,11 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout_at};
 
 use super::pending_removal::{PendingRemoval, Removal};
-use super::{LeaveCause, Rooms, check_name, no_room};
+use super::{LeftBy, Rooms, check_name};
 use crate::connection::{Connection, JoinedRoom, JoinedRooms};
 use crate::error::ActionError;
 use crate::event::Event;
+use crate::future::BoxFuture;
 use crate::id::ConnectionId;
 
 /// How long a connection that closes leaves one room after the other; then it leaves all others at once.
@@ -31,9 +32,9 @@ impl Rooms {
     /// error with which a `before_leave` hook refuses, `unavailable` if the backend does not answer whether the room exists.
     pub async fn leave(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {
         check_name(room)?;
-        let ordered = connection.membership_lock().lock_owned().await;
-        self.check_member(connection, room).await?;
-        let Some(joined) = connection.joined_rooms().find(room).cloned() else { return Err(no_room()) };
+        let ordered = connection.lock_membership().await;
+        let joined = connection.joined_rooms().find(room).cloned();
+        let Some(joined) = joined else { return Err(self.no_member(room).await) };
         if self.callbacks().has_room_hooks() {
             self.callbacks().before_leave(&joined.room, connection).await?;
         }
@@ -41,32 +42,44 @@ impl Rooms {
         self.exit(connection, &joined);
         let incarnation = joined.incarnation;
         // Before the entry is removed: if the node dies meanwhile, the reaper finds the entry and runs them.
-        let (removal, ordered) = self.finish_left(removal, ordered, connection.clone(), joined).await?;
+        let (removal, _ordered) = match self.start_left(&joined.room, connection).await {
+            None => {
+                self.notify(&Event::Left(joined.room, connection.clone()));
+                (removal, ordered)
+            }
+            Some(hooks) => self.finish_left(hooks, removal, ordered, connection.clone(), joined).await?,
+        };
         removal.finish(incarnation).await;
-        drop(ordered);
         Ok(())
     }
 
-    /// Runs the `left` hooks of a leave that was agreed to. They are not dropped with the call: hooks that wait continue on a
-    /// task of their own, which then drops the removal, so that the recovery pass does it.
+    /// Starts the `left` hooks of a leave that was agreed to. Returns their future if they wait for something: most do not.
+    async fn start_left(&self, room: &Arc<str>, connection: &Connection) -> Option<BoxFuture<'static, ()>> {
+        if !self.callbacks().has_room_hooks() {
+            return None;
+        }
+        let mut hooks = self.left_hooks(room, connection.id(), LeftBy::Request(connection.clone()));
+        let first = poll_fn(|task| Poll::Ready(hooks.as_mut().poll(task))).await;
+        first.is_pending().then_some(hooks)
+    }
+
+    /// Waits for the `left` hooks of a leave. They are not dropped with the call: they continue on a task of their own, which
+    /// then drops the removal, so that the recovery pass does it.
     async fn finish_left(
         &self,
+        hooks: BoxFuture<'static, ()>,
         removal: PendingRemoval,
         ordered: OwnedMutexGuard<()>,
         connection: Connection,
         joined: JoinedRoom,
     ) -> Result<(PendingRemoval, OwnedMutexGuard<()>), ActionError> {
         let rooms = self.clone();
-        let mut hooks = Box::pin(async move {
-            rooms.run_left(&joined.room, connection.id(), LeaveCause::Requested(&connection)).await;
+        let left = Box::pin(async move {
+            hooks.await;
             rooms.notify(&Event::Left(joined.room, connection));
             (removal, ordered)
         });
-        // Polled once in place: most hooks wait for nothing.
-        match poll_fn(|task| Poll::Ready(hooks.as_mut().poll(task))).await {
-            Poll::Ready(done) => Ok(done),
-            Poll::Pending => self.0.parts.shutdown.spawn(hooks).await.map_err(ActionError::internal),
-        }
+        self.0.parts.shutdown.spawn(left).await.map_err(ActionError::internal)
     }
 
     /// Takes a connection that closes out of all its rooms.
@@ -74,7 +87,7 @@ impl Rooms {
     /// One after the other as long as that is quick. A backend that does not answer costs one timeout and not one for each
     /// room: the connection counts among `websocket.max_connections`, and its id is taken, until it is out of all of them.
     pub(crate) async fn leave_all(&self, connection: &Connection) {
-        let _ordered = connection.membership_lock().lock_owned().await;
+        let _ordered = connection.lock_membership().await;
         let all = {
             let mut joined = connection.joined_rooms();
             joined.closed = true;
@@ -97,7 +110,7 @@ impl Rooms {
         let early =
             if self.0.parts.lease.may_be_reaped() { Some(removal.remove(joined.incarnation).await) } else { None };
         if early != Some(Removal::ByReaper) {
-            self.run_left(&joined.room, connection.id(), LeaveCause::Closed(connection)).await;
+            self.run_left(&joined.room, connection.id(), LeftBy::Close(connection.clone())).await;
         }
         let removed = match early {
             Some(removed) => removed,
@@ -110,10 +123,14 @@ impl Rooms {
         removal.announce(removed).await;
     }
 
-    pub(super) async fn run_left(&self, room: &str, id: &ConnectionId, cause: LeaveCause<'_>) {
+    pub(super) async fn run_left(&self, room: &Arc<str>, id: &ConnectionId, by: LeftBy) {
         if self.callbacks().has_room_hooks() {
-            self.callbacks().left(room, id, cause).await;
+            self.left_hooks(room, id, by).await;
         }
+    }
+
+    fn left_hooks(&self, room: &Arc<str>, id: &ConnectionId, by: LeftBy) -> BoxFuture<'static, ()> {
+        self.0.parts.callbacks.clone().left(room.clone(), id.clone(), by)
     }
 
     /// Ends a membership on this node.

@@ -44,8 +44,8 @@ use moves::MembershipMoves;
 use presence::PresenceLog;
 use shared_view::SharedViews;
 
-pub(crate) use callbacks::RoomCallbacks;
 pub use callbacks::{Delivery, LeaveCause};
+pub(crate) use callbacks::{LeftBy, RoomCallbacks};
 
 /// The rooms of the cluster. Cheap to clone.
 ///
@@ -264,13 +264,16 @@ impl Rooms {
     }
 
     async fn check_member(&self, connection: &Connection, room: &str) -> Result<(), ActionError> {
-        if connection.is_in(room) {
-            return Ok(());
+        if connection.is_in(room) { Ok(()) } else { Err(self.no_member(room).await) }
+    }
+
+    /// The error for a connection that is not in a room, or for a room that does not exist.
+    async fn no_member(&self, room: &str) -> ActionError {
+        match self.exists(room).await {
+            Ok(true) => ActionError::forbidden("the connection is not in this room"),
+            Ok(false) => no_room(),
+            Err(error) => error,
         }
-        if self.exists(room).await? {
-            return Err(ActionError::forbidden("the connection is not in this room"));
-        }
-        Err(no_room())
     }
 
     fn local(&self, room: &Arc<str>) -> Option<Arc<LocalRoom>> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tracing::warn;
 
-use super::{LeaveCause, Rooms};
+use super::{LeftBy, Rooms};
 use crate::backend::{BackendError, Member, Publication, PublicationKind, ReapedMember};
 use crate::id::ConnectionId;
 use crate::protocol::{self, PresenceChange, PresenceEvent};
@@ -138,7 +138,7 @@ impl Rooms {
             let (room, id) = (Arc::from(&*member.room), member.id.clone());
             let member = Member { id: id.clone(), joined_at: member.joined_at };
             async move {
-                self.run_left(&room, &id, LeaveCause::NodeDied).await;
+                self.run_left(&room, &id, LeftBy::NodeDeath).await;
                 (room, member)
             }
         };

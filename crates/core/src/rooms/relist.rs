@@ -62,7 +62,7 @@ impl Rooms {
         let (mut batch, mut busy) = (RelistBatch::default(), Vec::new());
         let mut running = FuturesUnordered::new();
         for connection in connections {
-            let Ok(lock) = connection.membership_lock().try_lock_owned() else {
+            let Some(lock) = connection.try_lock_membership() else {
                 busy.push(connection);
                 continue;
             };
@@ -96,7 +96,7 @@ impl Rooms {
         of: Generation,
         request: RecoveryRequest,
     ) -> Result<bool, BackendError> {
-        let Ok(lock) = timeout(LOCK_WAIT, connection.membership_lock().lock_owned()).await else {
+        let Ok(lock) = timeout(LOCK_WAIT, connection.lock_membership()).await else {
             bound_reached("relist_wait");
             self.0.parts.lease.request_recovery(request);
             return Ok(false);
@@ -221,7 +221,7 @@ impl Rooms {
     /// Whether this node holds a membership, or its connection joins or leaves a room now.
     fn may_hold(&self, stored: &StoredMember) -> bool {
         let Some(connection) = self.0.parts.registry.find(&stored.id) else { return false };
-        let Ok(_lock) = connection.membership_lock().try_lock_owned() else { return true };
+        let Some(_lock) = connection.try_lock_membership() else { return true };
         let joined = connection.joined_rooms();
         joined.find(&stored.room).is_some_and(|joined| joined.joined_at == stored.joined_at)
     }

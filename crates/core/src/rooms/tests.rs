@@ -95,7 +95,7 @@ async fn a_join_that_waits_is_announced_before_the_leave_of_a_member_that_leaves
     presence(here, 2).await;
     let joined = leaving.joined_rooms().find("lobby").cloned().unwrap();
     rooms.keep_join(&JoinedRoom::new(joined.room.clone(), joined.joined_at + 1, joined.incarnation), leaving.id());
-    let lock = leaving.membership_lock().lock_owned().await;
+    let lock = leaving.lock_membership().await;
     rooms.exit(leaving, &joined);
     rooms.announce_waiting_changes().await.unwrap();
     let member = Member { id: leaving.id().clone(), joined_at: joined.joined_at + 1 };

@@ -100,6 +100,9 @@ impl Rooms {
         member: &Member,
         incarnation: Incarnation,
     ) -> Result<(), BackendError> {
+        if !self.has_presence(room) {
+            return Ok(());
+        }
         if self.waiting_change(room, &member.id).is_none() {
             return self.announce_leave(room, member).await;
         }
@@ -145,7 +148,7 @@ impl Rooms {
         let mut locks = HashMap::new();
         waiting.retain(|((_, id), _)| {
             let Some(connection) = self.0.parts.registry.find(id) else { return true };
-            locks.entry(id.clone()).or_insert_with(|| connection.membership_lock().try_lock_owned().ok()).is_some()
+            locks.entry(id.clone()).or_insert_with(|| connection.try_lock_membership()).is_some()
         });
         let check =
             |(key, change)| async move { Ok::<_, BackendError>((self.is_due(&key, change).await?, key, change)) };

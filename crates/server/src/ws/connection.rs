@@ -6,8 +6,8 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use phalanx_core::connection::{Connection, Frame, OutboxItem};
 use phalanx_core::dispatch::{self, CallRequest, Dispatched};
 use phalanx_core::error::unknown_action;
 use phalanx_core::protocol::CloseReason;
-use phalanx_core::verb::run_verb;
+use phalanx_core::verb::{VerbAnswer, run_verb};
 use phalanx_core::{ActionError, BoxFuture, CallBody, Caller, Engine, ErrorKind, Registration};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::{Error as StreamError, Message};
@@ -53,13 +53,48 @@ pub(super) struct ConnectionTask {
     stream: FrameStream,
     engine: Engine,
     caller: Arc<Caller>,
-    /// The size of the reply that the verb has queued; zero if there is none yet.
-    reply_bytes: Arc<AtomicUsize>,
+    /// Of the verb that runs, or of the last one.
+    verb_reply: Arc<VerbReply>,
     rate: Rate,
     bucket: TokenBucket,
     /// The refusals of the current window, and its start.
     refused: (u32, Instant),
     received_close: bool,
+}
+
+/// The reply to a verb, of which a connection runs one at a time: its memory serves all of them.
+#[derive(Default)]
+struct VerbReply {
+    message_id: Mutex<String>,
+    /// The size of the reply that was queued; zero if there is none yet.
+    bytes: AtomicUsize,
+}
+
+impl VerbReply {
+    fn begin(&self, id: &str) {
+        let mut message_id = self.message_id();
+        message_id.clear();
+        message_id.push_str(id);
+        self.bytes.store(0, Relaxed);
+    }
+
+    fn queue(&self, connection: &Connection, answer: Result<VerbAnswer, ActionError>) {
+        let id = self.message_id();
+        let reply = within_outbox(connection, &id, frame::verb_reply(&id, connection, answer));
+        self.bytes.store(reply.len(), Relaxed);
+        connection.queue(reply);
+    }
+
+    /// Queues the error that ends the verb, unless it was answered before.
+    fn queue_error(&self, connection: &Connection, error: &ActionError) {
+        if self.bytes.load(Relaxed) == 0 {
+            connection.queue(frame::error(&self.message_id(), error));
+        }
+    }
+
+    fn message_id(&self) -> MutexGuard<'_, String> {
+        self.message_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The reason for [`ConnectionTask::pump`] to act.
@@ -81,7 +116,7 @@ impl ConnectionTask {
             bucket: TokenBucket::full(rate, now),
             refused: (0, now),
             verb: None,
-            reply_bytes: Arc::default(),
+            verb_reply: Arc::default(),
             received_close: false,
             reads: 0,
             malformed: 0,
@@ -273,21 +308,15 @@ impl ConnectionTask {
             ClientRequest::Action { name, version, params } => self.start_action(&id, &name, version, params).await,
             ClientRequest::Verb(operation) => {
                 let (engine, connection) = (self.engine.clone(), self.connection.clone());
-                let (id, reply_bytes) = (Arc::<str>::from(id), self.reply_bytes.clone());
-                let timeout_id = id.clone();
-                reply_bytes.store(0, Relaxed);
+                let reply = self.verb_reply.clone();
+                reply.begin(&id);
                 let mut verb: BoxFuture<'static, ()> = Box::pin(async move {
-                    let reply = |answer| {
-                        let reply = within_outbox(&connection, &id, frame::verb_reply(&id, &connection, answer));
-                        reply_bytes.store(reply.len(), Relaxed);
-                        connection.queue(reply);
-                    };
-                    run_verb(&engine, &connection, operation, reply).await;
+                    run_verb(&engine, &connection, operation, |answer| reply.queue(&connection, answer)).await;
                 });
                 let first = poll_fn(|task| Poll::Ready(verb.as_mut().poll(task))).await;
                 match first {
                     Poll::Ready(()) => self.charge_reply(),
-                    Poll::Pending => self.verb = Some(self.with_deadline(timeout_id, verb)),
+                    Poll::Pending => self.verb = Some(self.with_deadline(verb)),
                 }
             }
             ClientRequest::Invalid(error) => {
@@ -298,9 +327,8 @@ impl ConnectionTask {
     }
 
     /// Limits the time of a verb: one that waits for a hook or the bus must not block its connection for ever.
-    fn with_deadline(&self, id: Arc<str>, verb: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
-        let (engine, connection) = (self.engine.clone(), self.connection.clone());
-        let reply_bytes = self.reply_bytes.clone();
+    fn with_deadline(&self, verb: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+        let (engine, connection, reply) = (self.engine.clone(), self.connection.clone(), self.verb_reply.clone());
         Box::pin(async move {
             // At the deadline the verb is dropped inside `catch`: values that a hook owns may panic in their drop.
             let ended = engine.catch(async { timeout(engine.hook_deadline(), verb).await }).await;
@@ -309,9 +337,7 @@ impl ConnectionTask {
                 Ok(Err(_)) => ActionError::of(ErrorKind::Timeout, "the verb did not complete in time"),
                 Err(panicked) => panicked,
             };
-            if reply_bytes.load(Relaxed) == 0 {
-                connection.queue(frame::error(&id, &error));
-            }
+            reply.queue_error(&connection, &error);
         })
     }
 
@@ -327,7 +353,7 @@ impl ConnectionTask {
 
     /// Charges for the reply to a verb by its size. The reply is sent in any case; the requests after it may wait.
     fn charge_reply(&mut self) {
-        self.bucket.charge((self.reply_bytes.load(Relaxed) / REPLY_PER_TOKEN) as u32);
+        self.bucket.charge((self.verb_reply.bytes.load(Relaxed) / REPLY_PER_TOKEN) as u32);
     }
 
     /// Counts a frame over the rate limit; a client that sends too many of them is closed.
