@@ -1,9 +1,9 @@
-//! A gap in the rooms of many sockets at once. In one process, without the sockets: each connection has a task that takes
-//! its frames at once, as the task of a socket does. `SOCKETS` is their number; `just chaos` sets 50,000.
+//! A gap in the rooms of many sockets at once, and a message in one of them meanwhile. In one process, without the sockets:
+//! each connection has a task that takes its frames at once, as the task of a socket does. `SOCKETS` is their number; `just chaos` sets 50,000.
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ const TOLD: Duration = Duration::from_secs(2);
 
 /// Rooms of each socket.
 const ROOMS: usize = 10;
+
+/// The room in which a message is published meanwhile.
+const SPOKEN: &str = "room9";
 
 /// How long the delivery in another room is measured.
 const MEASURED: Duration = Duration::from_secs(4);
@@ -121,22 +124,35 @@ async fn all_sockets_are_told_of_a_gap_and_other_rooms_go_on() {
         node.join_all(room).await;
     }
     let mut readers = Vec::new();
-    let gaps = Arc::new(AtomicUsize::new(0));
+    let (gaps, early) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let messages = Arc::new(AtomicUsize::new(0));
     for connection in &node.connections {
-        let gaps = gaps.clone();
-        let on_frame = move |text: &str| _ = gaps.fetch_add(usize::from(text.contains(r#""event":"gap""#)), Relaxed);
-        readers.push(read_frames(connection.clone(), on_frame));
+        let (gaps, messages, early) = (gaps.clone(), messages.clone(), early.clone());
+        let has_gap = AtomicBool::new(false);
+        readers.push(read_frames(connection.clone(), move |text: &str| {
+            if text.contains(r#""event":"gap""#) {
+                gaps.fetch_add(1, Relaxed);
+                has_gap.fetch_or(text.contains(SPOKEN), Relaxed);
+            } else {
+                messages.fetch_add(1, Relaxed);
+                early.fetch_add(usize::from(!has_gap.load(Relaxed)), Relaxed);
+            }
+        }));
     }
     let alone = other.deliveries().await;
     let before = resident();
     let (cut, all) = (Instant::now(), count * ROOMS);
     proxy.close_flow(Flow::Subscribing);
     let told = {
-        let gaps = gaps.clone();
+        let (gaps, rooms) = (gaps.clone(), node.engine.node().rooms().clone());
         tokio::spawn(async move {
             let (mut first, mut most) = (None, 0.0_f64);
             while gaps.load(Relaxed) < all {
-                first = first.or_else(|| (gaps.load(Relaxed) > 0).then(|| cut.elapsed()));
+                if first.is_none() && gaps.load(Relaxed) > 0 {
+                    first = Some(cut.elapsed());
+                    // The node is subscribed again, and most members wait for their gap.
+                    rooms.say(SPOKEN, &"m").await.unwrap();
+                }
                 most = most.max(resident());
                 sleep(Duration::from_millis(5)).await;
             }
@@ -155,6 +171,8 @@ async fn all_sockets_are_told_of_a_gap_and_other_rooms_go_on() {
     ));
     sleep(Duration::from_millis(500)).await; // more would be too many
     assert_eq!(gaps.load(Relaxed), all, "one gap for each socket and room");
+    assert_eq!(messages.load(Relaxed), count, "a message that was accepted meanwhile is received");
+    assert_eq!(early.load(Relaxed), 0, "none is received before the gap of its room");
     node.engine.stop().await;
     other.stop();
 }

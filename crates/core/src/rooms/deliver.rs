@@ -46,11 +46,8 @@ impl Rooms {
 
     /// Queues a frame for all members of a room on this node.
     pub(super) fn deliver_to_all(&self, local: &LocalRoom, frame: &Bytes) {
-        local.gaps.record_delivery();
-        let members = local.members();
-        for member in members.values() {
-            member.push(Frame::Text(frame.clone()));
-        }
+        let mut members = local.members();
+        members.deliver(frame);
         self.metrics().room_deliveries.increment(members.len() as u64);
     }
 
@@ -58,8 +55,11 @@ impl Rooms {
     /// meanwhile is skipped.
     fn deliver_one_by_one(&self, local: &LocalRoom, publication: &Publication) {
         let Some(message) = RoomMessage::from_payload(&publication.payload) else { return };
-        local.gaps.record_delivery();
-        let recipients: Vec<Connection> = local.members().values().cloned().collect();
+        let recipients: Vec<Connection> = {
+            let mut members = local.members();
+            members.begin_frame();
+            members.all().cloned().collect()
+        };
         for member in &recipients {
             let payload = match self.callbacks().deliver(member, &message) {
                 Delivery::Unchanged => publication.payload.clone(),
@@ -67,7 +67,7 @@ impl Rooms {
                 Delivery::Drop => continue,
             };
             let members = local.members();
-            if members.get(member.id()) == Some(member) {
+            if members.contains(member) {
                 member.push(Frame::Text(payload));
                 self.metrics().room_deliveries.increment(1);
             }

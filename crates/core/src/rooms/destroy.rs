@@ -80,7 +80,11 @@ impl Rooms {
     /// own, since hooks may wait; a leave that is in progress then runs them itself.
     pub(super) fn evict_members(&self, local: &LocalRoom, last: &Publication, incarnation: Incarnation) {
         let room = &last.room;
-        let mut evicted: Vec<Connection> = local.members().values().cloned().collect();
+        let mut evicted: Vec<Connection> = {
+            let mut members = local.members();
+            members.begin_frame();
+            members.all().cloned().collect()
+        };
         evicted.retain(|member| {
             let mut joined = member.joined_rooms();
             if !joined.mark_destroyed(room, incarnation) {

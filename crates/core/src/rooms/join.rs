@@ -179,9 +179,9 @@ impl Rooms {
         let mut rooms = self.0.local.write().unwrap_or_else(PoisonError::into_inner);
         let local = rooms.entry(joining.room.clone()).or_default().clone();
         let mut members = local.members();
-        members.insert(connection.id().clone(), connection.clone());
+        members.insert(connection);
         if self.0.destroyed.load(Relaxed) != destroyed {
-            members.swap_remove(connection.id());
+            members.remove(connection);
             let is_empty = members.is_empty();
             drop(members);
             if is_empty {

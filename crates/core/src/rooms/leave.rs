@@ -150,9 +150,7 @@ impl Rooms {
         let Some(local) = rooms.get(room) else { return };
         let is_empty = {
             let mut members = local.members();
-            if members.get(connection.id()) == Some(connection) {
-                members.swap_remove(connection.id());
-            }
+            members.remove(connection);
             members.is_empty()
         };
         if is_empty {

@@ -8,8 +8,6 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use indexmap::IndexMap;
-
 use crate::backend::{
     Bus, Clock, CreateOutcome, Interop, Members, MembersCursor, Publication, RoomStore, Subscription,
 };
@@ -30,6 +28,7 @@ mod destroy;
 mod gap;
 mod join;
 mod leave;
+mod members;
 mod moves;
 mod pending_removal;
 mod presence;
@@ -39,7 +38,8 @@ mod relist;
 mod shared_view;
 mod waiting_changes;
 
-use gap::GapLog;
+use gap::GapPace;
+use members::LocalMembers;
 use moves::MembershipMoves;
 use presence::PresenceLog;
 use shared_view::SharedViews;
@@ -94,6 +94,8 @@ struct RoomsInner {
     last_join: AtomicU64,
     /// The presence changes that members received lately.
     presence: PresenceLog,
+    /// The gaps that are being sent.
+    gaps: Mutex<GapPace>,
     /// The reads of members for connections.
     views: SharedViews,
     /// Joins and leaves of rooms with presence that are not announced yet.
@@ -121,17 +123,16 @@ type WaitingChanges = HashMap<WaitingKey, WaitingChange>;
 /// A room and a connection.
 type WaitingKey = (Arc<str>, ConnectionId);
 
-/// The members of one room on this node, in no order.
+/// One room on this node.
 #[derive(Default)]
 struct LocalRoom {
-    members: Mutex<IndexMap<ConnectionId, Connection>>,
-    gaps: GapLog,
+    members: Mutex<LocalMembers>,
     /// Keeps the room's messages coming as long as there are members.
     subscription: OnceLock<Subscription>,
 }
 
 impl LocalRoom {
-    fn members(&self) -> MutexGuard<'_, IndexMap<ConnectionId, Connection>> {
+    fn members(&self) -> MutexGuard<'_, LocalMembers> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,6 +167,7 @@ impl Rooms {
             destroyed: AtomicU64::new(0),
             last_join: AtomicU64::new(0),
             presence: PresenceLog::default(),
+            gaps: Mutex::default(),
             views: SharedViews::default(),
             waiting_changes: Mutex::default(),
             given_up: AtomicU64::new(0),
