@@ -53,8 +53,8 @@ pub(super) struct ConnectionTask {
     stream: FrameStream,
     engine: Engine,
     caller: Arc<Caller>,
-    /// Of the verb that runs, or of the last one.
-    verb_reply: Arc<VerbReply>,
+    /// Of the verb that runs, or ran last.
+    running_verb: Arc<RunningVerb>,
     rate: Rate,
     bucket: TokenBucket,
     /// The refusals of the current window, and its start.
@@ -62,15 +62,15 @@ pub(super) struct ConnectionTask {
     received_close: bool,
 }
 
-/// The reply to a verb, of which a connection runs one at a time: its memory serves all of them.
+/// The part of a verb that its reply needs. A connection runs one verb at a time, so this memory serves all of them.
 #[derive(Default)]
-struct VerbReply {
+struct RunningVerb {
     message_id: Mutex<String>,
     /// The size of the reply that was queued; zero if there is none yet.
     bytes: AtomicUsize,
 }
 
-impl VerbReply {
+impl RunningVerb {
     fn begin(&self, id: &str) {
         let mut message_id = self.message_id();
         message_id.clear();
@@ -116,7 +116,7 @@ impl ConnectionTask {
             bucket: TokenBucket::full(rate, now),
             refused: (0, now),
             verb: None,
-            verb_reply: Arc::default(),
+            running_verb: Arc::default(),
             received_close: false,
             reads: 0,
             malformed: 0,
@@ -308,7 +308,7 @@ impl ConnectionTask {
             ClientRequest::Action { name, version, params } => self.start_action(&id, &name, version, params).await,
             ClientRequest::Verb(operation) => {
                 let (engine, connection) = (self.engine.clone(), self.connection.clone());
-                let reply = self.verb_reply.clone();
+                let reply = self.running_verb.clone();
                 reply.begin(&id);
                 let mut verb: BoxFuture<'static, ()> = Box::pin(async move {
                     run_verb(&engine, &connection, operation, |answer| reply.queue(&connection, answer)).await;
@@ -328,7 +328,7 @@ impl ConnectionTask {
 
     /// Limits the time of a verb: one that waits for a hook or the bus must not block its connection for ever.
     fn with_deadline(&self, verb: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
-        let (engine, connection, reply) = (self.engine.clone(), self.connection.clone(), self.verb_reply.clone());
+        let (engine, connection, reply) = (self.engine.clone(), self.connection.clone(), self.running_verb.clone());
         Box::pin(async move {
             // At the deadline the verb is dropped inside `catch`: values that a hook owns may panic in their drop.
             let ended = engine.catch(async { timeout(engine.hook_deadline(), verb).await }).await;
@@ -353,7 +353,7 @@ impl ConnectionTask {
 
     /// Charges for the reply to a verb by its size. The reply is sent in any case; the requests after it may wait.
     fn charge_reply(&mut self) {
-        self.bucket.charge((self.verb_reply.bytes.load(Relaxed) / REPLY_PER_TOKEN) as u32);
+        self.bucket.charge((self.running_verb.bytes.load(Relaxed) / REPLY_PER_TOKEN) as u32);
     }
 
     /// Counts a frame over the rate limit; a client that sends too many of them is closed.
