@@ -17,6 +17,7 @@ mod locks;
 mod membership;
 mod promises;
 mod recovery;
+mod renewals;
 mod rooms;
 mod switch_over;
 mod tasks;
