@@ -170,8 +170,7 @@ fn prepare(
         id: identity.request.clone(),
         share: identity.share.clone(),
     };
-    let mut params = head.clone();
-    let call_body = CallBody::awaited(Box::pin(async move { reader.read(&accepted, &mut params).await }));
+    let call_body = CallBody::awaited(Box::pin(reader.into_params((accepted, head.clone()))));
     Ok((action, head, call_body))
 }
 

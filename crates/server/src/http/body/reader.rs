@@ -35,14 +35,19 @@ pub(in crate::http) struct BodyReader {
 }
 
 impl BodyReader {
-    /// Reads the body, and merges it with the params of query and path, which it takes.
+    /// Reads the body, and merges it with the params of query and path.
     ///
     /// A body that is there is read in place. While one is awaited, its request has no permit among `web.max_requests`.
-    pub(in crate::http) async fn read(
-        &self,
-        accepted: &AcceptedBody,
-        params: &mut Params,
-    ) -> Result<BodyRead, ActionError> {
+    /// This future is allocated.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
+    pub(in crate::http) fn into_params(
+        self,
+        (accepted, mut params): (AcceptedBody, Params),
+    ) -> impl Future<Output = Result<BodyRead, ActionError>> + Send {
+        async move { self.read(&accepted, &mut params).await }
+    }
+
+    async fn read(&self, accepted: &AcceptedBody, params: &mut Params) -> Result<BodyRead, ActionError> {
         let mut reading = pin!(self.merge(accepted, params));
         match poll!(reading.as_mut()) {
             Poll::Ready(read) => read,
