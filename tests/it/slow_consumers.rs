@@ -1,17 +1,21 @@
 //! Clients that do not read, or read late: no other client and no other connection pays for them.
 
+use std::future::poll_fn;
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Duration;
 
 use phalanx::config::ByteSize;
 use phalanx_testkit::{Process, check_time, print};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 
 use crate::app::{settings, start};
-use crate::client::{Socket, get};
+use crate::client::{RawSocket, Socket, get};
 use crate::cluster::until;
 
 /// 100 MB go through the room.
@@ -164,9 +168,58 @@ async fn a_client_that_keeps_sending_receives_its_close_reason() {
     }
 }
 
+/// A member that reads fast has the thread for no longer than others. Its client runs in the node's thread, and takes its
+/// turn after all other tasks that can run; so what it reads in one turn was written in one.
+#[tokio::test]
+async fn a_large_message_is_written_in_turns_with_other_tasks() {
+    const SIZE: usize = 500_000;
+    let public = tempfile::tempdir().unwrap();
+    std::fs::write(public.path().join("large.txt"), "x".repeat(SIZE)).unwrap();
+    let mut config = settings();
+    config.paths.public = vec![public.path().to_owned()];
+    let node = start(config).await;
+    let addr = node.addr();
+    let client = tokio::spawn(async move {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(MIB as u32).unwrap(); // so that the node can write much at once
+        let mut stream = upgrade(socket.connect(addr).await.unwrap()).await;
+        let frame = RawSocket::masked(0x81, br#"{"event":"file","file":"large.txt"}"#);
+        stream.write_all(&frame).await.unwrap();
+        let (mut stream, mut turns) = (stream.into_std().unwrap(), Vec::new());
+        while turns.iter().sum::<usize>() < SIZE {
+            turns.push(read_in_turn(&mut stream).await);
+        }
+        turns.into_iter().max()
+    });
+    let most = timeout(Duration::from_secs(20), client).await.unwrap().unwrap().unwrap();
+    print(format_args!("a message of {SIZE} bytes: {most} bytes in a turn at most"));
+    assert!(most > 64 << 10, "the network took no more than {most} bytes at once, which shows nothing");
+    // 64 KiB, and the part of 16 KiB with which the message began.
+    assert!(most <= 81 << 10, "{most} bytes at once");
+    node.stop().await;
+}
+
+/// Reads everything that came until the turn of the calling task, and returns how much that was.
+async fn read_in_turn(stream: &mut std::net::TcpStream) -> usize {
+    let mut is_next = false;
+    poll_fn(|task| {
+        task.waker().wake_by_ref();
+        if std::mem::replace(&mut is_next, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => bytes.len(),
+        ended => panic!("{ended:?}"),
+    }
+}
+
 /// An upgraded connection, for raw frames.
 async fn upgraded(addr: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(addr).await.unwrap();
+    upgrade(TcpStream::connect(addr).await.unwrap()).await
+}
+
+async fn upgrade(mut stream: TcpStream) -> TcpStream {
     let head = "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
