@@ -33,7 +33,6 @@ struct ActionExchange {
     debug_info: DebugInfo,
     body: Option<Arc<RequestBody>>,
     caller: Arc<Caller>,
-    finish_stream: bool,
 }
 
 /// Starts the call of a request whose path is in the table of actions; `None` if it is not.
@@ -78,10 +77,10 @@ pub(super) fn start(
     let headers = std::mem::take(request.headers_mut());
     let caller = Arc::new(Caller::http(identity.fingerprint.clone(), identity.remote(), headers));
     let id = identity.request.clone();
-    let finish_stream = action.def.finish_stream;
+    state.finishes_stream = action.def.finish_stream;
     let call =
         dispatch::start(engine, CallRequest { action, uri, params, body: call_body, caller: caller.clone(), id });
-    Some(Ok(ActionRun { call, exchange: ActionExchange { debug_info, body, caller, finish_stream } }))
+    Some(Ok(ActionRun { call, exchange: ActionExchange { debug_info, body, caller } }))
 }
 
 impl ActionRun {
@@ -90,13 +89,13 @@ impl ActionRun {
         let Self { call, exchange } = self;
         // In a box of its own: most calls are over at once, and need no room for what the others await.
         let rest: BoxFuture<'_, Response> = match call.poll_once().await {
-            Dispatched::Done(outcome) => match exchange.respond(engine, outcome, method) {
+            Dispatched::Done(outcome) => match exchange.respond(engine, outcome, method, state.finishes_stream) {
                 Ok(response) => return response,
                 Err(rest) => rest,
             },
             Dispatched::Pending(pending) => Box::pin(async move {
                 let outcome = finish(engine, pending, state).await;
-                match exchange.respond(engine, outcome, method) {
+                match exchange.respond(engine, outcome, method, state.finishes_stream) {
                     Ok(response) => response,
                     Err(rest) => rest.await,
                 }
@@ -117,6 +116,7 @@ impl ActionExchange {
         engine: &Engine,
         outcome: Outcome,
         method: &Method,
+        finishes_stream: bool,
     ) -> Result<Response, BoxFuture<'static, Response>> {
         if let Some(body) = self.body {
             self.debug_info.record_body(body.take_shown());
@@ -132,7 +132,7 @@ impl ActionExchange {
         match answer.content {
             Content::Json(object) => Ok(reply::object(head, object, self.debug_info.into_fields())),
             Content::Body(body) => {
-                let (method, caller, stop) = (method.clone(), self.caller, (engine.clone(), self.finish_stream));
+                let (method, caller, stop) = (method.clone(), self.caller, (engine.clone(), finishes_stream));
                 Err(Box::pin(async move {
                     reply::with_body(head, body, (&method, &caller.headers), (&stop.0, stop.1)).await
                 }))

@@ -57,6 +57,8 @@ pub(super) struct RequestState {
     pub(super) route: Option<Arc<str>>,
     /// Whether an action was called; the call logs a line of its own then.
     pub(super) called_action: bool,
+    /// Whether the action's streams run to their end while the node stops.
+    pub(super) finishes_stream: bool,
     /// Whether the response is complete. If the state is dropped before that, the client has disconnected.
     pub(super) has_response: bool,
 }

@@ -168,14 +168,13 @@ impl ServiceState {
 
 impl HttpConnection {
     async fn serve(&self, request: &mut HttpRequest) -> Response<PermitBody> {
-        let (body, version) = (request.body().clone(), request.version());
+        let body = request.body().clone();
         let mut response = self.respond(request).await;
         if let Some(body) = body {
             unread::finish(&body, response.headers_mut(), &self.shared.engine);
         }
         if self.shared.drain.has_begun() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            *response.version_mut() = version; // else hyper adds `keep-alive` for a client of HTTP/1.0
         }
         response
     }
@@ -198,9 +197,15 @@ impl HttpConnection {
         };
         let settings = self.shared.engine.config();
         let permit = RequestPermit::new(run_permit, request.body().as_ref());
-        let mut state = RequestState { permit: Some(permit), route: None, called_action: false, has_response: false };
+        let mut state = RequestState {
+            permit: Some(permit),
+            route: None,
+            called_action: false,
+            finishes_stream: false,
+            has_response: false,
+        };
         let encodings = request.headers().get(ACCEPT_ENCODING).cloned();
-        let is_head = request.method() == Method::HEAD;
+        let (is_head, version) = (request.method() == Method::HEAD, request.version());
         let log_entry = settings.web.access_log.then(|| Box::new(AccessLogEntry::of(request)));
         let mut response = match &self.shared.cors {
             None => self.route(request, &identity, &mut state).await,
@@ -222,6 +227,9 @@ impl HttpConnection {
         self.finish(&mut response, &identity);
         if let Some(entry) = log_entry.filter(|_| !state.called_action) {
             entry.log(&response, &identity, state.route.as_deref());
+        }
+        if self.shared.drain.has_begun() {
+            *response.version_mut() = version; // else hyper adds `keep-alive` for a client of HTTP/1.0
         }
         state.has_response = true;
         let permit = state.permit.take();
