@@ -13,6 +13,7 @@ use deadpool_redis::redis::{
     ScriptInvocation, ServerErrorKind,
 };
 use phalanx_core::backend::BackendError;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time;
 
@@ -58,16 +59,21 @@ impl RedisClient {
         // it.
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = redis::Client::open(info)?;
-        let shared = Arc::new(SharedConnection::new(client.clone(), timeout));
+        let shared = Arc::new(SharedConnection::new(client.clone(), timeout, Handle::try_current().ok()));
         let (refusals, failover) = Default::default();
         Ok(Self { client, shared, refusals, failover, followed: None, timeout })
     }
 
-    /// The same Redis over another connection, which is replaced when the shared one is: replies come in order, and those
-    /// of one use need not wait for those of another.
-    pub(crate) fn apart(&self) -> Self {
-        let shared = Arc::new(SharedConnection::new(self.client.clone(), self.timeout));
+    /// The same Redis over another connection, on this runtime, which is replaced when the shared one is: replies come in
+    /// order, and those of one use need not wait for those of another.
+    pub(crate) fn apart(&self, home: Option<Handle>) -> Self {
+        let shared = Arc::new(SharedConnection::new(self.client.clone(), self.timeout, home));
         Self { shared, followed: Some(Arc::new(Mutex::new(self.connection_number()))), ..self.clone() }
+    }
+
+    /// The runtime of its connection.
+    pub(crate) fn home(&self) -> Option<Handle> {
+        self.shared.home()
     }
 
     /// Has the log lines about missing rights name those of this cluster.

@@ -8,6 +8,7 @@
 //! subscriber and the publisher watch; see [`failover`](crate::failover). It rises once for each connection, however many
 //! commands fail on it, and however late: each command knows the number of its own.
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{self, AsyncConnectionConfig, RedisError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -27,6 +29,7 @@ type Connecting = Shared<BoxFuture<'static, MultiplexedConnection>>;
 pub(crate) struct SharedConnection {
     client: redis::Client,
     timeout: Duration,
+    home: Option<Handle>,
     current: Mutex<CurrentConnection>,
     /// Why the last attempt to connect failed; empty once one has succeeded.
     failure: Arc<Mutex<String>>,
@@ -41,12 +44,13 @@ struct CurrentConnection {
 }
 
 impl SharedConnection {
-    /// The first command connects.
-    pub(crate) fn new(client: redis::Client, timeout: Duration) -> Self {
+    /// The first command connects. Whichever runtime that is on, the connection is on `home`: it must not stand still with
+    /// another, nor end with it.
+    pub(crate) fn new(client: redis::Client, timeout: Duration, home: Option<Handle>) -> Self {
         let failure = Arc::default();
-        let connection = connect(client.clone(), timeout, Arc::clone(&failure));
+        let connection = connect(client.clone(), timeout, home.clone(), Arc::clone(&failure));
         let current = Mutex::new(CurrentConnection { connection, last_reply: Instant::now() });
-        Self { client, timeout, current, failure, number: watch::Sender::new(1) }
+        Self { client, timeout, home, current, failure, number: watch::Sender::new(1) }
     }
 
     /// Waits, without limit, until the connection is established; returns it with its number.
@@ -56,6 +60,11 @@ impl SharedConnection {
             (*self.number.borrow(), current.connection.clone())
         };
         (number, connection.await)
+    }
+
+    /// The runtime of the connection, if it was created within one.
+    pub(crate) fn home(&self) -> Option<Handle> {
+        self.home.clone()
     }
 
     pub(crate) fn number(&self) -> watch::Receiver<u64> {
@@ -94,7 +103,7 @@ impl SharedConnection {
     }
 
     fn replace_in(&self, current: &mut CurrentConnection) {
-        let connection = connect(self.client.clone(), self.timeout, self.failure.clone());
+        let connection = connect(self.client.clone(), self.timeout, self.home.clone(), self.failure.clone());
         *current = CurrentConnection { connection, last_reply: Instant::now() };
         self.number.send_modify(|number| *number += 1);
     }
@@ -109,7 +118,7 @@ pub(crate) fn is_lost(error: &RedisError) -> bool {
     error.is_io_error() || error.is_unrecoverable_error()
 }
 
-fn connect(client: redis::Client, timeout: Duration, failure: Arc<Mutex<String>>) -> Connecting {
+fn connect(client: redis::Client, timeout: Duration, home: Option<Handle>, failure: Arc<Mutex<String>>) -> Connecting {
     // Commands have a timeout of their own, with which they also count as unanswered.
     let config = AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(None);
     let connecting = async move {
@@ -126,7 +135,12 @@ fn connect(client: redis::Client, timeout: Duration, failure: Arc<Mutex<String>>
             pause = (pause * 2).min(RECONNECT_DELAYS.1);
         }
     };
-    connecting.boxed().shared()
+    let mut connecting = connecting.boxed();
+    let at_home = poll_fn(move |cx| {
+        let _within = home.as_ref().map(Handle::enter);
+        connecting.as_mut().poll(cx)
+    });
+    at_home.boxed().shared()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -109,7 +109,7 @@ impl RedisTasks {
             for job in batch {
                 call.arg(field_of(&job.attempt)).arg(&job.text[..]);
             }
-            call.run::<u64>(&*self.own.client().await?).await?;
+            call.run::<u64>(&*self.calls.client().await?).await?;
         }
         Ok(())
     }

@@ -105,7 +105,7 @@ impl RedisTasks {
                 limit => invocation.arg(limit),
             };
         }
-        let reply: Value = invocation.run(&*self.own.client().await?).await?;
+        let reply: Value = invocation.run(&*self.calls.client().await?).await?;
         if reply == Value::Nil {
             let settled = vec![SettleOutcome::Superseded; call.settlements.len()];
             return Ok(WorkerReply { settled, is_reaped: true, ..WorkerReply::default() });
@@ -144,7 +144,7 @@ impl RedisTasks {
         for class in classes {
             invocation.arg(class);
         }
-        let reply: Value = invocation.run(&*self.own.client().await?).await?;
+        let reply: Value = invocation.run(&*self.calls.client().await?).await?;
         if reply == Value::Nil {
             return Ok(WorkerReply { is_reaped: true, ..WorkerReply::default() });
         }

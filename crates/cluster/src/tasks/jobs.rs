@@ -97,7 +97,7 @@ impl RedisTasks {
         for id in ids {
             command.arg(&**id);
         }
-        let scores: Vec<Option<f64>> = self.own.client().await?.read("deleted", &command).await?;
+        let scores: Vec<Option<f64>> = self.calls.client().await?.read("deleted", &command).await?;
         Ok(scores.into_iter().map(|score| score.is_some()).collect())
     }
 

@@ -55,6 +55,8 @@ pub struct RedisTasks {
     /// The connection that all commands share, over which operators search too: that keeps no worker waiting.
     shared: RedisClient,
     own: OwnConnection,
+    /// That of the worker's calls.
+    calls: OwnConnection,
     /// Set if enqueues wait for replicas.
     confirmation: Option<ReplicaWait>,
     keys: Keys,
@@ -121,6 +123,7 @@ impl RedisTasks {
             name: Generation::random().to_string(),
             shared: client.clone(),
             own: OwnConnection::beside(client.clone(), keys.clone()),
+            calls: OwnConnection::of_worker(client.clone(), keys.clone()),
             confirmation: None,
             keys,
             channel,
@@ -171,7 +174,7 @@ impl TaskStore for RedisTasks {
     }
 
     async fn attempts(&self, of: Generation) -> Result<Vec<FetchedJob>, BackendError> {
-        self.attempts_of(&*self.own.client().await?, of.as_str()).await
+        self.attempts_of(&*self.calls.client().await?, of.as_str()).await
     }
 
     async fn deleted_of(&self, _of: Generation, attempts: &[FetchedJob]) -> Result<Vec<u64>, BackendError> {

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use phalanx_core::backend::BackendError;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::client::RedisClient;
@@ -16,6 +17,8 @@ use crate::keys::Keys;
 pub(super) struct OwnConnection {
     shared: RedisClient,
     keys: Keys,
+    /// Whether it is on the runtime of its first command instead of that of the shared one.
+    is_local: bool,
     current: Mutex<Option<Current>>,
 }
 
@@ -27,7 +30,12 @@ struct Current {
 
 impl OwnConnection {
     pub(super) fn beside(shared: RedisClient, keys: Keys) -> Self {
-        Self { shared, keys, current: Mutex::default() }
+        Self { shared, keys, is_local: false, current: Mutex::default() }
+    }
+
+    /// A connection of the worker alone, on its runtime: a reply needs no hand-over between threads.
+    pub(super) fn of_worker(shared: RedisClient, keys: Keys) -> Self {
+        Self { is_local: true, ..Self::beside(shared, keys) }
     }
 
     /// A client that leads to the server of the shared connection. Calls that come while there is none wait side by side: in
@@ -41,7 +49,8 @@ impl OwnConnection {
         if let Some(client) = current(&slot) {
             return Ok(client);
         }
-        let client = Arc::new(self.shared.apart());
+        let home = if self.is_local { Handle::try_current().ok() } else { self.shared.home() };
+        let client = Arc::new(self.shared.apart(home));
         *slot = Some(Current { client: client.clone(), number });
         Ok(client)
     }
