@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -398,6 +398,12 @@ impl Caller {
             headers: HeaderMap::new(),
             connection: Some(connection),
         }
+    }
+
+    /// The same for all jobs.
+    pub(crate) fn application() -> Arc<Self> {
+        static APPLICATION: LazyLock<Arc<Caller>> = LazyLock::new(|| Arc::new(Caller::internal()));
+        APPLICATION.clone()
     }
 
     /// The application itself: its jobs, its command line, another node.

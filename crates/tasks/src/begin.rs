@@ -6,17 +6,16 @@ use std::time::Duration;
 use phalanx_core::backend::{AttemptEnd, FetchedJob};
 use phalanx_core::error::Chain;
 use phalanx_core::job::{AttemptOutcome, JobInput, JobText};
-use phalanx_core::registry::RegisteredTask;
 use phalanx_core::task::{AttemptFacts, MAX_DELAY, TaskControl};
 use phalanx_core::{ActionError, Generation, Params};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::attempt::{self, AttemptReport};
+use crate::attempt::{AttemptReport, NewAttempt};
 use crate::decide::{CancelCause, Ending, FailureReason, JobFate, decide};
-use crate::metrics;
 use crate::release;
 use crate::run::WorkerLoop;
+use crate::served::ServedTask;
 use crate::slots::{RunningAttempt, SettlingAttempt, Slot, SlotState};
 
 /// The id of a job of another program, which has none, in logs and events.
@@ -24,23 +23,23 @@ const FOREIGN: &str = "foreign";
 
 impl WorkerLoop {
     /// Begins a job that was fetched under `generation`, unless there is nothing to run.
-    pub(crate) fn begin(&mut self, generation: Generation, job: FetchedJob, is_deleted: bool) {
+    pub(crate) fn begin(&mut self, generation: Generation, job: FetchedJob, is_deleted: bool, now: Instant) {
         let token = job.attempt.token;
         let (text, key) = (job.text.clone(), job.attempt.clone());
         let Some(read) = JobText::read(&text) else {
-            self.hold(generation, job, None);
+            self.hold(generation, job, None, now);
             let reason = FailureReason::new("unreadable", "it is no job in resque's form");
             return self.fail(token, None, reason);
         };
-        self.hold(generation, job, Some(&read));
-        let now_ms = self.engine.clock().now_ms();
+        self.hold(generation, job, Some(&read), now);
+        let now_us = self.engine.clock().now_us();
         if is_deleted {
             return self.settle(token, AttemptEnd::Dropped, AttemptOutcome::Deleted, None);
         }
-        if read.expires_at.is_some_and(|expires_at| expires_at < now_ms) {
+        if read.expires_at.is_some_and(|expires_at| expires_at < now_us / 1000) {
             return self.settle(token, AttemptEnd::Dropped, AttemptOutcome::Expired, None);
         }
-        let Some(task) = self.engine.registry().task(&read.class).cloned() else {
+        let Some(task) = self.tasks.get(&*read.class).cloned() else {
             let class: Arc<str> = (&*read.class).into();
             warn!(%class, "a job of a task that this node does not have waits for one that has it");
             return self.settle(token, AttemptEnd::Park { class }, AttemptOutcome::Parked, None);
@@ -54,16 +53,16 @@ impl WorkerLoop {
             Ok(input) => input,
             Err(error) => {
                 let ending = Ending::Failure(error.with_source(TaskControl::Undecodable));
-                let facts = self.facts(generation, key, &task, &read);
+                let facts = self.facts(generation, key, &task, &read, (now, now_us));
                 return self.end(token, &task, Some(facts), ending);
             }
         };
-        let facts = self.facts(generation, key, &task, &read);
-        self.start(token, task, &read, input, facts, now_ms);
+        let facts = self.facts(generation, key, &task, &read, (now, now_us));
+        self.start(token, task, &read, input, (facts, now_us));
     }
 
     /// Takes a slot for a job.
-    fn hold(&mut self, generation: Generation, job: FetchedJob, read: Option<&JobText<'_>>) {
+    fn hold(&mut self, generation: Generation, job: FetchedJob, read: Option<&JobText<'_>>, now: Instant) {
         let own = |text: Option<&str>| text.map(Arc::from);
         self.slots.insert(Slot {
             generation,
@@ -72,7 +71,7 @@ impl WorkerLoop {
             is_unique_until_start: read.is_some_and(JobText::is_unique_until_start),
             job,
             result: None,
-            started: Instant::now(),
+            started: now,
             state: SlotState::Settled,
             is_blocked: false,
         });
@@ -81,30 +80,33 @@ impl WorkerLoop {
     fn start(
         &mut self,
         token: u64,
-        task: Arc<RegisteredTask>,
+        task: Arc<ServedTask>,
         read: &JobText<'_>,
         input: Params,
-        facts: Arc<AttemptFacts>,
-        now_ms: u64,
+        (facts, now_us): (Arc<AttemptFacts>, u64),
     ) {
         let Some(slot) = self.slots.get_mut(token) else { return };
         let counters = slot.key().counters;
         if counters.attempts == 1
             && let Some(could_begin) = read.could_begin_at()
         {
-            metrics::record_pickup(Duration::from_millis(now_ms.saturating_sub(could_begin)));
+            self.metrics.record_pickup(Duration::from_millis((now_us / 1000).saturating_sub(could_begin)));
         }
         debug!(task = task.def.name, job = %facts.id, attempt = counters.attempts, "an attempt starts");
-        let attempt = self.engine.start_attempt(&task, facts.clone(), input);
-        let attempt = match (&slot.unique, &slot.own_id) {
+        let started = self.engine.start_attempt(&task, facts.clone(), input);
+        let started = match (&slot.unique, &slot.own_id) {
             (Some(key), Some(id)) if slot.is_unique_until_start => {
-                release::before(attempt, self.store.clone(), (key.clone(), id.clone()))
+                release::before(started, self.store.clone(), (key.clone(), id.clone()))
             }
-            _ => attempt,
+            _ => started,
         };
-        let kind = (task.def.blocking, task.def.tracked);
+        let attempt = NewAttempt { token, task: task.clone(), started, reports: self.reports.clone() };
         slot.state = SlotState::Running(RunningAttempt { task, facts, cancelled: None });
-        attempt::spawn(&self.runtime, token, attempt, kind, self.reports.clone());
+        if attempt.task.is_quick() {
+            self.first_polls.add(attempt);
+        } else {
+            attempt.spawn(&self.runtime);
+        }
     }
 
     /// An attempt ended by itself.
@@ -133,20 +135,11 @@ impl WorkerLoop {
     }
 
     /// Settles an attempt by how it ended.
-    pub(crate) fn end(
-        &mut self,
-        token: u64,
-        task: &Arc<RegisteredTask>,
-        facts: Option<Arc<AttemptFacts>>,
-        ending: Ending,
-    ) {
+    pub(crate) fn end(&mut self, token: u64, task: &Arc<ServedTask>, facts: Option<Arc<AttemptFacts>>, ending: Ending) {
         let Some(slot) = self.slots.get_mut(token) else { return };
         let (counters, text, job) = (slot.key().counters, slot.job.text.clone(), slot.own_id.clone());
         let job = job.as_deref().unwrap_or(FOREIGN);
-        let fate = decide(&ending, &task.def.retry, counters.attempts, rand::random());
-        let now_ms = self.engine.clock().now_ms();
-        // A task may return any pause: the longest is that of a job that is enqueued.
-        let due_ms = |pause: Duration| now_ms + pause.min(MAX_DELAY).as_millis() as u64;
+        let fate = decide(&ending, &task.def.retry, counters.attempts, rand::random);
         let own = Some(task.clone());
         if let Ending::Success(result) = &ending {
             slot.result.clone_from(result);
@@ -157,10 +150,12 @@ impl WorkerLoop {
             JobFate::GiveBack => self.settle(token, AttemptEnd::GiveBack, AttemptOutcome::GivenBack, own),
             JobFate::Retry(pause) => {
                 log_failure(task, job, &ending, Some(pause));
-                self.settle(token, AttemptEnd::Retry { due_ms: due_ms(pause) }, AttemptOutcome::Retried, own);
+                let end = AttemptEnd::Retry { due_ms: self.due_ms(pause) };
+                self.settle(token, end, AttemptOutcome::Retried, own);
             }
             JobFate::Snooze(pause) => {
-                self.settle(token, AttemptEnd::Snooze { due_ms: due_ms(pause) }, AttemptOutcome::Snoozed, own);
+                let end = AttemptEnd::Snooze { due_ms: self.due_ms(pause) };
+                self.settle(token, end, AttemptOutcome::Snoozed, own);
             }
             JobFate::Failed(reason) => {
                 log_failure(task, job, &ending, None);
@@ -176,7 +171,7 @@ impl WorkerLoop {
                             ?pause,
                             "the input of a job cannot be decoded"
                         );
-                        let end = AttemptEnd::Snooze { due_ms: due_ms(pause) };
+                        let end = AttemptEnd::Snooze { due_ms: self.due_ms(pause) };
                         self.settle(token, end, AttemptOutcome::Snoozed, own);
                     }
                     None => self.fail(token, Some((task.clone(), facts)), reason),
@@ -186,13 +181,13 @@ impl WorkerLoop {
         }
     }
 
+    /// When a job is due after a pause. A task may return any: the longest is that of a job that is enqueued.
+    fn due_ms(&self, pause: Duration) -> u64 {
+        self.engine.clock().now_ms() + pause.min(MAX_DELAY).as_millis() as u64
+    }
+
     /// Settles a job as failed for good.
-    fn fail(
-        &mut self,
-        token: u64,
-        of: Option<(Arc<RegisteredTask>, Option<Arc<AttemptFacts>>)>,
-        reason: FailureReason,
-    ) {
+    fn fail(&mut self, token: u64, of: Option<(Arc<ServedTask>, Option<Arc<AttemptFacts>>)>, reason: FailureReason) {
         let (worker, now_ms) = (self.name(), self.engine.clock().now_ms());
         let Some(slot) = self.slots.get_mut(token) else { return };
         let FetchedJob { attempt, text } = &slot.job;
@@ -205,7 +200,7 @@ impl WorkerLoop {
     }
 
     /// Queues a settlement. One under a generation that the node has no more would be refused.
-    fn settle(&mut self, token: u64, end: AttemptEnd, outcome: AttemptOutcome, task: Option<Arc<RegisteredTask>>) {
+    fn settle(&mut self, token: u64, end: AttemptEnd, outcome: AttemptOutcome, task: Option<Arc<ServedTask>>) {
         let current = self.engine.node().generation();
         let Some(slot) = self.slots.get_mut(token) else { return };
         if slot.generation != current {
@@ -218,16 +213,16 @@ impl WorkerLoop {
     }
 
     /// Drops an attempt whose job another node has.
-    pub(crate) fn forget(&mut self, token: u64, task: Option<&Arc<RegisteredTask>>) {
+    pub(crate) fn forget(&mut self, token: u64, task: Option<&Arc<ServedTask>>) {
         if let Some(slot) = self.slots.remove(token) {
-            self.record(&slot, task, AttemptOutcome::Superseded);
+            self.record(&slot, task, AttemptOutcome::Superseded, Instant::now());
         }
     }
 
     /// Records the end of an attempt.
-    pub(crate) fn record(&self, slot: &Slot, task: Option<&Arc<RegisteredTask>>, outcome: AttemptOutcome) {
-        let (name, took) = (task.map(|task| task.def.name), slot.started.elapsed());
-        metrics::record_end(name, outcome, took);
+    pub(crate) fn record(&self, slot: &Slot, task: Option<&Arc<ServedTask>>, outcome: AttemptOutcome, now: Instant) {
+        let (name, took) = (task.map(|task| task.def.name), now.saturating_duration_since(slot.started));
+        task.map_or(&self.of_unknown, |task| &task.metrics).record_end(name, outcome, took);
         if let Some(name) = name {
             let id = slot.own_id.clone().unwrap_or_else(|| FOREIGN.into());
             debug!(task = name, job = %id, outcome = outcome.as_str(), ?took, "an attempt ended");
@@ -253,7 +248,7 @@ impl WorkerLoop {
     }
 }
 
-fn log_failure(task: &RegisteredTask, job: &str, ending: &Ending, pause: Option<Duration>) {
+fn log_failure(task: &ServedTask, job: &str, ending: &Ending, pause: Option<Duration>) {
     let cause = match ending {
         Ending::Failure(error) => Chain(error).to_string(),
         _ => "its deadline passed".to_owned(),

@@ -91,16 +91,16 @@ impl FailureReason {
     }
 }
 
-/// Decides, where `random` is from 0 to 1.
-pub(crate) fn decide(ending: &Ending, policy: &RetryPolicy, attempts: u32, random: f32) -> JobFate {
-    let pause = policy.pause(attempts, random);
+/// Decides, where `random` returns a number from 0 to 1.
+pub(crate) fn decide(ending: &Ending, policy: &RetryPolicy, attempts: u32, random: impl Fn() -> f32) -> JobFate {
+    let pause = || policy.pause(attempts, random());
     let retry = |kind, pause, reason: FailureReason| {
         if policy.repeats(attempts, kind) { JobFate::Retry(pause) } else { JobFate::Failed(reason) }
     };
     match ending {
         Ending::Success(_) => JobFate::Done,
         Ending::TimedOut => {
-            retry(ErrorKind::Timeout, pause, FailureReason::new("timeout", "the deadline of the task passed"))
+            retry(ErrorKind::Timeout, pause(), FailureReason::new("timeout", "the deadline of the task passed"))
         }
         Ending::Cancelled(CancelCause::Deleted) => JobFate::Dropped(AttemptOutcome::Deleted),
         Ending::Cancelled(CancelCause::LeaseLost | CancelCause::Stopping) => JobFate::GiveBack,
@@ -112,7 +112,7 @@ pub(crate) fn decide(ending: &Ending, policy: &RetryPolicy, attempts: u32, rando
             Some(TaskControl::Discard) => JobFate::Dropped(AttemptOutcome::Discarded),
             Some(TaskControl::Undecodable) => JobFate::Undecodable(FailureReason::of(error)),
             Some(_) | None => {
-                let pause = error.retry_after().map_or(pause, |after| after.max(pause));
+                let pause = error.retry_after().map_or_else(pause, |after| after.max(pause()));
                 retry(error.kind(), pause, FailureReason::of(error))
             }
         },
@@ -132,7 +132,7 @@ mod tests {
     };
 
     fn check(ending: &Ending, attempts: u32, expected: &JobFate) {
-        assert_eq!(decide(ending, &POLICY, attempts, 0.5), *expected, "{ending:?} {attempts}");
+        assert_eq!(decide(ending, &POLICY, attempts, || 0.5), *expected, "{ending:?} {attempts}");
     }
 
     #[test]
@@ -163,13 +163,13 @@ mod tests {
             |control: TaskControl| Ending::Failure(ActionError::conflict("a task decides").with_source(control));
         let seconds = Duration::from_secs;
         check(&carrying(TaskControl::RetryIn(seconds(7))), 2, &JobFate::Retry(seconds(7)));
-        let exhausted = decide(&carrying(TaskControl::RetryIn(seconds(7))), &POLICY, 3, 0.0);
+        let exhausted = decide(&carrying(TaskControl::RetryIn(seconds(7))), &POLICY, 3, || 0.0);
         assert!(matches!(exhausted, JobFate::Failed(_)), "it counts as an attempt: {exhausted:?}");
         check(&carrying(TaskControl::Snooze(seconds(7))), 3, &JobFate::Snooze(seconds(7)));
         let cancelled = JobFate::Failed(FailureReason::new("cancelled", "unsubscribed"));
         check(&carrying(TaskControl::Cancel("unsubscribed".to_owned())), 1, &cancelled);
         check(&carrying(TaskControl::Discard), 1, &JobFate::Dropped(AttemptOutcome::Discarded));
-        let undecodable = decide(&carrying(TaskControl::Undecodable), &POLICY, 1, 0.0);
+        let undecodable = decide(&carrying(TaskControl::Undecodable), &POLICY, 1, || 0.0);
         assert!(matches!(undecodable, JobFate::Undecodable(_)), "{undecodable:?}");
     }
 }

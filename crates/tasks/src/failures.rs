@@ -7,12 +7,13 @@ use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{AttemptKey, BackendError};
 use phalanx_core::job::{FailedJob, JobText};
-use phalanx_core::registry::RegisteredTask;
 use phalanx_core::task::{AttemptClock, AttemptFacts, AttemptProgress, JobOrigin, TaskFailure};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::run::WorkerLoop;
+use crate::served::ServedTask;
 
 /// The longest run of a task's `on_failed`.
 const ON_FAILED: Duration = Duration::from_secs(30);
@@ -26,11 +27,12 @@ impl WorkerLoop {
         &mut self,
         generation: Generation,
         key: AttemptKey,
-        task: &RegisteredTask,
+        task: &ServedTask,
         read: &JobText<'_>,
+        (now, now_us): (Instant, u64),
     ) -> Arc<AttemptFacts> {
         // Follows the clock that nodes share, as the tokens of locks do, so that it also rises from one node to the next.
-        let fence = self.engine.clock().now_us().max(self.last_fence + 1);
+        let fence = now_us.max(self.last_fence + 1);
         self.last_fence = fence;
         Arc::new(AttemptFacts {
             id: read.id.as_deref().map_or_else(|| format!("{generation}-{}", key.token).into(), Arc::from),
@@ -41,14 +43,14 @@ impl WorkerLoop {
             origin: JobOrigin::read(read.meta.as_ref()),
             cancelled: CancellationToken::new(),
             lease_lost: self.lease.clone(),
-            clock: AttemptClock::start(self.engine.attempt_limit(task)),
+            clock: AttemptClock::start(now, self.engine.attempt_limit(task)),
             progress: AttemptProgress::default(),
             taken: false.into(),
         })
     }
 
     /// Runs `on_failed`, if the task has one.
-    pub(crate) fn run_on_failed(&self, task: Arc<RegisteredTask>, facts: Arc<AttemptFacts>, failure: TaskFailure) {
+    pub(crate) fn run_on_failed(&self, task: Arc<ServedTask>, facts: Arc<AttemptFacts>, failure: TaskFailure) {
         if task.def.on_failed.is_some() {
             let engine = self.engine.clone();
             let running = async move { engine.run_on_failed(&task, facts, failure, ON_FAILED).await };
@@ -70,11 +72,12 @@ impl WorkerLoop {
         for record in records {
             let failed = FailedJob::read(&record);
             let text = Bytes::from(failed.payload.get().to_owned());
-            let Some(task) = self.engine.registry().task(&failed.task).cloned() else { continue };
+            let Some(task) = self.tasks.get(&*failed.task).cloned() else { continue };
             let Some(read) = JobText::read(&text) else { continue };
-            let token = self.tokens.take(1, self.engine.clock().now_us()).start;
+            let now_us = self.engine.clock().now_us();
+            let token = self.tokens.take(1, now_us).start;
             let key = AttemptKey { token, queue: failed.queue.as_str().into(), counters: failed.counters };
-            let facts = self.facts(self.engine.node().generation(), key, &task, &read);
+            let facts = self.facts(self.engine.node().generation(), key, &task, &read, (Instant::now(), now_us));
             warn!(task = task.def.name, job = %facts.id, cause = failed.error, "a job failed for good, in no attempt");
             let failure = TaskFailure::new(failed.exception, failed.error, failed.counters.attempts, text.clone());
             self.run_on_failed(task, facts, failure);

@@ -6,7 +6,6 @@ use tokio::time::Instant;
 use tracing::error;
 
 use crate::decide::{CancelCause, Ending};
-use crate::metrics;
 use crate::run::{StoreReply, WorkerLoop};
 use crate::slots::SlotState;
 
@@ -68,8 +67,7 @@ impl Timers {
 }
 
 impl WorkerLoop {
-    pub(crate) fn keep_house(&mut self) {
-        let now = Instant::now();
+    pub(crate) fn keep_house(&mut self, now: Instant) {
         self.look_for_losses();
         if now >= self.timers.slots {
             self.timers.slots = now + SLOT_PERIOD;
@@ -169,7 +167,7 @@ impl WorkerLoop {
         let blocked = self.slots.blocked();
         let all_slots = blocked > 0 && blocked >= self.engine.config().tasks.concurrency;
         self.engine.set_problem(ALL_BLOCKED, all_slots || self.pulse.is_lost());
-        metrics::record_slots(self.slots.len(), blocked);
+        self.metrics.record_slots(self.slots.len(), blocked);
     }
 
     fn promote(&mut self) {

@@ -1,9 +1,12 @@
 //! Metrics of jobs and slots.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use phalanx_core::backend::TaskStats;
 use phalanx_core::job::AttemptOutcome;
 
@@ -56,19 +59,50 @@ pub(crate) fn record_ticks_left_out(task: &'static str, skipped: usize, missed: 
     }
 }
 
-pub(crate) fn record_end(task: Option<&'static str>, outcome: AttemptOutcome, took: Duration) {
-    let task = task.unwrap_or(UNKNOWN);
-    counter!("phalanx_tasks_total", "task" => task, "outcome" => outcome.as_str()).increment(1);
-    histogram!("phalanx_task_duration_seconds", "task" => task).record(took);
+/// The handles of a task, or of all jobs whose task this node does not have. To look one up takes longer than to record.
+#[derive(Default)]
+pub(crate) struct TaskMetrics {
+    done: OnceLock<Counter>,
+    duration: OnceLock<Histogram>,
 }
 
-pub(crate) fn record_pickup(waited: Duration) {
-    histogram!("phalanx_task_pickup_seconds").record(waited);
+impl TaskMetrics {
+    /// Records the end of an attempt.
+    pub(crate) fn record_end(&self, task: Option<&'static str>, outcome: AttemptOutcome, took: Duration) {
+        let task = task.unwrap_or(UNKNOWN);
+        let ended = || counter!("phalanx_tasks_total", "task" => task, "outcome" => outcome.as_str());
+        match outcome {
+            AttemptOutcome::Done => self.done.get_or_init(ended).increment(1),
+            _ => ended().increment(1),
+        }
+        self.duration.get_or_init(|| histogram!("phalanx_task_duration_seconds", "task" => task)).record(took);
+    }
 }
 
-pub(crate) fn record_slots(held: usize, blocked: usize) {
-    gauge!("phalanx_tasks_running").set(held as f64);
-    gauge!("phalanx_tasks_blocked").set(blocked as f64);
+/// The handles of what is recorded for each job or each call.
+pub(crate) struct WorkerMetrics {
+    pickup: Histogram,
+    running: Gauge,
+    blocked: Gauge,
+}
+
+impl WorkerMetrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            pickup: histogram!("phalanx_task_pickup_seconds"),
+            running: gauge!("phalanx_tasks_running"),
+            blocked: gauge!("phalanx_tasks_blocked"),
+        }
+    }
+
+    pub(crate) fn record_pickup(&self, waited: Duration) {
+        self.pickup.record(waited);
+    }
+
+    pub(crate) fn record_slots(&self, held: usize, blocked: usize) {
+        self.running.set(held as f64);
+        self.blocked.set(blocked as f64);
+    }
 }
 
 pub(crate) fn record_quiet(is_quiet: bool) {

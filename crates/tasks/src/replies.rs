@@ -1,6 +1,7 @@
 //! Answers of the store.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use phalanx_core::Generation;
@@ -85,7 +86,7 @@ impl WorkerLoop {
                     // Nothing has changed: the settlements are sent again, in their order.
                     BackendError::Refused(_) | BackendError::Full => {
                         warn!(%error, "the store refused a call of the worker");
-                        call.settlements.into_iter().rev().for_each(|settlement| self.ready.push_front(settlement));
+                        self.send_again(call.settlements);
                     }
                     error => {
                         warn!(%error, "a call of the worker was not answered");
@@ -96,6 +97,12 @@ impl WorkerLoop {
         }
     }
 
+    /// Queues settlements that had no effect once more, in their order.
+    fn send_again(&mut self, settlements: Arc<Vec<Settlement>>) {
+        let settlements = Arc::unwrap_or_clone(settlements);
+        settlements.into_iter().rev().for_each(|settlement| self.ready.push_front(settlement));
+    }
+
     fn on_answer(&mut self, call: StoreCall, reply: WorkerReply, now: Instant) {
         if reply.is_reaped {
             // The node learns from its lease whether it was taken for dead, or the store lost its data. Only then is it known
@@ -103,7 +110,7 @@ impl WorkerLoop {
             self.gate.on_failure(now);
             self.is_compare_due = true;
             self.in_doubt = Some(call.generation);
-            return call.settlements.into_iter().rev().for_each(|settlement| self.ready.push_front(settlement));
+            return self.send_again(call.settlements);
         }
         if call.is_for_parked {
             self.gate.on_reply(now, 0, 0, false);
@@ -120,7 +127,7 @@ impl WorkerLoop {
             error!(queue, "a key of the task queue is spoilt: it is passed over");
         }
         let mut answers = reply.settled.into_iter();
-        for settlement in call.settlements {
+        for settlement in Arc::unwrap_or_clone(call.settlements) {
             match answers.next() {
                 Some(answer) => self.on_settled(settlement, answer, now),
                 None => self.ready.push_back(settlement), // a reply that is too short is not trusted
@@ -130,10 +137,10 @@ impl WorkerLoop {
             // Nor is one with tokens that were not offered.
             if call.offered.contains(&job.attempt.token) {
                 let is_deleted = reply.deleted.contains(&job.attempt.token);
-                self.begin(call.generation, job, is_deleted);
+                self.begin(call.generation, job, is_deleted, now);
             }
         }
-        metrics::record_slots(self.slots.len(), self.slots.blocked());
+        self.metrics.record_slots(self.slots.len(), self.slots.blocked());
     }
 
     fn on_settled(&mut self, settlement: Settlement, answer: SettleOutcome, now: Instant) {
@@ -153,9 +160,9 @@ impl WorkerLoop {
                 if self.slots.get_mut(token).is_some_and(|slot| !slot.is_unique_until_start) {
                     metrics::record_unique_lost();
                 }
-                self.on_end(token, true);
+                self.on_end(token, true, now);
             }
-            SettleOutcome::Accepted => self.on_end(token, true),
+            SettleOutcome::Accepted => self.on_end(token, true, now),
             // A node that has its lease loses no attempt but by its own settlement: the store has lost it, and it is to be listed
             // again. A job that is to run again, or has failed, would be lost with it. So too one that came after the store lost the
             // attempt, and before that was listed again.
@@ -166,16 +173,16 @@ impl WorkerLoop {
                 self.ready.push_front(settlement);
             }
             // Its first sending took effect, and the answer was lost.
-            SettleOutcome::Superseded => self.on_end(token, is_repeated),
+            SettleOutcome::Superseded => self.on_end(token, is_repeated, now),
         }
     }
 
     /// Frees the slot of an attempt that was settled. A thread that has not returned keeps it.
-    fn on_end(&mut self, token: u64, is_accepted: bool) {
+    fn on_end(&mut self, token: u64, is_accepted: bool, now: Instant) {
         let Some(mut slot) = self.slots.remove(token) else { return };
         let SlotState::Settling(settling) = std::mem::replace(&mut slot.state, SlotState::Settled) else { return };
         let outcome = if is_accepted { settling.outcome } else { AttemptOutcome::Superseded };
-        self.record(&slot, settling.task.as_ref(), outcome);
+        self.record(&slot, settling.task.as_ref(), outcome, now);
         if is_accepted && let Some((task, facts, reason)) = settling.failure {
             let (exception, error) = (reason.exception, reason.error);
             let failure = TaskFailure::new(exception, error, slot.key().counters.attempts, slot.job.text.clone());
@@ -201,7 +208,8 @@ impl WorkerLoop {
         let generation = self.engine.node().generation();
         self.listing = std::mem::take(&mut self.unknown);
         self.listing.retain(|call| call.generation == generation);
-        let unanswered = self.listing.iter_mut().flat_map(|call| std::mem::take(&mut call.settlements)).collect();
+        let unanswered = self.listing.iter_mut().map(|call| std::mem::take(&mut call.settlements));
+        let unanswered = unanswered.flat_map(Arc::unwrap_or_clone).collect();
         let mut request = ListRequest {
             generation,
             held: self.slots.tokens(),
@@ -261,12 +269,13 @@ impl WorkerLoop {
         request.repeated.retain(|token| waiting.contains(token));
         let Comparison { repeat, settled, adopt, missing } = compare(request, listed);
         repeat.into_iter().for_each(|settlement| self.repeat(settlement));
-        settled.into_iter().for_each(|settlement| self.on_end(settlement.attempt.token, true));
+        let now = Instant::now();
+        settled.into_iter().for_each(|settlement| self.on_end(settlement.attempt.token, true, now));
         if !adopt.is_empty() {
             metrics::record_adopted(adopt.len());
             for job in adopt {
                 let is_deleted = deleted.contains(&job.attempt.token);
-                self.begin(generation, job, is_deleted);
+                self.begin(generation, job, is_deleted, now);
             }
         }
         let waiting = self.waiting_tokens();

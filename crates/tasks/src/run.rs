@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,13 +24,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::attempt::AttemptReport;
+use crate::attempt::{AttemptReport, Reports};
 use crate::compare::{ListRequest, StoredList};
+use crate::first_polls::FirstPolls;
 use crate::gate::FetchGate;
 use crate::housekeeping::Timers;
-use crate::metrics;
+use crate::metrics::{self, TaskMetrics, WorkerMetrics};
 use crate::pulse::RuntimePulse;
 use crate::queues::NodeQueues;
+use crate::served::{ServedTasks, served_tasks};
 use crate::sign::WorkerSigns;
 use crate::slots::{SlotState, Slots};
 use crate::tokens::TokenCounter;
@@ -49,7 +52,8 @@ const LAST_CALLS: Duration = Duration::from_secs(3);
 /// A call without an answer yet.
 pub(crate) struct StoreCall {
     pub(crate) generation: Generation,
-    pub(crate) settlements: Vec<Settlement>,
+    /// The call itself has them too.
+    pub(crate) settlements: Arc<Vec<Settlement>>,
     /// How many slots they free: all but those of settlements that a spoilt key prevented before.
     pub(crate) frees: usize,
     /// The tokens that it offers.
@@ -113,7 +117,14 @@ pub(crate) struct WorkerLoop {
     /// The settings that they follow from.
     served: Vec<ServedQueue>,
     pub(crate) undecodable: UndecodableJobs,
-    pub(crate) reports: mpsc::Sender<AttemptReport>,
+    /// The tasks of this node.
+    pub(crate) tasks: ServedTasks,
+    /// The metrics of jobs whose task this node does not have.
+    pub(crate) of_unknown: TaskMetrics,
+    pub(crate) metrics: WorkerMetrics,
+    /// Attempts that are expected to end at once.
+    pub(crate) first_polls: Arc<FirstPolls>,
+    pub(crate) reports: Arc<Reports>,
     /// Cancelled, and replaced, when the node cannot count on its lease.
     pub(crate) lease: CancellationToken,
     /// When the next delayed job is due, by the store's clock.
@@ -154,7 +165,7 @@ struct CallQueues {
 /// The reason for which the loop wakes.
 enum Wake {
     Reply(StoreReply),
-    Report(AttemptReport),
+    Reports,
     Cancel(CancelRequest),
     Woken,
     Quiet,
@@ -167,10 +178,11 @@ impl WorkerLoop {
         engine: Engine,
         store: Arc<dyn TaskStore>,
         runtime: Handle,
-        reports: mpsc::Sender<AttemptReport>,
+        first_polls: Arc<FirstPolls>,
     ) -> Self {
         let (now, loss_signs, quiet) = (Instant::now(), engine.loss_signs(), engine.task_quiet());
         let served = engine.config().tasks.served_queues().unwrap_or_default(); // checked at the boot
+        let tasks = served_tasks(engine.registry());
         let mut worker = Self {
             engine,
             store,
@@ -188,7 +200,11 @@ impl WorkerLoop {
             queues: NodeQueues::default(),
             served,
             undecodable: UndecodableJobs::default(),
-            reports,
+            tasks,
+            of_unknown: TaskMetrics::default(),
+            metrics: WorkerMetrics::new(),
+            reports: first_polls.reports().clone(),
+            first_polls,
             lease: CancellationToken::new(),
             next_due_ms: None,
             is_promoting: false,
@@ -212,43 +228,46 @@ impl WorkerLoop {
     }
 
     /// Runs until the node stops; returns how many attempts could not be settled.
-    pub(crate) async fn run(
-        mut self,
-        mut reports: mpsc::Receiver<AttemptReport>,
-        mut cancellations: mpsc::Receiver<CancelRequest>,
-        mut stop: StopOrder,
-    ) -> usize {
+    pub(crate) async fn run(mut self, mut cancellations: mpsc::Receiver<CancelRequest>, mut stop: StopOrder) -> usize {
         let store = self.store.clone();
         let mut woken = store.woken();
         // Once nothing runs here and nothing is to begin: until when answers are awaited that may bring a job.
         let mut last_answers = None;
+        let mut ended = Vec::new();
+        let mut timer = pin!(sleep_until(Instant::now()));
         loop {
+            let now = Instant::now();
             self.is_quiet |= stop.is_quiet();
             if self.is_quiet && self.slots.are_settled() {
-                let until = *last_answers.get_or_insert_with(|| Instant::now() + LAST_CALLS);
-                if self.has_all_answers() || Instant::now() >= until {
+                let until = *last_answers.get_or_insert(now + LAST_CALLS);
+                if self.has_all_answers() || now >= until {
                     break;
                 }
             } else {
                 last_answers = None;
             }
             // Not only when the timer wakes the loop: under load something else always does.
-            self.keep_house();
-            self.send_calls();
-            let timer = last_answers.map_or_else(|| self.next_timer(), |until| self.next_timer().min(until));
+            self.keep_house(now);
+            self.send_calls(now);
+            let next = self.next_timer(now);
+            let next = last_answers.map_or(next, |until: Instant| next.min(until));
+            // One that fires too soon costs less than one that is set anew each time.
+            if next < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(next);
+            }
             let wake = tokio::select! {
                 biased;
                 Some(reply) = self.replies.next(), if !self.replies.is_empty() => Wake::Reply(reply),
-                Some(report) = reports.recv() => Wake::Report(report),
+                () = self.reports.added() => Wake::Reports,
                 Some(request) = cancellations.recv() => Wake::Cancel(request),
                 () = &mut woken => Wake::Woken,
                 Ok(()) = self.quiet.changed() => Wake::Quiet,
                 () = stop.changed() => Wake::Stop,
-                () = sleep_until(timer) => Wake::Timer,
+                () = &mut timer => Wake::Timer,
             };
             match wake {
                 Wake::Reply(reply) => self.on_reply(reply),
-                Wake::Report(report) => self.on_report(report),
+                Wake::Reports => self.take_reports(&mut ended),
                 Wake::Cancel(request) => self.cancel_job(&request.id),
                 Wake::Woken => {
                     self.gate.on_woken(Instant::now());
@@ -270,8 +289,13 @@ impl WorkerLoop {
         if unsettled > 0 {
             warn!(unsettled, "attempts could not be settled: their jobs run again elsewhere");
         }
-        metrics::record_slots(0, 0);
+        self.metrics.record_slots(0, 0);
         unsettled
+    }
+
+    fn take_reports(&mut self, ended: &mut Vec<AttemptReport>) {
+        self.reports.take(ended);
+        ended.drain(..).for_each(|report| self.on_report(report));
     }
 
     /// Whether no call and no list may bring a job any more.
@@ -318,15 +342,14 @@ impl WorkerLoop {
     }
 
     /// Sends what is ready: a call takes all settlements that wait, and fetches as many jobs as there is room for.
-    fn send_calls(&mut self) {
-        let now = Instant::now();
+    fn send_calls(&mut self, now: Instant) {
         while self.open.len() < CALLS && self.gate.is_open(now) && !self.is_in_doubt() {
             if self.may_fetch() && !self.parked.is_empty() && !self.undecided().any(|call| call.is_for_parked) {
                 match self.free().min(EXCHANGE_BATCH) {
                     0 => {}
                     free => {
                         let parked = self.parked.clone();
-                        self.send_call(0, 0, free, Some(parked));
+                        self.send_call(now, (0, 0), free, Some(parked));
                         continue;
                     }
                 }
@@ -344,13 +367,19 @@ impl WorkerLoop {
             let tokens = self.ready.iter().take(settling).map(|settlement| settlement.attempt.token);
             let frees = tokens.filter(|token| !self.slots.is_stuck(*token)).count();
             let wanted = if may_fetch { self.gate.wanted(now, free, frees) } else { 0 };
-            self.send_call(settling, frees, wanted, None);
+            self.send_call(now, (settling, frees), wanted, None);
         }
     }
 
     /// Sends a call: for parked jobs of some classes, or for those in queues.
-    fn send_call(&mut self, settling: usize, frees: usize, wanted: usize, parked: Option<Vec<String>>) {
-        let settlements: Vec<Settlement> = self.ready.drain(..settling).collect();
+    fn send_call(
+        &mut self,
+        now: Instant,
+        (settling, frees): (usize, usize),
+        wanted: usize,
+        parked: Option<Vec<String>>,
+    ) {
+        let settlements: Arc<Vec<Settlement>> = Arc::new(self.ready.drain(..settling).collect());
         if wanted > 0 && parked.is_none() {
             self.gate.on_look();
         }
@@ -369,7 +398,7 @@ impl WorkerLoop {
             frees,
             offered,
             fetch_until_us: now_us + patience.as_micros() as u64,
-            over_by: Instant::now() + patience,
+            over_by: now + patience,
         };
         let (generation, fetch_until_us) = (call.generation, call.fetch_until_us);
         let store = self.store.clone();
@@ -425,8 +454,7 @@ impl WorkerLoop {
         CallQueues { reserved_of: reserved.collect(), queues: queues.into(), limits }
     }
 
-    fn next_timer(&self) -> Instant {
-        let now = Instant::now();
+    fn next_timer(&self, now: Instant) -> Instant {
         let mut next = self.timers.next(self.slots.len() > 0);
         if let Some(opens_at) = self.gate.opens_at().filter(|at| *at > now) {
             next = next.min(opens_at);

@@ -1,6 +1,7 @@
 //! The attempts that a node holds.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,11 +9,11 @@ use phalanx_core::Generation;
 use phalanx_core::backend::{AttemptEnd, AttemptKey, FetchedJob, JobReport, Settlement};
 use phalanx_core::bound_reached;
 use phalanx_core::job::AttemptOutcome;
-use phalanx_core::registry::RegisteredTask;
 use phalanx_core::task::AttemptFacts;
 use tokio::time::Instant;
 
 use crate::decide::{CancelCause, FailureReason};
+use crate::served::ServedTask;
 
 /// An attempt that the node holds, from its fetch until its settlement was answered.
 pub(crate) struct Slot {
@@ -44,7 +45,7 @@ pub(crate) enum SlotState {
 
 /// The handle of an attempt that runs.
 pub(crate) struct RunningAttempt {
-    pub(crate) task: Arc<RegisteredTask>,
+    pub(crate) task: Arc<ServedTask>,
     pub(crate) facts: Arc<AttemptFacts>,
     /// Why it is to end.
     pub(crate) cancelled: Option<CancelCause>,
@@ -54,8 +55,8 @@ pub(crate) struct RunningAttempt {
 pub(crate) struct SettlingAttempt {
     pub(crate) outcome: AttemptOutcome,
     /// For the task's `on_failed`.
-    pub(crate) failure: Option<(Arc<RegisteredTask>, Arc<AttemptFacts>, FailureReason)>,
-    pub(crate) task: Option<Arc<RegisteredTask>>,
+    pub(crate) failure: Option<(Arc<ServedTask>, Arc<AttemptFacts>, FailureReason)>,
+    pub(crate) task: Option<Arc<ServedTask>>,
     /// Whether it was sent before, and its answer was lost.
     pub(crate) is_repeated: bool,
     /// Whether the store did not know its attempt: once, that shows a loss.
@@ -84,10 +85,29 @@ impl Slot {
 /// Most attempts beyond `tasks.concurrency` that a node keeps because they cannot be settled.
 const MAX_STUCK: usize = 1000;
 
+/// Hashes a token, which nobody else chooses: several look-ups a job need no defence.
+#[derive(Default)]
+struct TokenHasher(u64);
+
+impl Hasher for TokenHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, token: u64) {
+        // Tokens are consecutive; the table takes its place from the low bits, and its tag from the high ones.
+        self.0 = (self.0 ^ token).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
 /// The attempts by token.
 #[derive(Default)]
 pub(crate) struct Slots {
-    by_token: HashMap<u64, Slot>,
+    by_token: HashMap<u64, Slot, BuildHasherDefault<TokenHasher>>,
     /// Those whose settlement a spoilt key prevented: nothing of theirs runs.
     stuck: HashSet<u64>,
 }

@@ -10,15 +10,17 @@ use phalanx_core::registry::{DefinitionErrors, Registry};
 use phalanx_core::transport::Transport;
 use phalanx_core::{BoxError, Engine};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use crate::first_polls::FirstPolls;
 use crate::metrics;
 use crate::periodic::{self, Ticker};
 use crate::run::WorkerLoop;
+use crate::thread::WorkerThread;
 
 /// The problem of a node whose worker panicked. Its jobs run elsewhere once it is replaced: its lease is still renewed.
 const WORKER_ENDED: &str = "the worker of tasks has panicked";
@@ -133,15 +135,18 @@ impl Transport for TaskWorker {
             .thread_name("phalanx-tasks")
             .enable_all()
             .build()?;
-        let (reports, received) = mpsc::channel(settings.concurrency);
         let (orders, order) = watch::channel(WorkerOrder::Run);
-        let worker = WorkerLoop::new(engine.clone(), store, runtime.handle().clone(), reports);
-        let stop = StopOrder { orders: order, is_over: false, end: None };
+        let first_polls = Arc::<FirstPolls>::default();
+        let worker = WorkerLoop::new(engine.clone(), store, runtime.handle().clone(), first_polls.clone());
+        let (tasks, stop) = (worker.tasks.clone(), StopOrder { orders: order, is_over: false, end: None });
         let (engine_of_loop, cancellations) = (engine.clone(), engine.task_cancellations());
+        let running = Box::pin(async move { engine_of_loop.catch(worker.run(cancellations, stop)).await });
+        let thread = WorkerThread::start(running, runtime.handle().clone(), first_polls, tasks)?;
+        let engine_of_loop = engine.clone();
         let worker = engine.shutdown().spawn_own(async move {
-            match engine_of_loop.catch(worker.run(received, cancellations, stop)).await {
-                Ok(unsettled) => unsettled,
-                Err(_) => {
+            match thread.await {
+                Some(Ok(unsettled)) => unsettled,
+                Some(Err(_)) | None => {
                     error!("{WORKER_ENDED}: this node runs no jobs until it is started again");
                     engine_of_loop.set_problem(WORKER_ENDED, true);
                     1 // at least: the panic took the number along

@@ -1,10 +1,8 @@
 //! Attempts of tasks: everything that a worker uses of a node.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -16,7 +14,6 @@ use crate::backend::{Clock, TaskStore};
 use crate::call::body::CallBody;
 use crate::context::{Caller, Context, NewCall};
 use crate::dispatch::with_layers;
-use crate::error::panicked;
 use crate::event::Event;
 use crate::future::BoxFuture;
 use crate::id::RequestId;
@@ -32,7 +29,7 @@ const CANCEL_REQUESTS: usize = 1024;
 
 /// An attempt that is ready to run.
 pub struct StartedAttempt {
-    /// Layers, guards, input, function. A panic is an error, and its drop does not panic.
+    /// Layers, guards, input, function. A poll may panic, and the drop.
     pub run: BoxFuture<'static, Outcome>,
     /// The attempt.
     pub facts: Arc<AttemptFacts>,
@@ -74,15 +71,11 @@ impl Engine {
 
     /// Prepares an attempt. Nothing of it runs before it is polled.
     pub fn start_attempt(&self, task: &RegisteredTask, facts: Arc<AttemptFacts>, input: Params) -> StartedAttempt {
-        let context = self.attempt_context(task, facts.clone(), input, facts.clock.limit());
+        let context = self.attempt_context(task, facts.clone(), input, (facts.clock.started(), facts.clock.limit()));
         let call = Call { action: task.action, context, body: CallBody::absent() };
-        let (engine, span) = (self.clone(), facts.origin.span(task.def.name, &facts.id));
-        let run = async move {
-            // Layers may panic where they are called, and both where they are dropped.
-            let running = AssertUnwindSafe(async move { with_layers(&engine, call).await });
-            running.catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&*panic)))
-        };
-        StartedAttempt { run: Box::pin(run.instrument(span)), facts }
+        let (run, span) = (with_layers(self, call), facts.origin.span(task.def.name, &facts.id));
+        let run = if span.is_none() { run } else { Box::pin(run.instrument(span)) };
+        StartedAttempt { run, facts }
     }
 
     /// Runs the function that a task has for jobs that failed for good, for `limit` at most. Its panic is counted and logged.
@@ -94,7 +87,7 @@ impl Engine {
         limit: Duration,
     ) {
         let Some(on_failed) = task.def.on_failed else { return };
-        let context = self.attempt_context(task, facts, Params::default(), Some(limit));
+        let context = self.attempt_context(task, facts, Params::default(), (Instant::now(), Some(limit)));
         let Ok(context) = TaskContext::of(&context) else { return };
         let running = async move { tokio::time::timeout(limit, on_failed(context, failure)).await };
         if let Ok(Err(_)) = catch(running).await {
@@ -117,17 +110,17 @@ impl Engine {
         task: &RegisteredTask,
         facts: Arc<AttemptFacts>,
         head: Params,
-        limit: Option<Duration>,
+        (started, limit): (Instant, Option<Duration>),
     ) -> Context {
         Context::new(NewCall {
             host: self.clone().into_parts(),
             name: task.def.name,
             version: 1,
-            caller: Arc::new(Caller::internal()),
+            caller: Caller::application(),
             id: facts.origin.request.clone().map_or_else(|| self.next_request_id(), RequestId::Given),
             uri: None,
             head,
-            started: Instant::now(),
+            started,
             limit,
             attempt: Some(facts),
         })

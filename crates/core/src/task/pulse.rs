@@ -15,9 +15,14 @@ pub struct AttemptClock {
 }
 
 impl AttemptClock {
-    /// The clock of an attempt that starts now.
-    pub fn start(limit: Option<Duration>) -> Self {
-        Self { started: Instant::now(), limit, beat: AtomicU64::new(0) }
+    /// The clock of an attempt that starts at this time.
+    pub fn start(started: Instant, limit: Option<Duration>) -> Self {
+        Self { started, limit, beat: AtomicU64::new(0) }
+    }
+
+    /// When the attempt started.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
     }
 
     /// How long the attempt may take without a heartbeat.
@@ -45,10 +50,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_heartbeat_starts_the_time_anew() {
         let (second, started) = (Duration::from_secs(1), Instant::now());
-        let clock = AttemptClock::start(Some(second));
+        let clock = AttemptClock::start(started, Some(second));
         assert_eq!(clock.deadline(), Some(started + second));
         tokio::time::advance(second / 2).await;
         assert_eq!((clock.beat(), clock.deadline()), (Some(second * 3 / 2), Some(started + second * 3 / 2)));
-        assert_eq!(AttemptClock::start(None).deadline(), None);
+        assert_eq!(AttemptClock::start(started, None).deadline(), None);
     }
 }

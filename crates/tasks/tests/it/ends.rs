@@ -8,7 +8,7 @@ use phalanx_core::task::{EnqueueOptions, MAX_DELAY};
 use serde_json::json;
 
 use crate::faulty_store::FaultyStore;
-use crate::harness::{Blocking, Harness, Hasty, Plain, eventually, work};
+use crate::harness::{Blocking, Harness, Hasty, Plain, Tracked, eventually, work};
 
 #[tokio::test]
 async fn a_job_runs_once_and_is_done() {
@@ -139,16 +139,51 @@ async fn jobs_that_wait_for_a_thread_are_given_back_if_all_threads_are_blocked()
     harness.engine.stop().await;
 }
 
+/// An attempt that is expected to end at once is polled on the thread of the worker's loop.
+#[tokio::test]
+async fn a_task_that_was_quick_and_blocks_stops_nothing_else() {
+    let harness = Harness::start_with(|config| config.tasks.threads = 1, None).await;
+    for n in 0.. {
+        let name = format!("quick {n}");
+        let quick = harness.enqueue::<Plain>(&name, &[]).await;
+        harness.until_state(&quick, JobState::Done).await;
+        let name = format!("blocking {n}");
+        let blocking = harness.enqueue::<Plain>(&name, &["block, named"]).await;
+        harness.until_waiting(n + 1).await;
+        let is_on_loop = harness.log.entries().contains(&format!("{name} on phalanx-worker"));
+        if is_on_loop {
+            let started = tokio::time::Instant::now();
+            let other = harness.enqueue::<Tracked>("other", &[]).await;
+            harness.until_state(&other, JobState::Done).await;
+            println!("another job was done after {:?}", started.elapsed());
+            let same = harness.enqueue::<Plain>("same", &[]).await;
+            harness.until_state(&same, JobState::Done).await;
+        }
+        harness.log.go_on.add_permits(1);
+        harness.until_state(&blocking, JobState::Done).await;
+        if is_on_loop {
+            break;
+        }
+    }
+    assert_eq!(harness.node.health(), Vec::<String>::new());
+    harness.engine.stop().await;
+}
+
 #[tokio::test]
 async fn blocking_tasks_have_threads_of_their_own() {
     let change = |config: &mut phalanx_core::config::Config| config.tasks.threads = 1;
     let harness = Harness::start_with(change, None).await;
+    for n in 0..10 {
+        let quick = harness.enqueue::<Blocking>(&format!("quick {n}"), &[]).await; // most of them end at once
+        harness.until_state(&quick, JobState::Done).await;
+    }
     let blocking = [
-        harness.enqueue::<Blocking>("a", &["block"]).await,
-        harness.enqueue::<Blocking>("b", &["block"]).await,
-        harness.enqueue::<Blocking>("c", &["block"]).await,
+        harness.enqueue::<Blocking>("a", &["block, named"]).await,
+        harness.enqueue::<Blocking>("b", &["block, named"]).await,
+        harness.enqueue::<Blocking>("c", &["block, named"]).await,
     ];
     harness.until_waiting(3).await;
+    assert!(!harness.log.entries().iter().any(|entry| entry.ends_with("phalanx-worker")));
     let plain = harness.enqueue::<Plain>("plain", &[]).await;
     harness.until_state(&plain, JobState::Done).await;
     harness.log.go_on.add_permits(3);

@@ -129,7 +129,10 @@ async fn perform(ctx: TaskContext, input: Work) -> Result<(), ActionError> {
             log.go_on.acquire().await.unwrap().forget();
             Err(ActionError::internal("disk full"))
         }
-        "block" => {
+        end @ ("block" | "block, named") => {
+            if end != "block" {
+                log.add(format!("{} on {}", input.name, std::thread::current().name().unwrap_or_default()));
+            }
             log.waiting.fetch_add(1, SeqCst);
             while log.go_on.try_acquire().map(tokio::sync::SemaphorePermit::forget).is_err() {
                 std::thread::yield_now();
