@@ -5,10 +5,27 @@ use std::sync::Arc;
 use bytes::Bytes;
 use phalanx_core::backend::{AttemptKey, FetchedJob, JobCounters};
 
+use crate::resp::{self, decimal};
+
 /// The field of an attempt: `<token> <queue> <attempts> <deaths> <stalls>`.
 pub(super) fn field_of(attempt: &AttemptKey) -> String {
     let JobCounters { attempts, deaths, stalls } = attempt.counters;
     format!("{} {} {attempts} {deaths} {stalls}", attempt.token, attempt.queue)
+}
+
+/// Writes it in place of what the buffer holds.
+pub(super) fn write_field<'a>(attempt: &AttemptKey, field: &'a mut Vec<u8>) -> &'a [u8] {
+    let JobCounters { attempts, deaths, stalls } = attempt.counters;
+    let mut digits = [0; resp::MAX_DIGITS];
+    field.clear();
+    field.extend_from_slice(decimal(attempt.token, &mut digits));
+    field.push(b' ');
+    field.extend_from_slice(attempt.queue.as_bytes());
+    for counter in [attempts, deaths, stalls] {
+        field.push(b' ');
+        field.extend_from_slice(decimal(counter.into(), &mut digits));
+    }
+    field
 }
 
 /// Reads the field of an attempt. The queue of a foreign job may have any name, also with spaces.
@@ -65,6 +82,7 @@ mod tests {
         let counters = JobCounters { attempts: 3, deaths: 2, stalls: 1 };
         let attempt = AttemptKey { token: 7, queue: "a:b.c_d-e".into(), counters };
         assert_eq!(parse_field(&field_of(&attempt)), Some(attempt.clone()));
+        assert_eq!(write_field(&attempt, &mut b"before".to_vec()), field_of(&attempt).as_bytes());
         let foreign = AttemptKey { queue: "my queue\n".into(), ..attempt.clone() };
         assert_eq!(parse_field(&field_of(&foreign)), Some(foreign));
         for wrong in ["", "7 q 1 2", "7  1 2 3", "x q 1 2 3", "7 q 1 2 -3"] {

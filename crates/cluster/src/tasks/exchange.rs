@@ -11,7 +11,7 @@ use phalanx_core::bound_reached;
 use tracing::warn;
 
 use super::call::{ReplyItems, TaskScript, unexpected_reply};
-use super::entry::{begun, field_of, split_counters};
+use super::entry::{begun, field_of, split_counters, write_field};
 use super::jobs::id_of;
 use super::{RedisTasks, report_spoilt};
 use crate::keys::Keys;
@@ -31,6 +31,9 @@ pub(super) struct Exchange {
 /// The place of the running hash among the keys, the only one that differs.
 const RUNNING: usize = 2;
 
+/// The number of keys of a call that only settles successes, and fetches.
+const PLAIN_KEYS: usize = 13;
+
 impl Exchange {
     pub(super) fn new(keys: &Keys) -> Self {
         let running = keys.running_of();
@@ -41,25 +44,25 @@ impl Exchange {
                 keys.leases(),
                 running.clone(),
                 keys.processed(),
-                keys.failures(),
-                keys.failed(),
-                keys.failed_ids(),
-                keys.delayed(),
-                keys.delayed_jobs(),
-                keys.deleted(),
-                keys.paused(),
-                keys.parked(),
                 keys.done(),
-                keys.queues(),
+                keys.paused(),
+                keys.deleted(),
+                keys.delayed(),
                 keys.schedule(),
                 keys.ready(),
                 keys.again(),
                 keys.suspects(),
-                keys.parked_of(),
-                keys.unique(),
                 keys.serving(),
+                keys.failures(),
+                keys.failed(),
+                keys.failed_ids(),
+                keys.delayed_jobs(),
+                keys.parked(),
+                keys.queues(),
                 keys.runners(),
                 keys.claims(),
+                keys.parked_of(),
+                keys.unique(),
                 running,
                 keys.reports(),
             ],
@@ -78,25 +81,29 @@ impl RedisTasks {
         let mut keys: [&str; 25] = std::array::from_fn(|at| keys[at].as_str());
         let running = self.keys.running(call.generation);
         keys[RUNNING] = &running;
-        let mut invocation = script.call(&keys);
-        let (plain, others): (Vec<_>, Vec<_>) =
-            call.settlements.iter().partition::<Vec<&Settlement>, _>(|settlement| is_plain(settlement));
-        let ids: Vec<&str> = plain.iter().filter_map(|settlement| settlement.id.as_deref()).collect();
+        let plain = || call.settlements.iter().filter(|settlement| is_plain(settlement));
+        let others = || call.settlements.iter().filter(|settlement| !is_plain(settlement));
+        let ids = || plain().filter_map(|settlement| settlement.id.as_deref());
+        let plain_ends = plain().count();
         let announces = self.serving.is_due(call.generation);
+        let needed = if announces || plain_ends < call.settlements.len() { &keys[..] } else { &keys[..PLAIN_KEYS] };
+        let mut invocation = script.call(needed);
         invocation.arg(call.generation.as_str()).arg(call.fetch_until_us).arg(call.wanted).arg(call.first_token);
         invocation.arg(call.max_bytes.clamp(1, MAX_BYTES)).arg(u8::from(call.takes_suspect)).arg(u8::from(announces));
         invocation.arg(&self.channel).arg(self.failed_max);
-        invocation.arg(call.queues.len()).arg(plain.len()).arg(ids.len()).arg(others.len());
+        invocation.arg(call.queues.len()).arg(plain_ends);
+        invocation.arg(ids().count()).arg(call.settlements.len() - plain_ends);
         for queue in call.queues {
             invocation.arg(&**queue);
         }
-        for settlement in &plain {
-            invocation.arg(field_of(&settlement.attempt));
+        let mut field = Vec::new();
+        for settlement in plain() {
+            invocation.arg(write_field(&settlement.attempt, &mut field));
         }
-        for id in ids {
+        for id in ids() {
             invocation.arg(id);
         }
-        for settlement in &others {
+        for settlement in others() {
             add_end(settlement, &mut invocation);
         }
         for limit in call.limits {
@@ -110,7 +117,7 @@ impl RedisTasks {
             let settled = vec![SettleOutcome::Superseded; call.settlements.len()];
             return Ok(WorkerReply { settled, is_reaped: true, ..WorkerReply::default() });
         }
-        let (mut reply, marks) = read(reply, call, plain.len()).ok_or_else(unexpected_reply)?;
+        let (mut reply, marks) = read(reply, call, plain_ends).ok_or_else(unexpected_reply)?;
         report_spoilt(&reply.spoilt);
         if marks > 0 && !reply.fetched.is_empty() {
             reply.deleted = self.find_deleted(&reply.fetched).await;

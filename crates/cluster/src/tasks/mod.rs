@@ -4,8 +4,8 @@
 //!   settlement of a generation that was reaped changes nothing.
 //! - **A reply is lost.** Fetching has a deadline in Redis's time, so a call that arrives late settles and fetches nothing;
 //!   the hash shows what it did.
-//! - **Redis is full.** It refuses jobs that are added; all other scripts begin with the removal of a key that is never set
-//!   ([`Keys::unused`]) and run.
+//! - **Redis is full.** It refuses jobs that are added; all other scripts begin with a removal, if there is nothing else that
+//!   of a key that is never set ([`Keys::unused`]), and run.
 //! - **A key is spoilt**, of another type. Jobs stay where they were; the key is counted, logged, and in the reply.
 
 use std::fmt;

@@ -1,14 +1,16 @@
 -- Settles the attempts of a generation that have ended, and fetches jobs for it.
--- KEYS: unused key, leases, running, processed, failures, failed, ids of the failed, delayed, delayed jobs, marks of deletion,
--- paused, parked classes, done, queues, resque's schedule; the starts of keys: ready, again, suspects, parked, unique,
--- serving; generations that run jobs, claims of reapers; the starts of keys: running, reports.
+-- KEYS: unused key, leases, running, processed, done, paused, marks of deletion, delayed, resque's schedule; the starts of
+-- keys: ready, again, suspects, serving. Then, if there are other ends than successes, or the node says that it serves its
+-- queues: failures, failed, ids of the failed, delayed jobs, parked classes, queues, generations that run jobs, claims of
+-- reapers; the starts of keys: parked, unique, running, reports.
 -- ARGV: generation, µs until which jobs are fetched, most jobs, first token, most bytes, '1' if a suspect may be fetched,
 -- '1' if the node says that it serves its queues, channel, most failed jobs kept, number of queues, plain successes, ids of
 -- these, other ends; then the queues, the successes, their ids, and for each other end: field, verb, id, claim, x, id of
 -- its report or '', progress or '', result or ''; then, if some have one, the most jobs of each queue, '' for as many as
 -- are wanted.
+-- Most of its time is that of its commands, a microsecond each, so it asks by one for what is seldom there.
 local generation = ARGV[1]
-local lease, us = begin_call(KEYS[1], KEYS[2], KEYS[3], generation)
+local lease, us = begin_call(KEYS[1], KEYS[2], KEYS[3], generation, ARGV[11] ~= '0')
 if not lease then
     return false
 end
@@ -24,9 +26,9 @@ if successes > 0 then
     if removed > 0 then
         redis.pcall('INCRBY', KEYS[4], removed)
         if ids > 0 then
-            local length = redis.pcall('RPUSH', KEYS[13], unpack(ARGV, at, at + ids - 1))
+            local length = redis.pcall('RPUSH', KEYS[5], unpack(ARGV, at, at + ids - 1))
             if type(length) == 'number' and length > 11000 then
-                redis.call('LTRIM', KEYS[13], -10000, -1)
+                redis.call('LTRIM', KEYS[5], -10000, -1)
             end
         end
     end
@@ -35,7 +37,7 @@ end
 
 local outcomes, dropped, spoilt = {}, 0, {}
 if others > 0 then
-    local put = placer(KEYS[14], KEYS[16], KEYS[17], KEYS[18], ARGV[8])
+    local put = placer(KEYS[19], KEYS[10], KEYS[11], KEYS[12], ARGV[8])
     for n = 1, others do
         local field, verb, id, claim, x, reported, progress, result = unpack(ARGV, at, at + 7)
         at = at + 8
@@ -55,18 +57,18 @@ if others > 0 then
             elseif verb == 'done' or verb == 'dropped' then
                 over = 0
             elseif verb == 'failed' then
-                key, over = fail(KEYS[6], KEYS[7], KEYS[5], tonumber(ARGV[9]), id, x, us)
+                key, over = fail(KEYS[15], KEYS[16], KEYS[14], tonumber(ARGV[9]), id, x, us)
                 dropped = dropped + over
             elseif verb == 'back' then
                 key = put(queue, fewer, deaths, stalls, job, true)
             elseif verb == 'park' then
-                if type(redis.pcall('SADD', KEYS[12], x)) ~= 'number' then
-                    key = KEYS[12]
+                if type(redis.pcall('SADD', KEYS[18], x)) ~= 'number' then
+                    key = KEYS[18]
                 else
                     local entry = string.format('%.0f', math.floor(us / 1000)) .. ' ' .. queue .. ' ' .. fewer .. ' ' .. deaths
                         .. ' ' .. stalls .. ' ' .. job
-                    if type(redis.pcall('RPUSH', KEYS[19] .. x, entry)) ~= 'number' then
-                        key = KEYS[19] .. x
+                    if type(redis.pcall('RPUSH', KEYS[22] .. x, entry)) ~= 'number' then
+                        key = KEYS[22] .. x
                     end
                 end
             else
@@ -75,7 +77,7 @@ if others > 0 then
                     key = put(queue, counted, deaths, stalls, job, false)
                 else
                     local entry = queue .. ' ' .. counted .. ' ' .. deaths .. ' ' .. stalls .. ' ' .. job
-                    key = delay(KEYS[8], KEYS[9], id, attempt, x, entry)
+                    key = delay(KEYS[8], KEYS[17], id, attempt, x, entry)
                 end
             end
             if key then
@@ -84,18 +86,18 @@ if others > 0 then
                 redis.call('HDEL', KEYS[3], field)
                 if verb == 'done' then
                     redis.pcall('INCR', KEYS[4])
-                    local length = id ~= '' and redis.pcall('RPUSH', KEYS[13], id)
+                    local length = id ~= '' and redis.pcall('RPUSH', KEYS[5], id)
                     if type(length) == 'number' and length > 11000 then
-                        redis.call('LTRIM', KEYS[13], -10000, -1)
+                        redis.call('LTRIM', KEYS[5], -10000, -1)
                     end
                 elseif verb == 'dropped' and id ~= '' then
-                    redis.pcall('ZREM', KEYS[10], id)
+                    redis.pcall('ZREM', KEYS[7], id)
                 end
                 if reported ~= '' then
                     spoilt[#spoilt + 1] = report(KEYS[25] .. reported, generation .. ' ' .. field,
                         progress, result, 86400000)
                 end
-                if over and claim ~= '' and not release(KEYS[20] .. claim, id) then
+                if over and claim ~= '' and not release(KEYS[23] .. claim, id) then
                     outcome = 'claim lost'
                 end
             end
@@ -117,24 +119,36 @@ end
 
 if ARGV[7] == '1' then
     for n = 14, 13 + queues do
-        local key = KEYS[21] .. ARGV[n]
+        local key = KEYS[13] .. ARGV[n]
         redis.pcall('ZADD', key, string.format('%.0f', us), generation)
         redis.pcall('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', us - 5000000))
         redis.pcall('PEXPIRE', key, 10000)
     end
-    redis.pcall('ZADD', KEYS[22], string.format('%.0f', us), generation)
+    redis.pcall('ZADD', KEYS[20], string.format('%.0f', us), generation)
     -- Generations that said nothing for long. One without a lease that was not reaped, because a node of an earlier release
     -- reaped it or Redis came back with older data, is to be claimed: its attempts are listed and no node runs them.
-    local silent = redis.pcall('ZRANGEBYSCORE', KEYS[22], '-inf', string.format('%.0f', us - 15000000), 'LIMIT', 0, 10)
+    local silent = redis.pcall('ZRANGEBYSCORE', KEYS[20], '-inf', string.format('%.0f', us - 15000000), 'LIMIT', 0, 10)
     for _, name in ipairs(silent) do
         if redis.call('EXISTS', KEYS[24] .. name) == 0 then
-            redis.call('ZREM', KEYS[22], name)
+            redis.call('ZREM', KEYS[20], name)
         elseif redis.call('ZSCORE', KEYS[2], name) then
-            redis.call('ZADD', KEYS[22], string.format('%.0f', us), name)
+            redis.call('ZADD', KEYS[20], string.format('%.0f', us), name)
         else
-            redis.pcall('ZADD', KEYS[23], 'NX', string.format('%.0f', us), name)
+            redis.pcall('ZADD', KEYS[21], 'NX', string.format('%.0f', us), name)
         end
     end
+end
+
+-- Paused queues, marks, jobs that ran before, and delayed ones.
+local has_rare, has_any = true, true
+if wanted > 0 and queues <= 100 then
+    local keys = { KEYS[6], KEYS[7] }
+    for n = 14, 13 + queues do
+        keys[#keys + 1] = KEYS[11] .. ARGV[n]
+        keys[#keys + 1] = KEYS[12] .. ARGV[n]
+    end
+    has_any = redis.call('EXISTS', KEYS[8], KEYS[9], unpack(keys)) > 0
+    has_rare = has_any and redis.call('EXISTS', unpack(keys)) > 0
 end
 
 -- An expired lease is to be renewed first: its generation may be reaped before it learns what it has fetched.
@@ -171,23 +185,23 @@ if wanted > 0 and us <= tonumber(ARGV[2]) and lease > us then
             groups[#groups + 1] = has_counters and 1 or 0
             groups[#groups + 1] = jobs
             taken = taken + #jobs
-            step = longest <= 4096 and 8 or 1
+            step = longest <= 1024 and 16 or longest <= 4096 and 8 or 1
         end
         wanted = wanted - taken
         return taken
     end
 
-    local has_paused = redis.call('EXISTS', KEYS[11]) == 1
-    local takes_suspect = ARGV[6] == '1'
+    local has_paused = has_rare and redis.call('EXISTS', KEYS[6]) == 1
+    local takes_suspect = has_rare and ARGV[6] == '1'
     for n = 14, 13 + queues do
         local queue = ARGV[n]
-        local is_paused = has_paused and redis.pcall('SISMEMBER', KEYS[11], queue)
+        local is_paused = has_paused and redis.pcall('SISMEMBER', KEYS[6], queue)
         if type(is_paused) == 'table' then
-            spoilt[#spoilt + 1] = KEYS[11]
+            spoilt[#spoilt + 1] = KEYS[6]
         end
         if is_paused ~= 1 then
-            local ready, again, suspects = KEYS[16] .. queue, KEYS[17] .. queue, KEYS[18] .. queue
-            local waiting, counted = length_of(ready), length_of(again)
+            local ready, again, suspects = KEYS[10] .. queue, KEYS[11] .. queue, KEYS[12] .. queue
+            local waiting, counted = length_of(ready), has_rare and length_of(again) or 0
             local left = waiting + counted
             if wanted > 0 and bytes > 0 then
                 local most = math.min(wanted, tonumber(ARGV[limits + n]) or wanted)
@@ -196,9 +210,12 @@ if wanted > 0 and us <= tonumber(ARGV[2]) and lease > us then
                     most = most - 1
                 end
                 if left > 0 then
-                    local nodes = redis.pcall('ZCARD', KEYS[21] .. queue)
-                    nodes = type(nodes) == 'number' and math.max(nodes, 1) or 1
-                    local share = math.min(most, math.ceil(left / nodes))
+                    local share = most
+                    if most > 1 and left < most * 1000 then -- a cluster has fewer nodes
+                        local nodes = redis.pcall('ZCARD', KEYS[13] .. queue)
+                        nodes = type(nodes) == 'number' and math.max(nodes, 1) or 1
+                        share = math.min(most, math.ceil(left / nodes))
+                    end
                     local taken = 0
                     if counted > 0 then
                         -- Given back: first. Those that ran before and fresh ones: in turn, by the parity of the token.
@@ -218,12 +235,12 @@ if wanted > 0 and us <= tonumber(ARGV[2]) and lease > us then
     end
 end
 
-local marks = redis.pcall('ZCARD', KEYS[10])
+local marks = has_rare and redis.pcall('ZCARD', KEYS[7])
 return {
     missing,
     outcomes,
     dropped,
-    next_due(KEYS[8], KEYS[15]),
+    has_any and next_due(KEYS[8], KEYS[9]) or '',
     type(marks) == 'number' and marks or 0,
     more,
     spoilt,

@@ -3,14 +3,18 @@
 -- worked. So a key that is spoilt, of another type, costs no job; it is named in the reply.
 
 -- Begins a call by which a node settles or fetches. Returns the end of its lease and the time, both in µs; nothing if it has no
--- lease.
-local function begin_call(unused, leases, running, generation)
-    redis.call('DEL', unused) -- a full Redis refuses a script whose first write may need memory
+-- lease. A script whose next command is an HDEL of `running` (`removes`) needs no further removal, and no check of its type.
+local function begin_call(unused, leases, running, generation, removes)
+    if not removes then
+        redis.call('DEL', unused) -- a full Redis refuses a script whose first write may need memory
+    end
     local lease = redis.call('ZSCORE', leases, generation)
     if not lease then
         return
     end
-    redis.call('HLEN', running) -- of another type, it ends the script before anything has changed
+    if not removes then
+        redis.call('HLEN', running) -- of another type, it ends the script before anything has changed
+    end
     local now = redis.call('TIME')
     return tonumber(lease), now[1] * 1000000 + now[2]
 end
