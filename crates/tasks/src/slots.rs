@@ -85,7 +85,7 @@ impl Slot {
 /// Most attempts beyond `tasks.concurrency` that a node keeps because they cannot be settled.
 const MAX_STUCK: usize = 1000;
 
-/// Hashes a token, which nobody else chooses: several look-ups a job need no defence.
+/// Hashes a token. The node chooses it: the several look-ups of a job need no defence.
 #[derive(Default)]
 struct TokenHasher(u64);
 
