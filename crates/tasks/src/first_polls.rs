@@ -1,7 +1,9 @@
 //! Attempts that are expected to end at once: the worker's own thread polls them, between the steps of its loop.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use tokio::runtime::Handle;
 
@@ -28,6 +30,11 @@ impl FirstPolls {
     /// Whether no attempt waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting().is_empty()
+    }
+
+    /// Completes when all that wait were polled: the thread does that whenever the loop is pending.
+    pub(crate) async fn polled(&self) {
+        poll_fn(|_| if self.is_empty() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// Polls all that wait, each once. What they spawn is on the runtime of attempts. The caller polls the loop next, unless its

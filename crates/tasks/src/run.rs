@@ -19,6 +19,7 @@ use phalanx_core::task::CancelRequest;
 use phalanx_core::{Engine, Generation};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -248,7 +249,12 @@ impl WorkerLoop {
             }
             // Not only when the timer wakes the loop: under load something else always does.
             self.keep_house(now);
-            self.send_calls(now);
+            let has_sent = self.send_calls(now);
+            if has_sent && self.open.len() > 1 {
+                // The call is written before the next reply is looked at: else the store would wait for this node while the
+                // node works, and the node while the store does.
+                yield_now().await;
+            }
             let next = self.next_timer(now);
             let next = last_answers.map_or(next, |until: Instant| next.min(until));
             // One that fires too soon costs less than one that is set anew each time.
@@ -266,7 +272,14 @@ impl WorkerLoop {
                 () = &mut timer => Wake::Timer,
             };
             match wake {
-                Wake::Reply(reply) => self.on_reply(reply),
+                Wake::Reply(reply) => {
+                    self.on_reply(reply);
+                    if !self.first_polls.is_empty() {
+                        // Likewise: the settlements of these go before the next reply is looked at.
+                        self.first_polls.polled().await;
+                        self.take_reports(&mut ended);
+                    }
+                }
                 Wake::Reports => self.take_reports(&mut ended),
                 Wake::Cancel(request) => self.cancel_job(&request.id),
                 Wake::Woken => {
@@ -341,8 +354,10 @@ impl WorkerLoop {
         }
     }
 
-    /// Sends what is ready: a call takes all settlements that wait, and fetches as many jobs as there is room for.
-    fn send_calls(&mut self, now: Instant) {
+    /// Sends what is ready, and returns whether that was something: a call takes all settlements that wait, and fetches as
+    /// many jobs as there is room for, up to a bound.
+    fn send_calls(&mut self, now: Instant) -> bool {
+        let mut has_sent = false;
         while self.open.len() < CALLS && self.gate.is_open(now) && !self.is_in_doubt() {
             if self.may_fetch() && !self.parked.is_empty() && !self.undecided().any(|call| call.is_for_parked) {
                 match self.free().min(EXCHANGE_BATCH) {
@@ -350,6 +365,7 @@ impl WorkerLoop {
                     free => {
                         let parked = self.parked.clone();
                         self.send_call(now, (0, 0), free, Some(parked));
+                        has_sent = true;
                         continue;
                     }
                 }
@@ -361,14 +377,16 @@ impl WorkerLoop {
                 && self.gate.is_due(now)
                 && self.open.iter().all(|call| call.wanted() <= call.frees);
             if self.ready.is_empty() && !looks {
-                return;
+                break;
             }
             let settling = self.ready.len().min(EXCHANGE_BATCH);
             let tokens = self.ready.iter().take(settling).map(|settlement| settlement.attempt.token);
             let frees = tokens.filter(|token| !self.slots.is_stuck(*token)).count();
             let wanted = if may_fetch { self.gate.wanted(now, free, frees) } else { 0 };
             self.send_call(now, (settling, frees), wanted, None);
+            has_sent = true;
         }
+        has_sent
     }
 
     /// Sends a call: for parked jobs of some classes, or for those in queues.
