@@ -358,6 +358,8 @@ impl WorkerLoop {
     /// many jobs as there is room for, up to a bound.
     fn send_calls(&mut self, now: Instant) -> bool {
         let mut has_sent = false;
+        // With few slots two calls take turns: the store works on one while the node works on the other.
+        let batch = self.engine.config().tasks.concurrency.div_ceil(2).min(EXCHANGE_BATCH);
         while self.open.len() < CALLS && self.gate.is_open(now) && !self.is_in_doubt() {
             if self.may_fetch() && !self.parked.is_empty() && !self.undecided().any(|call| call.is_for_parked) {
                 match self.free().min(EXCHANGE_BATCH) {
@@ -379,10 +381,10 @@ impl WorkerLoop {
             if self.ready.is_empty() && !looks {
                 break;
             }
-            let settling = self.ready.len().min(EXCHANGE_BATCH);
+            let settling = self.ready.len().min(batch);
             let tokens = self.ready.iter().take(settling).map(|settlement| settlement.attempt.token);
             let frees = tokens.filter(|token| !self.slots.is_stuck(*token)).count();
-            let wanted = if may_fetch { self.gate.wanted(now, free, frees) } else { 0 };
+            let wanted = if may_fetch { self.gate.wanted(now, free, frees).min(batch) } else { 0 };
             self.send_call(now, (settling, frees), wanted, None);
             has_sent = true;
         }
