@@ -14,11 +14,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BufMut as _;
 use phalanx_core::bound_reached;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
+use tokio_util::io::poll_read_buf;
 
 pub(crate) use activity::Activity;
 pub(crate) use admission::Admission;
@@ -35,6 +37,12 @@ const BACKLOG: i32 = 4096;
 
 /// The number of headers that hyper accepts by default.
 const HYPER_MAX_HEADERS: usize = 100;
+
+/// The most bytes that one read takes.
+///
+/// hyper's read buffer of a connection starts with 8 KiB. A read that fills it makes hyper ask for twice as much, in a
+/// buffer of 24 KiB, as long as the body is awaited; `web.max_bodies_total` counts none of it.
+const READ_AT_MOST: usize = 8 * 1024 - 1;
 
 /// Binds a socket and starts to listen on it.
 pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
@@ -152,12 +160,12 @@ impl Drop for AcceptedStream {
 
 impl AsyncRead for AcceptedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before || (read.is_pending() && self.activity.is_probing() && self.has_input()) {
+        let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut buf.limit(READ_AT_MOST));
+        if matches!(read, Poll::Ready(Ok(1..))) || (read.is_pending() && self.activity.is_probing() && self.has_input())
+        {
             self.activity.note_read();
         }
-        read
+        read.map_ok(drop)
     }
 }
 
