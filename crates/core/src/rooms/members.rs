@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_leaves_meanwhile_all_others_are_sent_one_gap() {
+    fn all_members_but_those_that_leave_meanwhile_are_sent_one_gap() {
         for leaves in 0..8 {
             for sent in 0..8 {
                 let (mut members, all) = room(8);
