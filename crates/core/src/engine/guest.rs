@@ -19,7 +19,7 @@ use crate::registry::Registry;
 /// A program that looks into a cluster, such as a command for operators.
 ///
 /// It has an inbox for the replies of nodes, and no lease: nodes do not list it, call it, or reap it. Of the application it
-/// runs the preparation of initializers, which may add actions and tasks, and beyond that only what it is told to.
+/// runs the preparation of initializers, which may add actions and tasks, and what its user calls.
 #[derive(Debug)]
 pub struct Guest {
     engine: Engine,

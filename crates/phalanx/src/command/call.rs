@@ -29,7 +29,7 @@ pub(crate) struct CallCommand {
 }
 
 /// The way in which a call ends that has no answer.
-enum CallEnd {
+enum NoAnswer {
     /// The arguments do not fit the action, or help was printed.
     Arguments(clap::Error),
     /// The input cannot be used (exit code 2).
@@ -84,21 +84,21 @@ pub(crate) fn run(app: App, mut settings: Settings, command: &CallCommand) -> Ex
             logging::flush_at_exit();
             ExitCode::SUCCESS
         }
-        Err(CallEnd::Arguments(error)) => show(&error),
-        Err(CallEnd::Input(reason)) => {
+        Err(NoAnswer::Arguments(error)) => show(&error),
+        Err(NoAnswer::Input(reason)) => {
             failed(&reason);
             ExitCode::from(2)
         }
-        Err(CallEnd::Failed(reason)) => failed(&reason),
+        Err(NoAnswer::Failed(reason)) => failed(&reason),
     }
 }
 
-async fn visit(app: App, settings: Settings, command: &CallCommand) -> Result<(), CallEnd> {
+async fn visit(app: App, settings: Settings, command: &CallCommand) -> Result<(), NoAnswer> {
     let max_body = settings.config.web.max_body.as_u64();
-    let guest = app.visit(settings).await.map_err(|error| CallEnd::Failed(Chain(&error).to_string()))?;
+    let guest = app.visit(settings).await.map_err(|error| NoAnswer::Failed(Chain(&error).to_string()))?;
     let ended = async {
         let call = PlannedCall::read(guest.registry(), command, max_body)?;
-        guest.start_initializers().await.map_err(|error| CallEnd::Failed(Chain(&error).to_string()))?;
+        guest.start_initializers().await.map_err(|error| NoAnswer::Failed(Chain(&error).to_string()))?;
         let calling = async {
             let answer = guest.call(&command.action, Some(call.version), call.params).await?;
             print(answer).await
@@ -110,8 +110,8 @@ async fn visit(app: App, settings: Settings, command: &CallCommand) -> Result<()
             None => calling.await,
         }
         .map_err(|error| match error.kind() {
-            ErrorKind::InvalidInput | ErrorKind::Malformed => CallEnd::Input(describe(&error)),
-            _ => CallEnd::Failed(describe(&error)),
+            ErrorKind::InvalidInput | ErrorKind::Malformed => NoAnswer::Input(describe(&error)),
+            _ => NoAnswer::Failed(describe(&error)),
         })
     };
     let ended = ended.await;
@@ -127,15 +127,15 @@ struct PlannedCall {
 }
 
 impl PlannedCall {
-    fn read(registry: &Registry, command: &CallCommand, max_body: u64) -> Result<Self, CallEnd> {
+    fn read(registry: &Registry, command: &CallCommand, max_body: u64) -> Result<Self, NoAnswer> {
         // The version decides about the fields, so it is read first.
         let wanted = version_of(&command.arguments);
         let action = registry.find(&command.action, wanted);
-        let action = action.ok_or_else(|| CallEnd::Input(unknown(registry, &command.action)))?;
+        let action = action.ok_or_else(|| NoAnswer::Input(unknown(registry, &command.action)))?;
         let schema = (action.def.input)();
         let fields = fields(schema.as_value());
         let arguments = clap_command_of(action, &fields).try_get_matches_from(&command.arguments);
-        let matches = arguments.map_err(CallEnd::Arguments)?;
+        let matches = arguments.map_err(NoAnswer::Arguments)?;
         let mut params = Params::default();
         let mut objects = Map::new();
         let mut given = Vec::new();
@@ -144,27 +144,27 @@ impl PlannedCall {
                 given.push(field.name.as_str());
                 if field.kind == FieldKind::Object {
                     let value: Value = serde_json::from_str(value)
-                        .map_err(|error| CallEnd::Input(format!("--{}: {error}", field.name)))?;
+                        .map_err(|error| NoAnswer::Input(format!("--{}: {error}", field.name)))?;
                     objects.insert(field.name.clone(), value);
                 } else {
                     let pushed = params.push_field(&field.name, value.clone());
-                    pushed.map_err(|error| CallEnd::Input(describe(&error)))?;
+                    pushed.map_err(|error| NoAnswer::Input(describe(&error)))?;
                 }
             }
         }
         if let Some(source) = matches.get_one::<String>("json") {
-            let text = read_json(source, action.def.body.max_body.unwrap_or(max_body)).map_err(CallEnd::Input)?;
-            let value = serde_json::from_slice(&text).map_err(|error| CallEnd::Input(format!("--json: {error}")))?;
+            let text = read_json(source, action.def.body.max_body.unwrap_or(max_body)).map_err(NoAnswer::Input)?;
+            let value = serde_json::from_slice(&text).map_err(|error| NoAnswer::Input(format!("--json: {error}")))?;
             let Value::Object(object) = value else {
-                return Err(CallEnd::Input("--json: the input of an action is an object".to_owned()));
+                return Err(NoAnswer::Input("--json: the input of an action is an object".to_owned()));
             };
             if let Some(twice) = given.iter().find(|name| object.contains_key(**name)) {
-                return Err(CallEnd::Input(format!("{twice} is given by --{twice} and in --json")));
+                return Err(NoAnswer::Input(format!("{twice} is given by --{twice} and in --json")));
             }
             objects.extend(object);
         }
         let body = Value::Object(objects).to_string();
-        params.set_json_body(body.as_bytes()).map_err(|error| CallEnd::Input(describe(&error)))?;
+        params.set_json_body(body.as_bytes()).map_err(|error| NoAnswer::Input(describe(&error)))?;
         let timeout = matches.get_one::<Duration>("timeout").copied();
         Ok(Self { version: action.def.version, params, timeout })
     }
@@ -198,7 +198,7 @@ fn unknown(registry: &Registry, name: &str) -> String {
 }
 
 /// A field of an input that has an option of its own.
-struct Field {
+struct FieldOption {
     name: String,
     description: String,
     kind: FieldKind,
@@ -245,7 +245,7 @@ impl FieldKind {
 }
 
 /// The fields of a schema. Those that are named like an option of every call can be given by `--json`.
-fn fields(schema: &Value) -> Vec<Field> {
+fn fields(schema: &Value) -> Vec<FieldOption> {
     let properties = schema.get("properties").and_then(Value::as_object);
     let required = schema.get("required").and_then(Value::as_array);
     let is_required = |name: &str| required.is_some_and(|required| required.iter().any(|it| it == name));
@@ -254,12 +254,12 @@ fn fields(schema: &Value) -> Vec<Field> {
         let text = field.get("description").and_then(Value::as_str).unwrap_or_default();
         let needed = if is_required(name) { " [required]" } else { "" };
         let description = format!("{text}{needed}").trim().to_owned();
-        Field { name: name.clone(), description, kind: FieldKind::of(field, schema, MAX_DEPTH) }
+        FieldOption { name: name.clone(), description, kind: FieldKind::of(field, schema, MAX_DEPTH) }
     })
     .collect()
 }
 
-fn clap_command_of(action: &RegisteredAction, fields: &[Field]) -> Command {
+fn clap_command_of(action: &RegisteredAction, fields: &[FieldOption]) -> Command {
     let mut command = Command::new(format!("call {}", action.def.name))
         .about(action.def.description)
         .no_binary_name(true)
