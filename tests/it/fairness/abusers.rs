@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::SOON;
 use super::clients::Work;
+use super::{SOON, Target, control};
 use crate::client::RawSocket;
 use crate::shares::own_address;
 
@@ -45,7 +45,7 @@ pub(super) struct Row {
     pub(super) name: &'static str,
     /// Changes the settings of both nodes.
     pub(super) change: Arc<dyn Fn(&mut Config) + Send + Sync>,
-    pub(super) abuser: fn(SocketAddr) -> Pin<Box<dyn Future<Output = Abuse>>>,
+    pub(super) abuser: fn(Target) -> Pin<Box<dyn Future<Output = Abuse>>>,
     /// The requests of the well-behaved client.
     pub(super) work: Work,
 }
@@ -65,58 +65,59 @@ pub(super) fn rows(public: &Path) -> Vec<Row> {
         move |config: &mut Config| config.paths.public = vec![public.clone()]
     };
     vec![
+        row("control: none of the node's", Work::Call, none, |at| Box::pin(control::take(at.other))),
         row(
             "connections",
             Work::Connect,
             |config| config.web.bind = [0, 0, 0, 0].into(),
-            |addr| Box::pin(connections(addr)),
+            |at| Box::pin(connections(at.node)),
         ),
-        row("calls of a slow action", Work::Call, none, |addr| Box::pin(slow_calls(addr))),
-        row("responses that are not read", Work::Call, files.clone(), |addr| Box::pin(unread_responses(addr))),
-        row("slow bodies", Work::Call, none, |addr| Box::pin(slow_bodies(addr, "/api/echo"))),
-        row("slow bodies, an own route", Work::OwnRoute, none, |addr| Box::pin(slow_bodies(addr, "/own"))),
+        row("calls of a slow action", Work::Call, none, |at| Box::pin(slow_calls(at.node))),
+        row("responses that are not read", Work::Call, files.clone(), |at| Box::pin(unread_responses(at.node))),
+        row("slow bodies", Work::Call, none, |at| Box::pin(slow_bodies(at.node, "/api/echo"))),
+        row("slow bodies, an own route", Work::OwnRoute, none, |at| Box::pin(slow_bodies(at.node, "/own"))),
         row(
             "slow bodies, a guard with a pool",
             Work::Pooled,
             |config| config.web.max_waiting_bodies = 400,
-            |addr| Box::pin(slow_bodies_before_a_pool(addr)),
+            |at| Box::pin(slow_bodies_before_a_pool(at.node)),
         ),
-        row("bytes of bodies", Work::Call, none, |addr| {
-            Box::pin(bytes(addr, "/api/echo", JSON, "{\"text\":\"", 240 << 10))
+        row("bytes of bodies", Work::Call, none, |at| {
+            Box::pin(bytes(at.node, "/api/echo", JSON, "{\"text\":\"", 240 << 10))
         }),
-        row("bytes of uploads", Work::Upload, none, |addr| {
-            Box::pin(bytes(addr, "/api/upload", FORM, PART, 1900 << 10))
+        row("bytes of uploads", Work::Upload, none, |at| {
+            Box::pin(bytes(at.node, "/api/upload", FORM, PART, 1900 << 10))
         }),
         row(
             "refused uploads",
             Work::Upload,
             |config| config.web.max_upload = ByteSize::mib(32),
-            |addr| Box::pin(refused_uploads(addr)),
+            |at| Box::pin(refused_uploads(at.node)),
         ),
         row(
             "sockets",
             Work::Handshake,
             |config| config.websocket.upgrades_per_second = 0,
-            |addr| Box::pin(sockets(addr)),
+            |at| Box::pin(sockets(at.node)),
         ),
-        row("frames at the limit of the rate", Work::Call, none, |addr| Box::pin(frames_at_the_rate(addr))),
-        row("empty continuation frames", Work::Call, none, |addr| Box::pin(empty_continuations(addr))),
+        row("frames at the limit of the rate", Work::Call, none, |at| Box::pin(frames_at_the_rate(at.node))),
+        row("empty continuation frames", Work::Call, none, |at| Box::pin(empty_continuations(at.node))),
         row(
             "roomView of 100 members",
             Work::Call,
             |config| config.websocket.max_connections = 400,
-            |addr| Box::pin(large_answers(addr, 100, vec!["quiet".into()], r#"{"event":"roomView","room":"quiet"}"#)),
+            |at| Box::pin(large_answers(at.node, 100, vec!["quiet".into()], r#"{"event":"roomView","room":"quiet"}"#)),
         ),
         row(
             "detailsView of 99 rooms",
             Work::Call,
             |config| config.rooms.start = rooms(),
-            |addr| Box::pin(large_answers(addr, SOCKETS, rooms(), r#"{"event":"detailsView"}"#)),
+            |at| Box::pin(large_answers(at.node, SOCKETS, rooms(), r#"{"event":"detailsView"}"#)),
         ),
-        row("files of 500 kB over sockets", Work::Call, files, |addr| {
-            Box::pin(large_answers(addr, SOCKETS, Vec::new(), r#"{"event":"file","file":"large.txt"}"#))
+        row("files of 500 kB over sockets", Work::Call, files, |at| {
+            Box::pin(large_answers(at.node, SOCKETS, Vec::new(), r#"{"event":"file","file":"large.txt"}"#))
         }),
-        row("sockets that never read", Work::Call, none, |addr| Box::pin(unread_messages(addr))),
+        row("sockets that never read", Work::Call, none, |at| Box::pin(unread_messages(at.node))),
     ]
 }
 
@@ -124,7 +125,7 @@ fn row(
     name: &'static str,
     work: Work,
     change: impl Fn(&mut Config) + Send + Sync + 'static,
-    abuser: fn(SocketAddr) -> Pin<Box<dyn Future<Output = Abuse>>>,
+    abuser: fn(Target) -> Pin<Box<dyn Future<Output = Abuse>>>,
 ) -> Row {
     Row { name, change: Arc::new(change), abuser, work }
 }
@@ -134,7 +135,7 @@ fn rooms() -> Vec<String> {
     (0..99).map(|number| format!("{number:r>100}")).collect()
 }
 
-fn abuse(taken: String, goes_on: impl Future<Output = Infallible> + 'static) -> Abuse {
+pub(super) fn abuse(taken: String, goes_on: impl Future<Output = Infallible> + 'static) -> Abuse {
     Abuse { taken, goes_on: Box::pin(goes_on) }
 }
 

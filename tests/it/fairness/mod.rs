@@ -5,13 +5,18 @@
 //! requests to both in turn. So other load of the machine, the abuser's own program included, affects both latencies
 //! alike, and their ratio is what the node itself lets one client do to another. A row has several windows, and its
 //! ratio is their median: other load that comes and goes spoils some of them only. Debug builds on busy machines print
-//! it; `just fairness` limits it in a release build, by `FAIRNESS_LIMIT`. `FAIRNESS_ROW` chooses rows by a part of
-//! their name.
+//! it; `just fairness` limits it in a release build, by `FAIRNESS_LIMIT`, and keeps the cores awake meanwhile.
+//! `FAIRNESS_ROW` chooses rows by a part of their name.
+//!
+//! The first row is the control: its client never speaks to the node, but to another program in the node's thread. Its
+//! ratio is that of the machine.
 
 mod abusers;
+mod awake;
 mod clients;
+mod control;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,11 +26,13 @@ use phalanx::axum::routing::post;
 use phalanx::config::{ByteSize, Config};
 use phalanx::prelude::*;
 use phalanx_testkit::print;
+use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::abusers::Row;
+use self::awake::Awake;
 use self::clients::Neighbour;
 use crate::app::{echo, nap, refused, settings, upload};
 
@@ -84,9 +91,17 @@ fn row_settings() -> Config {
     config
 }
 
+/// What an abuser may connect to.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    node: SocketAddr,
+    /// A program in the node's thread that is none of the node's.
+    other: SocketAddr,
+}
+
 /// A node in a thread of its own.
 struct OwnNode {
-    addr: SocketAddr,
+    target: Target,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<Duration>,
 }
@@ -100,7 +115,7 @@ fn processor_time() -> Duration {
 
 impl OwnNode {
     async fn start(row: &Row) -> Self {
-        let (started, addr) = oneshot::channel();
+        let (started, target) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let change = row.change.clone();
         let thread = std::thread::spawn(move || {
@@ -111,14 +126,18 @@ impl OwnNode {
                 let app = App::new("fairness").state(Pool(Semaphore::new(5))).router(routes);
                 let app = app.actions(actions![echo, nap, upload, refused, pooled]);
                 let node: RunningApp = app.start(config).await.unwrap();
-                started.send(node.addr()).unwrap();
-                let _ = stopped.await;
+                let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+                let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, node.addr().port()));
+                started.send(Target { node: addr, other: other.local_addr().unwrap() }).unwrap();
+                tokio::select! {
+                    never = control::serve(other) => match never {},
+                    _ = stopped => {}
+                }
                 // Not `node.stop()`: it would wait for what the abuser holds.
                 processor_time()
             })
         });
-        let port = addr.await.unwrap().port();
-        Self { addr: SocketAddr::from(([127, 0, 0, 1], port)), stop, thread }
+        Self { target: target.await.unwrap(), stop, thread }
     }
 
     /// Stops it; returns how long it has run on a processor.
@@ -138,13 +157,13 @@ struct OwnAbuser {
 
 impl OwnAbuser {
     /// Starts one; returns when it has taken what it gets.
-    async fn start(row: &Row, addr: SocketAddr) -> Self {
+    async fn start(row: &Row, target: Target) -> Self {
         let (ready, taken) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let abuser = row.abuser;
         let thread = std::thread::spawn(move || {
             Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-                let abuse = abuser(addr).await;
+                let abuse = abuser(target).await;
                 ready.send(abuse.taken).unwrap();
                 tokio::select! {
                     never = abuse.goes_on => match never {},
@@ -203,13 +222,13 @@ impl Window {
 async fn measure(row: &Row) -> (String, f64) {
     let started = Instant::now();
     let (quiet, abused) = (OwnNode::start(row).await, OwnNode::start(row).await);
-    let mut alone = Neighbour::connect(quiet.addr, row.work).await;
-    let mut beside = Neighbour::connect(abused.addr, row.work).await;
+    let mut alone = Neighbour::connect(quiet.target.node, row.work).await;
+    let mut beside = Neighbour::connect(abused.target.node, row.work).await;
     for _ in 0..20 {
         alone.request().await;
         beside.request().await;
     }
-    let abuser = OwnAbuser::start(row, abused.addr).await;
+    let abuser = OwnAbuser::start(row, abused.target).await;
     let taken = abuser.taken.clone();
     let mut windows = Vec::with_capacity(WINDOWS);
     for _ in 0..WINDOWS {
@@ -250,6 +269,7 @@ async fn a_client_that_takes_all_it_can_leaves_the_others_what_they_need() {
         "of windows",
         "core"
     ));
+    let _awake = limit.map(|_| Awake::keep());
     let only = std::env::var("FAIRNESS_ROW").unwrap_or_default();
     let mut unfair = Vec::new();
     let public = tempfile::tempdir().unwrap();
