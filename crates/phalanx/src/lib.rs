@@ -130,3 +130,18 @@ pub mod prelude {
     pub use async_trait::async_trait;
     pub use phalanx_core::http::StatusCode;
 }
+
+/// Tests the examples in the docs of the attributes, whose crate cannot without a second build of this one.
+#[cfg(doctest)]
+mod attribute_docs {
+    #[doc = include_str!("../../macros/docs/action.md")]
+    struct Action;
+    #[doc = include_str!("../../macros/docs/input.md")]
+    struct Input;
+    #[doc = include_str!("../../macros/docs/output.md")]
+    struct Output;
+    #[doc = include_str!("../../macros/docs/remote.md")]
+    struct Remote;
+    #[doc = include_str!("../../macros/docs/task.md")]
+    struct Task;
+}
