@@ -1,8 +1,8 @@
 //! The command `call`: runs one action, and prints its answer.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -308,9 +308,9 @@ fn read_json(source: &str, max_bytes: u64) -> Result<Vec<u8>, String> {
     };
     let text = match (source, source.strip_prefix('@')) {
         ("-", _) => read(&mut io::stdin().lock()).map_err(|error| format!("--json: stdin: {error}"))?,
-        (_, Some(path)) => std::fs::File::open(PathBuf::from(path))
-            .and_then(|mut file| read(&mut file))
-            .map_err(|error| format!("--json: {path}: {error}"))?,
+        (_, Some(path)) => {
+            File::open(path).and_then(|mut file| read(&mut file)).map_err(|error| format!("--json: {path}: {error}"))?
+        }
         (text, None) => text.as_bytes().to_vec(),
     };
     if text.len() as u64 > max_bytes {
@@ -325,7 +325,10 @@ async fn print(answer: Answer) -> Result<(), ActionError> {
         Content::Json(object) => write(&[&object, b"\n"]),
         Content::Body(body) => match body.source {
             BodySource::Bytes(bytes) => write(&[&bytes]),
-            BodySource::File(path) => write(&[&tokio::fs::read(&path).await.map_err(ActionError::internal)?]),
+            BodySource::File(path) => {
+                let mut file = File::open(path).map_err(ActionError::internal)?;
+                unless_closed(io::copy(&mut file, &mut io::stdout().lock()).map(drop))
+            }
             BodySource::Stream(mut stream) => {
                 while let Some(piece) = stream.next().await {
                     write(&[&piece?])?;
@@ -336,10 +339,13 @@ async fn print(answer: Answer) -> Result<(), ActionError> {
     }
 }
 
-/// Writes to stdout. A reader that has left, such as `head`, is no error.
 fn write(pieces: &[&[u8]]) -> Result<(), ActionError> {
     let mut out = io::stdout().lock();
-    let written = pieces.iter().try_for_each(|piece| out.write_all(piece)).and_then(|()| out.flush());
+    unless_closed(pieces.iter().try_for_each(|piece| out.write_all(piece)).and_then(|()| out.flush()))
+}
+
+/// The result of a write to stdout. A reader that has left, such as `head`, is no error.
+fn unless_closed(written: io::Result<()>) -> Result<(), ActionError> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ActionError::internal(error)),
         _ => Ok(()),

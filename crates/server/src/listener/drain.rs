@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::activity::Activity;
@@ -114,7 +114,7 @@ impl Drain {
                     events = activity.events();
                     timer.set(sleep(quiet)); // of any length: a later instant may not exist
                 }
-                if poll_timer(timer.as_mut(), cx).is_pending() {
+                if timer.as_mut().poll(cx).is_pending() {
                     break;
                 }
                 if !activity.is_idle() {
@@ -137,10 +137,6 @@ impl Drain {
         })
         .await;
     }
-}
-
-fn poll_timer(timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
-    timer.poll(cx)
 }
 
 #[cfg(test)]

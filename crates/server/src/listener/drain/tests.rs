@@ -1,6 +1,6 @@
 use std::sync::atomic::AtomicU32;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::*;
 
