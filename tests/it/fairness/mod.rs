@@ -5,7 +5,8 @@
 //! requests to both in turn. So other load of the machine, the abuser's own program included, affects both latencies
 //! alike, and their ratio is what the node itself lets one client do to another. A row has several windows, and its
 //! ratio is their median: other load that comes and goes spoils some of them only. Debug builds on busy machines print
-//! it; `just fairness` limits it in a release build, by `FAIRNESS_LIMIT`, and keeps the cores awake meanwhile.
+//! it; `just fairness` limits it in a release build, by `FAIRNESS_LIMIT`, keeps the cores awake meanwhile, and gives each
+//! node a core of its own.
 //! `FAIRNESS_ROW` chooses rows by a part of their name.
 //!
 //! The first row is the control: its client never speaks to the node, but to another program in the node's thread. Its
@@ -15,6 +16,7 @@ mod abusers;
 mod awake;
 mod clients;
 mod control;
+mod cores;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::JoinHandle;
@@ -34,6 +36,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::abusers::Row;
 use self::awake::Awake;
 use self::clients::Neighbour;
+use self::cores::Cores;
 use crate::app::{echo, nap, refused, settings, upload};
 
 /// A limit for every wait; no figure.
@@ -114,11 +117,15 @@ fn processor_time() -> Duration {
 }
 
 impl OwnNode {
-    async fn start(row: &Row) -> Self {
+    /// Starts the first or the second of a row, on its core.
+    async fn start(row: &Row, which: usize, cores: Option<Cores>) -> Self {
         let (started, target) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let change = row.change.clone();
         let thread = std::thread::spawn(move || {
+            if let Some(cores) = cores {
+                cores.move_to(which);
+            }
             Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
                 let mut config = row_settings();
                 change(&mut config);
@@ -194,11 +201,26 @@ struct Window {
 }
 
 impl Window {
-    async fn measure(alone: &mut Neighbour, beside: &mut Neighbour) -> Self {
+    /// Measures on the core of each node for half of the time.
+    async fn measure(alone: &mut Neighbour, beside: &mut Neighbour, cores: Option<Cores>) -> Self {
         let mut times = [Vec::with_capacity(PAIRS), Vec::with_capacity(PAIRS)];
-        let ends = Instant::now() + WINDOW_TIME;
-        for pair in 0..PAIRS {
-            if pair >= 20 && Instant::now() > ends {
+        for half in 0..2 {
+            if let Some(cores) = cores {
+                cores.move_to(half);
+            }
+            Self::measure_half(alone, beside, &mut times).await;
+        }
+        if let Some(cores) = cores {
+            cores.release();
+        }
+        let [p50, p99] = [50, 99].map(|percent| times.each_mut().map(|times| percentile(times, percent)));
+        Self { p50, p99 }
+    }
+
+    async fn measure_half(alone: &mut Neighbour, beside: &mut Neighbour, times: &mut [Vec<Duration>; 2]) {
+        let ends = Instant::now() + WINDOW_TIME / 2;
+        for pair in 0..PAIRS / 2 {
+            if pair >= 10 && Instant::now() > ends {
                 break;
             }
             // In turn the first of a pair.
@@ -209,8 +231,6 @@ impl Window {
                 times[which].push(started.elapsed());
             }
         }
-        let [p50, p99] = [50, 99].map(|percent| times.each_mut().map(|times| percentile(times, percent)));
-        Self { p50, p99 }
     }
 
     fn ratio(&self) -> f64 {
@@ -219,9 +239,9 @@ impl Window {
 }
 
 /// Measures a row; returns its line of the table and the median of the ratios of its 99th percentiles.
-async fn measure(row: &Row) -> (String, f64) {
+async fn measure(row: &Row, cores: Option<Cores>) -> (String, f64) {
     let started = Instant::now();
-    let (quiet, abused) = (OwnNode::start(row).await, OwnNode::start(row).await);
+    let (quiet, abused) = (OwnNode::start(row, 0, cores).await, OwnNode::start(row, 1, cores).await);
     let mut alone = Neighbour::connect(quiet.target.node, row.work).await;
     let mut beside = Neighbour::connect(abused.target.node, row.work).await;
     for _ in 0..20 {
@@ -232,7 +252,7 @@ async fn measure(row: &Row) -> (String, f64) {
     let taken = abuser.taken.clone();
     let mut windows = Vec::with_capacity(WINDOWS);
     for _ in 0..WINDOWS {
-        windows.push(Window::measure(&mut alone, &mut beside).await);
+        windows.push(Window::measure(&mut alone, &mut beside, cores).await);
     }
     abuser.stop();
     let without = quiet.stop();
@@ -270,13 +290,14 @@ async fn a_client_that_takes_all_it_can_leaves_the_others_what_they_need() {
         "core"
     ));
     let _awake = limit.map(|_| Awake::keep());
+    let cores = limit.and_then(|_| Cores::find());
     let only = std::env::var("FAIRNESS_ROW").unwrap_or_default();
     let mut unfair = Vec::new();
     let public = tempfile::tempdir().unwrap();
     std::fs::write(public.path().join("large.txt"), "x".repeat(500_000)).unwrap();
     std::fs::File::create(public.path().join("huge.bin")).unwrap().set_len(64 << 20).unwrap();
     for row in abusers::rows(public.path()).iter().filter(|row| row.name.contains(&only)) {
-        let (line, ratio) = measure(row).await;
+        let (line, ratio) = measure(row, cores).await;
         print(&line);
         if limit.is_some_and(|limit| ratio > limit) {
             unfair.push(row.name);
