@@ -33,6 +33,15 @@ fn server_cluster_and_tasks_never_name_each_other() {
 }
 
 #[test]
+fn the_supervisor_depends_on_no_crate_of_the_workspace_and_on_no_runtime() {
+    let own: BTreeSet<&str> = members().collect();
+    let named: Vec<_> = named_by("phalanx-supervisor", &Kind::ALL).collect();
+    assert!(!named.is_empty(), "there is no such crate");
+    let refused: Vec<_> = named.into_iter().filter(|name| own.contains(name) || *name == "tokio").collect();
+    assert!(refused.is_empty(), "phalanx-supervisor depends on {refused:?}");
+}
+
+#[test]
 fn axum_is_named_by_server_facade_and_bench_alone() {
     let naming: BTreeSet<_> =
         members().filter(|member| named_by(member, &Kind::ALL).any(|name| name.starts_with("axum"))).collect();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The crates that an application is built with.
-const SHIPPED: [&str; 6] = ["macros", "core", "cluster", "server", "tasks", "phalanx"];
+const SHIPPED: [&str; 7] = ["macros", "core", "cluster", "server", "tasks", "supervisor", "phalanx"];
 
 /// Type names that may have more than one definition: name and reason.
 const ALLOWED_DOUBLES: [(&str, &str); 0] = [];
