@@ -1,0 +1,89 @@
+//! The end of all workers, and of the parent.
+
+use std::time::Duration;
+
+use super::worker::AFTER_GRACE;
+use super::{Level, Order, ProcessEnd, Supervisor, WorkerSignal, WorkerState};
+
+/// The time from one INT to another that cuts what runs: not the same key press twice.
+const BEFORE_CUT: Duration = Duration::from_secs(1);
+
+/// The time for workers to end after `cut`.
+const CUT: Duration = Duration::from_secs(2);
+
+/// A stop of all workers.
+#[derive(Debug, Default)]
+pub(super) struct Stopping {
+    /// When INT came first.
+    interrupted: Option<Duration>,
+    is_cut: bool,
+    /// The code and the reason to end with.
+    code: u8,
+    reason: Option<String>,
+    has_exited: bool,
+}
+
+impl Supervisor {
+    pub(super) fn stop(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.log(Level::Info, "all workers are to stop".to_owned());
+        self.begin_stop(Stopping::default(), self.limits.stop_delay + self.limits.grace + AFTER_GRACE);
+    }
+
+    pub(super) fn interrupt(&mut self) {
+        self.stop();
+        let now = self.now;
+        let Some(stopping) = &mut self.stopping else { return };
+        let first = *stopping.interrupted.get_or_insert(now);
+        if stopping.is_cut || now <= first + BEFORE_CUT {
+            return;
+        }
+        stopping.is_cut = true;
+        stopping.code = 1;
+        stopping.reason = Some("interrupted a second time: running calls are cut off".to_owned());
+        for (key, worker) in &mut self.workers {
+            worker.kill_at = Some(now + CUT);
+            self.orders.push(Order::Cut(*key));
+        }
+    }
+
+    /// Ends with an error: workers that still start or serve are to stop.
+    pub(super) fn fail(&mut self, reason: String) {
+        let stopping = Stopping { code: 1, reason: Some(reason), ..Stopping::default() };
+        self.begin_stop(stopping, self.limits.grace + AFTER_GRACE);
+    }
+
+    fn begin_stop(&mut self, stopping: Stopping, limit: Duration) {
+        self.stop_roll("all workers are to stop");
+        self.rolls_again = false;
+        self.next_target = None;
+        self.vacancies.clear();
+        self.stopping = Some(stopping);
+        // Before the workers stop: a copy that no process accepts from takes connections until the last worker ends.
+        self.orders.push(Order::CloseSockets);
+        for (key, worker) in &mut self.workers {
+            let limit = if worker.state == WorkerState::Booting { AFTER_GRACE } else { limit };
+            worker.kill_at = Some(self.now + limit);
+            worker.state = WorkerState::Stopping;
+            self.orders.push(Order::Signal(*key, WorkerSignal::Term));
+        }
+    }
+
+    pub(super) fn on_end_while_stopping(&mut self, end: &ProcessEnd, text: String) {
+        let is_clean = *end == ProcessEnd::Exit(0);
+        if let Some(stopping) = self.stopping.as_mut().filter(|_| !is_clean) {
+            stopping.code = 1;
+            stopping.reason.get_or_insert_with(|| text.clone());
+        }
+        self.log(if is_clean { Level::Info } else { Level::Warn }, text);
+    }
+
+    pub(super) fn advance_stop(&mut self) {
+        let Some(stopping) = &mut self.stopping else { return };
+        if self.workers.is_empty() && !std::mem::replace(&mut stopping.has_exited, true) {
+            self.orders.push(Order::Exit(stopping.code, stopping.reason.clone()));
+        }
+    }
+}
