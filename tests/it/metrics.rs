@@ -35,7 +35,7 @@ fn names_in(folder: &Path, found: &mut BTreeSet<String>) {
 fn the_operating_guide_lists_every_metric() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
     let mut used = BTreeSet::new();
-    for name in ["core", "cluster", "server", "tasks", "phalanx"] {
+    for name in ["core", "cluster", "server", "tasks", "supervisor", "phalanx"] {
         names_in(&crates.join(name).join("src"), &mut used);
     }
     assert_eq!(names(PAGE, '`'), used);

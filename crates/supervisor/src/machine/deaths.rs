@@ -19,7 +19,7 @@ const REPORT: Duration = Duration::from_secs(60);
 
 /// How a worker's process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProcessEnd {
+pub enum WorkerEnd {
     /// With an exit status.
     Exit(u8),
     /// By a signal.
@@ -33,7 +33,7 @@ pub enum ProcessEnd {
     NotStarted(String),
 }
 
-impl ProcessEnd {
+impl WorkerEnd {
     fn describe(&self) -> String {
         match self {
             Self::Exit(status) => format!("ended with exit status {status}"),
@@ -89,7 +89,7 @@ impl DeathLog {
 }
 
 impl Supervisor {
-    pub(super) fn on_ended(&mut self, key: WorkerKey, end: &ProcessEnd) {
+    pub(super) fn on_ended(&mut self, key: WorkerKey, end: &WorkerEnd) {
         let Some(worker) = self.workers.remove(&key) else { return };
         let mut text = format!("{} {}", self.id(key), end.describe());
         if let Some(reason) = &worker.failed {
@@ -98,7 +98,7 @@ impl Supervisor {
         if self.stopping.is_some() {
             self.on_end_while_stopping(end, text);
         } else if worker.is_stopping() {
-            let is_clean = *end == ProcessEnd::Exit(0);
+            let is_clean = *end == WorkerEnd::Exit(0);
             self.log(if is_clean { Level::Info } else { Level::Warn }, text);
         } else if self.replacement() == Some(key) {
             self.log(Level::Error, text.clone());
@@ -109,13 +109,13 @@ impl Supervisor {
     }
 
     /// Plans the replacement of a worker that ended unexpectedly.
-    fn replace(&mut self, key: WorkerKey, worker: &Worker, end: &ProcessEnd, text: String) {
+    fn replace(&mut self, key: WorkerKey, worker: &Worker, end: &WorkerEnd, text: String) {
         if !self.was_ready {
             self.log(Level::Error, text.clone());
             return self.fail(text);
         }
         // A process that got TERM from elsewhere has stopped properly.
-        let is_requested = *end == ProcessEnd::Exit(0) && worker.state != WorkerState::Booting;
+        let is_requested = *end == WorkerEnd::Exit(0) && worker.state != WorkerState::Booting;
         self.log(if is_requested { Level::Info } else { Level::Error }, text.clone());
         if self.running_roll() == Some(worker.program) {
             self.stop_roll(&text);

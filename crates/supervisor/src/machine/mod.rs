@@ -15,7 +15,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use deaths::ProcessEnd;
+pub use deaths::WorkerEnd;
 pub use order::{Level, Order, ProgramChoice, WorkerSignal};
 pub use roll::RollEnd;
 pub use trigger::{ScaleChange, Trigger};

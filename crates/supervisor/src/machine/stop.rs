@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::worker::AFTER_GRACE;
-use super::{Level, Order, ProcessEnd, Supervisor, WorkerSignal, WorkerState};
+use super::{Level, Order, Supervisor, WorkerEnd, WorkerSignal, WorkerState};
 
 /// The time from one INT to another that cuts what runs: not the same key press twice.
 const BEFORE_CUT: Duration = Duration::from_secs(1);
@@ -71,8 +71,8 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn on_end_while_stopping(&mut self, end: &ProcessEnd, text: String) {
-        let is_clean = *end == ProcessEnd::Exit(0);
+    pub(super) fn on_end_while_stopping(&mut self, end: &WorkerEnd, text: String) {
+        let is_clean = *end == WorkerEnd::Exit(0);
         if let Some(stopping) = self.stopping.as_mut().filter(|_| !is_clean) {
             stopping.code = 1;
             stopping.reason.get_or_insert_with(|| text.clone());

@@ -14,18 +14,30 @@ impl Supervisor {
             ScaleChange::Remove => target - 1,
             ScaleChange::To(wanted) => wanted,
         };
-        if wanted == 0 {
-            return self.log(Level::Warn, "the last worker is not removed".to_owned());
-        }
-        let others: u32 = self.groups.iter().map(|group| group.workers).sum::<u32>() - self.groups[self.scaled].workers;
-        if wanted.saturating_add(others) > MAX_WORKERS {
-            return self.log(Level::Warn, format!("there are never more than {MAX_WORKERS} workers"));
+        if let Err(reason) = self.check_target(wanted) {
+            return self.log(Level::Warn, reason);
         }
         if self.roll.is_some() {
             self.next_target = Some(wanted);
             return self.log(Level::Info, format!("a roll is running: there will be {wanted} workers after it"));
         }
         self.set_target(wanted);
+    }
+
+    /// Whether there can be so many workers.
+    ///
+    /// # Errors
+    ///
+    /// The reason why not.
+    pub fn check_target(&self, workers: u32) -> Result<(), String> {
+        if workers == 0 {
+            return Err("the last worker is not removed".to_owned());
+        }
+        let others: u32 = self.groups.iter().map(|group| group.workers).sum::<u32>() - self.groups[self.scaled].workers;
+        if workers.saturating_add(others) > MAX_WORKERS {
+            return Err(format!("there are never more than {MAX_WORKERS} workers"));
+        }
+        Ok(())
     }
 
     pub(super) fn set_target(&mut self, wanted: u32) {

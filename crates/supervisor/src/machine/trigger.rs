@@ -1,6 +1,6 @@
 //! The triggers of the decisions.
 
-use super::{ProcessEnd, WorkerKey};
+use super::{WorkerEnd, WorkerKey};
 
 /// An event that the parent reacts to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Trigger {
     /// A worker cannot serve, for that reason.
     Failed(WorkerKey, String),
     /// A worker's process has ended, or could not be started.
-    Ended(WorkerKey, ProcessEnd),
+    Ended(WorkerKey, WorkerEnd),
     /// To replace all workers one by one: USR2.
     Roll,
     /// The program that the roll shall start cannot be opened.

@@ -1,0 +1,146 @@
+//! The processes of the workers: their start, their links, their end.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process};
+use tracing::{debug, warn};
+
+use super::program::Program;
+use crate::link::{Handover, LinkError, ParentLink, ParentMessage, Reception, WorkerMessage};
+use crate::machine::{Trigger, WorkerEnd, WorkerKey, WorkerSignal};
+
+/// The most messages of one link that are read at once; the queue of a socket holds fewer.
+const MAX_READ: usize = 4096;
+
+/// The value of `oom_score_adj` of a worker: if memory ends, it goes before the parent.
+const OOM_SCORE: &str = "100";
+
+/// The process of a worker.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) pid: Pid,
+    pub(super) link: ParentLink,
+    /// Whether the worker has closed its end of the link.
+    pub(super) is_closed: bool,
+    pub(super) version: Option<String>,
+    pub(super) web: Option<SocketAddr>,
+    pub(super) admin: Option<SocketAddr>,
+    pub(super) connections: u64,
+    pub(super) sockets: u64,
+}
+
+/// The processes, by worker.
+#[derive(Debug, Default)]
+pub(super) struct Children {
+    pub(super) running: BTreeMap<WorkerKey, Child>,
+}
+
+impl Children {
+    /// Starts a process with a link on its stdin.
+    pub(super) fn start(
+        &mut self,
+        key: WorkerKey,
+        program: &Program,
+        arguments: &[std::ffi::OsString],
+        handover: &Handover,
+    ) -> Result<(), String> {
+        let (link, stdin) = ParentLink::with_handover(handover).map_err(|error| error.to_string())?;
+        let mut command = program.command(arguments);
+        let started = command.stdin(Stdio::from(stdin)).spawn();
+        let child = started.map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+        // The value is dropped without waiting: `reap` waits for all children.
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("the system gave no process id")?;
+        let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE);
+        let child =
+            Child { pid, link, is_closed: false, version: None, web: None, admin: None, connections: 0, sockets: 0 };
+        self.running.insert(key, child);
+        Ok(())
+    }
+
+    /// Reads all messages of all links.
+    pub(super) fn read_links(&mut self, triggers: &mut Vec<Trigger>) {
+        for (key, child) in &mut self.running {
+            child.read(*key, triggers);
+        }
+    }
+
+    /// Takes the children that have ended, also those of others that this process inherited.
+    pub(super) fn reap(&mut self, triggers: &mut Vec<Trigger>, mut out_of_memory: impl FnMut() -> bool) {
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let found = self.running.iter().find(|(_, child)| child.pid == pid).map(|(key, _)| *key);
+            let Some((key, mut child)) = found.and_then(|key| self.running.remove_entry(&key)) else {
+                debug!(pid = pid.as_raw_nonzero(), "a process that is no worker has ended");
+                continue;
+            };
+            child.read(key, triggers); // its last words
+            let status = ExitStatus::from_raw(status.as_raw());
+            let end = match (status.code(), status.signal()) {
+                (Some(code), _) => WorkerEnd::Exit(u8::try_from(code).unwrap_or(u8::MAX)),
+                (None, number) => WorkerEnd::Signal { number: number.unwrap_or(0), out_of_memory: out_of_memory() },
+            };
+            triggers.push(Trigger::Ended(key, end));
+        }
+    }
+
+    pub(super) fn stop(&self, key: WorkerKey) {
+        let Some(child) = self.running.get(&key) else { return };
+        if child.link.send(ParentMessage::Stop).is_err() {
+            self.signal(key, WorkerSignal::Term);
+        }
+    }
+
+    pub(super) fn cut(&self, key: WorkerKey) {
+        let Some(child) = self.running.get(&key) else { return };
+        if let Err(error) = child.link.send(ParentMessage::Cut) {
+            debug!(pid = child.pid.as_raw_nonzero(), %error, "a worker does not read its link");
+        }
+    }
+
+    /// Sends a signal. A child that was not waited for keeps its process id, so the signal cannot reach another
+    /// process.
+    pub(super) fn signal(&self, key: WorkerKey, signal: WorkerSignal) {
+        let Some(child) = self.running.get(&key) else { return };
+        let signal = match signal {
+            WorkerSignal::Term => Signal::TERM,
+            WorkerSignal::Hup => Signal::HUP,
+            WorkerSignal::Abrt => Signal::ABORT,
+            WorkerSignal::Kill => Signal::KILL,
+        };
+        if let Err(error) = kill_process(child.pid, signal) {
+            warn!(pid = child.pid.as_raw_nonzero(), %error, "a worker could not be signalled");
+        }
+    }
+}
+
+impl Child {
+    fn read(&mut self, key: WorkerKey, triggers: &mut Vec<Trigger>) {
+        for _ in 0..MAX_READ {
+            if self.is_closed {
+                return;
+            }
+            match self.link.receive() {
+                Ok(Reception::Message(message)) => triggers.push(self.take(key, message)),
+                Ok(Reception::Empty) => return,
+                Ok(Reception::Closed) | Err(LinkError::Io(_)) => self.is_closed = true,
+                Err(error) => warn!(pid = self.pid.as_raw_nonzero(), %error, "a worker's message was dropped"),
+            }
+        }
+    }
+
+    fn take(&mut self, key: WorkerKey, message: WorkerMessage) -> Trigger {
+        match message {
+            WorkerMessage::Ready { version, web, admin } => {
+                (self.version, self.web, self.admin) = (Some(version), web, admin);
+                Trigger::Ready(key)
+            }
+            WorkerMessage::Failed { reason } => Trigger::Failed(key, reason),
+            WorkerMessage::Beat { connections, sockets } => {
+                (self.connections, self.sockets) = (connections, sockets);
+                Trigger::Beat(key)
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The parent's side, which waits for no client.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
+use tracing::warn;
+
+use super::{ControlReply, ControlRequest, MAX_CLIENTS, MAX_OUTPUT, MAX_PATH, MAX_REQUEST, SOON};
+
+/// The control socket and its clients.
+#[derive(Debug)]
+pub(in crate::shell) struct ControlServer {
+    listener: UnixListener,
+    path: PathBuf,
+    clients: Vec<ControlPeer>,
+    /// When the next client is accepted: not at once after a failure.
+    accepts_from: Duration,
+}
+
+/// A client.
+#[derive(Debug)]
+struct ControlPeer {
+    stream: UnixStream,
+    since: Duration,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    wait: ControlWait,
+    /// Whether nothing follows what waits to be written.
+    is_last: bool,
+}
+
+/// The event that ends a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shell) enum ControlWait {
+    /// The request itself.
+    Request,
+    /// The end of that roll.
+    Roll(u64),
+    /// As many workers as requested, all ready.
+    Settled,
+    /// The end of the parent.
+    Stop,
+    /// Nothing.
+    Nothing,
+}
+
+impl ControlServer {
+    /// Listens at a path. The caller holds a lock that no other parent has, so what is there is left over.
+    pub(in crate::shell) fn listen(path: &Path) -> io::Result<Self> {
+        if path.as_os_str().len() > MAX_PATH {
+            let error = format!("{} has more than {MAX_PATH} bytes: set paths.pid to a shorter folder", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, path: path.to_owned(), clients: Vec::new(), accepts_from: Duration::ZERO })
+    }
+
+    /// The descriptors to wait for.
+    pub(in crate::shell) fn interests(&self, now: Duration) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        let accepts = self.clients.len() < MAX_CLIENTS && now >= self.accepts_from;
+        let clients = self.clients.iter().map(|client| {
+            let write = if client.output.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+            (client.stream.as_fd(), PollFlags::IN | write)
+        });
+        accepts.then(|| (self.listener.as_fd(), PollFlags::IN)).into_iter().chain(clients)
+    }
+
+    /// Accepts clients, and reads and writes what is possible. Returns the requests that came, by the index of their
+    /// client, which is valid until the next call.
+    pub(in crate::shell) fn serve(&mut self, now: Duration) -> Vec<(usize, ControlRequest)> {
+        self.clients.retain_mut(|client| client.is_alive(now));
+        while self.clients.len() < MAX_CLIENTS && now >= self.accepts_from {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.clients.extend(ControlPeer::of(stream, now)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    warn!(%error, "no client of the control socket can be accepted");
+                    self.accepts_from = now + Duration::from_secs(1);
+                }
+            }
+        }
+        let clients = self.clients.iter_mut().enumerate();
+        clients.filter_map(|(index, client)| Some((index, client.request()?))).collect()
+    }
+
+    /// Sets the event that ends a client's request.
+    pub(in crate::shell) fn wait_for(&mut self, client: usize, wait: ControlWait) {
+        self.clients[client].wait = wait;
+    }
+
+    /// Sends the end of a reply.
+    pub(in crate::shell) fn end(&mut self, client: usize, reply: &ControlReply) {
+        self.clients[client].end(reply);
+    }
+
+    /// Sends a line to all that wait for an event of the workers.
+    pub(in crate::shell) fn report(&mut self, text: &str) {
+        let is_waiting = |client: &&mut ControlPeer| {
+            matches!(client.wait, ControlWait::Roll(_) | ControlWait::Settled | ControlWait::Stop)
+        };
+        for client in self.clients.iter_mut().filter(is_waiting) {
+            client.push(&ControlReply::Progress { text: text.to_owned() });
+        }
+    }
+
+    /// Sends the end of the reply to all that wait for this event.
+    pub(in crate::shell) fn end_all(&mut self, wait: ControlWait, reply: &ControlReply) {
+        for client in self.clients.iter_mut().filter(|client| client.wait == wait) {
+            client.end(reply);
+        }
+    }
+
+    /// Whether a client waits for this event.
+    pub(in crate::shell) fn is_awaited(&self, wait: ControlWait) -> bool {
+        self.clients.iter().any(|client| client.wait == wait)
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl ControlPeer {
+    /// Takes a client on, unless it is of another user.
+    fn of(stream: UnixStream, since: Duration) -> Option<Self> {
+        let peer = socket_peercred(&stream).ok()?.uid;
+        if peer != geteuid() && !peer.is_root() {
+            warn!(uid = peer.as_raw(), "a client of another user was refused at the control socket");
+            return None;
+        }
+        stream.set_nonblocking(true).ok()?;
+        let wait = ControlWait::Request;
+        Some(Self { stream, since, input: Vec::new(), output: Vec::new(), wait, is_last: false })
+    }
+
+    /// Reads what is there and writes what waits; `false` once the client is gone, served, or too slow.
+    fn is_alive(&mut self, now: Duration) -> bool {
+        let mut bytes = [0; MAX_REQUEST];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => return false,
+            Ok(length) if self.input.len() + length > MAX_REQUEST => return false,
+            Ok(length) => self.input.extend_from_slice(&bytes[..length]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return false,
+        }
+        self.flush();
+        let is_late = self.wait == ControlWait::Request && now > self.since + SOON;
+        let is_served = self.is_last && self.output.is_empty();
+        !is_late && !is_served && self.output.len() <= MAX_OUTPUT
+    }
+
+    /// The request, once its line is complete.
+    fn request(&mut self) -> Option<ControlRequest> {
+        if self.wait != ControlWait::Request {
+            return None;
+        }
+        let end = self.input.iter().position(|byte| *byte == b'\n')?;
+        let request = serde_json::from_slice(&self.input[..end]);
+        self.wait = ControlWait::Nothing;
+        self.input.clear();
+        match request {
+            Ok(request) => Some(request),
+            Err(error) => {
+                self.end(&ControlReply::Failed { reason: format!("the parent does not know this request: {error}") });
+                None
+            }
+        }
+    }
+
+    fn end(&mut self, reply: &ControlReply) {
+        self.push(reply);
+        self.wait = ControlWait::Nothing;
+        self.is_last = true;
+    }
+
+    fn push(&mut self, reply: &ControlReply) {
+        if let Ok(line) = serde_json::to_vec(reply) {
+            self.output.extend(line);
+            self.output.push(b'\n');
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(written) if written > 0 => drop(self.output.drain(..written)),
+                _ => return, // that it is gone, the next read says
+            }
+        }
+    }
+}
