@@ -28,6 +28,7 @@ mod names;
 mod origins;
 mod outside;
 mod panics;
+mod pid_files;
 mod process;
 mod readme;
 mod rooms;

@@ -83,8 +83,26 @@ impl Process {
     ///
     /// If it does not print its addresses.
     pub async fn ready(&mut self) {
-        self.addr = ready_line(&mut self.stdout, "listening on http://", self.folder.path()).await;
-        self.admin = ready_line(&mut self.stdout, "admin on http://", self.folder.path()).await;
+        assert!(self.is_ready().await, "it ended before; stderr:\n{}", self.stderr());
+    }
+
+    /// Does the same, and returns false if the process ends instead.
+    ///
+    /// # Panics
+    ///
+    /// If it does neither, or prints something else.
+    pub async fn is_ready(&mut self) -> bool {
+        let Some(addr) = self.ready_line("listening on http://").await else { return false };
+        self.addr = addr;
+        self.admin = self.ready_line("admin on http://").await.expect("it prints both lines");
+        true
+    }
+
+    /// Reads the next line of stdout, which is an address after `start`; `None` if stdout ends.
+    async fn ready_line(&mut self, start: &str) -> Option<SocketAddr> {
+        let line = timeout(SOON, self.stdout.next_line()).await.expect("the process gets ready").expect("UTF-8")?;
+        let addr = line.strip_prefix(start).and_then(|addr| addr.parse().ok());
+        Some(addr.unwrap_or_else(|| panic!("expected {start:?}, found {line:?}; stderr:\n{}", self.stderr())))
     }
 
     /// The process id.
@@ -217,13 +235,4 @@ pub fn binary(example: &str) -> PathBuf {
     let path = folder.join(example);
     assert!(path.exists(), "{} is missing: `cargo build --workspace --bins` makes it", path.display());
     path
-}
-
-async fn ready_line(stdout: &mut Lines<BufReader<ChildStdout>>, start: &str, folder: &Path) -> SocketAddr {
-    let line = timeout(SOON, stdout.next_line()).await.expect("the process gets ready").expect("stdout is UTF-8");
-    let addr = line.as_deref().and_then(|line| line.strip_prefix(start)).and_then(|addr| addr.parse().ok());
-    addr.unwrap_or_else(|| {
-        let log = std::fs::read_to_string(folder.join("stderr")).unwrap_or_default();
-        panic!("expected {start:?}, found {line:?}; stderr:\n{log}")
-    })
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Paths {
     /// Folders whose files any client may read; the first match wins.
     pub public: Vec<PathBuf>,
-    /// Folder of the pid file.
+    /// Folder of the pid file; empty means none.
     pub pid: PathBuf,
     /// Folder of the log files.
     pub log: PathBuf,

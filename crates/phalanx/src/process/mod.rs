@@ -26,6 +26,11 @@ pub(crate) fn serve(app: App, settings: Settings) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return failed(&error),
     };
+    // First of all: what follows belongs to one process of this id, its log file as well.
+    let _pid_file = match PidFile::of_node(&settings) {
+        Ok(held) => held,
+        Err(error) => return failed(&error),
+    };
     if let Err(error) = logging::install(&settings) {
         return failed(&error);
     }
@@ -66,7 +71,6 @@ enum SignalRequest {
 
 /// Starts the application and stops it on a signal, at any time, also while it still starts.
 async fn run(app: App, settings: Settings, signals: &mut Signals) -> Result<SignalRequest, String> {
-    let _pid_file = PidFile::write(&settings);
     let shutdown = Shutdown::default();
     // A task of its own, so that signals are handled even while the application's code blocks a thread.
     let mut node = tokio::spawn({
