@@ -44,6 +44,7 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
             "initializer",
             "layer",
             "node",
+            "node_report",
             "registry",
             "remote_method",
             "state",

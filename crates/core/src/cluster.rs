@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
@@ -44,6 +45,19 @@ pub struct NodeReplies<T> {
     pub replies: BTreeMap<String, Result<T, ApplyError>>,
     /// The nodes that did not reply in time, named in the same way.
     pub missing: Vec<String>,
+}
+
+impl NodeReplies<Value> {
+    /// The replies as values of a type; one that is not becomes an error of its node.
+    pub(crate) fn decoded<T: DeserializeOwned>(self) -> NodeReplies<T> {
+        let replies = self.replies.into_iter().map(|(node, reply)| (node, reply.and_then(decode)));
+        NodeReplies { replies: replies.collect(), missing: self.missing }
+    }
+}
+
+/// The value of a reply.
+pub(crate) fn decode<T: DeserializeOwned>(reply: Value) -> Result<T, ApplyError> {
+    serde_json::from_value(reply).map_err(|error| ActionError::internal(error).into())
 }
 
 impl Cluster {

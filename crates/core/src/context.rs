@@ -1,5 +1,6 @@
 //! The context of a call: the first parameter of every action and remote method.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -83,6 +84,9 @@ pub struct Context(Arc<CallFacts>);
 /// The engine behind a context: the author's handle, and calls of other actions.
 pub(crate) trait CallHost: Send + Sync {
     fn node(&self) -> &Node;
+
+    /// The addresses that the node listens on, by the names of its transports.
+    fn addresses(&self) -> BTreeMap<String, SocketAddr>;
 
     /// Calls an action, by its name and version, within another call.
     fn call_nested<'a>(
@@ -248,6 +252,11 @@ impl Context {
         };
         origin.request = Some(self.id().to_string().into());
         self.node().tasks().of_origin(origin)
+    }
+
+    /// The addresses that the node listens on, by the names of its transports.
+    pub(crate) fn addresses(&self) -> BTreeMap<String, SocketAddr> {
+        self.0.host.addresses()
     }
 
     /// The attempt of a task that this call is, or is a part of.

@@ -2,7 +2,9 @@
 
 mod streaming;
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -183,6 +185,10 @@ impl std::fmt::Debug for PendingCall {
 impl CallHost for EngineParts {
     fn node(&self) -> &Node {
         self.author_handle()
+    }
+
+    fn addresses(&self) -> BTreeMap<String, SocketAddr> {
+        self.listen_addrs()
     }
 
     fn call_nested<'a>(

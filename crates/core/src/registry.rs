@@ -14,6 +14,7 @@ use crate::guard::Requirements;
 use crate::hooks::{ConnectionHook, DeliverHook, RoomHook, TaskHook};
 use crate::layer::Layer;
 use crate::metrics::ActionMetrics;
+use crate::node_report::{CONNECTIONS, REPORT};
 use crate::operation::OPERATIONS;
 use crate::params::Params;
 use crate::remote_method::RemoteDef;
@@ -149,6 +150,8 @@ impl Registry {
                 errors.add(format!("task {:?} is defined twice, or built in", def.name));
             }
         }
+        remotes.insert(REPORT.name, &REPORT);
+        remotes.insert(CONNECTIONS.name, &CONNECTIONS);
         if built_in {
             remotes.insert(CANCEL.name, &CANCEL);
             remotes.insert(QUIET.name, &QUIET);

@@ -6,11 +6,10 @@ use std::time::Duration;
 use schemars::Schema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::answer::{IntoAnswer, Outcome};
 use crate::call::body::CallBody;
-use crate::cluster::{Cluster, NodeReplies};
+use crate::cluster::{Cluster, NodeReplies, decode};
 use crate::context::Context;
 use crate::error::ActionError;
 use crate::future::{BoxFuture, Deadline};
@@ -100,14 +99,8 @@ impl Cluster {
         R::Output: DeserializeOwned,
     {
         let input = serde_json::to_value(input).map_err(ActionError::internal)?;
-        let all = self.call_nodes(R::DEF.name, input, limit).await?;
-        let replies = all.replies.into_iter().map(|(node, result)| (node, result.and_then(decode)));
-        Ok(NodeReplies { replies: replies.collect(), missing: all.missing })
+        Ok(self.call_nodes(R::DEF.name, input, limit).await?.decoded())
     }
-}
-
-fn decode<T: DeserializeOwned>(result: Value) -> Result<T, ApplyError> {
-    serde_json::from_value(result).map_err(|error| ActionError::internal(error).into())
 }
 
 /// Lists remote methods for `App::remotes`: `remotes![authorize]`.

@@ -1,5 +1,7 @@
 //! Transports: the parts of a node that take work from outside, and how they stop.
 
+use std::net::SocketAddr;
+
 use async_trait::async_trait;
 use tokio::time::Instant;
 
@@ -22,6 +24,11 @@ pub trait Transport: Send + Sync + 'static {
     /// Whether clients reach it: it goes on for `general.stop_delay` while the node stops.
     fn is_for_clients(&self) -> bool {
         false
+    }
+
+    /// The address that it listens on; `None` until it is bound, and for one that has none.
+    fn listen_addr(&self) -> Option<SocketAddr> {
+        None
     }
 
     /// Checks the definitions that this part alone understands, before anything of the node starts.

@@ -84,6 +84,10 @@ impl Transport for Server {
         true
     }
 
+    fn listen_addr(&self) -> Option<SocketAddr> {
+        self.addr()
+    }
+
     async fn start(&self, engine: &Engine) -> Result<(), BoxError> {
         let settings = &engine.config().web;
         let app_routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();

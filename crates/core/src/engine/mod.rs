@@ -1,7 +1,9 @@
 //! The engine of a node: everything that transports and the node's own tasks use, and that actions cannot reach.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -190,6 +192,12 @@ impl EngineParts {
 
     pub(crate) fn author_handle(&self) -> &Node {
         &self.node
+    }
+
+    /// The addresses that transports listen on, by their names.
+    pub(crate) fn listen_addrs(&self) -> BTreeMap<String, SocketAddr> {
+        let bound = self.transports.iter().filter_map(|it| Some((it.name().to_owned(), it.listen_addr()?)));
+        bound.collect()
     }
 }
 

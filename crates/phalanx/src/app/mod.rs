@@ -1,6 +1,5 @@
 //! The application: its parts, and how they are run.
 
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,13 +7,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use phalanx_core::backend::Backend;
-use phalanx_core::config::{ClusterSettings, Config, General};
+use phalanx_core::config::{ClusterSettings, Config, General, Web};
 use phalanx_core::error::Chain;
 use phalanx_core::event::Observer;
 use phalanx_core::hooks::{ConnectionHook, DeliverHook, RoomHook, TaskHook};
 use phalanx_core::initializer::Initializer;
 use phalanx_core::layer::Layer;
-use phalanx_core::registry::Definitions;
+use phalanx_core::registry::{Definitions, Registry};
 use phalanx_core::transport::Transport;
 use phalanx_core::{
     ActionDef, BoxError, Engine, Guest, Node, NodeSetup, RemoteDef, Shutdown, StartError, StopReport, TaskDef,
@@ -24,6 +23,7 @@ use phalanx_tasks::TaskWorker;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::command::output::{print, print_table};
 use crate::command::{self, AppCommand};
 use crate::settings::{Section, Settings, Sources, check_folder};
 use crate::{logging, process, telemetry};
@@ -237,10 +237,15 @@ impl App {
         }
         match command {
             AppCommand::Config => print(&settings.to_toml()),
-            AppCommand::Actions => match self.action_table(&settings.config) {
-                Ok(table) => print(&table),
-                Err(error) => failed(&Chain(&*error)),
-            },
+            AppCommand::Actions => self.with_registry(&settings.config, |registry, web| {
+                print_table(&command::action_table(registry, &web.prefix))
+            }),
+            AppCommand::Routes { as_json } => self.with_registry(&settings.config, |registry, web| {
+                command::routes::routes(registry, &web.prefix).print(as_json)
+            }),
+            AppCommand::Nodes { as_json } => command::nodes::run(self, settings, as_json),
+            AppCommand::Connections(command) => command::connections::run(self, settings, &command),
+            AppCommand::Rooms(command) => command::rooms::run(self, settings, command),
             AppCommand::Tasks(command) => command::tasks::run(self, settings, command),
             AppCommand::Call(command) => command::call::run(self, settings, &command),
             AppCommand::Start => process::serve(self, settings),
@@ -329,14 +334,20 @@ impl App {
         setup
     }
 
-    /// The actions that a node would serve, including those that initializers add.
-    fn action_table(self, config: &Config) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    /// Runs a command on the definitions that a node would serve.
+    fn with_registry(self, config: &Config, command: impl FnOnce(&Registry, &Web) -> ExitCode) -> ExitCode {
+        match self.plan(config) {
+            Ok(registry) => command(&registry, &config.web),
+            Err(error) => failed(&Chain(&*error)),
+        }
+    }
+
+    /// The definitions that a node would serve, including those that initializers add.
+    fn plan(self, config: &Config) -> Result<Registry, BoxError> {
         let runtime = tokio::runtime::Runtime::new()?;
         let planned = runtime.block_on(Engine::plan(&self.initializers, self.definitions, config));
         runtime.shutdown_background(); // an initializer may have left tasks running
-        let registry = planned?;
-        let actions: Vec<&ActionDef> = registry.actions().map(|action| action.def).collect();
-        Ok(command::action_table(&actions, &config.web.prefix))
+        Ok(planned?)
     }
 }
 
@@ -409,14 +420,6 @@ impl RunningApp {
             lines.push_str(&format!("admin on http://{admin}\n"));
         }
         logging::print_ready(&lines);
-    }
-}
-
-pub(crate) fn print(text: &str) -> ExitCode {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
     }
 }
 

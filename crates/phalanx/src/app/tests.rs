@@ -47,7 +47,7 @@ fn the_table_of_actions_covers_sections_initializers_and_the_prefix() {
     let mut config = Config::default();
     config.web.prefix = "/v1/".into();
     let settings = Settings::of(config, &app.sections, &mut app.definitions.states).unwrap();
-    let table = app.action_table(&settings.config).unwrap();
+    let table = command::action_table(&app.plan(&settings.config).unwrap(), "/v1/");
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[1], ["count", "1", "GET", "/v1/count", "yes", "Counts."]);
     assert_eq!(lines[2], ["sender", "1", "GET", "/v1/sender", "yes", "Returns", "the", "sender's", "address."]);
@@ -72,7 +72,7 @@ fn a_failed_boot_reports_the_whole_chain_of_errors() {
     #[error("the file cannot be read")]
     struct SettingsUnread(#[source] std::io::Error);
 
-    let error = App::new("post").initializer(Broken).action_table(&Config::default()).unwrap_err();
+    let error = App::new("post").initializer(Broken).plan(&Config::default()).unwrap_err();
     assert_eq!(Chain(&*error).to_string(), "initializer broken: the file cannot be read: no such disk");
 }
 

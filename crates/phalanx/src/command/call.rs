@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use phalanx_core::{ActionError, Answer, Content, ErrorKind, Params};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
+use super::output::{unless_left, write};
 use super::{describe, parse_duration, show};
 use crate::app::{App, failed};
 use crate::logging;
@@ -322,32 +323,19 @@ fn read_json(source: &str, max_bytes: u64) -> Result<Vec<u8>, String> {
 /// Prints an answer as it would be over HTTP.
 async fn print(answer: Answer) -> Result<(), ActionError> {
     match answer.content {
-        Content::Json(object) => write(&[&object, b"\n"]),
+        Content::Json(object) => write(&[&object, b"\n"]).map_err(ActionError::internal),
         Content::Body(body) => match body.source {
-            BodySource::Bytes(bytes) => write(&[&bytes]),
+            BodySource::Bytes(bytes) => write(&[&bytes]).map_err(ActionError::internal),
             BodySource::File(path) => {
                 let mut file = File::open(path).map_err(ActionError::internal)?;
-                unless_closed(io::copy(&mut file, &mut io::stdout().lock()).map(drop))
+                unless_left(io::copy(&mut file, &mut io::stdout().lock()).map(drop)).map_err(ActionError::internal)
             }
             BodySource::Stream(mut stream) => {
                 while let Some(piece) = stream.next().await {
-                    write(&[&piece?])?;
+                    write(&[&piece?]).map_err(ActionError::internal)?;
                 }
                 Ok(())
             }
         },
-    }
-}
-
-fn write(pieces: &[&[u8]]) -> Result<(), ActionError> {
-    let mut out = io::stdout().lock();
-    unless_closed(pieces.iter().try_for_each(|piece| out.write_all(piece)).and_then(|()| out.flush()))
-}
-
-/// The result of a write to stdout. A reader that has left, such as `head`, is no error.
-fn unless_closed(written: io::Result<()>) -> Result<(), ActionError> {
-    match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ActionError::internal(error)),
-        _ => Ok(()),
     }
 }

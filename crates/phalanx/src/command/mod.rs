@@ -7,20 +7,29 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use phalanx_core::config::duration;
-use phalanx_core::registry::path_of;
-use phalanx_core::{ActionDef, ActionError, Exposure};
+use phalanx_core::registry::{Registry, path_of};
+use phalanx_core::{ActionError, Exposure};
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 
 use crate::logging;
 
 pub(crate) mod call;
+pub(crate) mod connections;
+pub(crate) mod nodes;
+pub(crate) mod output;
+mod page;
+pub(crate) mod rooms;
+pub(crate) mod routes;
 mod table;
 pub(crate) mod tasks;
+mod visit;
 
 use call::CallCommand;
+use connections::ConnectionsCommand;
+use rooms::RoomsCommand;
 use tasks::TasksCommand;
 
 /// A command of the application.
@@ -29,6 +38,10 @@ pub(crate) enum AppCommand {
     Start,
     Config,
     Actions,
+    Routes { as_json: bool },
+    Nodes { as_json: bool },
+    Connections(ConnectionsCommand),
+    Rooms(RoomsCommand),
     Tasks(TasksCommand),
     Call(CallCommand),
 }
@@ -65,6 +78,10 @@ fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(Ap
     let command = match matches.subcommand() {
         Some(("config", _)) => AppCommand::Config,
         Some(("actions", _)) => AppCommand::Actions,
+        Some(("routes", inner)) => AppCommand::Routes { as_json: inner.get_flag("json") },
+        Some(("nodes", inner)) => AppCommand::Nodes { as_json: inner.get_flag("json") },
+        Some(("connections", inner)) => AppCommand::Connections(connections::read(inner)),
+        Some(("rooms", inner)) => AppCommand::Rooms(rooms::read(inner)),
         Some(("tasks", inner)) => AppCommand::Tasks(tasks::read(inner)),
         Some(("call", inner)) => AppCommand::Call(call::read(inner)),
         _ => AppCommand::Start,
@@ -90,8 +107,17 @@ fn clap_command(name: &str, version: &str) -> Command {
         .subcommand(Command::new("start").about("Serves clients (the default)"))
         .subcommand(Command::new("config").about("Prints the merged settings, secrets hidden"))
         .subcommand(Command::new("actions").about("Prints the actions and how clients reach them"))
+        .subcommand(routes::clap_command())
         .subcommand(call::clap_command())
+        .subcommand(nodes::clap_command())
+        .subcommand(connections::clap_command())
+        .subcommand(rooms::clap_command())
         .subcommand(tasks::clap_command())
+}
+
+/// The option of commands whose results programs read.
+fn json_option() -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints each result as one line of JSON")
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -108,10 +134,11 @@ fn describe(error: &ActionError) -> String {
 }
 
 /// A table of the application's actions, one line each.
-pub(crate) fn action_table(actions: &[&ActionDef], prefix: &str) -> String {
+pub(crate) fn action_table(registry: &Registry, prefix: &str) -> String {
     let prefix = prefix.trim_end_matches('/');
     let mut rows = vec![["NAME", "VERSION", "HTTP", "WEBSOCKET", "DESCRIPTION"].map(str::to_owned)];
-    rows.extend(actions.iter().map(|def| {
+    rows.extend(registry.actions().map(|action| {
+        let def = action.def;
         let routes =
             def.routes.iter().map(|route| format!("{} {prefix}{}", route.method.as_str(), path_of(def, route)));
         let websocket = match def.exposure {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use phalanx_core::config::TaskSettings;
 use serde_json::Value;
 
-use super::parse_duration;
+use super::page::{self, ListPart, paged};
+use super::{json_option, parse_duration};
 
 mod print;
 mod run;
@@ -42,13 +43,6 @@ pub(crate) enum TasksOperation {
     EndQuiet(String),
 }
 
-/// A part of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ListPart {
-    pub(crate) skip: usize,
-    pub(crate) limit: usize,
-}
-
 /// A job to be enqueued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NewTask {
@@ -68,13 +62,7 @@ pub(super) fn clap_command() -> Command {
         .about("Looks at the jobs of the cluster at REDIS_URL, and changes them")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .global(true)
-                .help("Prints each result as one line of JSON"),
-        )
+        .arg(json_option().global(true))
         .subcommand(paged(
             Command::new("list")
                 .about("Prints the numbers of all queues, or the jobs that wait in one")
@@ -139,15 +127,6 @@ fn enqueue_command() -> Command {
         )
 }
 
-fn paged(command: Command) -> Command {
-    let number = |name: &'static str, value: &'static str| {
-        Arg::new(name).long(name).value_name("N").default_value(value).value_parser(value_parser!(u64))
-    };
-    command
-        .arg(number("skip", "0").help("How many are left out at the beginning"))
-        .arg(number("limit", "100").help("How many are printed at most"))
-}
-
 fn parse_queue(name: &str) -> Result<String, &'static str> {
     let error = "a queue has 1 to 100 characters of A-Z a-z 0-9 : . _ -";
     TaskSettings::is_queue(name).then(|| name.to_owned()).ok_or(error)
@@ -162,8 +141,7 @@ pub(super) fn read(matches: &ArgMatches) -> TasksCommand {
     let (name, inner) = matches.subcommand().unwrap_or(("list", matches));
     let text = |id: &str| inner.get_one::<String>(id).cloned();
     let required = |id: &str| text(id).unwrap_or_default();
-    let number = |id: &str| inner.get_one::<u64>(id).and_then(|number| usize::try_from(*number).ok());
-    let page = || ListPart { skip: number("skip").unwrap_or(0), limit: number("limit").unwrap_or(usize::MAX) };
+    let page = || page::read(inner);
     let operation = match name {
         "running" => TasksOperation::Running(page()),
         "enqueue" => TasksOperation::Enqueue(NewTask {

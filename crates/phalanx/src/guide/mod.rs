@@ -82,5 +82,16 @@ pub mod cluster {}
 #[doc = include_str!("operating.md")]
 pub mod operating {}
 
+#[doc = include_str!("command_line.md")]
+#[doc = "The documents; a test compares their keys with what the commands print.\n"]
+#[doc = "`routes`, `nodes`, `connections`, `rooms`:\n"]
+#[doc = "```json"]
+#[doc = include_str!("../command/samples/routes.json")]
+#[doc = include_str!("../command/samples/nodes.json")]
+#[doc = include_str!("../command/samples/connections.json")]
+#[doc = include_str!("../command/samples/rooms.json")]
+#[doc = "```\n"]
+pub mod command_line {}
+
 #[doc = include_str!("actionhero.md")]
 pub mod actionhero {}

@@ -17,6 +17,7 @@ mod secrets;
 mod section;
 mod variables;
 
+pub(crate) use secrets::without_password;
 pub(crate) use section::Section;
 
 /// The sources of settings.

@@ -35,7 +35,7 @@ fn is_secret(name: &str) -> bool {
 }
 
 /// Turns `redis://user:word@host?password=word` into `redis://user:***@host?password=***`.
-pub(super) fn without_password(url: &str) -> String {
+pub(crate) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let login = rest.rsplit_once('@').and_then(|(login, host)| Some((login.split_once(':')?.0, host)));
     let (mut shown, rest) = match login {

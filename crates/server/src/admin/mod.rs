@@ -122,6 +122,10 @@ impl Transport for AdminServer {
         true
     }
 
+    fn listen_addr(&self) -> Option<SocketAddr> {
+        self.addr()
+    }
+
     /// The listener is bound already; from now on `/readyz` reports the health of the node.
     async fn start(&self, engine: &Engine) -> Result<(), BoxError> {
         self.node.get_or_init(|| engine.node().clone());

@@ -8,23 +8,8 @@ use phalanx_core::job::{FailedJob, JobText};
 use phalanx_core::task::ActiveAttempt;
 use serde_json::{Value, json};
 
+use crate::command::output::Printed;
 use crate::command::table::align;
-
-/// The result of a command.
-#[derive(Debug, Default)]
-pub(super) struct Printed {
-    /// For people.
-    pub(super) text: String,
-    /// For programs: one line each.
-    pub(super) lines: Vec<Value>,
-}
-
-impl Printed {
-    /// One result.
-    pub(super) fn one(text: impl std::fmt::Display, line: Value) -> Self {
-        Self { text: format!("{text}\n"), lines: vec![line] }
-    }
-}
 
 /// A row of a list, for both.
 pub(super) type ListRow<const COLUMNS: usize> = ([String; COLUMNS], Value);
@@ -33,7 +18,7 @@ pub(super) type ListRow<const COLUMNS: usize> = ([String; COLUMNS], Value);
 pub(super) fn list<const COLUMNS: usize>(heads: [&str; COLUMNS], rows: Vec<ListRow<COLUMNS>>) -> Printed {
     let (cells, lines): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
     let rows: Vec<_> = std::iter::once(heads.map(str::to_owned)).chain(cells).collect();
-    Printed { text: align(&rows), lines }
+    Printed { text: align(&rows), lines, problem: None }
 }
 
 pub(super) fn stats(stats: &TaskStats, now_ms: u64) -> Printed {
@@ -66,7 +51,7 @@ pub(super) fn stats(stats: &TaskStats, now_ms: u64) -> Printed {
         "processed": processed,
         "workers": stats.workers,
     });
-    Printed { text, lines: vec![line] }
+    Printed { text, lines: vec![line], problem: None }
 }
 
 pub(super) const WAITING: [&str; 3] = ["ID", "TASK", "AGE"];

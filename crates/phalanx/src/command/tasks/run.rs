@@ -3,15 +3,16 @@
 use std::process::ExitCode;
 
 use phalanx_core::backend::{DeleteOutcome, JobState};
-use phalanx_core::error::Chain;
 use phalanx_core::task::EnqueueOptions;
 use phalanx_core::{ActionError, Node, Tasks};
 use serde_json::{Value, json};
 
 use super::super::describe;
-use super::print::{self, ListRow, Printed};
+use super::super::output::Printed;
+use super::super::visit::{self, VisitLimit};
+use super::print::{self, ListRow};
 use super::{ListPart, NewTask, TasksCommand, TasksOperation};
-use crate::app::{App, failed, print as print_text};
+use crate::app::App;
 use crate::settings::Settings;
 
 /// Entries of a list that are read at a time: each job may have 1 MiB.
@@ -19,30 +20,8 @@ const PAGE: usize = 100;
 
 /// Runs a command. Exit codes: 0, or 1 with the reason on stderr if it could not be carried out.
 pub(crate) fn run(app: App, settings: Settings, command: TasksCommand) -> ExitCode {
-    if settings.redis_url.is_none() {
-        return failed(
-            &"jobs without Redis are in the memory of their node, and only that reaches them: set REDIS_URL",
-        );
-    }
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&error),
-    };
     let TasksCommand { operation, as_json } = command;
-    let carried_out = runtime.block_on(async {
-        let guest = app.visit(settings).await.map_err(|error| Chain(&error).to_string())?;
-        let result = carry_out(guest.node(), operation).await;
-        guest.leave().await;
-        result
-    });
-    runtime.shutdown_background(); // an initializer may have left tasks running
-    match carried_out {
-        Ok(printed) if as_json => {
-            print_text(&printed.lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n"))
-        }
-        Ok(printed) => print_text(&printed.text),
-        Err(reason) => failed(&reason),
-    }
+    visit::run(app, settings, as_json, VisitLimit::Entrance, async |node| carry_out(node, operation).await)
 }
 
 async fn carry_out(node: &Node, operation: TasksOperation) -> Result<Printed, String> {

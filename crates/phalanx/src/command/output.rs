@@ -1,0 +1,112 @@
+//! Prints the results of commands.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use chrono::{DateTime, SecondsFormat};
+use rustix::termios::tcgetwinsize;
+use serde_json::Value;
+
+use crate::app::failed;
+
+/// The result of a command.
+#[derive(Debug, Default)]
+pub(crate) struct Printed {
+    /// For people.
+    pub(super) text: String,
+    /// For programs: one line each.
+    pub(super) lines: Vec<Value>,
+    /// Why the result is not whole. It is printed to stderr, and makes the exit code 1.
+    pub(super) problem: Option<String>,
+}
+
+impl Printed {
+    /// One result.
+    pub(super) fn one(text: impl std::fmt::Display, line: Value) -> Self {
+        Self { text: format!("{text}\n"), lines: vec![line], problem: None }
+    }
+
+    /// Prints it for programs or for people.
+    pub(crate) fn print(self, as_json: bool) -> ExitCode {
+        let printed = if as_json {
+            print(&self.lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n"))
+        } else {
+            print_table(&self.text)
+        };
+        match self.problem {
+            Some(problem) => failed(&problem),
+            None => printed,
+        }
+    }
+}
+
+/// Prints text to stdout. A reader that has left, such as `head`, is no error.
+pub(crate) fn print(text: &str) -> ExitCode {
+    match write(&[text.as_bytes()]) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&format!("stdout: {error}")),
+    }
+}
+
+/// Prints a table; on a terminal each line is cut to its width.
+pub(crate) fn print_table(text: &str) -> ExitCode {
+    let stdout = io::stdout();
+    let columns = stdout.is_terminal().then(|| tcgetwinsize(&stdout).ok()).flatten();
+    match columns.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0) {
+        Some(columns) => print(&cut(text, columns)),
+        None => print(text),
+    }
+}
+
+/// Writes to stdout. A reader that has left, such as `head`, is no error.
+///
+/// # Errors
+///
+/// The file behind stdout cannot be written, for example because its disk is full.
+pub(super) fn write(pieces: &[&[u8]]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    unless_left(pieces.iter().try_for_each(|piece| out.write_all(piece)).and_then(|()| out.flush()))
+}
+
+/// The result of a write to stdout, unless its reader has left.
+pub(super) fn unless_left(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Cuts each line to so many characters, the last of which shows that it was cut.
+fn cut(text: &str, columns: usize) -> String {
+    let cut = |line: &str| match line.char_indices().nth(columns) {
+        Some(_) => line.chars().take(columns - 1).chain(['…', '\n']).collect::<String>(),
+        None => format!("{line}\n"),
+    };
+    text.lines().map(cut).collect()
+}
+
+/// Unix time in milliseconds as RFC 3339: `2026-11-29T21:04:05.678Z`.
+pub(super) fn time(unix_ms: u64) -> String {
+    let time = i64::try_from(unix_ms).ok().and_then(DateTime::from_timestamp_millis);
+    time.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_by_characters() {
+        let text = "ID  NAME\nä   long name\n\nb   1234\n";
+        assert_eq!(cut(text, 8), "ID  NAME\nä   lon…\n\nb   1234\n");
+        assert_eq!(cut(text, 200), text);
+        assert_eq!(cut("ab\n", 1), "…\n");
+    }
+
+    #[test]
+    fn times_are_those_of_rfc_3339() {
+        assert_eq!(time(1_796_000_645_678), "2026-11-30T01:04:05.678Z");
+        assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time(u64::MAX), "");
+    }
+}

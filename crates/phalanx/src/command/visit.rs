@@ -1,0 +1,71 @@
+//! Commands that visit the cluster as a guest.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use phalanx_core::Node;
+use phalanx_core::error::Chain;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::output::Printed;
+use crate::app::{App, failed};
+use crate::settings::{Settings, without_password};
+
+/// How long a command waits for the cluster.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// How long it waits for the replies of nodes: those that came are printed within [`LIMIT`].
+pub(super) const REPLIES: Duration = Duration::from_secs(4);
+
+/// The time to leave, in which one command is sent to Redis.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// The time that a command may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum VisitLimit {
+    /// [`LIMIT`] with the way into the cluster.
+    Whole,
+    /// [`LIMIT`] for the way into the cluster; then what its steps take.
+    Entrance,
+}
+
+/// Enters the cluster, runs `work` and prints its result. Exit codes: 0, or 1 with the reason on stderr.
+pub(super) fn run(
+    app: App,
+    settings: Settings,
+    as_json: bool,
+    limit: VisitLimit,
+    work: impl AsyncFnOnce(&Node) -> Result<Printed, String>,
+) -> ExitCode {
+    let Some(url) = &settings.redis_url else {
+        return failed(&"the embedded backend is in the memory of its node, and only that reaches it: set REDIS_URL");
+    };
+    let redis = without_password(url);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let printed = runtime.block_on(async {
+        let deadline = Instant::now() + LIMIT;
+        let late = |_| format!("{redis} did not answer within {LIMIT:?}");
+        let entered = timeout_at(deadline, app.visit(settings)).await.map_err(late)?;
+        let guest = entered.map_err(|error| format!("{} ({redis})", Chain(&error)))?;
+        let working = work(guest.node());
+        let result = match limit {
+            VisitLimit::Whole => timeout_at(deadline, working).await.map_err(late).flatten(),
+            VisitLimit::Entrance => working.await,
+        };
+        let _ = timeout(LEAVING, guest.leave()).await;
+        result
+    });
+    runtime.shutdown_background(); // an initializer may have left tasks running
+    match printed {
+        Ok(printed) => printed.print(as_json),
+        Err(reason) => failed(&reason),
+    }
+}
+
+/// The problem of a result that lacks replies.
+pub(super) fn missing(nodes: &[String]) -> Option<String> {
+    (!nodes.is_empty()).then(|| format!("no reply within {REPLIES:?}: {}", nodes.join(", ")))
+}
