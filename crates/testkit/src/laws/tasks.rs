@@ -75,6 +75,7 @@ macro_rules! task_laws {
                 a_result_is_shown_from_the_end_of_its_job_on,
                 a_report_of_a_job_without_an_id_names_its_attempt,
                 the_numbers_of_the_queue_add_up,
+                tokens_count_on,
                 attempts_are_listed_again,
                 waiting_jobs_are_listed,
                 running_attempts_are_listed,

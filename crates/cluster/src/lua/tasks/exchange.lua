@@ -155,6 +155,16 @@ end
 if wanted > 0 and us <= tonumber(ARGV[2]) and lease > us then
     -- Takes jobs from a list, and returns how many. The length of a job is known when it is taken: one is taken first, and
     -- several at once only after short ones.
+    --
+    -- A token has too many digits for '%d' where Redis is a 32-bit build, and '%.0f' takes a tenth of the call: only its
+    -- millions are formatted in that way, once.
+    local millions, low, head, digits
+    local function split_token(first)
+        millions = math.floor(first / 1000000)
+        low = first - millions * 1000000
+        head, digits = millions > 0 and string.format('%.0f', millions) or '', millions > 0 and '%06d' or '%d'
+    end
+    split_token(token)
     local function take(key, queue, has_counters, most)
         local taken, step = 0, 1
         local fresh = ' ' .. queue .. ' 1 0 0'
@@ -177,8 +187,11 @@ if wanted > 0 and us <= tonumber(ARGV[2]) and lease > us then
                         job, field = text, ' ' .. queue .. ' ' .. (attempts + 1) .. ' ' .. deaths .. ' ' .. stalls
                     end
                 end
-                listed[2 * n - 1], listed[2 * n] = string.format('%.0f', token) .. field, job
-                token = token + 1
+                listed[2 * n - 1], listed[2 * n] = head .. string.format(digits, low) .. field, job
+                low = low + 1
+                if low == 1000000 then
+                    split_token((millions + 1) * 1000000)
+                end
             end
             redis.call('HSET', KEYS[3], unpack(listed))
             groups[#groups + 1] = queue
@@ -220,7 +233,7 @@ if wanted > 0 and us <= tonumber(ARGV[2]) and lease > us then
                     if counted > 0 then
                         -- Given back: first. Those that ran before and fresh ones: in turn, by the parity of the token.
                         local is_back = string.sub(redis.call('LINDEX', again, 0), 1, 1) == '!'
-                        local half = math.floor((share + token % 2) / 2)
+                        local half = math.floor((share + low % 2) / 2)
                         taken = take(again, queue, true, is_back and share or half)
                     end
                     taken = taken + take(ready, queue, false, share - taken)

@@ -234,6 +234,23 @@ pub async fn one_suspect_is_fetched_at_a_time(store: SharedTasks) {
     assert_eq!(ids, ["b", "c"], "a retried suspect is one, and behind the others");
 }
 
+/// Tokens count on, whatever number the first one is.
+pub async fn tokens_count_on(store: SharedTasks) {
+    let worker = LawWorker::new(&store, 0);
+    for first in [0, 7, 999_998, 1_999_999, 1_999_999_999_998] {
+        enqueue(&store, &["a", "b", "c"].map(job)).await;
+        let fetched = worker.call(&[], 3, |call| call.first_token = first).await.fetched;
+        let mut listed = store.attempts(nodes()[0]).await.expect("the backend answers");
+        listed.sort_by_key(|job| job.attempt.token);
+        let tokens: Vec<u64> = listed.iter().map(|job| job.attempt.token).collect();
+        assert_eq!(tokens, [first, first + 1, first + 2]);
+        assert_eq!(listed, fetched);
+        for job in &fetched {
+            assert_eq!(worker.settle(job, AttemptEnd::Done).await, SettleOutcome::Accepted);
+        }
+    }
+}
+
 /// Those that are listed already stay as they are.
 pub async fn attempts_are_listed_again(store: SharedTasks) {
     enqueue(&store, &["a", "b"].map(job)).await;
