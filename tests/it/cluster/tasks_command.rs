@@ -93,13 +93,13 @@ async fn jobs_are_enqueued_listed_and_ended_by_the_command() {
     assert_eq!(operator.json(&["list", "low"]).await[0]["id"], "mine");
     assert_eq!(operator.json(&["list", "low", "--skip", "1"]).await, Vec::<Value>::new());
 
-    let ended = operator.json(&["cancel", &id]).await;
+    let ended = operator.json(&["cancel", "--yes", &id]).await;
     assert_eq!(ended, [json!({ "id": id, "outcome": "cancelling" })]);
     operator.until("running", 0).await;
-    assert_eq!(operator.json(&["delete", &later]).await[0]["outcome"], "deleted");
-    assert_eq!(operator.json(&["cancel", "mine"]).await[0]["outcome"], "marked");
+    assert_eq!(operator.json(&["delete", "--yes", &later]).await[0]["outcome"], "deleted");
+    assert_eq!(operator.json(&["cancel", "--yes", "mine"]).await[0]["outcome"], "marked");
     operator.run(&["resume", "low"]).await;
-    let refused = operator.fail(&["delete", &later]).await;
+    let refused = operator.fail(&["delete", "--yes", &later]).await;
     assert_eq!(refused, "error: not_found: there is no such job\n");
     // The commands have left nothing behind: one node, and its connection alone.
     assert_eq!(operator.redis.command("HLEN phalanx:tour:nodes").await, ":1\r\n");
@@ -121,20 +121,20 @@ async fn failed_jobs_are_listed_and_retried_by_the_command() {
     assert_eq!((&of("attempts")[0], &of("error")[1]), (&json!(3), &json!("second\nline")), "{failed:?}");
     let table = operator.run(&["failed", "--limit", "1"]).await;
     assert!(table.lines().count() == 2 && table.contains("conflict: first"), "{table}");
-    let refused = operator.fail(&["cancel", &ids[0]]).await;
+    let refused = operator.fail(&["cancel", "--yes", &ids[0]]).await;
     assert!(refused.starts_with("error: conflict: the job has failed"), "{refused}");
     assert_eq!(operator.json(&["retry", &ids[0]]).await, [json!({ "retried": 1 })]);
     operator.until("failed", 2).await;
     let failed = operator.json(&["failed"]).await;
     assert_eq!(failed.iter().map(|job| job["id"].clone()).collect::<Vec<_>>(), [&*ids[1], &*ids[0]]);
-    assert_eq!(operator.run(&["retry", "--all"]).await, "2\n");
+    assert_eq!(operator.run(&["retry", "--all", "--yes"]).await, "2\n");
     operator.until("failed", 2).await;
-    assert_eq!(operator.json(&["delete", &ids[0]]).await[0]["outcome"], "deleted");
+    assert_eq!(operator.json(&["delete", "--yes", &ids[0]]).await[0]["outcome"], "deleted");
     let refused = operator.fail(&["retry", &ids[0]]).await;
     assert_eq!(refused, "error: not_found: no failed job has that id\n");
     // While another caller retries all.
     operator.redis.command("SET actionhero:lock:phalanx:tasks:retry other PX 60000").await;
-    let refused = operator.fail(&["retry", "--all"]).await;
+    let refused = operator.fail(&["retry", "--all", "--yes"]).await;
     assert!(refused.starts_with("error: conflict: another caller"), "{refused}");
 }
 
@@ -161,7 +161,7 @@ async fn a_quiet_node_runs_on_and_leaves_new_jobs_to_others() {
     assert_eq!((&status["tasksQuiet"], &status["problems"]), (&json!(true), &json!([])), "{status}");
     let metrics = String::from_utf8(crate::client::get(one.admin, "/metrics").await.body).unwrap();
     assert!(metrics.contains("phalanx_tasks_quiet 1"), "{metrics}");
-    operator.json(&["cancel", &job]).await;
+    operator.json(&["cancel", "--yes", &job]).await;
     operator.until("running", 4).await;
     assert_eq!(operator.run(&["quiet", "one", "--off"]).await, "one fetches jobs\n");
     operator.until("running", 8).await;

@@ -25,6 +25,11 @@ pub struct ClusterSettings {
 }
 
 impl ClusterSettings {
+    /// The name of the cluster of an application.
+    pub fn name_of<'a>(&'a self, app: &'a str) -> &'a str {
+        if self.name.is_empty() { app } else { &self.name }
+    }
+
     /// Whether a cluster can have this name: 1 to 64 characters of `A-Z a-z 0-9 . _ -`, in braces if its keys are to share a
     /// slot of a Redis in cluster mode. Other characters would make the channels of two clusters equal.
     pub fn is_name(name: &str) -> bool {

@@ -274,6 +274,10 @@ impl App {
         self.start_with(settings, Shutdown::default()).await
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     fn settings(&mut self, config: Config) -> Result<Settings, StartError> {
         let settings = Settings::of(config, &self.sections, &mut self.definitions.states);
         settings.map_err(|errors| StartError::Settings(errors.into()))
@@ -362,10 +366,7 @@ fn backend(app: &str, settings: &Settings, over_redis: OverRedis) -> Result<Back
         let reason = "general.server_token is the default, which is public: set it for a cluster";
         return Err(StartError::Cluster(reason.into()));
     }
-    let cluster = match settings.config.cluster.name.as_str() {
-        "" => app,
-        name => name,
-    };
+    let cluster = settings.config.cluster.name_of(app);
     if !ClusterSettings::is_name(cluster) {
         let reason = format!("the application's name {cluster:?} cannot be that of its cluster: set cluster.name");
         return Err(StartError::Cluster(reason.into()));

@@ -17,6 +17,7 @@ use serde::de::value::Error as ValueError;
 use crate::logging;
 
 pub(crate) mod call;
+mod confirm;
 pub(crate) mod connections;
 pub(crate) mod nodes;
 pub(crate) mod output;
@@ -171,7 +172,7 @@ mod tests {
         check("--title a", AppCommand::Start, Some("a"));
         check("--title a config", AppCommand::Config, Some("a"));
         check("config --title a", AppCommand::Config, Some("a"));
-        let command = TasksCommand { operation: tasks::TasksOperation::RetryAll, as_json: false };
+        let command = TasksCommand { operation: tasks::TasksOperation::RetryAll, as_json: false, yes: false };
         check("tasks retry --all --title a", AppCommand::Tasks(command), Some("a"));
     }
 

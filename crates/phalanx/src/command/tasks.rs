@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use phalanx_core::config::TaskSettings;
 use serde_json::Value;
 
+use super::confirm::yes_option;
 use super::page::{self, ListPart, paged};
 use super::{json_option, parse_duration};
 
@@ -20,6 +21,8 @@ pub(crate) struct TasksCommand {
     pub(crate) operation: TasksOperation,
     /// Whether each result is one line of JSON.
     pub(crate) as_json: bool,
+    /// Whether it is confirmed.
+    pub(crate) yes: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,13 @@ pub(crate) enum TasksOperation {
     QuietNodes,
     Quiet(String),
     EndQuiet(String),
+}
+
+impl TasksOperation {
+    /// Whether it ends jobs, or has many run again.
+    pub(super) fn is_destructive(&self) -> bool {
+        matches!(self, Self::RetryAll | Self::Cancel(_) | Self::Delete(_))
+    }
 }
 
 /// A job to be enqueued.
@@ -76,17 +86,20 @@ pub(super) fn clap_command() -> Command {
                 .about("Has a failed job run again, or all that are there now")
                 .arg(id().help("The id of the job"))
                 .arg(Arg::new("all").long("all").action(ArgAction::SetTrue).help("All failed jobs"))
-                .group(ArgGroup::new("which").args(["id", "all"]).required(true)),
+                .group(ArgGroup::new("which").args(["id", "all"]).required(true))
+                .arg(yes_option()),
         )
         .subcommand(
             Command::new("cancel")
                 .about("Ends a job that waits, is delayed or runs; a failed one stays listed")
-                .arg(id().required(true)),
+                .arg(id().required(true))
+                .arg(yes_option()),
         )
         .subcommand(
             Command::new("delete")
                 .about("Deletes a job in any state; one that runs is ended at its next await")
-                .arg(id().required(true)),
+                .arg(id().required(true))
+                .arg(yes_option()),
         )
         .subcommand(
             Command::new("pause")
@@ -165,7 +178,8 @@ pub(super) fn read(matches: &ArgMatches) -> TasksCommand {
         },
         _ => text("queue").map_or(TasksOperation::Stats, |queue| TasksOperation::Waiting(queue, page())),
     };
-    TasksCommand { operation, as_json: matches.get_flag("json") }
+    let yes = inner.try_get_one::<bool>("yes").ok().flatten().is_some_and(|yes| *yes);
+    TasksCommand { operation, as_json: matches.get_flag("json"), yes }
 }
 
 #[cfg(test)]
@@ -199,6 +213,7 @@ mod tests {
             ("failed", TasksOperation::Failed(page(0, 100)), false),
             ("retry x", TasksOperation::Retry("x".into()), false),
             ("retry --all", TasksOperation::RetryAll, false),
+            ("retry --all --yes", TasksOperation::RetryAll, false),
             ("cancel x", TasksOperation::Cancel("x".into()), false),
             ("delete x", TasksOperation::Delete("x".into()), false),
             ("pause q", TasksOperation::Pause("q".into()), false),
@@ -207,7 +222,7 @@ mod tests {
             ("quiet n", TasksOperation::Quiet("n".into()), false),
             ("quiet n --off", TasksOperation::EndQuiet("n".into()), false),
         ] {
-            assert_eq!(parse(line), Ok(TasksCommand { operation, as_json }), "{line}");
+            assert_eq!(parse(line), Ok(TasksCommand { operation, as_json, yes: line.contains("--yes") }), "{line}");
         }
     }
 
@@ -226,6 +241,7 @@ mod tests {
             "enqueue n --delay 5",
             "failed x",
             "quiet --off",
+            "pause q --yes",
         ] {
             assert_eq!(parse(line), Err(2), "{line}");
         }

@@ -7,12 +7,13 @@ use phalanx_core::task::EnqueueOptions;
 use phalanx_core::{ActionError, Node, Tasks};
 use serde_json::{Value, json};
 
+use super::super::confirm::{can_ask, confirm, needs_yes};
 use super::super::describe;
 use super::super::output::Printed;
 use super::super::visit::{self, VisitLimit};
 use super::print::{self, ListRow};
 use super::{ListPart, NewTask, TasksCommand, TasksOperation};
-use crate::app::App;
+use crate::app::{App, failed};
 use crate::settings::Settings;
 
 /// Entries of a list that are read at a time: each job may have 1 MiB.
@@ -20,8 +21,27 @@ const PAGE: usize = 100;
 
 /// Runs a command. Exit codes: 0, or 1 with the reason on stderr if it could not be carried out.
 pub(crate) fn run(app: App, settings: Settings, command: TasksCommand) -> ExitCode {
-    let TasksCommand { operation, as_json } = command;
-    visit::run(app, settings, as_json, VisitLimit::Entrance, async |node| carry_out(node, operation).await)
+    let TasksCommand { operation, as_json, yes } = command;
+    let asks = operation.is_destructive() && !yes;
+    if asks && !can_ask() {
+        failed(&needs_yes(app.name(), &settings));
+        return ExitCode::from(2);
+    }
+    visit::run(app, settings, as_json, VisitLimit::Entrance, async |node| {
+        if asks {
+            confirm(node, &question(node.tasks(), &operation).await.map_err(|error| describe(&error))?)?;
+        }
+        carry_out(node, operation).await
+    })
+}
+
+/// The question before an operation that is destructive, with the number of jobs.
+async fn question(tasks: &Tasks, operation: &TasksOperation) -> Result<String, ActionError> {
+    Ok(match operation {
+        TasksOperation::Cancel(id) => format!("cancel 1 job, {id},"),
+        TasksOperation::Delete(id) => format!("delete 1 job, {id},"),
+        _ => format!("have {} failed jobs run again", tasks.stats().await?.failed),
+    })
 }
 
 async fn carry_out(node: &Node, operation: TasksOperation) -> Result<Printed, String> {
