@@ -78,6 +78,15 @@ pub fn guest_backend(
     Ok(Backend { locks: Arc::new(locks), ..over(client, keys, cluster, guest, &config) })
 }
 
+/// Checks the address of a Redis, without connecting to it.
+///
+/// # Errors
+///
+/// Those of [`backend`].
+pub fn check_url(url: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+    RedisClient::open(url, Config::default().redis.command_timeout).map(drop)
+}
+
 fn open(url: &str, cluster: &str, config: &Config) -> Result<(RedisClient, Keys), Box<dyn Error + Send + Sync>> {
     let client = RedisClient::open(url, config.redis.command_timeout)?;
     let keys =

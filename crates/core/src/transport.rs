@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use crate::engine::Engine;
 use crate::error::BoxError;
-use crate::registry::{DefinitionErrors, Registry};
 
 /// A part of a node that takes work from outside: a listener for clients, the worker of the task queue. Parts start in
 /// their order, and stop in reverse.
@@ -31,12 +30,12 @@ pub trait Transport: Send + Sync + 'static {
         None
     }
 
-    /// Checks the definitions that this part alone understands, before anything of the node starts.
+    /// Checks the definitions and settings that this part alone understands, before anything of the node starts.
     ///
     /// # Errors
     ///
-    /// Ends the boot: all that is wrong with them.
-    fn check(&self, _registry: &Registry) -> Result<(), DefinitionErrors> {
+    /// Ends the boot: what is wrong with them.
+    fn check(&self, _engine: &Engine) -> Result<(), BoxError> {
         Ok(())
     }
 

@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 pub use admin::AdminServer;
 
-use crate::http::service::{HttpService, ServiceState};
+use crate::http::service::{HttpService, ServiceState, check_routes};
 use crate::listener::{Admission, Drain, HttpListener, LingerLimits};
 use crate::quota::Quota;
 use crate::shares::AddressShares;
@@ -86,6 +86,11 @@ impl Transport for Server {
 
     fn listen_addr(&self) -> Option<SocketAddr> {
         self.addr()
+    }
+
+    fn check(&self, engine: &Engine) -> Result<(), BoxError> {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes.as_ref().map_or(Ok(()), |routes| check_routes(engine, routes))
     }
 
     async fn start(&self, engine: &Engine) -> Result<(), BoxError> {

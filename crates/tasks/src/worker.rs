@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use phalanx_core::backend::TaskStore;
-use phalanx_core::registry::{DefinitionErrors, Registry};
 use phalanx_core::transport::Transport;
 use phalanx_core::{BoxError, Engine};
 use tokio::runtime::{Builder, Runtime};
@@ -106,8 +105,8 @@ impl Transport for TaskWorker {
         "tasks"
     }
 
-    fn check(&self, registry: &Registry) -> Result<(), DefinitionErrors> {
-        periodic::check(registry)
+    fn check(&self, engine: &Engine) -> Result<(), BoxError> {
+        Ok(periodic::check(engine.registry())?)
     }
 
     async fn start(&self, engine: &Engine) -> Result<(), BoxError> {

@@ -122,6 +122,17 @@ impl Engine {
         Ok(registry)
     }
 
+    /// Checks all that a node checks before it starts: settings, definitions, transports. Initializers are prepared; nothing
+    /// is started, and the backend is not reached.
+    ///
+    /// # Errors
+    ///
+    /// The same as for a node that starts.
+    pub async fn check(setup: NodeSetup) -> Result<Self, StartError> {
+        let (engine, _) = Self::prepare(setup).await?;
+        Ok(engine)
+    }
+
     /// Starts a node: initializers, definitions checked, own tasks, start rooms, initializers' start, transports. When a
     /// stop is requested through `setup.shutdown` meanwhile, the step that runs is dropped.
     ///
@@ -154,10 +165,11 @@ impl Engine {
         unless_stopped(&shutdown, initialize(&initializers, &mut boot)).await?;
         let registry = Registry::new(std::mem::take(&mut setup.definitions))?;
         registry.check_settings(&setup.config)?;
-        for transport in &setup.transports {
-            transport.check(&registry)?;
+        let engine = Self::assemble(setup, registry, unix_ms());
+        for transport in &engine.parts().transports {
+            transport.check(&engine).map_err(StartError::Transport)?;
         }
-        Ok((Self::assemble(setup, registry, unix_ms()), initializers))
+        Ok((engine, initializers))
     }
 
     async fn open(&self, initializers: &[Arc<dyn Initializer>]) -> Result<(), StartError> {

@@ -228,15 +228,13 @@ impl App {
             Ok(settings) => settings,
             Err(error) => return failed(&error),
         };
-        if let Some(configure) = self.configure.take() {
-            configure(&mut settings.config);
-            let mistakes = settings.config.mistakes();
-            if !mistakes.is_empty() {
-                return failed(&mistakes.join("\n"));
-            }
+        if let Some(configure) = self.configure.take()
+            && let Err(error) = settings.change(configure)
+        {
+            return failed(&error);
         }
         match command {
-            AppCommand::Config => print(&settings.to_toml()),
+            AppCommand::Config(command) => command::config::config(&settings, command).print(command.as_json),
             AppCommand::Actions => self.with_registry(&settings.config, |registry, web| {
                 print_table(&command::action_table(registry, &web.prefix))
             }),
@@ -248,7 +246,8 @@ impl App {
             AppCommand::Rooms(command) => command::rooms::run(self, settings, command),
             AppCommand::Tasks(command) => command::tasks::run(self, settings, command),
             AppCommand::Call(command) => command::call::run(self, settings, &command),
-            AppCommand::Start => process::serve(self, settings),
+            AppCommand::Start { check: true } => self.check(settings),
+            AppCommand::Start { check: false } => process::serve(self, settings),
         }
     }
 
@@ -288,33 +287,46 @@ impl App {
         mut settings: Settings,
         shutdown: Shutdown,
     ) -> Result<RunningApp, StartError> {
-        if let Some(folder) = self.public_dir.take()
-            && settings.config.paths.public == Config::default().paths.public
-        {
-            settings.config.paths.public = vec![folder];
-        }
-        let public = &settings.config.paths.public;
-        if *public != Config::default().paths.public {
-            let missing: Vec<_> = public.iter().filter_map(|root| check_folder("paths.public", root).err()).collect();
-            if !missing.is_empty() {
-                return Err(StartError::Settings(missing.join("\n       ").into()));
-            }
-        }
-        let server = Arc::new(Server::new(std::mem::take(&mut self.routes)));
-        let admin = Arc::new(AdminServer::new(telemetry::install()));
-        let mut transports: Vec<Arc<dyn Transport>> = vec![server.clone()];
+        self.public_folders(&mut settings)?;
+        let (transports, server, admin) = self.transports(&settings.config);
         let backend = backend(&self.name, &settings, phalanx_cluster::backend)?;
         if !settings.config.admin.bind.is_empty() {
             admin.listen(&settings.config.admin, &shutdown).map_err(StartError::Transport)?;
-            transports.push(admin.clone());
         }
-        transports.push(Arc::new(TaskWorker::new())); // starts last, stops first
         let mut setup = self.into_setup(settings, backend);
         setup.transports = transports;
         setup.shutdown = shutdown;
         let engine = Engine::start(setup).await?;
         telemetry::spawn_upkeep(engine.shutdown());
         Ok(RunningApp { engine, server, admin })
+    }
+
+    /// Applies the application's folder of public files, and checks that those that are named exist.
+    fn public_folders(&mut self, settings: &mut Settings) -> Result<(), StartError> {
+        let default = Config::default().paths.public;
+        if let Some(folder) = self.public_dir.take()
+            && settings.config.paths.public == default
+        {
+            settings.config.paths.public = vec![folder];
+        }
+        let public = &settings.config.paths.public;
+        if *public == default {
+            return Ok(());
+        }
+        let missing: Vec<_> = public.iter().filter_map(|root| check_folder("paths.public", root).err()).collect();
+        if missing.is_empty() { Ok(()) } else { Err(StartError::Settings(missing.join("\n       ").into())) }
+    }
+
+    /// The transports of a node, and those that have addresses.
+    fn transports(&mut self, config: &Config) -> (Vec<Arc<dyn Transport>>, Arc<Server>, Arc<AdminServer>) {
+        let server = Arc::new(Server::new(std::mem::take(&mut self.routes)));
+        let admin = Arc::new(AdminServer::new(telemetry::install()));
+        let mut transports: Vec<Arc<dyn Transport>> = vec![server.clone()];
+        if !config.admin.bind.is_empty() {
+            transports.push(admin.clone());
+        }
+        transports.push(Arc::new(TaskWorker::new())); // starts last, stops first
+        (transports, server, admin)
     }
 
     /// Enters the cluster as a guest: for commands of operators.
@@ -360,7 +372,14 @@ type OverRedis = fn(&str, &str, &str, &Config) -> Result<Backend, BoxError>;
 
 /// The backend: Redis if `REDIS_URL` is set, otherwise the node's own memory.
 fn backend(app: &str, settings: &Settings, over_redis: OverRedis) -> Result<Backend, StartError> {
-    let Some(url) = &settings.redis_url else { return Ok(Backend::memory(&settings.config)) };
+    let Some((url, cluster)) = redis_of(app, settings)? else { return Ok(Backend::memory(&settings.config)) };
+    over_redis(url, cluster, &settings.node_id, &settings.config)
+        .map_err(|error| StartError::Cluster(format!("REDIS_URL cannot be used: {error}").into()))
+}
+
+/// The address of Redis and the name of the cluster, if the settings fit a cluster.
+fn redis_of<'a>(app: &'a str, settings: &'a Settings) -> Result<Option<(&'a str, &'a str)>, StartError> {
+    let Some(url) = &settings.redis_url else { return Ok(None) };
     let is_default = settings.config.general.server_token == General::DEFAULT_TOKEN;
     if is_default && !["development", "test"].contains(&settings.environment.0.as_str()) {
         let reason = "general.server_token is the default, which is public: set it for a cluster";
@@ -375,8 +394,7 @@ fn backend(app: &str, settings: &Settings, over_redis: OverRedis) -> Result<Back
         let reason = "cluster.interop_channel is the cluster's own name: sealed messages would reach Actionhero nodes";
         return Err(StartError::Cluster(reason.into()));
     }
-    over_redis(url, cluster, &settings.node_id, &settings.config)
-        .map_err(|error| StartError::Cluster(format!("REDIS_URL cannot be used: {error}").into()))
+    Ok(Some((url, cluster)))
 }
 
 impl std::fmt::Debug for App {
@@ -430,5 +448,6 @@ pub(crate) fn failed(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
+mod check;
 #[cfg(test)]
 mod tests;

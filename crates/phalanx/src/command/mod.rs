@@ -17,6 +17,7 @@ use serde::de::value::Error as ValueError;
 use crate::logging;
 
 pub(crate) mod call;
+pub(crate) mod config;
 mod confirm;
 pub(crate) mod connections;
 pub(crate) mod nodes;
@@ -29,6 +30,7 @@ pub(crate) mod tasks;
 mod visit;
 
 use call::CallCommand;
+use config::ConfigCommand;
 use connections::ConnectionsCommand;
 use rooms::RoomsCommand;
 use tasks::TasksCommand;
@@ -36,8 +38,8 @@ use tasks::TasksCommand;
 /// A command of the application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AppCommand {
-    Start,
-    Config,
+    Start { check: bool },
+    Config(ConfigCommand),
     Actions,
     Routes { as_json: bool },
     Nodes { as_json: bool },
@@ -77,7 +79,7 @@ fn show(error: &clap::Error) -> ExitCode {
 fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(AppCommand, Overrides), clap::Error> {
     let matches = clap_command(name, version).try_get_matches_from(arguments)?;
     let command = match matches.subcommand() {
-        Some(("config", _)) => AppCommand::Config,
+        Some(("config", inner)) => AppCommand::Config(config::read(inner)),
         Some(("actions", _)) => AppCommand::Actions,
         Some(("routes", inner)) => AppCommand::Routes { as_json: inner.get_flag("json") },
         Some(("nodes", inner)) => AppCommand::Nodes { as_json: inner.get_flag("json") },
@@ -85,7 +87,8 @@ fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(Ap
         Some(("rooms", inner)) => AppCommand::Rooms(rooms::read(inner)),
         Some(("tasks", inner)) => AppCommand::Tasks(tasks::read(inner)),
         Some(("call", inner)) => AppCommand::Call(call::read(inner)),
-        _ => AppCommand::Start,
+        Some(("start", inner)) => AppCommand::Start { check: inner.get_flag("check") },
+        _ => AppCommand::Start { check: false },
     };
     let inner = matches.subcommand().map_or(&matches, |(_, inner)| inner);
     let text = |matches: &ArgMatches, id: &str| matches.get_one::<String>(id).cloned();
@@ -105,8 +108,8 @@ fn clap_command(name: &str, version: &str) -> Command {
         .arg(config.value_parser(value_parser!(PathBuf)).help("The folder of the settings"))
         .arg(title.value_parser(NonEmptyStringValueParser::new()).help("The id of the node"))
         .arg(Arg::new("env").long("env").value_name("NAME").global(true).help("development, test or production"))
-        .subcommand(Command::new("start").about("Serves clients (the default)"))
-        .subcommand(Command::new("config").about("Prints the merged settings, secrets hidden"))
+        .subcommand(start_command())
+        .subcommand(config::clap_command())
         .subcommand(Command::new("actions").about("Prints the actions and how clients reach them"))
         .subcommand(routes::clap_command())
         .subcommand(call::clap_command())
@@ -114,6 +117,13 @@ fn clap_command(name: &str, version: &str) -> Command {
         .subcommand(connections::clap_command())
         .subcommand(rooms::clap_command())
         .subcommand(tasks::clap_command())
+}
+
+fn start_command() -> Command {
+    let check = Arg::new("check").long("check").action(ArgAction::SetTrue);
+    Command::new("start")
+        .about("Serves clients (the default)")
+        .arg(check.help("Checks settings, definitions, routes and folders, and starts nothing"))
 }
 
 /// The option of commands whose results programs read.
@@ -165,20 +175,21 @@ mod tests {
             let (parsed, overrides) = parse_from("app", "1.0.0", arguments).unwrap();
             assert_eq!((parsed, overrides.title.as_deref()), (command, title), "{line:?}");
         };
-        check("", AppCommand::Start, None);
-        check("start", AppCommand::Start, None);
-        check("config", AppCommand::Config, None);
+        check("", AppCommand::Start { check: false }, None);
+        check("start", AppCommand::Start { check: false }, None);
+        check("start --check", AppCommand::Start { check: true }, None);
+        check("config", AppCommand::Config(ConfigCommand { origins: false, as_json: false }), None);
         check("actions", AppCommand::Actions, None);
-        check("--title a", AppCommand::Start, Some("a"));
-        check("--title a config", AppCommand::Config, Some("a"));
-        check("config --title a", AppCommand::Config, Some("a"));
+        check("--title a", AppCommand::Start { check: false }, Some("a"));
+        check("--title a config", AppCommand::Config(ConfigCommand { origins: false, as_json: false }), Some("a"));
+        check("config --title a", AppCommand::Config(ConfigCommand { origins: false, as_json: false }), Some("a"));
         let command = TasksCommand { operation: tasks::TasksOperation::RetryAll, as_json: false, yes: false };
         check("tasks retry --all --title a", AppCommand::Tasks(command), Some("a"));
     }
 
     #[test]
     fn unknown_arguments_exit_with_2() {
-        for line in ["strat", "--nope", "config extra", "--title="] {
+        for line in ["strat", "--nope", "config extra", "config --json", "--title="] {
             let arguments = std::iter::once("app").chain(line.split_whitespace()).map(OsString::from).collect();
             assert_eq!(parse_from("app", "1.0.0", arguments).unwrap_err().exit_code(), 2, "{line}");
         }

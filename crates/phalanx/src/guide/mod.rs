@@ -91,6 +91,10 @@ pub mod operating {}
 #[doc = include_str!("../command/samples/connections.json")]
 #[doc = include_str!("../command/samples/rooms.json")]
 #[doc = "```\n"]
+#[doc = "`config --origins`:\n"]
+#[doc = "```json"]
+#[doc = include_str!("../command/samples/origins.json")]
+#[doc = "```\n"]
 pub mod command_line {}
 
 #[doc = include_str!("actionhero.md")]

@@ -70,6 +70,15 @@ pub(crate) fn install(settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks a filter.
+///
+/// # Errors
+///
+/// It cannot be parsed.
+pub(crate) fn check_filter(level: &str) -> Result<(), String> {
+    filter(level).map(drop)
+}
+
 /// The filter, which lets every panic pass: an application that logs only its own lines wants to see them too.
 fn filter(level: &str) -> Result<EnvFilter, String> {
     let filter = EnvFilter::try_new(level).map_err(|error| format!("log.level {level:?}: {error}"))?;

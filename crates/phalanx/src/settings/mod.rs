@@ -13,10 +13,12 @@ use serde_json::{Map, Value};
 
 use crate::command::Overrides;
 
+mod origins;
 mod secrets;
 mod section;
 mod variables;
 
+pub(crate) use origins::{Origins, SettingOrigin};
 pub(crate) use secrets::without_password;
 pub(crate) use section::Section;
 
@@ -70,6 +72,8 @@ pub(crate) struct Settings {
     pub(crate) node_id: String,
     /// The address of the cluster's Redis, if there is one.
     pub(crate) redis_url: Option<String>,
+    /// Where each value comes from.
+    pub(crate) origins: Origins,
 }
 
 /// Every error in the settings.
@@ -93,8 +97,13 @@ impl Settings {
     /// section.
     pub(crate) fn load(sources: &Sources, sections: &[Section], states: &mut States) -> Result<Self, SettingsError> {
         let variable = |name: &str| sources.variables.get(name).filter(|value| !value.is_empty()).cloned();
-        let environment = sources.environment.clone().or_else(|| variable("PHALANX_ENV"));
-        let environment = environment.map_or_else(development, Environment);
+        let mut origins = Origins::default();
+        let environment = match (&sources.environment, variable("PHALANX_ENV")) {
+            (Some(given), _) => origins.of_option(ENVIRONMENT, "--env", given.clone()),
+            (None, Some(set)) => origins.of_option(ENVIRONMENT, "PHALANX_ENV", set),
+            (None, None) => DEVELOPMENT.to_owned(),
+        };
+        let environment = Environment(environment);
         let mut errors = Vec::new();
         let known = known_settings(sections, &mut errors);
         let mut builder = config::Config::builder();
@@ -104,12 +113,15 @@ impl Settings {
         }
         for (path, text) in files(sources, &environment).map_err(|error| SettingsError(vec![error]))? {
             match text.parse::<toml::Table>() {
-                Ok(table) => check_keys(&path, &toml::Value::Table(table), &known, "", &mut errors),
+                Ok(table) => {
+                    origins.set_all(&table, &path.display().to_string());
+                    check_keys(&path, &toml::Value::Table(table), &known, "", &mut errors);
+                }
                 Err(error) => errors.push(format!("{}: {}", path.display(), error.message())),
             }
             builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
         }
-        builder = variables::add(builder, &sources.variables, &known, &mut errors);
+        builder = variables::add(builder, &sources.variables, &known, &mut origins, &mut errors);
         if !errors.is_empty() {
             return Err(SettingsError(errors));
         }
@@ -124,10 +136,17 @@ impl Settings {
         if !errors.is_empty() {
             return Err(SettingsError(errors));
         }
-        let title = sources.title.clone().or_else(|| variable("PHALANX_TITLE"));
-        let node_id = title.or_else(|| Some(config.general.id.clone()).filter(|id| !id.is_empty()));
-        let node_id = node_id.unwrap_or_else(host_and_pid);
-        Ok(Self { config, sections, environment, node_id, redis_url: variable("REDIS_URL") })
+        let node_id = match (&sources.title, variable("PHALANX_TITLE"), config.general.id.as_str()) {
+            (Some(title), ..) => origins.of_option(NODE, "--title", title.clone()),
+            (None, Some(title), _) => origins.of_option(NODE, "PHALANX_TITLE", title),
+            (None, None, "") => host_and_pid(),
+            (None, None, id) => {
+                let origin = origins.of("general.id").to_owned();
+                origins.of_option(NODE, &origin, id.to_owned())
+            }
+        };
+        let redis_url = variable("REDIS_URL").map(|url| origins.of_option(REDIS_URL, REDIS_URL, url));
+        Ok(Self { config, sections, environment, node_id, redis_url, origins })
     }
 
     /// Settings of a test: no files, no variables, the application's sections by default.
@@ -142,7 +161,14 @@ impl Settings {
             return Err(SettingsError(errors));
         }
         let node_id = if config.general.id.is_empty() { host_and_pid() } else { config.general.id.clone() };
-        Ok(Self { config, sections, environment: Environment("test".to_owned()), node_id, redis_url: None })
+        Ok(Self {
+            config,
+            sections,
+            environment: Environment("test".to_owned()),
+            node_id,
+            redis_url: None,
+            origins: Origins::default(),
+        })
     }
 
     /// The node's id as a file name, with other characters than letters, digits, `.`, `_` and `-` replaced.
@@ -156,19 +182,51 @@ impl Settings {
         self.node_id.chars().map(fit).collect()
     }
 
-    /// The settings as TOML, secrets hidden.
-    pub(crate) fn to_toml(&self) -> String {
-        let mut text = format!("# environment {}, node {}\n", self.environment.0, self.node_id);
-        if let Some(url) = &self.redis_url {
-            let _ = writeln!(text, "# REDIS_URL {}", secrets::without_password(url));
-        }
+    /// Lets the application change what was read.
+    ///
+    /// # Errors
+    ///
+    /// Every setting that is out of range then.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), SettingsError> {
+        let before = serde_json::to_value(&self.config).unwrap_or_default();
+        change(&mut self.config);
+        self.origins.set_changed(&before, &serde_json::to_value(&self.config).unwrap_or_default());
+        let mistakes = self.config.mistakes();
+        if mistakes.is_empty() { Ok(()) } else { Err(SettingsError(mistakes)) }
+    }
+
+    /// Each value with its origin, secrets hidden.
+    pub(crate) fn with_origins(&self) -> Vec<SettingOrigin> {
+        let values = [
+            (ENVIRONMENT, self.environment.0.clone()),
+            (NODE, self.node_id.clone()),
+            (REDIS_URL, self.redis_url.as_deref().map(without_password).unwrap_or_default()),
+        ];
+        let of_process = values.map(|(path, value)| {
+            let origin = self.origins.of(path).to_owned();
+            SettingOrigin { path: path.to_owned(), value, origin }
+        });
+        of_process.into_iter().chain(self.origins.all(&self.shown())).collect()
+    }
+
+    /// All sections, secrets hidden.
+    fn shown(&self) -> Value {
         let mut all = serde_json::to_value(&self.config).unwrap_or_default();
         if let Value::Object(all) = &mut all {
             all.extend(self.sections.clone());
         }
         secrets::hide(&mut all);
         drop_nulls(&mut all);
-        match toml::to_string(&all) {
+        all
+    }
+
+    /// The settings as TOML, secrets hidden.
+    pub(crate) fn to_toml(&self) -> String {
+        let mut text = format!("# environment {}, node {}\n", self.environment.0, self.node_id);
+        if let Some(url) = &self.redis_url {
+            let _ = writeln!(text, "# REDIS_URL {}", secrets::without_password(url));
+        }
+        match toml::to_string(&self.shown()) {
             Ok(body) => text.push_str(&body),
             Err(error) => {
                 let _ = writeln!(text, "# {error}");
@@ -312,9 +370,12 @@ fn host_and_pid() -> String {
 }
 
 /// The default environment.
-fn development() -> Environment {
-    Environment("development".to_owned())
-}
+const DEVELOPMENT: &str = "development";
+
+/// Settings that are in no section, by their names among the origins.
+const ENVIRONMENT: &str = "environment";
+const NODE: &str = "node";
+const REDIS_URL: &str = "REDIS_URL";
 
 #[cfg(test)]
 mod tests;

@@ -261,3 +261,46 @@ fn a_title_becomes_a_file_name_without_separators() {
     assert_eq!(stem("10.0.0.1:80 a"), "10.0.0.1-80_a");
     assert_eq!(stem("../../etc/x"), ".._.._etc_x");
 }
+
+#[test]
+fn each_value_has_its_last_source_and_secrets_are_hidden() {
+    let files = [
+        ("default.toml", "[web]\nport = 1\nprefix = \"/a\"\n[mail]\npassword = \"hunter2\"\nheaders = { a = \"b\" }"),
+        ("local.toml", "[web]\nport = 3\n[general]\nid = \"mine\""),
+    ];
+    let variables = [
+        ("PORT", "5"),
+        ("PHALANX__MAIL__COPIES", "a,b"),
+        ("PHALANX_ENV", "test"),
+        ("REDIS_URL", "redis://:hunter2@host"),
+    ];
+    let (folder, mut sources) = sources(&files, &variables);
+    let sections = [Section::of::<Mail>("mail")];
+    let origins = |settings: &Settings| -> BTreeMap<String, (String, String)> {
+        let all = settings.with_origins().into_iter();
+        all.map(|setting| (setting.path, (setting.value, setting.origin))).collect()
+    };
+    let mut settings = Settings::load(&sources, &sections, &mut States::default()).unwrap();
+    settings.change(|config| config.web.max_requests = 7).unwrap();
+    let all = origins(&settings);
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let check = |path: &str, value: &str, origin: &str| {
+        assert_eq!(all.get(path), Some(&(value.to_owned(), origin.to_owned())), "{path}");
+    };
+    check("web.port", "5", "PORT");
+    check("web.prefix", "/a", &file("default.toml"));
+    check("web.bind", "0.0.0.0", "default");
+    check("web.max_requests", "7", "application");
+    check("mail.password", "[HIDDEN]", &file("default.toml"));
+    check("mail.headers.a", "b", &file("default.toml"));
+    check("mail.copies", "[\"a\",\"b\"]", "PHALANX__MAIL__COPIES");
+    check("mail.retries", "3", "default");
+    check("environment", "test", "PHALANX_ENV");
+    check("node", "mine", &file("local.toml"));
+    check("REDIS_URL", "redis://:***@host", "REDIS_URL");
+    sources.environment = Some("production".into());
+    sources.title = Some("other".into());
+    let all = origins(&Settings::load(&sources, &sections, &mut States::default()).unwrap());
+    assert_eq!(all["environment"], ("production".to_owned(), "--env".to_owned()));
+    assert_eq!(all["node"], ("other".to_owned(), "--title".to_owned()));
+}

@@ -6,7 +6,7 @@ use config::ConfigBuilder;
 use config::builder::DefaultState;
 use serde_json::Value;
 
-use super::nearest;
+use super::{Origins, nearest};
 
 /// The prefix of our environment variables.
 const PREFIX: &str = "PHALANX__";
@@ -20,11 +20,13 @@ pub(super) fn add(
     mut builder: ConfigBuilder<DefaultState>,
     variables: &BTreeMap<String, String>,
     known: &Value,
+    origins: &mut Origins,
     errors: &mut Vec<String>,
 ) -> ConfigBuilder<DefaultState> {
     let mut paths = Vec::new();
     collect_leaves(known, "", &mut paths);
-    for (path, value) in given(variables, &paths, errors) {
+    for (path, value, variable) in given(variables, &paths, errors) {
+        origins.set(path, variable);
         let is_list = known.pointer(&format!("/{}", path.replace('.', "/"))).is_some_and(Value::is_array);
         let set = if is_list {
             let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
@@ -40,18 +42,18 @@ pub(super) fn add(
     builder
 }
 
-/// The settings that variables set, weakest first.
+/// The settings that variables set, their values and the variables, weakest first.
 fn given<'a>(
     variables: &'a BTreeMap<String, String>,
     paths: &'a [String],
     errors: &mut Vec<String>,
-) -> Vec<(&'a str, &'a str)> {
+) -> Vec<(&'a str, &'a str, &'a str)> {
     let mut given = Vec::new();
     for (name, value) in variables {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         let path = rest.replace("__", ".");
         match paths.iter().find(|known| known.eq_ignore_ascii_case(&path)) {
-            Some(known) => given.push((known.as_str(), value.as_str())),
+            Some(known) => given.push((known.as_str(), value.as_str(), name.as_str())),
             None => {
                 let path = path.to_ascii_lowercase();
                 let near = nearest(&path, paths.iter().map(String::as_str));
@@ -61,7 +63,7 @@ fn given<'a>(
     }
     for (name, path) in WELL_KNOWN {
         let value = variables.get(name).filter(|value| !value.is_empty());
-        given.extend(value.map(|value| (path, value.as_str())));
+        given.extend(value.map(|value| (path, value.as_str(), name)));
     }
     given
 }

@@ -122,6 +122,10 @@ impl Transport for AdminServer {
         true
     }
 
+    fn check(&self, engine: &Engine) -> Result<(), BoxError> {
+        wanted_addr(&engine.config().admin).map(drop)
+    }
+
     fn listen_addr(&self) -> Option<SocketAddr> {
         self.addr()
     }
@@ -140,17 +144,25 @@ impl Transport for AdminServer {
     }
 }
 
-/// Binds the configured address. With `auto` it is the usual one, or a free port if that is taken.
-fn bind(settings: &Admin) -> Result<TcpListener, BoxError> {
-    if settings.bind == Admin::AUTO {
-        return TcpListener::bind(Admin::USUAL_BIND).or_else(|error| {
-            warn!(wanted = %Admin::USUAL_BIND, %error, "the usual admin address is taken: a free port is used");
-            Ok(TcpListener::bind((Admin::USUAL_BIND.ip(), 0))?)
-        });
+/// The configured address; `None` for `auto` and for no listener.
+fn wanted_addr(settings: &Admin) -> Result<Option<SocketAddr>, BoxError> {
+    if settings.bind.is_empty() || settings.bind == Admin::AUTO {
+        return Ok(None);
     }
     let wanted = settings.addr().ok_or_else(|| {
         format!("admin.bind {:?} is no address with a port, such as 127.0.0.1:9100 or localhost:9100", settings.bind)
     })?;
+    Ok(Some(wanted))
+}
+
+/// Binds the configured address. With `auto` it is the usual one, or a free port if that is taken.
+fn bind(settings: &Admin) -> Result<TcpListener, BoxError> {
+    let Some(wanted) = wanted_addr(settings)? else {
+        return TcpListener::bind(Admin::USUAL_BIND).or_else(|error| {
+            warn!(wanted = %Admin::USUAL_BIND, %error, "the usual admin address is taken: a free port is used");
+            Ok(TcpListener::bind((Admin::USUAL_BIND.ip(), 0))?)
+        });
+    };
     TcpListener::bind(wanted).map_err(|error| format!("cannot listen on {wanted} (admin.bind): {error}").into())
 }
 

@@ -78,13 +78,30 @@ pub(crate) struct ServiceState {
     responses: [Counter; 5],
 }
 
+/// The routes of actions, and the paths that pages of every site may use.
+///
+/// # Errors
+///
+/// Two routes of actions conflict, an action's own bound of bodies exceeds the node's, or a path of `App::cross_site`
+/// cannot match an own route.
+fn declared_routes(engine: &Engine, app_routes: &AppRoutes) -> Result<(ActionRoutes, matchit::Router<()>), BoxError> {
+    let actions = ActionRoutes::new(engine)?;
+    body::check_actions(engine)?;
+    let cross_site_paths = routes::cross_site_paths(&app_routes.cross_site, &actions)?;
+    Ok((actions, cross_site_paths))
+}
+
+/// Checks the routes, as [`ServiceState::new`] does.
+pub(crate) fn check_routes(engine: &Engine, app_routes: &AppRoutes) -> Result<(), BoxError> {
+    declared_routes(engine, app_routes).map(drop)
+}
+
 impl ServiceState {
     /// Builds the state of a node's service.
     ///
     /// # Errors
     ///
-    /// Two routes of actions conflict, an action's own bound of bodies exceeds the node's, or a path of `App::cross_site`
-    /// cannot match an own route.
+    /// Those of [`declared_routes`].
     pub(crate) fn new(
         engine: Engine,
         app_routes: AppRoutes,
@@ -92,15 +109,13 @@ impl ServiceState {
         shares: Arc<AddressShares>,
         drain: Drain,
     ) -> Result<Self, BoxError> {
-        let actions = ActionRoutes::new(&engine)?;
-        body::check_actions(&engine)?;
+        let (actions, cross_site_paths) = declared_routes(&engine, &app_routes)?;
         let settings = &engine.config().web;
         let cors = Cors::new(&settings.cors_origins);
         let allowed_hosts = AllowedHosts::new(settings);
         let reports = Arc::new(CrossSiteReports::new());
         let rule = CrossSiteRule::of_requests(settings);
         let cross_site = CrossSiteGate::of_requests(rule, settings.cross_site, reports.clone());
-        let cross_site_paths = routes::cross_site_paths(&app_routes.cross_site, &actions)?;
         let run_permits = RunPermits::new(settings);
         let body_memory = Quota::new("web.max_bodies_total", settings.max_bodies_total.as_u64());
         let uploads = Quota::new("web.max_uploads_total", settings.max_uploads_total.as_u64());
