@@ -32,6 +32,7 @@ mod panics;
 mod pid_files;
 mod process;
 mod readme;
+mod restart;
 mod rooms;
 mod routes;
 mod shares;

@@ -130,7 +130,7 @@ pub use params::{Input, NoInput, Params};
 pub use remote::{ApplyError, Connections};
 pub use remote_method::{Remote, RemoteDef};
 pub use rooms::{RoomStatus, Rooms};
-pub use shutdown::Shutdown;
+pub use shutdown::{Shutdown, StopRequest, Successor};
 pub use state::State;
 pub use states::States;
 pub use task::{Task, TaskContext, TaskDef, Tasks};

@@ -1,6 +1,7 @@
 //! Shutdown as a value: the request to stop, and the tasks that stopping waits for.
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -9,11 +10,36 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::config::General;
+
+/// The process that serves the clients of a node once it has stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Successor {
+    /// None: the node serves the connections that wait for it before it closes its listening socket.
+    #[default]
+    None,
+    /// Other processes, which accept from the same socket: the node closes its copy at once, without
+    /// `general.stop_delay`.
+    Neighbours,
+    /// The program that this process executes next: it gets the listening socket, with the connections that wait.
+    NextProgram,
+}
+
+/// How a node is to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StopRequest {
+    /// The process that serves its clients afterwards.
+    pub successor: Successor,
+    /// The time that the node has at most, if that is shorter than `general.grace`.
+    pub grace: Option<Duration>,
+}
+
 /// A node's shutdown: requested, then draining, then closed. One tracker counts calls and connections, another the node's own
 /// tasks, which outlive them.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     requested: CancellationToken,
+    request: Arc<Mutex<StopRequest>>,
     draining: CancellationToken,
     bodies_due: CancellationToken,
     closed: CancellationToken,
@@ -45,9 +71,24 @@ impl Shutdown {
         self.calls.token()
     }
 
-    /// Requests the node to stop. A second request has no effect.
-    pub fn request(&self) {
+    /// Requests the node to stop. A second request changes only what the node has not done yet.
+    pub fn request(&self, request: StopRequest) {
+        *self.stop_request() = request;
         self.requested.cancel();
+    }
+
+    /// The process that serves the clients of this node once it has stopped.
+    pub fn successor(&self) -> Successor {
+        self.stop_request().successor
+    }
+
+    /// The time that the node has to stop.
+    pub(crate) fn grace(&self, settings: &General) -> Duration {
+        self.stop_request().grace.map_or(settings.grace, |grace| grace.min(settings.grace))
+    }
+
+    fn stop_request(&self) -> MutexGuard<'_, StopRequest> {
+        self.request.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Completes when the stop was requested.

@@ -12,15 +12,14 @@ mod shares;
 mod wire_error;
 mod ws;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use phalanx_core::BoxError;
-use phalanx_core::Engine;
 use phalanx_core::transport::Transport;
+use phalanx_core::{BoxError, Engine, Shutdown};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
@@ -35,6 +34,19 @@ use crate::shares::AddressShares;
 /// The time for connections that were cut to end: they do at once, unless code of the application's blocks its thread.
 const LAST_ENDS: Duration = Duration::from_secs(1);
 
+/// Binds an address for [`Server::on`]. Clients are refused until the server starts.
+///
+/// # Errors
+///
+/// The address is in use, or not of this machine; the message names it.
+pub fn bind(addr: SocketAddr) -> Result<TcpListener, BoxError> {
+    listener::bind(addr).map_err(|error| cannot_listen(addr, &error))
+}
+
+fn cannot_listen(addr: SocketAddr, error: &std::io::Error) -> BoxError {
+    format!("cannot listen on {addr}: {error}").into()
+}
+
 /// An application's own routes, which are served after the actions and the WebSocket endpoint.
 #[derive(Debug, Default)]
 pub struct AppRoutes {
@@ -48,6 +60,7 @@ pub struct AppRoutes {
 #[derive(Debug, Default)]
 pub struct Server {
     routes: Mutex<Option<AppRoutes>>,
+    given: Mutex<Option<TcpListener>>,
     running: Mutex<Option<RunningServer>>,
 }
 
@@ -55,18 +68,34 @@ pub struct Server {
 struct RunningServer {
     addr: SocketAddr,
     drain: Drain,
+    shutdown: Shutdown,
     task: Option<JoinHandle<()>>,
 }
 
 impl Server {
     /// Makes a server that also serves an application's own routes.
     pub fn new(routes: AppRoutes) -> Self {
-        Self { routes: Mutex::new(Some(routes)), running: Mutex::default() }
+        Self { routes: Mutex::new(Some(routes)), ..Self::default() }
     }
 
-    /// The address of the listener; `None` until it is bound.
+    /// Serves on a socket that is bound already, instead of binding the configured address. It may listen already, and
+    /// other processes may accept from it.
+    pub fn on(self, socket: TcpListener) -> Self {
+        Self { given: Mutex::new(Some(socket)), ..self }
+    }
+
+    /// Takes the listening socket for the next program of this process, once the node has stopped for it.
+    pub fn take_kept_socket(&self) -> Option<TcpListener> {
+        self.running().as_ref().and_then(|running| running.drain.take_kept())
+    }
+
+    /// The address of the listener; `None` until it listens.
     pub fn addr(&self) -> Option<SocketAddr> {
         self.running().as_ref().map(|running| running.addr)
+    }
+
+    fn take_given(&self) -> Option<TcpListener> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Option<RunningServer>> {
@@ -101,9 +130,12 @@ impl Transport for Server {
         let shares = AddressShares::new(engine.config(), engine.registry().actions().map(|action| action.def.body));
         let drain = Drain::default();
         let service = ServiceState::new(engine.clone(), app_routes, waiting_bodies, shares.clone(), drain.clone())?;
-        let wanted = SocketAddr::new(settings.bind, settings.port);
-        let socket = listener::bind(wanted).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
+        let socket = match self.take_given() {
+            Some(socket) => socket,
+            None => bind(SocketAddr::new(settings.bind, settings.port))?,
+        };
         let addr = socket.local_addr()?;
+        listener::listen(&socket).map_err(|error| cannot_listen(addr, &error))?;
         let connections = Quota::new("web.max_connections", settings.max_connections as u64);
         let admission =
             Admission::new(connections, settings.write_timeout, linger).with_shares(shares, &settings.trusted_proxies);
@@ -116,14 +148,16 @@ impl Transport for Server {
             }
         });
         info!(%addr, "listening");
-        *self.running() = Some(RunningServer { addr, drain, task: Some(task) });
+        let shutdown = engine.shutdown().clone();
+        *self.running() = Some(RunningServer { addr, drain, shutdown, task: Some(task) });
         Ok(())
     }
 
     async fn stop_accepting(&self) {
         if let Some(running) = &*self.running() {
-            running.drain.begin();
+            running.drain.begin(running.shutdown.successor());
         }
+        drop(self.take_given()); // it did not start: no client is to wait for it
     }
 
     async fn finish(&self, deadline: Instant) -> usize {

@@ -1,13 +1,14 @@
 //! Clients over plain TCP, each in a thread of its own. They never retry, and have no pool.
 //!
 //! A request has failed when a byte of it was written and no complete response came. A client that finds its connection
-//! closed before it writes makes a new one, like every client with keep-alive; one that is refused ends.
+//! closed before it writes makes a new one, like every client with keep-alive; one that is refused counts that, and ends.
 #![expect(clippy::disallowed_methods, reason = "no runtime: a client that sleeps has a thread of its own")]
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::thread::sleep;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
 /// No wait for a byte takes longer.
@@ -15,7 +16,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// The ways in which clients send their requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     /// On one connection, up to so many milliseconds after another.
     KeepAlive(u64),
     /// Each on a connection of its own.
@@ -35,7 +36,7 @@ pub(super) enum Class {
 }
 
 impl Class {
-    pub(super) const ALL: [(Self, usize); 10] = [
+    pub(crate) const ALL: [(Self, usize); 10] = [
         (Self::KeepAlive(1), 8),
         (Self::KeepAlive(40), 8),
         (Self::KeepAlive(1500), 50),
@@ -48,30 +49,96 @@ impl Class {
         (Self::Pipelined, 4),
     ];
 
-    fn request(self) -> &'static [u8] {
+    fn request(self, targets: &Targets) -> String {
+        let get = |target: &str| format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
         match self {
-            Self::Upload => {
-                b"POST /api/take HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 50\r\n\r\n"
-            }
-            Self::Download => b"GET /api/large HTTP/1.1\r\nhost: x\r\n\r\n",
-            Self::Slow => b"GET /api/nap?ms=300 HTTP/1.1\r\nhost: x\r\n\r\n",
-            Self::Pipelined => b"GET /api/text HTTP/1.1\r\nhost: x\r\n\r\nGET /api/text HTTP/1.1\r\nhost: x\r\n\r\n",
-            _ => b"GET /api/text HTTP/1.1\r\nhost: x\r\n\r\n",
+            Self::Upload => format!(
+                "POST {} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                targets.upload,
+                UPLOAD.concat().len()
+            ),
+            Self::Download => get(targets.download),
+            Self::Slow => get(targets.slow),
+            Self::Pipelined => get(targets.short).repeat(2),
+            _ => get(targets.short),
         }
     }
 }
 
-/// The requests of one class.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) complete: AtomicUsize,
-    pub(super) failed: AtomicUsize,
+/// The pieces of an upload, one each 50 ms.
+const UPLOAD: [&str; 10] = ["{\"text\":", "\"1", "2", "3", "4", "5", "6", "7", "8", "9\"}"];
+
+/// What the classes request of a node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Targets {
+    pub(crate) short: &'static str,
+    /// Takes 0.3 s.
+    pub(crate) slow: &'static str,
+    /// Has 4 MiB.
+    pub(crate) download: &'static str,
+    /// Takes JSON with a `text`.
+    pub(crate) upload: &'static str,
 }
 
-/// Sends requests of a class until the node refuses connections.
-pub(super) fn run(class: Class, addr: SocketAddr, seed: u64, counts: &Counts) {
+/// The requests of one class.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) complete: AtomicUsize,
+    pub(crate) failed: AtomicUsize,
+    /// The clients that were refused.
+    pub(crate) refused: AtomicUsize,
+    /// Whether the clients are to end.
+    has_ended: AtomicBool,
+}
+
+/// The clients of one class.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    pub(crate) counts: Arc<Counts>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Clients {
+    /// Starts so many clients, which send requests until the node refuses connections, or they are to end.
+    pub(crate) fn start((class, clients): (Class, usize), addr: SocketAddr, targets: Targets) -> Self {
+        let counts = Arc::<Counts>::default();
+        let threads = (1..=clients).map(|number| {
+            let (counts, seed) = (counts.clone(), (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            let client = move || run(class, addr, &targets, seed, &counts);
+            thread::Builder::new().stack_size(256 << 10).spawn(client).unwrap()
+        });
+        Self { threads: threads.collect(), counts }
+    }
+
+    /// Waits until so many responses came.
+    pub(crate) async fn until(&self, complete: usize) {
+        while self.counts.complete.load(Relaxed) < complete {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Lets each client end after its request.
+    pub(crate) fn end(&self) {
+        self.counts.has_ended.store(true, Relaxed);
+    }
+
+    /// Waits until all clients have ended. Returns how many requests were complete, and how many failed.
+    pub(crate) async fn ended(self) -> (usize, usize) {
+        for thread in self.threads {
+            tokio::task::spawn_blocking(move || thread.join()).await.unwrap().unwrap();
+        }
+        (self.counts.complete.load(Relaxed), self.counts.failed.load(Relaxed))
+    }
+}
+
+fn run(class: Class, addr: SocketAddr, targets: &Targets, seed: u64, counts: &Counts) {
     let mut pauses = Pauses(seed);
-    while let Ok(stream) = TcpStream::connect(addr) {
+    let request = class.request(targets);
+    while !counts.has_ended.load(Relaxed) {
+        let Ok(stream) = TcpStream::connect(addr) else {
+            counts.refused.fetch_add(1, Relaxed);
+            return;
+        };
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.set_nodelay(true).unwrap();
         let mut connection = Connection { stream, input: Vec::new() };
@@ -80,12 +147,12 @@ pub(super) fn run(class: Class, addr: SocketAddr, seed: u64, counts: &Counts) {
             if connection.is_closed() {
                 break;
             }
-            let Ok(is_last) = connection.exchange(class, &mut pauses) else {
+            let Ok(is_last) = connection.exchange(class, request.as_bytes(), &mut pauses) else {
                 counts.failed.fetch_add(1, Relaxed);
                 break;
             };
             counts.complete.fetch_add(1, Relaxed);
-            if is_last || class == Class::New {
+            if is_last || class == Class::New || counts.has_ended.load(Relaxed) {
                 break;
             }
         }
@@ -129,8 +196,7 @@ impl Connection {
     }
 
     /// Sends a request and reads the response; returns whether that was the last of the connection.
-    fn exchange(&mut self, class: Class, pauses: &mut Pauses) -> io::Result<bool> {
-        let request = class.request();
+    fn exchange(&mut self, class: Class, request: &[u8], pauses: &mut Pauses) -> io::Result<bool> {
         match class {
             Class::TwoHalves => {
                 let (first, second) = request.split_at(request.len() / 2);
@@ -140,9 +206,9 @@ impl Connection {
             }
             Class::Upload => {
                 self.stream.write_all(request)?;
-                for _ in 0..10 {
+                for piece in UPLOAD {
                     sleep(Duration::from_millis(50));
-                    self.stream.write_all(b"12345")?;
+                    self.stream.write_all(piece.as_bytes())?;
                 }
             }
             _ => self.stream.write_all(request)?,

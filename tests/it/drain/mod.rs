@@ -1,12 +1,8 @@
 //! A node that stops under load fails no request: `ROUNDS` stops (3), many in `just chaos`.
 
-mod clients;
+pub(crate) mod clients;
 mod cut;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::clients::{Class, Counts};
+use self::clients::{Class, Clients, Targets};
 use crate::app::{nap, settings, text};
 use crate::client::{RawSocket, Socket};
 use crate::panics::SOON;
@@ -73,18 +69,8 @@ async fn start(change: impl FnOnce(&mut Config)) -> RunningApp {
     app.router(axum::Router::new().route("/own", axum::routing::get(own))).start(config).await.unwrap()
 }
 
-fn spawn_clients(addr: SocketAddr, class: Class, clients: usize) -> (Arc<Counts>, Vec<JoinHandle<()>>) {
-    let counts = Arc::<Counts>::default();
-    let threads = (1..=clients).map(|number| {
-        let (counts, seed) = (counts.clone(), (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        std::thread::Builder::new()
-            .stack_size(256 << 10)
-            .spawn(move || clients::run(class, addr, seed, &counts))
-            .unwrap()
-    });
-    let threads = threads.collect();
-    (counts, threads)
-}
+const TARGETS: Targets =
+    Targets { short: "/api/text", slow: "/api/nap?ms=300", download: "/api/large", upload: "/api/take" };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_a_node_stops_under_load() {
@@ -94,12 +80,10 @@ async fn no_request_fails_while_a_node_stops_under_load() {
     for _ in 0..rounds {
         let node = start(|_| {}).await;
         let addr = node.addr();
-        let classes: Vec<_> = Class::ALL.map(|(class, clients)| spawn_clients(addr, class, clients)).into();
+        let classes = Class::ALL.map(|class| Clients::start(class, addr, TARGETS));
         let under_load = async {
-            for ((_, clients), (counts, _)) in Class::ALL.iter().zip(&classes) {
-                while counts.complete.load(Relaxed) < *clients {
-                    sleep(Duration::from_millis(5)).await;
-                }
+            for ((_, clients), class) in Class::ALL.iter().zip(&classes) {
+                class.until(*clients).await;
             }
         };
         timeout(SOON, under_load).await.expect("each class gets responses");
@@ -107,12 +91,10 @@ async fn no_request_fails_while_a_node_stops_under_load() {
         let stopped = node.stop().await;
         stops.push(begin.elapsed());
         assert_eq!(stopped.abandoned, 0);
-        for (total, (counts, threads)) in totals.iter_mut().zip(classes) {
-            for thread in threads {
-                tokio::task::spawn_blocking(move || thread.join()).await.unwrap().unwrap();
-            }
-            total.0 += counts.complete.load(Relaxed);
-            total.1 += counts.failed.load(Relaxed);
+        for (total, class) in totals.iter_mut().zip(classes) {
+            let (complete, failed) = class.ended().await;
+            total.0 += complete;
+            total.1 += failed;
         }
     }
     stops.sort();

@@ -20,7 +20,7 @@ use crate::lease;
 use crate::lease::renew::LeaseKeeper;
 use crate::protocol::CloseReason;
 use crate::registry::{DefinitionErrors, Definitions, Registry};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Shutdown, Successor};
 
 /// Why a node did not start. Print the whole chain: the cause behind an initializer or a room is its source.
 #[derive(Debug, thiserror::Error)]
@@ -235,13 +235,18 @@ impl Engine {
 
     /// Stops the node: no longer ready, no new jobs; after `general.stop_delay` no new connections, sockets closed with
     /// 1001, open connections drained, running calls finished, initializers stopped in reverse, the lease given up. All
-    /// after the delay takes `general.grace` at most, and a second more for initializers if nothing is left of it.
+    /// after the delay takes `general.grace` at most, and a second more for initializers if nothing is left of it. The
+    /// [`StopRequest`](crate::StopRequest), if there was one, may leave out the delay or shorten the grace.
     pub async fn stop(&self) -> StopReport {
-        self.stop_after(self.config().general.stop_delay).await
+        let delay = match self.shutdown().successor() {
+            Successor::Neighbours => Duration::ZERO,
+            Successor::None | Successor::NextProgram => self.config().general.stop_delay,
+        };
+        self.stop_after(delay).await
     }
 
     async fn stop_after(&self, delay: Duration) -> StopReport {
-        let grace = self.config().general.grace;
+        let grace = self.shutdown().grace(&self.config().general);
         self.parts().health.set(&["stopping"]);
         self.registry().observers.notify(&Event::Stopping);
         info!(node = self.node().id(), ?delay, ?grace, "stopping");
@@ -258,7 +263,7 @@ impl Engine {
         for transport in clients {
             transport.stop_accepting().await;
         }
-        let (unfinished, ()) = tokio::join!(self.finish_transports(deadline), self.close_sockets());
+        let (unfinished, ()) = tokio::join!(self.finish_transports(deadline), self.close_sockets(grace));
         let abandoned = unfinished + self.shutdown().calls_finished(deadline).await;
         self.abort_remaining_sockets().await;
         self.parts().topics.close();
@@ -303,11 +308,11 @@ impl Engine {
 
     /// Closes every socket with 1001: one by one, in random order and evenly spaced over `websocket.drain`, so that not
     /// all clients reconnect at once.
-    async fn close_sockets(&self) {
+    async fn close_sockets(&self, grace: Duration) {
         let mut connections = self.parts().connections.all();
         connections.shuffle(&mut rand::rng());
         let begin = Instant::now();
-        let pause = self.config().websocket.drain.min(self.config().general.grace) / (connections.len() as u32).max(1);
+        let pause = self.config().websocket.drain.min(grace) / (connections.len() as u32).max(1);
         for (number, connection) in (0..).zip(&connections) {
             sleep_until(begin + pause * number).await;
             connection.close(CloseReason::NodeStops);

@@ -42,7 +42,7 @@ impl App {
     fn check_definitions(mut self, settings: Settings) -> Result<String, BoxError> {
         let runtime = tokio::runtime::Runtime::new()?;
         let checked = runtime.block_on(async {
-            let (transports, ..) = self.transports(&settings.config);
+            let (transports, ..) = self.transports(&settings.config, None);
             let backend = Backend::memory(&settings.config);
             let mut setup = self.into_setup(settings, backend);
             setup.transports = transports;

@@ -1,6 +1,6 @@
 //! The application: its parts, and how they are run.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::command::output::{print, print_table};
-use crate::command::{self, AppCommand};
+use crate::command::{self, AppCommand, Overrides};
+use crate::process::{Launch, Sockets};
 use crate::settings::{Section, Settings, Sources, check_folder};
 use crate::{logging, process, telemetry};
 
@@ -223,16 +224,18 @@ impl App {
             Ok(parsed) => parsed,
             Err(code) => return code,
         };
-        let sources = Sources::of_process(overrides, self.config_dir.clone());
-        let mut settings = match Settings::load(&sources, &self.sections, &mut self.definitions.states) {
+        let launch = match &command {
+            AppCommand::Start(launcher) => Launch::take(*launcher),
+            _ => Ok(Launch::Plain),
+        };
+        let launch = match launch {
+            Ok(launch) => launch,
+            Err(code) => return code,
+        };
+        let settings = match self.load_settings(overrides) {
             Ok(settings) => settings,
             Err(error) => return failed(&error),
         };
-        if let Some(configure) = self.configure.take()
-            && let Err(error) = settings.change(configure)
-        {
-            return failed(&error);
-        }
         match command {
             AppCommand::Config(command) => command::config::config(&settings, command).print(command.as_json),
             AppCommand::Actions => self.with_registry(&settings.config, |registry, web| {
@@ -246,9 +249,24 @@ impl App {
             AppCommand::Rooms(command) => command::rooms::run(self, settings, command),
             AppCommand::Tasks(command) => command::tasks::run(self, settings, command),
             AppCommand::Call(command) => command::call::run(self, settings, &command),
-            AppCommand::Start { check: true } => self.check(settings),
-            AppCommand::Start { check: false } => process::serve(self, settings),
+            AppCommand::Check => self.check(settings),
+            AppCommand::Start(_) => process::serve(self, settings, launch),
         }
+    }
+
+    /// Reads the settings of this process.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with them.
+    pub(crate) fn load_settings(&mut self, overrides: Overrides) -> Result<Settings, String> {
+        let sources = Sources::of_process(overrides, self.config_dir.clone());
+        let mut settings = Settings::load(&sources, &self.sections, &mut self.definitions.states)
+            .map_err(|error| error.to_string())?;
+        if let Some(configure) = self.configure.take() {
+            settings.change(configure).map_err(|error| error.to_string())?;
+        }
+        Ok(settings)
     }
 
     /// Starts the application in this process with these settings, on the memory backend. Meant for tests: it reads no
@@ -259,7 +277,7 @@ impl App {
     /// The reason why it cannot start, such as a setting out of range, an action without its state, or a port in use.
     pub async fn start(mut self, config: Config) -> Result<RunningApp, StartError> {
         let settings = self.settings(config)?;
-        self.start_with(settings, Shutdown::default()).await
+        self.start_with(settings, Sockets::default(), Shutdown::default()).await
     }
 
     /// Starts the application as [`start`](Self::start) does, as a node of the cluster at `redis_url`.
@@ -270,7 +288,7 @@ impl App {
     pub async fn start_in_cluster(mut self, config: Config, redis_url: &str) -> Result<RunningApp, StartError> {
         let mut settings = self.settings(config)?;
         settings.redis_url = Some(redis_url.to_owned());
-        self.start_with(settings, Shutdown::default()).await
+        self.start_with(settings, Sockets::default(), Shutdown::default()).await
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -285,13 +303,14 @@ impl App {
     pub(crate) async fn start_with(
         mut self,
         mut settings: Settings,
+        sockets: Sockets,
         shutdown: Shutdown,
     ) -> Result<RunningApp, StartError> {
         self.public_folders(&mut settings)?;
-        let (transports, server, admin) = self.transports(&settings.config);
+        let (transports, server, admin) = self.transports(&settings.config, sockets.web);
         let backend = backend(&self.name, &settings, phalanx_cluster::backend)?;
         if !settings.config.admin.bind.is_empty() {
-            admin.listen(&settings.config.admin, &shutdown).map_err(StartError::Transport)?;
+            admin.listen(&settings.config.admin, sockets.admin, &shutdown).map_err(StartError::Transport)?;
         }
         let mut setup = self.into_setup(settings, backend);
         setup.transports = transports;
@@ -318,8 +337,16 @@ impl App {
     }
 
     /// The transports of a node, and those that have addresses.
-    fn transports(&mut self, config: &Config) -> (Vec<Arc<dyn Transport>>, Arc<Server>, Arc<AdminServer>) {
-        let server = Arc::new(Server::new(std::mem::take(&mut self.routes)));
+    fn transports(
+        &mut self,
+        config: &Config,
+        web: Option<TcpListener>,
+    ) -> (Vec<Arc<dyn Transport>>, Arc<Server>, Arc<AdminServer>) {
+        let server = Server::new(std::mem::take(&mut self.routes));
+        let server = Arc::new(match web {
+            Some(socket) => server.on(socket),
+            None => server,
+        });
         let admin = Arc::new(AdminServer::new(telemetry::install()));
         let mut transports: Vec<Arc<dyn Transport>> = vec![server.clone()];
         if !config.admin.bind.is_empty() {
@@ -430,6 +457,12 @@ impl RunningApp {
     /// Stops the application. Every call that was accepted finishes if it does so within `general.grace`.
     pub async fn stop(self) -> StopReport {
         self.engine.stop().await
+    }
+
+    /// Stops the application, and returns the listening sockets if the next program of this process is to get them.
+    pub(crate) async fn stop_and_keep(self) -> (StopReport, Sockets) {
+        let report = self.engine.stop().await;
+        (report, Sockets { web: self.server.take_kept_socket(), admin: self.admin.take_kept_socket() })
     }
 
     /// Prints the addresses to stdout, which supervisors read as the sign that the node is ready.

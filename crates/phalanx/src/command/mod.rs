@@ -15,6 +15,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 
 use crate::logging;
+use crate::process::{Launcher, in_place};
 
 pub(crate) mod call;
 pub(crate) mod config;
@@ -38,11 +39,17 @@ use tasks::TasksCommand;
 /// A command of the application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AppCommand {
-    Start { check: bool },
+    Start(Launcher),
+    /// `start --check`.
+    Check,
     Config(ConfigCommand),
     Actions,
-    Routes { as_json: bool },
-    Nodes { as_json: bool },
+    Routes {
+        as_json: bool,
+    },
+    Nodes {
+        as_json: bool,
+    },
     Connections(ConnectionsCommand),
     Rooms(RoomsCommand),
     Tasks(TasksCommand),
@@ -87,8 +94,12 @@ fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(Ap
         Some(("rooms", inner)) => AppCommand::Rooms(rooms::read(inner)),
         Some(("tasks", inner)) => AppCommand::Tasks(tasks::read(inner)),
         Some(("call", inner)) => AppCommand::Call(call::read(inner)),
-        Some(("start", inner)) => AppCommand::Start { check: inner.get_flag("check") },
-        _ => AppCommand::Start { check: false },
+        Some(("start", inner)) if inner.get_flag("check") => AppCommand::Check,
+        start => {
+            let options = start.map_or(&matches, |(_, inner)| inner);
+            let is_in_place = options.get_flag(in_place::OPTION);
+            AppCommand::Start(if is_in_place { Launcher::Predecessor } else { Launcher::Operator })
+        }
     };
     let inner = matches.subcommand().map_or(&matches, |(_, inner)| inner);
     let text = |matches: &ArgMatches, id: &str| matches.get_one::<String>(id).cloned();
@@ -108,6 +119,7 @@ fn clap_command(name: &str, version: &str) -> Command {
         .arg(config.value_parser(value_parser!(PathBuf)).help("The folder of the settings"))
         .arg(title.value_parser(NonEmptyStringValueParser::new()).help("The id of the node"))
         .arg(Arg::new("env").long("env").value_name("NAME").global(true).help("development, test or production"))
+        .arg(in_place())
         .subcommand(start_command())
         .subcommand(config::clap_command())
         .subcommand(Command::new("actions").about("Prints the actions and how clients reach them"))
@@ -124,11 +136,17 @@ fn start_command() -> Command {
     Command::new("start")
         .about("Serves clients (the default)")
         .arg(check.help("Checks settings, definitions, routes and folders, and starts nothing"))
+        .arg(in_place())
 }
 
 /// The option of commands whose results programs read.
 fn json_option() -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints each result as one line of JSON")
+}
+
+/// The option that a node adds to its arguments when it restarts in place.
+fn in_place() -> Arg {
+    Arg::new(in_place::OPTION).long(in_place::OPTION).action(ArgAction::SetTrue).hide(true)
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -175,14 +193,15 @@ mod tests {
             let (parsed, overrides) = parse_from("app", "1.0.0", arguments).unwrap();
             assert_eq!((parsed, overrides.title.as_deref()), (command, title), "{line:?}");
         };
-        check("", AppCommand::Start { check: false }, None);
-        check("start", AppCommand::Start { check: false }, None);
-        check("start --check", AppCommand::Start { check: true }, None);
-        check("config", AppCommand::Config(ConfigCommand { origins: false, as_json: false }), None);
+        let config = || AppCommand::Config(ConfigCommand { origins: false, as_json: false });
+        check("", AppCommand::Start(Launcher::Operator), None);
+        check("start", AppCommand::Start(Launcher::Operator), None);
+        check("start --check", AppCommand::Check, None);
+        check("config", config(), None);
         check("actions", AppCommand::Actions, None);
-        check("--title a", AppCommand::Start { check: false }, Some("a"));
-        check("--title a config", AppCommand::Config(ConfigCommand { origins: false, as_json: false }), Some("a"));
-        check("config --title a", AppCommand::Config(ConfigCommand { origins: false, as_json: false }), Some("a"));
+        check("--title a", AppCommand::Start(Launcher::Operator), Some("a"));
+        check("--title a config", config(), Some("a"));
+        check("config --title a", config(), Some("a"));
         let command = TasksCommand { operation: tasks::TasksOperation::RetryAll, as_json: false, yes: false };
         check("tasks retry --all --title a", AppCommand::Tasks(command), Some("a"));
     }

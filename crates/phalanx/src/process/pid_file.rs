@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -31,14 +32,24 @@ pub(crate) enum PidFileError {
 }
 
 impl PidFile {
-    /// Locks and writes the file of a node, unless `paths.pid` is empty.
-    pub(super) fn of_node(settings: &Settings) -> Result<Option<Self>, String> {
+    /// Locks and writes the file of a node, unless `paths.pid` is empty. The last program of this process may have left the
+    /// one that it held; if that is another, it is removed.
+    pub(super) fn of_node(settings: &Settings, left: Option<Self>) -> Result<Option<Self>, String> {
         let folder = &settings.config.paths.pid;
         if folder.as_os_str().is_empty() {
             return Ok(None);
         }
-        let held = Self::hold(folder.join(format!("{}.pid", settings.file_stem())));
-        held.map(Some).map_err(|error| format!("node {}: {error}", settings.node_id))
+        let path = folder.join(format!("{}.pid", settings.file_stem()));
+        if let Some(left) = left.filter(|left| is_at(&left.file, &path)) {
+            return Ok(Some(left));
+        }
+        Self::hold(path).map(Some).map_err(|error| format!("node {}: {error}", settings.node_id))
+    }
+
+    /// A file that this process holds already.
+    pub(super) fn of_open(file: File) -> Option<Self> {
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+        Some(Self { path, file })
     }
 
     /// Locks and writes a file.
@@ -48,6 +59,12 @@ impl PidFile {
             Ok(Err(holder)) => Err(PidFileError::Held { holder, path }),
             Err(source) => Err(PidFileError::File { path, source }),
         }
+    }
+}
+
+impl AsFd for PidFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -1,9 +1,6 @@
-//! The program of this process, and its restart in place.
+//! The program of this process.
 
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// The path that this process was started by.
 ///
@@ -19,10 +16,4 @@ pub(super) fn path() -> PathBuf {
 /// Whether a path leads to that file. The first argument need not: the parent process may set it to anything.
 fn leads_to(path: &Path, file: &Path) -> bool {
     path.canonicalize().is_ok_and(|path| path == file)
-}
-
-/// Replaces this process by `program`, with the same pid and the same arguments. Returns only on an error.
-pub(super) fn restart(program: &Path) -> String {
-    let error: io::Error = Command::new(program).args(std::env::args_os().skip(1)).exec();
-    format!("cannot restart as {}: {error}", program.display())
 }

@@ -22,7 +22,7 @@ use phalanx_core::{Engine, Node, Shutdown};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::listener::{Admission, Drain, HttpListener, LingerLimits};
+use crate::listener::{self, Admission, Drain, HttpListener, LingerLimits};
 use crate::quota::Quota;
 
 /// The limit of open connections: few operators and scrapers connect to one node.
@@ -44,12 +44,13 @@ pub struct AdminServer {
     /// The handle and not the engine, which owns this transport.
     node: Arc<OnceLock<Node>>,
     addr: OnceLock<SocketAddr>,
+    drain: Drain,
 }
 
 impl AdminServer {
     /// Makes a listener whose `/metrics` calls `render`.
     pub fn new(render: MetricsRenderer) -> Self {
-        Self { render, node: Arc::default(), addr: OnceLock::new() }
+        Self { render, node: Arc::default(), addr: OnceLock::new(), drain: Drain::default() }
     }
 
     /// The address of the listener; `None` until it is bound.
@@ -57,14 +58,20 @@ impl AdminServer {
         self.addr.get().copied()
     }
 
-    /// Binds and serves until `shutdown` is closed.
+    /// Takes the listening socket for the next program of this process, once the node has stopped for it.
+    pub fn take_kept_socket(&self) -> Option<TcpListener> {
+        self.drain.take_kept()
+    }
+
+    /// Serves until `shutdown` is closed, on a socket that is bound already or else on the configured address.
     ///
     /// # Errors
     ///
     /// The configured address is not valid, or cannot be bound.
-    pub fn listen(&self, settings: &Admin, shutdown: &Shutdown) -> Result<(), BoxError> {
-        let listener = bind(settings)?;
-        let addr = listener.local_addr()?;
+    pub fn listen(&self, settings: &Admin, given: Option<TcpListener>, shutdown: &Shutdown) -> Result<(), BoxError> {
+        let socket = given.map_or_else(|| bind(settings), Ok)?;
+        listener::listen(&socket)?;
+        let addr = socket.local_addr()?;
         let router = Router::new()
             .route("/livez", get(|| async { "ok" }))
             .route("/readyz", get(ready))
@@ -79,14 +86,13 @@ impl AdminServer {
         let admission = Admission::new(Quota::new("admin", MAX_CONNECTIONS), CLIENT_TIMEOUT, linger);
         let mut protocol = Builder::new();
         protocol.timer(TokioTimer::new()).header_read_timeout(CLIENT_TIMEOUT).keep_alive(false);
-        let drain = Drain::default();
-        let listener =
-            HttpListener { socket: listener, admission, protocol, drain: drain.clone(), quiet: Duration::ZERO };
+        let drain = self.drain.clone();
+        let listener = HttpListener { socket, admission, protocol, drain: drain.clone(), quiet: Duration::ZERO };
         let serving = listener.serve(move |_| TowerToHyperService::new(router.clone()));
         let closing = shutdown.clone();
         let ending = async move {
             closing.closed().await; // it serves until then
-            drain.begin();
+            drain.begin(closing.successor());
             sleep(LAST_RESPONSES).await;
             drain.cut();
         };

@@ -5,12 +5,14 @@
 //! the kernel has nothing to read from it at that instant. So a request is lost only if it crosses the close on the wire.
 
 use std::future::poll_fn;
+use std::net::TcpListener;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use phalanx_core::Successor;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +33,15 @@ struct DrainState {
     cut: CancellationToken,
     /// The connections that were cut while a request was open.
     cut_requests: AtomicUsize,
+    listening: Mutex<Listening>,
+}
+
+/// The listening socket once the drain has begun.
+#[derive(Debug, Default)]
+struct Listening {
+    successor: Successor,
+    /// The socket, if the successor is to get it.
+    kept: Option<TcpListener>,
 }
 
 /// A connection, as its drain sees it.
@@ -44,15 +55,35 @@ pub(super) trait DrainedConnection {
 
 impl Drain {
     /// Begins the drain. A second call has no effect.
-    pub(crate) fn begin(&self) {
-        self.0.has_begun.store(true, Relaxed);
+    pub(crate) fn begin(&self, successor: Successor) {
+        if !self.0.has_begun.swap(true, Relaxed) {
+            self.listening().successor = successor;
+        }
         self.0.begun.cancel();
     }
 
-    /// Ends all connections, whatever runs on them.
+    /// Ends all connections of a drain, whatever runs on them.
     pub(crate) fn cut(&self) {
-        self.begin();
         self.0.cut.cancel();
+    }
+
+    /// The process that accepts the connections that wait once the drain has begun.
+    pub(super) fn successor(&self) -> Successor {
+        self.listening().successor
+    }
+
+    /// Keeps the listening socket for a successor.
+    pub(super) fn keep(&self, socket: TcpListener) {
+        self.listening().kept = Some(socket);
+    }
+
+    /// Takes the listening socket that was kept.
+    pub(crate) fn take_kept(&self) -> Option<TcpListener> {
+        self.listening().kept.take()
+    }
+
+    fn listening(&self) -> MutexGuard<'_, Listening> {
+        self.0.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many requests the cut has ended so far.

@@ -44,13 +44,17 @@ const HYPER_MAX_HEADERS: usize = 100;
 /// buffer of 24 KiB, as long as the body is awaited; `web.max_bodies_total` counts none of it.
 const READ_AT_MOST: usize = 8 * 1024 - 1;
 
-/// Binds a socket and starts to listen on it.
+/// Binds a socket. Until [`listen`], clients are refused.
 pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Starts to listen. A socket that listens already goes on, with the connections that wait.
+pub(crate) fn listen(socket: &TcpListener) -> io::Result<()> {
+    SockRef::from(socket).listen(BACKLOG)
 }
 
 /// The TCP stream of an accepted connection.

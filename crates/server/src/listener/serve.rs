@@ -14,8 +14,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, UpgradeableConnection};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use phalanx_core::bound_reached;
 use phalanx_core::config::Web;
+use phalanx_core::{Successor, bound_reached};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
@@ -94,7 +94,12 @@ impl HttpListener {
                 },
             }
         }
-        accept_queued(listener.into_std()?, spawn).await;
+        let socket = listener.into_std()?;
+        match self.drain.successor() {
+            Successor::None => accept_queued(socket, spawn).await,
+            Successor::Neighbours => drop(socket),
+            Successor::NextProgram => self.drain.keep(socket),
+        }
         connections.close();
         connections.wait().await;
         Ok(())

@@ -7,6 +7,7 @@ use super::super::setup::NodeSetup;
 use super::*;
 use crate::config::Config;
 use crate::node::Node;
+use crate::shutdown::StopRequest;
 
 /// Logs its steps. Never ends the step in which it is stuck, and panics in another.
 struct Part {
@@ -67,7 +68,7 @@ async fn a_stop_during_the_start_stops_the_initializers_that_were_started() {
         let shutdown = setup.shutdown.clone();
         let (started, ()) = tokio::join!(Engine::start(setup), async {
             while steps_log.recv().await.expect("it gets there") != format!("second {stuck}") {}
-            shutdown.request();
+            shutdown.request(StopRequest::default());
         });
         assert!(matches!(started, Err(StartError::Stopped)), "{started:?}");
         for step in stopped {

@@ -2,6 +2,8 @@ use std::sync::atomic::AtomicU32;
 
 use tokio::time::{Instant, Sleep};
 
+use phalanx_core::Successor;
+
 use super::*;
 
 /// Ten a second, and twice as many.
@@ -38,7 +40,7 @@ async fn drained(quiet: Duration) -> Duration {
     let end = Box::pin(sleep(Duration::from_secs(10)));
     let polls = AtomicU32::new(0);
     let connection = LongRequest { activity: &activity, end, is_open: true, closes: false, polls };
-    drain.begin();
+    drain.begin(Successor::None);
     let serving = async {
         drain.serve(connection, &activity, quiet).await;
         begin.elapsed()
