@@ -10,6 +10,7 @@ mod browser;
 mod call_command;
 mod client;
 mod cluster;
+mod cluster_start;
 mod commands;
 mod conformance;
 mod crates;

@@ -1,5 +1,7 @@
 //! The section `cluster`: names, limits of remote calls, Actionhero nodes.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::size::ByteSize;
@@ -22,6 +24,13 @@ pub struct ClusterSettings {
     /// Server token of the Actionhero nodes. Every message on their channel contains it, so it must be neither
     /// `general.server_token` nor `general.previous_server_token`.
     pub interop_token: String,
+    /// Under `start cluster`: for a worker to get ready. One that does not is killed, and stops a roll.
+    #[serde(with = "humantime_serde")]
+    pub start_timeout: Duration,
+    /// Under `start cluster`: a worker whose runtime gives no sign for so long, one each second, counts as hung and is
+    /// replaced.
+    #[serde(with = "humantime_serde")]
+    pub beat_timeout: Duration,
 }
 
 impl ClusterSettings {
@@ -48,6 +57,8 @@ impl Default for ClusterSettings {
             interop: false,
             interop_channel: "actionhero".into(),
             interop_token: String::new(),
+            start_timeout: Duration::from_secs(90),
+            beat_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -232,6 +232,7 @@ impl App {
             Ok(launch) => launch,
             Err(code) => return code,
         };
+        let options = overrides.options();
         let settings = match self.load_settings(overrides) {
             Ok(settings) => settings,
             Err(error) => return failed(&error),
@@ -250,6 +251,8 @@ impl App {
             AppCommand::Tasks(command) => command::tasks::run(self, settings, command),
             AppCommand::Call(command) => command::call::run(self, settings, &command),
             AppCommand::Check => self.check(settings),
+            AppCommand::Cluster(command) => command::cluster::run(&settings, &command),
+            AppCommand::StartCluster(start) => process::parent::serve(self.version, settings, start, options),
             AppCommand::Start(_) => process::serve(self, settings, launch),
         }
     }

@@ -18,6 +18,7 @@ use crate::logging;
 use crate::process::{Launcher, in_place};
 
 pub(crate) mod call;
+pub(crate) mod cluster;
 pub(crate) mod config;
 mod confirm;
 pub(crate) mod connections;
@@ -31,6 +32,7 @@ pub(crate) mod tasks;
 mod visit;
 
 use call::CallCommand;
+use cluster::{ClusterCommand, StartCluster};
 use config::ConfigCommand;
 use connections::ConnectionsCommand;
 use rooms::RoomsCommand;
@@ -42,6 +44,8 @@ pub(crate) enum AppCommand {
     Start(Launcher),
     /// `start --check`.
     Check,
+    StartCluster(StartCluster),
+    Cluster(ClusterCommand),
     Config(ConfigCommand),
     Actions,
     Routes {
@@ -62,6 +66,15 @@ pub(crate) struct Overrides {
     pub(crate) config_dir: Option<PathBuf>,
     pub(crate) title: Option<String>,
     pub(crate) environment: Option<String>,
+}
+
+impl Overrides {
+    /// The options by which another process of the application reads the same settings. Each worker has an id of its own.
+    pub(crate) fn options(&self) -> Vec<OsString> {
+        let folder = self.config_dir.iter().flat_map(|folder| ["--config".into(), folder.clone().into_os_string()]);
+        let environment = self.environment.iter().flat_map(|name| ["--env".into(), name.into()]);
+        folder.chain(environment).collect()
+    }
 }
 
 /// Parses the command line of this process.
@@ -94,12 +107,9 @@ fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(Ap
         Some(("rooms", inner)) => AppCommand::Rooms(rooms::read(inner)),
         Some(("tasks", inner)) => AppCommand::Tasks(tasks::read(inner)),
         Some(("call", inner)) => AppCommand::Call(call::read(inner)),
+        Some(("cluster", inner)) => AppCommand::Cluster(cluster::read(inner)),
         Some(("start", inner)) if inner.get_flag("check") => AppCommand::Check,
-        start => {
-            let options = start.map_or(&matches, |(_, inner)| inner);
-            let is_in_place = options.get_flag(in_place::OPTION);
-            AppCommand::Start(if is_in_place { Launcher::Predecessor } else { Launcher::Operator })
-        }
+        start => read_start(start.map_or(&matches, |(_, inner)| inner)),
     };
     let inner = matches.subcommand().map_or(&matches, |(_, inner)| inner);
     let text = |matches: &ArgMatches, id: &str| matches.get_one::<String>(id).cloned();
@@ -108,6 +118,10 @@ fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(Ap
         title: text(inner, "title"),
         environment: text(inner, "env"),
     };
+    if matches!(command, AppCommand::StartCluster(_)) && overrides.title.is_some() {
+        let error = "--title names one node: the ids of workers are --worker-title-prefix and a number\n";
+        return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, error));
+    }
     Ok((command, overrides))
 }
 
@@ -120,15 +134,24 @@ fn clap_command(name: &str, version: &str) -> Command {
         .arg(title.value_parser(NonEmptyStringValueParser::new()).help("The id of the node"))
         .arg(Arg::new("env").long("env").value_name("NAME").global(true).help("development, test or production"))
         .arg(in_place())
-        .subcommand(start_command())
+        .subcommand(start_command().subcommand(cluster::start_command()))
         .subcommand(config::clap_command())
         .subcommand(Command::new("actions").about("Prints the actions and how clients reach them"))
         .subcommand(routes::clap_command())
         .subcommand(call::clap_command())
+        .subcommand(cluster::clap_command())
         .subcommand(nodes::clap_command())
         .subcommand(connections::clap_command())
         .subcommand(rooms::clap_command())
         .subcommand(tasks::clap_command())
+}
+
+fn read_start(options: &ArgMatches) -> AppCommand {
+    match options.subcommand_matches("cluster") {
+        Some(inner) => AppCommand::StartCluster(cluster::read_start(inner)),
+        None if options.get_flag(in_place::OPTION) => AppCommand::Start(Launcher::Predecessor),
+        None => AppCommand::Start(Launcher::Operator),
+    }
 }
 
 fn start_command() -> Command {

@@ -1,6 +1,7 @@
 //! The process that runs an application: from reading signals to its exit code, or a restart in place.
 
 pub(crate) mod in_place;
+pub(crate) mod parent;
 mod pid_file;
 mod program;
 mod signals;

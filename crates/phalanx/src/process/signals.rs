@@ -56,8 +56,8 @@ impl Signals {
         let _entered = runtime.enter();
         let named = MEANINGLESS.iter().map(|name| (name.as_str().to_owned(), *name as i32));
         let real_time = (SIGRTMIN()..=SIGRTMAX()).map(|number| (format!("SIGRTMIN+{}", number - SIGRTMIN()), number));
-        // Some cannot be handled under a debugger or an emulator, which keep them to themselves: such a program runs all the
-        // same.
+        // Some cannot be handled under a debugger or an emulator, which keep them to themselves: such a program runs
+        // all the same.
         let listen = |(name, number)| Some((name, signal(SignalKind::from_raw(number)).ok()?));
         let signals = Self {
             term: signal(SignalKind::terminate())?,
@@ -71,7 +71,8 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Waits for a request to stop (TERM, INT), to cut what runs (INT again) or to restart (USR2). HUP reopens the log meanwhile.
+    /// Waits for a request to stop (TERM, INT), to cut what runs (INT again) or to restart (USR2). HUP reopens the
+    /// log meanwhile.
     pub(super) async fn next(&mut self) -> SignalRequest {
         loop {
             let meaningless = poll_fn(|context| {

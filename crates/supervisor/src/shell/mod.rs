@@ -59,8 +59,8 @@ pub struct ParentSettings {
     pub web: Option<Endpoint>,
     /// The parent's admin listener.
     pub admin: Option<AdminEndpoint>,
-    /// The path of the control socket.
-    pub control: PathBuf,
+    /// The path of the control socket, if there is to be one.
+    pub control: Option<PathBuf>,
     /// The limits of waits.
     pub limits: Limits,
 }
@@ -152,8 +152,7 @@ pub fn run(settings: ParentSettings, signals: &BlockedSignals, output: &dyn Pare
 
 impl<'a> Parent<'a> {
     fn start(settings: ParentSettings, output: &'a dyn ParentOutput) -> Result<Self, String> {
-        let control = ControlServer::listen(&settings.control);
-        let control = control.map_err(|error| format!("the control socket {}: {error}", settings.control.display()))?;
+        let control = ControlServer::listen(settings.control).map_err(|error| error.to_string())?;
         let program = Program::open(&settings.program)?;
         let web = match settings.web {
             Some(endpoint) => {

@@ -17,8 +17,8 @@ use super::{ControlReply, ControlRequest, MAX_CLIENTS, MAX_OUTPUT, MAX_PATH, MAX
 /// The control socket and its clients.
 #[derive(Debug)]
 pub(in crate::shell) struct ControlServer {
-    listener: UnixListener,
-    path: PathBuf,
+    /// The socket and its path, if there is one.
+    listener: Option<(UnixListener, PathBuf)>,
     clients: Vec<ControlPeer>,
     /// When the next client is accepted: not at once after a failure.
     accepts_from: Duration,
@@ -52,20 +52,14 @@ pub(in crate::shell) enum ControlWait {
 }
 
 impl ControlServer {
-    /// Listens at a path. The caller holds a lock that no other parent has, so what is there is left over.
-    pub(in crate::shell) fn listen(path: &Path) -> io::Result<Self> {
-        if path.as_os_str().len() > MAX_PATH {
-            let error = format!("{} has more than {MAX_PATH} bytes: set paths.pid to a shorter folder", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { listener, path: path.to_owned(), clients: Vec::new(), accepts_from: Duration::ZERO })
+    /// Listens at a path. The caller holds a lock that no other parent has, so a file that is there is left over.
+    pub(in crate::shell) fn listen(path: Option<PathBuf>) -> io::Result<Self> {
+        let named = |path: &Path, error: &io::Error| format!("the control socket {}: {error}", path.display());
+        let listener = path.map(|path| match bind(&path) {
+            Ok(listener) => Ok((listener, path)),
+            Err(error) => Err(io::Error::new(error.kind(), named(&path, &error))),
+        });
+        Ok(Self { listener: listener.transpose()?, clients: Vec::new(), accepts_from: Duration::ZERO })
     }
 
     /// The descriptors to wait for.
@@ -75,15 +69,17 @@ impl ControlServer {
             let write = if client.output.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
             (client.stream.as_fd(), PollFlags::IN | write)
         });
-        accepts.then(|| (self.listener.as_fd(), PollFlags::IN)).into_iter().chain(clients)
+        let listener = self.listener.iter().filter(move |_| accepts);
+        listener.map(|(listener, _)| (listener.as_fd(), PollFlags::IN)).chain(clients)
     }
 
     /// Accepts clients, and reads and writes what is possible. Returns the requests that came, by the index of their
     /// client, which is valid until the next call.
     pub(in crate::shell) fn serve(&mut self, now: Duration) -> Vec<(usize, ControlRequest)> {
         self.clients.retain_mut(|client| client.is_alive(now));
+        let Some((listener, _)) = &self.listener else { return Vec::new() };
         while self.clients.len() < MAX_CLIENTS && now >= self.accepts_from {
-            match self.listener.accept() {
+            match listener.accept() {
                 Ok((stream, _)) => self.clients.extend(ControlPeer::of(stream, now)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
@@ -129,9 +125,27 @@ impl ControlServer {
     }
 }
 
+/// Listens at a path; only the user of this process can connect.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    if path.as_os_str().len() > MAX_PATH {
+        let error = format!("a path of more than {MAX_PATH} bytes: set paths.pid to a shorter folder");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 impl Drop for ControlServer {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if let Some((_, path)) = &self.listener {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

@@ -1,0 +1,126 @@
+//! The process of `start cluster`: it runs no code of the application after its settings.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use phalanx_core::config::Admin;
+use phalanx_supervisor::machine::Limits;
+use phalanx_supervisor::{
+    AdminEndpoint, BlockedSignals, Endpoint, ParentEnd, ParentOutput, ParentSettings, ProgramName, WorkerGroup,
+};
+use tracing::warn;
+
+use super::pid_file::PidFile;
+use crate::app::failed;
+use crate::command::cluster::{StartCluster, control_path};
+use crate::logging;
+use crate::settings::Settings;
+
+/// The id of the parent, by which its files are named.
+const ID: &str = "cluster";
+
+/// The roles of a worker.
+const ROLES: [&str; 3] = ["web", "worker", "scheduler"];
+
+/// Runs workers until a signal, a request or an error ends it.
+pub(crate) fn serve(version: String, mut settings: Settings, start: StartCluster, options: Vec<OsString>) -> ExitCode {
+    // Before any thread: each inherits which signals are blocked.
+    let signals = match BlockedSignals::block() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&error),
+    };
+    let ignored_id = std::mem::replace(&mut settings.node_id, ID.to_owned());
+    let is_named = !settings.config.general.id.is_empty() || std::env::var_os("PHALANX_TITLE").is_some();
+    let started = check(&settings, &start)
+        .and_then(|()| PidFile::of_node(&settings, None))
+        .and_then(|pid_file| logging::install(&settings).map(|()| pid_file));
+    let _pid_file = match started {
+        Ok(pid_file) => pid_file,
+        Err(reason) => return failed(&reason),
+    };
+    if is_named {
+        warn!(
+            id = ignored_id,
+            "general.id and PHALANX_TITLE name one node, and are ignored: see --worker-title-prefix"
+        );
+    }
+    let ended = parent_settings(version, &settings, start, options);
+    match ended.and_then(|parent| phalanx_supervisor::run(parent, &signals, &ParentConsole)) {
+        Ok(ParentEnd { code: 0, .. }) => {
+            logging::flush_at_exit();
+            ExitCode::SUCCESS
+        }
+        Ok(ParentEnd { reason, .. }) => failed(&reason.unwrap_or_default()),
+        Err(reason) => failed(&reason),
+    }
+}
+
+/// The mistakes that would show in each worker.
+fn check(settings: &Settings, start: &StartCluster) -> Result<(), String> {
+    if settings.redis_url.is_none() && start.workers > 1 {
+        return Err(format!(
+            "{} workers need REDIS_URL, by which they share rooms, sessions and tasks: set it, or start one with --workers 1",
+            start.workers
+        ));
+    }
+    Ok(())
+}
+
+fn parent_settings(
+    version: String,
+    settings: &Settings,
+    start: StartCluster,
+    options: Vec<OsString>,
+) -> Result<ParentSettings, String> {
+    let config = &settings.config;
+    let program = ProgramName::of_process().map_err(|error| format!("the program of this process: {error}"))?;
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = (cpus / start.workers as usize).max(1);
+    let silent_checks = u32::try_from(config.cluster.beat_timeout.as_secs()).unwrap_or(u32::MAX);
+    let roles = ROLES.map(str::to_owned).to_vec();
+    let arguments = ["start", "--supervised"].map(OsString::from).into_iter().chain(options);
+    Ok(ParentSettings {
+        version,
+        program,
+        arguments: arguments.collect(),
+        groups: vec![WorkerGroup { prefix: start.prefix, roles, workers: start.workers }],
+        scaled: 0,
+        threads,
+        web: Some(Endpoint::Bind(SocketAddr::new(config.web.bind, config.web.port))),
+        admin: admin_endpoint(&config.admin)?,
+        control: control_path(settings),
+        limits: Limits {
+            start: config.cluster.start_timeout,
+            grace: config.general.grace,
+            stop_delay: config.general.stop_delay,
+            silent_checks,
+        },
+    })
+}
+
+fn admin_endpoint(settings: &Admin) -> Result<Option<AdminEndpoint>, String> {
+    if settings.bind.is_empty() {
+        return Ok(None);
+    }
+    if settings.bind == Admin::AUTO {
+        return Ok(Some(AdminEndpoint { endpoint: Endpoint::Bind(Admin::USUAL_BIND), or_free_port: true }));
+    }
+    let addr = settings.addr().ok_or_else(|| {
+        format!("admin.bind {:?} is no address with a port, such as 127.0.0.1:9100 or localhost:9100", settings.bind)
+    })?;
+    Ok(Some(AdminEndpoint { endpoint: Endpoint::Bind(addr), or_free_port: false }))
+}
+
+/// The output of this process.
+struct ParentConsole;
+
+impl ParentOutput for ParentConsole {
+    fn print_ready(&self, text: &str) {
+        logging::print_ready(text);
+    }
+
+    fn reopen_log(&self) {
+        logging::reopen();
+    }
+}

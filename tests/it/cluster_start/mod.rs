@@ -1,0 +1,3 @@
+//! `start cluster` and the commands of its parent, with real processes.
+
+mod refusals;
