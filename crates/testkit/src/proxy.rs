@@ -182,6 +182,10 @@ async fn accept(
         let (server, connection) = (*server.borrow(), connections.opened());
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(server).await else { return };
+            // As the ends have it: a small request behind another would wait for an acknowledgement, 40 ms.
+            if client.set_nodelay(true).and_then(|()| server.set_nodelay(true)).is_err() {
+                return;
+            }
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
             let shared = (faults, connection.clone());
             let mut requests = pin!(pump(from_client, to_server, link.clone(), shared.clone(), Direction::ToServer));
