@@ -83,11 +83,11 @@ async fn collect(
         if segments.length() + data.len() > limit.bytes() {
             return Err(limit.exceeded().into());
         }
+        grow(memory, data.len())?;
         if segments.length() == 0 && body.is_end_stream() {
-            grow(memory, data.len())?;
             return Ok(data); // all of it came at once, as most bodies do
         }
-        segments.push(&data, |bytes| grow(memory, bytes))?;
+        segments.push(&data);
     }
     Ok(segments.join())
 }

@@ -15,8 +15,8 @@ pub(super) struct Segments {
     expected: usize,
 }
 
-/// The largest capacity of a segment.
-const SEGMENT: usize = 64 * 1024;
+/// The largest capacity of a segment. Its empty part is the only memory of a body that is not counted.
+const SEGMENT: usize = 4 * 1024;
 
 impl Segments {
     pub(super) const fn new(expected: usize) -> Self {
@@ -27,18 +27,12 @@ impl Segments {
         self.length
     }
 
-    /// Adds bytes. Calls `grow` with the capacity that is allocated for them, before it is.
-    ///
-    /// # Errors
-    ///
-    /// That of `grow`. What was added before is kept.
-    pub(super) fn push<E>(&mut self, mut data: &[u8], mut grow: impl FnMut(usize) -> Result<(), E>) -> Result<(), E> {
+    pub(super) fn push(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
             if self.last.len() == self.last.capacity() {
                 // As much as is held already, so that many small pieces make few segments.
                 let most = self.expected.saturating_sub(self.length).clamp(1, SEGMENT);
                 let capacity = self.length.max(data.len()).min(most);
-                grow(capacity)?;
                 let full = std::mem::replace(&mut self.last, Vec::with_capacity(capacity));
                 self.full.extend((!full.is_empty()).then_some(full));
             }
@@ -47,7 +41,6 @@ impl Segments {
             self.length += now.len();
             data = later;
         }
-        Ok(())
     }
 
     /// Returns all bytes in one buffer: the only copy of a body that needs more than one segment.
@@ -67,39 +60,27 @@ impl Segments {
 mod tests {
     use super::*;
 
-    /// Adds pieces; returns what comes out, and the capacity that was counted.
+    /// Adds pieces; returns what comes out, and the capacity that was held.
     fn collect(expected: usize, pieces: &[&[u8]]) -> (Bytes, usize) {
-        let (mut segments, mut counted) = (Segments::new(expected), 0);
+        let (mut segments, mut held) = (Segments::new(expected), 0);
         for piece in pieces {
-            let grown = segments.push(piece, |bytes| {
-                counted += bytes;
-                Ok::<_, ()>(())
-            });
-            assert!(grown.is_ok());
-            let held = segments.full.iter().chain([&segments.last]).map(Vec::capacity).sum::<usize>();
-            assert_eq!(counted, held, "all that is held is counted");
-            assert!(counted <= 2 * segments.length(), "{counted} for {}", segments.length());
+            segments.push(piece);
+            held = segments.full.iter().chain([&segments.last]).map(Vec::capacity).sum();
+            assert!(held < segments.length() + SEGMENT.min(segments.length()), "{held} for {}", segments.length());
         }
-        (segments.join(), counted)
+        (segments.join(), held)
     }
 
     #[test]
-    fn pieces_of_any_size_come_out_whole_and_counted() {
+    fn pieces_of_any_size_come_out_whole_and_take_a_segment_more_at_most() {
         let body: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
         for size in [1, 7, 1000, SEGMENT - 1, SEGMENT, SEGMENT + 1, 300_000] {
             for expected in [usize::MAX, body.len()] {
                 let pieces: Vec<&[u8]> = body.chunks(size).collect();
-                let (whole, counted) = collect(expected, &pieces);
+                let (whole, held) = collect(expected, &pieces);
                 assert!(whole == body, "in pieces of {size}");
-                assert!(expected == usize::MAX || counted == body.len(), "{counted}: not more than is expected");
+                assert!(expected == usize::MAX || held == body.len(), "{held}: not more than is expected");
             }
         }
-    }
-
-    #[test]
-    fn what_cannot_grow_is_refused() {
-        let mut segments = Segments::new(usize::MAX);
-        segments.push(b"ab", |_| Ok::<_, ()>(())).unwrap();
-        assert_eq!(segments.push(&[0; SEGMENT], |_| Err("full")), Err("full"));
     }
 }
