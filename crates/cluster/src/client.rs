@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_redis::redis::aio::MultiplexedConnection;
+use deadpool_redis::redis::aio::{MultiplexedConnection, PubSub};
 use deadpool_redis::redis::io::tcp::TcpSettings;
 use deadpool_redis::redis::{
     self, AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, Script,
@@ -101,6 +101,11 @@ impl RedisClient {
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout));
         self.client.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    /// Opens a connection that subscribes. Has no timeout of its own.
+    pub(crate) async fn subscriber(&self) -> Result<PubSub, RedisError> {
+        self.client.get_async_pubsub().await
     }
 
     /// Opens a connection besides the shared one.

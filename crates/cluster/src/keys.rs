@@ -65,6 +65,16 @@ impl Keys {
         (format!("~{shared_prefix}* ~{own_prefix}* ~{tasks_prefix}*"), format!("&{channels} &{channels}:*"))
     }
 
+    /// The starts of all keys.
+    pub(crate) fn prefixes(&self) -> [&str; 3] {
+        [&self.own_prefix, &self.shared_prefix, &self.tasks_prefix]
+    }
+
+    /// The start of all channels.
+    pub(crate) fn channels(&self) -> &str {
+        &self.channels
+    }
+
     /// The settings by which all keys get the same hash tag, as a sentence.
     pub(crate) fn one_slot(&self) -> String {
         let name = self.cluster().trim_matches(['{', '}']);

@@ -82,7 +82,7 @@ const MAX_EXPIRED: usize = 16;
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long a cluster counts as one that uses the prefix after it was last marked.
-const MARK_TTL: Duration = Duration::from_secs(180);
+pub(crate) const MARK_TTL: Duration = Duration::from_secs(180);
 
 /// The number of other clusters that are named at most.
 const MAX_CLUSTERS: usize = 16;

@@ -60,6 +60,11 @@ fn code_of(reply: &str) -> (&str, Option<(RefusalMeaning, &'static str)>) {
     (code, CODES.iter().find(|(known, ..)| *known == code).map(|(_, meaning, advice)| (*meaning, *advice)))
 }
 
+/// The advice to operators for an error reply; empty if there is none.
+pub(crate) fn advice(reply: &str) -> &'static str {
+    code_of(reply).1.map_or("", |(_, advice)| advice)
+}
+
 impl RefusalMeaning {
     /// The meaning of an error reply.
     pub(crate) fn of(reply: &str) -> Self {

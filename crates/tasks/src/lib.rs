@@ -36,3 +36,6 @@ mod undecodable;
 mod worker;
 
 pub use worker::TaskWorker;
+
+/// The version of the time zones that schedules use, which is compiled in.
+pub const TIME_ZONES: &str = chrono_tz::IANA_TZDB_VERSION;

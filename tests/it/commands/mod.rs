@@ -8,6 +8,7 @@ use phalanx_testkit::run;
 use serde_json::Value;
 
 mod cluster_views;
+mod doctor;
 mod start_check;
 mod terminal;
 

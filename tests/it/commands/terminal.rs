@@ -93,3 +93,14 @@ async fn a_destructive_command_asks_on_a_terminal_and_needs_yes_elsewhere() {
     enqueue("other").await;
     assert_eq!(print(&["tasks", "delete", "other", "--yes"], &environment).await, "deleted\n");
 }
+
+#[tokio::test]
+async fn colours_are_for_terminals_and_no_color_turns_them_off() {
+    let colour = "\u{1b}[32mok\u{1b}[0m";
+    let coloured = on_terminal("$TOUR doctor", &[], "").await;
+    assert!(String::from_utf8_lossy(&coloured.stdout).contains(colour), "{coloured:?}");
+    for (line, environment) in [("$TOUR doctor", &[("NO_COLOR", "1")][..]), ("$TOUR doctor | cat", &[])] {
+        let plain = on_terminal(line, environment, "").await;
+        assert!(!plain.stdout.contains(&0x1b), "{line}: {plain:?}");
+    }
+}

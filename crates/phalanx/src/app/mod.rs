@@ -248,6 +248,7 @@ impl App {
             AppCommand::Nodes { as_json } => command::nodes::run(self, settings, as_json),
             AppCommand::Connections(command) => command::connections::run(self, settings, &command),
             AppCommand::Rooms(command) => command::rooms::run(self, settings, command),
+            AppCommand::Doctor(command) => command::doctor::run(&self, settings, command),
             AppCommand::Tasks(command) => command::tasks::run(self, settings, command),
             AppCommand::Call(command) => command::call::run(self, settings, &command),
             AppCommand::Check => self.check(settings),
@@ -408,7 +409,7 @@ fn backend(app: &str, settings: &Settings, over_redis: OverRedis) -> Result<Back
 }
 
 /// The address of Redis and the name of the cluster, if the settings fit a cluster.
-fn redis_of<'a>(app: &'a str, settings: &'a Settings) -> Result<Option<(&'a str, &'a str)>, StartError> {
+pub(crate) fn redis_of<'a>(app: &'a str, settings: &'a Settings) -> Result<Option<(&'a str, &'a str)>, StartError> {
     let Some(url) = &settings.redis_url else { return Ok(None) };
     let is_default = settings.config.general.server_token == General::DEFAULT_TOKEN;
     if is_default && !["development", "test"].contains(&settings.environment.0.as_str()) {
@@ -485,5 +486,6 @@ pub(crate) fn failed(error: &dyn std::fmt::Display) -> ExitCode {
 }
 
 mod check;
+pub(crate) use check::unwritable_folders;
 #[cfg(test)]
 mod tests;

@@ -43,5 +43,5 @@ pub(crate) fn config(settings: &Settings, command: ConfigCommand) -> Printed {
         documents.push(json!({ "setting": setting.path, "value": setting.value, "origin": setting.origin }));
         rows.push([setting.path, setting.value, setting.origin]);
     }
-    Printed { text: table::align(&rows), lines: vec![json!({ "settings": documents })], problem: None }
+    Printed { text: table::align(&rows), lines: vec![json!({ "settings": documents })], ..Printed::default() }
 }

@@ -100,5 +100,5 @@ async fn connections(node: &Node, command: &ConnectionsCommand) -> Result<Printe
     }
     let document = json!({ "connections": documents, "count": count, "missing": replies.missing });
     let problem = (!problems.is_empty()).then(|| problems.join("\n       "));
-    Ok(Printed { text, lines: vec![document], problem })
+    Ok(Printed { text, lines: vec![document], problem, ..Printed::default() })
 }

@@ -22,6 +22,7 @@ pub(crate) mod cluster;
 pub(crate) mod config;
 mod confirm;
 pub(crate) mod connections;
+pub(crate) mod doctor;
 pub(crate) mod nodes;
 pub(crate) mod output;
 mod page;
@@ -35,6 +36,7 @@ use call::CallCommand;
 use cluster::{ClusterCommand, StartCluster};
 use config::ConfigCommand;
 use connections::ConnectionsCommand;
+use doctor::DoctorCommand;
 use rooms::RoomsCommand;
 use tasks::TasksCommand;
 
@@ -56,6 +58,7 @@ pub(crate) enum AppCommand {
     },
     Connections(ConnectionsCommand),
     Rooms(RoomsCommand),
+    Doctor(DoctorCommand),
     Tasks(TasksCommand),
     Call(CallCommand),
 }
@@ -105,6 +108,7 @@ fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(Ap
         Some(("nodes", inner)) => AppCommand::Nodes { as_json: inner.get_flag("json") },
         Some(("connections", inner)) => AppCommand::Connections(connections::read(inner)),
         Some(("rooms", inner)) => AppCommand::Rooms(rooms::read(inner)),
+        Some(("doctor", inner)) => AppCommand::Doctor(doctor::read(inner)),
         Some(("tasks", inner)) => AppCommand::Tasks(tasks::read(inner)),
         Some(("call", inner)) => AppCommand::Call(call::read(inner)),
         Some(("cluster", inner)) => AppCommand::Cluster(cluster::read(inner)),
@@ -144,6 +148,7 @@ fn clap_command(name: &str, version: &str) -> Command {
         .subcommand(connections::clap_command())
         .subcommand(rooms::clap_command())
         .subcommand(tasks::clap_command())
+        .subcommand(doctor::clap_command())
 }
 
 fn read_start(options: &ArgMatches) -> AppCommand {

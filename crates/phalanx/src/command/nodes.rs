@@ -35,7 +35,12 @@ async fn nodes(node: &Node) -> Result<Printed, String> {
         documents.push(document);
     }
     let document = json!({ "nodes": documents, "missing": reports.missing });
-    Ok(Printed { text: table::align(&rows), lines: vec![document], problem: visit::missing(&reports.missing) })
+    Ok(Printed {
+        text: table::align(&rows),
+        lines: vec![document],
+        problem: visit::missing(&reports.missing),
+        ..Printed::default()
+    })
 }
 
 /// The reply of a node, which has the name of its start where another node has the same id.

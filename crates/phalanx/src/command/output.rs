@@ -18,18 +18,22 @@ pub(crate) struct Printed {
     pub(super) lines: Vec<Value>,
     /// Why the result is not whole. It is printed to stderr, and makes the exit code 1.
     pub(super) problem: Option<String>,
+    /// Whether lines start with the status of a check, which a terminal shows in colour.
+    pub(super) has_statuses: bool,
 }
 
 impl Printed {
     /// One result.
     pub(super) fn one(text: impl std::fmt::Display, line: Value) -> Self {
-        Self { text: format!("{text}\n"), lines: vec![line], problem: None }
+        Self { text: format!("{text}\n"), lines: vec![line], ..Self::default() }
     }
 
     /// Prints it for programs or for people.
     pub(crate) fn print(self, as_json: bool) -> ExitCode {
         let printed = if as_json {
             print(&self.lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n"))
+        } else if self.has_statuses {
+            print_statuses(&self.text)
         } else {
             print_table(&self.text)
         };
@@ -56,6 +60,27 @@ pub(crate) fn print_table(text: &str) -> ExitCode {
         Some(columns) => print(&cut(text, columns)),
         None => print(text),
     }
+}
+
+/// Prints statuses with what they are about; on a terminal in colour, unless `NO_COLOR` is set and not empty.
+fn print_statuses(text: &str) -> ExitCode {
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if io::stdout().is_terminal() && !is_plain { print(&coloured(text)) } else { print(text) }
+}
+
+/// Colours the status at the start of each line.
+fn coloured(text: &str) -> String {
+    let colour = |line: &str| {
+        let status = line.split(' ').next().unwrap_or_default();
+        let number = match status {
+            "ok" => 32,
+            "warn" => 33,
+            "fail" => 31,
+            _ => return format!("{line}\n"),
+        };
+        format!("\u{1b}[{number}m{status}\u{1b}[0m{}\n", &line[status.len()..])
+    };
+    text.lines().map(colour).collect()
 }
 
 /// Writes to stdout. A reader that has left, such as `head`, is no error.

@@ -60,5 +60,5 @@ async fn rooms(node: &Node, page: ListPart) -> Result<Printed, ActionError> {
         rows.push([room, members.to_string()]);
     }
     let document = json!({ "rooms": documents, "count": count });
-    Ok(Printed { text: table::align(&rows), lines: vec![document], problem: None })
+    Ok(Printed { text: table::align(&rows), lines: vec![document], ..Printed::default() })
 }

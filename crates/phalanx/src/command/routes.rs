@@ -28,5 +28,5 @@ pub(crate) fn routes(registry: &Registry, prefix: &str) -> Printed {
         routes.push(json!({ "method": method, "path": path, "action": action, "version": version }));
         rows.push([method.to_owned(), path, action.to_owned(), version.to_string()]);
     }
-    Printed { text: table::align(&rows), lines: vec![json!({ "routes": routes })], problem: None }
+    Printed { text: table::align(&rows), lines: vec![json!({ "routes": routes })], ..Printed::default() }
 }

@@ -33,7 +33,7 @@ use crate::quota::QuotaPermit;
 use crate::shares::{AddressShare, SharePermit};
 
 /// The number of connections that the kernel queues until they are accepted.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// The number of headers that hyper accepts by default.
 const HYPER_MAX_HEADERS: usize = 100;

@@ -18,7 +18,7 @@ pub(super) type ListRow<const COLUMNS: usize> = ([String; COLUMNS], Value);
 pub(super) fn list<const COLUMNS: usize>(heads: [&str; COLUMNS], rows: Vec<ListRow<COLUMNS>>) -> Printed {
     let (cells, lines): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
     let rows: Vec<_> = std::iter::once(heads.map(str::to_owned)).chain(cells).collect();
-    Printed { text: align(&rows), lines, problem: None }
+    Printed { text: align(&rows), lines, ..Printed::default() }
 }
 
 pub(super) fn stats(stats: &TaskStats, now_ms: u64) -> Printed {
@@ -51,7 +51,7 @@ pub(super) fn stats(stats: &TaskStats, now_ms: u64) -> Printed {
         "processed": processed,
         "workers": stats.workers,
     });
-    Printed { text, lines: vec![line], problem: None }
+    Printed { text, lines: vec![line], ..Printed::default() }
 }
 
 pub(super) const WAITING: [&str; 3] = ["ID", "TASK", "AGE"];
