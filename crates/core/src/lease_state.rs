@@ -12,10 +12,14 @@ const FENCE: Duration = Duration::from_secs(4);
 /// After this time without a confirmed renewal, which is sent each second, the backend is taken for away.
 const LATE: Duration = Duration::from_millis(2500);
 
-/// The tasks of a recovery pass. Members that the node does not hold are removed in every pass.
+/// The tasks of a recovery pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RecoveryRequest {
-    /// The members that the node holds may not be listed.
+    /// Rooms may have been destroyed whose last messages were missed.
+    pub(crate) check_rooms: bool,
+    /// Members may be listed that the node does not hold.
+    pub(crate) remove: bool,
+    /// The members that the node holds may not be listed. This checks the rooms too.
     pub(crate) relist: bool,
     /// The backend lost data: rooms that are gone were not destroyed.
     pub(crate) lost: bool,
@@ -25,8 +29,13 @@ pub(crate) struct RecoveryRequest {
 }
 
 impl RecoveryRequest {
+    const NOTHING: Self = Self { check_rooms: false, remove: false, relist: false, lost: false, renamed_ms: 0 };
+
+    /// To find rooms that were destroyed.
+    pub(crate) const CHECK_ROOMS: Self = Self { check_rooms: true, ..Self::NOTHING };
+
     /// To remove members that the node does not hold.
-    pub(crate) const REMOVE: Self = Self { relist: false, lost: false, renamed_ms: 0 };
+    pub(crate) const REMOVE: Self = Self { remove: true, ..Self::NOTHING };
 
     /// To list members again as well.
     pub(crate) const RELIST: Self = Self { relist: true, ..Self::REMOVE };
@@ -42,6 +51,8 @@ impl RecoveryRequest {
     /// Combines two requests: none is forgotten.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
+            check_rooms: self.check_rooms || other.check_rooms,
+            remove: self.remove || other.remove,
             relist: self.relist || other.relist,
             lost: self.lost || other.lost,
             renamed_ms: self.renamed_ms.max(other.renamed_ms),
@@ -171,8 +182,11 @@ mod tests {
     #[test]
     fn of_two_requests_none_is_forgotten() {
         let (remove, lost, renamed) = (RecoveryRequest::REMOVE, RecoveryRequest::LOST, RecoveryRequest::renamed(7));
-        let both = RecoveryRequest { relist: true, lost: true, renamed_ms: 7 };
-        for (one, other, sum) in [(remove, renamed, renamed), (renamed, lost, both), (lost, remove, lost)] {
+        let both = RecoveryRequest { lost: true, ..renamed };
+        let (check, checked) = (RecoveryRequest::CHECK_ROOMS, RecoveryRequest { check_rooms: true, ..renamed });
+        for (one, other, sum) in
+            [(remove, renamed, renamed), (renamed, lost, both), (lost, remove, lost), (renamed, check, checked)]
+        {
             assert_eq!((one.and(other), other.and(one)), (sum, sum));
         }
     }

@@ -18,6 +18,7 @@ mod membership;
 mod promises;
 mod recovery;
 mod renewals;
+mod room_checks;
 mod rooms;
 mod switch_over;
 mod tasks;

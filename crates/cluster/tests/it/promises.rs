@@ -38,7 +38,7 @@ async fn nodes_with(redis: &Redis, count: usize, room: &str, each: usize) -> Vec
 }
 
 /// The seconds of processor time that Redis has taken.
-async fn processor_time(redis: &Redis) -> f64 {
+pub(crate) async fn processor_time(redis: &Redis) -> f64 {
     let info = redis.command("INFO cpu").await;
     let of = |name: &str| -> f64 {
         let line = info.lines().find_map(|line| line.strip_prefix(name)).unwrap();

@@ -1,6 +1,7 @@
 //! Whole nodes, without sockets, that list many members again.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,7 +64,7 @@ impl LargeNode {
     pub(crate) async fn join(&mut self, room: &str, count: usize) {
         let first = self.connections.len();
         self.connect(count);
-        self.join_from(first, room).await;
+        self.join_some(first..first + count, room).await;
     }
 
     /// Adds connections that are in no room.
@@ -85,11 +86,12 @@ impl LargeNode {
 
     /// Makes all connections members of a room.
     pub(crate) async fn join_all(&self, room: &str) {
-        self.join_from(0, room).await;
+        self.join_some(0..self.connections.len(), room).await;
     }
 
-    async fn join_from(&self, first: usize, room: &str) {
-        for batch in self.connections[first..].chunks(AT_ONCE) {
+    /// Makes these connections members of a room.
+    pub(crate) async fn join_some(&self, some: Range<usize>, room: &str) {
+        for batch in self.connections[some].chunks(AT_ONCE) {
             let mut joining = JoinSet::new();
             for connection in batch {
                 let (rooms, connection, room) =

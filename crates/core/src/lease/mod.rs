@@ -124,7 +124,11 @@ async fn settle(parts: &LeaseParts) {
             warn!(%error, "the last messages of destroyed rooms are not published");
         }
         let is_needed = parts.state.needs_recovery() || rooms.need_recovery();
-        if is_needed && let Err(error) = rooms.settle_leaves(true).await {
+        let settle_leaves = async {
+            rooms.remove_all_unheld(true).await?;
+            rooms.announce_waiting_changes().await
+        };
+        if is_needed && let Err(error) = settle_leaves.await {
             warn!(%error, "the remaining leaves are left to this node's reaper");
         }
     };

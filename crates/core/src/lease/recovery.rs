@@ -2,8 +2,9 @@
 //! while the backend was away, or was lost with it.
 //!
 //! A pass is requested by a sign that something was lost: a connection to the backend that was made anew, a renewal that
-//! the backend has forgotten, a number of memberships that is not the node's own, a gap, a write without an answer. Beside
-//! that, each renewal without such a request compares a small part, for what shows no sign.
+//! the backend has forgotten, a number of memberships that is not the node's own, a write without an answer. Beside that,
+//! each renewal without such a request compares a small part, for what shows no sign. After a gap a pass only looks for
+//! rooms that were destroyed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -102,7 +103,13 @@ async fn recover(parts: &LeaseParts, generation: Generation, request: RecoveryRe
     let pass = async {
         parts.rooms.settle_destroys().await?;
         let all_listed = request.relist && relist(parts, generation, request).await?;
-        parts.rooms.settle_leaves(all_listed).await
+        if request.check_rooms && !request.relist {
+            parts.rooms.check_rooms(parts.connections.all(), generation, request).await?;
+        }
+        if request.remove {
+            parts.rooms.remove_all_unheld(all_listed).await?;
+        }
+        parts.rooms.announce_waiting_changes().await
     };
     if let Err(error) = pass.await {
         warn!(%error, "rooms are not recovered yet");

@@ -142,12 +142,12 @@ impl Rooms {
         if let Err(error) = self.store().undo_join(room, member, generation, number).await {
             warn!(%error, room = &**room, id = %member.id, "a join without an answer is undone later");
             self.give_up(number);
-            self.0.parts.lease.request_recovery(RecoveryRequest::REMOVE);
         }
     }
 
     /// Records a join or a listing with an unknown outcome: the next recovery pass has those up to this number refused.
     pub(super) fn give_up(&self, number: u64) {
         self.0.given_up.fetch_max(number, Relaxed);
+        self.0.parts.lease.request_recovery(RecoveryRequest::REMOVE);
     }
 }

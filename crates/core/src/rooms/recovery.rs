@@ -18,7 +18,7 @@ impl Rooms {
 
     /// Records that messages were missed: rooms may have been destroyed.
     pub(crate) fn record_missed_messages(&self) {
-        self.0.parts.lease.request_recovery(RecoveryRequest::RELIST);
+        self.0.parts.lease.request_recovery(RecoveryRequest::CHECK_ROOMS);
     }
 
     /// The number of memberships on this node.
@@ -32,14 +32,13 @@ impl Rooms {
         self.0.moves.quiet()
     }
 
-    /// Removes what the node does not hold, and announces the changes that wait. `all_listed`: whether everything that it
-    /// holds is listed under its present generation.
-    pub(crate) async fn settle_leaves(&self, all_listed: bool) -> Result<(), BackendError> {
+    /// Removes all members that the node does not hold. `all_listed`: whether everything that it holds is listed under its
+    /// present generation.
+    pub(crate) async fn remove_all_unheld(&self, all_listed: bool) -> Result<(), BackendError> {
         let identity = &self.0.parts.identity;
         let mut generations = identity.generations.earlier();
         generations.push(identity.generation());
-        self.remove_unheld(&generations, all_listed).await?;
-        self.announce_waiting_changes().await
+        self.remove_unheld(&generations, all_listed).await
     }
 
     /// Sends every socket that is in rooms the notice that their messages do not arrive for now.

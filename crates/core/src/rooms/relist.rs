@@ -3,18 +3,21 @@
 //! Members are listed first, and others removed after, so no member is missing for longer than before. A connection whose
 //! membership lock is taken is joining or leaving a room: in between, list and node differ for a moment.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::OwnedMutexGuard;
+use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::Rooms;
 use crate::backend::{BackendError, HeldMember, Member, RelistOutcome, Relisting, StoredMember};
 use crate::connection::{Connection, JoinedRoom};
-use crate::id::{ConnectionId, Generation};
+use crate::id::{ConnectionId, Generation, Incarnation};
 use crate::lease_state::RecoveryRequest;
 use crate::metrics::bound_reached;
 
@@ -38,19 +41,71 @@ struct RelistBatch {
 }
 
 impl RelistBatch {
-    fn add(&mut self, connection: Connection, lock: OwnedMutexGuard<()>) {
+    /// Adds the memberships of a connection that are `wanted`.
+    fn add(&mut self, connection: Connection, lock: OwnedMutexGuard<()>, mut wanted: impl FnMut(&JoinedRoom) -> bool) {
+        let count = self.members.len();
         {
             let joined = connection.joined_rooms();
             if joined.closed {
                 return; // it leaves all its rooms
             }
-            self.members.extend(joined.standing().map(|joined| (connection.clone(), joined.clone())));
+            let wanted = joined.standing().filter(|joined| wanted(joined));
+            self.members.extend(wanted.map(|joined| (connection.clone(), joined.clone())));
         }
-        self.locks.push((connection, lock));
+        if self.members.len() > count {
+            self.locks.push((connection, lock));
+        }
+    }
+}
+
+/// The rooms of which a member was not listed as this node holds it.
+type ChangedRooms = HashSet<Arc<str>>;
+
+/// The incarnations of rooms of which a member is being compared: rarely more than one of a room.
+#[derive(Default)]
+struct SeenRooms(HashMap<Arc<str>, Vec<Incarnation>>);
+
+impl SeenRooms {
+    /// Adds the incarnation of a member's room; returns whether it is new.
+    fn add(&mut self, joined: &JoinedRoom) -> bool {
+        if self.0.get(&joined.room).is_some_and(|seen| seen.contains(&joined.incarnation)) {
+            return false;
+        }
+        self.0.entry(joined.room.clone()).or_default().push(joined.incarnation);
+        true
     }
 }
 
 impl Rooms {
+    /// Finds rooms that were destroyed, and takes their members out.
+    ///
+    /// That messages were missed is no sign that the list has lost anything, which has signs of its own. So one member stands
+    /// for all that joined the same incarnation of a room, and all members of a room are compared only where that one is not
+    /// listed as this node holds it.
+    pub(crate) async fn check_rooms(
+        &self,
+        connections: Vec<Connection>,
+        of: Generation,
+        request: RecoveryRequest,
+    ) -> Result<(), BackendError> {
+        let mut seen = SeenRooms::default();
+        let lease = &self.0.parts.lease;
+        let checked = async {
+            let (_, changed) = self.compare(connections.clone(), of, request, |joined| seen.add(joined)).await?;
+            if !changed.is_empty() {
+                lease.request_recovery(RecoveryRequest::REMOVE);
+                self.compare(connections, of, request, |joined| changed.contains(&joined.room)).await?;
+            }
+            Ok(())
+        };
+        let checked = checked.await;
+        if checked.is_err() {
+            // A member that stands for others may be listed again by now, and they not.
+            lease.request_recovery(RecoveryRequest::RELIST);
+        }
+        checked
+    }
+
     /// Lists all members of these connections where they are not listed. Returns whether all were compared: a connection that
     /// a hook blocks is left to the next pass.
     pub(crate) async fn relist_all(
@@ -59,24 +114,39 @@ impl Rooms {
         of: Generation,
         request: RecoveryRequest,
     ) -> Result<bool, BackendError> {
+        Ok(self.compare(connections, of, request, |_| true).await?.0)
+    }
+
+    /// Lists the `wanted` memberships of these connections where they are not listed. Returns whether all connections were
+    /// compared, and the rooms that were not listed as this node holds them.
+    async fn compare(
+        &self,
+        connections: Vec<Connection>,
+        of: Generation,
+        request: RecoveryRequest,
+        mut wanted: impl FnMut(&JoinedRoom) -> bool + Send,
+    ) -> Result<(bool, ChangedRooms), BackendError> {
         let (mut batch, mut busy) = (RelistBatch::default(), Vec::new());
-        let mut running = FuturesUnordered::new();
+        let (mut running, mut changed) = (FuturesUnordered::new(), ChangedRooms::new());
         for connection in connections {
+            consume_budget().await; // where few are wanted, nothing else lets other tasks run
             let Some(lock) = connection.try_lock_membership() else {
                 busy.push(connection);
                 continue;
             };
-            batch.add(connection, lock);
+            batch.add(connection, lock, &mut wanted);
             if batch.members.len() >= BATCH {
-                if running.len() >= IN_FLIGHT {
-                    running.next().await.unwrap_or(Ok(()))?;
+                if running.len() >= IN_FLIGHT
+                    && let Some(done) = running.next().await
+                {
+                    changed.extend(done?);
                 }
                 running.push(self.relist(std::mem::take(&mut batch), of, request));
             }
         }
         running.push(self.relist(batch, of, request));
         while let Some(done) = running.next().await {
-            done?;
+            changed.extend(done?);
         }
         drop(running);
         let mut all = true;
@@ -84,31 +154,40 @@ impl Rooms {
             .map(|connection| self.relist_busy(connection, of, request))
             .buffer_unordered(WAITED_AT_ONCE);
         while let Some(compared) = waiting.next().await {
-            all &= compared?;
+            let (is_compared, rooms) = compared?;
+            all &= is_compared;
+            changed.extend(rooms);
         }
-        Ok(all)
+        drop(waiting);
+        Ok((all, changed))
     }
 
-    /// Lists a connection that joins or leaves a room; `false` if that takes too long.
+    /// Lists all memberships of a connection that joins or leaves a room.
     async fn relist_busy(
         &self,
         connection: Connection,
         of: Generation,
         request: RecoveryRequest,
-    ) -> Result<bool, BackendError> {
+    ) -> Result<(bool, ChangedRooms), BackendError> {
         let Ok(lock) = timeout(LOCK_WAIT, connection.lock_membership()).await else {
             bound_reached("relist_wait");
             self.0.parts.lease.request_recovery(request);
-            return Ok(false);
+            return Ok((false, ChangedRooms::new()));
         };
         let mut batch = RelistBatch::default();
-        batch.add(connection, lock);
-        self.relist(batch, of, request).await.map(|()| true)
+        batch.add(connection, lock, |_| true);
+        Ok((true, self.relist(batch, of, request).await?))
     }
 
-    async fn relist(&self, batch: RelistBatch, of: Generation, request: RecoveryRequest) -> Result<(), BackendError> {
+    async fn relist(
+        &self,
+        batch: RelistBatch,
+        of: Generation,
+        request: RecoveryRequest,
+    ) -> Result<ChangedRooms, BackendError> {
+        let mut changed = ChangedRooms::new();
         if batch.members.is_empty() {
-            return Ok(());
+            return Ok(changed);
         }
         let held = |(connection, joined): &(Connection, JoinedRoom)| HeldMember {
             room: joined.room.clone(),
@@ -129,8 +208,13 @@ impl Rooms {
         let mut destroyed = Vec::new();
         for ((connection, joined), outcome) in batch.members.into_iter().zip(outcomes) {
             let (room, joined_at) = (&joined.room, joined.joined_at);
+            if outcome == RelistOutcome::Kept(joined.incarnation) {
+                continue;
+            }
+            if !changed.contains(room) {
+                changed.insert(room.clone());
+            }
             match outcome {
-                RelistOutcome::Kept(now) if now == joined.incarnation => {}
                 RelistOutcome::Kept(now) => connection.joined_rooms().rejoin(room, joined_at, now),
                 RelistOutcome::Listed(now) => {
                     record_repair("listed", 1);
@@ -145,7 +229,7 @@ impl Rooms {
                 RelistOutcome::Destroyed => destroyed.push((connection, joined)),
                 RelistOutcome::Elsewhere => {}
                 // This node may have missed the last message.
-                RelistOutcome::Closing => self.0.parts.lease.request_recovery(RecoveryRequest::RELIST),
+                RelistOutcome::Closing => self.0.parts.lease.request_recovery(RecoveryRequest::CHECK_ROOMS),
                 RelistOutcome::Unreadable => {
                     warn!(room = &**room, id = %connection.id(), "a room cannot be recovered")
                 }
@@ -153,7 +237,7 @@ impl Rooms {
         }
         drop(batch.locks);
         destroyed.into_iter().for_each(|(connection, joined)| self.leave_destroyed(connection, joined));
-        Ok(())
+        Ok(changed)
     }
 
     /// Ends the membership of a room that was destroyed while this node missed its last message. Its hooks, which may wait,
@@ -235,4 +319,22 @@ impl Rooms {
 /// Counts entries of the list that were not as the node holds them.
 fn record_repair(kind: &'static str, count: u64) {
     metrics::counter!("phalanx_memberships_repaired_total", "kind" => kind).increment(count);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_member_of_each_incarnation_of_a_room_is_new() {
+        let mut seen = SeenRooms::default();
+        let mut is_new = |room: &str, joined_at, incarnation| {
+            seen.add(&JoinedRoom::new(room.into(), joined_at, Incarnation(incarnation)))
+        };
+        for (room, incarnation, expected) in
+            [("a", 1, true), ("b", 1, true), ("a", 1, false), ("a", 2, true), ("a", 1, false), ("a", 2, false)]
+        {
+            assert_eq!(is_new(room, 7, incarnation), expected, "{room} {incarnation}");
+        }
+    }
 }

@@ -143,7 +143,7 @@ impl Rooms {
 
     /// Announces all changes that wait, except those of rooms that were destroyed since. Those of a connection that joins or
     /// leaves a room now are left to it, or to the next pass: it announces a join that waits before its leave.
-    pub(super) async fn announce_waiting_changes(&self) -> Result<(), BackendError> {
+    pub(crate) async fn announce_waiting_changes(&self) -> Result<(), BackendError> {
         let mut waiting: Vec<_> = self.waiting_changes().iter().map(|(key, value)| (key.clone(), *value)).collect();
         let mut locks = HashMap::new();
         waiting.retain(|((_, id), _)| {
