@@ -81,7 +81,7 @@ pub use phalanx_core::{StartError, StopReport};
 
 // The crates whose types stand in the interfaces above.
 pub use phalanx_core::{http, schemars, serde, validator};
-pub use {async_trait, axum, bytes, serde_json};
+pub use {async_trait, axum, bytes, clap, serde_json};
 
 /// For those who extend the server itself: backends and transports of their own, beside the embedded backend and Redis,
 /// HTTP and WebSocket.

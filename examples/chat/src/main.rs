@@ -4,6 +4,7 @@ mod actions;
 #[path = "../../folders.rs"]
 mod folders;
 
+use phalanx::clap::{self, Parser};
 use phalanx::prelude::*;
 use serde_json::Value;
 
@@ -22,6 +23,17 @@ impl RoomHook for SignedMessages {
     }
 }
 
+/// Says something to everybody in the lobby, as the server: `chat announce "back at nine"`.
+#[derive(Parser)]
+#[command(name = "announce")]
+struct Announce {
+    text: String,
+}
+
+async fn announce(node: Node, command: Announce) -> Result<(), ActionError> {
+    node.rooms().say("lobby", &command.text).await
+}
+
 fn main() -> phalanx::ExitCode {
     let folders = folders::find("chat");
     App::new("chat")
@@ -30,5 +42,6 @@ fn main() -> phalanx::ExitCode {
         .public_dir(folders.public)
         .actions(actions![actions::set_name, actions::members, actions::say])
         .on_room(SignedMessages)
+        .command(announce)
         .run()
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 mod cluster_views;
 mod doctor;
+mod own;
 mod start_check;
 mod terminal;
 

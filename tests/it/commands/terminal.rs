@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{fail, print};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Runs a command line of the shell, with `tour` as `$TOUR`, on a terminal of 40 columns, whose user types `input`.
 async fn on_terminal(line: &str, environment: &[(&str, &str)], input: &str) -> Output {

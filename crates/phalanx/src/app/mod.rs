@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::Router;
+use clap::{CommandFactory, FromArgMatches};
 use phalanx_core::backend::Backend;
 use phalanx_core::config::{ClusterSettings, Config, General, Web};
 use phalanx_core::error::Chain;
@@ -24,6 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::command::output::{print, print_table};
+use crate::command::own::OwnCommand;
 use crate::command::{self, AppCommand, Overrides};
 use crate::process::{Launch, Sockets};
 use crate::settings::{Section, Settings, Sources, check_folder};
@@ -68,6 +70,7 @@ pub struct App {
     sections: Vec<Section>,
     routes: AppRoutes,
     configure: Option<Configure>,
+    commands: Vec<OwnCommand>,
 }
 
 /// Changes settings that were read.
@@ -86,6 +89,7 @@ impl App {
             sections: Vec::new(),
             routes: AppRoutes::default(),
             configure: None,
+            commands: Vec::new(),
         }
     }
 
@@ -189,6 +193,45 @@ impl App {
         self
     }
 
+    /// Adds a command of the application's own: `app announce …`.
+    ///
+    /// Its arguments are a type that clap reads; the crate re-exports clap. The command visits the cluster at `REDIS_URL` as
+    /// `app call` does: with the handle of a guest, which nodes do not list, and with the application's initializers started.
+    /// Without `REDIS_URL` it has the memory of its own process. Stdout is its own; logs go to stderr, from `warn` on.
+    ///
+    /// The exit code is 0; 1 with the error, unless that is a pipe whose reader has left; 2 for wrong arguments. A name that
+    /// another command has ends the program at its start. The options `--config`, `--env` and `--title` are those of all
+    /// commands.
+    ///
+    /// ```no_run
+    /// use phalanx::clap::{self, Parser};
+    /// use phalanx::prelude::*;
+    ///
+    /// /// Says something in a room, as the server.
+    /// #[derive(Parser)]
+    /// #[command(name = "announce")]
+    /// struct Announce {
+    ///     room: String,
+    ///     text: String,
+    /// }
+    ///
+    /// async fn announce(node: Node, command: Announce) -> Result<(), ActionError> {
+    ///     node.rooms().say(&command.room, &command.text).await
+    /// }
+    ///
+    /// fn main() -> phalanx::ExitCode {
+    ///     App::new("example").command(announce).run()
+    /// }
+    /// ```
+    pub fn command<C, E>(mut self, run: impl AsyncFnOnce(Node, C) -> Result<(), E> + Send + 'static) -> Self
+    where
+        C: CommandFactory + FromArgMatches + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        self.commands.push(OwnCommand::new(run));
+        self
+    }
+
     /// Merges the application's own axum routes.
     ///
     /// Actions, the WebSocket endpoint and the browser client keep their paths. These routes come next, then the files of
@@ -220,7 +263,11 @@ impl App {
     /// that it replaces.
     pub fn run(mut self) -> ExitCode {
         logging::install_hook();
-        let (command, overrides) = match command::parse(&self.name, &self.version) {
+        let whole = match command::whole(&self.name, &self.version, &self.commands) {
+            Ok(whole) => whole,
+            Err(error) => return failed(&error),
+        };
+        let (command, overrides) = match command::parse(whole) {
             Ok(parsed) => parsed,
             Err(code) => return code,
         };
@@ -251,6 +298,7 @@ impl App {
             AppCommand::Doctor(command) => command::doctor::run(&self, settings, command),
             AppCommand::Tasks(command) => command::tasks::run(self, settings, command),
             AppCommand::Call(command) => command::call::run(self, settings, &command),
+            AppCommand::Own(name, matches) => command::own::run(self, settings, &name, &matches),
             AppCommand::Check => self.check(settings),
             AppCommand::Cluster(command) => command::cluster::run(&settings, &command),
             AppCommand::StartCluster(start) => process::parent::serve(self.version, settings, start, options),
@@ -293,6 +341,10 @@ impl App {
         let mut settings = self.settings(config)?;
         settings.redis_url = Some(redis_url.to_owned());
         self.start_with(settings, Sockets::default(), Shutdown::default()).await
+    }
+
+    pub(crate) fn take_commands(&mut self) -> Vec<OwnCommand> {
+        std::mem::take(&mut self.commands)
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use futures_util::StreamExt;
 use phalanx_core::answer::BodySource;
-use phalanx_core::config::Log;
 use phalanx_core::error::Chain;
 use phalanx_core::registry::{RegisteredAction, Registry};
 use phalanx_core::{ActionError, Answer, Content, ErrorKind, Params};
@@ -17,6 +16,7 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::output::{unless_left, write};
+use super::visit::prepare;
 use super::{describe, parse_duration, show};
 use crate::app::{App, failed};
 use crate::logging;
@@ -65,17 +65,9 @@ pub(super) fn read(matches: &ArgMatches) -> CallCommand {
 }
 
 /// Runs a call. Exit codes: 0; 1 if the call failed; 2 if its input cannot be used.
-pub(crate) fn run(app: App, mut settings: Settings, command: &CallCommand) -> ExitCode {
-    let log = &mut settings.config.log;
-    log.file = false; // a file belongs to a node
-    if *log == Log::default() && std::env::var_os("RUST_LOG").is_none() {
-        log.level = "warn".to_owned(); // the answer says that the call went well
-    }
-    if let Err(error) = logging::install(&settings) {
-        return failed(&error);
-    }
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
+pub(crate) fn run(app: App, settings: Settings, command: &CallCommand) -> ExitCode {
+    let (runtime, settings) = match prepare(settings) {
+        Ok(prepared) => prepared,
         Err(error) => return failed(&error),
     };
     let ended = runtime.block_on(visit(app, settings, command));

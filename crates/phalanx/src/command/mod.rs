@@ -19,12 +19,14 @@ use crate::process::{Launcher, in_place};
 
 pub(crate) mod call;
 pub(crate) mod cluster;
+mod completions;
 pub(crate) mod config;
 mod confirm;
 pub(crate) mod connections;
 pub(crate) mod doctor;
 pub(crate) mod nodes;
 pub(crate) mod output;
+pub(crate) mod own;
 mod page;
 pub(crate) mod rooms;
 pub(crate) mod routes;
@@ -37,6 +39,7 @@ use cluster::{ClusterCommand, StartCluster};
 use config::ConfigCommand;
 use connections::ConnectionsCommand;
 use doctor::DoctorCommand;
+use own::OwnCommand;
 use rooms::RoomsCommand;
 use tasks::TasksCommand;
 
@@ -61,6 +64,8 @@ pub(crate) enum AppCommand {
     Doctor(DoctorCommand),
     Tasks(TasksCommand),
     Call(CallCommand),
+    /// A command of the application's own, by its name.
+    Own(String, ArgMatches),
 }
 
 /// The settings that the command line overrides.
@@ -84,9 +89,25 @@ impl Overrides {
 ///
 /// # Errors
 ///
-/// The exit code when nothing is left to do: help was printed, or the arguments could not be parsed.
-pub(crate) fn parse(name: &str, version: &str) -> Result<(AppCommand, Overrides), ExitCode> {
-    parse_from(name, version, std::env::args_os().collect()).map_err(|error| show(&error))
+/// The exit code when nothing is left to do: help or completions were printed, or the arguments could not be parsed.
+pub(crate) fn parse(whole: Command) -> Result<(AppCommand, Overrides), ExitCode> {
+    let matches = whole.clone().try_get_matches_from(std::env::args_os()).map_err(|error| show(&error))?;
+    match matches.subcommand_matches("completions") {
+        Some(inner) => Err(completions::run(whole, completions::read(inner))), // it needs no settings
+        None => read(&matches).map_err(|error| show(&error)),
+    }
+}
+
+/// The command line of an application, with commands of its own.
+///
+/// # Errors
+///
+/// Two commands have the same name.
+pub(crate) fn whole(name: &str, version: &str, own: &[OwnCommand]) -> Result<Command, String> {
+    own.iter().try_fold(clap_command(name, version), |whole, command| match whole.find_subcommand(command.name()) {
+        Some(_) => Err(format!("App::command: there is a command {} already", command.name())),
+        None => Ok(whole.subcommand(command.clap.clone())),
+    })
 }
 
 /// Prints help to stdout, or an error to stderr. If neither is open, the exit code still reports the result.
@@ -99,8 +120,8 @@ fn show(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(AppCommand, Overrides), clap::Error> {
-    let matches = clap_command(name, version).try_get_matches_from(arguments)?;
+/// Reads what clap has accepted.
+fn read(matches: &ArgMatches) -> Result<(AppCommand, Overrides), clap::Error> {
     let command = match matches.subcommand() {
         Some(("config", inner)) => AppCommand::Config(config::read(inner)),
         Some(("actions", _)) => AppCommand::Actions,
@@ -113,14 +134,17 @@ fn parse_from(name: &str, version: &str, arguments: Vec<OsString>) -> Result<(Ap
         Some(("call", inner)) => AppCommand::Call(call::read(inner)),
         Some(("cluster", inner)) => AppCommand::Cluster(cluster::read(inner)),
         Some(("start", inner)) if inner.get_flag("check") => AppCommand::Check,
-        start => read_start(start.map_or(&matches, |(_, inner)| inner)),
+        Some(("start", inner)) => read_start(inner),
+        Some((name, inner)) => AppCommand::Own(name.to_owned(), inner.clone()),
+        None => read_start(matches),
     };
-    let inner = matches.subcommand().map_or(&matches, |(_, inner)| inner);
-    let text = |matches: &ArgMatches, id: &str| matches.get_one::<String>(id).cloned();
+    let inner = matches.subcommand().map_or(matches, |(_, inner)| inner);
+    // A command of the application's own may have an argument of the same name and another type.
+    let text = |id: &str| inner.try_get_one::<String>(id).ok().flatten().cloned();
     let overrides = Overrides {
-        config_dir: inner.get_one::<PathBuf>("config").cloned(),
-        title: text(inner, "title"),
-        environment: text(inner, "env"),
+        config_dir: inner.try_get_one::<PathBuf>("config").ok().flatten().cloned(),
+        title: text("title"),
+        environment: text("env"),
     };
     if matches!(command, AppCommand::StartCluster(_)) && overrides.title.is_some() {
         let error = "--title names one node: the ids of workers are --worker-title-prefix and a number\n";
@@ -149,6 +173,7 @@ fn clap_command(name: &str, version: &str) -> Command {
         .subcommand(rooms::clap_command())
         .subcommand(tasks::clap_command())
         .subcommand(doctor::clap_command())
+        .subcommand(completions::clap_command())
 }
 
 fn read_start(options: &ArgMatches) -> AppCommand {
@@ -212,13 +237,18 @@ pub(crate) fn action_table(registry: &Registry, prefix: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+
     use super::*;
+
+    fn parse_line(line: &str) -> Result<(AppCommand, Overrides), clap::Error> {
+        let arguments = std::iter::once("app").chain(line.split_whitespace()).map(OsString::from);
+        whole("app", "1.0.0", &[]).unwrap().try_get_matches_from(arguments).and_then(|matches| read(&matches))
+    }
 
     #[test]
     fn start_is_the_default_and_options_may_precede_or_follow_the_command() {
         let check = |line: &str, command: AppCommand, title: Option<&str>| {
-            let arguments = std::iter::once("app").chain(line.split_whitespace()).map(OsString::from).collect();
-            let (parsed, overrides) = parse_from("app", "1.0.0", arguments).unwrap();
+            let (parsed, overrides) = parse_line(line).unwrap();
             assert_eq!((parsed, overrides.title.as_deref()), (command, title), "{line:?}");
         };
         let config = || AppCommand::Config(ConfigCommand { origins: false, as_json: false });
@@ -236,9 +266,35 @@ mod tests {
 
     #[test]
     fn unknown_arguments_exit_with_2() {
-        for line in ["strat", "--nope", "config extra", "config --json", "--title="] {
-            let arguments = std::iter::once("app").chain(line.split_whitespace()).map(OsString::from).collect();
-            assert_eq!(parse_from("app", "1.0.0", arguments).unwrap_err().exit_code(), 2, "{line}");
+        for line in ["strat", "--nope", "config extra", "config --json", "completions", "completions csh", "--title="] {
+            assert_eq!(parse_line(line).unwrap_err().exit_code(), 2, "{line}");
         }
+    }
+
+    #[test]
+    fn a_command_of_the_applications_own_has_a_name_of_its_own() {
+        #[derive(clap::Parser)]
+        #[command(name = "nodes")]
+        struct Nodes {}
+
+        #[derive(clap::Parser)]
+        #[command(name = "seed")]
+        struct Seed {
+            #[arg(long)]
+            title: Option<u32>,
+        }
+
+        let nodes = OwnCommand::new(async |_, _: Nodes| Ok::<_, ActionError>(()));
+        let error = whole("app", "1.0.0", &[nodes]).unwrap_err();
+        assert_eq!(error, "App::command: there is a command nodes already");
+        let seed = OwnCommand::new(async |_, seed: Seed| {
+            assert_eq!(seed.title, Some(5));
+            Ok::<_, ActionError>(())
+        });
+        let whole = whole("app", "1.0.0", &[seed]).unwrap();
+        let matches = whole.try_get_matches_from(["app", "seed", "--title", "5"]).unwrap();
+        let (command, overrides) = read(&matches).unwrap();
+        assert!(matches!(command, AppCommand::Own(name, _) if name == "seed"));
+        assert_eq!(overrides, Overrides::default());
     }
 }

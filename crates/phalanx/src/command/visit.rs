@@ -4,11 +4,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use phalanx_core::Node;
+use phalanx_core::config::Log;
 use phalanx_core::error::Chain;
+use tokio::runtime::Runtime;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::output::Printed;
 use crate::app::{App, failed};
+use crate::logging;
 use crate::settings::{Settings, without_password};
 
 /// How long a command waits for the cluster.
@@ -29,6 +32,17 @@ pub(super) enum VisitLimit {
     Entrance,
 }
 
+/// Prepares a command that runs code of the application: its log, and a runtime.
+pub(super) fn prepare(mut settings: Settings) -> Result<(Runtime, Settings), String> {
+    let log = &mut settings.config.log;
+    log.file = false; // a file belongs to a node
+    if *log == Log::default() && std::env::var_os("RUST_LOG").is_none() {
+        log.level = "warn".to_owned(); // the output says that the command went well
+    }
+    logging::install(&settings)?;
+    Ok((Runtime::new().map_err(|error| error.to_string())?, settings))
+}
+
 /// Enters the cluster, runs `work` and prints its result. Exit codes: 0, or 1 with the reason on stderr.
 pub(super) fn run(
     app: App,
@@ -41,7 +55,7 @@ pub(super) fn run(
         return failed(&"the embedded backend is in the memory of its node, and only that reaches it: set REDIS_URL");
     };
     let redis = without_password(url);
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
