@@ -3,7 +3,7 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use phalanx_testkit::{Process, Redis, command, run};
+use phalanx_testkit::{Process, Redis, binary, command, run};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -111,4 +111,40 @@ async fn a_call_reaches_the_nodes_of_a_cluster_and_leaves_nothing_behind() {
     assert!(enqueued["id"].is_string(), "{enqueued}");
     let nodes = get(node.addr, "/api/nodes").await.json();
     assert_eq!(nodes["nodes"].as_array().map(Vec::len), Some(1), "{nodes}");
+}
+
+#[tokio::test]
+async fn a_body_of_bytes_a_file_or_a_stream_is_printed_as_it_is() {
+    let lines: String = (0..10).map(|line| format!("line {line}\n")).collect();
+    let file = std::fs::read(binary("tour")).unwrap();
+    for (kind, expected) in [("bytes", &b"\x00\x9f\x92\x96\n"[..]), ("file", &file), ("stream", lines.as_bytes())] {
+        let output = call(&["bodyTest", "--kind", kind], &[]).await;
+        assert!(output.status.success() && output.stderr.is_empty(), "{kind}: {:?}", output.status);
+        assert!(output.stdout == expected, "{kind}: {} bytes, not {}", output.stdout.len(), expected.len());
+    }
+    let output = call(&["bodyTest", "--kind", "other"], &[]).await;
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{output:?}");
+}
+
+#[tokio::test]
+async fn closed_streams_end_no_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let answer = folder.path().join("answer");
+    for (line, code, answered) in [
+        ("$TOUR call echo --text a <&- >answer 2>&-", 0, "{\"text\":\"a\"}\n"),
+        ("$TOUR call echo --text a <&- >&- 2>&-", 0, ""),
+        ("$TOUR call echo --json - <&- >answer 2>&-", 2, ""), // nothing is no JSON
+        ("$TOUR call panicTest >answer 2>&-", 1, ""),
+        ("$TOUR call bodyTest --kind file >&-", 0, ""),
+    ] {
+        std::fs::write(&answer, "").unwrap();
+        let mut bash = tokio::process::Command::new("bash");
+        bash.args(["-c", line])
+            .current_dir(folder.path())
+            .env("TOUR", binary("tour"))
+            .env_remove("REDIS_URL")
+            .kill_on_drop(true);
+        let status = timeout(SOON, bash.status()).await.unwrap().unwrap();
+        assert_eq!((status.code(), &*std::fs::read_to_string(&answer).unwrap()), (Some(code), answered), "{line}");
+    }
 }

@@ -27,6 +27,7 @@ fn main() -> phalanx::ExitCode {
             basic::validation_test,
             basic::sleep_test,
             basic::recursive_action,
+            basic::body_test,
             basic::panic_test,
             basic::upload,
             basic::private_note,

@@ -178,6 +178,26 @@ pub(crate) async fn recursive_action(ctx: Context) -> Result<Recursive, ActionEr
     Ok(Recursive { random: ctx.call::<random_number>(NoInput {}).await?, local: true })
 }
 
+#[input]
+pub(crate) struct BodyKind {
+    /// `bytes`, `file` or `stream`.
+    kind: String,
+}
+
+/// Responds with other content than JSON: bytes, this program's own file, or a stream of ten lines.
+#[action(name = "bodyTest", get = "/bodyTest/{kind}")]
+pub(crate) async fn body_test(_ctx: Context, input: BodyKind) -> Result<Body, ActionError> {
+    match input.kind.as_str() {
+        "bytes" => Ok(Body::bytes("application/octet-stream", vec![0, 159, 146, 150, b'\n'])),
+        "file" => Ok(Body::file(std::env::current_exe().map_err(ActionError::internal)?)),
+        "stream" => {
+            let lines = (0..10).map(|line| Ok(format!("line {line}\n").into()));
+            Ok(Body::stream("text/plain", futures_util::stream::iter(lines)))
+        }
+        _ => Err(ActionError::not_found("no such kind of body")),
+    }
+}
+
 /// Panics; the caller receives the error `internal`, and the node keeps running.
 #[action(name = "panicTest", get)]
 pub(crate) async fn panic_test(_ctx: Context) -> Result<(), ActionError> {
