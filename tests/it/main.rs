@@ -14,6 +14,7 @@ mod cluster_start;
 mod commands;
 mod conformance;
 mod crates;
+mod deploy;
 mod drain;
 mod extensions;
 mod fairness;
