@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Level, Order, ProgramChoice, Supervisor, Worker, WorkerKey, WorkerState};
+use super::{Level, Order, ProgramChoice, Supervisor, WorkerKey, WorkerProcess, WorkerState};
 
 /// A worker that ran for so long is replaced as if it were the first one that ended.
 const SETTLED: Duration = Duration::from_secs(60);
@@ -109,7 +109,7 @@ impl Supervisor {
     }
 
     /// Plans the replacement of a worker that ended unexpectedly.
-    fn replace(&mut self, key: WorkerKey, worker: &Worker, end: &WorkerEnd, text: String) {
+    fn replace(&mut self, key: WorkerKey, worker: &WorkerProcess, end: &WorkerEnd, text: String) {
         if !self.was_ready {
             self.log(Level::Error, text.clone());
             return self.fail(text);
@@ -192,7 +192,7 @@ impl Supervisor {
             ProgramChoice::Current => self.current_program,
             ProgramChoice::OfRoll => self.rolls,
         };
-        let worker = Worker {
+        let worker = WorkerProcess {
             started: self.now,
             restarts,
             failures,

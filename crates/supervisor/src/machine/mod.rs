@@ -19,7 +19,7 @@ pub use deaths::WorkerEnd;
 pub use order::{Level, Order, ProgramChoice, WorkerSignal};
 pub use roll::RollEnd;
 pub use trigger::{ScaleChange, Trigger};
-pub use worker::{Worker, WorkerKey, WorkerState};
+pub use worker::{WorkerKey, WorkerProcess, WorkerState};
 
 use deaths::{DeathLog, Vacancy};
 use roll::Roll;
@@ -61,7 +61,7 @@ pub struct Supervisor {
     /// The group whose number of workers changes by signals and `scale`.
     scaled: usize,
     now: Duration,
-    workers: BTreeMap<WorkerKey, Worker>,
+    workers: BTreeMap<WorkerKey, WorkerProcess>,
     vacancies: Vec<Vacancy>,
     deaths: DeathLog,
     /// Whether a worker was ready since the start.
@@ -149,7 +149,7 @@ impl Supervisor {
     }
 
     /// The workers, by group and number.
-    pub fn workers(&self) -> impl Iterator<Item = (WorkerKey, &Worker)> {
+    pub fn workers(&self) -> impl Iterator<Item = (WorkerKey, &WorkerProcess)> {
         self.workers.iter().map(|(key, worker)| (*key, worker))
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Level, Order, ProgramChoice, Supervisor, Worker, WorkerKey, WorkerState};
+use super::{Level, Order, ProgramChoice, Supervisor, WorkerKey, WorkerProcess, WorkerState};
 
 /// The time that a replacement serves before the old worker is to stop: many faults show at once.
 const PROVEN: Duration = Duration::from_secs(1);
@@ -110,7 +110,7 @@ impl Supervisor {
 
     /// Starts the replacement of the next worker; completes the roll if none is left.
     fn replace_next(&mut self, number: u64) -> Option<RollStep> {
-        let is_old = |worker: &Worker| !worker.is_stopping() && worker.program < number;
+        let is_old = |worker: &WorkerProcess| !worker.is_stopping() && worker.program < number;
         let old = self.workers.iter().rev().find(|(_, worker)| is_old(worker));
         let Some((old, worker)) = old.map(|(key, worker)| (*key, worker.restarts)) else {
             self.complete_roll(number);

@@ -24,7 +24,7 @@ pub struct WorkerKey {
 
 /// A worker's process.
 #[derive(Debug)]
-pub struct Worker {
+pub struct WorkerProcess {
     /// When it was started.
     pub started: Duration,
     /// How often a worker of this place has ended unexpectedly.
@@ -63,7 +63,7 @@ pub enum WorkerState {
     Stopping,
 }
 
-impl Worker {
+impl WorkerProcess {
     /// Whether it serves.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, WorkerState::Ready { .. })
@@ -101,7 +101,7 @@ impl Supervisor {
     }
 
     pub(super) fn on_beat(&mut self, key: WorkerKey) {
-        if let Some(Worker { state: WorkerState::Ready { silent, beat, .. }, .. }) = self.workers.get_mut(&key) {
+        if let Some(WorkerProcess { state: WorkerState::Ready { silent, beat, .. }, .. }) = self.workers.get_mut(&key) {
             (*silent, *beat) = (0, true);
         }
     }

@@ -15,9 +15,6 @@ use crate::machine::{Trigger, WorkerEnd, WorkerKey, WorkerSignal};
 /// The most messages of one link that are read at once; the queue of a socket holds fewer.
 const MAX_READ: usize = 4096;
 
-/// The value of `oom_score_adj` of a worker: if memory ends, it goes before the parent.
-const OOM_SCORE: &str = "100";
-
 /// The process of a worker.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -53,7 +50,6 @@ impl Children {
         let child = started.map_err(|error| format!("{}: {error}", command.get_program().display()))?;
         // The value is dropped without waiting: `reap` waits for all children.
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("the system gave no process id")?;
-        let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE);
         let child =
             Child { pid, link, is_closed: false, version: None, web: None, admin: None, connections: 0, sockets: 0 };
         self.running.insert(key, child);
