@@ -27,6 +27,8 @@ async fn wrong_arguments_exit_with_2_and_are_named() {
     }
     let text = refused(&["cluster", "scale", "none"], &[], 2).await;
     assert!(text.contains("'none' for '<N>'"), "{text}");
+    let text = refused(&["cluster", "stop"], &[], 2).await;
+    assert!(text.contains("the cluster tour (development): without a terminal to ask it needs --yes"), "{text}");
 }
 
 #[tokio::test]

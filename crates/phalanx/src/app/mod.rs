@@ -300,7 +300,7 @@ impl App {
             AppCommand::Call(command) => command::call::run(self, settings, &command),
             AppCommand::Own(name, matches) => command::own::run(self, settings, &name, &matches),
             AppCommand::Check => self.check(settings),
-            AppCommand::Cluster(command) => command::cluster::run(&settings, &command),
+            AppCommand::Cluster(command) => command::cluster::run(&self.name, &settings, &command),
             AppCommand::StartCluster(start) => process::parent::serve(self.version, settings, start, options),
             AppCommand::Start(_) => process::serve(self, settings, launch),
         }

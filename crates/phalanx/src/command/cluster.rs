@@ -1,6 +1,6 @@
 //! The commands of `start cluster`'s parent.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use phalanx_supervisor::machine::MAX_WORKERS;
 use phalanx_supervisor::{ClusterStatus, ControlClient, ControlReply, ControlRequest};
 
+use super::confirm::{ask, can_ask, needs_yes, yes_option};
 use super::output::{print, print_table};
 use super::table;
 use crate::app::failed;
@@ -29,6 +30,8 @@ pub(crate) struct StartCluster {
 pub(crate) struct ClusterCommand {
     request: ControlRequest,
     as_json: bool,
+    /// Whether it is confirmed.
+    yes: bool,
 }
 
 /// The arguments of `start cluster`.
@@ -76,7 +79,7 @@ pub(super) fn clap_command() -> Command {
                 .about("Changes the number of workers, and waits until they are ready")
                 .arg(workers().value_name("N").required(true)),
         )
-        .subcommand(Command::new("stop").about("Stops all workers and the parent, and waits for it"))
+        .subcommand(Command::new("stop").about("Stops all workers and the parent, and waits for it").arg(yes_option()))
         .subcommand(Command::new("reopen").about("Reopens the logs, after they were rotated"))
 }
 
@@ -91,7 +94,8 @@ pub(super) fn read(matches: &ArgMatches) -> ClusterCommand {
         _ => ControlRequest::Status,
     };
     let as_json = name == "status" && inner.get_flag("json");
-    ClusterCommand { request, as_json }
+    let yes = name != "stop" || inner.get_flag("yes");
+    ClusterCommand { request, as_json, yes }
 }
 
 /// The path of the control socket; `None` if `paths.pid` is empty.
@@ -101,10 +105,19 @@ pub(crate) fn control_path(settings: &Settings) -> Option<PathBuf> {
 }
 
 /// Sends the request to the parent, and prints its reply until the end.
-pub(crate) fn run(settings: &Settings, command: &ClusterCommand) -> ExitCode {
+pub(crate) fn run(app: &str, settings: &Settings, command: &ClusterCommand) -> ExitCode {
     let Some(path) = control_path(settings) else {
         return failed(&"paths.pid is empty, so a parent of workers has no control socket");
     };
+    if !command.yes {
+        if !can_ask() {
+            failed(&needs_yes(app, settings));
+            return ExitCode::from(2);
+        }
+        if let Err(reason) = confirm_stop(app, settings, &path) {
+            return failed(&reason);
+        }
+    }
     let mut client = match ControlClient::send(&path, &command.request) {
         Ok(client) => client,
         Err(error) => return failed(&format!("{}: {error}", path.display())),
@@ -122,6 +135,18 @@ pub(crate) fn run(settings: &Settings, command: &ClusterCommand) -> ExitCode {
             return end;
         }
     }
+}
+
+/// Asks whether to stop the workers, whose number the parent says.
+fn confirm_stop(app: &str, settings: &Settings, path: &Path) -> Result<(), String> {
+    let reply = ControlClient::send(path, &ControlRequest::Status).and_then(|mut client| client.receive());
+    let workers = match reply {
+        Ok(ControlReply::Status(status)) => status.workers.len(),
+        Ok(_) => 0,
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+    };
+    let cluster = settings.config.cluster.name_of(app);
+    ask(&format!("stop {workers} workers of this machine"), cluster, &settings.environment.0)
 }
 
 fn print_json(status: &ClusterStatus) -> ExitCode {

@@ -29,8 +29,16 @@ pub(super) fn needs_yes(app: &str, settings: &Settings) -> String {
 ///
 /// The answer is not `y` or `yes`: nothing is to be done.
 pub(super) fn confirm(node: &Node, doing: &str) -> Result<(), String> {
-    let (app, environment) = (node.app(), &node.environment().0);
-    let question = format!("{doing} in the cluster {} ({environment})? [y/N] ", node.config().cluster.name_of(app));
+    ask(doing, node.config().cluster.name_of(node.app()), &node.environment().0)
+}
+
+/// Asks whether to do this to a cluster.
+///
+/// # Errors
+///
+/// The answer is not `y` or `yes`: nothing is to be done.
+pub(super) fn ask(doing: &str, cluster: &str, environment: &str) -> Result<(), String> {
+    let question = format!("{doing} in the cluster {cluster} ({environment})? [y/N] ");
     let mut answer = String::new();
     let read = io::stderr().lock().write_all(question.as_bytes()).and_then(|()| io::stdin().read_line(&mut answer));
     match read {

@@ -7,15 +7,17 @@ const SAMPLE: &str = include_str!("status.json");
 #[test]
 fn arguments_are_read() {
     let check = |line: &str, expected: Result<(ControlRequest, bool), i32>| {
+        let yes = line != "stop";
         let matches = clap_command().try_get_matches_from(std::iter::once("cluster").chain(line.split_whitespace()));
         let parsed = matches.map(|matches| read(&matches)).map_err(|error| error.exit_code());
-        assert_eq!(parsed, expected.map(|(request, as_json)| ClusterCommand { request, as_json }), "{line}");
+        assert_eq!(parsed, expected.map(|(request, as_json)| ClusterCommand { request, as_json, yes }), "{line}");
     };
     check("status", Ok((ControlRequest::Status, false)));
     check("status --json", Ok((ControlRequest::Status, true)));
     check("roll", Ok((ControlRequest::Roll, false)));
     check("scale 3", Ok((ControlRequest::Scale { workers: 3 }, false)));
     check("stop", Ok((ControlRequest::Stop, false)));
+    check("stop --yes", Ok((ControlRequest::Stop, false)));
     check("reopen", Ok((ControlRequest::Reopen, false)));
     for line in ["", "dance", "scale", "scale 0", "scale abc", "scale 10000", "roll --json", "status x"] {
         check(line, Err(2));
