@@ -219,3 +219,6 @@ impl ControlPeer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
