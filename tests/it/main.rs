@@ -45,4 +45,5 @@ mod sockets;
 mod tasks;
 mod tour;
 mod unread;
+mod workers;
 mod ws;

@@ -68,6 +68,7 @@ pub struct Server {
 #[derive(Debug)]
 struct RunningServer {
     addr: SocketAddr,
+    connections: Quota,
     drain: Drain,
     shutdown: Shutdown,
     task: Option<JoinHandle<()>>,
@@ -83,6 +84,11 @@ impl Server {
     /// other processes may accept from it.
     pub fn on(self, socket: TcpListener) -> Self {
         Self { given: Mutex::new(Some(socket)), ..self }
+    }
+
+    /// The number of open connections, sockets excepted.
+    pub fn http_connections(&self) -> u64 {
+        self.running().as_ref().map_or(0, |running| running.connections.used())
     }
 
     /// Takes the listening socket for the next program of this process, once the node has stopped for it.
@@ -138,8 +144,8 @@ impl Transport for Server {
         let addr = socket.local_addr()?;
         listener::listen(&socket).map_err(|error| cannot_listen(addr, &error))?;
         let connections = Quota::new("web.max_connections", settings.max_connections as u64);
-        let admission =
-            Admission::new(connections, settings.write_timeout, linger).with_shares(shares, &settings.trusted_proxies);
+        let admission = Admission::new(connections.clone(), settings.write_timeout, linger)
+            .with_shares(shares, &settings.trusted_proxies);
         let protocol = listener::protocol(settings);
         let listener = HttpListener { socket, admission, protocol, drain: drain.clone(), quiet: settings.drain };
         let service = Arc::new(service);
@@ -150,7 +156,7 @@ impl Transport for Server {
         });
         info!(%addr, "listening");
         let shutdown = engine.shutdown().clone();
-        *self.running() = Some(RunningServer { addr, drain, shutdown, task: Some(task) });
+        *self.running() = Some(RunningServer { addr, connections, drain, shutdown, task: Some(task) });
         Ok(())
     }
 

@@ -20,6 +20,11 @@ impl Quota {
         Self { name, limit, used: Arc::default() }
     }
 
+    /// The amount that is taken.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
     /// Takes nothing yet: the permit grows.
     pub(crate) fn start(&self) -> QuotaPermit {
         QuotaPermit { quota: self.clone(), amount: 0 }

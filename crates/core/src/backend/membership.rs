@@ -30,7 +30,7 @@ pub struct NodeRecord {
     pub version: String,
     /// When it started, Unix time in milliseconds.
     pub started_at: u64,
-    /// Its roles: `web`.
+    /// Its roles: `web`, `worker`, `scheduler`.
     pub roles: Vec<String>,
     /// Its earlier generations since it started: it answers for those too.
     pub earlier: Vec<Generation>,

@@ -4,12 +4,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::role::NodeRole;
+
 /// Settings that belong to no other section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct General {
     /// Node id shown to operators and in logs; empty means `<hostname>-<pid>`.
     pub id: String,
+    /// The parts that the node runs; under `start cluster` the parent gives them to its workers.
+    pub roles: Vec<NodeRole>,
+    /// Threads that serve clients and remote calls; zero means one for each processor that the process may use, under
+    /// `start cluster` an equal share of them.
+    pub threads: usize,
     /// Text of the first message that a socket receives.
     pub welcome: String,
     /// The deadline of an action that has none of its own; zero means none.
@@ -48,6 +55,8 @@ impl Default for General {
     fn default() -> Self {
         Self {
             id: String::new(),
+            roles: NodeRole::ALL.to_vec(),
+            threads: 0,
             welcome: "welcome".into(),
             action_deadline: Duration::from_secs(30),
             simultaneous_actions: 5,

@@ -103,6 +103,8 @@ impl Config {
             (self.rooms.bus_queue > 0, "rooms.bus_queue must not be zero"),
             (self.general.simultaneous_actions > 0, "general.simultaneous_actions must not be zero"),
             (tasks.concurrency <= TaskSettings::MAX_CONCURRENCY, "tasks.concurrency must be 10000 at most"),
+            (!self.general.roles.is_empty(), "general.roles must name one of web, worker and scheduler"),
+            (self.general.threads <= 1024, "general.threads must be 1024 at most"),
             (tasks.threads <= 1024, "tasks.threads must be 1024 at most"),
             (tasks.failed_max > 0, "tasks.failed_max must not be zero"),
             (tasks.replicas <= TaskSettings::MAX_REPLICAS, "tasks.replicas must be 16 at most"),

@@ -135,6 +135,7 @@ impl Engine {
             calls: parts.calls.clone(),
             observers: parts.registry.observers.clone(),
             shutdown: parts.shutdown.clone(),
+            roles: parts.config.general.roles.clone(),
             started_at: parts.started_at,
         }
     }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use crate::backend::{BackendError, Bus, Clock, Membership, NodeRecord, TaskStore};
+use crate::config::NodeRole;
 use crate::connections::ConnectionRegistry;
 use crate::event::Observers;
 use crate::id::NodeIdentity;
@@ -48,6 +49,7 @@ pub(crate) struct LeaseParts {
     pub(crate) calls: Arc<RemoteCalls>,
     pub(crate) observers: Observers,
     pub(crate) shutdown: Shutdown,
+    pub(crate) roles: Vec<NodeRole>,
     /// When the process started, Unix time in milliseconds.
     pub(crate) started_at: u64,
 }
@@ -78,7 +80,7 @@ impl LeaseParts {
             id: self.identity.node_id.clone(),
             version: self.identity.version.clone(),
             started_at: self.started_at,
-            roles: vec!["web".to_owned()],
+            roles: self.roles.iter().map(|role| role.name().to_owned()).collect(),
             earlier: self.identity.generations.earlier(),
         }
     }

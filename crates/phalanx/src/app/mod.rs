@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use clap::{CommandFactory, FromArgMatches};
 use phalanx_core::backend::Backend;
-use phalanx_core::config::{ClusterSettings, Config, General, Web};
+use phalanx_core::config::{ClusterSettings, Config, General, NodeRole, Web};
 use phalanx_core::error::Chain;
 use phalanx_core::event::Observer;
 use phalanx_core::hooks::{ConnectionHook, DeliverHook, RoomHook, TaskHook};
@@ -91,6 +91,10 @@ impl App {
             configure: None,
             commands: Vec::new(),
         }
+    }
+
+    pub(crate) fn version_text(&self) -> &str {
+        &self.version
     }
 
     /// Sets the application's version: `.version(env!("CARGO_PKG_VERSION"))`.
@@ -267,7 +271,7 @@ impl App {
             Ok(whole) => whole,
             Err(error) => return failed(&error),
         };
-        let (command, overrides) = match command::parse(whole) {
+        let (command, mut overrides) = match command::parse(whole) {
             Ok(parsed) => parsed,
             Err(code) => return code,
         };
@@ -280,9 +284,12 @@ impl App {
             Err(code) => return code,
         };
         let options = overrides.options();
+        if let Some(id) = launch.node_id() {
+            overrides.title = Some(id.to_owned());
+        }
         let settings = match self.load_settings(overrides) {
             Ok(settings) => settings,
-            Err(error) => return failed(&error),
+            Err(error) => return launch.failed(&error),
         };
         match command {
             AppCommand::Config(command) => command::config::config(&settings, command).print(command.as_json),
@@ -404,11 +411,17 @@ impl App {
             None => server,
         });
         let admin = Arc::new(AdminServer::new(telemetry::install()));
-        let mut transports: Vec<Arc<dyn Transport>> = vec![server.clone()];
+        let has = |role| config.general.roles.contains(&role);
+        let mut transports: Vec<Arc<dyn Transport>> = Vec::new();
+        if has(NodeRole::Web) {
+            transports.push(server.clone());
+        }
         if !config.admin.bind.is_empty() {
             transports.push(admin.clone());
         }
-        transports.push(Arc::new(TaskWorker::new())); // starts last, stops first
+        if has(NodeRole::Worker) || has(NodeRole::Scheduler) {
+            transports.push(Arc::new(TaskWorker::new())); // starts last, stops first
+        }
         (transports, server, admin)
     }
 
@@ -501,8 +514,26 @@ impl RunningApp {
     }
 
     /// The address that clients connect to. With `web.port = 0` it has the port that was chosen.
+    ///
+    /// # Panics
+    ///
+    /// If the node has not the role `web`.
     pub fn addr(&self) -> SocketAddr {
-        self.server.addr().expect("the listener is bound before the application counts as running")
+        self.web_addr().expect("a node with the role web listens before it counts as running")
+    }
+
+    /// The address that clients connect to, if the node has the role `web`.
+    pub(crate) fn web_addr(&self) -> Option<SocketAddr> {
+        self.server.addr()
+    }
+
+    /// Counts the connections of clients, and the sockets among them.
+    pub(crate) fn load(&self) -> impl Fn() -> (u64, u64) + Send + 'static {
+        let (server, node) = (self.server.clone(), self.node().clone());
+        move || {
+            let sockets = node.connections().count() as u64;
+            (server.http_connections() + sockets, sockets)
+        }
     }
 
     /// The address of the admin listener, if there is one.
@@ -523,7 +554,10 @@ impl RunningApp {
 
     /// Prints the addresses to stdout, which supervisors read as the sign that the node is ready.
     pub(crate) fn print_addresses(&self) {
-        let mut lines = format!("listening on http://{}\n", self.addr());
+        let mut lines = match self.web_addr() {
+            Some(addr) => format!("listening on http://{addr}\n"),
+            None => "ready, without clients\n".to_owned(),
+        };
         if let Some(admin) = self.admin_addr() {
             lines.push_str(&format!("admin on http://{admin}\n"));
         }

@@ -15,7 +15,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 
 use crate::logging;
-use crate::process::{Launcher, in_place};
+use crate::process::{Launcher, in_place, worker};
 
 pub(crate) mod call;
 pub(crate) mod cluster;
@@ -161,7 +161,7 @@ fn clap_command(name: &str, version: &str) -> Command {
         .arg(config.value_parser(value_parser!(PathBuf)).help("The folder of the settings"))
         .arg(title.value_parser(NonEmptyStringValueParser::new()).help("The id of the node"))
         .arg(Arg::new("env").long("env").value_name("NAME").global(true).help("development, test or production"))
-        .arg(in_place())
+        .args(hidden_options())
         .subcommand(start_command().subcommand(cluster::start_command()))
         .subcommand(config::clap_command())
         .subcommand(Command::new("actions").about("Prints the actions and how clients reach them"))
@@ -179,8 +179,11 @@ fn clap_command(name: &str, version: &str) -> Command {
 fn read_start(options: &ArgMatches) -> AppCommand {
     match options.subcommand_matches("cluster") {
         Some(inner) => AppCommand::StartCluster(cluster::read_start(inner)),
-        None if options.get_flag(in_place::OPTION) => AppCommand::Start(Launcher::Predecessor),
-        None => AppCommand::Start(Launcher::Operator),
+        None => {
+            let launchers = [(in_place::OPTION, Launcher::Predecessor), (worker::OPTION, Launcher::Parent)];
+            let hidden = launchers.into_iter().find(|(option, _)| options.get_flag(option));
+            AppCommand::Start(hidden.map_or(Launcher::Operator, |(_, launcher)| launcher))
+        }
     }
 }
 
@@ -189,7 +192,7 @@ fn start_command() -> Command {
     Command::new("start")
         .about("Serves clients (the default)")
         .arg(check.help("Checks settings, definitions, routes and folders, and starts nothing"))
-        .arg(in_place())
+        .args(hidden_options())
 }
 
 /// The option of commands whose results programs read.
@@ -197,9 +200,9 @@ fn json_option() -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints each result as one line of JSON")
 }
 
-/// The option that a node adds to its arguments when it restarts in place.
-fn in_place() -> Arg {
-    Arg::new(in_place::OPTION).long(in_place::OPTION).action(ArgAction::SetTrue).hide(true)
+/// The options that only processes give: a node that restarts in place, and the parent of workers.
+fn hidden_options() -> [Arg; 2] {
+    [in_place::OPTION, worker::OPTION].map(|name| Arg::new(name).long(name).action(ArgAction::SetTrue).hide(true))
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

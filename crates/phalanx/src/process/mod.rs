@@ -6,7 +6,9 @@ mod pid_file;
 mod program;
 mod signals;
 mod sockets;
+pub(crate) mod worker;
 
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,16 +17,21 @@ use phalanx_core::{Shutdown, StartError, StopReport, StopRequest, Successor};
 use phalanx_supervisor::link::LinkError;
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 pub(crate) use self::in_place::Inheritance;
 use self::pid_file::PidFile;
 use self::signals::Signals;
 pub(crate) use self::sockets::Sockets;
+use self::worker::{Parent, Worker};
 use crate::app::{App, failed};
 use crate::logging;
 use crate::rlimit;
 use crate::settings::Settings;
+
+/// The time for a worker that was not ready yet to end.
+const BOOT_STOP: Duration = Duration::from_secs(2);
 
 /// The process that starts a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +40,8 @@ pub(crate) enum Launcher {
     Operator,
     /// This process itself, which executed another program before.
     Predecessor,
+    /// The parent process of `start cluster`.
+    Parent,
 }
 
 /// The descriptors that the launcher has handed to this process.
@@ -40,6 +49,7 @@ pub(crate) enum Launcher {
 pub(crate) enum Launch {
     Plain,
     InPlace(Result<Inheritance, LinkError>),
+    Worker(Worker),
 }
 
 impl Launch {
@@ -55,7 +65,28 @@ impl Launch {
                 Some(taken) => Ok(Self::InPlace(taken)),
                 None => Err(misused(in_place::OPTION, "a node that restarts in place")),
             },
+            Launcher::Parent => match Worker::take() {
+                Ok(Some(worker)) => Ok(Self::Worker(worker)),
+                Ok(None) => Err(misused(worker::OPTION, "the workers of `start cluster`")),
+                Err(error) => Err(failed(&error)),
+            },
         }
+    }
+
+    /// The id of the node, if the launcher has given one.
+    pub(crate) fn node_id(&self) -> Option<&str> {
+        match self {
+            Self::Plain | Self::InPlace(_) => None,
+            Self::Worker(worker) => Some(worker.id()),
+        }
+    }
+
+    /// Reports the reason why the process ends, also to its parent.
+    pub(crate) fn failed(&self, reason: &str) -> ExitCode {
+        if let Self::Worker(worker) = self {
+            Worker::report_failure(&worker.link(), reason);
+        }
+        failed(&reason)
     }
 }
 
@@ -68,9 +99,13 @@ fn misused(option: &str, user: &str) -> ExitCode {
 /// Runs an application until a signal or an error stops it.
 pub(crate) fn serve(app: App, settings: Settings, launch: Launch) -> ExitCode {
     let program = program::path(); // read before a deploy replaces it
-    let mut signals = match Signals::listen() {
+    let parent = match &launch {
+        Launch::Plain | Launch::InPlace(_) => None,
+        Launch::Worker(worker) => Some(worker.link()),
+    };
+    let mut signals = match Signals::listen(parent.is_some()) {
         Ok(signals) => signals,
-        Err(error) => return failed(&error),
+        Err(error) => return launch.failed(&error.to_string()),
     };
     match run_node(app, settings, launch, &mut signals) {
         Ok(ProcessEnd::Exit) => stopped(),
@@ -78,11 +113,16 @@ pub(crate) fn serve(app: App, settings: Settings, launch: Launch) -> ExitCode {
             logging::flush_at_exit();
             signals::block();
             match signals.take_pending() {
-                Some(SignalRequest::Stop | SignalRequest::Cut) => stopped(),
-                Some(SignalRequest::Restart) | None => failed(&in_place::execute(&program, &inheritance)),
+                Some(ProcessRequest::Restart) | None => failed(&in_place::execute(&program, &inheritance)),
+                Some(_) => stopped(),
             }
         }
-        Err(reason) => failed(&reason),
+        Err(reason) => {
+            if let Some(parent) = parent {
+                Worker::report_failure(&parent, &reason);
+            }
+            failed(&reason)
+        }
     }
 }
 
@@ -93,11 +133,23 @@ enum ProcessEnd {
     Restart(Inheritance),
 }
 
-fn run_node(app: App, settings: Settings, launch: Launch, signals: &mut Signals) -> Result<ProcessEnd, String> {
-    let (Inheritance { mut sockets, pid_file }, lost) = match launch {
-        Launch::Plain => (Inheritance::default(), None),
-        Launch::InPlace(Ok(inheritance)) => (inheritance, None),
-        Launch::InPlace(Err(error)) => (Inheritance::default(), Some(error)),
+fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Signals) -> Result<ProcessEnd, String> {
+    let mut requests = Requests { signals, parent: None };
+    let mut lost = None;
+    let Inheritance { sockets, pid_file } = match launch {
+        Launch::Plain => Inheritance::default(),
+        Launch::InPlace(Ok(mut inheritance)) => {
+            inheritance.sockets.fit(&settings.config);
+            inheritance
+        }
+        Launch::InPlace(Err(error)) => {
+            lost = Some(error);
+            Inheritance::default()
+        }
+        Launch::Worker(mut worker) => {
+            requests.parent = Some(worker.watch().map_err(|error| error.to_string())?);
+            Inheritance { sockets: worker.prepare(&mut settings)?, pid_file: None }
+        }
     };
     // First of all: what follows belongs to one process of this id, its log file as well.
     let pid_file = PidFile::of_node(&settings, pid_file)?;
@@ -105,11 +157,17 @@ fn run_node(app: App, settings: Settings, launch: Launch, signals: &mut Signals)
     if let Some(error) = lost {
         warn!(%error, "the listening sockets of the last program are lost: clients were refused for a moment");
     }
+    if requests.parent.is_some() {
+        worker::raise_oom_score();
+        Worker::warn_of_other_address(&sockets, &settings);
+    }
     rlimit::raise(settings.config.web.max_connections);
-    sockets.fit(&settings.config);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
-    let ended = runtime.block_on(run(app, settings, sockets, signals));
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if settings.config.general.threads > 0 {
+        builder.worker_threads(settings.config.general.threads);
+    }
+    let runtime = builder.enable_all().build().map_err(|error| error.to_string())?;
+    let ended = runtime.block_on(run(app, settings, sockets, &mut requests));
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(match ended? {
         Some(sockets) => ProcessEnd::Restart(Inheritance { sockets, pid_file }),
@@ -122,22 +180,76 @@ fn stopped() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The request that a signal makes of the process.
+/// A request to the process, by a signal or by its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SignalRequest {
+enum ProcessRequest {
     Stop,
+    /// To stop while other workers go on.
+    StopBesideOthers,
+    /// To stop because the parent is gone.
+    StopOrphaned,
     /// To end without the grace.
     Cut,
     Restart,
 }
 
+impl ProcessRequest {
+    /// How the node is to stop for it.
+    fn stop_request(self) -> StopRequest {
+        match self {
+            Self::Stop | Self::Cut => StopRequest::default(),
+            Self::StopBesideOthers => StopRequest { successor: Successor::Neighbours, grace: None },
+            Self::StopOrphaned => StopRequest { grace: Some(worker::ORPHAN_GRACE), ..StopRequest::default() },
+            Self::Restart => StopRequest { successor: Successor::NextProgram, grace: None },
+        }
+    }
+}
+
+/// The sources of requests.
+struct Requests<'a> {
+    signals: &'a mut Signals,
+    parent: Option<Parent>,
+}
+
+impl Requests<'_> {
+    async fn next(&mut self) -> ProcessRequest {
+        let of_parent = async {
+            match &mut self.parent {
+                Some(parent) => parent.requests.recv().await,
+                None => None,
+            }
+        };
+        tokio::select! {
+            biased;
+            request = self.signals.next() => {
+                info!(signal = ?request, "requested by a signal"); // tests/it/process.rs counts these lines
+                request
+            }
+            Some(request) = of_parent => {
+                info!(?request, "requested by the parent process, or by its end");
+                request
+            }
+        }
+    }
+}
+
 /// Starts the application and stops it on a signal, at any time, also while it still starts. Returns the sockets for the
 /// next program if the process is to restart.
-async fn run(app: App, settings: Settings, sockets: Sockets, signals: &mut Signals) -> Result<Option<Sockets>, String> {
-    let is_alone = settings.redis_url.is_none();
+async fn run(
+    app: App,
+    settings: Settings,
+    sockets: Sockets,
+    requests: &mut Requests<'_>,
+) -> Result<Option<Sockets>, String> {
+    let (is_alone, version) = (settings.redis_url.is_none(), app.version_text().to_owned());
+    let parent = requests.parent.as_ref().map(|parent| parent.link.clone());
+    let is_worker = parent.is_some();
     let shutdown = Shutdown::default();
     // A restart that is requested before the node is ready hands these on: clients may wait already.
-    let mut given = sockets.try_clone().map_err(|error| error.to_string())?;
+    let mut given = match is_worker {
+        false => sockets.try_clone().map_err(|error| error.to_string())?,
+        true => Sockets::default(),
+    };
     let (ready, mut is_ready) = oneshot::channel();
     // A task of its own, so that signals are handled even while the application's code blocks a thread.
     let mut node = tokio::spawn({
@@ -148,17 +260,22 @@ async fn run(app: App, settings: Settings, sockets: Sockets, signals: &mut Signa
                 Err(error) => return NodeEnd::NotStarted(error),
             };
             let _ = ready.send(()); // the process is there for as long as this task
-            running.print_addresses();
+            match &parent {
+                Some(parent) => Worker::report_ready(parent, version, &running),
+                None => running.print_addresses(),
+            }
             shutdown.requested().await;
             let (report, kept) = running.stop_and_keep().await;
             NodeEnd::Stopped(report, kept)
         }
     });
-    let (mut requested, mut is_booting) = (None, true);
+    let mut requested: Option<ProcessRequest> = None;
+    let mut is_booting = true;
+    let mut boot_end = pin!(sleep(Duration::MAX));
     loop {
         let request = tokio::select! {
             biased; // a signal that arrived before the node ended decides between exit and restart
-            request = signals.next() => request,
+            request = requests.next() => request,
             ready = &mut is_ready, if is_booting => {
                 is_booting = false;
                 if ready.is_ok() {
@@ -167,27 +284,26 @@ async fn run(app: App, settings: Settings, sockets: Sockets, signals: &mut Signa
                 continue;
             }
             ended = &mut node => return exit_reason(requested, ended).map(|kept| kept.map(|kept| kept.or(given))),
+            // Its parent waits for it, and nothing of it was ready.
+            () = &mut boot_end => return Ok(None),
         };
-        info!(signal = ?request, "requested by a signal"); // tests/it/process.rs counts these lines
         requested = match (requested, request) {
-            (_, SignalRequest::Cut) => {
+            (_, ProcessRequest::Cut) => {
                 return Err("interrupted a second time: running calls are cut off".to_owned());
             }
             // A stop wins over a restart, in either order.
-            (Some(SignalRequest::Stop), _) => requested,
+            (Some(earlier), ProcessRequest::Restart) if earlier != ProcessRequest::Restart => continue,
             (_, request) => Some(request),
         };
-        let successor = match requested {
-            Some(SignalRequest::Restart) => Successor::NextProgram,
-            _ => {
-                given = Sockets::default();
-                Successor::None
-            }
-        };
-        if is_alone && successor == Successor::NextProgram {
+        if request != ProcessRequest::Restart {
+            given = Sockets::default();
+        } else if is_alone {
             warn!("there is no Redis: queued jobs, the cache, locks and rooms are lost with the restart");
         }
-        shutdown.request(StopRequest { successor, grace: None });
+        if is_booting && is_worker {
+            boot_end.set(sleep(BOOT_STOP));
+        }
+        shutdown.request(request.stop_request());
     }
 }
 
@@ -198,8 +314,11 @@ enum NodeEnd {
 }
 
 /// The sockets for the next program if the process restarts once its node has ended; or the error to exit with.
-fn exit_reason(requested: Option<SignalRequest>, ended: Result<NodeEnd, JoinError>) -> Result<Option<Sockets>, String> {
-    let restarts = requested == Some(SignalRequest::Restart);
+fn exit_reason(
+    requested: Option<ProcessRequest>,
+    ended: Result<NodeEnd, JoinError>,
+) -> Result<Option<Sockets>, String> {
+    let restarts = requested == Some(ProcessRequest::Restart);
     match ended.map_err(|panicked| panicked.to_string())? {
         NodeEnd::NotStarted(StartError::Stopped) => Ok(restarts.then(Sockets::default)),
         NodeEnd::Stopped(_, kept) if restarts => Ok(Some(kept)), // the log says how many were cut off

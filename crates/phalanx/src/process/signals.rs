@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::unix::process::parent_id;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::SignalRequest;
+use super::ProcessRequest;
 use crate::logging;
 
 /// Signals without a meaning for a node, which would end or stop it if it did not handle them; besides, the real-time
@@ -45,13 +46,15 @@ pub(super) struct Signals {
     /// When INT came first.
     interrupted: Option<Instant>,
     meaningless: Vec<(String, Signal)>,
+    /// Whether the process is a worker, whose parent decides about everything but its stop.
+    is_worker: bool,
 }
 
 impl Signals {
     /// Handles the signals from now on, and lets those through that were blocked before a restart in place.
     ///
     /// It must run before other threads are started: they inherit the mask of this one.
-    pub(super) fn listen() -> io::Result<Self> {
+    pub(super) fn listen(is_worker: bool) -> io::Result<Self> {
         let runtime = signal_runtime()?;
         let _entered = runtime.enter();
         let named = MEANINGLESS.iter().map(|name| (name.as_str().to_owned(), *name as i32));
@@ -66,14 +69,15 @@ impl Signals {
             usr2: signal(SignalKind::user_defined2())?,
             interrupted: None,
             meaningless: named.chain(real_time).filter_map(listen).collect(),
+            is_worker,
         };
         SigSet::all().thread_unblock()?;
         Ok(signals)
     }
 
-    /// Waits for a request to stop (TERM, INT), to cut what runs (INT again) or to restart (USR2). HUP reopens the
-    /// log meanwhile.
-    pub(super) async fn next(&mut self) -> SignalRequest {
+    /// Waits for a request to stop (TERM, INT), to cut what runs (INT again) or to restart (USR2). HUP reopens the log
+    /// meanwhile. A worker only stops: a terminal and its parent may both send INT, and only its parent knows of a second one.
+    pub(super) async fn next(&mut self) -> ProcessRequest {
         loop {
             let meaningless = poll_fn(|context| {
                 for (name, signal) in &mut self.meaningless {
@@ -85,23 +89,29 @@ impl Signals {
             });
             tokio::select! {
                 biased; // if several signals are pending, a stop wins
-                _ = self.term.recv() => return SignalRequest::Stop,
+                _ = self.term.recv() => return ProcessRequest::Stop,
                 _ = self.int.recv() => return self.interrupt(),
-                _ = self.usr2.recv() => return SignalRequest::Restart,
+                _ = self.usr2.recv() => match self.is_worker {
+                    false => return ProcessRequest::Restart,
+                    true => warn!(parent = parent_id(), "USR2 is for the parent of this worker, and was ignored"),
+                },
                 _ = self.hup.recv() => logging::reopen(),
-                signal = meaningless => warn!(signal, "a signal that means nothing to a node was ignored"),
+                signal = meaningless => match self.is_worker {
+                    false => warn!(signal, "a signal that means nothing to a node was ignored"),
+                    true => warn!(signal, parent = parent_id(), "a signal that means nothing to a worker was ignored"),
+                },
             }
         }
     }
 
     /// Reads an INT: a person at a terminal who repeats it means it, unless it is the same key press twice.
-    fn interrupt(&mut self) -> SignalRequest {
+    fn interrupt(&mut self) -> ProcessRequest {
         let first = *self.interrupted.get_or_insert_with(Instant::now);
-        if first.elapsed() > BEFORE_CUT { SignalRequest::Cut } else { SignalRequest::Stop }
+        if first.elapsed() > BEFORE_CUT && !self.is_worker { ProcessRequest::Cut } else { ProcessRequest::Stop }
     }
 
     /// Takes a request that arrived since the last [`next`](Self::next), also while no runtime was running.
-    pub(super) fn take_pending(&mut self) -> Option<SignalRequest> {
+    pub(super) fn take_pending(&mut self) -> Option<ProcessRequest> {
         signal_runtime().ok()?.block_on(async {
             tokio::select! {
                 biased;
@@ -133,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_signal_that_arrives_after_the_runtime_has_ended_is_handled_before_a_restart() {
-        let mut signals = Signals::listen().unwrap();
+        let mut signals = Signals::listen(false).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.shutdown_timeout(Duration::from_secs(1));
         assert_eq!(signals.take_pending(), None);
@@ -144,6 +154,6 @@ mod tests {
                 None => std::thread::yield_now(), // the kernel may deliver the signal on another thread
             }
         };
-        assert_eq!(request, SignalRequest::Stop);
+        assert_eq!(request, ProcessRequest::Stop);
     }
 }

@@ -27,6 +27,12 @@ impl Sockets {
         Self { web: self.web.or(others.web), admin: self.admin.or(others.admin) }
     }
 
+    /// The address of the socket for clients and the one that the settings name, if these are not the same.
+    pub(super) fn other_web_addr(&self, settings: &Web) -> Option<(SocketAddr, SocketAddr)> {
+        let socket = self.web.as_ref().filter(|socket| !is_web(socket, settings))?;
+        Some((socket.local_addr().ok()?, web_addr(settings)))
+    }
+
     /// Other descriptors of the same sockets.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let clone = |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::try_clone).transpose();
