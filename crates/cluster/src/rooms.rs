@@ -258,14 +258,14 @@ impl RoomStore for RedisRooms {
         Ok((entries.into_iter().filter_map(parse).collect(), next))
     }
 
-    async fn remove_stored(&self, of: Generation, floor: u64, members: &[StoredMember]) -> Result<(), BackendError> {
+    async fn remove_stored(&self, of: Generation, floor: u64, members: &[StoredMember]) -> Result<u64, BackendError> {
         let mut script = self.remove_stored.key(self.keys.memberships_of(of.as_str()));
         script.key(self.keys.join_floor(of));
         script.arg(generation_marker(of)).arg(floor).arg(FLOOR_TTL.as_millis() as u64);
         for StoredMember { room, id, joined_at } in members {
             script.key(self.keys.members(room)).arg(room).arg(id.as_str()).arg(joined_at);
         }
-        self.client.run_idempotent::<String>("held", script.key(self.keys.unused())).await.map(drop)
+        self.client.run_idempotent("held", script.key(self.keys.unused())).await
     }
 
     async fn members_page(

@@ -9,6 +9,7 @@ use phalanx_testkit::Redis;
 mod batches;
 mod bus;
 mod cache;
+mod counters;
 mod full;
 mod gaps;
 mod herd;

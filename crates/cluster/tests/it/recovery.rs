@@ -13,6 +13,7 @@ use phalanx_testkit::{Redis, at_most, check_time, print};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::counters::Counters;
 use crate::renewals::{LongestRenewal, TimedMembership};
 
 /// The documented time within which members are listed again.
@@ -182,9 +183,14 @@ async fn several_large_nodes_refill_an_empty_redis_under_the_same_generations() 
     }
 }
 
-/// A pass with each renewal, while others join and leave.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn passes_beside_joins_and_leaves_take_out_no_member() {
+/// A pass with each renewal, while others join and leave: it takes out no member, and finds nothing that differs.
+#[test]
+fn passes_beside_joins_and_leaves_change_nothing() {
+    Counters::run(pass_beside_joins_and_leaves);
+}
+
+async fn pass_beside_joins_and_leaves(counters: &'static Counters) {
+    const REPAIRED: &str = "phalanx_memberships_repaired_total";
     let redis = Redis::start().await;
     let mut node = LargeNode::start(&redis, "one").await;
     node.join("s", 300).await;
@@ -218,5 +224,15 @@ async fn passes_beside_joins_and_leaves_take_out_no_member() {
     assert_eq!((members(&redis, "s").await, members(&redis, "r").await), (300, AT_ONCE));
     let stored = redis.command(&format!("HLEN phalanx:laws:held:{generation}")).await;
     assert_eq!(stored, format!(":{}\r\n", 300 + AT_ONCE));
+    assert_eq!(counters.of(REPAIRED), 0, "entries were repaired that were as they should be");
+    redis.command(&format!("HDEL actionhero:chatRoom:members:s {}", node.connections[0].id())).await;
+    redis.command(&beats).await;
+    let repaired = async {
+        while counters.of(REPAIRED) == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(at_most(BACK), repaired).await.expect("the member that was lost is counted");
+    assert_eq!((members(&redis, "s").await, counters.of(REPAIRED)), (300, 1));
     node.engine.stop().await;
 }

@@ -180,8 +180,9 @@ pub trait RoomStore: Send + Sync + 'static {
     async fn stored(&self, of: Generation, start: u64) -> Result<(Vec<StoredMember>, u64), BackendError>;
 
     /// Removes memberships that are stored under a node, and from the rooms where the entry is the node's and has that time
-    /// of joining. Joins of the node up to the number `floor` are late from here on.
-    async fn remove_stored(&self, of: Generation, floor: u64, members: &[StoredMember]) -> Result<(), BackendError>;
+    /// of joining. Joins of the node up to the number `floor` are late from here on. Returns how many were there, at least:
+    /// those of a call that was repeated may not be counted.
+    async fn remove_stored(&self, of: Generation, floor: u64, members: &[StoredMember]) -> Result<u64, BackendError>;
 
     /// Lists at most `max` members, from the start or from the `next` of a page; `None` if there is no such room.
     ///

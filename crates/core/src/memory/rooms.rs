@@ -191,8 +191,9 @@ impl RoomStore for MemoryRooms {
         Ok((stored.collect(), 0))
     }
 
-    async fn remove_stored(&self, of: Generation, floor: u64, members: &[StoredMember]) -> Result<(), BackendError> {
+    async fn remove_stored(&self, of: Generation, floor: u64, members: &[StoredMember]) -> Result<u64, BackendError> {
         let mut table = self.table();
+        let mut removed = 0;
         let known = table.floors.entry(of).or_default();
         *known = floor.max(*known);
         for stored in members {
@@ -200,9 +201,10 @@ impl RoomStore for MemoryRooms {
                 && members.get(&stored.id) == Some(&(stored.joined_at, of))
             {
                 members.remove(&stored.id);
+                removed += 1;
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     async fn members_page(

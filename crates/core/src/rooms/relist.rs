@@ -290,14 +290,15 @@ impl Rooms {
             stored.into_iter().filter(|stored| !(may_hold && self.may_hold(stored))).collect();
         let mut running = FuturesUnordered::new();
         for batch in unheld.chunks(BATCH) {
-            if running.len() >= IN_FLIGHT {
-                running.next().await.unwrap_or(Ok(()))?;
+            if running.len() >= IN_FLIGHT
+                && let Some(removed) = running.next().await
+            {
+                record_repair("removed", removed?);
             }
-            record_repair("removed", batch.len() as u64);
             running.push(self.store().remove_stored(of, 0, batch));
         }
         while let Some(removed) = running.next().await {
-            removed?;
+            record_repair("removed", removed?); // fewer than were read, if some have left since
         }
         Ok(next)
     }

@@ -157,7 +157,7 @@ impl RoomStore for FaultyBackend {
         self.step("stored", self.rooms.stored(of, start)).await
     }
 
-    async fn remove_stored(&self, of: Generation, floor: u64, members: &[StoredMember]) -> Result<(), BackendError> {
+    async fn remove_stored(&self, of: Generation, floor: u64, members: &[StoredMember]) -> Result<u64, BackendError> {
         self.step("remove", self.rooms.remove_stored(of, floor, members)).await
     }
 

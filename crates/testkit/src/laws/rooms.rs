@@ -409,7 +409,8 @@ pub async fn stored_members_are_removed_only_as_they_were_read(store: SharedRoom
     assert_eq!(stored(&store, other_node()).await, []);
     let later = Member { joined_at: 2000, ..member(1) };
     assert_eq!(join(&store, &later).await, JoinOutcome::Replaced(now));
-    store.remove_stored(node(), 0, &read[..2]).await.expect("the backend answers");
+    let removed = store.remove_stored(node(), 0, &read[..2]).await.expect("the backend answers");
+    assert_eq!(removed, 1, "the other was not as it was read");
     assert_eq!(listed(&store).await, [later, member(3)]);
     store.close("r").await.expect("the backend answers");
     store.remove_stored(node(), 0, &read[..1]).await.expect("the backend answers");
