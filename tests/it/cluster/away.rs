@@ -103,8 +103,9 @@ async fn a_user_without_publish_is_named_at_boot_and_to_clients_as_a_refusal() {
     let redis = Redis::start().await;
     let url = user(&redis, "app", "~* &* +@all -publish").await;
     let node = super::start_node(&url, "node").await;
+    // The log has a thread of its own.
+    until("the refusal is in the log", SOON, async || node.stderr().contains("redis refuses a command")).await;
     let log = node.stderr();
-    assert!(log.contains("redis refuses a command"), "{log}");
     assert!(log.contains("the user of REDIS_URL needs +publish"), "{log}");
     assert!(log.contains("has no permissions to run the 'publish' command"), "Redis's own words: {log}");
     let mut socket = Socket::join(node.addr, "otherRoom").await;
