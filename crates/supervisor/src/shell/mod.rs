@@ -94,7 +94,7 @@ pub struct ParentEnd {
 }
 
 /// The parent.
-struct Parent<'a> {
+struct ParentProcess<'a> {
     output: &'a dyn ParentOutput,
     version: String,
     name: ProgramName,
@@ -126,7 +126,7 @@ struct Parent<'a> {
 ///
 /// The reason why it cannot start, such as an address in use or a program that is missing.
 pub fn run(settings: ParentSettings, signals: &BlockedSignals, output: &dyn ParentOutput) -> Result<ParentEnd, String> {
-    let mut parent = Parent::start(settings, output)?;
+    let mut parent = ParentProcess::start(settings, output)?;
     let mut next_check = clock::now() + CHECK_INTERVAL;
     let mut triggers = vec![Trigger::Time];
     loop {
@@ -150,7 +150,7 @@ pub fn run(settings: ParentSettings, signals: &BlockedSignals, output: &dyn Pare
     }
 }
 
-impl<'a> Parent<'a> {
+impl<'a> ParentProcess<'a> {
     fn start(settings: ParentSettings, output: &'a dyn ParentOutput) -> Result<Self, String> {
         let control = ControlServer::listen(settings.control).map_err(|error| error.to_string())?;
         let program = Program::open(&settings.program)?;

@@ -1,11 +1,11 @@
 //! The state of the parent, for commands and operators.
 
 use super::admin::AdminResponse;
-use super::{Parent, clock, memory};
+use super::{ParentProcess, clock, memory};
 use crate::machine::WorkerState;
 use crate::status::{ClusterStatus, RollStatus, WorkerStatus};
 
-impl Parent<'_> {
+impl ParentProcess<'_> {
     pub(super) fn status(&self) -> ClusterStatus {
         let now = clock::now().saturating_sub(self.started);
         let (ready, target) = self.supervisor.ready();
