@@ -48,9 +48,18 @@ impl Process {
     ///
     /// If there is no such example.
     pub fn spawn(example: &str, environment: &[(&str, &str)]) -> Self {
+        Self::spawn_with(example, &[], environment)
+    }
+
+    /// Does the same with arguments.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such example.
+    pub fn spawn_with(example: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
         let log = std::fs::File::create(folder.path().join("stderr")).expect("a new folder takes files");
-        Self::spawn_in(folder, example, environment, log.into())
+        Self::spawn_in(folder, example, arguments, environment, log.into())
     }
 
     /// Does the same with another stderr than a file.
@@ -60,11 +69,18 @@ impl Process {
     /// If there is no such example.
     pub fn spawn_with_stderr(example: &str, environment: &[(&str, &str)], stderr: impl Into<Stdio>) -> Self {
         let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
-        Self::spawn_in(folder, example, environment, stderr.into())
+        Self::spawn_in(folder, example, &[], environment, stderr.into())
     }
 
-    fn spawn_in(folder: TempDir, example: &str, environment: &[(&str, &str)], stderr: Stdio) -> Self {
+    fn spawn_in(
+        folder: TempDir,
+        example: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        stderr: Stdio,
+    ) -> Self {
         let mut child = command(example, folder.path())
+            .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,0 +1,113 @@
+//! No request fails while workers are rolled, added and removed under load: `ROUNDS` rolls (3), many in `just chaos`.
+
+use std::fs;
+use std::sync::atomic::Ordering::Relaxed;
+
+use phalanx_testkit::{Signal, print};
+use tokio::time::{Instant, timeout};
+
+use super::{Workers, ids};
+use crate::cluster::until;
+use crate::drain::clients::{Class, Clients, Targets};
+use crate::panics::SOON;
+
+pub(super) const TOUR: Targets = Targets {
+    short: "/api/randomNumber",
+    slow: "/api/sleepTest?sleepDuration=300",
+    download: "/large.txt",
+    upload: "/api/echo",
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_and_none_is_refused_while_workers_change_under_load() {
+    let rounds = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3);
+    let public = tempfile::tempdir().unwrap();
+    fs::write(public.path().join("large.txt"), vec![b'a'; 4 << 20]).unwrap();
+    let folder = public.path().to_str().unwrap();
+    let workers = Workers::start(3, &[("PHALANX__PATHS__PUBLIC", folder)]).await;
+    assert_eq!(workers.pids().await.into_keys().collect::<Vec<_>>(), ids(&[1, 2, 3]));
+    let classes = Class::ALL.map(|class| Clients::start(class, workers.parent.addr, TOUR));
+    let mut rolls = Vec::new();
+    for round in 1..=rounds {
+        let under_load = async {
+            for ((_, clients), class) in Class::ALL.iter().zip(&classes) {
+                class.until(clients * round).await;
+            }
+        };
+        timeout(SOON * 2, under_load).await.expect("each class gets responses");
+        let before = workers.pids().await;
+        let begin = Instant::now();
+        workers.parent.signal(Signal::USR2);
+        workers.until_logged("is complete", round).await;
+        rolls.push(begin.elapsed());
+        let after = workers.pids().await;
+        assert!(after.len() == 3 && after.values().all(|pid| !before.values().any(|old| old == pid)), "{after:?}");
+        print_connections(&workers).await;
+    }
+    workers.parent.signal(Signal::TTIN);
+    workers.until_ready(4).await;
+    workers.parent.signal(Signal::TTOU);
+    workers.until_ready(3).await;
+    for class in &classes {
+        class.end();
+    }
+    let mut lost = 0;
+    for ((class, clients), running) in Class::ALL.iter().zip(classes) {
+        let counts = running.counts.clone();
+        let (complete, failed) = running.ended().await;
+        let refused = counts.refused.load(Relaxed);
+        print(format_args!("{class:?}, {clients} clients: {complete} responses, {failed} failed, {refused} refused"));
+        lost += failed + refused;
+    }
+    rolls.sort();
+    print(format_args!("{rounds} rolls of 3 workers: median {:?}, longest {:?}", rolls[rolls.len() / 2], rolls.last()));
+    assert_eq!(lost, 0, "{}", workers.parent.stderr());
+    workers.stop().await;
+}
+
+async fn print_connections(workers: &Workers) {
+    let status = workers.status().await;
+    let each = status["workers"].as_array().unwrap().iter();
+    let each: Vec<String> = each.map(|worker| format!("{} {}", worker["id"], worker["connections"])).collect();
+    print(format_args!("connections: {}", each.join(", ")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_roll_is_waited_for_and_its_steps_are_printed() {
+    let workers = Workers::start(2, &[]).await;
+    let output = workers.command(&["cluster", "roll"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}{}", workers.parent.stderr());
+    for step in ["phalanx-worker-3 replaces phalanx-worker-2", "phalanx-worker-2 replaces phalanx-worker-1"] {
+        assert!(text.contains(step), "{text}");
+    }
+    assert_eq!(text.lines().last(), Some("roll 1 is complete"));
+    assert_eq!(workers.pids().await.into_keys().collect::<Vec<_>>(), ids(&[2, 3]));
+    let status = workers.status().await;
+    assert_eq!((&status["last_roll"]["number"], &status["last_roll"]["result"]), (&1.into(), &"completed".into()));
+    workers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_number_of_workers_changes_by_command_and_signal_and_the_last_one_stays() {
+    let workers = Workers::start(1, &[]).await;
+    let output = workers.command(&["cluster", "scale", "3"]).await;
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().last(), Some("3 workers are ready"));
+    let output = workers.command(&["cluster", "scale", "1"]).await;
+    assert!(output.status.success());
+    assert_eq!(workers.pids().await.into_keys().collect::<Vec<_>>(), ids(&[1]));
+    let before = workers.pids().await;
+    workers.parent.signal(Signal::TTOU);
+    workers.until_logged("the last worker is not removed", 1).await;
+    assert_eq!(workers.pids().await, before);
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", workers.parent.pid())).unwrap().count();
+    let open = descriptors();
+    for _ in 0..3 {
+        workers.parent.signal(Signal::TTIN);
+        workers.until_ready(2).await;
+        workers.parent.signal(Signal::TTOU);
+        workers.until_ready(1).await;
+    }
+    until("no descriptor is left over", SOON, async || descriptors() == open).await;
+    workers.stop().await;
+}

@@ -1,0 +1,154 @@
+//! The start and the stop of all workers.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use phalanx_testkit::{Process, Redis, Signal, check_time, free_port, print, run};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::rolls::TOUR;
+use super::{SECOND, Workers, runs, signal};
+use crate::client::get;
+use crate::cluster::until;
+use crate::drain::clients::{Class, Clients};
+use crate::panics::SOON;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_parent_answers_operators_and_cleans_up_after_itself() {
+    let mut workers = Workers::start(2, &[]).await;
+    let ready = get(workers.parent.admin, "/readyz").await;
+    assert_eq!((ready.status, &ready.body[..]), (200, &b"2 of 2 workers ready"[..]));
+    let metrics = String::from_utf8(get(workers.parent.admin, "/metrics").await.body).unwrap();
+    assert!(metrics.contains("phalanx_supervisor_workers{state=\"ready\"} 2"), "{metrics}");
+    assert_eq!(get(workers.parent.admin, "/nothing").await.status, 404);
+    let folder = workers.parent.folder().join("pids");
+    let socket = folder.join("cluster.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_to_string(folder.join("cluster.pid")).unwrap(), workers.parent.pid().to_string());
+    let status = workers.command(&["cluster", "status", "--json"]).await.stdout;
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    assert_eq!((&status["state"], &status["workers"][1]["id"]), (&"serving".into(), &"phalanx-worker-2".into()));
+    let table = String::from_utf8(workers.command(&["cluster", "status"]).await.stdout).unwrap();
+    assert!(table.starts_with("parent ") && table.contains("\nphalanx-worker-2  "), "{table}");
+    let begin = Instant::now();
+    let output = workers.command(&["cluster", "stop", "--yes"]).await;
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(workers.parent.ended().await.code(), Some(0), "{}", workers.parent.stderr());
+    check_time("a stop without load", begin.elapsed(), 3 * SECOND);
+    assert!(!socket.exists() && !folder.join("cluster.pid").exists());
+}
+
+#[tokio::test]
+async fn exactly_one_of_two_parents_of_one_folder_starts() {
+    let workers = Workers::start(1, &[]).await;
+    let pids = workers.parent.folder().join("pids");
+    let url = workers.redis.url();
+    let environment = [("PHALANX__PATHS__PID", pids.to_str().unwrap()), ("REDIS_URL", &url)];
+    let refused = run("tour", &["start", "cluster"], &environment).await;
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{text}");
+    assert!(text.contains(&format!("it runs already: process {}", workers.parent.pid())), "{text}");
+    assert!(workers.status().await["state"] == "serving");
+    workers.stop().await;
+}
+
+#[tokio::test]
+async fn clients_are_refused_until_a_worker_is_ready_and_a_stop_ends_the_boot() {
+    let port = free_port().to_string();
+    let environment = [("REDIS_URL", "redis://127.0.0.1:1"), ("PORT", &port)];
+    let mut parent = Process::spawn_with("tour", &["start", "cluster"], &environment);
+    until("workers boot", SOON, async || parent.stderr().contains("the backend cannot be reached yet")).await;
+    assert!(TcpStream::connect(format!("127.0.0.1:{port}")).await.is_err());
+    let begin = Instant::now();
+    parent.signal(Signal::TERM);
+    assert_eq!(parent.ended().await.code(), Some(0), "{}", parent.stderr());
+    check_time("a stop while workers boot", begin.elapsed(), SECOND);
+}
+
+#[tokio::test]
+async fn a_start_whose_worker_cannot_boot_ends_with_its_reason() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let environment = [("REDIS_URL", url.as_str()), ("PHALANX_ENV", "production")];
+    let mut parent = Process::spawn_with("tour", &["start", "cluster"], &environment);
+    assert_eq!(parent.ended().await.code(), Some(1));
+    let text = parent.stderr();
+    let last = text.lines().last().unwrap();
+    assert!(last.contains("general.server_token is the default"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_int_cuts_what_still_runs() {
+    let mut workers = Workers::start(2, &[]).await;
+    let pids = workers.pids().await;
+    let mut request = TcpStream::connect(workers.parent.addr).await.unwrap();
+    let text = "GET /api/sleepTest?sleepDuration=20000 HTTP/1.1\r\nhost: x\r\n\r\n";
+    request.write_all(text.as_bytes()).await.unwrap();
+    until("a worker has it", SOON, async || {
+        let status = workers.status().await;
+        status["workers"].as_array().unwrap().iter().any(|worker| worker["connections"] == 1)
+    })
+    .await;
+    workers.parent.signal(Signal::INT);
+    workers.until_logged("all workers are to stop", 1).await;
+    let begin = Instant::now();
+    until("more than a second has passed", SOON, async || begin.elapsed() > SECOND + SECOND / 2).await;
+    let begin = Instant::now();
+    workers.parent.signal(Signal::INT);
+    assert_eq!(workers.parent.ended().await.code(), Some(1), "{}", workers.parent.stderr());
+    check_time("a cut", begin.elapsed(), 2 * SECOND);
+    assert!(workers.parent.stderr().contains("interrupted a second time"), "{}", workers.parent.stderr());
+    assert!(!pids.into_values().any(runs));
+    let mut rest = Vec::new();
+    let _ = request.read_to_end(&mut rest).await;
+    assert!(rest.is_empty(), "the request was cut off");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_int_to_the_whole_group_of_processes_lets_calls_end() {
+    let mut workers = Workers::start(2, &[]).await;
+    let mut request = TcpStream::connect(workers.parent.addr).await.unwrap();
+    let text = "GET /api/sleepTest?sleepDuration=3000 HTTP/1.1\r\nhost: x\r\n\r\n";
+    request.write_all(text.as_bytes()).await.unwrap();
+    until("a worker has it", SOON, async || {
+        let status = workers.status().await;
+        status["workers"].as_array().unwrap().iter().any(|worker| worker["connections"] == 1)
+    })
+    .await;
+    for pid in workers.pids().await.into_values() {
+        signal(pid, Signal::INT);
+    }
+    workers.parent.signal(Signal::INT);
+    let mut response = String::new();
+    request.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    assert_eq!(workers.parent.ended().await.code(), Some(0), "{}", workers.parent.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_all_workers_stop_under_load() {
+    let public = tempfile::tempdir().unwrap();
+    fs::write(public.path().join("large.txt"), vec![b'a'; 4 << 20]).unwrap();
+    let folder = public.path().to_str().unwrap();
+    let mut workers = Workers::start(2, &[("PHALANX__PATHS__PUBLIC", folder)]).await;
+    let classes = Class::ALL.map(|class| Clients::start(class, workers.parent.addr, TOUR));
+    let under_load = async {
+        for ((_, clients), class) in Class::ALL.iter().zip(&classes) {
+            class.until(*clients).await;
+        }
+    };
+    timeout(SOON * 2, under_load).await.expect("each class gets responses");
+    let begin = Instant::now();
+    workers.parent.signal(Signal::TERM);
+    let mut lost = 0;
+    for ((class, clients), running) in Class::ALL.iter().zip(classes) {
+        let (complete, failed) = running.ended().await;
+        print(format_args!("{class:?}, {clients} clients: {complete} responses, {failed} failed"));
+        lost += failed;
+    }
+    print(format_args!("all clients have ended after {:?}", begin.elapsed()));
+    assert_eq!(lost, 0, "{}", workers.parent.stderr());
+    assert_eq!(workers.parent.ended().await.code(), Some(0), "{}", workers.parent.stderr());
+}
