@@ -15,6 +15,7 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
             "answer",
             "backend",
             "config",
+            "cut",
             "error",
             "files",
             "future",

@@ -54,7 +54,9 @@ async fn a_second_interrupt_does_not_wait_for_running_calls_and_a_second_term_do
     node.signal(Signal::INT);
     assert_eq!(node.ended().await.code(), Some(1));
     check_time("a second INT to the end", begin.elapsed(), Duration::from_secs(2));
-    assert!(node.stderr().contains("a second time"), "{}", node.stderr());
+    let reason = node.stderr();
+    let reason = reason.lines().last().unwrap();
+    assert!(reason.contains("a second time") && reason.contains(": action sleepTest (websocket, "), "{reason}");
     assert!(node.stderr().contains("sleepDuration"), "params are logged at debug: {}", node.stderr());
 }
 
@@ -225,7 +227,10 @@ async fn calls_that_outlast_the_grace_end_the_process_with_1() {
     socket.request(r#"{"event":"detailsView"}"#).await;
     node.signal(Signal::TERM);
     assert_eq!(node.ended().await.code(), Some(1));
-    assert!(node.stderr().contains("general.grace was over"), "{}", node.stderr());
+    let reason = node.stderr();
+    let reason = reason.lines().last().unwrap();
+    assert!(reason.contains("general.grace was over"), "{reason}");
+    assert!(reason.contains(": action sleepTest (websocket, request "), "it names the call: {reason}");
 }
 
 #[tokio::test]

@@ -307,9 +307,17 @@ impl CallMeter {
     }
 }
 
+impl CallMeter {
+    fn note_cut(&self) {
+        let (action, origin, request) = (self.action.def.name, self.origin.as_str(), self.context.id());
+        self.engine.shutdown().note_cut(|| format!("action {action} ({origin}, request {request})"));
+    }
+}
+
 impl Drop for CallMeter {
     fn drop(&mut self) {
         if self.open {
+            self.note_cut();
             self.record(CallEnd::Cancelled, self.took());
         }
     }

@@ -56,6 +56,7 @@
 pub mod answer;
 pub mod backend;
 pub mod config;
+mod cut;
 pub mod error;
 pub mod files;
 pub mod future;

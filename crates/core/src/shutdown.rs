@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::config::General;
+use crate::cut::CutWork;
 
 /// The process that serves the clients of a node once it has stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,7 @@ pub struct StopRequest {
 pub struct Shutdown {
     requested: CancellationToken,
     request: Arc<Mutex<StopRequest>>,
+    cut: Arc<CutWork>,
     draining: CancellationToken,
     bodies_due: CancellationToken,
     closed: CancellationToken,
@@ -75,6 +77,21 @@ impl Shutdown {
     pub fn request(&self, request: StopRequest) {
         *self.stop_request() = request;
         self.requested.cancel();
+    }
+
+    /// Work that is dropped from then on counts as cut off.
+    pub fn cut_from(&self, instant: Instant) {
+        self.cut.begins_at(instant);
+    }
+
+    /// Notes the name of work that is dropped before its end, if it is cut off.
+    pub fn note_cut(&self, name: impl FnOnce() -> String) {
+        self.cut.note(name);
+    }
+
+    /// The names of the work that was cut off, 20 of them at most; `None` if there was none.
+    pub fn cut_work(&self) -> Option<String> {
+        self.cut.text()
     }
 
     /// The process that serves the clients of this node once it has stopped.

@@ -68,6 +68,9 @@ impl MeteredStream {
 
 impl Drop for MeteredStream {
     fn drop(&mut self) {
+        if let Some(meter) = &self.meter {
+            meter.note_cut();
+        }
         self.drop_stream();
         self.finish(None);
     }

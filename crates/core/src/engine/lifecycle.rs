@@ -258,6 +258,7 @@ impl Engine {
         tokio::time::sleep(delay).await;
         let deadline = Instant::now() + grace;
         self.shutdown().begin_drain();
+        self.shutdown().cut_from(deadline);
         // The rest of the grace, a second at most, is for the responses to calls whose bodies did not come.
         self.shutdown().refuse_bodies_at(deadline - (grace / 10).min(Duration::from_secs(1)));
         for transport in clients {

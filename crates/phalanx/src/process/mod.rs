@@ -17,7 +17,7 @@ use phalanx_core::{Shutdown, StartError, StopReport, StopRequest, Successor};
 use phalanx_supervisor::link::LinkError;
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 pub(crate) use self::in_place::Inheritance;
@@ -167,8 +167,13 @@ fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Sign
         builder.worker_threads(settings.config.general.threads);
     }
     let runtime = builder.enable_all().build().map_err(|error| error.to_string())?;
-    let ended = runtime.block_on(run(app, settings, sockets, &mut requests));
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    let shutdown = Shutdown::default();
+    let ended = runtime.block_on(run(app, settings, sockets, &shutdown, &mut requests));
+    runtime.shutdown_timeout(Duration::from_secs(1)); // drops what runs, which is noted by name
+    let ended = ended.map_err(|reason| match shutdown.cut_work() {
+        Some(work) => format!("{reason}: {work}"),
+        None => reason,
+    });
     Ok(match ended? {
         Some(sockets) => ProcessEnd::Restart(Inheritance { sockets, pid_file }),
         None => ProcessEnd::Exit,
@@ -239,12 +244,12 @@ async fn run(
     app: App,
     settings: Settings,
     sockets: Sockets,
+    shutdown: &Shutdown,
     requests: &mut Requests<'_>,
 ) -> Result<Option<Sockets>, String> {
     let (is_alone, version) = (settings.redis_url.is_none(), app.version_text().to_owned());
     let parent = requests.parent.as_ref().map(|parent| parent.link.clone());
     let is_worker = parent.is_some();
-    let shutdown = Shutdown::default();
     // A restart that is requested before the node is ready hands these on: clients may wait already.
     let mut given = match is_worker {
         false => sockets.try_clone().map_err(|error| error.to_string())?,
@@ -289,7 +294,11 @@ async fn run(
         };
         requested = match (requested, request) {
             (_, ProcessRequest::Cut) => {
-                return Err("interrupted a second time: running calls are cut off".to_owned());
+                shutdown.cut_from(Instant::now());
+                return Err(match is_worker {
+                    false => "interrupted a second time: running calls are cut off".to_owned(),
+                    true => "the parent process has requested the end: running calls are cut off".to_owned(),
+                });
             }
             // A stop wins over a restart, in either order.
             (Some(earlier), ProcessRequest::Restart) if earlier != ProcessRequest::Restart => continue,

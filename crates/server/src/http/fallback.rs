@@ -16,7 +16,7 @@ use http_body::Body as _;
 use http_body_util::Limited;
 use hyper::upgrade::OnUpgrade;
 use phalanx_core::error::{panicked, unknown_action};
-use phalanx_core::{ActionError, Engine, ErrorKind};
+use phalanx_core::{ActionError, Engine, ErrorKind, RequestId};
 use tower::Service;
 use tracing::{Instrument, info_span};
 
@@ -93,6 +93,23 @@ pub(super) fn router(engine: &Engine, routes: Router) -> Router {
     routes.layer(DefaultBodyLimit::disable()).layer(from_fn_with_state(engine.clone(), files_before_fallback))
 }
 
+/// An own route while it runs.
+struct RunningRoute<'a> {
+    engine: &'a Engine,
+    route: &'a MatchedPath,
+    id: Option<RequestId>,
+    has_ended: bool,
+}
+
+impl Drop for RunningRoute<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let id = self.id.as_ref().map(|id| format!(" (request {id})")).unwrap_or_default();
+            self.engine.shutdown().note_cut(|| format!("route {}{id}", self.route.as_str()));
+        }
+    }
+}
+
 /// Serves a request that matched no route: with a file, else with the application's fallback. If there is neither, it
 /// responds with the error of the file lookup.
 async fn files_before_fallback(
@@ -102,7 +119,11 @@ async fn files_before_fallback(
     next: Next,
 ) -> Response {
     if let Some(matched) = matched {
+        let id = request.extensions().get::<RequestId>().cloned();
+        let mut running = RunningRoute { engine: &engine, route: &matched, id, has_ended: false };
         let mut response = next.run(request).await;
+        running.has_ended = true;
+        drop(running);
         response.extensions_mut().insert(matched);
         return response;
     }
