@@ -257,7 +257,7 @@ async fn a_node_that_still_waits_for_its_redis_obeys_signals() {
 
 #[tokio::test]
 async fn hup_reopens_a_log_file_that_was_moved_away() {
-    let mut node = Process::start("tour", &[("PHALANX__LOG__FILE", "true"), ("PHALANX_TITLE", "logger")]).await;
+    let mut node = Process::start("tour", &[("PHALANX_TITLE", "logger")]).await;
     let log = node.folder().join("log/logger-development.log");
     let moved = node.folder().join("log/old.log");
     fs::rename(&log, &moved).unwrap();
@@ -299,6 +299,7 @@ async fn an_invalid_setting_stops_the_boot_and_is_named() {
         ("REDIS_URL", "rediss://localhost:6380/0#insecure", "the certificate of Redis is always verified"),
         ("BIND", "example.org", "web.bind: \"example.org\" is no address to listen on"),
         ("PHALANX__ADMIN__BIND", "9100", "admin.bind \"9100\" is no address with a port"),
+        ("PHALANX__PATHS__LOG", "/proc/nowhere", "set paths.log to a folder that can be written, or log.file = false"),
         ("PHALANX__PATHS__PUBLIC", "/nowhere/at/all", "paths.public: /nowhere/at/all does not exist"),
         ("PHALANX__PATHS__UPLOADS", "/nowhere/at/all", "paths.uploads: /nowhere/at/all does not exist"),
         ("PHALANX_CONFIG", "/nowhere/at/all", "the config folder: /nowhere/at/all does not exist"),

@@ -12,11 +12,13 @@ pub struct Log {
     pub format: LogFormat,
     /// Writes `<paths.log>/<node id>-<env>.log` as well, as JSON.
     pub file: bool,
+    /// Files of earlier days that are kept beside it, with their dates; zero: it is not rotated.
+    pub keep: usize,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::Auto, file: false }
+        Self { level: "info".into(), format: LogFormat::Auto, file: true, keep: 7 }
     }
 }
 

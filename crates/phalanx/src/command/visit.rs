@@ -35,8 +35,9 @@ pub(super) enum VisitLimit {
 /// Prepares a command that runs code of the application: its log, and a runtime.
 pub(super) fn prepare(mut settings: Settings) -> Result<(Runtime, Settings), String> {
     let log = &mut settings.config.log;
+    let is_default = *log == Log::default();
     log.file = false; // a file belongs to a node
-    if *log == Log::default() && std::env::var_os("RUST_LOG").is_none() {
+    if is_default && std::env::var_os("RUST_LOG").is_none() {
         log.level = "warn".to_owned(); // the output says that the command went well
     }
     logging::install(&settings)?;

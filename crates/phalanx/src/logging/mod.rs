@@ -1,4 +1,4 @@
-//! Logs: to stderr, as text in development and as JSON in production, and to a file if `log.file` is set.
+//! Logs: to stderr, as text in development and as JSON in production, and to a file unless `log.file` is off.
 //!
 //! Each is a [`Sink`] with a bounded queue and a thread of its own, so that neither a pipe that is not read nor a slow
 //! disk delays the node. All text of the process goes through them, the reason of its end too.
@@ -19,6 +19,7 @@ use self::output::Output;
 use self::sink::Sink;
 use crate::settings::Settings;
 
+mod daily;
 mod line;
 mod output;
 mod panics;
@@ -57,9 +58,12 @@ pub(crate) fn install(settings: &Settings) -> Result<(), String> {
     };
     let to_file = if log.file {
         let name = format!("{}-{}.log", settings.file_stem(), settings.environment.0);
-        let file = Output::append_to(&settings.config.paths.log, &name)
+        let file = Output::append_to(&settings.config.paths.log, &name, log.keep)
             .and_then(|output| started(&FILE, "file", output, LineFormat::Json))
-            .map_err(|error| format!("log file in {}: {error}", settings.config.paths.log.display()))?;
+            .map_err(|error| {
+                let folder = settings.config.paths.log.display();
+                format!("{folder}/{name}: {error}: set paths.log to a folder that can be written, or log.file = false")
+            })?;
         let layer = fmt::layer().with_writer(file.clone()).with_ansi(false).json().flatten_event(true);
         Some(layer.with_filter(filter(&log.level)?))
     } else {

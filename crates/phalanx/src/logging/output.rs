@@ -1,18 +1,20 @@
 //! The file descriptor that a sink writes to: an inherited stream, or a log file that can be reopened under its name.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
+
+use super::daily::DailyFile;
 
 /// An output of lines. Its writes wait for the reader, and must only happen on the sink's own thread.
 #[derive(Debug)]
 pub(super) struct Output {
     file: File,
     /// The name of a log file.
-    path: Option<PathBuf>,
+    daily: Option<DailyFile>,
 }
 
 impl Output {
@@ -22,19 +24,30 @@ impl Output {
     /// make it non-blocking there. The lock of `std::io::stderr` is not taken, since a write that never ends would keep
     /// it.
     pub(super) fn stream(stream: impl AsFd) -> io::Result<Self> {
-        Ok(Self { file: stream.as_fd().try_clone_to_owned()?.into(), path: None })
+        Ok(Self { file: stream.as_fd().try_clone_to_owned()?.into(), daily: None })
     }
 
-    pub(super) fn append_to(folder: &Path, name: &str) -> io::Result<Self> {
+    /// A log file, with so many of earlier days beside it.
+    pub(super) fn append_to(folder: &Path, name: &str, keep: usize) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let path = folder.join(name);
-        Ok(Self { file: open(&path)?, path: Some(path) })
+        let (daily, file) = DailyFile::open(folder.join(name), keep)?;
+        Ok(Self { file, daily: Some(daily) })
+    }
+
+    /// Begins a new log file if the day of this one is over.
+    pub(super) fn rotate_if_due(&mut self) -> io::Result<()> {
+        if let Some(daily) = &mut self.daily
+            && let Some(file) = daily.rotate_if_due()?
+        {
+            self.file = file;
+        }
+        Ok(())
     }
 
     /// Opens a log file again under its name, after logrotate or the like has renamed the old one.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
-        if let Some(path) = &self.path {
-            self.file = open(path)?;
+        if let Some(daily) = &self.daily {
+            self.file = daily.reopen()?;
         }
         Ok(())
     }
@@ -58,10 +71,6 @@ impl Output {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,7 +78,7 @@ mod tests {
     #[test]
     fn a_renamed_file_is_reopened_under_its_name() {
         let folder = tempfile::tempdir().unwrap();
-        let mut output = Output::append_to(&folder.path().join("log"), "node.log").unwrap();
+        let mut output = Output::append_to(&folder.path().join("log"), "node.log", 7).unwrap();
         let write = |output: &mut Output, text: &str| output.write(text.as_bytes()).1.unwrap();
         write(&mut output, "one\n");
         let old = folder.path().join("log/node.log.1");

@@ -111,6 +111,9 @@ impl SinkThread {
         loop {
             match self.queue.next() {
                 Work::Write(batch, dropped_after) => {
+                    if let Err(error) = self.output.rotate_if_due() {
+                        tracing::error!(%error, "the log file is not rotated today");
+                    }
                     let failed = self.write_all(&batch, dropped_after);
                     self.queue.done(&batch);
                     let was_failing = std::mem::replace(&mut self.is_failing, failed.is_some());

@@ -75,7 +75,7 @@ fn lines_to_a_full_disk_are_counted_and_announced_once_it_takes_lines_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("node.log");
     std::os::unix::fs::symlink(Path::new("/dev/full"), &path).unwrap();
-    let sink = sink_of(Output::append_to(folder.path(), "node.log").unwrap());
+    let sink = sink_of(Output::append_to(folder.path(), "node.log", 7).unwrap());
     log(&sink, "one\n");
     log(&sink, "two\n");
     sink.flush(LIMIT);
