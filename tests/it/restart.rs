@@ -2,16 +2,18 @@
 
 use std::fs::{self, File, TryLockError};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
-use phalanx_testkit::{Process, Redis, Signal, command, free_port, print, run};
+use phalanx_testkit::{Process, Redis, Signal, binary, command, free_port, print, run};
 use rustix::process::{Pid, kill_process};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout};
 use tokio::time::{Instant, timeout};
 
 use crate::client::get;
@@ -114,6 +116,48 @@ fn inheritable_descriptors(pid: u32) -> Vec<PathBuf> {
         flags.is_some_and(|flags| u32::from_str_radix(flags.trim(), 8).unwrap() & 0o2_000_000 == 0)
     });
     inheritable.collect()
+}
+
+/// Starts a program in a folder that `PWD` names.
+async fn start_in(program: &str, folder: &Path, path: &str) -> (Child, Lines<BufReader<ChildStdout>>, SocketAddr) {
+    let mut command = command(folder.join("app").to_str().unwrap(), folder);
+    command.env("PWD", folder).env("PATH", path).arg0(program);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let addr = addr_of(&mut lines).await;
+    (child, lines, addr)
+}
+
+/// The address for clients of a node that gets ready.
+async fn addr_of(lines: &mut Lines<BufReader<ChildStdout>>) -> SocketAddr {
+    let line = timeout(SOON, lines.next_line()).await.unwrap().unwrap().unwrap();
+    timeout(SOON, lines.next_line()).await.unwrap().unwrap().unwrap();
+    line.strip_prefix("listening on http://").unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_restart_follows_the_link_that_a_deploy_has_switched() {
+    let home = tempfile::tempdir_in(binary("tour").parent().unwrap()).unwrap();
+    for (release, program) in [("7", "tour"), ("8", "hello")] {
+        fs::create_dir(home.path().join(release)).unwrap();
+        fs::hard_link(binary(program), home.path().join(release).join("app")).unwrap();
+    }
+    let current = home.path().join("current");
+    let usual = std::env::var("PATH").unwrap();
+    for (name, path) in [("./app", usual.clone()), ("app", format!("{}:{usual}", current.display()))] {
+        symlink("7", home.path().join("next")).unwrap();
+        fs::rename(home.path().join("next"), &current).unwrap();
+        let (node, mut lines, addr) = start_in(name, &current, &path).await;
+        assert_eq!(get(addr, "/api/greet/Ada").await.status, 404);
+        symlink("8", home.path().join("next")).unwrap();
+        fs::rename(home.path().join("next"), &current).unwrap();
+        let pid = node.id().unwrap();
+        kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::USR2).unwrap();
+        let addr = addr_of(&mut lines).await;
+        assert_eq!(get(addr, "/api/greet/Ada").await.json()["text"], "Hello, Ada!", "{name}");
+        assert!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap().ends_with("8"));
+    }
 }
 
 #[tokio::test]

@@ -7,9 +7,8 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
 
+use phalanx_supervisor::ProgramName;
 use phalanx_supervisor::link::{Handover, LinkError, ParentLink, WorkerLink};
 
 use super::pid_file::PidFile;
@@ -60,15 +59,19 @@ impl Inheritance {
     }
 }
 
-/// Replaces this process by `program`, with the same pid and the same arguments. Returns only on an error.
-pub(super) fn execute(program: &Path, inheritance: &Inheritance) -> String {
+/// Replaces this process by the program that is there now, with the same pid and the same arguments. Returns only on an
+/// error.
+pub(super) fn execute(program: io::Result<ProgramName>, inheritance: &Inheritance) -> String {
     let option = format!("--{OPTION}");
     let arguments = std::env::args_os().skip(1).filter(|argument| *argument != *option);
-    let mut command = Command::new(program);
+    let mut command = match program.and_then(|program| program.command()) {
+        Ok(command) => command,
+        Err(error) => return format!("cannot restart: {error}"),
+    };
     command.args(arguments).arg(&option);
     let error = match inheritance.to_link() {
         Ok(stdin) => command.stdin(stdin).exec().to_string(),
         Err(error) => error.to_string(),
     };
-    format!("cannot restart as {}: {error}", program.display())
+    format!("cannot restart as {}: {error}", command.get_program().display())
 }

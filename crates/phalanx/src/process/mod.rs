@@ -3,7 +3,6 @@
 pub(crate) mod in_place;
 pub(crate) mod parent;
 mod pid_file;
-mod program;
 mod signals;
 mod sockets;
 pub(crate) mod worker;
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use phalanx_core::error::Chain;
 use phalanx_core::{Shutdown, StartError, StopReport, StopRequest, Successor};
+use phalanx_supervisor::ProgramName;
 use phalanx_supervisor::link::LinkError;
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
@@ -98,7 +98,7 @@ fn misused(option: &str, user: &str) -> ExitCode {
 
 /// Runs an application until a signal or an error stops it.
 pub(crate) fn serve(app: App, settings: Settings, launch: Launch) -> ExitCode {
-    let program = program::path(); // read before a deploy replaces it
+    let program = ProgramName::of_process(); // read before a deploy replaces it
     let parent = match &launch {
         Launch::Plain | Launch::InPlace(_) => None,
         Launch::Worker(worker) => Some(worker.link()),
@@ -113,7 +113,7 @@ pub(crate) fn serve(app: App, settings: Settings, launch: Launch) -> ExitCode {
             logging::flush_at_exit();
             signals::block();
             match signals.take_pending() {
-                Some(ProcessRequest::Restart) | None => failed(&in_place::execute(&program, &inheritance)),
+                Some(ProcessRequest::Restart) | None => failed(&in_place::execute(program, &inheritance)),
                 Some(_) => stopped(),
             }
         }

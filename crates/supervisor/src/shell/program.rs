@@ -48,6 +48,17 @@ impl ProgramName {
         let given = if is_running(&given) { given } else { running };
         Ok(Self { given, folder })
     }
+
+    /// A command that runs the program that is there now, under the name of this one, in the folder that is there now.
+    ///
+    /// # Errors
+    ///
+    /// There is no such program in `PATH`.
+    pub fn command(&self) -> io::Result<Command> {
+        let mut command = Command::new(look_up(&self.given, &self.folder)?);
+        command.arg0(&self.given).current_dir(&self.folder);
+        Ok(command)
+    }
 }
 
 /// The working directory by the path in `PWD`, if that leads there.
