@@ -148,3 +148,14 @@ async fn closed_streams_end_no_call() {
         assert_eq!((status.code(), &*std::fs::read_to_string(&answer).unwrap()), (Some(code), answered), "{line}");
     }
 }
+
+#[tokio::test]
+async fn a_redis_that_does_not_answer_is_named() {
+    let output = call(&["status"], &[("REDIS_URL", "redis://:secret@127.0.0.1:1")]).await;
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{stderr}");
+    assert!(
+        stderr.contains("the backend does not answer") && stderr.contains("(redis://:***@127.0.0.1:1)"),
+        "{stderr}"
+    );
+}

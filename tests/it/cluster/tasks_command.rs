@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::SOON;
+use crate::commands::assert_same_keys;
 
 /// A cluster of one node, and the command.
 struct Operator {
@@ -40,6 +41,14 @@ impl Operator {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// The same, of which each line has the keys of the sample.
+    async fn documents(&self, arguments: &[&str], sample: &str) -> Vec<Value> {
+        let lines = self.json(arguments).await;
+        assert!(!lines.is_empty(), "{arguments:?}");
+        lines.iter().for_each(|line| assert_same_keys(line, sample));
+        lines
+    }
+
     /// Runs a command that fails; returns the reason.
     async fn fail(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments).await;
@@ -68,7 +77,7 @@ async fn jobs_are_enqueued_listed_and_ended_by_the_command() {
     operator.run(&["pause", "low"]).await;
     let id = operator.run(&["enqueue", "sleep", r#"{"ms":60000}"#]).await.trim().to_owned();
     operator.until("running", 1).await;
-    let running = operator.json(&["running"]).await;
+    let running = operator.documents(&["running"], "tasks-running").await;
     assert_eq!(running.len(), 1, "{running:?}");
     let attempt = &running[0];
     let known = ["id", "task", "queue", "attempt", "node"].map(|name| attempt[name].clone());
@@ -90,7 +99,8 @@ async fn jobs_are_enqueued_listed_and_ended_by_the_command() {
     assert_eq!((&stats["running"], &stats["delayed"]), (&json!(1), &json!(1)), "{stats}");
     let table = operator.run(&["list"]).await;
     assert!(table.starts_with("QUEUE") && table.lines().any(|line| line.contains("paused")), "{table}");
-    assert_eq!(operator.json(&["list", "low"]).await[0]["id"], "mine");
+    assert_eq!(operator.documents(&["list", "low"], "tasks-waiting").await[0]["id"], "mine");
+    operator.documents(&["list"], "tasks-list").await;
     assert_eq!(operator.json(&["list", "low", "--skip", "1"]).await, Vec::<Value>::new());
 
     let ended = operator.json(&["cancel", "--yes", &id]).await;
@@ -116,9 +126,11 @@ async fn failed_jobs_are_listed_and_retried_by_the_command() {
         operator.until("failed", ids.len() as u64).await;
     }
     let failed = operator.json(&["failed"]).await;
+    failed.iter().for_each(|job| assert_same_keys(job, "tasks-failed"));
     let of = |name: &str| failed.iter().map(|job| job[name].clone()).collect::<Vec<_>>();
     assert_eq!(of("id"), ids);
     assert_eq!((&of("attempts")[0], &of("error")[1]), (&json!(3), &json!("second\nline")), "{failed:?}");
+    assert!(of("failedAt").iter().all(|time| time.as_str().is_some_and(|time| time.ends_with('Z'))), "{failed:?}");
     let table = operator.run(&["failed", "--limit", "1"]).await;
     assert!(table.lines().count() == 2 && table.contains("conflict: first"), "{table}");
     let refused = operator.fail(&["cancel", "--yes", &ids[0]]).await;
@@ -148,7 +160,7 @@ async fn a_quiet_node_runs_on_and_leaves_new_jobs_to_others() {
     let environment = [("REDIS_URL", operator.url.as_str()), ("PHALANX_TITLE", "other")];
     let _other = Process::start("tour", &environment).await;
     let nodes = json!([{ "node": "one", "quiet": true }, { "node": "other", "quiet": false }]);
-    assert_eq!(json!(operator.json(&["quiet"]).await), nodes);
+    assert_eq!(json!(operator.documents(&["quiet"], "tasks-quiet").await), nodes);
     for _ in 0..20 {
         operator.redis.command(&queued("sleep", "[{\"ms\":60000}]")).await;
     }

@@ -38,7 +38,7 @@ async fn document(arguments: &[&str], environment: &[(&str, &str)], sample: &str
     document
 }
 
-fn assert_same_keys(document: &Value, sample: &str) {
+pub(crate) fn assert_same_keys(document: &Value, sample: &str) {
     let path = samples().join(format!("{sample}.json"));
     let sample: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     assert_eq!(keys(document), keys(&sample), "{}: {document}", path.display());

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::output::{unless_left, write};
-use super::visit::prepare;
+use super::visit::{enter, prepare};
 use super::{describe, parse_duration, show};
 use crate::app::{App, failed};
 use crate::logging;
@@ -88,7 +88,7 @@ pub(crate) fn run(app: App, settings: Settings, command: &CallCommand) -> ExitCo
 
 async fn visit(app: App, settings: Settings, command: &CallCommand) -> Result<(), NoAnswer> {
     let max_body = settings.config.web.max_body.as_u64();
-    let guest = app.visit(settings).await.map_err(|error| NoAnswer::Failed(Chain(&error).to_string()))?;
+    let guest = enter(app, settings).await.map_err(NoAnswer::Failed)?;
     let ended = async {
         let call = PlannedCall::read(guest.registry(), command, max_body)?;
         guest.start_initializers().await.map_err(|error| NoAnswer::Failed(Chain(&error).to_string()))?;

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, NaiveDateTime, SecondsFormat};
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
@@ -116,6 +116,16 @@ pub(super) fn time(unix_ms: u64) -> String {
     time.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)).unwrap_or_default()
 }
 
+/// A date as resque writes it, in the same form. Other tools write others, which stay as they are.
+pub(super) fn time_of_resque(date: &str) -> String {
+    let date = date.trim();
+    let start = date.split(" (").next().unwrap_or(date);
+    let parsed = DateTime::parse_from_str(start, "%a %b %d %Y %H:%M:%S GMT%z")
+        .ok()
+        .or_else(|| Some(NaiveDateTime::parse_from_str(date, "%Y/%m/%d %H:%M:%S UTC").ok()?.and_utc().fixed_offset()));
+    parsed.map_or_else(|| date.to_owned(), |time| time.to_utc().to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +143,17 @@ mod tests {
         assert_eq!(time(1_796_000_645_678), "2026-11-30T01:04:05.678Z");
         assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(time(u64::MAX), "");
+    }
+    #[test]
+    fn dates_of_resque_are_translated_if_they_are_understood() {
+        for (date, time) in [
+            ("Mon Nov 30 2026 01:04:05 GMT+0000 (Coordinated Universal Time)", "2026-11-30T01:04:05Z"),
+            ("Mon Nov 30 2026 02:04:05 GMT+0100 (Central European Standard Time)", "2026-11-30T01:04:05Z"),
+            ("2026/11/30 01:04:05 UTC", "2026-11-30T01:04:05Z"),
+            ("yesterday", "yesterday"),
+            ("", ""),
+        ] {
+            assert_eq!(time_of_resque(date), time);
+        }
     }
 }

@@ -10,7 +10,7 @@ use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 use phalanx_core::error::Chain;
 use phalanx_core::{BoxError, Node};
 
-use super::visit::prepare;
+use super::visit::{enter, prepare};
 use crate::app::{App, failed};
 use crate::logging;
 use crate::settings::Settings;
@@ -62,7 +62,7 @@ pub(crate) fn run(mut app: App, settings: Settings, name: &str, matches: &ArgMat
         Err(error) => return failed(&error),
     };
     let ended = runtime.block_on(async {
-        let guest = app.visit(settings).await?;
+        let guest = enter(app, settings).await?;
         let ended = async {
             guest.start_initializers().await?;
             (command.run)(guest.node().clone(), matches)?.await

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use phalanx_core::Node;
 use phalanx_core::config::Log;
 use phalanx_core::error::Chain;
+use phalanx_core::{Guest, Node, StartError};
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -44,6 +44,19 @@ pub(super) fn prepare(mut settings: Settings) -> Result<(Runtime, Settings), Str
     Ok((Runtime::new().map_err(|error| error.to_string())?, settings))
 }
 
+/// Enters the cluster, if there is one.
+///
+/// # Errors
+///
+/// The reason, with the address of the Redis that does not answer.
+pub(super) async fn enter(app: App, settings: Settings) -> Result<Guest, String> {
+    let redis = settings.redis_url.as_deref().map(without_password);
+    app.visit(settings).await.map_err(|error| match (&error, redis) {
+        (StartError::Backend(_), Some(redis)) => format!("{} ({redis})", Chain(&error)),
+        _ => Chain(&error).to_string(),
+    })
+}
+
 /// Enters the cluster, runs `work` and prints its result. Exit codes: 0, or 1 with the reason on stderr.
 pub(super) fn run(
     app: App,
@@ -63,8 +76,7 @@ pub(super) fn run(
     let printed = runtime.block_on(async {
         let deadline = Instant::now() + LIMIT;
         let late = |_| format!("{redis} did not answer within {LIMIT:?}");
-        let entered = timeout_at(deadline, app.visit(settings)).await.map_err(late)?;
-        let guest = entered.map_err(|error| format!("{} ({redis})", Chain(&error)))?;
+        let guest = timeout_at(deadline, enter(app, settings)).await.map_err(late).flatten()?;
         let working = work(guest.node());
         let result = match limit {
             VisitLimit::Whole => timeout_at(deadline, working).await.map_err(late).flatten(),

@@ -8,7 +8,7 @@ use phalanx_core::job::{FailedJob, JobText};
 use phalanx_core::task::ActiveAttempt;
 use serde_json::{Value, json};
 
-use crate::command::output::Printed;
+use crate::command::output::{Printed, time_of_resque};
 use crate::command::table::align;
 
 /// A row of a list, for both.
@@ -100,7 +100,7 @@ pub(super) fn failed(job: &FailedJob) -> ListRow<6> {
         job.task.clone(),
         job.queue.clone(),
         job.counters.attempts.to_string(),
-        job.failed_at.clone(),
+        time_of_resque(&job.failed_at),
         error,
     ];
     let line = json!({
@@ -110,7 +110,7 @@ pub(super) fn failed(job: &FailedJob) -> ListRow<6> {
         "attempts": job.counters.attempts,
         "deaths": job.counters.deaths,
         "worker": job.worker,
-        "failedAt": job.failed_at,
+        "failedAt": time_of_resque(&job.failed_at),
         "exception": job.exception,
         "error": job.error,
         "payload": job.payload,
