@@ -93,6 +93,20 @@ async fn their_variables_are_settings() {
 }
 
 #[tokio::test]
+async fn their_command_lines_are_understood() {
+    let unit = text("app.service");
+    let command = values(&unit, "ExecStart")[0].split_whitespace().skip(1).map(str::to_owned);
+    let image = text("Dockerfile");
+    let of_image = image.lines().find_map(|line| line.strip_prefix("CMD ")).unwrap();
+    for arguments in [command.collect(), serde_json::from_str::<Vec<String>>(of_image).unwrap()] {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--help"]).collect();
+        let output = run("tour", &arguments, &[]).await;
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert_eq!(arguments[..3], ["start", "cluster", "--workers"]);
+    }
+}
+
+#[tokio::test]
 async fn the_image_runs_the_program_that_it_builds() {
     let dockerfile = text("Dockerfile");
     let last = |instruction: &str| {
