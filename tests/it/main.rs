@@ -1,6 +1,7 @@
 //! Whole nodes over real sockets.
 #![allow(clippy::unwrap_used, reason = "an unwrap that fails is a failed test with its line")]
 
+mod activation;
 mod app;
 mod architecture;
 mod awaited_bodies;

@@ -277,7 +277,7 @@ impl App {
         };
         let launch = match &command {
             AppCommand::Start(launcher) => Launch::take(*launcher),
-            _ => Ok(Launch::Plain),
+            _ => Ok(Launch::Plain(Sockets::default())),
         };
         let launch = match launch {
             Ok(launch) => launch,

@@ -1,5 +1,6 @@
 //! The process that runs an application: from reading signals to its exit code, or a restart in place.
 
+mod activation;
 pub(crate) mod in_place;
 pub(crate) mod parent;
 mod pid_file;
@@ -47,7 +48,8 @@ pub(crate) enum Launcher {
 /// The descriptors that the launcher has handed to this process.
 #[derive(Debug)]
 pub(crate) enum Launch {
-    Plain,
+    /// With the sockets of the service manager, if it has bound any.
+    Plain(Sockets),
     InPlace(Result<Inheritance, LinkError>),
     Worker(Worker),
 }
@@ -60,7 +62,7 @@ impl Launch {
     /// The exit code if there is nothing to take, which has been reported.
     pub(crate) fn take(launcher: Launcher) -> Result<Self, ExitCode> {
         match launcher {
-            Launcher::Operator => Ok(Self::Plain),
+            Launcher::Operator => activation::take().map(Self::Plain).map_err(|error| failed(&error)),
             Launcher::Predecessor => match Inheritance::take().transpose() {
                 Some(taken) => Ok(Self::InPlace(taken)),
                 None => Err(misused(in_place::OPTION, "a node that restarts in place")),
@@ -76,7 +78,7 @@ impl Launch {
     /// The id of the node, if the launcher has given one.
     pub(crate) fn node_id(&self) -> Option<&str> {
         match self {
-            Self::Plain | Self::InPlace(_) => None,
+            Self::Plain(_) | Self::InPlace(_) => None,
             Self::Worker(worker) => Some(worker.id()),
         }
     }
@@ -100,7 +102,7 @@ fn misused(option: &str, user: &str) -> ExitCode {
 pub(crate) fn serve(app: App, settings: Settings, launch: Launch) -> ExitCode {
     let program = ProgramName::of_process(); // read before a deploy replaces it
     let parent = match &launch {
-        Launch::Plain | Launch::InPlace(_) => None,
+        Launch::Plain(_) | Launch::InPlace(_) => None,
         Launch::Worker(worker) => Some(worker.link()),
     };
     let mut signals = match Signals::listen(parent.is_some()) {
@@ -137,7 +139,7 @@ fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Sign
     let mut requests = Requests { signals, parent: None };
     let mut lost = None;
     let Inheritance { sockets, pid_file } = match launch {
-        Launch::Plain => Inheritance::default(),
+        Launch::Plain(sockets) => Inheritance { sockets, pid_file: None },
         Launch::InPlace(Ok(mut inheritance)) => {
             inheritance.sockets.fit(&settings.config);
             inheritance

@@ -12,6 +12,7 @@ use phalanx_supervisor::{
 use tracing::warn;
 
 use super::pid_file::PidFile;
+use super::{Sockets, activation};
 use crate::app::failed;
 use crate::command::cluster::{StartCluster, control_path};
 use crate::logging;
@@ -25,6 +26,10 @@ const ROLES: [&str; 3] = ["web", "worker", "scheduler"];
 
 /// Runs workers until a signal, a request or an error ends it.
 pub(crate) fn serve(version: String, mut settings: Settings, start: StartCluster, options: Vec<OsString>) -> ExitCode {
+    let sockets = match activation::take() {
+        Ok(sockets) => sockets,
+        Err(error) => return failed(&error),
+    };
     // Before any thread: each inherits which signals are blocked.
     let signals = match BlockedSignals::block() {
         Ok(signals) => signals,
@@ -45,7 +50,7 @@ pub(crate) fn serve(version: String, mut settings: Settings, start: StartCluster
             "general.id and PHALANX_TITLE name one node, and are ignored: see --worker-title-prefix"
         );
     }
-    let ended = parent_settings(version, &settings, start, options);
+    let ended = parent_settings(version, &settings, start, options, sockets);
     match ended.and_then(|parent| phalanx_supervisor::run(parent, &signals, &ParentConsole)) {
         Ok(ParentEnd { code: 0, .. }) => {
             logging::flush_at_exit();
@@ -72,6 +77,7 @@ fn parent_settings(
     settings: &Settings,
     start: StartCluster,
     options: Vec<OsString>,
+    sockets: Sockets,
 ) -> Result<ParentSettings, String> {
     let config = &settings.config;
     let program = ProgramName::of_process().map_err(|error| format!("the program of this process: {error}"))?;
@@ -87,8 +93,14 @@ fn parent_settings(
         groups: vec![WorkerGroup { prefix: start.prefix, roles, workers: start.workers }],
         scaled: 0,
         threads,
-        web: Some(Endpoint::Bind(SocketAddr::new(config.web.bind, config.web.port))),
-        admin: admin_endpoint(&config.admin)?,
+        web: Some(match sockets.web {
+            Some(socket) => Endpoint::Inherited(socket.into()),
+            None => Endpoint::Bind(SocketAddr::new(config.web.bind, config.web.port)),
+        }),
+        admin: match sockets.admin {
+            Some(socket) => Some(AdminEndpoint { endpoint: Endpoint::Inherited(socket.into()), or_free_port: false }),
+            None => admin_endpoint(&config.admin)?,
+        },
         control: control_path(settings),
         limits: Limits {
             start: config.cluster.start_timeout,
