@@ -37,6 +37,9 @@ async fn settings_that_no_worker_can_start_with_exit_with_1_and_are_named() {
     let addr = taken.local_addr().unwrap();
     let port = addr.port().to_string();
     let long = format!("pids/{}", "a".repeat(110));
+    let config = tempfile::tempdir().unwrap();
+    let kinds = "[[cluster.processes]]\nname = \"a\"\nroles = [\"worker\"]\n";
+    std::fs::write(config.path().join("local.toml"), kinds.to_owned() + &kinds.replace("\"a\"", "\"b\"")).unwrap();
     let one = ["start", "cluster", "--workers", "1"];
     for (arguments, environment, named) in [
         (&["start", "cluster"][..], vec![], "2 workers need REDIS_URL"),
@@ -45,6 +48,7 @@ async fn settings_that_no_worker_can_start_with_exit_with_1_and_are_named() {
         (&one, vec![("PHALANX__PATHS__PID", &long)], "a path of more than 107 bytes"),
         (&one, vec![("PHALANX__PATHS__PID", "/proc/none")], "paths.pid"),
         (&one, vec![("PHALANX__WEB__PROT", "1")], "web.port"),
+        (&one, vec![("PHALANX_CONFIG", config.path().to_str().unwrap())], "no entry has the role web"),
         (&["cluster", "status"], vec![], "no parent of workers runs here"),
         (&["cluster", "roll"], vec![("PHALANX__PATHS__PID", "")], "paths.pid is empty"),
     ] {

@@ -152,3 +152,37 @@ async fn no_request_fails_while_all_workers_stop_under_load() {
     assert_eq!(lost, 0, "{}", workers.parent.stderr());
     assert_eq!(workers.parent.ended().await.code(), Some(0), "{}", workers.parent.stderr());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_have_the_roles_of_their_entry_and_only_those_with_web_get_clients() {
+    let config = tempfile::tempdir().unwrap();
+    let kinds = "[[cluster.processes]]\nname = \"jobs\"\nroles = [\"worker\", \"scheduler\"]\n\
+                 [[cluster.processes]]\nname = \"web\"\nroles = [\"web\"]\nworkers = 2\n";
+    fs::write(config.path().join("local.toml"), kinds).unwrap();
+    let redis = Redis::start().await;
+    let (url, folder) = (redis.url(), config.path().to_str().unwrap());
+    let environment = [("REDIS_URL", url.as_str()), ("PHALANX_CONFIG", folder)];
+    let mut parent = Process::spawn_with("tour", &["start", "cluster"], &environment);
+    parent.ready().await;
+    let workers = Workers { parent, redis };
+    workers.until_ready(3).await;
+    let status = workers.status().await;
+    let each = status["workers"].as_array().unwrap().iter();
+    let each: Vec<String> = each.map(|worker| format!("{} {}", worker["id"], worker["roles"])).collect();
+    assert_eq!(
+        each,
+        [
+            r#""phalanx-worker-jobs-1" ["worker","scheduler"]"#,
+            r#""phalanx-worker-1" ["web"]"#,
+            r#""phalanx-worker-2" ["web"]"#,
+        ]
+    );
+    for _ in 0..20 {
+        assert_eq!(get(workers.parent.addr, "/api/randomNumber").await.status, 200);
+    }
+    workers.parent.signal(Signal::TTIN);
+    workers.until_ready(4).await;
+    assert!(workers.pids().await.contains_key("phalanx-worker-3"));
+    assert!(workers.command(&["cluster", "roll"]).await.status.success(), "{}", workers.parent.stderr());
+    workers.stop().await;
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::size::ByteSize;
+use super::worker_kind::WorkerKind;
 
 /// The cluster this node is a member of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ pub struct ClusterSettings {
     /// replaced.
     #[serde(with = "humantime_serde")]
     pub beat_timeout: Duration,
+    /// Under `start cluster`: the kinds of workers; none means one kind with the roles of `general.roles`.
+    pub processes: Vec<WorkerKind>,
 }
 
 impl ClusterSettings {
@@ -59,6 +62,7 @@ impl Default for ClusterSettings {
             interop_token: String::new(),
             start_timeout: Duration::from_secs(90),
             beat_timeout: Duration::from_secs(30),
+            processes: Vec::new(),
         }
     }
 }

@@ -21,6 +21,7 @@ mod validate;
 mod web;
 mod web_origin;
 mod websocket;
+mod worker_kind;
 
 pub use admin::Admin;
 pub use cluster::ClusterSettings;
@@ -38,6 +39,7 @@ pub use trusted_header::TrustedHeader;
 pub use web::{CrossSite, Web};
 pub use web_origin::{HostPort, WebOrigin};
 pub use websocket::Websocket;
+pub use worker_kind::WorkerKind;
 
 /// Reads and writes durations with their unit: `#[serde(with = "phalanx::config::duration")]`.
 pub use humantime_serde as duration;

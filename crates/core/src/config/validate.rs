@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::web_origin::is_page_origin;
-use super::{ByteSize, CLIENT_PATHS, ClusterSettings, Config, TaskSettings, TrustedHeader, Web, WebOrigin};
+use super::{ByteSize, CLIENT_PATHS, ClusterSettings, Config, TaskSettings, TrustedHeader, Web, WebOrigin, WorkerKind};
 
 impl Config {
     /// Returns one sentence for each setting that cannot work, although its value is of the right type.
@@ -111,7 +111,7 @@ impl Config {
         ];
         let queues = tasks.served_queues().err().map(|error| format!("tasks.queues: {error}"));
         let wrong = checks.iter().filter(|(is_valid, _)| !is_valid).map(|(_, sentence)| (*sentence).to_owned());
-        wrong.chain(queues).collect()
+        wrong.chain(queues).chain(WorkerKind::mistake(&self.cluster.processes)).collect()
     }
 }
 

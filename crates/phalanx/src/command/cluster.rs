@@ -20,7 +20,8 @@ const TITLE_PREFIX: &str = "phalanx-worker-";
 /// `start cluster`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StartCluster {
-    pub(crate) workers: u32,
+    /// How many, if the command line says so.
+    pub(crate) workers: Option<u32>,
     /// The workers' ids are this and a number.
     pub(crate) prefix: String,
 }
@@ -38,7 +39,7 @@ pub(crate) struct ClusterCommand {
 pub(super) fn start_command() -> Command {
     Command::new("cluster")
         .about("Starts workers that share the listening socket, and replaces them")
-        .arg(workers().long("workers").value_name("N").default_value("2").help("How many"))
+        .arg(workers().long("workers").value_name("N").help("How many; 2 by default"))
         .arg(
             Arg::new("prefix")
                 .long("worker-title-prefix")
@@ -58,7 +59,7 @@ fn workers() -> Arg {
 pub(super) fn read_start(matches: &ArgMatches) -> StartCluster {
     let prefix = matches.get_one::<String>("prefix").cloned();
     StartCluster {
-        workers: matches.get_one("workers").copied().unwrap_or(2),
+        workers: matches.get_one("workers").copied(),
         prefix: prefix.unwrap_or_else(|| TITLE_PREFIX.to_owned()),
     }
 }

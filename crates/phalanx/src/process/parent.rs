@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use phalanx_core::config::Admin;
-use phalanx_supervisor::machine::Limits;
+use phalanx_core::config::{Admin, NodeRole, WorkerKind};
+use phalanx_supervisor::machine::{Limits, MAX_WORKERS};
 use phalanx_supervisor::{
     AdminEndpoint, BlockedSignals, Endpoint, ParentEnd, ParentOutput, ParentSettings, ProgramName, WorkerGroup,
 };
@@ -21,8 +21,8 @@ use crate::settings::Settings;
 /// The id of the parent, by which its files are named.
 const ID: &str = "cluster";
 
-/// The roles of a worker.
-const ROLES: [&str; 3] = ["web", "worker", "scheduler"];
+/// The number of workers without a setting.
+const WORKERS: u32 = 2;
 
 /// Runs workers until a signal, a request or an error ends it.
 pub(crate) fn serve(version: String, mut settings: Settings, start: StartCluster, options: Vec<OsString>) -> ExitCode {
@@ -37,7 +37,8 @@ pub(crate) fn serve(version: String, mut settings: Settings, start: StartCluster
     };
     let ignored_id = std::mem::replace(&mut settings.node_id, ID.to_owned());
     let is_named = !settings.config.general.id.is_empty() || std::env::var_os("PHALANX_TITLE").is_some();
-    let started = check(&settings, &start)
+    let groups = groups(&settings, start);
+    let started = check(&settings, &groups)
         .and_then(|()| PidFile::of_node(&settings, None))
         .and_then(|pid_file| logging::install(&settings).map(|()| pid_file));
     let _pid_file = match started {
@@ -50,7 +51,7 @@ pub(crate) fn serve(version: String, mut settings: Settings, start: StartCluster
             "general.id and PHALANX_TITLE name one node, and are ignored: see --worker-title-prefix"
         );
     }
-    let ended = parent_settings(version, &settings, start, options, sockets);
+    let ended = parent_settings(version, &settings, groups, options, sockets);
     match ended.and_then(|parent| phalanx_supervisor::run(parent, &signals, &ParentConsole)) {
         Ok(ParentEnd { code: 0, .. }) => {
             logging::flush_at_exit();
@@ -62,41 +63,74 @@ pub(crate) fn serve(version: String, mut settings: Settings, start: StartCluster
 }
 
 /// The mistakes that would show in each worker.
-fn check(settings: &Settings, start: &StartCluster) -> Result<(), String> {
-    if settings.redis_url.is_none() && start.workers > 1 {
+fn check(settings: &Settings, groups: &[WorkerGroup]) -> Result<(), String> {
+    let workers = count(groups);
+    if workers > MAX_WORKERS {
+        return Err(format!("cluster.processes has {workers} workers, and there can be {MAX_WORKERS}"));
+    }
+    if settings.redis_url.is_none() && workers > 1 {
         return Err(format!(
-            "{} workers need REDIS_URL, by which they share rooms, sessions and tasks: set it, or start one with --workers 1",
-            start.workers
+            "{workers} workers need REDIS_URL, by which they share rooms, sessions and tasks: set it, or start one with \
+             --workers 1"
         ));
     }
     Ok(())
 }
 
+fn count(groups: &[WorkerGroup]) -> u32 {
+    groups.iter().map(|group| group.workers).fold(0, u32::saturating_add)
+}
+
+/// The workers by their roles. The number of the command line, and the plain prefix, are those of the first group that serves
+/// clients.
+fn groups(settings: &Settings, start: StartCluster) -> Vec<WorkerGroup> {
+    let names = |roles: &[NodeRole]| roles.iter().map(|role| role.name().to_owned()).collect();
+    let kinds = &settings.config.cluster.processes;
+    if kinds.is_empty() {
+        let roles = names(&settings.config.general.roles);
+        return vec![WorkerGroup { prefix: start.prefix, roles, workers: start.workers.unwrap_or(WORKERS) }];
+    }
+    let scaled = scaled(kinds);
+    let group = |(index, kind): (usize, &WorkerKind)| {
+        let is_scaled = index == scaled;
+        let prefix = if is_scaled { start.prefix.clone() } else { format!("{}{}-", start.prefix, kind.name) };
+        let workers = start.workers.filter(|_| is_scaled).unwrap_or(kind.workers);
+        WorkerGroup { prefix, roles: names(&kind.roles), workers }
+    };
+    kinds.iter().enumerate().map(group).collect()
+}
+
+/// The index of the first kind that serves clients.
+fn scaled(kinds: &[WorkerKind]) -> usize {
+    kinds.iter().position(|kind| kind.roles.contains(&NodeRole::Web)).unwrap_or(0)
+}
+
 fn parent_settings(
     version: String,
     settings: &Settings,
-    start: StartCluster,
+    groups: Vec<WorkerGroup>,
     options: Vec<OsString>,
     sockets: Sockets,
 ) -> Result<ParentSettings, String> {
     let config = &settings.config;
     let program = ProgramName::of_process().map_err(|error| format!("the program of this process: {error}"))?;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = (cpus / start.workers as usize).max(1);
+    let threads = (cpus / count(&groups) as usize).max(1);
     let silent_checks = u32::try_from(config.cluster.beat_timeout.as_secs()).unwrap_or(u32::MAX);
-    let roles = ROLES.map(str::to_owned).to_vec();
+    let serves = groups.iter().any(|group| group.roles.iter().any(|role| role == NodeRole::Web.name()));
+    let web = serves.then(|| match sockets.web {
+        Some(socket) => Endpoint::Inherited(socket.into()),
+        None => Endpoint::Bind(SocketAddr::new(config.web.bind, config.web.port)),
+    });
     let arguments = ["start", "--supervised"].map(OsString::from).into_iter().chain(options);
     Ok(ParentSettings {
         version,
         program,
         arguments: arguments.collect(),
-        groups: vec![WorkerGroup { prefix: start.prefix, roles, workers: start.workers }],
-        scaled: 0,
+        groups,
+        scaled: scaled(&config.cluster.processes),
         threads,
-        web: Some(match sockets.web {
-            Some(socket) => Endpoint::Inherited(socket.into()),
-            None => Endpoint::Bind(SocketAddr::new(config.web.bind, config.web.port)),
-        }),
+        web,
         admin: match sockets.admin {
             Some(socket) => Some(AdminEndpoint { endpoint: Endpoint::Inherited(socket.into()), or_free_port: false }),
             None => admin_endpoint(&config.admin)?,

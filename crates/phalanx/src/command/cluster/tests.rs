@@ -30,9 +30,9 @@ fn the_number_of_workers_is_from_1_to_512() {
         let matches = start_command().try_get_matches_from(std::iter::once("cluster").chain(line.split_whitespace()));
         matches.map(|matches| read_start(&matches)).map_err(|error| error.to_string())
     };
-    let default = StartCluster { workers: 2, prefix: "phalanx-worker-".to_owned() };
+    let default = StartCluster { workers: None, prefix: "phalanx-worker-".to_owned() };
     assert_eq!(start(""), Ok(default));
-    let given = StartCluster { workers: 512, prefix: "w".to_owned() };
+    let given = StartCluster { workers: Some(512), prefix: "w".to_owned() };
     assert_eq!(start("--workers 512 --worker-title-prefix w"), Ok(given));
     for (line, named) in [
         ("--workers 0", "'0' for '--workers <N>': 0 is not in 1..=512"),
