@@ -20,6 +20,7 @@ mod gate;
 mod housekeeping;
 mod metrics;
 mod periodic;
+mod promoter;
 mod pulse;
 mod queues;
 mod release;

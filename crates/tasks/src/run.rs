@@ -12,7 +12,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use phalanx_core::backend::{
     BackendError, EXCHANGE_BATCH, Promotion, Settlement, TaskStats, TaskStore, WorkerCall, WorkerReply,
 };
-use phalanx_core::config::ServedQueue;
+use phalanx_core::config::{NodeRole, ServedQueue};
 use phalanx_core::engine::attempts::LossSigns;
 use phalanx_core::job::worker_name;
 use phalanx_core::task::CancelRequest;
@@ -487,8 +487,11 @@ impl WorkerLoop {
         next
     }
 
-    /// When the next delayed job is due.
+    /// When the next delayed job is due, if this node promotes any.
     pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
+        if !self.engine.config().general.roles.contains(&NodeRole::Scheduler) {
+            return None;
+        }
         let now_ms = self.engine.clock().now_ms();
         self.next_due_ms.map(|due_ms| now + Duration::from_millis(due_ms.saturating_sub(now_ms)))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use phalanx_core::backend::TaskStore;
+use phalanx_core::config::NodeRole;
 use phalanx_core::transport::Transport;
 use phalanx_core::{BoxError, Engine};
 use tokio::runtime::{Builder, Runtime};
@@ -18,6 +19,7 @@ use tracing::{error, warn};
 use crate::first_polls::FirstPolls;
 use crate::metrics;
 use crate::periodic::{self, Ticker};
+use crate::promoter::promote;
 use crate::run::WorkerLoop;
 use crate::thread::WorkerThread;
 
@@ -27,8 +29,8 @@ const WORKER_ENDED: &str = "the worker of tasks has panicked";
 /// The problem of a node whose ticker panicked.
 const TICKER_ENDED: &str = "the ticker of periodic tasks has panicked";
 
-/// Runs a node's jobs, and enqueues the ticks of its periodic tasks. On a node without tasks it does nothing, with
-/// `tasks.concurrency = 0` it only ticks.
+/// Runs a node's jobs if it has the role `worker`, enqueues the ticks of its periodic tasks and its delayed jobs if it has
+/// the role `scheduler`. On a node without tasks it does nothing; with `tasks.concurrency = 0` it runs none.
 #[derive(Debug, Default)]
 pub struct TaskWorker {
     /// Cancelled when the node begins to stop.
@@ -119,8 +121,15 @@ impl Transport for TaskWorker {
             return Ok(());
         };
         self.warn_of_risks(engine, &store);
-        self.tick(engine, &store);
-        if settings.concurrency == 0 {
+        let roles = &engine.config().general.roles;
+        let is_scheduler = roles.contains(&NodeRole::Scheduler);
+        if is_scheduler {
+            self.tick(engine, &store);
+        }
+        if settings.concurrency == 0 || !roles.contains(&NodeRole::Worker) {
+            if is_scheduler {
+                engine.shutdown().spawn_own(promote(engine.clone(), store, self.no_more_ticks.clone()));
+            }
             return Ok(());
         }
         metrics::describe();

@@ -28,6 +28,7 @@ mod node_death;
 mod older_data;
 mod recovery;
 mod redis;
+mod roles;
 mod tasks;
 mod tasks_command;
 mod ticks;

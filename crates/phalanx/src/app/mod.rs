@@ -380,6 +380,7 @@ impl App {
         setup.shutdown = shutdown;
         let engine = Engine::start(setup).await?;
         telemetry::spawn_upkeep(engine.shutdown());
+        roles::warn_of_missing(&engine);
         Ok(RunningApp { engine, server, admin })
     }
 
@@ -572,6 +573,7 @@ pub(crate) fn failed(error: &dyn std::fmt::Display) -> ExitCode {
 }
 
 mod check;
+mod roles;
 pub(crate) use check::unwritable_folders;
 #[cfg(test)]
 mod tests;
