@@ -81,6 +81,11 @@ impl RedisClient {
         self.refusals.name_rights(keys);
     }
 
+    /// The advice to operators for an error reply; empty if there is none.
+    pub(crate) fn advice(&self, reply: &str) -> String {
+        self.refusals.advice(reply)
+    }
+
     /// The search for the right server.
     pub(crate) fn failover(&self) -> &Failover {
         &self.failover

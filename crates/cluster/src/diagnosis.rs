@@ -11,7 +11,6 @@ use tokio::time::{Instant, timeout};
 use crate::client::RedisClient;
 use crate::keys::Keys;
 use crate::membership::MARK_TTL;
-use crate::refusals::advice;
 use crate::server_facts::ServerFacts;
 
 /// The commands of a node, on keys of the diagnosis's own: `{k}` is the start of their names. They come in an order in which
@@ -25,6 +24,18 @@ const COMMANDS: &str = "PING; TIME; SCAN 0 COUNT 1; TYPE {k}n; EXISTS {k}n; GET 
     ZADD {k}z 1 a 2 b; PEXPIRE {k}z 10000; ZCARD {k}z; ZSCORE {k}z a; ZMSCORE {k}z a; ZRANGE {k}z 0 0;
     ZRANGEBYSCORE {k}z 0 1; ZREMRANGEBYSCORE {k}z 1 1; ZREMRANGEBYRANK {k}z 5 6; ZREM {k}z b;
     DEL {k}n; DEL {k}l; DEL {k}h; DEL {k}s; DEL {k}z";
+
+/// A command that Redis did not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RefusedCommand {
+    /// Its name.
+    pub command: String,
+    /// The reply, or the failure.
+    pub reply: String,
+    /// The advice to operators; empty if there is none.
+    pub advice: String,
+}
 
 /// A look at a Redis, over one connection and with the timeout of commands. It changes nothing but keys of its own, which it
 /// deletes.
@@ -67,13 +78,13 @@ impl RedisDiagnosis {
         Ok(ServerFacts::read(&self.client).await)
     }
 
-    /// Runs each command of a node on a key of each prefix, publishes to a channel and subscribes to one; returns the
-    /// refusals.
+    /// Runs each command of a node on a key of each prefix, publishes to a channel and subscribes to two; returns those
+    /// that were refused.
     ///
     /// # Errors
     ///
     /// Redis cannot be reached.
-    pub async fn refusals(&self) -> Result<Vec<String>, String> {
+    pub async fn refusals(&self) -> Result<Vec<RefusedCommand>, String> {
         let mut connection = self.connect().await?;
         let name = format!("doctor:{}:", std::process::id());
         let mut commands = Vec::new();
@@ -91,14 +102,16 @@ impl RedisDiagnosis {
             let mut words = line.split_whitespace();
             let mut command = Cmd::new();
             command.arg(words.clone().collect::<Vec<_>>());
-            if let Err(refusal) = self.send(&mut connection, &command).await {
-                refusals.push(format!("{}: {refusal}", words.next().unwrap_or_default()));
+            if let Err(reply) = self.send(&mut connection, &command).await {
+                refusals.push(self.refused(words.next().unwrap_or_default(), reply));
             }
         }
         let script = Script::new("return 1");
         let script = timeout(self.client.timeout(), script.invoke_async::<_, Value>(&mut connection)).await;
-        refusals.extend(script.ok().and_then(Result::err).map(|error| format!("EVALSHA: {}", words_of(&error))));
-        refusals.extend(self.subscribe().await.err().map(|refusal| format!("SUBSCRIBE: {refusal}")));
+        refusals.extend(script.ok().and_then(Result::err).map(|error| self.refused("EVALSHA", words_of(&error))));
+        for channel in [self.keys.channels().to_owned(), format!("{}:doctor", self.keys.channels())] {
+            refusals.extend(self.subscribe(&channel).await.err().map(|reply| self.refused("SUBSCRIBE", reply)));
+        }
         Ok(refusals)
     }
 
@@ -131,12 +144,6 @@ impl RedisDiagnosis {
         Ok(others.map(|(cluster, _)| cluster).collect())
     }
 
-    /// The rights that a user of this cluster needs for keys and channels, in the syntax of Redis.
-    pub fn rights(&self) -> String {
-        let (keys, channels) = self.keys.rights();
-        format!("{keys} {channels}")
-    }
-
     async fn connect(&self) -> Result<MultiplexedConnection, String> {
         let connecting = timeout(self.client.timeout(), self.client.multiplexed_connection());
         connecting.await.map_err(|_| self.late())?.map_err(|error| words_of(&error))
@@ -147,13 +154,17 @@ impl RedisDiagnosis {
         reply.await.map_err(|_| self.late())?.map_err(|error| words_of(&error))
     }
 
-    async fn subscribe(&self) -> Result<(), String> {
+    async fn subscribe(&self, channel: &str) -> Result<(), String> {
         let subscribing = async {
             let mut subscriber = self.client.subscriber().await?;
-            subscriber.subscribe(format!("{}:doctor", self.keys.channels())).await
+            subscriber.subscribe(channel).await
         };
         let subscribed = timeout(self.client.timeout(), subscribing).await;
         subscribed.map_err(|_| self.late())?.map_err(|error| words_of(&error))
+    }
+
+    fn refused(&self, command: &str, reply: String) -> RefusedCommand {
+        RefusedCommand { command: command.to_owned(), advice: self.client.advice(&reply), reply }
     }
 
     fn late(&self) -> String {
@@ -161,15 +172,11 @@ impl RedisDiagnosis {
     }
 }
 
-/// The words of Redis, with advice where there is one.
+/// The words of Redis, without a prefix of the client's.
 fn words_of(error: &RedisError) -> String {
-    let words = match error.code() {
+    match error.code() {
         Some(code) => format!("{code} {}", error.detail().unwrap_or_default()),
         None => error.to_string(),
-    };
-    match advice(&words) {
-        "" => words,
-        advice => format!("{words}: {advice}"),
     }
 }
 

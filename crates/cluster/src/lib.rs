@@ -41,7 +41,7 @@ pub use cache::RedisCache;
 pub use client::RedisClient;
 pub use clock::RedisClock;
 pub use current_generation::CurrentGeneration;
-pub use diagnosis::RedisDiagnosis;
+pub use diagnosis::{RedisDiagnosis, RefusedCommand};
 pub use envelope::EnvelopeVersion;
 pub use interop::{InteropSettings, RedisInterop};
 pub use keys::Keys;

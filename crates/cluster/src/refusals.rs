@@ -60,11 +60,6 @@ fn code_of(reply: &str) -> (&str, Option<(RefusalMeaning, &'static str)>) {
     (code, CODES.iter().find(|(known, ..)| *known == code).map(|(_, meaning, advice)| (*meaning, *advice)))
 }
 
-/// The advice to operators for an error reply; empty if there is none.
-pub(crate) fn advice(reply: &str) -> &'static str {
-    code_of(reply).1.map_or("", |(_, advice)| advice)
-}
-
 impl RefusalMeaning {
     /// The meaning of an error reply.
     pub(crate) fn of(reply: &str) -> Self {
@@ -129,17 +124,22 @@ impl Refusals {
     }
 
     fn record_reply(&self, reply: &str) {
-        let (code, known) = code_of(reply);
+        let (code, _) = code_of(reply);
         let label = CODES.iter().find(|(known, ..)| *known == code).map_or("other", |(known, ..)| known);
         metrics::counter!("phalanx_redis_refusals_total", "code" => label).increment(1);
-        let advice = known.map_or("", |(_, advice)| advice);
-        let advice = match code {
-            "CROSSSLOT" => self.one_slot.get().cloned().unwrap_or_default(),
-            _ if advice.is_empty() => self.missing_right(reply),
-            _ => advice.to_owned(),
-        };
+        let advice = self.advice(reply);
         if self.is_to_log([code, " ", &advice].concat()) {
             warn!(reply, advice, "redis refuses a command");
+        }
+    }
+
+    /// The advice to operators for an error reply; empty if there is none.
+    pub(crate) fn advice(&self, reply: &str) -> String {
+        let (code, known) = code_of(reply);
+        match known.map_or("", |(_, advice)| advice) {
+            _ if code == "CROSSSLOT" => self.one_slot.get().cloned().unwrap_or_default(),
+            "" => self.missing_right(reply),
+            advice => advice.to_owned(),
         }
     }
 

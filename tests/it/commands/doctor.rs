@@ -67,7 +67,8 @@ async fn missing_rights_a_redis_that_is_away_and_one_that_hangs_are_failures() {
     assert_eq!((code, status(&checks, "redis rights")), (Some(1), "fail"), "{checks:?}");
     let found = rights["found"].as_str().unwrap();
     assert!(found.starts_with("LPOS: NOPERM") && !found.contains("GET"), "{found}");
-    assert!(rights["remedy"].as_str().unwrap().contains("&tour &tour:*"), "{rights}");
+    let remedy = rights["remedy"].as_str().unwrap();
+    assert!(remedy.contains("+lpos") && remedy.contains("the channels &tour &tour:*"), "{rights}");
 
     let (code, checks) = examine(&[], &[("REDIS_URL", "redis://127.0.0.1:1")]).await;
     assert_eq!((code, status(&checks, "redis"), status(&checks, "redis rights")), (Some(1), "fail", "skipped"));

@@ -1,9 +1,10 @@
 //! Checks of Redis.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use phalanx_cluster::{RedisDiagnosis, ServerFacts};
+use phalanx_cluster::{RedisDiagnosis, RefusedCommand, ServerFacts};
 
 use super::CheckStatus::{Fail, Ok as Fine, Warn};
 use super::{Check, Finding};
@@ -38,6 +39,8 @@ pub(super) fn checks(app: &App, settings: &Arc<Settings>) -> Vec<Check> {
         }
     }
 }
+
+const GUIDE: &str = "the page cluster of the guide has the rights of a node";
 
 const NOT_REACHED: &str = "Redis is not reached";
 
@@ -119,17 +122,20 @@ async fn rights(diagnosis: RedisDiagnosis) -> Finding {
     match diagnosis.refusals().await {
         Ok(refusals) if refusals.is_empty() => Finding::new(Fine, "every command of a node runs", wanted),
         Ok(refusals) => {
-            let remedy = format!("the user needs {}, and the commands of the guide, page cluster", diagnosis.rights());
-            Finding::new(Fail, shortened(&refusals), wanted).remedy(remedy)
+            let found = refusals.iter().map(|RefusedCommand { command, reply, .. }| format!("{command}: {reply}"));
+            let advice: BTreeSet<_> = refusals.iter().map(|refused| refused.advice.clone()).collect();
+            let advice: Vec<_> = advice.into_iter().filter(|advice| !advice.is_empty()).collect();
+            let remedy = if advice.is_empty() { GUIDE.to_owned() } else { shortened(&advice) };
+            Finding::new(Fail, shortened(&found.collect::<Vec<_>>()), wanted).remedy(remedy)
         }
         Err(_) => Finding::skipped(NOT_REACHED, wanted),
     }
 }
 
-/// The first refusals, and the number of the others.
-fn shortened(refusals: &[String]) -> String {
-    let first: Vec<&str> = refusals.iter().take(3).map(String::as_str).collect();
-    match refusals.len() - first.len() {
+/// The first of them, and the number of the others.
+fn shortened(all: &[String]) -> String {
+    let first: Vec<&str> = all.iter().take(3).map(String::as_str).collect();
+    match all.len() - first.len() {
         0 => first.join("; "),
         more => format!("{}; and {more} more", first.join("; ")),
     }
