@@ -23,6 +23,7 @@ deny:
 chaos ROUNDS="20":
     cargo build --workspace --bins --locked
     ROUNDS={{ROUNDS}} cargo test -p phalanx-tests --locked --test it cluster:: -- --nocapture
+    ROUNDS={{ROUNDS}} cargo test -p phalanx-tests --locked --test it -- cluster_start:: drain:: restart:: --nocapture --test-threads 1
     JOBS=100000 RESTARTS=3 PACE_US=7200 WAITING=1000000 DUE=20000 NODES=8 PERCENTILE=99 \
         cargo test -p phalanx-tests --locked --test it cluster::tasks -- --nocapture --test-threads 1
     ROUNDS=100 cargo test -p phalanx-tests --locked --test it lost_answers -- --nocapture

@@ -117,5 +117,10 @@ fn ids(numbers: &[u32]) -> Vec<String> {
     numbers.iter().map(|number| format!("phalanx-worker-{number}")).collect()
 }
 
+/// How often what is repeated is done; `just chaos` sets more.
+fn rounds() -> usize {
+    std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
+}
+
 /// A second, as documented times have it.
 const SECOND: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use phalanx_testkit::{Signal, print};
 use tokio::time::{Instant, timeout};
 
-use super::{Workers, ids};
+use super::{Workers, ids, rounds};
 use crate::cluster::until;
 use crate::drain::clients::{Class, Clients, Targets};
 use crate::panics::SOON;
@@ -20,7 +20,7 @@ pub(super) const TOUR: Targets = Targets {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_and_none_is_refused_while_workers_change_under_load() {
-    let rounds = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3);
+    let rounds = rounds();
     let public = tempfile::tempdir().unwrap();
     fs::write(public.path().join("large.txt"), vec![b'a'; 4 << 20]).unwrap();
     let folder = public.path().to_str().unwrap();
@@ -102,7 +102,7 @@ async fn the_number_of_workers_changes_by_command_and_signal_and_the_last_one_st
     assert_eq!(workers.pids().await, before);
     let descriptors = || fs::read_dir(format!("/proc/{}/fd", workers.parent.pid())).unwrap().count();
     let open = descriptors();
-    for _ in 0..3 {
+    for _ in 0..rounds() {
         workers.parent.signal(Signal::TTIN);
         workers.until_ready(2).await;
         workers.parent.signal(Signal::TTOU);

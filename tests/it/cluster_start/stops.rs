@@ -186,3 +186,44 @@ async fn workers_have_the_roles_of_their_entry_and_only_those_with_web_get_clien
     assert!(workers.command(&["cluster", "roll"]).await.status.success(), "{}", workers.parent.stderr());
     workers.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exactly_one_of_parents_that_start_at_once_starts() {
+    let redis = Redis::start().await;
+    let pids = tempfile::tempdir().unwrap();
+    let url = redis.url();
+    let environment = [("PHALANX__PATHS__PID", pids.path().to_str().unwrap()), ("REDIS_URL", url.as_str())];
+    let start = |_| Process::spawn_with("tour", &["start", "cluster", "--workers", "1"], &environment);
+    let mut parents: Vec<Process> = (0..4).map(start).collect();
+    let mut ready = Vec::new();
+    for parent in &mut parents {
+        ready.push(parent.is_ready().await);
+    }
+    assert_eq!(ready.iter().filter(|ready| **ready).count(), 1, "{ready:?}");
+    for (mut parent, is_ready) in parents.into_iter().zip(ready) {
+        if is_ready {
+            parent.signal(Signal::TERM);
+        }
+        let code = parent.ended().await.code();
+        assert_eq!(code, Some(i32::from(!is_ready)), "{}", parent.stderr());
+        assert!(is_ready || parent.stderr().contains("it runs already"), "{}", parent.stderr());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_logs_of_parent_and_workers_are_reopened() {
+    let workers = Workers::start(2, &[("PHALANX__LOG__FILE", "true")]).await;
+    let folder = workers.parent.folder().join("log");
+    let names = ["cluster", "phalanx-worker-1", "phalanx-worker-2"].map(|id| format!("{id}-development.log"));
+    for name in &names {
+        fs::rename(folder.join(name), folder.join(format!("{name}.old"))).unwrap();
+    }
+    assert!(workers.command(&["cluster", "reopen"]).await.status.success());
+    workers.parent.signal(Signal::HUP);
+    until("all are there again", SOON, async || {
+        get(workers.parent.addr, "/api/randomNumber").await;
+        names.iter().all(|name| folder.join(name).exists())
+    })
+    .await;
+    workers.stop().await;
+}
