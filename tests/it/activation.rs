@@ -67,6 +67,12 @@ async fn a_node_and_a_parent_of_workers_take_the_sockets_of_the_service_manager(
         assert_eq!(ports(&node), [node.addr.port(), node.admin.port()], "{arguments}");
         assert_eq!(get(node.addr, "/api/randomNumber").await.status, 200, "{arguments}");
         assert_eq!(get(node.admin, "/readyz").await.status, 200, "{arguments}");
+        if arguments == "start" {
+            let given = (node.addr, node.admin);
+            node.signal(Signal::USR2);
+            node.ready().await;
+            assert_eq!((node.addr, node.admin), given, "they win after a restart in place too");
+        }
         node.signal(Signal::TERM);
         assert!(node.ended().await.success(), "{arguments}: {}", node.stderr());
     }
@@ -101,4 +107,33 @@ async fn sockets_without_a_use_are_refused_by_their_numbers() {
 async fn variables_for_another_process_mean_nothing() {
     let node = Process::start("tour", &[("LISTEN_PID", "1"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "web")]).await;
     assert_eq!(get(node.addr, "/api/randomNumber").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_service_manager_is_notified_of_readiness_restarts_and_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let socket = std::sync::Arc::new(socket);
+    let next = async || {
+        let socket = socket.clone();
+        let receive = move || {
+            let mut text = [0; 100];
+            let bytes = socket.recv(&mut text).unwrap();
+            String::from_utf8(text[..bytes].to_vec()).unwrap()
+        };
+        tokio::task::spawn_blocking(receive).await.unwrap()
+    };
+    let mut node = Process::start("tour", &[("NOTIFY_SOCKET", path.to_str().unwrap())]).await;
+    assert_eq!(next().await, "READY=1");
+    node.signal(Signal::USR2);
+    let reloading = next().await;
+    let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap_or_else(|| panic!("{reloading}"));
+    assert!(time.parse::<u64>().unwrap() > 0);
+    node.ready().await;
+    assert_eq!(next().await, "READY=1");
+    node.signal(Signal::TERM);
+    assert_eq!(next().await, "STOPPING=1");
+    assert!(node.ended().await.success(), "{}", node.stderr());
 }

@@ -10,6 +10,6 @@ mod status;
 
 pub use shell::{
     AdminEndpoint, BlockedSignals, ControlClient, ControlError, ControlReply, ControlRequest, Endpoint, MAX_PATH,
-    ParentEnd, ParentOutput, ParentSettings, ProgramName, WorkerGroup, run,
+    ParentEnd, ParentOutput, ParentSettings, ProgramName, ServiceManager, WorkerGroup, run,
 };
 pub use status::{ClusterStatus, RollStatus, WorkerStatus};

@@ -25,7 +25,12 @@ const STDIN: &str = "stdin";
 pub(crate) struct Inheritance {
     pub(super) sockets: Sockets,
     pub(super) pid_file: Option<PidFile>,
+    /// Whether the sockets are those of a service manager, which win over the settings.
+    pub(super) is_activated: bool,
 }
+
+/// The id in the handover of a node with sockets of a service manager.
+const ACTIVATED: &str = "activated";
 
 impl Inheritance {
     /// Takes what the last program has left on stdin, and puts the stdin of that one back. `None` if there is no link.
@@ -37,7 +42,7 @@ impl Inheritance {
         let pid_file = handover.take(PID_FILE).map(File::from).and_then(PidFile::of_open);
         let mut socket = |name| handover.take(name).map(TcpListener::from);
         let sockets = Sockets { web: socket(Handover::WEB), admin: socket(Handover::ADMIN) };
-        Ok(Some(Self { sockets, pid_file }))
+        Ok(Some(Self { sockets, pid_file, is_activated: handover.id == ACTIVATED }))
     }
 
     /// Puts another descriptor of each on a link, and returns the end that the next program gets.
@@ -49,7 +54,8 @@ impl Inheritance {
             (Handover::WEB, self.sockets.web.as_ref().map(AsFd::as_fd)),
             (Handover::ADMIN, self.sockets.admin.as_ref().map(AsFd::as_fd)),
         ];
-        let mut handover = Handover::new(env!("CARGO_PKG_VERSION"), "", &[], 0);
+        let id = if self.is_activated { ACTIVATED } else { "" };
+        let mut handover = Handover::new(env!("CARGO_PKG_VERSION"), id, &[], 0);
         for (name, fd) in fds {
             if let Some(fd) = fd {
                 handover.add(name, fd.try_clone_to_owned()?);

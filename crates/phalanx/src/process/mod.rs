@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use phalanx_core::error::Chain;
 use phalanx_core::{Shutdown, StartError, StopReport, StopRequest, Successor};
-use phalanx_supervisor::ProgramName;
 use phalanx_supervisor::link::LinkError;
+use phalanx_supervisor::{ProgramName, ServiceManager};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
@@ -138,10 +138,15 @@ enum ProcessEnd {
 fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Signals) -> Result<ProcessEnd, String> {
     let mut requests = Requests { signals, parent: None };
     let mut lost = None;
-    let Inheritance { sockets, pid_file } = match launch {
-        Launch::Plain(sockets) => Inheritance { sockets, pid_file: None },
+    let Inheritance { sockets, pid_file, is_activated } = match launch {
+        Launch::Plain(sockets) => {
+            let is_activated = sockets.web.is_some() || sockets.admin.is_some();
+            Inheritance { sockets, pid_file: None, is_activated }
+        }
         Launch::InPlace(Ok(mut inheritance)) => {
-            inheritance.sockets.fit(&settings.config);
+            if !inheritance.is_activated {
+                inheritance.sockets.fit(&settings.config);
+            }
             inheritance
         }
         Launch::InPlace(Err(error)) => {
@@ -150,7 +155,7 @@ fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Sign
         }
         Launch::Worker(mut worker) => {
             requests.parent = Some(worker.watch().map_err(|error| error.to_string())?);
-            Inheritance { sockets: worker.prepare(&mut settings)?, pid_file: None }
+            Inheritance { sockets: worker.prepare(&mut settings)?, ..Inheritance::default() }
         }
     };
     // First of all: what follows belongs to one process of this id, its log file as well.
@@ -177,7 +182,7 @@ fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Sign
         None => reason,
     });
     Ok(match ended? {
-        Some(sockets) => ProcessEnd::Restart(Inheritance { sockets, pid_file }),
+        Some(sockets) => ProcessEnd::Restart(Inheritance { sockets, pid_file, is_activated }),
         None => ProcessEnd::Exit,
     })
 }
@@ -269,7 +274,10 @@ async fn run(
             let _ = ready.send(()); // the process is there for as long as this task
             match &parent {
                 Some(parent) => Worker::report_ready(parent, version, &running),
-                None => running.print_addresses(),
+                None => {
+                    running.print_addresses();
+                    ServiceManager::of_process().ready();
+                }
             }
             shutdown.requested().await;
             let (report, kept) = running.stop_and_keep().await;
@@ -310,6 +318,13 @@ async fn run(
             given = Sockets::default();
         } else if is_alone {
             warn!("there is no Redis: queued jobs, the cache, locks and rooms are lost with the restart");
+        }
+        if !is_worker {
+            let manager = ServiceManager::of_process();
+            match requested {
+                Some(ProcessRequest::Restart) => manager.reloading_now(),
+                _ => manager.stopping(),
+            }
         }
         if is_booting && is_worker {
             boot_end.set(sleep(BOOT_STOP));

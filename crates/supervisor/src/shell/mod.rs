@@ -33,7 +33,7 @@ use admin::AdminListener;
 use children::Children;
 use control::{ControlServer, ControlWait};
 use memory::MemoryEvents;
-use notify::ServiceManager;
+pub use notify::ServiceManager;
 use program::Program;
 use sockets::BoundSocket;
 

@@ -6,15 +6,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use super::clock;
+
 /// The service manager, if there is one that wants to know.
 #[derive(Debug)]
-pub(super) struct ServiceManager {
+pub struct ServiceManager {
     socket: Option<UnixDatagram>,
     status: String,
 }
 
 impl ServiceManager {
-    pub(super) fn of_process() -> Self {
+    /// The manager in `NOTIFY_SOCKET`.
+    pub fn of_process() -> Self {
         Self::at(std::env::var_os("NOTIFY_SOCKET"))
     }
 
@@ -32,16 +35,23 @@ impl ServiceManager {
         Self { socket, status: String::new() }
     }
 
-    pub(super) fn ready(&self) {
+    /// The process serves.
+    pub fn ready(&self) {
         self.send("READY=1");
     }
 
-    /// Before what is done on HUP or in a roll; [`ready`](Self::ready) ends it.
+    /// Before what is done on HUP, in a roll or in a restart in place; [`ready`](Self::ready) ends it.
     pub(super) fn reloading(&self, now: Duration) {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.as_micros()));
     }
 
-    pub(super) fn stopping(&self) {
+    /// The same for an operation that begins now.
+    pub fn reloading_now(&self) {
+        self.reloading(clock::now());
+    }
+
+    /// The process stops.
+    pub fn stopping(&self) {
         self.send("STOPPING=1");
     }
 
