@@ -44,7 +44,9 @@ impl DailyFile {
 
     fn rotate(&mut self, today: u64) -> io::Result<Option<File>> {
         let over = std::mem::replace(&mut self.day, today);
-        if over == today || self.keep == 0 {
+        // Not a link to a device, such as /dev/stdout, whose times say nothing.
+        let is_plain = fs::symlink_metadata(&self.path).is_ok_and(|file| file.is_file());
+        if over == today || self.keep == 0 || !is_plain {
             return Ok(None);
         }
         let dated = self.dated(over);
