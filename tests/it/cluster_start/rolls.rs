@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use phalanx_testkit::{Signal, print};
 use tokio::time::{Instant, timeout};
@@ -18,6 +19,9 @@ pub(super) const TOUR: Targets = Targets {
     upload: "/api/echo",
 };
 
+/// The place in [`Class::ALL`] of the clients with up to 40 ms between requests, whose times are measured.
+const PACED: usize = 1;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_and_none_is_refused_while_workers_change_under_load() {
     let rounds = rounds();
@@ -27,7 +31,7 @@ async fn no_request_fails_and_none_is_refused_while_workers_change_under_load() 
     let workers = Workers::start(3, &[("PHALANX__PATHS__PUBLIC", folder)]).await;
     assert_eq!(workers.pids().await.into_keys().collect::<Vec<_>>(), ids(&[1, 2, 3]));
     let classes = Class::ALL.map(|class| Clients::start(class, workers.parent.addr, TOUR));
-    let mut rolls = Vec::new();
+    let (mut rolls, mut before_all, mut over) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
         let under_load = async {
             for ((_, clients), class) in Class::ALL.iter().zip(&classes) {
@@ -36,10 +40,12 @@ async fn no_request_fails_and_none_is_refused_while_workers_change_under_load() 
         };
         timeout(SOON * 2, under_load).await.expect("each class gets responses");
         let before = workers.pids().await;
+        before_all.extend(classes[PACED].p99());
         let begin = Instant::now();
         workers.parent.signal(Signal::USR2);
         workers.until_logged("is complete", round).await;
         rolls.push(begin.elapsed());
+        over.extend(classes[PACED].p99());
         let after = workers.pids().await;
         assert!(after.len() == 3 && after.values().all(|pid| !before.values().any(|old| old == pid)), "{after:?}");
         print_connections(&workers).await;
@@ -62,7 +68,22 @@ async fn no_request_fails_and_none_is_refused_while_workers_change_under_load() 
     rolls.sort();
     print(format_args!("{rounds} rolls of 3 workers: median {:?}, longest {:?}", rolls[rolls.len() / 2], rolls.last()));
     assert_eq!(lost, 0, "{}", workers.parent.stderr());
+    check_p99(before_all, over);
     workers.stop().await;
+}
+
+/// Compares the medians: of the times between rolls, and over rolls. `P99_LIMIT=1.2` is for a machine without other load.
+fn check_p99(mut before: Vec<Duration>, mut over: Vec<Duration>) {
+    before.sort_unstable();
+    over.sort_unstable();
+    let (before, over) = (before[before.len() / 2], over[over.len() / 2]);
+    let ratio = over.as_secs_f64() / before.as_secs_f64();
+    print(format_args!(
+        "p99 of {:?}: {before:.1?} before rolls, {over:.1?} over them: {ratio:.2}",
+        Class::ALL[PACED].0
+    ));
+    let limit = std::env::var("P99_LIMIT").ok().and_then(|limit| limit.parse().ok()).unwrap_or(f64::MAX);
+    assert!(ratio <= limit, "{ratio} is more than {limit}");
 }
 
 async fn print_connections(workers: &Workers) {

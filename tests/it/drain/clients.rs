@@ -6,10 +6,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// No wait for a byte takes longer.
 const SOON: Duration = Duration::from_secs(20);
@@ -87,6 +89,8 @@ pub(crate) struct Counts {
     pub(crate) failed: AtomicUsize,
     /// The clients that were refused.
     pub(crate) refused: AtomicUsize,
+    /// From the first byte of each complete request to the last of its response.
+    times: Mutex<Vec<Duration>>,
     /// Whether the clients are to end.
     has_ended: AtomicBool,
 }
@@ -115,6 +119,13 @@ impl Clients {
         while self.counts.complete.load(Relaxed) < complete {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// The 99th percentile of the times of requests since the last call.
+    pub(crate) fn p99(&self) -> Option<Duration> {
+        let mut times = std::mem::take(&mut *self.counts.times.lock().unwrap());
+        times.sort_unstable();
+        times.get(times.len() * 99 / 100).copied()
     }
 
     /// Lets each client end after its request.
@@ -147,10 +158,12 @@ fn run(class: Class, addr: SocketAddr, targets: &Targets, seed: u64, counts: &Co
             if connection.is_closed() {
                 break;
             }
+            let begin = Instant::now();
             let Ok(is_last) = connection.exchange(class, request.as_bytes(), &mut pauses) else {
                 counts.failed.fetch_add(1, Relaxed);
                 break;
             };
+            counts.times.lock().unwrap().push(begin.elapsed());
             counts.complete.fetch_add(1, Relaxed);
             if is_last || class == Class::New || counts.has_ended.load(Relaxed) {
                 break;
