@@ -257,6 +257,30 @@ impl Socket {
         socket
     }
 
+    /// Does the same unless the connection is refused or ends before; the error says how.
+    pub(crate) async fn try_join(addr: SocketAddr, room: &str) -> Result<Self, Error> {
+        let (stream, _) = tokio_tungstenite::connect_async(format!("ws://{addr}/ws")).await?;
+        let mut socket = Self { stream, welcome: Value::Null, protocol: None, pong: None, split: VecDeque::new() };
+        let request = format!(r#"{{"event":"roomAdd","room":"{room}"}}"#);
+        socket.stream.send(Message::text(request)).await?;
+        loop {
+            match timeout(SOON, socket.stream.next()).await.expect("a frame arrives") {
+                Some(Ok(Message::Text(text))) => {
+                    let frame: Value = serde_json::from_str(&text).unwrap();
+                    match frame["context"].as_str() {
+                        Some("response") if frame["status"] == "OK" => return Ok(socket),
+                        Some("response") => panic!("{frame}"),
+                        _ if socket.welcome.is_null() => socket.welcome = frame,
+                        _ => {}
+                    }
+                }
+                Some(Ok(Message::Close(_))) | None => return Err(Error::ConnectionClosed),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+            }
+        }
+    }
+
     pub(crate) fn id(&self) -> String {
         self.welcome["id"].as_str().unwrap().to_owned()
     }

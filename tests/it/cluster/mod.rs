@@ -29,7 +29,7 @@ mod older_data;
 mod recovery;
 mod redis;
 mod roles;
-mod tasks;
+pub(crate) mod tasks;
 mod tasks_command;
 mod ticks;
 mod tls;

@@ -18,6 +18,7 @@ use crate::panics::SOON;
 mod deaths;
 mod refusals;
 mod rolls;
+mod sockets;
 mod stopped_rolls;
 mod stops;
 

@@ -16,7 +16,7 @@ use super::journal::{JobLines, Journal};
 use crate::client::{get, post_json};
 
 /// A number of the environment, or the one of the short run.
-pub(super) fn setting(name: &str, short: u64) -> u64 {
+pub(crate) fn setting(name: &str, short: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(short)
 }
 
@@ -214,29 +214,29 @@ pub(super) async fn set_paused(addr: SocketAddr, is_paused: bool) {
 }
 
 /// The id in the text of a job.
-pub(super) fn id_of(text: &str) -> String {
+pub(crate) fn id_of(text: &str) -> String {
     let job: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
     job["id"].as_str().unwrap_or_default().to_owned()
 }
 
 /// A client that enqueues over one connection after another, as its node dies or not.
-pub(super) struct Enqueuer {
+pub(crate) struct Enqueuer {
     addr: SocketAddr,
     stream: Option<TcpStream>,
 }
 
 impl Enqueuer {
-    pub(super) fn new(addr: SocketAddr) -> Self {
+    pub(crate) fn new(addr: SocketAddr) -> Self {
         Self { addr, stream: None }
     }
 
     /// Returns the status and the answer. Without an answer it is not known whether the job is stored.
-    pub(super) async fn enqueue(&mut self, job: &Value) -> io::Result<(u16, Value)> {
+    pub(crate) async fn enqueue(&mut self, job: &Value) -> io::Result<(u16, Value)> {
         self.post("/api/tasks", job, SOON).await
     }
 
     /// Posts to any path, and waits for so long for the answer.
-    pub(super) async fn post(&mut self, path: &str, body: &Value, limit: Duration) -> io::Result<(u16, Value)> {
+    pub(crate) async fn post(&mut self, path: &str, body: &Value, limit: Duration) -> io::Result<(u16, Value)> {
         let exchange = async {
             let mut stream = match self.stream.take() {
                 Some(stream) => stream,

@@ -5,46 +5,46 @@ use std::collections::{BTreeMap, BTreeSet};
 use tempfile::TempDir;
 
 /// The file.
-pub(super) struct Journal(TempDir);
+pub(crate) struct Journal(TempDir);
 
 /// A run of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) attempt: u32,
-    pub(super) deaths: u32,
+pub(crate) struct Run {
+    pub(crate) attempt: u32,
+    pub(crate) deaths: u32,
     /// The generation of its node.
-    pub(super) node: String,
+    pub(crate) node: String,
     /// When it began: Unix time in µs.
-    pub(super) began_us: u64,
+    pub(crate) began_us: u64,
 }
 
 /// The lines about one job, in the order of the nodes that wrote them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct JobLines {
-    pub(super) runs: Vec<Run>,
+pub(crate) struct JobLines {
+    pub(crate) runs: Vec<Run>,
     /// How attempts ended of which a node learnt that their end was accepted, or refused.
-    pub(super) ends: Vec<String>,
+    pub(crate) ends: Vec<String>,
 }
 
 impl JobLines {
-    pub(super) fn ended(&self, outcome: &str) -> usize {
+    pub(crate) fn ended(&self, outcome: &str) -> usize {
         self.ends.iter().filter(|end| *end == outcome).count()
     }
 }
 
 /// Everything that was written so far, by job.
-pub(super) type Jobs = BTreeMap<String, JobLines>;
+pub(crate) type Jobs = BTreeMap<String, JobLines>;
 
 impl Journal {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub(super) fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         self.0.path().join("journal").to_str().unwrap().to_owned()
     }
 
-    pub(super) fn read(&self) -> Jobs {
+    pub(crate) fn read(&self) -> Jobs {
         let text = std::fs::read_to_string(self.path()).unwrap_or_default();
         let mut jobs = Jobs::new();
         // A line that is being written has no end yet.
@@ -65,7 +65,7 @@ impl Journal {
     }
 
     /// The jobs that began at least so often.
-    pub(super) fn begun(&self, times: usize) -> BTreeSet<String> {
+    pub(crate) fn begun(&self, times: usize) -> BTreeSet<String> {
         self.read().into_iter().filter(|(_, lines)| lines.runs.len() >= times).map(|(id, _)| id).collect()
     }
 }
