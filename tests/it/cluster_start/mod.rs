@@ -21,6 +21,7 @@ mod rolls;
 mod sockets;
 mod stopped_rolls;
 mod stops;
+mod streams;
 
 /// A parent with its workers, and their Redis.
 struct Workers {

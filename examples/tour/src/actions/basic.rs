@@ -180,11 +180,11 @@ pub(crate) async fn recursive_action(ctx: Context) -> Result<Recursive, ActionEr
 
 #[input]
 pub(crate) struct BodyKind {
-    /// `bytes`, `file` or `stream`.
+    /// `bytes`, `file`, `stream` or `endless`.
     kind: String,
 }
 
-/// Responds with other content than JSON: bytes, this program's own file, or a stream of ten lines.
+/// Responds with other content than JSON: bytes, this program's own file, or a stream of ten lines or without an end.
 #[action(name = "bodyTest", get = "/bodyTest/{kind}")]
 pub(crate) async fn body_test(_ctx: Context, input: BodyKind) -> Result<Body, ActionError> {
     match input.kind.as_str() {
@@ -193,6 +193,13 @@ pub(crate) async fn body_test(_ctx: Context, input: BodyKind) -> Result<Body, Ac
         "stream" => {
             let lines = (0..10).map(|line| Ok(format!("line {line}\n").into()));
             Ok(Body::stream("text/plain", futures_util::stream::iter(lines)))
+        }
+        "endless" => {
+            let lines = futures_util::stream::unfold(0_u64, |number| async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Some((Ok(format!("line {number}\n").into()), number + 1))
+            });
+            Ok(Body::stream("text/plain", lines))
         }
         _ => Err(ActionError::not_found("no such kind of body")),
     }
