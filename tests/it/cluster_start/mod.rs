@@ -16,6 +16,7 @@ use crate::cluster::until;
 use crate::panics::SOON;
 
 mod deaths;
+mod jobs;
 mod refusals;
 mod rolls;
 mod sockets;
