@@ -17,6 +17,7 @@ use crate::panics::SOON;
 
 mod deaths;
 mod jobs;
+mod logs;
 mod refusals;
 mod rolls;
 mod sockets;
