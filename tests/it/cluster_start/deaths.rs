@@ -91,7 +91,7 @@ async fn a_worker_that_gets_term_from_elsewhere_is_replaced_and_not_counted() {
 }
 
 /// The processes whose parent this is, with their state.
-fn children(parent: u32) -> Vec<(i32, char)> {
+pub(super) fn children(parent: u32) -> Vec<(i32, char)> {
     let all =
         fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i32>().ok());
     let child = |pid: i32| {

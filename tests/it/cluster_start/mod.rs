@@ -20,6 +20,7 @@ mod jobs;
 mod logs;
 mod refusals;
 mod rolls;
+mod scaling;
 mod sockets;
 mod stopped_rolls;
 mod stops;
