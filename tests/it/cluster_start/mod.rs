@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::cluster::until;
 use crate::panics::SOON;
 
+mod busy;
 mod deaths;
 mod jobs;
 mod logs;
