@@ -27,6 +27,8 @@ chaos ROUNDS="20":
     JOBS=100000 RESTARTS=3 PACE_US=7200 WAITING=1000000 DUE=20000 NODES=8 PERCENTILE=99 \
         cargo test -p phalanx-tests --locked --test it cluster::tasks -- --nocapture --test-threads 1
     ROUNDS=100 cargo test -p phalanx-tests --locked --test it lost_answers -- --nocapture
+    ROUNDS=10 KILLS=5 JOBS=20000 SCALINGS=1000 BUSY=120 LINES=100000 cargo test -p phalanx-tests --locked --test it cluster_start:: \
+        -- --nocapture --test-threads 1
     ROUNDS={{ROUNDS}} cargo test -p phalanx-cluster --locked --test it -- promises:: recovery:: --nocapture --test-threads 1
     cargo test -p phalanx-tests --locked --test soak
     MUTATIONS=all cargo test -p phalanx-tests --locked --test soak
