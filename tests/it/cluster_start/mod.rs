@@ -18,6 +18,7 @@ use crate::panics::SOON;
 mod busy;
 mod deaths;
 mod jobs;
+mod kills;
 mod logs;
 mod refusals;
 mod rolls;
