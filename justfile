@@ -23,12 +23,11 @@ deny:
 chaos ROUNDS="20":
     cargo build --workspace --bins --locked
     ROUNDS={{ROUNDS}} cargo test -p phalanx-tests --locked --test it cluster:: -- --nocapture
-    ROUNDS={{ROUNDS}} cargo test -p phalanx-tests --locked --test it -- cluster_start:: drain:: restart:: --nocapture --test-threads 1
+    ROUNDS={{ROUNDS}} KILLS=5 JOBS=20000 SCALINGS=1000 BUSY=120 LINES=100000 cargo test -p phalanx-tests --locked --test it \
+        -- cluster_start:: drain:: restart:: --nocapture --test-threads 1
     JOBS=100000 RESTARTS=3 PACE_US=7200 WAITING=1000000 DUE=20000 NODES=8 PERCENTILE=99 \
         cargo test -p phalanx-tests --locked --test it cluster::tasks -- --nocapture --test-threads 1
     ROUNDS=100 cargo test -p phalanx-tests --locked --test it lost_answers -- --nocapture
-    ROUNDS=10 KILLS=5 JOBS=20000 SCALINGS=1000 BUSY=120 LINES=100000 cargo test -p phalanx-tests --locked --test it cluster_start:: \
-        -- --nocapture --test-threads 1
     ROUNDS={{ROUNDS}} cargo test -p phalanx-cluster --locked --test it -- promises:: recovery:: --nocapture --test-threads 1
     cargo test -p phalanx-tests --locked --test soak
     MUTATIONS=all cargo test -p phalanx-tests --locked --test soak
