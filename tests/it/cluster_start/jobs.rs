@@ -1,4 +1,5 @@
-//! Jobs while their workers are rolled and killed: `ROUNDS` rolls, then `KILLS` kills (1), and at least `JOBS` jobs.
+//! Jobs while their workers are rolled and killed: `ROUNDS` rolls, then `KILLS` kills (1). At least `JOBS` jobs (300) come
+//! in the pauses between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -83,7 +84,7 @@ async fn no_job_is_lost_and_none_runs_twice_but_those_of_killed_workers() {
         let wanted = enqueued.accepted.load(Relaxed) + more as usize;
         until("jobs are accepted", SOON * 10, async || enqueued.accepted.load(Relaxed) >= wanted).await;
     };
-    let each = jobs / (rounds + kills).max(1) / 2;
+    let each = jobs / (rounds + kills + 2);
     for round in 1..=rounds as usize {
         until_more(each).await;
         workers.parent.signal(Signal::USR2);
