@@ -1,5 +1,5 @@
-//! Jobs while their workers are rolled and killed: `ROUNDS` rolls, then `KILLS` kills (1). At least `JOBS` jobs (300) come
-//! in the pauses between them.
+//! Jobs while their workers are rolled and killed: `ROUNDS` rolls, then `KILLS` kills (1). At least `JOBS` jobs (300)
+//! come in the pauses between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -130,8 +130,8 @@ async fn no_job_is_lost_and_none_runs_twice_but_those_of_killed_workers() {
     let in_flight: usize = killed.values().map(BTreeSet::len).sum();
     let twice: Vec<_> = lines.iter().filter(|(_, job)| job.runs.len() > 1).collect();
     print(format_args!(
-        "{} jobs accepted over {rounds} rolls and {kills} kills, {unknown} enqueues without an answer; {in_flight} jobs ran on \
-         killed workers, {} ran again",
+        "{} jobs accepted over {rounds} rolls and {kills} kills, {unknown} enqueues without an answer; {in_flight} jobs ran \
+         on killed workers, {} ran again",
         ids.len(),
         twice.len()
     ));

@@ -72,7 +72,8 @@ async fn no_request_fails_and_none_is_refused_while_workers_change_under_load() 
     workers.stop().await;
 }
 
-/// Compares the medians: of the times between rolls, and over rolls. `P99_LIMIT=1.2` is for a machine without other load.
+/// Compares the medians: of the times between rolls, and over rolls. `P99_LIMIT=1.2` is for a machine without other
+/// load.
 fn check_p99(mut before: Vec<Duration>, mut over: Vec<Duration>) {
     before.sort_unstable();
     over.sort_unstable();

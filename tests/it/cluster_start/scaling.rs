@@ -39,8 +39,8 @@ async fn a_parent_that_adds_and_removes_workers_keeps_no_descriptor_and_no_zombi
     until("no descriptor is left over", SOON, async || descriptors() == before).await;
     let left = children(parent);
     print(format_args!(
-        "{scalings} times a worker more and one less: {before} descriptors of the parent before and after, {most} at most; \
-         its children are {left:?}"
+        "{scalings} times a worker more and one less: {before} descriptors of the parent before and after, {most} at \
+         most; its children are {left:?}"
     ));
     assert!(left.len() == 1 && left[0].1 != 'Z', "{left:?}");
     workers.stop().await;
