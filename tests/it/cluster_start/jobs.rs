@@ -130,7 +130,7 @@ async fn no_job_is_lost_and_none_runs_twice_but_those_of_killed_workers() {
     let in_flight: usize = killed.values().map(BTreeSet::len).sum();
     let twice: Vec<_> = lines.iter().filter(|(_, job)| job.runs.len() > 1).collect();
     print(format_args!(
-        "{} jobs accepted over {rounds} rolls and {kills} kills, {unknown} enqueues without an answer; {in_flight} jobs ran \
+        "{} jobs over {rounds} rolls and {kills} kills, {unknown} enqueues without an answer; {in_flight} ran \
          on killed workers, {} ran again",
         ids.len(),
         twice.len()

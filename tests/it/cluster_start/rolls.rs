@@ -123,13 +123,13 @@ async fn the_number_of_workers_changes_by_command_and_signal_and_the_last_one_st
     workers.until_logged("the last worker is not removed", 1).await;
     assert_eq!(workers.pids().await, before);
     let descriptors = || fs::read_dir(format!("/proc/{}/fd", workers.parent.pid())).unwrap().count();
-    let open = descriptors();
+    let open = descriptors(); // with the connection of the last command, if the parent has not closed that yet
     for _ in 0..rounds() {
         workers.parent.signal(Signal::TTIN);
         workers.until_ready(2).await;
         workers.parent.signal(Signal::TTOU);
         workers.until_ready(1).await;
     }
-    until("no descriptor is left over", SOON, async || descriptors() == open).await;
+    until("no descriptor is left over", SOON, async || descriptors() <= open).await;
     workers.stop().await;
 }

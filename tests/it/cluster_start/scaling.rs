@@ -24,6 +24,7 @@ async fn a_parent_that_adds_and_removes_workers_keeps_no_descriptor_and_no_zombi
         })
         .await;
     };
+    // The connection of the last command may be among them, if the parent has not closed that yet.
     let (before, mut most) = (descriptors(), 0);
     for scaling in 0..scalings {
         workers.parent.signal(Signal::TTIN);
@@ -36,11 +37,12 @@ async fn a_parent_that_adds_and_removes_workers_keeps_no_descriptor_and_no_zombi
         until_target(1, 1).await;
         workers.until_ready(1).await;
     }
-    until("no descriptor is left over", SOON, async || descriptors() == before).await;
+    until("no descriptor is left over", SOON, async || descriptors() <= before).await;
     let left = children(parent);
     print(format_args!(
-        "{scalings} times a worker more and one less: {before} descriptors of the parent before and after, {most} at \
-         most; its children are {left:?}"
+        "{scalings} times a worker more and one less: {before} descriptors of the parent before, {most} at most, {} \
+         after; its children are {left:?}",
+        descriptors()
     ));
     assert!(left.len() == 1 && left[0].1 != 'Z', "{left:?}");
     workers.stop().await;
