@@ -167,7 +167,10 @@ impl Engine {
         registry.check_settings(&setup.config)?;
         let engine = Self::assemble(setup, registry, unix_ms());
         for transport in &engine.parts().transports {
-            transport.check(&engine).map_err(StartError::Transport)?;
+            transport.check(&engine).map_err(|error| match error.downcast::<DefinitionErrors>() {
+                Ok(errors) => StartError::Definitions(*errors),
+                Err(error) => StartError::Transport(error),
+            })?;
         }
         Ok((engine, initializers))
     }
