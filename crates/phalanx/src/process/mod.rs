@@ -258,10 +258,8 @@ async fn run(
     let parent = requests.parent.as_ref().map(|parent| parent.link.clone());
     let is_worker = parent.is_some();
     // A restart that is requested before the node is ready hands these on: clients may wait already.
-    let mut given = match is_worker {
-        false => sockets.try_clone().map_err(|error| error.to_string())?,
-        true => Sockets::default(),
-    };
+    let mut given =
+        if is_worker { Sockets::default() } else { sockets.try_clone().map_err(|error| error.to_string())? };
     let (ready, mut is_ready) = oneshot::channel();
     // A task of its own, so that signals are handled even while the application's code blocks a thread.
     let mut node = tokio::spawn({
@@ -305,10 +303,9 @@ async fn run(
         requested = match (requested, request) {
             (_, ProcessRequest::Cut) => {
                 shutdown.cut_from(Instant::now());
-                return Err(match is_worker {
-                    false => "interrupted a second time: running calls are cut off".to_owned(),
-                    true => "the parent process has requested the end: running calls are cut off".to_owned(),
-                });
+                let cause =
+                    if is_worker { "the parent process has requested the end" } else { "interrupted a second time" };
+                return Err(format!("{cause}: running calls are cut off"));
             }
             // A stop wins over a restart, in either order.
             (Some(earlier), ProcessRequest::Restart) if earlier != ProcessRequest::Restart => continue,
