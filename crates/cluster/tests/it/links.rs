@@ -48,11 +48,13 @@ async fn messages_that_a_replaced_connection_still_carries_are_received_by_no_no
     proxy.release();
     until("the held message is published", async || redis.ran("publish").await > published).await;
     publisher.publish("r", "third").await.unwrap();
-    for (node, expected) in [(&mut early, &["first", "second", "third"][..]), (&mut late, &["third"])] {
-        for message in expected {
-            assert_eq!(text(&node.next().await), Some(*message));
-        }
+    let mut received = Vec::new();
+    while received.last().is_none_or(|last| last != "third") {
+        received.extend(text(&early.next().await).map(str::to_owned));
     }
+    received.dedup(); // a publish that was not answered in time may have happened, beside the one that was
+    assert_eq!(received, ["first", "second", "third"]);
+    assert_eq!(text(&late.next().await), Some("third"));
 }
 
 #[tokio::test]
