@@ -88,7 +88,7 @@ impl Workers {
                 status = self.status().await;
             }
         };
-        let ready = timeout(SOON, ready).await;
+        let ready = timeout(LONGEST_STOP, ready).await;
         assert!(ready.is_ok(), "{count} workers are not ready: {status:#}\n{}", self.parent.stderr());
     }
 
@@ -128,6 +128,9 @@ fn ids(numbers: &[u32]) -> Vec<String> {
 fn rounds() -> usize {
     std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
 }
+
+/// The parent kills a worker that does not end within general.grace and 5 s; the rest is for others to start.
+const LONGEST_STOP: Duration = Duration::from_secs(60);
 
 /// A second, as documented times have it.
 const SECOND: Duration = Duration::from_secs(1);
