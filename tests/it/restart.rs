@@ -18,53 +18,30 @@ use tokio::time::{Instant, timeout};
 
 use crate::client::get;
 use crate::cluster::until;
-use crate::drain::clients::{Class, Clients, Targets};
+use crate::drain::load::{Load, Outcomes, tour_files};
 use crate::panics::SOON;
-
-const TOUR: Targets = Targets {
-    short: "/api/randomNumber",
-    slow: "/api/sleepTest?sleepDuration=300",
-    download: "/large.txt",
-    upload: "/api/echo",
-};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_and_none_is_refused_while_a_node_restarts_under_load() {
     let rounds = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3);
-    let public = tempfile::tempdir().unwrap();
-    fs::write(public.path().join("large.txt"), vec![b'a'; 4 << 20]).unwrap();
+    let public = tour_files();
     let folder = public.path().to_str().unwrap();
     let mut node = Process::start("tour", &[("PHALANX__PATHS__PUBLIC", folder), ("RUST_LOG", "warn")]).await;
     let (addr, admin) = (node.addr, node.admin);
-    let classes = Class::ALL.map(|class| Clients::start(class, addr, TOUR));
+    let load = Load::on_tour(addr);
     let mut restarts = Vec::new();
-    for round in 1..=rounds {
-        let under_load = async {
-            for ((_, clients), class) in Class::ALL.iter().zip(&classes) {
-                class.until(clients * round).await;
-            }
-        };
-        timeout(SOON * 2, under_load).await.expect("each class gets responses");
+    for _ in 0..rounds {
+        load.until_more(1).await;
         let begin = Instant::now();
         node.signal(Signal::USR2);
         node.ready().await;
         restarts.push(begin.elapsed());
         assert_eq!((node.addr, node.admin), (addr, admin));
     }
-    for class in &classes {
-        class.end();
-    }
-    let mut lost = 0;
-    for ((class, clients), running) in Class::ALL.iter().zip(classes) {
-        let counts = running.counts.clone();
-        let (complete, failed) = running.ended().await;
-        let refused = counts.refused.load(Relaxed);
-        print(format_args!("{class:?}, {clients} clients: {complete} responses, {failed} failed, {refused} refused"));
-        lost += failed + refused;
-    }
+    let all = Outcomes::print(load.end().await);
     restarts.sort();
     print(format_args!("{rounds} restarts: median {:?}, longest {:?}", restarts[restarts.len() / 2], restarts.last()));
-    assert_eq!(lost, 0, "{}", node.stderr());
+    assert_eq!((all.failed, all.refused), (0, 0), "{}", node.stderr());
     node.signal(Signal::TERM);
     assert!(node.ended().await.success(), "{}", node.stderr());
 }

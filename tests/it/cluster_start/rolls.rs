@@ -1,23 +1,16 @@
 //! No request fails while workers are rolled, added and removed under load: `ROUNDS` rolls (3), many in `just chaos`.
 
 use std::fs;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use phalanx_testkit::{Signal, print};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{Workers, ids, rounds};
 use crate::cluster::until;
-use crate::drain::clients::{Class, Clients, Targets};
+use crate::drain::clients::Class;
+use crate::drain::load::{Load, Outcomes, tour_files};
 use crate::panics::SOON;
-
-pub(super) const TOUR: Targets = Targets {
-    short: "/api/randomNumber",
-    slow: "/api/sleepTest?sleepDuration=300",
-    download: "/large.txt",
-    upload: "/api/echo",
-};
 
 /// The place in [`Class::ALL`] of the clients with up to 40 ms between requests, whose times are measured.
 const PACED: usize = 1;
@@ -25,27 +18,21 @@ const PACED: usize = 1;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_and_none_is_refused_while_workers_change_under_load() {
     let rounds = rounds();
-    let public = tempfile::tempdir().unwrap();
-    fs::write(public.path().join("large.txt"), vec![b'a'; 4 << 20]).unwrap();
+    let public = tour_files();
     let folder = public.path().to_str().unwrap();
     let workers = Workers::start(3, &[("PHALANX__PATHS__PUBLIC", folder)]).await;
     assert_eq!(workers.pids().await.into_keys().collect::<Vec<_>>(), ids(&[1, 2, 3]));
-    let classes = Class::ALL.map(|class| Clients::start(class, workers.parent.addr, TOUR));
+    let load = Load::on_tour(workers.parent.addr);
     let (mut rolls, mut before_all, mut over) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
-        let under_load = async {
-            for ((_, clients), class) in Class::ALL.iter().zip(&classes) {
-                class.until(clients * round).await;
-            }
-        };
-        timeout(SOON * 2, under_load).await.expect("each class gets responses");
+        load.until_more(1).await;
         let before = workers.pids().await;
-        before_all.extend(classes[PACED].p99());
+        before_all.extend(load.class(PACED).p99());
         let begin = Instant::now();
         workers.parent.signal(Signal::USR2);
         workers.until_logged("is complete", round).await;
         rolls.push(begin.elapsed());
-        over.extend(classes[PACED].p99());
+        over.extend(load.class(PACED).p99());
         let after = workers.pids().await;
         assert!(after.len() == 3 && after.values().all(|pid| !before.values().any(|old| old == pid)), "{after:?}");
         print_connections(&workers).await;
@@ -54,20 +41,10 @@ async fn no_request_fails_and_none_is_refused_while_workers_change_under_load() 
     workers.until_ready(4).await;
     workers.parent.signal(Signal::TTOU);
     workers.until_ready(3).await;
-    for class in &classes {
-        class.end();
-    }
-    let mut lost = 0;
-    for ((class, clients), running) in Class::ALL.iter().zip(classes) {
-        let counts = running.counts.clone();
-        let (complete, failed) = running.ended().await;
-        let refused = counts.refused.load(Relaxed);
-        print(format_args!("{class:?}, {clients} clients: {complete} responses, {failed} failed, {refused} refused"));
-        lost += failed + refused;
-    }
+    let all = Outcomes::print(load.end().await);
     rolls.sort();
     print(format_args!("{rounds} rolls of 3 workers: median {:?}, longest {:?}", rolls[rolls.len() / 2], rolls.last()));
-    assert_eq!(lost, 0, "{}", workers.parent.stderr());
+    assert_eq!((all.failed, all.refused), (0, 0), "{}", workers.parent.stderr());
     check_p99(before_all, over);
     workers.stop().await;
 }

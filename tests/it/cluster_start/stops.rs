@@ -6,13 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use phalanx_testkit::{Process, Redis, Signal, check_time, free_port, print, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::rolls::TOUR;
 use super::{SECOND, Workers, runs, signal};
 use crate::client::get;
 use crate::cluster::until;
-use crate::drain::clients::{Class, Clients};
+use crate::drain::load::{Load, Outcomes, tour_files};
 use crate::panics::SOON;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,27 +128,16 @@ async fn an_int_to_the_whole_group_of_processes_lets_calls_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_all_workers_stop_under_load() {
-    let public = tempfile::tempdir().unwrap();
-    fs::write(public.path().join("large.txt"), vec![b'a'; 4 << 20]).unwrap();
+    let public = tour_files();
     let folder = public.path().to_str().unwrap();
     let mut workers = Workers::start(2, &[("PHALANX__PATHS__PUBLIC", folder)]).await;
-    let classes = Class::ALL.map(|class| Clients::start(class, workers.parent.addr, TOUR));
-    let under_load = async {
-        for ((_, clients), class) in Class::ALL.iter().zip(&classes) {
-            class.until(*clients).await;
-        }
-    };
-    timeout(SOON * 2, under_load).await.expect("each class gets responses");
+    let load = Load::on_tour(workers.parent.addr);
+    load.until_more(1).await;
     let begin = Instant::now();
     workers.parent.signal(Signal::TERM);
-    let mut lost = 0;
-    for ((class, clients), running) in Class::ALL.iter().zip(classes) {
-        let (complete, failed) = running.ended().await;
-        print(format_args!("{class:?}, {clients} clients: {complete} responses, {failed} failed"));
-        lost += failed;
-    }
+    let all = Outcomes::print(load.ended().await);
     print(format_args!("all clients have ended after {:?}", begin.elapsed()));
-    assert_eq!(lost, 0, "{}", workers.parent.stderr());
+    assert_eq!(all.failed, 0, "{}", workers.parent.stderr());
     assert_eq!(workers.parent.ended().await.code(), Some(0), "{}", workers.parent.stderr());
 }
 

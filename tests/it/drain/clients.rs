@@ -133,12 +133,11 @@ impl Clients {
         self.counts.has_ended.store(true, Relaxed);
     }
 
-    /// Waits until all clients have ended. Returns how many requests were complete, and how many failed.
-    pub(crate) async fn ended(self) -> (usize, usize) {
-        for thread in self.threads {
+    /// Waits until all clients have ended.
+    pub(crate) async fn ended(&mut self) {
+        for thread in self.threads.drain(..) {
             tokio::task::spawn_blocking(move || thread.join()).await.unwrap().unwrap();
         }
-        (self.counts.complete.load(Relaxed), self.counts.failed.load(Relaxed))
     }
 }
 

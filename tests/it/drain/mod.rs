@@ -2,6 +2,7 @@
 
 pub(crate) mod clients;
 mod cut;
+pub(crate) mod load;
 
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::clients::{Class, Clients, Targets};
+use self::clients::{Class, Targets};
+use self::load::{Load, Outcomes};
 use crate::app::{nap, settings, text};
 use crate::client::{RawSocket, Socket};
 use crate::panics::SOON;
@@ -75,34 +77,24 @@ const TARGETS: Targets =
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_a_node_stops_under_load() {
     let rounds = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3);
-    let mut totals = [(0, 0); Class::ALL.len()];
+    let mut totals = [Outcomes::default(); Class::ALL.len()];
     let mut stops = Vec::new();
     for _ in 0..rounds {
         let node = start(|_| {}).await;
-        let addr = node.addr();
-        let classes = Class::ALL.map(|class| Clients::start(class, addr, TARGETS));
-        let under_load = async {
-            for ((_, clients), class) in Class::ALL.iter().zip(&classes) {
-                class.until(*clients).await;
-            }
-        };
-        timeout(SOON, under_load).await.expect("each class gets responses");
+        let load = Load::start(node.addr(), TARGETS);
+        load.until_more(1).await;
         let begin = Instant::now();
         let stopped = node.stop().await;
         stops.push(begin.elapsed());
         assert_eq!(stopped.abandoned, 0);
-        for (total, class) in totals.iter_mut().zip(classes) {
-            let (complete, failed) = class.ended().await;
-            total.0 += complete;
-            total.1 += failed;
+        for (total, outcomes) in totals.iter_mut().zip(load.ended().await) {
+            total.add(outcomes);
         }
     }
     stops.sort();
-    for ((class, clients), (complete, failed)) in Class::ALL.iter().zip(totals) {
-        print(format_args!("{class:?}, {clients} clients: {complete} responses, {failed} failed"));
-    }
+    let all = Outcomes::print(totals);
     print(format_args!("{rounds} stops: median {:?}, longest {:?}", stops[stops.len() / 2], stops[stops.len() - 1]));
-    assert!(totals.iter().all(|(_, failed)| *failed == 0), "{totals:?}");
+    assert_eq!(all.failed, 0);
 }
 
 #[tokio::test]
