@@ -298,7 +298,7 @@ async fn run(
             }
             ended = &mut node => return exit_reason(requested, ended).map(|kept| kept.map(|kept| kept.or(given))),
             // Its parent waits for it, and nothing of it was ready.
-            () = &mut boot_end => return Ok(None),
+            () = &mut boot_end, if is_booting => return Ok(None),
         };
         requested = match (requested, request) {
             (_, ProcessRequest::Cut) => {

@@ -91,15 +91,20 @@ impl Signals {
                 biased; // if several signals are pending, a stop wins
                 _ = self.term.recv() => return ProcessRequest::Stop,
                 _ = self.int.recv() => return self.interrupt(),
-                _ = self.usr2.recv() => match self.is_worker {
-                    false => return ProcessRequest::Restart,
-                    true => warn!(parent = parent_id(), "USR2 is for the parent of this worker, and was ignored"),
-                },
+                _ = self.usr2.recv() => {
+                    if !self.is_worker {
+                        return ProcessRequest::Restart;
+                    }
+                    warn!(parent = parent_id(), "USR2 is for the parent of this worker, and was ignored");
+                }
                 _ = self.hup.recv() => logging::reopen(),
-                signal = meaningless => match self.is_worker {
-                    false => warn!(signal, "a signal that means nothing to a node was ignored"),
-                    true => warn!(signal, parent = parent_id(), "a signal that means nothing to a worker was ignored"),
-                },
+                signal = meaningless => {
+                    if self.is_worker {
+                        warn!(signal, parent = parent_id(), "a signal that means nothing to a worker was ignored");
+                    } else {
+                        warn!(signal, "a signal that means nothing to a node was ignored");
+                    }
+                }
             }
         }
     }
