@@ -25,7 +25,7 @@ const STATS_PERIOD: Duration = Duration::from_secs(5);
 const BLOCKED_AFTER: Duration = Duration::from_secs(5);
 
 /// The pause after a promotion that moved nothing.
-const PROMOTION_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const PROMOTION_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long attempts may take to end once the grace is over.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);

@@ -9,8 +9,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// The shortest pause between two promotions: other nodes may promote too.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+use crate::housekeeping::PROMOTION_PAUSE;
 
 /// The longest pause between two promotions, and that after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -20,6 +19,7 @@ pub(crate) async fn promote(engine: Engine, store: Arc<dyn TaskStore>, stop: Can
     let promoting = async {
         loop {
             let pause = match store.promote().await {
+                Ok(promotion) if promotion.moved > 0 => continue, // more may be due
                 Ok(promotion) => {
                     let now_ms = engine.clock().now_ms();
                     let left = |due_ms: u64| Duration::from_millis(due_ms.saturating_sub(now_ms));
@@ -30,9 +30,9 @@ pub(crate) async fn promote(engine: Engine, store: Arc<dyn TaskStore>, stop: Can
                     LONGEST_PAUSE
                 }
             };
-            sleep(SHORTEST_PAUSE).await;
+            sleep(PROMOTION_PAUSE).await;
             tokio::select! {
-                () = sleep(pause.saturating_sub(SHORTEST_PAUSE)) => {}
+                () = sleep(pause.saturating_sub(PROMOTION_PAUSE)) => {}
                 () = store.woken() => {}
             }
         }

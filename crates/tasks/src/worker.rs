@@ -29,6 +29,9 @@ const WORKER_ENDED: &str = "the worker of tasks has panicked";
 /// The problem of a node whose ticker panicked.
 const TICKER_ENDED: &str = "the ticker of periodic tasks has panicked";
 
+/// The problem of a node that promotes no delayed jobs any more.
+const PROMOTER_ENDED: &str = "the promoter of delayed jobs has panicked";
+
 /// Runs a node's jobs if it has the role `worker`, enqueues the ticks of its periodic tasks and its delayed jobs if it has
 /// the role `scheduler`. On a node without tasks it does nothing; with `tasks.concurrency = 0` it runs none.
 #[derive(Debug, Default)]
@@ -86,6 +89,17 @@ impl TaskWorker {
         });
     }
 
+    /// Promotes delayed jobs on a node whose loop does not.
+    fn promote(&self, engine: &Engine, store: Arc<dyn TaskStore>) {
+        let (engine, stop) = (engine.clone(), self.no_more_ticks.clone());
+        engine.clone().shutdown().spawn_own(async move {
+            if engine.catch(promote(engine.clone(), store, stop)).await.is_err() {
+                error!("{PROMOTER_ENDED}: this node enqueues no delayed jobs until it is started again");
+                engine.set_problem(PROMOTER_ENDED, true);
+            }
+        });
+    }
+
     /// Says once how this node's jobs may be lost. Nothing waits for the answer of the store.
     fn warn_of_risks(&self, engine: &Engine, store: &Arc<dyn TaskStore>) {
         let (store, stop) = (store.clone(), self.no_more_ticks.clone());
@@ -128,7 +142,7 @@ impl Transport for TaskWorker {
         }
         if settings.concurrency == 0 || !roles.contains(&NodeRole::Worker) {
             if is_scheduler {
-                engine.shutdown().spawn_own(promote(engine.clone(), store, self.no_more_ticks.clone()));
+                self.promote(engine, store);
             }
             return Ok(());
         }
