@@ -91,14 +91,33 @@ impl Cluster {
         input: Value,
         limit: Duration,
     ) -> Result<NodeReplies<Value>, ActionError> {
+        self.call_nodes_of(None, method, input, limit).await
+    }
+
+    /// Runs a method at once on every node, or on those with this id or name.
+    pub(crate) async fn call_nodes_of(
+        &self,
+        wanted: Option<&str>,
+        method: &str,
+        input: Value,
+        limit: Duration,
+    ) -> Result<NodeReplies<Value>, ActionError> {
         let deadline = Instant::now() + limit.min(LONGEST);
         let unknown = || ActionError::of(ErrorKind::Unavailable, "which nodes there are was not learnt in time");
         let nodes = timeout_at(deadline, self.nodes()).await.map_err(|_| unknown())??;
+        let name_of = |record: &NodeRecord| {
+            let is_unique = nodes.iter().all(|other| other.id != record.id || other.boot == record.boot);
+            if is_unique { record.id.clone() } else { format!("{}@{}", record.id, record.boot) }
+        };
+        let named = nodes.iter().map(|record| (record.clone(), name_of(record)));
+        let (nodes, names): (Vec<NodeRecord>, Vec<String>) =
+            named.filter(|(record, name)| wanted.is_none_or(|wanted| record.id == wanted || name == wanted)).unzip();
+        if let Some(wanted) = wanted.filter(|_| nodes.is_empty()) {
+            return Err(ActionError::of(ErrorKind::NotFound, format!("the cluster has no node {wanted}")));
+        }
         let mut received = self.calls.call_all(&nodes, None, method, input, deadline).await?;
         let mut all = NodeReplies { replies: BTreeMap::new(), missing: Vec::new() };
-        for record in &nodes {
-            let is_unique = nodes.iter().all(|other| other.id != record.id || other.boot == record.boot);
-            let name = if is_unique { record.id.clone() } else { format!("{}@{}", record.id, record.boot) };
+        for (record, name) in nodes.iter().zip(names) {
             match received.by_node.remove(&record.generation) {
                 Some(result) => drop(all.replies.insert(name, result)),
                 None => all.missing.push(name),

@@ -12,10 +12,9 @@ use validator::Validate;
 use crate::answer::{Answer, IntoAnswer, answering};
 use crate::cluster::{Cluster, NodeReplies};
 use crate::connection::Connection;
-use crate::error::{ActionError, ErrorKind};
+use crate::error::ActionError;
 use crate::future::Deadline;
 use crate::params::{NoInput, input_schema};
-use crate::remote::ApplyError;
 use crate::remote_method::RemoteDef;
 
 /// A node, as it describes itself.
@@ -120,9 +119,15 @@ fn connections(mut all: Vec<Connection>, request: &ConnectionsRequest) -> Connec
     if let Some(room) = &request.room {
         all.retain(|connection| connection.is_in(room));
     }
-    let count = all.len();
-    all.sort_by_cached_key(|connection| (connection.connected_at(), connection.id().clone()));
-    all.truncate(request.max.min(ConnectionList::MAX));
+    let (count, max) = (all.len(), request.max.min(ConnectionList::MAX));
+    let by_age = |one: &Connection, other: &Connection| {
+        one.connected_at().cmp(&other.connected_at()).then_with(|| one.id().cmp(other.id()))
+    };
+    if count > max {
+        all.select_nth_unstable_by(max, by_age); // a node may have very many
+        all.truncate(max);
+    }
+    all.sort_unstable_by(by_age);
     let listed = all.iter().map(|connection| ListedConnection {
         id: connection.id().to_string(),
         remote: connection.remote(),
@@ -143,7 +148,7 @@ impl Cluster {
         Ok(self.call_nodes(REPORT.name, json!({}), limit).await?.decoded())
     }
 
-    /// Connections of all nodes, or of the node with that id, or of a room: of each node the `max` that have been open for
+    /// Connections of all nodes, or of those with that id (or `<id>@<boot>`), or of a room: of each node the `max` that have been open for
     /// longest, at most [`ConnectionList::MAX`].
     ///
     /// # Errors
@@ -157,15 +162,6 @@ impl Cluster {
         limit: Duration,
     ) -> Result<NodeReplies<ConnectionList>, ActionError> {
         let input = json!({ "max": max, "room": room });
-        let Some(node) = node else { return Ok(self.call_nodes(CONNECTIONS.name, input, limit).await?.decoded()) };
-        let mut all = NodeReplies { replies: BTreeMap::new(), missing: Vec::new() };
-        match tokio::time::timeout(limit, self.call_node(node, CONNECTIONS.name, input)).await {
-            Ok(Err(ApplyError::NotFound)) => {
-                return Err(ActionError::of(ErrorKind::NotFound, format!("the cluster has no node {node}")));
-            }
-            Ok(Err(ApplyError::Late)) | Err(_) => all.missing.push(node.to_owned()),
-            Ok(reply) => drop(all.replies.insert(node.to_owned(), reply)),
-        }
-        Ok(all.decoded())
+        Ok(self.call_nodes_of(node, CONNECTIONS.name, input, limit).await?.decoded())
     }
 }
