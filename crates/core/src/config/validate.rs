@@ -92,10 +92,6 @@ impl Config {
                 "cluster.name must be 1 to 64 characters of A-Z a-z 0-9 . _ -, or such a name in braces",
             ),
             (!self.cluster.interop_channel.is_empty(), "cluster.interop_channel must not be empty"),
-            (
-                self.cluster.start_timeout > self.redis.boot_timeout,
-                "cluster.start_timeout must be longer than redis.boot_timeout, which tells why a worker is not ready",
-            ),
             (self.cluster.beat_timeout >= Duration::from_secs(2), "cluster.beat_timeout must be 2s at least"),
             (self.cluster.max_calls > 0, "cluster.max_calls must not be zero"),
             (!self.redis.command_timeout.is_zero(), "redis.command_timeout must not be zero"),

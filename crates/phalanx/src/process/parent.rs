@@ -68,6 +68,13 @@ fn check(settings: &Settings, groups: &[WorkerGroup]) -> Result<(), String> {
     if workers > MAX_WORKERS {
         return Err(format!("cluster.processes has {workers} workers, and there can be {MAX_WORKERS}"));
     }
+    if settings.config.cluster.start_timeout <= settings.config.redis.boot_timeout {
+        return Err(
+            "cluster.start_timeout must be longer than redis.boot_timeout: a worker that waits for Redis would be \
+                    killed before it reports that"
+                .to_owned(),
+        );
+    }
     if settings.redis_url.is_none() && workers > 1 {
         return Err(format!(
             "{workers} workers need REDIS_URL, by which they share rooms, sessions and tasks: set it, or start one with \
