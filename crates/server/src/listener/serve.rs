@@ -112,10 +112,15 @@ impl HttpListener {
 fn accept_queued(listener: TcpListener, spawn: impl Fn(TcpStream)) {
     let until = Instant::now() + LAST_ACCEPTS;
     // Not by way of the runtime, which learns of a connection only some time after the kernel has queued it.
-    while let Ok((stream, _)) = listener.accept() {
-        match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-            Ok(stream) => spawn(stream),
-            Err(error) => debug!(%error, "a queued connection is not accepted"),
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                Ok(stream) => spawn(stream),
+                Err(error) => debug!(%error, "a queued connection is not accepted"),
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return, // the queue is empty
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {} // its client is gone
+            Err(error) => return note_accept_error(&error),
         }
         if Instant::now() > until {
             return bound_reached("last_accepts");
