@@ -27,7 +27,8 @@ pub use sockets::{AdminEndpoint, Endpoint};
 
 use crate::link::Handover;
 use crate::machine::{
-    CHECK_INTERVAL, Group, Level, Limits, Order, ProgramChoice, RollEnd, ScaleChange, Supervisor, Trigger, WorkerKey,
+    CHECK_INTERVAL, Group, Level, Limits, MAX_WORKERS, Order, ProgramChoice, RollEnd, ScaleChange, Supervisor, Trigger,
+    WorkerKey,
 };
 use admin::AdminListener;
 use children::Children;
@@ -100,6 +101,7 @@ struct ParentProcess<'a> {
     name: ProgramName,
     arguments: Vec<OsString>,
     groups: Vec<WorkerGroup>,
+    scaled: usize,
     threads: usize,
     started: Duration,
     supervisor: Supervisor,
@@ -180,6 +182,7 @@ impl<'a> ParentProcess<'a> {
             name: settings.program,
             arguments: settings.arguments,
             groups: settings.groups,
+            scaled: settings.scaled,
             threads: settings.threads,
             started: clock::now(),
             supervisor: Supervisor::new(groups, settings.scaled, settings.limits),
@@ -311,10 +314,14 @@ impl<'a> ParentProcess<'a> {
         self.children.start(key, program, &self.arguments, &handover)
     }
 
-    /// By how much the admin port of a worker is above the parent's: the groups follow each other, each with the room
-    /// that it has at the start and one for a roll.
+    /// By how much the admin port of a worker is above the parent's: the groups follow each other, each with room for its
+    /// workers and one for a roll. Two sockets may be bound to one port, of which only one can listen.
     fn admin_offset(&self, key: WorkerKey) -> u32 {
-        let before: u32 = self.groups[..key.group].iter().map(|group| group.workers + 1).sum();
+        let room = |(index, group): (usize, &WorkerGroup)| {
+            let workers = if index == self.scaled { MAX_WORKERS } else { group.workers };
+            workers + 1
+        };
+        let before: u32 = self.groups[..key.group].iter().enumerate().map(room).sum();
         before + key.number
     }
 
