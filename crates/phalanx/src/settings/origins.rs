@@ -38,17 +38,16 @@ impl Origins {
 
     /// Notes every value of a file. A table without known keys is a map, whose keys are values of their own.
     pub(super) fn set_all(&mut self, table: &toml::Table, origin: &str) {
-        let mut leaves = Vec::new();
-        collect_leaves(&json!(table), "", &mut leaves);
-        for path in leaves {
+        for (path, _) in values(&json!(table)) {
             self.set(path, origin);
         }
     }
 
     /// Notes the values that the application has changed.
     pub(super) fn set_changed(&mut self, before: &Value, after: &Value) {
+        let before: BTreeMap<_, _> = values(before).into_iter().collect();
         for (path, value) in values(after) {
-            if before.pointer(&pointer(&path)) != Some(value) {
+            if before.get(&path) != Some(&value) {
                 self.set(path, APPLICATION);
             }
         }
@@ -65,17 +64,13 @@ impl Origins {
             origin: self.of(&path).to_owned(),
             path,
         };
-        values(settings).map(shown).collect()
+        values(settings).into_iter().map(shown).collect()
     }
 }
 
-/// The values of settings by their paths.
-fn values(settings: &Value) -> impl Iterator<Item = (String, &Value)> {
+/// The values of settings with their paths.
+fn values(settings: &Value) -> Vec<(String, &Value)> {
     let mut leaves = Vec::new();
     collect_leaves(settings, "", &mut leaves);
-    leaves.into_iter().filter_map(|path| settings.pointer(&pointer(&path)).map(|value| (path, value)))
-}
-
-fn pointer(path: &str) -> String {
-    format!("/{}", path.replace('.', "/"))
+    leaves
 }

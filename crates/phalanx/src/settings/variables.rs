@@ -23,8 +23,9 @@ pub(super) fn add(
     origins: &mut Origins,
     errors: &mut Vec<String>,
 ) -> ConfigBuilder<DefaultState> {
-    let mut paths = Vec::new();
-    collect_leaves(known, "", &mut paths);
+    let mut leaves = Vec::new();
+    collect_leaves(known, "", &mut leaves);
+    let paths: Vec<String> = leaves.into_iter().map(|(path, _)| path).collect();
     for (path, value, variable) in given(variables, &paths, errors) {
         origins.set(path, variable);
         let is_list = known.pointer(&format!("/{}", path.replace('.', "/"))).is_some_and(Value::is_array);
@@ -68,9 +69,9 @@ fn given<'a>(
     given
 }
 
-/// Collects the paths of all values.
-pub(super) fn collect_leaves(known: &Value, path: &str, leaves: &mut Vec<String>) {
-    let Value::Object(fields) = known else { return leaves.push(path.to_owned()) };
+/// Collects all values with their paths.
+pub(super) fn collect_leaves<'a>(known: &'a Value, path: &str, leaves: &mut Vec<(String, &'a Value)>) {
+    let Value::Object(fields) = known else { return leaves.push((path.to_owned(), known)) };
     for (key, value) in fields {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         collect_leaves(value, &path, leaves);
