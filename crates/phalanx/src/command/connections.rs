@@ -7,7 +7,7 @@ use phalanx_core::{ConnectionList, Node};
 use serde_json::json;
 
 use super::output::{Printed, time};
-use super::visit::{self, REPLIES, VisitLimit};
+use super::visit::{self, ReplyLimit, VisitLimit};
 use super::{describe, json_option, table};
 use crate::app::App;
 use crate::settings::Settings;
@@ -53,12 +53,14 @@ pub(super) fn read(matches: &ArgMatches) -> ConnectionsCommand {
 
 /// Prints the connections.
 pub(crate) fn run(app: App, settings: Settings, command: &ConnectionsCommand) -> ExitCode {
-    visit::run(app, settings, command.as_json, VisitLimit::Whole, async |node| connections(node, command).await)
+    visit::run(app, settings, command.as_json, VisitLimit::Whole, async |node, replies| {
+        connections(node, command, replies).await
+    })
 }
 
-async fn connections(node: &Node, command: &ConnectionsCommand) -> Result<Printed, String> {
+async fn connections(node: &Node, command: &ConnectionsCommand, replies: ReplyLimit) -> Result<Printed, String> {
     let ConnectionsCommand { node: of, room, limit, .. } = command;
-    let read = node.cluster().connections(of.as_deref(), room.as_deref(), *limit, REPLIES).await;
+    let read = node.cluster().connections(of.as_deref(), room.as_deref(), *limit, replies.left()).await;
     let replies = read.map_err(|error| describe(&error))?;
     let (mut all, mut count, mut problems) = (Vec::new(), 0, Vec::new());
     problems.extend(visit::missing(&replies.missing));

@@ -8,7 +8,7 @@ use phalanx_core::{ApplyError, Node, NodeReplies, NodeReport};
 use serde_json::{Value, json};
 
 use super::output::{Printed, time};
-use super::visit::{self, REPLIES, VisitLimit};
+use super::visit::{self, ReplyLimit, VisitLimit};
 use super::{describe, json_option, table};
 use crate::app::App;
 use crate::settings::Settings;
@@ -23,8 +23,8 @@ pub(crate) fn run(app: App, settings: Settings, as_json: bool) -> ExitCode {
     visit::run(app, settings, as_json, VisitLimit::Whole, nodes)
 }
 
-async fn nodes(node: &Node) -> Result<Printed, String> {
-    let read = async { Ok((node.cluster().nodes().await?, node.cluster().reports(REPLIES).await?)) };
+async fn nodes(node: &Node, limit: ReplyLimit) -> Result<Printed, String> {
+    let read = async { Ok((node.cluster().nodes().await?, node.cluster().reports(limit.left()).await?)) };
     let (records, reports) = read.await.map_err(|error| describe(&error))?;
     let heads = ["ID", "GENERATION", "VERSION", "ROLES", "WEB", "ADMIN", "SINCE", "CONNECTIONS", "STATE"];
     let mut rows = vec![heads.map(str::to_owned)];

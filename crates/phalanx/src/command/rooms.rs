@@ -37,7 +37,7 @@ pub(super) fn read(matches: &ArgMatches) -> RoomsCommand {
 
 /// Prints the rooms.
 pub(crate) fn run(app: App, settings: Settings, command: RoomsCommand) -> ExitCode {
-    visit::run(app, settings, command.as_json, VisitLimit::Whole, async |node| {
+    visit::run(app, settings, command.as_json, VisitLimit::Whole, async |node, _| {
         rooms(node, command.page).await.map_err(|error| describe(&error))
     })
 }

@@ -17,8 +17,8 @@ use crate::settings::{Settings, without_password};
 /// How long a command waits for the cluster.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How long it waits for the replies of nodes: those that came are printed within [`LIMIT`].
-pub(super) const REPLIES: Duration = Duration::from_secs(4);
+/// The part of [`LIMIT`] that is left when the replies of nodes are not awaited any more: those that came are printed.
+const AFTER_REPLIES: Duration = Duration::from_secs(1);
 
 /// The time to leave, in which one command is sent to Redis.
 const LEAVING: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ pub(super) fn run(
     settings: Settings,
     as_json: bool,
     limit: VisitLimit,
-    work: impl AsyncFnOnce(&Node) -> Result<Printed, String>,
+    work: impl AsyncFnOnce(&Node, ReplyLimit) -> Result<Printed, String>,
 ) -> ExitCode {
     let Some(url) = &settings.redis_url else {
         return failed(&"the embedded backend is in the memory of its node, and only that reaches it: set REDIS_URL");
@@ -77,7 +77,7 @@ pub(super) fn run(
         let deadline = Instant::now() + LIMIT;
         let late = |_| format!("{redis} did not answer within {LIMIT:?}");
         let guest = timeout_at(deadline, enter(app, settings)).await.map_err(late).flatten()?;
-        let working = work(guest.node());
+        let working = work(guest.node(), ReplyLimit(deadline - AFTER_REPLIES));
         let result = match limit {
             VisitLimit::Whole => timeout_at(deadline, working).await.map_err(late).flatten(),
             VisitLimit::Entrance => working.await,
@@ -92,7 +92,17 @@ pub(super) fn run(
     }
 }
 
+/// The end of the wait for the replies of nodes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReplyLimit(Instant);
+
+impl ReplyLimit {
+    pub(super) fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+}
+
 /// The problem of a result that lacks replies.
 pub(super) fn missing(nodes: &[String]) -> Option<String> {
-    (!nodes.is_empty()).then(|| format!("no reply within {REPLIES:?}: {}", nodes.join(", ")))
+    (!nodes.is_empty()).then(|| format!("no reply in time: {}", nodes.join(", ")))
 }

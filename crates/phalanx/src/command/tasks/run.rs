@@ -27,7 +27,7 @@ pub(crate) fn run(app: App, settings: Settings, command: TasksCommand) -> ExitCo
         failed(&needs_yes(app.name(), &settings));
         return ExitCode::from(2);
     }
-    visit::run(app, settings, as_json, VisitLimit::Entrance, async |node| {
+    visit::run(app, settings, as_json, VisitLimit::Entrance, async |node, _| {
         if asks {
             confirm(node, &question(node.tasks(), &operation).await.map_err(|error| describe(&error))?)?;
         }
