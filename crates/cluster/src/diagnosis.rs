@@ -87,28 +87,29 @@ impl RedisDiagnosis {
     pub async fn refusals(&self) -> Result<Vec<RefusedCommand>, String> {
         let mut connection = self.connect().await?;
         let name = format!("doctor:{}:", std::process::id());
-        let mut commands = Vec::new();
+        let mut commands: Vec<Vec<String>> = Vec::new();
         for (number, prefix) in self.keys.prefixes().into_iter().enumerate() {
             let start = format!("{prefix}{name}");
-            let all = COMMANDS.split(';').map(|line| line.replace("{k}", &start));
+            let all = COMMANDS
+                .split(';')
+                .map(|line| line.split_whitespace().map(|word| word.replace("{k}", &start)).collect());
             // The rights for commands are those of the first prefix; of the others only the keys.
-            let own =
-                |line: &String| number == 0 || ["SET ", "GET ", "DEL "].iter().any(|it| line.trim().starts_with(it));
+            let own = |words: &Vec<String>| number == 0 || ["SET", "GET", "DEL"].contains(&words[0].as_str());
             commands.extend(all.filter(own));
         }
-        commands.push(format!("PUBLISH {}:doctor 1", self.keys.channels()));
+        commands.push(vec!["PUBLISH".to_owned(), format!("{}:doctor", self.keys.channels()), "1".to_owned()]);
         let mut refusals = Vec::new();
-        for line in commands {
-            let mut words = line.split_whitespace();
+        for words in commands {
             let mut command = Cmd::new();
-            command.arg(words.clone().collect::<Vec<_>>());
+            command.arg(&words);
             if let Err(reply) = self.send(&mut connection, &command).await {
-                refusals.push(self.refused(words.next().unwrap_or_default(), reply));
+                refusals.push(self.refused(&words[0], reply));
             }
         }
         let script = Script::new("return 1");
         let script = timeout(self.client.timeout(), script.invoke_async::<_, Value>(&mut connection)).await;
-        refusals.extend(script.ok().and_then(Result::err).map(|error| self.refused("EVALSHA", words_of(&error))));
+        let script = script.map_err(|_| self.late())?;
+        refusals.extend(script.err().map(|error| self.refused("EVALSHA", words_of(&error))));
         for channel in [self.keys.channels().to_owned(), format!("{}:doctor", self.keys.channels())] {
             refusals.extend(self.subscribe(&channel).await.err().map(|reply| self.refused("SUBSCRIBE", reply)));
         }
@@ -126,7 +127,7 @@ impl RedisDiagnosis {
         let reply = timeout(self.client.timeout(), cmd("TIME").query_async(&mut connection)).await;
         let (seconds, micros): (i64, i64) = reply.map_err(|_| self.late())?.map_err(|error| words_of(&error))?;
         let middle = before + start.elapsed().as_millis() as i64 / 2;
-        Ok(seconds * 1000 + micros / 1000 - middle)
+        Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000).saturating_sub(middle))
     }
 
     /// The other clusters that used the same prefix in the last minutes.

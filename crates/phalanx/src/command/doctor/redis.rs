@@ -128,7 +128,7 @@ async fn rights(diagnosis: RedisDiagnosis) -> Finding {
             let remedy = if advice.is_empty() { GUIDE.to_owned() } else { shortened(&advice) };
             Finding::new(Fail, shortened(&found.collect::<Vec<_>>()), wanted).remedy(remedy)
         }
-        Err(_) => Finding::skipped(NOT_REACHED, wanted),
+        Err(error) => Finding::skipped(error, wanted),
     }
 }
 
@@ -145,11 +145,11 @@ fn clock_of(ahead_ms: Result<i64, String>) -> Finding {
     let wanted = format!("at most {CLOCK_DIFFERENCE_MS} ms");
     match ahead_ms {
         Ok(ahead) => {
-            let status = if ahead.abs() <= CLOCK_DIFFERENCE_MS { Fine } else { Warn };
+            let status = if ahead.saturating_abs() <= CLOCK_DIFFERENCE_MS { Fine } else { Warn };
             Finding::new(status, format!("{ahead} ms ahead of this machine"), wanted)
                 .remedy("let NTP set both clocks: jobs are delayed by the clock of Redis")
         }
-        Err(_) => Finding::skipped(NOT_REACHED, wanted),
+        Err(error) => Finding::skipped(error, wanted),
     }
 }
 
@@ -159,7 +159,7 @@ fn clusters(others: Result<Vec<String>, String>, prefix: &str) -> Finding {
         Ok(others) if others.is_empty() => Finding::new(Fine, format!("{prefix} is of this cluster alone"), wanted),
         Ok(others) => Finding::new(Warn, format!("{prefix} is also of {}", others.join(", ")), wanted)
             .remedy("they share cache, locks and rooms: give each its own redis.prefix"),
-        Err(_) => Finding::skipped(NOT_REACHED, wanted),
+        Err(error) => Finding::skipped(error, wanted),
     }
 }
 
