@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 use phalanx_supervisor::machine::MAX_WORKERS;
 use phalanx_supervisor::{ClusterStatus, ControlClient, ControlReply, ControlRequest};
 
 use super::confirm::{ask, can_ask, needs_yes, yes_option};
 use super::output::{print, print_table};
-use super::table;
+use super::{json_option, table};
 use crate::app::failed;
 use crate::settings::Settings;
 
@@ -69,11 +69,7 @@ pub(super) fn clap_command() -> Command {
         .about("Shows and changes the workers of `start cluster` on this machine")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(
-            Command::new("status")
-                .about("Prints the parent and its workers")
-                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints a document of JSON")),
-        )
+        .subcommand(Command::new("status").about("Prints the parent and its workers").arg(json_option()))
         .subcommand(Command::new("roll").about("Replaces the workers one by one, and waits for it"))
         .subcommand(
             Command::new("scale")

@@ -8,6 +8,7 @@ use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
 use crate::app::failed;
+use crate::logging;
 
 /// The result of a command.
 #[derive(Debug, Default)]
@@ -64,8 +65,7 @@ pub(crate) fn print_table(text: &str) -> ExitCode {
 
 /// Prints statuses with what they are about; on a terminal in colour, unless `NO_COLOR` is set and not empty.
 fn print_statuses(text: &str) -> ExitCode {
-    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    if io::stdout().is_terminal() && !is_plain { print(&coloured(text)) } else { print(text) }
+    if io::stdout().is_terminal() && !logging::is_plain() { print(&coloured(text)) } else { print(text) }
 }
 
 /// Colours the status at the start of each line.

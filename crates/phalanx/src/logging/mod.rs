@@ -47,7 +47,7 @@ pub(crate) fn install(settings: &Settings) -> Result<(), String> {
         LogFormat::Human => false,
         LogFormat::Auto => settings.environment.is_production(),
     };
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = io::stderr().is_terminal() && !is_plain();
     let format = if as_json { LineFormat::Json } else { LineFormat::Human { colour } };
     let console = stderr(format).map_err(|error| format!("stderr cannot be written: {error}"))?;
     let console = fmt::layer().with_writer(console.clone()).with_ansi(colour);
@@ -129,6 +129,11 @@ pub(crate) fn print_reason(reason: &dyn Display) {
 /// Waits until all lines are written, at most [`EXIT_FLUSH`]: the process ends, or executes another program.
 pub(crate) fn flush_at_exit() {
     flush(EXIT_FLUSH);
+}
+
+/// Whether the user wants no colours: `NO_COLOR` is set and not empty.
+pub(crate) fn is_plain() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Waits until all lines of all sinks are written, or `limit` is over.
