@@ -518,13 +518,13 @@ impl RunningApp {
     ///
     /// # Panics
     ///
-    /// If the node has not the role `web`.
+    /// If the node has not the role `web`: see [`RunningApp::web_addr`].
     pub fn addr(&self) -> SocketAddr {
         self.web_addr().expect("a node with the role web listens before it counts as running")
     }
 
     /// The address that clients connect to, if the node has the role `web`.
-    pub(crate) fn web_addr(&self) -> Option<SocketAddr> {
+    pub fn web_addr(&self) -> Option<SocketAddr> {
         self.server.addr()
     }
 
