@@ -139,7 +139,7 @@ fn connections(mut all: Vec<Connection>, request: &ConnectionsRequest) -> Connec
 }
 
 impl Cluster {
-    /// How each node describes itself. Nodes of a release that cannot have an error, [`ApplyError::UnknownMethod`].
+    /// How each node describes itself. Nodes of a release that cannot have an error, [`UnknownMethod`](crate::ApplyError::UnknownMethod).
     ///
     /// # Errors
     ///
