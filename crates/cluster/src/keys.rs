@@ -153,6 +153,12 @@ impl Keys {
         format!("{}beats", self.own_prefix)
     }
 
+    /// When each generation was registered, or reaped, in microseconds of Redis's clock: a sorted set. What has no lease is
+    /// removed after a day.
+    pub(crate) fn registered(&self) -> String {
+        format!("{}registered", self.own_prefix)
+    }
+
     /// The time at which each lease expires, in microseconds of Redis's clock: a sorted set of generations.
     pub(crate) fn leases(&self) -> String {
         format!("{}leases", self.own_prefix)

@@ -27,14 +27,15 @@
 //!   leases.
 //! - **Redis's clock is set back.** Live nodes renew by the new time. Each renewal shortens every other lease and claim
 //!   to at most a full one, so the leases of dead nodes expire as usual. For the length of one lease nothing is reaped.
-//! - **Redis comes back empty.** Renewals find no lease. Each node registers again, and `register.lua` returns a different
-//!   epoch of the store, which shows that no node was reaped, so generations stay, and that rooms must be created again.
+//! - **Redis comes back empty**, or with data from before a node registered. Its renewals find no lease, and its registration
+//!   finds that this data never had the generation. So it was not reaped: the generation stays, and rooms are created again.
+//!   One that was reaped is remembered for a day.
 //! - **Redis comes back with older data.** A renewal that Redis has forgotten, or a new connection, shows that. The node
 //!   reaps nothing for the length of a lease, since live nodes may have expired leases there. A generation whose record is
 //!   there was not reaped: a claim removes lease and record in one step. Names that a node has given up may have leases
 //!   there: a registration removes those of its own boot, and a join counts their members as its own.
-//! - **A member leaves whose entry is gone.** If the record of its generation is gone too, in the data in which the node was
-//!   registered, a reaper took both and announces the leave. Otherwise Redis has lost the entry, and others have received the
+//! - **A member leaves whose entry is gone.** If the record of its generation is gone too, and this data has had it, a reaper
+//!   took both and announces the leave. Otherwise Redis has lost the entry, and others have received the
 //!   join: the node announces the leave, unless the end of the room is on record.
 //! - **Redis is full** (`maxmemory`, `noeviction`). It refuses joins; scripts that renew, free or hand on run, because they
 //!   begin with the removal of a key that is never set ([`Keys::unused`]). They read before they write, so that an error
@@ -58,7 +59,7 @@ use async_trait::async_trait;
 use deadpool_redis::redis::{Script, cmd, pipe};
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    BackendError, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, Renewal,
+    BackendError, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, RegisterOutcome, Renewal,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -74,6 +75,10 @@ use crate::store_epoch::StoreEpoch;
 
 /// How long after a loss of data rooms may be missing that nodes still hold.
 const RESTORED: Duration = Duration::from_secs(10);
+
+/// How long a generation without a lease is remembered. A node that was frozen for longer after its reap keeps its generation,
+/// and the joins of its members are not announced anew.
+const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The number of expired leases and of expired claims that one renewal returns at most.
 const MAX_EXPIRED: usize = 16;
@@ -241,24 +246,28 @@ impl fmt::Debug for RedisMembership {
 
 #[async_trait]
 impl Membership for RedisMembership {
-    async fn register(&self, record: &NodeRecord, known: Option<&str>) -> Result<Option<String>, BackendError> {
+    async fn register(&self, record: &NodeRecord, was_registered: bool) -> Result<RegisterOutcome, BackendError> {
         let generation = record.generation;
         let mut script = self.register.key(self.keys.leases());
         script.key(self.keys.names()).key(self.keys.nodes()).key(self.keys.epoch()).key(self.keys.store_epoch());
         script.key(self.keys.names_of(generation)).key(self.keys.claims()).key(self.keys.reapers());
-        script.key(self.keys.leaves(generation)).key(self.keys.lost()).key(self.keys.unused());
+        script
+            .key(self.keys.leaves(generation))
+            .key(self.keys.lost())
+            .key(self.keys.registered())
+            .key(self.keys.unused());
         script.arg(generation.as_str()).arg(write(record)).arg(us(LEASE)).arg(Generation::random().as_str());
-        script.arg(known.unwrap_or_default()).arg(ms(RESTORED)).arg(generation.as_str());
+        script.arg(u8::from(was_registered)).arg(ms(RESTORED)).arg(us(REMEMBERED)).arg(generation.as_str());
         for earlier in &record.earlier {
             script.arg(earlier.as_str());
         }
         let sent = Instant::now();
-        let reply: Option<(String, u64)> = self.client.run_idempotent("leases", &script).await?;
-        let Some((store_epoch, now_us)) = reply else { return Ok(None) };
+        let reply: Option<(String, u64, bool)> = self.client.run_idempotent("leases", &script).await?;
+        let Some((store_epoch, now_us, is_new)) = reply else { return Ok(RegisterOutcome::Reaped) };
         self.clock.set(now_us, sent.elapsed());
         self.store_epoch.set(&store_epoch);
         self.check_right_to_publish().await;
-        Ok(Some(store_epoch))
+        Ok(if is_new { RegisterOutcome::New } else { RegisterOutcome::Known })
     }
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {

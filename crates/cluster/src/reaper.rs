@@ -47,6 +47,7 @@ impl Reaper {
             .key(self.keys.join_floor(dead))
             .key(self.keys.beats())
             .key(self.keys.running(dead))
+            .key(self.keys.registered())
             .key(self.keys.unused());
         script
             .arg(by.as_str())

@@ -209,9 +209,9 @@ impl RoomStore for RedisRooms {
         of: Generation,
     ) -> Result<LeaveOutcome, BackendError> {
         let mut script = self.leave.key(self.keys.members(room));
-        script.key(self.keys.memberships_of(of.as_str())).key(self.keys.nodes()).key(self.keys.store_epoch());
+        script.key(self.keys.memberships_of(of.as_str())).key(self.keys.nodes()).key(self.keys.registered());
         script.key(self.keys.ended()).arg(room).arg(member.id.as_str()).arg(joined_at_marker(member));
-        script.arg(of.as_str()).arg(self.store_epoch.get()).arg(incarnation.0);
+        script.arg(of.as_str()).arg(incarnation.0);
         let outcome: String = self.client.run(room, &script).await?;
         Ok(match outcome.as_str() {
             "removed" => LeaveOutcome::Removed,

@@ -79,7 +79,7 @@ pub enum Event {
     NodeJoined(NodeRecord),
     /// A node left the cluster, or was reaped.
     NodeLeft(NodeRecord),
-    /// The backend came back empty: data that only it had is lost. Rooms and members are listed again.
+    /// The backend came back empty, or with data from before this node registered: what only it had is lost. Rooms and members are listed again.
     BackendLost,
     /// This node was reaped while it ran: it has a new generation.
     Renamed(Generation),

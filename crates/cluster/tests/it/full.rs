@@ -1,8 +1,8 @@
 //! A Redis that has reached its `maxmemory` and evicts nothing.
 
 use phalanx_core::backend::{
-    BackendError, CreateOutcome, HeldMember, JoinOutcome, LeaveBatch, LeaveOutcome, Membership, RelistOutcome,
-    Relisting, RoomStore,
+    BackendError, CreateOutcome, HeldMember, JoinOutcome, LeaveBatch, LeaveOutcome, Membership, RegisterOutcome,
+    RelistOutcome, Relisting, RoomStore,
 };
 use phalanx_core::{Generation, Incarnation};
 use phalanx_testkit::laws::membership::record;
@@ -97,7 +97,7 @@ async fn a_dead_node_is_reaped_on_a_full_redis_and_may_register_again() {
     assert!(cluster.membership.acknowledge_leaves(by, dead, left.len()).await.unwrap());
     assert_eq!(cluster.membership.next_leaves(by, dead).await.unwrap(), LeaveBatch::Done);
     let again = record(Generation::random());
-    assert!(cluster.membership.register(&again, None).await.unwrap().is_some());
+    assert!(cluster.membership.register(&again, false).await.unwrap() != RegisterOutcome::Reaped);
     cluster.renew(&again).await;
 }
 

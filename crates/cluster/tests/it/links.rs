@@ -23,7 +23,7 @@ async fn register(redis: &Redis, node: &TestNode) -> RedisMembership {
     let clock = Arc::new(RedisClock::default());
     let (keys, version, link) = (Keys::new("actionhero:", "laws"), node.bus.version(), node.bus.link());
     let membership = RedisMembership::new(client, keys, clock, version, link);
-    membership.register(&record(node.generation), None).await.unwrap();
+    membership.register(&record(node.generation), false).await.unwrap();
     membership
 }
 

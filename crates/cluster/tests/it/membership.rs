@@ -7,7 +7,7 @@ use phalanx_cluster::{
 };
 use phalanx_core::backend::{
     BackendError, JoinOutcome, LeaseStatus, LeaveBatch, LeaveOutcome, LockStore, Member, Membership, NodeRecord,
-    ReapedMember, Renewal, RoomStore,
+    ReapedMember, RegisterOutcome, Renewal, RoomStore,
 };
 use phalanx_core::{ConnectionId, Generation};
 use phalanx_testkit::Redis;
@@ -58,7 +58,7 @@ impl TestCluster {
 
     pub(crate) async fn node(&self) -> NodeRecord {
         let node = record(Generation::random());
-        self.membership.register(&node, None).await.unwrap();
+        self.membership.register(&node, false).await.unwrap();
         node
     }
 
@@ -159,7 +159,7 @@ async fn members_of_a_dead_node_leave_once_and_no_others_do() {
     cluster.redis.command(&format!("HSET phalanx:laws:links {dead} 2")).await; // it thaws and connects once more
     // One of them is listed again by its node, which came back under another generation.
     let again = NodeRecord { earlier: vec![dead], ..record(Generation::random()) };
-    cluster.membership.register(&again, None).await.unwrap();
+    cluster.membership.register(&again, false).await.unwrap();
     assert!(matches!(cluster.join(&again, 7).await.unwrap(), JoinOutcome::Replaced(_)));
     let mut left = Vec::new();
     loop {
@@ -197,11 +197,11 @@ async fn a_leave_of_a_reaped_member_is_told_from_that_of_a_lost_one() {
         assert_eq!(leave(&other, 1).await, LeaveOutcome::Lost, "{lost}");
     }
     // Others noticed the loss first, and have restored the room.
-    cluster.membership.register(&one, Some("lost")).await.unwrap();
+    cluster.membership.register(&one, true).await.unwrap();
     cluster.redis.command("SADD actionhero:chatRoom:rooms r").await;
     cluster.redis.command(&format!("HSET phalanx:laws:lives r {}", incarnation.0)).await;
     assert_eq!(leave(&one, 1).await, LeaveOutcome::Lost);
-    cluster.membership.register(&other, Some("lost")).await.unwrap();
+    cluster.membership.register(&other, true).await.unwrap();
     cluster.join(&other, 3).await.unwrap();
     cluster.expire(&one, &other).await;
     assert!(cluster.claim(&one, &other).await);
@@ -303,22 +303,63 @@ async fn a_generation_that_is_being_reaped_cannot_register_again() {
     let (one, other) = (cluster.node().await, cluster.node().await);
     cluster.expire(&one, &other).await;
     assert!(cluster.claim(&one, &other).await);
-    assert_eq!(cluster.membership.register(&other, None).await.unwrap(), None);
+    assert_eq!(cluster.membership.register(&other, false).await.unwrap(), RegisterOutcome::Reaped);
     assert_eq!(cluster.membership.renew(other.generation).await.unwrap(), Renewal::Gone);
     assert_eq!(cluster.membership.nodes().await.unwrap(), [one]);
+}
+
+/// Another node may be reaped, registered or removed in the older data before this one comes back.
+#[tokio::test]
+async fn data_from_before_a_node_registered_is_told_from_a_reap() {
+    let mut cluster = TestCluster::new().await;
+    let one = cluster.node().await;
+    cluster.redis.keep();
+    let other = cluster.node().await;
+    let JoinOutcome::New(incarnation) = cluster.join(&other, 1).await.unwrap() else { panic!("the room is empty") };
+    cluster.redis.kill().await;
+    cluster.redis.start_older().await;
+    assert!(matches!(renew_after_restart(&cluster.membership, &one).await, Renewal::Renewed(_)));
+    let third = cluster.node().await;
+    assert_eq!(cluster.membership.renew(other.generation).await.unwrap(), Renewal::Gone);
+    let left = cluster.rooms.leave("r", &member(1), incarnation, other.generation).await.unwrap();
+    assert_eq!(left, LeaveOutcome::Lost, "nobody else announces it");
+    assert_eq!(cluster.membership.register(&other, true).await.unwrap(), RegisterOutcome::New);
+    cluster.expire(&one, &other).await;
+    assert!(cluster.claim(&one, &other).await);
+    assert_eq!(cluster.membership.next_leaves(one.generation, other.generation).await.unwrap(), LeaveBatch::Done);
+    assert_eq!(cluster.membership.register(&other, true).await.unwrap(), RegisterOutcome::Reaped);
+    cluster.renew(&third).await;
+}
+
+#[tokio::test]
+async fn a_reaped_generation_is_remembered_for_a_day_and_a_live_one_for_ever() {
+    let cluster = TestCluster::new().await;
+    let (one, other) = (cluster.node().await, cluster.node().await);
+    let registered = async || cluster.redis.command("ZCARD phalanx:laws:registered").await;
+    cluster.redis.command(&format!("ZADD phalanx:laws:registered 1 {} 1 {}", one.generation, other.generation)).await;
+    cluster.expire(&one, &other).await;
+    assert!(cluster.claim(&one, &other).await);
+    let third = cluster.node().await;
+    assert_eq!(registered().await, ":3\r\n", "it was reaped just now");
+    assert_eq!(cluster.membership.register(&other, true).await.unwrap(), RegisterOutcome::Reaped);
+    cluster.redis.command(&format!("ZADD phalanx:laws:registered 1 {}", other.generation)).await;
+    cluster.node().await;
+    assert_eq!(registered().await, ":3\r\n");
+    assert_eq!(cluster.membership.register(&third, true).await.unwrap(), RegisterOutcome::Known);
+    assert_eq!(cluster.membership.register(&one, true).await.unwrap(), RegisterOutcome::Known);
 }
 
 #[tokio::test]
 async fn a_room_that_is_missing_after_a_loss_is_unavailable_and_not_unknown() {
     let cluster = TestCluster::new().await;
     let node = record(Generation::random());
-    let data = cluster.membership.register(&node, None).await.unwrap();
+    cluster.membership.register(&node, false).await.unwrap();
     assert!(!cluster.rooms.exists("x").await.unwrap(), "nothing was lost");
     cluster.renew(&node).await;
     for fault in ["FLUSHALL".to_owned(), format!("HSET phalanx:laws:beats {} 0", node.generation)] {
         cluster.redis.command(&fault).await;
         if cluster.membership.renew(node.generation).await.unwrap() == Renewal::Gone {
-            assert!(cluster.membership.register(&node, data.as_deref()).await.unwrap().is_some());
+            assert_eq!(cluster.membership.register(&node, true).await.unwrap(), RegisterOutcome::New);
         }
         assert!(matches!(cluster.rooms.exists("x").await, Err(BackendError::Refused(_))), "{fault}");
         assert!(matches!(cluster.rooms.members("x", 10).await, Err(BackendError::Refused(_))));
@@ -341,11 +382,11 @@ async fn a_room_that_is_missing_after_a_loss_is_unavailable_and_not_unknown() {
 async fn a_node_that_lost_only_its_lease_keeps_its_generation_and_its_members() {
     let cluster = TestCluster::new().await;
     let node = record(Generation::random());
-    let data = cluster.membership.register(&node, None).await.unwrap();
+    cluster.membership.register(&node, false).await.unwrap();
     cluster.join(&node, 1).await.unwrap();
     cluster.redis.command("DEL phalanx:laws:leases").await;
     assert_eq!(cluster.membership.renew(node.generation).await.unwrap(), Renewal::Gone);
-    assert_eq!(cluster.membership.register(&node, data.as_deref()).await.unwrap(), data);
+    assert_eq!(cluster.membership.register(&node, true).await.unwrap(), RegisterOutcome::Known);
     cluster.renew(&node).await;
     assert_eq!(cluster.members().await, 1);
 }
@@ -361,13 +402,13 @@ async fn a_renamed_node_lists_its_members_over_older_data_and_none_of_them_is_re
     cluster.redis.command(&format!("ZADD phalanx:laws:reaped 1 {}", old.generation)).await;
     cluster.redis.command(&format!("HSET phalanx:laws:reapers {} {}", old.generation, watcher.generation)).await;
     let node = NodeRecord { earlier: vec![old.generation], ..record(Generation::random()) };
-    cluster.membership.register(&node, None).await.unwrap();
+    cluster.membership.register(&node, false).await.unwrap();
     // Another node may have brought its lease back since.
     cluster.redis.command(&format!("ZADD phalanx:laws:leases 1 {}", old.generation)).await;
     for number in 0..100 {
         assert!(matches!(cluster.join(&node, number).await.unwrap(), JoinOutcome::Replaced(_)), "{number}");
     }
-    cluster.membership.register(&node, None).await.unwrap();
+    cluster.membership.register(&node, false).await.unwrap();
     assert_eq!(cluster.renew(&watcher).await.expired, []);
     assert!(!cluster.claim(&watcher, &old).await);
     assert_eq!(cluster.members().await, 100);
@@ -379,7 +420,7 @@ async fn members_under_an_earlier_name_of_a_dead_node_are_reaped() {
     let (watcher, old) = (cluster.node().await, cluster.node().await);
     cluster.join(&old, 1).await.unwrap();
     let node = NodeRecord { earlier: vec![old.generation], ..record(Generation::random()) };
-    cluster.membership.register(&node, None).await.unwrap();
+    cluster.membership.register(&node, false).await.unwrap();
     cluster.join(&node, 2).await.unwrap();
     cluster.expire(&watcher, &node).await;
     for dead in [&node, &old] {
@@ -484,15 +525,14 @@ async fn a_redis_that_came_back_empty_has_a_new_epoch_and_no_leases() {
         PublisherLink::default(),
     );
     let node = record(Generation::random());
-    let store_epoch = membership.register(&node, None).await.unwrap();
-    assert!(store_epoch.is_some());
+    assert_eq!(membership.register(&node, false).await.unwrap(), RegisterOutcome::New);
     redis.kill().await;
     redis.start_again().await;
     assert!(matches!(renew_after_restart(&membership, &node).await, Renewal::Renewed(_)));
     redis.kill().await;
     redis.start_empty().await;
     assert_eq!(renew_after_restart(&membership, &node).await, Renewal::Gone);
-    assert_ne!(membership.register(&node, None).await.unwrap(), store_epoch);
+    assert_eq!(membership.register(&node, true).await.unwrap(), RegisterOutcome::New);
 }
 
 /// Renews; tries again while commands fail, since the first one after a restart may meet the old connection.

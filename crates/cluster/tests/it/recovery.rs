@@ -189,6 +189,41 @@ fn passes_beside_joins_and_leaves_change_nothing() {
     Counters::run(pass_beside_joins_and_leaves);
 }
 
+/// Its record is missing there as if it had been reaped, but nobody announced the leaves of its members.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_older_data_never_had_keeps_its_generation_and_announces_its_leaves() {
+    let mut redis = Redis::start().await;
+    let mut watcher = LargeNode::start(&redis, "watcher").await;
+    watcher.join("p", 1).await;
+    redis.keep();
+    let mut node = LargeNode::start(&redis, "n").await;
+    node.join("p", 20).await;
+    let generation = node.engine.node().generation();
+    redis.kill().await;
+    node.disconnect(5).await;
+    redis.start_older().await;
+    until(&redis, "p", 1 + 15).await;
+    assert_eq!(node.engine.node().generation(), generation, "it was not reaped");
+    let mut changes = Vec::new();
+    let left = |changes: &[String]| {
+        let leaves: String = changes.iter().filter(|frame| frame.contains(r#""event":"leave""#)).cloned().collect();
+        (0..20).filter(|number| leaves.contains(&format!("\"n-{number}\""))).collect::<Vec<_>>()
+    };
+    let announced = async {
+        while left(&changes).len() < 5 {
+            changes.extend(watcher.take_frames().into_iter().flatten());
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let all = timeout(at_most(BACK), announced).await;
+    assert!(all.is_ok(), "five left while Redis was away: {changes:#?}");
+    assert_eq!(left(&changes), [0, 1, 2, 3, 4]);
+    let joins = changes.iter().filter(|frame| frame.contains(r#""event":"join""#) && frame.contains("\"n-")).count();
+    assert_eq!(joins, 20, "nobody joined again: {changes:#?}");
+    node.engine.stop().await;
+    watcher.engine.stop().await;
+}
+
 async fn pass_beside_joins_and_leaves(counters: &'static Counters) {
     const REPAIRED: &str = "phalanx_memberships_repaired_total";
     let redis = Redis::start().await;

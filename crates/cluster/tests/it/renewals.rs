@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use phalanx_core::Generation;
-use phalanx_core::backend::{BackendError, LeaveBatch, Membership, NodeRecord, Renewal};
+use phalanx_core::backend::{BackendError, LeaveBatch, Membership, NodeRecord, RegisterOutcome, Renewal};
 use tokio::time::Instant;
 
 /// The longest renewal so far.
@@ -26,8 +26,8 @@ pub(crate) struct TimedMembership {
 
 #[async_trait]
 impl Membership for TimedMembership {
-    async fn register(&self, record: &NodeRecord, known: Option<&str>) -> Result<Option<String>, BackendError> {
-        self.inner.register(record, known).await
+    async fn register(&self, record: &NodeRecord, was_registered: bool) -> Result<RegisterOutcome, BackendError> {
+        self.inner.register(record, was_registered).await
     }
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {

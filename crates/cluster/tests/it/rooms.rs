@@ -17,7 +17,7 @@ async fn rooms() -> (Arc<dyn RoomStore>, Redis) {
         PublisherLink::default(),
     );
     for node in [node(), other_node()] {
-        membership.register(&record(node), None).await.unwrap();
+        membership.register(&record(node), false).await.unwrap();
     }
     (Arc::new(RedisRooms::new(client, keys, "n", membership.store_epoch())), redis)
 }

@@ -49,7 +49,7 @@ impl Servers {
         let membership = RedisMembership::new(client, keys, Arc::new(RedisClock::default()), version, link);
         let generation = Generation::random();
         bus.open_inbox(generation).await.unwrap();
-        membership.register(&record(generation), None).await.unwrap();
+        membership.register(&record(generation), false).await.unwrap();
         let arrivals = bus.receiver().unwrap();
         let mut bus = TestNode { bus, arrivals, generation, subscriptions: Vec::new() };
         bus.subscribe("r").await;

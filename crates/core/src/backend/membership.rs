@@ -62,6 +62,17 @@ pub struct LeaseStatus {
     pub stored: Option<u64>,
 }
 
+/// How much the backend knew of a generation that registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegisterOutcome {
+    /// Nothing. If the generation was registered before, the backend has lost data since.
+    New,
+    /// It was registered, and was not reaped.
+    Known,
+    /// It is refused: it was reaped, or is being reaped now.
+    Reaped,
+}
+
 /// A member of a room whose node was reaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReapedMember {
@@ -88,12 +99,9 @@ pub enum LeaveBatch {
 /// Knows the nodes of the cluster. Every method is atomic.
 #[async_trait]
 pub trait Membership: Send + Sync + 'static {
-    /// Lists a node and starts its lease. Repeating it has no effect. Returns the name of the store's data: a store that
-    /// came back empty returns another one. The node's earlier generations have no lease and no record any more.
-    ///
-    /// `known` is the name of the data in which this generation was registered before. `None` if the generation was
-    /// reaped: it is being reaped now, or `known` is still there and has no record of it.
-    async fn register(&self, record: &NodeRecord, known: Option<&str>) -> Result<Option<String>, BackendError>;
+    /// Lists a node and starts its lease. Repeating it has no effect. The node's earlier generations have no lease and no
+    /// record any more. `was_registered` says that this generation was registered before.
+    async fn register(&self, record: &NodeRecord, was_registered: bool) -> Result<RegisterOutcome, BackendError>;
 
     /// Gives a lease its full length again, even if it expired, unless the generation was reaped.
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError>;

@@ -23,7 +23,8 @@ pub use error::BackendError;
 pub use interop::{Interop, InteropCall, InteropError};
 pub use locks::{LockRecord, LockStore};
 pub use membership::{
-    CLAIM_WINDOW, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, ReapedMember, Renewal,
+    CLAIM_WINDOW, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, ReapedMember, RegisterOutcome,
+    Renewal,
 };
 pub use rooms::{
     CreateOutcome, HeldMember, JoinOutcome, LeaveOutcome, Member, Members, RelistOutcome, Relisting, RoomStore,

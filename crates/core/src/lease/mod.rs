@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use crate::backend::{BackendError, Bus, Clock, Membership, NodeRecord, TaskStore};
+use crate::backend::{BackendError, Bus, Clock, Membership, NodeRecord, RegisterOutcome, TaskStore};
 use crate::config::NodeRole;
 use crate::connections::ConnectionRegistry;
 use crate::event::Observers;
@@ -55,20 +55,20 @@ pub(crate) struct LeaseParts {
 }
 
 impl LeaseParts {
-    /// Makes the node a member, and returns the name of the backend's data. Its inbox is open before other nodes can learn
-    /// of it. A generation that was reaped is replaced by a new one. `known` is the name of the data in which it was
-    /// registered before.
-    async fn register(&self, mut known: Option<&str>) -> Result<String, BackendError> {
+    /// Makes the node a member, and returns whether the backend has lost data in which it was one. Its inbox is open before
+    /// other nodes can learn of it. A generation that was reaped is replaced by a new one.
+    async fn register(&self, mut was_registered: bool) -> Result<bool, BackendError> {
         loop {
             self.bus.open_inbox(self.identity.generation()).await?;
             let sent = Instant::now();
             self.state.record_registration();
-            if let Some(data) = self.membership.register(&self.record(), known).await? {
+            let outcome = self.membership.register(&self.record(), was_registered).await?;
+            if outcome != RegisterOutcome::Reaped {
                 self.state.confirm(sent);
-                return Ok(data);
+                return Ok(was_registered && outcome == RegisterOutcome::New);
             }
             self.take_new_generation();
-            known = None;
+            was_registered = false;
         }
     }
 

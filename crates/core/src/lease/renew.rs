@@ -26,8 +26,6 @@ pub(crate) struct LeaseKeeper {
     parts: LeaseParts,
     reaper: reap::LeaseReaper,
     recovery: Recovery,
-    /// The name of the backend's data: another one means that it came back empty.
-    data: String,
     /// The generation that was registered last.
     registered: Generation,
     /// Whether a registration was sent whose answer is unknown.
@@ -46,11 +44,10 @@ pub(crate) struct LeaseKeeper {
 impl LeaseKeeper {
     /// Makes the node a member of the cluster.
     pub(crate) async fn register(parts: LeaseParts) -> Result<Self, BackendError> {
-        let data = parts.register(None).await?;
+        parts.register(false).await?;
         let registered = parts.identity.generation();
         let reaper = reap::LeaseReaper::new(parts.clone());
         Ok(Self {
-            data,
             registered,
             is_unanswered: false,
             reaper,
@@ -167,9 +164,9 @@ impl LeaseKeeper {
     async fn register_again(&mut self) {
         self.steady = None;
         self.is_unanswered = true;
-        let known = (self.registered == self.parts.identity.generation()).then_some(&*self.data);
-        let data = match self.parts.register(known).await {
-            Ok(data) => data,
+        let was_registered = self.registered == self.parts.identity.generation();
+        let lost = match self.parts.register(was_registered).await {
+            Ok(lost) => lost,
             Err(error) => return warn!(%error, "the node is not registered"), // the next renewal tries again
         };
         let generation = self.parts.identity.generation();
@@ -177,10 +174,8 @@ impl LeaseKeeper {
         self.is_unanswered = false;
         let before = std::mem::replace(&mut self.registered, generation);
         self.epoch = None;
-        let lost = data != self.data;
-        self.data = data;
         if lost {
-            error!(%generation, "the backend came back empty: data that only it had is lost");
+            error!(%generation, "the backend came back empty, or with data from before this node registered: what only it had is lost");
             metrics::counter!("phalanx_backend_losses_total").increment(1);
             self.parts.observers.notify(&Event::BackendLost);
         }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::backend::{BackendError, LeaseStatus, LeaveBatch, Membership, NodeRecord, Renewal};
+use crate::backend::{BackendError, LeaseStatus, LeaveBatch, Membership, NodeRecord, RegisterOutcome, Renewal};
 use crate::id::Generation;
 
 /// The membership of the embedded backend's only node. Its lease never expires.
@@ -19,19 +19,17 @@ impl MemoryMembership {
     }
 }
 
-/// The name of its data, which is never lost.
-const DATA: &str = "memory";
-
 #[async_trait]
 impl Membership for MemoryMembership {
-    async fn register(&self, record: &NodeRecord, known: Option<&str>) -> Result<Option<String>, BackendError> {
+    async fn register(&self, record: &NodeRecord, was_registered: bool) -> Result<RegisterOutcome, BackendError> {
         let mut nodes = self.nodes();
-        if known == Some(DATA) && nodes.iter().all(|node| node.generation != record.generation) {
-            return Ok(None);
+        let is_known = nodes.iter().any(|node| node.generation == record.generation);
+        if was_registered && !is_known {
+            return Ok(RegisterOutcome::Reaped); // this data is never lost
         }
         nodes.retain(|node| node.generation != record.generation && !record.earlier.contains(&node.generation));
         nodes.push(record.clone());
-        Ok(Some(DATA.to_owned()))
+        Ok(if is_known { RegisterOutcome::Known } else { RegisterOutcome::New })
     }
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {

@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use phalanx_core::backend::{BackendError, LeaseStatus, LeaveBatch, Membership, NodeRecord, ReapedMember, Renewal};
+use phalanx_core::backend::{
+    BackendError, LeaseStatus, LeaveBatch, Membership, NodeRecord, ReapedMember, RegisterOutcome, Renewal,
+};
 use phalanx_core::memory::MemoryMembership;
 use phalanx_core::{ConnectionId, Generation};
 use tokio::time::Instant;
@@ -44,8 +46,8 @@ impl FakeMembership {
 
 #[async_trait]
 impl Membership for FakeMembership {
-    async fn register(&self, record: &NodeRecord, known: Option<&str>) -> Result<Option<String>, BackendError> {
-        self.inner.register(record, known).await
+    async fn register(&self, record: &NodeRecord, was_registered: bool) -> Result<RegisterOutcome, BackendError> {
+        self.inner.register(record, was_registered).await
     }
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use phalanx_core::Generation;
-use phalanx_core::backend::{Membership, NodeRecord, Renewal};
+use phalanx_core::backend::{Membership, NodeRecord, RegisterOutcome, Renewal};
 
 /// Turns each law of membership into a test: `membership_laws!(memory: make())`.
 #[macro_export]
@@ -16,7 +16,7 @@ macro_rules! membership_laws {
             [
                 a_node_is_listed_from_register_to_leave,
                 an_unregistered_generation_has_no_lease,
-                a_generation_that_was_removed_is_refused_in_the_same_data,
+                a_generation_that_was_removed_is_refused,
                 earlier_generations_of_a_node_are_no_nodes,
             ]
         );
@@ -40,9 +40,9 @@ pub fn record(generation: Generation) -> NodeRecord {
 /// Registering twice has the same effect as registering once.
 pub async fn a_node_is_listed_from_register_to_leave(membership: Arc<dyn Membership>) {
     let (one, other) = (record(Generation::random()), record(Generation::random()));
-    let store_epoch = membership.register(&one, None).await.expect("the backend answers");
-    assert_eq!(membership.register(&one, None).await.expect("the backend answers"), store_epoch);
-    assert_eq!(membership.register(&other, None).await.expect("the backend answers"), store_epoch);
+    assert_eq!(membership.register(&one, false).await.expect("the backend answers"), RegisterOutcome::New);
+    assert_eq!(membership.register(&one, false).await.expect("the backend answers"), RegisterOutcome::Known);
+    assert_eq!(membership.register(&other, false).await.expect("the backend answers"), RegisterOutcome::New);
     let mut nodes = membership.nodes().await.expect("the backend answers");
     nodes.sort_by_key(|node| node.generation != one.generation);
     assert_eq!(nodes, [one.clone(), other.clone()]);
@@ -54,30 +54,29 @@ pub async fn a_node_is_listed_from_register_to_leave(membership: Arc<dyn Members
 pub async fn an_unregistered_generation_has_no_lease(membership: Arc<dyn Membership>) {
     let one = record(Generation::random());
     assert_eq!(membership.renew(one.generation).await.expect("the backend answers"), Renewal::Gone);
-    membership.register(&one, None).await.expect("the backend answers");
+    membership.register(&one, false).await.expect("the backend answers");
     let renewal = membership.renew(one.generation).await.expect("the backend answers");
     assert!(matches!(renewal, Renewal::Renewed(standing) if standing.expired.is_empty()));
     membership.leave(one.generation).await.expect("the backend answers");
     assert_eq!(membership.renew(one.generation).await.expect("the backend answers"), Renewal::Gone);
 }
 
-/// It was reaped: the backend has its data and no record of the generation. In other data none was reaped.
-pub async fn a_generation_that_was_removed_is_refused_in_the_same_data(membership: Arc<dyn Membership>) {
+/// It was reaped: the backend has had it, and has no record of it any more.
+pub async fn a_generation_that_was_removed_is_refused(membership: Arc<dyn Membership>) {
     let one = record(Generation::random());
-    let data = membership.register(&one, None).await.expect("the backend answers");
-    assert_eq!(membership.register(&one, data.as_deref()).await.expect("the backend answers"), data);
+    membership.register(&one, false).await.expect("the backend answers");
+    assert_eq!(membership.register(&one, true).await.expect("the backend answers"), RegisterOutcome::Known);
     membership.leave(one.generation).await.expect("the backend answers");
-    assert_eq!(membership.register(&one, data.as_deref()).await.expect("the backend answers"), None);
+    assert_eq!(membership.register(&one, true).await.expect("the backend answers"), RegisterOutcome::Reaped);
     assert_eq!(membership.renew(one.generation).await.expect("the backend answers"), Renewal::Gone);
-    assert_eq!(membership.register(&one, Some("lost")).await.expect("the backend answers"), data);
 }
 
 /// They have no lease either, if the backend came back with older data.
 pub async fn earlier_generations_of_a_node_are_no_nodes(membership: Arc<dyn Membership>) {
     let one = record(Generation::random());
-    membership.register(&one, None).await.expect("the backend answers");
+    membership.register(&one, false).await.expect("the backend answers");
     let renamed = NodeRecord { earlier: vec![one.generation], ..record(Generation::random()) };
-    membership.register(&renamed, None).await.expect("the backend answers");
+    membership.register(&renamed, false).await.expect("the backend answers");
     assert_eq!(membership.nodes().await.expect("the backend answers"), [renamed]);
     assert_eq!(membership.renew(one.generation).await.expect("the backend answers"), Renewal::Gone);
 }

@@ -2,8 +2,9 @@
 -- overdue, this is the reap: the lease is removed, and from then on every script that checks for it refuses the
 -- generation.
 -- KEYS: leases, names, nodes, epoch, claims, reapers, names of the dead generation, its memberships, its leaves,
--- links, the floor of its joins, beats, its attempts of tasks, unused key. ARGV: the reaper, the dead generation, lease in µs, µs after which
--- an expired lease is overdue, time at which it was seen expired in µs, µs for which that observation is valid.
+-- links, the floor of its joins, beats, its attempts of tasks, generations that were registered, unused key. ARGV: the
+-- reaper, the dead generation, lease in µs, µs after which an expired lease is overdue, time at which it was seen expired
+-- in µs, µs for which that observation is valid.
 redis.call('DEL', KEYS[#KEYS]) -- a full Redis refuses a script whose first write may need memory
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
@@ -29,6 +30,7 @@ redis.call('DEL', KEYS[11])
 redis.pcall('HDEL', KEYS[12], ARGV[2])
 -- From here on corrupt keys are skipped.
 redis.pcall('HDEL', KEYS[3], ARGV[2])
+redis.pcall('ZADD', KEYS[14], 'XX', string.format('%.0f', us), ARGV[2]) -- remembered from now on
 redis.call('SET', KEYS[4], string.format('%.0f', us))
 local held = string.sub(KEYS[8], 1, -1 - #ARGV[2])
 local running = string.sub(KEYS[13], 1, -1 - #ARGV[2])

@@ -91,7 +91,7 @@ async fn attempts_move_to_the_name_that_a_node_has_now() {
     let (before, attempts) = (node.generation, tasks.attempts(node.generation).await.unwrap());
     node.earlier.push(before);
     node.generation = Generation::random();
-    cluster.membership.register(&node, None).await.unwrap();
+    cluster.membership.register(&node, false).await.unwrap();
     tasks.list_again(node.generation, &attempts[..1]).await.unwrap();
     assert_eq!(tasks.attempts(node.generation).await.unwrap(), attempts[..1]);
     assert_eq!(tasks.attempts(before).await.unwrap(), attempts[1..], "the rest is the reaper's");
