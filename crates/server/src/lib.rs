@@ -28,7 +28,7 @@ pub use admin::AdminServer;
 pub use listener::BACKLOG;
 
 use crate::http::service::{HttpService, ServiceState, check_routes};
-use crate::listener::{Admission, Drain, HttpListener, LingerLimits};
+use crate::listener::{Admission, Beyond, Drain, HttpListener, LingerLimits};
 use crate::quota::Quota;
 use crate::shares::AddressShares;
 
@@ -62,6 +62,7 @@ pub struct AppRoutes {
 pub struct Server {
     routes: Mutex<Option<AppRoutes>>,
     given: Mutex<Option<TcpListener>>,
+    beyond: Beyond,
     running: Mutex<Option<RunningServer>>,
 }
 
@@ -80,10 +81,15 @@ impl Server {
         Self { routes: Mutex::new(Some(routes)), ..Self::default() }
     }
 
-    /// Serves on a socket that is bound already, instead of binding the configured address. It may listen already, and
-    /// other processes may accept from it.
+    /// Serves on a socket that is bound already, instead of binding the configured address. It may listen already.
     pub fn on(self, socket: TcpListener) -> Self {
         Self { given: Mutex::new(Some(socket)), ..self }
+    }
+
+    /// Serves on a socket as [`on`](Self::on) does, from which other processes accept as well: connections beyond
+    /// `web.max_connections` are left to them, instead of being closed.
+    pub fn on_shared(self, socket: TcpListener) -> Self {
+        Self { beyond: Beyond::Leave, ..self.on(socket) }
     }
 
     /// The number of open connections, sockets excepted.
@@ -145,6 +151,7 @@ impl Transport for Server {
         listener::listen(&socket).map_err(|error| cannot_listen(addr, &error))?;
         let connections = Quota::new("web.max_connections", settings.max_connections as u64);
         let admission = Admission::new(connections.clone(), settings.write_timeout, linger)
+            .with_beyond(self.beyond)
             .with_shares(shares, &settings.trusted_proxies);
         let protocol = listener::protocol(settings);
         let listener = HttpListener { socket, admission, protocol, drain: drain.clone(), quiet: settings.drain };

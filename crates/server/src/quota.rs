@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use phalanx_core::bound_reached;
+use tokio::sync::Notify;
 
 use crate::shares::{AddressShare, SharePermit, SharedBound};
 
@@ -12,17 +13,35 @@ use crate::shares::{AddressShare, SharePermit, SharedBound};
 pub(crate) struct Quota {
     name: &'static str,
     limit: u64,
-    used: Arc<AtomicU64>,
+    taken: Arc<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    amount: AtomicU64,
+    /// Notified when something of a full quota is given back.
+    given_back: Notify,
 }
 
 impl Quota {
     pub(crate) fn new(name: &'static str, limit: u64) -> Self {
-        Self { name, limit, used: Arc::default() }
+        Self { name, limit, taken: Arc::default() }
     }
 
     /// The amount that is taken.
     pub(crate) fn used(&self) -> u64 {
-        self.used.load(Relaxed)
+        self.taken.amount.load(Relaxed)
+    }
+
+    /// Waits until something is free, for one task at a time. A wait is counted in the metrics, as a refusal is. Safe to cancel.
+    pub(crate) async fn some_free(&self) {
+        if self.used() < self.limit {
+            return;
+        }
+        bound_reached(self.name);
+        while self.used() >= self.limit {
+            self.taken.given_back.notified().await;
+        }
     }
 
     /// Takes nothing yet: the permit grows.
@@ -48,7 +67,7 @@ impl QuotaPermit {
     /// Takes `by` more from the quota and returns whether that much was free.
     pub(crate) fn try_grow(&mut self, by: u64) -> bool {
         let grown = |used: u64| used.checked_add(by).filter(|sum| *sum <= self.quota.limit);
-        let is_free = self.quota.used.fetch_update(Relaxed, Relaxed, grown).is_ok();
+        let is_free = self.quota.taken.amount.fetch_update(Relaxed, Relaxed, grown).is_ok();
         if is_free {
             self.amount += by;
         } else {
@@ -100,7 +119,10 @@ impl SharedPermit {
 
 impl Drop for QuotaPermit {
     fn drop(&mut self) {
-        self.quota.used.fetch_sub(self.amount, Relaxed);
+        let before = self.quota.taken.amount.fetch_sub(self.amount, Relaxed);
+        if self.amount > 0 && before == self.quota.limit {
+            self.quota.taken.given_back.notify_one();
+        }
     }
 }
 

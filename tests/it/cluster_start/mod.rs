@@ -17,6 +17,7 @@ use crate::panics::SOON;
 
 mod busy;
 mod deaths;
+mod full;
 mod jobs;
 mod kills;
 mod logs;

@@ -54,7 +54,8 @@ pub struct Web {
     /// Longest pause of an open connection between two requests while the node stops; beyond, it is closed.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
-    /// Most open connections; beyond, new ones are closed immediately.
+    /// Most open connections of a process; beyond, new ones are closed immediately. A worker of `start cluster` leaves them to
+    /// the others, or in the queue of the listening socket until a place is free.
     pub max_connections: usize,
     /// Most requests whose code runs at the same time; beyond, `unavailable`. A request whose body is awaited is not
     /// one of them.

@@ -10,6 +10,7 @@ use rustix::fs::{Access, access};
 
 use super::{App, failed, print, redis_of};
 use crate::logging;
+use crate::process::Sockets;
 use crate::settings::Settings;
 
 impl App {
@@ -42,7 +43,7 @@ impl App {
     fn check_definitions(mut self, settings: Settings) -> Result<String, BoxError> {
         let runtime = tokio::runtime::Runtime::new()?;
         let checked = runtime.block_on(async {
-            let (transports, ..) = self.transports(&settings.config, None);
+            let (transports, ..) = self.transports(&settings.config, &mut Sockets::default());
             let backend = Backend::memory(&settings.config);
             let mut setup = self.into_setup(settings, backend);
             setup.transports = transports;

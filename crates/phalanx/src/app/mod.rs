@@ -1,6 +1,6 @@
 //! The application: its parts, and how they are run.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -366,11 +366,11 @@ impl App {
     pub(crate) async fn start_with(
         mut self,
         mut settings: Settings,
-        sockets: Sockets,
+        mut sockets: Sockets,
         shutdown: Shutdown,
     ) -> Result<RunningApp, StartError> {
         self.public_folders(&mut settings)?;
-        let (transports, server, admin) = self.transports(&settings.config, sockets.web);
+        let (transports, server, admin) = self.transports(&settings.config, &mut sockets);
         let backend = backend(&self.name, &settings, phalanx_cluster::backend)?;
         if !settings.config.admin.bind.is_empty() {
             admin.listen(&settings.config.admin, sockets.admin, &shutdown).map_err(StartError::Transport)?;
@@ -404,10 +404,11 @@ impl App {
     fn transports(
         &mut self,
         config: &Config,
-        web: Option<TcpListener>,
+        sockets: &mut Sockets,
     ) -> (Vec<Arc<dyn Transport>>, Arc<Server>, Arc<AdminServer>) {
         let server = Server::new(std::mem::take(&mut self.routes));
-        let server = Arc::new(match web {
+        let server = Arc::new(match sockets.web.take() {
+            Some(socket) if sockets.is_shared => server.on_shared(socket),
             Some(socket) => server.on(socket),
             None => server,
         });
@@ -550,7 +551,8 @@ impl RunningApp {
     /// Stops the application, and returns the listening sockets if the next program of this process is to get them.
     pub(crate) async fn stop_and_keep(self) -> (StopReport, Sockets) {
         let report = self.engine.stop().await;
-        (report, Sockets { web: self.server.take_kept_socket(), admin: self.admin.take_kept_socket() })
+        let (web, admin) = (self.server.take_kept_socket(), self.admin.take_kept_socket());
+        (report, Sockets { web, admin, ..Sockets::default() })
     }
 
     /// Prints the addresses to stdout, which supervisors read as the sign that the node is ready.

@@ -112,7 +112,7 @@ mod tests {
     fn other_sockets_are_refused_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let refused = |name: &str, socket: OwnedFd| {
-            let mut sockets = Sockets { web: Some(tcp().into()), admin: None };
+            let mut sockets = Sockets { web: Some(tcp().into()), ..Sockets::default() };
             give(&mut sockets, name, socket).unwrap_err()
         };
         assert!(refused("web", tcp()).contains("another one"));

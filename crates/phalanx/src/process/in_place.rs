@@ -41,7 +41,7 @@ impl Inheritance {
         }
         let pid_file = handover.take(PID_FILE).map(File::from).and_then(PidFile::of_open);
         let mut socket = |name| handover.take(name).map(TcpListener::from);
-        let sockets = Sockets { web: socket(Handover::WEB), admin: socket(Handover::ADMIN) };
+        let sockets = Sockets { web: socket(Handover::WEB), admin: socket(Handover::ADMIN), is_shared: false };
         Ok(Some(Self { sockets, pid_file, is_activated: handover.id == ACTIVATED }))
     }
 

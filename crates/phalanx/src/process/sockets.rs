@@ -10,6 +10,8 @@ use phalanx_core::config::{Admin, Config, Web};
 pub(crate) struct Sockets {
     pub(crate) web: Option<TcpListener>,
     pub(crate) admin: Option<TcpListener>,
+    /// Whether other processes accept from that for clients.
+    pub(crate) is_shared: bool,
 }
 
 impl Sockets {
@@ -24,7 +26,7 @@ impl Sockets {
 
     /// These, or for those that are missing others.
     pub(super) fn or(self, others: Self) -> Self {
-        Self { web: self.web.or(others.web), admin: self.admin.or(others.admin) }
+        Self { web: self.web.or(others.web), admin: self.admin.or(others.admin), ..self }
     }
 
     /// The address of the socket for clients and the one that the settings name, if these are not the same.
@@ -36,7 +38,7 @@ impl Sockets {
     /// Other descriptors of the same sockets.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let clone = |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::try_clone).transpose();
-        Ok(Self { web: clone(&self.web)?, admin: clone(&self.admin)? })
+        Ok(Self { web: clone(&self.web)?, admin: clone(&self.admin)?, ..*self })
     }
 }
 

@@ -71,7 +71,7 @@ impl Worker {
             general.threads = self.handover.threads;
         }
         let mut socket = |name| self.handover.take(name).map(TcpListener::from);
-        let sockets = Sockets { web: socket(Handover::WEB), admin: socket(Handover::ADMIN) };
+        let sockets = Sockets { web: socket(Handover::WEB), admin: socket(Handover::ADMIN), is_shared: true };
         if sockets.web.is_none() && general.roles.contains(&NodeRole::Web) {
             return Err("the parent process has handed over no socket for clients".to_owned());
         }

@@ -15,25 +15,50 @@ use crate::http::identity::Peer;
 use crate::quota::Quota;
 use crate::shares::{self, AddressShare, AddressShares, SharedBound};
 
-/// Admits connections up to a quota; beyond it they are closed at once and counted.
+/// Admits connections up to a quota.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     connections: Quota,
+    beyond: Beyond,
     write_timeout: Duration,
     linger: Arc<LingerLimits>,
     shares: Option<Arc<AddressShares>>,
     trusted_proxies: Arc<[Network]>,
 }
 
+/// The fate of a connection for which the quota has no place. Either is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Beyond {
+    /// It is closed at once.
+    #[default]
+    Close,
+    /// It stays in the queue of the listening socket, where other processes may accept it, until a place is free.
+    Leave,
+}
+
 impl Admission {
     pub(crate) fn new(connections: Quota, write_timeout: Duration, linger: LingerLimits) -> Self {
         let (shares, trusted_proxies) = (None, Arc::default());
-        Self { connections, write_timeout, linger: Arc::new(linger), shares, trusted_proxies }
+        let beyond = Beyond::default();
+        Self { connections, beyond, write_timeout, linger: Arc::new(linger), shares, trusted_proxies }
+    }
+
+    /// Sets the fate of connections beyond the quota.
+    pub(crate) fn with_beyond(self, beyond: Beyond) -> Self {
+        Self { beyond, ..self }
     }
 
     /// Limits each address to its share, trusted proxies excepted: their clients have shares of their own.
     pub(crate) fn with_shares(self, shares: Arc<AddressShares>, trusted_proxies: &[Network]) -> Self {
         Self { shares: Some(shares), trusted_proxies: trusted_proxies.into(), ..self }
+    }
+
+    /// Completes when the next connection is to be accepted. Safe to cancel.
+    pub(super) async fn ready(&self) {
+        match self.beyond {
+            Beyond::Close => {}
+            Beyond::Leave => self.connections.some_free().await,
+        }
     }
 
     /// Admits an accepted connection.

@@ -23,7 +23,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::io::poll_read_buf;
 
 pub(crate) use activity::Activity;
-pub(crate) use admission::Admission;
+pub(crate) use admission::{Admission, Beyond};
 pub(crate) use drain::Drain;
 pub(crate) use linger::LingerLimits;
 use linger::{LingeringClose, poll_discard};

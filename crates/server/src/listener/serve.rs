@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use phalanx_core::config::Web;
 use phalanx_core::{Successor, bound_reached};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -80,11 +80,15 @@ impl HttpListener {
             let (drain, quiet) = (self.drain.clone(), self.quiet);
             connections.spawn(async move { drain.serve(connection, &activity, quiet).await });
         };
+        let accept = async || {
+            self.admission.ready().await;
+            listener.accept().await
+        };
         loop {
             tokio::select! {
                 biased;
                 () = self.drain.begun() => break,
-                accepted = listener.accept() => match accepted {
+                accepted = accept() => match accepted {
                     Ok((stream, _)) => spawn(stream),
                     Err(error) => {
                         note_accept_error(&error);
@@ -95,7 +99,7 @@ impl HttpListener {
         }
         let socket = listener.into_std()?;
         match self.drain.successor() {
-            Successor::None => accept_queued(socket, spawn),
+            Successor::None => accept_queued(socket, &self.admission, spawn).await,
             Successor::Neighbours => drop(socket),
             Successor::NextProgram => self.drain.keep(socket),
         }
@@ -107,12 +111,15 @@ impl HttpListener {
 
 /// Accepts the connections whose clients think that they are connected, then closes the socket.
 ///
-/// No task runs in between: each response that is sent may bring the next connection of its client, so the queue would not
-/// become empty under load, and what comes when the time is over is reset.
-fn accept_queued(listener: TcpListener, spawn: impl Fn(TcpStream)) {
+/// As long as there is a place for each, no task runs in between: each response that is sent may bring the next connection of
+/// its client, so the queue would not become empty under load, and what comes when the time is over is reset.
+async fn accept_queued(listener: TcpListener, admission: &Admission, spawn: impl Fn(TcpStream)) {
     let until = Instant::now() + LAST_ACCEPTS;
     // Not by way of the runtime, which learns of a connection only some time after the kernel has queued it.
     loop {
+        if timeout_at(until, admission.ready()).await.is_err() {
+            return bound_reached("last_accepts");
+        }
         match listener.accept() {
             Ok((stream, _)) => match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
                 Ok(stream) => spawn(stream),
