@@ -10,6 +10,7 @@ use serde_json::Value;
 mod cluster_views;
 mod doctor;
 mod own;
+mod roles;
 mod start_check;
 mod terminal;
 

@@ -205,7 +205,7 @@ impl App {
     ///
     /// The exit code is 0; 1 with the error, unless that is a pipe whose reader has left; 2 for wrong arguments. A name that
     /// another command has ends the program at its start. The options `--config`, `--env` and `--title` are those of all
-    /// commands.
+    /// commands, and `--roles` is that of `start`.
     ///
     /// ```no_run
     /// use phalanx::clap::{self, Parser};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use phalanx_core::config::duration;
+use phalanx_core::config::{NodeRole, duration};
 use phalanx_core::registry::{Registry, path_of};
 use phalanx_core::{ActionError, Exposure};
 use serde::de::IntoDeserializer;
@@ -16,6 +16,7 @@ use serde::de::value::Error as ValueError;
 
 use crate::logging;
 use crate::process::{Launcher, in_place, worker};
+use crate::settings::list_items;
 
 pub(crate) mod call;
 pub(crate) mod cluster;
@@ -74,10 +75,17 @@ pub(crate) struct Overrides {
     pub(crate) config_dir: Option<PathBuf>,
     pub(crate) title: Option<String>,
     pub(crate) environment: Option<String>,
+    /// The roles of the node, or of the workers.
+    pub(crate) roles: Option<GivenRoles>,
 }
 
+/// The value of `--roles`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GivenRoles(pub(crate) Vec<NodeRole>);
+
 impl Overrides {
-    /// The options by which another process of the application reads the same settings. Each worker has an id of its own.
+    /// The options by which another process of the application reads the same settings. Each worker has an id of its own,
+    /// and gets its roles from its parent.
     pub(crate) fn options(&self) -> Vec<OsString> {
         let folder = self.config_dir.iter().flat_map(|folder| ["--config".into(), folder.clone().into_os_string()]);
         let environment = self.environment.iter().flat_map(|name| ["--env".into(), name.into()]);
@@ -145,7 +153,16 @@ fn read(matches: &ArgMatches) -> Result<(AppCommand, Overrides), clap::Error> {
         config_dir: inner.try_get_one::<PathBuf>("config").ok().flatten().cloned(),
         title: text("title"),
         environment: text("env"),
+        roles: inner.try_get_one("roles").ok().flatten().cloned(),
     };
+    let has_roles = matches!(
+        command,
+        AppCommand::Start(_) | AppCommand::Check | AppCommand::StartCluster(_) | AppCommand::Config(_)
+    );
+    if overrides.roles.is_some() && !has_roles {
+        let error = "--roles is for `start`, `start cluster` and `config`: no other command runs a part of a node\n";
+        return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, error));
+    }
     if matches!(command, AppCommand::StartCluster(_)) && overrides.title.is_some() {
         let error = "--title names one node: the ids of workers are --worker-title-prefix and a number\n";
         return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, error));
@@ -156,11 +173,13 @@ fn read(matches: &ArgMatches) -> Result<(AppCommand, Overrides), clap::Error> {
 fn clap_command(name: &str, version: &str) -> Command {
     let config = Arg::new("config").long("config").value_name("DIR").global(true);
     let title = Arg::new("title").long("title").value_name("ID").global(true);
+    let roles = Arg::new("roles").long("roles").value_name("ROLES").global(true);
     Command::new(name.to_owned())
         .version(version.to_owned())
         .arg(config.value_parser(value_parser!(PathBuf)).help("The folder of the settings"))
         .arg(title.value_parser(NonEmptyStringValueParser::new()).help("The id of the node"))
         .arg(Arg::new("env").long("env").value_name("NAME").global(true).help("development, test or production"))
+        .arg(roles.value_parser(parse_roles).help("The parts of a node that this process runs: web,worker,scheduler"))
         .args(hidden_options())
         .subcommand(start_command().subcommand(cluster::start_command()))
         .subcommand(config::clap_command())
@@ -203,6 +222,15 @@ fn json_option() -> Arg {
 /// The options that only processes give: a node that restarts in place, and the parent of workers.
 fn hidden_options() -> [Arg; 2] {
     [in_place::OPTION, worker::OPTION].map(|name| Arg::new(name).long(name).action(ArgAction::SetTrue).hide(true))
+}
+
+/// Parses a list of roles as variables have it.
+fn parse_roles(text: &str) -> Result<GivenRoles, String> {
+    let roles = list_items(text).map(NodeRole::parse).collect::<Result<Vec<_>, _>>()?;
+    if roles.is_empty() {
+        return Err(format!("it must name one of {}", NodeRole::ALL.map(NodeRole::name).join(", ")));
+    }
+    Ok(GivenRoles(roles))
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -271,6 +299,26 @@ mod tests {
     fn unknown_arguments_exit_with_2() {
         for line in ["strat", "--nope", "config extra", "config --json", "completions", "completions csh", "--title="] {
             assert_eq!(parse_line(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn roles_are_for_commands_that_run_a_node_and_are_parsed_like_the_setting() {
+        let both = Some(GivenRoles(vec![NodeRole::Worker, NodeRole::Scheduler]));
+        for line in
+            ["start --roles worker,scheduler", "--roles worker,,scheduler", "start cluster --roles worker,scheduler"]
+        {
+            let (_, overrides) = parse_line(line).unwrap();
+            assert_eq!(overrides.roles, both, "{line}");
+            assert!(overrides.options().is_empty(), "workers get them from their parent");
+        }
+        for (line, reason) in [
+            ("start --roles worker,boss", r#""boss" is no role: there are web, worker and scheduler"#),
+            ("start --roles=", "it must name one of web, worker, scheduler"),
+            ("nodes --roles web", "--roles is for `start`"),
+        ] {
+            let error = parse_line(line).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains(reason), "{line}: {error}");
         }
     }
 

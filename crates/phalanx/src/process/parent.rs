@@ -37,6 +37,10 @@ pub(crate) fn serve(version: String, mut settings: Settings, start: StartCluster
     };
     let ignored_id = std::mem::replace(&mut settings.node_id, ID.to_owned());
     let is_named = !settings.config.general.id.is_empty() || std::env::var_os("PHALANX_TITLE").is_some();
+    if settings.has_given_roles() && !settings.config.cluster.processes.is_empty() {
+        failed(&"--roles and cluster.processes both name roles: each entry of cluster.processes has its own");
+        return ExitCode::from(2);
+    }
     let groups = groups(&settings, start);
     let started = check(&settings, &groups)
         .and_then(|()| PidFile::of_node(&settings, None))

@@ -11,7 +11,7 @@ use phalanx_core::config::{Config, Environment};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::command::Overrides;
+use crate::command::{GivenRoles, Overrides};
 
 mod origins;
 mod secrets;
@@ -21,6 +21,7 @@ mod variables;
 pub(crate) use origins::{Origins, SettingOrigin};
 pub(crate) use secrets::without_password;
 pub(crate) use section::Section;
+pub(crate) use variables::list_items;
 
 /// The sources of settings.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +36,8 @@ pub(crate) struct Sources {
     pub(crate) title: Option<String>,
     /// The environment (`development`, `test`, …), if the command line sets it.
     pub(crate) environment: Option<String>,
+    /// The roles, if the command line sets them.
+    pub(crate) roles: Option<GivenRoles>,
 }
 
 impl Sources {
@@ -54,6 +57,7 @@ impl Sources {
             default_dir: "config".into(),
             title: overrides.title,
             environment: overrides.environment,
+            roles: overrides.roles,
             variables,
         }
     }
@@ -122,6 +126,11 @@ impl Settings {
             builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
         }
         builder = variables::add(builder, &sources.variables, &known, &mut origins, &mut errors);
+        if let Some(GivenRoles(roles)) = &sources.roles {
+            let names: Vec<String> = roles.iter().map(|role| role.name().to_owned()).collect();
+            builder = builder.set_override(ROLES, names).map_err(one)?;
+            origins.set(ROLES, ROLES_OPTION);
+        }
         if !errors.is_empty() {
             return Err(SettingsError(errors));
         }
@@ -147,6 +156,11 @@ impl Settings {
         };
         let redis_url = variable("REDIS_URL").map(|url| origins.of_option(REDIS_URL, REDIS_URL, url));
         Ok(Self { config, sections, environment, node_id, redis_url, origins })
+    }
+
+    /// Whether the command line sets the roles.
+    pub(crate) fn has_given_roles(&self) -> bool {
+        self.origins.of(ROLES) == ROLES_OPTION
     }
 
     /// Settings of a test: no files, no variables, the application's sections by default.
@@ -376,6 +390,10 @@ const DEVELOPMENT: &str = "development";
 const ENVIRONMENT: &str = "environment";
 const NODE: &str = "node";
 const REDIS_URL: &str = "REDIS_URL";
+
+/// The setting that an option overrides, and the option.
+const ROLES: &str = "general.roles";
+const ROLES_OPTION: &str = "--roles";
 
 #[cfg(test)]
 mod tests;

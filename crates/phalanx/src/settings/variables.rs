@@ -30,8 +30,7 @@ pub(super) fn add(
         origins.set(path, variable);
         let is_list = known.pointer(&format!("/{}", path.replace('.', "/"))).is_some_and(Value::is_array);
         let set = if is_list {
-            let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
-            builder.clone().set_override(path, items.map(str::to_owned).collect::<Vec<_>>())
+            builder.clone().set_override(path, list_items(value).map(str::to_owned).collect::<Vec<_>>())
         } else {
             builder.clone().set_override(path, value)
         };
@@ -41,6 +40,11 @@ pub(super) fn add(
         }
     }
     builder
+}
+
+/// The items of a list as a variable or an option has it.
+pub(crate) fn list_items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
 /// The settings that variables set, their values and the variables, weakest first.
