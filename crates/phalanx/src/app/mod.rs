@@ -369,7 +369,10 @@ impl App {
         mut sockets: Sockets,
         shutdown: Shutdown,
     ) -> Result<RunningApp, StartError> {
-        self.public_folders(&mut settings)?;
+        let missing = self.missing_public_folders(&mut settings);
+        if !missing.is_empty() {
+            return Err(StartError::Settings(missing.join("\n       ").into()));
+        }
         let (transports, server, admin) = self.transports(&settings.config, &mut sockets);
         let backend = backend(&self.name, &settings, phalanx_cluster::backend)?;
         if !settings.config.admin.bind.is_empty() {
@@ -384,20 +387,20 @@ impl App {
         Ok(RunningApp { engine, server, admin })
     }
 
-    /// Applies the application's folder of public files, and checks that those that are named exist.
-    fn public_folders(&mut self, settings: &mut Settings) -> Result<(), StartError> {
+    /// Applies the application's folder of public files where the settings name none. Returns those that are named and do
+    /// not exist.
+    pub(crate) fn missing_public_folders(&self, settings: &mut Settings) -> Vec<String> {
         let default = Config::default().paths.public;
-        if let Some(folder) = self.public_dir.take()
-            && settings.config.paths.public == default
+        let public = &mut settings.config.paths.public;
+        if let Some(folder) = &self.public_dir
+            && *public == default
         {
-            settings.config.paths.public = vec![folder];
+            *public = vec![folder.clone()];
         }
-        let public = &settings.config.paths.public;
         if *public == default {
-            return Ok(());
+            return Vec::new();
         }
-        let missing: Vec<_> = public.iter().filter_map(|root| check_folder("paths.public", root).err()).collect();
-        if missing.is_empty() { Ok(()) } else { Err(StartError::Settings(missing.join("\n       ").into())) }
+        public.iter().filter_map(|root| check_folder("paths.public", root).err()).collect()
     }
 
     /// The transports of a node, and those that have addresses.

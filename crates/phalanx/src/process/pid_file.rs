@@ -55,8 +55,8 @@ impl PidFile {
     /// Locks and writes a file.
     pub(crate) fn hold(path: PathBuf) -> Result<Self, PidFileError> {
         match lock(&path) {
-            Ok(Ok(file)) => Ok(Self { path, file }),
-            Ok(Err(holder)) => Err(PidFileError::Held { holder, path }),
+            Ok(FileLock::Held(file)) => Ok(Self { path, file }),
+            Ok(FileLock::OfOther(holder)) => Err(PidFileError::Held { holder, path }),
             Err(source) => Err(PidFileError::File { path, source }),
         }
     }
@@ -76,8 +76,16 @@ impl Drop for PidFile {
     }
 }
 
-/// Locks a file and writes the process id to it, or says which process holds it.
-fn lock(path: &Path) -> io::Result<Result<File, String>> {
+/// The lock of a file.
+enum FileLock {
+    /// This process holds it, and its id is written.
+    Held(File),
+    /// The process that holds it.
+    OfOther(String),
+}
+
+/// Locks a file and writes the process id to it.
+fn lock(path: &Path) -> io::Result<FileLock> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
     for _ in 0..ATTEMPTS {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
@@ -85,10 +93,10 @@ fn lock(path: &Path) -> io::Result<Result<File, String>> {
             Ok(()) if is_at(&file, path) => {
                 file.set_len(0)?; // a reader finds no number rather than one of two processes
                 file.write_all_at(std::process::id().to_string().as_bytes(), 0)?;
-                return Ok(Ok(file));
+                return Ok(FileLock::Held(file));
             }
             Ok(()) => {} // its process has ended and removed it between the two steps
-            Err(TryLockError::WouldBlock) => return Ok(Err(holder(&file))),
+            Err(TryLockError::WouldBlock) => return Ok(FileLock::OfOther(holder(&file))),
             Err(TryLockError::Error(error)) => return Err(error),
         }
     }

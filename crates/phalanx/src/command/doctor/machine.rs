@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use super::CheckStatus::{Fail, Ok as Fine, Warn};
 use super::{Check, Finding};
 use crate::app::unwritable_folders;
-use crate::settings::{Settings, check_folder};
+use crate::settings::Settings;
 
 /// The time that a stop takes beside the delay and the grace.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
@@ -28,27 +28,34 @@ const SOCKET_MEMORY: u64 = 16 << 10;
 /// The file descriptors of a process beside its connections.
 const OWN_FILES: u64 = 100;
 
-/// Judges what the machine has by the settings. It may block.
-type Judge = fn(&Settings) -> Finding;
+/// `missing` are the folders of public files that do not exist.
+pub(super) fn checks(settings: &Arc<Settings>, missing: Vec<String>) -> Vec<Check> {
+    vec![
+        check("web port", settings, |settings| {
+            port(SocketAddr::new(settings.config.web.bind, settings.config.web.port))
+        }),
+        check("admin port", settings, |settings| admin_port(&settings.config.admin)),
+        check("paths", settings, |settings| paths(settings, missing)),
+        check("open files", settings, |settings| open_files(&settings.config, getrlimit(Resource::Nofile).maximum)),
+        check("listen queue", settings, |_| listen_queue(&read("/proc/sys/net/core/somaxconn"))),
+        check("memory", settings, |settings| memory(&settings.config, memory_limit())),
+        check("stop timeout", settings, |settings| stop_timeout(&settings.config, unit_of(&read("/proc/self/cgroup")))),
+        check("time zones", settings, |_| {
+            Finding::new(Fine, format!("compiled in, {}", phalanx_tasks::TIME_ZONES), "compiled in")
+        }),
+    ]
+}
 
-pub(super) fn checks(settings: &Arc<Settings>) -> Vec<Check> {
-    let all: [(&'static str, Judge); 8] = [
-        ("web port", |settings| port(SocketAddr::new(settings.config.web.bind, settings.config.web.port))),
-        ("admin port", |settings| admin_port(&settings.config.admin)),
-        ("paths", paths),
-        ("open files", |settings| open_files(&settings.config, getrlimit(Resource::Nofile).maximum)),
-        ("listen queue", |_| listen_queue(&read("/proc/sys/net/core/somaxconn"))),
-        ("memory", |settings| memory(&settings.config, memory_limit())),
-        ("stop timeout", |settings| stop_timeout(&settings.config, unit_of(&read("/proc/self/cgroup")))),
-        ("time zones", |_| Finding::new(Fine, format!("compiled in, {}", phalanx_tasks::TIME_ZONES), "compiled in")),
-    ];
-    let check = |(name, judge): (&'static str, Judge)| {
-        let settings = settings.clone();
-        let judging = tokio::task::spawn_blocking(move || judge(&settings));
-        let run = async { judging.await.unwrap_or_else(|error| Finding::new(Fail, error.to_string(), "")) };
-        Check { name, run: Box::pin(run) }
-    };
-    all.into_iter().map(check).collect()
+/// A check that judges what the machine has by the settings, and may block.
+fn check(
+    name: &'static str,
+    settings: &Arc<Settings>,
+    judge: impl FnOnce(&Settings) -> Finding + Send + 'static,
+) -> Check {
+    let settings = settings.clone();
+    let judging = tokio::task::spawn_blocking(move || judge(&settings));
+    let run = async { judging.await.unwrap_or_else(|error| Finding::new(Fail, error.to_string(), "")) };
+    Check { name, run: Box::pin(run) }
 }
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -78,10 +85,7 @@ fn admin_port(admin: &Admin) -> Finding {
     }
 }
 
-fn paths(settings: &Settings) -> Finding {
-    let public = &settings.config.paths.public;
-    let named = *public != Config::default().paths.public;
-    let missing = public.iter().filter(|_| named).filter_map(|root| check_folder("paths.public", root).err());
+fn paths(settings: &Settings, missing: Vec<String>) -> Finding {
     let problems: Vec<String> = unwritable_folders(settings).into_iter().chain(missing).collect();
     let wanted = "folders that exist or can be created, and be written";
     if problems.is_empty() {
@@ -127,10 +131,15 @@ fn memory_limit() -> Option<u64> {
 fn memory(config: &Config, limit: Option<u64>) -> Finding {
     let sockets = config.websocket.max_connections as u64 * SOCKET_MEMORY;
     let bodies = config.web.max_bodies_total.as_u64();
-    let needed = BASE_MEMORY + sockets + bodies;
+    let workers = config.cluster.processes.iter().map(|kind| kind.workers).fold(0, u32::saturating_add).max(1);
+    let needed = (BASE_MEMORY + sockets + bodies) * u64::from(workers);
     let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
     let (bodies, sockets) = (mib(bodies), mib(sockets));
-    let wanted = format!("{}: web.max_bodies_total {bodies}, websocket.max_connections {sockets}", mib(needed));
+    let processes = if workers == 1 { "a process".to_owned() } else { format!("{workers} workers") };
+    let wanted = format!(
+        "{} for {processes}: of each web.max_bodies_total {bodies}, websocket.max_connections {sockets}",
+        mib(needed)
+    );
     match limit {
         Some(limit) if limit < needed => Finding::new(Warn, mib(limit), wanted)
             .remedy("raise the limit of the container or unit, or lower these bounds"),
@@ -185,6 +194,8 @@ fn time_span(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use phalanx_core::config::{NodeRole, WorkerKind};
+
     use super::super::CheckStatus::Skipped;
     use super::*;
 
@@ -197,6 +208,11 @@ mod tests {
         assert_eq!([queue, more, unknown], [Warn, Fine, Skipped]);
         let memory = |limit| memory(&config, limit).status;
         assert_eq!([memory(Some(64 << 20)), memory(Some(1 << 40)), memory(None)], [Warn, Fine, Fine]);
+        let mut workers = config.clone();
+        workers.cluster.processes =
+            vec![WorkerKind::new("web", [NodeRole::Web]), WorkerKind::new("jobs", [NodeRole::Worker])];
+        let (one, both) = (super::memory(&config, None).wanted, super::memory(&workers, None).wanted);
+        assert!(one.contains("for a process") && both.contains("for 2 workers"), "{one}; {both}");
         assert_eq!(stop_timeout(&config, None).status, Skipped);
     }
 

@@ -97,14 +97,16 @@ struct Check {
 }
 
 /// Runs all checks. Exit codes: 0; 1 if one failed, with `--strict` also if one warns.
-pub(crate) fn run(app: &App, settings: Settings, command: DoctorCommand) -> ExitCode {
+pub(crate) fn run(app: &App, mut settings: Settings, command: DoctorCommand) -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
+    let missing = app.missing_public_folders(&mut settings);
     let settings = Arc::new(settings);
     let findings = runtime.block_on(async {
-        let checks: Vec<Check> = machine::checks(&settings).into_iter().chain(redis::checks(app, &settings)).collect();
+        let machine = machine::checks(&settings, missing);
+        let checks: Vec<Check> = machine.into_iter().chain(redis::checks(app, &settings)).collect();
         join_all(checks.into_iter().map(async |check| (check.name, within(LIMIT, check.run).await))).await
     });
     runtime.shutdown_background(); // a check may hang
