@@ -242,12 +242,20 @@ impl Cluster {
 
     /// Stops one node, and lets another subscribe again that was cut off: it receives nothing of the first.
     async fn subscribe_beside_frozen(&self, frozen: usize, subscriber: usize) {
+        // One that is stopped before its own subscription is back does not take it up again.
+        self.subscribed(NODES - 1).await;
         self.nodes[frozen].process.freeze().await;
         self.nodes[subscriber].proxy.restore();
-        let subscribed = format!(":{NODES}\r\n");
+        self.subscribed(NODES).await;
+    }
+
+    /// Waits until that many nodes subscribe to all rooms.
+    async fn subscribed(&self, nodes: usize) {
+        let subscribed = format!(":{nodes}\r\n");
         for room in self.settings.rooms.split(',') {
             let command = format!("PUBSUB NUMSUB tour:room:{room}");
-            until("all nodes subscribe", async || self.active().command(&command).await.ends_with(&subscribed)).await;
+            let description = format!("{nodes} nodes subscribe to {room}");
+            until(&description, async || self.active().command(&command).await.ends_with(&subscribed)).await;
         }
     }
 
