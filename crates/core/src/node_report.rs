@@ -9,13 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use validator::Validate;
 
-use crate::answer::{Answer, IntoAnswer, answering};
 use crate::cluster::{Cluster, NodeReplies};
 use crate::connection::Connection;
 use crate::error::ActionError;
-use crate::future::Deadline;
-use crate::params::{NoInput, input_schema};
-use crate::remote_method::RemoteDef;
+use crate::params::NoInput;
+use crate::remote_method::{RemoteDef, run_of_node};
 
 /// A node, as it describes itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,45 +73,26 @@ struct ConnectionsRequest {
 }
 
 /// Describes the node.
-pub(crate) const REPORT: RemoteDef = RemoteDef {
-    name: "phalanx:report",
-    description: "Describes the node to operators.",
-    deadline: Deadline::Default,
-    input: input_schema::<NoInput>,
-    output: <Value as IntoAnswer>::schema,
-    require: |_| {},
-    run: |ctx, _| {
-        answering(async move {
+pub(crate) const REPORT: RemoteDef =
+    RemoteDef::of_node::<NoInput, Value>("phalanx:report", "Describes the node to operators.", |ctx, body| {
+        run_of_node(ctx, body, |ctx, NoInput {}| {
             let node = ctx.node();
-            Answer::json(&NodeReport {
+            NodeReport {
                 addresses: ctx.addresses(),
                 pid: std::process::id(),
                 uptime_ms: node.uptime().as_millis() as u64,
                 connections: node.connections().count(),
                 problems: node.health(),
-            })
+            }
         })
-    },
-};
+    });
 
 /// Lists connections of the node.
-pub(crate) const CONNECTIONS: RemoteDef = RemoteDef {
-    name: "phalanx:connections",
-    description: "Lists connections of the node for operators.",
-    deadline: Deadline::Default,
-    input: input_schema::<ConnectionsRequest>,
-    output: <Value as IntoAnswer>::schema,
-    require: |_| {},
-    run: |ctx, body| {
-        answering(async move {
-            let request: ConnectionsRequest = match body.params(&ctx).await {
-                Ok(params) => params.decode()?,
-                Err(outcome) => return outcome,
-            };
-            Answer::json(&connections(ctx.node().connections().all(), &request))
-        })
-    },
-};
+pub(crate) const CONNECTIONS: RemoteDef = RemoteDef::of_node::<ConnectionsRequest, Value>(
+    "phalanx:connections",
+    "Lists connections of the node for operators.",
+    |ctx, body| run_of_node(ctx, body, |ctx, request| connections(ctx.node().connections().all(), &request)),
+);
 
 fn connections(mut all: Vec<Connection>, request: &ConnectionsRequest) -> ConnectionList {
     if let Some(room) = &request.room {

@@ -7,7 +7,7 @@ use schemars::Schema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::answer::{IntoAnswer, Outcome};
+use crate::answer::{Answer, IntoAnswer, Outcome, answering};
 use crate::call::body::CallBody;
 use crate::cluster::{Cluster, NodeReplies, decode};
 use crate::context::Context;
@@ -15,6 +15,7 @@ use crate::error::ActionError;
 use crate::future::{BoxFuture, Deadline};
 use crate::guard::Requirements;
 use crate::id::ConnectionId;
+use crate::params::{Input, input_schema};
 use crate::remote::{ApplyError, Connections};
 
 /// The type that `#[remote]` makes beside a function.
@@ -44,6 +45,40 @@ pub struct RemoteDef {
     pub require: fn(&mut Requirements),
     /// Extracts guards, decodes the input, runs the function and encodes its value.
     pub run: fn(Context, CallBody) -> BoxFuture<'static, Outcome>,
+}
+
+impl RemoteDef {
+    /// A method that nodes have without the application, for calls without a connection. `run` calls [`run_of_node`].
+    pub(crate) const fn of_node<I: Input, O: IntoAnswer>(
+        name: &'static str,
+        description: &'static str,
+        run: fn(Context, CallBody) -> BoxFuture<'static, Outcome>,
+    ) -> Self {
+        Self {
+            name,
+            description,
+            deadline: Deadline::Default,
+            input: input_schema::<I>,
+            output: <O as IntoAnswer>::schema,
+            require: |_| {},
+            run,
+        }
+    }
+}
+
+/// Runs such a method with its input.
+pub(crate) fn run_of_node<I: Input, O: Serialize + 'static>(
+    ctx: Context,
+    body: CallBody,
+    method: fn(&Context, I) -> O,
+) -> BoxFuture<'static, Outcome> {
+    answering(async move {
+        let input = match body.params(&ctx).await {
+            Ok(params) => params.decode()?,
+            Err(outcome) => return outcome,
+        };
+        Answer::json(&method(&ctx, input))
+    })
 }
 
 impl fmt::Debug for RemoteDef {

@@ -10,12 +10,12 @@ use validator::Validate;
 
 use super::operations::CANCEL_METHOD;
 use super::{RetryPolicy, TaskDef, UniquePolicy, check_input, decode_input};
-use crate::answer::{Answer, IntoAnswer, answering};
+use crate::answer::{IntoAnswer, answering};
 use crate::config::TaskSettings;
 use crate::error::ActionError;
 use crate::future::Deadline;
 use crate::params::{Params, input_schema};
-use crate::remote_method::RemoteDef;
+use crate::remote_method::{RemoteDef, run_of_node};
 
 /// The input of the task `runAction`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema, Validate)]
@@ -67,21 +67,8 @@ struct CancelledJob {
 }
 
 /// Cancels the attempts of a job on the node that runs it.
-pub(crate) const CANCEL: RemoteDef = RemoteDef {
-    name: CANCEL_METHOD,
-    description: "Cancels the attempts of a job that was deleted.",
-    deadline: Deadline::Default,
-    input: input_schema::<CancelledJob>,
-    output: <() as IntoAnswer>::schema,
-    require: |_| {},
-    run: |ctx, body| {
-        answering(async move {
-            let job: CancelledJob = match body.params(&ctx).await {
-                Ok(params) => params.decode()?,
-                Err(outcome) => return outcome,
-            };
-            ctx.node().tasks().cancel_here(&job.id);
-            Answer::json(&())
-        })
-    },
-};
+pub(crate) const CANCEL: RemoteDef = RemoteDef::of_node::<CancelledJob, ()>(
+    CANCEL_METHOD,
+    "Cancels the attempts of a job that was deleted.",
+    |ctx, body| run_of_node(ctx, body, |ctx, job: CancelledJob| ctx.node().tasks().cancel_here(&job.id)),
+);

@@ -9,12 +9,9 @@ use serde_json::{Value, json};
 use validator::Validate;
 
 use super::handle::Tasks;
-use crate::answer::{Answer, IntoAnswer, answering};
 use crate::error::{ActionError, ErrorKind};
-use crate::future::Deadline;
-use crate::params::input_schema;
 use crate::remote::ApplyError;
-use crate::remote_method::RemoteDef;
+use crate::remote_method::{RemoteDef, run_of_node};
 
 /// The remote method by which a node is made quiet, or says whether it is.
 const QUIET_METHOD: &str = "phalanx:quietTasks";
@@ -29,28 +26,19 @@ struct QuietRequest {
 }
 
 /// Makes the node quiet, ends that, or only says whether it is.
-pub(crate) const QUIET: RemoteDef = RemoteDef {
-    name: QUIET_METHOD,
-    description: "Stops or resumes the fetching of jobs on a node.",
-    deadline: Deadline::Default,
-    input: input_schema::<QuietRequest>,
-    output: <bool as IntoAnswer>::schema,
-    require: |_| {},
-    run: |ctx, body| {
-        answering(async move {
-            let request: QuietRequest = match body.params(&ctx).await {
-                Ok(params) => params.decode()?,
-                Err(outcome) => return outcome,
-            };
+pub(crate) const QUIET: RemoteDef = RemoteDef::of_node::<QuietRequest, bool>(
+    QUIET_METHOD,
+    "Stops or resumes the fetching of jobs on a node.",
+    |ctx, body| {
+        run_of_node(ctx, body, |ctx, request: QuietRequest| {
             let quiet = &ctx.node().tasks().parts.quiet;
             if let Some(wanted) = request.quiet {
                 quiet.send_if_modified(|quiet| std::mem::replace(quiet, wanted) != wanted);
             }
-            let is_quiet = *quiet.borrow();
-            Answer::json(&is_quiet)
+            *quiet.borrow()
         })
     },
-};
+);
 
 impl Tasks {
     /// Whether this node fetches no jobs because [`Tasks::quiet`] said so.
