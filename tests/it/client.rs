@@ -257,7 +257,8 @@ impl Socket {
         socket
     }
 
-    /// Does the same unless the connection is refused or ends before; the error says how.
+    /// Does the same unless the connection is refused or ends before, or the node is out of the cluster at the moment; the
+    /// error says how.
     pub(crate) async fn try_join(addr: SocketAddr, room: &str) -> Result<Self, Error> {
         let (stream, _) = tokio_tungstenite::connect_async(format!("ws://{addr}/ws")).await?;
         let mut socket = Self { stream, welcome: Value::Null, protocol: None, pong: None, split: VecDeque::new() };
@@ -269,6 +270,9 @@ impl Socket {
                     let frame: Value = serde_json::from_str(&text).unwrap();
                     match frame["context"].as_str() {
                         Some("response") if frame["status"] == "OK" => return Ok(socket),
+                        Some("response") if frame["error"]["code"] == "unavailable" => {
+                            return Err(std::io::Error::other(frame.to_string()).into());
+                        }
                         Some("response") => panic!("{frame}"),
                         _ if socket.welcome.is_null() => socket.welcome = frame,
                         _ => {}
@@ -383,8 +387,13 @@ impl Socket {
 
     /// Waits for the server's close frame and returns its code (1005 without a code, 1006 without a close frame).
     pub(crate) async fn closed(&mut self) -> u16 {
+        timeout(SOON, self.closed_at_last()).await.expect("the server closes")
+    }
+
+    /// Does the same without a limit.
+    pub(crate) async fn closed_at_last(&mut self) -> u16 {
         loop {
-            match timeout(SOON, self.stream.next()).await.expect("the server closes") {
+            match self.stream.next().await {
                 Some(Ok(Message::Close(Some(close)))) => return CloseCode::into(close.code),
                 Some(Ok(Message::Close(None))) => return 1005,
                 Some(Ok(_)) => {}

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use phalanx_supervisor::{ControlClient, ControlReply, ControlRequest};
+use phalanx_supervisor::{ControlClient, ControlError, ControlReply, ControlRequest};
 use phalanx_testkit::{Process, Redis, Signal, command};
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::cluster::until;
 use crate::panics::SOON;
@@ -20,6 +20,7 @@ mod deaths;
 mod full;
 mod jobs;
 mod kills;
+mod latency;
 mod logs;
 mod refusals;
 mod rolls;
@@ -55,21 +56,26 @@ impl Workers {
     }
 
     /// Runs a command of the application in the parent's folder.
-    async fn command(&self, arguments: &[&str]) -> Output {
+    fn command(&self, arguments: &[&str]) -> impl Future<Output = Output> + Send + use<> {
         let mut command = command("tour", self.parent.folder());
         command.args(arguments).kill_on_drop(true);
-        timeout(SOON * 3, command.output()).await.expect("the command ends").unwrap()
+        async move { timeout(SOON * 3, command.output()).await.expect("the command ends").unwrap() }
     }
 
-    /// The state, as the parent has it.
+    /// The state, as the parent has it. Beside clients that keep all cores busy, the system may let it wait for some
+    /// seconds before it runs.
     async fn status(&self) -> Value {
-        let path = self.parent.folder().join("pids/cluster.sock");
-        let reply = tokio::task::spawn_blocking(move || {
-            ControlClient::send(&path, &ControlRequest::Status).and_then(|mut client| client.receive())
-        });
-        match reply.await.unwrap() {
-            Ok(ControlReply::Status(status)) => serde_json::to_value(status).unwrap(),
-            other => panic!("{other:?}\n{}", self.parent.stderr()),
+        let begin = Instant::now();
+        loop {
+            let path = self.parent.folder().join("pids/cluster.sock");
+            let reply = tokio::task::spawn_blocking(move || {
+                ControlClient::send(&path, &ControlRequest::Status).and_then(|mut client| client.receive())
+            });
+            match reply.await.unwrap() {
+                Ok(ControlReply::Status(status)) => return serde_json::to_value(status).unwrap(),
+                Err(ControlError::Silent(_)) if begin.elapsed() < LONGEST_STOP => {}
+                other => panic!("{other:?}\n{}", self.parent.stderr()),
+            }
         }
     }
 
@@ -98,6 +104,22 @@ impl Workers {
         until(text, SOON * 2, async || self.parent.stderr().matches(text).count() >= times).await;
     }
 
+    /// Waits until a worker is to stop and then until it has ended; returns the time in between.
+    async fn stop_of(&self, pid: i32) -> Duration {
+        until("it is to stop", SOON, async || {
+            let status = self.status().await;
+            let mut all = status["workers"].as_array().unwrap().iter();
+            !all.any(|worker| pid_of(worker) == pid && worker["state"] != "stopping")
+        })
+        .await;
+        let begin = Instant::now();
+        while runs(pid) {
+            assert!(begin.elapsed() < LONGEST_STOP, "{}", self.parent.stderr());
+            sleep(Duration::from_millis(5)).await;
+        }
+        begin.elapsed()
+    }
+
     /// Stops all, which is to succeed.
     async fn stop(mut self) {
         self.parent.signal(Signal::TERM);
@@ -123,11 +145,6 @@ fn runs(pid: i32) -> bool {
 /// The ids of workers with these numbers.
 fn ids(numbers: &[u32]) -> Vec<String> {
     numbers.iter().map(|number| format!("phalanx-worker-{number}")).collect()
-}
-
-/// How often what is repeated is done; `just chaos` sets more.
-fn rounds() -> usize {
-    std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
 }
 
 /// The parent kills a worker that does not end within general.grace and 5 s; the rest is for others to start.

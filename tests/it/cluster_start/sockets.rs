@@ -17,7 +17,7 @@ use crate::cluster::until;
 use crate::panics::SOON;
 
 const SOCKETS: usize = 300;
-const ROOM: &str = "otherRoom";
+pub(super) const ROOM: &str = "otherRoom";
 
 /// The longest time until a closed socket is in its room again.
 const BACK: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ struct Return {
 
 /// The sockets' side.
 #[derive(Default)]
-struct Returns(Mutex<Returned>);
+pub(super) struct Returns(Mutex<Returned>);
 
 #[derive(Default)]
 struct Returned {
@@ -42,9 +42,9 @@ struct Returned {
 
 impl Returns {
     /// Keeps a socket in the room.
-    async fn stay(self: Arc<Self>, addr: SocketAddr, mut socket: Socket) {
+    pub(super) async fn stay(self: Arc<Self>, addr: SocketAddr, mut socket: Socket) {
         loop {
-            let code = socket.closed().await;
+            let code = socket.closed_at_last().await;
             self.0.lock().unwrap().away += 1;
             let (closed, mut attempts) = (Instant::now(), 0);
             socket = loop {
@@ -60,7 +60,7 @@ impl Returns {
     }
 
     /// Waits until so many sockets were closed, and all are back; checks how, and forgets them. Returns their number.
-    async fn check(&self, what: &str, at_least: usize, code: u16) -> usize {
+    pub(super) async fn check(&self, what: &str, at_least: usize, code: u16) -> usize {
         until("all sockets are back", SOON * 2, async || {
             let returned = self.0.lock().unwrap();
             returned.away == 0 && returned.returns.len() >= at_least

@@ -6,9 +6,9 @@ use phalanx_testkit::{Signal, check_time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
-use super::{SECOND, Workers, pid_of, runs};
+use super::{SECOND, Workers};
 use crate::cluster::tasks::harness::setting;
 use crate::cluster::until;
 use crate::panics::SOON;
@@ -43,22 +43,6 @@ pub(super) async fn has_each_one(workers: &Workers, connections: usize) -> bool 
     each.iter().all(|connections| *connections > 0)
 }
 
-/// Waits until a worker is to stop and then until it has ended; returns the time in between.
-async fn stop_of(workers: &Workers, pid: i32) -> Duration {
-    until("it is to stop", SOON, async || {
-        let status = workers.status().await;
-        let mut all = status["workers"].as_array().unwrap().iter();
-        !all.any(|worker| pid_of(worker) == pid && worker["state"] != "stopping")
-    })
-    .await;
-    let begin = Instant::now();
-    while runs(pid) {
-        assert!(begin.elapsed() < SOON, "{}", workers.parent.stderr());
-        sleep(Duration::from_millis(5)).await;
-    }
-    begin.elapsed()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_streams_end_with_a_last_chunk_and_their_workers_end_in_time() {
     let workers = Workers::start(3, &[("PHALANX__WEBSOCKET__DRAIN", "2s")]).await;
@@ -73,7 +57,7 @@ async fn open_streams_end_with_a_last_chunk_and_their_workers_end_in_time() {
         workers.parent.signal(Signal::USR2);
         let mut longest = Duration::ZERO;
         for pid in old.values().rev() {
-            longest = longest.max(stop_of(&workers, *pid).await);
+            longest = longest.max(workers.stop_of(*pid).await);
         }
         workers.until_logged("is complete", round).await;
         let number = streams.len();

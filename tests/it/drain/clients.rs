@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::cluster::tasks::harness::setting;
+
 /// No wait for a byte takes longer.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -38,18 +40,29 @@ pub(crate) enum Class {
 }
 
 impl Class {
-    pub(crate) const ALL: [(Self, usize); 10] = [
-        (Self::KeepAlive(1), 8),
-        (Self::KeepAlive(40), 8),
-        (Self::KeepAlive(1500), 50),
-        (Self::New, 8),
-        (Self::FirstByteLate, 8),
-        (Self::TwoHalves, 8),
-        (Self::Upload, 4),
-        (Self::Download, 2),
-        (Self::Slow, 8),
-        (Self::Pipelined, 4),
+    pub(crate) const ALL: [Self; 10] = [
+        Self::KeepAlive(1),
+        Self::KeepAlive(40),
+        Self::KeepAlive(2000),
+        Self::New,
+        Self::FirstByteLate,
+        Self::TwoHalves,
+        Self::Upload,
+        Self::Download,
+        Self::Slow,
+        Self::Pipelined,
     ];
+
+    /// The number of its clients. Those that are quiet for longest are `CLIENTS` (50).
+    pub(crate) fn clients(self) -> usize {
+        match self {
+            Self::KeepAlive(2000) => setting("CLIENTS", 50) as usize,
+            Self::KeepAlive(_) => 16,
+            Self::Upload | Self::Pipelined => 4,
+            Self::Download => 2,
+            _ => 8,
+        }
+    }
 
     fn request(self, targets: &Targets) -> String {
         let get = |target: &str| format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
@@ -89,8 +102,9 @@ pub(crate) struct Counts {
     pub(crate) failed: AtomicUsize,
     /// The clients that were refused.
     pub(crate) refused: AtomicUsize,
-    /// From the first byte of each complete request to the last of its response.
-    times: Mutex<Vec<Duration>>,
+    /// From the first byte of each complete request to the last of its response, with the time for its connection if it is
+    /// the first there. None before [`Clients::take_times`].
+    times: Mutex<Option<Vec<Duration>>>,
     /// Whether the clients are to end.
     has_ended: AtomicBool,
 }
@@ -104,7 +118,7 @@ pub(crate) struct Clients {
 
 impl Clients {
     /// Starts so many clients, which send requests until the node refuses connections, or they are to end.
-    pub(crate) fn start((class, clients): (Class, usize), addr: SocketAddr, targets: Targets) -> Self {
+    pub(crate) fn start(class: Class, clients: usize, addr: SocketAddr, targets: Targets) -> Self {
         let counts = Arc::<Counts>::default();
         let threads = (1..=clients).map(|number| {
             let (counts, seed) = (counts.clone(), (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -121,11 +135,9 @@ impl Clients {
         }
     }
 
-    /// The 99th percentile of the times of requests since the last call.
-    pub(crate) fn p99(&self) -> Option<Duration> {
-        let mut times = std::mem::take(&mut *self.counts.times.lock().unwrap());
-        times.sort_unstable();
-        times.get(times.len() * 99 / 100).copied()
+    /// The times of the requests since the last call. They are recorded from the first call on.
+    pub(crate) fn take_times(&self) -> Vec<Duration> {
+        self.counts.times.lock().unwrap().replace(Vec::new()).unwrap_or_default()
     }
 
     /// Lets each client end after its request.
@@ -145,10 +157,12 @@ fn run(class: Class, addr: SocketAddr, targets: &Targets, seed: u64, counts: &Co
     let mut pauses = Pauses(seed);
     let request = class.request(targets);
     while !counts.has_ended.load(Relaxed) {
+        let begin = Instant::now();
         let Ok(stream) = TcpStream::connect(addr) else {
             counts.refused.fetch_add(1, Relaxed);
             return;
         };
+        let mut connected_in = begin.elapsed();
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.set_nodelay(true).unwrap();
         let mut connection = Connection { stream, input: Vec::new() };
@@ -162,7 +176,10 @@ fn run(class: Class, addr: SocketAddr, targets: &Targets, seed: u64, counts: &Co
                 counts.failed.fetch_add(1, Relaxed);
                 break;
             };
-            counts.times.lock().unwrap().push(begin.elapsed());
+            let took = std::mem::take(&mut connected_in) + begin.elapsed();
+            if let Some(times) = &mut *counts.times.lock().unwrap() {
+                times.push(took);
+            }
             counts.complete.fetch_add(1, Relaxed);
             if is_last || class == Class::New || counts.has_ended.load(Relaxed) {
                 break;

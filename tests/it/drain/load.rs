@@ -16,6 +16,14 @@ const CLASSES: usize = Class::ALL.len();
 /// A limit for the wait for responses; no figure.
 const SOON: Duration = Duration::from_secs(40);
 
+/// What they request of a `tour`; the download needs the folder of [`tour_files`].
+pub(crate) const TOUR: Targets = Targets {
+    short: "/api/randomNumber",
+    slow: "/api/sleepTest?sleepDuration=300",
+    download: "/large.txt",
+    upload: "/api/echo",
+};
+
 /// The clients of all classes.
 #[derive(Debug)]
 pub(crate) struct Load([Clients; CLASSES]);
@@ -31,26 +39,20 @@ pub(crate) struct Outcomes {
 
 impl Load {
     pub(crate) fn start(addr: SocketAddr, targets: Targets) -> Self {
-        Self(Class::ALL.map(|class| Clients::start(class, addr, targets)))
+        Self(Class::ALL.map(|class| Clients::start(class, class.clients(), addr, targets)))
     }
 
     /// Puts load on a `tour` whose folder of public files is that of [`tour_files`].
     pub(crate) fn on_tour(addr: SocketAddr) -> Self {
-        let (short, slow) = ("/api/randomNumber", "/api/sleepTest?sleepDuration=300");
-        Self::start(addr, Targets { short, slow, download: "/large.txt", upload: "/api/echo" })
-    }
-
-    /// The clients of the class at this place of [`Class::ALL`].
-    pub(crate) fn class(&self, place: usize) -> &Clients {
-        &self.0[place]
+        Self::start(addr, TOUR)
     }
 
     /// Waits until each class has got so many more responses for each of its clients.
     pub(crate) async fn until_more(&self, each: usize) {
         let before = self.outcomes();
         let more = async {
-            for (((_, clients), class), before) in Class::ALL.iter().zip(&self.0).zip(before) {
-                class.until(before.complete + clients * each).await;
+            for ((class, clients), before) in Class::ALL.iter().zip(&self.0).zip(before) {
+                clients.until(before.complete + class.clients() * each).await;
             }
         };
         timeout(SOON, more).await.expect("each class gets responses");
@@ -58,11 +60,7 @@ impl Load {
 
     /// The outcomes so far, by class.
     pub(crate) fn outcomes(&self) -> [Outcomes; CLASSES] {
-        self.0.each_ref().map(|class| Outcomes {
-            complete: class.counts.complete.load(Relaxed),
-            failed: class.counts.failed.load(Relaxed),
-            refused: class.counts.refused.load(Relaxed),
-        })
+        self.0.each_ref().map(Outcomes::of)
     }
 
     /// Lets each client end after its request, and waits for that.
@@ -81,13 +79,29 @@ impl Load {
 }
 
 impl Outcomes {
+    /// Those of these clients so far.
+    pub(crate) fn of(clients: &Clients) -> Self {
+        let counts = &clients.counts;
+        let [complete, failed, refused] =
+            [&counts.complete, &counts.failed, &counts.refused].map(|count| count.load(Relaxed));
+        Self { complete, failed, refused }
+    }
+
+    /// Lets the clients end, each after its request; returns the outcomes of all.
+    pub(crate) async fn of_all(mut clients: Clients) -> Self {
+        clients.end();
+        clients.ended().await;
+        Self::of(&clients)
+    }
+
     /// Prints those of each class; returns the sum.
     pub(crate) fn print(by_class: [Self; CLASSES]) -> Self {
         let mut sum = Self::default();
-        for ((class, clients), outcomes) in Class::ALL.iter().zip(by_class) {
+        for (class, outcomes) in Class::ALL.iter().zip(by_class) {
             let Self { complete, failed, refused } = outcomes;
             print(format_args!(
-                "{class:?}, {clients} clients: {complete} responses, {failed} failed, {refused} refused"
+                "{class:?}, {} clients: {complete} responses, {failed} failed, {refused} refused",
+                class.clients()
             ));
             sum.add(outcomes);
         }
