@@ -6,16 +6,18 @@ mod actions;
 mod folders;
 mod hooks;
 mod journal;
+mod release;
 mod tasks;
 
 use actions::{basic, cluster, jobs, rooms, shared};
 use journal::Journal;
 use phalanx::event::Event;
 use phalanx::prelude::*;
+use release::Faulty;
 
 fn main() -> phalanx::ExitCode {
     let folders = folders::find("tour");
-    let app = App::new("tour")
+    let mut app = App::new("tour")
         .version(env!("CARGO_PKG_VERSION"))
         .config_dir(folders.config)
         .public_dir(folders.public)
@@ -26,6 +28,7 @@ fn main() -> phalanx::ExitCode {
             basic::echo,
             basic::validation_test,
             basic::sleep_test,
+            basic::block_test,
             basic::recursive_action,
             basic::body_test,
             basic::panic_test,
@@ -53,6 +56,9 @@ fn main() -> phalanx::ExitCode {
         .configure(tasks::configure)
         .remotes(remotes![hooks::authorize, cluster::uptime])
         .on_room(hooks::TourRooms);
+    if let Some(faulty) = Faulty::from_environment() {
+        app = app.initializer(faulty);
+    }
     match Journal::from_environment() {
         Some(journal) => app.layer(journal.clone()).observe(move |event: &Event| journal.observe(event)).run(),
         None => app.run(),

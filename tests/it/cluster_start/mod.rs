@@ -15,8 +15,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::cluster::until;
 use crate::panics::SOON;
 
+mod blocked;
 mod busy;
 mod deaths;
+mod deployed;
 mod full;
 mod jobs;
 mod kills;

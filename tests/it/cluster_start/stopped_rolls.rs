@@ -1,54 +1,16 @@
 //! A roll whose new program does not serve is stopped: the old workers stay, and the next good roll works.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use phalanx_testkit::{Signal, binary};
-use tempfile::TempDir;
+use phalanx_testkit::{Signal, binary, print};
 
+use super::deployed::Deployed;
 use super::{Workers, signal};
 use crate::cluster::until;
+use crate::drain::clients::{Class, Clients};
+use crate::drain::load::{Outcomes, TOUR};
 use crate::panics::SOON;
-
-/// A folder with releases of the tour, and the link `current` to one of them.
-struct Deployed(TempDir);
-
-impl Deployed {
-    fn new() -> Self {
-        let deployed = Self(tempfile::tempdir().unwrap());
-        deployed.release("good", None);
-        deployed.switch("good");
-        deployed
-    }
-
-    /// Adds a release: a script, or else the tour.
-    fn release(&self, name: &str, script: Option<&str>) {
-        let folder = self.0.path().join(name);
-        fs::create_dir(&folder).unwrap();
-        let path = folder.join("tour");
-        match script {
-            Some(script) => fs::write(&path, script).unwrap(),
-            None => drop(fs::hard_link(binary("tour"), &path).or_else(|_| fs::copy(binary("tour"), &path).map(drop))),
-        }
-        if script.is_some() {
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-    }
-
-    fn switch(&self, name: &str) {
-        let _ = fs::remove_file(self.current());
-        symlink(name, self.current()).unwrap();
-    }
-
-    fn current(&self) -> std::path::PathBuf {
-        self.0.path().join("current")
-    }
-
-    fn program(&self) -> String {
-        self.current().join("tour").to_str().unwrap().to_owned()
-    }
-}
 
 /// Waits for a roll, which fails; returns the reason that the command prints.
 async fn failed_roll(workers: &Workers) -> String {
@@ -61,14 +23,17 @@ async fn failed_roll(workers: &Workers) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_roll_to_a_program_that_does_not_serve_leaves_the_old_workers_and_says_why() {
     let deployed = Deployed::new();
-    deployed.release("ends", Some("#!/bin/sh\nexit 1\n"));
-    deployed.release("hangs", Some("#!/bin/sh\nexec sleep 1000\n"));
-    fs::create_dir(deployed.0.path().join("missing")).unwrap();
+    deployed.add_script("ends", "exit 1");
+    deployed.add_script("panics", "TOUR_PANICS='the table of prices is missing' exec $TOUR \"$@\"");
+    deployed.add_script("hangs", "exec sleep 1000");
+    deployed.add("missing");
     let environment = [("PHALANX__REDIS__BOOT_TIMEOUT", "1s"), ("PHALANX__CLUSTER__START_TIMEOUT", "5s")];
     let workers = Workers::start_program(&deployed.program(), 2, &environment).await;
     let before = workers.pids().await;
+    let clients = Clients::start(Class::KeepAlive(40), 4, workers.parent.addr, TOUR);
     for (release, reason) in [
         ("ends", "phalanx-worker-3 ended with exit status 1"),
+        ("panics", "phalanx-worker-3: initializer faulty: panicked: the table of prices is missing"),
         ("hangs", "phalanx-worker-3 was not ready within 5s"),
         ("missing", "No such file or directory"),
     ] {
@@ -83,6 +48,9 @@ async fn a_roll_to_a_program_that_does_not_serve_leaves_the_old_workers_and_says
     deployed.switch("good");
     assert!(workers.command(&["cluster", "roll"]).await.status.success(), "{}", workers.parent.stderr());
     assert!(workers.pids().await.into_values().all(|pid| !before.values().any(|old| *old == pid)));
+    let outcomes = Outcomes::of_all(clients).await;
+    print(format_args!("over four stopped rolls and a good one: {outcomes:?}"));
+    assert_eq!((outcomes.failed, outcomes.refused), (0, 0), "{}", workers.parent.stderr());
     workers.stop().await;
 }
 
@@ -112,11 +80,9 @@ async fn a_crash_after_a_deploy_runs_the_old_program_and_a_roll_the_new_one() {
     let workers = Workers::start_program(&deployed.program(), 2, &[]).await;
     let before = workers.pids().await;
     // A copy, so that its inode is another one: `exe` of a link to the same file would show either name.
-    let next = deployed.0.path().join("next");
-    fs::create_dir(&next).unwrap();
-    fs::copy(binary("tour"), next.join("tour")).unwrap();
+    fs::copy(binary("tour"), deployed.add("next").join("tour")).unwrap();
     deployed.switch("next");
-    fs::remove_dir_all(deployed.0.path().join("good")).unwrap();
+    fs::remove_dir_all(deployed.folder().join("good")).unwrap();
     signal(before["phalanx-worker-1"], Signal::KILL);
     until("the worker is replaced", SOON, async || {
         workers.pids().await.get("phalanx-worker-1").is_some_and(|pid| *pid != before["phalanx-worker-1"])

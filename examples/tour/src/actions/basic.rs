@@ -165,6 +165,14 @@ pub(crate) async fn sleep_test(ctx: Context, input: Sleep) -> Result<Slept, Acti
     Ok(Slept { sleep_started, sleep_ended, sleep_delta: sleep_ended.saturating_sub(sleep_started), sleep_duration })
 }
 
+/// Blocks the thread that runs it for the given time, by mistake.
+#[action(name = "blockTest", get)]
+#[expect(clippy::disallowed_methods, reason = "that is what it is for")]
+pub(crate) async fn block_test(_ctx: Context, input: Sleep) -> Result<(), ActionError> {
+    std::thread::sleep(Duration::from_millis(input.sleepDuration.unwrap_or(1000)));
+    Ok(())
+}
+
 #[output]
 pub(crate) struct Recursive {
     #[serde(flatten)]
