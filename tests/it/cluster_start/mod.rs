@@ -17,6 +17,7 @@ use crate::panics::SOON;
 
 mod blocked;
 mod busy;
+mod connects;
 mod deaths;
 mod deployed;
 mod full;
@@ -24,6 +25,7 @@ mod jobs;
 mod kills;
 mod latency;
 mod logs;
+mod redis_away;
 mod refusals;
 mod rolls;
 mod scaling;
