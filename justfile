@@ -18,20 +18,9 @@ example NAME:
 deny:
     cargo deny check bans licenses sources
 
-# Tests real clusters with ROUNDS rounds of each fault (twenty take half an hour), jobs in full numbers, then the soak (SEEDS, SEED, SECONDS), and
-# that it finds what builds without its mechanisms do wrong.
+# Tests real clusters: ROUNDS rounds of each fault, rolls and jobs in full numbers, and the soak. Twenty rounds take some hours.
 chaos ROUNDS="20":
-    cargo build --workspace --bins --locked
-    ROUNDS={{ROUNDS}} cargo test -p phalanx-tests --locked --test it cluster:: -- --nocapture
-    ROUNDS={{ROUNDS}} KILLS=5 JOBS=20000 SCALINGS=1000 BUSY=120 LINES=100000 cargo test -p phalanx-tests --locked --test it \
-        -- cluster_start:: drain:: restart:: --nocapture --test-threads 1
-    JOBS=100000 RESTARTS=3 PACE_US=7200 WAITING=1000000 DUE=20000 NODES=8 PERCENTILE=99 \
-        cargo test -p phalanx-tests --locked --test it cluster::tasks -- --nocapture --test-threads 1
-    ROUNDS=100 cargo test -p phalanx-tests --locked --test it lost_answers -- --nocapture
-    ROUNDS={{ROUNDS}} cargo test -p phalanx-cluster --locked --test it -- promises:: recovery:: --nocapture --test-threads 1
-    cargo test -p phalanx-tests --locked --test soak
-    MUTATIONS=all cargo test -p phalanx-tests --locked --test soak
-    {{just_executable()}} herd
+    bash tests/chaos.sh {{ROUNDS}}
 
 # Tells SOCKETS sockets in ten rooms each of a gap, in one process and a release build, and prints how long that takes.
 herd SOCKETS="50000":
@@ -65,3 +54,7 @@ bench *ARGUMENTS:
 # Fails if an abuser slows its neighbours down by more than LIMIT times (99th percentile), in a release build.
 fairness LIMIT="1.5":
     FAIRNESS_LIMIT={{LIMIT}} cargo test --release --locked -p phalanx-tests --test it fairness:: -- --nocapture
+
+# Fails if requests take more than LIMIT times as long while workers are rolled (99th percentile), in a release build.
+rolls LIMIT="1.2":
+    ROLLS_LIMIT={{LIMIT}} bash tests/rolls.sh
