@@ -106,7 +106,9 @@ fn silence_of(
     told.retain(|at| (begin..=end).contains(at));
     let told = told.into_iter().min()?;
     let to = told.saturating_sub(history.frozen(known.node, from, told));
-    (stream.was_member(message.sent) && to > from + SILENCE).then_some((from, to))
+    // One who has left, or asked to, is told nothing of what comes after.
+    let was_member = [message.sent, from].iter().all(|at| stream.was_member(*at));
+    (was_member && to > from + SILENCE).then_some((from, to))
 }
 
 /// A gap follows in each room when the node is back; not in one whose join was still under way.
