@@ -13,8 +13,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::config::General;
 use crate::cut::CutWork;
 
-/// The process that serves the clients of a node once it has stopped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The process that serves the clients of a node once it has stopped. Of several requests the first of these counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Successor {
     /// None: the node serves the connections that wait for it before it closes its listening socket.
     #[default]
@@ -35,12 +35,20 @@ pub struct StopRequest {
     pub grace: Option<Duration>,
 }
 
+impl StopRequest {
+    /// Both together: the shorter grace, and the successor that promises the least.
+    fn and(self, other: Self) -> Self {
+        let grace = self.grace.into_iter().chain(other.grace).min();
+        Self { successor: self.successor.min(other.successor), grace }
+    }
+}
+
 /// A node's shutdown: requested, then draining, then closed. One tracker counts calls and connections, another the node's own
 /// tasks, which outlive them.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     requested: CancellationToken,
-    request: Arc<Mutex<StopRequest>>,
+    request: Arc<Mutex<Option<StopRequest>>>,
     cut: Arc<CutWork>,
     draining: CancellationToken,
     bodies_due: CancellationToken,
@@ -73,9 +81,12 @@ impl Shutdown {
         self.calls.token()
     }
 
-    /// Requests the node to stop. A second request changes only what the node has not done yet.
+    /// Requests the node to stop. A second request changes only what the node has not done yet, and takes nothing of the
+    /// first back: a worker whose parent is gone has no more time because a signal comes as well.
     pub fn request(&self, request: StopRequest) {
-        *self.stop_request() = request;
+        let mut requested = self.stop_request();
+        *requested = Some(requested.map_or(request, |earlier| earlier.and(request)));
+        drop(requested);
         self.requested.cancel();
     }
 
@@ -96,15 +107,15 @@ impl Shutdown {
 
     /// The process that serves the clients of this node once it has stopped.
     pub fn successor(&self) -> Successor {
-        self.stop_request().successor
+        self.stop_request().unwrap_or_default().successor
     }
 
     /// The time that the node has to stop.
     pub(crate) fn grace(&self, settings: &General) -> Duration {
-        self.stop_request().grace.map_or(settings.grace, |grace| grace.min(settings.grace))
+        self.stop_request().unwrap_or_default().grace.map_or(settings.grace, |grace| grace.min(settings.grace))
     }
 
-    fn stop_request(&self) -> MutexGuard<'_, StopRequest> {
+    fn stop_request(&self) -> MutexGuard<'_, Option<StopRequest>> {
         self.request.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,5 +179,34 @@ impl Shutdown {
         self.closed.cancel();
         self.background.close();
         let _ = timeout(Duration::from_secs(1), self.background.wait()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_request_takes_nothing_of_an_earlier_one_back() {
+        let request = |successor, grace: Option<u64>| StopRequest { successor, grace: grace.map(Duration::from_secs) };
+        for (requests, successor, grace) in [
+            (vec![], Successor::None, 30),
+            (vec![request(Successor::NextProgram, None)], Successor::NextProgram, 30),
+            // A worker whose parent is gone, and a signal that comes as well.
+            (vec![request(Successor::None, Some(3)), request(Successor::None, None)], Successor::None, 3),
+            (vec![request(Successor::None, None), request(Successor::None, Some(3))], Successor::None, 3),
+            (vec![request(Successor::None, Some(3)), request(Successor::None, Some(60))], Successor::None, 3),
+            // A stop and a restart; a roll and the stop of all workers: no neighbour is left then.
+            (vec![request(Successor::None, None), request(Successor::NextProgram, None)], Successor::None, 30),
+            (vec![request(Successor::NextProgram, None), request(Successor::None, None)], Successor::None, 30),
+            (vec![request(Successor::Neighbours, None), request(Successor::None, None)], Successor::None, 30),
+        ] {
+            let shutdown = Shutdown::default();
+            for request in &requests {
+                shutdown.request(*request);
+            }
+            let all = (shutdown.successor(), shutdown.grace(&General::default()));
+            assert_eq!(all, (successor, Duration::from_secs(grace)), "{requests:?}");
+        }
     }
 }
