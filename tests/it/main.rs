@@ -15,6 +15,7 @@ mod cluster_start;
 mod commands;
 mod conformance;
 mod crates;
+mod cut_off;
 mod deploy;
 mod drain;
 mod extensions;

@@ -113,6 +113,7 @@ pub use call::body::{BodyRead, CallBody};
 pub use cluster::{Cluster, NodeReplies};
 pub use connection::Connection;
 pub use context::{CallHead, Caller, Context};
+pub use cut::UnfinishedWork;
 pub use engine::Engine;
 pub use engine::guest::Guest;
 pub use engine::lifecycle::{StartError, StopReport};

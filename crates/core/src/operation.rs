@@ -81,6 +81,29 @@ pub const OPERATIONS: [OperationNames; 12] = [
     row(OperationKind::Quit, Some("exit"), None),
 ];
 
+impl Operation {
+    /// The `event` by which a client requests it, if it may.
+    pub fn verb(&self) -> Option<&'static str> {
+        OPERATIONS.iter().find(|row| row.kind == self.kind()).and_then(|row| row.verb)
+    }
+
+    fn kind(&self) -> OperationKind {
+        match self {
+            Self::Details => OperationKind::Details,
+            Self::Get(_) => OperationKind::Get,
+            Self::Set(..) => OperationKind::Set,
+            Self::SendMessage(_) => OperationKind::SendMessage,
+            Self::File(_) => OperationKind::File,
+            Self::RoomAdd(_) => OperationKind::RoomAdd,
+            Self::RoomLeave(_) => OperationKind::RoomLeave,
+            Self::RoomView(..) => OperationKind::RoomView,
+            Self::Say(..) => OperationKind::Say,
+            Self::Destroy(_) => OperationKind::Destroy,
+            Self::Quit => OperationKind::Quit,
+        }
+    }
+}
+
 impl OperationKind {
     /// The operation that a client names so.
     pub fn of_verb(verb: &str) -> Option<Self> {

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::config::General;
-use crate::cut::CutWork;
+use crate::cut::{CutWork, UnfinishedWork};
 
 /// The process that serves the clients of a node once it has stopped. Of several requests the first of these counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +93,27 @@ impl Shutdown {
     /// Work that is dropped from then on counts as cut off.
     pub fn cut_from(&self, instant: Instant) {
         self.cut.begins_at(instant);
+    }
+
+    /// Cuts off what runs. Parts with threads of their own note their work meanwhile, for 500 ms at most; what the node's
+    /// runtime runs is noted when that is dropped.
+    pub async fn cut(&self) {
+        self.cut.begin().await;
+    }
+
+    /// Completes at [`cut`](Self::cut). A part that reacts to it holds a [`part_of_cut`](Self::part_of_cut).
+    pub async fn cut_off(&self) {
+        self.cut.begun().await;
+    }
+
+    /// A part of the node that notes its work when it is cut off, and drops this once it has.
+    pub fn part_of_cut(&self) -> TaskTrackerToken {
+        self.cut.part()
+    }
+
+    /// Work that begins now: its name is noted if it is cut off.
+    pub fn unfinished<F: FnOnce() -> String>(&self, name: F) -> UnfinishedWork<F> {
+        UnfinishedWork::new(self.cut.clone(), name)
     }
 
     /// Notes the name of work that is dropped before its end, if it is cut off.

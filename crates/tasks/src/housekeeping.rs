@@ -7,7 +7,7 @@ use tracing::error;
 
 use crate::decide::{CancelCause, Ending};
 use crate::run::{StoreReply, WorkerLoop};
-use crate::slots::SlotState;
+use crate::slots::{RunningAttempt, SlotState};
 
 /// How often slots are looked at: their deadlines, and the lease.
 const SLOT_PERIOD: Duration = Duration::from_millis(250);
@@ -211,8 +211,18 @@ impl WorkerLoop {
 
     /// The grace is over: attempts end at their next `await`, and their jobs go back uncounted.
     pub(crate) fn give_back_all(&mut self) {
+        self.note_cut();
         self.slots.iter_mut().for_each(|slot| Self::cancel(slot, CancelCause::Stopping));
         self.timers.force = Some(Instant::now() + CANCEL_GRACE);
+    }
+
+    /// Notes the names of the attempts that run. Here, because one that blocks its thread is not dropped.
+    pub(crate) fn note_cut(&self) {
+        for slot in self.slots.iter() {
+            if let SlotState::Running(RunningAttempt { task, facts, .. }) = &slot.state {
+                self.engine.shutdown().note_cut(|| format!("task {} (job {})", task.def.name, facts.id));
+            }
+        }
     }
 
     /// Gives back the jobs of attempts that block their threads.

@@ -172,6 +172,7 @@ enum Wake {
     Quiet,
     Timer,
     Stop,
+    Cut,
 }
 
 impl WorkerLoop {
@@ -230,8 +231,9 @@ impl WorkerLoop {
 
     /// Runs until the node stops; returns how many attempts could not be settled.
     pub(crate) async fn run(mut self, mut cancellations: mpsc::Receiver<CancelRequest>, mut stop: StopOrder) -> usize {
-        let store = self.store.clone();
+        let (store, shutdown) = (self.store.clone(), self.engine.shutdown().clone());
         let mut woken = store.woken();
+        let (_part, mut cut) = (shutdown.part_of_cut(), pin!(shutdown.cut_off()));
         // Once nothing runs here and nothing is to begin: until when answers are awaited that may bring a job.
         let mut last_answers = None;
         let mut ended = Vec::new();
@@ -269,6 +271,7 @@ impl WorkerLoop {
                 () = &mut woken => Wake::Woken,
                 Ok(()) = self.quiet.changed() => Wake::Quiet,
                 () = stop.changed() => Wake::Stop,
+                () = &mut cut => Wake::Cut,
                 () = &mut timer => Wake::Timer,
             };
             match wake {
@@ -293,6 +296,10 @@ impl WorkerLoop {
                     Some(_) => self.give_back_all(),
                     None => {}
                 },
+                Wake::Cut => {
+                    self.note_cut();
+                    return self.slots.iter().count();
+                }
             }
         }
         self.hide().await;

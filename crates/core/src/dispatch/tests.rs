@@ -122,6 +122,20 @@ async fn a_late_hook_may_panic_in_its_drop() {
     assert_eq!(call::<Patient>(&engine).await.unwrap(), json!(null), "the node still runs");
 }
 
+#[tokio::test]
+async fn a_hook_that_is_cut_off_is_named() {
+    let engine = start_engine().await;
+    let running = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.parts().run_guarded(pending()).await }
+    });
+    tokio::task::yield_now().await;
+    engine.shutdown().cut().await;
+    running.abort();
+    assert!(running.await.unwrap_err().is_cancelled());
+    assert_eq!(engine.shutdown().cut_work().unwrap(), "hook test (its subject)");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_nested_call_ends_by_the_sooner_of_both_deadlines() {
     let engine = start_engine().await;

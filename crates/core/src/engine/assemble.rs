@@ -44,7 +44,7 @@ impl Engine {
         // weak reference, so that a node that stopped is freed.
         Self(Arc::new_cyclic(|engine: &Weak<EngineParts>| {
             let host: Weak<dyn CallHost> = engine.clone();
-            let hooks = Arc::new(HookRunner::new(registry.clone(), host.clone(), &config));
+            let hooks = Arc::new(HookRunner::new(registry.clone(), host.clone(), &config, shutdown.clone()));
             let rooms = Rooms::new(RoomParts {
                 bus: bus.clone(),
                 store,

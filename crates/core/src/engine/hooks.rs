@@ -23,6 +23,7 @@ use crate::node::Node;
 use crate::protocol::CloseReason;
 use crate::registry::Registry;
 use crate::rooms::{LeftBy, RoomCallbacks};
+use crate::shutdown::Shutdown;
 use crate::task::JobDraft;
 use crate::task::draft::TaskCallbacks;
 
@@ -39,15 +40,16 @@ pub(super) struct HookRunner {
     registry: Arc<Registry>,
     host: Weak<dyn CallHost>,
     deadline: Duration,
+    shutdown: Shutdown,
 }
 
 impl HookRunner {
-    pub(super) fn new(registry: Arc<Registry>, host: Weak<dyn CallHost>, config: &Config) -> Self {
+    pub(super) fn new(registry: Arc<Registry>, host: Weak<dyn CallHost>, config: &Config, shutdown: Shutdown) -> Self {
         let deadline = match config.general.action_deadline {
             Duration::ZERO => Duration::from_secs(30),
             limit => limit,
         };
-        Self { registry, host, deadline }
+        Self { registry, host, deadline, shutdown }
     }
 
     /// How long a hook may delay a connection.
@@ -59,14 +61,28 @@ impl HookRunner {
         Ok(super::running(&self.host)?.node().clone())
     }
 
-    /// Runs a hook that cannot refuse, at most for the hooks' deadline.
-    pub(crate) async fn run_guarded(&self, name: &'static str, hook: impl Future<Output = ()>) {
+    /// Runs a hook that cannot refuse, at most for the hooks' deadline. The subject is for people.
+    pub(crate) async fn run_guarded(
+        &self,
+        name: &'static str,
+        subject: impl FnOnce() -> String,
+        hook: impl Future<Output = ()>,
+    ) {
         let limit = self.deadline;
         // A late hook is dropped inside, and its drop may panic too.
         let ended = catch(async move {
             let mut hook = pin!(hook);
             // Most hooks wait for nothing, and need no timer. It is in a box of its own: every leave would have room for it.
-            if poll!(hook.as_mut()).is_ready() { Ok(()) } else { Box::pin(timeout(limit, hook)).await }
+            if poll!(hook.as_mut()).is_ready() {
+                return Ok(());
+            }
+            let in_time = async {
+                let running = self.shutdown.unfinished(|| format!("hook {name} ({})", subject()));
+                let ended = timeout(limit, hook).await;
+                running.finish();
+                ended
+            };
+            Box::pin(in_time).await
         });
         if let Ok(Err(_)) = ended.await {
             warn!(name, "a hook did not end in time");
@@ -90,14 +106,16 @@ impl HookRunner {
     pub(super) async fn run_created(&self, connection: &Connection) {
         let Ok(node) = self.node() else { return };
         for hook in &self.registry.connection_hooks {
-            self.run_guarded("created", hook.created(&node, connection)).await;
+            let subject = || format!("connection {}", connection.id());
+            self.run_guarded("created", subject, hook.created(&node, connection)).await;
         }
     }
 
     pub(super) async fn run_destroyed(&self, connection: &Connection, reason: CloseReason) {
         let Ok(node) = self.node() else { return };
         for hook in &self.registry.connection_hooks {
-            self.run_guarded("destroyed", hook.destroyed(&node, connection, reason)).await;
+            let subject = || format!("connection {}", connection.id());
+            self.run_guarded("destroyed", subject, hook.destroyed(&node, connection, reason)).await;
         }
     }
 }
@@ -128,7 +146,8 @@ impl RoomCallbacks for HookRunner {
         Box::pin(async move {
             let Ok(node) = self.node() else { return };
             for hook in &self.registry.room_hooks {
-                self.run_guarded("left", hook.left(&node, &room, &id, by.cause())).await;
+                let subject = || format!("room {room}, connection {id}");
+                self.run_guarded("left", subject, hook.left(&node, &room, &id, by.cause())).await;
             }
         })
     }

@@ -188,7 +188,7 @@ impl Engine {
 impl EngineParts {
     #[cfg(test)]
     pub(crate) async fn run_guarded(&self, hook: impl Future<Output = ()>) {
-        self.hooks.run_guarded("hook", hook).await;
+        self.hooks.run_guarded("test", || "its subject".to_owned(), hook).await;
     }
 
     pub(crate) fn author_handle(&self) -> &Node {

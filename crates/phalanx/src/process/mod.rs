@@ -18,7 +18,7 @@ use phalanx_supervisor::link::LinkError;
 use phalanx_supervisor::{ProgramName, ServiceManager};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 pub(crate) use self::in_place::Inheritance;
@@ -302,7 +302,7 @@ async fn run(
         };
         requested = match (requested, request) {
             (_, ProcessRequest::Cut) => {
-                shutdown.cut_from(Instant::now());
+                shutdown.cut().await;
                 let cause =
                     if is_worker { "the parent process has requested the end" } else { "interrupted a second time" };
                 return Err(format!("{cause}: running calls are cut off"));

@@ -93,23 +93,6 @@ pub(super) fn router(engine: &Engine, routes: Router) -> Router {
     routes.layer(DefaultBodyLimit::disable()).layer(from_fn_with_state(engine.clone(), files_before_fallback))
 }
 
-/// An own route while it runs.
-struct RunningRoute<'a> {
-    engine: &'a Engine,
-    route: &'a MatchedPath,
-    id: Option<RequestId>,
-    has_ended: bool,
-}
-
-impl Drop for RunningRoute<'_> {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            let id = self.id.as_ref().map(|id| format!(" (request {id})")).unwrap_or_default();
-            self.engine.shutdown().note_cut(|| format!("route {}{id}", self.route.as_str()));
-        }
-    }
-}
-
 /// Serves a request that matched no route: with a file, else with the application's fallback. If there is neither, it
 /// responds with the error of the file lookup.
 async fn files_before_fallback(
@@ -120,10 +103,12 @@ async fn files_before_fallback(
 ) -> Response {
     if let Some(matched) = matched {
         let id = request.extensions().get::<RequestId>().cloned();
-        let mut running = RunningRoute { engine: &engine, route: &matched, id, has_ended: false };
+        let running = engine.shutdown().unfinished(|| {
+            let id = id.map(|id| format!(" (request {id})")).unwrap_or_default();
+            format!("route {}{id}", matched.as_str())
+        });
         let mut response = next.run(request).await;
-        running.has_ended = true;
-        drop(running);
+        running.finish();
         response.extensions_mut().insert(matched);
         return response;
     }

@@ -310,13 +310,14 @@ impl ConnectionTask {
                 let (engine, connection) = (self.engine.clone(), self.connection.clone());
                 let reply = self.running_verb.clone();
                 reply.begin(&id);
+                let name = operation.verb().unwrap_or_default();
                 let mut verb: BoxFuture<'static, ()> = Box::pin(async move {
                     run_verb(&engine, &connection, operation, |answer| reply.queue(&connection, answer)).await;
                 });
                 let first = poll_fn(|task| Poll::Ready(verb.as_mut().poll(task))).await;
                 match first {
                     Poll::Ready(()) => self.charge_reply(),
-                    Poll::Pending => self.verb = Some(self.with_deadline(verb)),
+                    Poll::Pending => self.verb = Some(self.with_deadline(name, verb)),
                 }
             }
             ClientRequest::Invalid(error) => {
@@ -327,11 +328,13 @@ impl ConnectionTask {
     }
 
     /// Limits the time of a verb: one that waits for a hook or the bus must not block its connection for ever.
-    fn with_deadline(&self, verb: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+    fn with_deadline(&self, name: &'static str, verb: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
         let (engine, connection, reply) = (self.engine.clone(), self.connection.clone(), self.running_verb.clone());
         Box::pin(async move {
+            let running = engine.shutdown().unfinished(|| format!("verb {name} (connection {})", connection.id()));
             // At the deadline the verb is dropped inside `catch`: values that a hook owns may panic in their drop.
             let ended = engine.catch(async { timeout(engine.hook_deadline(), verb).await }).await;
+            running.finish();
             let error = match ended {
                 Ok(Ok(())) => return,
                 Ok(Err(_)) => ActionError::of(ErrorKind::Timeout, "the verb did not complete in time"),

@@ -1,0 +1,51 @@
+//! The end of a node that does not wait for what runs: it names that.
+
+use std::time::Duration;
+
+use phalanx_testkit::{Direction, Flow, Process, Proxy, Redis, Signal, check_time};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::client::{Socket, get, post_json};
+use crate::cluster::until;
+use crate::panics::SOON;
+
+/// So long after an INT another one is not the same press of a key.
+const AGAIN: Duration = Duration::from_millis(1100);
+
+async fn enqueue(node: &Process, name: &str) -> String {
+    let job = json!({ "name": name, "input": { "ms": 60_000 } });
+    post_json(node.addr, "/api/tasks", &job.to_string()).await.json()["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn jobs_and_verbs_that_are_cut_off_are_named() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let url = redis.url_through(proxy.addr());
+    let environment = [("REDIS_URL", url.as_str()), ("PHALANX__REDIS__COMMAND_TIMEOUT", "1m")];
+    let mut node = Process::start("tour", &environment).await;
+    let join = r#"{"event":"roomAdd","room":"defaultRoom","messageId":"join"}"#;
+    let mut first = Socket::connect(node.addr).await;
+    assert_eq!(first.request(join).await["status"], "OK"); // from now on Redis knows the script
+    let mut socket = Socket::connect(node.addr).await;
+    let (waits, blocks) = (enqueue(&node, "sleep").await, enqueue(&node, "block").await);
+    until("they run", SOON, async || get(node.addr, "/api/tasks").await.json()["running"] == 2).await;
+    proxy.hold_flow(Flow::Commands, Direction::ToClient);
+    socket.send(join).await;
+    let member = "HLEN actionhero:chatRoom:members:defaultRoom";
+    until("redis has the join", SOON, async || redis.command(member).await.trim() == ":2").await;
+    node.signal(Signal::INT);
+    sleep(AGAIN).await;
+    let begin = Instant::now();
+    node.signal(Signal::INT);
+    assert_eq!(node.ended().await.code(), Some(1));
+    check_time("a second INT to the end", begin.elapsed(), Duration::from_secs(2));
+    let text = node.stderr();
+    let reason = text.lines().last().unwrap();
+    for name in
+        [&format!("task sleep (job {waits})"), &format!("task block (job {blocks})"), "verb roomAdd (connection "]
+    {
+        assert!(reason.contains(name), "{name}: {reason}");
+    }
+}
