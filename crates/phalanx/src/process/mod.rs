@@ -16,6 +16,7 @@ use phalanx_core::error::Chain;
 use phalanx_core::{Shutdown, StartError, StopReport, StopRequest, Successor};
 use phalanx_supervisor::link::LinkError;
 use phalanx_supervisor::{ProgramName, ServiceManager};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
 use tokio::time::sleep;
@@ -128,6 +129,9 @@ pub(crate) fn serve(app: App, settings: Settings, launch: Launch) -> ExitCode {
     }
 }
 
+/// The time for a node to end once its grace is over. Service managers are to wait a second longer.
+const AFTER_GRACE: Duration = Duration::from_secs(9);
+
 /// How the process goes on once its node has ended.
 enum ProcessEnd {
     Exit,
@@ -174,8 +178,11 @@ fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Sign
         builder.worker_threads(settings.config.general.threads);
     }
     let runtime = builder.enable_all().build().map_err(|error| error.to_string())?;
+    // Of this thread alone: requests are handled whatever the application's code does with the threads of the node.
+    let own_runtime = signals::signal_runtime().map_err(|error| error.to_string())?;
     let shutdown = Shutdown::default();
-    let ended = runtime.block_on(run(app, settings, sockets, &shutdown, &mut requests));
+    let node = (runtime.handle(), &shutdown);
+    let ended = own_runtime.block_on(run(app, settings, sockets, node, &mut requests));
     runtime.shutdown_timeout(Duration::from_secs(1)); // drops what runs, which is noted by name
     let ended = ended.map_err(|reason| match shutdown.cut_work() {
         Some(work) => format!("{reason}: {work}"),
@@ -251,7 +258,7 @@ async fn run(
     app: App,
     settings: Settings,
     sockets: Sockets,
-    shutdown: &Shutdown,
+    (runtime, shutdown): (&Handle, &Shutdown),
     requests: &mut Requests<'_>,
 ) -> Result<Option<Sockets>, String> {
     let (is_alone, version) = (settings.redis_url.is_none(), app.version_text().to_owned());
@@ -261,8 +268,9 @@ async fn run(
     let mut given =
         if is_worker { Sockets::default() } else { sockets.try_clone().map_err(|error| error.to_string())? };
     let (ready, mut is_ready) = oneshot::channel();
-    // A task of its own, so that signals are handled even while the application's code blocks a thread.
-    let mut node = tokio::spawn({
+    let general = &settings.config.general;
+    let longest_stop = general.stop_delay.saturating_add(general.grace).saturating_add(AFTER_GRACE);
+    let mut node = runtime.spawn({
         let shutdown = shutdown.clone();
         async move {
             let running = match app.start_with(settings, sockets, shutdown.clone()).await {
@@ -284,7 +292,7 @@ async fn run(
     });
     let mut requested: Option<ProcessRequest> = None;
     let mut is_booting = true;
-    let mut boot_end = pin!(sleep(Duration::MAX));
+    let (mut boot_end, mut stop_end) = (pin!(sleep(Duration::MAX)), pin!(sleep(Duration::MAX)));
     loop {
         let request = tokio::select! {
             biased; // a signal that arrived before the node ended decides between exit and restart
@@ -299,7 +307,14 @@ async fn run(
             ended = &mut node => return exit_reason(requested, ended).map(|kept| kept.map(|kept| kept.or(given))),
             // Its parent waits for it, and nothing of it was ready.
             () = &mut boot_end, if is_booting => return Ok(None),
+            () = &mut stop_end => {
+                shutdown.cut().await;
+                return Err("general.grace was over, and the node did not stop: code blocks its threads".to_owned());
+            }
         };
+        if requested.is_none() {
+            stop_end.set(sleep(longest_stop));
+        }
         requested = match (requested, request) {
             (_, ProcessRequest::Cut) => {
                 shutdown.cut().await;

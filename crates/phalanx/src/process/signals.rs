@@ -136,7 +136,7 @@ pub(super) fn block() {
 }
 
 /// A runtime with a signal driver. The streams also work with the drivers of later runtimes.
-fn signal_runtime() -> io::Result<tokio::runtime::Runtime> {
+pub(super) fn signal_runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
