@@ -135,12 +135,12 @@ impl Transport for TaskWorker {
             return Ok(());
         };
         self.warn_of_risks(engine, &store);
-        let roles = &engine.config().general.roles;
-        let is_scheduler = roles.contains(&NodeRole::Scheduler);
+        let has = |role| engine.config().active_roles().any(|active| active == role);
+        let is_scheduler = has(NodeRole::Scheduler);
         if is_scheduler {
             self.tick(engine, &store);
         }
-        if settings.concurrency == 0 || !roles.contains(&NodeRole::Worker) {
+        if !has(NodeRole::Worker) {
             if is_scheduler {
                 self.promote(engine, store);
             }

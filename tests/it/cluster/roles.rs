@@ -8,7 +8,13 @@ use crate::client::{get, request};
 
 /// Starts a tour with these roles.
 async fn start(redis: &Redis, roles: &str, id: &str) -> Process {
-    let environment = [("REDIS_URL", &*redis.url()), ("PHALANX__GENERAL__ROLES", roles), ("PHALANX_TITLE", id)];
+    start_with(redis, roles, id, &[]).await
+}
+
+async fn start_with(redis: &Redis, roles: &str, id: &str, more: &[(&str, &str)]) -> Process {
+    let url = redis.url();
+    let environment = [("REDIS_URL", &*url), ("PHALANX__GENERAL__ROLES", roles), ("PHALANX_TITLE", id)];
+    let environment = [&environment, more].concat();
     let mut node = Process::spawn("tour", &environment);
     if roles.contains("web") {
         node.ready().await;
@@ -52,4 +58,19 @@ async fn a_job_is_enqueued_run_and_made_due_by_processes_of_three_roles() {
         assert!(process.ended().await.success(), "{}", process.stderr());
         assert_eq!(process.rest_of_stdout().await[0], "ready, without clients");
     }
+}
+
+#[tokio::test]
+async fn a_node_without_places_for_jobs_does_not_count_as_a_worker() {
+    let redis = Redis::start().await;
+    let full = start_with(&redis, "web,worker,scheduler", "full", &[("TOUR_WORKERS", "0")]).await;
+    let web = start(&redis, "web", "front").await;
+    for node in [&full, &web] {
+        let missing = "see general.roles role=\"worker\"";
+        until("it warns that no node runs jobs", SOON, async || node.stderr().contains(missing)).await;
+        assert!(!node.stderr().contains("role=\"scheduler\""), "{}", node.stderr());
+    }
+    let nodes = get(web.addr, "/api/nodes").await.json();
+    let full = nodes["nodes"].as_array().unwrap().iter().find(|node| node["id"] == "full").unwrap();
+    assert_eq!(full["roles"], json!(["web", "scheduler"]));
 }

@@ -70,6 +70,14 @@ pub struct Config {
     pub paths: Paths,
 }
 
+impl Config {
+    /// The roles that this process has: with `tasks.concurrency = 0` it runs no jobs, whatever `general.roles` says.
+    pub fn active_roles(&self) -> impl Iterator<Item = NodeRole> {
+        let runs_jobs = self.tasks.concurrency > 0;
+        self.general.roles.iter().copied().filter(move |role| *role != NodeRole::Worker || runs_jobs)
+    }
+}
+
 /// The environment a node runs in: `development`, `test` or `production` as a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment(pub String);
@@ -88,3 +96,16 @@ impl Environment {
 
 /// The paths under which a node serves its browser client.
 pub const CLIENT_PATHS: [&str; 2] = ["/phalanx-client.js", "/phalanx-client.d.ts"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_without_places_for_jobs_is_no_worker() {
+        let mut config = Config::default();
+        assert!(config.active_roles().eq(NodeRole::ALL));
+        config.tasks.concurrency = 0;
+        assert!(config.active_roles().eq([NodeRole::Web, NodeRole::Scheduler]));
+    }
+}

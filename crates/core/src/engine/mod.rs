@@ -135,7 +135,7 @@ impl Engine {
             calls: parts.calls.clone(),
             observers: parts.registry.observers.clone(),
             shutdown: parts.shutdown.clone(),
-            roles: parts.config.general.roles.clone(),
+            roles: parts.config.active_roles().collect(),
             started_at: parts.started_at,
         }
     }
