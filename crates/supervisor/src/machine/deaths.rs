@@ -29,6 +29,11 @@ pub enum WorkerEnd {
         /// Whether the kernel has killed for memory since the end before.
         out_of_memory: bool,
     },
+    /// It was killed, and the kernel does not end it.
+    Stuck {
+        /// Its process id.
+        pid: i32,
+    },
     /// It was not started.
     NotStarted(String),
 }
@@ -41,6 +46,7 @@ impl WorkerEnd {
                 let memory = if *out_of_memory { ", and the kernel has killed for memory (oom_kill)" } else { "" };
                 format!("was ended by signal {number}{memory}")
             }
+            Self::Stuck { pid } => format!("was killed and does not end: process {pid} is not waited for any longer"),
             Self::NotStarted(reason) => format!("could not be started: {reason}"),
         }
     }
@@ -90,6 +96,9 @@ impl DeathLog {
 
 impl Supervisor {
     pub(super) fn on_ended(&mut self, key: WorkerKey, end: &WorkerEnd) {
+        if !matches!(end, WorkerEnd::Stuck { .. }) {
+            self.abandoned.remove(&key); // its number is free
+        }
         let Some(worker) = self.workers.remove(&key) else { return };
         let mut text = format!("{} {}", self.id(key), end.describe());
         if let Some(reason) = &worker.failed {
@@ -185,7 +194,7 @@ impl Supervisor {
     /// Starts a worker under the lowest free number.
     pub(super) fn start(&mut self, group: usize, program: ProgramChoice, restarts: u32, failures: u32) -> WorkerKey {
         let mut key = WorkerKey { group, number: 1 };
-        while self.workers.contains_key(&key) {
+        while self.workers.contains_key(&key) || self.abandoned.contains(&key) {
             key.number += 1;
         }
         let number = match program {
@@ -200,7 +209,7 @@ impl Supervisor {
             failed: None,
             program: number,
             kill_at: None,
-            killed: false,
+            killed: None,
         };
         self.workers.insert(key, worker);
         self.orders.push(Order::Start(key, program));

@@ -1,7 +1,7 @@
 //! The decisions of the parent, without a process, a socket or a clock: a [`Trigger`] comes in with the time, and
 //! [`Order`]s go out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 mod deaths;
@@ -62,6 +62,8 @@ pub struct Supervisor {
     scaled: usize,
     now: Duration,
     workers: BTreeMap<WorkerKey, WorkerProcess>,
+    /// Numbers of processes that were killed and have not ended: they still hold the files of their ids.
+    abandoned: BTreeSet<WorkerKey>,
     vacancies: Vec<Vacancy>,
     deaths: DeathLog,
     /// Whether a worker was ready since the start.
@@ -91,6 +93,7 @@ impl Supervisor {
             scaled,
             now: Duration::ZERO,
             workers: BTreeMap::new(),
+            abandoned: BTreeSet::new(),
             vacancies: Vec::new(),
             deaths: DeathLog::default(),
             was_ready: false,
@@ -134,6 +137,7 @@ impl Supervisor {
     /// Does what is due.
     fn advance(&mut self) {
         self.kill_late_workers();
+        self.abandon_stuck_workers();
         if self.stopping.is_some() {
             return self.advance_stop();
         }
@@ -143,7 +147,10 @@ impl Supervisor {
 
     /// When [`Trigger::Time`] is due next, if no other one comes before.
     pub fn next_due(&self) -> Option<Duration> {
-        let workers = self.workers.values().flat_map(|worker| [worker.kill_due(), worker.start_limit(&self.limits)]);
+        let workers = self
+            .workers
+            .values()
+            .flat_map(|worker| [worker.kill_due(), worker.abandon_due(), worker.start_limit(&self.limits)]);
         let vacancies = self.vacancies.iter().map(|vacancy| Some(vacancy.due));
         workers.chain(vacancies).chain([self.roll_due()]).flatten().filter(|due| *due > self.now).min()
     }

@@ -11,6 +11,8 @@ pub enum Order {
     Stop(WorkerKey),
     /// Send a signal to a worker.
     Signal(WorkerKey, WorkerSignal),
+    /// Wait no longer for a worker that was killed; [`WorkerEnd::Stuck`](super::WorkerEnd::Stuck) follows from it.
+    Abandon(WorkerKey),
     /// Make a worker cut off what still runs.
     Cut(WorkerKey),
     /// Open the program anew for a roll; [`Trigger::NoProgram`](super::Trigger::NoProgram) if that fails.

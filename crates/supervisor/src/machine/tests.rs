@@ -68,6 +68,7 @@ fn trigger_of(text: &str) -> Trigger {
         "failed" => Trigger::Failed(key(), rest.to_owned()),
         "exit" => Trigger::Ended(key(), WorkerEnd::Exit(rest.parse().unwrap())),
         "killed" => Trigger::Ended(key(), WorkerEnd::Signal { number: 9, out_of_memory: rest == "oom" }),
+        "stuck" => Trigger::Ended(key(), WorkerEnd::Stuck { pid: rest.parse().unwrap() }),
         "unstarted" => Trigger::Ended(key(), WorkerEnd::NotStarted(rest.to_owned())),
         "roll" => Trigger::Roll,
         "missing" => Trigger::NoProgram(format!("{number} {rest}")),
@@ -88,6 +89,7 @@ fn text_of(order: &Order) -> Option<String> {
         Order::Start(key, ProgramChoice::OfRoll) => format!("start {} anew", key.number),
         Order::Stop(key) => format!("stop {}", key.number),
         Order::Signal(key, signal) => format!("{signal:?} {}", key.number).to_lowercase(),
+        Order::Abandon(key) => format!("abandon {}", key.number),
         Order::Cut(key) => format!("cut {}", key.number),
         Order::OpenProgram => "open".to_owned(),
         Order::KeepProgram => "keep".to_owned(),
@@ -301,6 +303,38 @@ fn a_stop_closes_the_sockets_first_and_kills_after_delay_grace_and_five_seconds(
     Script::ready(1).run(
         "10 term => close, term 1
          11 killed 1 oom => end 1: w1 was ended by signal 9, and the kernel has killed for memory (oom_kill)",
+    );
+}
+
+#[test]
+fn a_killed_worker_that_does_not_end_is_not_waited_for_and_keeps_its_number() {
+    Script::ready(1).run(
+        "10 term => close, term 1
+         47 time => kill 1
+         51.9 time =>
+         52 time => abandon 1
+         52 stuck 1 77 => end 1: w1 was killed and does not end: process 77 is not waited for any longer",
+    );
+    let mut script = Script::ready(2);
+    script.checks(1..=1, &[1, 2]);
+    script.checks(2..=31, &[1]);
+    script.run(
+        "33 time => kill 2
+         38 time => abandon 2
+         38 stuck 2 77 => start 3
+         39 ready 3 =>
+         40 to 3 => start 4
+         50 killed 2 =>
+         51 ready 4 =>
+         52 to 4 => start 2",
+    );
+    Script::ready(1).run(
+        "10 roll => open, start 2 anew
+         11 ready 2 =>
+         12 time => stop 1
+         47 time => kill 1
+         52 time => abandon 1
+         52 stuck 1 77 => keep, rolled 1",
     );
 }
 

@@ -10,6 +10,9 @@ pub(super) const AFTER_GRACE: Duration = Duration::from_secs(5);
 /// The time from ABRT to KILL for a hung worker.
 const ABORT: Duration = Duration::from_secs(2);
 
+/// The time for a process to end once it got KILL. One that waits for a device or a network disk in the kernel may not.
+const AFTER_KILL: Duration = Duration::from_secs(5);
+
 /// A check that comes so much too late shows that the parent did not run: no worker can be judged by it.
 const LATE: Duration = Duration::from_secs(2);
 
@@ -39,8 +42,8 @@ pub struct WorkerProcess {
     pub(super) program: u64,
     /// When it gets KILL.
     pub(super) kill_at: Option<Duration>,
-    /// Whether it got KILL.
-    pub(super) killed: bool,
+    /// When it got KILL.
+    pub(super) killed: Option<Duration>,
 }
 
 /// The state of a worker.
@@ -76,12 +79,17 @@ impl WorkerProcess {
 
     /// When it counts as unable to get ready.
     pub(super) fn start_limit(&self, limits: &Limits) -> Option<Duration> {
-        (self.state == WorkerState::Booting && !self.killed).then(|| self.started + limits.start)
+        (self.state == WorkerState::Booting && self.killed.is_none()).then(|| self.started + limits.start)
     }
 
     /// When it gets KILL, if it has not got it yet.
     pub(super) fn kill_due(&self) -> Option<Duration> {
-        self.kill_at.filter(|_| !self.killed)
+        self.kill_at.filter(|_| self.killed.is_none())
+    }
+
+    /// When its end is not awaited any longer, once it got KILL.
+    pub(super) fn abandon_due(&self) -> Option<Duration> {
+        self.killed.map(|killed| killed + AFTER_KILL)
     }
 }
 
@@ -147,8 +155,19 @@ impl Supervisor {
     pub(super) fn kill_worker(&mut self, key: WorkerKey) {
         let Some(worker) = self.workers.get_mut(&key) else { return };
         worker.state = WorkerState::Stopping;
-        worker.killed = true;
+        worker.killed = Some(self.now);
         self.orders.push(Order::Signal(key, WorkerSignal::Kill));
+    }
+
+    /// Goes on without the workers that were killed, and that the kernel does not end.
+    pub(super) fn abandon_stuck_workers(&mut self) {
+        let is_due = |worker: &WorkerProcess| worker.abandon_due().is_some_and(|due| due <= self.now);
+        let stuck: Vec<_> = self.workers.iter().filter(|(_, worker)| is_due(worker)).map(|(key, _)| *key).collect();
+        for key in stuck {
+            if self.abandoned.insert(key) {
+                self.orders.push(Order::Abandon(key));
+            }
+        }
     }
 
     /// Kills the workers whose time is over: those that did not stop, and those that do not get ready.
@@ -161,7 +180,7 @@ impl Supervisor {
                 worker.kill_at = Some(self.now);
             }
             if worker.kill_due().is_some_and(|due| due <= self.now) {
-                worker.killed = true;
+                worker.killed = Some(self.now);
                 self.orders.push(Order::Signal(*key, WorkerSignal::Kill));
                 lines.push((*key, worker.state));
             }

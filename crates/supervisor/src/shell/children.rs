@@ -33,6 +33,8 @@ pub(super) struct Child {
 #[derive(Debug, Default)]
 pub(super) struct Children {
     pub(super) running: BTreeMap<WorkerKey, Child>,
+    /// Workers that were killed, and that the parent does not wait for.
+    stuck: Vec<(WorkerKey, Pid)>,
 }
 
 impl Children {
@@ -50,9 +52,7 @@ impl Children {
         let child = started.map_err(|error| format!("{}: {error}", command.get_program().display()))?;
         // The value is dropped without waiting: `reap` waits for all children.
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("the system gave no process id")?;
-        let child =
-            Child { pid, link, is_closed: false, version: None, web: None, admin: None, connections: 0, sockets: 0 };
-        self.running.insert(key, child);
+        self.running.insert(key, Child::of(pid, link));
         Ok(())
     }
 
@@ -66,19 +66,41 @@ impl Children {
     /// Takes the children that have ended, also those of others that this process inherited.
     pub(super) fn reap(&mut self, triggers: &mut Vec<Trigger>, mut out_of_memory: impl FnMut() -> bool) {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            let found = self.running.iter().find(|(_, child)| child.pid == pid).map(|(key, _)| *key);
-            let Some((key, mut child)) = found.and_then(|key| self.running.remove_entry(&key)) else {
-                debug!(pid = pid.as_raw_nonzero(), "a process that is no worker has ended");
-                continue;
-            };
-            child.read(key, triggers); // its last words
-            let status = ExitStatus::from_raw(status.as_raw());
-            let end = match (status.code(), status.signal()) {
-                (Some(code), _) => WorkerEnd::Exit(u8::try_from(code).unwrap_or(u8::MAX)),
-                (None, number) => WorkerEnd::Signal { number: number.unwrap_or(0), out_of_memory: out_of_memory() },
-            };
-            triggers.push(Trigger::Ended(key, end));
+            self.take_ended(pid, ExitStatus::from_raw(status.as_raw()), triggers, &mut out_of_memory);
         }
+    }
+
+    fn take_ended(
+        &mut self,
+        pid: Pid,
+        status: ExitStatus,
+        triggers: &mut Vec<Trigger>,
+        mut out_of_memory: impl FnMut() -> bool,
+    ) {
+        let found = self.running.iter().find(|(_, child)| child.pid == pid).map(|(key, _)| *key);
+        let stuck = self.stuck.iter().position(|(_, stuck)| *stuck == pid);
+        let key = match (found, stuck) {
+            (Some(key), _) => key,
+            (None, Some(index)) => self.stuck.swap_remove(index).0,
+            (None, None) => {
+                return debug!(pid = pid.as_raw_nonzero(), "a process that is no worker has ended");
+            }
+        };
+        if let Some(mut child) = self.running.remove(&key) {
+            child.read(key, triggers); // its last words
+        }
+        let end = match (status.code(), status.signal()) {
+            (Some(code), _) => WorkerEnd::Exit(u8::try_from(code).unwrap_or(u8::MAX)),
+            (None, number) => WorkerEnd::Signal { number: number.unwrap_or(0), out_of_memory: out_of_memory() },
+        };
+        triggers.push(Trigger::Ended(key, end));
+    }
+
+    /// Goes on without a worker that was killed; returns its process id. Its end is reported all the same, if it comes.
+    pub(super) fn abandon(&mut self, key: WorkerKey) -> Option<i32> {
+        let pid = self.running.remove(&key)?.pid;
+        self.stuck.push((key, pid));
+        Some(pid.as_raw_nonzero().get())
     }
 
     pub(super) fn stop(&self, key: WorkerKey) {
@@ -112,6 +134,10 @@ impl Children {
 }
 
 impl Child {
+    fn of(pid: Pid, link: ParentLink) -> Self {
+        Self { pid, link, is_closed: false, version: None, web: None, admin: None, connections: 0, sockets: 0 }
+    }
+
     fn read(&mut self, key: WorkerKey, triggers: &mut Vec<Trigger>) {
         for _ in 0..MAX_READ {
             if self.is_closed {
@@ -138,5 +164,26 @@ impl Child {
                 Trigger::Beat(key)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_is_not_waited_for_is_reaped_in_the_end() {
+        let key = WorkerKey { group: 0, number: 1 };
+        let mut children = Children::default();
+        let (link, stdin) = ParentLink::with_handover(&Handover::new("", "", &[], 1)).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").stdin(stdin).spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        children.running.insert(key, Child::of(pid, link));
+        assert_eq!(children.abandon(key), Some(pid.as_raw_nonzero().get()));
+        assert!(children.running.is_empty() && children.abandon(key).is_none());
+        kill_process(pid, Signal::KILL).unwrap();
+        let (status, mut triggers) = (child.wait().unwrap(), Vec::new());
+        children.take_ended(pid, status, &mut triggers, || false);
+        assert!(matches!(triggers[..], [Trigger::Ended(ended, _)] if ended == key), "{triggers:?}");
     }
 }

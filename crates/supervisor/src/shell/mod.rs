@@ -28,7 +28,7 @@ pub use sockets::{AdminEndpoint, Endpoint};
 use crate::link::Handover;
 use crate::machine::{
     CHECK_INTERVAL, Group, Level, Limits, MAX_WORKERS, Order, ProgramChoice, RollEnd, ScaleChange, Supervisor, Trigger,
-    WorkerKey,
+    WorkerEnd, WorkerKey,
 };
 use admin::AdminListener;
 use children::Children;
@@ -225,7 +225,7 @@ impl<'a> ParentProcess<'a> {
     fn decide(&mut self, triggers: &mut Vec<Trigger>) {
         let mut queue: std::collections::VecDeque<Trigger> = triggers.drain(..).collect();
         while let Some(trigger) = queue.pop_front() {
-            if matches!(trigger, Trigger::Ended(..)) {
+            if matches!(&trigger, Trigger::Ended(_, end) if !matches!(end, WorkerEnd::Stuck { .. })) {
                 self.ends += 1;
             }
             let now = clock::now().saturating_sub(self.started);
@@ -246,10 +246,14 @@ impl<'a> ParentProcess<'a> {
         match order {
             Order::Start(key, choice) => {
                 let reason = self.start_worker(key, choice).err()?;
-                return Some(Trigger::Ended(key, crate::machine::WorkerEnd::NotStarted(reason)));
+                return Some(Trigger::Ended(key, WorkerEnd::NotStarted(reason)));
             }
             Order::Stop(key) => self.children.stop(key),
             Order::Signal(key, signal) => self.children.signal(key, signal),
+            Order::Abandon(key) => {
+                let pid = self.children.abandon(key)?;
+                return Some(Trigger::Ended(key, WorkerEnd::Stuck { pid }));
+            }
             Order::Cut(key) => self.children.cut(key),
             Order::OpenProgram => match Program::open(&self.name) {
                 Ok(program) => {
