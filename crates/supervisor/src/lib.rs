@@ -3,6 +3,7 @@
 //! It depends on no other crate of the workspace: a worker is a program that speaks the protocol of [`link`]. The
 //! [`machine`] decides, [`run`] carries out.
 
+mod hung_up;
 pub mod link;
 pub mod machine;
 mod shell;

@@ -32,7 +32,7 @@ use crate::machine::{
 };
 use admin::AdminListener;
 use children::Children;
-use control::{ControlServer, ControlWait};
+use control::{ControlServer, ControlWait, TOO_MANY_WAIT};
 use memory::MemoryEvents;
 pub use notify::ServiceManager;
 use program::Program;
@@ -368,19 +368,21 @@ impl<'a> ParentProcess<'a> {
                     self.control.end(client, &ControlReply::Status(Box::new(status)));
                 }
                 ControlRequest::Roll => {
-                    self.control.wait_for(client, ControlWait::Roll(self.supervisor.next_roll()));
-                    triggers.push(Trigger::Roll);
+                    let roll = ControlWait::Roll(self.supervisor.next_roll());
+                    self.wait_or_refuse(client, roll, Trigger::Roll, triggers);
                 }
                 ControlRequest::Scale { workers } => {
                     if let Err(reason) = self.supervisor.check_target(workers) {
                         self.control.end(client, &ControlReply::Failed { reason });
                         continue;
                     }
-                    self.control.wait_for(client, ControlWait::Settled);
-                    triggers.push(Trigger::Scale(ScaleChange::To(workers)));
+                    let scale = Trigger::Scale(ScaleChange::To(workers));
+                    self.wait_or_refuse(client, ControlWait::Settled, scale, triggers);
                 }
                 ControlRequest::Stop => {
-                    self.control.wait_for(client, ControlWait::Stop);
+                    if !self.control.wait_for(client, ControlWait::Stop) {
+                        self.control.end(client, &ControlReply::Done { text: "all workers are to stop".to_owned() });
+                    }
                     triggers.push(Trigger::Stop);
                 }
                 ControlRequest::Reopen => {
@@ -388,6 +390,13 @@ impl<'a> ParentProcess<'a> {
                     self.control.end(client, &ControlReply::Done { text: "logs are reopened".to_owned() });
                 }
             }
+        }
+    }
+    fn wait_or_refuse(&mut self, client: usize, wait: ControlWait, trigger: Trigger, triggers: &mut Vec<Trigger>) {
+        if self.control.wait_for(client, wait) {
+            triggers.push(trigger);
+        } else {
+            self.control.end(client, &ControlReply::Failed { reason: TOO_MANY_WAIT.to_owned() });
         }
     }
 }

@@ -15,6 +15,9 @@ mod server;
 pub use client::{ControlClient, ControlError};
 pub(super) use server::{ControlServer, ControlWait};
 
+/// The refusal of a request whose client could not wait for its end.
+pub(super) const TOO_MANY_WAIT: &str = "64 commands wait for the workers already";
+
 /// The longest path that a socket can have.
 pub const MAX_PATH: usize = 107;
 
@@ -24,8 +27,11 @@ const MAX_REQUEST: usize = 1024;
 /// The most bytes that wait for a client; beyond, it is disconnected.
 const MAX_OUTPUT: usize = 1024 * 1024;
 
-/// The most clients at a time; the next ones wait.
+/// The most clients at a time, besides those that wait for workers; the next ones wait to be accepted.
 const MAX_CLIENTS: usize = 16;
+
+/// The most clients that wait for workers. A further `roll` or `scale` is refused; a further `stop` is done, and not waited for.
+const MAX_WAITING: usize = 64;
 
 /// The time for a client to send its request, and for the parent to begin its reply.
 const SOON: Duration = Duration::from_secs(5);

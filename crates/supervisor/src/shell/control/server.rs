@@ -12,7 +12,8 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use tracing::warn;
 
-use super::{ControlReply, ControlRequest, MAX_CLIENTS, MAX_OUTPUT, MAX_PATH, MAX_REQUEST, SOON};
+use super::{ControlReply, ControlRequest, MAX_CLIENTS, MAX_OUTPUT, MAX_PATH, MAX_REQUEST, MAX_WAITING, SOON};
+use crate::hung_up::is_hung_up;
 
 /// The control socket and its clients.
 #[derive(Debug)]
@@ -28,12 +29,13 @@ pub(in crate::shell) struct ControlServer {
 #[derive(Debug)]
 struct ControlPeer {
     stream: UnixStream,
-    since: Duration,
+    /// By when it has sent its request, or read the whole reply.
+    until: Duration,
     input: Vec<u8>,
+    /// Whether nothing more comes from it: it may read on.
+    has_sent_all: bool,
     output: Vec<u8>,
     wait: ControlWait,
-    /// Whether nothing follows what waits to be written.
-    is_last: bool,
 }
 
 /// The event that ends a request.
@@ -47,8 +49,15 @@ pub(in crate::shell) enum ControlWait {
     Settled,
     /// The end of the parent.
     Stop,
-    /// Nothing.
+    /// Nothing: the reply is complete.
     Nothing,
+}
+
+impl ControlWait {
+    /// Whether the request ends by an event of the workers.
+    fn is_for_workers(self) -> bool {
+        matches!(self, Self::Roll(_) | Self::Settled | Self::Stop)
+    }
 }
 
 impl ControlServer {
@@ -64,10 +73,11 @@ impl ControlServer {
 
     /// The descriptors to wait for.
     pub(in crate::shell) fn interests(&self, now: Duration) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
-        let accepts = self.clients.len() < MAX_CLIENTS && now >= self.accepts_from;
+        let accepts = self.has_place() && now >= self.accepts_from;
         let clients = self.clients.iter().map(|client| {
+            let read = if client.has_sent_all { PollFlags::empty() } else { PollFlags::IN };
             let write = if client.output.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
-            (client.stream.as_fd(), PollFlags::IN | write)
+            (client.stream.as_fd(), read | write)
         });
         let listener = self.listener.iter().filter(move |_| accepts);
         listener.map(|(listener, _)| (listener.as_fd(), PollFlags::IN)).chain(clients)
@@ -77,8 +87,8 @@ impl ControlServer {
     /// client, which is valid until the next call.
     pub(in crate::shell) fn serve(&mut self, now: Duration) -> Vec<(usize, ControlRequest)> {
         self.clients.retain_mut(|client| client.is_alive(now));
-        let Some((listener, _)) = &self.listener else { return Vec::new() };
-        while self.clients.len() < MAX_CLIENTS && now >= self.accepts_from {
+        while self.has_place() && now >= self.accepts_from {
+            let Some((listener, _)) = &self.listener else { break };
             match listener.accept() {
                 Ok((stream, _)) => self.clients.extend(ControlPeer::of(stream, now)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -89,12 +99,23 @@ impl ControlServer {
             }
         }
         let clients = self.clients.iter_mut().enumerate();
-        clients.filter_map(|(index, client)| Some((index, client.request()?))).collect()
+        clients.filter_map(|(index, client)| Some((index, client.request(now)?))).collect()
     }
 
-    /// Sets the event that ends a client's request.
-    pub(in crate::shell) fn wait_for(&mut self, client: usize, wait: ControlWait) {
-        self.clients[client].wait = wait;
+    /// Whether another client can be accepted. Those that wait for workers do not count: a roll may take long, and `status`
+    /// and `stop` must reach the parent meanwhile.
+    fn has_place(&self) -> bool {
+        self.clients.iter().filter(|client| !client.wait.is_for_workers()).count() < MAX_CLIENTS
+    }
+
+    /// Sets the event of the workers that ends a client's request; `false` if as many clients wait for one as may.
+    #[must_use = "the client waits for nothing else"]
+    pub(in crate::shell) fn wait_for(&mut self, client: usize, wait: ControlWait) -> bool {
+        let is_free = self.clients.iter().filter(|client| client.wait.is_for_workers()).count() < MAX_WAITING;
+        if is_free {
+            self.clients[client].wait = wait;
+        }
+        is_free
     }
 
     /// Sends the end of a reply.
@@ -104,10 +125,7 @@ impl ControlServer {
 
     /// Sends a line to all that wait for an event of the workers.
     pub(in crate::shell) fn report(&mut self, text: &str) {
-        let is_waiting = |client: &&mut ControlPeer| {
-            matches!(client.wait, ControlWait::Roll(_) | ControlWait::Settled | ControlWait::Stop)
-        };
-        for client in self.clients.iter_mut().filter(is_waiting) {
+        for client in self.clients.iter_mut().filter(|client| client.wait.is_for_workers()) {
             client.push(&ControlReply::Progress { text: text.to_owned() });
         }
     }
@@ -151,41 +169,45 @@ impl Drop for ControlServer {
 
 impl ControlPeer {
     /// Takes a client on, unless it is of another user.
-    fn of(stream: UnixStream, since: Duration) -> Option<Self> {
+    fn of(stream: UnixStream, now: Duration) -> Option<Self> {
         let peer = socket_peercred(&stream).ok()?.uid;
         if peer != geteuid() && !peer.is_root() {
             warn!(uid = peer.as_raw(), "a client of another user was refused at the control socket");
             return None;
         }
         stream.set_nonblocking(true).ok()?;
-        let wait = ControlWait::Request;
-        Some(Self { stream, since, input: Vec::new(), output: Vec::new(), wait, is_last: false })
+        let (until, wait) = (now + SOON, ControlWait::Request);
+        Some(Self { stream, until, input: Vec::new(), has_sent_all: false, output: Vec::new(), wait })
     }
 
     /// Reads what is there and writes what waits; `false` once the client is gone, served, or too slow.
     fn is_alive(&mut self, now: Duration) -> bool {
         let mut bytes = [0; MAX_REQUEST];
         match self.stream.read(&mut bytes) {
-            Ok(0) => return false,
+            Ok(0) => self.has_sent_all = true,
             Ok(length) if self.input.len() + length > MAX_REQUEST => return false,
             Ok(length) => self.input.extend_from_slice(&bytes[..length]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return false,
         }
         self.flush();
-        let is_late = self.wait == ControlWait::Request && now > self.since + SOON;
-        let is_served = self.is_last && self.output.is_empty();
-        !is_late && !is_served && self.output.len() <= MAX_OUTPUT
+        if self.wait.is_for_workers() {
+            self.until = now + SOON;
+        }
+        let is_complete = self.wait != ControlWait::Request || self.input.contains(&b'\n');
+        let is_gone = self.has_sent_all && (!is_complete || is_hung_up(&self.stream));
+        let is_served = self.wait == ControlWait::Nothing && self.output.is_empty();
+        !is_gone && !is_served && now <= self.until && self.output.len() <= MAX_OUTPUT
     }
 
     /// The request, once its line is complete.
-    fn request(&mut self) -> Option<ControlRequest> {
+    fn request(&mut self, now: Duration) -> Option<ControlRequest> {
         if self.wait != ControlWait::Request {
             return None;
         }
         let end = self.input.iter().position(|byte| *byte == b'\n')?;
         let request = serde_json::from_slice(&self.input[..end]);
-        self.wait = ControlWait::Nothing;
+        (self.wait, self.until) = (ControlWait::Nothing, now + SOON);
         self.input.clear();
         match request {
             Ok(request) => Some(request),
@@ -199,7 +221,6 @@ impl ControlPeer {
     fn end(&mut self, reply: &ControlReply) {
         self.push(reply);
         self.wait = ControlWait::Nothing;
-        self.is_last = true;
     }
 
     fn push(&mut self, reply: &ControlReply) {

@@ -38,7 +38,7 @@ fn requests_are_read_in_pieces_and_ended_by_their_event() {
     assert_eq!(serve(&mut server, Duration::ZERO), []);
     client.write_all(b"ale\",\"workers\":3}\n").unwrap();
     assert_eq!(server.serve(Duration::ZERO), [(0, ControlRequest::Scale { workers: 3 })]);
-    server.wait_for(0, ControlWait::Settled);
+    assert!(server.wait_for(0, ControlWait::Settled));
     server.report("a step");
     server.end_all(ControlWait::Roll(1), &ControlReply::Done { text: "no".to_owned() });
     assert!(server.is_awaited(ControlWait::Settled));
@@ -69,7 +69,7 @@ fn a_silent_client_is_disconnected_and_one_that_waits_is_not() {
     let silent = connect(&path, b"");
     let waiting = connect(&path, b"{\"request\":\"stop\"}\n");
     assert_eq!(serve(&mut server, Duration::ZERO), [(1, ControlRequest::Stop)]);
-    server.wait_for(1, ControlWait::Stop);
+    assert!(server.wait_for(1, ControlWait::Stop));
     server.serve(SOON + Duration::from_millis(1));
     assert_eq!(server.clients.len(), 1);
     drop(waiting);
@@ -83,7 +83,7 @@ fn a_client_that_does_not_read_is_disconnected_at_the_bound() {
     let (mut server, path, _folder) = server();
     let _deaf = connect(&path, b"{\"request\":\"stop\"}\n");
     serve(&mut server, Duration::ZERO);
-    server.wait_for(0, ControlWait::Stop);
+    assert!(server.wait_for(0, ControlWait::Stop));
     let text = "a".repeat(64 * 1024);
     let mut reports = 0;
     while !server.clients.is_empty() {
@@ -116,4 +116,61 @@ fn the_socket_is_private_replaces_one_that_is_left_over_and_is_removed() {
     assert!(!path.exists());
     let long = path.with_file_name("a".repeat(100));
     assert!(ControlServer::listen(Some(long)).unwrap_err().to_string().contains("more than 107 bytes"));
+}
+
+#[test]
+fn clients_that_wait_for_workers_lock_no_other_out_and_have_a_bound() {
+    let (mut server, path, _folder) = server();
+    let mut rolls = Vec::new();
+    for number in 0..=MAX_WAITING {
+        rolls.push(connect(&path, b"{\"request\":\"roll\"}\n"));
+        let requests = serve(&mut server, Duration::ZERO);
+        assert_eq!(requests, [(number, ControlRequest::Roll)]);
+        assert_eq!(server.wait_for(number, ControlWait::Roll(1)), number < MAX_WAITING);
+    }
+    server.end(MAX_WAITING, &ControlReply::Failed { reason: "no".to_owned() });
+    let status = connect(&path, b"{\"request\":\"status\"}\n");
+    assert_eq!(serve(&mut server, Duration::ZERO), [(MAX_WAITING, ControlRequest::Status)]);
+    server.end(MAX_WAITING, &ControlReply::Done { text: "yes".to_owned() });
+    assert!(line(status).contains("yes"));
+}
+
+#[test]
+fn a_client_that_has_sent_all_gets_its_reply_and_one_that_has_left_is_dropped() {
+    let (mut server, path, _folder) = server();
+    let half_closed = connect(&path, b"{\"request\":\"roll\"}\n");
+    half_closed.shutdown(std::net::Shutdown::Write).unwrap();
+    let left = connect(&path, b"{\"request\":\"roll\"}\n");
+    assert_eq!(serve(&mut server, Duration::ZERO).len(), 2);
+    assert!(server.wait_for(0, ControlWait::Roll(1)) && server.wait_for(1, ControlWait::Roll(1)));
+    server.serve(Duration::ZERO);
+    assert_eq!(server.clients.len(), 2);
+    let read = |(_, flags): (BorrowedFd<'_>, PollFlags)| flags.contains(PollFlags::IN);
+    assert_eq!(
+        server.interests(Duration::ZERO).filter(|interest| read(*interest)).count(),
+        2,
+        "no end is polled again"
+    );
+    drop(left);
+    server.serve(Duration::ZERO);
+    assert_eq!(server.clients.len(), 1);
+    server.end_all(ControlWait::Roll(1), &ControlReply::Done { text: "yes".to_owned() });
+    server.serve(Duration::ZERO);
+    assert!(line(half_closed).contains("yes"));
+    let _unfinished = connect(&path, b"{\"request\":").shutdown(std::net::Shutdown::Write);
+    serve(&mut server, Duration::ZERO);
+    server.serve(Duration::ZERO);
+    assert!(server.clients.is_empty());
+}
+
+#[test]
+fn a_client_that_does_not_read_its_reply_is_disconnected() {
+    let (mut server, path, _folder) = server();
+    let _deaf = connect(&path, b"{\"request\":\"status\"}\n");
+    assert_eq!(serve(&mut server, Duration::ZERO).len(), 1);
+    server.end(0, &ControlReply::Done { text: "a".repeat(900 * 1024) });
+    server.serve(SOON);
+    assert_eq!(server.clients.len(), 1);
+    server.serve(SOON + Duration::from_millis(1));
+    assert!(server.clients.is_empty());
 }
