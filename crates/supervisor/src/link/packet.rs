@@ -11,6 +11,7 @@ use rustix::net::{
 use serde::Serialize;
 
 use super::{LinkError, MAX_MESSAGE, MAX_SOCKETS};
+use crate::hung_up::is_hung_up;
 
 const FDS_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_SOCKETS));
 
@@ -67,7 +68,8 @@ pub(super) fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> Result<Option
     if received.flags.contains(ReturnFlags::TRUNC) {
         return Err(LinkError::TooLong);
     }
-    if received.bytes == 0 {
+    // An empty packet looks like the end of the stream, and is none of the protocol.
+    if received.bytes == 0 && is_hung_up(&socket) {
         return Ok(None);
     }
     line.truncate(received.bytes);

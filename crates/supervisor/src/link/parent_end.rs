@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, socketpair};
 
 use super::{Handover, LinkError, ParentMessage, WorkerMessage, packet};
 
@@ -45,6 +45,11 @@ impl ParentLink {
     /// [`LinkError::Io`] if the worker is gone, or does not read its end.
     pub fn send(&self, message: ParentMessage) -> Result<(), LinkError> {
         packet::send(self.socket.as_fd(), &message, &[], SendFlags::DONTWAIT)
+    }
+
+    /// Ends the link: the worker takes that for the end of its parent, and stops.
+    pub fn close(&self) {
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both); // it fails if the worker has closed it already
     }
 
     /// Receives a message if there is one.
@@ -124,12 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn malformed_and_overlong_packets_are_errors_and_the_next_one_is_read() {
+    fn empty_malformed_and_overlong_packets_are_errors_and_the_next_one_is_read() {
         let (parent, stdin) = ParentLink::with_handover(&handover()).unwrap();
         let send = |bytes: &[u8]| rustix::net::send(&stdin, bytes, SendFlags::empty()).unwrap();
+        send(b"");
         send(b"{\"message\":\"dance\"}");
         send(&[b' '; super::super::MAX_MESSAGE + 1]);
         send(b"{\"message\":\"beat\",\"connections\":2,\"sockets\":1}");
+        assert!(matches!(parent.receive(), Err(LinkError::Malformed(_))), "an empty packet is not the end");
         assert!(matches!(parent.receive(), Err(LinkError::Malformed(_))));
         assert!(matches!(parent.receive(), Err(LinkError::TooLong)));
         let beat = WorkerMessage::Beat { connections: 2, sockets: 1 };

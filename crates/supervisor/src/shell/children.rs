@@ -15,6 +15,12 @@ use crate::machine::{Trigger, WorkerEnd, WorkerKey, WorkerSignal};
 /// The most messages of one link that are read at once; the queue of a socket holds fewer.
 const MAX_READ: usize = 4096;
 
+/// Malformed messages of a worker that are logged.
+const LOGGED: u32 = 3;
+
+/// Malformed messages of a worker until its link is closed.
+const MAX_MALFORMED: u32 = 100;
+
 /// The process of a worker.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -22,6 +28,7 @@ pub(super) struct Child {
     pub(super) link: ParentLink,
     /// Whether the worker has closed its end of the link.
     pub(super) is_closed: bool,
+    malformed: u32,
     pub(super) version: Option<String>,
     pub(super) web: Option<SocketAddr>,
     pub(super) admin: Option<SocketAddr>,
@@ -135,7 +142,17 @@ impl Children {
 
 impl Child {
     fn of(pid: Pid, link: ParentLink) -> Self {
-        Self { pid, link, is_closed: false, version: None, web: None, admin: None, connections: 0, sockets: 0 }
+        Self {
+            pid,
+            link,
+            is_closed: false,
+            malformed: 0,
+            version: None,
+            web: None,
+            admin: None,
+            connections: 0,
+            sockets: 0,
+        }
     }
 
     fn read(&mut self, key: WorkerKey, triggers: &mut Vec<Trigger>) {
@@ -147,9 +164,25 @@ impl Child {
                 Ok(Reception::Message(message)) => triggers.push(self.take(key, message)),
                 Ok(Reception::Empty) => return,
                 Ok(Reception::Closed) | Err(LinkError::Io(_)) => self.is_closed = true,
-                Err(error) => warn!(pid = self.pid.as_raw_nonzero(), %error, "a worker's message was dropped"),
+                Err(error) => triggers.extend(self.drop_malformed(&error).map(|reason| Trigger::Failed(key, reason))),
             }
         }
+    }
+
+    /// Logs a malformed message unless that was done before; returns the reason if it is the one that ends the link.
+    fn drop_malformed(&mut self, error: &LinkError) -> Option<String> {
+        self.malformed += 1;
+        if self.malformed <= LOGGED {
+            warn!(pid = self.pid.as_raw_nonzero(), %error, "a worker's message was dropped");
+        }
+        if self.malformed < MAX_MALFORMED {
+            return None;
+        }
+        let reason = format!("{MAX_MALFORMED} of its messages were malformed, the last one because: {error}");
+        warn!(pid = self.pid.as_raw_nonzero(), "the link to a worker is closed: {reason}");
+        self.link.close();
+        self.is_closed = true;
+        Some(reason)
     }
 
     fn take(&mut self, key: WorkerKey, message: WorkerMessage) -> Trigger {
@@ -185,5 +218,21 @@ mod tests {
         let (status, mut triggers) = (child.wait().unwrap(), Vec::new());
         children.take_ended(pid, status, &mut triggers, || false);
         assert!(matches!(triggers[..], [Trigger::Ended(ended, _)] if ended == key), "{triggers:?}");
+    }
+
+    #[test]
+    fn a_worker_that_sends_rubbish_loses_its_link() {
+        let key = WorkerKey { group: 0, number: 1 };
+        let (link, stdin) = ParentLink::with_handover(&Handover::new("", "", &[], 1)).unwrap();
+        let mut child = Child::of(Pid::INIT, link);
+        for _ in 0..MAX_MALFORMED {
+            rustix::net::send(&stdin, b"rubbish", rustix::net::SendFlags::empty()).unwrap();
+        }
+        let mut triggers = Vec::new();
+        child.read(key, &mut triggers);
+        let [Trigger::Failed(failed, reason)] = &triggers[..] else { panic!("{triggers:?}") };
+        assert!(*failed == key && reason.starts_with("100 of its messages were malformed"), "{reason}");
+        assert!(child.is_closed && child.malformed == MAX_MALFORMED);
+        rustix::net::send(&stdin, b"more", rustix::net::SendFlags::NOSIGNAL).unwrap_err();
     }
 }
