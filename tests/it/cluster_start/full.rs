@@ -3,7 +3,6 @@
 use std::io;
 
 use phalanx_testkit::Signal;
-use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -85,7 +84,7 @@ async fn a_full_worker_leaves_clients_to_its_sibling_and_the_next_one_waits_for_
     let mut clients = fill(&workers, 2 * PLACES).await;
     until("each has as many as it may", SOON, async || {
         let status = workers.status().await;
-        status["workers"].as_array().unwrap().iter().all(|worker| worker["connections"] == Value::from(PLACES))
+        status["workers"].as_array().unwrap().iter().all(|worker| worker["connections"] == PLACES)
     })
     .await;
     until("both have counted it", SOON, async || times_full(&workers).await == [1, 1]).await;
