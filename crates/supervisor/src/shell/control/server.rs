@@ -1,6 +1,6 @@
 //! The parent's side, which waits for no client.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::{ControlReply, ControlRequest, MAX_CLIENTS, MAX_OUTPUT, MAX_PATH, MAX_REQUEST, MAX_WAITING, SOON};
 use crate::hung_up::is_hung_up;
+use crate::shell::accept::{AcceptGate, write_some};
 
 /// The control socket and its clients.
 #[derive(Debug)]
@@ -21,8 +22,7 @@ pub(in crate::shell) struct ControlServer {
     /// The socket and its path, if there is one.
     listener: Option<(UnixListener, PathBuf)>,
     clients: Vec<ControlPeer>,
-    /// When the next client is accepted: not at once after a failure.
-    accepts_from: Duration,
+    accepts: AcceptGate,
 }
 
 /// A client.
@@ -68,12 +68,12 @@ impl ControlServer {
             Ok(listener) => Ok((listener, path)),
             Err(error) => Err(io::Error::new(error.kind(), named(&path, &error))),
         });
-        Ok(Self { listener: listener.transpose()?, clients: Vec::new(), accepts_from: Duration::ZERO })
+        Ok(Self { listener: listener.transpose()?, clients: Vec::new(), accepts: AcceptGate::default() })
     }
 
     /// The descriptors to wait for.
     pub(in crate::shell) fn interests(&self, now: Duration) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
-        let accepts = self.has_place() && now >= self.accepts_from;
+        let accepts = self.has_place() && self.accepts.is_open(now);
         let clients = self.clients.iter().map(|client| {
             let read = if client.has_sent_all { PollFlags::empty() } else { PollFlags::IN };
             let write = if client.output.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
@@ -87,16 +87,11 @@ impl ControlServer {
     /// client, which is valid until the next call.
     pub(in crate::shell) fn serve(&mut self, now: Duration) -> Vec<(usize, ControlRequest)> {
         self.clients.retain_mut(|client| client.is_alive(now));
-        while self.has_place() && now >= self.accepts_from {
-            let Some((listener, _)) = &self.listener else { break };
-            match listener.accept() {
-                Ok((stream, _)) => self.clients.extend(ControlPeer::of(stream, now)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    warn!(%error, "no client of the control socket can be accepted");
-                    self.accepts_from = now + Duration::from_secs(1);
-                }
-            }
+        while self.has_place()
+            && let Some((listener, _)) = &self.listener
+            && let Some((stream, _)) = self.accepts.next(now, "control", || listener.accept())
+        {
+            self.clients.extend(ControlPeer::of(stream, now));
         }
         let clients = self.clients.iter_mut().enumerate();
         clients.filter_map(|(index, client)| Some((index, client.request(now)?))).collect()
@@ -232,12 +227,7 @@ impl ControlPeer {
     }
 
     fn flush(&mut self) {
-        while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
-                Ok(written) if written > 0 => drop(self.output.drain(..written)),
-                _ => return, // that it is gone, the next read says
-            }
-        }
+        let _ = write_some(&mut self.stream, &mut self.output); // that it is gone, the next read says
     }
 }
 

@@ -1,6 +1,6 @@
 //! Clients that send rubbish, too much or nothing, and those that do not read.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 
 use tempfile::TempDir;
 
