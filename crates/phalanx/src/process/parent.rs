@@ -55,8 +55,9 @@ pub(crate) fn serve(version: String, mut settings: Settings, start: StartCluster
             "general.id and PHALANX_TITLE name one node, and are ignored: see --worker-title-prefix"
         );
     }
+    let output = ParentOutput { print_ready: logging::print_ready, reopen_log: logging::reopen };
     let ended = parent_settings(version, &settings, groups, options, sockets);
-    match ended.and_then(|parent| phalanx_supervisor::run(parent, &signals, &ParentConsole)) {
+    match ended.and_then(|parent| phalanx_supervisor::run(parent, &signals, output)) {
         Ok(ParentEnd { code: 0, .. }) => {
             logging::flush_at_exit();
             ExitCode::SUCCESS
@@ -180,17 +181,4 @@ fn admin_endpoint(settings: &Admin) -> Result<Option<AdminEndpoint>, String> {
         format!("admin.bind {:?} is no address with a port, such as 127.0.0.1:9100 or localhost:9100", settings.bind)
     })?;
     Ok(Some(AdminEndpoint { endpoint: Endpoint::Bind(addr), or_free_port: false }))
-}
-
-/// The output of this process.
-struct ParentConsole;
-
-impl ParentOutput for ParentConsole {
-    fn print_ready(&self, text: &str) {
-        logging::print_ready(text);
-    }
-
-    fn reopen_log(&self) {
-        logging::reopen();
-    }
 }

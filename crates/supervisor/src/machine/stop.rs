@@ -20,7 +20,6 @@ pub(super) struct Stopping {
     /// The code and the reason to end with.
     code: u8,
     reason: Option<String>,
-    has_exited: bool,
 }
 
 impl Supervisor {
@@ -81,8 +80,8 @@ impl Supervisor {
     }
 
     pub(super) fn advance_stop(&mut self) {
-        let Some(stopping) = &mut self.stopping else { return };
-        if self.workers.is_empty() && !std::mem::replace(&mut stopping.has_exited, true) {
+        let Some(stopping) = &self.stopping else { return };
+        if self.workers.is_empty() {
             self.orders.push(Order::Exit(stopping.code, stopping.reason.clone()));
         }
     }

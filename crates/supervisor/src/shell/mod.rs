@@ -79,11 +79,12 @@ pub struct WorkerGroup {
 }
 
 /// The parts of the parent's process that belong to the application's library.
-pub trait ParentOutput {
+#[derive(Clone, Copy, Debug)]
+pub struct ParentOutput {
     /// Prints the addresses once the first worker is ready.
-    fn print_ready(&self, text: &str);
+    pub print_ready: fn(&str),
     /// Reopens the log.
-    fn reopen_log(&self);
+    pub reopen_log: fn(),
 }
 
 /// The end of a parent.
@@ -96,8 +97,8 @@ pub struct ParentEnd {
 }
 
 /// The parent.
-struct ParentProcess<'a> {
-    output: &'a dyn ParentOutput,
+struct ParentProcess {
+    output: ParentOutput,
     version: String,
     name: ProgramName,
     arguments: Vec<OsString>,
@@ -128,7 +129,7 @@ struct ParentProcess<'a> {
 /// # Errors
 ///
 /// The reason why it cannot start, such as an address in use or a program that is missing.
-pub fn run(settings: ParentSettings, signals: &BlockedSignals, output: &dyn ParentOutput) -> Result<ParentEnd, String> {
+pub fn run(settings: ParentSettings, signals: &BlockedSignals, output: ParentOutput) -> Result<ParentEnd, String> {
     let mut parent = ParentProcess::start(settings, output)?;
     let mut next_check = clock::now() + CHECK_INTERVAL;
     let mut triggers = vec![Trigger::Time];
@@ -153,8 +154,8 @@ pub fn run(settings: ParentSettings, signals: &BlockedSignals, output: &dyn Pare
     }
 }
 
-impl<'a> ParentProcess<'a> {
-    fn start(settings: ParentSettings, output: &'a dyn ParentOutput) -> Result<Self, String> {
+impl ParentProcess {
+    fn start(settings: ParentSettings, output: ParentOutput) -> Result<Self, String> {
         let control = ControlServer::listen(settings.control).map_err(|error| error.to_string())?;
         let program = Program::open(&settings.program)?;
         let web = match settings.web {
@@ -274,7 +275,7 @@ impl<'a> ParentProcess<'a> {
             }
             Order::FirstReady(key) => self.print_ready(key),
             Order::Reopen => {
-                self.output.reopen_log();
+                (self.output.reopen_log)();
                 self.service_manager.reloading(clock::now());
                 self.service_manager.ready();
             }
@@ -336,7 +337,7 @@ impl<'a> ParentProcess<'a> {
         if let Some(admin) = &self.admin {
             text.push_str(&format!("admin on http://{}\n", admin.addr));
         }
-        self.output.print_ready(&text);
+        (self.output.print_ready)(&text);
         self.service_manager.ready();
     }
 

@@ -5,7 +5,7 @@ use super::{ParentProcess, clock, memory};
 use crate::machine::WorkerState;
 use crate::status::{ClusterStatus, RollStatus, WorkerStatus};
 
-impl ParentProcess<'_> {
+impl ParentProcess {
     pub(super) fn status(&self) -> ClusterStatus {
         let now = clock::now().saturating_sub(self.started);
         let (ready, target) = self.supervisor.ready();
