@@ -1,6 +1,7 @@
 //! Reads request bodies into params, within limits of size and time.
 
 pub(super) mod accepted;
+mod batch;
 mod disposition;
 mod limits;
 mod multipart;
@@ -8,6 +9,7 @@ pub(super) mod own_route;
 pub(super) mod reader;
 pub(super) mod request;
 mod segments;
+mod temporary_file;
 pub(super) mod timeout;
 pub(super) mod unread;
 

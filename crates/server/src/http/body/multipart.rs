@@ -2,23 +2,24 @@
 
 use std::error::Error;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::future::try_join;
+use futures_util::{FutureExt, Stream, StreamExt, TryFutureExt};
 use http_body_util::BodyExt;
 use phalanx_core::params::{Params, Upload};
 use phalanx_core::{ActionError, bound_reached};
-use tempfile::TempPath;
-use tokio::io::AsyncWriteExt;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
+use super::batch::Batch;
 use super::disposition::Disposition;
 use super::limits::{BodyLimits, BodySizeLimit, limit_exceeded};
 use super::request::LentBody;
+use super::temporary_file::{CompleteFile, OnDisk};
 use super::timeout::{BodyTimeout, TimedBody};
 use super::{BodyError, exhausted, grow, malformed};
 use crate::quota::SharedPermit;
@@ -136,40 +137,53 @@ impl HeadLimit {
     }
 }
 
-/// A temporary file with its permit under `web.max_uploads_total`; both are released together.
-struct StoredFile {
-    path: TempPath,
-    _permit: SharedPermit,
-}
-
-impl AsRef<Path> for StoredFile {
-    fn as_ref(&self) -> &Path {
-        &self.path
-    }
-}
-
 /// Writes a part to a temporary file; returns the file and its size.
 async fn save(
     part: &mut multer::Field<'_>,
     limit: BodySizeLimit,
     limits: BodyLimits<'_>,
-) -> Result<(StoredFile, u64), BodyError> {
+) -> Result<(OnDisk<CompleteFile>, u64), BodyError> {
     let patience = limits.config().web.body_timeout;
     let folder = limits.config().paths.uploads.clone();
     let folder = if folder.as_os_str().is_empty() { std::env::temp_dir() } else { folder };
-    let mut permit = SharedPermit::start(limits.uploads, limits.share, SharedBound::UploadBytes);
-    let creating = tokio::task::spawn_blocking(move || tempfile::Builder::new().prefix("phalanx-").tempfile_in(folder));
-    let (file, path) = on_disk(patience, async { creating.await? }).await?.into_parts();
-    let mut file = tokio::fs::File::from_std(file);
-    let mut size = 0;
-    while let Some(chunk) = part.chunk().await.map_err(|error| error_of(error, limit))? {
+    let mut file = OnDisk::new(folder, SharedPermit::start(limits.uploads, limits.share, SharedBound::UploadBytes));
+    let empty = || Batch::new(limits.memory, limits.share);
+    let (mut batch, mut size) = (empty(), 0);
+    loop {
+        let next = match next_piece(part).await {
+            Some(piece) => piece.map_err(|error| error_of(error, limit))?,
+            // No memory is held while the client is awaited.
+            None => {
+                let writing = on_disk(patience, file.write(std::mem::replace(&mut batch, empty())));
+                let receiving = async { part.chunk().await.map_err(|error| error_of(error, limit)) };
+                let piece;
+                (file, piece) = try_join(writing.map_err(BodyError::from), receiving).await?;
+                piece
+            }
+        };
+        let Some(piece) = next else { break };
         let full = |bound| exhausted(bound, "the server holds as many files as it may");
-        permit.try_grow(chunk.len() as u64).map_err(full)?;
-        size += chunk.len() as u64;
-        on_disk(patience, file.write_all(&chunk)).await?;
+        file.try_grow(piece.len() as u64).map_err(full)?;
+        size += piece.len() as u64;
+        if !batch.try_add(&piece) {
+            file = on_disk(patience, file.write(std::mem::replace(&mut batch, empty()))).await?;
+            batch.try_add(&piece);
+        }
     }
-    on_disk(patience, file.flush()).await?;
-    Ok((StoredFile { path, _permit: permit }, size))
+    Ok((on_disk(patience, file.complete(batch)).await?, size))
+}
+
+/// Returns the next piece of a part if it has come. hyper reads it in a poll of its own, once the one before was taken.
+async fn next_piece(part: &mut multer::Field<'_>) -> Option<multer::Result<Option<Bytes>>> {
+    for is_last in [false, true] {
+        if let Some(piece) = part.chunk().now_or_never() {
+            return Some(piece);
+        }
+        if !is_last {
+            yield_now().await;
+        }
+    }
+    None
 }
 
 /// Waits for a step on a disk: one that hangs must not keep a request for ever, whose deadline stands still meanwhile.
