@@ -38,7 +38,7 @@ impl LingerLimits {
 /// A connection that lingers.
 #[derive(Debug)]
 pub(super) struct LingeringClose {
-    read: u64,
+    pub(super) read: u64,
     ends: Instant,
     idle: Pin<Box<Sleep>>,
     _permit: SharedPermit,
