@@ -19,6 +19,7 @@ use phalanx_core::BoxError;
 use phalanx_core::config::Admin;
 use phalanx_core::transport::Transport;
 use phalanx_core::{Engine, Node, Shutdown};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -180,7 +181,29 @@ async fn ready(State((node, _)): State<(Arc<OnceLock<Node>>, MetricsRenderer)>) 
     Ok((status, media, body.to_string()).into_response())
 }
 
+/// Renders on a thread that may block: to count the open files takes 16 ms where there are 20,000.
 async fn metrics(State((_, render)): State<(Arc<OnceLock<Node>>, MetricsRenderer)>) -> Response {
     let media = [(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"))];
-    (media, render()).into_response()
+    match spawn_blocking(move || render()).await {
+        Ok(text) => (media, text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::{self, ThreadId};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn metrics_are_rendered_on_a_thread_that_may_block() {
+        let (on, rendered) = std::sync::mpsc::channel::<ThreadId>();
+        let render: MetricsRenderer = Arc::new(move || {
+            on.send(thread::current().id()).unwrap();
+            String::new()
+        });
+        assert_eq!(metrics(State((Arc::default(), render))).await.status(), StatusCode::OK);
+        assert_ne!(rendered.recv().unwrap(), thread::current().id());
+    }
 }
