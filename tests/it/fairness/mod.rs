@@ -82,6 +82,7 @@ async fn pooled(_ctx: Context, _: Lent, input: Note) -> Result<usize, ActionErro
 fn row_settings() -> Config {
     let mut config = settings();
     config.web.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    config.web.body_timeout = Duration::from_secs(600); // a row of a busy machine takes more than the default minute
     config.web.max_requests = 64;
     config.web.max_waiting_bodies = 64;
     config.web.max_connections = 512;
