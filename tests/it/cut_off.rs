@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use phalanx_testkit::{Direction, Flow, Process, Proxy, Redis, Signal, check_time};
+use phalanx_testkit::{Process, Redis, Signal, check_time};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -31,20 +31,17 @@ async fn block(node: &Process) -> TcpStream {
 #[tokio::test]
 async fn jobs_and_verbs_that_are_cut_off_are_named() {
     let redis = Redis::start().await;
-    let proxy = Proxy::before(redis.addr()).await;
-    let url = redis.url_through(proxy.addr());
+    let url = redis.url();
     let environment = [("REDIS_URL", url.as_str()), ("PHALANX__REDIS__COMMAND_TIMEOUT", "1m")];
     let mut node = Process::start("tour", &environment).await;
-    let join = r#"{"event":"roomAdd","room":"defaultRoom","messageId":"join"}"#;
-    let mut first = Socket::connect(node.addr).await;
-    assert_eq!(first.request(join).await["status"], "OK"); // from now on Redis knows the script
-    let mut socket = Socket::connect(node.addr).await;
     let (waits, blocks) = (enqueue(&node, "sleep").await, enqueue(&node, "block").await);
     until("they run", SOON, async || get(node.addr, "/api/tasks").await.json()["running"] == 2).await;
-    proxy.hold_flow(Flow::Commands, Direction::ToClient);
+    let join = r#"{"event":"roomAdd","room":"defaultRoom","messageId":"join"}"#;
+    let mut other = Socket::connect(node.addr).await;
+    let mut socket = Socket::connect(node.addr).await;
+    assert_eq!(redis.command("CLIENT PAUSE 60000 WRITE").await, "+OK\r\n");
     socket.send(join).await;
-    let member = "HLEN actionhero:chatRoom:members:defaultRoom";
-    until("redis has the join", SOON, async || redis.command(member).await.trim() == ":2").await;
+    other.request(r#"{"event":"detailsView"}"#).await; // the node has read what came before
     node.signal(Signal::INT);
     sleep(AGAIN).await;
     let begin = Instant::now();
