@@ -110,7 +110,7 @@ impl Workers {
 
     /// Waits until a worker is to stop and then until it has ended; returns the time in between.
     async fn stop_of(&self, pid: i32) -> Duration {
-        until("it is to stop", SOON, async || {
+        until("it is to stop", LONGEST_STOP, async || {
             let status = self.status().await;
             let mut all = status["workers"].as_array().unwrap().iter();
             !all.any(|worker| pid_of(worker) == pid && worker["state"] != "stopping")

@@ -98,7 +98,8 @@ async fn a_second_int_cuts_what_still_runs() {
     workers.parent.signal(Signal::INT);
     assert_eq!(workers.parent.ended().await.code(), Some(1), "{}", workers.parent.stderr());
     check_time("a cut", begin.elapsed(), 2 * SECOND);
-    assert!(workers.parent.stderr().contains("interrupted a second time"), "{}", workers.parent.stderr());
+    let log = workers.parent.stderr();
+    assert!(log.contains("interrupted a second time") && log.contains(": action sleepTest (http, "), "{log}");
     assert!(!pids.into_values().any(runs));
     let mut rest = Vec::new();
     let _ = request.read_to_end(&mut rest).await;
