@@ -1,12 +1,15 @@
 //! The loop of a worker: it alone holds the slots, and speaks to the store.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::{poll_fn, ready};
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use phalanx_core::backend::{
@@ -251,7 +254,7 @@ impl WorkerLoop {
             }
             // Not only when the timer wakes the loop: under load something else always does.
             self.keep_house(now);
-            let has_sent = self.send_calls(now);
+            let has_sent = self.send_calls(now).await;
             if has_sent && self.open.len() > 1 {
                 // The call is written before the next reply is looked at: else the store would wait for this node while the
                 // node works, and the node while the store does.
@@ -363,7 +366,7 @@ impl WorkerLoop {
 
     /// Sends what is ready, and returns whether that was something: a call takes all settlements that wait, and fetches as
     /// many jobs as there is room for, up to a bound.
-    fn send_calls(&mut self, now: Instant) -> bool {
+    async fn send_calls(&mut self, now: Instant) -> bool {
         let mut has_sent = false;
         // With few slots two calls take turns: the store works on one while the node works on the other.
         let batch = self.engine.config().tasks.concurrency.div_ceil(2).min(EXCHANGE_BATCH);
@@ -373,7 +376,7 @@ impl WorkerLoop {
                     0 => {}
                     free => {
                         let parked = self.parked.clone();
-                        self.send_call(now, (0, 0), free, Some(parked));
+                        self.send_call(now, (0, 0), free, Some(parked)).await;
                         has_sent = true;
                         continue;
                     }
@@ -392,14 +395,14 @@ impl WorkerLoop {
             let tokens = self.ready.iter().take(settling).map(|settlement| settlement.attempt.token);
             let frees = tokens.filter(|token| !self.slots.is_stuck(*token)).count();
             let wanted = if may_fetch { self.gate.wanted(now, free, frees).min(batch) } else { 0 };
-            self.send_call(now, (settling, frees), wanted, None);
+            self.send_call(now, (settling, frees), wanted, None).await;
             has_sent = true;
         }
         has_sent
     }
 
     /// Sends a call: for parked jobs of some classes, or for those in queues.
-    fn send_call(
+    async fn send_call(
         &mut self,
         now: Instant,
         (settling, frees): (usize, usize),
@@ -430,7 +433,7 @@ impl WorkerLoop {
         let (generation, fetch_until_us) = (call.generation, call.fetch_until_us);
         let store = self.store.clone();
         self.open.push(call);
-        self.replies.push(Box::pin(async move {
+        let mut reply: BoxFuture<'static, StoreReply> = Box::pin(async move {
             let call = WorkerCall {
                 generation,
                 settlements: &settlements,
@@ -447,7 +450,14 @@ impl WorkerLoop {
                 Some(classes) => store.take_parked(&call, &classes).await,
             };
             StoreReply::Exchange(first_token, reply)
-        }));
+        });
+        // Polled here, it is on its way before the loop looks at another reply. Polled with the replies, it would be behind
+        // those that wait: written only when one of them was handled.
+        let polled = poll_fn(|cx| Poll::Ready(reply.poll_unpin(cx))).await;
+        self.replies.push(match polled {
+            Poll::Ready(reply) => Box::pin(ready(reply)),
+            Poll::Pending => reply,
+        });
     }
 
     /// The queues of a call that settles these, in their order, without those at their limits. A node that takes nothing from

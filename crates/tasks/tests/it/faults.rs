@@ -1,10 +1,12 @@
 //! Calls that fail, or are not answered: every job runs once, and none stays without a slot.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use phalanx_core::backend::{AttemptEnd, DeleteOutcome, JobState, Settlement, TaskStore, WorkerCall};
+use phalanx_core::backend::{AttemptEnd, DeleteOutcome, JobState, NewJob, Settlement, TaskStore, WorkerCall};
 use phalanx_core::config::Config;
+use tokio::sync::Semaphore;
 
 use crate::faulty_store::{Fault, FaultyStore};
 use crate::harness::{Harness, Plain, eventually};
@@ -310,4 +312,34 @@ async fn a_node_whose_worker_panicked_is_not_ready() {
     let problem = vec!["the worker of tasks has panicked".to_owned()];
     eventually("the node says so", async || harness.node.health() == problem).await;
     assert_eq!(harness.engine.stop().await.abandoned, 1);
+}
+
+/// Else the store would wait for the node while it handles the other one.
+#[tokio::test]
+async fn the_call_that_follows_a_reply_is_sent_before_another_reply_is_looked_at() {
+    let (store, answers) = (FaultyStore::new(), Arc::new(Semaphore::new(0)));
+    *store.answers.lock().unwrap() = Some(answers.clone());
+    let harness = Harness::start_with(|config| config.tasks.concurrency = 2, Some(store.clone())).await;
+    // They are settled, as parked, without an attempt on another thread.
+    let job = |n: usize| NewJob {
+        id: n.to_string().into(),
+        queue: "default".into(),
+        text: r#"{"class":"unknown","queue":"default","args":[]}"#.into(),
+        due_ms: None,
+        unique: None,
+        digest: None,
+    };
+    store.enqueue(&(0..8).map(job).collect::<Vec<_>>(), u64::MAX).await.unwrap();
+    let steps = async |count: usize| {
+        eventually("steps were taken", async || store.steps.lock().unwrap().len() >= count).await;
+        std::mem::take(&mut *store.steps.lock().unwrap())
+    };
+    assert_eq!(steps(1).await, ["sent"]);
+    answers.add_permits(1);
+    assert_eq!(steps(3).await, ["answered", "sent", "sent"], "two calls take turns");
+    answers.add_permits(2);
+    assert_eq!(steps(4).await, ["answered", "sent", "answered", "sent"]);
+    *store.answers.lock().unwrap() = None;
+    answers.add_permits(2);
+    harness.engine.stop().await;
 }

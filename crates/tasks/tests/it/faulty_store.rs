@@ -13,6 +13,7 @@ use phalanx_core::backend::{
     TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use phalanx_core::memory::MemoryTasks;
+use tokio::sync::Semaphore;
 
 /// What becomes of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,10 @@ pub(crate) struct FaultyStore {
     pub(crate) list_hold: tokio::sync::Mutex<()>,
     /// How often failed jobs were taken.
     pub(crate) takes: AtomicUsize,
+    /// The answers that exchanges may get, if they have to wait for one.
+    pub(crate) answers: Mutex<Option<Arc<Semaphore>>>,
+    /// `sent` and `answered` for each of those that have to wait.
+    pub(crate) steps: Mutex<Vec<&'static str>>,
     /// What the node showed that it works on; then `removed`.
     pub(crate) signs: Mutex<Vec<Option<String>>>,
     /// The cluster that uses the same queues.
@@ -76,6 +81,8 @@ impl FaultyStore {
             refused_releases: AtomicUsize::new(0),
             list_hold: tokio::sync::Mutex::default(),
             takes: AtomicUsize::new(0),
+            answers: Mutex::default(),
+            steps: Mutex::default(),
             signs: Mutex::default(),
             other_cluster: Mutex::default(),
         })
@@ -90,6 +97,10 @@ impl FaultyStore {
         self.faults.lock().unwrap().is_empty()
     }
 
+    fn note(&self, step: &'static str) {
+        self.steps.lock().unwrap().push(step);
+    }
+
     async fn has_jobs(&self) -> bool {
         self.inner.stats().await.unwrap().queues.iter().any(|(_, length)| *length > 0)
     }
@@ -101,7 +112,16 @@ impl TaskStore for FaultyStore {
         let does_something = !call.settlements.is_empty() || call.wanted > 0 && self.has_jobs().await;
         let fault = if does_something { self.faults.lock().unwrap().pop_front() } else { None };
         match fault {
-            None => self.inner.exchange(call).await,
+            None => {
+                let answers = self.answers.lock().unwrap().clone();
+                if let Some(answers) = answers {
+                    // It waits for its answer when it is noted.
+                    let (permit, ()) = tokio::join!(biased; answers.acquire(), async { self.note("sent") });
+                    permit.unwrap().forget();
+                    self.note("answered");
+                }
+                self.inner.exchange(call).await
+            }
             Some(Fault::Refused) => Err(BackendError::refused("READONLY")),
             Some(Fault::Panic) => panic!("the store's own code panics"),
             Some(Fault::Lost) => Err(BackendError::unavailable("timed out")),
