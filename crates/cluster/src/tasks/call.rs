@@ -95,6 +95,14 @@ impl ReplyItems {
         Self::of(self.0.next()?)
     }
 
+    /// A list that scripts omit if it is seldom needed.
+    pub(super) fn list_or_zero(&mut self) -> Option<Option<Self>> {
+        match self.0.next()? {
+            Value::Int(0) => Some(None),
+            list => Self::of(list).map(Some),
+        }
+    }
+
     pub(super) fn texts(&mut self) -> Option<Vec<String>> {
         let mut list = self.list()?;
         let mut texts = Vec::with_capacity(list.len());

@@ -208,7 +208,6 @@ fn add_end(settlement: &Settlement, invocation: &mut super::call::ScriptCall<'_>
 fn read(reply: Value, call: &WorkerCall<'_>, plain: usize) -> Option<(WorkerReply, u64)> {
     let mut items = ReplyItems::of(reply)?;
     let missing = items.number()? as usize;
-    let others = items.texts()?;
     let dropped = items.number()?;
     if dropped > 0 {
         bound_reached("tasks.failed_max");
@@ -217,14 +216,15 @@ fn read(reply: Value, call: &WorkerCall<'_>, plain: usize) -> Option<(WorkerRepl
     let next_due_ms = items.text()?.parse().ok();
     let marks = items.number()?;
     let has_more = items.number()? > 0;
-    let spoilt = items.texts()?;
-    let (mut groups, mut fetched) = (items.list()?, Vec::with_capacity(call.wanted.min(64)));
-    while groups.len() > 0 {
-        let (queue, has_counters) = (groups.text()?, groups.number()? == 1);
-        let queue = call.queues.iter().find(|known| ***known == *queue)?;
-        let mut jobs = groups.list()?;
-        while jobs.len() > 0 {
-            let entry = jobs.bytes()?;
+    let (others, spoilt) = match items.list_or_zero()? {
+        Some(mut rare) => (rare.texts()?, rare.texts()?),
+        None => Default::default(),
+    };
+    let mut fetched = Vec::with_capacity(call.wanted.min(64));
+    while items.len() > 0 {
+        let (queue, has_counters) = (call.queues.get(items.number()? as usize)?, items.number()? == 1);
+        for _ in 0..items.number()? {
+            let entry = items.bytes()?;
             let (counters, text): (JobCounters, Bytes) =
                 if has_counters { split_counters(&entry) } else { (JobCounters::default(), entry) };
             let attempt = begun(call.first_token + fetched.len() as u64, queue, counters);

@@ -8,13 +8,17 @@
 -- these, other ends; then the queues, the successes, their ids, and for each other end: field, verb, id, claim, x, id of
 -- its report or '', progress or '', result or ''; then, if some have one, the most jobs of each queue, '' for as many as
 -- are wanted.
--- Most of its time is that of its commands, a microsecond each, so it asks by one for what is seldom there.
+-- Returns the number of missing successes, that of dropped failures, when the next delayed job is due or '', the number of
+-- marks, that of jobs that are left, and 0 or the outcomes of other ends and the spoilt keys. Then the jobs, in groups: the
+-- place of the queue among those of the call, 1 if they have counters, their number, and so many jobs.
+-- Most of its time is that of its commands, half a microsecond each, so it asks by one for what is seldom there. A list in
+-- the reply costs as much, and so does a number that Lua hands to a command, or formats by '%.0f'.
 local generation = ARGV[1]
 local lease, us = begin_call(KEYS[1], KEYS[2], KEYS[3], generation, ARGV[11] ~= '0')
 if not lease then
     return false
 end
-local wanted, token, bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local wanted, bytes = tonumber(ARGV[3]), tonumber(ARGV[5])
 local queues, successes, ids, others = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local at = 14 + queues
 
@@ -24,7 +28,7 @@ if successes > 0 then
     missing = successes - removed
     at = at + successes
     if removed > 0 then
-        redis.pcall('INCRBY', KEYS[4], removed)
+        redis.pcall('INCRBY', KEYS[4], missing == 0 and ARGV[11] or removed)
         if ids > 0 then
             local length = redis.pcall('RPUSH', KEYS[5], unpack(ARGV, at, at + ids - 1))
             if type(length) == 'number' and length > 11000 then
@@ -107,7 +111,7 @@ if others > 0 then
 end
 
 local limits = at - 14
-local more, groups = 0, {}
+local more, reply, size = 0, { missing, dropped, '', 0, 0, 0 }, 6
 local function length_of(key)
     local length = redis.pcall('LLEN', key)
     if type(length) == 'number' then
@@ -156,27 +160,24 @@ if wanted > 0 and us <= tonumber(ARGV[2]) and lease > us then
     -- Takes jobs from a list, and returns how many. The length of a job is known when it is taken: one is taken first, and
     -- several at once only after short ones.
     --
-    -- A token has too many digits for '%d' where Redis is a 32-bit build, and '%.0f' takes a tenth of the call: only its
-    -- millions are formatted in that way, once.
-    local millions, low, head, digits
-    local function split_token(first)
-        millions = math.floor(first / 1000000)
-        low = first - millions * 1000000
-        head, digits = millions > 0 and string.format('%.0f', millions) or '', millions > 0 and '%06d' or '%d'
-    end
-    split_token(token)
-    local function take(key, queue, has_counters, most)
-        local taken, step = 0, 1
+    -- A token has too many digits for '%d' where Redis is a 32-bit build: its millions stay a text.
+    local head, low = string.sub(ARGV[4], 1, -7), tonumber(string.sub(ARGV[4], -6))
+    local digits = head == '' and '%d' or '%06d'
+    local function take(key, n_queue, has_counters, most)
+        local taken, step, queue = 0, 1, ARGV[n_queue]
         local fresh = ' ' .. queue .. ' 1 0 0'
         while taken < most and bytes > 0 do
-            local jobs = redis.call('LPOP', key, math.min(most - taken, step))
+            local jobs = redis.call('LPOP', key, string.format('%d', math.min(most - taken, step)))
             if not jobs then
                 break
             end
             local listed, longest = {}, 0
+            reply[size + 1], reply[size + 2], reply[size + 3] = n_queue - 14, has_counters and 1 or 0, #jobs
+            size = size + 3
             for n = 1, #jobs do
                 local job, field = jobs[n], fresh
                 local length = #job
+                reply[size + n] = job
                 bytes = bytes - length
                 if length > longest then
                     longest = length
@@ -190,14 +191,11 @@ if wanted > 0 and us <= tonumber(ARGV[2]) and lease > us then
                 listed[2 * n - 1], listed[2 * n] = head .. string.format(digits, low) .. field, job
                 low = low + 1
                 if low == 1000000 then
-                    split_token((millions + 1) * 1000000)
+                    head, low, digits = string.format('%.0f', (tonumber(head) or 0) + 1), 0, '%06d'
                 end
             end
             redis.call('HSET', KEYS[3], unpack(listed))
-            groups[#groups + 1] = queue
-            groups[#groups + 1] = has_counters and 1 or 0
-            groups[#groups + 1] = jobs
-            taken = taken + #jobs
+            size, taken = size + #jobs, taken + #jobs
             step = longest <= 1024 and 16 or longest <= 4096 and 8 or 1
         end
         wanted = wanted - taken
@@ -218,7 +216,7 @@ if wanted > 0 and us <= tonumber(ARGV[2]) and lease > us then
             local left = waiting + counted
             if wanted > 0 and bytes > 0 then
                 local most = math.min(wanted, tonumber(ARGV[limits + n]) or wanted)
-                if takes_suspect and length_of(suspects) > 0 and take(suspects, queue, true, 1) > 0 then
+                if takes_suspect and length_of(suspects) > 0 and take(suspects, n, true, 1) > 0 then
                     takes_suspect = false
                     most = most - 1
                 end
@@ -234,11 +232,11 @@ if wanted > 0 and us <= tonumber(ARGV[2]) and lease > us then
                         -- Given back: first. Those that ran before and fresh ones: in turn, by the parity of the token.
                         local is_back = string.sub(redis.call('LINDEX', again, 0), 1, 1) == '!'
                         local half = math.floor((share + low % 2) / 2)
-                        taken = take(again, queue, true, is_back and share or half)
+                        taken = take(again, n, true, is_back and share or half)
                     end
-                    taken = taken + take(ready, queue, false, share - taken)
+                    taken = taken + take(ready, n, false, share - taken)
                     if taken < share and counted > 0 then
-                        taken = taken + take(again, queue, true, share - taken)
+                        taken = taken + take(again, n, true, share - taken)
                     end
                     left = left - taken
                 end
@@ -249,13 +247,11 @@ if wanted > 0 and us <= tonumber(ARGV[2]) and lease > us then
 end
 
 local marks = has_rare and redis.pcall('ZCARD', KEYS[7])
-return {
-    missing,
-    outcomes,
-    dropped,
-    has_any and next_due(KEYS[8], KEYS[9]) or '',
-    type(marks) == 'number' and marks or 0,
-    more,
-    spoilt,
-    groups,
-}
+if has_any then
+    reply[3] = next_due(KEYS[8], KEYS[9])
+end
+reply[4], reply[5] = type(marks) == 'number' and marks or 0, more
+if others > 0 or #spoilt > 0 then
+    reply[6] = { outcomes, spoilt }
+end
+return reply
