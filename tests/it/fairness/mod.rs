@@ -127,7 +127,10 @@ impl OwnNode {
             if let Some(cores) = cores {
                 cores.move_to(which);
             }
-            Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            // Its threads for files run where the kernel wants them, as in any program.
+            let unbound = move || cores.iter().for_each(|cores| cores.release());
+            let runtime = Builder::new_current_thread().enable_all().on_thread_start(unbound).build().unwrap();
+            runtime.block_on(async {
                 let mut config = row_settings();
                 change(&mut config);
                 let routes = Router::new().route("/own", post(async |body: String| body.len().to_string()));
