@@ -51,7 +51,7 @@
 //!   is removed at once, its lease is set to expired, and the reap finds them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -76,8 +76,7 @@ use crate::store_epoch::StoreEpoch;
 /// How long after a loss of data rooms may be missing that nodes still hold.
 const RESTORED: Duration = Duration::from_secs(10);
 
-/// How long a generation without a lease is remembered. A node that was frozen for longer after its reap keeps its generation,
-/// and the joins of its members are not announced anew.
+/// How long a generation without a lease is remembered. A node that was away for longer takes a new one, reaped or not.
 const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The number of expired leases and of expired claims that one renewal returns at most.
@@ -139,6 +138,8 @@ pub struct RedisMembership {
     clusters: Script,
     beats: Mutex<Beats>,
     store_epoch: StoreEpoch,
+    /// Redis's time in the last registration or renewal that was confirmed; 0 before the first.
+    confirmed_us: AtomicU64,
 }
 
 impl RedisMembership {
@@ -166,6 +167,7 @@ impl RedisMembership {
             clusters: Script::new(include_str!("lua/lease/clusters.lua")),
             beats: Mutex::default(),
             store_epoch: StoreEpoch::default(),
+            confirmed_us: AtomicU64::new(0),
         }
     }
 
@@ -257,17 +259,22 @@ impl Membership for RedisMembership {
             .key(self.keys.registered())
             .key(self.keys.unused());
         script.arg(generation.as_str()).arg(write(record)).arg(us(LEASE)).arg(Generation::random().as_str());
-        script.arg(u8::from(was_registered)).arg(ms(RESTORED)).arg(us(REMEMBERED)).arg(generation.as_str());
+        script.arg(u8::from(was_registered)).arg(ms(RESTORED)).arg(us(REMEMBERED)).arg(self.confirmed_us.load(Relaxed));
+        script.arg(generation.as_str());
         for earlier in &record.earlier {
             script.arg(earlier.as_str());
         }
         let sent = Instant::now();
         let reply: Option<(String, u64, bool)> = self.client.run_idempotent("leases", &script).await?;
-        let Some((store_epoch, now_us, is_new)) = reply else { return Ok(RegisterOutcome::Reaped) };
+        let Some((store_epoch, now_us, is_lost)) = reply else { return Ok(RegisterOutcome::Reaped) };
         self.clock.set(now_us, sent.elapsed());
+        let before = self.store_epoch.get();
         self.store_epoch.set(&store_epoch);
+        self.confirmed_us.store(now_us, Relaxed);
         self.check_right_to_publish().await;
-        Ok(if is_new { RegisterOutcome::New } else { RegisterOutcome::Known })
+        // The generation may be a new one, and the data lost all the same.
+        let is_other = !before.is_empty() && before != store_epoch;
+        Ok(if is_lost || is_other { RegisterOutcome::Lost } else { RegisterOutcome::Registered })
     }
 
     async fn renew(&self, generation: Generation) -> Result<Renewal, BackendError> {
@@ -285,6 +292,7 @@ impl Membership for RedisMembership {
             return Ok(Renewal::Gone);
         };
         self.beats().confirm(generation, beat);
+        self.confirmed_us.store(now_us, Relaxed);
         self.clock.set(now_us, sent.elapsed());
         self.link.check(&link, announced);
         self.look_for_other_clusters().await;

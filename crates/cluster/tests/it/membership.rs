@@ -323,7 +323,7 @@ async fn data_from_before_a_node_registered_is_told_from_a_reap() {
     assert_eq!(cluster.membership.renew(other.generation).await.unwrap(), Renewal::Gone);
     let left = cluster.rooms.leave("r", &member(1), incarnation, other.generation).await.unwrap();
     assert_eq!(left, LeaveOutcome::Lost, "nobody else announces it");
-    assert_eq!(cluster.membership.register(&other, true).await.unwrap(), RegisterOutcome::New);
+    assert_eq!(cluster.membership.register(&other, true).await.unwrap(), RegisterOutcome::Lost);
     cluster.expire(&one, &other).await;
     assert!(cluster.claim(&one, &other).await);
     assert_eq!(cluster.membership.next_leaves(one.generation, other.generation).await.unwrap(), LeaveBatch::Done);
@@ -345,8 +345,9 @@ async fn a_reaped_generation_is_remembered_for_a_day_and_a_live_one_for_ever() {
     cluster.redis.command(&format!("ZADD phalanx:laws:registered 1 {}", other.generation)).await;
     cluster.node().await;
     assert_eq!(registered().await, ":3\r\n");
-    assert_eq!(cluster.membership.register(&third, true).await.unwrap(), RegisterOutcome::Known);
-    assert_eq!(cluster.membership.register(&one, true).await.unwrap(), RegisterOutcome::Known);
+    cluster.redis.command("DEL phalanx:laws:lost").await;
+    assert_eq!(cluster.membership.register(&third, true).await.unwrap(), RegisterOutcome::Registered);
+    assert_eq!(cluster.membership.register(&one, true).await.unwrap(), RegisterOutcome::Registered);
 }
 
 #[tokio::test]
@@ -359,7 +360,10 @@ async fn a_room_that_is_missing_after_a_loss_is_unavailable_and_not_unknown() {
     for fault in ["FLUSHALL".to_owned(), format!("HSET phalanx:laws:beats {} 0", node.generation)] {
         cluster.redis.command(&fault).await;
         if cluster.membership.renew(node.generation).await.unwrap() == Renewal::Gone {
-            assert_eq!(cluster.membership.register(&node, true).await.unwrap(), RegisterOutcome::New);
+            for reply in ["lost", "received"] {
+                let outcome = cluster.membership.register(&node, true).await.unwrap();
+                assert_eq!(outcome, RegisterOutcome::Lost, "{reply}");
+            }
         }
         assert!(matches!(cluster.rooms.exists("x").await, Err(BackendError::Refused(_))), "{fault}");
         assert!(matches!(cluster.rooms.members("x", 10).await, Err(BackendError::Refused(_))));
@@ -386,7 +390,7 @@ async fn a_node_that_lost_only_its_lease_keeps_its_generation_and_its_members() 
     cluster.join(&node, 1).await.unwrap();
     cluster.redis.command("DEL phalanx:laws:leases").await;
     assert_eq!(cluster.membership.renew(node.generation).await.unwrap(), Renewal::Gone);
-    assert_eq!(cluster.membership.register(&node, true).await.unwrap(), RegisterOutcome::Known);
+    assert_eq!(cluster.membership.register(&node, true).await.unwrap(), RegisterOutcome::Registered);
     cluster.renew(&node).await;
     assert_eq!(cluster.members().await, 1);
 }
@@ -525,14 +529,17 @@ async fn a_redis_that_came_back_empty_has_a_new_epoch_and_no_leases() {
         PublisherLink::default(),
     );
     let node = record(Generation::random());
-    assert_eq!(membership.register(&node, false).await.unwrap(), RegisterOutcome::New);
+    assert_eq!(membership.register(&node, false).await.unwrap(), RegisterOutcome::Registered);
     redis.kill().await;
     redis.start_again().await;
     assert!(matches!(renew_after_restart(&membership, &node).await, Renewal::Renewed(_)));
     redis.kill().await;
     redis.start_empty().await;
     assert_eq!(renew_after_restart(&membership, &node).await, Renewal::Gone);
-    assert_eq!(membership.register(&node, true).await.unwrap(), RegisterOutcome::New);
+    let again = NodeRecord { earlier: vec![node.generation], ..record(Generation::random()) };
+    let outcome = membership.register(&again, false).await.unwrap();
+    assert_eq!(outcome, RegisterOutcome::Lost, "a new generation learns it too");
+    assert_eq!(membership.register(&node, true).await.unwrap(), RegisterOutcome::Lost);
 }
 
 /// Renews; tries again while commands fail, since the first one after a restart may meet the old connection.

@@ -62,14 +62,14 @@ pub struct LeaseStatus {
     pub stored: Option<u64>,
 }
 
-/// How much the backend knew of a generation that registers.
+/// The result of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegisterOutcome {
-    /// Nothing. If the generation was registered before, the backend has lost data since.
-    New,
-    /// It was registered, and was not reaped.
-    Known,
-    /// It is refused: it was reaped, or is being reaped now.
+    /// The node is a member.
+    Registered,
+    /// It is one again, and the backend has lost data since it was one before. A repeated registration says so too.
+    Lost,
+    /// It is refused: the generation was reaped, or is being reaped now.
     Reaped,
 }
 

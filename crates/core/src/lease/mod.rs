@@ -65,7 +65,7 @@ impl LeaseParts {
             let outcome = self.membership.register(&self.record(), was_registered).await?;
             if outcome != RegisterOutcome::Reaped {
                 self.state.confirm(sent);
-                return Ok(was_registered && outcome == RegisterOutcome::New);
+                return Ok(outcome == RegisterOutcome::Lost);
             }
             self.take_new_generation();
             was_registered = false;

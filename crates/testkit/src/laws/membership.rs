@@ -40,9 +40,9 @@ pub fn record(generation: Generation) -> NodeRecord {
 /// Registering twice has the same effect as registering once.
 pub async fn a_node_is_listed_from_register_to_leave(membership: Arc<dyn Membership>) {
     let (one, other) = (record(Generation::random()), record(Generation::random()));
-    assert_eq!(membership.register(&one, false).await.expect("the backend answers"), RegisterOutcome::New);
-    assert_eq!(membership.register(&one, false).await.expect("the backend answers"), RegisterOutcome::Known);
-    assert_eq!(membership.register(&other, false).await.expect("the backend answers"), RegisterOutcome::New);
+    assert_eq!(membership.register(&one, false).await.expect("the backend answers"), RegisterOutcome::Registered);
+    assert_eq!(membership.register(&one, false).await.expect("the backend answers"), RegisterOutcome::Registered);
+    assert_eq!(membership.register(&other, false).await.expect("the backend answers"), RegisterOutcome::Registered);
     let mut nodes = membership.nodes().await.expect("the backend answers");
     nodes.sort_by_key(|node| node.generation != one.generation);
     assert_eq!(nodes, [one.clone(), other.clone()]);
@@ -65,7 +65,7 @@ pub async fn an_unregistered_generation_has_no_lease(membership: Arc<dyn Members
 pub async fn a_generation_that_was_removed_is_refused(membership: Arc<dyn Membership>) {
     let one = record(Generation::random());
     membership.register(&one, false).await.expect("the backend answers");
-    assert_eq!(membership.register(&one, true).await.expect("the backend answers"), RegisterOutcome::Known);
+    assert_eq!(membership.register(&one, true).await.expect("the backend answers"), RegisterOutcome::Registered);
     membership.leave(one.generation).await.expect("the backend answers");
     assert_eq!(membership.register(&one, true).await.expect("the backend answers"), RegisterOutcome::Reaped);
     assert_eq!(membership.renew(one.generation).await.expect("the backend answers"), Renewal::Gone);
