@@ -64,6 +64,12 @@ pub(crate) struct QuotaPermit {
 }
 
 impl QuotaPermit {
+    /// Takes `by` more while at most half of the quota is taken then, for what can do without. It is no refusal, and not
+    /// counted.
+    pub(crate) fn try_grow_within_half(&mut self, by: u64) -> bool {
+        self.quota.used().saturating_add(by) <= self.quota.limit / 2 && self.try_grow(by)
+    }
+
     /// Takes `by` more from the quota and returns whether that much was free.
     pub(crate) fn try_grow(&mut self, by: u64) -> bool {
         let grown = |used: u64| used.checked_add(by).filter(|sum| *sum <= self.quota.limit);

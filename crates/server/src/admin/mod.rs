@@ -20,7 +20,7 @@ use phalanx_core::config::Admin;
 use phalanx_core::transport::Transport;
 use phalanx_core::{Engine, Node, Shutdown};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::listener::{self, Admission, Drain, HttpListener, LingerLimits};
@@ -181,12 +181,16 @@ async fn ready(State((node, _)): State<(Arc<OnceLock<Node>>, MetricsRenderer)>) 
     Ok((status, media, body.to_string()).into_response())
 }
 
+/// The time for the metrics to be rendered: by then the threads that may block are all waiting for a disk.
+const RENDERING: Duration = Duration::from_secs(5);
+
 /// Renders on a thread that may block: to count the open files takes 16 ms where there are 20,000.
 async fn metrics(State((_, render)): State<(Arc<OnceLock<Node>>, MetricsRenderer)>) -> Response {
     let media = [(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"))];
-    match spawn_blocking(move || render()).await {
-        Ok(text) => (media, text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    match timeout(RENDERING, spawn_blocking(move || render())).await {
+        Ok(Ok(text)) => (media, text).into_response(),
+        Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "all threads that may block are busy\n").into_response(),
     }
 }
 

@@ -147,7 +147,7 @@ async fn save(
     let folder = limits.config().paths.uploads.clone();
     let folder = if folder.as_os_str().is_empty() { std::env::temp_dir() } else { folder };
     let mut file = OnDisk::new(folder, SharedPermit::start(limits.uploads, limits.share, SharedBound::UploadBytes));
-    let empty = || Batch::new(limits.memory, limits.share);
+    let empty = || Batch::new(limits.memory);
     let (mut batch, mut size) = (empty(), 0);
     loop {
         let next = match next_piece(part).await {

@@ -118,7 +118,7 @@ mod tests {
         let files = || read_dir(folder.path()).unwrap().count();
         let quota = Quota::new("test", 100);
         let batch = |bytes: &[u8]| {
-            let mut batch = Batch::new(&quota, None);
+            let mut batch = Batch::new(&quota);
             assert!(batch.try_add(bytes));
             batch
         };
