@@ -123,8 +123,9 @@ impl Supervisor {
             self.log(Level::Error, text.clone());
             return self.fail(text);
         }
-        // A process that got TERM from elsewhere has stopped properly.
-        let is_requested = *end == WorkerEnd::Exit(0) && worker.state != WorkerState::Booting;
+        // A process that got TERM from elsewhere has stopped properly; one whose link was closed has not.
+        let is_requested =
+            *end == WorkerEnd::Exit(0) && worker.state != WorkerState::Booting && worker.failed.is_none();
         self.log(if is_requested { Level::Info } else { Level::Error }, text.clone());
         if self.running_roll() == Some(worker.program) {
             self.stop_roll(&text);
