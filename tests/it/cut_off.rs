@@ -85,5 +85,5 @@ async fn a_node_whose_only_thread_is_blocked_ends_after_the_grace() {
     assert_eq!(node.ended().await.code(), Some(1));
     check_time("the end of a blocked node", begin.elapsed(), Duration::from_secs(1 + 10));
     let text = node.stderr();
-    assert!(text.lines().last().unwrap().contains("code blocks its threads"), "{text}");
+    assert!(text.lines().last().unwrap().contains("did not stop within general.grace"), "{text}");
 }

@@ -10,7 +10,7 @@ use rustix::fs::{Access, access};
 
 use super::{App, failed, print, redis_of};
 use crate::logging;
-use crate::process::{Sockets, parent};
+use crate::process::Sockets;
 use crate::settings::Settings;
 
 impl App {
@@ -28,7 +28,6 @@ impl App {
         errors.extend(logging::check_filter(&settings.config.log.level).err());
         errors.extend(unwritable_folders(&settings));
         errors.extend(self.missing_public_folders(&mut settings));
-        errors.extend(parent::mistakes(&settings));
         errors.extend(check_redis(&self.name, &settings).err().map(|error| Chain(&*error).to_string()));
         let name = format!("{} {}, environment {}", self.name, self.version, settings.environment.0);
         match self.check_definitions(settings) {

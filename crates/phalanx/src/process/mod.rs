@@ -132,6 +132,9 @@ pub(crate) fn serve(app: App, settings: Settings, launch: Launch) -> ExitCode {
 /// The time for a node to end once its grace is over. Service managers are to wait a second longer.
 const AFTER_GRACE: Duration = Duration::from_secs(9);
 
+/// A timer that fires this late tells of a process that did not run.
+const LATE: Duration = Duration::from_secs(2);
+
 /// How the process goes on once its node has ended.
 enum ProcessEnd {
     Exit,
@@ -308,8 +311,12 @@ async fn run(
             // Its parent waits for it, and nothing of it was ready.
             () = &mut boot_end, if is_booting => return Ok(None),
             () = &mut stop_end => {
+                if stop_end.deadline().elapsed() > LATE {
+                    stop_end.set(sleep(AFTER_GRACE)); // the process was stopped meanwhile
+                    continue;
+                }
                 shutdown.cut().await;
-                return Err("general.grace was over, and the node did not stop: code blocks its threads".to_owned());
+                return Err(format!("the node did not stop within general.grace and {AFTER_GRACE:?}"));
             }
         };
         if requested.is_none() {

@@ -69,12 +69,16 @@ pub(crate) fn serve(version: String, mut settings: Settings, start: StartCluster
 
 /// The mistakes that would show in each worker.
 fn check(settings: &Settings, groups: &[WorkerGroup]) -> Result<(), String> {
-    if let Some(mistake) = mistakes(settings).into_iter().next() {
-        return Err(mistake);
-    }
     let workers = count(groups);
     if workers > MAX_WORKERS {
-        return Err(format!("{workers} workers are named, and there can be {MAX_WORKERS}"));
+        return Err(format!("cluster.processes has {workers} workers, and there can be {MAX_WORKERS}"));
+    }
+    if settings.config.cluster.start_timeout <= settings.config.redis.boot_timeout {
+        return Err(
+            "cluster.start_timeout must be longer than redis.boot_timeout: a worker that waits for Redis would be \
+                    killed before it reports that"
+                .to_owned(),
+        );
     }
     if settings.redis_url.is_none() && workers > 1 {
         return Err(format!(
@@ -83,23 +87,6 @@ fn check(settings: &Settings, groups: &[WorkerGroup]) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// Settings that are valid and that no parent can work with.
-pub(crate) fn mistakes(settings: &Settings) -> Vec<String> {
-    let (mut all, cluster) = (Vec::new(), &settings.config.cluster);
-    let workers = cluster.processes.iter().map(|kind| kind.workers).fold(0, u32::saturating_add);
-    if workers > MAX_WORKERS {
-        all.push(format!("cluster.processes has {workers} workers, and there can be {MAX_WORKERS}"));
-    }
-    if cluster.start_timeout <= settings.config.redis.boot_timeout {
-        all.push(
-            "cluster.start_timeout must be longer than redis.boot_timeout: a worker that waits for Redis would be \
-             killed before it reports that"
-                .to_owned(),
-        );
-    }
-    all
 }
 
 fn count(groups: &[WorkerGroup]) -> u32 {
