@@ -375,6 +375,20 @@ fn a_worker_that_others_stopped_is_replaced_at_once_and_not_counted() {
     }
 }
 
+/// It stops properly, as one does whose parent is gone.
+#[test]
+fn a_worker_whose_link_was_closed_for_its_messages_counts_as_failed() {
+    Script::ready(1).run(
+        "2 failed 1 too many messages are not understood =>
+         3 exit 1 0 => start 1
+         4 ready 1 =>
+         5 failed 1 too many messages are not understood =>
+         6 exit 1 0 =>
+         6.9 time =>
+         7 time => start 1",
+    );
+}
+
 #[test]
 fn too_many_ends_end_the_parent_if_no_worker_is_ready_and_slow_it_down_otherwise() {
     Script::ready(1).run(
