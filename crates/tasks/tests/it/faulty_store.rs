@@ -97,6 +97,13 @@ impl FaultyStore {
         self.faults.lock().unwrap().is_empty()
     }
 
+    /// Takes the next fault, if it is one of these.
+    fn next_fault(&self, is_due: impl FnOnce(Fault) -> bool) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap();
+        let is_due = faults.front().is_some_and(|fault| is_due(*fault));
+        if is_due { faults.pop_front() } else { None }
+    }
+
     fn note(&self, step: &'static str) {
         self.steps.lock().unwrap().push(step);
     }
@@ -110,9 +117,10 @@ impl FaultyStore {
 impl TaskStore for FaultyStore {
     async fn exchange(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError> {
         let does_something = !call.settlements.is_empty() || call.wanted > 0 && self.has_jobs().await;
-        let fault = if does_something { self.faults.lock().unwrap().pop_front() } else { None };
+        // Whether an answer is to be lost shows when it is there: a job may come after the look.
+        let fault = self.next_fault(|fault| does_something && fault != Fault::AnswerLost);
         match fault {
-            None => {
+            None | Some(Fault::AnswerLost) => {
                 let answers = self.answers.lock().unwrap().clone();
                 if let Some(answers) = answers {
                     // It waits for its answer when it is noted.
@@ -120,7 +128,12 @@ impl TaskStore for FaultyStore {
                     permit.unwrap().forget();
                     self.note("answered");
                 }
-                self.inner.exchange(call).await
+                let reply = self.inner.exchange(call).await?;
+                let did_something = !call.settlements.is_empty() || !reply.fetched.is_empty();
+                match self.next_fault(|fault| did_something && fault == Fault::AnswerLost) {
+                    Some(_) => Err(BackendError::unavailable("timed out")),
+                    None => Ok(reply),
+                }
             }
             Some(Fault::Refused) => Err(BackendError::refused("READONLY")),
             Some(Fault::Panic) => panic!("the store's own code panics"),
@@ -134,10 +147,6 @@ impl TaskStore for FaultyStore {
                 settled: vec![SettleOutcome::Spoilt { key: "failed".to_owned() }; call.settlements.len()],
                 ..WorkerReply::default()
             }),
-            Some(Fault::AnswerLost) => {
-                self.inner.exchange(call).await?;
-                Err(BackendError::unavailable("timed out"))
-            }
         }
     }
 
