@@ -132,7 +132,7 @@ pub(crate) fn serve(app: App, settings: Settings, launch: Launch) -> ExitCode {
 /// The time for a node to end once its grace is over. Service managers are to wait a second longer.
 const AFTER_GRACE: Duration = Duration::from_secs(9);
 
-/// A timer that fires this late tells of a process that did not run.
+/// The delay of a timer that shows that the process did not run.
 const LATE: Duration = Duration::from_secs(2);
 
 /// How the process goes on once its node has ended.
