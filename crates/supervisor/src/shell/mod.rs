@@ -314,14 +314,14 @@ impl ParentProcess {
         }
         if let Some(admin) = &self.admin {
             let offset = self.admin_offset(key);
-            let socket = sockets::bind_admin_of_worker(admin.addr, offset).map_err(|error| error.to_string())?;
+            let socket = sockets::listen_for_worker(admin.addr, offset).map_err(|error| error.to_string())?;
             handover.add(Handover::ADMIN, socket);
         }
         self.children.start(key, program, &self.arguments, &handover)
     }
 
     /// By how much the admin port of a worker is above the parent's: the groups follow each other, each with room for its
-    /// workers and one for a roll. Two sockets may be bound to one port, of which only one can listen.
+    /// workers and one for a roll.
     fn admin_offset(&self, key: WorkerKey) -> u32 {
         let room = |(index, group): (usize, &WorkerGroup)| {
             let workers = if index == self.scaled { MAX_WORKERS } else { group.workers };
@@ -394,6 +394,8 @@ impl ParentProcess {
             }
         }
     }
+
+    /// Begins what a client waits for, unless too many clients wait.
     fn wait_or_refuse(&mut self, client: usize, wait: ControlWait, trigger: Trigger, triggers: &mut Vec<Trigger>) {
         if self.control.wait_for(client, wait) {
             triggers.push(trigger);

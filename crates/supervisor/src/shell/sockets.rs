@@ -49,10 +49,6 @@ impl BoundSocket {
     pub(super) fn share(&self) -> io::Result<OwnedFd> {
         self.socket.as_fd().try_clone_to_owned()
     }
-
-    pub(super) fn into_fd(self) -> OwnedFd {
-        self.socket
-    }
 }
 
 /// The address of the parent's admin listener, from which those of its workers follow.
@@ -80,14 +76,28 @@ pub(super) fn listen_for_operators(admin: AdminEndpoint) -> io::Result<TcpListen
     Ok(listener)
 }
 
-/// Binds the admin socket of a worker: so many ports above the parent's, so that it stays the same over restarts. If
-/// it is taken, any free port.
-pub(super) fn bind_admin_of_worker(parent: SocketAddr, offset: u32) -> io::Result<OwnedFd> {
+/// The admin socket of a worker: so many ports above the parent's, so that it stays the same over restarts. If it is
+/// taken, any free port. It listens at once: several sockets may be bound to one port, of which only one can listen, and a
+/// worker that could not would end.
+pub(super) fn listen_for_worker(parent: SocketAddr, offset: u32) -> io::Result<OwnedFd> {
     let port = u16::try_from(u32::from(parent.port()) + offset).unwrap_or(0);
     let wanted = SocketAddr::new(parent.ip(), port);
-    let bound = BoundSocket::bind(wanted).or_else(|error| {
+    let listener = TcpListener::bind(wanted).or_else(|error| {
         warn!(%wanted, %error, "the admin address of a worker is taken: a free port is used");
-        BoundSocket::bind(SocketAddr::new(parent.ip(), 0))
+        TcpListener::bind((parent.ip(), 0))
     })?;
-    Ok(bound.into_fd())
+    Ok(listener.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_workers_get_the_same_admin_port() {
+        let parent = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let sockets = [0; 2].map(|_| TcpListener::from(listen_for_worker(parent, 1).unwrap()));
+        let [one, other] = sockets.map(|socket| socket.local_addr().unwrap().port());
+        assert_ne!(one, other);
+    }
 }
