@@ -20,6 +20,16 @@ async fn enqueue(node: &Process, name: &str) -> String {
     post_json(node.addr, "/api/tasks", &job.to_string()).await.json()["id"].as_str().unwrap().to_owned()
 }
 
+/// Ends a node that still has work to do by the second of two INT.
+async fn interrupt_twice(node: &mut Process) {
+    node.signal(Signal::INT);
+    sleep(AGAIN).await;
+    let begin = Instant::now();
+    node.signal(Signal::INT);
+    assert_eq!(node.ended().await.code(), Some(1));
+    check_time("a second INT to the end", begin.elapsed(), Duration::from_secs(2));
+}
+
 /// Has a node wait for a call of an hour, which blocks its thread.
 async fn block(node: &Process) -> TcpStream {
     let mut client = TcpStream::connect(node.addr).await.unwrap();
@@ -42,12 +52,7 @@ async fn jobs_and_verbs_that_are_cut_off_are_named() {
     assert_eq!(redis.command("CLIENT PAUSE 60000 WRITE").await, "+OK\r\n");
     socket.send(join).await;
     other.request(r#"{"event":"detailsView"}"#).await; // the node has read what came before
-    node.signal(Signal::INT);
-    sleep(AGAIN).await;
-    let begin = Instant::now();
-    node.signal(Signal::INT);
-    assert_eq!(node.ended().await.code(), Some(1));
-    check_time("a second INT to the end", begin.elapsed(), Duration::from_secs(2));
+    interrupt_twice(&mut node).await;
     let text = node.stderr();
     let reason = text.lines().last().unwrap();
     for name in
@@ -66,12 +71,7 @@ async fn a_node_whose_only_thread_is_blocked_handles_signals() {
     node.signal(Signal::USR1);
     let line = "a signal that means nothing to a node was ignored";
     until("it reads a signal", SOON / 2, async || node.stderr().contains(line)).await;
-    node.signal(Signal::INT);
-    sleep(AGAIN).await;
-    let begin = Instant::now();
-    node.signal(Signal::INT);
-    assert_eq!(node.ended().await.code(), Some(1));
-    check_time("a second INT to the end", begin.elapsed(), Duration::from_secs(2));
+    interrupt_twice(&mut node).await;
     assert!(node.stderr().contains("interrupted a second time"), "{}", node.stderr());
 }
 
