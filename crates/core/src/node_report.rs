@@ -118,7 +118,8 @@ fn connections(mut all: Vec<Connection>, request: &ConnectionsRequest) -> Connec
 }
 
 impl Cluster {
-    /// How each node describes itself. Nodes of a release that cannot have an error, [`UnknownMethod`](crate::ApplyError::UnknownMethod).
+    /// How each node describes itself. Nodes of a release that cannot have an error,
+    /// [`UnknownMethod`](crate::ApplyError::UnknownMethod).
     ///
     /// # Errors
     ///
@@ -127,8 +128,8 @@ impl Cluster {
         Ok(self.call_nodes(REPORT.name, json!({}), limit).await?.decoded())
     }
 
-    /// Connections of all nodes, or of those with that id (or `<id>@<boot>`), or of a room: of each node the `max` that have been open for
-    /// longest, at most [`ConnectionList::MAX`].
+    /// Connections of all nodes, or of those with that id (or `<id>@<boot>`), or of a room: of each node the `max` that have
+    /// been open for longest, at most [`ConnectionList::MAX`].
     ///
     /// # Errors
     ///

@@ -175,7 +175,7 @@ impl LeaseKeeper {
         let before = std::mem::replace(&mut self.registered, generation);
         self.epoch = None;
         if lost {
-            error!(%generation, "the backend came back empty, or with data from before this node registered: what only it had is lost");
+            error!(%generation, "the backend lost data: it came back empty, or from before this node registered");
             metrics::counter!("phalanx_backend_losses_total").increment(1);
             self.parts.observers.notify(&Event::BackendLost);
         }
