@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use super::{BACK, RECOVERY, SOON, start_node, until};
+use super::{BACK, RECOVERY, SOON, is_full_size, start_node, until};
 use crate::client::{Socket, get};
 
 /// The room of these tests, without presence.
@@ -117,7 +117,8 @@ async fn keeps_its_connections(fault: &str, lasts: Duration, begin: &[&str], end
 #[tokio::test]
 async fn a_redis_without_enough_replicas_keeps_its_connections() {
     let (begin, end) = (["CONFIG SET min-replicas-to-write 1"], ["CONFIG SET min-replicas-to-write 0"]);
-    keeps_its_connections("NOREPLICAS", Duration::from_secs(6), &begin, &end).await;
+    let lasts = Duration::from_secs(if is_full_size() { 30 } else { 6 });
+    keeps_its_connections("NOREPLICAS", lasts, &begin, &end).await;
 }
 
 #[tokio::test]
@@ -125,18 +126,17 @@ async fn a_redis_that_loads_its_data_keeps_its_connections() {
     let redis = Redis::start().await;
     let node = start_node(&redis.url(), "node").await;
     let mut member = Member::join(&node).await;
-    for command in [
-        "CONFIG SET loading-process-events-interval-bytes 1024",
-        "CONFIG SET key-load-delay 20000", // µs for each key
-        "EVAL \"for n = 1, 200 do redis.call('SET', 'filler:' .. n, string.rep(n .. ':', 300)) end\" 0",
-    ] {
-        redis.command(command).await;
-    }
+    let lasts = if is_full_size() { 30 } else { 4 };
+    redis.command("CONFIG SET loading-process-events-interval-bytes 1024").await;
+    redis.command("CONFIG SET key-load-delay 20000").await; // µs for each key
+    let keys = lasts * 50;
+    let fill = format!("for n = 1, {keys} do redis.call('SET', 'filler:' .. n, string.rep(n .. ':', 300)) end");
+    redis.command(&format!("EVAL \"{fill}\" 0")).await;
     let _reloading = send(&redis, "DEBUG RELOAD").await;
     let loads = async || redis.command("INFO persistence").await.contains("\nloading:1");
     until("redis loads", SOON, loads).await;
     until("redis refuses", SOON, async || node.stderr().contains("reply=\"LOADING")).await;
-    until("redis has loaded", SOON, async || !loads().await).await;
+    until("redis has loaded", SOON + Duration::from_secs(lasts), async || !loads().await).await;
     until("the node serves", BACK, async || member.say("after").await).await;
     assert_eq!((member.gaps, breaks(&node)), (0, 0), "{}", node.stderr());
 }

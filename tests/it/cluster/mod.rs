@@ -61,6 +61,11 @@ fn rounds() -> usize {
     std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
 }
 
+/// Whether faults last as long as promised: with `ROUNDS` (`just chaos`), not in each run of the tests.
+fn is_full_size() -> bool {
+    std::env::var_os("ROUNDS").is_some()
+}
+
 /// Settings of a node in this process with this id.
 fn config(id: &str) -> Config {
     let mut config = Config::default();
