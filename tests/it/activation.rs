@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use phalanx_testkit::{Process, Signal, binary, command};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::client::get;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Binds sockets as `SOCKETS` says, writes their ports to the file `ports`, and executes `tour` as systemd does.
+/// Binds sockets as `SOCKETS` says, writes their ports to the file `ports`, and executes `tour` as systemd does. Another
+/// process keeps them for as long as that file is there.
 const MANAGER: &str = r#"#!/usr/bin/env python3
-import fcntl, os, shlex, socket
+import fcntl, os, shlex, socket, time
 sockets = [entry.split("=") for entry in os.environ["SOCKETS"].split()]
 held, ports = [], []
 for name, kind in sockets:
@@ -27,6 +29,11 @@ for name, kind in sockets:
     held.append(fcntl.fcntl(bound.fileno(), fcntl.F_DUPFD, 100))
     bound.detach()
 open("ports", "w").write(" ".join(ports))
+if os.fork() == 0:
+    os.closerange(0, 3)
+    while os.path.exists(os.path.abspath("ports")):
+        time.sleep(0.02)
+    os._exit(0)
 for number, fd in enumerate(held):
     os.dup2(fd, 3 + number)
     os.close(fd)
@@ -75,6 +82,10 @@ async fn a_node_and_a_parent_of_workers_take_the_sockets_of_the_service_manager(
         }
         node.signal(Signal::TERM);
         assert!(node.ended().await.success(), "{arguments}: {}", node.stderr());
+        for addr in [node.addr, node.admin] {
+            let waiting = timeout(SOON, TcpStream::connect(addr)).await.unwrap();
+            assert!(waiting.is_ok(), "{arguments}: clients wait for the next start: {waiting:?}");
+        }
     }
 }
 

@@ -16,9 +16,13 @@ use crate::cut::{CutWork, UnfinishedWork};
 /// The process that serves the clients of a node once it has stopped. Of several requests the first of these counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Successor {
-    /// None: the node serves the connections that wait for it before it closes its listening socket.
+    /// None: the node takes no further connections, and serves those that wait for it before it closes its listening
+    /// socket, of which no other process may have a copy then.
     #[default]
     None,
+    /// None that this process knows of, but others may have copies of the listening socket: the node serves the connections
+    /// that wait, and closes its copy.
+    Unknown,
     /// Other processes, which accept from the same socket: the node closes its copy at once, without
     /// `general.stop_delay`.
     Neighbours,

@@ -243,7 +243,7 @@ impl Engine {
     pub async fn stop(&self) -> StopReport {
         let delay = match self.shutdown().successor() {
             Successor::Neighbours => Duration::ZERO,
-            Successor::None | Successor::NextProgram => self.config().general.stop_delay,
+            Successor::None | Successor::Unknown | Successor::NextProgram => self.config().general.stop_delay,
         };
         self.stop_after(delay).await
     }

@@ -143,7 +143,7 @@ enum ProcessEnd {
 }
 
 fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Signals) -> Result<ProcessEnd, String> {
-    let mut requests = Requests { signals, parent: None };
+    let mut requests = Requests { signals, parent: None, is_shared: false };
     let mut lost = None;
     let Inheritance { sockets, pid_file, is_activated } = match launch {
         Launch::Plain(sockets) => {
@@ -165,6 +165,7 @@ fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Sign
             Inheritance { sockets: worker.prepare(&mut settings)?, ..Inheritance::default() }
         }
     };
+    requests.is_shared = is_activated || requests.parent.is_some();
     // First of all: what follows belongs to one process of this id, its log file as well.
     let pid_file = PidFile::of_node(&settings, pid_file)?;
     logging::install(&settings)?;
@@ -208,6 +209,8 @@ enum ProcessRequest {
     Stop,
     /// To stop while other workers go on.
     StopBesideOthers,
+    /// To stop while all other workers do.
+    StopWithAll,
     /// To stop because the parent is gone.
     StopOrphaned,
     /// To end without the grace.
@@ -216,12 +219,14 @@ enum ProcessRequest {
 }
 
 impl ProcessRequest {
-    /// How the node is to stop for it.
-    fn stop_request(self) -> StopRequest {
+    /// How the node is to stop for it, by whether others may have its listening sockets.
+    fn stop_request(self, is_shared: bool) -> StopRequest {
+        let alone = if is_shared { Successor::Unknown } else { Successor::None };
         match self {
-            Self::Stop | Self::Cut => StopRequest::default(),
+            Self::Stop | Self::Cut => StopRequest { successor: alone, grace: None },
             Self::StopBesideOthers => StopRequest { successor: Successor::Neighbours, grace: None },
-            Self::StopOrphaned => StopRequest { grace: Some(worker::ORPHAN_GRACE), ..StopRequest::default() },
+            Self::StopWithAll => StopRequest { successor: Successor::None, grace: None },
+            Self::StopOrphaned => StopRequest { successor: alone, grace: Some(worker::ORPHAN_GRACE) },
             Self::Restart => StopRequest { successor: Successor::NextProgram, grace: None },
         }
     }
@@ -231,6 +236,8 @@ impl ProcessRequest {
 struct Requests<'a> {
     signals: &'a mut Signals,
     parent: Option<Parent>,
+    /// Whether other processes may have the listening sockets as well: the other workers, or the service manager.
+    is_shared: bool,
 }
 
 impl Requests<'_> {
@@ -348,7 +355,7 @@ async fn run(
         if is_booting && is_worker {
             boot_end.set(sleep(BOOT_STOP));
         }
-        shutdown.request(request.stop_request());
+        shutdown.request(request.stop_request(requests.is_shared));
     }
 }
 

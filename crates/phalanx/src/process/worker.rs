@@ -128,6 +128,7 @@ fn watch(link: &WorkerLink, requests: &mpsc::Sender<ProcessRequest>) {
     loop {
         let request = match link.receive() {
             Ok(Some(ParentMessage::Stop)) => ProcessRequest::StopBesideOthers,
+            Ok(Some(ParentMessage::StopAll)) => ProcessRequest::StopWithAll,
             Ok(Some(ParentMessage::Cut)) => ProcessRequest::Cut,
             Ok(None) | Err(LinkError::Io(_)) => break,
             Err(error) => {

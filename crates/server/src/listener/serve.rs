@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::net::TcpListener;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use phalanx_core::config::Web;
 use phalanx_core::{Successor, bound_reached};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -30,6 +32,12 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 
 /// The time in which a listener that drains accepts the connections that the kernel has queued for it.
 const LAST_ACCEPTS: Duration = Duration::from_secs(1);
+
+/// The time for handshakes that had begun when further connections were refused: one way there and back to most clients.
+const HANDSHAKES: Duration = Duration::from_millis(100);
+
+/// The pause between two looks for them.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// A listening socket with the rules for its connections.
 #[derive(Debug)]
@@ -99,7 +107,11 @@ impl HttpListener {
         }
         let socket = listener.into_std()?;
         match self.drain.successor() {
-            Successor::None => accept_queued(socket, &self.admission, spawn).await,
+            Successor::None => {
+                refuse_further(&socket);
+                accept_queued(socket, &self.admission, spawn, HANDSHAKES).await;
+            }
+            Successor::Unknown => accept_queued(socket, &self.admission, spawn, Duration::ZERO).await,
             Successor::Neighbours => drop(socket),
             Successor::NextProgram => self.drain.keep(socket),
         }
@@ -109,12 +121,28 @@ impl HttpListener {
     }
 }
 
-/// Accepts the connections whose clients think that they are connected, then closes the socket.
+/// Makes the kernel refuse further connections, while those that it has queued can still be accepted. Without that, what comes
+/// between the last look into the queue and the end of the socket is reset, though its client was connected: with clients that
+/// connect all the time, one connection in 50 stops.
+///
+/// A listening socket that is bound to a network interface is not there for what comes over another one, and none has this
+/// number. It cannot be taken back without privileges, and counts for all copies of the socket.
+fn refuse_further(socket: &TcpListener) {
+    const NO_INTERFACE: Option<NonZeroU32> = NonZeroU32::new(i32::MAX as u32);
+    // The option is that of the socket, whatever the family of its address.
+    if let Err(error) = SockRef::from(socket).bind_device_by_index_v4(NO_INTERFACE) {
+        debug!(%error, "connections may come until the socket is closed"); // or another process has done it before
+    }
+}
+
+/// Accepts the connections whose clients think that they are connected, and those that get so within a time, then closes the
+/// socket.
 ///
 /// As long as there is a place for each, no task runs in between: each response that is sent may bring the next connection of
 /// its client, so the queue would not become empty under load, and what comes when the time is over is reset.
-async fn accept_queued(listener: TcpListener, admission: &Admission, spawn: impl Fn(TcpStream)) {
-    let until = Instant::now() + LAST_ACCEPTS;
+async fn accept_queued(listener: TcpListener, admission: &Admission, spawn: impl Fn(TcpStream), time: Duration) {
+    let begin = Instant::now();
+    let until = begin + LAST_ACCEPTS;
     // Not by way of the runtime, which learns of a connection only some time after the kernel has queued it.
     loop {
         if timeout_at(until, admission.ready()).await.is_err() {
@@ -125,7 +153,12 @@ async fn accept_queued(listener: TcpListener, admission: &Admission, spawn: impl
                 Ok(stream) => spawn(stream),
                 Err(error) => debug!(%error, "a queued connection is not accepted"),
             },
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return, // the queue is empty
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if begin.elapsed() >= time {
+                    return; // the queue is empty
+                }
+                sleep(BETWEEN_LOOKS).await;
+            }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {} // its client is gone
             Err(error) => return note_accept_error(&error),
         }
@@ -158,5 +191,30 @@ where
 
     fn close_when_idle(self: Pin<&mut Self>) {
         self.graceful_shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn connections_are_refused_while_those_that_wait_can_still_be_accepted() {
+        for addr in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(addr).unwrap();
+            let addr = listener.local_addr().unwrap();
+            let mut waiting = std::net::TcpStream::connect(addr).unwrap();
+            refuse_further(&listener);
+            let refused = std::net::TcpStream::connect(addr).map_err(|error| error.kind());
+            assert_eq!(refused.err(), Some(io::ErrorKind::ConnectionRefused), "{addr}");
+            let (mut accepted, _) = listener.accept().unwrap();
+            drop(listener);
+            waiting.write_all(b"request").unwrap();
+            accepted.read_exact(&mut [0; 7]).unwrap();
+            accepted.write_all(b"response").unwrap();
+            waiting.read_exact(&mut [0; 8]).unwrap();
+        }
     }
 }

@@ -108,9 +108,11 @@ impl WorkerMessage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "message")]
 pub enum ParentMessage {
-    /// Stop while other workers go on serving: close the sockets at once, without `general.stop_delay`. A worker that
-    /// stops with all others gets the signal TERM.
+    /// Stop while other workers go on serving: close the sockets at once, without `general.stop_delay`.
     Stop,
+    /// Stop with all others, after which no process has the sockets. If the service manager keeps them, a worker gets the
+    /// signal TERM instead.
+    StopAll,
     /// End now, and cut off what still runs.
     Cut,
 }

@@ -9,6 +9,8 @@ pub enum Order {
     Start(WorkerKey, ProgramChoice),
     /// Stop a worker while others serve on: over its link, or by TERM if it does not read that.
     Stop(WorkerKey),
+    /// Stop a worker with all others.
+    StopAll(WorkerKey),
     /// Send a signal to a worker.
     Signal(WorkerKey, WorkerSignal),
     /// Wait no longer for a worker that was killed; [`WorkerEnd::Stuck`](super::WorkerEnd::Stuck) follows from it.
@@ -45,8 +47,6 @@ pub enum ProgramChoice {
 /// A signal to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerSignal {
-    /// To stop with all others.
-    Term,
     /// To reopen its log.
     Hup,
     /// To end and leave a core file: it is hung.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::worker::AFTER_GRACE;
-use super::{Level, Order, Supervisor, WorkerEnd, WorkerSignal, WorkerState};
+use super::{Level, Order, Supervisor, WorkerEnd, WorkerState};
 
 /// The time from one INT to another that cuts what runs: not the same key press twice.
 const BEFORE_CUT: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ impl Supervisor {
             let limit = if worker.state == WorkerState::Booting { AFTER_GRACE } else { limit };
             worker.kill_at = Some(self.now + limit);
             worker.state = WorkerState::Stopping;
-            self.orders.push(Order::Signal(*key, WorkerSignal::Term));
+            self.orders.push(Order::StopAll(*key));
         }
     }
 

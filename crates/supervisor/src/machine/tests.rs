@@ -88,6 +88,7 @@ fn text_of(order: &Order) -> Option<String> {
         Order::Start(key, ProgramChoice::Current) => format!("start {}", key.number),
         Order::Start(key, ProgramChoice::OfRoll) => format!("start {} anew", key.number),
         Order::Stop(key) => format!("stop {}", key.number),
+        Order::StopAll(key) => format!("term {}", key.number),
         Order::Signal(key, signal) => format!("{signal:?} {}", key.number).to_lowercase(),
         Order::Abandon(key) => format!("abandon {}", key.number),
         Order::Cut(key) => format!("cut {}", key.number),

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use super::program::Program;
 use crate::link::{Handover, LinkError, ParentLink, ParentMessage, Reception, WorkerMessage};
-use crate::machine::{Trigger, WorkerEnd, WorkerKey, WorkerSignal};
+use crate::machine::{Trigger, WorkerEnd, WorkerKey};
 
 /// The most messages of one link that are read at once; the queue of a socket holds fewer.
 const MAX_READ: usize = 4096;
@@ -110,10 +110,11 @@ impl Children {
         Some(pid.as_raw_nonzero().get())
     }
 
-    pub(super) fn stop(&self, key: WorkerKey) {
+    /// Sends a request to stop; TERM to a worker that does not read its link.
+    pub(super) fn stop(&self, key: WorkerKey, request: ParentMessage) {
         let Some(child) = self.running.get(&key) else { return };
-        if child.link.send(ParentMessage::Stop).is_err() {
-            self.signal(key, WorkerSignal::Term);
+        if child.link.send(request).is_err() {
+            self.signal(key, Signal::TERM);
         }
     }
 
@@ -126,14 +127,8 @@ impl Children {
 
     /// Sends a signal. A child that was not waited for keeps its process id, so the signal cannot reach another
     /// process.
-    pub(super) fn signal(&self, key: WorkerKey, signal: WorkerSignal) {
+    pub(super) fn signal(&self, key: WorkerKey, signal: Signal) {
         let Some(child) = self.running.get(&key) else { return };
-        let signal = match signal {
-            WorkerSignal::Term => Signal::TERM,
-            WorkerSignal::Hup => Signal::HUP,
-            WorkerSignal::Abrt => Signal::ABORT,
-            WorkerSignal::Kill => Signal::KILL,
-        };
         if let Err(error) = kill_process(child.pid, signal) {
             warn!(pid = child.pid.as_raw_nonzero(), %error, "a worker could not be signalled");
         }

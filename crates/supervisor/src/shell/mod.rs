@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
 use tracing::{debug, error, info, warn};
 
 mod accept;
@@ -26,10 +27,10 @@ pub use program::ProgramName;
 pub use signals::BlockedSignals;
 pub use sockets::{AdminEndpoint, Endpoint};
 
-use crate::link::Handover;
+use crate::link::{Handover, ParentMessage};
 use crate::machine::{
     CHECK_INTERVAL, Group, Level, Limits, MAX_WORKERS, Order, ProgramChoice, RollEnd, ScaleChange, Supervisor, Trigger,
-    WorkerEnd, WorkerKey,
+    WorkerEnd, WorkerKey, WorkerSignal,
 };
 use admin::AdminListener;
 use children::Children;
@@ -114,6 +115,8 @@ struct ParentProcess {
     program_of_roll: Option<Program>,
     web: Option<BoundSocket>,
     web_addr: Option<SocketAddr>,
+    /// Whether the service manager has the socket for clients too, and keeps it when all stop.
+    is_activated: bool,
     admin: Option<AdminListener>,
     control: ControlServer,
     service_manager: ServiceManager,
@@ -158,6 +161,7 @@ impl ParentProcess {
     fn start(settings: ParentSettings, output: ParentOutput) -> Result<Self, String> {
         let control = ControlServer::listen(settings.control).map_err(|error| error.to_string())?;
         let program = Program::open(&settings.program)?;
+        let is_activated = matches!(settings.web, Some(Endpoint::Inherited(_)));
         let web = match settings.web {
             Some(endpoint) => {
                 let named = match &endpoint {
@@ -193,6 +197,7 @@ impl ParentProcess {
             program_of_roll: None,
             web_addr: web.as_ref().map(|web| web.addr),
             web,
+            is_activated,
             admin,
             control,
             service_manager: ServiceManager::of_process(),
@@ -250,8 +255,12 @@ impl ParentProcess {
                 let reason = self.start_worker(key, choice).err()?;
                 return Some(Trigger::Ended(key, WorkerEnd::NotStarted(reason)));
             }
-            Order::Stop(key) => self.children.stop(key),
-            Order::Signal(key, signal) => self.children.signal(key, signal),
+            Order::Stop(key) => self.children.stop(key, ParentMessage::Stop),
+            Order::StopAll(key) if self.is_activated => self.children.signal(key, Signal::TERM),
+            Order::StopAll(key) => self.children.stop(key, ParentMessage::StopAll),
+            Order::Signal(key, WorkerSignal::Hup) => self.children.signal(key, Signal::HUP),
+            Order::Signal(key, WorkerSignal::Abrt) => self.children.signal(key, Signal::ABORT),
+            Order::Signal(key, WorkerSignal::Kill) => self.children.signal(key, Signal::KILL),
             Order::Abandon(key) => {
                 let pid = self.children.abandon(key)?;
                 return Some(Trigger::Ended(key, WorkerEnd::Stuck { pid }));
