@@ -170,8 +170,12 @@ impl Supervisor {
                 _ => self.kill_worker(new),
             }
         }
-        self.log(Level::Error, format!("roll {} is stopped: {reason}", roll.number));
-        self.end_roll(roll.number, Some(reason.to_owned()));
+        self.end_stopped_roll(roll.number, reason);
+    }
+
+    pub(super) fn end_stopped_roll(&mut self, number: u64, reason: &str) {
+        self.log(Level::Error, format!("roll {number} is stopped: {reason}"));
+        self.end_roll(number, Some(reason.to_owned()));
     }
 
     fn complete_roll(&mut self, number: u64) {

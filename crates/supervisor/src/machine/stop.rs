@@ -55,7 +55,9 @@ impl Supervisor {
     }
 
     fn begin_stop(&mut self, stopping: Stopping, limit: Duration) {
-        self.stop_roll("all workers are to stop");
+        if let Some(roll) = self.roll.take() {
+            self.end_stopped_roll(roll.number, "all workers are to stop"); // its new worker stops as the others do
+        }
         self.rolls_again = false;
         self.next_target = None;
         self.vacancies.clear();

@@ -281,13 +281,13 @@ fn term_during_a_roll_stops_all() {
     Script::ready(2).run(
         "10 roll => open, start 3 anew
          10 roll =>
-         11 term => kill 3, unrolled 1: all workers are to stop, close, term 1, term 2, term 3
-         12 killed 3 =>
+         11 term => unrolled 1: all workers are to stop, close, term 1, term 2, term 3
+         12 exit 3 0 =>
          12 roll =>
          12 add =>
          12 term =>
          13 exit 1 0 =>
-         14 exit 2 0 => end 1: w3 was ended by signal 9",
+         14 exit 2 0 => end 0",
     );
 }
 
