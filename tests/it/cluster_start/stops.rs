@@ -99,7 +99,9 @@ async fn a_second_int_cuts_what_still_runs() {
     assert_eq!(workers.parent.ended().await.code(), Some(1), "{}", workers.parent.stderr());
     check_time("a cut", begin.elapsed(), 2 * SECOND);
     let log = workers.parent.stderr();
-    assert!(log.contains("interrupted a second time") && log.contains(": action sleepTest (http, "), "{log}");
+    let last = log.lines().last().unwrap();
+    let named = "error: interrupted a second time: running calls are cut off: phalanx-worker-";
+    assert!(last.starts_with(named) && last.contains(": action sleepTest (http, request "), "{log}");
     assert!(!pids.into_values().any(runs));
     let mut rest = Vec::new();
     let _ = request.read_to_end(&mut rest).await;

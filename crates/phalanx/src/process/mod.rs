@@ -120,11 +120,17 @@ pub(crate) fn serve(app: App, settings: Settings, launch: Launch) -> ExitCode {
                 Some(_) => stopped(),
             }
         }
-        Err(reason) => {
+        Err(Failure { reason, cut_work }) => {
             if let Some(parent) = parent {
                 Worker::report_failure(&parent, &reason);
+                if let Some(work) = &cut_work {
+                    Worker::report_cut(&parent, work);
+                }
             }
-            failed(&reason)
+            failed(&match cut_work {
+                Some(work) => format!("{reason}: {work}"),
+                None => reason,
+            })
         }
     }
 }
@@ -135,6 +141,19 @@ const AFTER_GRACE: Duration = Duration::from_secs(9);
 /// The delay of a timer that shows that the process did not run.
 const LATE: Duration = Duration::from_secs(2);
 
+/// The error with which the process ends.
+struct Failure {
+    reason: String,
+    /// The names of the work that it has cut off.
+    cut_work: Option<String>,
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self { reason, cut_work: None }
+    }
+}
+
 /// How the process goes on once its node has ended.
 enum ProcessEnd {
     Exit,
@@ -142,7 +161,7 @@ enum ProcessEnd {
     Restart(Inheritance),
 }
 
-fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Signals) -> Result<ProcessEnd, String> {
+fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Signals) -> Result<ProcessEnd, Failure> {
     let mut requests = Requests { signals, parent: None, is_shared: false };
     let mut lost = None;
     let Inheritance { sockets, pid_file, is_activated } = match launch {
@@ -188,11 +207,8 @@ fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Sign
     let node = (runtime.handle(), &shutdown);
     let ended = own_runtime.block_on(run(app, settings, sockets, node, &mut requests));
     runtime.shutdown_timeout(Duration::from_secs(1)); // drops what runs, which is noted by name
-    let ended = ended.map_err(|reason| match shutdown.cut_work() {
-        Some(work) => format!("{reason}: {work}"),
-        None => reason,
-    });
-    Ok(match ended? {
+    let ended = ended.map_err(|reason| Failure { reason, cut_work: shutdown.cut_work() })?;
+    Ok(match ended {
         Some(sockets) => ProcessEnd::Restart(Inheritance { sockets, pid_file, is_activated }),
         None => ProcessEnd::Exit,
     })

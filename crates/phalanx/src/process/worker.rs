@@ -122,6 +122,11 @@ impl Worker {
     pub(super) fn report_failure(link: &WorkerLink, reason: &str) {
         let _ = link.try_send(&WorkerMessage::failed(reason)); // if it is gone, none needs the reason
     }
+
+    /// Reports to the parent what the worker has cut off.
+    pub(super) fn report_cut(link: &WorkerLink, work: &str) {
+        let _ = link.try_send(&WorkerMessage::cut(work));
+    }
 }
 
 fn watch(link: &WorkerLink, requests: &mpsc::Sender<ProcessRequest>) {

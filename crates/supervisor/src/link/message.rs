@@ -81,8 +81,13 @@ pub enum WorkerMessage {
     },
     /// It cannot serve, and ends.
     Failed {
-        /// The reason, for an operator; at most [`MAX_REASON`](Self::MAX_REASON) bytes of it are sent.
+        /// The reason, for an operator; at most [`MAX_TEXT`](Self::MAX_TEXT) bytes of it are sent.
         reason: String,
+    },
+    /// It has cut off work, and ends.
+    Cut {
+        /// The names of the work, for an operator; at most [`MAX_TEXT`](Self::MAX_TEXT) bytes of them are sent.
+        work: String,
     },
     /// Its runtime runs. It is sent each second, by a task of the runtime, from `Ready` on.
     Beat {
@@ -94,14 +99,24 @@ pub enum WorkerMessage {
 }
 
 impl WorkerMessage {
-    /// The most bytes of a reason.
-    pub const MAX_REASON: usize = 2048;
+    /// The most bytes of a text.
+    pub const MAX_TEXT: usize = 2048;
 
     /// The message that it cannot serve.
     pub fn failed(reason: &str) -> Self {
-        let end = (0..=reason.len().min(Self::MAX_REASON)).rev().find(|end| reason.is_char_boundary(*end));
-        Self::Failed { reason: reason[..end.unwrap_or(0)].to_owned() }
+        Self::Failed { reason: first_bytes(reason).to_owned() }
     }
+
+    /// The message that it has cut off work.
+    pub fn cut(work: &str) -> Self {
+        Self::Cut { work: first_bytes(work).to_owned() }
+    }
+}
+
+/// As much of a text as may be sent.
+fn first_bytes(text: &str) -> &str {
+    let end = (0..=text.len().min(WorkerMessage::MAX_TEXT)).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 /// A message of the parent after the handover.

@@ -118,6 +118,7 @@ impl Supervisor {
             Trigger::Ready(key) => self.on_ready(key),
             Trigger::Beat(key) => self.on_beat(key),
             Trigger::Failed(key, reason) => self.on_failed(key, reason),
+            Trigger::CutWork(key, work) => self.on_cut_work(key, &work),
             Trigger::Ended(key, end) => self.on_ended(key, &end),
             Trigger::Roll => self.request_roll(),
             Trigger::NoProgram(reason) => self.on_no_program(&reason),

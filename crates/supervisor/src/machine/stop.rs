@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use super::worker::AFTER_GRACE;
-use super::{Level, Order, Supervisor, WorkerEnd, WorkerState};
+use super::{Level, Order, Supervisor, WorkerEnd, WorkerKey, WorkerState};
 
 /// The time from one INT to another that cuts what runs: not the same key press twice.
 const BEFORE_CUT: Duration = Duration::from_secs(1);
 
 /// The time for workers to end after `cut`.
 const CUT: Duration = Duration::from_secs(2);
+
+/// The most workers whose cut work the last line has: each names 20 pieces at most, in 2 KiB.
+const MAX_NAMED: usize = 8;
 
 /// A stop of all workers.
 #[derive(Debug, Default)]
@@ -20,6 +23,24 @@ pub(super) struct Stopping {
     /// The code and the reason to end with.
     code: u8,
     reason: Option<String>,
+    /// The work that workers have cut off, with their ids.
+    cut_work: Vec<String>,
+    /// How many others have cut off work.
+    others: u32,
+}
+
+impl Stopping {
+    /// The reason with the names of what was cut off: a person who ends all at a terminal reads the last line.
+    fn full_reason(&self) -> Option<String> {
+        let mut text = self.reason.clone()?;
+        if !self.cut_work.is_empty() {
+            text = format!("{text}: {}", self.cut_work.join("; "));
+        }
+        if self.others > 0 {
+            text = format!("{text}; and {} other workers have cut off work", self.others);
+        }
+        Some(text)
+    }
 }
 
 impl Supervisor {
@@ -72,6 +93,16 @@ impl Supervisor {
         }
     }
 
+    pub(super) fn on_cut_work(&mut self, key: WorkerKey, work: &str) {
+        let id = self.id(key);
+        self.log(Level::Warn, format!("{id} has cut off: {work}"));
+        match &mut self.stopping {
+            Some(stopping) if stopping.cut_work.len() < MAX_NAMED => stopping.cut_work.push(format!("{id}: {work}")),
+            Some(stopping) => stopping.others += 1,
+            None => {}
+        }
+    }
+
     pub(super) fn on_end_while_stopping(&mut self, end: &WorkerEnd, text: String) {
         let is_clean = *end == WorkerEnd::Exit(0);
         if let Some(stopping) = self.stopping.as_mut().filter(|_| !is_clean) {
@@ -84,7 +115,7 @@ impl Supervisor {
     pub(super) fn advance_stop(&mut self) {
         let Some(stopping) = &self.stopping else { return };
         if self.workers.is_empty() {
-            self.orders.push(Order::Exit(stopping.code, stopping.reason.clone()));
+            self.orders.push(Order::Exit(stopping.code, stopping.full_reason()));
         }
     }
 }

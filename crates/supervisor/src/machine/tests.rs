@@ -66,6 +66,7 @@ fn trigger_of(text: &str) -> Trigger {
         "check" => Trigger::Check,
         "ready" => Trigger::Ready(key()),
         "failed" => Trigger::Failed(key(), rest.to_owned()),
+        "work" => Trigger::CutWork(key(), rest.to_owned()),
         "exit" => Trigger::Ended(key(), WorkerEnd::Exit(rest.parse().unwrap())),
         "killed" => Trigger::Ended(key(), WorkerEnd::Signal { number: 9, out_of_memory: rest == "oom" }),
         "stuck" => Trigger::Ended(key(), WorkerEnd::Stuck { pid: rest.parse().unwrap() }),
@@ -346,10 +347,23 @@ fn a_second_int_after_more_than_a_second_cuts() {
          11 int =>
          11.5 int => cut 1, cut 2
          12 int =>
+         13 work 1 action a, task b =>
          13 exit 1 1 =>
          13.5 time => kill 2
-         14 killed 2 => end 1: interrupted a second time: running calls are cut off",
+         14 killed 2 => end 1: interrupted a second time: running calls are cut off: w1: action a, task b",
     );
+}
+
+#[test]
+fn the_last_line_names_the_cut_work_of_some_workers_and_counts_the_others() {
+    let mut script = Script::ready(10);
+    script.run("9 work 1 of a roll => \n10 term => *");
+    for number in 1..=9 {
+        script.run(&format!("40 work {number} a =>\n40 exit {number} 1 =>"));
+    }
+    let [first, rest] = ["w1 ended with exit status 1: w1: a; ", "; w8: a; and 1 other workers have cut off work"];
+    let named: Vec<String> = (2..8).map(|number| format!("w{number}: a")).collect();
+    script.run(&format!("41 exit 10 0 => end 1: {first}{}{rest}", named.join("; ")));
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub enum Trigger {
     Beat(WorkerKey),
     /// A worker cannot serve, for that reason.
     Failed(WorkerKey, String),
+    /// A worker has cut off work of these names.
+    CutWork(WorkerKey, String),
     /// A worker's process has ended, or could not be started.
     Ended(WorkerKey, WorkerEnd),
     /// To replace all workers one by one: USR2.

@@ -187,6 +187,7 @@ impl Child {
                 Trigger::Ready(key)
             }
             WorkerMessage::Failed { reason } => Trigger::Failed(key, reason),
+            WorkerMessage::Cut { work } => Trigger::CutWork(key, work),
             WorkerMessage::Beat { connections, sockets } => {
                 (self.connections, self.sockets) = (connections, sockets);
                 Trigger::Beat(key)
