@@ -10,7 +10,7 @@ mod shell;
 mod status;
 
 pub use shell::{
-    AdminEndpoint, BlockedSignals, ControlClient, ControlError, ControlReply, ControlRequest, Endpoint, MAX_PATH,
-    ParentEnd, ParentOutput, ParentSettings, ProgramName, ServiceManager, WorkerGroup, run,
+    AdminEndpoint, BlockedSignals, ControlClient, ControlError, ControlReply, ControlRequest, Endpoint, MAX_COMMANDS,
+    MAX_PATH, ParentEnd, ParentOutput, ParentSettings, ProgramName, ServiceManager, WorkerGroup, run,
 };
 pub use status::{ClusterStatus, RollStatus, WorkerStatus};

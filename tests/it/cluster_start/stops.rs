@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use phalanx_supervisor::{ControlClient, ControlRequest, MAX_COMMANDS};
 use phalanx_testkit::{Process, Redis, Signal, check_time, free_port, print, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -37,6 +38,24 @@ async fn the_parent_answers_operators_and_cleans_up_after_itself() {
     assert_eq!(workers.parent.ended().await.code(), Some(0), "{}", workers.parent.stderr());
     check_time("a stop without load", begin.elapsed(), 3 * SECOND);
     assert!(!socket.exists() && !folder.join("cluster.pid").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_see_how_many_commands_wait_for_workers_and_how_many_could_not() {
+    let workers = Workers::start(1, &[]).await;
+    let path = workers.parent.folder().join("pids/cluster.sock");
+    let roll = |_| ControlClient::send(&path, &ControlRequest::Roll).unwrap();
+    let commands: Vec<ControlClient> = (0..MAX_COMMANDS + 1).map(roll).collect();
+    until("all are counted", SOON, async || {
+        let metrics = String::from_utf8(get(workers.parent.admin, "/metrics").await.body).unwrap();
+        // Of those that wait, the first is answered once its roll is complete.
+        let waiting = ["64", "63"].map(|count| format!("phalanx_supervisor_waiting_commands {count}\n"));
+        waiting.iter().any(|line| metrics.contains(line))
+            && metrics.contains("phalanx_bound_reached_total{bound=\"cluster.commands\"} 1\n")
+    })
+    .await;
+    drop(commands);
+    workers.stop().await;
 }
 
 #[tokio::test]

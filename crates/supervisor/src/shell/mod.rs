@@ -22,7 +22,7 @@ mod report;
 mod signals;
 mod sockets;
 
-pub use control::{ControlClient, ControlError, ControlReply, ControlRequest, MAX_PATH};
+pub use control::{ControlClient, ControlError, ControlReply, ControlRequest, MAX_COMMANDS, MAX_PATH};
 pub use program::ProgramName;
 pub use signals::BlockedSignals;
 pub use sockets::{AdminEndpoint, Endpoint};

@@ -1,6 +1,7 @@
 //! The state of the parent, for commands and operators.
 
 use super::admin::AdminResponse;
+use super::control::COMMANDS;
 use super::{ParentProcess, clock, memory};
 use crate::machine::WorkerState;
 use crate::status::{ClusterStatus, RollStatus, WorkerStatus};
@@ -99,6 +100,9 @@ impl ParentProcess {
         add("phalanx_supervisor_worker_ends_total", "counter", &[("", self.ends)]);
         let rolls = [("{result=\"completed\"}", self.completed_rolls), ("{result=\"stopped\"}", self.stopped_rolls)];
         add("phalanx_supervisor_rolls_total", "counter", &rolls);
+        add("phalanx_supervisor_waiting_commands", "gauge", &[("", self.control.waiting() as u64)]);
+        let bound = format!("{{bound=\"{COMMANDS}\"}}");
+        add("phalanx_bound_reached_total", "counter", &[(&bound, self.control.beyond)]);
         text
     }
 }

@@ -31,7 +31,10 @@ const MAX_OUTPUT: usize = 1024 * 1024;
 const MAX_CLIENTS: usize = 16;
 
 /// The most clients that wait for workers. A further `roll` or `scale` is refused; a further `stop` is done, and not waited for.
-const MAX_WAITING: usize = 64;
+pub const MAX_COMMANDS: usize = 64;
+
+/// The name of that bound in the metric of bounds.
+pub(super) const COMMANDS: &str = "cluster.commands";
 
 /// The time for a client to send its request, and for the parent to begin its reply.
 const SOON: Duration = Duration::from_secs(5);

@@ -12,7 +12,7 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use tracing::warn;
 
-use super::{ControlReply, ControlRequest, MAX_CLIENTS, MAX_OUTPUT, MAX_PATH, MAX_REQUEST, MAX_WAITING, SOON};
+use super::{ControlReply, ControlRequest, MAX_CLIENTS, MAX_COMMANDS, MAX_OUTPUT, MAX_PATH, MAX_REQUEST, SOON};
 use crate::hung_up::is_hung_up;
 use crate::shell::accept::{AcceptGate, write_some};
 
@@ -23,6 +23,8 @@ pub(in crate::shell) struct ControlServer {
     listener: Option<(UnixListener, PathBuf)>,
     clients: Vec<ControlPeer>,
     accepts: AcceptGate,
+    /// How many commands could not wait for the workers.
+    pub(in crate::shell) beyond: u64,
 }
 
 /// A client.
@@ -68,7 +70,7 @@ impl ControlServer {
             Ok(listener) => Ok((listener, path)),
             Err(error) => Err(io::Error::new(error.kind(), named(&path, &error))),
         });
-        Ok(Self { listener: listener.transpose()?, clients: Vec::new(), accepts: AcceptGate::default() })
+        Ok(Self { listener: listener.transpose()?, clients: Vec::new(), accepts: AcceptGate::default(), beyond: 0 })
     }
 
     /// The descriptors to wait for.
@@ -100,15 +102,22 @@ impl ControlServer {
     /// Whether another client can be accepted. Those that wait for workers do not count: a roll may take long, and `status`
     /// and `stop` must reach the parent meanwhile.
     fn has_place(&self) -> bool {
-        self.clients.iter().filter(|client| !client.wait.is_for_workers()).count() < MAX_CLIENTS
+        self.clients.len() - self.waiting() < MAX_CLIENTS
+    }
+
+    /// How many clients wait for workers.
+    pub(in crate::shell) fn waiting(&self) -> usize {
+        self.clients.iter().filter(|client| client.wait.is_for_workers()).count()
     }
 
     /// Sets the event of the workers that ends a client's request; `false` if as many clients wait for one as may.
     #[must_use = "the client waits for nothing else"]
     pub(in crate::shell) fn wait_for(&mut self, client: usize, wait: ControlWait) -> bool {
-        let is_free = self.clients.iter().filter(|client| client.wait.is_for_workers()).count() < MAX_WAITING;
+        let is_free = self.waiting() < MAX_COMMANDS;
         if is_free {
             self.clients[client].wait = wait;
+        } else {
+            self.beyond += 1;
         }
         is_free
     }

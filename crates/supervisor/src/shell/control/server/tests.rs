@@ -122,16 +122,17 @@ fn the_socket_is_private_replaces_one_that_is_left_over_and_is_removed() {
 fn clients_that_wait_for_workers_lock_no_other_out_and_have_a_bound() {
     let (mut server, path, _folder) = server();
     let mut rolls = Vec::new();
-    for number in 0..=MAX_WAITING {
+    for number in 0..=MAX_COMMANDS {
         rolls.push(connect(&path, b"{\"request\":\"roll\"}\n"));
         let requests = serve(&mut server, Duration::ZERO);
         assert_eq!(requests, [(number, ControlRequest::Roll)]);
-        assert_eq!(server.wait_for(number, ControlWait::Roll(1)), number < MAX_WAITING);
+        assert_eq!(server.wait_for(number, ControlWait::Roll(1)), number < MAX_COMMANDS);
     }
-    server.end(MAX_WAITING, &ControlReply::Failed { reason: "no".to_owned() });
+    server.end(MAX_COMMANDS, &ControlReply::Failed { reason: "no".to_owned() });
+    assert_eq!((server.waiting(), server.beyond), (MAX_COMMANDS, 1));
     let status = connect(&path, b"{\"request\":\"status\"}\n");
-    assert_eq!(serve(&mut server, Duration::ZERO), [(MAX_WAITING, ControlRequest::Status)]);
-    server.end(MAX_WAITING, &ControlReply::Done { text: "yes".to_owned() });
+    assert_eq!(serve(&mut server, Duration::ZERO), [(MAX_COMMANDS, ControlRequest::Status)]);
+    server.end(MAX_COMMANDS, &ControlReply::Done { text: "yes".to_owned() });
     assert!(line(status).contains("yes"));
 }
 
