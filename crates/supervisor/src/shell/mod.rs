@@ -322,22 +322,11 @@ impl ParentProcess {
             handover.add(Handover::WEB, web.share().map_err(|error| error.to_string())?);
         }
         if let Some(admin) = &self.admin {
-            let offset = self.admin_offset(key);
+            let offset = admin_offset(&self.groups, self.scaled, key);
             let socket = sockets::listen_for_worker(admin.addr, offset).map_err(|error| error.to_string())?;
             handover.add(Handover::ADMIN, socket);
         }
         self.children.start(key, program, &self.arguments, &handover)
-    }
-
-    /// By how much the admin port of a worker is above the parent's: the groups follow each other, each with room for its
-    /// workers and one for a roll.
-    fn admin_offset(&self, key: WorkerKey) -> u32 {
-        let room = |(index, group): (usize, &WorkerGroup)| {
-            let workers = if index == self.scaled { MAX_WORKERS } else { group.workers };
-            workers + 1
-        };
-        let before: u32 = self.groups[..key.group].iter().enumerate().map(room).sum();
-        before + key.number
     }
 
     fn print_ready(&mut self, key: WorkerKey) {
@@ -411,5 +400,34 @@ impl ParentProcess {
         } else {
             self.control.end(client, &ControlReply::Failed { reason: TOO_MANY_WAIT.to_owned() });
         }
+    }
+}
+
+/// By how much the admin port of a worker is above the parent's: the groups follow each other, each with room for its workers
+/// and one for a roll. `None` for a number beyond that, which is given while processes of the group do not end: the next port
+/// is that of a worker of the next group.
+fn admin_offset(groups: &[WorkerGroup], scaled: usize, key: WorkerKey) -> Option<u32> {
+    let room = |index: usize| (if index == scaled { MAX_WORKERS } else { groups[index].workers }) + 1;
+    let before: u32 = (0..key.group).map(room).sum();
+    (key.number <= room(key.group)).then_some(before + key.number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_worker_gets_the_admin_port_of_one_of_another_group() {
+        let group = |workers| WorkerGroup { prefix: String::new(), roles: Vec::new(), workers };
+        let groups = [group(2), group(1), group(3)];
+        let offset = |group, number| admin_offset(&groups, 1, WorkerKey { group, number });
+        let offsets = |group| (1..=600).map(move |number| offset(group, number)).collect::<Vec<_>>();
+        assert_eq!(offsets(0)[..4], [Some(1), Some(2), Some(3), None]);
+        assert_eq!((offset(1, 1), offset(1, 513), offset(1, 514)), (Some(4), Some(516), None));
+        assert_eq!(offsets(2)[..5], [Some(517), Some(518), Some(519), Some(520), None]);
+        let mut all: Vec<u32> = (0..3).flat_map(offsets).flatten().collect();
+        let count = all.len();
+        all.dedup();
+        assert_eq!(all.len(), count);
     }
 }

@@ -76,11 +76,11 @@ pub(super) fn listen_for_operators(admin: AdminEndpoint) -> io::Result<TcpListen
     Ok(listener)
 }
 
-/// The admin socket of a worker: so many ports above the parent's, so that it stays the same over restarts. If it is
-/// taken, any free port. It listens at once: several sockets may be bound to one port, of which only one can listen, and a
+/// The admin socket of a worker: so many ports above the parent's, so that it stays the same over restarts. If that is
+/// taken, or it has none of its own, any free port. It listens at once: several sockets may be bound to one port, of which only one can listen, and a
 /// worker that could not would end.
-pub(super) fn listen_for_worker(parent: SocketAddr, offset: u32) -> io::Result<OwnedFd> {
-    let port = u16::try_from(u32::from(parent.port()) + offset).unwrap_or(0);
+pub(super) fn listen_for_worker(parent: SocketAddr, offset: Option<u32>) -> io::Result<OwnedFd> {
+    let port = offset.and_then(|offset| u16::try_from(u32::from(parent.port()) + offset).ok()).unwrap_or(0);
     let wanted = SocketAddr::new(parent.ip(), port);
     let listener = TcpListener::bind(wanted).or_else(|error| {
         warn!(%wanted, %error, "the admin address of a worker is taken: a free port is used");
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn no_two_workers_get_the_same_admin_port() {
         let parent = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let sockets = [0; 2].map(|_| TcpListener::from(listen_for_worker(parent, 1).unwrap()));
+        let sockets = [0; 2].map(|_| TcpListener::from(listen_for_worker(parent, Some(1)).unwrap()));
         let [one, other] = sockets.map(|socket| socket.local_addr().unwrap().port());
         assert_ne!(one, other);
     }
