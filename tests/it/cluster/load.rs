@@ -10,13 +10,19 @@ use phalanx_testkit::{at_most, check_time, print};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{apply, until};
 use crate::client::{Socket, post_json};
 
-/// The interval between the operations of one client.
+/// The interval between the operations of one client while a fault begins and ends.
 const PACE: Duration = Duration::from_millis(20);
+
+/// The same while nothing changes: in the middle of a fault, and after the recovery.
+const QUIET_PACE: Duration = Duration::from_millis(200);
+
+/// How long a fault is said to begin.
+const BEGIN: Duration = Duration::from_secs(1);
 
 /// The room in which the clients of a load chat.
 pub(super) const ROOM: &str = "otherRoom";
@@ -37,6 +43,7 @@ pub(super) struct Load {
 
 struct Shared {
     stop: AtomicBool,
+    pace: watch::Sender<Duration>,
     done: Mutex<Vec<Done>>,
     /// The last message that each receiver got from each publisher.
     last: Mutex<[[Option<u64>; 2]; 2]>,
@@ -61,7 +68,12 @@ enum Received {
 
 impl Load {
     pub(super) async fn start(addrs: [SocketAddr; 2]) -> Self {
-        let shared = Arc::new(Shared { stop: AtomicBool::new(false), done: Mutex::default(), last: Mutex::default() });
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            pace: watch::Sender::new(PACE),
+            done: Mutex::default(),
+            last: Mutex::default(),
+        });
         let (mut operating, mut receiving, over) = (JoinSet::new(), JoinSet::new(), watch::Sender::new(false));
         for (node, addr) in addrs.into_iter().enumerate() {
             let far = Socket::connect(addrs[1 - node]).await;
@@ -89,6 +101,14 @@ impl Load {
         Self { shared, operating, receiving, over }
     }
 
+    /// Waits until a fault that has just begun is to end.
+    pub(super) async fn until(&self, end: Instant) {
+        sleep(BEGIN).await;
+        self.shared.pace.send_replace(QUIET_PACE);
+        sleep_until(end).await;
+        self.shared.pace.send_replace(PACE);
+    }
+
     /// Waits until all operations succeed again on both nodes, which is documented to take that long since the end of
     /// the fault.
     pub(super) async fn recovered(&self, fault: &str, since: Instant, figure: Duration) {
@@ -110,6 +130,7 @@ impl Load {
             }
         }
         check_time(&format!("{fault}: everything works again"), since.elapsed(), figure);
+        self.shared.pace.send_replace(QUIET_PACE);
     }
 
     /// Stops all clients once they have their answers, and checks the run: each operation ended in time, with success
@@ -183,14 +204,17 @@ fn check(received: &[Received], publisher: usize, accepted: &[u64]) -> Result<()
 impl Shared {
     /// Repeats an operation until it is stopped, which waits for the one in flight.
     async fn operate(self: Arc<Self>, kind: &'static str, node: usize, mut operation: impl AsyncFnMut(u64) -> String) {
-        let mut ticks = interval(PACE);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut pace, mut started) = (self.pace.subscribe(), None);
         for number in 0.. {
-            ticks.tick().await;
+            while let Some(next) = started.map(|started| started + *pace.borrow_and_update())
+                && Instant::now() < next
+            {
+                let _ = timeout_at(next, pace.changed()).await;
+            }
             if self.stop.load(Relaxed) {
                 return;
             }
-            let started = Instant::now();
+            let started = *started.insert(Instant::now());
             let code = operation(number).await;
             self.done().push(Done { kind, node, number, started, ended: Instant::now(), code });
         }

@@ -84,7 +84,7 @@ async fn a_frozen_redis_costs_no_connection_its_membership() {
     for _ in 0..rounds() {
         let load = harness.load().await;
         harness.cluster.redis.freeze();
-        sleep_until(Instant::now() + Duration::from_secs(10)).await; // the length of the freeze is the fault
+        load.until(Instant::now() + Duration::from_secs(10)).await; // the length of the freeze is the fault
         harness.cluster.redis.thaw();
         let thawed = Instant::now();
         load.recovered(FAULT, thawed, RECOVERY).await;
@@ -101,7 +101,7 @@ async fn a_redis_that_restarts_with_its_data_costs_no_connection_its_membership(
     for _ in 0..rounds() {
         let load = harness.load().await;
         harness.cluster.redis.kill().await;
-        sleep_until(Instant::now() + Duration::from_secs(7)).await; // the length of the outage is the fault
+        load.until(Instant::now() + Duration::from_secs(7)).await; // the length of the outage is the fault
         harness.cluster.redis.start_again().await;
         let back = Instant::now();
         load.recovered(FAULT, back, RECOVERY).await;
@@ -216,12 +216,14 @@ async fn cut_one_node_off() {
     let load = Load::start([near.addr, far.addr]).await;
     proxy.cut();
     let cut = Instant::now();
-    let refused = other.request(r#"{"event":"say","room":"defaultRoom","message":"hello"}"#).await;
-    assert_eq!(refused["error"]["code"], "unavailable", "{refused}");
-    assert_eq!(get(far.addr, "/api/randomNumber").await.status, 200, "local actions work");
-    assert_eq!(next_presence(&mut one, "leave").await, other.id());
-    check_time(&format!("{FAULT}: reaped"), cut.elapsed(), REAP);
-    sleep_until(cut + Duration::from_secs(30)).await; // the length of the cut is the fault
+    let meanwhile = async {
+        let refused = other.request(r#"{"event":"say","room":"defaultRoom","message":"hello"}"#).await;
+        assert_eq!(refused["error"]["code"], "unavailable", "{refused}");
+        assert_eq!(get(far.addr, "/api/randomNumber").await.status, 200, "local actions work");
+        assert_eq!(next_presence(&mut one, "leave").await, other.id());
+        check_time(&format!("{FAULT}: reaped"), cut.elapsed(), REAP);
+    };
+    tokio::join!(load.until(cut + Duration::from_secs(30)), meanwhile); // the length of the cut is the fault
     proxy.restore();
     let restored = Instant::now();
     assert_eq!(next_presence(&mut one, "join").await, other.id());
