@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use phalanx_testkit::{Process, Proxy, Redis, Signal, check_time, print};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     AT_ONCE, Cluster, PRESENCE, REAP, REAPED, apply, members, nodes_of, rounds, sockets, start_node_with, start_nodes,
@@ -72,7 +72,10 @@ pub(super) async fn presence_so_far(socket: &mut Socket) -> Vec<(String, String)
     }
 }
 
-/// Calls a connection of a dead node without a pause until it is not found.
+/// The pause between two calls to a dead node: enough calls for a 99th percentile, and time for the nodes to find it dead.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Calls a connection of a dead node again and again until it is not found.
 ///
 /// Checks that the calls end as unreachable until the reap. Only in the first moment, before Redis has noticed the dead
 /// node's connection, may they end late, as many as fit into that time. Returns how many were unreachable.
@@ -88,6 +91,7 @@ async fn call_until_not_found(addr: std::net::SocketAddr, id: String, killed: In
     while code == "unreachable" {
         unreachable += 1;
         assert!(killed.elapsed() < REAPED, "the node is still not reaped");
+        sleep(PAUSE).await;
         code = apply_within(addr, &id, 4000).await.error_code();
     }
     assert_eq!(code, "not_found");
