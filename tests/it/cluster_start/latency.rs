@@ -17,7 +17,7 @@ use crate::drain::clients::{Class, Clients};
 use crate::drain::load::{Outcomes, TOUR};
 
 /// The window before the first roll.
-const FIRST: Duration = Duration::from_secs(5);
+const FIRST: Duration = Duration::from_secs(2);
 
 /// The classes of the load, and their clients.
 fn classes() -> [(Class, usize); 3] {
