@@ -75,8 +75,8 @@ impl FnName {
             Some(owner) => [owner, &snake_case(owner), &module].into_iter().any(|name| has_word(caller, name)),
             None => qualifier.map_or_else(|| imports(caller, &module, &self.function), |name| name == module),
         };
-        words(caller).filter(|(_, word)| *word == self.function).any(|(at, word)| {
-            let Some(call) = Call::at(caller, at, word) else { return false };
+        positions_of(&self.function, caller).any(|at| {
+            let Some(call) = Call::at(caller, at, &self.function) else { return false };
             // Its own function of that name is called alone or on itself.
             let is_own = has_own && matches!(call.qualifier, None | Some("self" | "Self"));
             !is_own && (is_unique || is_shown(call.qualifier))
@@ -183,19 +183,22 @@ fn crates() -> BTreeSet<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// The identifiers of a text, each with its position.
-fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let pieces = text.split(|letter: char| !(letter.is_alphanumeric() || letter == '_'));
-    let start = text.as_ptr() as usize;
-    pieces.filter(|word| !word.is_empty()).map(move |word| (word.as_ptr() as usize - start, word))
+/// The positions at which a text has this as a whole word.
+fn positions_of<'a>(word: &'a str, text: &'a str) -> impl Iterator<Item = usize> + 'a {
+    let is_of_word = |letter: Option<char>| letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
+    let matches = text.match_indices(word).map(|(at, _)| at).filter(|_| !word.is_empty());
+    matches.filter(move |at| {
+        let (before, after) = (&text[..*at], &text[at + word.len()..]);
+        !is_of_word(before.chars().next_back()) && !is_of_word(after.chars().next())
+    })
 }
 
 fn has_word(text: &str, wanted: &str) -> bool {
-    words(text).any(|(_, word)| word == wanted)
+    positions_of(wanted, text).next().is_some()
 }
 
 fn defines_fn(code: &str, name: &str) -> bool {
-    words(code).any(|(at, word)| word == name && code[..at].ends_with("fn "))
+    positions_of(name, code).any(|at| code[..at].ends_with("fn "))
 }
 
 /// The blocks of types and traits at the margin, each with its header and its body.
