@@ -33,7 +33,7 @@ async fn roll_without_redis(fault: Fault) {
         ("RUST_LOG", "warn,phalanx_supervisor=info"),
     ];
     let mut workers = Workers::start(3, &environment).await;
-    let clients = Clients::start(Class::KeepAlive(40), 8, workers.parent.addr, TOUR);
+    let clients = Clients::start(Class::KeepAlive(200), 8, workers.parent.addr, TOUR);
     let old = workers.pids().await;
     let roll = tokio::spawn(workers.command(&["cluster", "roll"]));
     workers.until_logged("phalanx-worker-4 is ready", 1).await;

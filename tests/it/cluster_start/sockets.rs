@@ -91,7 +91,7 @@ async fn speak(addr: SocketAddr, name: &'static str, is_over: Arc<AtomicBool>) -
             Ok((200, _)) => said.push(message),
             _ => failed += 1,
         }
-        sleep(Duration::from_millis(50)).await; // the pace of the speaker
+        sleep(Duration::from_millis(100)).await; // the pace of the speaker: all sockets receive what it says
     }
     (said, failed)
 }
