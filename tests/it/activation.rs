@@ -89,6 +89,25 @@ async fn a_node_and_a_parent_of_workers_take_the_sockets_of_the_service_manager(
     }
 }
 
+/// The listener for operators listens before anything else has started.
+#[tokio::test]
+async fn the_sockets_of_the_service_manager_outlive_a_start_that_fails() {
+    let (_folder, path) = manager();
+    let tour = binary("tour");
+    let environment = [
+        ("TOUR", tour.to_str().unwrap()),
+        ("SOCKETS", "web=tcp admin=tcp"),
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("PHALANX__REDIS__BOOT_TIMEOUT", "500ms"),
+    ];
+    let mut node = Process::spawn_with(path.to_str().unwrap(), &[], &environment);
+    assert_eq!(node.ended().await.code(), Some(1), "{}", node.stderr());
+    for port in ports(&node) {
+        let waiting = timeout(SOON, TcpStream::connect(("127.0.0.1", port))).await.unwrap();
+        assert!(waiting.is_ok(), "{waiting:?}: {}", node.stderr());
+    }
+}
+
 async fn refused(path: &std::path::Path, sockets: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let mut manager = command(path.to_str().unwrap(), folder.path());

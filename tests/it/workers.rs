@@ -166,7 +166,7 @@ async fn a_worker_that_is_replaced_leaves_the_clients_that_wait_to_its_neighbour
     let mut open = TcpStream::connect(worker.addr).await.unwrap();
     open.write_all(b"GET /api/sleepTest?sleepDuration=500 HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     until("it runs", SOON, async || get(worker.addr, "/api/status").await.status == 200).await;
-    worker.link().send(ParentMessage::Stop).unwrap();
+    worker.link().send(ParentMessage::Stop { with_all: false }).unwrap();
     until("it stops", SOON, async || worker.stderr().contains("stopping")).await;
     let is_closed = async || {
         let fds = fs::read_dir(format!("/proc/{}/fd", worker.pid())).unwrap();

@@ -17,11 +17,11 @@ use crate::cut::{CutWork, UnfinishedWork};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Successor {
     /// None: the node takes no further connections, and serves those that wait for it before it closes its listening
-    /// socket, of which no other process may have a copy then.
-    #[default]
+    /// socket, of which no other process may have a copy then. Only an explicit request says so.
     None,
     /// None that this process knows of, but others may have copies of the listening socket: the node serves the connections
     /// that wait, and closes its copy.
+    #[default]
     Unknown,
     /// Other processes, which accept from the same socket: the node closes its copy at once, without
     /// `general.stop_delay`.
@@ -215,12 +215,14 @@ mod tests {
     fn a_later_request_takes_nothing_of_an_earlier_one_back() {
         let request = |successor, grace: Option<u64>| StopRequest { successor, grace: grace.map(Duration::from_secs) };
         for (requests, successor, grace) in [
-            (vec![], Successor::None, 30),
+            (vec![], Successor::Unknown, 30),
             (vec![request(Successor::NextProgram, None)], Successor::NextProgram, 30),
             // A worker whose parent is gone, and a signal that comes as well.
             (vec![request(Successor::None, Some(3)), request(Successor::None, None)], Successor::None, 3),
             (vec![request(Successor::None, None), request(Successor::None, Some(3))], Successor::None, 3),
             (vec![request(Successor::None, Some(3)), request(Successor::None, Some(60))], Successor::None, 3),
+            // INT to all processes of a group, and the word of the parent after it.
+            (vec![request(Successor::Unknown, None), request(Successor::None, None)], Successor::None, 30),
             // A stop and a restart; a roll and the stop of all workers: no neighbour is left then.
             (vec![request(Successor::None, None), request(Successor::NextProgram, None)], Successor::None, 30),
             (vec![request(Successor::NextProgram, None), request(Successor::None, None)], Successor::None, 30),

@@ -21,8 +21,8 @@ const PACE: Duration = Duration::from_millis(20);
 /// The same while nothing changes: in the middle of a fault, and after the recovery.
 const QUIET_PACE: Duration = Duration::from_millis(200);
 
-/// How long a fault is said to begin.
-const BEGIN: Duration = Duration::from_secs(1);
+/// How long most faults are said to begin.
+pub(super) const BEGIN: Duration = Duration::from_secs(1);
 
 /// The room in which the clients of a load chat.
 pub(super) const ROOM: &str = "otherRoom";
@@ -101,9 +101,9 @@ impl Load {
         Self { shared, operating, receiving, over }
     }
 
-    /// Waits until a fault that has just begun is to end.
-    pub(super) async fn until(&self, end: Instant) {
-        sleep(BEGIN).await;
+    /// Waits until a fault that has just begun is to end; nothing changes any more after `begin`.
+    pub(super) async fn until(&self, begin: Duration, end: Instant) {
+        sleep(begin).await;
         self.shared.pace.send_replace(QUIET_PACE);
         sleep_until(end).await;
         self.shared.pace.send_replace(PACE);

@@ -1,4 +1,4 @@
-//! Clients that connect all the time, while no worker is ready yet and while all stop, `ROUNDS` times (2): each is answered or
+//! Clients that connect all the time, while no worker is ready yet and while all stop, `ROUNDS` times each way (1): each is answered or
 //! refused.
 
 use std::io::{self, ErrorKind};
@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::deaths::children;
 use super::{SECOND, Workers, signal};
 use crate::cluster::tasks::harness::setting;
 use crate::cluster::until;
@@ -127,16 +128,23 @@ async fn clients_are_refused_at_once_while_redis_is_away_at_the_start() {
 async fn clients_are_answered_or_refused_at_once_while_all_stop() {
     let redis = Redis::start().await;
     let url = redis.url();
-    let kinds = [&["start"][..], &["start", "cluster", "--workers", "3"]];
-    for arguments in kinds.into_iter().cycle().take(kinds.len() * setting("ROUNDS", 2) as usize) {
+    let cluster = &["start", "cluster", "--workers", "3"][..];
+    let ways = [(&["start"][..], Signal::TERM), (cluster, Signal::TERM), (cluster, Signal::INT)];
+    for (arguments, stop) in ways.into_iter().cycle().take(ways.len() * setting("ROUNDS", 1) as usize) {
         let mut process = Process::spawn_with("tour", arguments, &[("REDIS_URL", &url)]);
         process.ready().await;
         let attempts = Attempts::start(process.addr);
         until("clients are answered", SOON, async || attempts.answered() > 500).await;
         assert_eq!(attempts.refused(), 0);
-        process.signal(Signal::TERM);
+        if stop == Signal::INT {
+            // A terminal sends it to all processes of a group; the workers first is the order that tells them less.
+            let workers = children(process.pid());
+            assert_eq!(workers.len(), 3);
+            workers.into_iter().for_each(|(pid, _)| signal(pid, stop));
+        }
+        process.signal(stop);
         assert_eq!(process.ended().await.code(), Some(0), "{}", process.stderr());
-        attempts.check(&format!("TERM to `{}`", arguments.join(" "))).await;
+        attempts.check(&format!("{stop:?} to `{}`", arguments.join(" "))).await;
     }
 }
 

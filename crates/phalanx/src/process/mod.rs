@@ -19,7 +19,7 @@ use phalanx_supervisor::{ProgramName, ServiceManager};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 pub(crate) use self::in_place::Inheritance;
@@ -162,7 +162,7 @@ enum ProcessEnd {
 }
 
 fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Signals) -> Result<ProcessEnd, Failure> {
-    let mut requests = Requests { signals, parent: None, is_shared: false };
+    let mut requests = Requests { signals, parent: None, may_be_kept: false };
     let mut lost = None;
     let Inheritance { sockets, pid_file, is_activated } = match launch {
         Launch::Plain(sockets) => {
@@ -184,7 +184,7 @@ fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Sign
             Inheritance { sockets: worker.prepare(&mut settings)?, ..Inheritance::default() }
         }
     };
-    requests.is_shared = is_activated || requests.parent.is_some();
+    requests.may_be_kept = is_activated || requests.parent.is_some();
     // First of all: what follows belongs to one process of this id, its log file as well.
     let pid_file = PidFile::of_node(&settings, pid_file)?;
     logging::install(&settings)?;
@@ -235,13 +235,12 @@ enum ProcessRequest {
 }
 
 impl ProcessRequest {
-    /// How the node is to stop for it, by whether others may have its listening sockets.
-    fn stop_request(self, is_shared: bool) -> StopRequest {
-        let alone = if is_shared { Successor::Unknown } else { Successor::None };
+    /// How the node is to stop for it, by whether other processes may go on with its listening sockets.
+    fn stop_request(self, may_be_kept: bool) -> StopRequest {
+        let alone = if may_be_kept { Successor::Unknown } else { Successor::None };
         match self {
-            Self::Stop | Self::Cut => StopRequest { successor: alone, grace: None },
+            Self::Stop | Self::StopWithAll | Self::Cut => StopRequest { successor: alone, grace: None },
             Self::StopBesideOthers => StopRequest { successor: Successor::Neighbours, grace: None },
-            Self::StopWithAll => StopRequest { successor: Successor::None, grace: None },
             Self::StopOrphaned => StopRequest { successor: alone, grace: Some(worker::ORPHAN_GRACE) },
             Self::Restart => StopRequest { successor: Successor::NextProgram, grace: None },
         }
@@ -252,11 +251,21 @@ impl ProcessRequest {
 struct Requests<'a> {
     signals: &'a mut Signals,
     parent: Option<Parent>,
-    /// Whether other processes may have the listening sockets as well: the other workers, or the service manager.
-    is_shared: bool,
+    /// Whether other processes may go on with the listening sockets: the other workers, or the service manager.
+    may_be_kept: bool,
 }
 
+/// The time for the parent's word after a signal to a worker.
+const PARENT_WORD: Duration = Duration::from_millis(50);
+
 impl Requests<'_> {
+    /// Returns what the parent says about a stop for which a signal came: a terminal sends INT to all processes of a group,
+    /// and the parent knows that all of them stop.
+    async fn with_word_of_parent(&mut self, request: ProcessRequest) -> ProcessRequest {
+        let (ProcessRequest::Stop, Some(parent)) = (request, &mut self.parent) else { return request };
+        timeout(PARENT_WORD, parent.requests.recv()).await.ok().flatten().unwrap_or(request)
+    }
+
     async fn next(&mut self) -> ProcessRequest {
         let of_parent = async {
             match &mut self.parent {
@@ -342,6 +351,7 @@ async fn run(
                 return Err(format!("the node did not stop within general.grace and {AFTER_GRACE:?}"));
             }
         };
+        let request = requests.with_word_of_parent(request).await;
         if requested.is_none() {
             stop_end.set(sleep(longest_stop));
         }
@@ -371,7 +381,9 @@ async fn run(
         if is_booting && is_worker {
             boot_end.set(sleep(BOOT_STOP));
         }
-        shutdown.request(request.stop_request(requests.is_shared));
+        // The others that stop may serve for general.stop_delay still, for which one that boots does not wait.
+        let is_last = request == ProcessRequest::StopWithAll && !is_booting;
+        shutdown.request(request.stop_request(requests.may_be_kept && !is_last));
     }
 }
 

@@ -132,8 +132,8 @@ impl Worker {
 fn watch(link: &WorkerLink, requests: &mpsc::Sender<ProcessRequest>) {
     loop {
         let request = match link.receive() {
-            Ok(Some(ParentMessage::Stop)) => ProcessRequest::StopBesideOthers,
-            Ok(Some(ParentMessage::StopAll)) => ProcessRequest::StopWithAll,
+            Ok(Some(ParentMessage::Stop { with_all: false })) => ProcessRequest::StopBesideOthers,
+            Ok(Some(ParentMessage::Stop { with_all: true })) => ProcessRequest::StopWithAll,
             Ok(Some(ParentMessage::Cut)) => ProcessRequest::Cut,
             Ok(None) | Err(LinkError::Io(_)) => break,
             Err(error) => {

@@ -108,8 +108,8 @@ impl HttpListener {
         let socket = listener.into_std()?;
         match self.drain.successor() {
             Successor::None => {
-                refuse_further(&socket);
-                accept_queued(socket, &self.admission, spawn, HANDSHAKES).await;
+                let time = if refuses_further(&socket) { HANDSHAKES } else { Duration::ZERO };
+                accept_queued(socket, &self.admission, spawn, time).await;
             }
             Successor::Unknown => accept_queued(socket, &self.admission, spawn, Duration::ZERO).await,
             Successor::Neighbours => drop(socket),
@@ -121,17 +121,23 @@ impl HttpListener {
     }
 }
 
-/// Makes the kernel refuse further connections, while those that it has queued can still be accepted. Without that, what comes
+/// Makes the kernel refuse further connections, while those that it has queued can still be accepted; returns whether it does,
+/// for which it has to be Linux 5.7 or later. Without that, what comes
 /// between the last look into the queue and the end of the socket is reset, though its client was connected: with clients that
 /// connect all the time, one connection in 50 stops.
 ///
 /// A listening socket that is bound to a network interface is not there for what comes over another one, and none has this
 /// number. It cannot be taken back without privileges, and counts for all copies of the socket.
-fn refuse_further(socket: &TcpListener) {
+fn refuses_further(socket: &TcpListener) -> bool {
     const NO_INTERFACE: Option<NonZeroU32> = NonZeroU32::new(i32::MAX as u32);
     // The option is that of the socket, whatever the family of its address.
-    if let Err(error) = SockRef::from(socket).bind_device_by_index_v4(NO_INTERFACE) {
-        debug!(%error, "connections may come until the socket is closed"); // or another process has done it before
+    match SockRef::from(socket).bind_device_by_index_v4(NO_INTERFACE) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => true, // another process has done it before
+        Err(error) => {
+            debug!(%error, "connections may come until the socket is closed");
+            false
+        }
     }
 }
 
@@ -206,7 +212,7 @@ mod tests {
             let listener = TcpListener::bind(addr).unwrap();
             let addr = listener.local_addr().unwrap();
             let mut waiting = std::net::TcpStream::connect(addr).unwrap();
-            refuse_further(&listener);
+            assert!(refuses_further(&listener));
             let refused = std::net::TcpStream::connect(addr).map_err(|error| error.kind());
             assert_eq!(refused.err(), Some(io::ErrorKind::ConnectionRefused), "{addr}");
             let (mut accepted, _) = listener.accept().unwrap();

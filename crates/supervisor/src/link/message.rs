@@ -123,11 +123,14 @@ fn first_bytes(text: &str) -> &str {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "message")]
 pub enum ParentMessage {
-    /// Stop while other workers go on serving: close the sockets at once, without `general.stop_delay`.
-    Stop,
-    /// Stop with all others, after which no process has the sockets. If the service manager keeps them, a worker gets the
-    /// signal TERM instead.
-    StopAll,
+    /// Stop.
+    Stop {
+        /// Whether all others stop too, after which no process has the sockets. Otherwise others go on serving: the worker
+        /// closes its copies at once, without `general.stop_delay`. If the service manager keeps the sockets, a worker
+        /// gets the signal TERM instead.
+        #[serde(default)]
+        with_all: bool,
+    },
     /// End now, and cut off what still runs.
     Cut,
 }
@@ -147,6 +150,17 @@ mod tests {
         };
         assert_eq!(reason.len(), 2047);
         assert_eq!(WorkerMessage::failed("short"), WorkerMessage::Failed { reason: "short".to_owned() });
+    }
+
+    /// Programs before it said nothing else, and go on after a deploy that is taken back.
+    #[test]
+    fn a_stop_without_its_extent_is_one_beside_others() {
+        let stop = serde_json::from_str::<ParentMessage>(r#"{"message":"stop"}"#).unwrap();
+        assert_eq!(stop, ParentMessage::Stop { with_all: false });
+        assert_eq!(
+            serde_json::to_string(&ParentMessage::Stop { with_all: true }).unwrap(),
+            r#"{"message":"stop","with_all":true}"#
+        );
     }
 
     #[test]

@@ -149,7 +149,7 @@ mod tests {
         let (worker, _) = WorkerLink::of(stdin).unwrap();
         let beat = WorkerMessage::Beat { connections: 0, sockets: 0 };
         while worker.try_send(&beat).unwrap() {}
-        while parent.send(ParentMessage::Stop).is_ok() {}
+        while parent.send(ParentMessage::Stop { with_all: false }).is_ok() {}
     }
 
     #[test]

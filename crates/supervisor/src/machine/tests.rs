@@ -89,7 +89,7 @@ fn text_of(order: &Order) -> Option<String> {
         Order::Start(key, ProgramChoice::Current) => format!("start {}", key.number),
         Order::Start(key, ProgramChoice::OfRoll) => format!("start {} anew", key.number),
         Order::Stop(key) => format!("stop {}", key.number),
-        Order::StopAll(key) => format!("term {}", key.number),
+        Order::StopAll(key) => format!("stop all {}", key.number),
         Order::Signal(key, signal) => format!("{signal:?} {}", key.number).to_lowercase(),
         Order::Abandon(key) => format!("abandon {}", key.number),
         Order::Cut(key) => format!("cut {}", key.number),
@@ -122,7 +122,7 @@ fn a_worker_that_ends_before_any_was_ready_ends_the_start() {
     Script::of(2).run(
         "0 time => start 1, start 2
          1 failed 2 the port is taken =>
-         1 exit 2 1 => close, term 1
+         1 exit 2 1 => close, stop all 1
          2 exit 1 0 => end 1: w2 ended with exit status 1: the port is taken",
     );
     Script::of(1).run(
@@ -282,7 +282,7 @@ fn term_during_a_roll_stops_all() {
     Script::ready(2).run(
         "10 roll => open, start 3 anew
          10 roll =>
-         11 term => unrolled 1: all workers are to stop, close, term 1, term 2, term 3
+         11 term => unrolled 1: all workers are to stop, close, stop all 1, stop all 2, stop all 3
          12 exit 3 0 =>
          12 roll =>
          12 add =>
@@ -295,15 +295,15 @@ fn term_during_a_roll_stops_all() {
 #[test]
 fn a_stop_closes_the_sockets_first_and_kills_after_delay_grace_and_five_seconds() {
     Script::ready(2).run(
-        "10 term => close, term 1, term 2
+        "10 term => close, stop all 1, stop all 2
          11 exit 1 0 =>
          46.9 time =>
          47 time => kill 2
          47 killed 2 => end 1: w2 was ended by signal 9",
     );
-    Script::ready(1).run("10 term => close, term 1\n11 exit 1 0 => end 0");
+    Script::ready(1).run("10 term => close, stop all 1\n11 exit 1 0 => end 0");
     Script::ready(1).run(
-        "10 term => close, term 1
+        "10 term => close, stop all 1
          11 killed 1 oom => end 1: w1 was ended by signal 9, and the kernel has killed for memory (oom_kill)",
     );
 }
@@ -311,7 +311,7 @@ fn a_stop_closes_the_sockets_first_and_kills_after_delay_grace_and_five_seconds(
 #[test]
 fn a_killed_worker_that_does_not_end_is_not_waited_for_and_keeps_its_number() {
     Script::ready(1).run(
-        "10 term => close, term 1
+        "10 term => close, stop all 1
          47 time => kill 1
          51.9 time =>
          52 time => abandon 1
@@ -343,7 +343,7 @@ fn a_killed_worker_that_does_not_end_is_not_waited_for_and_keeps_its_number() {
 #[test]
 fn a_second_int_after_more_than_a_second_cuts() {
     Script::ready(2).run(
-        "10 int => close, term 1, term 2
+        "10 int => close, stop all 1, stop all 2
          11 int =>
          11.5 int => cut 1, cut 2
          12 int =>

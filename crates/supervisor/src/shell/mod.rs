@@ -255,9 +255,9 @@ impl ParentProcess {
                 let reason = self.start_worker(key, choice).err()?;
                 return Some(Trigger::Ended(key, WorkerEnd::NotStarted(reason)));
             }
-            Order::Stop(key) => self.children.stop(key, ParentMessage::Stop),
+            Order::Stop(key) => self.children.stop(key, ParentMessage::Stop { with_all: false }),
             Order::StopAll(key) if self.is_activated => self.children.signal(key, Signal::TERM),
-            Order::StopAll(key) => self.children.stop(key, ParentMessage::StopAll),
+            Order::StopAll(key) => self.children.stop(key, ParentMessage::Stop { with_all: true }),
             Order::Signal(key, WorkerSignal::Hup) => self.children.signal(key, Signal::HUP),
             Order::Signal(key, WorkerSignal::Abrt) => self.children.signal(key, Signal::ABORT),
             Order::Signal(key, WorkerSignal::Kill) => self.children.signal(key, Signal::KILL),

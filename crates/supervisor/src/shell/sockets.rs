@@ -77,8 +77,8 @@ pub(super) fn listen_for_operators(admin: AdminEndpoint) -> io::Result<TcpListen
 }
 
 /// The admin socket of a worker: so many ports above the parent's, so that it stays the same over restarts. If that is
-/// taken, or it has none of its own, any free port. It listens at once: several sockets may be bound to one port, of which only one can listen, and a
-/// worker that could not would end.
+/// taken, or it has none of its own, any free port. It listens at once: several sockets may be bound to one port, of which
+/// only one can listen, and a worker that could not would end.
 pub(super) fn listen_for_worker(parent: SocketAddr, offset: Option<u32>) -> io::Result<OwnedFd> {
     let port = offset.and_then(|offset| u16::try_from(u32::from(parent.port()) + offset).ok()).unwrap_or(0);
     let wanted = SocketAddr::new(parent.ip(), port);
