@@ -6,8 +6,8 @@ use phalanx_core::backend::BackendError;
 
 use crate::client::RedisClient;
 
-/// The most bytes of a script's call that are reserved before its arguments are known.
-const RESERVED: usize = 4096;
+/// The bytes of a script's call that are reserved before its arguments are known: as many as the allocator hands out at once.
+const RESERVED: usize = 1000;
 
 /// A script of tasks, with what all of them share.
 pub(super) struct TaskScript {

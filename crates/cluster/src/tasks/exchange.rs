@@ -22,52 +22,77 @@ const MAX_BYTES: usize = 256 * 1024;
 /// How often a node says that it serves its queues.
 pub(super) const SERVING: Duration = Duration::from_secs(1);
 
-/// The script, and those of its keys that are the same in every call.
-pub(super) struct Exchange {
-    script: TaskScript,
-    keys: [String; 25],
-}
-
-/// The place of the running hash among the keys, the only one that differs.
-const RUNNING: usize = 2;
-
-/// The number of keys of a call that only settles successes, and fetches.
-const PLAIN_KEYS: usize = 13;
+/// The script. Its text has its keys, so that they are no arguments of each call: all but that of the running attempts, which
+/// differs from generation to generation.
+pub(super) struct Exchange(TaskScript);
 
 impl Exchange {
-    pub(super) fn new(keys: &Keys) -> Self {
+    pub(super) fn new(keys: &Keys, channel: &str, failed_max: usize) -> Self {
         let running = keys.running_of();
-        Self {
-            script: TaskScript::new(format!("{running}*"), include_str!("../lua/tasks/exchange.lua")),
-            keys: [
-                keys.unused(),
-                keys.leases(),
-                running.clone(),
-                keys.processed(),
-                keys.done(),
-                keys.paused(),
-                keys.deleted(),
-                keys.delayed(),
-                keys.schedule(),
-                keys.ready(),
-                keys.again(),
-                keys.suspects(),
-                keys.serving(),
-                keys.failures(),
-                keys.failed(),
-                keys.failed_ids(),
-                keys.delayed_jobs(),
-                keys.parked(),
-                keys.queues(),
-                keys.runners(),
-                keys.claims(),
-                keys.parked_of(),
-                keys.unique(),
-                running,
-                keys.reports(),
-            ],
+        let texts = [
+            ("UNUSED", keys.unused()),
+            ("LEASES", keys.leases()),
+            ("PROCESSED", keys.processed()),
+            ("DONE", keys.done()),
+            ("PAUSED", keys.paused()),
+            ("DELETED", keys.deleted()),
+            ("DELAYED", keys.delayed()),
+            ("SCHEDULE", keys.schedule()),
+            ("READY", keys.ready()),
+            ("AGAIN", keys.again()),
+            ("SUSPECTS", keys.suspects()),
+            ("SERVING", keys.serving()),
+            ("FAILURES", keys.failures()),
+            ("FAILED", keys.failed()),
+            ("FAILED_IDS", keys.failed_ids()),
+            ("DELAYED_JOBS", keys.delayed_jobs()),
+            ("PARKED", keys.parked()),
+            ("PARKED_OF", keys.parked_of()),
+            ("QUEUES", keys.queues()),
+            ("RUNNERS", keys.runners()),
+            ("CLAIMS", keys.claims()),
+            ("RUNNING_OF", running.clone()),
+            ("UNIQUE", keys.unique()),
+            ("REPORTS", keys.reports()),
+            ("CHANNEL", channel.to_owned()),
+        ];
+        let mut constants: String = texts.iter().map(|(name, text)| constant(name, &quote(text))).collect();
+        constants.push_str(&constant("FAILED_MAX", &failed_max.to_string()));
+        let text = [&constants, include_str!("../lua/tasks/exchange.lua")].concat();
+        Self(TaskScript::new(format!("{running}*"), &text))
+    }
+}
+
+fn constant(name: &str, value: &str) -> String {
+    format!("local {name} = {value}\n")
+}
+
+/// A text as Lua reads it. A prefix may have any characters.
+fn quote(text: &str) -> String {
+    let mut quoted = String::from("'");
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && !matches!(byte, b'\'' | b'\\') {
+            quoted.push(byte.into());
+        } else {
+            quoted.push_str(&format!("\\{byte:03}"));
         }
     }
+    quoted.push('\'');
+    quoted
+}
+
+/// A token is sent in two parts: Redis's Lua takes long to format a number of all its digits.
+const MILLION: u64 = 1_000_000;
+
+/// The numbers of a call, in one argument: each argument takes Redis longer than all of these together.
+fn numbers(call: &WorkerCall<'_>, announces: bool, ends: [usize; 3]) -> Vec<u8> {
+    let low = (call.first_token % MILLION) as usize;
+    let bytes = call.max_bytes.clamp(1, MAX_BYTES);
+    let [successes, ids, others] = ends;
+    let (suspect, announces) = (call.takes_suspect.into(), announces.into());
+    let counts = [call.wanted, low, bytes, suspect, announces, call.queues.len(), successes, ids, others];
+    let counts = counts.into_iter().flat_map(|count| u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+    (call.fetch_until_us as f64).to_le_bytes().into_iter().chain(counts).collect()
 }
 
 /// Whether an end has no consequences: it is settled by one command with others of its kind.
@@ -77,22 +102,18 @@ fn is_plain(settlement: &Settlement) -> bool {
 
 impl RedisTasks {
     pub(super) async fn exchange_batch(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError> {
-        let Exchange { script, keys } = &self.exchange;
-        let mut keys: [&str; 25] = std::array::from_fn(|at| keys[at].as_str());
-        let running = self.keys.running(call.generation);
-        keys[RUNNING] = &running;
         let plain = || call.settlements.iter().filter(|settlement| is_plain(settlement));
         let others = || call.settlements.iter().filter(|settlement| !is_plain(settlement));
         let ids = || plain().filter_map(|settlement| settlement.id.as_deref());
         let plain_ends = plain().count();
-        let announces = self.serving.is_due(call.generation);
-        let needed = if announces || plain_ends < call.settlements.len() { &keys[..] } else { &keys[..PLAIN_KEYS] };
-        let mut invocation = script.call(needed);
-        invocation.arg(call.generation.as_str()).arg(call.fetch_until_us).arg(call.wanted).arg(call.first_token);
-        invocation.arg(call.max_bytes.clamp(1, MAX_BYTES)).arg(u8::from(call.takes_suspect)).arg(u8::from(announces));
-        invocation.arg(&self.channel).arg(self.failed_max);
-        invocation.arg(call.queues.len()).arg(plain_ends);
-        invocation.arg(ids().count()).arg(call.settlements.len() - plain_ends);
+        let ends = [plain_ends, ids().count(), call.settlements.len() - plain_ends];
+        let mut invocation = self.exchange.0.call(&[self.keys.running(call.generation)]);
+        invocation.arg(call.generation.as_str());
+        invocation.arg(numbers(call, self.serving.is_due(call.generation), ends));
+        match call.first_token / MILLION {
+            0 => invocation.arg(""),
+            millions => invocation.arg(millions),
+        };
         for queue in call.queues {
             invocation.arg(&**queue);
         }

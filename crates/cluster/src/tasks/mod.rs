@@ -98,7 +98,7 @@ impl RedisTasks {
         let (channel, unused) = (keys.wake(), keys.unused());
         let script = |key: String, text| TaskScript::new(key, text);
         Self {
-            exchange: Exchange::new(&keys),
+            exchange: Exchange::new(&keys, &channel, failed_max.max(1)),
             serving: Repeated::every(SERVING),
             scripts: Scripts {
                 fields: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/fields.lua")),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phalanx_cluster::{Keys, RedisClient, RedisTasks};
-use phalanx_core::backend::{FetchedJob, TaskStore};
+use phalanx_core::backend::{AttemptEnd, FetchedJob, SettleOutcome, TaskStore};
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes};
 
@@ -43,8 +43,12 @@ fn over(url: &str) -> Arc<dyn TaskStore> {
 }
 
 fn of_cluster(url: &str, cluster: &str) -> Arc<dyn TaskStore> {
+    with_keys(url, Keys::new("actionhero:", cluster))
+}
+
+fn with_keys(url: &str, keys: Keys) -> Arc<dyn TaskStore> {
     let client = RedisClient::open(url, TIMEOUT).unwrap();
-    Arc::new(RedisTasks::new(&client, Keys::new("actionhero:", cluster), "n", 100))
+    Arc::new(RedisTasks::new(&client, keys, "n", 100))
 }
 
 phalanx_testkit::task_laws!(redis: super::store().await);
@@ -59,4 +63,20 @@ async fn running(store: &Arc<dyn TaskStore>, worker: &LawWorker, ids: &[&str]) -
         fetched.extend(more);
     }
     fetched
+}
+
+/// The script that fetches has the names of keys in its text.
+#[tokio::test]
+async fn a_prefix_may_have_any_characters() {
+    let (_, redis) = store().await;
+    redis.command("ACL SETUSER phalanx ~*").await;
+    for prefix in ["it's:", "back\\slash:", "two\nlines\r:", "ü 漢 \"]]\0:", "{tag}:--"] {
+        let keys = Keys::new("actionhero:", "laws").with_tasks_prefix(prefix);
+        let store = with_keys(&redis.url(), keys);
+        let worker = LawWorker::new(&store, 0);
+        for job in running(&store, &worker, &["a", "b"]).await {
+            assert_eq!(worker.settle(&job, AttemptEnd::Done).await, SettleOutcome::Accepted, "{prefix:?}");
+        }
+        assert_eq!(store.stats().await.unwrap().processed, 2, "{prefix:?}");
+    }
 }

@@ -306,7 +306,7 @@ pub struct WorkerReply {
     pub is_reaped: bool,
     /// Which of them were deleted while they waited, by token: they are to be settled as dropped.
     pub deleted: Vec<u64>,
-    /// Whether more jobs wait in the queues, paused ones left out.
+    /// Whether more jobs wait in the queues, paused ones left out; maybe, if as many were fetched as the call wanted.
     pub has_more: bool,
     /// When the next delayed job is due, Unix time in milliseconds.
     pub next_due_ms: Option<u64>,
