@@ -9,6 +9,7 @@
 //! task ticks (`calendar`), which of the ticks are enqueued (`due`).
 
 mod attempt;
+mod awaited;
 mod begin;
 mod calendar;
 mod compare;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use phalanx_core::backend::{
     BackendError, EXCHANGE_BATCH, Promotion, Settlement, TaskStats, TaskStore, WorkerCall, WorkerReply,
 };
@@ -29,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::attempt::{AttemptReport, Reports};
+use crate::awaited::AwaitedReplies;
 use crate::compare::{ListRequest, StoredList};
 use crate::first_polls::FirstPolls;
 use crate::gate::FetchGate;
@@ -114,7 +114,7 @@ pub(crate) struct WorkerLoop {
     pub(crate) unknown: Vec<StoreCall>,
     /// Those whose outcome the list will show that was requested.
     pub(crate) listing: Vec<StoreCall>,
-    pub(crate) replies: FuturesUnordered<BoxFuture<'static, StoreReply>>,
+    pub(crate) replies: AwaitedReplies,
     pub(crate) tokens: TokenCounter,
     pub(crate) last_fence: u64,
     pub(crate) queues: NodeQueues,
@@ -199,7 +199,7 @@ impl WorkerLoop {
             open: Vec::new(),
             unknown: Vec::new(),
             listing: Vec::new(),
-            replies: FuturesUnordered::new(),
+            replies: AwaitedReplies::default(),
             tokens: TokenCounter::default(),
             last_fence: 0,
             queues: NodeQueues::default(),
@@ -268,7 +268,7 @@ impl WorkerLoop {
             }
             let wake = tokio::select! {
                 biased;
-                Some(reply) = self.replies.next(), if !self.replies.is_empty() => Wake::Reply(reply),
+                reply = self.replies.next() => Wake::Reply(reply),
                 () = self.reports.added() => Wake::Reports,
                 Some(request) = cancellations.recv() => Wake::Cancel(request),
                 () = &mut woken => Wake::Woken,
