@@ -175,7 +175,8 @@ impl<T: IntoAnswer, E: IntoActionError> ActionResult for Result<T, E> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error of an action",
     label = "this error does not convert into `ActionError`",
-    note = "write `impl From<{Self}> for ActionError`: what clients are told is decided there"
+    note = "put `#[derive(ActionError)]` on an enum of errors, or write `impl From<{Self}> for ActionError`",
+    note = "an error of another crate that is the server's own fault: `.or_internal()?`"
 )]
 pub trait IntoActionError {
     /// The error that clients get.

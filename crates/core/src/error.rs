@@ -1,5 +1,7 @@
 //! The error of an action: one kind, one stable code, one public message.
 
+mod results;
+
 use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use metrics::counter;
 use tracing::error;
+
+pub use results::{OrInternal, OrNotFound};
 
 /// The kind of an error, in terms that every transport can express.
 ///
@@ -111,7 +115,8 @@ impl Detail {
 ///
 /// One pointer wide. Messages are lower case, without a full stop.
 ///
-/// An application's own error converts into it, so that `?` works in an action:
+/// An application's own error converts into it, so that `?` works in an action. The attribute `#[derive(ActionError)]` writes
+/// what an enum of errors needs for that:
 ///
 /// ```
 /// use phalanx_core::{ActionError, ErrorKind};

@@ -119,7 +119,7 @@ pub use engine::guest::Guest;
 pub use engine::lifecycle::{StartError, StopReport};
 pub use engine::registration::Registration;
 pub use engine::setup::NodeSetup;
-pub use error::{ActionError, BoxError, Detail, ErrorKind};
+pub use error::{ActionError, BoxError, Detail, ErrorKind, OrInternal, OrNotFound};
 pub use future::{BoxFuture, Deadline};
 pub use guard::{FromContext, RawBody, Requirements};
 pub use id::{ConnectionId, Generation, Incarnation, RequestId};

@@ -102,7 +102,7 @@ pub(crate) struct RetryArgs {
 }
 
 /// The kinds of errors, by their names on the wire.
-const KINDS: [(&str, &str); 14] = [
+pub(crate) const KINDS: [(&str, &str); 14] = [
     ("malformed", "Malformed"),
     ("unauthenticated", "Unauthenticated"),
     ("forbidden", "Forbidden"),
@@ -313,18 +313,22 @@ fn method(name: &str) -> Option<&'static str> {
 
 fn unknown(name: &str, known: &[&str]) -> String {
     match name {
-        "head" if known.contains(&"get") => return "`get` also answers HEAD".to_owned(),
-        "options" if known.contains(&"get") => return "the server answers OPTIONS itself".to_owned(),
-        _ => {}
+        "head" if known.contains(&"get") => "`get` also answers HEAD".to_owned(),
+        "options" if known.contains(&"get") => "the server answers OPTIONS itself".to_owned(),
+        _ => nearest("argument", name, known),
     }
+}
+
+/// The error for an unknown name, with the one that was meant.
+pub(crate) fn nearest(noun: &str, name: &str, known: &[&str]) -> String {
     let near = known
         .iter()
         .map(|known| (distance(name, known), known))
         .min()
         .filter(|(far, _)| *far <= (name.len() / 3).max(1));
     match near {
-        Some((_, known)) => format!("there is no argument `{name}`; did you mean `{known}`?"),
-        None => format!("there is no argument `{name}`; the arguments are {}", known.join(", ")),
+        Some((_, known)) => format!("there is no {noun} `{name}`; did you mean `{known}`?"),
+        None => format!("there is no {noun} `{name}`; the {noun}s are {}", known.join(", ")),
     }
 }
 

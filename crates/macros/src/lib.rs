@@ -4,6 +4,7 @@
 //! crate of macros is tested with gets features of its own.
 
 mod action;
+mod action_error;
 mod attr;
 mod io;
 mod remote;
@@ -17,6 +18,12 @@ use proc_macro::TokenStream;
 #[proc_macro_attribute]
 pub fn action(arguments: TokenStream, item: TokenStream) -> TokenStream {
     action::expand(arguments.into(), item.into()).unwrap_or_else(|errors| errors).into()
+}
+
+#[doc = include_str!("../docs/action_error.md")]
+#[proc_macro_derive(ActionError, attributes(action_error, source, from, details))]
+pub fn action_error(item: TokenStream) -> TokenStream {
+    action_error::expand(item.into()).into()
 }
 
 #[doc = include_str!("../docs/remote.md")]

@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 
 #[path = "ui/pass/actions.rs"]
 mod actions;
+#[path = "ui/pass/errors.rs"]
+mod errors;
 #[path = "ui/pass/inputs.rs"]
 mod inputs;
 #[path = "ui/pass/shadows.rs"]

@@ -48,7 +48,7 @@ pub use phalanx_core::answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcom
 pub use phalanx_core::backend::{Member, Members, MembersCursor, NodeRecord};
 pub use phalanx_core::connection::{Attributes, Frame};
 pub use phalanx_core::context::{CallHead, Caller, Context};
-pub use phalanx_core::error::{ActionError, BoxError, Detail, ErrorKind};
+pub use phalanx_core::error::{ActionError, BoxError, Detail, ErrorKind, OrInternal, OrNotFound};
 pub use phalanx_core::hooks;
 pub use phalanx_core::id::{ConnectionId, Generation, RequestId};
 pub use phalanx_core::params::{Input, NoInput, Params, Upload};
@@ -56,7 +56,7 @@ pub use phalanx_core::protocol::CloseReason;
 pub use phalanx_core::{
     Action, ActionDef, ApplyError, Cache, Cluster, Connection, Connections, Entry, FromContext, LockGuard, Locks, Node,
     NodeReplies, Origin, RawBody, Remote, RemoteDef, Requirements, RoomStatus, Rooms, State, Task, TaskContext,
-    TaskDef, Tasks, TopicSubscription, Topics, actions, remotes, tasks,
+    TaskDef, Tasks, TopicSubscription, Topics, actions, ensure, remotes, tasks,
 };
 /// Jobs: what an enqueue and a look at the task queue name, beside the handle [`Tasks`].
 pub mod jobs {
@@ -70,7 +70,7 @@ pub mod jobs {
 }
 
 pub use phalanx_core::{event, initializer, layer};
-pub use phalanx_macros::{action, input, output, remote, task};
+pub use phalanx_macros::{ActionError, action, input, output, remote, task};
 
 // Run: the application, its settings, and how it starts and stops.
 pub use std::process::ExitCode;
@@ -97,9 +97,11 @@ pub mod extend {
 /// The items that the attributes' expansions name. Not for applications: they change without notice.
 #[doc(hidden)]
 pub mod __private {
-    pub use phalanx_core::action::{Action, ActionDef, ActionResult, BodyRules, Exposure, Method, OnDisconnect, Route};
+    pub use phalanx_core::action::{
+        Action, ActionDef, ActionResult, BodyRules, Exposure, IntoActionError, Method, OnDisconnect, Route,
+    };
     pub use phalanx_core::answer::{IntoAnswer, answering};
-    pub use phalanx_core::error::ErrorKind;
+    pub use phalanx_core::error::{ActionError, Detail, ErrorKind};
     pub use phalanx_core::params::input_schema;
     pub use phalanx_core::task::{
         CatchUp, Overlap, RetryPolicy, Schedule, Task, TaskContext, TaskDef, TickRule, UniqueKey, UniquePolicy,
@@ -123,9 +125,9 @@ pub mod prelude {
     pub use phalanx_core::task::{EnqueueOptions, TaskContext, TaskFailure};
     pub use phalanx_core::{
         ActionError, Body, Connection, ConnectionId, Context, Cookie, Detail, ErrorKind, FromContext, NoInput, Node,
-        Outcome, RawBody, Reply, Requirements, State, actions, remotes, tasks,
+        OrInternal, OrNotFound, Outcome, RawBody, Reply, Requirements, State, actions, ensure, remotes, tasks,
     };
-    pub use phalanx_macros::{action, input, output, remote, task};
+    pub use phalanx_macros::{ActionError, action, input, output, remote, task};
 
     pub use async_trait::async_trait;
     pub use phalanx_core::http::StatusCode;
@@ -136,6 +138,8 @@ pub mod prelude {
 mod attribute_docs {
     #[doc = include_str!("../../macros/docs/action.md")]
     struct Action;
+    #[doc = include_str!("../../macros/docs/action_error.md")]
+    struct ActionErrorDerive;
     #[doc = include_str!("../../macros/docs/input.md")]
     struct Input;
     #[doc = include_str!("../../macros/docs/output.md")]

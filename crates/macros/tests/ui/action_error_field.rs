@@ -1,0 +1,11 @@
+use phalanx::prelude::*;
+
+fn main() {}
+
+#[derive(ActionError)]
+enum Wrong {
+    #[action_error(not_found, message = "there is no {what}")]
+    NoSuchField { id: u64 },
+    #[action_error(transparent)]
+    NoActionError(u64),
+}
