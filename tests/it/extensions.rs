@@ -66,7 +66,7 @@ pub(crate) async fn order(_ctx: Context, count: State<AtomicU64>, input: Order) 
     }
     let id = count.fetch_add(1, SeqCst);
     let reply = Reply::new(Ordered { id, item: input.item }).status(StatusCode::CREATED);
-    Ok(reply.cookie(&Cookie::new("last", &id.to_string())))
+    Ok(reply.cookie(Cookie::new("last", id.to_string())))
 }
 
 /// Records every call, and answers one instead of its action.

@@ -15,6 +15,7 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
             "answer",
             "backend",
             "config",
+            "cookie",
             "cut",
             "error",
             "files",

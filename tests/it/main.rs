@@ -14,6 +14,7 @@ mod cluster;
 mod cluster_start;
 mod commands;
 mod conformance;
+mod cookies;
 mod crates;
 mod cut_off;
 mod deploy;

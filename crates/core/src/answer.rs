@@ -3,16 +3,16 @@
 use std::any::TypeId;
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt};
 use http::StatusCode;
-use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::cookie::Cookie;
 use crate::error::ActionError;
 use crate::future::BoxFuture;
 
@@ -28,6 +28,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The content.
     pub content: Content,
+    /// Cookies of a [`Reply`], which the end of the call turns into headers.
+    pub(crate) cookies: Vec<Cookie>,
     shape: Shape,
 }
 
@@ -87,7 +89,12 @@ impl Answer {
     }
 
     fn object(object: Bytes) -> Self {
-        Self { status: StatusCode::OK, headers: HeaderMap::new(), content: Content::Json(object), shape: Shape::Object }
+        Self::of(Content::Json(object))
+    }
+
+    fn of(content: Content) -> Self {
+        let (status, headers) = (StatusCode::OK, HeaderMap::new());
+        Self { status, headers, content, cookies: Vec::new(), shape: Shape::Object }
     }
 
     fn result(mut value: Vec<u8>) -> Self {
@@ -171,7 +178,7 @@ impl<T: Serialize + JsonSchema + 'static> IntoAnswer for T {
 ///     let reply = Reply::new(Post { id: 7 })
 ///         .status(StatusCode::CREATED)
 ///         .header(LOCATION, HeaderValue::from_static("/api/posts/7"))
-///         .cookie(&Cookie::new("draft", "none"));
+///         .cookie(Cookie::removal("draft"));
 ///     Ok(reply)
 /// }
 /// # #[tokio::main(flavor = "current_thread")]
@@ -188,12 +195,13 @@ pub struct Reply<T> {
     value: T,
     status: StatusCode,
     headers: HeaderMap,
+    cookies: Vec<Cookie>,
 }
 
 impl<T> Reply<T> {
     /// Makes an answer of `value` with status 200.
     pub fn new(value: T) -> Self {
-        Self { value, status: StatusCode::OK, headers: HeaderMap::new() }
+        Self { value, status: StatusCode::OK, headers: HeaderMap::new(), cookies: Vec::new() }
     }
 
     /// Sets the status.
@@ -210,10 +218,11 @@ impl<T> Reply<T> {
         self
     }
 
-    /// Sets a cookie.
+    /// Sets a cookie with this answer. One that cannot be set makes it `internal`. What is to be set whatever is answered,
+    /// an error too, is set by [`Context::set_cookie`](crate::Context::set_cookie).
     #[must_use]
-    pub fn cookie(mut self, cookie: &Cookie) -> Self {
-        self.headers.append(SET_COOKIE, cookie.header());
+    pub fn cookie(mut self, cookie: Cookie) -> Self {
+        self.cookies.push(cookie);
         self
     }
 }
@@ -223,56 +232,12 @@ impl<T: IntoAnswer> IntoAnswer for Reply<T> {
         let mut answer = self.value.into_answer()?;
         answer.status = self.status;
         answer.headers.extend(self.headers);
+        answer.cookies.extend(self.cookies);
         Ok(answer)
     }
 
     fn schema() -> Schema {
         T::schema()
-    }
-}
-
-/// A cookie of an answer: `HttpOnly`, `SameSite=Lax`, for the whole site and until the browser closes.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use phalanx_core::Cookie;
-///
-/// let cookie = Cookie::new("theme", "dark; blue").max_age(Duration::from_secs(3600)).secure();
-/// let expected = "theme=dark%3B%20blue; Path=/; HttpOnly; SameSite=Lax; Max-Age=3600; Secure";
-/// assert_eq!(cookie.header(), expected);
-/// ```
-#[derive(Clone, Debug)]
-pub struct Cookie {
-    text: String,
-}
-
-impl Cookie {
-    /// Makes a cookie. Characters that a cookie cannot carry are percent-encoded.
-    pub fn new(name: &str, value: &str) -> Self {
-        use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-        const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%').add(b'=');
-        let (name, value) = (utf8_percent_encode(name, UNSAFE), utf8_percent_encode(value, UNSAFE));
-        Self { text: format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax") }
-    }
-
-    /// Sets how long the browser keeps the cookie; zero deletes it.
-    #[must_use]
-    pub fn max_age(mut self, age: Duration) -> Self {
-        self.text.push_str(&format!("; Max-Age={}", age.as_secs()));
-        self
-    }
-
-    /// Restricts the cookie to TLS.
-    #[must_use]
-    pub fn secure(mut self) -> Self {
-        self.text.push_str("; Secure");
-        self
-    }
-
-    /// The cookie as the value of `Set-Cookie`.
-    pub fn header(&self) -> HeaderValue {
-        HeaderValue::from_str(&self.text).expect("everything a header cannot carry is percent-encoded")
     }
 }
 
@@ -358,12 +323,7 @@ impl fmt::Debug for Body {
 
 impl IntoAnswer for Body {
     fn into_answer(self) -> Outcome {
-        Ok(Answer {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            content: Content::Body(self),
-            shape: Shape::Object,
-        })
+        Ok(Answer::of(Content::Body(self)))
     }
 
     fn schema() -> Schema {

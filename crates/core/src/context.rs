@@ -14,10 +14,13 @@ use tokio::time::Instant;
 use crate::answer::Outcome;
 use crate::cache::Cache;
 use crate::call::clock::CallClock;
+use crate::call::head::{HeadState, StagedHead};
+use crate::call::slots::CallSlots;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::connection::Connection;
-use crate::error::ActionError;
+use crate::cookie::{Cookie, Cookies};
+use crate::error::{ActionError, ErrorKind};
 use crate::future::BoxFuture;
 use crate::id::RequestId;
 use crate::locks::Locks;
@@ -130,6 +133,12 @@ struct CallFacts {
     depth: u8,
     /// The attempt of a task, of which the call is a part.
     attempt: Option<Arc<AttemptFacts>>,
+    /// The call around all others, of which this one is a part; `None` for that one itself.
+    outermost: Option<Context>,
+    /// The values that the parts of the outermost call share.
+    slots: CallSlots,
+    /// The head of the answer to the outermost call.
+    answer_head: HeadState,
 }
 
 /// The facts of a call, as its [`Context`] begins.
@@ -170,6 +179,9 @@ impl Context {
             answering,
             depth,
             attempt,
+            outermost: None,
+            slots: CallSlots::default(),
+            answer_head: HeadState::default(),
         }))
     }
 
@@ -212,6 +224,39 @@ impl Context {
             params: &self.0.head,
             caller: &self.0.caller,
         }
+    }
+
+    /// The cookies of the HTTP request; none over a socket, whose connect hook has those of its upgrade.
+    pub fn cookies(&self) -> Cookies<'_> {
+        Cookies::of(&self.0.caller.headers)
+    }
+
+    /// Sets a cookie with whatever is answered: a value, an error, a timeout, whichever action of the application was called
+    /// within this call. A later one of the same name, path and domain replaces it. [`Reply::cookie`](crate::Reply::cookie)
+    /// sets one with the answer that it belongs to alone.
+    ///
+    /// ```
+    /// use phalanx_core::{ActionError, Context, Cookie};
+    ///
+    /// async fn choose(ctx: Context) -> Result<(), ActionError> {
+    ///     let theme = if ctx.cookies().get("theme") == Some("dark") { "light" } else { "dark" };
+    ///     ctx.set_cookie(Cookie::new("theme", theme))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `forbidden` with the code `cookie_needs_http` if the caller is no HTTP client: a socket cannot be given a cookie;
+    /// `conflict` with the code `response_started` once the answer has begun, as in the stream of a body; `internal` for a
+    /// cookie that cannot be set, with the [`CookieError`](crate::CookieError) as its source, and for the one beyond
+    /// [`MAX_STAGED`](crate::call::head::MAX_STAGED) of an answer.
+    pub fn set_cookie(&self, cookie: Cookie) -> Result<(), ActionError> {
+        if self.outermost().caller().transport != Origin::Http {
+            let message = "a cookie can be set over HTTP alone";
+            return Err(ActionError::new(ErrorKind::Forbidden, "cookie_needs_http", message));
+        }
+        let is_secure = self.node().has_secure_cookies();
+        Ok(self.stage(|head| head.set_cookie(cookie, is_secure))??)
     }
 
     /// The rooms of the cluster.
@@ -310,6 +355,9 @@ impl Context {
             answering: AtomicU32::new(version),
             depth: self.0.depth + 1,
             attempt: self.0.attempt.clone(),
+            outermost: Some(self.outermost().clone()),
+            slots: CallSlots::default(),
+            answer_head: HeadState::default(),
         }))
     }
 
@@ -329,7 +377,31 @@ impl Context {
             answering: AtomicU32::new(version),
             depth: facts.depth,
             attempt: facts.attempt.clone(),
+            outermost: Some(self.outermost().clone()),
+            slots: CallSlots::default(),
+            answer_head: HeadState::default(),
         }))
+    }
+
+    /// The call around all others: the one that a transport made.
+    fn outermost(&self) -> &Self {
+        self.0.outermost.as_ref().unwrap_or(self)
+    }
+
+    /// Changes the head of the answer to the outermost call.
+    ///
+    /// # Errors
+    ///
+    /// `conflict` with the code `response_started` once the answer has begun.
+    fn stage<R>(&self, change: impl FnOnce(&mut StagedHead) -> R) -> Result<R, ActionError> {
+        let call = &self.outermost().0;
+        call.answer_head.stage(&call.slots, change)
+    }
+
+    /// Takes everything that was added to the head of the answer to this call; nothing can be added from here on. For a
+    /// transport that answers without an outcome of the call.
+    pub(crate) fn take_head(&self) -> Option<StagedHead> {
+        self.0.answer_head.take(&self.0.slots)
     }
 
     /// Keeps the bytes of the body, which is read once.

@@ -226,6 +226,20 @@ pub(crate) fn with_layers(engine: &Engine, call: Call) -> BoxFuture<'static, Out
     Box::pin(async move { Next::new(engine.registry().layers()).run(call).await })
 }
 
+/// Adds the cookies of an HTTP call to its outcome.
+fn add_head(context: &Context, outcome: &mut Outcome) {
+    let cookies = outcome.as_mut().map(|answer| std::mem::take(&mut answer.cookies)).unwrap_or_default();
+    if let Err(refused) = cookies.into_iter().try_for_each(|cookie| context.set_cookie(cookie)) {
+        *outcome = Err(refused);
+    }
+    if let Some(head) = context.take_head() {
+        head.add_to(match outcome {
+            Ok(answer) => &mut answer.headers,
+            Err(error) => error.headers_mut(),
+        });
+    }
+}
+
 fn late() -> ActionError {
     ActionError::of(ErrorKind::Timeout, "the action did not answer in time")
 }
@@ -244,6 +258,9 @@ struct CallMeter {
 impl CallMeter {
     fn finish(self, mut outcome: Outcome) -> Outcome {
         let took = self.took();
+        if self.origin == Origin::Http {
+            add_head(&self.context, &mut outcome);
+        }
         match &mut outcome {
             Ok(answer) => match &mut answer.content {
                 Content::Body(Body { source: BodySource::Stream(stream), .. }) => {

@@ -9,6 +9,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use http::HeaderMap;
 use metrics::counter;
 use tracing::error;
 
@@ -153,6 +154,8 @@ struct Inner {
     details: Vec<Detail>,
     retry_after: Option<Duration>,
     source: Option<Box<dyn Error + Send + Sync>>,
+    /// Headers that its call has for the answer.
+    headers: Option<Box<HeaderMap>>,
 }
 
 impl ActionError {
@@ -160,7 +163,15 @@ impl ActionError {
     pub(crate) fn public_copy(&self) -> Self {
         let Inner { kind, code, message, details, retry_after, .. } = &*self.0;
         let (code, message, details) = (code.clone(), message.clone(), details.clone());
-        Self(Box::new(Inner { kind: *kind, code, message, details, retry_after: *retry_after, source: None }))
+        Self(Box::new(Inner {
+            kind: *kind,
+            code,
+            message,
+            details,
+            retry_after: *retry_after,
+            source: None,
+            headers: None,
+        }))
     }
 
     /// Makes an error with a code of its own, narrower than its kind's name.
@@ -172,6 +183,7 @@ impl ActionError {
             details: Vec::new(),
             retry_after: None,
             source: None,
+            headers: None,
         }))
     }
 
@@ -240,6 +252,16 @@ impl ActionError {
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// The headers that its call has for the answer, to be changed.
+    pub(crate) fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.0.headers.get_or_insert_default()
+    }
+
+    /// The headers that its call has for the answer, for transports that have them.
+    pub fn headers(&self) -> Option<&HeaderMap> {
+        self.0.headers.as_deref()
     }
 
     /// The kind, in terms that every transport can express.

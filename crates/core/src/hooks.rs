@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use http::HeaderMap;
 
 use crate::connection::{Attributes, Connection};
+use crate::cookie::Cookies;
 use crate::error::ActionError;
 use crate::id::ConnectionId;
 use crate::node::Node;
@@ -72,6 +73,11 @@ impl Handshake {
         attributes: Attributes,
     ) -> Self {
         Self { headers, query, remote, fingerprint, attributes, id: None }
+    }
+
+    /// The cookies of the upgrade request.
+    pub fn cookies(&self) -> Cookies<'_> {
+        Cookies::of(&self.headers)
     }
 }
 

@@ -56,6 +56,7 @@
 pub mod answer;
 pub mod backend;
 pub mod config;
+pub mod cookie;
 mod cut;
 pub mod error;
 pub mod files;
@@ -107,12 +108,13 @@ pub mod transport;
 pub mod verb;
 
 pub use action::{Action, ActionDef, Exposure, Method, OnDisconnect, Route};
-pub use answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcome, Reply};
+pub use answer::{Answer, Body, Content, IntoAnswer, Outcome, Reply};
 pub use cache::{Cache, Entry};
 pub use call::body::{BodyRead, CallBody};
 pub use cluster::{Cluster, NodeReplies};
 pub use connection::Connection;
 pub use context::{CallHead, Caller, Context};
+pub use cookie::{Cookie, CookieError, Cookies, SameSite};
 pub use cut::UnfinishedWork;
 pub use engine::Engine;
 pub use engine::guest::Guest;

@@ -137,6 +137,13 @@ impl Node {
         &self.0.environment
     }
 
+    /// Whether the cookies of the application are `Secure` unless they say otherwise: with `web.tls_in_front`, and in every
+    /// environment but `development` and `test`. It is decided at boot and never by a request, so that no proxy and no client
+    /// can change it.
+    pub fn has_secure_cookies(&self) -> bool {
+        self.0.config.web.tls_in_front || !self.0.environment.is_local()
+    }
+
     /// Completes when the node begins to drain: an answer without an end should come to one. Cancel-safe.
     pub async fn stopping(&self) {
         self.0.shutdown.draining().await;

@@ -44,10 +44,11 @@ mod telemetry;
 pub mod guide;
 
 // Write: actions, and everything that they use.
-pub use phalanx_core::answer::{Answer, Body, Content, Cookie, IntoAnswer, Outcome, Reply};
+pub use phalanx_core::answer::{Answer, Body, Content, IntoAnswer, Outcome, Reply};
 pub use phalanx_core::backend::{Member, Members, MembersCursor, NodeRecord};
 pub use phalanx_core::connection::{Attributes, Frame};
 pub use phalanx_core::context::{CallHead, Caller, Context};
+pub use phalanx_core::cookie::{Cookie, CookieError, Cookies, SameSite};
 pub use phalanx_core::error::{ActionError, BoxError, Detail, ErrorKind, OrInternal, OrNotFound};
 pub use phalanx_core::hooks;
 pub use phalanx_core::id::{ConnectionId, Generation, RequestId};
@@ -125,7 +126,8 @@ pub mod prelude {
     pub use phalanx_core::task::{EnqueueOptions, TaskContext, TaskFailure};
     pub use phalanx_core::{
         ActionError, Body, Connection, ConnectionId, Context, Cookie, Detail, ErrorKind, FromContext, NoInput, Node,
-        OrInternal, OrNotFound, Outcome, RawBody, Reply, Requirements, State, actions, ensure, remotes, tasks,
+        OrInternal, OrNotFound, Outcome, RawBody, Reply, Requirements, SameSite, State, actions, ensure, remotes,
+        tasks,
     };
     pub use phalanx_macros::{ActionError, action, input, output, remote, task};
 

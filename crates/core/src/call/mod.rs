@@ -1,4 +1,7 @@
-//! A call between its head and its function: the body, and the clock that stands still while it is awaited.
+//! A call between its head and its function: the body, the clock that stands still while it is awaited, and what the parts
+//! of the call share.
 
 pub mod body;
 pub(crate) mod clock;
+pub mod head;
+pub(crate) mod slots;

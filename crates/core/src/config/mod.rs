@@ -88,6 +88,11 @@ impl Environment {
         self.0 == "development"
     }
 
+    /// Whether this is a developer's machine or a test: clients may come over plain HTTP.
+    pub fn is_local(&self) -> bool {
+        matches!(self.0.as_str(), "development" | "test")
+    }
+
     /// Whether this serves real users: no metadata, JSON logs, no default secrets.
     pub fn is_production(&self) -> bool {
         self.0 == "production"

@@ -120,8 +120,11 @@ impl ActionExchange {
     ) -> Result<Response, BoxFuture<'static, Response>> {
         if let Some(body) = self.body {
             self.debug_info.record_body(body.take_shown());
-            if body.timed_out() && outcome.as_ref().is_err_and(|refused| refused.code() == BodyTimeout::CODE) {
-                return Ok(reply::body_timeout(self.debug_info.into_fields()));
+            if let Err(refused) = &outcome
+                && body.timed_out()
+                && refused.code() == BodyTimeout::CODE
+            {
+                return Ok(reply::body_timeout(refused, self.debug_info.into_fields()));
             }
         }
         let answer = match outcome {

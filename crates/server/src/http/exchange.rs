@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, EXPIRES};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, EXPIRES, HeaderValue, SET_COOKIE};
 use http::{HeaderMap, Method, Request, Uri};
 use http_body::Body as _;
 use metrics::counter;
@@ -92,8 +92,16 @@ impl AccessLogEntry {
     }
 }
 
+/// Forbids shared caches to store a response with cookies: they would send those of one browser to another.
+pub(super) fn keep_cookies_from_shared_caches(headers: &mut HeaderMap) {
+    if headers.contains_key(SET_COOKIE) && is_publicly_cacheable(headers) {
+        headers.remove(EXPIRES);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    }
+}
+
 /// Whether a shared cache may store a response: it has an expiry, and no directive makes it private.
-pub(super) fn is_publicly_cacheable(headers: &HeaderMap) -> bool {
+fn is_publicly_cacheable(headers: &HeaderMap) -> bool {
     let mut directives = list_elements(headers, &CACHE_CONTROL).peekable();
     let has_expiry = directives.peek().is_some() || headers.contains_key(EXPIRES);
     has_expiry

@@ -21,6 +21,7 @@ use tower::Service;
 use tracing::{Instrument, info_span};
 
 use super::body::own_route::OwnRouteBody;
+use super::body::timeout::BodyTimeout;
 use super::cross_site::{RequestSite, is_unsafe};
 use super::debug_info::DebugInfo;
 use super::exchange::{HttpRequest, RequestState};
@@ -68,7 +69,7 @@ pub(super) async fn serve(
     }
     // axum's extractors respond 400 to every body that fails, a slow one included.
     match body.filter(|_| response.status() == StatusCode::BAD_REQUEST) {
-        Some(body) if body.timed_out() => reply::body_timeout(None),
+        Some(body) if body.timed_out() => reply::body_timeout(&BodyTimeout.into(), None),
         Some(body) => body.take_refusal().map_or(response, |refused| reply::error(&refused)),
         None => response,
     }

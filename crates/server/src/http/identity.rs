@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::{COOKIE, HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use http::{Extensions, HeaderName};
 use phalanx_core::config::Web;
-use phalanx_core::{Engine, RequestId};
+use phalanx_core::{Cookie, Cookies, Engine, RequestId};
 
 use super::forwarded::{self, ForwardedRequest};
 use crate::listener::Activity;
@@ -80,9 +80,8 @@ impl Identity {
         if !self.is_new {
             return None;
         }
-        let mut cookie = phalanx_core::Cookie::new(&settings.fingerprint_cookie, &self.fingerprint);
-        cookie = cookie.max_age(settings.fingerprint_lifetime);
-        Some(if settings.tls_in_front { cookie.secure().header() } else { cookie.header() })
+        let cookie = Cookie::new(settings.fingerprint_cookie.clone(), &*self.fingerprint);
+        cookie.max_age(settings.fingerprint_lifetime).header(settings.tls_in_front).ok()
     }
 }
 
@@ -91,7 +90,9 @@ impl Identity {
 fn fingerprint(headers: &HeaderMap, settings: &Web, query: Option<&str>) -> Option<Arc<str>> {
     let name = settings.fingerprint_cookie.as_str();
     let header = |name: &str| token(headers.get(name)?.as_bytes());
-    let found = cookie(headers, name.as_bytes())
+    let found = Cookies::of(headers)
+        .all(name)
+        .find(|value| is_token(value))
         .or_else(|| header(name))
         .or_else(|| header(SESSION_ID.as_str()))
         .map(Into::into);
@@ -99,19 +100,6 @@ fn fingerprint(headers: &HeaderMap, settings: &Web, query: Option<&str>) -> Opti
         let mut pairs = form_urlencoded::parse(query?.as_bytes());
         pairs.find_map(|(key, value)| token(value.as_bytes()).filter(|_| key == name).map(Into::into))
     })
-}
-
-/// Returns the first cookie of a name whose value is a token.
-fn cookie<'a>(headers: &'a HeaderMap, name: &[u8]) -> Option<&'a str> {
-    for line in headers.get_all(COOKIE) {
-        for pair in line.as_bytes().split(|byte| *byte == b';') {
-            let value = pair.trim_ascii().strip_prefix(name).and_then(|rest| rest.strip_prefix(b"="));
-            if let Some(found) = value.and_then(token) {
-                return Some(found);
-            }
-        }
-    }
-    None
 }
 
 fn token(bytes: &[u8]) -> Option<&str> {

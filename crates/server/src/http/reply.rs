@@ -6,7 +6,9 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPIRES, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPIRES, Entry, HeaderMap, HeaderValue, RETRY_AFTER, SET_COOKIE,
+};
 use http::{Method, StatusCode};
 use phalanx_core::action;
 use phalanx_core::answer::BodySource;
@@ -15,9 +17,8 @@ use phalanx_core::protocol::{error_body, splice_fields};
 use phalanx_core::{ActionError, Engine, ErrorKind, files};
 use tracing::error;
 
-use super::body::timeout::BodyTimeout;
-use super::static_files;
 use super::stream_end::end_with_node;
+use super::{exchange, static_files};
 use crate::wire_error::status_of;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -36,7 +37,11 @@ pub(super) fn object(
 /// Responds with the error of a call; `dispatch` has logged its cause.
 pub(super) fn refused(refused: &ActionError, debug_fields: Option<String>) -> Response {
     let object = with_fields(error_body(refused).into(), debug_fields);
-    with_retry_after(json(status_of(refused.kind()), object), refused)
+    let mut response = with_retry_after(json(status_of(refused.kind()), object), refused);
+    if let Some(headers) = refused.headers() {
+        add_headers(&mut response, headers.clone());
+    }
+    response
 }
 
 /// Responds with a body; method and headers of the request select a part of a file.
@@ -58,7 +63,11 @@ pub(super) async fn with_body(
         }
         BodySource::File(path) => match files::open_path(&path).await {
             Ok(file) => static_files::respond(file, request.0, request.1, ACTION_CACHE_CONTROL).await,
-            Err(missing) => return error(&missing.into()),
+            Err(missing) => {
+                let mut response = error(&missing.into());
+                add_headers(&mut response, cookies_of(headers));
+                return response;
+            }
         },
     };
     if response.status() == StatusCode::OK {
@@ -75,6 +84,15 @@ pub(super) async fn with_body(
 fn add_headers(response: &mut Response, headers: HeaderMap) {
     if !headers.is_empty() {
         response.headers_mut().extend(headers);
+        exchange::keep_cookies_from_shared_caches(response.headers_mut());
+    }
+}
+
+/// The cookies among headers that were meant for another response.
+fn cookies_of(mut headers: HeaderMap) -> HeaderMap {
+    match headers.entry(SET_COOKIE) {
+        Entry::Occupied(cookies) => cookies.remove_entry_mult().1.map(|cookie| (SET_COOKIE, cookie)).collect(),
+        Entry::Vacant(_) => HeaderMap::new(),
     }
 }
 
@@ -132,8 +150,8 @@ pub(crate) fn options(allowed: &str) -> Response {
 }
 
 /// Responds 408: the client did not send its body in time.
-pub(super) fn body_timeout(debug_fields: Option<String>) -> Response {
-    let mut response = error_with(&BodyTimeout.into(), debug_fields);
+pub(super) fn body_timeout(timed_out: &ActionError, debug_fields: Option<String>) -> Response {
+    let mut response = error_with(timed_out, debug_fields);
     *response.status_mut() = StatusCode::REQUEST_TIMEOUT;
     response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     response

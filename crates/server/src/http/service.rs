@@ -8,10 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
-use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, EXPECT, EXPIRES, HeaderValue, ORIGIN, SET_COOKIE,
-    STRICT_TRANSPORT_SECURITY,
-};
+use http::header::{ACCEPT_ENCODING, CONNECTION, EXPECT, HeaderValue, ORIGIN, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderName, Method, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -310,11 +307,7 @@ impl HttpConnection {
         }
         if let Some(cookie) = identity.cookie(settings) {
             headers.append(SET_COOKIE, cookie);
-            if exchange::is_publicly_cacheable(headers) {
-                // A shared cache must not send one browser's cookie to another.
-                headers.remove(EXPIRES);
-                headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-            }
+            exchange::keep_cookies_from_shared_caches(headers);
         }
         if let Ok(id) = identity.request.with_bytes(HeaderValue::from_bytes) {
             headers.insert(&REQUEST_ID, id);
