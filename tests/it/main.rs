@@ -13,6 +13,7 @@ mod client;
 mod cluster;
 mod cluster_start;
 mod commands;
+mod composed_guards;
 mod conformance;
 mod cookies;
 mod crates;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Uri};
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::answer::Outcome;
@@ -257,6 +258,28 @@ impl Context {
         }
         let is_secure = self.node().has_secure_cookies();
         Ok(self.stage(|head| head.set_cookie(cookie, is_secure))??)
+    }
+
+    /// A parameter of the path, `{name}`, decoded as a field of the input is: what a guard decides by before the body comes.
+    ///
+    /// Over HTTP it is the path's alone: neither query nor body can replace it. Over a socket, and in a call by
+    /// [`Context::call`], it is the param of that name. So it is in both cases what the input has in that field.
+    ///
+    /// ```
+    /// use phalanx_core::{ActionError, Context};
+    ///
+    /// /// The ticket that a guard of `/tickets/{id}/file` is about.
+    /// fn ticket_of(ctx: &Context) -> Result<u64, ActionError> {
+    ///     let id: u64 = ctx.path("id")?;
+    ///     Ok(id)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `invalid_input` if the path that was called has no such parameter and `T` is no `Option`, or if it is no `T`.
+    pub fn path<T: DeserializeOwned>(&self, name: &str) -> Result<T, ActionError> {
+        self.0.head.decode_one(name, self.0.uri.is_some())
     }
 
     /// The rooms of the cluster.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use crate::connection::Connection;
 use crate::context::Context;
-use crate::error::ActionError;
+use crate::error::{ActionError, ErrorKind};
+use crate::node::Node;
 use crate::states::States;
 
 /// A guard: a fact about the call that a function takes as a parameter, and cannot run without.
@@ -83,9 +84,94 @@ pub trait FromContext: Sized + Send {
     /// The error that the client gets instead of the answer: `unauthenticated`, `forbidden`, ….
     fn from_context(ctx: &Context) -> impl Future<Output = Result<Self, ActionError>> + Send;
 
-    /// Names the states that this guard reads, so that the boot fails if one is missing.
+    /// Names the states that this guard reads, itself or by other guards, so that the boot fails if one is missing:
+    /// `requirements.state::<T>()` for each [`Context::state`], `G::require(requirements)` for each [`Context::guard`].
     fn require(requirements: &mut Requirements) {
         let _ = requirements;
+    }
+}
+
+/// A guard that the call can do without: `None` if it refuses as `unauthenticated`, whatever the code. Every other error
+/// is the call's: that a backend is away makes no user a guest.
+impl<G: FromContext> FromContext for Option<G> {
+    const AFTER_BODY: bool = G::AFTER_BODY;
+
+    async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
+        match G::from_context(ctx).await {
+            Ok(guard) => Ok(Some(guard)),
+            Err(refused) if refused.kind() == ErrorKind::Unauthenticated => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn require(requirements: &mut Requirements) {
+        G::require(requirements);
+    }
+}
+
+impl Context {
+    /// Establishes another guard, for a guard that builds on it, for a layer or for the function itself.
+    ///
+    /// A guard that asks for another one hands on what that one needs, so that a state which is missing ends the boot and
+    /// not the call:
+    ///
+    /// ```
+    /// use phalanx_core::{ActionError, Context, FromContext, Requirements, State};
+    ///
+    /// struct Staff(Vec<String>);
+    ///
+    /// struct SignedIn(String);
+    ///
+    /// impl FromContext for SignedIn {
+    ///     async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
+    ///         let user = ctx.caller().headers.get("x-user").and_then(|user| user.to_str().ok());
+    ///         user.map(|user| Self(user.to_owned())).ok_or_else(|| ActionError::unauthenticated("sign in first"))
+    ///     }
+    /// }
+    ///
+    /// /// A user who is one of the staff.
+    /// struct Agent(SignedIn);
+    ///
+    /// impl FromContext for Agent {
+    ///     async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
+    ///         let (user, staff): (SignedIn, State<Staff>) = (ctx.guard().await?, ctx.state()?);
+    ///         if !staff.0.contains(&user.0) {
+    ///             return Err(ActionError::forbidden("agents only"));
+    ///         }
+    ///         Ok(Self(user))
+    ///     }
+    ///
+    ///     fn require(requirements: &mut Requirements) {
+    ///         SignedIn::require(requirements);
+    ///         requirements.state::<Staff>();
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// It is established anew each time: a guard that is a parameter of an action, and is what another one builds on, runs twice.
+    /// One whose [`FromContext::AFTER_BODY`] is `true` is for guards that say the same, and for the function.
+    ///
+    /// Cancel safe if the guard is.
+    ///
+    /// # Errors
+    ///
+    /// The guard's own.
+    pub fn guard<G: FromContext>(&self) -> impl Future<Output = Result<G, ActionError>> + Send {
+        G::from_context(self)
+    }
+}
+
+/// The call itself, for what takes guards alone.
+impl FromContext for Context {
+    async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
+        Ok(ctx.clone())
+    }
+}
+
+/// The node that runs the call.
+impl FromContext for Node {
+    async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
+        Ok(ctx.node().clone())
     }
 }
 

@@ -57,7 +57,7 @@ impl<T: fmt::Debug> fmt::Debug for State<T> {
 
 impl<T: Send + Sync + 'static> FromContext for State<T> {
     async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
-        ctx.node().state::<T>().map(Self).ok_or_else(|| ActionError::internal(MissingState(type_name::<T>())))
+        ctx.state()
     }
 
     fn require(requirements: &mut Requirements) {
@@ -65,6 +65,21 @@ impl<T: Send + Sync + 'static> FromContext for State<T> {
     }
 }
 
+impl Context {
+    /// The state of that type, for a guard or a layer. An action takes it as a parameter, and a guard names it in
+    /// [`FromContext::require`]: then the boot finds that it is missing.
+    ///
+    /// # Errors
+    ///
+    /// `internal` if the application has none.
+    pub fn state<T: Send + Sync + 'static>(&self) -> Result<State<T>, ActionError> {
+        let missing = || ActionError::internal(MissingState(type_name::<T>()));
+        self.node().state::<T>().map(State).ok_or_else(missing)
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
-#[error("no state of type {0}")]
+#[error(
+    "the application has no state of type {0}: add it by `App::state`, and name it in `require` of the guard that reads it"
+)]
 struct MissingState(&'static str);

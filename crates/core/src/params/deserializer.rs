@@ -47,6 +47,10 @@ impl<'a> ParamDeserializer<'a> {
         Self::Fields(fields)
     }
 
+    pub(super) fn param(value: &'a ParamValue) -> Self {
+        Self::Param(value)
+    }
+
     fn map<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self {
             Self::Fields(fields) => {

@@ -40,7 +40,7 @@ use validator::Validate;
 
 pub use upload::Upload;
 
-use crate::error::{ActionError, ErrorKind, unknown_action};
+use crate::error::{ActionError, Detail, ErrorKind, unknown_action};
 use deserializer::ParamDeserializer;
 use value::{ParamValue, split_key};
 
@@ -202,6 +202,29 @@ impl Params {
         }
     }
 
+    /// Decodes one param as a field of an input is decoded; with `only_path`, one of another source counts as missing. Over
+    /// a socket this parses the whole frame again.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_input`: the param is missing and `T` is no `Option`, or it is no `T`.
+    pub(crate) fn decode_one<T: DeserializeOwned>(&self, name: &str, only_path: bool) -> Result<T, ActionError> {
+        let field = match &self.raw {
+            Some(raw) => object_of(raw)?.remove_entry(name).map(field_of_body),
+            None => self.fields.iter().find(|field| field.name == name).cloned(),
+        };
+        let field = field.filter(|field| !only_path || field.source == Source::Path);
+        // As serde does it: what is missing is null, which an `Option` takes.
+        let Some(field) = field else {
+            let missing = |_| ActionError::invalid_input(vec![Detail::new(name, "required", "is required")]);
+            return T::deserialize(Value::Null).map_err(missing);
+        };
+        let decode = |field: &[Field]| T::deserialize(ParamDeserializer::param(&field[0].value)).ok();
+        let fields = [field];
+        let decoded = decode(&fields).or_else(|| decode(&whole::with_integers(&fields)?));
+        decoded.ok_or_else(|| ActionError::invalid_input(vec![Detail::new(name, "invalid", "is not valid")]))
+    }
+
     /// The requested version of an action. Over a socket this parses the whole frame again.
     ///
     /// # Errors
@@ -333,8 +356,11 @@ pub fn version_of(requested: Option<&Value>) -> Result<Option<u32>, ActionError>
 
 /// Returns the fields of a JSON object as fields of a body.
 fn fields_of(object: Map<String, Value>) -> Vec<Field> {
-    let field = |(name, value)| Field { name, source: Source::Body, value: ParamValue::Json(value) };
-    object.into_iter().map(field).collect()
+    object.into_iter().map(field_of_body).collect()
+}
+
+fn field_of_body((name, value): (String, Value)) -> Field {
+    Field { name, source: Source::Body, value: ParamValue::Json(value) }
 }
 
 fn object_of(raw: &RawValue) -> Result<Map<String, Value>, ActionError> {
