@@ -9,6 +9,7 @@ mod bodies;
 mod bounds;
 mod browser;
 mod call_command;
+mod causes;
 mod client;
 mod cluster;
 mod cluster_start;

@@ -406,6 +406,12 @@ impl Context {
         }))
     }
 
+    /// Whether the caller is shown the cause of an `internal` error: in development, on this machine, through no proxy.
+    pub(crate) fn shows_causes(&self) -> bool {
+        let caller = self.caller();
+        caller.is_local && self.node().environment().is_development() && !Caller::is_proxied(&caller.headers)
+    }
+
     /// The call around all others: the one that a transport made.
     fn outermost(&self) -> &Self {
         self.0.outermost.as_ref().unwrap_or(self)
@@ -485,12 +491,29 @@ pub struct Caller {
     pub headers: HeaderMap,
     /// The socket.
     pub connection: Option<Connection>,
+    /// Whether the other end of the connection is on this machine, and no trusted proxy.
+    pub is_local: bool,
 }
+
+/// The headers by which a proxy shows itself.
+const OF_PROXIES: [&str; 5] = ["x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"];
 
 impl Caller {
     /// An HTTP client.
     pub const fn http(fingerprint: Arc<str>, remote: SocketAddr, headers: HeaderMap) -> Self {
-        Self { transport: Origin::Http, fingerprint, remote: Some(remote), headers, connection: None }
+        Self { transport: Origin::Http, fingerprint, remote: Some(remote), headers, connection: None, is_local: false }
+    }
+
+    /// Sets whether the other end of the connection is on this machine, and no trusted proxy.
+    #[must_use]
+    pub fn local(mut self, is_local: bool) -> Self {
+        self.is_local = is_local;
+        self
+    }
+
+    /// Whether these are the headers of a request that came through a proxy, whichever.
+    pub fn is_proxied(headers: &HeaderMap) -> bool {
+        OF_PROXIES.iter().any(|name| headers.contains_key(*name))
     }
 
     /// The client of a socket, or a remote caller of a method on it.
@@ -501,6 +524,7 @@ impl Caller {
             remote: Some(connection.remote()),
             headers: HeaderMap::new(),
             connection: Some(connection),
+            is_local: false,
         }
     }
 
@@ -518,6 +542,7 @@ impl Caller {
             remote: None,
             headers: HeaderMap::new(),
             connection: None,
+            is_local: false,
         }
     }
 }

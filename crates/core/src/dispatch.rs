@@ -271,6 +271,9 @@ impl CallMeter {
             },
             Err(error) => {
                 self.log_cause(error);
+                if error.kind() == ErrorKind::Internal && self.context.shows_causes() {
+                    error.show_cause();
+                }
                 self.end(CallEnd::Refused(error.kind()), took);
             }
         }

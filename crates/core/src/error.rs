@@ -156,6 +156,8 @@ struct Inner {
     source: Option<Box<dyn Error + Send + Sync>>,
     /// Headers that its call has for the answer.
     headers: Option<Box<HeaderMap>>,
+    /// Whether the client is shown the source.
+    shows_cause: bool,
 }
 
 impl ActionError {
@@ -171,6 +173,7 @@ impl ActionError {
             retry_after: *retry_after,
             source: None,
             headers: None,
+            shows_cause: false,
         }))
     }
 
@@ -184,6 +187,7 @@ impl ActionError {
             retry_after: None,
             source: None,
             headers: None,
+            shows_cause: false,
         }))
     }
 
@@ -264,6 +268,24 @@ impl ActionError {
         self.0.headers.as_deref()
     }
 
+    /// Shows the client the cause of an `internal` error: for transports, and only for a developer on the machine of the
+    /// node.
+    #[must_use]
+    pub fn showing_cause(mut self) -> Self {
+        self.show_cause();
+        self
+    }
+
+    pub(crate) fn show_cause(&mut self) {
+        self.0.shows_cause = self.0.kind == ErrorKind::Internal;
+    }
+
+    /// The cause, if the client is shown it; [`MAX_SHOWN_CAUSE`] characters at most.
+    pub(crate) fn shown_cause(&self) -> Option<String> {
+        let source = self.source().filter(|_| self.0.shows_cause)?;
+        Some(Chain(source).to_string().chars().take(MAX_SHOWN_CAUSE).collect())
+    }
+
     /// The kind, in terms that every transport can express.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -313,6 +335,9 @@ impl Error for ActionError {
         self.0.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 }
+
+/// Most characters of a cause that a developer is shown; the log has all of it.
+const MAX_SHOWN_CAUSE: usize = 2_000;
 
 /// Any error of an application.
 pub type BoxError = Box<dyn Error + Send + Sync>;

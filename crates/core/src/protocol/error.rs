@@ -5,14 +5,14 @@ use serde::{Serialize, Serializer};
 
 use crate::error::{ActionError, Detail};
 
-/// `{"error":{"code","message","details"?}}`.
+/// `{"error":{"code","message","details"?,"cause"?}}`.
 #[derive(Debug, Serialize)]
 pub struct ErrorBody<'a> {
     error: ErrorFields<'a>,
 }
 
 impl<'a> ErrorBody<'a> {
-    /// The public part of an error; its cause stays in the log.
+    /// The public part of an error; its cause stays in the log, unless the client is a developer on the machine of the node.
     pub const fn new(error: &'a ActionError) -> Self {
         Self { error: ErrorFields(error) }
     }
@@ -36,6 +36,9 @@ impl Serialize for ErrorFields<'_> {
         map.serialize_entry("message", self.0.message())?;
         if !self.0.details().is_empty() {
             map.serialize_entry("details", &DetailList(self.0.details()))?;
+        }
+        if let Some(cause) = self.0.shown_cause() {
+            map.serialize_entry("cause", &cause)?;
         }
         map.end()
     }

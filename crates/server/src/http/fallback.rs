@@ -55,11 +55,13 @@ pub(super) async fn serve(
     let is_refused = service.engine.shutdown().is_draining()
         && request.uri().path() != settings.websocket.path
         && request.extensions_mut().remove::<OnUpgrade>().is_some();
+    let shows_causes = identity.shows_causes(&service.engine, request.headers());
     let mut router = service.router.clone();
     let responding =
         async move { router.call(request).await }.instrument(info_span!("request", id = %identity.request));
     let mut response = match AssertUnwindSafe(responding).catch_unwind().await {
         Ok(Ok(response)) => response,
+        Err(panic) if shows_causes => reply::error(&panicked(&*panic).showing_cause()),
         Err(panic) => reply::error(&panicked(&*panic)),
     };
     state.route = response.extensions_mut().remove::<MatchedPath>().map(|path| path.as_str().into());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::{HeaderMap, HeaderValue};
 use http::{Extensions, HeaderName};
 use phalanx_core::config::Web;
-use phalanx_core::{Cookie, Cookies, Engine, RequestId};
+use phalanx_core::{Caller, Cookie, Cookies, Engine, RequestId};
 
 use super::forwarded::{self, ForwardedRequest};
 use crate::listener::Activity;
@@ -27,6 +27,8 @@ pub(crate) struct Identity {
     /// The request as trusted proxies describe it.
     pub(crate) forwarded: ForwardedRequest,
     pub(crate) fingerprint: Arc<str>,
+    /// Whether the peer is on this machine, and no trusted proxy.
+    pub(crate) is_local: bool,
     /// Whether the client sent no fingerprint and this one was just generated.
     pub(crate) is_new: bool,
     pub(crate) request: RequestId,
@@ -62,7 +64,14 @@ impl Identity {
             }
             share.filter(|_| !is_proxy)
         };
-        Self { forwarded, fingerprint, is_new, request, share }
+        let is_local = !forwarded.is_trusted && peer.addr.ip().to_canonical().is_loopback();
+        Self { forwarded, fingerprint, is_local, is_new, request, share }
+    }
+
+    /// Whether the client of a request is shown the cause of an `internal` error: in development, on this machine, through no
+    /// proxy.
+    pub(crate) fn shows_causes(&self, engine: &Engine, headers: &HeaderMap) -> bool {
+        self.is_local && engine.node().environment().is_development() && !Caller::is_proxied(headers)
     }
 
     /// The address of the client, which may be behind trusted proxies.

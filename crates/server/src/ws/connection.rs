@@ -106,13 +106,14 @@ enum PumpEvent {
 
 impl ConnectionTask {
     /// Takes over a connection after its 101; `None` if the listener did not accept it.
-    pub(super) fn new(engine: Engine, connection: Connection, upgraded: Upgraded) -> Option<Box<Self>> {
+    pub(super) fn new(engine: Engine, caller: Caller, upgraded: Upgraded) -> Option<Box<Self>> {
+        let connection = caller.connection.clone()?;
         let settings = &engine.config().websocket;
         let rate = Rate { per_second: settings.messages_per_second, burst: settings.message_burst };
         let stream = FrameStream::new(upgraded, settings)?;
         let now = Instant::now();
         Some(Box::new(Self {
-            caller: Arc::new(Caller::socket(connection.clone())),
+            caller: Arc::new(caller),
             bucket: TokenBucket::full(rate, now),
             refused: (0, now),
             verb: None,

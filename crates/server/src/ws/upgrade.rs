@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use phalanx_core::connection::{Attributes, Connection, NewConnection, OutboxLimit};
 use phalanx_core::hooks::Handshake;
 use phalanx_core::protocol::CloseReason;
-use phalanx_core::{ActionError, Engine, ErrorKind, Params, Registration, bound_reached};
+use phalanx_core::{ActionError, Caller, Engine, ErrorKind, Params, Registration, bound_reached};
 use tracing::error;
 
 use super::connection::ConnectionTask;
@@ -58,15 +58,18 @@ pub(crate) async fn upgrade(State(state): State<Arc<UpgradeState>>, request: Req
         Ok(share) => share,
         Err(error) => return reply::error(&error),
     };
+    let shows_causes = identity.shows_causes(engine, &parts.headers);
     let registration = match admit(&state, &identity, &parts.uri, parts.headers).await {
         Ok(registration) => registration,
+        Err(error) if shows_causes => return reply::error(&error.showing_cause()),
         Err(error) => return reply::error(&error),
     };
     let (engine, response) = (engine.clone(), opening.response());
     engine.clone().shutdown().spawn(Box::pin(async move {
         let Ok(upgraded) = opening.upgrade.await else { return };
         let connection = registration.connection().clone();
-        let Some(task) = ConnectionTask::new(engine, connection.clone(), upgraded) else {
+        let caller = Caller::socket(connection.clone()).local(shows_causes);
+        let Some(task) = ConnectionTask::new(engine, caller, upgraded) else {
             return error!("the upgraded connection was not accepted by the listener");
         };
         task.run(registration).await;
