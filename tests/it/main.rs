@@ -35,6 +35,7 @@ mod metrics;
 mod names;
 mod origins;
 mod outside;
+mod own_route_guards;
 mod panics;
 mod pid_files;
 mod process;

@@ -21,6 +21,7 @@ use streaming::MeteredStream;
 use crate::action::OnDisconnect;
 use crate::answer::{Body, BodySource, Content, Outcome};
 use crate::call::body::CallBody;
+use crate::call::head::StagedHead;
 use crate::context::{CallHost, Caller, Context, NewCall};
 use crate::engine::{Engine, EngineParts};
 use crate::error::{ActionError, Chain, ErrorKind, panicked, unknown_action};
@@ -84,6 +85,41 @@ pub fn start(engine: &Engine, request: CallRequest) -> StartedCall {
     let action = request.action;
     let meter = CallMeter { engine: engine.clone(), action, context: context.clone(), origin, started, open: true };
     StartedCall { future: with_layers(engine, Call { action: def, context, body: request.body }), meter }
+}
+
+/// A request to an application's own route, whose handler is no action.
+#[derive(Debug)]
+pub struct RouteRequest {
+    /// The path and the query.
+    pub uri: Uri,
+    /// The params of path and query.
+    pub params: Params,
+    /// Its caller.
+    pub caller: Caller,
+    /// Its name in logs.
+    pub id: RequestId,
+}
+
+/// The context by which the handler of an application's own route has guards. It has no deadline.
+pub fn route_context(engine: &Engine, request: RouteRequest) -> Context {
+    let RouteRequest { uri, params, caller, id } = request;
+    Context::new(NewCall {
+        host: engine.clone().into_parts(),
+        name: "route",
+        version: 1,
+        caller: Arc::new(caller),
+        id,
+        uri: Some(uri),
+        head: params,
+        started: Instant::now(),
+        limit: None,
+        attempt: None,
+    })
+}
+
+/// Takes everything that was added to the head of the response to an own route; nothing can be added from here on.
+pub fn take_head(context: &Context) -> Option<StagedHead> {
+    context.take_head()
 }
 
 /// A call that was started and not polled yet.

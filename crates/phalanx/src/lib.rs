@@ -79,6 +79,7 @@ pub use std::process::ExitCode;
 pub use app::{App, RunningApp};
 pub use phalanx_core::config;
 pub use phalanx_core::{StartError, StopReport};
+pub use phalanx_server::{Guard, Refused};
 
 // The crates whose types stand in the interfaces above.
 pub use phalanx_core::{http, schemars, serde, validator};

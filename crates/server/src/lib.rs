@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 pub use admin::AdminServer;
+pub use http::own_route_call::{Guard, Refused};
 pub use listener::BACKLOG;
 
 use crate::http::service::{HttpService, ServiceState, check_routes};

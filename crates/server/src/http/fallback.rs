@@ -26,6 +26,7 @@ use super::cross_site::{RequestSite, is_unsafe};
 use super::debug_info::DebugInfo;
 use super::exchange::{HttpRequest, RequestState};
 use super::identity::Identity;
+use super::own_route_call::OwnRouteCall;
 use super::service::ServiceState;
 use super::{body, reply, static_files};
 use crate::ws::elsewhere;
@@ -56,6 +57,8 @@ pub(super) async fn serve(
         && request.uri().path() != settings.websocket.path
         && request.extensions_mut().remove::<OnUpgrade>().is_some();
     let shows_causes = identity.shows_causes(&service.engine, request.headers());
+    let call = OwnRouteCall::new(service.engine.clone(), identity.clone(), shows_causes);
+    request.extensions_mut().insert(call.clone());
     let mut router = service.router.clone();
     let responding =
         async move { router.call(request).await }.instrument(info_span!("request", id = %identity.request));
@@ -64,6 +67,7 @@ pub(super) async fn serve(
         Err(panic) if shows_causes => reply::error(&panicked(&*panic).showing_cause()),
         Err(panic) => reply::error(&panicked(&*panic)),
     };
+    call.finish(&mut response);
     state.route = response.extensions_mut().remove::<MatchedPath>().map(|path| path.as_str().into());
     // axum responds 426 to what it cannot upgrade.
     if is_refused && matches!(response.status(), StatusCode::UPGRADE_REQUIRED | StatusCode::SWITCHING_PROTOCOLS) {

@@ -15,6 +15,7 @@ mod forwarded_header;
 pub(crate) mod header_list;
 mod host;
 pub(crate) mod identity;
+pub(crate) mod own_route_call;
 mod params;
 mod permit_body;
 pub(crate) mod reply;
