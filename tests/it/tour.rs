@@ -203,3 +203,36 @@ async fn a_connection_is_reached_by_its_id_and_each_failure_has_its_code() {
     assert_eq!(apply(&id, json!({ "method": "destroy" })).await.0, 200);
     assert_eq!(socket.closed().await, 4500);
 }
+
+#[tokio::test]
+async fn a_webhook_is_taken_if_its_bytes_are_signed() {
+    let node = Process::start("tour", &[]).await;
+    let push = async |headers: &[&str], body: &[u8]| {
+        let answer = request(node.addr, "POST /api/webhook", headers, body).await;
+        (answer.status, if answer.status == 200 { answer.json()["bytes"].clone() } else { answer.error_code().into() })
+    };
+    const BODY: &[u8] = b"\xff{not json";
+    const SIGNED: &str = "x-signature: 089036fe5cb785d24b1ca18cd96593ae7030b7a1780340d4e03dc494c9e95406";
+    let prefixed = SIGNED.replace(": ", ": sha256=");
+    for headers in [&[SIGNED][..], &[&prefixed], &[SIGNED, "content-type: application/json", "content-encoding: gzip"]]
+    {
+        assert_eq!(push(headers, BODY).await, (200, json!(10)), "{headers:?}");
+    }
+    let empty = "x-signature: 2978e95b9e32943b80b06c3cc484d43d6e872c72b5cc24e1f28d1e63336323eb";
+    assert_eq!(push(&[empty], b"").await, (200, json!(0)));
+    let mismatch = (401, json!("signature_mismatch"));
+    let other = SIGNED.replace(": 0", ": 1");
+    for headers in [
+        &[][..],
+        &[empty],
+        &[&other],
+        &[SIGNED, SIGNED],
+        &["x-signature: "],
+        &["x-signature: sha256=089036fe5cb785d24b1ca18cd96593ae7030b7a1780340d4e03dc494c9e954zz"],
+    ] {
+        assert_eq!(push(headers, BODY).await, mismatch, "{headers:?}");
+    }
+    assert_eq!(push(&[SIGNED], b"\xff{not JSON").await, mismatch);
+    let mut socket = Socket::connect(node.addr).await;
+    assert_eq!(act(&mut socket, "webhook", json!({})).await["error"]["code"], "forbidden");
+}

@@ -412,6 +412,11 @@ impl Context {
         caller.is_local && self.node().environment().is_development() && !Caller::is_proxied(&caller.headers)
     }
 
+    /// The caller, for what outlives a borrow of the context.
+    pub(crate) fn shared_caller(&self) -> &Arc<Caller> {
+        &self.0.caller
+    }
+
     /// The call around all others: the one that a transport made.
     fn outermost(&self) -> &Self {
         self.0.outermost.as_ref().unwrap_or(self)

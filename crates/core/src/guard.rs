@@ -2,9 +2,6 @@
 
 use std::any::{TypeId, type_name};
 use std::future::Future;
-use std::ops::Deref;
-
-use bytes::Bytes;
 
 use crate::connection::Connection;
 use crate::context::Context;
@@ -178,37 +175,6 @@ impl FromContext for Node {
 impl FromContext for Connection {
     async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
         ctx.connection().cloned().ok_or_else(|| ActionError::forbidden("this action needs a websocket connection"))
-    }
-}
-
-/// The body of an HTTP request as it came, for an action with `raw_body`: what a webhook signs are these bytes.
-///
-/// The action's params are those of path and query then. It is established after the body has come, as every guard
-/// whose [`FromContext::AFTER_BODY`] is `true`.
-#[derive(Clone, Debug)]
-pub struct RawBody(Bytes);
-
-impl RawBody {
-    /// The bytes.
-    pub fn into_bytes(self) -> Bytes {
-        self.0
-    }
-}
-
-impl Deref for RawBody {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl FromContext for RawBody {
-    const AFTER_BODY: bool = true;
-
-    async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
-        let refused = || ActionError::forbidden("this action reads the bytes of an HTTP body");
-        ctx.raw_body().cloned().map(Self).ok_or_else(refused)
     }
 }
 

@@ -9,7 +9,7 @@ mod journal;
 mod release;
 mod tasks;
 
-use actions::{basic, cluster, jobs, rooms, shared};
+use actions::{basic, cluster, jobs, requests, rooms, shared};
 use journal::Journal;
 use phalanx::event::Event;
 use phalanx::prelude::*;
@@ -35,6 +35,7 @@ fn main() -> phalanx::ExitCode {
             basic::upload,
             basic::private_note,
             basic::http_only,
+            requests::webhook,
             shared::cache_test,
             shared::counter,
             shared::list,

@@ -4,4 +4,5 @@
 pub mod body;
 pub(crate) mod clock;
 pub mod head;
+pub(crate) mod raw_body;
 pub(crate) mod slots;

@@ -3,5 +3,6 @@
 pub(crate) mod basic;
 pub(crate) mod cluster;
 pub(crate) mod jobs;
+pub(crate) mod requests;
 pub(crate) mod rooms;
 pub(crate) mod shared;
