@@ -1,7 +1,9 @@
 //! The seam for time.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// The time, as nodes agree on it.
@@ -12,6 +14,12 @@ pub trait Clock: Send + Sync + 'static {
     /// Unix time in milliseconds.
     fn now_ms(&self) -> u64 {
         self.now_us() / 1000
+    }
+
+    /// Notifies `wake` whenever the clock is put forward: a timer that was set by it learns nothing of that. A clock that only
+    /// goes on never does.
+    fn on_advance(&self, wake: &Arc<Notify>) {
+        let _ = wake;
     }
 }
 

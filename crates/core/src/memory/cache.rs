@@ -1,16 +1,16 @@
 //! The cache of one node: a sorted map behind one lock, with an index of expiry times.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::locks::MemoryLocks;
-use crate::backend::{BackendError, CacheStore, Dumped, Page, Stored};
+use crate::backend::{BackendError, CacheStore, Clock, Dumped, Page, Stored};
 use crate::metrics::bound_reached;
 
 #[cfg(test)]
@@ -26,26 +26,26 @@ const SWEPT_PER_WRITE: usize = 16;
 const PAGE: usize = 256;
 
 /// The cache of one node. Expired keys are invisible at once, and each write removes a few of them.
-#[derive(Debug)]
 pub struct MemoryCache {
     table: Mutex<CacheTable>,
     locks: Arc<MemoryLocks>,
 }
 
-#[derive(Debug, Default)]
 struct CacheTable {
+    /// Times are its, in microseconds.
+    clock: Arc<dyn Clock>,
     keys: BTreeMap<String, CachedKey>,
-    expiring: BTreeSet<(Instant, String)>,
+    expiring: BTreeSet<(u64, String)>,
     bytes: usize,
 }
 
 #[derive(Debug)]
 struct CachedKey {
     content: KeyContent,
-    expires: Option<Instant>,
+    expires: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum KeyContent {
     Value(Bytes),
     List(VecDeque<Bytes>),
@@ -61,9 +61,11 @@ impl KeyContent {
 }
 
 impl MemoryCache {
-    /// Makes an empty cache that respects these locks.
+    /// Makes an empty cache that respects these locks, and follows their clock.
     pub fn new(locks: Arc<MemoryLocks>) -> Self {
-        Self { table: Mutex::default(), locks }
+        let clock = locks.clock().clone();
+        let table = CacheTable { clock, keys: BTreeMap::new(), expiring: BTreeSet::new(), bytes: 0 };
+        Self { table: Mutex::new(table), locks }
     }
 
     fn table(&self) -> MutexGuard<'_, CacheTable> {
@@ -80,9 +82,24 @@ impl MemoryCache {
     }
 }
 
+impl fmt::Debug for MemoryCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryCache({})", self.table().keys.len())
+    }
+}
+
 impl CacheTable {
+    /// The end of a lifetime that begins now.
+    fn expiry(&self, ttl: Duration) -> u64 {
+        self.clock.now_us().saturating_add(u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn remaining(&self, expires: Option<u64>) -> Option<Duration> {
+        expires.map(|at| Duration::from_micros(at.saturating_sub(self.clock.now_us())))
+    }
+
     fn live(&mut self, key: &str) -> Option<&mut CachedKey> {
-        let now = Instant::now();
+        let now = self.clock.now_us();
         self.keys.get_mut(key).filter(|entry| entry.expires.is_none_or(|at| at > now))
     }
 
@@ -103,7 +120,7 @@ impl CacheTable {
             return Err(full());
         }
         self.remove(key);
-        let expires = ttl.map(|ttl| Instant::now() + ttl);
+        let expires = ttl.map(|ttl| self.expiry(ttl));
         if let Some(at) = expires {
             self.expiring.insert((at, key.to_owned()));
         }
@@ -113,7 +130,7 @@ impl CacheTable {
     }
 
     fn touch(&mut self, key: &str, ttl: Duration) {
-        let at = Instant::now() + ttl;
+        let at = self.expiry(ttl);
         if let Some(entry) = self.keys.get_mut(key) {
             if let Some(before) = entry.expires.replace(at) {
                 self.expiring.remove(&(before, key.to_owned()));
@@ -123,7 +140,7 @@ impl CacheTable {
     }
 
     fn sweep(&mut self) {
-        let now = Instant::now();
+        let now = self.clock.now_us();
         for _ in 0..SWEPT_PER_WRITE {
             match self.expiring.first() {
                 Some((at, key)) if *at <= now => {
@@ -151,10 +168,6 @@ fn full() -> BackendError {
     BackendError::Full
 }
 
-fn remaining(expires: Option<Instant>) -> Option<Duration> {
-    expires.map(|at| at.saturating_duration_since(Instant::now()))
-}
-
 #[async_trait]
 impl CacheStore for MemoryCache {
     async fn get(
@@ -165,11 +178,9 @@ impl CacheStore for MemoryCache {
     ) -> Result<Option<Stored>, BackendError> {
         let mut table = self.table();
         self.check_lock(key, lock_owner)?;
-        let stored = match table.live(key) {
+        let (value, expires) = match table.live(key) {
             None => return Ok(None),
-            Some(CachedKey { content: KeyContent::Value(value), expires }) => {
-                Stored { value: value.clone(), ttl: touch.or_else(|| remaining(*expires)) }
-            }
+            Some(CachedKey { content: KeyContent::Value(value), expires }) => (value.clone(), *expires),
             Some(CachedKey { content: KeyContent::List(_), .. }) => {
                 return Err(BackendError::WrongKind { key: key.to_owned() });
             }
@@ -177,7 +188,7 @@ impl CacheStore for MemoryCache {
         if let Some(ttl) = touch {
             table.touch(key, ttl);
         }
-        Ok(Some(stored))
+        Ok(Some(Stored { value, ttl: touch.or_else(|| table.remaining(expires)) }))
     }
 
     async fn set(
@@ -203,15 +214,16 @@ impl CacheStore for MemoryCache {
     async fn add(&self, key: &str, by: i64) -> Result<i64, BackendError> {
         let mut table = self.table();
         let wrong = || BackendError::WrongKind { key: key.to_owned() };
-        let (before, ttl) = match table.live(key) {
+        let (before, expires) = match table.live(key) {
             None => (0, None),
             Some(CachedKey { content: KeyContent::Value(value), expires }) => {
                 let text = std::str::from_utf8(value).map_err(|_| wrong())?;
-                (text.parse::<i64>().map_err(|_| wrong())?, remaining(*expires))
+                (text.parse::<i64>().map_err(|_| wrong())?, *expires)
             }
             Some(CachedKey { content: KeyContent::List(_), .. }) => return Err(wrong()),
         };
         let after = before.checked_add(by).ok_or_else(wrong)?;
+        let ttl = table.remaining(expires);
         table.put(key, KeyContent::Value(after.to_string().into()), ttl)?;
         Ok(after)
     }
@@ -259,7 +271,7 @@ impl CacheStore for MemoryCache {
 
     async fn scan(&self, prefix: &str, from: Option<&str>) -> Result<Page, BackendError> {
         let table = self.table();
-        let now = Instant::now();
+        let now = table.clock.now_us();
         let start = match from {
             Some(last) => Bound::Excluded(last.to_owned()),
             None => Bound::Included(prefix.to_owned()),
@@ -281,9 +293,12 @@ impl CacheStore for MemoryCache {
 
     async fn dump(&self, key: &str) -> Result<Option<Dumped>, BackendError> {
         let mut table = self.table();
-        Ok(table.live(key).map(|entry| match &entry.content {
-            KeyContent::Value(value) => Dumped::Value(Stored { value: value.clone(), ttl: remaining(entry.expires) }),
-            KeyContent::List(items) => Dumped::List(items.iter().cloned().collect(), remaining(entry.expires)),
+        let Some(CachedKey { content, expires }) = table.live(key) else { return Ok(None) };
+        let (content, expires) = (content.clone(), *expires);
+        let ttl = table.remaining(expires);
+        Ok(Some(match content {
+            KeyContent::Value(value) => Dumped::Value(Stored { value, ttl }),
+            KeyContent::List(items) => Dumped::List(items.into(), ttl),
         }))
     }
 

@@ -1,4 +1,5 @@
-//! The locks of one node.
+//! The locks of one node. Leases go by the timers that renew them, not by the clock: putting that forward takes no lock from
+//! an owner that is there.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,6 +32,10 @@ impl MemoryLocks {
     /// Makes locks whose tokens follow this clock.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, names: Mutex::default() }
+    }
+
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     /// The current owner of a lock.

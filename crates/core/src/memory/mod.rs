@@ -22,7 +22,11 @@ use crate::config::Config;
 impl Backend {
     /// The embedded backend: one node, all shared state in its memory.
     pub fn memory(config: &Config) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Self::memory_with_clock(config, Arc::new(SystemClock::new()))
+    }
+
+    /// The embedded backend by this clock: the ttl of keys of the cache, and the times of jobs.
+    pub fn memory_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Self {
         let locks = Arc::new(MemoryLocks::new(clock.clone()));
         Self {
             cache: Arc::new(MemoryCache::new(locks.clone())),

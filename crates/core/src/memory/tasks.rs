@@ -45,7 +45,7 @@ pub struct MemoryTasks {
     failed_max: usize,
     state: Mutex<Jobs>,
     /// Notified when a job may be fetched or is due.
-    added: Notify,
+    added: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -93,7 +93,9 @@ struct Claim {
 impl MemoryTasks {
     /// An empty store that follows this clock and keeps so many failed jobs.
     pub fn new(clock: Arc<dyn Clock>, failed_max: usize) -> Self {
-        Self { clock, failed_max, state: Mutex::default(), added: Notify::new() }
+        let added = Arc::<Notify>::default();
+        clock.on_advance(&added);
+        Self { clock, failed_max, state: Mutex::default(), added }
     }
 
     fn jobs(&self) -> MutexGuard<'_, Jobs> {

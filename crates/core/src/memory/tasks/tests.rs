@@ -1,5 +1,9 @@
 //! The laws of the seam are tested for both backends; here is what only this one does.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::*;
 use crate::backend::{AttemptEnd, JobState, SettleOutcome, Settlement, SystemClock, UniqueClaim};
 
@@ -85,4 +89,27 @@ async fn a_deleted_delayed_job_releases_its_claim() {
     assert_eq!(store.enqueue(std::slice::from_ref(&second), u64::MAX).await.unwrap(), existing);
     assert_eq!(store.delete("a").await.unwrap(), DeleteOutcome::Deleted);
     assert_eq!(store.enqueue(&[second], u64::MAX).await.unwrap(), [EnqueueOutcome::Stored]);
+}
+
+/// A clock that is put forward at once.
+#[derive(Default)]
+struct JumpingClock(Mutex<Vec<Arc<Notify>>>);
+
+impl Clock for JumpingClock {
+    fn now_us(&self) -> u64 {
+        0
+    }
+
+    fn on_advance(&self, wake: &Arc<Notify>) {
+        self.0.lock().unwrap().push(wake.clone());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_are_woken_when_the_clock_is_put_forward() {
+    let clock = Arc::<JumpingClock>::default();
+    let store = MemoryTasks::new(clock.clone(), 10);
+    assert!(timeout(Duration::from_secs(60), store.woken()).await.is_err(), "nothing has happened");
+    clock.0.lock().unwrap().iter().for_each(|wake| wake.notify_one());
+    timeout(Duration::from_secs(60), store.woken()).await.expect("a job may be due");
 }
