@@ -12,7 +12,7 @@ use phalanx_core::backend::{
 use phalanx_core::registry::{DefinitionErrors, RegisteredTask, Registry};
 use phalanx_core::task::{Schedule, tick_job};
 use phalanx_core::{Engine, bound_reached};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -140,6 +140,12 @@ impl Ticker {
             clock_seen: (now, engine.clock().now_us()),
             failures: 0,
         })
+    }
+
+    /// The first look at the last ticks. If the store does not answer in time, the next look follows.
+    pub(crate) async fn show(&mut self) {
+        let limit = self.engine.config().redis.command_timeout;
+        let _ = timeout(limit, self.call()).await;
     }
 
     /// Ticks until the node stops. A call that is under way then is dropped: whether it took effect, other nodes learn from the

@@ -5,6 +5,7 @@
 //! meanwhile: one is started when a poll takes long, and the first one ends when the poll returns. An attempt that blocks
 //! has a slot, so there are no more threads than slots.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -25,6 +26,24 @@ use crate::served::ServedTasks;
 /// seconds: after a process stood still, its first look proves nothing.
 const LOOKS: Duration = Duration::from_millis(200);
 
+/// Runs at the start of each thread of the worker, if there is one.
+#[derive(Clone, Default)]
+pub(crate) struct ThreadStart(pub(crate) Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl ThreadStart {
+    pub(crate) fn run(&self) {
+        if let Self(Some(run)) = self {
+            run();
+        }
+    }
+}
+
+impl fmt::Debug for ThreadStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ThreadStart")
+    }
+}
+
 /// The loop of the worker, its runtime, and the thread that drives both.
 pub(crate) struct WorkerThread<T> {
     /// Dropped without waiting for anything.
@@ -36,6 +55,7 @@ pub(crate) struct WorkerThread<T> {
     first_polls: Arc<FirstPolls>,
     tasks: ServedTasks,
     turn: Mutex<Arc<Turn>>,
+    on_start: ThreadStart,
 }
 
 /// The time in which one thread drives the runtime and polls.
@@ -71,6 +91,7 @@ impl<T: Send + 'static> WorkerThread<T> {
         attempts: Handle,
         first_polls: Arc<FirstPolls>,
         tasks: ServedTasks,
+        on_start: ThreadStart,
     ) -> io::Result<impl Future<Output = Option<T>>> {
         let (result, mut ended) = oneshot::channel();
         let thread = Arc::new(Self {
@@ -80,6 +101,7 @@ impl<T: Send + 'static> WorkerThread<T> {
             first_polls,
             tasks,
             turn: Mutex::default(),
+            on_start,
         });
         thread.clone().drive(thread.turn())?;
         Ok(async move {
@@ -115,6 +137,7 @@ impl<T: Send + 'static> WorkerThread<T> {
     /// Starts a thread, which goes on until the loop has ended, or its turn is over.
     fn drive(self: Arc<Self>, turn: Arc<Turn>) -> io::Result<()> {
         let run = move || {
+            self.on_start.run();
             while !turn.is_over() && self.runtime().block_on(poll_fn(|cx| self.poll_loop(cx))) {
                 self.first_polls.poll_all(&self.attempts, &turn);
             }

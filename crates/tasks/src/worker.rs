@@ -21,7 +21,7 @@ use crate::metrics;
 use crate::periodic::{self, Ticker};
 use crate::promoter::promote;
 use crate::run::WorkerLoop;
-use crate::thread::WorkerThread;
+use crate::thread::{ThreadStart, WorkerThread};
 
 /// The problem of a node whose worker panicked. Its jobs run elsewhere once it is replaced: its lease is still renewed.
 const WORKER_ENDED: &str = "the worker of tasks has panicked";
@@ -39,6 +39,7 @@ pub struct TaskWorker {
     /// Cancelled when the node begins to stop.
     no_more_ticks: CancellationToken,
     running: Mutex<Option<RunningWorker>>,
+    on_thread_start: ThreadStart,
 }
 
 #[derive(Debug)]
@@ -77,9 +78,18 @@ impl TaskWorker {
         Self::default()
     }
 
-    /// Enqueues the ticks of periodic tasks, if there are any, until the node stops.
-    fn tick(&self, engine: &Engine, store: &Arc<dyn TaskStore>) {
-        let Some(ticker) = Ticker::new(engine, store) else { return };
+    /// Runs `run` at the start of each of its threads: what a thread has for the code that it runs is its own.
+    #[must_use]
+    pub fn on_thread_start(mut self, run: Arc<dyn Fn() + Send + Sync>) -> Self {
+        self.on_thread_start = ThreadStart(Some(run));
+        self
+    }
+
+    /// Enqueues the ticks of periodic tasks, if there are any, until the node stops. A node that has started has shown its
+    /// schedules: ticks that come from then on are not lost, unless the store does not answer.
+    async fn tick(&self, engine: &Engine, store: &Arc<dyn TaskStore>) {
+        let Some(mut ticker) = Ticker::new(engine, store) else { return };
+        let _ = engine.catch(ticker.show()).await; // one that panics has its end below
         let (engine, stop) = (engine.clone(), self.no_more_ticks.clone());
         engine.clone().shutdown().spawn_own(async move {
             if engine.catch(ticker.run(stop)).await.is_err() {
@@ -138,7 +148,7 @@ impl Transport for TaskWorker {
         let has = |role| engine.config().active_roles().any(|active| active == role);
         let is_scheduler = has(NodeRole::Scheduler);
         if is_scheduler {
-            self.tick(engine, &store);
+            self.tick(engine, &store).await;
         }
         if !has(NodeRole::Worker) {
             if is_scheduler {
@@ -151,7 +161,9 @@ impl Transport for TaskWorker {
             0 => std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2)),
             threads => threads,
         };
+        let on_start = self.on_thread_start.clone();
         let runtime = Builder::new_multi_thread()
+            .on_thread_start(move || on_start.run())
             .worker_threads(threads)
             .max_blocking_threads(settings.concurrency)
             .thread_name("phalanx-tasks")
@@ -163,7 +175,8 @@ impl Transport for TaskWorker {
         let (tasks, stop) = (worker.tasks.clone(), StopOrder { orders: order, is_over: false, end: None });
         let (engine_of_loop, cancellations) = (engine.clone(), engine.task_cancellations());
         let running = Box::pin(async move { engine_of_loop.catch(worker.run(cancellations, stop)).await });
-        let thread = WorkerThread::start(running, runtime.handle().clone(), first_polls, tasks)?;
+        let thread =
+            WorkerThread::start(running, runtime.handle().clone(), first_polls, tasks, self.on_thread_start.clone())?;
         let engine_of_loop = engine.clone();
         let worker = engine.shutdown().spawn_own(async move {
             match thread.await {
