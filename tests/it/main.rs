@@ -49,6 +49,7 @@ mod slow_consumers;
 mod soak;
 mod sockets;
 mod tasks;
+mod testing;
 mod tour;
 mod unread;
 mod workers;

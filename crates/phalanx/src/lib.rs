@@ -42,6 +42,8 @@ mod settings;
 mod telemetry;
 
 pub mod guide;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 // Write: actions, and everything that they use.
 pub use phalanx_core::answer::{Answer, Body, Content, IntoAnswer, Outcome, Reply};

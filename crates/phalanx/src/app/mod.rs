@@ -71,6 +71,8 @@ pub struct App {
     routes: AppRoutes,
     configure: Option<Configure>,
     commands: Vec<OwnCommand>,
+    /// Runs at the start of the threads of tasks.
+    on_thread_start: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 /// Changes settings that were read.
@@ -90,6 +92,7 @@ impl App {
             routes: AppRoutes::default(),
             configure: None,
             commands: Vec::new(),
+            on_thread_start: None,
         }
     }
 
@@ -364,7 +367,18 @@ impl App {
     }
 
     pub(crate) async fn start_with(
+        self,
+        settings: Settings,
+        sockets: Sockets,
+        shutdown: Shutdown,
+    ) -> Result<RunningApp, StartError> {
+        let backend = backend(&self.name, &settings, phalanx_cluster::backend)?;
+        self.start_on(backend, settings, sockets, shutdown).await
+    }
+
+    pub(crate) async fn start_on(
         mut self,
+        backend: Backend,
         mut settings: Settings,
         mut sockets: Sockets,
         shutdown: Shutdown,
@@ -374,7 +388,6 @@ impl App {
             return Err(StartError::Settings(missing.join("\n       ").into()));
         }
         let (transports, server, admin) = self.transports(&settings.config, &mut sockets);
-        let backend = backend(&self.name, &settings, phalanx_cluster::backend)?;
         if !settings.config.admin.bind.is_empty() {
             admin.listen(&settings.config.admin, sockets.admin, &shutdown).map_err(StartError::Transport)?;
         }
@@ -425,7 +438,11 @@ impl App {
             transports.push(admin.clone());
         }
         if has(NodeRole::Worker) || has(NodeRole::Scheduler) {
-            transports.push(Arc::new(TaskWorker::new())); // starts last, stops first
+            let worker = TaskWorker::new();
+            transports.push(Arc::new(match self.on_thread_start.take() {
+                Some(run) => worker.on_thread_start(run),
+                None => worker,
+            })); // starts last, stops first
         }
         (transports, server, admin)
     }
@@ -518,6 +535,11 @@ impl RunningApp {
         self.engine.node()
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// The address that clients connect to. With `web.port = 0` it has the port that was chosen.
     ///
     /// # Panics
@@ -578,7 +600,11 @@ pub(crate) fn failed(error: &dyn std::fmt::Display) -> ExitCode {
 }
 
 mod check;
+#[cfg(feature = "testing")]
+mod in_test;
 mod roles;
 pub(crate) use check::unwritable_folders;
+#[cfg(feature = "testing")]
+pub(crate) use in_test::TestTime;
 #[cfg(test)]
 mod tests;

@@ -79,6 +79,10 @@ pub mod tasks {}
 #[doc = include_str!("cluster.md")]
 pub mod cluster {}
 
+#[cfg(feature = "testing")]
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+
 #[doc = include_str!("operating.md")]
 pub mod operating {}
 

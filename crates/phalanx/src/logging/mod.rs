@@ -22,7 +22,7 @@ use crate::settings::Settings;
 mod daily;
 mod line;
 mod output;
-mod panics;
+pub(crate) mod panics;
 mod queue;
 mod sink;
 

@@ -48,7 +48,7 @@ fn hook(panic: &PanicHookInfo<'_>) {
     }
 }
 
-fn message(payload: &dyn Any) -> &str {
+pub(crate) fn message(payload: &dyn Any) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value without a text")
 }

@@ -38,6 +38,8 @@ pub(crate) struct Sources {
     pub(crate) environment: Option<String>,
     /// The roles, if the command line sets them.
     pub(crate) roles: Option<GivenRoles>,
+    /// Whether `local.toml` is left out, which is one machine's own.
+    pub(crate) skips_local: bool,
 }
 
 impl Sources {
@@ -58,7 +60,23 @@ impl Sources {
             title: overrides.title,
             environment: overrides.environment,
             roles: overrides.roles,
+            skips_local: false,
             variables,
+        }
+    }
+
+    /// Those of a test: the application's files alone, in the environment `test`, so that the variables and `local.toml` of
+    /// a machine change nothing.
+    #[cfg(feature = "testing")]
+    pub(crate) fn of_test(app_dir: Option<PathBuf>) -> Self {
+        Self {
+            variables: BTreeMap::new(),
+            named_dir: app_dir,
+            default_dir: "config".into(),
+            title: None,
+            environment: Some("test".to_owned()),
+            roles: None,
+            skips_local: true,
         }
     }
 }
@@ -287,10 +305,12 @@ fn files(sources: &Sources, environment: &Environment) -> Result<Vec<(PathBuf, S
         }
         None => &sources.default_dir,
     };
-    let names = ["default.toml", &format!("{}.toml", environment.0), "local.toml"].map(|name| folder.join(name));
+    let named = format!("{}.toml", environment.0);
+    let local = (!sources.skips_local).then_some("local.toml");
+    let names = ["default.toml", &named].into_iter().chain(local).map(|name| folder.join(name));
     let mut seen = BTreeSet::new();
     let mut files = Vec::new();
-    for path in names.into_iter().filter(|path| seen.insert(path.clone())) {
+    for path in names.filter(|path| seen.insert(path.clone())) {
         match std::fs::read_to_string(&path) {
             Ok(text) => files.push((path, text)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
