@@ -12,39 +12,53 @@ pub(crate) fn name_of(connection: &Connection) -> String {
     name.unwrap_or_else(unnamed)
 }
 
+/// A name.
 #[input]
-pub(crate) struct SetName {
+#[derive(Debug)]
+pub struct SetName {
+    /// As others see it.
     #[validate(length(min = 1, max = 32))]
-    name: String,
+    pub name: String,
 }
 
 /// Sets the name of the calling connection.
 #[action(name = "setName")]
-pub(crate) async fn set_name(_ctx: Context, me: Connection, input: SetName) -> Result<SetName, ActionError> {
+pub async fn set_name(_ctx: Context, me: Connection, input: SetName) -> Result<SetName, ActionError> {
     me.set("name", input.name.clone())?;
     Ok(input)
 }
 
+/// A room.
 #[input]
-pub(crate) struct Room {
-    room: String,
+#[derive(Debug)]
+pub struct Room {
+    /// Its name.
+    pub room: String,
 }
 
+/// The members of a room.
 #[output]
-pub(crate) struct Members {
-    members: Vec<Member>,
-    count: usize,
+#[derive(Debug)]
+pub struct Members {
+    /// Up to 100 of them.
+    pub members: Vec<Member>,
+    /// How many there are.
+    pub count: usize,
 }
 
+/// A member of a room.
 #[output]
-pub(crate) struct Member {
-    id: String,
-    name: String,
+#[derive(Debug)]
+pub struct Member {
+    /// The id of its connection.
+    pub id: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// Lists up to 100 members of a room on all nodes, with their names, and counts all of them.
 #[action(get = "/rooms/{room}/members")]
-pub(crate) async fn members(ctx: Context, input: Room) -> Result<Members, ActionError> {
+pub async fn members(ctx: Context, input: Room) -> Result<Members, ActionError> {
     let status = ctx.rooms().status(&input.room).await?;
     let listed = &status.members.listed;
     let mut names = Vec::new();
@@ -69,15 +83,19 @@ fn unnamed() -> String {
     "someone".to_owned()
 }
 
+/// A message of the server.
 #[input]
-pub(crate) struct Say {
-    room: String,
+#[derive(Debug)]
+pub struct Say {
+    /// The room.
+    pub room: String,
+    /// The text.
     #[validate(length(min = 1, max = 1000))]
-    text: String,
+    pub text: String,
 }
 
 /// Publishes a message to a room, with the server as its sender.
 #[action(post = "/rooms/{room}/say")]
-pub(crate) async fn say(ctx: Context, input: Say) -> Result<(), ActionError> {
+pub async fn say(ctx: Context, input: Say) -> Result<(), ActionError> {
     ctx.rooms().say(&input.room, &input.text).await
 }
