@@ -58,7 +58,7 @@ pub(crate) async fn find(_ctx: Context, input: Find) -> Result<Find, ActionError
 #[action(name = "signIn", post = "/signIn", block(websocket))]
 pub(crate) async fn sign_in(_ctx: Context, input: SetName) -> Result<Reply<String>, ActionError> {
     let cookie = Cookie::new("user", &input.name).max_age(Duration::from_secs(24 * 3600));
-    Ok(Reply::new(input.name).cookie(&cookie))
+    Ok(Reply::new(input.name).cookie(cookie))
 }
 
 /// Returns the user of the cookie.
@@ -72,14 +72,9 @@ pub(crate) struct User(String);
 impl FromContext for User {
     async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
         let of_socket = ctx.connection().and_then(|connection| connection.get("user")?.as_str().map(str::to_owned));
-        let name = of_socket.or_else(|| cookie(&ctx.caller().headers, "user"));
+        let name = of_socket.or_else(|| ctx.cookies().get("user").map(str::to_owned));
         name.map(Self).ok_or_else(|| ActionError::unauthenticated("sign in first"))
     }
-}
-
-fn cookie(headers: &http::HeaderMap, name: &str) -> Option<String> {
-    let mut pairs = headers.get("cookie")?.to_str().ok()?.split("; ").filter_map(|pair| pair.split_once('='));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
 }
 
 /// Panics.
@@ -111,7 +106,7 @@ struct Doorkeeper;
 #[async_trait]
 impl ConnectionHook for Doorkeeper {
     async fn connect(&self, _node: &Node, handshake: &mut Handshake) -> Result<(), ActionError> {
-        match cookie(&handshake.headers, "user") {
+        match handshake.cookies().get("user").map(str::to_owned) {
             Some(user) if user == "mallory" => Err(ActionError::forbidden("not you")),
             Some(user) => handshake.attributes.set("user", user).map(drop),
             None => Ok(()),
