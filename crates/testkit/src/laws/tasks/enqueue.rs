@@ -83,14 +83,14 @@ pub async fn a_job_is_fetched_when_it_is_due(store: SharedTasks) {
     let (now, worker) = (now_ms(), LawWorker::new(&store, 0));
     let at = |id: &str, due_ms: u64| NewJob { due_ms: Some(due_ms), ..job(id) };
     let far = now + 600_000;
-    enqueue(&store, &[at("far", far), at("second", now + 400), at("first", now + 300), at("past", now - 5)]).await;
+    enqueue(&store, &[at("far", far), at("second", now + 1600), at("first", now + 1500), at("past", now - 5)]).await;
     let reply = worker.call(&[], 9, |_| {}).await;
-    assert_eq!((ids_of(&reply.fetched), reply.next_due_ms), (vec!["past".to_owned()], Some(now + 300)));
+    assert_eq!((ids_of(&reply.fetched), reply.next_due_ms), (vec!["past".to_owned()], Some(now + 1500)));
     eventually("two are due", || async {
         store.promote().await.expect("the backend answers").next_due_ms == Some(far)
     })
     .await;
-    assert!(now_ms() >= now + 400);
+    assert!(now_ms() >= now + 1600);
     let reply = worker.call(&[], 9, |_| {}).await;
     assert_eq!((ids_of(&reply.fetched), reply.next_due_ms), (vec!["first".into(), "second".into()], Some(far)));
     assert_eq!(store.promote().await.expect("the backend answers").moved, 0);
