@@ -258,7 +258,11 @@ if wanted > 0 and us <= fetch_until and lease > us then
                 if taken < share and counted > 0 then
                     taken = taken + take(again, n, true, share - taken)
                 end
-                more = more + (is_single and taken or left - taken)
+                if not is_single then
+                    more = more + left - taken
+                elseif most == 0 or taken > 0 then
+                    more = 1 -- there may be some
+                end
             end
         end
     end

@@ -232,6 +232,9 @@ pub async fn one_suspect_is_fetched_at_a_time(store: SharedTasks) {
     worker.settle(&first, AttemptEnd::Retry { due_ms: 0 }).await;
     let ids: Vec<String> = vec![id_of(&worker.fetch_one().await), id_of(&worker.fetch_one().await)];
     assert_eq!(ids, ["b", "c"], "a retried suspect is one, and behind the others");
+    enqueue(&store, &[job("e")]).await;
+    let reply = worker.call(&[], 1, |_| {}).await;
+    assert_eq!((ids_of(&reply.fetched), reply.has_more), (vec!["a".to_owned()], true), "a fresh one waits");
 }
 
 /// Tokens count on, whatever number the first one is.
