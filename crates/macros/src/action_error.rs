@@ -36,20 +36,26 @@ pub(crate) fn expand(item: TokenStream) -> TokenStream {
     let name = &item.ident;
     let (generics, arguments, clause) = item.generics.split_for_impl();
     let diagnostics = diagnostics.into_tokens();
+    let error = local("error");
     let body = match &diagnostics {
         Some(_) => quote!(::core::unimplemented!()),
-        None => quote!(match error { #(#arms)* }),
+        None => quote!(match #error { #(#arms)* }),
     };
     quote! {
         #diagnostics
         #[automatically_derived]
         #[allow(unused_variables, unreachable_patterns, reason = "not all fields are used, and there may be one variant")]
         impl #generics ::core::convert::From<#name #arguments> for ::phalanx::__private::ActionError #clause {
-            fn from(error: #name #arguments) -> Self {
+            fn from(#error: #name #arguments) -> Self {
                 #body
             }
         }
     }
+}
+
+/// A name of the generated code, which no field of the author's can shadow.
+fn local(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
 }
 
 /// The arguments of a variant's attribute.
@@ -97,15 +103,23 @@ fn arm(item: &DeriveInput, variant: &Variant, diagnostics: &mut Diagnostics) -> 
         return Some(quote!(#enum_name::#name #pattern => #convert(#inner),));
     }
     let kind = Ident::new(arguments.kind?, Span::call_site());
+    let error = local("error");
     // With thiserror's attribute the enum is an error itself: its text is the message, or the cause for the log.
     let has_text = variant.attrs.iter().any(|attr| attr.path().is_ident("error"));
     if kind == "Internal" {
-        if let Some(text) = &arguments.message {
-            diagnostics.add(text, "clients get `internal error` alone: remove the message, the log has the cause");
+        let detail = arguments.details.first().map(|[path, ..]| path);
+        let said = [("message", arguments.message.as_ref()), ("code", arguments.code.as_ref()), ("detail", detail)];
+        if let Some((name, Some(text))) = said.iter().find(|(_, text)| text.is_some()) {
+            let rule = format!("clients get `internal error` alone: remove the {name}, the log has the cause");
+            diagnostics.add(text, rule);
+            return None;
+        }
+        if fields.details.is_some() {
+            diagnostics.add(&variant.fields, "clients get `internal error` alone: it has no details");
             return None;
         }
         let source = match (&fields.source, has_text) {
-            (_, true) => return Some(quote!(error @ #enum_name::#name { .. } => Self::internal(error),)),
+            (_, true) => return Some(quote!(#error @ #enum_name::#name { .. } => Self::internal(#error),)),
             (Some(source), false) => quote!(#source),
             (None, false) => {
                 let text = format!("{enum_name}::{name}");
@@ -114,36 +128,40 @@ fn arm(item: &DeriveInput, variant: &Variant, diagnostics: &mut Diagnostics) -> 
         };
         return Some(quote!(#enum_name::#name #pattern => Self::internal(#source),));
     }
+    let shown = local("text");
     let text = match &arguments.message {
         Some(text) => formatted(text),
-        None if has_text => quote!(text),
+        None if has_text => quote!(#shown),
         None => {
             diagnostics.add(attribute, "what do clients read? add `message = \"…\"`");
             return None;
         }
     };
-    let shown = (arguments.message.is_none()).then(|| quote!(let text = ::std::string::ToString::to_string(&error);));
     let code = arguments.code.as_ref().map_or_else(|| snake_case(&name.to_string()), LitStr::value);
-    let mut error = quote!(Self::new(::phalanx::__private::ErrorKind::#kind, #code, #text));
+    let mut made = quote!(Self::new(::phalanx::__private::ErrorKind::#kind, #code, #text));
     let listed = arguments.details.iter().map(|[path, code, message]| {
         let (path, message) = (formatted(path), formatted(message));
         quote!(::phalanx::__private::Detail::new(#path, #code, #message))
     });
-    if let Some(details) = &fields.details {
-        error = quote!(#error.with_details(#details));
-    } else if !arguments.details.is_empty() {
-        error = quote!(#error.with_details(::std::vec![#(#listed),*]));
+    match (&fields.details, arguments.details.first()) {
+        (Some(_), Some([path, ..])) => {
+            diagnostics.add(path, "a variant has its details in a field, or by `detail(..)`: remove one");
+            return None;
+        }
+        (Some(details), None) => made = quote!(#made.with_details(#details)),
+        (None, Some(_)) => made = quote!(#made.with_details(::std::vec![#(#listed),*])),
+        (None, None) => {}
     }
     if let Some(source) = &fields.source {
-        error = quote!(#error.with_source(#source));
+        made = quote!(#made.with_source(#source));
     }
     // The text is made before the fields are moved out of the error.
-    Some(match shown {
-        Some(shown) => quote!(error @ #enum_name::#name { .. } => {
-            #shown
-            match error { #enum_name::#name #pattern => #error, _ => ::core::unreachable!() }
+    Some(match &arguments.message {
+        None => quote!(#error @ #enum_name::#name { .. } => {
+            let #shown = ::std::string::ToString::to_string(&#error);
+            match #error { #enum_name::#name #pattern => #made, _ => ::core::unreachable!() }
         }),
-        None => quote!(#enum_name::#name #pattern => #error,),
+        Some(_) => quote!(#enum_name::#name #pattern => #made,),
     })
 }
 
@@ -169,6 +187,9 @@ fn arguments(attribute: &Attribute, diagnostics: &mut Diagnostics) -> Option<Var
             "transparent" => wrong("a `transparent` variant is answered as its field: it says nothing else".to_owned()),
             "code" | "message" | "detail" if index == 0 => {
                 wrong("the kind of the error comes first, such as `not_found`".to_owned());
+            }
+            "code" | "message" if list.iter().take(index).any(|earlier| earlier.path().is_ident(&name)) => {
+                wrong(format!("a variant has one {name}: remove one"));
             }
             _ if index == 0 => match attr::KINDS.iter().find(|(kind, _)| *kind == name) {
                 Some((_, kind)) => parsed.kind = Some(kind),

@@ -32,6 +32,18 @@ enum Wrong {
     #[action_error(conflict, message = "once")]
     #[action_error(conflict, message = "twice")]
     Twice,
+    #[action_error(internal, code = "leaky")]
+    LeakyCode,
+    #[action_error(internal, detail("a", "b", "c"))]
+    LeakyDetail,
+    #[action_error(internal)]
+    LeakyField(#[details] Vec<Detail>),
+    #[action_error(invalid_input, message = "m", detail("a", "b", "c"))]
+    TwiceDetails(#[details] Vec<Detail>),
+    #[action_error(conflict, code = "once", message = "once", code = "twice")]
+    TwoCodes,
+    #[action_error(conflict, message = "once", message = "twice")]
+    TwoMessages,
 }
 
 #[derive(ActionError)]

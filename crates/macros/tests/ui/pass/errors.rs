@@ -37,6 +37,33 @@ enum Single {
     No,
 }
 
+/// Fields that are named as the expansion could name its own values. With an error's text, as thiserror makes it of `#[error]`.
+#[derive(Debug, ActionError, thiserror::Error)]
+enum Shadows {
+    #[error("shown: {text}")]
+    #[action_error(conflict)]
+    Text { text: String },
+    #[error("shown: {error}")]
+    #[action_error(conflict)]
+    Error { error: String },
+    #[error("hidden: {error}")]
+    #[action_error(internal)]
+    Hidden { error: String },
+    #[error("for the log")]
+    #[action_error(conflict, message = "{error} {text}")]
+    Message { error: u8, text: u8 },
+}
+
+#[test]
+fn names_of_fields_do_not_clash_with_the_expansion() {
+    let check = |error: Shadows, message: &str| assert_eq!(ActionError::from(error).message(), message);
+    check(Shadows::Text { text: "secret".into() }, "shown: secret");
+    check(Shadows::Error { error: "secret".into() }, "shown: secret");
+    check(Shadows::Message { error: 1, text: 2 }, "1 2");
+    let hidden = ActionError::from(Shadows::Hidden { error: "x".into() });
+    assert_eq!(hidden.source().map(ToString::to_string).as_deref(), Some("hidden: x"));
+}
+
 fn answered(error: TicketError<u8>) -> (ErrorKind, String, String, Option<String>) {
     let error = ActionError::from(error);
     let source = error.source().map(ToString::to_string);
