@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use phalanx_testkit::Process;
 use serde_json::Value;
 
-use crate::client::{Socket, get, request};
+use crate::client::{Socket, get, raw, request};
 use crate::shares::own_address;
 
 const CAUSE: &str = "panicked: the tour panics on purpose";
@@ -32,6 +32,11 @@ async fn a_developer_on_the_machine_gets_the_cause_and_no_client_behind_a_proxy_
         assert_eq!(over_http(node.addr, &[proxy]).await, Value::Null, "{proxy}");
         let header = proxy.split_once(": ").unwrap();
         assert_eq!(over_a_socket(node.addr, &[header]).await, Value::Null, "{proxy}");
+    }
+    for (host, cause) in [("localhost:8080", CAUSE.into()), ("[::1]", CAUSE.into()), ("site.example", Value::Null)] {
+        let head = format!("GET /api/panicTest HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let answer = raw(node.addr, head.as_bytes()).await.json();
+        assert_eq!(answer["error"]["cause"], cause, "a name that leads here: {host}");
     }
     let refused = get(node.addr, "/api/httpOnly?apiVersion=9").await.json();
     assert_eq!(refused["error"].get("cause"), None, "other errors have none");

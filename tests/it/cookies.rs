@@ -51,6 +51,15 @@ async fn answers(ctx: Context, _: Themed, input: How) -> Result<Reply<bool>, Act
             Ok(Reply::new(true).header(phalanx::http::header::CACHE_CONTROL, public))
         }
         "reply" => Ok(Reply::new(true).cookie(Cookie::new("theme", "blue")).cookie(Cookie::new("own", "1"))),
+        "halfBroken" => Ok(Reply::new(true).cookie(Cookie::new("own", "1")).cookie(Cookie::new("other", "a;b"))),
+        "noCache" => {
+            let no_cache = phalanx::http::HeaderValue::from_static("no-cache");
+            Ok(Reply::new(true).header(phalanx::http::header::CACHE_CONTROL, no_cache))
+        }
+        "noStore" => {
+            let no_store = phalanx::http::HeaderValue::from_static("max-age=0, No-Store");
+            Ok(Reply::new(true).header(phalanx::http::header::CACHE_CONTROL, no_store))
+        }
         "broken" => Ok(Reply::new(true).cookie(Cookie::new("own", "a;b"))),
         "unsafe" => ctx.set_cookie(Cookie::new("own", "a\r\nb")).map(|()| Reply::new(true)),
         _ => Ok(Reply::new(true)),
@@ -125,11 +134,19 @@ async fn a_cookie_goes_with_whatever_is_answered() {
     let own = "own=1; Path=/; HttpOnly; SameSite=Lax";
     check("reply", 200, &["theme=blue; Path=/; HttpOnly; SameSite=Lax", own]).await;
     check("broken", 500, &[THEME]).await;
+    check("halfBroken", 500, &[THEME]).await;
     let refused = check("unsafe", 500, &[THEME]).await;
     assert_eq!(refused.error_code(), "internal");
     let known = ["cookie: sessionID=known"];
-    let public = request(node.addr(), "GET /api/answers/public", &known, b"").await;
-    assert_eq!((public.header("cache-control"), cookies(&public)), (Some("private, no-cache"), vec![THEME]));
+    for (how, expected) in [
+        ("public", "private, no-cache"),
+        ("noCache", "private, no-cache"),
+        ("noStore", "max-age=0, No-Store"),
+        ("value", "private, no-cache"),
+    ] {
+        let answer = request(node.addr(), &format!("GET /api/answers/{how}"), &known, b"").await;
+        assert_eq!((answer.header("cache-control"), cookies(&answer)), (Some(expected), vec![THEME]), "{how}");
+    }
     let lost = get(node.addr(), "/api/lost").await;
     assert_eq!((lost.status, cookies(&lost)), (404, vec![THEME]));
     node.stop().await;

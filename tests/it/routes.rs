@@ -28,7 +28,8 @@ async fn node(fallback: bool, change: impl FnOnce(&mut phalanx::config::Config))
         .route("/raw", axum::routing::post(raw))
         .route("/span", axum::routing::get(async || tracing::Span::current().metadata().map_or("", |span| span.name())))
         .route("/shared", axum::routing::get(async || ([("cache-control", "public, max-age=60")], "for all")))
-        .route("/mine", axum::routing::get(async || ([("cache-control", "max-age=60, private")], "for one")));
+        .route("/mine", axum::routing::get(async || ([("cache-control", "max-age=60, private")], "for one")))
+        .route("/silent", axum::routing::get(async || ([("set-cookie", "a=1")], "for one")));
     if fallback {
         routes = routes.fallback(async || (StatusCode::IM_A_TEAPOT, "fallback"));
     }
@@ -127,6 +128,8 @@ async fn responses_that_set_a_cookie_are_not_for_shared_caches() {
     let known = request(addr, "GET /shared", &["cookie: sessionID=known"], b"").await;
     assert_eq!((known.header("cache-control"), known.header("set-cookie")), (Some("public, max-age=60"), None));
     assert_eq!(get(addr, "/mine").await.header("cache-control"), Some("max-age=60, private"));
+    let silent = request(addr, "GET /silent", &["cookie: sessionID=known"], b"").await;
+    assert_eq!((silent.header("cache-control"), silent.header("set-cookie")), (Some("private, no-cache"), Some("a=1")));
 }
 
 #[tokio::test]

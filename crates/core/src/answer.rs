@@ -88,6 +88,12 @@ impl Answer {
         }
     }
 
+    /// The cookies of a [`Reply`], for a layer: the end of the call checks them, and sets them after those of
+    /// [`Context::set_cookie`](crate::Context::set_cookie).
+    pub fn cookies(&self) -> &[Cookie] {
+        &self.cookies
+    }
+
     fn object(object: Bytes) -> Self {
         Self::of(Content::Json(object))
     }
@@ -359,6 +365,13 @@ mod tests {
         check::<Value>(json!({ "result": 1 }), r#"{"result":1}"#);
         check::<Value>(json!({}), "{}");
         check::<Option<u8>>(None, r#"{"result":null}"#);
+    }
+
+    #[test]
+    fn a_layer_sees_the_cookies_of_a_reply() {
+        let reply = Reply::new(()).cookie(Cookie::new("a", "1")).cookie(Cookie::removal("b"));
+        let answer = reply.into_answer().expect("it is encoded");
+        assert_eq!(answer.cookies().iter().map(Cookie::name).collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]

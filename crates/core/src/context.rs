@@ -252,12 +252,17 @@ impl Context {
     /// cookie that cannot be set, with the [`CookieError`](crate::CookieError) as its source, and for the one beyond
     /// [`MAX_STAGED`](crate::call::head::MAX_STAGED) of an answer.
     pub fn set_cookie(&self, cookie: Cookie) -> Result<(), ActionError> {
+        self.set_cookies([cookie])
+    }
+
+    /// Sets all of these cookies, or, if one cannot be set, none.
+    pub(crate) fn set_cookies(&self, cookies: impl IntoIterator<Item = Cookie>) -> Result<(), ActionError> {
         if self.outermost().caller().transport != Origin::Http {
             let message = "a cookie can be set over HTTP alone";
             return Err(ActionError::new(ErrorKind::Forbidden, "cookie_needs_http", message));
         }
         let is_secure = self.node().has_secure_cookies();
-        Ok(self.stage(|head| head.set_cookie(cookie, is_secure))??)
+        Ok(self.stage(|head| head.set_cookies(cookies, is_secure))??)
     }
 
     /// A parameter of the path, `{name}`, decoded as a field of the input is: what a guard decides by before the body comes.
@@ -406,10 +411,9 @@ impl Context {
         }))
     }
 
-    /// Whether the caller is shown the cause of an `internal` error: in development, on this machine, through no proxy.
+    /// Whether the caller is shown the cause of an `internal` error.
     pub(crate) fn shows_causes(&self) -> bool {
-        let caller = self.caller();
-        caller.is_local && self.node().environment().is_development() && !Caller::is_proxied(&caller.headers)
+        self.0.caller.shows_causes
     }
 
     /// The caller, for what outlives a borrow of the context.
@@ -496,29 +500,15 @@ pub struct Caller {
     pub headers: HeaderMap,
     /// The socket.
     pub connection: Option<Connection>,
-    /// Whether the other end of the connection is on this machine, and no trusted proxy.
-    pub is_local: bool,
+    /// Whether it is shown the cause of an `internal` error, as its transport decides.
+    pub(crate) shows_causes: bool,
 }
-
-/// The headers by which a proxy shows itself.
-const OF_PROXIES: [&str; 5] = ["x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"];
 
 impl Caller {
     /// An HTTP client.
     pub const fn http(fingerprint: Arc<str>, remote: SocketAddr, headers: HeaderMap) -> Self {
-        Self { transport: Origin::Http, fingerprint, remote: Some(remote), headers, connection: None, is_local: false }
-    }
-
-    /// Sets whether the other end of the connection is on this machine, and no trusted proxy.
-    #[must_use]
-    pub fn local(mut self, is_local: bool) -> Self {
-        self.is_local = is_local;
-        self
-    }
-
-    /// Whether these are the headers of a request that came through a proxy, whichever.
-    pub fn is_proxied(headers: &HeaderMap) -> bool {
-        OF_PROXIES.iter().any(|name| headers.contains_key(*name))
+        let transport = Origin::Http;
+        Self { transport, fingerprint, remote: Some(remote), headers, connection: None, shows_causes: false }
     }
 
     /// The client of a socket, or a remote caller of a method on it.
@@ -529,7 +519,7 @@ impl Caller {
             remote: Some(connection.remote()),
             headers: HeaderMap::new(),
             connection: Some(connection),
-            is_local: false,
+            shows_causes: false,
         }
     }
 
@@ -547,7 +537,7 @@ impl Caller {
             remote: None,
             headers: HeaderMap::new(),
             connection: None,
-            is_local: false,
+            shows_causes: false,
         }
     }
 }

@@ -187,7 +187,7 @@ impl Cookie {
         text.push_str("; SameSite=");
         text.push_str(self.same_site.as_str());
         if let Some(age) = self.max_age {
-            text.push_str(&format!("; Max-Age={}", age.as_millis().div_ceil(1000)));
+            text.push_str(&format!("; Max-Age={}", age.as_nanos().div_ceil(1_000_000_000)));
         }
         if is_secure {
             text.push_str("; Secure");
@@ -307,6 +307,7 @@ mod tests {
         check(cookie().http_only(false).domain("a.example"), false, "a=1; Path=/; Domain=a.example; SameSite=Lax");
         check(cookie().same_site(SameSite::None).secure(true), false, "a=1; Path=/; HttpOnly; SameSite=None; Secure");
         check(cookie().max_age(Duration::from_millis(1)), false, "a=1; Path=/; HttpOnly; SameSite=Lax; Max-Age=1");
+        check(cookie().max_age(Duration::from_nanos(1)), false, "a=1; Path=/; HttpOnly; SameSite=Lax; Max-Age=1");
         check(Cookie::removal("a").path("/b"), false, "a=; Path=/b; HttpOnly; SameSite=Lax; Max-Age=0");
         check(Cookie::new("__Host-a", "1"), true, "__Host-a=1; Path=/; HttpOnly; SameSite=Lax; Secure");
     }

@@ -117,6 +117,14 @@ pub fn route_context(engine: &Engine, request: RouteRequest) -> Context {
     })
 }
 
+/// Sets whether a caller is shown the cause of an `internal` error: for transports, and only for a developer on the machine
+/// of the node.
+#[must_use]
+pub fn showing_causes(mut caller: Caller, shows_causes: bool) -> Caller {
+    caller.shows_causes = shows_causes;
+    caller
+}
+
 /// Takes everything that was added to the head of the response to an own route; nothing can be added from here on.
 pub fn take_head(context: &Context) -> Option<StagedHead> {
     context.take_head()
@@ -265,7 +273,9 @@ pub(crate) fn with_layers(engine: &Engine, call: Call) -> BoxFuture<'static, Out
 /// Adds the cookies of an HTTP call to its outcome.
 fn add_head(context: &Context, outcome: &mut Outcome) {
     let cookies = outcome.as_mut().map(|answer| std::mem::take(&mut answer.cookies)).unwrap_or_default();
-    if let Err(refused) = cookies.into_iter().try_for_each(|cookie| context.set_cookie(cookie)) {
+    if !cookies.is_empty()
+        && let Err(refused) = context.set_cookies(cookies)
+    {
         *outcome = Err(refused);
     }
     if let Some(head) = context.take_head() {

@@ -185,3 +185,28 @@ impl fmt::Debug for Node {
         write!(f, "Node({}, {})", self.id(), self.generation())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+    use crate::engine::setup::NodeSetup;
+
+    #[tokio::test]
+    async fn cookies_are_secure_by_the_environment_and_by_tls_in_front() {
+        for (environment, tls_in_front, expected) in [
+            ("development", false, false),
+            ("test", false, false),
+            ("test", true, true),
+            ("staging", false, true),
+            ("production", false, true),
+        ] {
+            let mut setup = NodeSetup::new("app", Config::default());
+            setup.environment = Environment(environment.to_owned());
+            setup.config.web.tls_in_front = tls_in_front;
+            let engine = Engine::start(setup).await.unwrap();
+            assert_eq!(engine.node().has_secure_cookies(), expected, "{environment} {tls_in_front}");
+            engine.stop().await;
+        }
+    }
+}

@@ -65,20 +65,34 @@ impl HeadState {
 }
 
 impl StagedHead {
-    /// Sets a cookie, instead of an earlier one of its name, path and domain.
+    /// Sets cookies, each instead of an earlier one of its name, path and domain.
     ///
     /// # Errors
     ///
-    /// It cannot be set, or there are too many.
-    pub(crate) fn set_cookie(&mut self, cookie: Cookie, is_secure: bool) -> Result<(), CookieError> {
-        let header = cookie.header(is_secure)?;
-        self.cookies.retain(|(earlier, _)| !cookie.replaces(earlier));
-        let bytes: usize = self.cookies.iter().map(|(_, header)| header.len()).sum();
-        if self.cookies.len() == MAX_STAGED || bytes + header.len() > MAX_STAGED_BYTES {
+    /// One cannot be set, or there are too many: none is set then, and those that are there stay.
+    pub(crate) fn set_cookies(
+        &mut self,
+        cookies: impl IntoIterator<Item = Cookie>,
+        is_secure: bool,
+    ) -> Result<(), CookieError> {
+        let mut added: Vec<(Cookie, HeaderValue)> = Vec::new();
+        for cookie in cookies {
+            let header = cookie.header(is_secure)?;
+            added.retain(|(earlier, _)| !cookie.replaces(earlier));
+            added.push((cookie, header));
+        }
+        let is_kept = |earlier: &Cookie| !added.iter().any(|(cookie, _)| cookie.replaces(earlier));
+        let kept = self.cookies.iter().filter(|(earlier, _)| is_kept(earlier));
+        let (mut count, mut bytes) = (0, 0);
+        for (_, header) in kept.chain(&added) {
+            (count, bytes) = (count + 1, bytes + header.len());
+        }
+        if count > MAX_STAGED || bytes > MAX_STAGED_BYTES {
             bound_reached("cookies of an answer");
             return Err(CookieError::TooMany);
         }
-        self.cookies.push((cookie, header));
+        self.cookies.retain(|(earlier, _)| is_kept(earlier));
+        self.cookies.append(&mut added);
         Ok(())
     }
 
@@ -97,7 +111,7 @@ mod tests {
     use super::*;
 
     fn set(head: &HeadState, slots: &CallSlots, name: &'static str, value: &str) -> Result<(), ActionError> {
-        head.stage(slots, |head| head.set_cookie(Cookie::new(name, value), false))?.map_err(ActionError::from)
+        head.stage(slots, |head| head.set_cookies([Cookie::new(name, value)], false))?.map_err(ActionError::from)
     }
 
     fn taken(head: &HeadState, slots: &CallSlots) -> Vec<String> {
@@ -126,7 +140,7 @@ mod tests {
     fn the_cookies_of_an_answer_are_bounded() {
         let (head, slots) = (HeadState::default(), CallSlots::default());
         let stage = |name: String, bytes: usize| {
-            head.stage(&slots, |head| head.set_cookie(Cookie::new(name, "x".repeat(bytes)), false)).unwrap()
+            head.stage(&slots, |head| head.set_cookies([Cookie::new(name, "x".repeat(bytes))], false)).unwrap()
         };
         for index in 0..MAX_STAGED {
             stage(format!("a{index}"), 1).unwrap();
@@ -137,6 +151,23 @@ mod tests {
             stage(format!("a{index}"), 3900).unwrap();
         }
         assert_eq!(stage("a3".into(), 3900), Err(CookieError::TooMany), "more than 16 KiB");
+        assert!(taken(&head, &slots).contains(&"a3=x".to_owned()), "the earlier one stays");
+    }
+
+    #[test]
+    fn of_several_cookies_all_are_set_or_none() {
+        let (head, slots) = (HeadState::default(), CallSlots::default());
+        set(&head, &slots, "a", "1").unwrap();
+        let stage = |cookies: &[(&'static str, &str)]| {
+            let cookies = cookies.iter().map(|(name, value)| Cookie::new(*name, *value));
+            head.stage(&slots, |head| head.set_cookies(cookies, false)).unwrap()
+        };
+        assert_eq!(stage(&[("a", "2"), ("b", "1"), ("c", "a;b")]), Err(CookieError::Value));
+        let names: Vec<_> = (0..MAX_STAGED).map(|index| format!("a{index}")).collect();
+        let many = names.iter().map(|name| Cookie::new(name.clone(), "1"));
+        assert_eq!(head.stage(&slots, |head| head.set_cookies(many, false)).unwrap(), Err(CookieError::TooMany));
+        assert_eq!(stage(&[("b", "1"), ("a", "3"), ("b", "2")]), Ok(()));
+        assert_eq!(taken(&head, &slots), ["a=3", "b=2"]);
     }
 
     #[test]

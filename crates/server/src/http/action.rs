@@ -75,8 +75,8 @@ pub(super) fn start(
     state.called_action = true;
     let uri = Some(std::mem::take(request.uri_mut()));
     let headers = std::mem::take(request.headers_mut());
-    let caller = Caller::http(identity.fingerprint.clone(), identity.remote(), headers).local(identity.is_local);
-    let caller = Arc::new(caller);
+    let caller = Caller::http(identity.fingerprint.clone(), identity.remote(), headers);
+    let caller = Arc::new(dispatch::showing_causes(caller, identity.shows_causes));
     let id = identity.request.clone();
     state.finishes_stream = action.def.finish_stream;
     let call =

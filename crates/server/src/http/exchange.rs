@@ -94,19 +94,17 @@ impl AccessLogEntry {
 
 /// Forbids shared caches to store a response with cookies: they would send those of one browser to another.
 pub(super) fn keep_cookies_from_shared_caches(headers: &mut HeaderMap) {
-    if headers.contains_key(SET_COOKIE) && is_publicly_cacheable(headers) {
+    if headers.contains_key(SET_COOKIE) && !is_for_no_shared_cache(headers) {
         headers.remove(EXPIRES);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     }
 }
 
-/// Whether a shared cache may store a response: it has an expiry, and no directive makes it private.
-fn is_publicly_cacheable(headers: &HeaderMap) -> bool {
-    let mut directives = list_elements(headers, &CACHE_CONTROL).peekable();
-    let has_expiry = directives.peek().is_some() || headers.contains_key(EXPIRES);
-    has_expiry
-        && !directives
-            .any(|name| ["private", "no-store", "no-cache"].iter().any(|private| name.eq_ignore_ascii_case(private)))
+/// Whether no shared cache may store a response. One without an expiry may be stored, and so may one that is `no-cache`:
+/// its cookies are sent again with it (RFC 9111, 4.2.2 and 5.2.2.4).
+fn is_for_no_shared_cache(headers: &HeaderMap) -> bool {
+    let is_private = |name: &str| ["private", "no-store"].iter().any(|private| name.eq_ignore_ascii_case(private));
+    list_elements(headers, &CACHE_CONTROL).any(is_private)
 }
 
 /// Turns the response to `GET` into the one to `HEAD`: the same headers, no body.

@@ -56,29 +56,30 @@ pub(super) async fn serve(
     let is_refused = service.engine.shutdown().is_draining()
         && request.uri().path() != settings.websocket.path
         && request.extensions_mut().remove::<OnUpgrade>().is_some();
-    let shows_causes = identity.shows_causes(&service.engine, request.headers());
-    let call = OwnRouteCall::new(service.engine.clone(), identity.clone(), shows_causes);
+    let call = OwnRouteCall::new(service.engine.clone(), request.uri().clone());
     request.extensions_mut().insert(call.clone());
     let mut router = service.router.clone();
     let responding =
         async move { router.call(request).await }.instrument(info_span!("request", id = %identity.request));
     let mut response = match AssertUnwindSafe(responding).catch_unwind().await {
         Ok(Ok(response)) => response,
-        Err(panic) if shows_causes => reply::error(&panicked(&*panic).showing_cause()),
+        Err(panic) if identity.shows_causes => reply::error(&panicked(&*panic).showing_cause()),
         Err(panic) => reply::error(&panicked(&*panic)),
     };
-    call.finish(&mut response);
     state.route = response.extensions_mut().remove::<MatchedPath>().map(|path| path.as_str().into());
     // axum responds 426 to what it cannot upgrade.
     if is_refused && matches!(response.status(), StatusCode::UPGRADE_REQUIRED | StatusCode::SWITCHING_PROTOCOLS) {
         response = reply::error(&elsewhere());
     }
     // axum's extractors respond 400 to every body that fails, a slow one included.
-    match body.filter(|_| response.status() == StatusCode::BAD_REQUEST) {
+    let mut response = match body.filter(|_| response.status() == StatusCode::BAD_REQUEST) {
         Some(body) if body.timed_out() => reply::body_timeout(&BodyTimeout.into(), None),
         Some(body) => body.take_refusal().map_or(response, |refused| reply::error(&refused)),
         None => response,
-    }
+    };
+    // Last: the cookies go with whichever response is sent.
+    call.finish(&mut response);
+    response
 }
 
 /// Refuses a request that a page of another site sent, unless its path is one of `App::cross_site`. An upgrade counts as

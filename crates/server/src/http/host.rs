@@ -1,5 +1,7 @@
 //! The host that a request is for, and requests without a valid one.
 
+use std::net::IpAddr;
+
 use axum::response::Response;
 use http::header::{CONNECTION, HOST};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
@@ -42,4 +44,25 @@ pub(crate) fn of_request<'a>(
     let header = || headers.get(HOST)?.to_str().ok();
     let host = HostPort::parse(forwarded.host.as_deref().or_else(target).or_else(header)?)?;
     Some(HostPort { port: host.port.or(forwarded.port), ..host })
+}
+
+/// Whether a host is the machine itself: `localhost`, `127.0.0.0/8` or `[::1]`.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_itself_is_a_name_and_the_loopback_addresses() {
+        for host in ["localhost", "LocalHost", "127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["localhost.example", "127.0.0.1.example", "10.0.0.1", "[::2]", "evil", "127.1", "0.0.0.0"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
 }

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderValue};
-use http::{Extensions, HeaderName};
+use http::{Extensions, HeaderName, Uri};
 use phalanx_core::config::Web;
-use phalanx_core::{Caller, Cookie, Cookies, Engine, RequestId};
+use phalanx_core::{Cookie, Cookies, Engine, RequestId};
 
 use super::forwarded::{self, ForwardedRequest};
+use super::host;
 use crate::listener::Activity;
 use crate::shares::{AddressShare, AddressShares};
 
@@ -27,11 +28,11 @@ pub(crate) struct Identity {
     /// The request as trusted proxies describe it.
     pub(crate) forwarded: ForwardedRequest,
     pub(crate) fingerprint: Arc<str>,
-    /// Whether the peer is on this machine, and no trusted proxy.
-    pub(crate) is_local: bool,
     /// Whether the client sent no fingerprint and this one was just generated.
     pub(crate) is_new: bool,
     pub(crate) request: RequestId,
+    /// Whether the client is shown the cause of an `internal` error: in development, on this machine, through no proxy.
+    pub(crate) shows_causes: bool,
     /// The share of the client's address.
     pub(crate) share: Option<Arc<AddressShare>>,
 }
@@ -45,9 +46,10 @@ impl Identity {
         (engine, shares): (&Engine, &Arc<AddressShares>),
         peer: &Peer,
         forwarded: ForwardedRequest,
-        (headers, query): (&HeaderMap, Option<&str>),
+        (headers, uri): (&HeaderMap, &Uri),
     ) -> Self {
         let settings = &engine.config().web;
+        let query = uri.path().eq(&engine.config().websocket.path).then(|| uri.query()).flatten();
         let given = headers.get(&REQUEST_ID).filter(|_| forwarded.is_trusted).and_then(|id| token(id.as_bytes()));
         let request = given.map_or_else(|| engine.next_request_id(), |id| RequestId::Given(id.into()));
         let sent = fingerprint(headers, settings, query);
@@ -64,14 +66,9 @@ impl Identity {
             }
             share.filter(|_| !is_proxy)
         };
-        let is_local = !forwarded.is_trusted && peer.addr.ip().to_canonical().is_loopback();
-        Self { forwarded, fingerprint, is_local, is_new, request, share }
-    }
-
-    /// Whether the client of a request is shown the cause of an `internal` error: in development, on this machine, through no
-    /// proxy.
-    pub(crate) fn shows_causes(&self, engine: &Engine, headers: &HeaderMap) -> bool {
-        self.is_local && engine.node().environment().is_development() && !Caller::is_proxied(headers)
+        let shows_causes =
+            engine.node().environment().is_development() && is_on_machine(peer.addr, &forwarded, (headers, uri));
+        Self { forwarded, fingerprint, is_new, request, shows_causes, share }
     }
 
     /// The address of the client, which may be behind trusted proxies.
@@ -92,6 +89,18 @@ impl Identity {
         let cookie = Cookie::new(settings.fingerprint_cookie.clone(), &*self.fingerprint);
         cookie.max_age(settings.fingerprint_lifetime).header(settings.tls_in_front).ok()
     }
+}
+
+/// The headers by which a proxy shows itself.
+const OF_PROXIES: [&str; 5] = ["x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"];
+
+/// Whether a request comes from this machine, as far as it shows: its peer and the host that it addressed are on it, and no
+/// proxy has left a header. A page of another site whose name was made to lead here addresses that name.
+fn is_on_machine(peer: SocketAddr, forwarded: &ForwardedRequest, (headers, uri): (&HeaderMap, &Uri)) -> bool {
+    !forwarded.is_trusted
+        && peer.ip().to_canonical().is_loopback()
+        && !OF_PROXIES.iter().any(|name| headers.contains_key(*name))
+        && host::of_request(uri, headers, forwarded).is_some_and(|addressed| host::is_loopback(addressed.host))
 }
 
 /// Returns the fingerprint that the client sends: from the cookie, else from a header, else (for sockets) from the

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::response::{IntoResponse, Response};
+use http::Uri;
 use http::request::Parts;
 use phalanx_core::dispatch::{self, RouteRequest};
 use phalanx_core::{ActionError, Caller, Context, Engine, FromContext, Params};
@@ -16,6 +17,10 @@ use super::{exchange, reply};
 ///
 /// `Guard<Context>` has all of the call: cookies, state, and what its guards share. A cookie that is set by it goes with
 /// whatever the handler answers.
+///
+/// The guards of a request share one call, with the path that the client sent, in nested routers too. Its headers and the
+/// parameters of its path are those that axum has when the first guard runs: a guard in a layer around `nest_service` has none
+/// of the parameters within.
 #[derive(Clone, Copy, Debug)]
 pub struct Guard<G>(pub G);
 
@@ -44,7 +49,7 @@ impl<G: FromContext, S: Send + Sync> FromRequestParts<S> for Guard<G> {
         let context = call.context(parts).await?;
         match G::from_context(&context).await {
             Ok(guard) => Ok(Self(guard)),
-            Err(refused) if call.0.shows_causes => Err(refused.showing_cause().into()),
+            Err(refused) if Identity::of(&parts.extensions).shows_causes => Err(refused.showing_cause().into()),
             Err(refused) => Err(refused.into()),
         }
     }
@@ -56,40 +61,47 @@ pub(super) struct OwnRouteCall(Arc<RouteCall>);
 
 struct RouteCall {
     engine: Engine,
-    identity: Identity,
-    shows_causes: bool,
-    context: OnceLock<Context>,
+    /// As the client sent it: nested routers cut their prefix off that of the request.
+    uri: Uri,
+    /// `None` if the response came before any guard.
+    context: OnceLock<Option<Context>>,
 }
 
 impl OwnRouteCall {
-    pub(super) fn new(engine: Engine, identity: Identity, shows_causes: bool) -> Self {
-        Self(Arc::new(RouteCall { engine, identity, shows_causes, context: OnceLock::new() }))
+    pub(super) fn new(engine: Engine, uri: Uri) -> Self {
+        Self(Arc::new(RouteCall { engine, uri, context: OnceLock::new() }))
     }
 
     async fn context(&self, parts: &mut Parts) -> Result<Context, ActionError> {
-        if let Some(context) = self.0.context.get() {
+        let RouteCall { engine, uri, context } = &*self.0;
+        if let Some(Some(context)) = context.get() {
             return Ok(context.clone());
         }
-        let RouteCall { engine, identity, .. } = &*self.0;
         let mut params = Params::default();
-        if let Some(query) = parts.uri.query() {
+        if let Some(query) = uri.query() {
             params.push_query(query)?;
         }
         // A fallback has no path with parameters.
         if let Ok(path) = RawPathParams::from_request_parts(parts, &()).await {
             path.iter().try_for_each(|(name, value)| params.push_path(name, value.to_owned()))?;
         }
+        let identity = Identity::of(&parts.extensions);
         let caller = Caller::http(identity.fingerprint.clone(), identity.remote(), parts.headers.clone());
-        let (caller, uri) = (caller.local(identity.is_local), parts.uri.clone());
-        let request = RouteRequest { uri, params, caller, id: identity.request.clone() };
-        Ok(self.0.context.get_or_init(|| dispatch::route_context(engine, request)).clone())
+        let caller = dispatch::showing_causes(caller, identity.shows_causes);
+        let request = RouteRequest { uri: uri.clone(), params, caller, id: identity.request };
+        let made = dispatch::route_context(engine, request);
+        let context = context.get_or_init(|| Some(made.clone())).clone();
+        Ok(context.unwrap_or_else(|| {
+            dispatch::take_head(&made); // the response is on its way: a cookie would not be
+            made
+        }))
     }
 
     /// Adds what the handler's call has for the head of its response. From here on nothing can be added.
     pub(super) fn finish(&self, response: &mut Response) {
-        if let Some(head) = self.0.context.get().and_then(dispatch::take_head) {
+        if let Some(head) = self.0.context.get_or_init(|| None).as_ref().and_then(dispatch::take_head) {
             head.add_to(response.headers_mut());
-            exchange::keep_cookies_from_shared_caches(response.headers_mut());
         }
+        exchange::keep_cookies_from_shared_caches(response.headers_mut());
     }
 }

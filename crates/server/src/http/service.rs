@@ -261,9 +261,8 @@ impl HttpConnection {
         if let Some(response) = refused.or_else(|| self.shared.allowed_hosts.redirect(request, &forwarded)) {
             return Err(Box::new(response));
         }
-        let query = request.uri().path().eq(&settings.websocket.path).then(|| request.uri().query()).flatten();
         let engine = (&self.shared.engine, &self.shared.shares);
-        Ok(Identity::read(engine, peer, forwarded, (request.headers(), query)))
+        Ok(Identity::read(engine, peer, forwarded, (request.headers(), request.uri())))
     }
 
     /// Routes a request to an action, or else to axum's router.

@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode};
 use phalanx_core::connection::{Attributes, Connection, NewConnection, OutboxLimit};
+use phalanx_core::dispatch;
 use phalanx_core::hooks::Handshake;
 use phalanx_core::protocol::CloseReason;
 use phalanx_core::{ActionError, Caller, Engine, ErrorKind, Params, Registration, bound_reached};
@@ -58,7 +59,7 @@ pub(crate) async fn upgrade(State(state): State<Arc<UpgradeState>>, request: Req
         Ok(share) => share,
         Err(error) => return reply::error(&error),
     };
-    let shows_causes = identity.shows_causes(engine, &parts.headers);
+    let shows_causes = identity.shows_causes;
     let registration = match admit(&state, &identity, &parts.uri, parts.headers).await {
         Ok(registration) => registration,
         Err(error) if shows_causes => return reply::error(&error.showing_cause()),
@@ -68,7 +69,7 @@ pub(crate) async fn upgrade(State(state): State<Arc<UpgradeState>>, request: Req
     engine.clone().shutdown().spawn(Box::pin(async move {
         let Ok(upgraded) = opening.upgrade.await else { return };
         let connection = registration.connection().clone();
-        let caller = Caller::socket(connection.clone()).local(shows_causes);
+        let caller = dispatch::showing_causes(Caller::socket(connection.clone()), shows_causes);
         let Some(task) = ConnectionTask::new(engine, caller, upgraded) else {
             return error!("the upgraded connection was not accepted by the listener");
         };
