@@ -4,7 +4,7 @@ use phalanx::testing;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{app, failure};
+use super::{Find, SetName, app, failure, find, set_name};
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Desk {
@@ -73,6 +73,23 @@ async fn the_files_of_the_application_are_read_without_those_of_the_machine() {
     assert_eq!(app.client().get("/api/shown").await.ok().json()["result"][0], 2);
     app.client().socket().await.join("a").await;
     assert_ne!(app.addr().port(), 1);
+}
+
+#[tokio::test]
+async fn clients_use_the_paths_of_the_settings() {
+    let app = testing::start(app())
+        .settings(|config| {
+            config.websocket.path = "/live".into();
+            config.web.prefix = "/v1".into();
+        })
+        .await;
+    let ada = app.client();
+    let mut socket = ada.socket().query("a=b").await;
+    assert_eq!(socket.call::<set_name>(SetName { name: "Ada".into() }).await.unwrap().name, "Ada");
+    let input = Find { shop: "3".into(), tags: vec!["x".into()], most: None };
+    assert_eq!(ada.call::<find>(input).await.unwrap().shop, "3");
+    ada.set_cookie("user", "mallory");
+    ada.socket().refused().await.refused("forbidden");
 }
 
 #[tokio::test]

@@ -14,9 +14,6 @@ use super::response::TestResponse;
 use super::socket::TestSocket;
 use super::waiting::{ANSWER, on_clients};
 
-/// The path of WebSockets.
-const PATH: &str = "/ws";
-
 /// A socket that is about to open; await it.
 ///
 /// # Panics
@@ -73,7 +70,7 @@ impl TestUpgrade {
     /// Opens it. The answer, if there is one, is one of refusal.
     async fn open(self) -> Result<Result<TestSocket, TestResponse>, String> {
         let Self { client, mut headers, query } = self;
-        let (addr, path) = (client.app.addr(), PATH);
+        let (addr, path) = (client.app.addr(), &*client.app.config().websocket.path);
         let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
         let request = format!("ws://{addr}{target}").into_client_request();
         let mut request = request.map_err(|error| format!("{target} is no target: {error}"))?;
