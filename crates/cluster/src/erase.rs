@@ -16,8 +16,15 @@ const SCAN_COUNT: usize = 1000;
 ///
 /// # Errors
 ///
-/// The address is invalid, or Redis does not answer a command within `redis.command_timeout`: then some keys are left.
+/// A setting does not begin with `<cluster>:`, so others may have such keys: nothing is deleted. The address is invalid, or
+/// Redis does not answer a command within `redis.command_timeout`: then some keys are left.
 pub async fn erase(url: &str, cluster: &str, config: &Config) -> Result<usize, Box<dyn Error + Send + Sync>> {
+    let own = format!("{cluster}:");
+    for (setting, prefix) in [("redis.prefix", &config.redis.prefix), ("tasks.prefix", &config.tasks.prefix)] {
+        if !prefix.starts_with(&own) {
+            return Err(format!("{setting} is {prefix:?} and does not begin with {own:?}: others may use it").into());
+        }
+    }
     let (client, keys) = crate::open(url, cluster, config)?;
     let mut erased = 0;
     for prefix in keys.prefixes() {

@@ -1,10 +1,14 @@
 use std::time::Duration;
 
+use phalanx::config::Config;
 use phalanx::testing;
 use phalanx_testkit::Redis;
 use serde_json::json;
 
 use super::{Say, app, failure, say};
+
+/// A change of settings.
+type Change = fn(&mut Config);
 
 /// The address without the user of the test kit's Redis, who may use few prefixes.
 fn url(redis: &Redis) -> String {
@@ -36,6 +40,28 @@ async fn two_nodes_are_a_cluster_that_leaves_nothing_in_redis() {
     there.expect(json!({ "message": "still here" })).await;
     drop(two);
     assert_eq!(redis.command("KEYS *").await, "*1\r\n$4\r\nmine\r\n");
+}
+
+#[tokio::test]
+async fn a_pair_has_its_names_for_itself_and_erases_no_other_keys() {
+    let redis = Redis::start().await;
+    redis.command("SET mine:key 1").await;
+    let changes: [(&str, Change); 5] = [
+        ("redis.prefix", |config| config.redis.prefix = "mine:".into()),
+        ("redis.prefix", |config| config.redis.prefix = String::new()),
+        ("tasks.prefix", |config| config.tasks.prefix = "mine:".into()),
+        ("cluster.name", |config| config.cluster.name = "mine".into()),
+        ("cluster.name", |config| {
+            if config.general.id == "two" {
+                config.cluster.name = "mine".into(); // one of them could start
+            }
+        }),
+    ];
+    for (setting, change) in changes {
+        let failed = failure(async { drop(testing::two(app, url(&redis)).settings(change).await) }).await;
+        assert!(failed.contains(setting) && failed.contains("phalanx-test-"), "{setting}: {failed}");
+        assert_eq!(redis.command("KEYS *").await, "*1\r\n$8\r\nmine:key\r\n", "{setting}");
+    }
 }
 
 async fn here_id(one: &testing::TestApp) -> String {

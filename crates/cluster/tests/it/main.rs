@@ -10,6 +10,7 @@ mod batches;
 mod bus;
 mod cache;
 mod counters;
+mod erase;
 mod full;
 mod gaps;
 mod herd;

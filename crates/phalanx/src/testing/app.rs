@@ -19,7 +19,6 @@ use super::client::TestClient;
 use super::clock::TestClock;
 use super::nodes::TestNodes;
 use super::panics::PanicList;
-use super::start::TestStart;
 use super::waiting::{self, on_clients};
 use crate::app::{App, RunningApp, TestTime};
 use crate::settings::Settings;
@@ -76,31 +75,14 @@ impl TestApp {
     /// # Errors
     ///
     /// Why it does not start.
-    pub(super) async fn boot(mut start: TestStart) -> Result<Self, String> {
-        log_to_test();
-        PanicList::install_hook();
-        let (base, changes) = (start.base(), std::mem::take(&mut start.changes));
-        let settings = start.app.settings_of_test(|config| {
-            base(config);
-            changes.into_iter().for_each(|change| change(config));
-        })?;
-        for replace in std::mem::take(&mut start.replacements) {
-            replace(&mut start.app)?;
-        }
-        let (folder, grace) = (start.folder.path().to_owned(), settings.config.general.grace);
+    pub(super) async fn boot(ready: ReadyApp) -> Result<Self, String> {
+        let (folder, grace) = (ready.folder.path().to_owned(), ready.settings.config.general.grace);
         let (shutdown, panics) = (Shutdown::default(), Arc::<PanicList>::default());
         let (started, is_started) = oneshot::channel();
         let (stop, requested) = oneshot::channel();
         let (has_ended, ended) = oneshot::channel();
         let (done, is_done) = mpsc::sync_channel(0);
-        let owner = AppOwner {
-            app: start.app,
-            folder: start.folder,
-            nodes: start.nodes,
-            settings,
-            shutdown: shutdown.clone(),
-            panics: panics.clone(),
-        };
+        let owner = AppOwner { ready, shutdown: shutdown.clone(), panics: panics.clone() };
         // Begun by the thread of the test, it and its own threads print into the output of the test.
         let run = move || {
             owner.run(started, requested, has_ended);
@@ -272,12 +254,17 @@ impl AppParts {
     }
 }
 
+/// An application whose settings and states are made.
+pub(super) struct ReadyApp {
+    pub(super) app: App,
+    pub(super) settings: Settings,
+    pub(super) folder: TempDir,
+    pub(super) nodes: Arc<TestNodes>,
+}
+
 /// The thread of an application.
 struct AppOwner {
-    app: App,
-    settings: Settings,
-    folder: TempDir,
-    nodes: Arc<TestNodes>,
+    ready: ReadyApp,
     shutdown: Shutdown,
     panics: Arc<PanicList>,
 }
@@ -290,7 +277,7 @@ impl AppOwner {
         stop: oneshot::Receiver<()>,
         ended: oneshot::Sender<Stopped>,
     ) {
-        let Self { mut app, settings, folder, nodes, shutdown, panics } = self;
+        let Self { ready: ReadyApp { mut app, settings, folder, nodes }, shutdown, panics } = self;
         let runtime = match runtime(&panics) {
             Ok(runtime) => runtime,
             Err(error) => return drop(started.send(Err(error.to_string()))),
@@ -377,12 +364,4 @@ fn runtime(panics: &Arc<PanicList>) -> std::io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(THREADS).thread_name("phalanx-test").on_thread_start(move || panics.adopt_thread());
     builder.enable_all().build()
-}
-
-/// Prints warnings and errors of applications into the output of the tests, which a failing test shows: the cause of an
-/// `internal` is among them. `RUST_LOG` sets another filter. A subscriber of the test program itself stays.
-fn log_to_test() {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_test_writer().try_init();
 }

@@ -45,8 +45,36 @@ impl TestNodes {
         self.redis.as_ref().map(|redis| &*redis.url)
     }
 
-    pub(super) fn cluster(&self) -> Option<&str> {
-        self.redis.as_ref().map(|redis| &*redis.cluster)
+    /// Sets the names by which the keys and channels of a cluster are its own.
+    pub(super) fn set_names(&self, config: &mut Config) {
+        if let Some(TestRedis { cluster, .. }) = &self.redis {
+            config.redis.prefix = format!("{cluster}:");
+            config.tasks.prefix = format!("{cluster}:resque:");
+            config.cluster.name.clone_from(cluster);
+        }
+    }
+
+    /// Checks that the names are those set. With others the nodes would read what is not of this test, and their end would
+    /// delete it.
+    ///
+    /// # Errors
+    ///
+    /// The setting that was changed.
+    pub(super) fn check_names(&self, config: &Config) -> Result<(), String> {
+        let mut own = config.clone();
+        self.set_names(&mut own);
+        let names = [
+            ("redis.prefix", &config.redis.prefix, own.redis.prefix),
+            ("tasks.prefix", &config.tasks.prefix, own.tasks.prefix),
+            ("cluster.name", &config.cluster.name, own.cluster.name),
+        ];
+        match names.into_iter().find(|(_, name, own)| *name != own) {
+            Some((setting, name, own)) => Err(format!(
+                "a test of two nodes may not change {setting}, which is {name:?} instead of {own:?}: what begins with the \
+                 names of its cluster is deleted at its end"
+            )),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn add(&self, node: Node) {

@@ -8,8 +8,9 @@ use phalanx_core::BoxFuture;
 use phalanx_core::config::Config;
 use tempfile::TempDir;
 
-use super::app::TestApp;
+use super::app::{ReadyApp, TestApp};
 use super::nodes::TestNodes;
+use super::panics::PanicList;
 use crate::app::App;
 use crate::settings::without_password;
 
@@ -42,13 +43,14 @@ pub fn start(app: App) -> TestStart {
 /// Starts two nodes of an application, which are a cluster at a Redis: `testing::two(app, "redis://127.0.0.1").await`.
 ///
 /// The cluster has a name of its own, and its keys have prefixes of their own, which begin with `phalanx-test-`. They are
-/// deleted when the second node has stopped; those of a process that was killed stay. The variable `PHALANX_TEST_REDIS` names
-/// another Redis than the one given, such as the one of CI. The clock of both is that of Redis: there is none to put forward.
-/// All else is as for [`start`]; the ids of the nodes are `one` and `two`.
+/// deleted when the second node has stopped; those of a process that was killed stay. So `cluster.name`, `redis.prefix` and
+/// `tasks.prefix` cannot be changed. The variable `PHALANX_TEST_REDIS` names another Redis than the one given, such as the one
+/// of CI. The clock of both is that of Redis: there is none to put forward. All else is as for [`start`]; the ids of the nodes
+/// are `one` and `two`.
 ///
 /// # Panics
 ///
-/// When awaited, if one of them does not start: with the reason.
+/// When awaited, if one of them does not start, or one of these three settings was changed: with the reason.
 pub fn two(app: impl Fn() -> App, redis: impl Into<String>) -> TestPairStart {
     let nodes = TestNodes::pair(chosen_redis(std::env::var("PHALANX_TEST_REDIS").ok(), redis.into()));
     TestPairStart { starts: ["one", "two"].map(|id| TestStart::new(app(), nodes.clone(), id)) }
@@ -62,12 +64,12 @@ fn chosen_redis(set: Option<String>, given: String) -> String {
 /// An application that is about to start; await it. See [`start`].
 #[must_use = "an application starts when this is awaited"]
 pub struct TestStart {
-    pub(super) app: App,
-    pub(super) id: &'static str,
-    pub(super) folder: TempDir,
-    pub(super) nodes: Arc<TestNodes>,
-    pub(super) changes: Vec<Change>,
-    pub(super) replacements: Vec<Replacement>,
+    app: App,
+    id: &'static str,
+    folder: TempDir,
+    nodes: Arc<TestNodes>,
+    changes: Vec<Change>,
+    replacements: Vec<Replacement>,
 }
 
 impl TestStart {
@@ -108,36 +110,65 @@ impl TestStart {
     /// If it starts.
     pub async fn refused(self) -> String {
         let name = self.app.name().to_owned();
-        match TestApp::boot(self).await {
+        match self.boot().await {
             Ok(_) => panic!("{name} has started, and was to refuse"),
             Err(reason) => reason,
         }
     }
 
-    /// The settings that all tests have, which changes may change.
-    pub(super) fn base(&self) -> impl FnOnce(&mut Config) + use<> {
-        let (folder, cluster) = (self.folder.path().to_owned(), self.nodes.cluster().map(str::to_owned));
-        let id = self.id.to_owned();
-        move |config| {
-            config.general.id = id;
-            config.general.grace = GRACE;
-            config.general.stop_delay = Duration::ZERO;
-            config.redis.boot_timeout = REDIS;
-            config.web.bind = [127, 0, 0, 1].into();
-            config.web.port = 0;
-            config.websocket.drain = Duration::ZERO;
-            config.admin.bind = String::new();
-            config.log.file = false;
-            config.paths.log = folder.join("log");
-            config.paths.pid = "".into();
-            config.paths.uploads = folder;
-            if let Some(cluster) = cluster {
-                config.redis.prefix = format!("{cluster}:");
-                config.tasks.prefix = format!("{cluster}:resque:");
-                config.cluster.name = cluster;
-            }
-        }
+    /// Starts it.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not start.
+    async fn boot(self) -> Result<TestApp, String> {
+        TestApp::boot(self.prepare()?).await
     }
+
+    /// Makes its settings and states.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot start with them.
+    fn prepare(self) -> Result<ReadyApp, String> {
+        log_to_test();
+        PanicList::install_hook();
+        let Self { mut app, id, folder, nodes, changes, replacements } = self;
+        let settings = app.settings_of_test(|config| {
+            set_base(config, id, folder.path());
+            nodes.set_names(config);
+            changes.into_iter().for_each(|change| change(config));
+        })?;
+        nodes.check_names(&settings.config)?;
+        for replace in replacements {
+            replace(&mut app)?;
+        }
+        Ok(ReadyApp { app, settings, folder, nodes })
+    }
+}
+
+/// Sets what all tests have, and changes may change.
+fn set_base(config: &mut Config, id: &str, folder: &Path) {
+    config.general.id = id.to_owned();
+    config.general.grace = GRACE;
+    config.general.stop_delay = Duration::ZERO;
+    config.redis.boot_timeout = REDIS;
+    config.web.bind = [127, 0, 0, 1].into();
+    config.web.port = 0;
+    config.websocket.drain = Duration::ZERO;
+    config.admin.bind = String::new();
+    config.log.file = false;
+    config.paths.log = folder.join("log");
+    config.paths.pid = "".into();
+    config.paths.uploads = folder.to_owned();
+}
+
+/// Prints warnings and errors of applications into the output of the tests, which a failing test shows: the cause of an
+/// `internal` is among them. `RUST_LOG` sets another filter. A subscriber of the test program itself stays.
+fn log_to_test() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_test_writer().try_init();
 }
 
 impl IntoFuture for TestStart {
@@ -146,9 +177,7 @@ impl IntoFuture for TestStart {
 
     fn into_future(self) -> Self::IntoFuture {
         let name = self.app.name().to_owned();
-        Box::pin(
-            async move { TestApp::boot(self).await.unwrap_or_else(|reason| panic!("{name} did not start: {reason}")) },
-        )
+        Box::pin(async move { self.boot().await.unwrap_or_else(|reason| panic!("{name} did not start: {reason}")) })
     }
 }
 
@@ -166,7 +195,7 @@ pub struct TestPairStart {
 }
 
 impl TestPairStart {
-    /// Changes settings of both: see [`TestStart::settings`].
+    /// Changes settings of both: see [`TestStart::settings`], and [`two`] for three that it cannot change.
     pub fn settings(self, change: impl Fn(&mut Config) + Clone + Send + 'static) -> Self {
         Self { starts: self.starts.map(|start| start.settings(change.clone())) }
     }
@@ -187,10 +216,14 @@ impl IntoFuture for TestPairStart {
     type IntoFuture = BoxFuture<'static, (TestApp, TestApp)>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let [one, two] = self.starts;
-        let url = without_password(one.nodes.url().unwrap_or_default());
+        let url = without_password(self.starts[0].nodes.url().unwrap_or_default());
         let at = format!("; their Redis is {url}, and PHALANX_TEST_REDIS names another");
         Box::pin(async move {
+            // Both are ready before one starts: if one cannot start, nothing of the other is in Redis.
+            let [one, two] = self.starts.map(|start| {
+                let id = start.id;
+                start.prepare().unwrap_or_else(|reason| panic!("node {id} did not start: {reason}"))
+            });
             // Both have ended their boot before one fails the test: so the last of them deletes their keys.
             match futures_util::join!(TestApp::boot(one), TestApp::boot(two)) {
                 (Ok(one), Ok(two)) => (one, two),
