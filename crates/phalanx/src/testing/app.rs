@@ -151,7 +151,7 @@ impl TestApp {
         self.parts.addr()
     }
 
-    /// Its own folder: see [`TestStart::folder`].
+    /// Its own folder: see [`TestStart::folder`](super::TestStart::folder).
     pub fn folder(&self) -> &Path {
         &self.folder
     }
