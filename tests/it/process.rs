@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
+use phalanx::config::Config;
 use phalanx_testkit::{Process, Signal, binary, check_time, command, free_port, run};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -71,6 +72,25 @@ async fn a_node_raises_its_limit_of_file_descriptors_to_the_maximum() {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     assert_eq!(fields[3], fields[4], "{line}");
     assert_ne!(fields[3], low.to_string(), "{line}");
+}
+
+/// When it grows in a process with threads, each growth stops one of them in the kernel, for seconds on a busy machine.
+#[tokio::test]
+async fn the_table_of_file_descriptors_has_room_for_all_connections_from_the_start() {
+    let mut node = Process::start("tour", &[]).await;
+    check_room_for_descriptors(node.pid());
+    node.signal(Signal::USR2);
+    node.ready().await;
+    check_room_for_descriptors(node.pid());
+}
+
+fn check_room_for_descriptors(pid: u32) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+    let size: usize = size.trim().parse().unwrap();
+    let (config, most) = (Config::default(), getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX));
+    let connections = config.web.max_connections + config.websocket.max_connections;
+    assert!(size as u64 >= most.min(connections as u64), "{status}");
 }
 
 #[tokio::test]

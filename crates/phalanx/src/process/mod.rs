@@ -162,6 +162,7 @@ enum ProcessEnd {
 }
 
 fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Signals) -> Result<ProcessEnd, Failure> {
+    let descriptors = rlimit::prepare(rlimit::needed(&settings.config));
     let mut requests = Requests { signals, parent: None, may_be_kept: false };
     let mut lost = None;
     let Inheritance { sockets, pid_file, is_activated } = match launch {
@@ -195,7 +196,7 @@ fn run_node(app: App, mut settings: Settings, launch: Launch, signals: &mut Sign
         worker::raise_oom_score();
         Worker::warn_of_other_address(&sockets, &settings);
     }
-    rlimit::raise(settings.config.web.max_connections);
+    descriptors.log(settings.config.web.max_connections);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if settings.config.general.threads > 0 {
         builder.worker_threads(settings.config.general.threads);

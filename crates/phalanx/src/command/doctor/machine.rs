@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use super::CheckStatus::{Fail, Ok as Fine, Warn};
 use super::{Check, Finding};
 use crate::app::unwritable_folders;
+use crate::rlimit::{self, OWN_FILES};
 use crate::settings::Settings;
 
 /// The time that a stop takes beside the delay and the grace.
@@ -24,9 +25,6 @@ const BASE_MEMORY: u64 = 128 << 20;
 
 /// The memory of an idle socket, with what it has written last, in bytes.
 const SOCKET_MEMORY: u64 = 16 << 10;
-
-/// The file descriptors of a process beside its connections.
-const OWN_FILES: u64 = 100;
 
 /// `missing` are the folders of public files that do not exist.
 pub(super) fn checks(settings: &Arc<Settings>, missing: Vec<String>) -> Vec<Check> {
@@ -95,7 +93,7 @@ fn paths(settings: &Settings, missing: Vec<String>) -> Finding {
 }
 
 fn open_files(config: &Config, limit: Option<u64>) -> Finding {
-    let needed = (config.web.max_connections + config.websocket.max_connections) as u64 + OWN_FILES;
+    let needed = rlimit::needed(config) as u64;
     let wanted = format!("{needed}: web.max_connections, websocket.max_connections, {OWN_FILES} more");
     match limit {
         Some(limit) if limit < needed => Finding::new(Warn, limit.to_string(), wanted)
