@@ -2,7 +2,7 @@
 
 use phalanx::prelude::*;
 
-/// Who is greeted.
+/// The person to greet.
 #[input]
 #[derive(Debug)]
 pub struct Greet {
