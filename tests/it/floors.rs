@@ -12,6 +12,7 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
     (
         "ground",
         &[
+            "address_rate",
             "answer",
             "backend",
             "config",

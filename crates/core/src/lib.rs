@@ -53,6 +53,7 @@
 //! reads the imports).
 
 // Ground: values and seams.
+pub mod address_rate;
 pub mod answer;
 pub mod backend;
 pub mod config;

@@ -1,12 +1,13 @@
 //! Shares: the part of each bound that one address may take, so that it cannot use up a node alone.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use phalanx_core::action::BodyRules;
+use phalanx_core::address_rate::subject_of;
 use phalanx_core::config::{Config, Web};
 use phalanx_core::{ActionError, ErrorKind, bound_reached};
 use tokio::time::Instant;
@@ -122,20 +123,6 @@ impl AddressShares {
 /// The part of a bound that one address may take.
 fn share_of(bound: u64, web: &Web) -> u64 {
     ((bound as f64 * web.address_share).ceil() as u64).clamp(1, bound.max(1))
-}
-
-/// The address that is counted: of IPv6 the /64 network, unless an IPv4 address is inside.
-pub(crate) fn subject_of(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address.to_canonical() else { return address.to_canonical() };
-    if v6.is_loopback() {
-        return v6.into();
-    }
-    match v6.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into() // NAT64
-        }
-        _ => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-    }
 }
 
 /// The amounts that one address has of each bound.

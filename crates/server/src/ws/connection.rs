@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use hyper::upgrade::Upgraded;
 use phalanx_core::action::OnDisconnect;
+use phalanx_core::address_rate::{Rate, TokenBucket};
 use phalanx_core::bound_reached;
 use phalanx_core::connection::{Connection, Frame, OutboxItem};
 use phalanx_core::dispatch::{self, CallRequest, Dispatched};
@@ -25,7 +26,6 @@ use tokio_tungstenite::tungstenite::{Error as StreamError, Message};
 use tracing::debug;
 
 use super::frame::{self, ClientRequest};
-use super::rate_limit::{Rate, TokenBucket};
 use super::stream::{FrameStream, reason_of};
 use super::write_buffer::WriteBuffer;
 

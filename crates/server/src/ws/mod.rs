@@ -6,7 +6,6 @@ mod connection;
 mod frame;
 mod handshake;
 mod overhead;
-mod rate_limit;
 mod stream;
 mod upgrade;
 mod write_buffer;

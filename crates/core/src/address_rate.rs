@@ -1,40 +1,41 @@
-//! Rate limits: a token bucket, and a table of token buckets by address.
+//! Rates of clients: a token bucket, and a table of token buckets by address.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::shares::subject_of;
-
 /// A rate per second, and how much of it may come at once after a pause. A rate of zero is unlimited.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rate {
-    pub(crate) per_second: u32,
-    pub(crate) burst: u32,
+pub struct Rate {
+    /// Tokens a second.
+    pub per_second: u32,
+    /// Tokens of a full bucket.
+    pub burst: u32,
 }
 
 /// A bucket that fills at a rate and is emptied token by token.
 #[derive(Debug)]
-pub(crate) struct TokenBucket {
+pub struct TokenBucket {
     tokens: f32,
     filled: Instant,
 }
 
 impl TokenBucket {
-    pub(crate) fn full(rate: Rate, now: Instant) -> Self {
+    /// A full bucket.
+    pub fn full(rate: Rate, now: Instant) -> Self {
         Self { tokens: rate.burst.max(1) as f32, filled: now }
     }
 
     /// Takes tokens for a cost that arose already. The bucket may owe them: then nothing else is taken until it has filled.
-    pub(crate) fn charge(&mut self, tokens: u32) {
+    pub fn charge(&mut self, tokens: u32) {
         self.tokens -= tokens as f32;
     }
 
     /// Takes a token, if there is one. At a rate of zero there always is.
-    pub(crate) fn try_take(&mut self, rate: Rate, now: Instant) -> bool {
+    pub fn try_take(&mut self, rate: Rate, now: Instant) -> bool {
         if rate.per_second == 0 {
             return true;
         }
@@ -51,7 +52,7 @@ impl TokenBucket {
 
 /// Token buckets by address. A full table drops the fullest buckets first: their clients made the fewest requests.
 #[derive(Debug)]
-pub(crate) struct AddressBuckets {
+pub struct AddressBuckets {
     rate: Rate,
     by_address: Mutex<HashMap<IpAddr, TokenBucket>>,
 }
@@ -59,17 +60,18 @@ pub(crate) struct AddressBuckets {
 impl AddressBuckets {
     const MAX_ADDRESSES: usize = 16_384;
 
-    pub(crate) fn new(rate: Rate) -> Self {
+    /// A table without an address.
+    pub fn new(rate: Rate) -> Self {
         Self { rate, by_address: Mutex::default() }
     }
 
     /// Takes a token of an address, or of its network: see [`subject_of`].
-    pub(crate) fn try_take(&self, address: IpAddr) -> bool {
+    pub fn try_take(&self, address: IpAddr) -> bool {
         self.rate.per_second == 0 || self.with_bucket(address, |bucket, now| bucket.try_take(self.rate, now))
     }
 
     /// Takes tokens of an address for a cost that arose already.
-    pub(crate) fn charge(&self, address: IpAddr, tokens: u32) {
+    pub fn charge(&self, address: IpAddr, tokens: u32) {
         self.with_bucket(address, |bucket, _| bucket.charge(tokens));
     }
 
@@ -91,6 +93,20 @@ impl AddressBuckets {
         if buckets.len() >= Self::MAX_ADDRESSES {
             buckets.clear(); // over 16,000 busy addresses: a limit by address no longer helps
         }
+    }
+}
+
+/// The address that is counted: of IPv6 the /64 network, unless an IPv4 address is inside.
+pub fn subject_of(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address.to_canonical() else { return address.to_canonical() };
+    if v6.is_loopback() {
+        return v6.into();
+    }
+    match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into() // NAT64
+        }
+        _ => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
