@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use phalanx::config::Config;
+use phalanx::extend::backend::MAX_SESSIONS_OF_USER;
 use serde_json::Value;
 
 use crate::imports::sources;
@@ -11,8 +12,15 @@ use crate::imports::sources;
 const PAGE: &str = include_str!("../../crates/phalanx/src/guide/operating.md");
 
 /// Settings with a number, a size or a time that bound nothing that a client takes.
-const NO_BOUNDS: [&str; 5] =
-    ["web.port", "web.address_share", "web.fingerprint_lifetime", "web.file_max_age", "websocket.drain"];
+const NO_BOUNDS: [&str; 7] = [
+    "web.port",
+    "web.address_share",
+    "web.fingerprint_lifetime",
+    "web.file_max_age",
+    "websocket.drain",
+    "session.idle",
+    "session.absolute",
+];
 
 struct Row {
     default: String,
@@ -37,12 +45,13 @@ fn table() -> BTreeMap<String, Row> {
 fn settings() -> BTreeMap<String, String> {
     let config = serde_json::to_value(Config::default()).unwrap();
     let mut all = BTreeMap::new();
-    for section in ["web", "websocket", "general", "tasks"] {
+    for section in ["web", "websocket", "session", "general", "tasks"] {
         for (name, value) in config[section].as_object().unwrap() {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             all.insert(format!("{section}.{name}"), text);
         }
     }
+    all.insert("session.of_user".to_owned(), MAX_SESSIONS_OF_USER.to_string());
     all.insert("cluster.commands".to_owned(), phalanx_supervisor::MAX_COMMANDS.to_string());
     all
 }

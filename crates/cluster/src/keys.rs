@@ -5,6 +5,7 @@
 
 use phalanx_core::Generation;
 
+mod sessions;
 mod tasks;
 
 /// The prefix of resque's keys, unless it is set.

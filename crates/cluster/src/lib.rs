@@ -32,6 +32,7 @@ mod refusals;
 mod resp;
 mod rooms;
 mod server_facts;
+mod sessions;
 mod shared_connection;
 mod store_epoch;
 mod subscriber;
@@ -52,6 +53,7 @@ pub use locks::RedisLocks;
 pub use membership::RedisMembership;
 pub use rooms::RedisRooms;
 pub use server_facts::ServerFacts;
+pub use sessions::RedisSessions;
 pub use store_epoch::StoreEpoch;
 pub use tasks::RedisTasks;
 
@@ -116,6 +118,7 @@ fn over(client: RedisClient, keys: Keys, cluster: &str, node: &str, config: &Con
     let bus = Arc::new(RedisBus::new(client.clone(), keys.clone(), clock.clone(), current.clone(), settings));
     let interop = bus.interop().map(|interop| interop as Arc<dyn Interop>);
     let membership = RedisMembership::new(client.clone(), keys.clone(), clock.clone(), bus.version(), bus.link());
+    let sessions = RedisSessions::new(client.clone(), keys.clone());
     let rooms = RedisRooms::new(client.clone(), keys.clone(), node, membership.store_epoch());
     Backend {
         cache: Arc::new(RedisCache::new(client.clone(), keys.clone())),
@@ -124,6 +127,7 @@ fn over(client: RedisClient, keys: Keys, cluster: &str, node: &str, config: &Con
         rooms: Arc::new(rooms),
         bus,
         tasks: Some(Arc::new(tasks)),
+        sessions: Arc::new(sessions),
         interop,
         clock,
     }

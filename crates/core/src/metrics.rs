@@ -15,6 +15,13 @@ pub fn bound_reached(bound: &'static str) {
     counter!("phalanx_bound_reached_total", "bound" => bound).increment(1);
 }
 
+/// Counts sessions that a backend found expired.
+pub fn record_expired_sessions(count: u64) {
+    if count > 0 {
+        counter!("phalanx_sessions_expired_total").increment(count);
+    }
+}
+
 /// The end of a call, as metrics and logs name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallEnd {

@@ -22,6 +22,7 @@ mod recovery;
 mod renewals;
 mod room_checks;
 mod rooms;
+mod sessions;
 mod switch_over;
 mod tasks;
 

@@ -11,6 +11,7 @@ mod interop;
 mod locks;
 mod membership;
 mod rooms;
+mod sessions;
 mod tasks;
 
 pub use bus::{
@@ -29,6 +30,10 @@ pub use membership::{
 pub use rooms::{
     CreateOutcome, HeldMember, JoinOutcome, LeaveOutcome, Member, Members, RelistOutcome, Relisting, RoomStore,
     StoredMember,
+};
+pub use sessions::{
+    CreatedSession, FROZEN_COPY, ListedSession, MAX_SESSIONS_OF_USER, NewSession, SessionKey, SessionRenewal,
+    SessionRenewalOutcome, SessionStore, SessionUse, SessionWrite, SessionWriteOutcome, StoredSession, UserKey,
 };
 pub use tasks::{
     AttemptEnd, AttemptKey, CLOCK_MARGIN_US, Conviction, DeleteOutcome, DueTick, ENQUEUE_BATCH, EXCHANGE_BATCH,
@@ -54,6 +59,8 @@ pub struct Backend {
     pub rooms: Arc<dyn RoomStore>,
     /// Jobs; `None` if the backend keeps none: then they cannot be enqueued.
     pub tasks: Option<Arc<dyn TaskStore>>,
+    /// Sessions.
+    pub sessions: Arc<dyn SessionStore>,
     /// Actionhero nodes, where the cluster has any.
     pub interop: Option<Arc<dyn Interop>>,
     /// The time.

@@ -14,6 +14,7 @@ mod queue;
 mod redis;
 mod role;
 mod rooms;
+mod session;
 mod size;
 mod tasks;
 mod trusted_header;
@@ -33,6 +34,7 @@ pub use queue::ServedQueue;
 pub use redis::Redis;
 pub use role::NodeRole;
 pub use rooms::RoomSettings;
+pub use session::SessionSettings;
 pub use size::{ByteSize, ParseByteSizeError};
 pub use tasks::TaskSettings;
 pub use trusted_header::TrustedHeader;
@@ -58,6 +60,8 @@ pub struct Config {
     pub web: Web,
     /// WebSocket.
     pub websocket: Websocket,
+    /// Sessions.
+    pub session: SessionSettings,
     /// Rooms.
     pub rooms: RoomSettings,
     /// Tasks.

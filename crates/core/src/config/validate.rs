@@ -74,6 +74,12 @@ impl Config {
                 "websocket.outbox_bytes must hold a message of rooms.max_message, with 512 bytes around it",
             ),
             (!websocket.heartbeat.is_zero(), "websocket.heartbeat must not be zero"),
+            (self.session.idle >= Duration::from_secs(1), "session.idle must be 1s at least"),
+            (
+                self.session.absolute >= self.session.idle,
+                "session.absolute must be session.idle at least: a session would end before it is idle",
+            ),
+            (self.session.max_in_memory > 0, "session.max_in_memory must not be zero"),
             (self.rooms.max_undelivered > 0, "rooms.max_undelivered must not be zero"),
             (
                 !self.cluster.interop || !self.cluster.interop_token.is_empty(),

@@ -31,7 +31,7 @@ use crate::topics::Topics;
 impl Engine {
     /// Makes the parts of a node, none of which runs yet.
     pub(super) fn assemble(setup: NodeSetup, registry: Registry, started_at: u64) -> Self {
-        let Backend { cache, locks, membership, bus, rooms: store, tasks: task_store, interop, clock } = setup.backend;
+        let Backend { cache, locks, membership, bus, rooms: store, tasks: task_store, interop, clock, .. } = setup.backend;
         let (config, shutdown, registry) = (Arc::new(setup.config), setup.shutdown, Arc::new(registry));
         let identity = Arc::new(NodeIdentity::new(setup.app, setup.version, setup.node_id));
         let (lease, health) = (Arc::new(LeaseState::default()), Arc::new(Health::starting()));

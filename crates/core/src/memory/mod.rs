@@ -5,6 +5,7 @@ mod cache;
 mod locks;
 mod membership;
 mod rooms;
+mod sessions;
 mod tasks;
 
 pub use bus::MemoryBus;
@@ -12,6 +13,7 @@ pub use cache::MemoryCache;
 pub use locks::MemoryLocks;
 pub use membership::MemoryMembership;
 pub use rooms::MemoryRooms;
+pub use sessions::MemorySessions;
 pub use tasks::MemoryTasks;
 
 use std::sync::Arc;
@@ -25,7 +27,7 @@ impl Backend {
         Self::memory_with_clock(config, Arc::new(SystemClock::new()))
     }
 
-    /// The embedded backend by this clock: the ttl of keys of the cache, and the times of jobs.
+    /// The embedded backend by this clock: the ttl of keys of the cache and of sessions, and the times of jobs.
     pub fn memory_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Self {
         let locks = Arc::new(MemoryLocks::new(clock.clone()));
         Self {
@@ -35,6 +37,7 @@ impl Backend {
             bus: Arc::new(MemoryBus::new(config.rooms.bus_queue)),
             rooms: Arc::new(MemoryRooms::default()),
             tasks: Some(Arc::new(MemoryTasks::new(clock.clone(), config.tasks.failed_max))),
+            sessions: Arc::new(MemorySessions::new(clock.clone(), config.session.max_in_memory)),
             interop: None,
             clock,
         }

@@ -12,4 +12,5 @@ mod protocol;
 mod replies;
 mod room_destroy;
 mod rooms;
+mod sessions;
 mod tasks;

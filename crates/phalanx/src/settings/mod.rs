@@ -365,6 +365,7 @@ fn read_config(read: &config::Config, errors: &mut Vec<String>) -> Config {
         redis: section(read, "redis", errors),
         web: section(read, "web", errors),
         websocket: section(read, "websocket", errors),
+        session: section(read, "session", errors),
         rooms: section(read, "rooms", errors),
         tasks: section(read, "tasks", errors),
         admin: section(read, "admin", errors),

@@ -6,6 +6,7 @@ pub mod cache;
 pub mod locks;
 pub mod membership;
 pub mod rooms;
+pub mod sessions;
 pub mod tasks;
 
 use std::future::Future;

@@ -1,0 +1,198 @@
+//! Sessions over Redis: a hash for each, which expires, and a sorted set for those of each user.
+//!
+//! Redis knows the hashes of ids alone. A script reads or changes a session in one step, and announces an end or a renewal in
+//! the same one: a node that dies has done both or neither.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use deadpool_redis::redis::{Script, ScriptInvocation, Value};
+use phalanx_core::backend::{
+    BackendError, CreatedSession, FROZEN_COPY, ListedSession, NewSession, SessionKey, SessionRenewal,
+    SessionRenewalOutcome, SessionStore, SessionUse, SessionWrite, SessionWriteOutcome, StoredSession, UserKey,
+};
+use phalanx_core::metrics::record_expired_sessions;
+
+use crate::client::RedisClient;
+use crate::keys::Keys;
+
+/// The name of the subject in errors: the id of a session stands in none.
+const SUBJECT: &str = "a session";
+
+/// The sessions that all nodes share.
+pub struct RedisSessions {
+    client: RedisClient,
+    keys: Keys,
+    read: Script,
+    create: Script,
+    write: Script,
+    renew: Script,
+    end: Script,
+    list: Script,
+}
+
+/// A session as the scripts return it: the fields `v n u a r x c`.
+type Fields = (Vec<u8>, u64, String, u64, u8, Option<String>, u64);
+
+/// When a session ends, the sessions that were ended for it, and how many of its user had expired.
+type Created = (u64, Vec<String>, u64);
+
+impl RedisSessions {
+    /// Stores sessions under these keys.
+    pub fn new(client: RedisClient, keys: Keys) -> Self {
+        let script = |text: &str| Script::new(&[include_str!("lua/sessions/shared.lua"), text].concat());
+        Self {
+            client,
+            keys,
+            read: script(include_str!("lua/sessions/read.lua")),
+            create: script(include_str!("lua/sessions/create.lua")),
+            write: script(include_str!("lua/sessions/write.lua")),
+            renew: script(include_str!("lua/sessions/renew.lua")),
+            end: script(include_str!("lua/sessions/end.lua")),
+            list: script(include_str!("lua/sessions/list.lua")),
+        }
+    }
+
+    /// A call of a script with the arguments that all have.
+    fn call<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
+        let mut call = script.key(self.keys.unused());
+        call.arg(self.keys.sessions()).arg(self.keys.sessions_of_users()).arg(self.keys.session_channels());
+        call
+    }
+
+    /// Ends what the three arguments of the script name. It may run twice: the second time nothing is left.
+    async fn run_end(&self, arguments: [String; 3]) -> Result<Option<Vec<SessionKey>>, BackendError> {
+        let mut call = self.call(&self.end);
+        for argument in arguments {
+            call.arg(argument);
+        }
+        let (ended, expired): (Option<Vec<String>>, u64) = self.client.run_idempotent(SUBJECT, &call).await?;
+        record_expired_sessions(expired);
+        ended.map(|ended| ended.iter().map(|key| parse_key(key)).collect()).transpose()
+    }
+}
+
+impl fmt::Debug for RedisSessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedisSessions")
+    }
+}
+
+#[async_trait]
+impl SessionStore for RedisSessions {
+    async fn read(&self, key: SessionKey, using: Option<SessionUse>) -> Result<Option<StoredSession>, BackendError> {
+        let mut call = self.call(&self.read);
+        call.arg(key.to_hex());
+        match using {
+            Some(using) => call.arg(ms(using.idle)).arg(ms(using.step)),
+            None => call.arg("").arg(0),
+        };
+        let fields: Option<Fields> = self.client.run_idempotent(SUBJECT, &call).await?;
+        fields.map(stored).transpose()
+    }
+
+    async fn create(&self, new: NewSession) -> Result<CreatedSession, BackendError> {
+        let mut call = self.call(&self.create);
+        call.arg(new.key.to_hex()).arg(&*new.value).arg(user_argument(new.user)).arg(u8::from(new.is_remembered));
+        call.arg(ms(new.idle)).arg(ms(new.absolute));
+        created(self.client.run(SUBJECT, &call).await?)
+    }
+
+    async fn write(&self, key: SessionKey, write: SessionWrite) -> Result<SessionWriteOutcome, BackendError> {
+        let mut call = self.call(&self.write);
+        call.arg(key.to_hex()).arg(&*write.value).arg(optional(write.expected));
+        let reply: Vec<Value> = self.client.run(SUBJECT, &call).await?;
+        match outcome(&reply)?.as_str() {
+            "written" => Ok(SessionWriteOutcome::Written(item(&reply, 1)?)),
+            "conflict" => Ok(SessionWriteOutcome::Conflict(stored(item(&reply, 1)?)?)),
+            "gone" => Ok(SessionWriteOutcome::Gone),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn renew(&self, key: SessionKey, renewal: SessionRenewal) -> Result<SessionRenewalOutcome, BackendError> {
+        let mut call = self.call(&self.renew);
+        call.arg(key.to_hex()).arg(renewal.key.to_hex()).arg(u8::from(renewal.value.is_some()));
+        let (value, user) = renewal.value.unwrap_or_default();
+        call.arg(&*value).arg(user_argument(user)).arg(optional(renewal.expected));
+        call.arg(optional(renewal.is_remembered.map(u64::from))).arg(ms(renewal.idle));
+        call.arg(optional(renewal.absolute.map(ms))).arg(ms(FROZEN_COPY));
+        let reply: Vec<Value> = self.client.run(SUBJECT, &call).await?;
+        match outcome(&reply)?.as_str() {
+            "renewed" => {
+                let new = created((item(&reply, 1)?, item(&reply, 2)?, item(&reply, 3)?))?;
+                Ok(SessionRenewalOutcome::Renewed(new, item::<u8>(&reply, 4)? == 1))
+            }
+            "conflict" => Ok(SessionRenewalOutcome::Conflict(stored(item(&reply, 1)?)?)),
+            "frozen" => Ok(SessionRenewalOutcome::Frozen),
+            "gone" => Ok(SessionRenewalOutcome::Gone),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn end(&self, key: SessionKey) -> Result<Vec<SessionKey>, BackendError> {
+        Ok(self.run_end([key.to_hex(), String::new(), String::new()]).await?.unwrap_or_default())
+    }
+
+    async fn list(&self, user: UserKey) -> Result<Vec<ListedSession>, BackendError> {
+        let mut call = self.call(&self.list);
+        call.arg(user.to_hex());
+        let (found, expired): (Vec<(String, u64, u64)>, u64) = self.client.run_idempotent(SUBJECT, &call).await?;
+        record_expired_sessions(expired);
+        let listed = |(key, created_at, ends_at): (String, u64, u64)| {
+            Ok(ListedSession { key: parse_key(&key)?, created_at, ends_at })
+        };
+        found.into_iter().map(listed).collect()
+    }
+
+    async fn end_all(&self, user: UserKey) -> Result<Vec<SessionKey>, BackendError> {
+        Ok(self.run_end([String::new(), user.to_hex(), String::new()]).await?.unwrap_or_default())
+    }
+
+    async fn end_others(&self, key: SessionKey) -> Result<Option<Vec<SessionKey>>, BackendError> {
+        self.run_end([String::new(), String::new(), key.to_hex()]).await
+    }
+}
+
+fn stored((value, version, user, ends_at, remembered, next, _): Fields) -> Result<StoredSession, BackendError> {
+    let user = if user.is_empty() { None } else { Some(UserKey::from_hex(&user).ok_or_else(unexpected)?) };
+    let value = Bytes::from(value);
+    Ok(StoredSession { value, version, user, ends_at, is_remembered: remembered == 1, is_frozen: next.is_some() })
+}
+
+fn created((ends_at, ended, expired): Created) -> Result<CreatedSession, BackendError> {
+    record_expired_sessions(expired);
+    let ended = ended.iter().map(|key| parse_key(key)).collect::<Result<_, _>>()?;
+    Ok(CreatedSession { ends_at, ended })
+}
+
+fn parse_key(text: &str) -> Result<SessionKey, BackendError> {
+    SessionKey::from_hex(text).ok_or_else(unexpected)
+}
+
+fn outcome(reply: &[Value]) -> Result<String, BackendError> {
+    item(reply, 0)
+}
+
+fn item<T: deadpool_redis::redis::FromRedisValue>(reply: &[Value], index: usize) -> Result<T, BackendError> {
+    let item = reply.get(index).cloned().ok_or_else(unexpected)?;
+    T::from_redis_value(item).map_err(|_| unexpected())
+}
+
+fn unexpected() -> BackendError {
+    BackendError::unavailable("redis returned something other than a session")
+}
+
+fn user_argument(user: Option<UserKey>) -> String {
+    user.map(UserKey::to_hex).unwrap_or_default()
+}
+
+fn optional(number: Option<u64>) -> String {
+    number.map(|number| number.to_string()).unwrap_or_default()
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}
