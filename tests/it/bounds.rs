@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use phalanx::config::Config;
+use phalanx::config::{Config, SessionSettings};
 use phalanx::extend::backend::MAX_SESSIONS_OF_USER;
 use serde_json::Value;
 
@@ -51,6 +51,7 @@ fn settings() -> BTreeMap<String, String> {
             all.insert(format!("{section}.{name}"), text);
         }
     }
+    all.insert("session.value".to_owned(), SessionSettings::MAX_VALUE_BYTES.to_string());
     all.insert("session.of_user".to_owned(), MAX_SESSIONS_OF_USER.to_string());
     all.insert("cluster.commands".to_owned(), phalanx_supervisor::MAX_COMMANDS.to_string());
     all

@@ -50,6 +50,7 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
             "node_report",
             "registry",
             "remote_method",
+            "session",
             "state",
             "states",
             "task",

@@ -43,6 +43,7 @@ mod readme;
 mod restart;
 mod rooms;
 mod routes;
+mod sessions;
 mod shares;
 mod shutdown;
 mod slow_consumers;

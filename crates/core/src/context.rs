@@ -422,8 +422,39 @@ impl Context {
     }
 
     /// The call around all others: the one that a transport made.
-    fn outermost(&self) -> &Self {
+    pub(crate) fn outermost(&self) -> &Self {
         self.0.outermost.as_ref().unwrap_or(self)
+    }
+
+    /// The value of that type that the parts of the outermost call share.
+    pub(crate) fn slot<T: Default + Send + Sync + 'static>(&self) -> &T {
+        self.outermost().0.slots.get()
+    }
+
+    /// Sets the cookie of the session, which no cache may keep with the answer.
+    ///
+    /// # Errors
+    ///
+    /// `conflict` with the code `response_started` once the answer has begun.
+    pub(crate) fn stage_session_cookie(&self, cookie: Cookie) -> Result<(), ActionError> {
+        let is_secure = self.node().has_secure_cookies();
+        Ok(self.stage(|head| head.set_session_cookie(cookie, is_secure))??)
+    }
+
+    /// Keeps shared caches from the answer to the outermost call: it may depend on the session.
+    pub(crate) fn keep_from_shared_caches(&self) {
+        if self.outermost().caller().transport == Origin::Http {
+            let _ = self.stage(StagedHead::keep_from_shared_caches); // an answer that has begun has its head
+        }
+    }
+
+    /// Checks that the head of the answer can still be changed.
+    ///
+    /// # Errors
+    ///
+    /// `conflict` with the code `response_started` once the answer has begun.
+    pub(crate) fn check_head_is_open(&self) -> Result<(), ActionError> {
+        self.stage(|_| ())
     }
 
     /// Changes the head of the answer to the outermost call.
@@ -502,13 +533,16 @@ pub struct Caller {
     pub connection: Option<Connection>,
     /// Whether it is shown the cause of an `internal` error, as its transport decides.
     pub(crate) shows_causes: bool,
+    /// Whether the session of its cookie counts: not for a page of a site that the settings do not name.
+    pub(crate) counts_cookie: bool,
 }
 
 impl Caller {
     /// An HTTP client.
     pub const fn http(fingerprint: Arc<str>, remote: SocketAddr, headers: HeaderMap) -> Self {
         let transport = Origin::Http;
-        Self { transport, fingerprint, remote: Some(remote), headers, connection: None, shows_causes: false }
+        let (connection, shows_causes, counts_cookie) = (None, false, true);
+        Self { transport, fingerprint, remote: Some(remote), headers, connection, shows_causes, counts_cookie }
     }
 
     /// The client of a socket, or a remote caller of a method on it.
@@ -520,6 +554,7 @@ impl Caller {
             headers: HeaderMap::new(),
             connection: Some(connection),
             shows_causes: false,
+            counts_cookie: false,
         }
     }
 
@@ -538,6 +573,7 @@ impl Caller {
             headers: HeaderMap::new(),
             connection: None,
             shows_causes: false,
+            counts_cookie: false,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
+use serde::{Deserialize, Serialize};
 
 use crate::error::ActionError;
 
@@ -47,7 +48,8 @@ impl<'a> Cookies<'a> {
 }
 
 /// Which requests of other sites a browser sends a cookie with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SameSite {
     /// None.
     Strict,

@@ -125,6 +125,14 @@ pub fn showing_causes(mut caller: Caller, shows_causes: bool) -> Caller {
     caller
 }
 
+/// Has the session of a caller's cookie not count: for transports, and for a page of a site that the settings do not name. A
+/// token that the page sends by itself counts.
+#[must_use]
+pub fn without_session_cookie(mut caller: Caller) -> Caller {
+    caller.counts_cookie = false;
+    caller
+}
+
 /// Takes everything that was added to the head of the response to an own route; nothing can be added from here on.
 pub fn take_head(context: &Context) -> Option<StagedHead> {
     context.take_head()

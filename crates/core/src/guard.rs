@@ -180,16 +180,29 @@ impl FromContext for Connection {
 
 /// The needs of one function's guards, collected for the check at boot.
 #[derive(Debug, Default)]
-pub struct Requirements(Vec<(TypeId, &'static str)>);
+pub struct Requirements {
+    states: Vec<(TypeId, &'static str)>,
+    sessions: Vec<(TypeId, &'static str)>,
+}
 
 impl Requirements {
     /// Requires a state of type `T`.
     pub fn state<T: 'static>(&mut self) {
-        self.0.push((TypeId::of::<T>(), type_name::<T>()));
+        self.states.push((TypeId::of::<T>(), type_name::<T>()));
+    }
+
+    /// Requires that sessions are of type `T`.
+    pub(crate) fn session<T: 'static>(&mut self) {
+        self.sessions.push((TypeId::of::<T>(), type_name::<T>()));
     }
 
     /// The types that `states` lacks.
     pub(crate) fn missing(&self, states: &States) -> Vec<&'static str> {
-        self.0.iter().filter(|(id, _)| !states.contains(*id)).map(|(_, name)| *name).collect()
+        self.states.iter().filter(|(id, _)| !states.contains(*id)).map(|(_, name)| *name).collect()
+    }
+
+    /// The types of sessions that are not the application's.
+    pub(crate) fn other_sessions(&self, registered: Option<TypeId>) -> Vec<&'static str> {
+        self.sessions.iter().filter(|(id, _)| Some(*id) != registered).map(|(_, name)| *name).collect()
     }
 }

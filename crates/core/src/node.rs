@@ -16,6 +16,7 @@ use crate::lease_state::LeaseState;
 use crate::locks::Locks;
 use crate::remote::Connections;
 use crate::rooms::Rooms;
+use crate::session::parts::SessionParts;
 use crate::shutdown::Shutdown;
 use crate::states::States;
 use crate::task::handle::Tasks;
@@ -60,6 +61,7 @@ pub(crate) struct NodeParts {
     pub(crate) topics: Topics,
     pub(crate) cluster: Cluster,
     pub(crate) tasks: Tasks,
+    pub(crate) sessions: Arc<SessionParts>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lease: Arc<LeaseState>,
     pub(crate) health: Arc<Health>,
@@ -122,6 +124,11 @@ impl Node {
         &self.0.tasks
     }
 
+    /// The sessions of users, without a call that asks.
+    pub(crate) fn session_parts(&self) -> &Arc<SessionParts> {
+        &self.0.sessions
+    }
+
     /// The application's own messages between nodes.
     pub fn topics(&self) -> &Topics {
         &self.0.topics
@@ -141,7 +148,7 @@ impl Node {
     /// environment but `development` and `test`. It is decided at boot and never by a request, so that no proxy and no client
     /// can change it.
     pub fn has_secure_cookies(&self) -> bool {
-        self.0.config.web.tls_in_front || !self.0.environment.is_local()
+        has_secure_cookies(&self.0.config, &self.0.environment)
     }
 
     /// Completes when the node begins to drain: an answer without an end should come to one. Cancel-safe.
@@ -178,6 +185,11 @@ impl Node {
     pub fn is_fenced(&self) -> bool {
         self.0.lease.is_fenced()
     }
+}
+
+/// Whether cookies are `Secure` by these settings.
+pub(crate) fn has_secure_cookies(config: &Config, environment: &Environment) -> bool {
+    config.web.tls_in_front || !environment.is_local()
 }
 
 impl fmt::Debug for Node {

@@ -18,6 +18,7 @@ use crate::node_report::{CONNECTIONS, REPORT};
 use crate::operation::OPERATIONS;
 use crate::params::Params;
 use crate::remote_method::RemoteDef;
+use crate::session::data::SessionType;
 use crate::states::States;
 use crate::task::TaskDef;
 use crate::task::built_in::{CANCEL, RUN_ACTION};
@@ -38,6 +39,8 @@ pub struct Definitions {
     pub layers: Vec<Arc<dyn Layer>>,
     /// The states that actions share.
     pub states: States,
+    /// The types of its sessions: one at most.
+    pub sessions: Vec<SessionType>,
     /// Hooks of connections.
     pub connection_hooks: Vec<Arc<dyn ConnectionHook>>,
     /// Hooks of rooms.
@@ -113,6 +116,7 @@ pub struct Registry {
     remotes: HashMap<&'static str, &'static RemoteDef>,
     layers: Box<[Arc<dyn Layer>]>,
     pub(crate) states: Arc<States>,
+    pub(crate) session_type: Option<SessionType>,
     pub(crate) connection_hooks: Box<[Arc<dyn ConnectionHook>]>,
     pub(crate) room_hooks: Box<[Arc<dyn RoomHook>]>,
     pub(crate) deliver_hooks: Box<[Arc<dyn DeliverHook>]>,
@@ -126,14 +130,16 @@ impl Registry {
     /// # Errors
     ///
     /// All errors at once: doubled names, versions and routes, names and paths that cannot be used, parameters of paths
-    /// that the input lacks, outputs with reserved names, retries that cannot be, states that guards need and the
-    /// application lacks.
+    /// that the input lacks, outputs with reserved names, retries that cannot be, states and sessions that guards need
+    /// and the application lacks.
     pub fn new(definitions: Definitions) -> Result<Self, DefinitionErrors> {
         let mut errors = DefinitionErrors::default();
         let mut actions: BTreeMap<&'static str, Vec<Arc<RegisteredAction>>> = BTreeMap::new();
         let mut routes = Routes::new();
+        let session_type = check_session_types(&definitions.sessions, &mut errors);
         for def in definitions.actions {
             check_action(&def, &definitions.states, &mut routes, &mut errors);
+            check_session(&format!("action {:?}", def.name), def.require, session_type, &mut errors);
             let versions = actions.entry(def.name).or_default();
             if versions.iter().any(|other| other.def.version == def.version) {
                 errors.add(format!("action {:?} version {} is defined twice", def.name, def.version));
@@ -146,6 +152,7 @@ impl Registry {
         let built_in = !definitions.tasks.is_empty();
         for def in definitions.tasks.into_iter().chain(built_in.then_some(RUN_ACTION)) {
             check_task(&def, &definitions.states, &mut errors);
+            check_session(&format!("task {:?}", def.name), def.require, session_type, &mut errors);
             if tasks.insert(def.name, Arc::new(RegisteredTask::new(def))).is_some() {
                 errors.add(format!("task {:?} is defined twice, or built in", def.name));
             }
@@ -158,6 +165,7 @@ impl Registry {
         }
         for def in definitions.remotes {
             check_remote(&def, &definitions.states, &mut errors);
+            check_session(&format!("remote method {:?}", def.name), def.require, session_type, &mut errors);
             if remotes.insert(def.name, &*Box::leak(Box::new(def))).is_some() {
                 errors.add(format!("remote method {:?} is defined twice", def.name));
             }
@@ -171,6 +179,7 @@ impl Registry {
             remotes,
             layers: definitions.layers.into(),
             states: Arc::new(definitions.states),
+            session_type,
             connection_hooks: definitions.connection_hooks.into(),
             room_hooks: definitions.room_hooks.into(),
             deliver_hooks: definitions.deliver_hooks.into(),
@@ -388,6 +397,36 @@ fn check_states(owner: &str, require: fn(&mut Requirements), states: &States, er
     require(&mut requirements);
     for missing in requirements.missing(states) {
         errors.add(format!("{owner} needs a state of type {missing}, and the application has none"));
+    }
+}
+
+/// The type of the application's sessions.
+fn check_session_types(types: &[SessionType], errors: &mut DefinitionErrors) -> Option<SessionType> {
+    let first = types.first()?;
+    for other in types.iter().filter(|other| other.id != first.id) {
+        errors.add(format!(
+            "the application has sessions of the types {} and {}: it can have one, so put the fields of both into one",
+            first.name, other.name
+        ));
+    }
+    Some(*first)
+}
+
+fn check_session(
+    owner: &str,
+    require: fn(&mut Requirements),
+    session_type: Option<SessionType>,
+    errors: &mut DefinitionErrors,
+) {
+    let mut requirements = Requirements::default();
+    require(&mut requirements);
+    for other in requirements.other_sessions(session_type.map(|session_type| session_type.id)) {
+        errors.add(match session_type {
+            None => format!("{owner} needs sessions of type {other}: add them by `.session::<{other}>()`"),
+            Some(own) => {
+                format!("{owner} needs sessions of type {other}, and those of the application are {}", own.name)
+            }
+        });
     }
 }
 

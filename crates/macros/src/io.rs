@@ -1,4 +1,4 @@
-//! The expansion of `#[input]` and `#[output]`: derives, with their paths through the facade.
+//! The expansion of `#[input]`, `#[output]` and `#[session]`: derives, with their paths through the facade.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
@@ -6,14 +6,15 @@ use syn::{Attribute, Data, DeriveInput, Field, Fields};
 
 use crate::attr::Diagnostics;
 
-/// Which of the two attributes is expanded.
+/// Which of the attributes is expanded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Input,
     Output,
+    Session,
 }
 
-/// Expands `#[input]` or `#[output]`, or returns the errors for the compiler to print.
+/// Expands the attribute, or returns the errors for the compiler to print.
 ///
 /// The type is expanded even if there are errors: otherwise each use of it would be reported as a further error.
 pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
@@ -42,7 +43,9 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> R
         refuse_renames(&item.attrs, &mut diagnostics);
     }
     each_field(&mut item, |field| {
-        mark_secrets(field, &mut diagnostics);
+        if role != Role::Session {
+            mark_secrets(field, &mut diagnostics);
+        }
         if role == Role::Input && is_struct {
             refuse_renames(&field.attrs, &mut diagnostics);
         }
@@ -57,9 +60,11 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> R
     if missing("Deserialize") {
         derives.push(quote!(::phalanx::__private::serde::Deserialize));
     }
-    if missing("JsonSchema") {
+    let has_schema = role != Role::Session;
+    if has_schema && missing("JsonSchema") {
         derives.push(quote!(::phalanx::__private::schemars::JsonSchema));
     }
+    let schemars = has_schema.then(|| quote!(#[schemars(crate = "::phalanx::__private::schemars")]));
     let validates = role == Role::Input && is_struct && missing("Validate");
     let validate = validates
         .then(|| quote!(#[derive(::phalanx::__private::validator::Validate)] #[validate(crate = "::phalanx::__private::validator")]));
@@ -68,7 +73,7 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> R
         #diagnostics
         #[derive(#(#derives),*)]
         #[serde(crate = "::phalanx::__private::serde")]
-        #[schemars(crate = "::phalanx::__private::schemars")]
+        #schemars
         #validate
         #item
         #by_hand

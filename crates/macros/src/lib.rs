@@ -44,6 +44,12 @@ pub fn input(arguments: TokenStream, item: TokenStream) -> TokenStream {
     io::expand(io::Role::Input, arguments.into(), item.into()).unwrap_or_else(|errors| errors).into()
 }
 
+#[doc = include_str!("../docs/session.md")]
+#[proc_macro_attribute]
+pub fn session(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    io::expand(io::Role::Session, arguments.into(), item.into()).unwrap_or_else(|errors| errors).into()
+}
+
 #[doc = include_str!("../docs/output.md")]
 #[proc_macro_attribute]
 pub fn output(arguments: TokenStream, item: TokenStream) -> TokenStream {

@@ -58,8 +58,8 @@ pub use phalanx_core::params::{Input, NoInput, Params, Upload};
 pub use phalanx_core::protocol::CloseReason;
 pub use phalanx_core::{
     Action, ActionDef, ApplyError, Cache, Cluster, Connection, Connections, Entry, FromContext, LockGuard, Locks, Node,
-    NodeReplies, Origin, RawBody, Remote, RemoteDef, Requirements, RoomStatus, Rooms, State, Task, TaskContext,
-    TaskDef, Tasks, TopicSubscription, Topics, actions, ensure, remotes, tasks,
+    NodeReplies, Origin, RawBody, Remote, RemoteDef, Requirements, RoomStatus, Rooms, Session, SessionData, Sessions,
+    State, Task, TaskContext, TaskDef, Tasks, TopicSubscription, Topics, UserSession, actions, ensure, remotes, tasks,
 };
 /// Jobs: what an enqueue and a look at the task queue name, beside the handle [`Tasks`].
 pub mod jobs {
@@ -73,7 +73,7 @@ pub mod jobs {
 }
 
 pub use phalanx_core::{event, initializer, layer};
-pub use phalanx_macros::{ActionError, action, input, output, remote, task};
+pub use phalanx_macros::{ActionError, action, input, output, remote, session, task};
 
 // Run: the application, its settings, and how it starts and stops.
 pub use std::process::ExitCode;
@@ -129,10 +129,10 @@ pub mod prelude {
     pub use phalanx_core::task::{EnqueueOptions, TaskContext, TaskFailure};
     pub use phalanx_core::{
         ActionError, Body, Connection, ConnectionId, Context, Cookie, Detail, ErrorKind, FromContext, NoInput, Node,
-        OrInternal, OrNotFound, Outcome, RawBody, Reply, Requirements, SameSite, State, actions, ensure, remotes,
-        tasks,
+        OrInternal, OrNotFound, Outcome, RawBody, Reply, Requirements, SameSite, Session, SessionData, State, actions,
+        ensure, remotes, tasks,
     };
-    pub use phalanx_macros::{ActionError, action, input, output, remote, task};
+    pub use phalanx_macros::{ActionError, action, input, output, remote, session, task};
 
     pub use async_trait::async_trait;
     pub use phalanx_core::http::StatusCode;
@@ -151,6 +151,8 @@ mod attribute_docs {
     struct Output;
     #[doc = include_str!("../../macros/docs/remote.md")]
     struct Remote;
+    #[doc = include_str!("../../macros/docs/session.md")]
+    struct Session;
     #[doc = include_str!("../../macros/docs/task.md")]
     struct Task;
 }

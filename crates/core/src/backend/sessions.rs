@@ -38,6 +38,11 @@ impl SessionKey {
     pub fn from_hex(text: &str) -> Option<Self> {
         parse_hex(text).map(Self)
     }
+
+    /// A number that spreads keys evenly.
+    pub(crate) fn number(self) -> usize {
+        usize::from(self.0[0]) << 8 | usize::from(self.0[1])
+    }
 }
 
 impl UserKey {

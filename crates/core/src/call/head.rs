@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, Ordering::AcqRel};
 use std::sync::{Mutex, PoisonError};
 
-use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
+use http::header::{CACHE_CONTROL, EXPIRES, HeaderMap, HeaderValue, SET_COOKIE};
 
 use super::slots::CallSlots;
 use crate::cookie::{Cookie, CookieError};
@@ -29,6 +29,19 @@ const TAKEN: u8 = 2;
 #[derive(Debug, Default)]
 pub struct StagedHead {
     cookies: Vec<(Cookie, HeaderValue)>,
+    caching: Caching,
+}
+
+/// The use that caches may make of an answer, whatever the action says of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Caching {
+    /// As the action says.
+    #[default]
+    AsSaid,
+    /// No shared cache may keep it.
+    Private,
+    /// None may keep it.
+    Never,
 }
 
 #[derive(Default)]
@@ -96,12 +109,50 @@ impl StagedHead {
         Ok(())
     }
 
+    /// Sets the cookie of the session.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`set_cookies`](Self::set_cookies).
+    pub(crate) fn set_session_cookie(&mut self, cookie: Cookie, is_secure: bool) -> Result<(), CookieError> {
+        self.set_cookies([cookie], is_secure)?;
+        self.caching = Caching::Never;
+        Ok(())
+    }
+
+    /// Has shared caches keep off, whatever the action says.
+    pub(crate) fn keep_from_shared_caches(&mut self) {
+        self.caching = self.caching.max(Caching::Private);
+    }
+
     /// Adds it to the headers of the answer.
     pub fn add_to(self, headers: &mut HeaderMap) {
+        let caching = match self.caching {
+            Caching::AsSaid => None,
+            Caching::Private if is_for_no_shared_cache(headers) => None,
+            Caching::Private => Some("private, no-cache"),
+            Caching::Never => Some("no-store"),
+        };
+        if let Some(caching) = caching {
+            headers.remove(EXPIRES);
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
+        }
         for (_, cookie) in self.cookies {
             headers.append(SET_COOKIE, cookie);
         }
     }
+}
+
+/// Whether the answer keeps shared caches off by itself. One that is `no-cache` alone may be stored (RFC 9111, 5.2.2.4).
+fn is_for_no_shared_cache(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
+    let (mut is_private, mut is_shared) = (false, false);
+    for directive in lines.flat_map(|line| line.split(',')).map(str::trim) {
+        let name = directive.split('=').next().unwrap_or_default();
+        is_private |= ["private", "no-store"].iter().any(|private| directive.eq_ignore_ascii_case(private));
+        is_shared |= ["public", "s-maxage"].iter().any(|shared| name.eq_ignore_ascii_case(shared));
+    }
+    is_private && !is_shared
 }
 
 #[cfg(test)]

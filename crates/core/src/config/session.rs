@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cookie::SameSite;
+
 /// Sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -14,8 +16,27 @@ pub struct SessionSettings {
     /// A session ends so long after its sign-in, however much it is used.
     #[serde(with = "days")]
     pub absolute: Duration,
+    /// Which requests of other sites carry the cookie.
+    pub same_site: SameSite,
+    /// Whether a client may send the id as `Authorization: Bearer …`, or in the subprotocol of an upgrade, instead of in the
+    /// cookie.
+    pub bearer: bool,
+    /// New sessions a second for one address, on each node; beyond, 429; 0 means no limit. Renewals count.
+    pub new_per_second: u32,
+    /// New sessions that an address may have at once after a pause.
+    pub new_burst: u32,
     /// Most sessions in the memory of a node without Redis; beyond, the one that was unused for longest ends.
     pub max_in_memory: usize,
+}
+
+impl SessionSettings {
+    /// Most bytes of a session's value as JSON; beyond, `payload_too_large`.
+    pub const MAX_VALUE_BYTES: usize = 16 * 1024;
+
+    /// How much of `idle` a session may have used before a call writes that it is in use: most calls only read.
+    pub fn idle_step(&self) -> Duration {
+        (self.idle / 10).min(Duration::from_secs(60))
+    }
 }
 
 /// Durations, of which whole days are written as such: 90 days are 2 months, 29 days and some hours elsewhere.
@@ -43,6 +64,10 @@ impl Default for SessionSettings {
         Self {
             idle: 14 * DAY,
             absolute: 90 * DAY,
+            same_site: SameSite::Lax,
+            bearer: false,
+            new_per_second: 10,
+            new_burst: 100,
             max_in_memory: 100_000,
         }
     }

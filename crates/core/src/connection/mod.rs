@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
+use crate::backend::SessionKey;
 use crate::error::ActionError;
 use crate::id::ConnectionId;
 use crate::protocol::{CloseReason, ConnectionDetails};
@@ -46,6 +47,15 @@ pub struct NewConnection {
     pub connected_at: u64,
     /// The bound of its outbox.
     pub outbox: OutboxLimit,
+}
+
+/// The session that the upgrade of a connection named.
+#[derive(Debug)]
+pub struct SocketSession {
+    pub(crate) key: SessionKey,
+    /// Its user at that time.
+    #[expect(dead_code, reason = "the tag of a user is made of it")]
+    pub(crate) user: Option<String>,
 }
 
 /// One connected client. Cheap to clone; every clone is the same connection.
@@ -108,11 +118,17 @@ struct Shared {
     in_flight: AtomicU32,
     delivered: Notify,
     closed: OnceLock<CancellationToken>,
+    session: Option<Box<SocketSession>>,
 }
 
 impl Connection {
     /// Creates a connection that no registry knows yet.
     pub fn new(new: NewConnection) -> Self {
+        Self::of_session(new, None)
+    }
+
+    /// Creates a connection whose upgrade named a session.
+    pub fn of_session(new: NewConnection, session: Option<Box<SocketSession>>) -> Self {
         Self(Arc::new(Shared {
             id: new.id,
             fingerprint: new.fingerprint,
@@ -131,6 +147,7 @@ impl Connection {
             in_flight: AtomicU32::new(0),
             delivered: Notify::new(),
             closed: OnceLock::new(),
+            session,
         }))
     }
 
@@ -152,6 +169,11 @@ impl Connection {
     /// When it connected, Unix time in milliseconds.
     pub fn connected_at(&self) -> u64 {
         self.0.connected_at
+    }
+
+    /// The session that its upgrade named. It may have ended since.
+    pub(crate) fn session(&self) -> Option<SessionKey> {
+        self.0.session.as_ref().map(|session| session.key)
     }
 
     /// Queues a frame. A client whose outbox is full is closed as slow, never waited for.

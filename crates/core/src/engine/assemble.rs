@@ -20,10 +20,11 @@ use crate::id::NodeIdentity;
 use crate::lease_state::LeaseState;
 use crate::locks::Locks;
 use crate::metrics::NodeMetrics;
-use crate::node::{Node, NodeParts};
+use crate::node::{Node, NodeParts, has_secure_cookies};
 use crate::registry::Registry;
 use crate::remote::{CallServer, Connections, Executor, RemoteCallParts, RemoteCalls};
 use crate::rooms::{RoomParts, Rooms};
+use crate::session::parts::SessionParts;
 use crate::task::draft::TaskCallbacks;
 use crate::task::handle::{TaskParts, Tasks};
 use crate::topics::Topics;
@@ -31,7 +32,8 @@ use crate::topics::Topics;
 impl Engine {
     /// Makes the parts of a node, none of which runs yet.
     pub(super) fn assemble(setup: NodeSetup, registry: Registry, started_at: u64) -> Self {
-        let Backend { cache, locks, membership, bus, rooms: store, tasks: task_store, interop, clock, .. } = setup.backend;
+        let Backend { cache, locks, membership, bus, rooms: store, tasks: task_store, sessions, interop, clock } =
+            setup.backend;
         let (config, shutdown, registry) = (Arc::new(setup.config), setup.shutdown, Arc::new(registry));
         let identity = Arc::new(NodeIdentity::new(setup.app, setup.version, setup.node_id));
         let (lease, health) = (Arc::new(LeaseState::default()), Arc::new(Health::starting()));
@@ -40,6 +42,9 @@ impl Engine {
         let metrics = Arc::new(NodeMetrics::new());
         let max_bytes = config.cluster.max_call.as_u64();
         let topics = Topics::new(bus.clone(), max_bytes);
+        let cookie = (config.cluster.name_of(&identity.app), has_secure_cookies(&config, &setup.environment));
+        let sessions = SessionParts::new(sessions, clock.clone(), registry.session_type, &config, cookie);
+        let sessions = Arc::new(sessions);
         // The hooks of an application take its node, which is made of the rooms that call them: the circle is closed by a
         // weak reference, so that a node that stopped is freed.
         Self(Arc::new_cyclic(|engine: &Weak<EngineParts>| {
@@ -106,6 +111,7 @@ impl Engine {
                 cache: Cache::new(cache, clock.clone()),
                 locks,
                 tasks,
+                sessions,
                 topics: topics.clone(),
                 cluster,
                 clock: clock.clone(),

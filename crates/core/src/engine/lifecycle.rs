@@ -13,11 +13,13 @@ use super::setup::NodeSetup;
 use crate::backend::BackendError;
 use crate::config::Config;
 use crate::connection::Connection;
+use crate::cookie::SameSite;
 use crate::error::{ActionError, BoxError, Chain, ErrorKind};
 use crate::event::Event;
 use crate::initializer::{self, Boot, Initializer};
 use crate::lease;
 use crate::lease::renew::LeaseKeeper;
+use crate::node::has_secure_cookies;
 use crate::protocol::CloseReason;
 use crate::registry::{DefinitionErrors, Definitions, Registry};
 use crate::shutdown::{Shutdown, Successor};
@@ -165,6 +167,7 @@ impl Engine {
         unless_stopped(&shutdown, initialize(&initializers, &mut boot)).await?;
         let registry = Registry::new(std::mem::take(&mut setup.definitions))?;
         registry.check_settings(&setup.config)?;
+        check_session_cookie(&setup, &registry)?;
         let engine = Self::assemble(setup, registry, unix_ms());
         for transport in &engine.parts().transports {
             transport.check(&engine).map_err(|error| match error.downcast::<DefinitionErrors>() {
@@ -346,6 +349,17 @@ impl Engine {
             }
         });
     }
+}
+
+/// Refuses a session cookie that no browser would take.
+fn check_session_cookie(setup: &NodeSetup, registry: &Registry) -> Result<(), StartError> {
+    let is_secure = has_secure_cookies(&setup.config, &setup.environment);
+    if registry.session_type.is_some() && setup.config.session.same_site == SameSite::None && !is_secure {
+        let reason = "session.same_site = \"none\" needs a Secure cookie, which browsers take over TLS alone: set \
+                      web.tls_in_front, or session.same_site = \"lax\"";
+        return Err(StartError::Settings(reason.into()));
+    }
+    Ok(())
 }
 
 async fn initialize(initializers: &[Arc<dyn Initializer>], boot: &mut Boot<'_>) -> Result<(), StartError> {

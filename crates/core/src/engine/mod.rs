@@ -7,8 +7,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use http::HeaderMap;
+
 use crate::backend::{Bus, Clock, Membership, TaskStore};
 use crate::config::Config;
+use crate::connection::SocketSession;
 use crate::connections::ConnectionRegistry;
 use crate::context::CallHost;
 use crate::error::{ActionError, ErrorKind};
@@ -138,6 +141,26 @@ impl Engine {
             roles: parts.config.active_roles().collect(),
             started_at: parts.started_at,
         }
+    }
+
+    /// Whether the application has sessions.
+    pub fn has_sessions(&self) -> bool {
+        self.0.registry.session_type.is_some()
+    }
+
+    /// The session that an upgrade names, by a cookie that counts or by a token; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `unauthenticated` for one that was renewed; `unavailable` if the backend does not answer.
+    pub async fn session_of_upgrade(
+        &self,
+        headers: &HeaderMap,
+        counts_cookie: bool,
+    ) -> Result<Option<Box<SocketSession>>, ActionError> {
+        let sessions = self.node().session_parts();
+        let session = sessions.of_upgrade(sessions.sent(headers, counts_cookie)).await?;
+        Ok(session.map(|(key, user)| Box::new(SocketSession { key, user })))
     }
 
     /// Runs the connect hooks: may this client connect?

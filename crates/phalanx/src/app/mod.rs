@@ -17,7 +17,8 @@ use phalanx_core::layer::Layer;
 use phalanx_core::registry::{Definitions, Registry};
 use phalanx_core::transport::Transport;
 use phalanx_core::{
-    ActionDef, BoxError, Engine, Guest, Node, NodeSetup, RemoteDef, Shutdown, StartError, StopReport, TaskDef,
+    ActionDef, BoxError, Engine, Guest, Node, NodeSetup, RemoteDef, SessionData, SessionType, Shutdown, StartError,
+    StopReport, TaskDef,
 };
 use phalanx_server::{AdminServer, AppRoutes, Server};
 use phalanx_tasks::TaskWorker;
@@ -139,6 +140,12 @@ impl App {
     /// Adds a value that actions take as `State<T>`.
     pub fn state<T: Send + Sync + 'static>(mut self, state: T) -> Self {
         self.definitions.states.insert(state);
+        self
+    }
+
+    /// Sets the type of the application's sessions, which actions take as `Session<T>`. An application has one.
+    pub fn session<T: SessionData>(mut self) -> Self {
+        self.definitions.sessions.push(SessionType::of::<T>());
         self
     }
 
@@ -391,12 +398,14 @@ impl App {
         if !settings.config.admin.bind.is_empty() {
             admin.listen(&settings.config.admin, sockets.admin, &shutdown).map_err(StartError::Transport)?;
         }
+        let is_embedded = settings.redis_url.is_none();
         let mut setup = self.into_setup(settings, backend);
         setup.transports = transports;
         setup.shutdown = shutdown;
         let engine = Engine::start(setup).await?;
         telemetry::spawn_upkeep(engine.shutdown());
         roles::warn_of_missing(&engine);
+        sessions::warn_of_settings(&engine, is_embedded);
         Ok(RunningApp { engine, server, admin })
     }
 
@@ -603,6 +612,7 @@ mod check;
 #[cfg(feature = "testing")]
 mod in_test;
 mod roles;
+mod sessions;
 pub(crate) use check::unwritable_folders;
 #[cfg(feature = "testing")]
 pub(crate) use in_test::TestTime;

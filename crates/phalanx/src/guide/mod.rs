@@ -70,6 +70,9 @@ pub mod websocket {}
 #[doc = include_str!("rooms.md")]
 pub mod rooms {}
 
+#[doc = include_str!("sessions.md")]
+pub mod sessions {}
+
 #[doc = include_str!("sharing.md")]
 pub mod sharing {}
 

@@ -73,9 +73,13 @@ pub(super) fn start(
     };
     debug_info.record(&action, &params);
     state.called_action = true;
+    let counts_session = service.counts_session(request, identity);
     let uri = Some(std::mem::take(request.uri_mut()));
     let headers = std::mem::take(request.headers_mut());
-    let caller = Caller::http(identity.fingerprint.clone(), identity.remote(), headers);
+    let mut caller = Caller::http(identity.fingerprint.clone(), identity.remote(), headers);
+    if !counts_session {
+        caller = dispatch::without_session_cookie(caller);
+    }
     let caller = Arc::new(dispatch::showing_causes(caller, identity.shows_causes));
     let id = identity.request.clone();
     state.finishes_stream = action.def.finish_stream;

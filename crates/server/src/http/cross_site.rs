@@ -52,22 +52,32 @@ impl CrossSiteRule {
 
     /// Whether a request may have its effect: its page belongs to this site or is allowed, or no page sent it.
     pub(crate) fn permits(&self, request: &RequestSite<'_>) -> bool {
-        let (headers, origin) = (request.headers, request.headers.get(ORIGIN));
-        if origin.is_none() && !headers.contains_key(&FETCH_SITE) {
+        let headers = request.headers;
+        if !headers.contains_key(ORIGIN) && !headers.contains_key(&FETCH_SITE) {
             return true; // not a browser, or a page of the same site
         }
-        let parsed = origin.and_then(|origin| WebOrigin::parse(origin.to_str().ok()?));
-        let is_named = parsed.is_some_and(|origin| self.named.iter().any(|named| named.is_same(&origin)));
-        let is_permitted = is_named
-            || match request.fetch_site() {
-                Some(is_own_page) => is_own_page,
-                None => parsed.is_some_and(|origin| self.is_own(&origin, request)),
-            };
-        is_permitted
+        self.is_own_or_named(request)
             || match self.any {
                 AnyOrigin::No => false,
                 AnyOrigin::WithoutCredentials => !has_ambient_credentials(headers),
                 AnyOrigin::Yes => true,
+            }
+    }
+
+    /// Whether the session of a request's cookie counts: a page with an origin is of this site, or is named; that all origins
+    /// are allowed names none. Requests without an origin are those of no page, and those that follow a link.
+    pub(crate) fn counts_session(&self, request: &RequestSite<'_>) -> bool {
+        !request.headers.contains_key(ORIGIN) || self.is_own_or_named(request)
+    }
+
+    fn is_own_or_named(&self, request: &RequestSite<'_>) -> bool {
+        let origin = request.headers.get(ORIGIN);
+        let parsed = origin.and_then(|origin| WebOrigin::parse(origin.to_str().ok()?));
+        let is_named = parsed.is_some_and(|origin| self.named.iter().any(|named| named.is_same(&origin)));
+        is_named
+            || match request.fetch_site() {
+                Some(is_own_page) => is_own_page,
+                None => parsed.is_some_and(|origin| self.is_own(&origin, request)),
             }
     }
 

@@ -42,6 +42,7 @@ pub(super) async fn serve(
     if let Err(refused) = check_cross_site(service, &request, identity) {
         return reply::error(&refused);
     }
+    let counts_session = service.counts_session(&request, identity);
     let limit = body::BodySizeLimit::for_headers(request.headers(), &settings.web);
     if let Err(refused) = limit.check(request.headers()) {
         return reply::error(&refused);
@@ -56,7 +57,7 @@ pub(super) async fn serve(
     let is_refused = service.engine.shutdown().is_draining()
         && request.uri().path() != settings.websocket.path
         && request.extensions_mut().remove::<OnUpgrade>().is_some();
-    let call = OwnRouteCall::new(service.engine.clone(), request.uri().clone());
+    let call = OwnRouteCall::new(service.engine.clone(), request.uri().clone(), counts_session);
     request.extensions_mut().insert(call.clone());
     let mut router = service.router.clone();
     let responding =

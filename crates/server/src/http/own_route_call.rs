@@ -63,17 +63,19 @@ struct RouteCall {
     engine: Engine,
     /// As the client sent it: nested routers cut their prefix off that of the request.
     uri: Uri,
+    /// Whether the session of its cookie counts.
+    counts_session: bool,
     /// `None` if the response came before any guard.
     context: OnceLock<Option<Context>>,
 }
 
 impl OwnRouteCall {
-    pub(super) fn new(engine: Engine, uri: Uri) -> Self {
-        Self(Arc::new(RouteCall { engine, uri, context: OnceLock::new() }))
+    pub(super) fn new(engine: Engine, uri: Uri, counts_session: bool) -> Self {
+        Self(Arc::new(RouteCall { engine, uri, counts_session, context: OnceLock::new() }))
     }
 
     async fn context(&self, parts: &mut Parts) -> Result<Context, ActionError> {
-        let RouteCall { engine, uri, context } = &*self.0;
+        let RouteCall { engine, uri, counts_session, context } = &*self.0;
         if let Some(Some(context)) = context.get() {
             return Ok(context.clone());
         }
@@ -86,7 +88,10 @@ impl OwnRouteCall {
             path.iter().try_for_each(|(name, value)| params.push_path(name, value.to_owned()))?;
         }
         let identity = Identity::of(&parts.extensions);
-        let caller = Caller::http(identity.fingerprint.clone(), identity.remote(), parts.headers.clone());
+        let mut caller = Caller::http(identity.fingerprint.clone(), identity.remote(), parts.headers.clone());
+        if !counts_session {
+            caller = dispatch::without_session_cookie(caller);
+        }
         let caller = dispatch::showing_causes(caller, identity.shows_causes);
         let request = RouteRequest { uri: uri.clone(), params, caller, id: identity.request };
         let made = dispatch::route_context(engine, request);

@@ -63,6 +63,8 @@ pub(crate) struct ServiceState {
     allowed_hosts: AllowedHosts,
     cors: Option<Cors>,
     pub(super) cross_site: CrossSiteGate,
+    /// Whether the application has sessions.
+    has_sessions: bool,
     /// The paths of an application's own routes that pages of every site may send requests to.
     pub(super) cross_site_paths: matchit::Router<()>,
     pub(super) run_permits: RunPermits,
@@ -129,6 +131,7 @@ impl ServiceState {
             "Requests to an application's own routes that ran on with their body beyond web.max_requests"
         );
         Ok(Self {
+            has_sessions: engine.has_sessions(),
             engine,
             actions,
             router,
@@ -152,6 +155,14 @@ impl ServiceState {
             return Ok(());
         }
         self.cross_site.check(&RequestSite::of(request.uri(), request.headers(), &identity.forwarded))
+    }
+
+    /// Whether the session of the request's cookie counts: not for a page of a site that the settings do not name. Without
+    /// sessions there is none.
+    pub(super) fn counts_session(&self, request: &HttpRequest, identity: &Identity) -> bool {
+        !self.has_sessions
+            || !request.headers().contains_key(ORIGIN)
+            || self.cross_site.counts_session(&RequestSite::of(request.uri(), request.headers(), &identity.forwarded))
     }
 
     /// Returns the other site whose page sent a request to a `cross_site` version: the body may name a version that is

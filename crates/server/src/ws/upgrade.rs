@@ -93,7 +93,9 @@ async fn admit(
     if engine.shutdown().is_draining() {
         return Err(elsewhere());
     }
-    state.cross_site.check(&RequestSite::of(uri, &headers, &identity.forwarded))?;
+    let site = RequestSite::of(uri, &headers, &identity.forwarded);
+    state.cross_site.check(&site)?;
+    let counts_session = engine.has_sessions() && state.cross_site.counts_session(&site);
     if !state.buckets.try_take(identity.remote().ip()) {
         bound_reached("websocket.upgrades_per_second");
         return Err(ActionError::of(ErrorKind::RateLimited, "too many upgrades from this address"));
@@ -103,6 +105,7 @@ async fn admit(
     let attributes = Attributes::limited(engine.config().websocket.max_attributes.as_u64() as usize);
     let mut handshake = Handshake::new(headers, query, identity.remote(), identity.fingerprint.clone(), attributes);
     engine.run_connect_hooks(&mut handshake).await?;
+    let session = engine.session_of_upgrade(&handshake.headers, counts_session).await?;
     let id = match handshake.id {
         Some(id) if id.is_reserved() => {
             let message = "the id that the application gives is the server's or a node's own";
@@ -112,14 +115,15 @@ async fn admit(
         None => engine.new_connection_id(),
     };
     let settings = &engine.config().websocket;
-    let connection = Connection::new(NewConnection {
+    let new = NewConnection {
         id,
         fingerprint: handshake.fingerprint,
         remote: handshake.remote,
         attributes: handshake.attributes,
         connected_at: engine.node().now_ms(),
         outbox: OutboxLimit { frames: settings.outbox_frames, bytes: settings.outbox_bytes.as_u64() as usize },
-    });
+    };
+    let connection = Connection::of_session(new, session);
     // The first frame: the connection is not registered yet, so nothing else can be queued.
     connection.queue(frame::welcome(engine, &connection));
     let registration = engine.register(connection)?;

@@ -45,6 +45,11 @@ impl CrossSiteGate {
         self.other_site(request).map_or(Ok(()), |origin| self.refuse(&origin))
     }
 
+    /// Whether the session of a request's cookie counts, as [`CrossSiteRule::counts_session`] says.
+    pub(crate) fn counts_session(&self, request: &RequestSite<'_>) -> bool {
+        self.rule.counts_session(request)
+    }
+
     /// Returns the origin of a request that the rule does not permit, for [`Self::refuse`].
     pub(crate) fn other_site(&self, request: &RequestSite<'_>) -> Option<String> {
         (!self.rule.permits(request)).then(|| origin_of(request))
