@@ -236,3 +236,30 @@ async fn a_webhook_is_taken_if_its_bytes_are_signed() {
     let mut socket = Socket::connect(node.addr).await;
     assert_eq!(act(&mut socket, "webhook", json!({})).await["error"]["code"], "forbidden");
 }
+
+#[tokio::test]
+async fn a_visitor_signs_in_and_out() {
+    let node = Process::start("tour", &[]).await;
+    let addr = node.addr;
+    const JSON: &str = "content-type: application/json";
+    let right = br#"{"user":"ada","password":"open sesame"}"#;
+    for wrong in [r#"{"user":"ada","password":"open"}"#, r#"{"user":"Ada Lovelace","password":"open sesame"}"#] {
+        assert_eq!(post_json(addr, "/api/signIn", wrong).await.error_code(), "unauthenticated", "{wrong}");
+    }
+    assert_eq!(get(addr, "/api/whoAmI").await.error_code(), "unauthenticated");
+    let signed_in = request(addr, "POST /api/signIn", &[JSON], right).await;
+    assert_eq!((signed_in.status, &signed_in.json()["user"]), (200, &json!("ada")));
+    let line = signed_in.head.lines().find(|line| line.contains("tour-session=")).unwrap();
+    let cookie = line.split_once(": ").unwrap().1.split(';').next().unwrap().to_owned();
+    let with_cookie = format!("cookie: {cookie}");
+    let ask = async || without_metadata(request(addr, "GET /api/whoAmI", &[&with_cookie], b"").await.json());
+    assert_eq!(ask().await, json!({ "user": "ada", "visits": 1 }));
+    let mut socket = Socket::connect_with(addr, "/ws", &[("cookie", &cookie)]).await.unwrap();
+    assert_eq!(act(&mut socket, "whoAmI", json!({})).await["visits"], 2);
+    assert_eq!(act(&mut socket, "signIn", json!({})).await["error"]["code"], "forbidden");
+    assert_eq!(ask().await, json!({ "user": "ada", "visits": 3 }));
+    let signed_out = request(addr, "POST /api/signOut", &[JSON, &with_cookie], b"{}").await;
+    assert_eq!(signed_out.status, 200, "{}", signed_out.head);
+    assert_eq!(ask().await["error"]["code"], "unauthenticated");
+    assert_eq!(act(&mut socket, "whoAmI", json!({})).await["error"]["code"], "unauthenticated");
+}

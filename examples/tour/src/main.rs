@@ -9,7 +9,7 @@ mod journal;
 mod release;
 mod tasks;
 
-use actions::{basic, cluster, jobs, requests, rooms, shared};
+use actions::{basic, cluster, jobs, requests, rooms, sessions, shared};
 use journal::Journal;
 use phalanx::event::Event;
 use phalanx::prelude::*;
@@ -36,6 +36,9 @@ fn main() -> phalanx::ExitCode {
             basic::private_note,
             basic::http_only,
             requests::webhook,
+            sessions::sign_in,
+            sessions::who_am_i,
+            sessions::sign_out,
             shared::cache_test,
             shared::counter,
             shared::list,
@@ -53,6 +56,7 @@ fn main() -> phalanx::ExitCode {
             jobs::queue_pause,
             jobs::queue_resume,
         ])
+        .session::<sessions::Visitor>()
         .tasks(tasks::all())
         .configure(tasks::configure)
         .remotes(remotes![hooks::authorize, cluster::uptime])

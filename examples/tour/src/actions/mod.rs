@@ -5,4 +5,5 @@ pub(crate) mod cluster;
 pub(crate) mod jobs;
 pub(crate) mod requests;
 pub(crate) mod rooms;
+pub(crate) mod sessions;
 pub(crate) mod shared;
