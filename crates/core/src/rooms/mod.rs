@@ -30,6 +30,7 @@ mod join;
 mod leave;
 mod members;
 mod moves;
+pub(crate) mod pace;
 mod pending_removal;
 mod presence;
 mod publish;
@@ -38,9 +39,9 @@ mod relist;
 mod shared_view;
 mod waiting_changes;
 
-use gap::GapPace;
 use members::LocalMembers;
 use moves::MembershipMoves;
+use pace::GapPace;
 use presence::PresenceLog;
 use shared_view::SharedViews;
 
@@ -95,7 +96,7 @@ struct RoomsInner {
     /// The presence changes that members received lately.
     presence: PresenceLog,
     /// The gaps that are being sent.
-    gaps: Mutex<GapPace>,
+    gaps: Mutex<GapPace<Arc<LocalRoom>>>,
     /// The reads of members for connections.
     views: SharedViews,
     /// Joins and leaves of rooms with presence that are not announced yet.
