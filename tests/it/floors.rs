@@ -34,7 +34,7 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
             "shutdown",
         ],
     ),
-    ("clients", &["cache", "connection", "connections", "event", "locks", "remote", "rooms", "topics"]),
+    ("clients", &["cache", "connection", "connections", "event", "locks", "remote", "rooms", "tags", "topics"]),
     (
         "author",
         &[

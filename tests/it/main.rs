@@ -49,6 +49,7 @@ mod shutdown;
 mod slow_consumers;
 mod soak;
 mod sockets;
+mod tags;
 mod tasks;
 mod testing;
 mod tour;

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
     BackendError, Bus, Incoming, NodeMessage, NodeMessageKind, Posted, Publication, PublicationKind, Recipient,
-    SendGuard, Subscription,
+    SendGuard, Subscription, TagId, TagMessage, TagMessageKind,
 };
+use phalanx_core::future::BoxFuture;
 use phalanx_core::protocol::RoomMessage;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -77,8 +78,9 @@ impl RedisBus {
         let subscriber = Subscriber::new(client.clone(), keys.clone(), permanent.collect());
         let mac_keys = MacKeys::new(&settings.token, &settings.previous_token);
         let envelopes = Mutex::new(EnvelopeReader::new(mac_keys.clone(), &keys));
-        let (room_prefix, max_message) = (keys.room_prefix(), settings.max_envelope);
-        let decoder = MessageDecoder { envelopes, interop: channel.clone(), room_prefix, max_message };
+        let (room_prefix, tag_prefix) = (keys.room_prefix(), keys.tag_prefix());
+        let (interop, max_message) = (channel.clone(), settings.max_envelope);
+        let decoder = MessageDecoder { envelopes, interop, room_prefix, tag_prefix, max_message };
         let mut tasks = JoinSet::new();
         tasks.spawn(subscriber.clone().report_absence(out.clone()));
         tasks.spawn(subscriber.clone().run(decoder, clock.clone(), out));
@@ -194,6 +196,18 @@ impl Bus for RedisBus {
 
     async fn subscribe(&self, room: &Arc<str>) -> Result<Subscription, BackendError> {
         Ok(Subscription::new(self.subscriber.subscribe(self.keys.room(room)).await?))
+    }
+
+    async fn publish_to_tag(&self, message: TagMessage) -> Result<usize, BackendError> {
+        if message.kind == TagMessageKind::Call && !self.subscriber.is_up() {
+            return Err(BackendError::unavailable("replies would not arrive: the subscription to redis is down"));
+        }
+        self.publisher.publish_to_tag(self.keys.tag(message.tag), message).await
+    }
+
+    fn subscribe_to_tag(&self, tag: TagId) -> (Subscription, BoxFuture<'static, Result<(), BackendError>>) {
+        let (handle, confirmed) = self.subscriber.want(self.keys.tag(tag));
+        (Subscription::new(handle), Box::pin(confirmed))
     }
 
     fn receiver(&self) -> Option<mpsc::Receiver<Incoming>> {

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
 use memchr::memchr;
-use phalanx_core::backend::{Incoming, NodeMessage, NodeMessageKind, Publication, PublicationKind};
+use phalanx_core::backend::{
+    Incoming, NodeMessage, NodeMessageKind, Publication, PublicationKind, TagId, TagMessage, TagMessageKind,
+};
 use phalanx_core::{ConnectionId, Generation, Incarnation};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -22,7 +24,7 @@ mod senders;
 
 use senders::{MessageNumbers, Senders};
 
-/// The newest version that this node reads: version 2 added the lists of joins and leaves. Each envelope has the version in
+/// The newest version that this node reads: version 2 added the lists of joins and leaves, and messages to tags. Each envelope has the version in
 /// which its kind came, and a kind is written only if all live nodes read it, so that nodes are replaced one by one.
 pub(crate) const VERSION: u32 = 2;
 
@@ -31,6 +33,9 @@ const OLDEST: u32 = if VERSION > 1 { VERSION - 1 } else { VERSION };
 
 /// The version with lists of joins and leaves.
 const LISTS: u32 = 2;
+
+/// The version with messages to tags. Nodes that do not read them subscribe to no tag.
+const TAGS: u32 = 2;
 
 /// The most bytes of a header line.
 const MAX_HEADER: usize = 4096;
@@ -150,6 +155,10 @@ enum EnvelopeKind {
     Reply,
     #[serde(rename = "event")]
     Topic,
+    /// A frame for the connections with a tag.
+    Tagged,
+    TagClose,
+    TagCall,
     /// The first message of a connection. The last release refuses it as unreadable.
     Hello,
 }
@@ -159,6 +168,7 @@ impl EnvelopeKind {
     const fn version(self) -> u32 {
         match self {
             Self::Joins | Self::Leaves => LISTS,
+            Self::Tagged | Self::TagClose | Self::TagCall => TAGS,
             Self::Publication
             | Self::Joined
             | Self::Left
@@ -176,6 +186,7 @@ impl EnvelopeKind {
 pub(crate) enum Draft<'a> {
     Publication(&'a Publication),
     NodeMessage(&'a NodeMessage),
+    TagMessage(&'a TagMessage),
 }
 
 /// The sender of an envelope, with the time and the connection.
@@ -264,6 +275,16 @@ impl EnvelopeWriter {
                 header.deadline = message.deadline_ms;
                 &message.payload
             }
+            Draft::TagMessage(message) => {
+                header.kind = match message.kind {
+                    TagMessageKind::Frame => EnvelopeKind::Tagged,
+                    TagMessageKind::Close => EnvelopeKind::TagClose,
+                    TagMessageKind::Call => EnvelopeKind::TagCall,
+                };
+                header.id = message.id;
+                header.deadline = message.deadline_ms;
+                &message.payload
+            }
         };
         header.v = header.kind.version();
         let mut envelope = Vec::with_capacity(336 + payload.len());
@@ -344,7 +365,7 @@ pub(crate) enum Refusal {
     Stale,
     /// The connection that it came over was replaced.
     Outdated,
-    /// It is for a room, and came over a connection of its sender that is not known.
+    /// It is for a room or a tag, and came over a connection of its sender that is not known.
     UnknownSender,
     /// Its sequence number, or a later one of the same sender, was received before.
     Replayed,
@@ -375,13 +396,14 @@ pub(crate) struct EnvelopeReader {
     keys: MacKeys,
     all_nodes: String,
     room_prefix: String,
+    tag_prefix: String,
     senders: Senders,
 }
 
 impl EnvelopeReader {
     pub(crate) fn new(mac_keys: MacKeys, keys: &Keys) -> Self {
-        let (all_nodes, room_prefix) = (keys.all_nodes(), keys.room_prefix());
-        Self { keys: mac_keys, all_nodes, room_prefix, senders: Senders::default() }
+        let (all_nodes, room_prefix, tag_prefix) = (keys.all_nodes(), keys.room_prefix(), keys.tag_prefix());
+        Self { keys: mac_keys, all_nodes, room_prefix, tag_prefix, senders: Senders::default() }
     }
 
     /// Forgets the connections of all senders, before a new subscription.
@@ -411,18 +433,21 @@ impl EnvelopeReader {
         }
         let from = Generation::parse(header.from).ok_or(Refusal::Unreadable)?;
         let room = channel.strip_prefix(&self.room_prefix);
+        let tag = channel.strip_prefix(&self.tag_prefix);
         if header.kind == EnvelopeKind::Hello {
             return self.read_hello(channel, &header, payload, now_ms);
         }
         let (link, seq) = (header.link, header.seq.ok_or(Refusal::Unreadable)?);
-        self.senders.accept(from, MessageNumbers { link, seq, is_for_room: room.is_some() }, now_ms)?;
+        let is_publication = room.is_some() || tag.is_some();
+        self.senders.accept(from, MessageNumbers { link, seq, is_publication }, now_ms)?;
         // Checked after the sequence number: a stale message counts as missed, and a replay of it must not count again.
         if header.at.abs_diff(now_ms) > MAX_AGE_MS {
             return Err(Refusal::Stale);
         }
-        match room {
-            Some(room) => publication(room, &header, payload),
-            None => node_message(from, &header, payload),
+        match (room, tag) {
+            (Some(room), _) => publication(room, &header, payload),
+            (None, Some(tag)) => tag_message(from, tag, &header, payload),
+            (None, None) => node_message(from, &header, payload),
         }
         .map(Some)
     }
@@ -461,15 +486,42 @@ fn publication(room: &str, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Resul
             | EnvelopeKind::Call
             | EnvelopeKind::Reply
             | EnvelopeKind::Topic
+            | EnvelopeKind::Tagged
+            | EnvelopeKind::TagClose
+            | EnvelopeKind::TagCall
             | EnvelopeKind::Hello,
             _,
         ) => return Err(Refusal::Unreadable),
     };
     let connection = header.connection.map(ConnectionId::parse).transpose().map_err(|_| Refusal::Unreadable)?;
-    // Copied: the sockets share these very bytes, and a slice would keep the whole read buffer alive.
-    let payload = Bytes::copy_from_slice(payload);
-    std::str::from_utf8(&payload).map_err(|_| Refusal::Unreadable)?;
+    let payload = frame(payload)?;
     Ok(Incoming::Publication(Publication { room: Arc::from(room), kind, connection, payload }))
+}
+
+/// Copies a text for sockets: they share these very bytes, and a slice would keep the whole read buffer alive.
+fn frame(payload: &[u8]) -> Result<Bytes, Refusal> {
+    let text = std::str::from_utf8(payload).map_err(|_| Refusal::Unreadable)?;
+    Ok(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn tag_message(from: Generation, tag: &str, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Result<Incoming, Refusal> {
+    let kind = match header.kind {
+        EnvelopeKind::Tagged => TagMessageKind::Frame,
+        EnvelopeKind::TagClose => TagMessageKind::Close,
+        EnvelopeKind::TagCall => TagMessageKind::Call,
+        EnvelopeKind::Publication
+        | EnvelopeKind::Joined
+        | EnvelopeKind::Left
+        | EnvelopeKind::Joins
+        | EnvelopeKind::Leaves
+        | EnvelopeKind::Destroyed
+        | EnvelopeKind::Call
+        | EnvelopeKind::Reply
+        | EnvelopeKind::Topic
+        | EnvelopeKind::Hello => return Err(Refusal::Unreadable),
+    };
+    let (tag, payload) = (TagId::parse(tag).ok_or(Refusal::Unreadable)?, frame(payload)?);
+    Ok(Incoming::TagMessage(from, TagMessage { tag, kind, id: header.id, deadline_ms: header.deadline, payload }))
 }
 
 fn node_message(from: Generation, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Result<Incoming, Refusal> {
@@ -483,6 +535,9 @@ fn node_message(from: Generation, header: &EnvelopeHeader<'_>, payload: &[u8]) -
         | EnvelopeKind::Joins
         | EnvelopeKind::Leaves
         | EnvelopeKind::Destroyed
+        | EnvelopeKind::Tagged
+        | EnvelopeKind::TagClose
+        | EnvelopeKind::TagCall
         | EnvelopeKind::Hello => {
             return Err(Refusal::Unreadable);
         }

@@ -4,6 +4,7 @@
 //! that nodes of two releases share while a cluster is restarted node by node, so they must not change.
 
 use phalanx_core::Generation;
+use phalanx_core::backend::TagId;
 
 mod sessions;
 mod tasks;
@@ -246,6 +247,16 @@ impl Keys {
     /// The channel of a room.
     pub(crate) fn room(&self, room: &str) -> String {
         format!("{}:room:{room}", self.channels)
+    }
+
+    /// The prefix of the channels of tags.
+    pub(crate) fn tag_prefix(&self) -> String {
+        format!("{}:tag:", self.channels)
+    }
+
+    /// The channel of a tag.
+    pub(crate) fn tag(&self, tag: TagId) -> String {
+        format!("{}:tag:{tag}", self.channels)
     }
 }
 

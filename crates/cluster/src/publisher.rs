@@ -12,7 +12,7 @@
 //!
 //! Messages that were not written yet wait for the next connection, no longer than a command may take.
 //!
-//! Messages to rooms are published by a script that begins with a write (`bus/publish.lua`), the consecutive ones of one
+//! Messages to rooms and tags are published by a script that begins with a write (`bus/publish.lua`), the consecutive ones of one
 //! write by one call. After a switch-over the old server, which left the connections open, is a replica. A PUBLISH it would
 //! carry out, and answer, although the nodes that moved already do not receive it; the script it refuses. Nothing ran then,
 //! so the messages of the call wait for the next connection, as do those for which Redis has lost the script.
@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use futures_util::{FutureExt, TryFutureExt};
-use phalanx_core::backend::{BackendError, Clock, NodeMessage, Posted, Publication, SendGuard};
+use phalanx_core::backend::{BackendError, Clock, NodeMessage, Posted, Publication, SendGuard, TagMessage};
 use phalanx_core::{Generation, bound_reached};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -57,7 +57,7 @@ mod pending;
 use commands::{CommandBuffer, Written};
 use encoder::{CommandEncoder, FixedParts};
 pub(crate) use pending::InteropCopy;
-use pending::{Completion, PendingPublish, PublishContent, PublishJob};
+use pending::{Completion, PendingPublish, PublishContent, PublishJob, Published};
 
 /// The length of the queue to the task. Beyond it publishers wait, at most for the timeout of a command.
 const QUEUE: usize = 1024;
@@ -112,7 +112,16 @@ impl Publisher {
         message: NodeMessage,
         recipient: Option<Generation>,
     ) -> impl Future<Output = Result<Posted, BackendError>> + Send {
-        self.submit(channel, PublishContent::NodeMessage(message), recipient)
+        self.submit(channel, PublishContent::NodeMessage(message), recipient).map_ok(Posted::from)
+    }
+
+    /// Publishes a message to a tag; returns how many nodes receive it.
+    pub(crate) fn publish_to_tag(
+        &self,
+        channel: String,
+        message: TagMessage,
+    ) -> impl Future<Output = Result<usize, BackendError>> + Send {
+        self.submit(channel, PublishContent::TagMessage(message), None).map_ok(|published| published.receivers)
     }
 
     /// Publishes a message to a room, and in the same step one for Actionhero nodes, if there may be any: so all nodes
@@ -155,8 +164,8 @@ impl Publisher {
         channel: String,
         content: PublishContent,
         recipient: Option<Generation>,
-    ) -> impl Future<Output = Result<Posted, BackendError>> + Send {
-        let (done, posted) = oneshot::channel();
+    ) -> impl Future<Output = Result<Published, BackendError>> + Send {
+        let (done, published) = oneshot::channel();
         if self.jobs.capacity() == 0 {
             bound_reached("bus.publisher_queue");
         }
@@ -164,10 +173,10 @@ impl Publisher {
         let publishing = async move {
             let closed = || BackendError::unavailable("the bus is closed");
             self.jobs.reserve().await.map_err(|_| closed())?.send(job);
-            posted.await.map_err(|_| closed())?
+            published.await.map_err(|_| closed())?
         };
-        timeout(self.timeout, publishing).map(|posted| {
-            posted.unwrap_or_else(|_| Err(BackendError::unavailable("redis did not answer a publish in time")))
+        timeout(self.timeout, publishing).map(|published| {
+            published.unwrap_or_else(|_| Err(BackendError::unavailable("redis did not answer a publish in time")))
         })
     }
 }

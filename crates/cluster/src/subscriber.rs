@@ -150,13 +150,27 @@ impl Subscriber {
 
     /// Subscribes to a channel; completes when every later message will be received. Cancel safe.
     pub(crate) async fn subscribe(&self, channel: String) -> Result<ChannelHandle, BackendError> {
+        let (handle, confirmed) = self.want(channel);
+        confirmed.await.map(|()| handle)
+    }
+
+    /// Subscribes to a channel for as long as the handle exists, whether the future, which completes when every later
+    /// message will be received, fails or is dropped.
+    pub(crate) fn want(
+        &self,
+        channel: String,
+    ) -> (ChannelHandle, impl Future<Output = Result<(), BackendError>> + Send + use<>) {
         let (handle, confirmed) = self.add_handle(channel);
-        let Some(confirmed) = confirmed else { return Ok(handle) };
-        match timeout(self.0.client.timeout(), confirmed).await {
-            Ok(Ok(subscribed)) => subscribed.map(|()| handle),
-            Ok(Err(_)) => Err(BackendError::unavailable("the bus is closed")),
-            Err(_) => Err(BackendError::unavailable(self.timeout_message())),
-        }
+        let subscriber = self.clone();
+        let confirmed = async move {
+            let Some(confirmed) = confirmed else { return Ok(()) };
+            match timeout(subscriber.0.client.timeout(), confirmed).await {
+                Ok(Ok(subscribed)) => subscribed,
+                Ok(Err(_)) => Err(BackendError::unavailable("the bus is closed")),
+                Err(_) => Err(BackendError::unavailable(subscriber.timeout_message())),
+            }
+        };
+        (handle, confirmed)
     }
 
     /// The error for a subscription that was not confirmed in time.

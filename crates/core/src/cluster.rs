@@ -105,11 +105,7 @@ impl Cluster {
         let deadline = Instant::now() + limit.min(LONGEST);
         let unknown = || ActionError::of(ErrorKind::Unavailable, "which nodes there are was not learnt in time");
         let nodes = timeout_at(deadline, self.nodes()).await.map_err(|_| unknown())??;
-        let name_of = |record: &NodeRecord| {
-            let is_unique = nodes.iter().all(|other| other.id != record.id || other.boot == record.boot);
-            if is_unique { record.id.clone() } else { format!("{}@{}", record.id, record.boot) }
-        };
-        let named = nodes.iter().map(|record| (record.clone(), name_of(record)));
+        let named = nodes.iter().cloned().zip(NodeRecord::names(&nodes));
         let (nodes, names): (Vec<NodeRecord>, Vec<String>) =
             named.filter(|(record, name)| wanted.is_none_or(|wanted| record.id == wanted || name == wanted)).unzip();
         if let Some(wanted) = wanted.filter(|_| nodes.is_empty()) {

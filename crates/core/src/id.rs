@@ -1,4 +1,4 @@
-//! Names: of a node's run, of connections, of requests, of a room between its creation and its end.
+//! Names: of a node's run, of connections and their tags, of requests, of a room between its creation and its end.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,6 +8,11 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use rand::RngExt;
 
 use crate::error::{ActionError, Detail, ErrorKind};
+
+mod tag;
+
+pub use tag::TagId;
+pub(crate) use tag::{Tag, TagKind};
 
 /// The sender of messages that the application itself publishes to a room.
 pub const SERVER_ID: &str = "0";

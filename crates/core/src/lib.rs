@@ -82,6 +82,7 @@ pub mod event;
 mod locks;
 mod remote;
 mod rooms;
+mod tags;
 mod topics;
 
 // Author: the handle and the definitions that an application is written with.
@@ -127,7 +128,7 @@ pub use engine::setup::NodeSetup;
 pub use error::{ActionError, BoxError, Detail, ErrorKind, OrInternal, OrNotFound};
 pub use future::{BoxFuture, Deadline};
 pub use guard::{FromContext, Requirements};
-pub use id::{ConnectionId, Generation, Incarnation, RequestId};
+pub use id::{ConnectionId, Generation, Incarnation, RequestId, TagId};
 pub use locks::{LockGuard, Locks};
 pub use metrics::bound_reached;
 pub use node::Node;
@@ -143,6 +144,7 @@ pub use session::handle::{Sessions, UserSession};
 pub use shutdown::{Shutdown, StopRequest, Successor};
 pub use state::State;
 pub use states::States;
+pub use tags::{TagCount, TagList, TagResults, TaggedConnections};
 pub use task::{Task, TaskContext, TaskDef, Tasks};
 pub use topics::{TopicSubscription, Topics};
 

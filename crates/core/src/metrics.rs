@@ -104,6 +104,11 @@ pub(crate) struct NodeMetrics {
     pub(crate) room_messages: Counter,
     pub(crate) room_deliveries: Counter,
     pub(crate) room_dropped: Counter,
+    pub(crate) tags: Gauge,
+    pub(crate) tag_messages: Counter,
+    pub(crate) tag_received: Counter,
+    pub(crate) tag_deliveries: Counter,
+    pub(crate) tag_missing: Counter,
     pub(crate) bus_depth: Gauge,
     pub(crate) bus_gaps: Counter,
 }
@@ -119,6 +124,11 @@ impl NodeMetrics {
             room_messages: counter!("phalanx_room_messages_total"),
             room_deliveries: counter!("phalanx_room_deliveries_total"),
             room_dropped: counter!("phalanx_room_messages_dropped_total"),
+            tags: gauge!("phalanx_tags"),
+            tag_messages: counter!("phalanx_tag_messages_total"),
+            tag_received: counter!("phalanx_tag_received_total"),
+            tag_deliveries: counter!("phalanx_tag_deliveries_total"),
+            tag_missing: counter!("phalanx_tag_answers_missing_total"),
             bus_depth: gauge!("phalanx_bus_queue_messages"),
             bus_gaps: counter!("phalanx_bus_gaps_total"),
         }
@@ -148,6 +158,11 @@ fn describe() {
     describe_counter!("phalanx_room_messages_total", "Messages published to rooms by this node");
     describe_counter!("phalanx_room_deliveries_total", "Messages queued for members on this node");
     describe_counter!("phalanx_room_messages_dropped_total", "Messages that a hook dropped");
+    describe_gauge!("phalanx_tags", "Tags that connections of this node have");
+    describe_counter!("phalanx_tag_messages_total", "Messages sent to tags by this node");
+    describe_counter!("phalanx_tag_received_total", "Messages to tags and calls of them received from other nodes");
+    describe_counter!("phalanx_tag_deliveries_total", "Messages to tags queued for connections on this node");
+    describe_counter!("phalanx_tag_answers_missing_total", "Nodes that did not answer a call of a tag in time");
     describe_gauge!(
         "phalanx_bus_queue_messages",
         "Messages waiting for delivery on this node, at most rooms.bus_queue"

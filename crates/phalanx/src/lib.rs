@@ -59,7 +59,8 @@ pub use phalanx_core::protocol::CloseReason;
 pub use phalanx_core::{
     Action, ActionDef, ApplyError, Cache, Cluster, Connection, Connections, Entry, FromContext, LockGuard, Locks, Node,
     NodeReplies, Origin, RawBody, Remote, RemoteDef, Requirements, RoomStatus, Rooms, Session, SessionData, Sessions,
-    State, Task, TaskContext, TaskDef, Tasks, TopicSubscription, Topics, UserSession, actions, ensure, remotes, tasks,
+    State, TagCount, TagList, TagResults, TaggedConnections, Task, TaskContext, TaskDef, Tasks, TopicSubscription,
+    Topics, UserSession, actions, ensure, remotes, tasks,
 };
 /// Jobs: what an enqueue and a look at the task queue name, beside the handle [`Tasks`].
 pub mod jobs {

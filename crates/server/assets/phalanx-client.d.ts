@@ -109,9 +109,10 @@ export interface PhalanxEvents {
   away: { context: "api"; event: "away" };
   /**
    * The node may have missed messages of the room: reload the state that depends on them. All members of all rooms get it
-   * at once, so wait a random time before, such as `Math.random() * 2000` ms.
+   * at once, so wait a random time before, such as `Math.random() * 2000` ms. Without a room: messages that the
+   * application sent to this client, by a tag or its user.
    */
-  gap: { context: "api"; event: "gap"; room: string };
+  gap: { context: "api"; event: "gap"; room?: string };
   /** Other frames of the node itself. */
   api: Record<string, unknown>;
   /** Frames of the application with the context `alert`. */

@@ -28,8 +28,8 @@ pub(super) struct MessageNumbers {
     /// The number of the connection; nodes of the last release write none.
     pub(super) link: Option<u64>,
     pub(super) seq: u64,
-    /// Whether the message is for a room, whose messages all members receive in one order.
-    pub(super) is_for_room: bool,
+    /// Whether the message is for a room, whose messages all members receive in one order, or for a tag.
+    pub(super) is_publication: bool,
 }
 
 impl Senders {
@@ -51,7 +51,7 @@ impl Senders {
     }
 
     /// Accepts a message unless a connection of a higher number has replaced the one it came over, or the message, or a
-    /// later one, was received before. A room message over a connection that is not known is refused as well: it may have
+    /// later one, was received before. A publication over a connection that is not known is refused as well: it may have
     /// been replaced, and if its number is higher than the known one, messages were missed with its hello. That is so at a
     /// server that has become a replica, while it synchronises with the new primary.
     pub(super) fn accept(&mut self, from: Generation, message: MessageNumbers, now_ms: u64) -> Result<(), Refusal> {
@@ -61,7 +61,7 @@ impl Senders {
         let sender = self.sender(from, now_ms);
         match (message.link, sender.link) {
             (Some(link), Some(known)) if link < known => return Err(Refusal::Outdated),
-            (Some(link), known) if message.is_for_room && known != Some(link) => return Err(Refusal::UnknownSender),
+            (Some(link), known) if message.is_publication && known != Some(link) => return Err(Refusal::UnknownSender),
             (Some(_) | None, _) => {}
         }
         if message.seq <= sender.seq {

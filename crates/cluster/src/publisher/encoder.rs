@@ -9,7 +9,7 @@ use crate::envelope::{Draft, EnvelopeSender, EnvelopeWriter};
 use crate::keys::Keys;
 use crate::resp;
 
-/// The script that publishes messages to rooms. Each connection loads it.
+/// The script that publishes messages to rooms and tags. Each connection loads it.
 pub(super) const PUBLISH: &str = include_str!("../lua/bus/publish.lua");
 
 /// The most messages in one call of the script, during which Redis does nothing else.
@@ -92,6 +92,11 @@ impl CommandEncoder<'_> {
                         resp::write_part(out, interop.channel.as_bytes());
                         resp::write_part(out, &interop.text);
                     }
+                }
+                PublishContent::TagMessage(message) => {
+                    let envelope = self.seal(channel, number, Draft::TagMessage(message));
+                    resp::write_part(out, channel.as_bytes());
+                    resp::write_part(out, &envelope);
                 }
                 PublishContent::NodeMessage(message) => {
                     let envelope = self.seal(channel, number, Draft::NodeMessage(message));

@@ -1,7 +1,7 @@
 //! A message that was submitted to Redis and not answered yet, and how the reply to it is read.
 
 use phalanx_core::Generation;
-use phalanx_core::backend::{BackendError, NodeMessage, Posted, Publication, PublicationKind, SendGuard};
+use phalanx_core::backend::{BackendError, NodeMessage, Posted, Publication, PublicationKind, SendGuard, TagMessage};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ const HEADER: usize = 512;
 
 /// The action to take when the outcome of a message is known.
 pub(super) enum Completion {
-    Notify(oneshot::Sender<Result<Posted, BackendError>>),
+    Notify(oneshot::Sender<Result<Published, BackendError>>),
     DropGuard(#[expect(dead_code, reason = "kept only to be dropped")] SendGuard),
 }
 
@@ -27,10 +27,25 @@ impl Completion {
     }
 
     /// Reports the outcome. A caller that no longer waits has already reported it as unknown.
-    pub(super) fn complete(self, posted: Result<Posted, BackendError>) {
+    pub(super) fn complete(self, published: Result<Published, BackendError>) {
         if let Self::Notify(caller) = self {
-            let _ = caller.send(posted);
+            let _ = caller.send(published);
         }
+    }
+}
+
+/// The fate of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Published {
+    /// How many were subscribed to the channel.
+    pub(super) receivers: usize,
+    /// Whether the recipient is known; also if none was looked up.
+    pub(super) on_record: bool,
+}
+
+impl From<Published> for Posted {
+    fn from(published: Published) -> Self {
+        Self { received: published.receivers > 0, on_record: published.on_record }
     }
 }
 
@@ -48,6 +63,8 @@ pub(super) enum PublishContent {
     Publication(Publication, Option<InteropCopy>),
     /// A message to nodes.
     NodeMessage(NodeMessage),
+    /// A message to a tag.
+    TagMessage(TagMessage),
     /// A message for Actionhero nodes alone.
     Interop(Vec<u8>),
 }
@@ -63,7 +80,7 @@ impl PublishJob {
     pub(super) fn is_room_message(&self) -> bool {
         match &self.content {
             PublishContent::Publication(message, _) => message.kind == PublicationKind::Message,
-            PublishContent::NodeMessage(_) | PublishContent::Interop(_) => false,
+            PublishContent::NodeMessage(_) | PublishContent::TagMessage(_) | PublishContent::Interop(_) => false,
         }
     }
 
@@ -75,9 +92,14 @@ impl PublishJob {
 
     /// About how many bytes it adds to a call of the script; `None` if it is not published by the script.
     pub(super) fn size_in_call(&self) -> Option<usize> {
-        let PublishContent::Publication(message, interop) = &self.content else { return None };
-        let interop = interop.as_ref().map_or(0, |message| message.channel.len() + message.text.len());
-        Some(self.channel.len() + HEADER + message.payload.len() + interop)
+        let content = match &self.content {
+            PublishContent::Publication(message, interop) => {
+                message.payload.len() + interop.as_ref().map_or(0, |copy| copy.channel.len() + copy.text.len())
+            }
+            PublishContent::TagMessage(message) => message.payload.len(),
+            PublishContent::NodeMessage(_) | PublishContent::Interop(_) => return None,
+        };
+        Some(self.channel.len() + HEADER + content)
     }
 
     /// The number of messages that it publishes.
@@ -96,7 +118,7 @@ pub(super) struct PendingPublish {
     /// The session of the subscriber when its command was made.
     pub(super) session: u64,
     /// How many have received it, by the reply to its call of the script.
-    receivers: i64,
+    receivers: usize,
     /// It was written before, to a connection that broke.
     pub(super) is_repeated: bool,
 }
@@ -107,8 +129,8 @@ impl PendingPublish {
     }
 
     /// The outcome of one that was published by the script.
-    pub(super) fn published(&self) -> Posted {
-        Posted { received: self.receivers > 0, on_record: true }
+    pub(super) fn published(&self) -> Published {
+        Published { receivers: self.receivers, on_record: true }
     }
 
     /// Reads the reply to the commands of one message that is not published by the script. `names_key` is the key that a
@@ -117,7 +139,7 @@ impl PendingPublish {
         &self,
         items: &mut RespItems<'_>,
         names_key: &str,
-    ) -> Result<Result<Posted, BackendError>, RespError> {
+    ) -> Result<Result<Published, BackendError>, RespError> {
         let receivers = count(items.next()?);
         let on_record = match self.job.recipient {
             None => Ok(1),
@@ -128,31 +150,31 @@ impl PendingPublish {
                 item => count(item),
             },
         };
-        Ok(self.posted(receivers, on_record))
+        Ok(self.outcome(receivers, on_record))
     }
 
-    fn posted(
+    fn outcome(
         &self,
-        receivers: Result<i64, BackendError>,
-        on_record: Result<i64, BackendError>,
-    ) -> Result<Posted, BackendError> {
+        receivers: Result<usize, BackendError>,
+        on_record: Result<usize, BackendError>,
+    ) -> Result<Published, BackendError> {
         let receivers = receivers?;
         let on_record = on_record.map_err(|error| match error {
             BackendError::Refused(reason) => BackendError::Failed(reason), // the message was published
             error => error,
         })?;
-        let posted = Posted { received: receivers > 0, on_record: on_record > 0 };
-        if self.is_repeated && self.job.recipient.is_some() && !posted.received && posted.on_record {
+        let published = Published { receivers, on_record: on_record > 0 };
+        if self.is_repeated && self.job.recipient.is_some() && receivers == 0 && published.on_record {
             return Err(BackendError::unavailable("it was sent twice, and the first may have been received"));
         }
-        Ok(posted)
+        Ok(published)
     }
 }
 
-/// Reads a number, or the error that Redis returned instead.
-fn count(item: RespItem<'_>) -> Result<i64, BackendError> {
+/// Reads a count, or the error that Redis returned instead.
+fn count(item: RespItem<'_>) -> Result<usize, BackendError> {
     match item {
-        RespItem::Number(number) => Ok(number),
+        RespItem::Number(number) => Ok(usize::try_from(number).unwrap_or(0)),
         RespItem::Error(message) => Err(refusals::error_of(&String::from_utf8_lossy(message))),
         RespItem::Text(_) | RespItem::Nil | RespItem::List(_) | RespItem::TooLong(_) => {
             Err(BackendError::unavailable("redis returned something other than a number"))
@@ -177,7 +199,7 @@ pub(super) fn read_call<'a>(
             let RespItem::Number(receivers) = items.next()? else { return Err(RespError::Malformed) };
             // The first are those of our nodes.
             if number == 0 {
-                message.receivers = receivers;
+                message.receivers = usize::try_from(receivers).unwrap_or(0);
             }
             left = left.checked_sub(1).ok_or(RespError::Malformed)?;
         }
@@ -206,7 +228,7 @@ mod tests {
         let reply = b"*3\r\n:2\r\n:7\r\n:0\r\n";
         let mut both = messages([true, false]);
         assert_eq!(read_call(&mut RespItems::new(reply, 64), both.iter_mut()), Ok(Ok(())));
-        assert_eq!(both.iter().map(|message| message.published().received).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(both.iter().map(|message| message.published().receivers).collect::<Vec<_>>(), [2, 0]);
         for cut in 0..reply.len() {
             let incomplete = read_call(&mut RespItems::new(&reply[..cut], 64), both.iter_mut());
             assert_eq!(incomplete, Err(RespError::Incomplete), "cut after {cut}");

@@ -4,13 +4,29 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use phalanx_core::backend::{GapCause, Incoming, NodeMessageKind};
+use phalanx_core::backend::{GapCause, Incoming, NodeMessageKind, TagId, TagMessageKind};
 use tokio::sync::mpsc;
 
-/// The messages of which some may be missed: those of a room, or without one those to nodes.
-type GapScope = Option<Arc<str>>;
+/// The messages of which some may be missed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum GapScope {
+    /// Those to nodes.
+    Nodes,
+    Room(Arc<str>),
+    Tag(TagId),
+}
 
-/// The gaps that are not in the queue yet, because it was full; at most one for each room. Until a gap is in the queue,
+impl GapScope {
+    fn report(self, cause: GapCause) -> Incoming {
+        match self {
+            Self::Nodes => Incoming::Gap(None, cause),
+            Self::Room(room) => Incoming::Gap(Some(room), cause),
+            Self::Tag(tag) => Incoming::TagGap(tag, cause),
+        }
+    }
+}
+
+/// The gaps that are not in the queue yet, because it was full; at most one for each room and tag. Until a gap is in the queue,
 /// the messages that it covers are dropped, and it is added when the queue is half empty. So a queue that remains full
 /// makes one gap for a room, and not one for each message that finds a free slot.
 #[derive(Default)]
@@ -46,7 +62,7 @@ impl PendingGaps {
         let fitting = out.capacity().checked_sub(half).map_or(0, |spare| spare + 1);
         let moved: Vec<_> = gaps.extract_if(|_, _| true).take(fitting).collect();
         for (scope, cause) in moved {
-            if out.try_send(Incoming::Gap(scope.clone(), cause)).is_err() {
+            if out.try_send(scope.clone().report(cause)).is_err() {
                 gaps.insert(scope, cause);
             }
         }
@@ -61,9 +77,14 @@ impl PendingGaps {
 /// The scope of the gap in place of a message; none if its sender notices that it was lost.
 pub(super) fn scope_of(arrival: &Incoming) -> Option<GapScope> {
     match arrival {
-        Incoming::Publication(publication) => Some(Some(publication.room.clone())),
-        Incoming::NodeMessage(_, message) => (message.kind == NodeMessageKind::Topic).then_some(None),
-        Incoming::InteropCall(_) | Incoming::Away | Incoming::StillAway | Incoming::Gap(..) => None,
+        Incoming::Publication(publication) => Some(GapScope::Room(publication.room.clone())),
+        Incoming::NodeMessage(_, message) => (message.kind == NodeMessageKind::Topic).then_some(GapScope::Nodes),
+        Incoming::TagMessage(_, message) => {
+            (message.kind != TagMessageKind::Call).then_some(GapScope::Tag(message.tag))
+        }
+        Incoming::InteropCall(_) | Incoming::Away | Incoming::StillAway | Incoming::Gap(..) | Incoming::TagGap(..) => {
+            None
+        }
     }
 }
 
@@ -76,7 +97,7 @@ mod tests {
         let (out, mut queue) = mpsc::channel(4);
         let gaps = PendingGaps::default();
         for room in ["a", "b", "c", "d", "e", "a"] {
-            gaps.add(Some(room.into()), GapCause::Away);
+            gaps.add(GapScope::Room(room.into()), GapCause::Away);
         }
         let mut reported = Vec::new();
         for queued in [3, 3, 3, 2, 1] {

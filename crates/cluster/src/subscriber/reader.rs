@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use phalanx_core::backend::{Clock, GapCause, Incoming};
+use phalanx_core::backend::{Clock, GapCause, Incoming, TagId};
 use phalanx_core::bound_reached;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::gaps::scope_of;
+use super::gaps::{GapScope, scope_of};
 use super::{Confirmation, HEARTBEAT, SubscriberState};
 use crate::clock::RedisClock;
 use crate::envelope::{EnvelopeReader, Refusal};
@@ -31,6 +31,8 @@ pub(crate) struct MessageDecoder {
     pub(crate) interop: Option<Arc<InteropChannel>>,
     /// The prefix of the channels of rooms.
     pub(crate) room_prefix: String,
+    /// The prefix of the channels of tags.
+    pub(crate) tag_prefix: String,
     /// The most bytes of a message; longer ones are skipped.
     pub(crate) max_message: usize,
 }
@@ -179,9 +181,13 @@ impl ChannelReader {
     fn add_gap(&self, channel: &[u8], cause: GapCause) {
         let Ok(channel) = std::str::from_utf8(channel) else { return };
         if let Some(room) = channel.strip_prefix(&self.decoder.room_prefix) {
-            self.shared.gaps.add(Some(room.into()), cause);
+            self.shared.gaps.add(GapScope::Room(room.into()), cause);
+        } else if let Some(tag) = channel.strip_prefix(&self.decoder.tag_prefix) {
+            if let Some(tag) = TagId::parse(tag) {
+                self.shared.gaps.add(GapScope::Tag(tag), cause);
+            }
         } else if channel == self.shared.keys.all_nodes() {
-            self.shared.gaps.add(None, cause);
+            self.shared.gaps.add(GapScope::Nodes, cause);
         }
     }
 }

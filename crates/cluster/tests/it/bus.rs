@@ -81,10 +81,12 @@ pub(super) fn text(arrival: &Incoming) -> Option<&str> {
     match arrival {
         Incoming::Publication(message) => std::str::from_utf8(&message.payload).ok(),
         Incoming::NodeMessage(..)
+        | Incoming::TagMessage(..)
         | Incoming::InteropCall(_)
         | Incoming::Away
         | Incoming::StillAway
-        | Incoming::Gap(..) => None,
+        | Incoming::Gap(..)
+        | Incoming::TagGap(..) => None,
     }
 }
 

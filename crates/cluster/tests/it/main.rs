@@ -24,6 +24,7 @@ mod room_checks;
 mod rooms;
 mod sessions;
 mod switch_over;
+mod tags;
 mod tasks;
 
 /// Starts a Redis for one test, with a client for it.

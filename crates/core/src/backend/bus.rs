@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 
 use super::error::BackendError;
 use super::interop::InteropCall;
-use crate::id::{ConnectionId, Generation, Incarnation};
+use crate::future::BoxFuture;
+use crate::id::{ConnectionId, Generation, Incarnation, TagId};
 
 /// A message to a room, as every node with members there delivers it.
 #[derive(Clone, Debug)]
@@ -67,6 +68,32 @@ pub enum NodeMessageKind {
     Topic,
 }
 
+/// A message to the nodes that have connections with a tag.
+#[derive(Clone, Debug)]
+pub struct TagMessage {
+    /// The tag.
+    pub tag: TagId,
+    /// Its kind.
+    pub kind: TagMessageKind,
+    /// Ties the replies to a call.
+    pub id: u64,
+    /// When a call expires, Unix time in milliseconds by the backend's clock.
+    pub deadline_ms: Option<u64>,
+    /// Its JSON.
+    pub payload: Bytes,
+}
+
+/// The kind of a message to a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagMessageKind {
+    /// A frame for each of the connections, handed on as it is.
+    Frame,
+    /// Closes the connections at once, with the code that the payload is. Only the server itself sends it.
+    Close,
+    /// A call of all of them; each node that receives it replies.
+    Call,
+}
+
 /// The nodes that receive a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipient {
@@ -92,6 +119,8 @@ pub enum Incoming {
     Publication(Publication),
     /// A message to this node or to all, and the generation that sent it.
     NodeMessage(Generation, NodeMessage),
+    /// A message to a tag, and the generation that sent it.
+    TagMessage(Generation, TagMessage),
     /// A call of an Actionhero node.
     InteropCall(InteropCall),
     /// The bus is away: replies that calls wait for will not come.
@@ -101,6 +130,8 @@ pub enum Incoming {
     /// Messages to this room may have been missed: between the last one before this item and the first one after it, and
     /// nowhere else. Without a room: messages to nodes.
     Gap(Option<Arc<str>>, GapCause),
+    /// Messages to this tag may have been missed, in the same way.
+    TagGap(TagId, GapCause),
 }
 
 /// Why messages may have been missed.
@@ -115,7 +146,7 @@ pub enum GapCause {
 /// A value that is dropped when a message was sent, or will never be.
 pub type SendGuard = Box<dyn Any + Send>;
 
-/// Keeps a room's messages coming; they may stop some time after it is dropped.
+/// Keeps the messages of a room or a tag coming; they may stop some time after it is dropped.
 pub struct Subscription(#[expect(dead_code, reason = "kept for its drop")] Option<Box<dyn Any + Send + Sync>>);
 
 impl Subscription {
@@ -170,6 +201,18 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Starts to receive a room's messages; completes when every later message arrives.
     async fn subscribe(&self, room: &Arc<str>) -> Result<Subscription, BackendError>;
+
+    /// Publishes to a tag, and returns how many nodes receive it: those that have connections with it, or had until a
+    /// moment ago, the sender too. Cancel safe in the same way.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if it is unknown whether it will arrive.
+    async fn publish_to_tag(&self, message: TagMessage) -> Result<usize, BackendError>;
+
+    /// Starts to receive a tag's messages. The future completes when every later message arrives, or fails because the bus
+    /// is away; the subscription is made when it is back all the same, unless it was dropped before.
+    fn subscribe_to_tag(&self, tag: TagId) -> (Subscription, BoxFuture<'static, Result<(), BackendError>>);
 
     /// Takes the receiving end of the bus. The first call gets it, later ones `None`.
     fn receiver(&self) -> Option<mpsc::Receiver<Incoming>>;

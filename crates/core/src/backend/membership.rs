@@ -36,6 +36,18 @@ pub struct NodeRecord {
     pub earlier: Vec<Generation>,
 }
 
+impl NodeRecord {
+    /// The names of these nodes among each other: the id; where several nodes have one, `<id>@<first generation since its
+    /// start>`.
+    pub fn names(nodes: &[Self]) -> Vec<String> {
+        let name_of = |record: &Self| {
+            let is_unique = nodes.iter().all(|other| other.id != record.id || other.boot == record.boot);
+            if is_unique { record.id.clone() } else { format!("{}@{}", record.id, record.boot) }
+        };
+        nodes.iter().map(name_of).collect()
+    }
+}
+
 /// The result of a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Renewal {

@@ -16,7 +16,7 @@ mod tasks;
 
 pub use bus::{
     Bus, GapCause, Incoming, NodeMessage, NodeMessageKind, Posted, Publication, PublicationKind, Recipient, SendGuard,
-    Subscription,
+    Subscription, TagMessage, TagMessageKind,
 };
 pub use cache::{CacheStore, Dumped, Page, Stored};
 pub use clock::{Clock, SystemClock};
@@ -43,7 +43,7 @@ pub use tasks::{
     TickCall, TickOutcome, TickRequest, UniqueClaim, WorkerCall, WorkerReply, WorkerSign,
 };
 
-pub use crate::id::MembersCursor;
+pub use crate::id::{MembersCursor, TagId};
 
 /// Everything nodes share, behind its seams.
 pub struct Backend {

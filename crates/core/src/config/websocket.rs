@@ -42,6 +42,8 @@ pub struct Websocket {
     pub allowed_origins: Vec<String>,
     /// Most rooms that one socket is a member of.
     pub max_rooms: usize,
+    /// Most tags that the application gives one socket.
+    pub max_tags: usize,
     /// Most bytes of a connection's attributes.
     pub max_attributes: ByteSize,
     /// Most bytes of a `messageId`.
@@ -67,6 +69,7 @@ impl Default for Websocket {
             upgrade_burst: 1000,
             allowed_origins: Vec::new(),
             max_rooms: 100,
+            max_tags: 32,
             max_attributes: ByteSize::kib(16),
             max_message_id_bytes: 128,
             max_file: ByteSize::kib(512),

@@ -24,6 +24,7 @@ mod attributes;
 mod joined_rooms;
 mod outbox;
 mod send_slots;
+mod tags;
 
 pub use action_permit::ActionPermit;
 pub use attributes::Attributes;
@@ -31,6 +32,7 @@ pub(crate) use joined_rooms::{JoinedRoom, JoinedRooms};
 pub use outbox::{Frame, OutboxItem, OutboxLimit};
 use outbox::{Outbox, Queued};
 pub(crate) use send_slots::InFlight;
+pub(crate) use tags::{ConnectionTags, TagHost};
 
 /// The initial state of a connection.
 #[derive(Debug)]
@@ -119,6 +121,7 @@ struct Shared {
     delivered: Notify,
     closed: OnceLock<CancellationToken>,
     session: Option<Box<SocketSession>>,
+    tags: Mutex<ConnectionTags>,
 }
 
 impl Connection {
@@ -148,6 +151,7 @@ impl Connection {
             delivered: Notify::new(),
             closed: OnceLock::new(),
             session,
+            tags: Mutex::default(),
         }))
     }
 

@@ -25,6 +25,7 @@ use crate::registry::Registry;
 use crate::remote::{CallServer, Connections, Executor, RemoteCallParts, RemoteCalls};
 use crate::rooms::{RoomParts, Rooms};
 use crate::session::parts::SessionParts;
+use crate::tags::{TagParts, Tags};
 use crate::task::draft::TaskCallbacks;
 use crate::task::handle::{TaskParts, Tasks};
 use crate::topics::Topics;
@@ -85,6 +86,16 @@ impl Engine {
             let limits = (config.cluster.max_calls, max_bytes);
             let call_server =
                 CallServer::new(executor.clone(), bus.clone(), interop, clock.clone(), shutdown.clone(), limits);
+            let tags = Tags::new(TagParts {
+                bus: bus.clone(),
+                calls: calls.clone(),
+                call_server: call_server.clone(),
+                executor: executor.clone(),
+                identity: identity.clone(),
+                metrics: metrics.clone(),
+                shutdown: shutdown.clone(),
+                config: config.clone(),
+            });
             let locks = Locks::new(locks, shutdown.clone());
             let cluster = Cluster::new(membership.clone(), calls.clone(), topics.clone());
             let tasks = Tasks::new(TaskParts {
@@ -107,7 +118,7 @@ impl Engine {
                 config: config.clone(),
                 states: registry.states.clone(),
                 rooms: rooms.clone(),
-                connections: Connections::new(executor, calls.clone()),
+                connections: Connections::new(executor, calls.clone(), tags.clone()),
                 cache: Cache::new(cache, clock.clone()),
                 locks,
                 tasks,
@@ -129,6 +140,7 @@ impl Engine {
                 rooms,
                 calls,
                 call_server,
+                tags,
                 topics,
                 files,
                 hooks,

@@ -35,6 +35,7 @@ impl Engine {
         match item {
             Incoming::Publication(publication) => self.rooms().deliver(&publication),
             Incoming::NodeMessage(from, message) => self.receive_message(from, message),
+            Incoming::TagMessage(from, message) => self.parts().tags.receive(from, message),
             Incoming::InteropCall(call) => self.parts().call_server.receive_interop_call(call),
             Incoming::Away => self.parts().calls.fail_all(),
             Incoming::StillAway => {
@@ -42,6 +43,7 @@ impl Engine {
                 self.rooms().send_away();
             }
             Incoming::Gap(room, cause) => self.receive_gap(room, cause),
+            Incoming::TagGap(tag, cause) => self.parts().tags.receive_gap(tag, cause),
         }
     }
 

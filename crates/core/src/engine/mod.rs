@@ -28,6 +28,7 @@ use crate::registry::Registry;
 use crate::remote::{CallServer, RemoteCalls};
 use crate::rooms::Rooms;
 use crate::shutdown::Shutdown;
+use crate::tags::Tags;
 use crate::topics::Topics;
 use crate::transport::Transport;
 
@@ -40,6 +41,7 @@ pub mod lifecycle;
 mod methods;
 pub mod registration;
 pub mod setup;
+mod tags;
 
 use hooks::HookRunner;
 
@@ -61,6 +63,7 @@ pub(crate) struct EngineParts {
     rooms: Rooms,
     calls: Arc<RemoteCalls>,
     call_server: CallServer,
+    tags: Tags,
     topics: Topics,
     files: Arc<PublicFiles>,
     hooks: Arc<HookRunner>,

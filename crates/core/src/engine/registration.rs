@@ -24,6 +24,7 @@ impl Engine {
     ///
     /// `conflict` if its id is taken, `unavailable` beyond `websocket.max_connections`.
     pub fn register(&self, connection: Connection) -> Result<Registration, ActionError> {
+        connection.set_tag_host(self.parts().tags.host());
         self.parts().connections.insert(&connection)?;
         let metrics = &self.parts().metrics;
         metrics.connections.increment(1);
@@ -36,6 +37,7 @@ impl Engine {
 
     async fn remove(&self, connection: &Connection, reason: CloseReason) {
         connection.close(reason);
+        self.parts().tags.remove_all(connection);
         self.rooms().leave_all(connection).await;
         if !self.parts().connections.remove(connection) {
             return;
@@ -51,6 +53,10 @@ impl Registration {
     /// The connection.
     pub fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Runs the created hooks, and notifies observers.

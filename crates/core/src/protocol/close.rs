@@ -23,6 +23,8 @@ pub enum CloseReason {
     HeartbeatLost,
     /// The client went on sending over its rate (4003).
     RateLimited,
+    /// The session of the client was renewed under another id: it reconnects with that (4004).
+    SessionRenewed,
     /// The application destroyed the connection (4500).
     Destroyed,
     /// The application no longer admits this client (4501).
@@ -48,6 +50,15 @@ impl CloseReason {
         }
     }
 
+    /// The reason for which all connections of a session are closed; `None` for any other code.
+    pub(crate) const fn of_session(code: u16) -> Option<Self> {
+        match code {
+            4004 => Some(Self::SessionRenewed),
+            4501 => Some(Self::NotAllowed),
+            _ => None,
+        }
+    }
+
     /// The close code; 4000 to 4499 mean *reconnect*, 4500 to 4999 *do not*.
     pub const fn code(self) -> u16 {
         match self {
@@ -61,6 +72,7 @@ impl CloseReason {
             Self::SlowReader => 4001,
             Self::HeartbeatLost => 4002,
             Self::RateLimited => 4003,
+            Self::SessionRenewed => 4004,
             Self::Destroyed => 4500,
             Self::NotAllowed => 4501,
             Self::Application(ApplicationCode(code)) => code,
@@ -81,6 +93,7 @@ impl CloseReason {
             Self::SlowReader => "slow_reader",
             Self::HeartbeatLost => "heartbeat_lost",
             Self::RateLimited => "rate_limited",
+            Self::SessionRenewed => "session_renewed",
             Self::Destroyed => "destroyed",
             Self::NotAllowed => "not_allowed",
             Self::Application(_) => "application",

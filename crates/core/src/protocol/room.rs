@@ -119,18 +119,23 @@ impl<'a> PresenceEvent<'a> {
     }
 }
 
-/// The notice to a member that messages of a room may have been missed.
+/// The notice that messages may have been missed: to a member of a room those of the room, else those to tags of the
+/// connection.
 #[derive(Clone, Debug, Serialize)]
 pub struct GapEvent<'a> {
     context: &'static str,
     event: &'static str,
-    room: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<&'a str>,
 }
 
 impl<'a> GapEvent<'a> {
+    /// The gap of a connection's tags.
+    pub const OF_TAGS: Self = Self { context: "api", event: "gap", room: None };
+
     /// The gap of one room.
     pub const fn new(room: &'a str) -> Self {
-        Self { context: "api", event: "gap", room }
+        Self { room: Some(room), ..Self::OF_TAGS }
     }
 }
 

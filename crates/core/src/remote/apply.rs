@@ -10,7 +10,8 @@ use super::error::ApplyError;
 use super::execute::{Executor, Started};
 use super::pending::RemoteCalls;
 use crate::connection::Connection;
-use crate::id::ConnectionId;
+use crate::id::{ConnectionId, TagKind};
+use crate::tags::{TaggedConnections, Tags};
 
 /// The connections of the cluster: those of this node by their handles, all others by [`Connections::apply`]. Cheap to
 /// clone.
@@ -38,11 +39,12 @@ use crate::id::ConnectionId;
 pub struct Connections {
     executor: Executor,
     calls: Arc<RemoteCalls>,
+    tags: Tags,
 }
 
 impl Connections {
-    pub(crate) fn new(executor: Executor, calls: Arc<RemoteCalls>) -> Self {
-        Self { executor, calls }
+    pub(crate) fn new(executor: Executor, calls: Arc<RemoteCalls>, tags: Tags) -> Self {
+        Self { executor, calls, tags }
     }
 
     /// The handle of a connection of this node.
@@ -58,6 +60,16 @@ impl Connections {
     /// Handles of all connections of this node.
     pub fn all(&self) -> Vec<Connection> {
         self.executor.registry.all()
+    }
+
+    /// All connections of the cluster with that tag: see [`Connection::tag`].
+    pub fn tagged(&self, tag: &str) -> TaggedConnections {
+        TaggedConnections::new(&self.tags, TagKind::Application, tag)
+    }
+
+    /// All connections of the cluster whose session is that user's.
+    pub fn user(&self, user: &str) -> TaggedConnections {
+        TaggedConnections::new(&self.tags, TagKind::User, user)
     }
 
     /// Runs `method` on a connection, wherever it is, and returns its result.

@@ -40,13 +40,17 @@ pub(super) fn parse(method: &str, args: Value) -> Result<ParsedCall, ActionError
     }))
 }
 
-/// A message for one client: an object brings its own context, anything else travels as `message`.
+/// A message for one client, alone or in a list.
 fn message(args: Value) -> Map<String, Value> {
-    let args = match args {
+    in_context(match args {
         Value::Array(mut list) if list.len() == 1 && list[0].is_object() => list.remove(0),
         args => args,
-    };
-    let mut object = match args {
+    })
+}
+
+/// A message for clients: an object brings its own context, anything else travels as `message`.
+pub(crate) fn in_context(message: Value) -> Map<String, Value> {
+    let mut object = match message {
         Value::Object(object) => object,
         other => Map::from_iter([("message".to_owned(), other)]),
     };

@@ -4,12 +4,13 @@
 //! ([`pending`], the caller's side); the owner executes it the same way and replies ([`serve`]).
 
 mod apply;
-mod built_in;
-mod error;
-mod execute;
-mod pending;
-mod serve;
-mod wire;
+pub(crate) mod built_in;
+pub(crate) mod error;
+pub(crate) mod execute;
+pub(crate) mod gather;
+pub(crate) mod pending;
+pub(crate) mod serve;
+pub(crate) mod wire;
 
 pub use apply::Connections;
 pub use error::ApplyError;

@@ -51,20 +51,27 @@ pub(crate) struct RemoteCalls {
 }
 
 /// A reply to a call of many nodes; `None` from a generation that was reaped.
-type NodeReply = (Generation, Option<Bytes>);
+pub(super) type NodeReply = (Generation, Option<Bytes>);
 
 /// The nodes that are to reply, and the channel for their replies as they came: the caller decodes them, not the task that
 /// takes them off the bus.
 #[derive(Debug)]
-enum PendingReply {
+pub(super) enum PendingReply {
     One(Generation, oneshot::Sender<Bytes>),
     Many(Vec<Generation>, mpsc::Sender<NodeReply>),
 }
 
 /// A registered call; dropped, it is no longer pending.
-struct OpenCall<'a> {
+pub(super) struct OpenCall<'a> {
     calls: &'a RemoteCalls,
     id: u64,
+}
+
+impl OpenCall<'_> {
+    /// Its number, which ties the replies to it.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
 }
 
 impl Drop for OpenCall<'_> {
@@ -320,7 +327,19 @@ impl RemoteCalls {
         self.pending().clear();
     }
 
-    fn open(&self, call: PendingReply) -> Result<OpenCall<'_>, ActionError> {
+    pub(super) fn is_own(&self, generation: Generation) -> bool {
+        self.parts.identity.is_own(generation)
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.parts.clock.now_ms()
+    }
+
+    pub(super) async fn nodes(&self) -> Result<Vec<NodeRecord>, ActionError> {
+        Ok(self.parts.membership.nodes().await?)
+    }
+
+    pub(super) fn open(&self, call: PendingReply) -> Result<OpenCall<'_>, ActionError> {
         let id = self.next.fetch_add(1, Relaxed);
         let mut pending = self.pending();
         if pending.len() >= self.parts.max_calls {
@@ -362,7 +381,7 @@ fn is_of_owner(result: &Result<Value, ApplyError>) -> bool {
 }
 
 /// Checks the one bound of everything that goes from node to node.
-pub(super) fn check_size(max: u64, payload: &[u8], message: &'static str) -> Result<(), ActionError> {
+pub(crate) fn check_size(max: u64, payload: &[u8], message: &'static str) -> Result<(), ActionError> {
     if payload.len() as u64 <= max {
         return Ok(());
     }

@@ -1,10 +1,12 @@
 //! The owner's side of remote calls: calls of other nodes that run here.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::error::ApplyError;
@@ -56,12 +58,7 @@ impl CallServer {
 
     /// Runs a call of another node and replies; one whose deadline has passed is dropped unrun.
     pub(crate) fn receive_call(&self, from: Generation, call: NodeMessage) {
-        let left = call.deadline_ms.and_then(|deadline| deadline.checked_sub(self.0.clock.now_ms()));
-        let Some(left) = left.filter(|left| *left > 0) else { return record_drop("call_too_late") };
-        let Ok(permit) = self.0.running.clone().try_acquire_owned() else {
-            return self.refuse(from, call.id);
-        };
-        let limit = Duration::from_millis(left).min(LONGEST);
+        let Some((permit, limit)) = self.admit(from, call.id, call.deadline_ms) else { return };
         let started = match call.payload.len() {
             0..=SHORT => match self.start(&call.payload) {
                 Some((_, Started::Done(result))) => {
@@ -84,6 +81,36 @@ impl CallServer {
             };
             server.post(from, server.reply(call.id, result)).await;
         });
+    }
+
+    /// Runs a call that is none of a method, under the same bounds, and replies. The code gets the time that it has.
+    pub(crate) fn serve<F>(&self, from: Generation, id: u64, deadline_ms: Option<u64>, run: impl FnOnce(Duration) -> F)
+    where
+        F: Future<Output = Result<Value, ApplyError>> + Send + 'static,
+    {
+        let Some((permit, limit)) = self.admit(from, id, deadline_ms) else { return };
+        let (server, running) = (self.clone(), run(limit));
+        self.0.shutdown.spawn(async move {
+            let _permit = permit;
+            if let Ok(result) = timeout(limit, running).await {
+                server.post(from, server.reply(id, result)).await;
+            }
+        });
+    }
+
+    /// Admits a call of another node: its permit, and the time that is left for it. One that is too late, or beyond the
+    /// bound, is not run.
+    fn admit(&self, from: Generation, id: u64, deadline_ms: Option<u64>) -> Option<(OwnedSemaphorePermit, Duration)> {
+        let left = deadline_ms.and_then(|deadline| deadline.checked_sub(self.0.clock.now_ms()));
+        let Some(left) = left.filter(|left| *left > 0) else {
+            record_drop("call_too_late");
+            return None;
+        };
+        let Ok(permit) = self.0.running.clone().try_acquire_owned() else {
+            self.refuse(from, id);
+            return None;
+        };
+        Some((permit, Duration::from_millis(left).min(LONGEST)))
     }
 
     /// Runs a call of an Actionhero node, if the connection is one of this node, and replies.

@@ -54,7 +54,7 @@ impl CallMessage {
 /// The result of a call, as it is encoded.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum ReplyMessage {
+pub(crate) enum ReplyMessage {
     Ok(Value),
     /// It is not a connection of this node, or no longer.
     NotMine,
@@ -64,7 +64,7 @@ pub(super) enum ReplyMessage {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct RemoteErrorFields {
+pub(crate) struct RemoteErrorFields {
     kind: String,
     code: String,
     message: String,
@@ -82,7 +82,7 @@ struct RemoteDetailFields {
 }
 
 impl ReplyMessage {
-    pub(super) fn from_result(result: Result<Value, ApplyError>) -> Self {
+    pub(crate) fn from_result(result: Result<Value, ApplyError>) -> Self {
         match result {
             Ok(value) => Self::Ok(value),
             Err(ApplyError::NotFound) => Self::NotMine,
@@ -94,7 +94,11 @@ impl ReplyMessage {
         }
     }
 
-    pub(super) fn into_result(self) -> Result<Value, ApplyError> {
+    pub(crate) fn is_ok(&self) -> bool {
+        matches!(self, Self::Ok(_))
+    }
+
+    pub(crate) fn into_result(self) -> Result<Value, ApplyError> {
         match self {
             Self::Ok(value) => Ok(value),
             Self::NotMine => Err(ApplyError::NotFound),
@@ -104,7 +108,7 @@ impl ReplyMessage {
         }
     }
 
-    pub(super) fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         encode(self)
     }
 

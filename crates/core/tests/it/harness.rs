@@ -1,7 +1,7 @@
 //! A single node whose backend fails on demand.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use phalanx_core::backend::{
     Backend, BackendError, Bus, CreateOutcome, HeldMember, Incoming, JoinOutcome, LeaveOutcome, Member, Members,
     MembersCursor, NodeMessage, Posted, Publication, Recipient, RelistOutcome, Relisting, RoomStore, SendGuard,
-    StoredMember, Subscription,
+    StoredMember, Subscription, TagId, TagMessage,
 };
 use phalanx_core::config::Config;
 use phalanx_core::connection::{Attributes, Frame, NewConnection, OutboxItem, OutboxLimit};
@@ -18,7 +18,8 @@ use phalanx_core::memory::{MemoryBus, MemoryRooms};
 use phalanx_core::protocol::CloseReason;
 use phalanx_core::registry::Definitions;
 use phalanx_core::{
-    ActionError, Connection, ConnectionId, Engine, Generation, Incarnation, Node, NodeSetup, Registration, StartError,
+    ActionError, BoxFuture, Connection, ConnectionId, Engine, Generation, Incarnation, Node, NodeSetup, Registration,
+    StartError,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
@@ -48,6 +49,14 @@ pub(crate) struct FaultyBackend {
     unsent: Mutex<Vec<SendGuard>>,
     /// Whether a node of the last release is in the cluster.
     pub(crate) has_old_nodes: AtomicBool,
+    /// Nodes that receive what is published to tags, beside this one.
+    pub(crate) other_receivers: AtomicUsize,
+    /// The last tag that the node subscribed to.
+    last_tag: Mutex<Option<TagId>>,
+    /// Whether subscriptions to tags are not confirmed.
+    holds_subscriptions: AtomicBool,
+    /// Items that the node receives beside those of its bus.
+    injected: (mpsc::Sender<Incoming>, Mutex<Option<mpsc::Receiver<Incoming>>>),
     /// Notified when a step waits for a reply that never arrives.
     pub(crate) stuck: Notify,
 }
@@ -66,6 +75,21 @@ impl FaultyBackend {
     /// Sends them.
     pub(crate) fn send_all(&self) {
         self.unsent.lock().unwrap().clear();
+    }
+
+    /// The last tag that the node subscribed to.
+    pub(crate) fn last_tag(&self) -> TagId {
+        self.last_tag.lock().unwrap().unwrap()
+    }
+
+    /// Has no further subscription to a tag confirmed.
+    pub(crate) fn hold_subscriptions(&self) {
+        self.holds_subscriptions.store(true, Relaxed);
+    }
+
+    /// Delivers an item of the bus.
+    pub(crate) async fn inject(&self, item: Incoming) {
+        self.injected.0.send(item).await.unwrap();
     }
 
     /// Delivers a message as if from another node.
@@ -203,8 +227,28 @@ impl Bus for FaultyBackend {
         self.bus.subscribe(room).await
     }
 
+    async fn publish_to_tag(&self, message: TagMessage) -> Result<usize, BackendError> {
+        let receivers = self.step("publish to tag", self.bus.publish_to_tag(message)).await?;
+        Ok(receivers + self.other_receivers.load(Relaxed))
+    }
+
+    fn subscribe_to_tag(&self, tag: TagId) -> (Subscription, BoxFuture<'static, Result<(), BackendError>>) {
+        *self.last_tag.lock().unwrap() = Some(tag);
+        let (subscription, stands) = self.bus.subscribe_to_tag(tag);
+        let is_held = self.holds_subscriptions.load(Relaxed);
+        (subscription, if is_held { Box::pin(std::future::pending()) } else { stands })
+    }
+
     fn receiver(&self) -> Option<mpsc::Receiver<Incoming>> {
-        self.bus.receiver()
+        let (mut own, injected) = (self.bus.receiver()?, self.injected.0.clone());
+        tokio::spawn(async move {
+            while let Some(item) = own.recv().await {
+                if injected.send(item).await.is_err() {
+                    return;
+                }
+            }
+        });
+        self.injected.1.lock().unwrap().take()
     }
 }
 
@@ -282,12 +326,17 @@ impl Harness {
         config.rooms.start = vec!["lobby".to_owned()];
         config.rooms.presence = vec!["lobby".to_owned()];
         change(&mut config);
+        let (inject, injected) = mpsc::channel(1);
         let backend = Arc::new(FaultyBackend {
             rooms: MemoryRooms::default(),
             bus: MemoryBus::new(100),
             faults: Mutex::default(),
             unsent: Mutex::default(),
             has_old_nodes: AtomicBool::new(false),
+            other_receivers: AtomicUsize::new(0),
+            last_tag: Mutex::default(),
+            holds_subscriptions: AtomicBool::new(false),
+            injected: (inject, Mutex::new(Some(injected))),
             stuck: Notify::new(),
         });
         let (leave_log, membership) = (Arc::new(leave_log), Arc::new(FakeMembership::new()));
@@ -317,6 +366,17 @@ impl Harness {
         });
         self.registrations.lock().unwrap().push(self.engine.register(connection.clone()).unwrap());
         connection
+    }
+
+    /// Makes a connection one of a session, and of its user.
+    pub(crate) async fn set_session(&self, connection: &Connection, session: &str, user: Option<&str>) {
+        let registration = {
+            let mut all = self.registrations.lock().unwrap();
+            let index = all.iter().position(|registration| registration.connection() == connection).unwrap();
+            all.remove(index)
+        };
+        registration.set_session(session, user).await.unwrap();
+        self.registrations.lock().unwrap().push(registration);
     }
 
     /// Unregisters a connection as if its client had closed it.

@@ -13,4 +13,5 @@ mod replies;
 mod room_destroy;
 mod rooms;
 mod sessions;
+mod tags;
 mod tasks;

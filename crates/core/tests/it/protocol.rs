@@ -113,6 +113,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("presence-leaves", encode(&PresenceEvent::new(PresenceChange::Leave, "lobby", &[ID, OTHER_ID])).to_vec()),
         ("away", encode(&AwayEvent::NOTICE).to_vec()),
         ("gap", encode(&GapEvent::new("lobby")).to_vec()),
+        ("gap-of-tags", encode(&GapEvent::OF_TAGS).to_vec()),
         ("debug-info", debug_info()),
     ]
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use phalanx_core::backend::{
-    Bus, Incoming, NodeMessage, NodeMessageKind, Posted, Publication, PublicationKind, Recipient,
+    Bus, Incoming, NodeMessage, NodeMessageKind, Posted, Publication, PublicationKind, Recipient, TagId, TagMessage,
+    TagMessageKind,
 };
 use phalanx_core::{Generation, Incarnation};
 use tokio::sync::mpsc::Receiver;
@@ -29,6 +30,8 @@ macro_rules! bus_laws {
                 a_cancelled_publish_does_not_delay_others,
                 a_node_message_reaches_its_recipient,
                 a_node_message_to_an_unknown_generation_is_reported_as_not_received,
+                a_message_to_a_tag_reaches_the_nodes_that_are_subscribed_to_it,
+                messages_to_a_tag_arrive_in_order,
             ]
         );
     };
@@ -44,10 +47,12 @@ async fn next_message(receiver: &mut Receiver<Incoming>) -> Publication {
         match timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus is open") {
             Incoming::Publication(message) => return message,
             Incoming::NodeMessage(..)
+            | Incoming::TagMessage(..)
             | Incoming::InteropCall(_)
             | Incoming::Away
             | Incoming::StillAway
-            | Incoming::Gap(..) => {}
+            | Incoming::Gap(..)
+            | Incoming::TagGap(..) => {}
         }
     }
 }
@@ -152,10 +157,12 @@ pub async fn a_node_message_reaches_its_recipient(bus: Arc<dyn Bus>) {
                     break;
                 }
                 Incoming::Publication(_)
+                | Incoming::TagMessage(..)
                 | Incoming::InteropCall(_)
                 | Incoming::Away
                 | Incoming::StillAway
-                | Incoming::Gap(..) => {}
+                | Incoming::Gap(..)
+                | Incoming::TagGap(..) => {}
             }
         }
     }
@@ -168,4 +175,59 @@ pub async fn a_node_message_to_an_unknown_generation_is_reported_as_not_received
     let message = NodeMessage { kind: NodeMessageKind::Call, id: 1, deadline_ms: None, payload: "{}".into() };
     let posted = bus.post(Recipient::Node(unknown), message).await.expect("the backend answers");
     assert_eq!(posted, Posted { received: false, on_record: false });
+}
+
+fn tag(letter: char) -> TagId {
+    TagId::parse(&letter.to_string().repeat(TagId::TEXT)).expect("it is base64")
+}
+
+fn tag_message(tag: TagId, kind: TagMessageKind, payload: String) -> TagMessage {
+    TagMessage { tag, kind, id: 7, deadline_ms: Some(9), payload: payload.into() }
+}
+
+async fn next_of_a_tag(receiver: &mut Receiver<Incoming>) -> (Generation, TagMessage) {
+    loop {
+        let incoming = timeout(SOON, receiver.recv()).await.expect("it arrives").expect("the bus is open");
+        if let Incoming::TagMessage(from, message) = incoming {
+            return (from, message);
+        }
+    }
+}
+
+/// And no other; the publisher learns how many they are. Each kind arrives as it was published.
+pub async fn a_message_to_a_tag_reaches_the_nodes_that_are_subscribed_to_it(bus: Arc<dyn Bus>) {
+    let mut receiver = bus.receiver().expect("it is taken the first time");
+    bus.open_inbox(node()).await.expect("the backend answers");
+    let (_subscription, stands) = bus.subscribe_to_tag(tag('a'));
+    stands.await.expect("the backend answers");
+    let (_again, stands) = bus.subscribe_to_tag(tag('a'));
+    stands.await.expect("the backend answers");
+    for kind in [TagMessageKind::Frame, TagMessageKind::Close, TagMessageKind::Call] {
+        let unwanted = tag_message(tag('b'), kind, "{}".into());
+        assert_eq!(bus.publish_to_tag(unwanted).await.expect("the backend answers"), 0);
+        let wanted = tag_message(tag('a'), kind, r#"{"a":"ü\n"}"#.into());
+        assert_eq!(
+            bus.publish_to_tag(wanted).await.expect("the backend answers"),
+            1,
+            "one node, not one for each subscription"
+        );
+        let (from, received) = next_of_a_tag(&mut receiver).await;
+        assert_eq!((from, received.tag, received.kind), (node(), tag('a'), kind));
+        assert_eq!((received.id, received.deadline_ms, &*received.payload), (7, Some(9), r#"{"a":"ü\n"}"#.as_bytes()));
+    }
+}
+
+/// Those of one publisher.
+pub async fn messages_to_a_tag_arrive_in_order(bus: Arc<dyn Bus>) {
+    let mut receiver = bus.receiver().expect("it is taken the first time");
+    bus.open_inbox(node()).await.expect("the backend answers");
+    let (_subscription, stands) = bus.subscribe_to_tag(tag('a'));
+    stands.await.expect("the backend answers");
+    for number in 0..50 {
+        let message = tag_message(tag('a'), TagMessageKind::Frame, number.to_string());
+        bus.publish_to_tag(message).await.expect("the backend answers");
+    }
+    for number in 0..50 {
+        assert_eq!(next_of_a_tag(&mut receiver).await.1.payload, number.to_string());
+    }
 }

@@ -1,0 +1,127 @@
+//! Tags of connections over real sockets, as an application uses them.
+
+use phalanx::TagList;
+use phalanx::prelude::*;
+use phalanx::testing::{self, TestApp, TestSocket};
+use phalanx_testkit::Redis;
+use serde_json::json;
+
+#[input]
+#[derive(Clone)]
+struct Ticket {
+    id: u32,
+}
+
+#[output]
+#[derive(Debug, PartialEq)]
+struct Followers {
+    count: usize,
+    ids: Vec<String>,
+    missing: Vec<String>,
+}
+
+fn tag_of(ticket: &Ticket) -> String {
+    format!("ticket:{}", ticket.id)
+}
+
+/// The client gets news of a ticket from now on.
+#[action]
+async fn follow(_ctx: Context, connection: Connection, input: Ticket) -> Result<(), ActionError> {
+    connection.tag(&tag_of(&input)).await
+}
+
+/// The client gets no more news of a ticket.
+#[action]
+async fn unfollow(_ctx: Context, connection: Connection, input: Ticket) -> Result<bool, ActionError> {
+    Ok(connection.untag(&tag_of(&input)))
+}
+
+/// Closes a ticket, and informs those who follow it.
+#[action(name = "closeTicket", post)]
+async fn close_ticket(ctx: Context, input: Ticket) -> Result<(), ActionError> {
+    ctx.connections().tagged(&tag_of(&input)).send(&json!({ "context": "ticket", "closed": input.id })).await
+}
+
+/// Those who follow a ticket.
+#[action(get)]
+async fn followers(ctx: Context, input: Ticket) -> Result<Followers, ActionError> {
+    let TagList { ids, count, missing, .. } = ctx.connections().tagged(&tag_of(&input)).list().await?;
+    Ok(Followers { count, ids: ids.iter().map(ToString::to_string).collect(), missing })
+}
+
+/// Closes the connections of all who follow a ticket.
+#[action(name = "expelFollowers", post)]
+async fn expel_followers(ctx: Context, input: Ticket) -> Result<usize, ActionError> {
+    Ok(ctx.connections().tagged(&tag_of(&input)).close(CloseReason::NotAllowed).await?.count)
+}
+
+/// Gives as many tags as are wanted.
+#[action(name = "manyTags")]
+async fn many_tags(_ctx: Context, connection: Connection, input: Ticket) -> Result<(), ActionError> {
+    for number in 0..input.id {
+        connection.tag(&format!("t{number}")).await?;
+    }
+    Ok(())
+}
+
+fn app() -> App {
+    App::new("desk").actions(actions![follow, unfollow, close_ticket, followers, expel_followers, many_tags])
+}
+
+const TICKET: Ticket = Ticket { id: 7 };
+
+async fn check_a_desk(here: &TestApp, there: &TestApp) {
+    let (mut ada, mut bob, mut cy): (TestSocket, TestSocket, TestSocket) =
+        (here.client().socket().await, there.client().socket().await, there.client().socket().await);
+    for socket in [&mut ada, &mut bob] {
+        socket.call::<follow>(TICKET).await.unwrap();
+    }
+    cy.call::<follow>(Ticket { id: 8 }).await.unwrap();
+    for app in [here, there] {
+        app.client().call::<close_ticket>(TICKET).await.unwrap();
+        for socket in [&mut ada, &mut bob] {
+            socket.expect(json!({ "context": "ticket", "closed": 7 })).await;
+        }
+        let mut listed = app.client().call::<followers>(TICKET).await.unwrap();
+        listed.ids.sort();
+        let mut ids = vec![ada.id().to_owned(), bob.id().to_owned()];
+        ids.sort();
+        assert_eq!(listed, Followers { count: 2, ids, missing: vec![] });
+    }
+    cy.refute(json!({ "context": "ticket" })).await;
+    assert!(ada.call::<unfollow>(TICKET).await.unwrap());
+    there.client().call::<close_ticket>(TICKET).await.unwrap();
+    bob.expect(json!({ "closed": 7 })).await;
+    ada.refute(json!({ "closed": 7 })).await;
+    assert_eq!(here.client().call::<expel_followers>(TICKET).await.unwrap(), 1);
+    assert_eq!(bob.closed().await, 4501);
+    testing::until("one that is closed has no tags", async || {
+        here.client().call::<followers>(TICKET).await.unwrap().count == 0
+    })
+    .await;
+    ada.refute(json!({ "closed": 7 })).await;
+}
+
+#[tokio::test]
+async fn those_with_a_tag_get_its_messages_on_one_node() {
+    let app = testing::start(app()).await;
+    check_a_desk(&app, &app).await;
+}
+
+#[tokio::test]
+async fn those_with_a_tag_get_its_messages_on_two_nodes() {
+    let redis = Redis::start().await;
+    let (here, there) = testing::two(app, format!("redis://{}", redis.addr())).await;
+    check_a_desk(&here, &there).await;
+}
+
+#[tokio::test]
+async fn too_many_tags_are_one_error_for_the_client() {
+    let app = testing::start(app()).settings(|config| config.websocket.max_tags = 3).await;
+    let mut socket = app.client().socket().await;
+    socket.call::<many_tags>(Ticket { id: 3 }).await.unwrap();
+    let reply = socket.request(json!({ "event": "action", "params": { "action": "manyTags", "id": 4 } })).await;
+    assert_eq!(reply["error"]["code"], "too_many_tags");
+    let response = app.client().get("/api/followers?id=1").await.ok().json();
+    assert_eq!(response["count"], 0);
+}
