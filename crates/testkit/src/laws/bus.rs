@@ -177,8 +177,8 @@ pub async fn a_node_message_to_an_unknown_generation_is_reported_as_not_received
     assert_eq!(posted, Posted { received: false, on_record: false });
 }
 
-fn tag(letter: char) -> TagId {
-    TagId::parse(&letter.to_string().repeat(TagId::TEXT)).expect("it is base64")
+fn tag(character: char) -> TagId {
+    TagId::parse(&character.to_string().repeat(TagId::TEXT)).expect("it is base64")
 }
 
 fn tag_message(tag: TagId, kind: TagMessageKind, payload: String) -> TagMessage {
