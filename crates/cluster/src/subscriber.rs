@@ -4,7 +4,7 @@
 //! left → unsubscribing → unsubscribed. If Redis refuses, it is refused, and subscribed again a moment later. A handle
 //! that is created while the channel is being unsubscribed waits for the confirmation of a new subscription.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use phalanx_core::backend::{BackendError, Clock, Incoming};
 use phalanx_core::bound_reached;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
@@ -29,16 +29,15 @@ use crate::refusals::{self, RefusalMeaning};
 use crate::resp;
 
 mod absence;
+mod channels;
 mod gaps;
 mod reader;
 
 use absence::Absence;
+use channels::{ChannelTable, Confirmed};
 use gaps::PendingGaps;
 use reader::ChannelReader;
 pub(crate) use reader::MessageDecoder;
-
-/// How long a channel without a handle remains subscribed.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// The most channels in one SUBSCRIBE or UNSUBSCRIBE.
 const BATCH: usize = 500;
@@ -64,7 +63,7 @@ const QUICK_SESSIONS: usize = 2;
 pub(crate) struct Subscriber(Arc<SubscriberState>);
 
 struct SubscriberState {
-    channels: Mutex<HashMap<String, Channel>>,
+    channels: Mutex<ChannelTable>,
     /// Wakes the task: a channel is wanted.
     changed: Notify,
     /// The number of the session, once all wanted channels are subscribed on its connection and until that breaks; else 0.
@@ -74,56 +73,20 @@ struct SubscriberState {
     absence: Absence,
     /// Why the last connection broke or could not be established.
     last_error: Mutex<String>,
-    permanent: Vec<String>,
+    permanent: Vec<Arc<str>>,
     client: RedisClient,
     keys: Keys,
-}
-
-#[derive(Default)]
-struct Channel {
-    /// The number of handles.
-    handles: usize,
-    state: ChannelState,
-    /// Redis has confirmed the subscription on this connection.
-    is_confirmed: bool,
-    /// It was confirmed on an earlier connection, and the gap since then is not added yet.
-    has_gap: bool,
-    /// Callers that wait for the confirmation of the subscription.
-    waiting: Vec<oneshot::Sender<Result<(), BackendError>>>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum ChannelState {
-    #[default]
-    Unsubscribed,
-    /// Redis refused the subscription; it is requested again at this time.
-    Refused(Instant),
-    Subscribing,
-    Subscribed,
-    Lingering(Instant),
-    Unsubscribing,
 }
 
 /// Keeps a channel subscribed until it is dropped.
 pub(crate) struct ChannelHandle {
     shared: Arc<SubscriberState>,
-    channel: String,
+    channel: Arc<str>,
 }
 
 impl Drop for ChannelHandle {
     fn drop(&mut self) {
-        let mut channels = self.shared.channels();
-        let Some(channel) = channels.get_mut(&self.channel) else { return };
-        channel.handles -= 1;
-        if channel.handles > 0 {
-            return;
-        }
-        match channel.state {
-            ChannelState::Subscribed => channel.state = ChannelState::Lingering(Instant::now() + LINGER),
-            ChannelState::Unsubscribed | ChannelState::Refused(_) => drop(channels.remove(&self.channel)),
-            // A command is on its way, or the pause already runs: the task decides when it gets the reply.
-            ChannelState::Subscribing | ChannelState::Lingering(_) | ChannelState::Unsubscribing => {}
-        }
+        self.shared.channels().remove_handle(&self.channel);
     }
 }
 
@@ -132,8 +95,8 @@ impl Subscriber {
     /// connections, and that of Actionhero nodes, which has messages of all rooms.
     pub(crate) fn new(client: RedisClient, keys: Keys, permanent: Vec<String>) -> Self {
         let (changed, last_error, session, gaps, absence) = Default::default();
-        let wanted = permanent.iter().map(|name| (name.clone(), Channel { handles: 1, ..Channel::default() }));
-        let channels = Mutex::new(wanted.collect());
+        let permanent: Vec<Arc<str>> = permanent.into_iter().map(Arc::from).collect();
+        let channels = Mutex::new(ChannelTable::new(&permanent));
         let state = SubscriberState { channels, changed, session, gaps, absence, permanent, last_error, client, keys };
         Self(Arc::new(state))
     }
@@ -184,23 +147,12 @@ impl Subscriber {
     }
 
     /// Creates a handle, and returns what to wait for unless the channel is already subscribed.
-    fn add_handle(&self, name: String) -> (ChannelHandle, Option<oneshot::Receiver<Result<(), BackendError>>>) {
-        let mut channels = self.0.channels();
-        let channel = channels.entry(name.clone()).or_default();
-        channel.handles += 1;
-        let handle = ChannelHandle { shared: self.0.clone(), channel: name };
-        if let ChannelState::Subscribed | ChannelState::Lingering(_) = channel.state {
-            channel.state = ChannelState::Subscribed;
-            return (handle, None);
+    fn add_handle(&self, channel: String) -> (ChannelHandle, Option<Confirmed>) {
+        let (channel, confirmed) = self.0.channels().add_handle(channel.into());
+        if confirmed.is_some() {
+            self.0.changed.notify_one();
         }
-        if let ChannelState::Refused(_) = channel.state {
-            channel.state = ChannelState::Unsubscribed;
-        }
-        let (confirm, confirmed) = oneshot::channel();
-        channel.waiting.retain(|waiting| !waiting.is_closed());
-        channel.waiting.push(confirm);
-        self.0.changed.notify_one();
-        (handle, Some(confirmed))
+        (ChannelHandle { shared: self.0.clone(), channel }, confirmed)
     }
 
     /// Receives forever, reconnecting when a connection breaks, and passes every verified message on.
@@ -308,6 +260,7 @@ impl Subscriber {
     ) -> String {
         let mut ticks = interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.0.channels().begin();
         loop {
             let is_complete = match self.sync_channels(commands).await {
                 Ok(is_complete) => is_complete,
@@ -364,33 +317,24 @@ impl Subscriber {
     async fn sync_channels(&self, commands: &mut CommandHalf) -> Result<bool, String> {
         let mut is_complete = true;
         loop {
-            let now = Instant::now();
-            let wanted = self.0.change_states(|channel| match channel.state {
-                ChannelState::Unsubscribed if channel.handles > 0 => Some(ChannelState::Subscribing),
-                ChannelState::Refused(until) if until <= now => Some(ChannelState::Subscribing),
-                _ => None,
-            });
-            if wanted.is_empty() {
-                break;
+            let wanted = self.0.channels().take_wanted(Instant::now(), BATCH);
+            if !wanted.is_empty() {
+                is_complete &= self.request_channels(commands, &wanted).await?;
+                continue;
             }
-            is_complete &= self.request_channels(commands, &wanted).await?;
-        }
-        let now = Instant::now();
-        let unwanted = self.0.change_states(|channel| match channel.state {
-            ChannelState::Lingering(until) if until <= now => Some(ChannelState::Unsubscribing),
-            _ => None,
-        });
-        if !unwanted.is_empty() {
+            let unwanted = self.0.channels().take_unwanted(Instant::now(), BATCH);
+            if unwanted.is_empty() {
+                return Ok(is_complete);
+            }
             commands.request("UNSUBSCRIBE", &unwanted).await?;
             self.0.set_unsubscribed(&unwanted);
         }
-        Ok(is_complete)
     }
 
     /// Subscribes to these channels. A refusal ends the wait of the callers and not the session, in which other channels
     /// may be subscribed: without a gap they are still received. Returns `false` if Redis is busy and refuses all channels
     /// for a while.
-    async fn request_channels(&self, commands: &mut CommandHalf, wanted: &[String]) -> Result<bool, String> {
+    async fn request_channels(&self, commands: &mut CommandHalf, wanted: &[Arc<str>]) -> Result<bool, String> {
         let reply = match commands.send("SUBSCRIBE", wanted).await? {
             Confirmation::Confirmed => {
                 self.0.set_subscribed(wanted);
@@ -456,7 +400,7 @@ struct CommandHalf {
 
 impl CommandHalf {
     /// Sends a command and waits until each of its arguments is confirmed.
-    async fn request(&mut self, command: &str, arguments: &[String]) -> Result<(), String> {
+    async fn request(&mut self, command: &str, arguments: &[Arc<str>]) -> Result<(), String> {
         match self.send(command, arguments).await? {
             Confirmation::Confirmed => Ok(()),
             Confirmation::Refused(reason) => Err(reason),
@@ -465,9 +409,9 @@ impl CommandHalf {
 
     /// Sends a command and waits for the reply. A refusal is a reply too; an error means that the connection is of no
     /// use any longer.
-    async fn send(&mut self, command: &str, arguments: &[String]) -> Result<Confirmation, String> {
+    async fn send(&mut self, command: &str, arguments: &[Arc<str>]) -> Result<Confirmation, String> {
         let mut bytes = BytesMut::new();
-        let parts: Vec<_> = std::iter::once(command).chain(arguments.iter().map(String::as_str)).collect();
+        let parts: Vec<_> = std::iter::once(command).chain(arguments.iter().map(|argument| &**argument)).collect();
         resp::write(&mut bytes, parts.iter().map(|part| part.as_bytes()));
         let reply = async {
             let written = async { self.writes.write_all(&bytes).await.and(self.writes.flush().await) };
@@ -490,7 +434,7 @@ impl CommandHalf {
 }
 
 impl SubscriberState {
-    fn channels(&self) -> MutexGuard<'_, HashMap<String, Channel>> {
+    fn channels(&self) -> MutexGuard<'_, ChannelTable> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -498,75 +442,37 @@ impl SubscriberState {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves at most a batch of channels to the state that `next` returns for them, and returns their names.
-    fn change_states(&self, mut next: impl FnMut(&Channel) -> Option<ChannelState>) -> Vec<String> {
+    fn set_subscribed(&self, names: &[Arc<str>]) {
         let mut channels = self.channels();
-        let changed = channels.iter_mut().filter_map(|(name, channel)| {
-            channel.state = next(channel)?;
-            Some(name.clone())
-        });
-        changed.take(BATCH).collect()
-    }
-
-    fn set_subscribed(&self, names: &[String]) {
-        let mut channels = self.channels();
-        for name in names {
-            let Some(channel) = channels.get_mut(name) else { continue };
-            // A caller that timed out has dropped its handle as well, so the channel may be without one.
-            for waiting in channel.waiting.drain(..) {
-                let _ = waiting.send(Ok(()));
-            }
-            channel.state = match channel.handles {
-                0 => ChannelState::Lingering(Instant::now() + LINGER),
-                _ => ChannelState::Subscribed,
-            };
-        }
+        channels.set_subscribed(names);
         record_channels(&channels);
     }
 
-    fn set_refused(&self, names: &[String], reply: &str) {
-        let (mut channels, until) = (self.channels(), Instant::now() + HEARTBEAT / 2);
-        for name in names {
-            let Some(channel) = channels.get_mut(name) else { continue };
-            channel.waiting.drain(..).for_each(|waiting| drop(waiting.send(Err(refusals::error_of(reply)))));
-            match channel.handles {
-                0 => drop(channels.remove(name)),
-                _ => channel.state = ChannelState::Refused(until),
-            }
-        }
+    fn set_refused(&self, names: &[Arc<str>], reply: &str) {
+        let mut channels = self.channels();
+        channels.set_refused(names, || refusals::error_of(reply));
         record_channels(&channels);
     }
 
     /// Ends the wait of all callers: Redis refuses what comes before any subscription.
     fn refuse_all(&self, reply: &str) {
-        for channel in self.channels().values_mut() {
-            channel.waiting.drain(..).for_each(|waiting| drop(waiting.send(Err(refusals::error_of(reply)))));
-        }
+        self.channels().refuse_all(|| refusals::error_of(reply));
     }
 
     /// Records that the reader has received the confirmation of a subscription. Returns whether messages were missed
     /// since an earlier one.
     fn confirm(&self, name: &str) -> bool {
-        let mut channels = self.channels();
-        let Some(channel) = channels.get_mut(name) else { return false };
-        channel.is_confirmed = true;
-        std::mem::take(&mut channel.has_gap)
+        self.channels().confirm(name)
     }
 
     /// Whether messages of a channel were missed, and the gap comes with the confirmation of its subscription.
     fn has_gap(&self, name: &str) -> bool {
-        self.channels().get(name).is_some_and(|channel| channel.has_gap)
+        self.channels().has_gap(name)
     }
 
-    fn set_unsubscribed(&self, names: &[String]) {
+    fn set_unsubscribed(&self, names: &[Arc<str>]) {
         let mut channels = self.channels();
-        for name in names {
-            let Some(channel) = channels.get_mut(name) else { continue };
-            match channel.handles {
-                0 => drop(channels.remove(name)),
-                _ => (channel.state, channel.is_confirmed) = (ChannelState::Unsubscribed, false), // the next round subscribes again
-            }
-        }
+        channels.set_unsubscribed(names);
         record_channels(&channels);
     }
 
@@ -574,16 +480,12 @@ impl SubscriberState {
     /// was up until then.
     fn reset(&self) -> bool {
         let mut channels = self.channels();
-        channels.retain(|_, channel| {
-            channel.state = ChannelState::Unsubscribed;
-            channel.has_gap |= std::mem::take(&mut channel.is_confirmed);
-            channel.handles > 0
-        });
+        channels.reset();
         record_channels(&channels);
         self.session.send_replace(0) > 0
     }
 }
 
-fn record_channels(channels: &HashMap<String, Channel>) {
+fn record_channels(channels: &ChannelTable) {
     metrics::gauge!("phalanx_bus_channels").set(channels.len() as f64);
 }

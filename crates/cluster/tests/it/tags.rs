@@ -1,5 +1,6 @@
 //! Tags of connections over several nodes.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use phalanx_core::config::Config;
 use phalanx_core::connection::{Attributes, Connection, Frame, NewConnection, OutboxItem, OutboxLimit};
 use phalanx_core::protocol::CloseReason;
 use phalanx_core::{ConnectionId, Engine, ErrorKind, NodeSetup, Registration, TaggedConnections};
-use phalanx_testkit::{Proxy, Redis};
+use phalanx_testkit::{Proxy, Redis, print};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -329,4 +330,30 @@ async fn a_forged_message_to_a_tag_reaches_no_connection() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn many_tags_stand_again_after_a_loss_of_the_subscription_and_each_has_one_gap() {
+    const TAGS: usize = 20_000;
+    let redis = Redis::start().await;
+    let mut node = TestNode::with_timeout(&redis.url(), ("t", ""), 4096, Duration::from_secs(30)).await;
+    let start = Instant::now();
+    let number = |number: usize| TagId::parse(&format!("{number:032}")).unwrap();
+    let (_kept, standing): (Vec<_>, Vec<_>) = (0..TAGS).map(|tag| node.bus.subscribe_to_tag(number(tag))).unzip();
+    for stands in standing {
+        stands.await.unwrap();
+    }
+    let first = start.elapsed();
+    redis.command("CLIENT KILL TYPE pubsub").await;
+    let (mut gaps, start) = (HashSet::new(), Instant::now());
+    while gaps.len() < TAGS {
+        if let Incoming::TagGap(tag, _) = node.next().await {
+            assert!(gaps.insert(tag), "one gap");
+        }
+    }
+    print(format_args!("{TAGS} tags stand after {first:?}, and again {:?} after a loss", start.elapsed()));
+    let (_subscription, stands) = node.bus.subscribe_to_tag(id('a'));
+    stands.await.unwrap();
+    assert_eq!(node.bus.publish_to_tag(frame(number(TAGS - 1), "{}")).await.unwrap(), 1);
+    assert_eq!(node.bus.publish_to_tag(frame(id('a'), "{}")).await.unwrap(), 1);
 }
