@@ -64,8 +64,22 @@ async fn many_tags(_ctx: Context, connection: Connection, input: Ticket) -> Resu
     Ok(())
 }
 
+/// Gives the tags that the client names.
+struct TagsOfQuery;
+
+#[async_trait]
+impl ConnectionHook for TagsOfQuery {
+    async fn connect(&self, _node: &Node, handshake: &mut Handshake) -> Result<(), ActionError> {
+        let tags = handshake.query.get_str("tags");
+        handshake.tags.extend(tags.iter().flat_map(|tags| tags.split(',')).map(str::to_owned));
+        Ok(())
+    }
+}
+
 fn app() -> App {
-    App::new("desk").actions(actions![follow, unfollow, close_ticket, followers, expel_followers, many_tags])
+    App::new("desk")
+        .actions(actions![follow, unfollow, close_ticket, followers, expel_followers, many_tags])
+        .on_connection(TagsOfQuery)
 }
 
 const TICKET: Ticket = Ticket { id: 7 };
@@ -124,4 +138,23 @@ async fn too_many_tags_are_one_error_for_the_client() {
     assert_eq!(reply["error"]["code"], "too_many_tags");
     let response = app.client().get("/api/followers?id=1").await.ok().json();
     assert_eq!(response["count"], 0);
+}
+
+#[tokio::test]
+async fn tags_of_a_connect_hook_stand_before_the_upgrade_is_answered() {
+    let redis = Redis::start().await;
+    let (here, there) = testing::two(app, format!("redis://{}", redis.addr())).await;
+    for _ in 0..10 {
+        let mut socket = here.client().socket().query("tags=ticket:7,ticket:8").await;
+        there.client().call::<close_ticket>(TICKET).await.unwrap();
+        socket.expect(json!({ "context": "ticket", "closed": 7 })).await;
+        socket.close().await;
+    }
+    let refused = here.client().socket().query("tags=ticket:7,two%20words").refused().await;
+    assert_eq!(
+        (refused.status(), refused.error_code().as_deref()),
+        (StatusCode::UNPROCESSABLE_ENTITY, Some("invalid_input"))
+    );
+    let listed = || there.client().call::<followers>(TICKET);
+    testing::until("that of a refused upgrade is gone", async || listed().await.unwrap().count == 0).await;
 }

@@ -23,7 +23,7 @@ pub use crate::task::JobDraft;
 /// Hooks of sockets.
 #[async_trait]
 pub trait ConnectionHook: Send + Sync + 'static {
-    /// Runs before the upgrade: sees headers, query and cookies; may set attributes, give an id, or refuse.
+    /// Runs before the upgrade: sees headers, query and cookies; may set attributes and tags, give an id, or refuse.
     ///
     /// # Errors
     ///
@@ -58,6 +58,9 @@ pub struct Handshake {
     pub fingerprint: Arc<str>,
     /// The attributes of the connection.
     pub attributes: Attributes,
+    /// The tags of the connection, as [`Connection::tag`] gives them: they stand before the upgrade is answered, and it is
+    /// refused with the error of one that cannot.
+    pub tags: Vec<String>,
     /// An id of the application's own; a call to such a connection goes to every node. The server's, `"0"`, and ids in the
     /// form of a node's own are refused as `invalid_input`.
     pub id: Option<ConnectionId>,
@@ -72,7 +75,7 @@ impl Handshake {
         fingerprint: Arc<str>,
         attributes: Attributes,
     ) -> Self {
-        Self { headers, query, remote, fingerprint, attributes, id: None }
+        Self { headers, query, remote, fingerprint, attributes, tags: Vec::new(), id: None }
     }
 
     /// The cookies of the upgrade request.

@@ -1,5 +1,7 @@
 //! The tags of sessions and users, which no application can name.
 
+use futures_util::future::try_join_all;
+
 use super::Engine;
 use super::registration::Registration;
 use crate::connection::Connection;
@@ -32,6 +34,15 @@ impl Engine {
 }
 
 impl Registration {
+    /// Gives the connection the tags that connect hooks want for it. Completes when all of them stand.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Connection::tag`].
+    pub async fn set_tags(&self, tags: &[String]) -> Result<(), ActionError> {
+        try_join_all(tags.iter().map(|tag| self.connection().tag(tag))).await.map(drop)
+    }
+
     /// Makes the connection one of a session, named by the hash of its id, and of its user, in place of earlier ones. From
     /// when this returns on, [`Engine::close_session`] closes it, and [`user`](crate::Connections::user) finds it.
     ///

@@ -127,6 +127,9 @@ async fn admit(
     // The first frame: the connection is not registered yet, so nothing else can be queued.
     connection.queue(frame::welcome(engine, &connection));
     let registration = engine.register(connection)?;
+    if !handshake.tags.is_empty() {
+        registration.set_tags(&handshake.tags).await?;
+    }
     registration.notify_created().await;
     Ok(registration)
 }
