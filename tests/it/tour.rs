@@ -71,6 +71,8 @@ async fn actions_of_one_node_answer_as_the_tour_says() {
     let called = plain(addr, "/api/nodes/ask").await;
     assert!(called["answers"][status["id"].as_str().unwrap()]["uptime"].is_u64(), "{called}");
     assert_eq!(called["missing"], json!([]));
+    let none = json!({ "count": 0, "ids": [], "missing": [] });
+    assert_eq!(plain(addr, "/api/users/ada/sockets").await, none);
 }
 
 #[tokio::test]

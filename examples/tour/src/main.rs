@@ -9,7 +9,7 @@ mod journal;
 mod release;
 mod tasks;
 
-use actions::{basic, cluster, jobs, requests, rooms, sessions, shared};
+use actions::{basic, cluster, jobs, requests, rooms, sessions, shared, tags};
 use journal::Journal;
 use phalanx::event::Event;
 use phalanx::prelude::*;
@@ -45,6 +45,8 @@ fn main() -> phalanx::ExitCode {
             rooms::create_chat_room,
             rooms::room_status,
             rooms::room_say,
+            tags::tell_user,
+            tags::user_sockets,
             cluster::connection_apply,
             cluster::nodes,
             cluster::nodes_ask,

@@ -7,3 +7,4 @@ pub(crate) mod requests;
 pub(crate) mod rooms;
 pub(crate) mod sessions;
 pub(crate) mod shared;
+pub(crate) mod tags;
