@@ -370,7 +370,7 @@ impl PublisherTask {
         while self.pending.len() < MAX_PENDING
             && let Some(mut message) = self.waiting.pop_front()
         {
-            if session == 0 && message.job.is_room_message() {
+            if session == 0 && message.job.needs_subscription() {
                 held.push_back(message);
                 continue;
             }
@@ -443,7 +443,7 @@ impl PublisherTask {
         }
         let session = *self.parts.session.borrow();
         for message in self.pending.drain(..count) {
-            let is_missed = message.job.is_room_message() && message.session != session;
+            let is_missed = message.job.needs_subscription() && message.session != session;
             let missed = || BackendError::unavailable("the subscription to redis broke off meanwhile");
             let posted = message.published();
             message.job.completion.complete(if is_missed { Err(missed()) } else { Ok(posted) });

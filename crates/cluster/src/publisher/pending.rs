@@ -1,7 +1,9 @@
 //! A message that was submitted to Redis and not answered yet, and how the reply to it is read.
 
 use phalanx_core::Generation;
-use phalanx_core::backend::{BackendError, NodeMessage, Posted, Publication, PublicationKind, SendGuard, TagMessage};
+use phalanx_core::backend::{
+    BackendError, NodeMessage, Posted, Publication, PublicationKind, SendGuard, TagMessage, TagMessageKind,
+};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -76,18 +78,21 @@ pub(crate) struct InteropCopy {
 }
 
 impl PublishJob {
-    /// Whether it is a message to a room, whose sender receives it over the subscription of this node.
-    pub(super) fn is_room_message(&self) -> bool {
+    /// Whether it takes the subscription of this node: its sender receives a message to a room over that, and the replies to
+    /// a call of a tag, of which there are as many as Redis has counted receivers. Written again after a break it would find
+    /// fewer, since other nodes lose their subscriptions at the same time.
+    pub(super) fn needs_subscription(&self) -> bool {
         match &self.content {
             PublishContent::Publication(message, _) => message.kind == PublicationKind::Message,
-            PublishContent::NodeMessage(_) | PublishContent::TagMessage(_) | PublishContent::Interop(_) => false,
+            PublishContent::TagMessage(message) => message.kind == TagMessageKind::Call,
+            PublishContent::NodeMessage(_) | PublishContent::Interop(_) => false,
         }
     }
 
     /// Whether it may be written a second time if it is unknown whether Redis got it the first time. Actionhero nodes
     /// recognise no repeated message.
     pub(super) fn is_repeatable(&self) -> bool {
-        !self.is_room_message() && !matches!(self.content, PublishContent::Interop(_))
+        !self.needs_subscription() && !matches!(self.content, PublishContent::Interop(_))
     }
 
     /// About how many bytes it adds to a call of the script; `None` if it is not published by the script.
@@ -209,6 +214,8 @@ pub(super) fn read_call<'a>(
 
 #[cfg(test)]
 mod tests {
+    use phalanx_core::backend::TagId;
+
     use super::*;
 
     fn messages(interop: [bool; 2]) -> Vec<PendingPublish> {
@@ -221,6 +228,20 @@ mod tests {
             PublishJob { channel: "c".to_owned(), content, recipient: None, completion }
         };
         interop.map(|interop| PendingPublish::new(message(interop), Instant::now())).into()
+    }
+
+    #[test]
+    fn messages_whose_replies_are_counted_are_not_repeated_and_wait_for_the_subscription() {
+        for (kind, is_call) in
+            [(TagMessageKind::Frame, false), (TagMessageKind::Close, false), (TagMessageKind::Call, true)]
+        {
+            let tag = TagId::parse(&"A".repeat(TagId::TEXT)).unwrap();
+            let content =
+                PublishContent::TagMessage(TagMessage { tag, kind, id: 1, deadline_ms: None, payload: "{}".into() });
+            let completion = Completion::Notify(oneshot::channel().0);
+            let job = PublishJob { channel: "c".to_owned(), content, recipient: None, completion };
+            assert_eq!((job.needs_subscription(), job.is_repeatable()), (is_call, !is_call), "{kind:?}");
+        }
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl Executor {
     }
 
     /// How long a call waits: the caller's limit, else the method's own, else the settings'.
-    pub(super) fn limit_of(&self, method: &str, limit: Option<Duration>) -> Option<Duration> {
+    pub(crate) fn limit_of(&self, method: &str, limit: Option<Duration>) -> Option<Duration> {
         limit.or_else(|| self.application.deadline(method).limit(self.rpc_timeout))
     }
 

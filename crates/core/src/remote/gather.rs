@@ -17,24 +17,24 @@ use crate::id::Generation;
 /// Most replies of one call that wait to be read; a cluster has fewer nodes.
 const MOST_REPLIES: usize = 4096;
 
-/// The replies to a call.
+/// The nodes that have replied to a call.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
-    /// The results, with the nodes that they came from; this one's is not among them.
-    pub(crate) results: Vec<(Generation, Value)>,
-    /// These nodes, and this one if it has received the call.
+    /// Those with a result, and this one if it has received the call.
     pub(crate) answered: HashSet<Generation>,
     /// How many nodes have received the call and have no result here.
     pub(crate) unanswered: usize,
 }
 
 impl RemoteCalls {
-    /// Publishes a call under its number, which has to be run until the given time, and gathers the results of as many nodes
-    /// as have received it. This node, if it is one of them, has its own receipt only counted, by [`Self::receive_own`].
+    /// Publishes a call under its number, which has to be run until the given time, and takes the results of as many nodes
+    /// as have received it, each as it comes; `take` says whether it could be read. This node, if it is one of them, has its
+    /// own receipt only counted, by [`Self::receive_own`].
     pub(crate) async fn gather<F>(
         &self,
         limit: Duration,
         publish: impl FnOnce(u64, u64) -> F,
+        mut take: impl FnMut(Value) -> bool,
     ) -> Result<Gathered, ActionError>
     where
         F: Future<Output = Result<usize, BackendError>>,
@@ -56,8 +56,7 @@ impl RemoteCalls {
             } else if let Some(reply) = ReplyMessage::decode(&reply) {
                 replied.insert(from);
                 // A node that refuses the call, because it serves as many as it may, counts as one without an answer.
-                if let Ok(result) = reply.into_result() {
-                    gathered.results.push((from, result));
+                if reply.into_result().is_ok_and(&mut take) {
                     gathered.answered.insert(from);
                 }
             }

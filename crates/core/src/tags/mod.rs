@@ -39,7 +39,6 @@ pub use results::{TagCount, TagList, TagResults};
 pub use selection::TaggedConnections;
 
 use table::LocalTag;
-use wire::TagCall;
 
 /// Everything that tags need.
 pub(crate) struct TagParts {
@@ -166,10 +165,7 @@ impl Tags {
                     None => record_drop("tag_unreadable"),
                 }
             }
-            TagMessageKind::Call => match TagCall::decode(&message.payload) {
-                Some(call) => self.serve(from, &message, call),
-                None => record_drop("tag_unreadable"),
-            },
+            TagMessageKind::Call => self.serve(from, message),
         }
     }
 }

@@ -11,8 +11,9 @@ use crate::remote::error::ApplyError;
 pub struct TagCount {
     /// The connections of the nodes that answered.
     pub count: usize,
-    /// If nodes with such connections did not answer in time: those of the cluster that did not, these among them. Named as
-    /// in [`NodeReplies`](crate::NodeReplies).
+    /// If nodes that received the call did not reply in time: those of the cluster without a reply, which may have such
+    /// connections or not. Named as in [`NodeReplies`](crate::NodeReplies). A node that is cut off from Redis at that moment
+    /// received nothing: it is not among them, and its connections are as they were.
     pub missing: Vec<String>,
 }
 

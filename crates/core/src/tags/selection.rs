@@ -1,14 +1,14 @@
 //! The handle on all connections with a tag.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::results::{TagCount, TagList, TagResults};
-use super::wire::{TagAnswer, TagAnswers, TagCall};
+use super::wire::{TagAnswers, TagCall};
 use super::{Tags, application_tag};
 use crate::backend::{TagMessage, TagMessageKind};
 use crate::error::{ActionError, ErrorKind};
@@ -17,7 +17,7 @@ use crate::metrics::bound_reached;
 use crate::protocol::{self, CloseReason};
 use crate::remote::built_in::in_context;
 use crate::remote::execute::invalid_args;
-use crate::remote::pending::check_size;
+use crate::remote::pending::{LONGEST, check_size};
 
 /// All connections of the cluster with one tag, or of one user: made by [`Connections::tagged`](crate::Connections::tagged)
 /// and [`Connections::user`](crate::Connections::user). Cheap to clone.
@@ -64,7 +64,7 @@ impl TaggedConnections {
         Self { tags: tags.clone(), kind, name: name.into(), limit }
     }
 
-    /// Waits for the answers of nodes as long as this, instead of `general.rpc_timeout`.
+    /// Waits for the replies of nodes as long as this, instead of `general.rpc_timeout`; an hour at most.
     #[must_use]
     pub fn within(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -117,13 +117,12 @@ impl TaggedConnections {
     ///
     /// Those of [`Self::count`].
     pub async fn list(&self) -> Result<TagList, ActionError> {
-        let (mut answers, missing) = self.call(&TagCall::List).await?;
-        answers.ids.truncate(Self::LISTED);
+        let (answers, missing) = self.call(&TagCall::List).await?;
         Ok(TagList { ids: answers.ids, count: answers.count, missing })
     }
 
     /// Closes them, in random order and evenly over `websocket.drain` at most, so that not all clients come back at once;
-    /// returns how many they are. Few are closed at once.
+    /// returns how many they are. Few are closed at once. Cancel safe: a call that was dropped goes on.
     ///
     /// # Errors
     ///
@@ -134,22 +133,25 @@ impl TaggedConnections {
         if CloseReason::of_application(code).is_none() {
             return Err(invalid_args("code", "range", "must be from 4500 to 4999"));
         }
-        let (answers, missing) = self.call(&TagCall::Close { code }).await?;
+        // A call that this closes the client of may be dropped for that, before the other nodes are told.
+        let tagged = self.clone();
+        let closing = async move { tagged.call(&TagCall::Close { code }).await };
+        let closed = self.tags.0.parts.shutdown.spawn(closing).await;
+        let (answers, missing) = closed.map_err(ActionError::internal)??;
         Ok(TagCount { count: answers.count, missing })
     }
 
     /// Runs a method on each of them, as [`Connections::apply`](crate::Connections::apply) does on one; returns how many
-    /// they are, and the first [`Self::RESULTS`] results.
+    /// they are, and the first [`Self::RESULTS`] results, as far as they have room in `cluster.max_call` together.
     ///
-    /// On each node 32 run at a time, for nine tenths of the time that this waits.
+    /// On each node 32 run at a time, each until its own deadline, and all for nine tenths of the time that this waits.
     ///
     /// # Errors
     ///
     /// `payload_too_large` if the arguments are beyond `cluster.max_call`, and those of [`Self::count`]: with `unavailable`
     /// the method has run on those of this node all the same. An error of the method is among the results.
     pub async fn apply(&self, method: &str, args: Value) -> Result<TagResults, ActionError> {
-        let (mut answers, missing) = self.call(&TagCall::Apply { method: method.to_owned(), args }).await?;
-        answers.results.truncate(Self::RESULTS);
+        let (answers, missing) = self.call(&TagCall::Apply { method: method.to_owned(), args }).await?;
         let results = answers.results.into_iter().map(|(id, result)| (id, result.into_result())).collect();
         Ok(TagResults { count: answers.count, failed: answers.failed, results, missing })
     }
@@ -157,26 +159,21 @@ impl TaggedConnections {
     /// Has a call run on this node, and on all others that have such connections; returns their answers, and the names of
     /// those that are missing.
     async fn call(&self, call: &TagCall) -> Result<(TagAnswers, Vec<String>), ActionError> {
-        let (tag, tags, limit) = (self.tag()?.id, &self.tags.0, self.limit);
+        let (tag, tags, limit) = (self.tag()?.id, &self.tags.0, self.limit.min(LONGEST));
         let payload = call.encode();
         check_size(tags.parts.config.cluster.max_call.as_u64(), &payload, "the arguments are too large for a call")?;
         let publish = |id, deadline_ms| {
             let deadline_ms = Some(deadline_ms);
             tags.parts.bus.publish_to_tag(TagMessage { tag, kind: TagMessageKind::Call, id, deadline_ms, payload })
         };
-        let (own, gathered) = tokio::join!(tags.run(tag, call, limit), tags.parts.calls.gather(limit, publish));
-        let (own, mut gathered) = (own?, gathered?);
-        let mut answers = TagAnswers::default();
-        answers.add(own);
-        for (node, result) in gathered.results.drain(..) {
-            match serde_json::from_value::<TagAnswer>(result) {
-                Ok(answer) => answers.add(answer),
-                Err(_) => {
-                    gathered.answered.remove(&node);
-                    gathered.unanswered += 1;
-                }
-            }
-        }
+        let answers = Mutex::new(TagAnswers::new(tags.parts.config.cluster.max_call.as_u64()));
+        let add = |answer| answers.lock().unwrap_or_else(PoisonError::into_inner).add(answer);
+        let take = |result| serde_json::from_value(result).map(add).is_ok();
+        let own = async { tags.run(tag, call, limit).await.map(add) };
+        let (own, gathered) = tokio::join!(own, tags.parts.calls.gather(limit, publish, take));
+        let gathered = gathered?;
+        own?;
+        let answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
         if gathered.unanswered == 0 {
             return Ok((answers, Vec::new()));
         }

@@ -28,10 +28,15 @@ const AT_ONCE: usize = 32;
 const BATCH: usize = 128;
 
 impl Tags {
-    /// Runs a call of another node, and replies.
-    pub(super) fn serve(&self, from: Generation, message: &TagMessage, call: TagCall) {
-        let (tags, tag) = (self.0.clone(), message.tag);
-        self.0.parts.call_server.serve(from, message.id, message.deadline_ms, move |limit| async move {
+    /// Runs a call of another node, and replies; also to one of a later release, so that its caller need not wait.
+    pub(super) fn serve(&self, from: Generation, message: TagMessage) {
+        let tags = self.0.clone();
+        let TagMessage { tag, id, deadline_ms, payload, .. } = message;
+        self.0.parts.call_server.serve(from, id, deadline_ms, move |limit| async move {
+            let Some(call) = TagCall::decode(&payload) else {
+                record_drop("tag_unreadable");
+                return Err(ApplyError::UnknownMethod);
+            };
             let answer = tags.run(tag, &call, limit).await?;
             Ok(serde_json::to_value(answer).map_err(ActionError::internal)?)
         });
@@ -108,7 +113,8 @@ impl TagsInner {
         let result = match executor.start_on(member, method, args.clone()) {
             Started::Done(result) => result,
             Started::Pending(pending) => {
-                let limit = deadline.saturating_duration_since(Instant::now());
+                let left = deadline.saturating_duration_since(Instant::now());
+                let limit = executor.limit_of(method, None).map_or(left, |own| own.min(left));
                 executor.finish(pending, method, Some(limit)).await
             }
         };

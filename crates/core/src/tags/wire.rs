@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::selection::TaggedConnections;
 use crate::id::ConnectionId;
 use crate::protocol;
 use crate::remote::wire::ReplyMessage;
@@ -50,8 +51,8 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// Adds up the answers of nodes.
-#[derive(Debug, Default)]
+/// Adds up the answers of nodes, as they come: of the ids and results no more is kept than is returned.
+#[derive(Debug)]
 pub(super) struct TagAnswers {
     pub(super) count: usize,
     pub(super) failed: usize,
@@ -59,33 +60,43 @@ pub(super) struct TagAnswers {
     pub(super) results: Vec<(ConnectionId, ReplyMessage)>,
     seen: HashSet<ConnectionId>,
     seen_results: HashSet<ConnectionId>,
+    budget: ByteBudget,
 }
 
 impl TagAnswers {
+    /// With at most so many bytes of results.
+    pub(super) fn new(max_bytes: u64) -> Self {
+        let (ids, results, seen, seen_results) = Default::default();
+        Self { count: 0, failed: 0, ids, results, seen, seen_results, budget: ByteBudget::new(max_bytes) }
+    }
+
     /// Adds an answer. A connection that an earlier one had counts once.
     pub(super) fn add(&mut self, answer: TagAnswer) {
         self.count += answer.count;
         self.failed += answer.failed;
         for id in answer.ids.iter().filter_map(|id| ConnectionId::parse(id).ok()) {
-            if self.seen.insert(id.clone()) {
-                self.ids.push(id);
-            } else {
+            if !self.seen.insert(id.clone()) {
                 self.count = self.count.saturating_sub(1);
+            } else if self.ids.len() < TaggedConnections::LISTED {
+                self.ids.push(id);
             }
         }
         for (id, result) in answer.results {
             let Ok(id) = ConnectionId::parse(&id) else { continue };
-            if self.seen_results.insert(id.clone()) {
-                self.results.push((id, result));
-            } else {
+            if !self.seen_results.insert(id.clone()) {
                 self.count = self.count.saturating_sub(1);
                 self.failed = self.failed.saturating_sub(usize::from(!result.is_ok()));
+            } else if self.results.len() < TaggedConnections::RESULTS
+                && self.budget.take(id.as_str().len() + result.encode().len())
+            {
+                self.results.push((id, result));
             }
         }
     }
 }
 
 /// Counts the bytes of a list in an answer, which must not be larger than a call may be.
+#[derive(Debug)]
 pub(super) struct ByteBudget(u64);
 
 impl ByteBudget {
@@ -121,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_two_nodes_list_counts_once() {
-        let mut all = TagAnswers::default();
+        let mut all = TagAnswers::new(1 << 20);
         all.add(answer(&["ada", "bob"], 5));
         all.add(answer(&["bob", "cy", "cy"], 3));
         assert_eq!(all.count, 6, "5 and 3, without bob and cy again");
@@ -132,10 +143,23 @@ mod tests {
     fn a_result_of_a_connection_that_two_nodes_have_counts_once() {
         let result = |result: Result<Value, ApplyError>| ("ada".to_owned(), ReplyMessage::from_result(result));
         let of = |result, failed| TagAnswer { count: 1, failed, results: vec![result], ..TagAnswer::default() };
-        let mut all = TagAnswers::default();
+        let mut all = TagAnswers::new(1 << 20);
         all.add(of(result(Ok(json!(1))), 0));
         all.add(of(result(Err(ApplyError::NotFound)), 1));
         assert_eq!((all.count, all.failed, all.results.len()), (1, 0, 1));
+    }
+
+    #[test]
+    fn of_many_answers_no_more_is_kept_than_is_returned() {
+        let mut all = TagAnswers::new(ByteBudget::REST + 4000);
+        for node in 0..20 {
+            let ids = (0..100).map(|number| format!("c{node}-{number}")).collect();
+            let result = |number| (format!("r{node}-{number}"), ReplyMessage::from_result(Ok(json!("x".repeat(500)))));
+            let results = (0..10).map(result).collect();
+            all.add(TagAnswer { count: 100, ids, results, ..TagAnswer::default() });
+        }
+        assert_eq!((all.count, all.ids.len()), (2000, TaggedConnections::LISTED));
+        assert!((1..8).contains(&all.results.len()), "{} results of 500 bytes in 4,000", all.results.len());
     }
 
     #[test]
