@@ -12,7 +12,7 @@ use crate::imports::sources;
 const PAGE: &str = include_str!("../../crates/phalanx/src/guide/operating.md");
 
 /// Settings with a number, a size or a time that bound nothing that a client takes.
-const NO_BOUNDS: [&str; 7] = [
+const NO_BOUNDS: [&str; 8] = [
     "web.port",
     "web.address_share",
     "web.fingerprint_lifetime",
@@ -20,6 +20,7 @@ const NO_BOUNDS: [&str; 7] = [
     "websocket.drain",
     "session.idle",
     "session.absolute",
+    "limits.ipv6_prefix",
 ];
 
 struct Row {
@@ -45,7 +46,7 @@ fn table() -> BTreeMap<String, Row> {
 fn settings() -> BTreeMap<String, String> {
     let config = serde_json::to_value(Config::default()).unwrap();
     let mut all = BTreeMap::new();
-    for section in ["web", "websocket", "session", "general", "tasks"] {
+    for section in ["web", "websocket", "session", "limits", "general", "tasks"] {
         for (name, value) in config[section].as_object().unwrap() {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             all.insert(format!("{section}.{name}"), text);

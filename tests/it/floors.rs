@@ -32,9 +32,13 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
             "params",
             "protocol",
             "shutdown",
+            "units",
         ],
     ),
-    ("clients", &["cache", "connection", "connections", "event", "locks", "remote", "rooms", "tags", "topics"]),
+    (
+        "clients",
+        &["cache", "connection", "connections", "event", "locks", "rate_limit", "remote", "rooms", "tags", "topics"],
+    ),
     (
         "author",
         &[
@@ -42,10 +46,12 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
             "call",
             "cluster",
             "context",
+            "group",
             "guard",
             "hooks",
             "initializer",
             "layer",
+            "limit",
             "node",
             "node_report",
             "registry",

@@ -3,6 +3,8 @@
 //! Some names are older than the words of the code (`lives`, `life`, `reaped`, `held`). They are part of the format
 //! that nodes of two releases share while a cluster is restarted node by node, so they must not change.
 
+use std::time::Duration;
+
 use phalanx_core::Generation;
 use phalanx_core::backend::TagId;
 
@@ -113,6 +115,12 @@ impl Keys {
     /// The last fencing token of a lock.
     pub(crate) fn fence(&self, name: &str) -> String {
         format!("{}fence:{name}", self.own_prefix)
+    }
+
+    /// The counts of a subject of a limit, of slices of this window: a text that expires. Several limits of one subject have one
+    /// hash tag, unless the name of the cluster is in braces: then all keys of the cluster have that.
+    pub(crate) fn limit(&self, name: &str, subject: &str, window: Duration) -> String {
+        format!("{}limit:{{{subject}}}:{name}:{}", self.own_prefix, window.as_millis())
     }
 
     /// The names of rooms: a set.
@@ -291,6 +299,7 @@ mod tests {
         assert_eq!(keys.members("a"), "actionhero:chatRoom:members:a");
         assert_eq!(keys.fence("a"), "phalanx:shop:fence:a");
         assert_eq!(keys.room("a"), "shop:room:a");
+        assert_eq!(keys.limit("l", "a:::1", Duration::from_secs(60)), "phalanx:shop:limit:{a:::1}:l:60000");
     }
 
     #[test]

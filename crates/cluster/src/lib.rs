@@ -22,6 +22,7 @@ mod erase;
 mod failover;
 mod interop;
 mod keys;
+mod limits;
 mod link;
 mod locks;
 mod membership;
@@ -48,6 +49,7 @@ pub use envelope::EnvelopeVersion;
 pub use erase::erase;
 pub use interop::{InteropSettings, RedisInterop};
 pub use keys::Keys;
+pub use limits::RedisLimits;
 pub use link::PublisherLink;
 pub use locks::RedisLocks;
 pub use membership::RedisMembership;
@@ -122,6 +124,7 @@ fn over(client: RedisClient, keys: Keys, cluster: &str, node: &str, config: &Con
     let rooms = RedisRooms::new(client.clone(), keys.clone(), node, membership.store_epoch());
     Backend {
         cache: Arc::new(RedisCache::new(client.clone(), keys.clone())),
+        limits: Arc::new(RedisLimits::new(client.clone(), keys.clone())),
         locks: Arc::new(RedisLocks::new(client, keys, current)),
         membership: Arc::new(membership),
         rooms: Arc::new(rooms),

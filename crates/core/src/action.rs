@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::error::ActionError;
 use crate::future::{BoxFuture, Deadline};
 use crate::guard::Requirements;
+use crate::limit::Limit;
 use crate::params::Params;
 
 /// The type that `#[action]` makes beside a function, so that `ctx.call::<name>(..)` knows its input and output.
@@ -48,6 +49,8 @@ pub struct ActionDef {
     pub on_disconnect: OnDisconnect,
     /// Whether its streams run to their end while the node stops, within `general.grace`.
     pub finish_stream: bool,
+    /// Its limits, beside those of its groups.
+    pub limits: fn() -> Vec<Limit>,
     /// The bounds and the form of its HTTP body.
     pub body: BodyRules,
     /// The schema of its input.

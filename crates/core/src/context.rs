@@ -1,5 +1,6 @@
 //! The context of a call: the first parameter of every action and remote method.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use crate::locks::Locks;
 use crate::node::Node;
 use crate::origin::Origin;
 use crate::params::Params;
+use crate::rate_limit::RateLimits;
 use crate::remote::Connections;
 use crate::rooms::Rooms;
 use crate::task::attempt::AttemptFacts;
@@ -66,6 +68,7 @@ use crate::task::origin::{JobOrigin, is_traceparent};
 /// #     deadline: Deadline::Default,
 /// #     on_disconnect: OnDisconnect::Finish,
 /// #     finish_stream: false,
+/// #     limits: Vec::new,
 /// #     body: BodyRules::DEFAULT,
 /// #     input: input_schema::<NoInput>,
 /// #     output: input_schema::<NoInput>,
@@ -89,6 +92,9 @@ pub struct Context(Arc<CallFacts>);
 pub(crate) trait CallHost: Send + Sync {
     fn node(&self) -> &Node;
 
+    /// The limits of the application.
+    fn rate_limits(&self) -> &RateLimits;
+
     /// The addresses that the node listens on, by the names of its transports.
     fn addresses(&self) -> BTreeMap<String, SocketAddr>;
 
@@ -99,6 +105,23 @@ pub(crate) trait CallHost: Send + Sync {
         around: &'a Context,
         params: Params,
     ) -> BoxFuture<'a, Outcome>;
+}
+
+/// The gate of an action that has limits, or is in a group.
+pub(crate) trait CallGate: Any + Send + Sync {
+    /// Lets a call pass to the guards of the action.
+    ///
+    /// # Errors
+    ///
+    /// The first refusal.
+    fn pass<'a>(&'a self, ctx: &'a Context) -> BoxFuture<'a, Result<(), ActionError>>;
+
+    /// Lets a call that has passed the guards come to its body; `None` if nothing keeps it from that.
+    ///
+    /// # Errors
+    ///
+    /// The first refusal.
+    fn pass_to_body<'a>(&'a self, ctx: &'a Context) -> Option<BoxFuture<'a, Result<(), ActionError>>>;
 }
 
 /// The part of a call that is there before its body: guards and the first half of layers decide by it.
@@ -134,6 +157,8 @@ struct CallFacts {
     depth: u8,
     /// The attempt of a task, of which the call is a part.
     attempt: Option<Arc<AttemptFacts>>,
+    /// The gate that the call passes beside the guards of its action; `None` without groups and limits.
+    gate: Option<Arc<dyn CallGate>>,
     /// The call around all others, of which this one is a part; `None` for that one itself.
     outermost: Option<Context>,
     /// The values that the parts of the outermost call share.
@@ -156,6 +181,8 @@ pub(crate) struct NewCall {
     pub(crate) limit: Option<Duration>,
     /// The attempt of a task that the call is.
     pub(crate) attempt: Option<Arc<AttemptFacts>>,
+    /// The gate of the action.
+    pub(crate) gate: Option<Arc<dyn CallGate>>,
 }
 
 impl Context {
@@ -163,7 +190,7 @@ impl Context {
     pub const MAX_DEPTH: u8 = 16;
 
     pub(crate) fn new(call: NewCall) -> Self {
-        let NewCall { host, name, version, caller, id, uri, head, started, limit, attempt } = call;
+        let NewCall { host, name, version, caller, id, uri, head, started, limit, attempt, gate } = call;
         let clock = CallClock::new(started, limit);
         let (raw_body, answering) = (OnceLock::new(), AtomicU32::new(version));
         let depth = 0;
@@ -180,6 +207,7 @@ impl Context {
             answering,
             depth,
             attempt,
+            gate,
             outermost: None,
             slots: CallSlots::default(),
             answer_head: HeadState::default(),
@@ -332,6 +360,11 @@ impl Context {
         self.0.host.addresses()
     }
 
+    /// The limits of the application.
+    pub(crate) fn rate_limits(&self) -> &RateLimits {
+        self.0.host.rate_limits()
+    }
+
     /// The attempt of a task that this call is, or is a part of.
     pub(crate) fn attempt(&self) -> Option<&Arc<AttemptFacts>> {
         self.0.attempt.as_ref()
@@ -364,7 +397,7 @@ impl Context {
     /// The context of a call that this one makes.
     pub(crate) fn nested(
         &self,
-        (name, version): (&'static str, u32),
+        ((name, version), gate): ((&'static str, u32), Option<Arc<dyn CallGate>>),
         head: Params,
         started: Instant,
         deadline: Option<Instant>,
@@ -383,6 +416,7 @@ impl Context {
             answering: AtomicU32::new(version),
             depth: self.0.depth + 1,
             attempt: self.0.attempt.clone(),
+            gate,
             outermost: Some(self.outermost().clone()),
             slots: CallSlots::default(),
             answer_head: HeadState::default(),
@@ -390,7 +424,7 @@ impl Context {
     }
 
     /// The context of the version that takes a call over, because its body names it.
-    pub(crate) fn of_version(&self, version: u32) -> Self {
+    pub(crate) fn of_version(&self, version: u32, gate: Option<Arc<dyn CallGate>>) -> Self {
         let facts = &*self.0;
         Self(Arc::new(CallFacts {
             host: facts.host.clone(),
@@ -405,6 +439,7 @@ impl Context {
             answering: AtomicU32::new(version),
             depth: facts.depth,
             attempt: facts.attempt.clone(),
+            gate,
             outermost: Some(self.outermost().clone()),
             slots: CallSlots::default(),
             answer_head: HeadState::default(),
@@ -414,6 +449,11 @@ impl Context {
     /// Whether the caller is shown the cause of an `internal` error.
     pub(crate) fn shows_causes(&self) -> bool {
         self.0.caller.shows_causes
+    }
+
+    /// The gate that the call passes beside the guards of its action.
+    pub(crate) fn gate(&self) -> Option<&Arc<dyn CallGate>> {
+        self.0.gate.as_ref()
     }
 
     /// The caller, for what outlives a borrow of the context.
@@ -462,7 +502,7 @@ impl Context {
     /// # Errors
     ///
     /// `conflict` with the code `response_started` once the answer has begun.
-    fn stage<R>(&self, change: impl FnOnce(&mut StagedHead) -> R) -> Result<R, ActionError> {
+    pub(crate) fn stage<R>(&self, change: impl FnOnce(&mut StagedHead) -> R) -> Result<R, ActionError> {
         let call = &self.outermost().0;
         call.answer_head.stage(&call.slots, change)
     }

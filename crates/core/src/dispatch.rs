@@ -21,6 +21,7 @@ use streaming::MeteredStream;
 use crate::action::OnDisconnect;
 use crate::answer::{Body, BodySource, Content, Outcome};
 use crate::call::body::CallBody;
+use crate::call::gate::ActionGate;
 use crate::call::head::StagedHead;
 use crate::context::{CallHost, Caller, Context, NewCall};
 use crate::engine::{Engine, EngineParts};
@@ -33,6 +34,7 @@ use crate::metrics::CallEnd;
 use crate::node::Node;
 use crate::origin::Origin;
 use crate::params::Params;
+use crate::rate_limit::RateLimits;
 use crate::registry::RegisteredAction;
 
 /// A call, as a transport hands it over.
@@ -81,10 +83,13 @@ pub fn start(engine: &Engine, request: CallRequest) -> StartedCall {
         started,
         limit: def.limit(engine.config()),
         attempt: None,
+        gate: request.action.call_gate(),
     });
     let action = request.action;
-    let meter = CallMeter { engine: engine.clone(), action, context: context.clone(), origin, started, open: true };
-    StartedCall { future: with_layers(engine, Call { action: def, context, body: request.body }), meter }
+    let future =
+        with_gate(engine, action.gate.as_ref(), Call { action: def, context: context.clone(), body: request.body });
+    let meter = CallMeter { engine: engine.clone(), action, context, origin, started, open: true };
+    StartedCall { future, meter }
 }
 
 /// A request to an application's own route, whose handler is no action.
@@ -114,6 +119,7 @@ pub fn route_context(engine: &Engine, request: RouteRequest) -> Context {
         started: Instant::now(),
         limit: None,
         attempt: None,
+        gate: None,
     })
 }
 
@@ -239,6 +245,10 @@ impl CallHost for EngineParts {
         self.author_handle()
     }
 
+    fn rate_limits(&self) -> &RateLimits {
+        self.limits()
+    }
+
     fn addresses(&self) -> BTreeMap<String, SocketAddr> {
         self.listen_addrs()
     }
@@ -262,14 +272,23 @@ async fn nested(engine: Engine, (name, version): (&str, Option<u32>), around: &C
     let started = Instant::now();
     let own = action.def.limit(engine.config()).map(|limit| started + limit);
     let sooner = own.filter(|own| around.deadline().is_none_or(|outer| *own < outer));
-    let context = around.nested((action.def.name, action.def.version), params, started, sooner.or(around.deadline()));
+    let called = ((action.def.name, action.def.version), action.call_gate());
+    let context = around.nested(called, params, started, sooner.or(around.deadline()));
     let call = Call { action: action.def, context: context.clone(), body: CallBody::absent() };
-    let future = with_layers(&engine, call);
+    let future = with_gate(&engine, action.gate.as_ref(), call);
     let meter = CallMeter { engine, action, context, origin: Origin::Internal, started, open: true };
     PendingCall { future, has_deadline: sooner.is_some(), meter }.finish().await
 }
 
-/// The layers, then the function.
+/// The layers of the application and of the action's groups, then the function.
+fn with_gate(engine: &Engine, gate: Option<&Arc<ActionGate>>, call: Call) -> BoxFuture<'static, Outcome> {
+    match gate.filter(|gate| !gate.layers().is_empty()).cloned() {
+        Some(gate) => Box::pin(async move { Next::new(gate.layers()).run(call).await }),
+        None => with_layers(engine, call),
+    }
+}
+
+/// The layers of the application, then the function.
 pub(crate) fn with_layers(engine: &Engine, call: Call) -> BoxFuture<'static, Outcome> {
     if engine.registry().layers().is_empty() {
         return run_function(call);

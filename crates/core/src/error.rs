@@ -90,7 +90,7 @@ impl ErrorKind {
     }
 }
 
-/// One wrong field of an input.
+/// One wrong field of an input, or one limit that refuses a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detail {
     /// The path in the input: `address.lines[0]`; empty for the input as a whole.
@@ -99,6 +99,8 @@ pub struct Detail {
     pub code: Cow<'static, str>,
     /// The human-readable message; never contains the rejected value.
     pub message: Cow<'static, str>,
+    /// The time after which the client may retry, if it is about time: `retryAfterMs`.
+    pub retry_after: Option<Duration>,
 }
 
 impl Detail {
@@ -108,7 +110,14 @@ impl Detail {
         code: impl Into<Cow<'static, str>>,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { path: path.into(), code: code.into(), message: message.into() }
+        Self { path: path.into(), code: code.into(), message: message.into(), retry_after: None }
+    }
+
+    /// Sets the time after which the client may retry.
+    #[must_use]
+    pub fn with_retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
     }
 }
 

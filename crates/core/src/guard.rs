@@ -43,6 +43,7 @@ use crate::states::States;
 /// #     deadline: Deadline::Default,
 /// #     on_disconnect: OnDisconnect::Finish,
 /// #     finish_stream: false,
+/// #     limits: Vec::new,
 /// #     body: BodyRules::DEFAULT,
 /// #     input: input_schema::<NoInput>,
 /// #     output: input_schema::<NoInput>,

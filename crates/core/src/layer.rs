@@ -93,6 +93,7 @@ impl Call {
 /// #     deadline: Deadline::Default,
 /// #     on_disconnect: OnDisconnect::Finish,
 /// #     finish_stream: false,
+/// #     limits: Vec::new,
 /// #     body: BodyRules::DEFAULT,
 /// #     input: input_schema::<NoInput>,
 /// #     output: input_schema::<NoInput>,
@@ -139,11 +140,17 @@ impl<'a> Next<'a> {
     }
 }
 
-/// Checks that the caller may reach the action, then runs its function.
+/// Checks that the caller may reach the action, lets the call pass the gate of the action's groups, then runs the function.
 pub(crate) fn run_function(call: Call) -> BoxFuture<'static, Outcome> {
-    match refusal(&call) {
-        Some(error) => Box::pin(async move { Err(error) }),
+    if let Some(error) = refusal(&call) {
+        return Box::pin(async move { Err(error) });
+    }
+    match call.context.gate().cloned() {
         None => (call.action.run)(call.context, call.body),
+        Some(gate) => Box::pin(async move {
+            gate.pass(&call.context).await?;
+            (call.action.run)(call.context, call.body).await
+        }),
     }
 }
 

@@ -33,6 +33,7 @@
 //!         finish_stream: false,
 //!         input: input_schema::<NoInput>,
 //!         output: <Reply<usize> as IntoAnswer>::schema,
+//!         limits: Vec::new,
 //!         body: BodyRules::DEFAULT,
 //!         require: |_| {},
 //!         run: |ctx, body| {
@@ -73,6 +74,7 @@ mod origin;
 pub mod params;
 pub mod protocol;
 mod shutdown;
+mod units;
 
 // Clients: connections, rooms and calls between nodes.
 mod cache;
@@ -80,6 +82,7 @@ pub mod connection;
 mod connections;
 pub mod event;
 mod locks;
+mod rate_limit;
 mod remote;
 mod rooms;
 mod tags;
@@ -90,10 +93,12 @@ pub mod action;
 pub mod call;
 mod cluster;
 pub mod context;
+mod group;
 mod guard;
 pub mod hooks;
 pub mod initializer;
 pub mod layer;
+mod limit;
 mod node;
 mod node_report;
 pub mod registry;
@@ -127,8 +132,10 @@ pub use engine::registration::Registration;
 pub use engine::setup::NodeSetup;
 pub use error::{ActionError, BoxError, Detail, ErrorKind, OrInternal, OrNotFound};
 pub use future::{BoxFuture, Deadline};
+pub use group::{ActionGroup, ActionSet, group};
 pub use guard::{FromContext, Requirements};
 pub use id::{ConnectionId, Generation, Incarnation, RequestId, TagId};
+pub use limit::{Limit, NamedLimit};
 pub use locks::{LockGuard, Locks};
 pub use metrics::bound_reached;
 pub use node::Node;
@@ -147,6 +154,7 @@ pub use states::States;
 pub use tags::{TagCount, TagList, TagResults, TaggedConnections};
 pub use task::{Task, TaskContext, TaskDef, Tasks};
 pub use topics::{TopicSubscription, Topics};
+pub use units::{DAY, HOUR, MINUTE, SECOND};
 
 // The attributes refer to these through the facade.
 pub use {http, schemars, serde, validator};

@@ -8,11 +8,15 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::action::{ActionDef, Exposure, Method, Route};
+use crate::call::gate::ActionGate;
 use crate::config::{Config, TaskSettings};
+use crate::context::CallGate;
 use crate::event::{Observer, Observers};
+use crate::group::{ActionSet, GroupScope, GroupedAction};
 use crate::guard::Requirements;
 use crate::hooks::{ConnectionHook, DeliverHook, RoomHook, TaskHook};
 use crate::layer::Layer;
+use crate::limit::Limit;
 use crate::metrics::ActionMetrics;
 use crate::node_report::{CONNECTIONS, REPORT};
 use crate::operation::OPERATIONS;
@@ -26,11 +30,17 @@ use crate::task::handle::KnownTask;
 use crate::task::quiet::QUIET;
 use crate::task::unique::{UniqueKey, is_too_short};
 
+mod groups;
+mod limits;
+
+pub use groups::GroupView;
+use limits::LimitTable;
+
 /// The definitions of an application, before they are checked.
 #[derive(Default)]
 pub struct Definitions {
-    /// Its actions.
-    pub actions: Vec<ActionDef>,
+    /// Its actions, in their groups.
+    pub actions: ActionSet,
     /// Its tasks.
     pub tasks: Vec<TaskDef>,
     /// Its remote methods.
@@ -69,6 +79,9 @@ pub struct RegisteredAction {
     pub takes_files: bool,
     /// The names, at any depth of it, that never appear in a log.
     secrets: Vec<String>,
+    /// The groups that it is in, the outermost first.
+    groups: Vec<Arc<GroupScope>>,
+    pub(crate) gate: Option<Arc<ActionGate>>,
     pub(crate) metrics: ActionMetrics,
 }
 
@@ -115,6 +128,7 @@ pub struct Registry {
     tasks: BTreeMap<&'static str, Arc<RegisteredTask>>,
     remotes: HashMap<&'static str, &'static RemoteDef>,
     layers: Box<[Arc<dyn Layer>]>,
+    limits: Box<[Arc<Limit>]>,
     pub(crate) states: Arc<States>,
     pub(crate) session_type: Option<SessionType>,
     pub(crate) connection_hooks: Box<[Arc<dyn ConnectionHook>]>,
@@ -129,22 +143,25 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// All errors at once: doubled names, versions and routes, names and paths that cannot be used, parameters of paths
-    /// that the input lacks, outputs with reserved names, retries that cannot be, states and sessions that guards need
+    /// All errors at once: doubled names, versions and routes, names, paths and prefixes that cannot be used, parameters of
+    /// paths that the input lacks, outputs with reserved names, retries that cannot be, states and sessions that guards need
     /// and the application lacks.
     pub fn new(definitions: Definitions) -> Result<Self, DefinitionErrors> {
         let mut errors = DefinitionErrors::default();
         let mut actions: BTreeMap<&'static str, Vec<Arc<RegisteredAction>>> = BTreeMap::new();
-        let mut routes = Routes::new();
+        let (mut routes, mut limits) = (Routes::new(), LimitTable::default());
         let session_type = check_session_types(&definitions.sessions, &mut errors);
-        for def in definitions.actions {
+        groups::check(&definitions.actions.0, &definitions.states, session_type, &mut errors);
+        for action in definitions.actions.0 {
+            let def = groups::placed(&action, &mut errors);
             check_action(&def, &definitions.states, &mut routes, &mut errors);
             check_session(&format!("action {:?}", def.name), def.require, session_type, &mut errors);
             let versions = actions.entry(def.name).or_default();
-            if versions.iter().any(|other| other.def.version == def.version) {
-                errors.add(format!("action {:?} version {} is defined twice", def.name, def.version));
+            if let Some(other) = versions.iter().find(|other| other.def.version == def.version) {
+                errors.add(groups::doubled(&def, &other.groups, &action.groups));
             }
-            versions.push(Arc::new(RegisteredAction::new(def)));
+            let gate = ActionGate::new(&action.groups, limits.of(&action, &mut errors), &definitions.layers);
+            versions.push(Arc::new(RegisteredAction::new(GroupedAction { def, ..action }, gate)));
             versions.sort_by_key(|action| action.def.version);
         }
         let (mut tasks, mut remotes) = (BTreeMap::new(), HashMap::new());
@@ -178,6 +195,7 @@ impl Registry {
             tasks,
             remotes,
             layers: definitions.layers.into(),
+            limits: limits.into_limits(),
             states: Arc::new(definitions.states),
             session_type,
             connection_hooks: definitions.connection_hooks.into(),
@@ -192,7 +210,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// All errors at once: unique keys that are kept for a shorter time than their tasks may take.
+    /// All errors at once: unique keys that are kept for a shorter time than their tasks may take, settings of limits that the
+    /// application does not have.
     pub(crate) fn check_settings(&self, config: &Config) -> Result<(), DefinitionErrors> {
         let mut errors = DefinitionErrors::default();
         for task in self.tasks() {
@@ -205,6 +224,7 @@ impl Registry {
                 ));
             }
         }
+        limits::check_settings(&self.limits, &config.limits, &mut errors);
         if errors.0.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -242,6 +262,11 @@ impl Registry {
         self.remotes.get(name).copied()
     }
 
+    /// All limits, each once.
+    pub(crate) fn limits(&self) -> &[Arc<Limit>] {
+        &self.limits
+    }
+
     pub(crate) fn layers(&self) -> &[Arc<dyn Layer>] {
         &self.layers
     }
@@ -254,7 +279,8 @@ impl fmt::Debug for Registry {
 }
 
 impl RegisteredAction {
-    fn new(def: ActionDef) -> Self {
+    fn new(action: GroupedAction, gate: Option<Arc<ActionGate>>) -> Self {
+        let GroupedAction { def, groups } = action;
         let schema = (def.input)();
         let fields = fields_of(schema.as_value()).into_iter().map(str::to_owned).collect();
         let takes_files = has_file(schema.as_value());
@@ -262,7 +288,23 @@ impl RegisteredAction {
         collect_secrets(schema.as_value(), &mut secrets);
         // Definitions live as long as the process; a node that is started again in it (tests) leaks a few hundred bytes.
         let def = &*Box::leak(Box::new(def));
-        Self { def, fields, takes_files, secrets, metrics: ActionMetrics::new(def.name, def.version) }
+        let metrics = ActionMetrics::new(def.name, def.version);
+        Self { def, fields, takes_files, secrets, groups, gate, metrics }
+    }
+
+    /// The gate of its groups, as its calls have it.
+    pub(crate) fn call_gate(&self) -> Option<Arc<dyn CallGate>> {
+        self.gate.clone().map(|gate| gate as Arc<dyn CallGate>)
+    }
+
+    /// The groups that it is in, for people; `None` if it is in none.
+    pub fn group(&self) -> Option<GroupView> {
+        (!self.groups.is_empty()).then(|| GroupView::new(&self.groups))
+    }
+
+    /// Its limits, those of its groups included.
+    pub fn limits(&self) -> impl Iterator<Item = &Limit> {
+        self.gate.iter().flat_map(|gate| gate.limits())
     }
 
     /// The parameters of a call, as they may be shown: the declared fields, with secrets as `[FILTERED]`.
@@ -322,8 +364,16 @@ fn check_action(def: &ActionDef, states: &States, routes: &mut Routes, errors: &
         if !path.starts_with('/') {
             errors.add(format!("action {name:?}: the path {path:?} must start with `/`"));
         }
-        for param in path_params(&path).filter(|param| !fields.contains(param)) {
-            errors.add(format!("action {name:?}: the path {path:?} has {{{param}}}, and its input has no such field"));
+        let mut params = BTreeSet::new();
+        for param in path_params(&path) {
+            if !fields.contains(param) {
+                errors.add(format!(
+                    "action {name:?}: the path {path:?} has {{{param}}}, and its input has no such field"
+                ));
+            }
+            if !params.insert(param) {
+                errors.add(format!("action {name:?}: the path {path:?} has {{{param}}} twice: rename one of them"));
+            }
         }
         let (known, methods) = routes.entry(shape(&path)).or_insert_with(|| (path.clone(), HashSet::new()));
         if *known != path {

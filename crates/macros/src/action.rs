@@ -7,7 +7,7 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{LitStr, Type};
 
-use crate::attr::{Arguments, DeadlineArg};
+use crate::attr::{Arguments, DeadlineArg, LimitArg};
 use crate::signature::{self, DefinitionKind, FunctionShape};
 
 /// Expands `#[action]`, or returns its errors for the compiler to print.
@@ -24,7 +24,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         (false, true) => quote!(HttpOnly),
         (false, false) => quote!(Public),
     };
-    let body = body_rules(&arguments);
+    let (body, limits) = (body_rules(&arguments), limits(&signature, &arguments));
     let on_disconnect = if arguments.cancel_on_disconnect { quote!(Cancel) } else { quote!(Finish) };
     let own_fields = quote! {
         version: #version,
@@ -33,6 +33,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         cross_site: #cross_site,
         on_disconnect: ::phalanx::__private::OnDisconnect::#on_disconnect,
         finish_stream: #finish_stream,
+        limits: #limits,
         body: #body,
     };
     Ok(definition(&signature, &arguments, DefinitionKind::Action, &own_fields))
@@ -48,7 +49,7 @@ pub(crate) fn definition(
 ) -> TokenStream {
     let FunctionShape { item, description, conditions, returns, .. } = signature;
     let (function, visibility) = (&item.sig.ident, &item.vis);
-    let name = arguments.name.as_ref().map_or_else(|| function.to_string(), LitStr::value);
+    let name = action_name(signature, arguments);
     let input = signature.input.as_ref().map_or_else(|| quote!(::phalanx::__private::NoInput), |input| quote!(#input));
     let output = quote_spanned!(returns.span()=> <#returns as ::phalanx::__private::ActionResult>::Value);
     // Each with the span of its type in the signature: the compiler reports a private type there.
@@ -113,6 +114,23 @@ fn body_rules(arguments: &Arguments) -> TokenStream {
     };
     let (max_body, max_upload, is_raw) = (bound(arguments.max_body), bound(arguments.max_upload), arguments.raw_body);
     quote!(::phalanx::__private::BodyRules { max_body: #max_body, max_upload: #max_upload, is_raw: #is_raw })
+}
+
+/// The function that makes the limits. A rate alone has the name of the action.
+fn limits(signature: &FunctionShape, arguments: &Arguments) -> TokenStream {
+    let name = action_name(signature, arguments);
+    let each = arguments.limits.iter().map(|limit| match limit {
+        LimitArg::Rate(calls, window) => {
+            let window = duration(*window);
+            quote!(::phalanx::__private::Limit::named(#name).per(#calls, #window))
+        }
+        LimitArg::Value(value) => quote!(#value),
+    });
+    if arguments.limits.is_empty() { quote!(::std::vec::Vec::new) } else { quote!(|| ::std::vec![#(#each),*]) }
+}
+
+fn action_name(signature: &FunctionShape, arguments: &Arguments) -> String {
+    arguments.name.as_ref().map_or_else(|| signature.item.sig.ident.to_string(), LitStr::value)
 }
 
 /// Each guard has the span of its parameter, so that a missing `FromContext` is reported there.

@@ -59,6 +59,7 @@ pub(crate) struct Arguments {
     pub(crate) internal: bool,
     pub(crate) cancel_on_disconnect: bool,
     pub(crate) finish_stream: bool,
+    pub(crate) limits: Vec<LimitArg>,
     pub(crate) max_body: Option<u64>,
     pub(crate) max_upload: Option<u64>,
     pub(crate) raw_body: bool,
@@ -70,6 +71,14 @@ pub(crate) struct Arguments {
     pub(crate) on_failed: Option<TokenStream>,
     pub(crate) schedule: ScheduleArgs,
     pub(crate) unique: UniqueArgs,
+}
+
+/// A limit in the attribute.
+pub(crate) enum LimitArg {
+    /// `"10/1m"`: so many calls of an address, under the name of the action.
+    Rate(u32, Duration),
+    /// A value of the type `Limit`.
+    Value(Box<Expr>),
 }
 
 /// The arguments of a task's uniqueness; what is not given has its default.
@@ -137,6 +146,7 @@ pub(crate) const ACTION: &[&str] = &[
     "internal",
     "cancel_on_disconnect",
     "finish_stream",
+    "limit",
     "max_body",
     "max_upload",
     "raw_body",
@@ -185,6 +195,7 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
         internal: false,
         cancel_on_disconnect: false,
         finish_stream: false,
+        limits: Vec::new(),
         max_body: None,
         max_upload: None,
         raw_body: false,
@@ -211,7 +222,7 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
             diagnostics.add(meta.path(), unknown(&name, known));
             continue;
         }
-        if method(&name).is_none() && seen.contains(&name) {
+        if method(&name).is_none() && name != "limit" && seen.contains(&name) {
             diagnostics.add(meta, format!("`{name}` is given twice"));
         }
         seen.push(name.clone());
@@ -266,6 +277,7 @@ impl Arguments {
             "internal" => self.internal = flag(meta, diagnostics),
             "cancel_on_disconnect" => self.cancel_on_disconnect = flag(meta, diagnostics),
             "finish_stream" => self.finish_stream = flag(meta, diagnostics),
+            "limit" => self.limits.extend(limit(meta, diagnostics)),
             "max_body" => self.max_body = size(meta, diagnostics),
             "max_upload" => self.max_upload = size(meta, diagnostics),
             "raw_body" => self.raw_body = flag(meta, diagnostics),
@@ -524,6 +536,29 @@ fn block(meta: &Meta, diagnostics: &mut Diagnostics) -> bool {
     true
 }
 
+/// A limit: a rate as text, or any other expression.
+fn limit(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<LimitArg> {
+    let limit = match (value(meta), meta) {
+        (Some(Lit::Str(text)), _) => rate(&text.value()).map(|(calls, window)| LimitArg::Rate(calls, window)),
+        (None, Meta::NameValue(pair)) => Some(LimitArg::Value(Box::new(pair.value.clone()))),
+        _ => None,
+    };
+    if limit.is_none() {
+        diagnostics.add(
+            meta,
+            "write `limit = \"10/1m\"` for 10 calls of an address in a minute (ms, s, m, h), or a `Limit`: \
+             `limit = Limit::named(\"search\").per(10, MINUTE)`",
+        );
+    }
+    limit
+}
+
+fn rate(text: &str) -> Option<(u32, Duration)> {
+    let (calls, window) = text.split_once('/')?;
+    let calls = calls.trim().parse().ok().filter(|calls| *calls > 0)?;
+    time(window.trim()).map(|window| (calls, window))
+}
+
 fn check_name(name: &LitStr, diagnostics: &mut Diagnostics) {
     let text = name.value();
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
@@ -583,8 +618,13 @@ pub(crate) fn deadline(meta: &Meta) -> Option<DeadlineArg> {
     if written == "0" {
         return Some(DeadlineArg::Never);
     }
-    let digits = written.trim_end_matches(|character: char| character.is_ascii_alphabetic());
-    let unit = match &written[digits.len()..] {
+    time(&written).map(DeadlineArg::After)
+}
+
+/// A time with its unit; none of zero.
+fn time(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
@@ -592,5 +632,5 @@ pub(crate) fn deadline(meta: &Meta) -> Option<DeadlineArg> {
         _ => return None,
     };
     let ms = digits.trim().parse::<u64>().ok()?.checked_mul(unit)?;
-    (ms > 0).then(|| DeadlineArg::After(Duration::from_millis(ms)))
+    (ms > 0).then(|| Duration::from_millis(ms))
 }

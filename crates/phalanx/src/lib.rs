@@ -57,10 +57,11 @@ pub use phalanx_core::id::{ConnectionId, Generation, RequestId};
 pub use phalanx_core::params::{Input, NoInput, Params, Upload};
 pub use phalanx_core::protocol::CloseReason;
 pub use phalanx_core::{
-    Action, ActionDef, ApplyError, Cache, Cluster, Connection, Connections, Entry, FromContext, LockGuard, Locks, Node,
-    NodeReplies, Origin, RawBody, Remote, RemoteDef, Requirements, RoomStatus, Rooms, Session, SessionData, Sessions,
-    State, TagCount, TagList, TagResults, TaggedConnections, Task, TaskContext, TaskDef, Tasks, TopicSubscription,
-    Topics, UserSession, actions, ensure, remotes, tasks,
+    Action, ActionDef, ActionGroup, ActionSet, ApplyError, Cache, Cluster, Connection, Connections, DAY, Entry,
+    FromContext, HOUR, Limit, LockGuard, Locks, MINUTE, NamedLimit, Node, NodeReplies, Origin, RawBody, Remote,
+    RemoteDef, Requirements, RoomStatus, Rooms, SECOND, Session, SessionData, Sessions, State, TagCount, TagList,
+    TagResults, TaggedConnections, Task, TaskContext, TaskDef, Tasks, TopicSubscription, Topics, UserSession, actions,
+    ensure, group, remotes, tasks,
 };
 /// Jobs: what an enqueue and a look at the task queue name, beside the handle [`Tasks`].
 pub mod jobs {
@@ -113,7 +114,7 @@ pub mod __private {
         UniqueScope, UniqueUntil, check_input, computed_key, decode_input,
     };
     pub use phalanx_core::{
-        CallBody, Deadline, FromContext, NoInput, Params, Remote, RemoteDef, schemars, serde, validator,
+        CallBody, Deadline, FromContext, Limit, NoInput, Params, Remote, RemoteDef, schemars, serde, validator,
     };
 }
 
@@ -129,9 +130,9 @@ pub mod prelude {
     pub use phalanx_core::protocol::CloseReason;
     pub use phalanx_core::task::{EnqueueOptions, TaskContext, TaskFailure};
     pub use phalanx_core::{
-        ActionError, Body, Connection, ConnectionId, Context, Cookie, Detail, ErrorKind, FromContext, NoInput, Node,
-        OrInternal, OrNotFound, Outcome, RawBody, Reply, Requirements, SameSite, Session, SessionData, State, actions,
-        ensure, remotes, tasks,
+        ActionError, Body, Connection, ConnectionId, Context, Cookie, DAY, Detail, ErrorKind, FromContext, HOUR, Limit,
+        MINUTE, NoInput, Node, OrInternal, OrNotFound, Outcome, RawBody, Reply, Requirements, SECOND, SameSite,
+        Session, SessionData, State, actions, ensure, group, remotes, tasks,
     };
     pub use phalanx_macros::{ActionError, action, input, output, remote, session, task};
 

@@ -19,11 +19,13 @@ export class PhalanxError extends Error {
   readonly details: readonly ErrorDetail[];
 }
 
-/** The error of one input. */
+/** The error of one input, or of one limit. */
 export interface ErrorDetail {
   path: string;
   code: string;
   message: string;
+  /** Of a limit that refuses the call: when there may be another one. */
+  retryAfterMs?: number;
 }
 
 /** The first frame of a connection. */

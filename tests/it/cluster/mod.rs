@@ -26,6 +26,7 @@ mod members;
 mod network;
 mod node_death;
 mod older_data;
+mod rate_limits;
 mod recovery;
 mod redis;
 mod roles;

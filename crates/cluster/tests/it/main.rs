@@ -14,6 +14,7 @@ mod erase;
 mod full;
 mod gaps;
 mod herd;
+mod limits;
 mod links;
 mod locks;
 mod membership;

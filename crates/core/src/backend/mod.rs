@@ -8,6 +8,7 @@ mod cache;
 mod clock;
 mod error;
 mod interop;
+mod limits;
 mod locks;
 mod membership;
 mod rooms;
@@ -22,6 +23,8 @@ pub use cache::{CacheStore, Dumped, Page, Stored};
 pub use clock::{Clock, SystemClock};
 pub use error::BackendError;
 pub use interop::{Interop, InteropCall, InteropError};
+pub(crate) use limits::SliceCounts;
+pub use limits::{LimitDecision, LimitState, LimitStore, LimitedCall};
 pub use locks::{LockRecord, LockStore};
 pub use membership::{
     CLAIM_WINDOW, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, ReapedMember, RegisterOutcome,
@@ -51,6 +54,8 @@ pub struct Backend {
     pub cache: Arc<dyn CacheStore>,
     /// Locks.
     pub locks: Arc<dyn LockStore>,
+    /// Rate limits.
+    pub limits: Arc<dyn LimitStore>,
     /// Nodes and their leases.
     pub membership: Arc<dyn Membership>,
     /// Messages.

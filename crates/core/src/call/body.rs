@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -22,7 +23,7 @@ pub struct BodyRead {
     /// The bytes as they came, for an action with `raw_body`.
     pub raw: Option<Bytes>,
     /// The version that the body names, if it is another than the called one.
-    pub other_version: Option<&'static ActionDef>,
+    pub other_version: Option<Arc<dyn OtherVersion>>,
 }
 
 impl BodyRead {
@@ -30,6 +31,16 @@ impl BodyRead {
     pub const fn new(params: Params) -> Self {
         Self { params, raw: None, other_version: None }
     }
+}
+
+/// A version that a body names, instead of the called one.
+pub trait OtherVersion: fmt::Debug + Send + Sync {
+    /// Its definition.
+    fn def(&self) -> &'static ActionDef;
+
+    /// Runs it, within the call `ctx` of the called version and with the body that was read: its layers and guards are those
+    /// that this call has not passed, then its function.
+    fn run(self: Arc<Self>, ctx: &Context, body: CallBody) -> BoxFuture<'static, Outcome>;
 }
 
 /// Reads a body, as a transport does it. It is not polled before the guards have passed.
@@ -65,12 +76,16 @@ impl CallBody {
     }
 
     /// Reads the body, for the function of an action: the generated code calls it after the guards. If the body names
-    /// another version, that version's guards and function run as well, instead of the rest of the called one.
+    /// another version, the guards of that version and of its groups run as well, and its function instead of that of the
+    /// called one.
     ///
     /// # Errors
     ///
     /// The outcome that replaces the function's: the body's error, or the outcome of the other version.
     pub async fn params(self, ctx: &Context) -> Result<ReadParams, Outcome> {
+        if let Some(passing) = ctx.gate().and_then(|gate| gate.pass_to_body(ctx)) {
+            passing.await.map_err(Err)?;
+        }
         let read = match self.0 {
             BodyState::Absent => return Ok(ReadParams(ParamsSource::Head(ctx.clone()))),
             BodyState::Awaited(mut reading) => arrival(&mut reading, ctx).await,
@@ -80,8 +95,8 @@ impl CallBody {
         let Some(other) = read.other_version.take() else {
             return Ok(ReadParams(ParamsSource::Body(read.params)));
         };
-        let ctx = ctx.of_version(other.version);
-        Err((other.run)(ctx, Self(BodyState::Arrived(Box::new(Ok(read))))).await)
+        let body = Self(BodyState::Arrived(Box::new(Ok(read))));
+        Err(other.run(ctx, body).await)
     }
 
     /// Reads the body for a layer, and keeps it. Cancel safe: what was read so far is kept too.
@@ -111,8 +126,9 @@ async fn arrival(reading: &mut ReadingBody, ctx: &Context) -> Result<BodyRead, A
         if let Some(raw) = &read.raw {
             ctx.set_raw_body(raw.clone());
         }
-        if let Some(other) = read.other_version {
-            ctx.set_answering(other.version, other.limit(ctx.config()));
+        if let Some(other) = &read.other_version {
+            let def = other.def();
+            ctx.set_answering(def.version, def.limit(ctx.config()));
         }
     }
     read

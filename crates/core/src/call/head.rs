@@ -1,11 +1,13 @@
-//! The head of the answer to a call, to which its parts may add while it runs: cookies.
+//! The head of the answer to a call, to which its parts may add while it runs: cookies, and the state of rate limits.
 
 use std::sync::atomic::{AtomicU8, Ordering::AcqRel};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, EXPIRES, HeaderMap, HeaderValue, SET_COOKIE};
+use http::header::{CACHE_CONTROL, EXPIRES, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 
 use super::slots::CallSlots;
+use crate::backend::{LimitState, LimitedCall};
 use crate::cookie::{Cookie, CookieError};
 use crate::error::{ActionError, ErrorKind};
 use crate::metrics::bound_reached;
@@ -30,6 +32,17 @@ const TAKEN: u8 = 2;
 pub struct StagedHead {
     cookies: Vec<(Cookie, HeaderValue)>,
     caching: Caching,
+    /// The limits that applied, and the states of those that were looked at, as elements of lists.
+    limits: [Vec<String>; 2],
+}
+
+/// The headers about limits.
+static LIMIT_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("ratelimit-policy"), HeaderName::from_static("ratelimit")];
+
+/// Whole seconds, rounded up.
+fn seconds(time: Duration) -> u128 {
+    time.as_millis().div_ceil(1000)
 }
 
 /// The use that caches may make of an answer, whatever the action says of it.
@@ -125,6 +138,15 @@ impl StagedHead {
         self.caching = self.caching.max(Caching::Private);
     }
 
+    /// Adds limits that applied, with their states (draft-ietf-httpapi-ratelimit-headers-10).
+    pub(crate) fn add_limits(&mut self, calls: &[LimitedCall], states: &[Option<LimitState>]) {
+        let [policies, known] = &mut self.limits;
+        for (LimitedCall { limit, rate, .. }, state) in calls.iter().zip(states) {
+            policies.push(format!("\"{limit}\";q={};w={}", rate.calls, seconds(rate.window)));
+            known.extend(state.map(|state| format!("\"{limit}\";r={};t={}", state.left, seconds(state.whole_in))));
+        }
+    }
+
     /// Adds it to the headers of the answer.
     pub fn add_to(self, headers: &mut HeaderMap) {
         let caching = match self.caching {
@@ -136,6 +158,11 @@ impl StagedHead {
         if let Some(caching) = caching {
             headers.remove(EXPIRES);
             headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
+        }
+        for (name, elements) in LIMIT_HEADERS.iter().zip(self.limits).filter(|(_, elements)| !elements.is_empty()) {
+            if let Ok(value) = HeaderValue::try_from(elements.join(", ")) {
+                headers.insert(name, value);
+            }
         }
         for (_, cookie) in self.cookies {
             headers.append(SET_COOKIE, cookie);

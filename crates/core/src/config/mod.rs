@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 mod admin;
 mod cluster;
 mod general;
+mod limits;
 mod log;
 mod network;
 mod paths;
@@ -27,6 +28,7 @@ mod worker_kind;
 pub use admin::Admin;
 pub use cluster::ClusterSettings;
 pub use general::General;
+pub use limits::{LimitRate, LimitSetting, LimitSettings};
 pub use log::{Log, LogFormat};
 pub use network::Network;
 pub use paths::Paths;
@@ -62,6 +64,8 @@ pub struct Config {
     pub websocket: Websocket,
     /// Sessions.
     pub session: SessionSettings,
+    /// Rate limits.
+    pub limits: LimitSettings,
     /// Rooms.
     pub rooms: RoomSettings,
     /// Tasks.

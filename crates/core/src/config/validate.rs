@@ -80,6 +80,8 @@ impl Config {
                 "session.absolute must be session.idle at least: a session would end before it is idle",
             ),
             (self.session.max_in_memory > 0, "session.max_in_memory must not be zero"),
+            ((1..=128).contains(&self.limits.ipv6_prefix), "limits.ipv6_prefix must be from 1 to 128"),
+            (self.limits.max_subjects > 0, "limits.max_subjects must not be zero"),
             (self.rooms.max_undelivered > 0, "rooms.max_undelivered must not be zero"),
             (
                 !self.cluster.interop || !self.cluster.interop_token.is_empty(),

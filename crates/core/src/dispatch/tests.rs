@@ -46,6 +46,7 @@ const fn action(name: &'static str, deadline: Deadline, run: Run) -> ActionDef {
         deadline,
         on_disconnect: OnDisconnect::Finish,
         finish_stream: false,
+        limits: Vec::new,
         body: BodyRules::DEFAULT,
         input: crate::params::input_schema::<NoInput>,
         output: crate::params::input_schema::<NoInput>,
@@ -95,7 +96,7 @@ fn left(ctx: &Context) -> Option<u64> {
 async fn start_engine() -> Engine {
     let actions = vec![Mined::DEF, Slow::DEF, Patient::DEF, CallsSlow::DEF, CallsPatient::DEF, CallsMined::DEF];
     let mut setup = NodeSetup::new("app", Config::default());
-    setup.definitions = Definitions { actions, ..Definitions::default() };
+    setup.definitions = Definitions { actions: actions.into(), ..Definitions::default() };
     Engine::start(setup).await.unwrap()
 }
 

@@ -21,6 +21,7 @@ use crate::lease_state::LeaseState;
 use crate::locks::Locks;
 use crate::metrics::NodeMetrics;
 use crate::node::{Node, NodeParts, has_secure_cookies};
+use crate::rate_limit::RateLimits;
 use crate::registry::Registry;
 use crate::remote::{CallServer, Connections, Executor, RemoteCallParts, RemoteCalls};
 use crate::rooms::{RoomParts, Rooms};
@@ -33,14 +34,26 @@ use crate::topics::Topics;
 impl Engine {
     /// Makes the parts of a node, none of which runs yet.
     pub(super) fn assemble(setup: NodeSetup, registry: Registry, started_at: u64) -> Self {
-        let Backend { cache, locks, membership, bus, rooms: store, tasks: task_store, sessions, interop, clock } =
-            setup.backend;
+        let Backend {
+            cache,
+            locks,
+            limits,
+            membership,
+            bus,
+            rooms: store,
+            tasks: task_store,
+            sessions,
+            interop,
+            clock,
+        } = setup.backend;
         let (config, shutdown, registry) = (Arc::new(setup.config), setup.shutdown, Arc::new(registry));
         let identity = Arc::new(NodeIdentity::new(setup.app, setup.version, setup.node_id));
         let (lease, health) = (Arc::new(LeaseState::default()), Arc::new(Health::starting()));
         let connections = Arc::new(ConnectionRegistry::new(config.websocket.max_connections));
         let files = Arc::new(PublicFiles::new(config.paths.public.clone()));
         let metrics = Arc::new(NodeMetrics::new());
+        let rates = registry.limits().iter().map(|limit| (limit.name(), limit.rate()));
+        let rate_limits = RateLimits::new(rates, limits, clock.clone(), &config.limits);
         let max_bytes = config.cluster.max_call.as_u64();
         let topics = Topics::new(bus.clone(), max_bytes);
         let cookie = (config.cluster.name_of(&identity.app), has_secure_cookies(&config, &setup.environment));
@@ -136,6 +149,7 @@ impl Engine {
                 identity,
                 config,
                 registry,
+                limits: rate_limits,
                 connections,
                 rooms,
                 calls,

@@ -123,6 +123,7 @@ impl Engine {
             started,
             limit,
             attempt: Some(facts),
+            gate: None,
         })
     }
 }

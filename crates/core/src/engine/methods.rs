@@ -56,8 +56,19 @@ impl ApplicationMethods for MethodRunner {
         let id = self.identity.next_request_id();
         let (head, started) = (Params::from_raw_json(text)?, Instant::now());
         let limit = deadline.map(|deadline| deadline.saturating_duration_since(started));
-        let call =
-            NewCall { host, name: def.name, version: 1, caller, id, uri: None, head, started, limit, attempt: None };
+        let call = NewCall {
+            host,
+            name: def.name,
+            version: 1,
+            caller,
+            id,
+            uri: None,
+            head,
+            started,
+            limit,
+            attempt: None,
+            gate: None,
+        };
         let answer = catch((def.run)(Context::new(call), CallBody::absent())).await??;
         match answer {
             Answer { content: Content::Json(_), .. } => Ok(answer.decode()?),

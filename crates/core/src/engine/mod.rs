@@ -24,6 +24,7 @@ use crate::lease::LeaseParts;
 use crate::lease_state::LeaseState;
 use crate::metrics::NodeMetrics;
 use crate::node::Node;
+use crate::rate_limit::RateLimits;
 use crate::registry::Registry;
 use crate::remote::{CallServer, RemoteCalls};
 use crate::rooms::Rooms;
@@ -59,6 +60,7 @@ pub(crate) struct EngineParts {
     identity: Arc<NodeIdentity>,
     config: Arc<Config>,
     registry: Arc<Registry>,
+    limits: RateLimits,
     connections: Arc<ConnectionRegistry>,
     rooms: Rooms,
     calls: Arc<RemoteCalls>,
@@ -215,6 +217,10 @@ impl EngineParts {
     #[cfg(test)]
     pub(crate) async fn run_guarded(&self, hook: impl Future<Output = ()>) {
         self.hooks.run_guarded("test", || "its subject".to_owned(), hook).await;
+    }
+
+    pub(crate) fn limits(&self) -> &RateLimits {
+        &self.limits
     }
 
     pub(crate) fn author_handle(&self) -> &Node {

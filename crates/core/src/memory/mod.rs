@@ -2,6 +2,7 @@
 
 mod bus;
 mod cache;
+mod limits;
 mod locks;
 mod membership;
 mod rooms;
@@ -10,6 +11,7 @@ mod tasks;
 
 pub use bus::MemoryBus;
 pub use cache::MemoryCache;
+pub use limits::MemoryLimits;
 pub use locks::MemoryLocks;
 pub use membership::MemoryMembership;
 pub use rooms::MemoryRooms;
@@ -27,12 +29,13 @@ impl Backend {
         Self::memory_with_clock(config, Arc::new(SystemClock::new()))
     }
 
-    /// The embedded backend by this clock: the ttl of keys of the cache and of sessions, and the times of jobs.
+    /// The embedded backend by this clock: the ttl of keys of the cache and of sessions, rate limits, and the times of jobs.
     pub fn memory_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Self {
         let locks = Arc::new(MemoryLocks::new(clock.clone()));
         Self {
             cache: Arc::new(MemoryCache::new(locks.clone())),
             locks,
+            limits: Arc::new(MemoryLimits::new(clock.clone(), config.limits.max_subjects)),
             membership: Arc::new(MemoryMembership::default()),
             bus: Arc::new(MemoryBus::new(config.rooms.bus_queue)),
             rooms: Arc::new(MemoryRooms::default()),

@@ -53,10 +53,14 @@ impl Serialize for DetailList<'_> {
             path: &'a str,
             code: &'a str,
             message: &'a str,
+            #[serde(rename = "retryAfterMs", skip_serializing_if = "Option::is_none")]
+            retry_after_ms: Option<u64>,
         }
         let mut list = serializer.serialize_seq(Some(self.0.len()))?;
         for detail in self.0 {
-            list.serialize_element(&DetailFields { path: &detail.path, code: &detail.code, message: &detail.message })?;
+            let Detail { path, code, message, retry_after } = detail;
+            let retry_after_ms = retry_after.map(|after| after.as_micros().div_ceil(1000) as u64);
+            list.serialize_element(&DetailFields { path, code, message, retry_after_ms })?;
         }
         list.end()
     }

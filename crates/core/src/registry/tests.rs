@@ -54,6 +54,7 @@ fn action(name: &'static str, version: u32, routes: &'static [Route]) -> ActionD
         deadline: Deadline::Default,
         on_disconnect: OnDisconnect::Finish,
         finish_stream: false,
+        limits: Vec::new,
         body: BodyRules::DEFAULT,
         input: || schema_for!(Thing),
         output: || schema_for!(Thing),
@@ -71,7 +72,7 @@ const fn post(path: &'static str) -> Route {
 }
 
 fn registry(actions: Vec<ActionDef>) -> Result<Registry, Vec<String>> {
-    Registry::new(Definitions { actions, ..Definitions::default() }).map_err(|faults| faults.0)
+    Registry::new(Definitions { actions: actions.into(), ..Definitions::default() }).map_err(|faults| faults.0)
 }
 
 #[test]
@@ -155,7 +156,7 @@ fn a_state_that_is_there_is_not_missed() {
     let mut states = States::default();
     states.insert("here".to_owned());
     let needy = ActionDef { require: |needs| needs.state::<String>(), ..action("a", 1, &[]) };
-    let definitions = Definitions { actions: vec![needy], states, ..Definitions::default() };
+    let definitions = Definitions { actions: [needy].into(), states, ..Definitions::default() };
     assert_eq!(Registry::new(definitions).unwrap().states.get::<String>().as_deref(), Some(&"here".to_owned()));
     assert_ne!(TypeId::of::<String>(), TypeId::of::<&str>());
 }
@@ -167,7 +168,8 @@ fn what_came_is_shown_without_secrets_at_any_depth_and_without_what_is_undeclare
     let shown = |def: ActionDef, body: &str| {
         let mut params = Params::default();
         params.set_json_body(body.as_bytes()).unwrap();
-        Value::Object(RegisteredAction::new(def).shown(&params, &config)).to_string()
+        Value::Object(RegisteredAction::new(GroupedAction { def, groups: Vec::new() }, None).shown(&params, &config))
+            .to_string()
     };
     let flat = shown(action("a", 1, &[]), r#"{"id":5,"password":"x","pin":1}"#);
     assert_eq!(flat, r#"{"id":"[FILTERED]","password":"[FILTERED]"}"#);

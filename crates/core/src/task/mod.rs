@@ -162,6 +162,7 @@ impl TaskDef {
             deadline: self.deadline,
             on_disconnect: OnDisconnect::Finish,
             finish_stream: false,
+            limits: Vec::new,
             body: BodyRules::DEFAULT,
             input: self.input,
             output: self.output,

@@ -5,6 +5,7 @@ mod bus;
 mod cache;
 mod fake_membership;
 mod harness;
+mod limits;
 mod locks;
 mod members;
 mod membership;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use clap::{CommandFactory, FromArgMatches};
 use phalanx_core::backend::Backend;
-use phalanx_core::config::{ClusterSettings, Config, General, NodeRole, Web};
+use phalanx_core::config::{ClusterSettings, Config, General, NodeRole};
 use phalanx_core::error::Chain;
 use phalanx_core::event::Observer;
 use phalanx_core::hooks::{ConnectionHook, DeliverHook, RoomHook, TaskHook};
@@ -17,7 +17,7 @@ use phalanx_core::layer::Layer;
 use phalanx_core::registry::{Definitions, Registry};
 use phalanx_core::transport::Transport;
 use phalanx_core::{
-    ActionDef, BoxError, Engine, Guest, Node, NodeSetup, RemoteDef, SessionData, SessionType, Shutdown, StartError,
+    ActionSet, BoxError, Engine, Guest, Node, NodeSetup, RemoteDef, SessionData, SessionType, Shutdown, StartError,
     StopReport, TaskDef,
 };
 use phalanx_server::{AdminServer, AppRoutes, Server};
@@ -119,8 +119,8 @@ impl App {
         self
     }
 
-    /// Adds actions: `.actions(actions![greet])`.
-    pub fn actions(mut self, actions: impl IntoIterator<Item = ActionDef>) -> Self {
+    /// Adds actions, or a [`group`](crate::group()) of them: `.actions(actions![greet])`.
+    pub fn actions(mut self, actions: impl Into<ActionSet>) -> Self {
         self.definitions.actions.extend(actions);
         self
     }
@@ -303,11 +303,11 @@ impl App {
         };
         match command {
             AppCommand::Config(command) => command::config::config(&settings, command).print(command.as_json),
-            AppCommand::Actions => self.with_registry(&settings.config, |registry, web| {
-                print_table(&command::action_table(registry, &web.prefix))
+            AppCommand::Actions => self.with_registry(&settings.config, |registry, config| {
+                print_table(&command::action_table(registry, config))
             }),
-            AppCommand::Routes { as_json } => self.with_registry(&settings.config, |registry, web| {
-                command::routes::routes(registry, &web.prefix).print(as_json)
+            AppCommand::Routes { as_json } => self.with_registry(&settings.config, |registry, config| {
+                command::routes::routes(registry, &config.web.prefix).print(as_json)
             }),
             AppCommand::Nodes { as_json } => command::nodes::run(self, settings, as_json),
             AppCommand::Connections(command) => command::connections::run(self, settings, &command),
@@ -478,9 +478,9 @@ impl App {
     }
 
     /// Runs a command on the definitions that a node would serve.
-    fn with_registry(self, config: &Config, command: impl FnOnce(&Registry, &Web) -> ExitCode) -> ExitCode {
+    fn with_registry(self, config: &Config, command: impl FnOnce(&Registry, &Config) -> ExitCode) -> ExitCode {
         match self.plan(config) {
-            Ok(registry) => command(&registry, &config.web),
+            Ok(registry) => command(&registry, config),
             Err(error) => failed(&Chain(&*error)),
         }
     }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use phalanx_core::config::{NodeRole, duration};
+use phalanx_core::config::{Config, NodeRole, duration};
 use phalanx_core::registry::{Registry, path_of};
-use phalanx_core::{ActionError, Exposure};
+use phalanx_core::{ActionError, Exposure, Limit};
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 
@@ -246,10 +246,20 @@ fn describe(error: &ActionError) -> String {
     text
 }
 
-/// A table of the application's actions, one line each.
-pub(crate) fn action_table(registry: &Registry, prefix: &str) -> String {
-    let prefix = prefix.trim_end_matches('/');
-    let mut rows = vec![["NAME", "VERSION", "HTTP", "WEBSOCKET", "DESCRIPTION"].map(str::to_owned)];
+/// A limit with the rate that it has.
+fn limit_cell(limit: &Limit, config: &Config) -> String {
+    match config.limits.rate_of(limit.name(), limit.rate()) {
+        Some(rate) => format!("{} {rate} {}", limit.name(), limit.counted_by()),
+        None => format!("{} off", limit.name()),
+    }
+}
+
+/// A table of the application's actions, one line each: with the prefix of their group, the guards and layers that it
+/// adds, and all limits.
+pub(crate) fn action_table(registry: &Registry, config: &Config) -> String {
+    let prefix = config.web.prefix.trim_end_matches('/');
+    let head = ["NAME", "VERSION", "HTTP", "WEBSOCKET", "GROUP", "GUARDS", "LIMITS", "LAYERS", "DESCRIPTION"];
+    let mut rows = vec![head.map(str::to_owned)];
     rows.extend(registry.actions().map(|action| {
         let def = action.def;
         let routes =
@@ -261,7 +271,18 @@ pub(crate) fn action_table(registry: &Registry, prefix: &str) -> String {
         };
         let first_line = def.description.lines().next().unwrap_or_default();
         let routes: Vec<String> = routes.collect();
-        [def.name.into(), def.version.to_string(), routes.join(", "), websocket.into(), first_line.into()]
+        let group = action.group().unwrap_or_default();
+        [
+            def.name.into(),
+            def.version.to_string(),
+            routes.join(", "),
+            websocket.into(),
+            group.prefix,
+            group.guards.join(", "),
+            action.limits().map(|limit| limit_cell(limit, config)).collect::<Vec<_>>().join(", "),
+            group.layers.join(", "),
+            first_line.into(),
+        ]
     }));
     table::align(&rows)
 }

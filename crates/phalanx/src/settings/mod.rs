@@ -334,6 +334,7 @@ fn check_keys(file: &Path, given: &toml::Value, known: &Value, prefix: &str, err
         let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match known.get(key) {
             Some(known) => check_keys(file, value, known, &path, errors),
+            None if prefix == LIMITS => {} // the name of a limit, which the boot checks
             None => {
                 let near = nearest(key, known.keys().map(String::as_str));
                 errors.push(format!("{}: there is no setting {path}{near}", file.display()));
@@ -366,6 +367,7 @@ fn read_config(read: &config::Config, errors: &mut Vec<String>) -> Config {
         web: section(read, "web", errors),
         websocket: section(read, "websocket", errors),
         session: section(read, "session", errors),
+        limits: section(read, LIMITS, errors),
         rooms: section(read, "rooms", errors),
         tasks: section(read, "tasks", errors),
         admin: section(read, "admin", errors),
@@ -406,6 +408,9 @@ fn host_and_pid() -> String {
 
 /// The default environment.
 const DEVELOPMENT: &str = "development";
+
+/// The section that has the limits of the application too, by their names.
+const LIMITS: &str = "limits";
 
 /// Settings that are in no section, by their names among the origins.
 const ENVIRONMENT: &str = "environment";

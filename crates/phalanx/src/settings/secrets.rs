@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::LIMITS;
+
 /// Printed instead of a secret.
 const HIDDEN: &str = "[HIDDEN]";
 
@@ -9,7 +11,7 @@ const HIDDEN: &str = "[HIDDEN]";
 pub(super) fn hide(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            for (key, value) in fields {
+            for (key, value) in fields.iter_mut().filter(|(key, _)| *key != LIMITS) {
                 let is_empty = value.as_str() == Some("") || value.is_null();
                 if is_secret(key) && !is_empty {
                     *value = HIDDEN.into();

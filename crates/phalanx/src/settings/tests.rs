@@ -308,3 +308,25 @@ fn each_value_has_its_last_source_and_secrets_are_hidden() {
     assert_eq!(all["environment"], ("production".to_owned(), "--env".to_owned()));
     assert_eq!(all["node"], ("other".to_owned(), "--title".to_owned()));
 }
+
+#[test]
+fn limits_have_the_names_of_the_application_in_files_and_variables() {
+    let file = "[limits]\nipv6_prefix = 56\nsignIn = \"1/1s\"\nreset_password = \"10/1m\"\nsearch = \"5/1h\"";
+    let variables = [("PHALANX__LIMITS__SEARCH", "0"), ("PHALANX__LIMITS__MAX_SUBJECTS", "10")];
+    let settings = load(&[("default.toml", file)], &variables).unwrap();
+    let limits = &settings.config.limits;
+    let named: Vec<_> = limits.named.iter().map(|(name, set)| (name.as_str(), String::from(*set))).collect();
+    let expected = [("reset_password", "10/1m"), ("search", "0"), ("signIn", "1/1s")];
+    assert_eq!(named, expected.map(|(name, set)| (name, set.to_owned())));
+    assert_eq!((limits.ipv6_prefix, limits.max_subjects), (56, 10));
+    assert!(settings.to_toml().contains("reset_password = \"10/1m\""), "a limit is no secret, whatever its name");
+    for (wrong, part) in [
+        ("sign_in = \"0/1m\"", "limits.sign_in"),
+        ("sign_in = \"10\"", "is no limit"),
+        ("ipv6_prefx = 56", "limits.ipv6_prefx"),
+        ("ipv6_prefix = 0", "must be from 1 to 128"),
+    ] {
+        let error = load(&[("default.toml", &format!("[limits]\n{wrong}"))], &[]).unwrap_err().to_string();
+        assert!(error.contains(part), "{wrong}: {error}");
+    }
+}

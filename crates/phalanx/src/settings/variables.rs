@@ -1,12 +1,13 @@
 //! Settings from the environment: `PHALANX__SECTION__KEY`, and the well-known variables.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use config::ConfigBuilder;
 use config::builder::DefaultState;
 use serde_json::Value;
 
-use super::{Origins, nearest};
+use super::{LIMITS, Origins, nearest};
 
 /// The prefix of our environment variables.
 const PREFIX: &str = "PHALANX__";
@@ -27,6 +28,7 @@ pub(super) fn add(
     collect_leaves(known, "", &mut leaves);
     let paths: Vec<String> = leaves.into_iter().map(|(path, _)| path).collect();
     for (path, value, variable) in given(variables, &paths, errors) {
+        let path = &*path;
         origins.set(path, variable);
         let is_list = known.pointer(&format!("/{}", path.replace('.', "/"))).is_some_and(Value::is_array);
         let set = if is_list {
@@ -52,15 +54,19 @@ fn given<'a>(
     variables: &'a BTreeMap<String, String>,
     paths: &'a [String],
     errors: &mut Vec<String>,
-) -> Vec<(&'a str, &'a str, &'a str)> {
+) -> Vec<(Cow<'a, str>, &'a str, &'a str)> {
     let mut given = Vec::new();
     for (name, value) in variables {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         let path = rest.replace("__", ".");
         match paths.iter().find(|known| known.eq_ignore_ascii_case(&path)) {
-            Some(known) => given.push((known.as_str(), value.as_str(), name.as_str())),
+            Some(known) => given.push((Cow::Borrowed(known.as_str()), value.as_str(), name.as_str())),
             None => {
                 let path = path.to_ascii_lowercase();
+                if path.strip_prefix(LIMITS).is_some_and(|rest| rest.starts_with('.')) {
+                    given.push((Cow::Owned(path), value.as_str(), name.as_str()));
+                    continue;
+                }
                 let near = nearest(&path, paths.iter().map(String::as_str));
                 errors.push(format!("{name}: there is no setting {path}{near}"));
             }
@@ -68,7 +74,7 @@ fn given<'a>(
     }
     for (name, path) in WELL_KNOWN {
         let value = variables.get(name).filter(|value| !value.is_empty());
-        given.extend(value.map(|value| (path, value.as_str(), name)));
+        given.extend(value.map(|value| (Cow::Borrowed(path), value.as_str(), name)));
     }
     given
 }

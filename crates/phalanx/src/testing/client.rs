@@ -120,7 +120,9 @@ impl TestClient {
         A: Action<Input: Serialize, Output: DeserializeOwned + 'static>,
     {
         let place = Location::caller();
-        let request = match ActionRequest::new(&A::DEF, &self.app.config().web.prefix, &input) {
+        // As registered, it has the prefix of its groups.
+        let registered = self.app.engine.registry().find(A::DEF.name, Some(A::DEF.version)).map(|action| action.def);
+        let request = match ActionRequest::new(registered.unwrap_or(&A::DEF), &self.app.config().web.prefix, &input) {
             Ok(request) => request,
             Err(problem) => panic!("{problem}"),
         };

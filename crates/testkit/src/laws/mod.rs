@@ -3,6 +3,7 @@
 
 pub mod bus;
 pub mod cache;
+pub mod limits;
 pub mod locks;
 pub mod membership;
 pub mod rooms;

@@ -107,7 +107,7 @@ impl BodyReader {
         debug!(action = action.def.name, request = %id, params = %shown(), "a body has come");
         let mut read = BodyRead::new(std::mem::take(params));
         read.raw = raw;
-        read.other_version = is_other.then_some(answering.def);
+        read.other_version = is_other.then_some(answering as _);
         Ok(read)
     }
 }

@@ -1,0 +1,80 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use phalanx_cluster::{Keys, RedisClient, RedisLimits};
+use phalanx_core::backend::{BackendError, LimitStore, LimitedCall};
+use phalanx_core::config::LimitRate;
+use phalanx_testkit::Redis;
+
+async fn store() -> (Arc<dyn LimitStore>, Redis) {
+    let (redis, client, keys) = super::redis().await;
+    (Arc::new(RedisLimits::new(client, keys)), redis)
+}
+
+phalanx_testkit::limit_laws!(redis: super::store().await);
+
+const RATE: LimitRate = LimitRate { calls: 3, window: Duration::from_secs(60) };
+
+fn call(limit: &str, subject: &str) -> LimitedCall {
+    LimitedCall { limit: limit.into(), subject: subject.into(), rate: RATE }
+}
+
+#[tokio::test]
+async fn a_subject_has_one_key_which_expires_with_its_last_slice() {
+    let (store, redis) = store().await;
+    for _ in 0..5 {
+        store.count(&[call("l", "a:192.0.2.1")]).await.unwrap();
+    }
+    assert_eq!(redis.command("DBSIZE").await, ":1\r\n");
+    let left = redis.command("PTTL phalanx:laws:limit:{a:192.0.2.1}:l:60000").await;
+    let left: u64 = left.trim_matches([':', '\r', '\n']).parse().unwrap();
+    assert!((60_000..=66_000).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn one_script_counts_a_call_for_all_its_limits_and_a_refused_one_writes_nothing() {
+    let (store, redis) = store().await;
+    store.count(&[call("l", "a")]).await.unwrap(); // loads the script
+    let (scripts, writes) = (redis.ran("evalsha").await, redis.ran("set").await);
+    store.count(&[call("l", "a"), call("m", "b")]).await.unwrap();
+    assert_eq!((redis.ran("evalsha").await - scripts, redis.ran("set").await - writes), (1, 2));
+    store.count(&[call("l", "a")]).await.unwrap();
+    let writes = redis.ran("set").await;
+    assert!(!store.count(&[call("l", "a"), call("m", "b")]).await.unwrap().is_counted);
+    assert_eq!(redis.ran("set").await, writes);
+}
+
+#[tokio::test]
+async fn a_spoilt_key_is_an_error_or_counts_nothing() {
+    let (store, redis) = store().await;
+    redis.command("RPUSH phalanx:laws:limit:{a}:l:60000 item").await;
+    let refused = store.count(&[call("l", "a")]).await;
+    assert!(matches!(refused, Err(BackendError::WrongKind { .. })), "{refused:?}");
+    redis.command("SET phalanx:laws:limit:{b}:l:60000 rubbish").await;
+    assert_eq!(store.count(&[call("l", "b")]).await.unwrap().states[0].left, 2);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_put_back_holds_a_subject_up_for_two_windows_at_most() {
+    let redis = Redis::start_with_clock().await;
+    let client = RedisClient::open(&redis.url(), Duration::from_secs(10)).unwrap();
+    let store = RedisLimits::new(client, Keys::new("actionhero:", "laws"));
+    let is_counted = async || store.count(&[call("l", "a")]).await.unwrap().is_counted;
+    redis.set_clock(3600);
+    assert_eq!(
+        [is_counted().await, is_counted().await, is_counted().await, is_counted().await],
+        [true, true, true, false]
+    );
+    redis.set_clock(3600 - 30);
+    assert!(!is_counted().await, "it may be that these calls were made a moment ago");
+    redis.set_clock(0);
+    assert!(is_counted().await, "they were not");
+}
+
+#[tokio::test]
+async fn several_limits_of_one_subject_share_a_slot_in_cluster_mode() {
+    let redis = Redis::start_in_cluster_mode().await;
+    let client = RedisClient::open(&redis.url(), Duration::from_secs(10)).unwrap();
+    let store = RedisLimits::new(client, Keys::new("actionhero:", "laws"));
+    assert!(store.count(&[call("l", "a"), call("m", "a")]).await.unwrap().is_counted);
+}

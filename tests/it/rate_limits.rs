@@ -1,0 +1,269 @@
+//! Rate limits: who is counted, when, and what a caller beyond its limit gets.
+
+use std::time::Duration;
+
+use phalanx::config::{Config, LimitSetting};
+use phalanx::prelude::*;
+use phalanx::testing::{self, TestClient, TestResponse};
+use serde_json::{Value, json};
+
+/// Is limited by the address, under its own name.
+#[action(get, limit = "3/10s")]
+async fn limited(_ctx: Context) -> Result<u32, ActionError> {
+    Ok(1)
+}
+
+fn search() -> Limit {
+    Limit::named("search").per(2, MINUTE).by_header("x-api-key")
+}
+
+/// Has two limits.
+#[action(get, limit = search(), limit = Limit::named("all").per(5, MINUTE).by_address())]
+async fn find(_ctx: Context) -> Result<u32, ActionError> {
+    Ok(1)
+}
+
+/// Shares a limit with another action.
+#[action(get, limit = search())]
+async fn find_more(_ctx: Context) -> Result<u32, ActionError> {
+    Ok(1)
+}
+
+/// Calls a limited action more often than a client may.
+#[action(get)]
+async fn around(ctx: Context) -> Result<u32, ActionError> {
+    for _ in 0..9 {
+        ctx.call::<limited>(NoInput {}).await?;
+    }
+    Ok(9)
+}
+
+struct Member;
+
+impl FromContext for Member {
+    async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
+        let member = ctx.caller().headers.get("x-member").ok_or_else(|| ActionError::unauthenticated("sign in first"));
+        member.map(|_| Self)
+    }
+}
+
+/// Counts before its guard.
+#[action(get, limit = "2/1m")]
+async fn early(_ctx: Context, _member: Member, _: NoInput) -> Result<u32, ActionError> {
+    Ok(1)
+}
+
+/// Counts after its guard.
+#[action(get, limit = Limit::named("late").per(2, MINUTE).by_user())]
+async fn late(_ctx: Context, _member: Member, _: NoInput) -> Result<u32, ActionError> {
+    Ok(1)
+}
+
+/// Counts by a key of its own.
+#[action(get = "/tenants/{tenant}", limit = Limit::named("tenant").per(1, MINUTE).by(|ctx| ctx.path("tenant").ok()))]
+async fn of_tenant(_ctx: Context, input: Tenant) -> Result<String, ActionError> {
+    Ok(input.tenant)
+}
+
+#[input]
+struct Tenant {
+    tenant: String,
+}
+
+fn app() -> App {
+    App::new("limits")
+        .actions(actions![limited, find, find_more, around, early, late, of_tenant])
+        .actions(group("/shared").limit(Limit::named("shared").per(3, MINUTE)).actions(actions![one, two]))
+}
+
+/// One of a group.
+#[action(get, post)]
+async fn one(_ctx: Context) -> Result<u32, ActionError> {
+    Ok(1)
+}
+
+/// Another one of it, with a limit of its own.
+#[action(get, limit = "1/1m")]
+async fn two(_ctx: Context) -> Result<u32, ActionError> {
+    Ok(1)
+}
+
+/// The statuses of so many requests for a path.
+async fn statuses(client: &TestClient, path: &str, times: usize) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for _ in 0..times {
+        statuses.push(client.get(path).await.status().as_u16());
+    }
+    statuses
+}
+
+fn header<'a>(response: &'a TestResponse, name: &str) -> &'a str {
+    response.header(name).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn every_answer_says_how_far_the_caller_is_from_its_limit() {
+    let app = testing::start(app()).await;
+    let client = app.client();
+    for left in [2, 1, 0] {
+        let response = client.get("/api/limited").await.ok();
+        assert_eq!(header(&response, "ratelimit-policy"), "\"limited\";q=3;w=10");
+        assert!(header(&response, "ratelimit").starts_with(&format!("\"limited\";r={left};t=1")), "{response:?}");
+        assert_eq!(response.header("retry-after"), None);
+    }
+    let refused = client.get("/api/limited").await.refused("rate_limited");
+    assert_eq!(refused.status(), 429);
+    assert_eq!(header(&refused, "ratelimit-policy"), "\"limited\";q=3;w=10");
+    assert!(header(&refused, "ratelimit").starts_with("\"limited\";r=0;t=1"), "{refused:?}");
+    let after: u64 = header(&refused, "retry-after").parse().unwrap();
+    assert!((10..=11).contains(&after), "{after}");
+    let detail = &refused.json()["error"]["details"][0];
+    assert_eq!((&detail["code"], &detail["message"]), (&json!("limit"), &json!("the limit limited allows 3/10s")));
+    // The socket has the same address, and no headers.
+    let mut socket = client.socket().await;
+    let reply = socket.request(json!({"event": "action", "params": {"action": "limited"}})).await;
+    assert_eq!(reply["error"]["code"], "rate_limited");
+    let after = reply["error"]["details"][0]["retryAfterMs"].as_u64().unwrap();
+    assert!((9_000..=11_000).contains(&after), "{reply}");
+    app.clock().advance(Duration::from_secs(11));
+    assert_eq!(socket.request(json!({"event": "action", "params": {"action": "limited"}})).await["result"], 1);
+    assert_eq!(client.get("/api/around").await.ok().header("ratelimit"), None, "no limit, no header");
+}
+
+#[tokio::test]
+async fn of_several_limits_all_count_a_call_or_none() {
+    let app = testing::start(app()).await;
+    let one = app.client().with_header("x-api-key", "one");
+    assert_eq!(statuses(&one, "/api/find", 4).await, [200, 200, 429, 429]);
+    let refused = one.get("/api/find").await;
+    assert_eq!(header(&refused, "ratelimit-policy"), "\"search\";q=2;w=60, \"all\";q=5;w=60");
+    assert!(header(&refused, "ratelimit").contains("\"all\";r=3;"), "the refused calls did not count: {refused:?}");
+    assert_eq!(statuses(&one, "/api/find_more", 1).await, [429], "the limit is the same");
+    let two = app.client().with_header("x-api-key", "two");
+    assert_eq!(statuses(&two, "/api/find", 3).await, [200, 200, 429]);
+    let three = app.client().with_header("x-api-key", "three");
+    assert_eq!(statuses(&three, "/api/find", 2).await, [200, 429], "the address has made five calls");
+    // Without the header, and over a socket, the address is counted.
+    assert_eq!(statuses(&app.client(), "/api/find_more", 3).await, [200, 200, 429]);
+}
+
+#[tokio::test]
+async fn the_actions_of_a_group_share_its_limit() {
+    let app = testing::start(app()).await;
+    let client = app.client();
+    let two = client.get("/api/shared/two").await.ok();
+    assert_eq!(header(&two, "ratelimit-policy"), "\"shared\";q=3;w=60, \"two\";q=1;w=60");
+    assert_eq!(statuses(&client, "/api/shared/two", 2).await, [429, 429]);
+    assert_eq!(statuses(&client, "/api/shared/one", 3).await, [200, 200, 429]);
+}
+
+#[tokio::test]
+async fn addresses_count_before_guards_and_users_after_them() {
+    let app = testing::start(app()).await;
+    let (guest, member) = (app.client(), app.client().with_header("x-member", "ada"));
+    assert_eq!(statuses(&guest, "/api/early", 3).await, [401, 401, 429]);
+    assert_eq!(statuses(&guest, "/api/late", 3).await, [401, 401, 401], "a guest does not use the limit up");
+    assert_eq!(statuses(&member, "/api/late", 3).await, [200, 200, 429]);
+}
+
+#[tokio::test]
+async fn an_application_counts_by_a_key_of_its_own() {
+    let app = testing::start(app()).await;
+    let client = app.client();
+    for tenant in ["a", "b"] {
+        assert_eq!(statuses(&client, &format!("/api/tenants/{tenant}"), 2).await, [200, 429], "{tenant}");
+    }
+    let mut socket = client.socket().await;
+    for (tenant, code) in [("a", json!("rate_limited")), ("c", Value::Null)] {
+        let params = json!({"action": "of_tenant", "tenant": tenant});
+        let reply = socket.request(json!({"event": "action", "params": params})).await;
+        assert_eq!(reply["error"]["code"], code, "{tenant}");
+    }
+}
+
+#[tokio::test]
+async fn calls_of_other_actions_do_not_count() {
+    let app = testing::start(app()).await;
+    let client = app.client();
+    assert_eq!(client.get("/api/around").await.ok().json()["result"], 9);
+    assert_eq!(statuses(&client, "/api/limited", 4).await, [200, 200, 200, 429]);
+}
+
+#[tokio::test]
+async fn all_addresses_of_a_network_count_as_one() {
+    let behind = |config: &mut Config| config.web.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    let app = testing::start(app()).settings(behind).await;
+    let mut ok = 0;
+    for host in 0..200_u32 {
+        let client = app.client().with_header("x-forwarded-for", &format!("2001:db8:0:1::{host:x}"));
+        ok += usize::from(client.get("/api/limited").await.status() == 200);
+    }
+    assert_eq!(ok, 3);
+    for (address, status) in [
+        ("2001:db8:0:2::1", 200),
+        ("192.0.2.1", 200),
+        ("::ffff:192.0.2.1", 200),
+        ("64:ff9b::192.0.2.1", 200),
+        ("192.0.2.1", 429),
+        ("192.0.2.2", 200),
+    ] {
+        let client = app.client().with_header("x-forwarded-for", address);
+        assert_eq!(client.get("/api/limited").await.status(), status, "{address}");
+    }
+}
+
+#[tokio::test]
+async fn a_setting_changes_a_limit_or_turns_it_off() {
+    let set = |config: &mut Config| {
+        let settings = [("limited", "1/1h"), ("search", "0"), ("all", "0")];
+        let named = settings.map(|(name, text)| (name.to_owned(), text.parse::<LimitSetting>().unwrap()));
+        config.limits.named.extend(named);
+    };
+    let app = testing::start(app()).settings(set).await;
+    let client = app.client();
+    assert_eq!(statuses(&client, "/api/limited", 2).await, [200, 429]);
+    assert_eq!(statuses(&client, "/api/find", 9).await, [200; 9]);
+    assert_eq!(client.get("/api/find").await.header("ratelimit-policy"), None);
+}
+
+#[tokio::test]
+async fn a_boot_refuses_limits_that_cannot_be() {
+    let check = async |limit: Limit, expected: &str| {
+        let app = App::new("limits").actions(group("").limit(limit).actions(actions![one]));
+        let reason = testing::start(app).refused().await;
+        assert!(reason.contains(expected), "{reason}");
+    };
+    check(Limit::named("a").per(0, MINUTE), "turns it off").await;
+    check(Limit::named("a").per(1, Duration::ZERO), "turns it off").await;
+    check(Limit::named("a").per(1, Duration::from_millis(1)), "from 100ms to 366 days").await;
+    check(Limit::named("a b").per(1, MINUTE), "the name of a limit is 1 to 100 characters").await;
+    check(Limit::named("ipv6_prefix").per(1, MINUTE), "rename the limit").await;
+    check(Limit::named("a").per(1, MINUTE).by_header("a b"), "is no name of a header").await;
+    let doubled = |limit| group("/x").limit(limit).actions(actions![one]);
+    let differ = App::new("limits")
+        .actions(doubled(Limit::named("a").per(1, MINUTE)))
+        .actions(group("/y").limit(Limit::named("a").per(2, MINUTE)).actions(actions![two]));
+    let reason = testing::start(differ).refused().await;
+    assert!(
+        reason.contains("two limits have one name and differ, a 1/1m by address and a 2/1m by address"),
+        "{reason}"
+    );
+    let unknown = |config: &mut Config| config.limits.named.extend([("sign_inn".into(), LimitSetting::Off)]);
+    let reason = testing::start(App::new("limits").actions(actions![limited])).settings(unknown).refused().await;
+    assert!(
+        reason.contains("[limits] sign_inn: the application has no limit of this name, it has limited"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn the_body_of_a_refused_call_is_not_read() {
+    let app = testing::start(app()).await;
+    let client = app.client();
+    for _ in 0..3 {
+        client.post("/api/shared/one", Value::Null).await;
+    }
+    // A body that is not JSON would be `malformed`.
+    let posted = client.request(phalanx::http::Method::POST, "/api/shared/one").body("application/json", "{");
+    posted.await.refused("rate_limited");
+}
