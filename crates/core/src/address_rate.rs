@@ -1,11 +1,13 @@
 //! Rates of clients: a token bucket, and a table of token buckets by address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::config::LimitSettings;
 
 /// A rate per second, and how much of it may come at once after a pause. A rate of zero is unlimited.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +56,7 @@ impl TokenBucket {
 #[derive(Debug)]
 pub struct AddressBuckets {
     rate: Rate,
+    settings: LimitSettings,
     by_address: Mutex<HashMap<IpAddr, TokenBucket>>,
 }
 
@@ -61,11 +64,11 @@ impl AddressBuckets {
     const MAX_ADDRESSES: usize = 16_384;
 
     /// A table without an address.
-    pub fn new(rate: Rate) -> Self {
-        Self { rate, by_address: Mutex::default() }
+    pub fn new(rate: Rate, settings: LimitSettings) -> Self {
+        Self { rate, settings, by_address: Mutex::default() }
     }
 
-    /// Takes a token of an address, or of its network: see [`subject_of`].
+    /// Takes a token of an address, or of its network: see [`LimitSettings::subject_of`].
     pub fn try_take(&self, address: IpAddr) -> bool {
         self.rate.per_second == 0 || self.with_bucket(address, |bucket, now| bucket.try_take(self.rate, now))
     }
@@ -81,7 +84,7 @@ impl AddressBuckets {
         if buckets.len() >= Self::MAX_ADDRESSES {
             self.drop_idle(&mut buckets, now);
         }
-        work(buckets.entry(subject_of(address)).or_insert_with(|| TokenBucket::full(self.rate, now)), now)
+        work(buckets.entry(self.settings.subject_of(address)).or_insert_with(|| TokenBucket::full(self.rate, now)), now)
     }
 
     fn drop_idle(&self, buckets: &mut HashMap<IpAddr, TokenBucket>, now: Instant) {
@@ -93,20 +96,6 @@ impl AddressBuckets {
         if buckets.len() >= Self::MAX_ADDRESSES {
             buckets.clear(); // over 16,000 busy addresses: a limit by address no longer helps
         }
-    }
-}
-
-/// The address that is counted: of IPv6 the /64 network, unless an IPv4 address is inside.
-pub fn subject_of(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address.to_canonical() else { return address.to_canonical() };
-    if v6.is_loopback() {
-        return v6.into();
-    }
-    match v6.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into() // NAT64
-        }
-        _ => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
@@ -144,7 +133,7 @@ mod tests {
 
     #[test]
     fn addresses_have_buckets_of_their_own_and_the_table_is_bounded() {
-        let buckets = AddressBuckets::new(Rate { per_second: 1, burst: 1 });
+        let buckets = AddressBuckets::new(Rate { per_second: 1, burst: 1 }, LimitSettings::default());
         for n in 0..40_000_u32 {
             assert!(buckets.try_take(IpAddr::from(n.to_be_bytes())));
         }

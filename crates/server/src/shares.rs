@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use phalanx_core::action::BodyRules;
-use phalanx_core::address_rate::subject_of;
-use phalanx_core::config::{Config, Web};
+use phalanx_core::config::{Config, LimitSettings, Web};
 use phalanx_core::{ActionError, ErrorKind, bound_reached};
 use tokio::time::Instant;
 use tracing::warn;
@@ -47,6 +46,7 @@ impl SharedBound {
 pub(crate) struct AddressShares {
     limits: [u64; SharedBound::COUNT],
     new_requests_share: f64,
+    settings: LimitSettings,
     /// An entry goes with the last connection and request of its address, so connections and requests bound the table.
     by_address: Mutex<HashMap<IpAddr, Weak<AddressShare>>>,
     /// The second, after `started`, from which the next warning about a bound is logged.
@@ -78,12 +78,13 @@ impl AddressShares {
         let (by_address, next_warning) = (Mutex::default(), Default::default());
         let new_requests_share = web.new_requests_share;
         let (warned_of_proxy, started) = (AtomicBool::new(false), Instant::now());
-        Arc::new(Self { limits, new_requests_share, by_address, next_warning, warned_of_proxy, started })
+        let settings = config.limits.clone();
+        Arc::new(Self { limits, new_requests_share, settings, by_address, next_warning, warned_of_proxy, started })
     }
 
     /// Returns the share of an address; `None` for the machine itself, which has all of each bound.
     pub(crate) fn of(self: &Arc<Self>, address: IpAddr) -> Option<Arc<AddressShare>> {
-        let address = subject_of(address);
+        let address = self.settings.subject_of(address);
         if address.is_loopback() {
             return None;
         }
@@ -105,7 +106,7 @@ impl AddressShares {
     /// Logs, once, that a proxy is not in the settings: its clients have no share each, and it has none for all of them.
     pub(crate) fn warn_of_unnamed_proxy(&self, proxy: IpAddr) {
         if !self.warned_of_proxy.swap(true, Relaxed) {
-            warn!(%proxy, "a private peer forwards requests and is not in web.trusted_proxies: no share limits its clients");
+            warn!(%proxy, "a private peer forwards requests and is not in web.trusted_proxies: no share limits its clients, and limits by address count them as one");
         }
     }
 

@@ -57,7 +57,7 @@ impl SessionParts {
             cookie: SessionCookie::new(cluster, is_secure, settings.same_site, settings.bearer),
             settings,
             session_type,
-            new_sessions: AddressBuckets::new(rate),
+            new_sessions: AddressBuckets::new(rate, config.limits.clone()),
             turns: (0..turns).map(|_| Mutex::default()).collect(),
             logged_at: AtomicU64::new(0),
         }

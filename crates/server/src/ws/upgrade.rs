@@ -40,7 +40,7 @@ impl UpgradeState {
         let rate = Rate { per_second: settings.upgrades_per_second, burst: settings.upgrade_burst };
         let rule = CrossSiteRule::of_sockets(&settings.allowed_origins, &engine.config().web);
         let cross_site = CrossSiteGate::of_sockets(rule, reports);
-        Self { buckets: AddressBuckets::new(rate), cross_site, engine }
+        Self { buckets: AddressBuckets::new(rate, engine.config().limits.clone()), cross_site, engine }
     }
 }
 
