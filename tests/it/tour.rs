@@ -265,3 +265,21 @@ async fn a_visitor_signs_in_and_out() {
     assert_eq!(ask().await["error"]["code"], "unauthenticated");
     assert_eq!(act(&mut socket, "whoAmI", json!({})).await["error"]["code"], "unauthenticated");
 }
+
+#[tokio::test]
+async fn an_address_may_call_a_limited_action_ten_times_over_both_transports() {
+    let node = Process::start("tour", &[]).await;
+    let mut socket = Socket::connect(node.addr).await;
+    for _ in 0..5 {
+        assert_eq!(plain(node.addr, "/api/limited").await, json!({ "ok": true }));
+        assert_eq!(act(&mut socket, "limited", json!({})).await["ok"], true);
+    }
+    let refused = get(node.addr, "/api/limited").await;
+    assert_eq!((refused.status, refused.error_code().as_str()), (429, "rate_limited"));
+    assert_eq!(refused.header("ratelimit-policy"), Some("\"limited\";q=10;w=10"));
+    assert_eq!(act(&mut socket, "limited", json!({})).await["error"]["code"], "rate_limited");
+    let set = [("PHALANX__LIMITS__LIMITED", "2/1m")];
+    let node = Process::start("tour", &set).await;
+    let statuses = [get(node.addr, "/api/limited").await.status, get(node.addr, "/api/limited").await.status];
+    assert_eq!((statuses, get(node.addr, "/api/limited").await.status), ([200, 200], 429));
+}

@@ -35,6 +35,7 @@ fn main() -> phalanx::ExitCode {
             basic::upload,
             basic::private_note,
             basic::http_only,
+            basic::limited,
             requests::webhook,
             sessions::sign_in,
             sessions::who_am_i,

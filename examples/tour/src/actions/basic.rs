@@ -278,3 +278,9 @@ pub(crate) struct Fine {
 pub(crate) async fn http_only(_ctx: Context) -> Result<Fine, ActionError> {
     Ok(Fine { ok: true })
 }
+
+/// Answers ten times in ten seconds to each address.
+#[action(get, limit = "10/10s")]
+pub(crate) async fn limited(_ctx: Context) -> Result<Fine, ActionError> {
+    Ok(Fine { ok: true })
+}
