@@ -7,7 +7,8 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{LitStr, Type};
 
-use crate::attr::{Arguments, DeadlineArg, LimitArg};
+use crate::attr::{Arguments, DeadlineArg};
+use crate::limit::LimitArg;
 use crate::signature::{self, DefinitionKind, FunctionShape};
 
 /// Expands `#[action]`, or returns its errors for the compiler to print.

@@ -8,7 +8,9 @@ use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::{Error, Expr, ExprLit, Lit, LitInt, LitStr, Meta, Token};
 
+use crate::limit::{self, LimitArg};
 use crate::schedule::ScheduleArgs;
+use crate::size;
 
 /// The errors found so far.
 #[derive(Default)]
@@ -71,14 +73,6 @@ pub(crate) struct Arguments {
     pub(crate) on_failed: Option<TokenStream>,
     pub(crate) schedule: ScheduleArgs,
     pub(crate) unique: UniqueArgs,
-}
-
-/// A limit in the attribute.
-pub(crate) enum LimitArg {
-    /// `"10/1m"`: so many calls of an address, under the name of the action.
-    Rate(u32, Duration),
-    /// A value of the type `Limit`.
-    Value(Box<Expr>),
 }
 
 /// The arguments of a task's uniqueness; what is not given has its default.
@@ -277,9 +271,9 @@ impl Arguments {
             "internal" => self.internal = flag(meta, diagnostics),
             "cancel_on_disconnect" => self.cancel_on_disconnect = flag(meta, diagnostics),
             "finish_stream" => self.finish_stream = flag(meta, diagnostics),
-            "limit" => self.limits.extend(limit(meta, diagnostics)),
-            "max_body" => self.max_body = size(meta, diagnostics),
-            "max_upload" => self.max_upload = size(meta, diagnostics),
+            "limit" => self.limits.extend(limit::parse(meta, diagnostics)),
+            "max_body" => self.max_body = size::parse(meta, diagnostics),
+            "max_upload" => self.max_upload = size::parse(meta, diagnostics),
             "raw_body" => self.raw_body = flag(meta, diagnostics),
             "queue" => {
                 self.queue = text(meta, diagnostics);
@@ -378,7 +372,7 @@ fn flag(meta: &Meta, diagnostics: &mut Diagnostics) -> bool {
     true
 }
 
-fn value(meta: &Meta) -> Option<&Lit> {
+pub(crate) fn value(meta: &Meta) -> Option<&Lit> {
     match meta {
         Meta::NameValue(pair) => match &pair.value {
             Expr::Lit(ExprLit { lit, .. }) => Some(lit),
@@ -536,29 +530,6 @@ fn block(meta: &Meta, diagnostics: &mut Diagnostics) -> bool {
     true
 }
 
-/// A limit: a rate as text, or any other expression.
-fn limit(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<LimitArg> {
-    let limit = match (value(meta), meta) {
-        (Some(Lit::Str(text)), _) => rate(&text.value()).map(|(calls, window)| LimitArg::Rate(calls, window)),
-        (None, Meta::NameValue(pair)) => Some(LimitArg::Value(Box::new(pair.value.clone()))),
-        _ => None,
-    };
-    if limit.is_none() {
-        diagnostics.add(
-            meta,
-            "write `limit = \"10/1m\"` for 10 calls of an address in a minute (ms, s, m, h), or a `Limit`: \
-             `limit = Limit::named(\"search\").per(10, MINUTE)`",
-        );
-    }
-    limit
-}
-
-fn rate(text: &str) -> Option<(u32, Duration)> {
-    let (calls, window) = text.split_once('/')?;
-    let calls = calls.trim().parse().ok().filter(|calls| *calls > 0)?;
-    time(window.trim()).map(|window| (calls, window))
-}
-
 fn check_name(name: &LitStr, diagnostics: &mut Diagnostics) {
     let text = name.value();
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
@@ -588,30 +559,6 @@ fn check_path(path: &LitStr, diagnostics: &mut Diagnostics) {
     }
 }
 
-fn size(meta: &Meta, diagnostics: &mut Diagnostics) -> Option<u64> {
-    let bytes = match value(meta) {
-        Some(Lit::Str(text)) => bytes_of(&text.value()),
-        _ => None,
-    };
-    if bytes.is_none() {
-        let name = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
-        diagnostics.add(meta, format!("a size needs a unit, and is not 0: `{name} = \"64KiB\"` (B, KiB, MiB, GiB)"));
-    }
-    bytes
-}
-
-fn bytes_of(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    digits.trim().parse::<u64>().ok()?.checked_mul(unit).filter(|bytes| *bytes > 0)
-}
-
 pub(crate) fn deadline(meta: &Meta) -> Option<DeadlineArg> {
     let Some(Lit::Str(text)) = value(meta) else { return None };
     let written = text.value();
@@ -622,7 +569,7 @@ pub(crate) fn deadline(meta: &Meta) -> Option<DeadlineArg> {
 }
 
 /// A time with its unit; none of zero.
-fn time(text: &str) -> Option<Duration> {
+pub(crate) fn time(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "ms" => 1,

@@ -7,9 +7,11 @@ mod action;
 mod action_error;
 mod attr;
 mod io;
+mod limit;
 mod remote;
 mod schedule;
 mod signature;
+mod size;
 mod task;
 
 use proc_macro::TokenStream;
