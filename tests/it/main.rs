@@ -30,6 +30,7 @@ mod hostile;
 mod http;
 mod imports;
 mod jobs_page;
+mod limited_sessions;
 mod limits;
 mod logs;
 mod metrics;

@@ -1,7 +1,6 @@
 //! Limits of an application: how often a caller may call an action, counted over the cluster.
 
 use std::fmt;
-use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
+use crate::backend::{SessionKey, UserKey};
 use crate::config::{LimitRate, LimitSettings};
 use crate::context::Context;
 use crate::error::ActionError;
@@ -156,8 +156,8 @@ impl Limit {
                 let value = ctx.caller().headers.get(name.as_str()).filter(|value| !value.is_empty());
                 value.map(|value| hashed("h", value.as_bytes()))
             }
-            LimitedBy::Session => caller.session.as_ref().map(|session| hashed("s", session.as_bytes())),
-            LimitedBy::User => caller.user.as_ref().map(|user| hashed("u", user.as_bytes())),
+            LimitedBy::Session => caller.session.map(|session| hashed("s", session.to_hex().as_bytes())),
+            LimitedBy::User => caller.user.map(|user| hashed("u", user.to_hex().as_bytes())),
             LimitedBy::Own(key) => key(ctx).map(|key| hashed("k", key.as_bytes())),
         };
         found.unwrap_or_else(|| match ctx.caller().remote {
@@ -170,8 +170,8 @@ impl Limit {
 /// The session and the user of a call, for limits that count by them.
 #[derive(Debug, Default)]
 pub(crate) struct KnownCaller {
-    session: Option<String>,
-    user: Option<String>,
+    session: Option<SessionKey>,
+    user: Option<UserKey>,
 }
 
 impl KnownCaller {
@@ -180,8 +180,9 @@ impl KnownCaller {
     /// # Errors
     ///
     /// Those of the read: a store that is away makes no caller a guest.
-    pub(crate) fn of(_: &Context) -> impl Future<Output = Result<Self, ActionError>> + Send {
-        ready(Ok(Self::default())) // there are no sessions yet
+    pub(crate) async fn of(ctx: &Context) -> Result<Self, ActionError> {
+        let known = ctx.known_session().await?;
+        Ok(known.map_or_else(Self::default, |(session, user)| Self { session: Some(session), user }))
     }
 }
 

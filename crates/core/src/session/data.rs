@@ -1,6 +1,7 @@
 //! The type of an application's sessions.
 
-use std::any::{TypeId, type_name};
+use std::any::{Any, TypeId, type_name};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -35,6 +36,8 @@ pub trait SessionData: Serialize + DeserializeOwned + Clone + Send + Sync + 'sta
 pub struct SessionType {
     pub(crate) id: TypeId,
     pub(crate) name: &'static str,
+    /// Decodes a value; `None` if it is none of the type.
+    pub(super) decode: fn(&[u8]) -> Option<Arc<dyn Any + Send + Sync>>,
     /// The user of an encoded value; `None` if it does not decode.
     pub(super) user_of: fn(&[u8]) -> Option<Option<String>>,
 }
@@ -42,10 +45,12 @@ pub struct SessionType {
 impl SessionType {
     /// Sessions of `T`.
     pub fn of<T: SessionData>() -> Self {
+        let decode =
+            |bytes: &[u8]| Some(Arc::new(serde_json::from_slice::<T>(bytes).ok()?) as Arc<dyn Any + Send + Sync>);
         let user_of = |bytes: &[u8]| {
             let value: T = serde_json::from_slice(bytes).ok()?;
             Some(value.user().map(str::to_owned))
         };
-        Self { id: TypeId::of::<T>(), name: type_name::<T>(), user_of }
+        Self { id: TypeId::of::<T>(), name: type_name::<T>(), decode, user_of }
     }
 }

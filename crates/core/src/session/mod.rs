@@ -18,13 +18,13 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crate::backend::SessionKey;
+use crate::backend::{SessionKey, UserKey};
 use crate::context::Context;
 use crate::error::ActionError;
 use crate::guard::{FromContext, Requirements};
 use crate::origin::Origin;
 
-use data::SessionData;
+use data::{SessionData, SessionType};
 use slot::{CallSession, LoadedSession};
 
 /// The session of a call, as a parameter of an action or of a guard. Over HTTP it is that of the request's cookie, over a socket
@@ -137,29 +137,15 @@ impl<T: SessionData> Session<T> {
     fn typed(&self, value: &Arc<dyn Any + Send + Sync>) -> Result<Arc<T>, ActionError> {
         value.clone().downcast().map_err(|_| ActionError::internal(OtherSession(type_name::<T>())))
     }
-
-    /// Reads the session that the request names.
-    async fn load(&self) -> Result<(), ActionError> {
-        let Some(key) = self.ctx.sent_session() else { return Ok(()) };
-        self.slot().state().key = Some(key);
-        let Some(stored) = self.parts().read(key).await? else { return Ok(()) };
-        match fields::decode::<T>(&stored.value) {
-            Ok(value) => self.slot().state().current = Some(LoadedSession::new(key, stored, Arc::new(value))),
-            Err(_) => self.parts().report_undecodable(key),
-        }
-        Ok(())
-    }
 }
 
 impl<T: SessionData> FromContext for Session<T> {
     async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
-        let session = Self { ctx: ctx.clone(), data: PhantomData };
-        if session.parts().session_type.is_none_or(|registered| registered.id != TypeId::of::<T>()) {
-            return Err(ActionError::internal(OtherSession(type_name::<T>())));
-        }
-        ctx.keep_from_shared_caches();
-        session.slot().loaded.get_or_try_init(|| session.load()).await?;
-        Ok(session)
+        let registered =
+            ctx.node().session_parts().session_type.filter(|registered| registered.id == TypeId::of::<T>());
+        let session_type = registered.ok_or_else(|| ActionError::internal(OtherSession(type_name::<T>())))?;
+        ctx.load_session(session_type).await?;
+        Ok(Self { ctx: ctx.clone(), data: PhantomData })
     }
 
     fn require(requirements: &mut Requirements) {
@@ -176,6 +162,34 @@ impl Context {
             Origin::Websocket => caller.connection.as_ref()?.session(),
             Origin::Internal => None,
         }
+    }
+
+    /// The session and its user, for what counts by them; nothing is read if the application has no sessions.
+    ///
+    /// # Errors
+    ///
+    /// `unavailable` if the backend does not answer.
+    pub(crate) async fn known_session(&self) -> Result<Option<(SessionKey, Option<UserKey>)>, ActionError> {
+        let Some(session_type) = self.node().session_parts().session_type else { return Ok(None) };
+        self.load_session(session_type).await?;
+        Ok(self.session_slot().state().current.as_ref().map(|current| (current.key, current.user)))
+    }
+
+    /// Reads the session that the request names, once in a call.
+    async fn load_session(&self, session_type: SessionType) -> Result<(), ActionError> {
+        self.keep_from_shared_caches();
+        let (slot, parts) = (self.session_slot(), self.node().session_parts());
+        let load = async || {
+            let Some(key) = self.sent_session() else { return Ok(()) };
+            slot.state().key = Some(key);
+            let Some(stored) = parts.read(key).await? else { return Ok(()) };
+            match (session_type.decode)(&stored.value) {
+                Some(value) => slot.state().current = Some(LoadedSession::new(key, stored, value)),
+                None => parts.report_undecodable(key),
+            }
+            Ok(())
+        };
+        slot.loaded.get_or_try_init(load).await.map(drop)
     }
 
     /// The value of that type that the parts of the outermost call share.

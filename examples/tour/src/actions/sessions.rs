@@ -36,7 +36,7 @@ pub(crate) struct Visit {
 }
 
 /// Signs a user in, by any name and the password `open sesame`.
-#[action(name = "signIn", post, block(websocket))]
+#[action(name = "signIn", post, block(websocket), limit = Limit::named("sign_in").per(10, MINUTE).by_address())]
 pub(crate) async fn sign_in(
     _ctx: Context,
     session: Session<Visitor>,
