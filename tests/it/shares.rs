@@ -239,3 +239,15 @@ async fn a_private_peer_that_forwards_has_no_share_and_is_logged_once() {
     until("it is logged", SOON, async || node.stderr().contains(warning)).await;
     assert_eq!(node.stderr().matches(warning).count(), 1, "{}", node.stderr());
 }
+
+#[tokio::test]
+async fn a_proxy_on_this_machine_is_logged_once_if_limits_count_its_clients_as_one() {
+    let node = Process::start("tour", &[]).await;
+    for client in ["203.0.113.1", "203.0.113.2", "203.0.113.3"] {
+        let forwarded = format!("x-forwarded-for: {client}");
+        assert_eq!(request(node.addr, "GET /api/limited", &[&forwarded], b"").await.status, 200, "{client}");
+    }
+    let warning = "a private peer forwards requests and is not in web.trusted_proxies";
+    until("it is logged", SOON, async || node.stderr().contains(warning)).await;
+    assert_eq!(node.stderr().matches(warning).count(), 1, "{}", node.stderr());
+}

@@ -142,6 +142,9 @@ impl Transport for Server {
         let waiting_bodies = Quota::new("web.max_waiting_bodies", settings.max_waiting_bodies as u64);
         let linger = LingerLimits::new(settings, waiting_bodies.clone());
         let shares = AddressShares::new(engine.config(), engine.registry().actions().map(|action| action.def.body));
+        if engine.registry().actions().any(|action| action.limits().next().is_some()) {
+            shares.look_for_local_proxies();
+        }
         let drain = Drain::default();
         let service = ServiceState::new(engine.clone(), app_routes, waiting_bodies, shares.clone(), drain.clone())?;
         let socket = match self.take_given() {

@@ -52,6 +52,8 @@ pub(crate) struct AddressShares {
     /// The second, after `started`, from which the next warning about a bound is logged.
     next_warning: [AtomicU64; SharedBound::COUNT],
     warned_of_proxy: AtomicBool,
+    /// Whether a proxy on this machine is one to warn of, although the machine has no share: limits count its clients as one.
+    has_limits: AtomicBool,
     started: Instant,
 }
 
@@ -77,9 +79,18 @@ impl AddressShares {
         ];
         let (by_address, next_warning) = (Mutex::default(), Default::default());
         let new_requests_share = web.new_requests_share;
-        let (warned_of_proxy, started) = (AtomicBool::new(false), Instant::now());
+        let (warned_of_proxy, has_limits, started) = (AtomicBool::new(false), AtomicBool::new(false), Instant::now());
         let settings = config.limits.clone();
-        Arc::new(Self { limits, new_requests_share, settings, by_address, next_warning, warned_of_proxy, started })
+        Arc::new(Self {
+            limits,
+            new_requests_share,
+            settings,
+            by_address,
+            next_warning,
+            warned_of_proxy,
+            has_limits,
+            started,
+        })
     }
 
     /// Returns the share of an address; `None` for the machine itself, which has all of each bound.
@@ -101,6 +112,16 @@ impl AddressShares {
 
     fn table(&self) -> MutexGuard<'_, HashMap<IpAddr, Weak<AddressShare>>> {
         self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has proxies on this machine looked for, until one is found: the application has limits.
+    pub(crate) fn look_for_local_proxies(&self) {
+        self.has_limits.store(true, Relaxed);
+    }
+
+    /// Whether a peer without a share may be a proxy to warn of.
+    pub(crate) fn looks_for_local_proxies(&self) -> bool {
+        self.has_limits.load(Relaxed) && !self.warned_of_proxy.load(Relaxed)
     }
 
     /// Logs, once, that a proxy is not in the settings: its clients have no share each, and it has none for all of them.

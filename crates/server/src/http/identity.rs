@@ -60,7 +60,8 @@ impl Identity {
             if forwarded::is_trusted(client, settings) { None } else { shares.of(client) }
         } else {
             let share = peer.share.clone();
-            let is_proxy = share.is_some() && forwarded::is_unnamed_proxy(peer.addr.ip(), headers);
+            let is_looked_for = share.is_some() || shares.looks_for_local_proxies();
+            let is_proxy = is_looked_for && forwarded::is_unnamed_proxy(peer.addr.ip(), headers);
             if is_proxy {
                 shares.warn_of_unnamed_proxy(peer.addr.ip());
             }
