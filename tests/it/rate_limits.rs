@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use phalanx::config::{Config, LimitSetting};
+use phalanx::config::{Config, LimitRate, LimitSetting};
 use phalanx::prelude::*;
 use phalanx::testing::{self, TestClient, TestResponse};
 use serde_json::{Value, json};
@@ -254,6 +254,50 @@ async fn a_boot_refuses_limits_that_cannot_be() {
         reason.contains("[limits] sign_inn: the application has no limit of this name, it has limited"),
         "{reason}"
     );
+}
+
+/// Counts by another parameter of the path under the name of another action's limit.
+#[action(get = "/owners/{owner}", limit = Limit::named("tenant").per(1, MINUTE).by(|ctx| ctx.path("owner").ok()))]
+async fn of_owner(_ctx: Context, input: Owner) -> Result<String, ActionError> {
+    Ok(input.owner)
+}
+
+#[input]
+struct Owner {
+    owner: String,
+}
+
+/// No client can call it.
+#[action(internal, limit = "1/1m")]
+async fn inner(_ctx: Context) -> Result<u32, ActionError> {
+    Ok(1)
+}
+
+#[tokio::test]
+async fn actions_that_share_a_limit_have_keys_of_their_own() {
+    let app = testing::start(App::new("limits").actions(actions![of_tenant, of_owner])).await;
+    let client = app.client();
+    for (path, status) in [
+        ("/api/tenants/a", 200),
+        ("/api/owners/b", 200),
+        ("/api/owners/c", 200),
+        ("/api/owners/a", 429),
+        ("/api/tenants/b", 429),
+    ] {
+        assert_eq!(client.get(path).await.status(), status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_counts_no_call_is_refused_and_so_is_a_rate_that_code_sets_wrongly() {
+    let reason = testing::start(App::new("limits").actions(actions![inner])).refused().await;
+    assert!(reason.contains("action \"inner\" is internal and has a limit"), "{reason}");
+    let wrong = |config: &mut Config| {
+        let rate = LimitRate { calls: 0, window: MINUTE };
+        config.limits.named.extend([("limited".into(), LimitSetting::Rate(rate))]);
+    };
+    let reason = testing::start(App::new("limits").actions(actions![limited])).settings(wrong).refused().await;
+    assert!(reason.contains("limits.limited: a limit of no calls"), "{reason}");
 }
 
 #[tokio::test]

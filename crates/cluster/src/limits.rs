@@ -24,6 +24,14 @@ impl RedisLimits {
     }
 }
 
+impl RedisLimits {
+    /// The keys of a call, for people: one of them is meant.
+    fn keys_of(&self, calls: &[LimitedCall]) -> String {
+        let key = |call: &LimitedCall| self.keys.limit(&call.limit, &call.subject, call.rate.window);
+        calls.iter().map(key).collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl fmt::Debug for RedisLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RedisLimits")
@@ -37,9 +45,11 @@ impl LimitStore for RedisLimits {
         for LimitedCall { limit, subject, rate } in calls {
             script.key(self.keys.limit(limit, subject, rate.window)).arg(rate.calls).arg(rate.slice_us());
         }
-        let name = calls.first().map_or("", |call| &call.limit);
         // Not repeated: a call that was counted and not answered would count twice.
-        let reply: Vec<u64> = self.client.run(name, &script).await?;
+        let reply: Vec<u64> = self.client.run("", &script).await.map_err(|error| match error {
+            BackendError::WrongKind { .. } => BackendError::WrongKind { key: self.keys_of(calls) },
+            error => error,
+        })?;
         let mut numbers = reply.into_iter();
         let is_counted = numbers.next() == Some(1);
         let state = |call: &LimitedCall| {

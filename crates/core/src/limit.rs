@@ -17,8 +17,8 @@ use crate::error::ActionError;
 /// How often a caller may call an action, or the actions of a group; counted over all nodes.
 ///
 /// Each stretch of that time sees so many calls at most, wherever it begins; beyond, a call is `rate_limited`. One of several
-/// limits that has no room refuses the call, and none of them counts it. Calls of other actions, of tasks and of the command
-/// line do not count.
+/// limits that has no room refuses the call, and none of those that count at the same point, before or after the guards, counts
+/// it. Calls of other actions, of tasks and of the command line do not count. While the backend is away each node counts alone.
 ///
 /// ```
 /// use phalanx_core::{Limit, MINUTE};

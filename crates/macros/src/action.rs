@@ -121,7 +121,9 @@ fn body_rules(arguments: &Arguments) -> TokenStream {
 fn limits(signature: &FunctionShape, arguments: &Arguments) -> TokenStream {
     let name = action_name(signature, arguments);
     let each = arguments.limits.iter().map(|limit| match limit {
+        // Names of actions have dots, those of limits have none.
         LimitArg::Rate(calls, window) => {
+            let name = name.replace('.', "_");
             let window = duration(*window);
             quote!(::phalanx::__private::Limit::named(#name).per(#calls, #window))
         }

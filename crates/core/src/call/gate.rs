@@ -120,7 +120,7 @@ async fn count(limits: &[GateLimit], ctx: &Context, caller: &KnownCaller) -> Res
     if calls.is_empty() {
         return Ok(());
     }
-    let verdict = rates.count(&calls).await;
+    let verdict = rates.count(&calls, ctx.deadline()).await;
     if ctx.caller().transport == Origin::Http {
         let _ = ctx.stage(|head| head.add_limits(&calls, &verdict.states)); // refused once the answer has begun
     }

@@ -29,7 +29,9 @@ impl LimitSettings {
 
     /// The rate of a limit whose code says `rate`; `None` if it is turned off.
     pub fn rate_of(&self, name: &str, rate: LimitRate) -> Option<LimitRate> {
-        match self.named.get(name) {
+        // Variables of the environment have lost the case of their letters.
+        let set = self.named.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+        match set.map(|(_, setting)| setting) {
             None => Some(rate),
             Some(LimitSetting::Rate(rate)) => Some(*rate),
             Some(LimitSetting::Off) => None,
@@ -111,6 +113,8 @@ impl LimitRate {
             Some("a limit of no calls, or of no time, lets nothing pass: `\"0\"` in [limits] turns it off")
         } else if self.window < Self::MIN_WINDOW || self.window > Self::MAX_WINDOW {
             Some("the time of a limit is from 100ms to 366 days")
+        } else if !self.window.subsec_nanos().is_multiple_of(1_000_000) {
+            Some("the time of a limit is in whole milliseconds")
         } else {
             None
         }
@@ -192,6 +196,15 @@ mod tests {
         for text in ["10/99ms", "10/367days"] {
             assert!(text.parse::<LimitSetting>().is_err_and(|error| error.contains("from 100ms")), "{text}");
         }
+        assert!("10/100ms 500us".parse::<LimitSetting>().is_err_and(|error| error.contains("whole milliseconds")));
+    }
+
+    #[test]
+    fn a_setting_means_a_limit_whatever_the_case_of_its_letters() {
+        let rate = LimitRate { calls: 9, window: Duration::from_secs(1) };
+        let named = [("signin".to_owned(), LimitSetting::Off)].into_iter().collect();
+        let settings = LimitSettings { named, ..LimitSettings::default() };
+        assert_eq!((settings.rate_of("signIn", rate), settings.rate_of("sign_in", rate)), (None, Some(rate)));
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::web_origin::is_page_origin;
-use super::{ByteSize, CLIENT_PATHS, ClusterSettings, Config, TaskSettings, TrustedHeader, Web, WebOrigin, WorkerKind};
+use super::{
+    ByteSize, CLIENT_PATHS, ClusterSettings, Config, LimitSetting, TaskSettings, TrustedHeader, Web, WebOrigin,
+    WorkerKind,
+};
 
 impl Config {
     /// Returns one sentence for each setting that cannot work, although its value is of the right type.
@@ -115,7 +118,11 @@ impl Config {
         ];
         let queues = tasks.served_queues().err().map(|error| format!("tasks.queues: {error}"));
         let wrong = checks.iter().filter(|(is_valid, _)| !is_valid).map(|(_, sentence)| (*sentence).to_owned());
-        wrong.chain(queues).chain(WorkerKind::mistake(&self.cluster.processes)).collect()
+        let of_limits = self.limits.named.iter().filter_map(|(name, setting)| match setting {
+            LimitSetting::Rate(rate) => rate.mistake().map(|mistake| format!("limits.{name}: {mistake}")),
+            LimitSetting::Off => None,
+        });
+        wrong.chain(queues).chain(WorkerKind::mistake(&self.cluster.processes)).chain(of_limits).collect()
     }
 }
 

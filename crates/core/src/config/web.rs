@@ -71,7 +71,7 @@ pub struct Web {
     /// Most bytes of bodies in memory; beyond, `unavailable`.
     pub max_bodies_total: ByteSize,
     /// Share of each bound on connections, requests, sockets, bodies that are awaited, bodies in memory and uploads that
-    /// one address may take; at least one. An IPv6 address counts with its /64 network.
+    /// one address may take; at least one. An IPv6 address counts with its network of `limits.ipv6_prefix`.
     pub address_share: f64,
     /// Addresses, or networks such as `10.0.0.0/8`, whose [`Web::trusted_headers`] and `X-Request-Id` are accepted.
     pub trusted_proxies: Vec<Network>,

@@ -67,11 +67,23 @@ impl MemoryLimits {
     /// The key of a subject, or, if the table is full and does not have it, the one that all such subjects share.
     fn key_of(&self, table: &mut SubjectTable, call: &LimitedCall, now_us: u64) -> LimitKey {
         let key = (call.limit.clone(), call.rate.window, call.subject.clone());
-        if table.subjects.contains_key(&key) || table.has_room(self.max_subjects, now_us) {
+        if table.subjects.contains_key(&key) {
             return key;
         }
-        bound_reached("limits.max_subjects");
-        (key.0, key.1, Arc::from(""))
+        let shared_key = (key.0.clone(), key.1, Arc::from(""));
+        if !table.has_room(self.max_subjects, now_us) {
+            bound_reached("limits.max_subjects");
+            return shared_key;
+        }
+        // Its calls may be among those that were counted together: it would get all of them again.
+        if let Some(shared) = table.subjects.get_mut(&shared_key) {
+            shared.counts.forget(shared.rate, now_us);
+            if !shared.counts.is_empty() {
+                let counts = shared.counts.clone();
+                table.subjects.insert(key.clone(), CountedSubject { rate: call.rate, counts });
+            }
+        }
+        key
     }
 
     fn table(&self) -> MutexGuard<'_, SubjectTable> {
@@ -146,5 +158,18 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1200)).await;
         assert!(is_counted("c") && is_counted("d"));
         assert_eq!(limits.subjects(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subject_that_was_counted_with_others_begins_with_their_calls() {
+        let limits = MemoryLimits::new(Arc::new(SystemClock::new()), 1);
+        let is_counted = |subject: &str| limits.count_now(&[call(subject)]).is_counted;
+        assert!(is_counted("first"));
+        tokio::time::advance(Duration::from_millis(800)).await;
+        assert_eq!([is_counted("a"), is_counted("a"), is_counted("a")], [true, true, false]);
+        // The first one is forgotten, and has left its place.
+        tokio::time::advance(Duration::from_millis(400)).await;
+        limits.table().subjects.retain(|(_, _, subject), _| **subject != *"first");
+        assert!(!is_counted("a"), "three calls within the time of two");
     }
 }

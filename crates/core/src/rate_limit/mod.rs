@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use metrics::{Counter, counter};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use crate::backend::{BackendError, Clock, LimitDecision, LimitState, LimitStore, LimitedCall};
@@ -18,6 +18,13 @@ use over::SubjectsOver;
 
 /// How long a node counts alone after its backend did not answer, before one call asks the backend again.
 const ALONE: Duration = Duration::from_secs(1);
+
+/// The longest wait for the backend. A call waits for its limits before all else, and a node that counts alone is better than
+/// one that answers late.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The time between two lines about spoilt keys.
+const SPOILT_PAUSE: Duration = Duration::from_secs(60);
 
 /// The limits of a node.
 pub(crate) struct RateLimits {
@@ -30,6 +37,8 @@ pub(crate) struct RateLimits {
     alone: MemoryLimits,
     /// When a call may ask the backend again, in milliseconds since `started`; zero while it answers.
     ask_again: AtomicU64,
+    /// When a spoilt key was logged last, likewise; zero if none was.
+    spoilt_logged_at: AtomicU64,
     started: Instant,
 }
 
@@ -75,6 +84,7 @@ impl RateLimits {
             alone: MemoryLimits::new(clock.clone(), settings.max_subjects),
             clock,
             ask_again: AtomicU64::new(0),
+            spoilt_logged_at: AtomicU64::new(0),
             started: Instant::now(),
         }
     }
@@ -85,14 +95,15 @@ impl RateLimits {
         Some(LimitedCall { limit: limit.name.clone(), rate: limit.rate?, subject: subject().into() })
     }
 
-    /// Counts a call for all of these limits, or for none. If the backend is away, this node counts alone.
-    pub(crate) async fn count(&self, calls: &[LimitedCall]) -> LimitVerdict {
+    /// Counts a call for all of these limits, or for none. If the backend is away, this node counts alone. Half of the time
+    /// until `deadline` is the call's own.
+    pub(crate) async fn count(&self, calls: &[LimitedCall], deadline: Option<Instant>) -> LimitVerdict {
         if let Some(states) = self.over.refusal(calls, self.clock.now_us()) {
             let verdict = LimitVerdict { is_counted: false, states };
             self.record(calls, &verdict, |limit| &limit.refused_at_once);
             return verdict;
         }
-        let decision = match self.ask(calls).await {
+        let decision = match self.ask(calls, deadline).await {
             Some(decision) => decision,
             None => {
                 calls.iter().filter_map(|call| self.limit_of(call)).for_each(|limit| limit.alone.increment(1));
@@ -104,12 +115,22 @@ impl RateLimits {
         verdict
     }
 
-    /// Asks the backend; `None` if it is away.
-    async fn ask(&self, calls: &[LimitedCall]) -> Option<LimitDecision> {
+    /// Asks the backend; `None` if it is away, or takes too long: a call whose deadline is shorter than the time-outs of the
+    /// backend would end of that, and so would all that come after it.
+    async fn ask(&self, calls: &[LimitedCall], deadline: Option<Instant>) -> Option<LimitDecision> {
         if !self.may_ask() {
             return None;
         }
-        match self.store.count(calls).await {
+        let counted = if self.store.is_local() {
+            self.store.count(calls).await
+        } else {
+            let now = Instant::now();
+            let half = deadline.map(|deadline| deadline.saturating_duration_since(now) / 2);
+            let patience = half.map_or(PATIENCE, |half| half.min(PATIENCE));
+            let late = || BackendError::unavailable("it did not count a call in time");
+            timeout_at(now + patience, self.store.count(calls)).await.unwrap_or_else(|_| Err(late()))
+        };
+        match counted {
             Ok(decision) => {
                 if self.ask_again.swap(0, Relaxed) != 0 {
                     info!("the backend counts limits again");
@@ -122,7 +143,14 @@ impl RateLimits {
             }
             // A key of one subject, which says nothing about the others.
             Err(BackendError::WrongKind { key }) => {
-                warn!(key, "the key of a limit is of another kind: this node counts alone until it is removed");
+                let (now, logged_at) = (self.elapsed_ms(), self.spoilt_logged_at.load(Relaxed));
+                let is_due = logged_at == 0 || now - logged_at >= SPOILT_PAUSE.as_millis() as u64;
+                if is_due && self.spoilt_logged_at.compare_exchange(logged_at, now, Relaxed, Relaxed).is_ok() {
+                    warn!(
+                        key,
+                        "a key of limits is of another kind: this node counts such calls alone until it is removed"
+                    );
+                }
                 None
             }
             Err(error) => {

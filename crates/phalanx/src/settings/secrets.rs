@@ -8,19 +8,21 @@ use super::LIMITS;
 const HIDDEN: &str = "[HIDDEN]";
 
 /// Hides every value whose key names a secret, and passwords in addresses.
-pub(super) fn hide(value: &mut Value) {
+pub(super) fn hide(settings: &mut Value) {
+    let Value::Object(sections) = settings else { return };
+    // The names of limits are words of the application: `api_key = "5/1m"` is no secret.
+    sections.iter_mut().filter(|(name, _)| *name != LIMITS).for_each(|(name, section)| hide_field(name, section));
+}
+
+fn hide_field(name: &str, value: &mut Value) {
+    let is_empty = value.as_str() == Some("") || value.is_null();
+    if is_secret(name) && !is_empty {
+        *value = HIDDEN.into();
+        return;
+    }
     match value {
-        Value::Object(fields) => {
-            for (key, value) in fields.iter_mut().filter(|(key, _)| *key != LIMITS) {
-                let is_empty = value.as_str() == Some("") || value.is_null();
-                if is_secret(key) && !is_empty {
-                    *value = HIDDEN.into();
-                } else {
-                    hide(value);
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(hide),
+        Value::Object(fields) => fields.iter_mut().for_each(|(name, value)| hide_field(name, value)),
+        Value::Array(items) => items.iter_mut().for_each(|item| hide_field("", item)),
         Value::String(text) => *text = without_password(text),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
@@ -84,6 +86,21 @@ mod tests {
         for name in ["secret_params", "port", "author", "monkeys_max", "keyboard", "bypass_rate"] {
             assert!(!is_secret(name), "{name}");
         }
+    }
+
+    #[test]
+    fn names_of_limits_are_no_secrets_and_those_of_other_sections_are() {
+        let mut settings = serde_json::json!({
+            "limits": { "api_key": "5/1m" },
+            "payments": { "limits": { "api_key": "abc" }, "urls": ["redis://me:word@host"], "none": null },
+        });
+        hide(&mut settings);
+        let payments = &settings["payments"];
+        assert_eq!(settings["limits"]["api_key"], "5/1m");
+        assert_eq!(
+            (&payments["limits"]["api_key"], &payments["urls"][0]),
+            (&HIDDEN.into(), &"redis://me:***@host".into())
+        );
     }
 
     #[test]

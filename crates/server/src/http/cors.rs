@@ -4,7 +4,9 @@ use std::convert::Infallible;
 use std::future::ready;
 
 use axum::response::Response;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN};
+use http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER,
+};
 use http::{Method, Request};
 use phalanx_core::config::WebOrigin;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -24,6 +26,8 @@ impl Cors {
         }
         let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
         let layer = CorsLayer::new().allow_methods(methods).allow_headers([CONTENT_TYPE, AUTHORIZATION]);
+        let of_limits = ["ratelimit-policy", "ratelimit"].map(HeaderName::from_static);
+        let layer = layer.expose_headers(of_limits.into_iter().chain([RETRY_AFTER]).collect::<Vec<_>>());
         if origins.iter().any(|origin| origin == "*") {
             return Some(Self(layer.allow_origin(Any)));
         }

@@ -7,7 +7,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPIRES, Entry, HeaderMap, HeaderValue, RETRY_AFTER, SET_COOKIE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPIRES, Entry, HeaderMap, HeaderName, HeaderValue,
+    RETRY_AFTER, SET_COOKIE,
 };
 use http::{Method, StatusCode};
 use phalanx_core::action;
@@ -65,7 +66,7 @@ pub(super) async fn with_body(
             Ok(file) => static_files::respond(file, request.0, request.1, ACTION_CACHE_CONTROL).await,
             Err(missing) => {
                 let mut response = error(&missing.into());
-                add_headers(&mut response, cookies_of(headers));
+                add_headers(&mut response, staged_of(headers));
                 return response;
             }
         },
@@ -88,12 +89,15 @@ fn add_headers(response: &mut Response, headers: HeaderMap) {
     }
 }
 
-/// The cookies among headers that were meant for another response.
-fn cookies_of(mut headers: HeaderMap) -> HeaderMap {
-    match headers.entry(SET_COOKIE) {
-        Entry::Occupied(cookies) => cookies.remove_entry_mult().1.map(|cookie| (SET_COOKIE, cookie)).collect(),
-        Entry::Vacant(_) => HeaderMap::new(),
+/// Cookies and the state of limits, among headers that were meant for another response.
+fn staged_of(mut headers: HeaderMap) -> HeaderMap {
+    let mut staged = HeaderMap::new();
+    for name in [SET_COOKIE, HeaderName::from_static("ratelimit-policy"), HeaderName::from_static("ratelimit")] {
+        if let Entry::Occupied(values) = headers.entry(&name) {
+            staged.extend(values.remove_entry_mult().1.map(|value| (name.clone(), value)));
+        }
     }
+    staged
 }
 
 /// Responds with an error that no action returned.
