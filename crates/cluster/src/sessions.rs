@@ -33,8 +33,8 @@ pub struct RedisSessions {
     list: Script,
 }
 
-/// A session as the scripts return it: the fields `v n u a r x c`.
-type Fields = (Vec<u8>, u64, String, u64, u8, Option<String>, u64);
+/// A session as the scripts return it: the fields `v n u a r x c`, and its ttl in milliseconds.
+type Fields = (Vec<u8>, u64, String, u64, u8, Option<String>, u64, i64);
 
 /// When a session ends, the sessions that were ended for it, and how many of its user had expired.
 type Created = (u64, Vec<String>, u64);
@@ -156,10 +156,11 @@ impl SessionStore for RedisSessions {
     }
 }
 
-fn stored((value, version, user, ends_at, remembered, next, _): Fields) -> Result<StoredSession, BackendError> {
+fn stored((value, version, user, ends_at, remembered, next, _, left): Fields) -> Result<StoredSession, BackendError> {
     let user = if user.is_empty() { None } else { Some(UserKey::from_hex(&user).ok_or_else(unexpected)?) };
-    let value = Bytes::from(value);
-    Ok(StoredSession { value, version, user, ends_at, is_remembered: remembered == 1, is_frozen: next.is_some() })
+    let (value, expires_in) = (Bytes::from(value), u64::try_from(left).unwrap_or_default());
+    let (is_remembered, is_frozen) = (remembered == 1, next.is_some());
+    Ok(StoredSession { value, version, user, ends_at, expires_in, is_remembered, is_frozen })
 }
 
 fn created((ends_at, ended, expired): Created) -> Result<CreatedSession, BackendError> {

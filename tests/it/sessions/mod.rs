@@ -1,6 +1,7 @@
 //! Sessions: of browsers and sockets, on one node and on two.
 
 mod boot;
+mod closing;
 mod cluster;
 mod http;
 mod sites;

@@ -43,6 +43,7 @@ async fn a_socket_can_sign_out() {
     sign_in_as(&ada, "ada").await;
     let mut socket = ada.socket().await;
     socket.call::<sign_out>(NoInput {}).await.unwrap();
+    assert_eq!(socket.closed().await, 4501);
     assert_eq!(user_of(&ada).await, json!(null));
 }
 

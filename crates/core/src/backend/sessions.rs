@@ -104,6 +104,8 @@ pub struct StoredSession {
     pub user: Option<UserKey>,
     /// Unix time in milliseconds at which it ends, however much it is used.
     pub ends_at: u64,
+    /// Milliseconds until it expires if it is not used.
+    pub expires_in: u64,
     /// Whether its cookie outlasts the browser.
     pub is_remembered: bool,
     /// Whether it was renewed: this is the copy of the value before, and lasts for [`FROZEN_COPY`] at most.

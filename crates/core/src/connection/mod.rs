@@ -15,7 +15,6 @@ use serde_json::Value;
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::SessionKey;
 use crate::error::{ActionError, ErrorKind};
 use crate::id::ConnectionId;
 use crate::protocol::{CloseReason, ConnectionDetails};
@@ -25,6 +24,7 @@ mod attributes;
 mod joined_rooms;
 mod outbox;
 mod send_slots;
+mod session;
 mod tags;
 
 pub use action_permit::ActionPermit;
@@ -33,6 +33,7 @@ pub(crate) use joined_rooms::{JoinedRoom, JoinedRooms};
 pub use outbox::{Frame, OutboxItem, OutboxLimit};
 use outbox::{Outbox, Queued};
 pub(crate) use send_slots::InFlight;
+pub use session::SocketSession;
 pub(crate) use tags::ConnectionTags;
 
 /// The initial state of a connection.
@@ -50,15 +51,6 @@ pub struct NewConnection {
     pub connected_at: u64,
     /// The bound of its outbox.
     pub outbox: OutboxLimit,
-}
-
-/// The session that the upgrade of a connection named.
-#[derive(Debug)]
-pub struct SocketSession {
-    pub(crate) key: SessionKey,
-    /// Its user at that time.
-    #[expect(dead_code, reason = "the tag of a user is made of it")]
-    pub(crate) user: Option<String>,
 }
 
 /// One connected client. Cheap to clone; every clone is the same connection.
@@ -187,8 +179,22 @@ impl Connection {
     }
 
     /// The session that its upgrade named. It may have ended since.
-    pub(crate) fn session(&self) -> Option<SessionKey> {
-        self.0.session.as_ref().map(|session| session.key)
+    pub(crate) fn session(&self) -> Option<&SocketSession> {
+        self.0.session.as_deref()
+    }
+
+    /// Records that its client sent a frame other than a ping, which is a use of its session.
+    pub fn mark_spoken(&self) {
+        if let Some(session) = self.session() {
+            session.mark_used();
+        }
+    }
+
+    /// Closes the connection if its own action has ended its session: by now the reply to that is queued.
+    pub fn close_if_signed_out(&self) {
+        if self.session().is_some_and(SocketSession::has_ended) {
+            self.close(CloseReason::NotAllowed);
+        }
     }
 
     /// Queues a frame. A client whose outbox is full is closed as slow, never waited for.

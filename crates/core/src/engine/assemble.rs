@@ -56,9 +56,7 @@ impl Engine {
         let rate_limits = RateLimits::new(rates, limits, clock.clone(), &config.limits);
         let max_bytes = config.cluster.max_call.as_u64();
         let topics = Topics::new(bus.clone(), max_bytes);
-        let cookie = (config.cluster.name_of(&identity.app), has_secure_cookies(&config, &setup.environment));
-        let sessions = SessionParts::new(sessions, clock.clone(), registry.session_type, &config, cookie);
-        let sessions = Arc::new(sessions);
+        let is_secure = has_secure_cookies(&config, &setup.environment);
         // The hooks of an application take its node, which is made of the rooms that call them: the circle is closed by a
         // weak reference, so that a node that stopped is freed.
         Self(Arc::new_cyclic(|engine: &Weak<EngineParts>| {
@@ -109,6 +107,9 @@ impl Engine {
                 shutdown: shutdown.clone(),
                 config: config.clone(),
             });
+            let cookie = (config.cluster.name_of(&identity.app), is_secure);
+            let parts = (sessions.clone(), clock.clone(), tags.clone());
+            let sessions = Arc::new(SessionParts::new(parts, registry.session_type, &config, cookie));
             let locks = Locks::new(locks, shutdown.clone());
             let cluster = Cluster::new(membership.clone(), calls.clone(), topics.clone());
             let tasks = Tasks::new(TaskParts {

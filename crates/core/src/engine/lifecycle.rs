@@ -188,6 +188,7 @@ impl Engine {
         let keeper = self.enter_cluster(&mut retry).await?;
         self.shutdown().spawn_own(keeper.run());
         self.spawn_heartbeat();
+        self.spawn_session_looks();
         self.create_start_rooms(&mut retry).await?;
         self.start_initializers(initializers).await?;
         for transport in last {

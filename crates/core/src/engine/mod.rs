@@ -41,6 +41,7 @@ mod hooks;
 pub mod lifecycle;
 mod methods;
 pub mod registration;
+mod sessions;
 pub mod setup;
 mod tags;
 
@@ -165,7 +166,7 @@ impl Engine {
     ) -> Result<Option<Box<SocketSession>>, ActionError> {
         let sessions = self.node().session_parts();
         let session = sessions.of_upgrade(sessions.sent(headers, counts_cookie)).await?;
-        Ok(session.map(|(key, user)| Box::new(SocketSession { key, user })))
+        Ok(session.map(|(key, user)| Box::new(SocketSession::new(key, user))))
     }
 
     /// Runs the connect hooks: may this client connect?

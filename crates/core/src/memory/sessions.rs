@@ -184,13 +184,15 @@ impl SessionStore for MemorySessions {
         let last_use = table.next_use();
         let Some(record) = table.live(key, now) else { return Ok(None) };
         let before = std::mem::replace(&mut record.last_use, last_use);
-        let (stored, expires_at) = (record.stored.clone(), record.expires_at);
+        let (mut stored, expires_at) = (record.stored.clone(), record.expires_at);
+        stored.expires_in = expires_at - now;
         table.by_use.remove(&before);
         table.by_use.insert(last_use, key);
         if let Some(using) = using.filter(|_| !stored.is_frozen) {
             let at = now.saturating_add(ms(using.idle)).min(stored.ends_at);
             if at > expires_at.saturating_add(ms(using.step)) || at == stored.ends_at && at > expires_at {
                 table.expire_at(key, at);
+                stored.expires_in = at - now;
             }
         }
         Ok(Some(stored))
@@ -200,7 +202,7 @@ impl SessionStore for MemorySessions {
         let (mut table, now) = self.table();
         let NewSession { key, user, value, is_remembered, idle, absolute } = new;
         let ends_at = now.saturating_add(ms(absolute));
-        let stored = StoredSession { value, version: 1, user, ends_at, is_remembered, is_frozen: false };
+        let stored = StoredSession { value, version: 1, user, ends_at, expires_in: 0, is_remembered, is_frozen: false };
         let expires_at = ends_at.min(now.saturating_add(ms(idle)));
         let record = Record { stored, created_at: now, expires_at, last_use: 0, previous: None, next: None };
         let ended = table.insert(key, record, self.max);
@@ -243,7 +245,7 @@ impl SessionStore for MemorySessions {
         table.expire_at(key, copy_expires);
         let is_remembered = renewal.is_remembered.unwrap_or(old.is_remembered);
         let (value, user) = renewal.value.unwrap_or((old.value, old.user));
-        let stored = StoredSession { value, version: 1, user, ends_at, is_remembered, is_frozen: false };
+        let stored = StoredSession { value, version: 1, user, ends_at, expires_in: 0, is_remembered, is_frozen: false };
         let expires_at = ends_at.min(now.saturating_add(ms(renewal.idle)));
         let record = Record { stored, created_at, expires_at, last_use: 0, previous: Some(key), next: None };
         let ended = table.insert(renewal.key, record, self.max);

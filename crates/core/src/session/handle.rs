@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::metrics;
 use super::parts::{SessionParts, no_session, session_ended};
 use super::slot::CallSession;
+use super::{metrics, sockets};
 use crate::backend::{SessionKey, UserKey};
 use crate::context::Context;
 use crate::error::ActionError;
@@ -67,12 +67,11 @@ impl Sessions {
         let ended = self.parts.store.end_all(UserKey::of(user)).await?;
         metrics::record_ended(ended.len());
         if let Some(call) = &self.call {
-            let mut state = call.slot::<CallSession>().state();
-            if state.current.as_ref().is_some_and(|current| ended.contains(&current.key)) {
-                state.current = None;
-            }
+            sockets::forget(call, &ended);
         }
-        Ok(ended.len())
+        let count = ended.len();
+        self.parts.close_ended(ended, self.call.as_ref()).await?;
+        Ok(count)
     }
 
     /// Ends all other sessions of the user of this call's. Returns how many there were.
@@ -84,7 +83,9 @@ impl Sessions {
         let own = self.own_key().await?.ok_or_else(no_session)?;
         let ended = self.parts.store.end_others(own).await?.ok_or_else(session_ended)?;
         metrics::record_ended(ended.len());
-        Ok(ended.len())
+        let count = ended.len();
+        self.parts.close_ended(ended, None).await?;
+        Ok(count)
     }
 
     /// The key of the call's session. One that it names counts only if it is there.

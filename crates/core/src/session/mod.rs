@@ -11,6 +11,7 @@ mod id;
 mod metrics;
 pub(crate) mod parts;
 mod slot;
+mod sockets;
 mod write;
 
 use std::any::{Any, TypeId, type_name};
@@ -159,7 +160,7 @@ impl Context {
         let caller = self.outermost().caller();
         match caller.transport {
             Origin::Http => self.node().session_parts().sent(&caller.headers, caller.counts_cookie),
-            Origin::Websocket => caller.connection.as_ref()?.session(),
+            Origin::Websocket => caller.connection.as_ref()?.session().map(|session| session.key),
             Origin::Internal => None,
         }
     }

@@ -18,6 +18,7 @@ use crate::backend::{Clock, SessionKey, SessionStore, SessionUse, StoredSession}
 use crate::config::{Config, SessionSettings};
 use crate::error::{ActionError, ErrorKind};
 use crate::metrics::bound_reached;
+use crate::tags::Tags;
 
 /// The locks of the updates on a node, which sessions share: few updates of different sessions wait for each other.
 const TURNS: usize = 256;
@@ -29,6 +30,8 @@ const UNDECODABLE_PAUSE: u64 = 60_000;
 pub(crate) struct SessionParts {
     pub(super) store: Arc<dyn SessionStore>,
     pub(super) clock: Arc<dyn Clock>,
+    /// By these the sockets of a session are closed on all nodes.
+    pub(super) tags: Tags,
     pub(super) settings: SessionSettings,
     pub(super) cookie: SessionCookie,
     /// `None` if the application has none.
@@ -41,8 +44,7 @@ pub(crate) struct SessionParts {
 
 impl SessionParts {
     pub(crate) fn new(
-        store: Arc<dyn SessionStore>,
-        clock: Arc<dyn Clock>,
+        (store, clock, tags): (Arc<dyn SessionStore>, Arc<dyn Clock>, Tags),
         session_type: Option<SessionType>,
         config: &Config,
         (cluster, is_secure): (&str, bool),
@@ -54,6 +56,7 @@ impl SessionParts {
         Self {
             store,
             clock,
+            tags,
             cookie: SessionCookie::new(cluster, is_secure, settings.same_site, settings.bearer),
             settings,
             session_type,

@@ -130,8 +130,12 @@ impl<T: SessionData> Session<T> {
             (state.current.as_ref().map(|current| current.key).or(state.key), state.has_set_cookie)
         };
         if let Some(key) = key {
-            let ended = self.parts().store.end(key).await?;
+            let mut ended = self.parts().store.end(key).await?;
             metrics::record_ended(ended.len());
+            if !ended.contains(&key) {
+                ended.push(key); // the end before may not have closed its sockets
+            }
+            self.parts().close_ended(ended, Some(&self.ctx)).await?;
         }
         slot.state().current = None;
         let caller = self.ctx.outermost().caller();
@@ -188,7 +192,9 @@ impl<T: SessionData> Session<T> {
         let created = store.create(new).await?;
         metrics::record_created();
         metrics::record_ended(created.ended.len());
-        self.hand_over(&id, (created.ends_at, is_remembered), value).await
+        self.hand_over(&id, (created.ends_at, is_remembered), value).await?;
+        self.parts().close_replaced(None, created.ended).await;
+        Ok(())
     }
 
     async fn give_new_id(&self, current: &LoadedSession, renewing: Renewing) -> Result<Renewed, ActionError> {
@@ -215,6 +221,7 @@ impl<T: SessionData> Session<T> {
                     user: current.user,
                 });
                 self.hand_over(&id, (renewed.ends_at, is_remembered), value).await?;
+                self.parts().close_replaced(Some(current.key), renewed.ended).await;
                 Renewed::Done
             }
             SessionRenewalOutcome::Conflict(stored) => Renewed::Conflict(stored),

@@ -283,6 +283,7 @@ impl ConnectionTask {
 
     /// Runs the verb or action of a frame, or starts it.
     async fn submit(&mut self, text: &str) -> Result<(), CloseReason> {
+        self.connection.mark_spoken();
         let is_within_rate = self.bucket.try_take(self.rate, Instant::now());
         let frame = match frame::decode(text, self.engine.config().websocket.max_message_id_bytes) {
             Ok(frame) => frame,
@@ -390,6 +391,7 @@ impl ConnectionTask {
             Dispatched::Done(outcome) => {
                 drop(permit);
                 connection.queue(within_outbox(connection, id, frame::action_reply(id, outcome)));
+                connection.close_if_signed_out();
             }
             Dispatched::Pending(running) => {
                 let id = id.to_owned();
@@ -402,8 +404,10 @@ impl ConnectionTask {
                     } else {
                         running.finish().await
                     };
-                    let reply = within_outbox(permit.connection(), &id, frame::action_reply(&id, outcome));
+                    let connection = permit.connection().clone();
+                    let reply = within_outbox(&connection, &id, frame::action_reply(&id, outcome));
                     permit.answer(reply);
+                    connection.close_if_signed_out();
                 }));
             }
         }

@@ -7,11 +7,12 @@ if not session[1] then
 end
 if idle ~= '' and not session[6] then
     local key = SESSION .. id
-    local left = redis.call('PTTL', key)
+    local left = session[8]
     if left < tonumber(idle) - tonumber(ARGV[6]) then
         local ttl = math.min(tonumber(idle), tonumber(session[4]) - now_ms())
         if ttl > left then
             redis.call('PEXPIRE', key, text(ttl))
+            session[8] = ttl
         end
     end
 end

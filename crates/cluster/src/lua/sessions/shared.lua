@@ -109,5 +109,6 @@ local function read(id)
     for n, field in ipairs(FIELDS) do
         session[n] = stored[field] or false
     end
+    session[8] = session[1] and redis.call('PTTL', SESSION .. id)
     return session
 end
