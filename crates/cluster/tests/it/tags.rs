@@ -26,8 +26,13 @@ struct Node {
 
 impl Node {
     async fn start(url: &str, id: &str) -> Self {
+        Self::start_with(url, id, |_| {}).await
+    }
+
+    async fn start_with(url: &str, id: &str, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.redis.command_timeout = Duration::from_secs(1);
+        change(&mut config);
         let mut setup = NodeSetup::new("laws", config);
         setup.node_id = id.to_owned();
         setup.backend = phalanx_cluster::backend(url, "laws", id, &setup.config).unwrap();
@@ -310,6 +315,23 @@ async fn a_node_that_received_a_call_and_does_not_answer_is_named_and_one_that_i
     assert_eq!(staff.count().await.unwrap().count, 2);
     proxy.restore();
     stop([a, b, c, frozen]).await;
+}
+
+#[tokio::test]
+async fn a_node_that_refuses_a_call_is_named_at_once() {
+    let redis = Redis::start().await;
+    let mut busy = Node::start_with(&redis.url(), "busy", |config| config.cluster.max_calls = 0).await;
+    let [mut a, b, c] = three(&redis).await;
+    busy.tagged_member("staff").await;
+    a.tagged_member("staff").await;
+    let start = Instant::now();
+    let counted = c.tagged("staff").count().await.unwrap();
+    // Nothing says that `b` has no such connection: of the nodes that did not answer, some may be named for others.
+    assert_eq!((counted.count, &*counted.missing), (1, &["b".to_owned(), "busy".to_owned()][..]));
+    assert!(start.elapsed() < Duration::from_secs(4), "not at the deadline: {:?}", start.elapsed());
+    let refused = busy.tagged("staff").count().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "nor may it wait for answers");
+    stop([a, b, c, busy]).await;
 }
 
 #[tokio::test]
