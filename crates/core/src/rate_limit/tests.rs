@@ -43,7 +43,7 @@ fn settings() -> LimitSettings {
 
 async fn is_counted(limits: &RateLimits, subject: &str) -> bool {
     let call = limits.call_of(0, || subject.to_owned()).unwrap();
-    limits.count(&[call]).await.is_counted
+    limits.count(&[call], None).await.is_counted
 }
 
 #[tokio::test(start_paused = true)]
