@@ -245,8 +245,12 @@ async fn a_visitor_signs_in_and_out() {
     let addr = node.addr;
     const JSON: &str = "content-type: application/json";
     let right = br#"{"user":"ada","password":"open sesame"}"#;
-    for wrong in [r#"{"user":"ada","password":"open"}"#, r#"{"user":"Ada Lovelace","password":"open sesame"}"#] {
-        assert_eq!(post_json(addr, "/api/signIn", wrong).await.error_code(), "unauthenticated", "{wrong}");
+    for (wrong, code) in [
+        (r#"{"user":"ada","password":"open"}"#, "unauthenticated"),
+        (r#"{"user":"Ada Lovelace","password":"open sesame"}"#, "invalid_input"),
+        (r#"{"user":"a","password":"open sesame"}"#, "invalid_input"),
+    ] {
+        assert_eq!(post_json(addr, "/api/signIn", wrong).await.error_code(), code, "{wrong}");
     }
     assert_eq!(get(addr, "/api/whoAmI").await.error_code(), "unauthenticated");
     let signed_in = request(addr, "POST /api/signIn", &[JSON], right).await;

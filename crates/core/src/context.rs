@@ -558,7 +558,6 @@ impl fmt::Debug for Context {
 }
 
 /// The caller of an action, and its transport.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Caller {
     /// The transport.
@@ -615,5 +614,15 @@ impl Caller {
             shows_causes: false,
             counts_cookie: false,
         }
+    }
+}
+
+/// Without the values of headers, which may be credentials.
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { transport, remote, headers, connection, .. } = self;
+        let mut shown = f.debug_struct("Caller");
+        shown.field("transport", transport).field("remote", remote).field("connection", connection);
+        shown.field("headers", &headers.keys().collect::<Vec<_>>()).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! Cookies: those that a request carries, and those that an answer sets.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
@@ -85,7 +86,7 @@ impl SameSite {
 /// let secure = "theme=dark; Path=/shop; HttpOnly; SameSite=Strict; Max-Age=3600; Secure";
 /// assert_eq!(cookie.header(true).unwrap(), secure);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Cookie {
     name: Cow<'static, str>,
     value: String,
@@ -96,6 +97,13 @@ pub struct Cookie {
     max_age: Option<Duration>,
     /// `None` follows the node.
     is_secure: Option<bool>,
+}
+
+/// Without its value, which may be a credential.
+impl fmt::Debug for Cookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cookie").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Cookie {

@@ -2,6 +2,7 @@
 //!
 //! A hook that panics refuses, with `internal`; where it cannot refuse, the panic is counted.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -45,7 +46,6 @@ pub trait ConnectionHook: Send + Sync + 'static {
 }
 
 /// A client before its upgrade, and the decisions of the connect hook about it.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Handshake {
     /// The headers of the upgrade request.
@@ -81,6 +81,16 @@ impl Handshake {
     /// The cookies of the upgrade request.
     pub fn cookies(&self) -> Cookies<'_> {
         Cookies::of(&self.headers)
+    }
+}
+
+/// Without the values of headers, which may be credentials.
+impl fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { headers, remote, tags, id, .. } = self;
+        let mut shown = f.debug_struct("Handshake");
+        shown.field("remote", remote).field("id", id).field("tags", tags);
+        shown.field("headers", &headers.keys().collect::<Vec<_>>()).finish_non_exhaustive()
     }
 }
 

@@ -82,6 +82,9 @@ async fn an_upgrade_sees_an_end_or_receives_it() {
         ada.post("/api/signOut", json!({})).await.ok();
         // Refused, since it saw the end, or closed by it, or of a guest, since it came later.
         let Ok(mut socket) = upgrading.await else { continue };
+        let left = async { while one.node().connections().user("ada").count().await.unwrap().count > 0 {} };
+        let closed = tokio::time::timeout(Duration::from_secs(2), left).await;
+        assert!(closed.is_ok(), "round {round}: a socket of the session is open");
         let call = tokio::spawn(async move { socket.call::<super::who_am_i>(NoInput {}).await });
         let user = call.await.ok().and_then(|reply| reply.ok().flatten());
         assert_eq!(user, None, "round {round}");

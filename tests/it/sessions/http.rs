@@ -8,6 +8,16 @@ use super::{COOKIE, app, set_cookies, sign_in_as, user_of, with_id};
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[tokio::test]
+async fn no_write_of_a_call_brings_back_the_session_that_it_had() {
+    let app = testing::start(app()).await;
+    let ada = app.client();
+    sign_in_as(&ada, "ada").await;
+    let refused = ada.post("/api/stubborn", json!({ "user": "ada" })).await;
+    assert_eq!((refused.json()["error"]["code"].clone(), set_cookies(&refused).len()), (json!("session_ended"), 0));
+    assert_eq!(user_of(&ada).await, json!(null));
+}
+
+#[tokio::test]
 async fn a_session_lives_from_sign_in_to_sign_out() {
     let app = testing::start(app()).await;
     let ada = app.client();

@@ -63,6 +63,14 @@ async fn set(_ctx: Context, session: Session<Account>, input: User) -> Result<()
     session.set(account(&input.user, 7)).await
 }
 
+/// Ends the sessions of a user, its own among them, and writes as if there was still one.
+#[action(post)]
+async fn stubborn(ctx: Context, session: Session<Account>, input: User) -> Result<(), ActionError> {
+    ctx.sessions().end_all(&input.user).await?;
+    let _ = session.set(account(&input.user, 1)).await;
+    session.set(account(&input.user, 2)).await
+}
+
 /// Counts a visit.
 #[action(post)]
 async fn visit(_ctx: Context, session: Session<Account>, _: NoInput) -> Result<u32, ActionError> {
@@ -145,7 +153,7 @@ fn app() -> App {
     let routes =
         Router::new().route("/own", get(async |Guard(me): Guard<Me>| me.0)).route("/own/signIn", post(own_sign_in));
     let app = App::new("shop").session::<Account>().session::<Account>().router(routes);
-    let app = app.actions(actions![sign_in, set, visit, renew, sign_out, who_am_i, mine, end_others, nested]);
+    let app = app.actions(actions![sign_in, set, visit, renew, sign_out, who_am_i, mine, end_others, nested, stubborn]);
     app.actions(actions![stream, plain])
 }
 

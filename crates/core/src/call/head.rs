@@ -1,5 +1,6 @@
 //! The head of the answer to a call, to which its parts may add while it runs: cookies, and the state of rate limits.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering::AcqRel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -28,12 +29,22 @@ const STAGED: u8 = 1;
 const TAKEN: u8 = 2;
 
 /// Everything that is added to the head of an answer, whatever is answered.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct StagedHead {
     cookies: Vec<(Cookie, HeaderValue)>,
     caching: Caching,
     /// The limits that applied, and the states of those that were looked at, as elements of lists.
     limits: [Vec<String>; 2],
+}
+
+/// Without the values of cookies, which may be credentials.
+impl fmt::Debug for StagedHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cookies: Vec<&Cookie> = self.cookies.iter().map(|(cookie, _)| cookie).collect();
+        let Self { caching, limits, .. } = self;
+        let mut shown = f.debug_struct("StagedHead");
+        shown.field("cookies", &cookies).field("caching", caching).field("limits", limits).finish()
+    }
 }
 
 /// The headers about limits.

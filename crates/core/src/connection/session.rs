@@ -56,7 +56,16 @@ impl SocketSession {
         self.due_at.load(Relaxed) <= now
     }
 
+    pub(crate) fn due_at(&self) -> u64 {
+        self.due_at.load(Relaxed)
+    }
+
     pub(crate) fn set_due(&self, at: u64) {
         self.due_at.store(at, Relaxed);
+    }
+
+    /// Sets the time of the next look after one, unless another was asked for since.
+    pub(crate) fn move_due(&self, from: u64, to: u64) {
+        let _ = self.due_at.compare_exchange(from, to, Relaxed, Relaxed); // the other one counts
     }
 }

@@ -1,7 +1,7 @@
 //! Looks the sessions of sockets up: those that are due, and all of them after a gap.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -15,7 +15,7 @@ use crate::error::ActionError;
 /// The time between two looks.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// The time to the next one if the backend did not answer after a gap.
+/// The time to the next one if the backend did not answer, or a gap came meanwhile.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Engine {
@@ -36,17 +36,19 @@ impl Engine {
         });
         let engine = self.clone();
         self.shutdown().spawn_own(async move {
-            let mut pause = PAUSE;
+            // A backend that did not answer may be back without its data, and the gap may come later than its answers.
+            let (mut is_unanswered, mut pause) = (false, PAUSE);
             loop {
                 tokio::select! {
                     () = engine.shutdown().closed() => return,
                     () = sleep(pause) => {}
                     () = wake.notified() => {}
                 }
-                let is_after_gap = had_gap.swap(false, AcqRel);
+                let is_after_gap = had_gap.swap(false, AcqRel) || is_unanswered;
                 let connections = engine.parts().connections.all();
-                let has_answered = engine.node().session_parts().look_at_sockets(connections, is_after_gap).await;
-                pause = if has_answered { PAUSE } else { RETRY };
+                let sessions = engine.node().session_parts();
+                let is_done = sessions.look_at_sockets(connections, is_after_gap, || had_gap.load(Acquire)).await;
+                (is_unanswered, pause) = if is_done { (false, PAUSE) } else { (true, RETRY) };
             }
         });
     }

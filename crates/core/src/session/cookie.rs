@@ -48,9 +48,11 @@ impl SessionCookie {
         Cookie::new(self.name.clone(), value).same_site(self.same_site).secure(self.is_secure)
     }
 
-    /// Whether a request has the cookie, with whatever value.
-    pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
-        Cookies::of(headers).all(&self.name).next().is_some()
+    /// Whether the cookie, with whatever value, is the credential of a request: not beside a token, and not for a page of
+    /// another site, which could sign its visitors out.
+    pub(super) fn is_credential(&self, headers: &HeaderMap, counts_cookie: bool) -> bool {
+        let has_token = self.has_bearer && bearer_token(headers).is_some();
+        counts_cookie && !has_token && Cookies::of(headers).all(&self.name).next().is_some()
     }
 
     /// The session that a request names. A token wins over a cookie, also a bad one: the client meant it. Two cookies of the
@@ -132,6 +134,9 @@ mod tests {
         check(&[(SEC_WEBSOCKET_PROTOCOL, protocol)], None, Some(&id));
         let headers = headers(&[of_cookie(id.reveal())]);
         assert_eq!(cookie.sent(&headers, false), None, "it does not count for a page of another site");
-        assert!(cookie.is_in(&headers));
+        assert_eq!([true, false].map(|counts_cookie| cookie.is_credential(&headers, counts_cookie)), [true, false]);
+        let mut with_token = headers;
+        with_token.append(AUTHORIZATION, "Bearer bad".parse().unwrap());
+        assert!(cookie.is_credential(&with_token, true) && !bearer.is_credential(&with_token, true));
     }
 }

@@ -70,6 +70,10 @@ impl Sessions {
             sockets::forget(call, &ended);
         }
         let count = ended.len();
+        if ended.is_empty() {
+            // Perhaps a call before, whose outcome was unknown, has ended them, and left their sockets.
+            self.parts.reconnect_user(user).await?;
+        }
         self.parts.close_ended(ended, self.call.as_ref()).await?;
         Ok(count)
     }
@@ -95,6 +99,7 @@ impl Sessions {
         if slot.loaded.initialized() {
             return Ok(slot.current().map(|current| current.key));
         }
+        call.keep_from_shared_caches();
         let Some(key) = call.sent_session() else { return Ok(None) };
         Ok(self.parts.read(key).await?.map(|_| key))
     }

@@ -28,6 +28,8 @@ pub(super) struct CallState {
     pub(super) is_remembered: Option<bool>,
     /// Whether the call has set the cookie.
     pub(super) has_set_cookie: bool,
+    /// The session that the call had has ended elsewhere, so that no write but a sign-in makes another one.
+    pub(super) was_ended: bool,
 }
 
 /// A session as the call knows it.
@@ -51,6 +53,12 @@ impl LoadedSession {
 impl CallSession {
     pub(super) fn state(&self) -> MutexGuard<'_, CallState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves the call without its session, which is gone.
+    pub(super) fn lose(&self) {
+        let mut state = self.state();
+        (state.current, state.was_ended) = (None, true);
     }
 
     pub(super) fn current(&self) -> Option<LoadedSession> {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use tokio::time::sleep;
 use tracing::warn;
 
@@ -46,7 +46,17 @@ impl SessionParts {
             }
             self.tags.close_session(&key.to_hex(), CloseReason::NotAllowed, own.map(Connection::id)).await
         };
-        try_join_all(ended.into_iter().map(close)).await.map(drop)
+        // All of them are asked for, whatever becomes of the first.
+        join_all(ended.into_iter().map(close)).await.into_iter().collect()
+    }
+
+    /// Closes the sockets of a user, whose clients come back with the session that they have, if any.
+    ///
+    /// # Errors
+    ///
+    /// `unavailable` if it is unknown whether other nodes close theirs.
+    pub(super) async fn reconnect_user(&self, user: &str) -> Result<(), ActionError> {
+        self.tags.close_user(user, CloseReason::SessionRenewed).await
     }
 
     /// Closes the sockets of a session that has a new id, whose clients come back with that, and those of sessions that were
@@ -67,13 +77,13 @@ impl SessionParts {
     /// answered.
     async fn look_at(&self, connection: &Connection, gone: CloseReason) -> bool {
         let Some(session) = connection.session() else { return true };
-        let is_used = session.take_used();
+        let (is_used, due_at) = (session.take_used(), session.due_at());
         let using = SessionUse { idle: self.settings.idle, step: self.settings.idle_step() };
         match self.store.read(session.key, is_used.then_some(using)).await {
             Ok(Some(stored)) if stored.is_frozen => connection.close(CloseReason::SessionRenewed),
             Ok(Some(stored)) => {
                 let next = stored.expires_in.min(LOOK.as_millis() as u64);
-                session.set_due(self.clock.now_ms().saturating_add(next));
+                session.move_due(due_at, self.clock.now_ms().saturating_add(next));
             }
             Ok(None) => connection.close(gone),
             Err(_) => {
@@ -88,12 +98,25 @@ impl SessionParts {
 }
 
 impl SessionParts {
-    /// Looks the sessions of sockets up that are due, and those whose sockets were used. Returns whether the backend answered.
-    pub(crate) async fn look_at_sockets(&self, connections: Vec<Connection>, is_after_gap: bool) -> bool {
+    /// Looks the sessions of sockets up that are due, and those whose sockets were used, until the backend does not answer or
+    /// there is a gap. Returns whether all were looked up.
+    pub(crate) async fn look_at_sockets(
+        &self,
+        connections: Vec<Connection>,
+        is_after_gap: bool,
+        has_gap: impl Fn() -> bool,
+    ) -> bool {
         let now = self.clock.now_ms();
-        let is_due = |connection: &Connection| {
-            let session = connection.session().filter(|_| !connection.is_closing());
-            session.is_some_and(|session| session.is_due(now) || session.is_used())
+        let is_due = |connection: &Connection| match connection.session().filter(|_| !connection.is_closing()) {
+            // The reply to the action that ended it comes first.
+            Some(session) if session.has_ended() => {
+                if connection.pending_actions() == 0 {
+                    connection.close(CloseReason::NotAllowed);
+                }
+                false
+            }
+            Some(session) => session.is_due(now) || session.is_used(),
+            None => false,
         };
         let due: Vec<Connection> = connections.into_iter().filter(is_due).collect();
         // After a gap the backend may have lost all sessions: their clients are to come back, as guests.
@@ -102,13 +125,14 @@ impl SessionParts {
         } else {
             (CloseReason::NotAllowed, PAUSE)
         };
-        let mut has_answered = true;
         for batch in due.chunks(AT_ONCE) {
             let looks = join_all(batch.iter().map(|connection| self.look_at(connection, gone))).await;
-            has_answered &= looks.into_iter().all(|answered| answered);
+            if has_gap() || looks.contains(&false) {
+                return false;
+            }
             sleep(pause).await;
         }
-        has_answered
+        true
     }
 
     /// Checks the session of an upgrade once more, after its connection has the tags by which an end closes it: so an end is
@@ -128,8 +152,8 @@ impl SessionParts {
 
 /// Forgets the session of a call that is among the ended ones.
 pub(super) fn forget(call: &Context, ended: &[SessionKey]) {
-    let mut state = call.slot::<CallSession>().state();
-    if state.current.as_ref().is_some_and(|current| ended.contains(&current.key)) {
-        state.current = None;
+    let slot = call.slot::<CallSession>();
+    if slot.current().is_some_and(|current| ended.contains(&current.key)) {
+        slot.lose();
     }
 }

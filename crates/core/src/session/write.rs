@@ -78,6 +78,10 @@ impl<T: SessionData> Session<T> {
         let value = NewValue::encoded(value)?;
         let _writing = self.slot().writing.lock().await;
         let Some(current) = self.slot().current() else {
+            // Swallowed errors and second writes bring nothing back that was ended meanwhile.
+            if self.slot().state().was_ended {
+                return Err(session_ended());
+            }
             self.check_cookie()?;
             return self.create(value).await;
         };
@@ -139,7 +143,8 @@ impl<T: SessionData> Session<T> {
         }
         slot.state().current = None;
         let caller = self.ctx.outermost().caller();
-        if caller.transport == Origin::Http && (has_set_cookie || self.parts().cookie.is_in(&caller.headers)) {
+        let is_by_cookie = || self.parts().cookie.is_credential(&caller.headers, caller.counts_cookie);
+        if caller.transport == Origin::Http && (has_set_cookie || is_by_cookie()) {
             // Once the answer has begun, the client keeps the id of a session that is no more.
             let _ = self.ctx.stage_session_cookie(self.parts().cookie.removal());
         }
@@ -169,7 +174,7 @@ impl<T: SessionData> Session<T> {
             }
             SessionWriteOutcome::Conflict(stored) => Ok(Some(stored)),
             SessionWriteOutcome::Gone => {
-                self.slot().state().current = None;
+                self.slot().lose();
                 Err(session_ended())
             }
         }
@@ -227,7 +232,7 @@ impl<T: SessionData> Session<T> {
             SessionRenewalOutcome::Conflict(stored) => Renewed::Conflict(stored),
             SessionRenewalOutcome::Frozen => Renewed::Frozen,
             SessionRenewalOutcome::Gone => {
-                self.slot().state().current = None;
+                self.slot().lose();
                 Renewed::Gone
             }
         })
@@ -244,13 +249,16 @@ impl<T: SessionData> Session<T> {
         let left = Duration::from_millis(ends_at.saturating_sub(self.parts().clock.now_ms()));
         let cookie = self.parts().cookie.with(id, is_remembered.then_some(left));
         if let Err(refused) = self.ctx.stage_session_cookie(cookie) {
-            self.slot().state().current = None;
-            self.parts().store.end(id.key()).await?;
+            self.slot().lose();
+            // With it the session that it was renewed from, whose sockets are closed.
+            let ended = self.parts().store.end(id.key()).await?;
+            metrics::record_ended(ended.len());
+            self.parts().close_replaced(None, ended).await;
             return Err(refused);
         }
         let NewValue { bytes, value, user } = value;
         let mut state = self.slot().state();
-        state.has_set_cookie = true;
+        (state.has_set_cookie, state.was_ended) = (true, false);
         state.key = Some(id.key());
         state.current = Some(LoadedSession { key: id.key(), version: 1, user, is_frozen: false, bytes, value });
         Ok(())

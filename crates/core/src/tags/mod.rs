@@ -127,7 +127,24 @@ impl Tags {
         reason: CloseReason,
         except: Option<&ConnectionId>,
     ) -> Result<(), ActionError> {
-        let tag = Tag::new(TagKind::Session, session).id;
+        self.close_all(Tag::new(TagKind::Session, session).id, reason, except).await
+    }
+
+    /// Closes the connections of a user, likewise.
+    ///
+    /// # Errors
+    ///
+    /// `unavailable` if it is unknown whether other nodes receive it.
+    pub(crate) async fn close_user(&self, user: &str, reason: CloseReason) -> Result<(), ActionError> {
+        self.close_all(Tag::new(TagKind::User, user).id, reason, None).await
+    }
+
+    async fn close_all(
+        &self,
+        tag: TagId,
+        reason: CloseReason,
+        except: Option<&ConnectionId>,
+    ) -> Result<(), ActionError> {
         self.0.close_now(tag, reason, except);
         let payload = reason.code().to_string().into();
         let message = TagMessage { tag, kind: TagMessageKind::Close, id: 0, deadline_ms: None, payload };

@@ -89,13 +89,17 @@ fn add_headers(response: &mut Response, headers: HeaderMap) {
     }
 }
 
-/// Cookies and the state of limits, among headers that were meant for another response.
+/// Cookies, the caching that they need and the state of limits, among headers that were meant for another response.
 fn staged_of(mut headers: HeaderMap) -> HeaderMap {
     let mut staged = HeaderMap::new();
     for name in [SET_COOKIE, HeaderName::from_static("ratelimit-policy"), HeaderName::from_static("ratelimit")] {
         if let Entry::Occupied(values) = headers.entry(&name) {
             staged.extend(values.remove_entry_mult().1.map(|value| (name.clone(), value)));
         }
+    }
+    // The answer with a cookie of a session, which no cache may keep.
+    if let Some(caching) = headers.remove(CACHE_CONTROL).filter(|caching| caching == "no-store") {
+        staged.insert(CACHE_CONTROL, caching);
     }
     staged
 }
