@@ -64,7 +64,7 @@ impl SocketSession {
         self.due_at.store(at, Relaxed);
     }
 
-    /// Sets the time of the next look after one, unless another was asked for since.
+    /// Sets the time of the next look after one, unless another time was set since.
     pub(crate) fn move_due(&self, from: u64, to: u64) {
         let _ = self.due_at.compare_exchange(from, to, Relaxed, Relaxed); // the other one counts
     }

@@ -46,7 +46,7 @@ impl SessionParts {
             }
             self.tags.close_session(&key.to_hex(), CloseReason::NotAllowed, own.map(Connection::id)).await
         };
-        // All of them are asked for, whatever becomes of the first.
+        // All orders are sent, whatever becomes of the first.
         join_all(ended.into_iter().map(close)).await.into_iter().collect()
     }
 

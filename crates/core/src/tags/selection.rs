@@ -133,7 +133,7 @@ impl TaggedConnections {
         if CloseReason::of_application(code).is_none() {
             return Err(invalid_args("code", "range", "must be from 4500 to 4999"));
         }
-        // A call that this closes the client of may be dropped for that, before the other nodes are told.
+        // The client of the call may be among them: then the call is dropped, perhaps before it is published.
         let tagged = self.clone();
         let closing = async move { tagged.call(&TagCall::Close { code }).await };
         let closed = self.tags.0.parts.shutdown.spawn(closing).await;
