@@ -1,7 +1,6 @@
 //! Sessions over Redis: a hash for each, which expires, and a sorted set for those of each user.
 //!
-//! Redis knows the hashes of ids alone. A script reads or changes a session in one step, and announces an end or a renewal in
-//! the same one: a node that dies has done both or neither.
+//! Redis knows the hashes of ids alone. A script reads or changes a session in one step.
 
 use std::fmt;
 use std::time::Duration;
@@ -58,7 +57,7 @@ impl RedisSessions {
     /// A call of a script with the arguments that all have.
     fn call<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
         let mut call = script.key(self.keys.unused());
-        call.arg(self.keys.sessions()).arg(self.keys.sessions_of_users()).arg(self.keys.session_channels());
+        call.arg(self.keys.sessions()).arg(self.keys.sessions_of_users());
         call
     }
 

@@ -12,9 +12,4 @@ impl Keys {
     pub(crate) fn sessions_of_users(&self) -> String {
         format!("{}sessions:", self.own_prefix)
     }
-
-    /// The start of the channels over which the end and the renewal of a session are announced.
-    pub(crate) fn session_channels(&self) -> String {
-        format!("{}:session:", self.channels)
-    }
 }

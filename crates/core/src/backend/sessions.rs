@@ -211,9 +211,8 @@ pub struct ListedSession {
 /// Keeps sessions. Every method is one step. None but [`create`](Self::create) and [`renew`](Self::renew) makes a record, and
 /// those make it under an id that is new: nothing brings back a session that ended.
 ///
-/// The end of a session, and its renewal, are announced in the same step to all nodes of the cluster, over the session's own
-/// channel. The announcement carries no more than that something changed, so a receiver reads the session again: one that is
-/// forged costs a look-up.
+/// The sockets of a session that ended, or has a new id, are closed over its tag afterwards, which is another step: those that
+/// a node did not come to are closed when their sessions are read again.
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
     /// Reads a session. With a `using` it goes on for longer, but for a frozen copy.
@@ -229,8 +228,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Gives a session that exists a new id. The value before stays under the old one, for [`FROZEN_COPY`] at most.
     async fn renew(&self, key: SessionKey, renewal: SessionRenewal) -> Result<SessionRenewalOutcome, BackendError>;
 
-    /// Ends a session, and those that it was renewed to and from. Returns those that it ended. An end of none is announced
-    /// as well: the one before may not have been.
+    /// Ends a session, and those that it was renewed to and from. Returns those that it ended.
     async fn end(&self, key: SessionKey) -> Result<Vec<SessionKey>, BackendError>;
 
     /// The sessions of a user, the one that ends first at the beginning; [`MAX_SESSIONS_OF_USER`] at most.

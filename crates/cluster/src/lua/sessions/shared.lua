@@ -4,18 +4,13 @@
 -- the browser, p the session that it was renewed from, x the one that it was renewed to: then it is the copy of the value
 -- before. Its ttl is the rest of its idle time. The sessions of a user are a sorted set by that end.
 --
--- ARGV of all scripts begins: start of the keys of sessions, start of those of users, start of channels.
-local SESSION, USER, CHANNEL = ARGV[1], ARGV[2], ARGV[3]
+-- ARGV of all scripts begins: start of the keys of sessions, start of those of users.
+local SESSION, USER = ARGV[1], ARGV[2]
 local MOST_OF_USER, LONGEST_CHAIN = 100, 1000
 
 local function now_ms()
     local now = redis.call('TIME')
     return now[1] * 1000 + math.floor(now[2] / 1000)
-end
-
--- Says that a session changed: a receiver looks it up, so nothing has to be believed.
-local function announce(id)
-    redis.call('PUBLISH', CHANNEL .. id, 'changed')
 end
 
 local function text(number)
@@ -42,7 +37,6 @@ local function remove(id, ended)
     if user and user ~= '' then
         redis.call('ZREM', USER .. user, id)
     end
-    announce(id)
     return previous
 end
 
