@@ -21,6 +21,7 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
             "error",
             "files",
             "future",
+            "gap_pace",
             "health",
             "id",
             "job",
@@ -44,6 +45,7 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
         &[
             "action",
             "call",
+            "caller",
             "cluster",
             "context",
             "group",

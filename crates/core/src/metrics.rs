@@ -128,7 +128,7 @@ impl NodeMetrics {
             tag_messages: counter!("phalanx_tag_messages_total"),
             tag_received: counter!("phalanx_tag_received_total"),
             tag_deliveries: counter!("phalanx_tag_deliveries_total"),
-            tag_missing: counter!("phalanx_tag_answers_missing_total"),
+            tag_missing: counter!("phalanx_tag_replies_missing_total"),
             bus_depth: gauge!("phalanx_bus_queue_messages"),
             bus_gaps: counter!("phalanx_bus_gaps_total"),
         }
@@ -162,7 +162,7 @@ fn describe() {
     describe_counter!("phalanx_tag_messages_total", "Messages sent to tags by this node");
     describe_counter!("phalanx_tag_received_total", "Messages to tags and calls of them received from other nodes");
     describe_counter!("phalanx_tag_deliveries_total", "Messages to tags queued for connections on this node");
-    describe_counter!("phalanx_tag_answers_missing_total", "Nodes that did not answer a call of a tag in time");
+    describe_counter!("phalanx_tag_replies_missing_total", "Nodes that did not reply to a call of a tag in time");
     describe_gauge!(
         "phalanx_bus_queue_messages",
         "Messages waiting for delivery on this node, at most rooms.bus_queue"

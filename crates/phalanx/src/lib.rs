@@ -49,7 +49,7 @@ pub mod testing;
 pub use phalanx_core::answer::{Answer, Body, Content, IntoAnswer, Outcome, Reply};
 pub use phalanx_core::backend::{Member, Members, MembersCursor, NodeRecord};
 pub use phalanx_core::connection::{Attributes, Frame};
-pub use phalanx_core::context::{CallHead, Caller, Context};
+pub use phalanx_core::context::{CallHead, Context};
 pub use phalanx_core::cookie::{Cookie, CookieError, Cookies, SameSite};
 pub use phalanx_core::error::{ActionError, BoxError, Detail, ErrorKind, OrInternal, OrNotFound};
 pub use phalanx_core::hooks;
@@ -57,7 +57,7 @@ pub use phalanx_core::id::{ConnectionId, Generation, RequestId};
 pub use phalanx_core::params::{Input, NoInput, Params, Upload};
 pub use phalanx_core::protocol::CloseReason;
 pub use phalanx_core::{
-    Action, ActionDef, ActionGroup, ActionSet, ApplyError, Cache, Cluster, Connection, Connections, DAY, Entry,
+    Action, ActionDef, ActionGroup, ActionSet, ApplyError, Cache, Caller, Cluster, Connection, Connections, DAY, Entry,
     FromContext, HOUR, Limit, LockGuard, Locks, MINUTE, NamedLimit, Node, NodeReplies, Origin, RawBody, Remote,
     RemoteDef, Requirements, RoomStatus, Rooms, SECOND, Session, SessionData, Sessions, State, TagCount, TagList,
     TagResults, TaggedConnections, Task, TaskContext, TaskDef, Tasks, TopicSubscription, Topics, UserSession, actions,

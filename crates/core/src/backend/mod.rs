@@ -14,6 +14,7 @@ mod membership;
 mod rooms;
 mod sessions;
 mod tasks;
+mod ticks;
 
 pub use bus::{
     Bus, GapCause, Incoming, NodeMessage, NodeMessageKind, Posted, Publication, PublicationKind, Recipient, SendGuard,
@@ -39,12 +40,12 @@ pub use sessions::{
     SessionRenewalOutcome, SessionStore, SessionUse, SessionWrite, SessionWriteOutcome, StoredSession, UserKey,
 };
 pub use tasks::{
-    AttemptEnd, AttemptKey, CLOCK_MARGIN_US, Conviction, DeleteOutcome, DueTick, ENQUEUE_BATCH, EXCHANGE_BATCH,
-    EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobCounters, JobReport, JobState, ListedAttempt,
-    MAX_DEATHS, MAX_REAPS, MAX_UNATTENDED, MOVE_BATCH, NewJob, OLDEST_QUEUES, Promotion, REPORT_TTL_MS,
-    SCHEDULE_SILENCE_US, SettleOutcome, Settlement, StoredStatus, TICK_BATCH, TakeOutcome, TaskStats, TaskStore,
-    TickCall, TickOutcome, TickRequest, UniqueClaim, WorkerCall, WorkerReply, WorkerSign,
+    AttemptEnd, AttemptKey, Conviction, DeleteOutcome, ENQUEUE_BATCH, EXCHANGE_BATCH, EnqueueOutcome, FailedTake,
+    FetchedJob, GiveBackOutcome, JobCounters, JobReport, JobState, ListedAttempt, MAX_DEATHS, MAX_REAPS,
+    MAX_UNATTENDED, MOVE_BATCH, NewJob, OLDEST_QUEUES, Promotion, REPORT_TTL_MS, SettleOutcome, Settlement,
+    StoredStatus, TakeOutcome, TaskStats, TaskStore, UniqueClaim, WorkerCall, WorkerReply, WorkerSign,
 };
+pub use ticks::{CLOCK_MARGIN_US, DueTick, SCHEDULE_SILENCE_US, TICK_BATCH, TickCall, TickOutcome, TickRequest};
 
 pub use crate::id::{MembersCursor, TagId};
 

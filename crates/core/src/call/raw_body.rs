@@ -9,7 +9,8 @@ use hmac::{Hmac, Mac};
 use http::HeaderMap;
 use sha2::Sha256;
 
-use crate::context::{Caller, Context};
+use crate::caller::Caller;
+use crate::context::Context;
 use crate::error::{ActionError, ErrorKind};
 use crate::guard::FromContext;
 

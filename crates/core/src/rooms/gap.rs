@@ -3,16 +3,16 @@
 //! Between the last frame of the room before a gap and the first one after it messages may be missing, presence
 //! included, and nowhere else.
 //!
-//! Many gaps are paced, room by room: see [`super::pace`].
+//! Many gaps are paced, room by room: see [`crate::gap_pace`].
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::pace::{GapPace, PAUSE};
 use super::{LocalRoom, Rooms};
 use crate::connection::Connection;
 use crate::event::Event;
+use crate::gap_pace::{GapPace, spawn_steps};
 
 impl Rooms {
     /// Sends the members of a room on this node the notice that messages may have been missed: at once, or paced, but
@@ -25,23 +25,9 @@ impl Rooms {
             && self.send_some_gaps()
         {
             let rooms = self.clone();
-            self.0.parts.shutdown.spawn_own(async move {
-                tokio::select! {
-                    () = rooms.0.parts.shutdown.closed() => {}
-                    () = rooms.send_waiting_gaps() => {}
-                }
-            });
+            spawn_steps(&self.0.parts.shutdown, move || rooms.send_some_gaps());
         }
         self.notify(&Event::RoomGap(room.clone()));
-    }
-
-    async fn send_waiting_gaps(&self) {
-        loop {
-            sleep(PAUSE).await;
-            if !self.send_some_gaps() {
-                return;
-            }
-        }
     }
 
     /// Sends the gaps that may be sent now; returns whether others wait.

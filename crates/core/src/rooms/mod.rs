@@ -16,6 +16,7 @@ use crate::connection::Connection;
 use crate::connections::ConnectionRegistry;
 use crate::error::{ActionError, Detail, ErrorKind};
 use crate::event::{Event, Observers};
+use crate::gap_pace::GapPace;
 use crate::id::{ConnectionId, Incarnation, NodeIdentity};
 use crate::lease_state::LeaseState;
 use crate::metrics::{NodeMetrics, bound_reached};
@@ -30,7 +31,6 @@ mod join;
 mod leave;
 mod members;
 mod moves;
-pub(crate) mod pace;
 mod pending_removal;
 mod presence;
 mod publish;
@@ -41,7 +41,6 @@ mod waiting_changes;
 
 use members::LocalMembers;
 use moves::MembershipMoves;
-use pace::GapPace;
 use presence::PresenceLog;
 use shared_view::SharedViews;
 

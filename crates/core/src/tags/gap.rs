@@ -5,13 +5,13 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{Tags, TagsInner};
 use crate::backend::GapCause;
 use crate::connection::{Connection, Frame};
+use crate::gap_pace::{GapPace, spawn_steps};
 use crate::id::{TagId, TagKind};
-use crate::rooms::pace::{GapPace, PAUSE};
 
 impl Tags {
     /// Sends the connections of this node with a tag the notice that messages may have been missed: at once, or paced. The
@@ -44,21 +44,7 @@ impl TagsInner {
         }
         if is_to_start && self.send_some_gaps() {
             let tags = self.clone();
-            self.parts.shutdown.spawn_own(async move {
-                tokio::select! {
-                    () = tags.parts.shutdown.closed() => {}
-                    () = tags.send_waiting_gaps() => {}
-                }
-            });
-        }
-    }
-
-    async fn send_waiting_gaps(&self) {
-        loop {
-            sleep(PAUSE).await;
-            if !self.send_some_gaps() {
-                return;
-            }
+            spawn_steps(&self.parts.shutdown, move || tags.send_some_gaps());
         }
     }
 

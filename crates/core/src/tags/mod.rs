@@ -18,13 +18,13 @@ use crate::backend::{Bus, Subscription, TagMessage, TagMessageKind};
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionTags, Frame, TagHost};
 use crate::error::{ActionError, Detail, ErrorKind};
+use crate::gap_pace::GapPace;
 use crate::id::{ConnectionId, Generation, NodeIdentity, Tag, TagId, TagKind};
 use crate::metrics::{NodeMetrics, bound_reached, record_drop};
 use crate::protocol::{self, CloseReason, GapEvent};
 use crate::remote::execute::Executor;
 use crate::remote::pending::RemoteCalls;
 use crate::remote::serve::CallServer;
-use crate::rooms::pace::GapPace;
 use crate::shutdown::Shutdown;
 
 mod close;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::results::{TagCount, TagList, TagResults};
-use super::wire::{TagAnswers, TagCall};
+use super::wire::{TagCall, TagReplies};
 use super::{Tags, application_tag};
 use crate::backend::{TagMessage, TagMessageKind};
 use crate::error::{ActionError, ErrorKind};
@@ -158,7 +158,7 @@ impl TaggedConnections {
 
     /// Has a call run on this node, and on all others that have such connections; returns their answers, and the names of
     /// those that are missing.
-    async fn call(&self, call: &TagCall) -> Result<(TagAnswers, Vec<String>), ActionError> {
+    async fn call(&self, call: &TagCall) -> Result<(TagReplies, Vec<String>), ActionError> {
         let (tag, tags, limit) = (self.tag()?.id, &self.tags.0, self.limit.min(LONGEST));
         let payload = call.encode();
         check_size(tags.parts.config.cluster.max_call.as_u64(), &payload, "the arguments are too large for a call")?;
@@ -166,7 +166,7 @@ impl TaggedConnections {
             let deadline_ms = Some(deadline_ms);
             tags.parts.bus.publish_to_tag(TagMessage { tag, kind: TagMessageKind::Call, id, deadline_ms, payload })
         };
-        let answers = Mutex::new(TagAnswers::new(tags.parts.config.cluster.max_call.as_u64()));
+        let answers = Mutex::new(TagReplies::new(tags.parts.config.cluster.max_call.as_u64()));
         let add = |answer| answers.lock().unwrap_or_else(PoisonError::into_inner).add(answer);
         let take = |result| serde_json::from_value(result).map(add).is_ok();
         let own = async { tags.run(tag, call, limit).await.map(add) };

@@ -9,7 +9,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::selection::TaggedConnections;
-use super::wire::{ByteBudget, TagAnswer, TagCall};
+use super::wire::{ByteBudget, TagCall, TagReply};
 use super::{Tags, TagsInner};
 use crate::backend::TagMessage;
 use crate::connection::Connection;
@@ -50,7 +50,7 @@ impl TagsInner {
         tag: TagId,
         call: &TagCall,
         limit: Duration,
-    ) -> Result<TagAnswer, ApplyError> {
+    ) -> Result<TagReply, ApplyError> {
         match call {
             TagCall::Count => Ok(self.list(tag, |id| id.owner().is_none())),
             TagCall::List => Ok(self.list(tag, |_| true)),
@@ -59,28 +59,28 @@ impl TagsInner {
                     record_drop("tag_unreadable");
                     return Err(ActionError::internal("no close code of an application").into());
                 };
-                Ok(TagAnswer { count: self.close_paced(tag, reason), ..TagAnswer::default() })
+                Ok(TagReply { count: self.close_paced(tag, reason), ..TagReply::default() })
             }
             TagCall::Apply { method, args } => Ok(self.apply(tag, method, args, limit).await),
         }
     }
 
     /// Counts the connections with a tag, and lists the first of those that are wanted.
-    fn list(&self, tag: TagId, is_wanted: impl Fn(&ConnectionId) -> bool) -> TagAnswer {
-        let Some(local) = self.find(tag) else { return TagAnswer::default() };
+    fn list(&self, tag: TagId, is_wanted: impl Fn(&ConnectionId) -> bool) -> TagReply {
+        let Some(local) = self.find(tag) else { return TagReply::default() };
         let members = local.members();
         let mut budget = ByteBudget::new(self.parts.config.cluster.max_call.as_u64());
         let ids = members.all().map(Connection::id).filter(|id| is_wanted(id)).take(TaggedConnections::LISTED);
         let ids = ids.take_while(|id| budget.take(id.as_str().len())).map(ConnectionId::to_string).collect();
-        TagAnswer { count: members.len(), ids, ..TagAnswer::default() }
+        TagReply { count: members.len(), ids, ..TagReply::default() }
     }
 
     /// Runs a method on each of the connections, for nine tenths of the time, so that the answer of a node is in time even if
     /// the method does not return on one of them.
-    async fn apply(&self, tag: TagId, method: &str, args: &Value, limit: Duration) -> TagAnswer {
+    async fn apply(&self, tag: TagId, method: &str, args: &Value, limit: Duration) -> TagReply {
         let (limit, members) = (limit.mul_f64(0.9), self.members(tag));
         let deadline = Instant::now() + limit;
-        let mut answer = TagAnswer { count: members.len(), failed: members.len(), ..TagAnswer::default() };
+        let mut answer = TagReply { count: members.len(), failed: members.len(), ..TagReply::default() };
         let mut budget = ByteBudget::new(self.parts.config.cluster.max_call.as_u64());
         let calls = members.into_iter().map(|member| self.apply_to(member, method, args, deadline));
         let mut results = stream::iter(calls).buffer_unordered(AT_ONCE);

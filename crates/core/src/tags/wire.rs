@@ -34,7 +34,7 @@ impl TagCall {
 
 /// The answer of one node, or those of several together.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct TagAnswer {
+pub(super) struct TagReply {
     pub(super) count: usize,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) failed: usize,
@@ -53,7 +53,7 @@ fn is_zero(number: &usize) -> bool {
 
 /// Adds up the answers of nodes, as they come: of the ids and results no more is kept than is returned.
 #[derive(Debug)]
-pub(super) struct TagAnswers {
+pub(super) struct TagReplies {
     pub(super) count: usize,
     pub(super) failed: usize,
     pub(super) ids: Vec<ConnectionId>,
@@ -63,7 +63,7 @@ pub(super) struct TagAnswers {
     budget: ByteBudget,
 }
 
-impl TagAnswers {
+impl TagReplies {
     /// With at most so many bytes of results.
     pub(super) fn new(max_bytes: u64) -> Self {
         let (ids, results, seen, seen_results) = Default::default();
@@ -71,7 +71,7 @@ impl TagAnswers {
     }
 
     /// Adds an answer. A connection that an earlier one had counts once.
-    pub(super) fn add(&mut self, answer: TagAnswer) {
+    pub(super) fn add(&mut self, answer: TagReply) {
         self.count += answer.count;
         self.failed += answer.failed;
         for id in answer.ids.iter().filter_map(|id| ConnectionId::parse(id).ok()) {
@@ -126,13 +126,13 @@ mod tests {
     use super::*;
     use crate::remote::error::ApplyError;
 
-    fn answer(ids: &[&str], count: usize) -> TagAnswer {
-        TagAnswer { count, ids: ids.iter().map(|id| (*id).to_owned()).collect(), ..TagAnswer::default() }
+    fn answer(ids: &[&str], count: usize) -> TagReply {
+        TagReply { count, ids: ids.iter().map(|id| (*id).to_owned()).collect(), ..TagReply::default() }
     }
 
     #[test]
     fn a_connection_that_two_nodes_list_counts_once() {
-        let mut all = TagAnswers::new(1 << 20);
+        let mut all = TagReplies::new(1 << 20);
         all.add(answer(&["ada", "bob"], 5));
         all.add(answer(&["bob", "cy", "cy"], 3));
         assert_eq!(all.count, 6, "5 and 3, without bob and cy again");
@@ -142,8 +142,8 @@ mod tests {
     #[test]
     fn a_result_of_a_connection_that_two_nodes_have_counts_once() {
         let result = |result: Result<Value, ApplyError>| ("ada".to_owned(), ReplyMessage::from_result(result));
-        let of = |result, failed| TagAnswer { count: 1, failed, results: vec![result], ..TagAnswer::default() };
-        let mut all = TagAnswers::new(1 << 20);
+        let of = |result, failed| TagReply { count: 1, failed, results: vec![result], ..TagReply::default() };
+        let mut all = TagReplies::new(1 << 20);
         all.add(of(result(Ok(json!(1))), 0));
         all.add(of(result(Err(ApplyError::NotFound)), 1));
         assert_eq!((all.count, all.failed, all.results.len()), (1, 0, 1));
@@ -151,12 +151,12 @@ mod tests {
 
     #[test]
     fn of_many_answers_no_more_is_kept_than_is_returned() {
-        let mut all = TagAnswers::new(ByteBudget::REST + 4000);
+        let mut all = TagReplies::new(ByteBudget::REST + 4000);
         for node in 0..20 {
             let ids = (0..100).map(|number| format!("c{node}-{number}")).collect();
             let result = |number| (format!("r{node}-{number}"), ReplyMessage::from_result(Ok(json!("x".repeat(500)))));
             let results = (0..10).map(result).collect();
-            all.add(TagAnswer { count: 100, ids, results, ..TagAnswer::default() });
+            all.add(TagReply { count: 100, ids, results, ..TagReply::default() });
         }
         assert_eq!((all.count, all.ids.len()), (2000, TaggedConnections::LISTED));
         assert!((1..8).contains(&all.results.len()), "{} results of 500 bytes in 4,000", all.results.len());

@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+
+use crate::shutdown::Shutdown;
 
 /// Frames that are sent in a millisecond, and at least.
 const RATE: usize = 100;
@@ -17,14 +19,34 @@ const RATE: usize = 100;
 const SPREAD_MS: usize = 1200;
 
 /// The pause between two steps, the shortest that the timer has.
-pub(crate) const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// How many pauses a late step makes up for.
 const MADE_UP: usize = 5;
 
+/// Takes a step after each pause, until that says that no frame waits, or the node has stopped.
+pub(crate) fn spawn_steps(shutdown: &Shutdown, send_some: impl Fn() -> bool + Send + Sync + 'static) {
+    let stopping = shutdown.clone();
+    shutdown.spawn_own(async move {
+        let sending = async {
+            loop {
+                sleep(PAUSE).await;
+                if !send_some() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = stopping.closed() => {}
+            () = sending => {}
+        }
+    });
+}
+
 /// The subjects that wait for their frames: a room with its members, or a connection.
 pub(crate) struct GapPace<T> {
-    /// With the number of frames that were to be sent for it.
+    /// With the number of frames that were to be sent for it. Each is in here once, so they are as many as rooms with members
+    /// here, or as connections.
     waiting: VecDeque<(T, usize)>,
     /// The frames of all of them.
     due: usize,
