@@ -300,6 +300,25 @@ async fn a_limit_that_counts_no_call_is_refused_and_so_is_a_rate_that_code_sets_
     assert!(reason.contains("limits.limited: a limit of no calls"), "{reason}");
 }
 
+/// Answers with a file that is not there.
+#[action(get, limit = "9/1m")]
+async fn lost(_ctx: Context) -> Result<Body, ActionError> {
+    Ok(Body::file("/nowhere/at/all"))
+}
+
+#[tokio::test]
+async fn the_headers_of_limits_come_with_a_missing_file_and_pages_of_named_origins_may_read_them() {
+    let origin = "https://pages.example.com";
+    let named = |config: &mut Config| config.web.cors_origins = vec![origin.to_owned()];
+    let app = testing::start(App::new("limits").actions(actions![lost])).settings(named).await;
+    let response = app.client().with_header("origin", origin).get("/api/lost").await;
+    assert_eq!((response.status().as_u16(), header(&response, "ratelimit-policy")), (404, "\"lost\";q=9;w=60"));
+    let exposed = header(&response, "access-control-expose-headers");
+    for name in ["ratelimit", "ratelimit-policy", "retry-after"] {
+        assert!(exposed.split(',').any(|exposed| exposed.trim() == name), "{exposed}");
+    }
+}
+
 #[tokio::test]
 async fn the_body_of_a_refused_call_is_not_read() {
     let app = testing::start(app()).await;

@@ -76,9 +76,23 @@ impl ConnectionHook for TagsOfQuery {
     }
 }
 
+/// Does not return.
+#[remote(deadline = "100ms")]
+async fn dawdle(_ctx: Context, _connection: Connection, _: NoInput) -> Result<(), ActionError> {
+    std::future::pending().await
+}
+
+/// Runs the method that does not return on the followers of a ticket, with more patience than it has.
+#[action(name = "waitForFollowers", post, deadline = "0")]
+async fn wait_for_followers(ctx: Context, input: Ticket) -> Result<usize, ActionError> {
+    let followers = ctx.connections().tagged(&tag_of(&input)).within(10 * MINUTE);
+    Ok(followers.apply("dawdle", json!({})).await?.failed)
+}
+
 fn app() -> App {
     App::new("desk")
-        .actions(actions![follow, unfollow, close_ticket, followers, expel_followers, many_tags])
+        .remotes(remotes![dawdle])
+        .actions(actions![follow, unfollow, close_ticket, followers, expel_followers, many_tags, wait_for_followers])
         .on_connection(TagsOfQuery)
 }
 
@@ -114,6 +128,17 @@ async fn check_a_desk(here: &TestApp, there: &TestApp) {
     })
     .await;
     ada.refute(json!({ "closed": 7 })).await;
+}
+
+#[tokio::test]
+async fn a_method_on_a_tag_ends_by_its_own_deadline() {
+    let app = testing::start(app()).await;
+    let mut ada = app.client().socket().await;
+    ada.call::<follow>(TICKET).await.unwrap();
+    let client = app.client();
+    let waiting = client.call::<wait_for_followers>(TICKET);
+    let failed = tokio::time::timeout(MINUTE, waiting).await.expect("in 100 ms, not in 10 minutes");
+    assert_eq!(failed.unwrap(), 1);
 }
 
 #[tokio::test]

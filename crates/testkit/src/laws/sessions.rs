@@ -306,13 +306,20 @@ pub async fn an_end_and_a_write_at_once_leave_nothing(store: SharedSessions) {
         let (name, other) = (format!("s{round}"), format!("r{round}"));
         create(&store, new(&name, Some("ada"))).await;
         let using = SessionUse { idle: LONG, step: Duration::ZERO };
-        let _ = tokio::join!(
-            store.write(key(&name), write("late", None)),
-            store.renew(key(&name), renewal(&other, Some("ada"))),
-            store.end(key(&name)),
-            store.read(key(&name), Some(using)),
-            store.write(key(&name), write("later", None)),
-        );
+        let step = |number: usize| {
+            let (store, key, renewal) = (store.clone(), key(&name), renewal(&other, Some("ada")));
+            async move {
+                match number {
+                    0 => drop(store.end(key).await),
+                    1 => drop(store.renew(key, renewal).await),
+                    2 => drop(store.read(key, Some(using)).await),
+                    _ => drop(store.write(key, write("late", None)).await),
+                }
+            }
+        };
+        // Each begins as the first in some rounds, and they run at once.
+        let all: JoinSet<()> = (0..5).map(|number| step((number + round) % 5)).collect();
+        all.join_all().await;
         assert_eq!((read(&store, &name).await, read(&store, &other).await), (None, None), "round {round}");
     }
     assert_eq!(names(&store, "ada").await, []);
