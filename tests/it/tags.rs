@@ -1,5 +1,7 @@
 //! Tags of connections over real sockets, as an application uses them.
 
+use std::sync::{Arc, Mutex};
+
 use phalanx::TagList;
 use phalanx::prelude::*;
 use phalanx::testing::{self, TestApp, TestSocket};
@@ -89,6 +91,21 @@ async fn wait_for_followers(ctx: Context, input: Ticket) -> Result<usize, Action
     Ok(followers.apply("dawdle", json!({})).await?.failed)
 }
 
+/// Records the hooks of connections.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Vec<&'static str>>>);
+
+#[async_trait]
+impl ConnectionHook for Recorder {
+    async fn created(&self, _node: &Node, _connection: &Connection) {
+        self.0.lock().unwrap().push("created");
+    }
+
+    async fn destroyed(&self, _node: &Node, _connection: &Connection, _reason: CloseReason) {
+        self.0.lock().unwrap().push("destroyed");
+    }
+}
+
 fn app() -> App {
     App::new("desk")
         .remotes(remotes![dawdle])
@@ -163,6 +180,18 @@ async fn too_many_tags_are_one_error_for_the_client() {
     assert_eq!(reply["error"]["code"], "too_many_tags");
     let response = app.client().get("/api/followers?id=1").await.ok().json();
     assert_eq!(response["count"], 0);
+}
+
+#[tokio::test]
+async fn hooks_do_not_learn_of_the_end_of_a_connection_whose_upgrade_was_refused() {
+    let recorder = Recorder::default();
+    let app = testing::start(app().on_connection(recorder.clone())).await;
+    app.client().socket().query("tags=two%20words").refused().await;
+    testing::until("it is gone", async || app.node().connections().count() == 0).await;
+    app.client().socket().await.close().await;
+    let all = ["created", "destroyed"];
+    testing::until("the other one is gone", async || recorder.0.lock().unwrap().len() >= all.len()).await;
+    assert_eq!(*recorder.0.lock().unwrap(), all);
 }
 
 #[tokio::test]

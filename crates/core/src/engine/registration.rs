@@ -15,6 +15,8 @@ pub struct Registration {
     engine: Engine,
     connection: Connection,
     is_registered: bool,
+    /// Whether hooks and observers know of it, which then learn of its end too.
+    is_notified: bool,
 }
 
 impl Engine {
@@ -32,10 +34,10 @@ impl Engine {
         if self.shutdown().is_draining() {
             connection.close(CloseReason::NodeStops); // those that were registered before are closed by `Engine::stop`
         }
-        Ok(Registration { engine: self.clone(), connection, is_registered: true })
+        Ok(Registration { engine: self.clone(), connection, is_registered: true, is_notified: false })
     }
 
-    async fn remove(&self, connection: &Connection, reason: CloseReason) {
+    async fn remove(&self, connection: &Connection, reason: CloseReason, is_notified: bool) {
         connection.close(reason);
         self.parts().tags.remove_all(connection);
         self.rooms().leave_all(connection).await;
@@ -44,8 +46,10 @@ impl Engine {
         }
         self.parts().metrics.connections.decrement(1);
         metrics::counter!("phalanx_connections_closed_total", "reason" => reason.as_str()).increment(1);
-        self.parts().hooks.run_destroyed(connection, reason).await;
-        self.registry().observers.notify(&Event::Disconnected(connection.clone(), reason));
+        if is_notified {
+            self.parts().hooks.run_destroyed(connection, reason).await;
+            self.registry().observers.notify(&Event::Disconnected(connection.clone(), reason));
+        }
     }
 }
 
@@ -59,8 +63,10 @@ impl Registration {
         &self.engine
     }
 
-    /// Runs the created hooks, and notifies observers.
-    pub async fn notify_created(&self) {
+    /// Runs the created hooks, and notifies observers. Without it, as where the upgrade is refused after all, they do not learn
+    /// of the connection's end either.
+    pub async fn notify_created(&mut self) {
+        self.is_notified = true;
         self.engine.parts().hooks.run_created(&self.connection).await;
         self.engine.registry().observers.notify(&Event::Connected(self.connection.clone()));
     }
@@ -68,7 +74,7 @@ impl Registration {
     /// Takes the connection out of its rooms and the registry, then runs hooks and notifies observers. Its id is taken
     /// until it is out of all rooms.
     pub async fn remove(mut self, reason: CloseReason) {
-        self.engine.remove(&self.connection, reason).await;
+        self.engine.remove(&self.connection, reason, self.is_notified).await;
         self.is_registered = false;
     }
 }
@@ -76,8 +82,8 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         if self.is_registered {
-            let (engine, connection) = (self.engine.clone(), self.connection.clone());
-            let removal = async move { engine.remove(&connection, CloseReason::Broken).await };
+            let (engine, connection, is_notified) = (self.engine.clone(), self.connection.clone(), self.is_notified);
+            let removal = async move { engine.remove(&connection, CloseReason::Broken, is_notified).await };
             self.engine.shutdown().spawn(removal);
         }
     }

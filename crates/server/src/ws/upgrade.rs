@@ -126,7 +126,7 @@ async fn admit(
     let connection = Connection::of_session(new, session);
     // The first frame: the connection is not registered yet, so nothing else can be queued.
     connection.queue(frame::welcome(engine, &connection));
-    let registration = engine.register(connection)?;
+    let mut registration = engine.register(connection)?;
     registration.confirm_session().await?;
     if !handshake.tags.is_empty() {
         registration.set_tags(&handshake.tags).await?;
