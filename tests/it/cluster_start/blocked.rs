@@ -79,7 +79,7 @@ async fn the_workers_of_a_killed_parent_end_although_one_is_blocked_and_the_othe
     let environment = [("PHALANX__GENERAL__THREADS", "1"), ("PHALANX__WEB__DRAIN", "100ms")];
     let workers = Workers::start_program(&deployed.program(), 2, &environment).await;
     deployed.switch("with-child"); // not for the start: the parent, which the script becomes, would be a tour by its name
-    assert!(workers.command(&["cluster", "roll"]).await.status.success(), "{}", workers.parent.stderr());
+    workers.roll().await;
     let (pids, addr) = (workers.pids().await, workers.parent.addr);
     let _blocked = block(&workers, "phalanx-worker-2", 1).await;
     let begin = Instant::now();

@@ -103,7 +103,7 @@ async fn a_full_worker_leaves_clients_to_its_sibling_and_the_next_one_waits_for_
     let mut waiting = Client::send(&workers).await;
     let before = workers.pids().await;
     assert!(waiting.waits());
-    assert!(workers.command(&["cluster", "roll"]).await.status.success(), "{}", workers.parent.stderr());
+    workers.roll().await;
     waiting.check_served().await;
     let after = workers.pids().await;
     assert!(after.len() == 2 && after.values().all(|pid| !before.values().any(|old| old == pid)), "{after:?}");

@@ -66,6 +66,13 @@ impl Workers {
         async move { timeout(SOON * 3, command.output()).await.expect("the command ends").unwrap() }
     }
 
+    /// Rolls all workers, which is to succeed.
+    async fn roll(&self) {
+        let output = self.command(&["cluster", "roll"]).await;
+        let texts = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert!(output.status.success(), "{}\n{}", texts.concat(), self.parent.stderr());
+    }
+
     /// The state, as the parent has it. Beside clients that keep all cores busy, the system may let it wait for some
     /// seconds before it runs.
     async fn status(&self) -> Value {

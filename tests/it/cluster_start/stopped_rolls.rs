@@ -27,14 +27,15 @@ async fn a_roll_to_a_program_that_does_not_serve_leaves_the_old_workers_and_says
     deployed.add_script("panics", "TOUR_PANICS='the table of prices is missing' exec $TOUR \"$@\"");
     deployed.add_script("hangs", "exec sleep 1000");
     deployed.add("missing");
-    let environment = [("PHALANX__REDIS__BOOT_TIMEOUT", "1s"), ("PHALANX__CLUSTER__START_TIMEOUT", "5s")];
+    // Beside all other tests, a good worker may need seconds too.
+    let environment = [("PHALANX__REDIS__BOOT_TIMEOUT", "15s"), ("PHALANX__CLUSTER__START_TIMEOUT", "16s")];
     let workers = Workers::start_program(&deployed.program(), 2, &environment).await;
     let before = workers.pids().await;
     let clients = Clients::start(Class::KeepAlive(40), 4, workers.parent.addr, TOUR);
     for (release, reason) in [
         ("ends", "phalanx-worker-3 ended with exit status 1"),
         ("panics", "phalanx-worker-3: initializer faulty: panicked: the table of prices is missing"),
-        ("hangs", "phalanx-worker-3 was not ready within 5s"),
+        ("hangs", "phalanx-worker-3 was not ready within 16s"),
         ("missing", "No such file or directory"),
     ] {
         deployed.switch(release);
@@ -46,7 +47,7 @@ async fn a_roll_to_a_program_that_does_not_serve_leaves_the_old_workers_and_says
         assert!(last["result"] == "stopped" && last["reason"].as_str().unwrap().contains(reason), "{last}");
     }
     deployed.switch("good");
-    assert!(workers.command(&["cluster", "roll"]).await.status.success(), "{}", workers.parent.stderr());
+    workers.roll().await;
     assert!(workers.pids().await.into_values().all(|pid| !before.values().any(|old| *old == pid)));
     let outcomes = Outcomes::of_all(clients).await;
     print(format_args!("over four stopped rolls and a good one: {outcomes:?}"));
@@ -65,7 +66,7 @@ async fn a_roll_with_a_mistake_in_the_settings_is_stopped_with_the_worker_s_word
     assert!(text.contains("there is no setting web.prot; did you mean port?"), "{text}");
     assert_eq!(workers.pids().await, before);
     fs::remove_file(config.path().join("local.toml")).unwrap();
-    assert!(workers.command(&["cluster", "roll"]).await.status.success(), "{}", workers.parent.stderr());
+    workers.roll().await;
     workers.stop().await;
 }
 
@@ -90,7 +91,7 @@ async fn a_crash_after_a_deploy_runs_the_old_program_and_a_roll_the_new_one() {
     .await;
     let replaced = program_of(workers.pids().await["phalanx-worker-1"]);
     assert!(!replaced.contains("/next/"), "{replaced}");
-    assert!(workers.command(&["cluster", "roll"]).await.status.success(), "{}", workers.parent.stderr());
+    workers.roll().await;
     for pid in workers.pids().await.into_values() {
         assert!(program_of(pid).ends_with("/next/tour"), "{}", program_of(pid));
     }

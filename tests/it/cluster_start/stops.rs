@@ -193,7 +193,7 @@ async fn workers_have_the_roles_of_their_entry_and_only_those_with_web_get_clien
     workers.parent.signal(Signal::TTIN);
     workers.until_ready(4).await;
     assert!(workers.pids().await.contains_key("phalanx-worker-3"));
-    assert!(workers.command(&["cluster", "roll"]).await.status.success(), "{}", workers.parent.stderr());
+    workers.roll().await;
     workers.stop().await;
 }
 
