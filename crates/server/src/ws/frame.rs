@@ -40,12 +40,17 @@ pub(super) struct DecodedFrame<'a> {
     pub(super) request: ClientRequest<'a>,
 }
 
-/// The fields of a frame, before their types are checked.
+/// A string, borrowed if it has no escapes. Serde does not borrow a `Cow` within an `Option`.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct JsonString<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The fields of a frame, before the types of those that not every frame has are checked.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct FrameFields<'a> {
     #[serde(borrow, default)]
-    event: Option<&'a RawValue>,
+    event: Option<JsonString<'a>>,
     #[serde(borrow, default)]
     message_id: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -67,7 +72,19 @@ pub(super) struct MalformedFrame<'a> {
     message_id: Option<&'a str>,
 }
 
-impl MalformedFrame<'_> {
+impl<'a> MalformedFrame<'a> {
+    /// A frame that does not have the fields as it should. An object may have an id all the same.
+    fn of(text: Option<&'a str>, max_message_id: usize) -> Self {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct IdField<'a> {
+            #[serde(borrow, default)]
+            message_id: Option<&'a RawValue>,
+        }
+        let field = text.and_then(|text| serde_json::from_str::<IdField<'_>>(text).ok());
+        Self { message_id: field.and_then(|field| message_id(field.message_id, max_message_id).0) }
+    }
+
     /// Returns the error for the client, with its message id if the frame has one.
     pub(super) fn reply(&self) -> Frame {
         let malformed = ActionError::of(ErrorKind::Malformed, "a frame is a JSON object with a string `event`");
@@ -82,14 +99,13 @@ pub(super) fn decode(text: &str, max_message_id: usize) -> Result<DecodedFrame<'
     // Objects only: serde would decode an array as the fields in their order.
     let object = Some(text).filter(|text| text.trim_ascii_start().starts_with('{'));
     let fields = object.and_then(|text| serde_json::from_str::<FrameFields<'_>>(text).ok());
-    let fields = fields.ok_or(MalformedFrame { message_id: None })?;
-    let (message_id, id_error) = message_id(fields.message_id, max_message_id);
-    let Some(event) = fields.event.and_then(string_of) else {
-        return Err(MalformedFrame { message_id });
+    let Some((fields, event)) = fields.as_ref().and_then(|fields| Some((fields, fields.event.as_ref()?))) else {
+        return Err(MalformedFrame::of(object, max_message_id));
     };
+    let (message_id, id_error) = message_id(fields.message_id, max_message_id);
     let request = match id_error {
         Some(error) => ClientRequest::Invalid(error),
-        None => request_of(&event, &fields).unwrap_or_else(ClientRequest::Invalid),
+        None => request_of(&event.0, fields).unwrap_or_else(ClientRequest::Invalid),
     };
     Ok(DecodedFrame { message_id, request })
 }
@@ -129,15 +145,16 @@ fn action_request(params: Option<&RawValue>) -> Result<ClientRequest<'_>, Action
     #[serde(rename_all = "camelCase")]
     struct ActionFields<'a> {
         #[serde(borrow, default)]
-        action: Option<&'a RawValue>,
+        action: Option<JsonString<'a>>,
         #[serde(default)]
         api_version: Option<Value>,
     }
     let unknown = phalanx_core::error::unknown_action;
     let params = params.ok_or_else(unknown)?;
     let (name, version) = match serde_json::from_str::<ActionFields<'_>>(params.get()) {
-        Ok(fields) => (fields.action.and_then(string_of), version_of(fields.api_version.as_ref())),
-        // A duplicate key is no error: the last value counts, as in an HTTP body. serde_json's `Value` does that.
+        Ok(fields) => (fields.action.map(|action| action.0), version_of(fields.api_version.as_ref())),
+        // The name is no string, or a key is there twice, which is no error: the last value counts, as in an HTTP body.
+        // serde_json's `Value` does that.
         Err(_) => {
             let fields: Value = serde_json::from_str(params.get()).map_err(|_| unknown())?;
             let name = fields.get("action").and_then(Value::as_str).map(|name| Cow::Owned(name.to_owned()));
