@@ -1,7 +1,11 @@
 //! Rate limits by the session and by the user of a call.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use phalanx::extend::action::{Action, ActionDef};
 use phalanx::prelude::*;
 use phalanx::testing;
+use phalanx_core::answer::{Answer, answering};
 use serde_json::json;
 
 #[session]
@@ -66,5 +70,88 @@ async fn users_and_sessions_are_counted_by_themselves_whatever_their_address() {
         for status in [200, 200, 429] {
             assert_eq!(client.get("/api/of_session").await.status(), status, "a session each");
         }
+    }
+}
+
+/// The runs of the actions below.
+static RUNS: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
+
+/// Definitions by hand, with a limit by the user: of an action that drops its body at once, one that keeps it without reading
+/// it, and one
+/// that reads it behind a guard, which lets no stranger pass.
+fn by_hand() -> [ActionDef; 3] {
+    let dropping = ActionDef {
+        name: "dropping",
+        limits: || vec![Limit::named("dropping").per(2, MINUTE).by_user()],
+        run: |_, _| {
+            answering(async {
+                RUNS[0].fetch_add(1, SeqCst);
+                Answer::json(&1)
+            })
+        },
+        ..of_user::DEF
+    };
+    let keeping = ActionDef {
+        name: "keeping",
+        limits: || vec![Limit::named("keeping").per(2, MINUTE).by_user()],
+        run: |_, body| {
+            answering(async move {
+                let _body = body;
+                RUNS[1].fetch_add(1, SeqCst);
+                Answer::json(&1)
+            })
+        },
+        ..of_user::DEF
+    };
+    let reading = ActionDef {
+        name: "reading",
+        limits: || vec![Limit::named("reading").per(2, MINUTE).by_user()],
+        run: |ctx, body| {
+            answering(async move {
+                if ctx.caller().headers.get("x-member").is_none() {
+                    return Err(ActionError::unauthenticated("sign in first"));
+                }
+                if let Err(outcome) = body.params(&ctx).await {
+                    return outcome;
+                }
+                RUNS[2].fetch_add(1, SeqCst);
+                Answer::json(&1)
+            })
+        },
+        ..of_user::DEF
+    };
+    [dropping, keeping, reading]
+}
+
+#[tokio::test]
+async fn an_action_that_is_written_by_hand_is_counted_whether_it_reads_its_body_or_not() {
+    let app = App::new("limited-sessions").session::<Account>().actions(actions![enter]).actions(by_hand());
+    let app = testing::start(app).await;
+    let (stranger, ada, bob) = (app.client(), app.client().with_header("x-member", "yes"), app.client());
+    for (client, user) in [(&ada, "ada"), (&bob, "bob")] {
+        client.post("/api/enter", json!({ "user": user })).await.ok();
+    }
+    let runs = |index: usize| RUNS[index].load(SeqCst);
+    for status in [200, 200, 429, 429] {
+        assert_eq!(ada.get("/api/dropping").await.status(), status);
+    }
+    assert_eq!(runs(0), 2, "a refused call does not run");
+    for status in [200, 200, 429] {
+        assert_eq!(ada.get("/api/keeping").await.status(), status);
+    }
+    assert_eq!(runs(1), 3, "it is counted when it has answered");
+    for _ in 0..3 {
+        assert_eq!(stranger.get("/api/reading").await.status(), 401);
+    }
+    for status in [200, 200, 429] {
+        assert_eq!(ada.get("/api/reading").await.status(), status);
+    }
+    assert_eq!(runs(2), 2);
+    let left = bob.get("/api/dropping").await.ok();
+    assert!(left.header("ratelimit").unwrap_or_default().starts_with("\"dropping\";r=1;"), "{left:?}");
+    let mut socket = bob.socket().await;
+    for code in [json!(null), json!("rate_limited")] {
+        let reply = socket.request(json!({"event": "action", "params": {"action": "dropping"}})).await;
+        assert_eq!(reply["error"]["code"], code, "{reply}");
     }
 }

@@ -60,6 +60,9 @@ pub struct ActionDef {
     /// Names the needs of its guards, for the check at boot.
     pub require: fn(&mut Requirements),
     /// Extracts guards, reads the body, decodes the input, runs the function and encodes its value.
+    ///
+    /// Limits by session and by user count when it reads the body. If it drops the body at once they count before it runs; if
+    /// it keeps the body without reading it, they count when it has answered, and replace the answer of a call beyond them.
     pub run: fn(Context, CallBody) -> BoxFuture<'static, Outcome>,
 }
 

@@ -117,12 +117,15 @@ pub(crate) trait CallGate: Any + Send + Sync {
     /// The first refusal.
     fn pass<'a>(&'a self, ctx: &'a Context) -> BoxFuture<'a, Result<(), ActionError>>;
 
-    /// Lets a call that has passed the guards come to its body; `None` if nothing keeps it from that.
+    /// Whether a call passes [`Self::pass_to_body`] as well.
+    fn has_late_limits(&self, ctx: &Context) -> bool;
+
+    /// Lets a call that has passed the guards come to its body.
     ///
     /// # Errors
     ///
     /// The first refusal.
-    fn pass_to_body<'a>(&'a self, ctx: &'a Context) -> Option<BoxFuture<'a, Result<(), ActionError>>>;
+    fn pass_to_body<'a>(&'a self, ctx: &'a Context) -> BoxFuture<'a, Result<(), ActionError>>;
 }
 
 /// The part of a call that is there before its body: guards and the first half of layers decide by it.

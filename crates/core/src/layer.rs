@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use crate::action::{ActionDef, Exposure};
 use crate::answer::Outcome;
-use crate::call::body::CallBody;
-use crate::context::{CallHead, Context};
+use crate::call::body::{CallBody, LateCount};
+use crate::context::{CallGate, CallHead, Context};
 use crate::error::{ActionError, unknown_action};
 use crate::future::BoxFuture;
 use crate::origin::Origin;
@@ -149,9 +149,28 @@ pub(crate) fn run_function(call: Call) -> BoxFuture<'static, Outcome> {
         None => (call.action.run)(call.context, call.body),
         Some(gate) => Box::pin(async move {
             gate.pass(&call.context).await?;
+            if gate.has_late_limits(&call.context) {
+                return run_counted(&*gate, call).await;
+            }
             (call.action.run)(call.context, call.body).await
         }),
     }
+}
+
+/// Runs the function of an action with limits that count when its body is read. Where it reads none, they count before it
+/// runs, or, if it keeps the body until it has answered, then: an error may be that of a guard, which keeps a call from
+/// counting.
+async fn run_counted(gate: &dyn CallGate, call: Call) -> Outcome {
+    let (late, ctx) = (LateCount::default(), &call.context);
+    let running = (call.action.run)(ctx.clone(), call.body.counted_by(late.clone()));
+    if late.has_no_body() && late.is_due() {
+        gate.pass_to_body(ctx).await?;
+    }
+    let answer = running.await?;
+    if late.is_due() {
+        gate.pass_to_body(ctx).await?;
+    }
+    Ok(answer)
 }
 
 fn refusal(call: &Call) -> Option<ActionError> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::Bytes;
 
@@ -47,7 +48,28 @@ pub trait OtherVersion: fmt::Debug + Send + Sync {
 pub type ReadingBody = BoxFuture<'static, Result<BodyRead, ActionError>>;
 
 /// The body of a call.
-pub struct CallBody(BodyState);
+pub struct CallBody {
+    state: BodyState,
+    /// The limits that count when the body is read, if there are any.
+    late: Option<LateCount>,
+}
+
+/// Whether the limits after the guards have counted a call. They count it when its body is read, which is the point after the
+/// guards of the action; an action that is written by hand may not read it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LateCount(Arc<AtomicBool>);
+
+impl LateCount {
+    /// Whether the call is to be counted now: once.
+    pub(crate) fn is_due(&self) -> bool {
+        !self.0.swap(true, Relaxed)
+    }
+
+    /// Whether the body is gone, read or not.
+    pub(crate) fn has_no_body(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
 
 /// Small, because it moves with the call from the transport to the function.
 enum BodyState {
@@ -62,17 +84,26 @@ enum BodyState {
 impl CallBody {
     /// No body: the call's head has all params.
     pub const fn absent() -> Self {
-        Self(BodyState::Absent)
+        Self::of(BodyState::Absent)
     }
 
     /// A body that may still be on its way.
     pub fn awaited(reading: ReadingBody) -> Self {
-        Self(BodyState::Awaited(reading))
+        Self::of(BodyState::Awaited(reading))
     }
 
     /// The bytes of a body that is there, for an action with `raw_body`.
     pub fn raw(params: Params, bytes: Bytes) -> Self {
         Self::awaited(Box::pin(async { Ok(BodyRead { raw: Some(bytes), ..BodyRead::new(params) }) }))
+    }
+
+    const fn of(state: BodyState) -> Self {
+        Self { state, late: None }
+    }
+
+    /// Has limits count the call when this is read.
+    pub(crate) fn counted_by(self, late: LateCount) -> Self {
+        Self { late: Some(late), ..self }
     }
 
     /// Reads the body, for the function of an action: the generated code calls it after the guards. If the body names
@@ -83,10 +114,12 @@ impl CallBody {
     ///
     /// The outcome that replaces the function's: the body's error, or the outcome of the other version.
     pub async fn params(self, ctx: &Context) -> Result<ReadParams, Outcome> {
-        if let Some(passing) = ctx.gate().and_then(|gate| gate.pass_to_body(ctx)) {
-            passing.await.map_err(Err)?;
+        if self.late.is_some_and(|late| late.is_due())
+            && let Some(gate) = ctx.gate()
+        {
+            gate.pass_to_body(ctx).await.map_err(Err)?;
         }
-        let read = match self.0 {
+        let read = match self.state {
             BodyState::Absent => return Ok(ReadParams(ParamsSource::Head(ctx.clone()))),
             BodyState::Awaited(mut reading) => arrival(&mut reading, ctx).await,
             BodyState::Arrived(read) => *read,
@@ -95,17 +128,17 @@ impl CallBody {
         let Some(other) = read.other_version.take() else {
             return Ok(ReadParams(ParamsSource::Body(read.params)));
         };
-        let body = Self(BodyState::Arrived(Box::new(Ok(read))));
+        let body = Self::of(BodyState::Arrived(Box::new(Ok(read))));
         Err(other.run(ctx, body).await)
     }
 
     /// Reads the body for a layer, and keeps it. Cancel safe: what was read so far is kept too.
     pub(crate) async fn peek<'a>(&'a mut self, ctx: &'a Context) -> Result<&'a Params, ActionError> {
-        if let BodyState::Awaited(reading) = &mut self.0 {
+        if let BodyState::Awaited(reading) = &mut self.state {
             let read = arrival(reading, ctx).await;
-            self.0 = BodyState::Arrived(Box::new(read));
+            self.state = BodyState::Arrived(Box::new(read));
         }
-        let BodyState::Arrived(read) = &self.0 else { return Ok(ctx.head().params) };
+        let BodyState::Arrived(read) = &self.state else { return Ok(ctx.head().params) };
         read.as_ref().as_ref().map(|read| &read.params).map_err(ActionError::public_copy)
     }
 }
@@ -136,7 +169,7 @@ async fn arrival(reading: &mut ReadingBody, ctx: &Context) -> Result<BodyRead, A
 
 impl fmt::Debug for CallBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &self.0 {
+        f.write_str(match &self.state {
             BodyState::Awaited(_) => "a body that is awaited",
             BodyState::Absent => "no body",
             BodyState::Arrived(read) if read.is_ok() => "a body",

@@ -91,12 +91,14 @@ impl CallGate for ActionGate {
         })
     }
 
-    fn pass_to_body<'a>(&'a self, ctx: &'a Context) -> Option<BoxFuture<'a, Result<(), ActionError>>> {
+    fn has_late_limits(&self, ctx: &Context) -> bool {
         let [_, late] = &self.limits;
-        if late.is_empty() || !is_counted(ctx) {
-            return None;
-        }
-        Some(Box::pin(async { count(late, ctx, &KnownCaller::of(ctx).await?).await }))
+        !late.is_empty() && is_counted(ctx)
+    }
+
+    fn pass_to_body<'a>(&'a self, ctx: &'a Context) -> BoxFuture<'a, Result<(), ActionError>> {
+        let [_, late] = &self.limits;
+        Box::pin(async { count(late, ctx, &KnownCaller::of(ctx).await?).await })
     }
 }
 
