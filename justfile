@@ -51,6 +51,11 @@ bench *ARGUMENTS:
     cargo build --release --locked -p tour -p phalanx-bench
     target/release/phalanx-bench compare {{ARGUMENTS}}
 
+# Counts limits and tags in full numbers: 100 calls a minute at three nodes, a million callers, 10,000 connections with a tag, 100,000 tags. Seven minutes.
+counts:
+    LIMIT=100/1m cargo test -p phalanx-tests --locked --test it cluster::rate_limits::no_window -- --nocapture
+    LIMIT_KEYS=1000000 TAGGED=10000 TAGS=100000 cargo test -p phalanx-cluster --locked --test it -- --nocapture --test-threads 1 limits::each_subject many_tags::
+
 # Fails if an abuser slows its neighbours down by more than LIMIT times (99th percentile), in a release build.
 fairness LIMIT="1.5":
     FAIRNESS_LIMIT={{LIMIT}} cargo test --release --locked -p phalanx-tests --test it fairness:: -- --nocapture

@@ -1,20 +1,17 @@
-//! Rate limits over several nodes, and while their Redis is away.
+//! Rate limits over several nodes, and while their Redis is away. `just counts` sets `LIMIT=100/1m`.
 
 use std::time::Duration;
 
 use phalanx::RunningApp;
-use phalanx::config::Config;
+use phalanx::config::{Config, LimitRate, LimitSetting};
 use phalanx::prelude::*;
-use phalanx_testkit::Redis;
+use phalanx_testkit::{Redis, print};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::SOON;
 use crate::app::settings;
 use crate::client::get;
-
-const CALLS: usize = 20;
-const WINDOW: Duration = Duration::from_secs(1);
 
 /// Few calls in a short time.
 #[action(get, limit = "20/1s")]
@@ -34,6 +31,15 @@ async fn free(_ctx: Context) -> Result<u32, ActionError> {
     Ok(1)
 }
 
+/// The limit of `often`, and the windows for which it is attacked.
+fn attacked() -> (LimitRate, u32) {
+    match std::env::var("LIMIT").map(|limit| limit.parse()) {
+        Err(_) => (LimitRate { calls: 20, window: Duration::from_secs(1) }, 6),
+        Ok(Ok(LimitSetting::Rate(rate))) => (rate, 4),
+        Ok(other) => panic!("LIMIT={other:?}"),
+    }
+}
+
 async fn node(id: &str, redis: &Redis, change: impl FnOnce(&mut Config)) -> RunningApp {
     let mut config = settings();
     config.general.id = id.to_owned();
@@ -48,35 +54,49 @@ async fn status(node: &RunningApp, path: &str) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_window_sees_more_calls_than_the_limit_whichever_nodes_they_are_sent_to() {
+    let (rate, windows) = attacked();
+    let (calls, window) = (rate.calls as usize, rate.window);
     let redis = Redis::start().await;
     let mut nodes = Vec::new();
     for id in ["one", "two", "three"] {
-        nodes.push(node(id, &redis, |_| {}).await);
+        let change = |config: &mut Config| {
+            config.limits.named.insert("often".to_owned(), LimitSetting::Rate(rate));
+        };
+        nodes.push(node(id, &redis, change).await);
     }
-    // Eight adversaries at each node, which send the next request when the last one is answered: whenever there is room, it is
-    // used at once.
-    let (mut adversaries, end) = (JoinSet::new(), Instant::now() + 6 * WINDOW);
+    // Eight adversaries at each node. Shortly before there is room, and until it is used up, each sends the next request when
+    // the last one is answered: so the edge of the window is used to the millisecond.
+    let (mut adversaries, end) = (JoinSet::new(), Instant::now() + windows * window);
     for addr in nodes.iter().map(RunningApp::addr).cycle().take(24) {
         adversaries.spawn(async move {
             let mut counted = Vec::new();
             while Instant::now() < end {
                 let sent = Instant::now();
-                match get(addr, "/api/often").await.status {
+                let answer = get(addr, "/api/often").await;
+                match answer.status {
                     200 => counted.push((sent, Instant::now())),
-                    429 => {}
+                    429 => {
+                        let after = answer.json()["error"]["details"][0]["retryAfterMs"].as_u64().unwrap();
+                        sleep_until(end.min(Instant::now() + Duration::from_millis(after.saturating_sub(20)))).await;
+                    }
                     other => panic!("{other}"),
                 }
             }
             counted
         });
     }
-    let counted: Vec<_> = adversaries.join_all().await.into_iter().flatten().collect();
-    assert!(counted.len() >= 4 * CALLS, "the limit is used: {}", counted.len());
+    let mut counted: Vec<_> = adversaries.join_all().await.into_iter().flatten().collect();
+    assert!(counted.len() >= (windows as usize - 2) * calls, "the limit is used: {}", counted.len());
     // A call was counted between its request and its answer. So those that lie in a window with both are at most so many.
+    counted.sort_unstable();
+    let mut most = 0;
     for (start, _) in &counted {
-        let within = counted.iter().filter(|(sent, answered)| sent >= start && *answered < *start + WINDOW).count();
-        assert!(within <= CALLS, "{within} calls within {WINDOW:?}");
+        let within = counted.iter().filter(|(sent, answered)| sent >= start && *answered < *start + window).count();
+        assert!(within <= calls, "{within} calls within {window:?}");
+        most = most.max(within);
     }
+    let all = counted.len();
+    print(format_args!("a limit of {rate}: {all} calls in {windows} windows, {most} at most in any of {all} windows"));
     for node in nodes {
         node.stop().await;
     }

@@ -33,7 +33,7 @@ const MEASURED: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Takes frames as they come, as the task of a socket does.
-fn read_frames(connection: Connection, on_frame: impl Fn(&str) + Send + Sync + 'static) -> JoinHandle<()> {
+pub(crate) fn read_frames(connection: Connection, on_frame: impl Fn(&str) + Send + Sync + 'static) -> JoinHandle<()> {
     tokio::spawn(poll_fn(move |task| {
         connection.register(task.waker());
         loop {
@@ -48,7 +48,8 @@ fn read_frames(connection: Connection, on_frame: impl Fn(&str) + Send + Sync + '
     }))
 }
 
-fn resident() -> f64 {
+/// The resident memory of this process, in MiB.
+pub(crate) fn resident() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_ascii_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0

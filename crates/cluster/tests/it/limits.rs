@@ -1,10 +1,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use phalanx_cluster::{Keys, RedisClient, RedisLimits};
-use phalanx_core::backend::{BackendError, LimitStore, LimitedCall};
+use phalanx_core::backend::{BackendError, LimitStore, LimitedCall, SystemClock};
 use phalanx_core::config::LimitRate;
-use phalanx_testkit::Redis;
+use phalanx_core::memory::MemoryLimits;
+use phalanx_testkit::{Redis, print};
+use tokio::time::Instant;
+
+use crate::herd::resident;
 
 async fn store() -> (Arc<dyn LimitStore>, Redis) {
     let (redis, client, keys) = super::redis().await;
@@ -77,4 +82,50 @@ async fn several_limits_of_one_subject_share_a_slot_in_cluster_mode() {
     let client = RedisClient::open(&redis.url(), Duration::from_secs(10)).unwrap();
     let store = RedisLimits::new(client, Keys::new("actionhero:", "laws"));
     assert!(store.count(&[call("l", "a"), call("m", "a")]).await.unwrap().is_counted);
+}
+
+#[tokio::test]
+async fn limits_of_several_subjects_share_the_slot_of_a_cluster_whose_name_is_in_braces() {
+    let redis = Redis::start_in_cluster_mode().await;
+    // The user of `Redis::url` has rights to other keys only.
+    let client = RedisClient::open(&format!("redis://{}", redis.addr()), Duration::from_secs(10)).unwrap();
+    let store = RedisLimits::new(client, Keys::new("actionhero:", "{laws}"));
+    for counted in [true, true, true, false] {
+        assert_eq!(store.count(&[call("l", "a:192.0.2.1"), call("m", "h:key")]).await.unwrap().is_counted, counted);
+    }
+}
+
+/// `LIMIT_KEYS` is their number; `just counts` sets a million.
+#[tokio::test]
+async fn each_subject_of_many_is_counted_in_a_small_key() {
+    let count: usize = std::env::var("LIMIT_KEYS").ok().and_then(|count| count.parse().ok()).unwrap_or(2000);
+    let (store, redis) = store().await;
+    let used = async || -> f64 {
+        let memory = redis.command("INFO memory").await;
+        memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse().unwrap()
+    };
+    let subject = |number: usize| format!("a:198.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255);
+    // Longer than all of them take.
+    let rate = LimitRate { calls: 3, window: Duration::from_secs(3600) };
+    let call = |number: usize| LimitedCall { rate, ..call("sign_in", &subject(number)) };
+    store.count(&[call(count)]).await.unwrap(); // loads the script
+    let (before, start) = (used().await, Instant::now());
+    let all = stream::iter(0..count).map(|number| {
+        let (store, call) = (&store, call(number));
+        async move { store.count(&[call]).await.unwrap().is_counted }
+    });
+    assert!(all.buffer_unordered(64).all(async |is_counted| is_counted).await);
+    let (took, bytes) = (start.elapsed(), (used().await - before) / count as f64);
+    assert_eq!(redis.command("DBSIZE").await, format!(":{}\r\n", count + 1));
+    print(format_args!("{count} callers counted in Redis: {took:.1?}, {bytes:.0} bytes each"));
+    assert!(bytes < 400.0, "{bytes} bytes for a caller");
+
+    let (before, start) = (resident(), Instant::now());
+    let memory = MemoryLimits::new(Arc::new(SystemClock::new()), count);
+    for number in 0..count {
+        assert!(memory.count(&[call(number)]).await.unwrap().is_counted);
+    }
+    let mib = resident() - before;
+    print(format_args!("{count} callers counted by a node: {:.1?}, {mib:.0} MiB", start.elapsed()));
+    assert_eq!(memory.subjects(), count);
 }

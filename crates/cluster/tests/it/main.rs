@@ -17,6 +17,7 @@ mod herd;
 mod limits;
 mod links;
 mod locks;
+mod many_tags;
 mod membership;
 mod promises;
 mod recovery;

@@ -19,7 +19,7 @@ use super::bus::{TestNode, text, until};
 const GAP: &str = r#"{"context":"api","event":"gap"}"#;
 
 /// A node with connections, but without sockets.
-struct Node {
+pub(super) struct Node {
     engine: Engine,
     registrations: Vec<Registration>,
 }
@@ -29,7 +29,7 @@ impl Node {
         Self::start_with(url, id, |_| {}).await
     }
 
-    async fn start_with(url: &str, id: &str, change: impl FnOnce(&mut Config)) -> Self {
+    pub(super) async fn start_with(url: &str, id: &str, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.redis.command_timeout = Duration::from_secs(1);
         change(&mut config);
@@ -39,7 +39,7 @@ impl Node {
         Self { engine: Engine::start(setup).await.unwrap(), registrations: Vec::new() }
     }
 
-    fn connect(&mut self) -> Connection {
+    pub(super) fn connect(&mut self) -> Connection {
         let connection = self.with_id(self.engine.new_connection_id());
         self.register(connection)
     }
@@ -73,7 +73,7 @@ impl Node {
         connection
     }
 
-    fn tagged(&self, tag: &str) -> TaggedConnections {
+    pub(super) fn tagged(&self, tag: &str) -> TaggedConnections {
         self.engine.node().connections().tagged(tag)
     }
 }
@@ -84,7 +84,7 @@ async fn three(redis: &Redis) -> [Node; 3] {
     [a, b, c]
 }
 
-async fn stop(nodes: impl IntoIterator<Item = Node>) {
+pub(super) async fn stop(nodes: impl IntoIterator<Item = Node>) {
     for node in nodes {
         for registration in node.registrations {
             registration.remove(CloseReason::ClientLeft).await;
@@ -93,7 +93,7 @@ async fn stop(nodes: impl IntoIterator<Item = Node>) {
     }
 }
 
-fn frames(connection: &Connection) -> Vec<String> {
+pub(super) fn frames(connection: &Connection) -> Vec<String> {
     let next = || match connection.next() {
         OutboxItem::Frame(Frame::Text(text)) => Some(String::from_utf8_lossy(&text).into_owned()),
         _ => None,

@@ -172,6 +172,8 @@ impl From<LimitSetting> for String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -229,6 +231,17 @@ mod tests {
         check(56, "2001:db8:1:2ff:3::1", "2001:db8:1:200::");
         check(128, "2001:db8::1", "2001:db8::1");
         check(1, "2001:db8::1", "::");
+    }
+
+    #[test]
+    fn ten_thousand_addresses_of_one_network_count_as_one() {
+        let settings = LimitSettings::default();
+        let network: Ipv6Addr = "2001:db8:0:1::".parse().unwrap();
+        let host = |number: u64| IpAddr::from(Ipv6Addr::from_bits(network.to_bits() | u128::from(number)));
+        // From all over the 64 bits of a host.
+        let hosts = (0..10_000).map(|number: u64| host(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let subjects: HashSet<IpAddr> = hosts.map(|host| settings.subject_of(host)).collect();
+        assert_eq!(subjects, HashSet::from([IpAddr::from(network)]));
     }
 
     #[test]
