@@ -181,6 +181,57 @@ async fn an_application_counts_by_a_key_of_its_own() {
     }
 }
 
+/// Has a key that fails on some calls.
+#[action(get, limit = Limit::named("odd").per(1, MINUTE).by(odd_key))]
+async fn odd(_ctx: Context) -> Result<u32, ActionError> {
+    Ok(1)
+}
+
+fn odd_key(ctx: &Context) -> Option<String> {
+    let key = ctx.caller().headers.get("x-odd")?.to_str().ok()?;
+    assert_ne!(key, "panic", "a key, on purpose");
+    Some(key.to_owned())
+}
+
+#[tokio::test]
+async fn a_key_that_panics_fails_its_own_call_and_counts_nothing() {
+    let app = testing::start(App::new("limits").actions(actions![odd])).await;
+    for (key, status) in [("panic", 500), ("a", 200), ("panic", 500), ("a", 429), ("b", 200), ("panic", 500)] {
+        assert_eq!(app.client().with_header("x-odd", key).get("/api/odd").await.status(), status, "{key}");
+    }
+    assert_eq!(app.take_panics().len(), 3);
+}
+
+#[tokio::test]
+async fn long_keys_count_by_all_of_their_bytes_and_an_empty_one_is_none() {
+    let app = testing::start(app()).await;
+    let long = |last: &str| app.client().with_header("x-api-key", &format!("{}{last}", "k".repeat(8000)));
+    assert_eq!(statuses(&long("1"), "/api/find_more", 3).await, [200, 200, 429]);
+    assert_eq!(statuses(&long("2"), "/api/find_more", 3).await, [200, 200, 429]);
+    let empty = app.client().with_header("x-api-key", "");
+    assert_eq!(statuses(&empty, "/api/find_more", 2).await, [200, 200]);
+    assert_eq!(statuses(&app.client(), "/api/find_more", 1).await, [429], "both count by their address");
+}
+
+#[tokio::test]
+async fn a_forwarded_address_that_is_none_counts_as_the_proxy() {
+    let behind = |config: &mut Config| config.web.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    let app = testing::start(app()).settings(behind).await;
+    let mut statuses = Vec::new();
+    for forwarded in ["unknown", "", "192.0.2.300", "192.0.2.1, nonsense", "[2001:db8::1", "a:192.0.2.1"] {
+        let client = app.client().with_header("x-forwarded-for", forwarded);
+        statuses.push(client.get("/api/limited").await.status().as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 200, 429, 429, 429], "no such text is a client of its own");
+    // A client cannot be another one by what it sends itself: the proxy appends.
+    for (forwarded, status) in
+        [("192.0.2.8, 192.0.2.7", 200), ("192.0.2.9, 192.0.2.7", 200), ("192.0.2.7", 200), ("x, 192.0.2.7", 429)]
+    {
+        let client = app.client().with_header("x-forwarded-for", forwarded);
+        assert_eq!(client.get("/api/limited").await.status(), status, "{forwarded}");
+    }
+}
+
 #[tokio::test]
 async fn calls_of_other_actions_do_not_count() {
     let app = testing::start(app()).await;

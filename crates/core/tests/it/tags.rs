@@ -10,6 +10,7 @@ use phalanx_core::connection::{Frame, OutboxItem};
 use phalanx_core::protocol::CloseReason;
 use phalanx_core::{ApplyError, Connection, ErrorKind, Generation, TagId, TaggedConnections};
 use serde_json::json;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::harness::{Fault, Harness, LeaveLog, eventually, queued_frames};
@@ -98,6 +99,35 @@ async fn a_connection_has_so_many_tags_and_those_of_the_server_do_not_count() {
     assert!(ada.untag("t0"));
     ada.tag("t32").await.unwrap();
     assert_eq!(ada.tags().len(), 32);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tags_given_and_taken_at_once_stay_within_the_bound_and_none_outlives_its_connection() {
+    const TAGS: usize = 36;
+    let harness = start().await;
+    for round in 0..50 {
+        let ada = harness.connect(&format!("ada{round}")).await;
+        let mut changing = JoinSet::new();
+        for number in 0..2 * TAGS {
+            let (ada, tag) = (ada.clone(), format!("t{}", number % TAGS));
+            changing.spawn(async move {
+                let given = ada.tag(&tag).await;
+                assert!(ada.tags().len() <= 32, "{:?}", ada.tags());
+                if number % 3 == 0 {
+                    ada.untag(&tag);
+                }
+                given.map_err(|refused| refused.code().to_owned())
+            });
+        }
+        let (_, given) = tokio::join!(harness.disconnect(&ada), changing.join_all());
+        for refused in given.into_iter().filter_map(Result::err) {
+            assert!(["conflict", "too_many_tags"].contains(&&*refused), "{refused}");
+        }
+        assert!(ada.tags().is_empty());
+    }
+    for number in 0..TAGS {
+        assert!(harness.ids(&harness.tagged(&format!("t{number}"))).await.is_empty(), "t{number}");
+    }
 }
 
 #[tokio::test]
