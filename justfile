@@ -46,10 +46,15 @@ interop:
     cargo build --workspace --bins --locked
     cargo test -p phalanx-tests --locked --test interop -- --nocapture
 
-# Prints the cost of a node as a ratio to bare servers, by row; about four minutes after the release build.
+# Prints the cost of a node as a ratio to bare servers, and of sessions and limits to calls without, by row; about ten minutes after the release build.
 bench *ARGUMENTS:
     cargo build --release --locked -p tour -p phalanx-bench
     target/release/phalanx-bench compare {{ARGUMENTS}}
+
+# Fails if a call has more than 1 % more instructions than in BASE, a release build of the tour of another commit. Needs valgrind.
+instructions BASE:
+    cargo build --release --locked -p tour -p phalanx-bench
+    target/release/phalanx-bench instructions {{BASE}}
 
 # Counts limits and tags in full numbers: 100 calls a minute at three nodes, a million callers, 10,000 connections with a tag, 100,000 tags. Seven minutes.
 counts:

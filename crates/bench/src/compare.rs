@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::Anyhow;
 use crate::apply;
+use crate::beside;
+use crate::crowd;
 use crate::jobs;
 use crate::load::{self, Load};
 use crate::process::Server;
@@ -42,16 +44,23 @@ impl Effort {
     }
 }
 
+/// The binary of the tour; by default the one beside this program.
+pub(crate) fn tour(server: Option<PathBuf>) -> std::io::Result<PathBuf> {
+    let beside = || std::env::current_exe().map(|path| path.with_file_name("tour"));
+    server.map_or_else(beside, Ok)
+}
+
 /// Measures these rows.
 pub(crate) async fn all(server: Option<PathBuf>, rows: &[Row], effort: Effort) -> Result<Vec<Measured>, Anyhow> {
-    let beside = || std::env::current_exe().map(|path| path.with_file_name("tour"));
-    let binary = server.map_or_else(beside, Ok)?;
+    let binary = tour(server)?;
     let mut results = Vec::new();
     for row in rows {
         eprintln!("{} ...", row.title());
         results.push(match (row, row.ceiling()) {
+            (Row::Crowd, _) => crowd::measure(*row, 2 * effort.idle_sockets, effort).await?,
             (Row::Apply1 | Row::Apply32 | Row::ApplyLocal, _) => apply::measure(&binary, *row, effort).await?,
             (row, _) if let Some(slots) = row.slots() => jobs::measure(*row, slots, effort).await?,
+            (row, _) if let Some(beside) = row.beside() => beside::measure(*row, beside, effort).await?,
             (_, Some(_)) => pair(&binary, *row, effort).await?,
             (_, None) => idle(&binary, *row, effort).await?,
         });
@@ -67,17 +76,27 @@ async fn pair(binary: &Path, row: Row, effort: Effort) -> Result<Measured, Anyho
     let theirs = Server::ceiling(kind, &headers).await?;
     let mut our_load = Load::connect(row, ours.addr).await?;
     let mut their_load = Load::connect(row, theirs.addr).await?;
+    alternate(row, (&ours, &mut our_load), (&theirs, &mut their_load), effort).await
+}
+
+/// Measures two loads in turn; the value is the ratio of the CPU time per operation.
+pub(crate) async fn alternate(
+    row: Row,
+    (ours, our_load): (&Server, &mut Load),
+    (theirs, their_load): (&Server, &mut Load),
+    effort: Effort,
+) -> Result<Measured, Anyhow> {
     our_load.run(effort.span).await?;
     their_load.run(effort.span).await?;
     let (mut values, mut our_cost, mut their_cost) = (Vec::new(), Cost::default(), Cost::default());
     for round in 0..effort.rounds {
         let (our, their);
         if round % 2 == 0 {
-            our = cost(&ours, &mut our_load, effort.span).await?;
-            their = cost(&theirs, &mut their_load, effort.span).await?;
+            our = cost(ours, our_load, effort.span).await?;
+            their = cost(theirs, their_load, effort.span).await?;
         } else {
-            their = cost(&theirs, &mut their_load, effort.span).await?;
-            our = cost(&ours, &mut our_load, effort.span).await?;
+            their = cost(theirs, their_load, effort.span).await?;
+            our = cost(ours, our_load, effort.span).await?;
         }
         values.push(our.each() / their.each());
         our_cost.add(our);

@@ -1,5 +1,5 @@
 //! The program of `just bench`: a node and a bare server do the same work in turn, and the ratio of their CPU time per
-//! operation is compared with a budget.
+//! operation is compared with a budget. Sessions and limits are compared with the same calls without, of one node.
 //!
 //! `phalanx-bench compare` wants the release binary of the tour beside its own; `phalanx-bench smoke` takes the debug
 //! one and proves only that the bench works. Absolute times mean nothing on a shared machine, so only ratios have
@@ -7,11 +7,15 @@
 #![expect(clippy::print_stdout, reason = "the report goes to stdout")]
 
 mod apply;
+mod beside;
 mod ceiling;
 mod compare;
+mod crowd;
+mod instructions;
 mod jobs;
 mod json;
 mod load;
+mod node;
 mod process;
 mod report;
 mod row;
@@ -47,6 +51,15 @@ enum Command {
         #[arg(long, default_value_t = 35)]
         rounds: usize,
     },
+    /// Counts the instructions of a call without session, limit or group, and of an earlier build; exits 1 if they are more
+    /// than one percent more. Needs valgrind.
+    Instructions {
+        /// The release binary of the earlier tour.
+        base: PathBuf,
+        /// The binary of the tour; by default the one beside this binary.
+        #[arg(long)]
+        server: Option<PathBuf>,
+    },
     /// Runs every row once, small, without gates.
     Smoke {
         /// The binary of the tour; by default the one beside this binary.
@@ -63,6 +76,11 @@ enum Command {
     Echo {
         /// The address of Redis.
         redis: std::net::SocketAddr,
+    },
+    /// Serves the node of the rows about sessions and limits.
+    Node {
+        /// The URL of a Redis; without one it is on the memory backend.
+        redis: Option<String>,
     },
     /// Serves a ceiling: a bare server that a node is compared with.
     Ceiling {
@@ -91,8 +109,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Anyhow> {
     let runtime = match command {
-        // As many threads as the node that it is compared with.
-        Command::Ceiling { .. } => {
+        // One thread, as the nodes that it is compared with.
+        Command::Ceiling { .. } | Command::Node { .. } => {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?
         }
         _ => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
@@ -100,12 +118,22 @@ fn run(command: Command) -> Result<ExitCode, Anyhow> {
     runtime.block_on(async {
         match command {
             Command::Ceiling { kind, header } => ceiling::serve(kind, &header).await.map(|()| ExitCode::SUCCESS),
+            Command::Node { redis } => node::serve(redis).await.map(|()| ExitCode::SUCCESS),
             Command::Echo { redis } => ceiling::redis::echo(redis).await.map(|()| ExitCode::SUCCESS),
             Command::Compare { server, rows, rounds } => {
                 let rows = if rows.is_empty() { Row::ALL.to_vec() } else { rows };
                 let results = compare::all(server, &rows, compare::Effort::full(rounds)).await?;
                 println!("{}", report::table(&results));
                 Ok(if results.iter().all(report::Measured::within_gate) {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                })
+            }
+            Command::Instructions { base, server } => {
+                let counted = instructions::all(&compare::tour(server)?, &base).await?;
+                println!("{}", instructions::table(&counted));
+                Ok(if counted.iter().all(|counted| counted.ratio() <= 1.01) {
                     ExitCode::SUCCESS
                 } else {
                     ExitCode::FAILURE

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -13,13 +14,13 @@ use tokio::time::timeout;
 
 use crate::{Anyhow, ceiling};
 
-/// The limit for a server to print its address.
-const READY: Duration = Duration::from_secs(20);
+/// The limit for a server to print its address, also in valgrind, and to stop.
+const READY: Duration = Duration::from_secs(60);
 
 /// A running server; it is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
-    _child: Child,
+    child: Child,
     /// The folder of a node's pid file.
     _pids: TempDir,
     pid: u32,
@@ -29,13 +30,28 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the tour as it would run in production, on one thread.
     pub(crate) async fn tour(binary: &Path) -> Result<Self, Anyhow> {
-        Self::start(Self::tour_command(binary)).await
+        Self::start(Self::tour_command(Command::new(binary))).await
+    }
+
+    /// Starts it in valgrind, which writes to `log` how many instructions there were when it ends.
+    pub(crate) async fn tour_in_valgrind(binary: &Path, log: &Path) -> Result<Self, Anyhow> {
+        let mut command = Command::new("valgrind");
+        command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+        command.arg(format!("--log-file={}", log.display())).arg(binary);
+        Self::start(Self::tour_command(command)).await
     }
 
     /// Starts the tour as a member of a cluster.
     pub(crate) async fn tour_in_cluster(binary: &Path, redis_url: &str) -> Result<Self, Anyhow> {
-        let mut command = Self::tour_command(binary);
+        let mut command = Self::tour_command(Command::new(binary));
         command.env("REDIS_URL", redis_url).env("PHALANX__GENERAL__SERVER_TOKEN", crate::apply::TOKEN);
+        Self::start(command).await
+    }
+
+    /// Starts the node of [`crate::node`] on one thread, on the memory backend or at a Redis.
+    pub(crate) async fn node(redis_url: Option<&str>) -> Result<Self, Anyhow> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("node").args(redis_url);
         Self::start(command).await
     }
 
@@ -46,8 +62,7 @@ impl Server {
         Self::start(command).await
     }
 
-    fn tour_command(binary: &Path) -> Command {
-        let mut command = Command::new(binary);
+    fn tour_command(mut command: Command) -> Command {
         command
             .env("PHALANX_ENV", "production")
             .env("PHALANX__WEB__ACCESS_LOG", "false")
@@ -81,7 +96,15 @@ impl Server {
         let addr =
             line.rsplit('/').next().unwrap_or_default().parse().map_err(|_| format!("no address in {line:?}"))?;
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { _child: child, _pids: pids, pid, addr })
+        Ok(Self { child, _pids: pids, pid, addr })
+    }
+
+    /// Asks it to stop, and waits for its end.
+    pub(crate) async fn stop(mut self) -> Result<(), Anyhow> {
+        let pid = Pid::from_raw(self.pid as i32).ok_or("a process id is not zero")?;
+        kill_process(pid, Signal::TERM)?;
+        timeout(READY, self.child.wait()).await??;
+        Ok(())
     }
 
     /// The CPU time of all its threads so far, as the scheduler counts it: in nanoseconds, not ticks.

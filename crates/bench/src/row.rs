@@ -37,11 +37,38 @@ pub(crate) enum Row {
     Tasks100,
     /// The same with a Redis that syncs its log before it answers.
     TasksSynced,
+    /// An action that reads the session over HTTP, beside the same without.
+    SessionHttp,
+    /// The same over WebSocket.
+    SessionWs,
+    /// An action with a limit over HTTP, beside the same without.
+    LimitHttp,
+    /// The same over WebSocket.
+    LimitWs,
+    /// An action that reads the session over HTTP, at a Redis.
+    SessionHttpRedis,
+    /// The same over WebSocket.
+    SessionWsRedis,
+    /// An action with a limit over HTTP, at a Redis.
+    LimitHttpRedis,
+    /// The same over WebSocket.
+    LimitWsRedis,
+    /// The 99th percentile of calls while 10,000 sockets have a tag to which a message is sent each second.
+    Crowd,
+}
+
+/// A call that is compared with the same call of the action `plain`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beside {
+    /// The action.
+    pub(crate) action: &'static str,
+    pub(crate) over_websocket: bool,
+    pub(crate) on_redis: bool,
 }
 
 impl Row {
     /// Every row, as the budget lists them.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Http,
         Self::Ws1,
         Self::Ws4,
@@ -57,6 +84,15 @@ impl Row {
         Self::Tasks10,
         Self::Tasks100,
         Self::TasksSynced,
+        Self::SessionHttp,
+        Self::SessionWs,
+        Self::LimitHttp,
+        Self::LimitWs,
+        Self::SessionHttpRedis,
+        Self::SessionWsRedis,
+        Self::LimitHttpRedis,
+        Self::LimitWsRedis,
+        Self::Crowd,
     ];
 
     /// Its name in the report.
@@ -77,11 +113,20 @@ impl Row {
             Self::Tasks10 => "jobs, 10 slots, by jobs",
             Self::Tasks100 => "jobs, 100 slots, by jobs",
             Self::TasksSynced => "jobs, 100 slots, appendfsync always, by jobs",
+            Self::SessionHttp => "HTTP action with a session, memory",
+            Self::SessionWs => "WebSocket action with a session, memory",
+            Self::LimitHttp => "HTTP action with a limit, memory",
+            Self::LimitWs => "WebSocket action with a limit, memory",
+            Self::SessionHttpRedis => "HTTP action with a session, Redis",
+            Self::SessionWsRedis => "WebSocket action with a session, Redis",
+            Self::LimitHttpRedis => "HTTP action with a limit, Redis",
+            Self::LimitWsRedis => "WebSocket action with a limit, Redis",
+            Self::Crowd => "p99 beside a tag of 10,000 sockets",
         }
     }
 
-    /// The bare server that it is compared with. Idle sockets have absolute limits; calls are compared with a pair of
-    /// programs.
+    /// The bare server that it is compared with. Idle sockets have absolute limits; calls to connections are compared with a
+    /// pair of programs, and those with sessions and limits with others of the same node.
     pub(crate) const fn ceiling(self) -> Option<ceiling::Kind> {
         match self {
             Self::Http => Some(ceiling::Kind::Http),
@@ -89,7 +134,25 @@ impl Row {
             Self::Fan200 | Self::Fan1000 | Self::Burst => Some(ceiling::Kind::Fanout),
             Self::Apply1 | Self::Apply32 | Self::ApplyLocal | Self::Idle | Self::IdleLarge => None,
             Self::Tasks1 | Self::Tasks10 | Self::Tasks100 | Self::TasksSynced => None,
+            Self::SessionHttp | Self::SessionWs | Self::SessionHttpRedis | Self::SessionWsRedis => None,
+            Self::LimitHttp | Self::LimitWs | Self::LimitHttpRedis | Self::LimitWsRedis | Self::Crowd => None,
         }
+    }
+
+    /// The call that is compared with one of the same node, for a row about sessions or limits.
+    pub(crate) const fn beside(self) -> Option<Beside> {
+        let (action, over_websocket, on_redis) = match self {
+            Self::SessionHttp => ("session", false, false),
+            Self::SessionWs => ("session", true, false),
+            Self::LimitHttp => ("limited", false, false),
+            Self::LimitWs => ("limited", true, false),
+            Self::SessionHttpRedis => ("session", false, true),
+            Self::SessionWsRedis => ("session", true, true),
+            Self::LimitHttpRedis => ("limited", false, true),
+            Self::LimitWsRedis => ("limited", true, true),
+            _ => return None,
+        };
+        Some(Beside { action, over_websocket, on_redis })
     }
 
     /// How many jobs run at once, for a row about jobs.
@@ -122,6 +185,11 @@ impl Row {
             Self::Tasks10 => Some((1.0 / 0.9, 1.0 / 1.1)),
             Self::Tasks100 => Some((1.0, 1.0 / 1.5)),
             Self::TasksSynced => Some((1.0 / 0.9, 1.0 / 1.2)),
+            Self::SessionHttp | Self::SessionWs | Self::LimitHttp | Self::LimitWs => Some((1.05, 1.02)),
+            Self::SessionHttpRedis | Self::SessionWsRedis | Self::LimitHttpRedis | Self::LimitWsRedis => {
+                Some((1.35, 1.2))
+            }
+            Self::Crowd => Some((1.5, 1.2)),
         }
     }
 }

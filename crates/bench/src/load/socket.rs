@@ -7,10 +7,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::Target;
 use super::wire::{Socket, encode_client};
 use crate::Anyhow;
-
-const CALL: &str = r#"{"event":"action","messageId":"1","params":{"action":"echo","text":"hello"}}"#;
 
 /// The expected answer to every call.
 pub(crate) const ANSWER: &str = r#"{"text":"hello","context":"response","messageId":"1"}"#;
@@ -19,29 +18,38 @@ pub(crate) const ANSWER: &str = r#"{"text":"hello","context":"response","message
 #[derive(Debug)]
 pub(crate) struct Clients {
     sockets: Vec<Socket>,
+    /// The frame of a call.
+    call: Vec<u8>,
     in_flight: usize,
 }
 
 impl Clients {
     /// Connects `count` sockets.
-    pub(crate) async fn connect(addr: SocketAddr, count: usize, in_flight: usize) -> Result<Self, Anyhow> {
+    pub(crate) async fn connect(
+        addr: SocketAddr,
+        Target { action, cookie }: &Target,
+        count: usize,
+        in_flight: usize,
+    ) -> Result<Self, Anyhow> {
         let mut sockets = Vec::new();
         for _ in 0..count {
-            sockets.push(Socket::connect(addr).await?);
+            sockets.push(Socket::connect_with(addr, cookie).await?);
         }
-        Ok(Self { sockets, in_flight })
+        let params = format!(r#"{{"action":"{action}","text":"hello"}}"#);
+        let call = encode_client(format!(r#"{{"event":"action","messageId":"1","params":{params}}}"#).as_bytes());
+        Ok(Self { sockets, call, in_flight })
     }
 
-    /// Calls for the duration of `span` and returns the number of answers.
-    pub(crate) async fn run(&mut self, span: Duration) -> Result<u64, Anyhow> {
+    /// Calls for the duration of `span`, and so many times at least; returns the number of answers.
+    pub(crate) async fn run(&mut self, span: Duration, least: u64) -> Result<u64, Anyhow> {
         let end = Instant::now() + span;
-        let (one, in_flight) = (encode_client(CALL.as_bytes()), self.in_flight);
+        let in_flight = self.in_flight;
         let mut running = JoinSet::new();
         for mut socket in self.sockets.drain(..) {
-            let calls = one.repeat(in_flight);
+            let calls = self.call.repeat(in_flight);
             running.spawn(async move {
                 let mut count = 0;
-                while count % 16 != 0 || Instant::now() < end {
+                while count % 16 != 0 || count < least || Instant::now() < end {
                     socket.write.write_all(&calls).await?;
                     for _ in 0..in_flight {
                         let answer = socket.reader.next().await?;

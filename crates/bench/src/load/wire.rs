@@ -143,15 +143,19 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Connects and reads the welcome.
+    /// Connects as a returning browser, and reads the welcome.
     pub(crate) async fn connect(addr: SocketAddr) -> Result<Self, Anyhow> {
+        Self::connect_with(addr, super::http::COOKIE).await
+    }
+
+    /// Connects with these cookies, and reads the welcome.
+    pub(crate) async fn connect_with(addr: SocketAddr, cookies: &str) -> Result<Self, Anyhow> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
         let (read, mut write) = stream.into_split();
         let request = format!(
             "GET /ws HTTP/1.1\r\nhost: {addr}\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\ncookie: {}\r\n\r\n",
-            super::http::COOKIE
+             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\ncookie: {cookies}\r\n\r\n"
         );
         write.write_all(request.as_bytes()).await?;
         let mut reader = FrameReader::new(read);
