@@ -157,7 +157,6 @@ enum EnvelopeKind {
     Topic,
     /// A frame for the connections with a tag.
     Tagged,
-    TagClose,
     TagCall,
     /// The first message of a connection. The last release refuses it as unreadable.
     Hello,
@@ -168,7 +167,7 @@ impl EnvelopeKind {
     const fn version(self) -> u32 {
         match self {
             Self::Joins | Self::Leaves => LISTS,
-            Self::Tagged | Self::TagClose | Self::TagCall => TAGS,
+            Self::Tagged | Self::TagCall => TAGS,
             Self::Publication
             | Self::Joined
             | Self::Left
@@ -278,7 +277,6 @@ impl EnvelopeWriter {
             Draft::TagMessage(message) => {
                 header.kind = match message.kind {
                     TagMessageKind::Frame => EnvelopeKind::Tagged,
-                    TagMessageKind::Close => EnvelopeKind::TagClose,
                     TagMessageKind::Call => EnvelopeKind::TagCall,
                 };
                 header.id = message.id;
@@ -487,7 +485,6 @@ fn publication(room: &str, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Resul
             | EnvelopeKind::Reply
             | EnvelopeKind::Topic
             | EnvelopeKind::Tagged
-            | EnvelopeKind::TagClose
             | EnvelopeKind::TagCall
             | EnvelopeKind::Hello,
             _,
@@ -507,7 +504,6 @@ fn frame(payload: &[u8]) -> Result<Bytes, Refusal> {
 fn tag_message(from: Generation, tag: &str, header: &EnvelopeHeader<'_>, payload: &[u8]) -> Result<Incoming, Refusal> {
     let kind = match header.kind {
         EnvelopeKind::Tagged => TagMessageKind::Frame,
-        EnvelopeKind::TagClose => TagMessageKind::Close,
         EnvelopeKind::TagCall => TagMessageKind::Call,
         EnvelopeKind::Publication
         | EnvelopeKind::Joined
@@ -536,7 +532,6 @@ fn node_message(from: Generation, header: &EnvelopeHeader<'_>, payload: &[u8]) -
         | EnvelopeKind::Leaves
         | EnvelopeKind::Destroyed
         | EnvelopeKind::Tagged
-        | EnvelopeKind::TagClose
         | EnvelopeKind::TagCall
         | EnvelopeKind::Hello => {
             return Err(Refusal::Unreadable);

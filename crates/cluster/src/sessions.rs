@@ -1,6 +1,8 @@
 //! Sessions over Redis: a hash for each, which expires, and a sorted set for those of each user.
 //!
-//! Redis knows the hashes of ids alone. A script reads or changes a session in one step.
+//! Redis knows the hashes of ids alone. A script reads or changes a session in one step, and publishes an end or a renewal to
+//! the session's tag in the same one: a node that dies has done both or neither. In a Redis Cluster all keys of a cluster are in
+//! one slot, at whose server all nodes are subscribed, so a publish of the script reaches them.
 
 use std::fmt;
 use std::time::Duration;
@@ -57,7 +59,7 @@ impl RedisSessions {
     /// A call of a script with the arguments that all have.
     fn call<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
         let mut call = script.key(self.keys.unused());
-        call.arg(self.keys.sessions()).arg(self.keys.sessions_of_users());
+        call.arg(self.keys.sessions()).arg(self.keys.sessions_of_users()).arg(self.keys.tag_prefix());
         call
     }
 

@@ -154,7 +154,7 @@ pub use session::handle::{Sessions, UserSession};
 pub use shutdown::{Shutdown, StopRequest, Successor};
 pub use state::State;
 pub use states::States;
-pub use tags::{TagCount, TagList, TagResults, TaggedConnections};
+pub use tags::{SessionSign, TagCount, TagList, TagResults, TaggedConnections};
 pub use task::{Task, TaskContext, TaskDef, Tasks};
 pub use topics::{TopicSubscription, Topics};
 pub use units::{DAY, HOUR, MINUTE, SECOND};

@@ -95,8 +95,8 @@ pub mod extend {
     pub use phalanx_tasks::TaskWorker;
 
     pub use phalanx_core::{
-        Deadline, Engine, NodeSetup, Registration, Shutdown, action, backend, bound_reached, call, connection,
-        dispatch, engine, files, memory, operation, params, protocol, registry, transport, verb,
+        Deadline, Engine, NodeSetup, Registration, SessionSign, Shutdown, action, backend, bound_reached, call,
+        connection, dispatch, engine, files, memory, operation, params, protocol, registry, transport, verb,
     };
 }
 

@@ -232,9 +232,7 @@ mod tests {
 
     #[test]
     fn messages_whose_replies_are_counted_are_not_repeated_and_wait_for_the_subscription() {
-        for (kind, is_call) in
-            [(TagMessageKind::Frame, false), (TagMessageKind::Close, false), (TagMessageKind::Call, true)]
-        {
+        for (kind, is_call) in [(TagMessageKind::Frame, false), (TagMessageKind::Call, true)] {
             let tag = TagId::parse(&"A".repeat(TagId::TEXT)).unwrap();
             let content =
                 PublishContent::TagMessage(TagMessage { tag, kind, id: 1, deadline_ms: None, payload: "{}".into() });

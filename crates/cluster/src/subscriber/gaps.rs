@@ -82,6 +82,7 @@ pub(super) fn scope_of(arrival: &Incoming) -> Option<GapScope> {
         Incoming::TagMessage(_, message) => {
             (message.kind != TagMessageKind::Call).then_some(GapScope::Tag(message.tag))
         }
+        Incoming::SessionChanged(tag) => Some(GapScope::Tag(*tag)),
         Incoming::InteropCall(_) | Incoming::Away | Incoming::StillAway | Incoming::Gap(..) | Incoming::TagGap(..) => {
             None
         }

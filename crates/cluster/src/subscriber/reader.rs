@@ -25,6 +25,9 @@ const RETAINED_CAPACITY: usize = 64 * 1024;
 /// The pause before gaps are reported again that the queue had no place for.
 const GAP_RETRY: Duration = Duration::from_millis(5);
 
+/// The message of a script that has ended a session or given it a new id (`lua/sessions/shared.lua`).
+const SESSION_CHANGED: &[u8] = b"session";
+
 /// Verifies and decodes messages: the envelopes of our nodes, and those of Actionhero nodes on their channel.
 pub(crate) struct MessageDecoder {
     pub(crate) envelopes: Mutex<EnvelopeReader>,
@@ -40,6 +43,11 @@ pub(crate) struct MessageDecoder {
 impl MessageDecoder {
     fn decode(&self, channel: &[u8], bytes: &[u8], now_ms: u64) -> Result<Option<Incoming>, Refusal> {
         let channel = std::str::from_utf8(channel).map_err(|_| Refusal::Unreadable)?;
+        // Scripts cannot seal it, and it need not be: a node that receives it reads the session.
+        if bytes == SESSION_CHANGED {
+            let tag = channel.strip_prefix(&self.tag_prefix).and_then(TagId::parse);
+            return tag.map(|tag| Some(Incoming::SessionChanged(tag))).ok_or(Refusal::Unreadable);
+        }
         match &self.interop {
             Some(interop) if interop.name() == channel => interop.decode(bytes, now_ms),
             _ => self.envelopes().read(channel, bytes, now_ms),

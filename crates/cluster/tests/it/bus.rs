@@ -86,6 +86,7 @@ pub(super) fn text(arrival: &Incoming) -> Option<&str> {
         | Incoming::Away
         | Incoming::StillAway
         | Incoming::Gap(..)
+        | Incoming::SessionChanged(_)
         | Incoming::TagGap(..) => None,
     }
 }

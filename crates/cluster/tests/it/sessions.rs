@@ -1,9 +1,15 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use phalanx_cluster::RedisSessions;
-use phalanx_core::backend::{NewSession, SessionKey, SessionRenewal, SessionStore, UserKey};
+use phalanx_cluster::{Keys, RedisClient, RedisSessions};
+use phalanx_core::TagId;
+use phalanx_core::backend::{
+    Bus, Incoming, NewSession, SessionKey, SessionRenewal, SessionStore, SessionUse, SessionWrite, UserKey,
+};
 use phalanx_testkit::Redis;
+
+use super::bus::{TestNode, text};
 
 async fn store() -> (Arc<dyn SessionStore>, Redis) {
     let (redis, client, keys) = super::redis().await;
@@ -20,6 +26,31 @@ fn new(name: &str) -> NewSession {
         is_remembered: true,
         idle: Duration::from_secs(600),
         absolute: Duration::from_secs(900),
+    }
+}
+
+fn renewal(name: &str) -> SessionRenewal {
+    let (value, expected, is_remembered, absolute) = Default::default();
+    SessionRenewal {
+        key: SessionKey::of(name),
+        value,
+        expected,
+        is_remembered,
+        idle: Duration::from_secs(600),
+        absolute,
+    }
+}
+
+/// The sessions that a node is told to read until a message that comes after all.
+async fn told(node: &mut TestNode) -> BTreeSet<TagId> {
+    node.publish("r", "behind it").await.unwrap();
+    let mut tags = BTreeSet::new();
+    loop {
+        match node.next().await {
+            Incoming::SessionChanged(tag) => drop(tags.insert(tag)),
+            arrival if text(&arrival) == Some("behind it") => return tags,
+            _ => {}
+        }
     }
 }
 
@@ -46,18 +77,72 @@ async fn a_full_redis_creates_no_session_and_ends_those_that_are_there() {
     redis.command("CONFIG SET maxmemory-policy noeviction").await;
     redis.command("CONFIG SET maxmemory 1").await;
     assert!(store.create(new("b")).await.is_err());
-    let renewal = SessionRenewal {
-        key: SessionKey::of("c"),
-        value: None,
-        expected: None,
-        is_remembered: None,
-        idle: Duration::from_secs(600),
-        absolute: None,
-    };
-    assert!(store.renew(SessionKey::of("a"), renewal).await.is_err());
+    assert!(store.renew(SessionKey::of("a"), renewal("c")).await.is_err());
     let session = store.read(SessionKey::of("a"), None).await.unwrap().unwrap();
     assert!(!session.is_frozen, "a renewal that was refused changed nothing");
     assert_eq!(store.end(SessionKey::of("a")).await.unwrap(), [SessionKey::of("a")]);
     redis.command("CONFIG SET maxmemory 0").await;
     assert!(store.read(SessionKey::of("b"), None).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn nodes_with_sockets_of_a_session_are_told_in_the_step_that_ends_it_or_gives_it_a_new_id() {
+    let redis = Redis::start().await;
+    let client = RedisClient::open(&redis.url(), Duration::from_secs(10)).unwrap();
+    let store = RedisSessions::new(client, Keys::new("actionhero:", "laws"));
+    let mut node = TestNode::new(&redis.url(), ("t", ""), 100).await;
+    let (key, mut subscriptions) = (SessionKey::of, Vec::new());
+    for name in ["a", "b", "c", "d", "e"] {
+        let (subscription, stands) = node.bus.subscribe_to_tag(key(name).tag());
+        stands.await.unwrap();
+        subscriptions.push(subscription);
+    }
+    let tags = |names: &[&str]| names.iter().map(|name| key(name).tag()).collect::<BTreeSet<_>>();
+
+    store.create(new("a")).await.unwrap();
+    store.write(key("a"), SessionWrite { value: "1".into(), expected: None }).await.unwrap();
+    let using = SessionUse { idle: Duration::from_secs(900), step: Duration::ZERO };
+    assert!(store.read(key("a"), Some(using)).await.unwrap().is_some());
+    assert_eq!(told(&mut node).await, tags(&[]), "a write and a use are no reason to close sockets");
+    store.renew(key("a"), renewal("b")).await.unwrap();
+    assert_eq!(told(&mut node).await, tags(&["a"]));
+    store.end(key("a")).await.unwrap();
+    assert_eq!(told(&mut node).await, tags(&["a", "b"]), "an end under the id before ends both");
+    store.end(key("b")).await.unwrap();
+    assert_eq!(told(&mut node).await, tags(&["b"]), "it is told although there is none");
+    for name in ["c", "d", "e"] {
+        store.create(new(name)).await.unwrap();
+    }
+    store.end_others(key("c")).await.unwrap();
+    assert_eq!(told(&mut node).await, tags(&["d", "e"]));
+    store.end_all(UserKey::of("ada")).await.unwrap();
+    assert_eq!(told(&mut node).await, tags(&["c"]));
+
+    let channel = format!("laws:tag:{}", key("a").tag());
+    for forged in ["", "sessions", "4501"] {
+        redis.publish(&channel, forged).await;
+    }
+    assert_eq!(told(&mut node).await, tags(&[]));
+}
+
+#[tokio::test]
+async fn in_a_redis_cluster_the_step_that_ends_a_session_reaches_the_nodes_at_the_server_of_its_slot() {
+    let redis = Redis::start_in_cluster_mode().await;
+    let client = RedisClient::open(&format!("redis://{}", redis.addr()), Duration::from_secs(10)).unwrap();
+    let keys = Keys::new("{laws}:actionhero:", "{laws}");
+    let bus = super::bus::bus_with(client.clone(), keys.clone(), ("t", ""), 100);
+    let store = RedisSessions::new(client, keys);
+    let mut arrivals = bus.receiver().unwrap();
+    let (_subscription, stands) = bus.subscribe_to_tag(SessionKey::of("a").tag());
+    stands.await.unwrap();
+    store.create(new("a")).await.unwrap();
+    assert_eq!(store.end(SessionKey::of("a")).await.unwrap(), [SessionKey::of("a")]);
+    let told = async {
+        loop {
+            if let Some(Incoming::SessionChanged(tag)) = arrivals.recv().await {
+                return tag;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(super::bus::SOON, told).await.unwrap(), SessionKey::of("a").tag());
 }

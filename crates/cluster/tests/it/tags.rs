@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use phalanx_core::backend::{Bus, Incoming, Subscription, TagId, TagMessage, TagMessageKind};
+use phalanx_core::backend::{Bus, Incoming, SessionKey, Subscription, TagId, TagMessage, TagMessageKind};
 use phalanx_core::config::Config;
 use phalanx_core::connection::{Attributes, Connection, Frame, NewConnection, OutboxItem, OutboxLimit};
 use phalanx_core::protocol::CloseReason;
-use phalanx_core::{ConnectionId, Engine, ErrorKind, NodeSetup, Registration, TaggedConnections};
+use phalanx_core::{ConnectionId, Engine, ErrorKind, NodeSetup, Registration, SessionSign, TaggedConnections};
 use phalanx_testkit::{Proxy, Redis, print};
 use serde_json::json;
 use tokio::time::Instant;
@@ -69,7 +69,7 @@ impl Node {
     /// A connection of a session and its user.
     async fn signed_in(&mut self, session: &str, user: &str) -> Connection {
         let connection = self.connect();
-        self.registrations.last().unwrap().set_session(session, Some(user)).await.unwrap();
+        self.registrations.last().unwrap().set_session(SessionKey::of(session), Some(user)).await.unwrap();
         connection
     }
 
@@ -169,29 +169,6 @@ async fn a_connection_id_that_two_nodes_have_counts_once() {
     stop([a, b, c]).await;
 }
 
-#[tokio::test]
-async fn a_session_is_closed_on_all_nodes_soon() {
-    let redis = Redis::start().await;
-    let [mut a, mut b, mut c] = three(&redis).await;
-    for round in 0..10 {
-        let session = format!("session-{round}");
-        let sockets = [
-            b.signed_in(&session, "ada").await,
-            b.signed_in(&session, "ada").await,
-            c.signed_in(&session, "ada").await,
-        ];
-        let [other, own] = [c.signed_in("another", "ada").await, a.signed_in(&session, "ada").await];
-        let reason = if round % 2 == 0 { CloseReason::NotAllowed } else { CloseReason::SessionRenewed };
-        let start = Instant::now();
-        a.engine.close_session(&session, reason, None).await.unwrap();
-        until("they are closed", async || sockets.iter().all(|socket| socket.closing() == Some(reason))).await;
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-        assert_eq!((own.closing(), other.closing()), (Some(reason), None));
-    }
-    assert_eq!(a.engine.node().connections().user("ada").count().await.unwrap().count, 10 * 5);
-    stop([a, b, c]).await;
-}
-
 fn id(letter: char) -> TagId {
     TagId::parse(&letter.to_string().repeat(TagId::TEXT)).unwrap()
 }
@@ -272,9 +249,7 @@ async fn a_subscription_that_had_a_gap_is_reported_to_its_sockets_and_to_the_obs
     let other = Node::start(&redis.url(), "other").await;
     let sessions = Arc::new(Mutex::new(Vec::new()));
     let observed = sessions.clone();
-    node.engine.observe_session_gaps(move |session, connections| {
-        observed.lock().unwrap().push((session.to_owned(), connections.len()));
-    });
+    node.engine.observe_sessions(move |sign, connections| observed.lock().unwrap().push((sign, connections.len())));
     let (tagged, untagged) = (node.tagged_member("staff").await, node.connect());
     let user = node.signed_in("hash", "ada").await;
     tagged.tag("more").await.unwrap();
@@ -282,7 +257,7 @@ async fn a_subscription_that_had_a_gap_is_reported_to_its_sockets_and_to_the_obs
     for connection in [&tagged, &user] {
         receives(connection, &[GAP]).await;
     }
-    until("the session's gap is observed", async || *sessions.lock().unwrap() == [("hash".to_owned(), 1)]).await;
+    until("the session's gap is observed", async || *sessions.lock().unwrap() == [(SessionSign::Gap, 1)]).await;
     other.tagged("staff").send(&json!({ "context": "after" })).await.unwrap();
     receives(&tagged, &[r#"{"context":"after"}"#]).await;
     assert!(frames(&untagged).is_empty());

@@ -88,8 +88,6 @@ pub struct TagMessage {
 pub enum TagMessageKind {
     /// A frame for each of the connections, handed on as it is.
     Frame,
-    /// Closes the connections at once, with the code that the payload is. Only the server itself sends it.
-    Close,
     /// A call of all of them; each node that receives it replies.
     Call,
 }
@@ -121,6 +119,8 @@ pub enum Incoming {
     NodeMessage(Generation, NodeMessage),
     /// A message to a tag, and the generation that sent it.
     TagMessage(Generation, TagMessage),
+    /// It is said that the session with this tag has ended or has a new id: it is to be read again.
+    SessionChanged(TagId),
     /// A call of an Actionhero node.
     InteropCall(InteropCall),
     /// The bus is away: replies that calls wait for will not come.

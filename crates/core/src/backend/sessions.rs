@@ -8,6 +8,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::error::BackendError;
+use crate::id::TagId;
 
 /// Most sessions of one user. The next one ends the one that would last the least long: the first that was signed in.
 pub const MAX_SESSIONS_OF_USER: usize = 100;
@@ -37,6 +38,12 @@ impl SessionKey {
     /// Parses what [`Self::to_hex`] wrote.
     pub fn from_hex(text: &str) -> Option<Self> {
         parse_hex(text).map(Self)
+    }
+
+    /// The tag of its sockets. As text it is the start of [`to_hex`](Self::to_hex), so that a script that has the key knows
+    /// the tag's channel.
+    pub fn tag(self) -> TagId {
+        TagId::parse(&self.to_hex()[..TagId::TEXT]).expect("hexadecimal digits are of the alphabet of tags")
     }
 
     /// A number that spreads keys evenly.
@@ -211,8 +218,9 @@ pub struct ListedSession {
 /// Keeps sessions. Every method is one step. None but [`create`](Self::create) and [`renew`](Self::renew) makes a record, and
 /// those make it under an id that is new: nothing brings back a session that ended.
 ///
-/// The sockets of a session that ended, or has a new id, are closed over its tag afterwards, which is another step: those that
-/// a node did not come to are closed when their sessions are read again.
+/// A backend of several nodes says in the same step, to all that are subscribed to the [tag](SessionKey::tag) of a session, that
+/// it ended or has a new id: [`Incoming::SessionChanged`](super::Incoming::SessionChanged). It carries no more, so a receiver
+/// reads the session again, and one that is forged costs a look-up.
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
     /// Reads a session. With a `using` it goes on for longer, but for a frozen copy.
@@ -228,7 +236,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Gives a session that exists a new id. The value before stays under the old one, for [`FROZEN_COPY`] at most.
     async fn renew(&self, key: SessionKey, renewal: SessionRenewal) -> Result<SessionRenewalOutcome, BackendError>;
 
-    /// Ends a session, and those that it was renewed to and from. Returns those that it ended.
+    /// Ends a session, and those that it was renewed to and from. Returns those that it ended; an end of none is said to other
+    /// nodes as well.
     async fn end(&self, key: SessionKey) -> Result<Vec<SessionKey>, BackendError>;
 
     /// The sessions of a user, the one that ends first at the beginning; [`MAX_SESSIONS_OF_USER`] at most.
@@ -252,6 +261,7 @@ mod tests {
         assert_eq!(key.to_hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(format!("{key:?}"), "ba7816bf");
         assert_eq!(SessionKey::from_hex(&key.to_hex()), Some(key));
+        assert_eq!(key.tag().to_string(), "ba7816bf8f01cfea414140de5dae2223");
         for text in ["", "ba7816bf", &"g".repeat(64), &"a".repeat(63)] {
             assert_eq!(SessionKey::from_hex(text), None, "{text}");
         }

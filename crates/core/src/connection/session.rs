@@ -1,6 +1,6 @@
 //! The session of a socket, which is looked up from time to time.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::backend::SessionKey;
 
@@ -14,8 +14,12 @@ pub struct SocketSession {
     due_at: AtomicU64,
     /// Whether the client sent a frame since the last look.
     is_used: AtomicBool,
-    /// Whether an action of the socket itself has ended it.
+    /// The actions of the socket itself that may be ending it.
+    ending: AtomicU32,
+    /// Whether one of them has ended it.
     has_ended: AtomicBool,
+    /// Whether it waits for a look because it is said to have changed.
+    is_changed: AtomicBool,
 }
 
 impl SocketSession {
@@ -25,7 +29,9 @@ impl SocketSession {
             user,
             due_at: AtomicU64::new(0),
             is_used: AtomicBool::new(false),
+            ending: AtomicU32::new(0),
             has_ended: AtomicBool::new(false),
+            is_changed: AtomicBool::new(false),
         }
     }
 
@@ -42,6 +48,24 @@ impl SocketSession {
 
     pub(crate) fn take_used(&self) -> bool {
         self.is_used.swap(false, Relaxed)
+    }
+
+    pub(crate) fn begin_ending(&self) {
+        self.ending.fetch_add(1, SeqCst);
+    }
+
+    pub(crate) fn stop_ending(&self) {
+        self.ending.fetch_sub(1, SeqCst);
+    }
+
+    /// Whether it is ended by an action of the socket, to which the reply comes before the socket is closed.
+    pub(crate) fn is_ended_by_itself(&self) -> bool {
+        self.ending.load(SeqCst) > 0 || self.has_ended()
+    }
+
+    /// Sets whether it waits for a look because it is said to have changed; returns whether that is new.
+    pub(crate) fn set_changed(&self, is_changed: bool) -> bool {
+        self.is_changed.swap(is_changed, AcqRel) != is_changed
     }
 
     pub(crate) fn mark_ended(&self) {

@@ -36,6 +36,7 @@ impl Engine {
             Incoming::Publication(publication) => self.rooms().deliver(&publication),
             Incoming::NodeMessage(from, message) => self.receive_message(from, message),
             Incoming::TagMessage(from, message) => self.parts().tags.receive(from, message),
+            Incoming::SessionChanged(tag) => self.parts().tags.receive_session(tag),
             Incoming::InteropCall(call) => self.parts().call_server.receive_interop_call(call),
             Incoming::Away => self.parts().calls.fail_all(),
             Incoming::StillAway => {

@@ -1,16 +1,14 @@
-//! Looks the sessions of sockets up: those that are due, and all of them after a gap.
+//! Looks the sessions of sockets up: those that are said to have changed, those that are due, and all of them after a gap.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::Engine;
 use super::registration::Registration;
 use crate::connection::Connection;
 use crate::error::ActionError;
+use crate::tags::SessionSign;
 
 /// The time between two looks.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -19,19 +17,32 @@ const PAUSE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Closes sockets whose session has ended without an order to close them: it expired, or the order was missed.
+    /// Closes sockets whose session has ended, or has a new id, without this node having done that: others say so, it expired,
+    /// or it was missed.
     pub(super) fn spawn_session_looks(&self) {
         if !self.has_sessions() {
             return;
         }
-        let (wake, had_gap) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
-        self.parts().clock.on_advance(&wake);
-        self.observe_session_gaps({
-            let (wake, had_gap) = (wake.clone(), had_gap.clone());
-            move |_, connections: &[Connection]| {
-                connections.iter().filter_map(Connection::session).for_each(|session| session.set_due(0));
-                had_gap.store(true, Release);
-                wake.notify_one();
+        let sessions = self.node().session_parts().clone();
+        self.parts().clock.on_advance(sessions.looks.wake());
+        self.observe_sessions({
+            let sessions = sessions.clone();
+            move |sign, connections: &[Connection]| match sign {
+                SessionSign::Changed => sessions.looks.add_changed(connections),
+                SessionSign::Gap => sessions.looks.add_gap(connections),
+            }
+        });
+        let (engine, of_changed) = (self.clone(), sessions.clone());
+        self.shutdown().spawn_own(async move {
+            let looking = async {
+                loop {
+                    of_changed.looks.some_changed().await;
+                    of_changed.look_at_changed().await;
+                }
+            };
+            tokio::select! {
+                () = engine.shutdown().closed() => {}
+                () = looking => {}
             }
         });
         let engine = self.clone();
@@ -42,12 +53,10 @@ impl Engine {
                 tokio::select! {
                     () = engine.shutdown().closed() => return,
                     () = sleep(pause) => {}
-                    () = wake.notified() => {}
+                    () = sessions.looks.wake().notified() => {}
                 }
-                let is_after_gap = had_gap.swap(false, AcqRel) || is_unanswered;
-                let connections = engine.parts().connections.all();
-                let sessions = engine.node().session_parts();
-                let is_done = sessions.look_at_sockets(connections, is_after_gap, || had_gap.load(Acquire)).await;
+                let is_after_gap = sessions.looks.take_gap() || is_unanswered;
+                let is_done = sessions.look_at_sockets(engine.parts().connections.all(), is_after_gap).await;
                 (is_unanswered, pause) = if is_done { (false, PAUSE) } else { (true, RETRY) };
             }
         });
@@ -62,7 +71,7 @@ impl Registration {
     /// `unauthenticated` if the session has ended meanwhile, `unavailable` if the backend does not answer.
     pub async fn confirm_session(&self) -> Result<(), ActionError> {
         let Some(session) = self.connection().session() else { return Ok(()) };
-        self.set_session(&session.key.to_hex(), session.user.as_deref()).await?;
+        self.set_session(session.key, session.user.as_deref()).await?;
         self.engine().node().session_parts().confirm(self.connection()).await
     }
 }

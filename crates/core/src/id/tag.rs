@@ -14,18 +14,8 @@ pub(crate) enum TagKind {
     Application,
     /// The connections of a user.
     User,
-    /// The connections of a session, named by the hash of its id.
+    /// The connections of a session.
     Session,
-}
-
-impl TagKind {
-    const fn domain(self) -> &'static [u8] {
-        match self {
-            Self::Application => b"phalanx tag 1 application\n",
-            Self::User => b"phalanx tag 1 user\n",
-            Self::Session => b"phalanx tag 1 session\n",
-        }
-    }
 }
 
 /// Names a tag between nodes: a hash of its kind and its name, so that channels are of one length and show no names of
@@ -39,8 +29,8 @@ impl TagId {
     /// The number of characters of its text.
     pub const TEXT: usize = 32;
 
-    fn of(kind: TagKind, name: &str) -> Self {
-        let digest: [u8; 32] = Sha256::new().chain_update(kind.domain()).chain_update(name).finalize().into();
+    fn of(domain: &[u8], name: &str) -> Self {
+        let digest: [u8; 32] = Sha256::new().chain_update(domain).chain_update(name).finalize().into();
         let mut id = [0; Self::LENGTH];
         id.copy_from_slice(&digest[..Self::LENGTH]);
         Self(id)
@@ -78,8 +68,20 @@ pub(crate) struct Tag {
 }
 
 impl Tag {
-    pub(crate) fn new(kind: TagKind, name: &str) -> Self {
-        Self { kind, name: name.into(), id: TagId::of(kind, name) }
+    /// One that an application names.
+    pub(crate) fn of_application(name: &str) -> Self {
+        let id = TagId::of(b"phalanx tag 1 application\n", name);
+        Self { kind: TagKind::Application, name: name.into(), id }
+    }
+
+    /// That of a user.
+    pub(crate) fn of_user(name: &str) -> Self {
+        Self { kind: TagKind::User, name: name.into(), id: TagId::of(b"phalanx tag 1 user\n", name) }
+    }
+
+    /// That of a session, whose hash has this id.
+    pub(crate) fn of_session(id: TagId) -> Self {
+        Self { kind: TagKind::Session, name: id.to_string().into(), id }
     }
 }
 
@@ -89,17 +91,17 @@ mod tests {
 
     #[test]
     fn tags_of_one_name_and_different_kinds_are_different_and_the_same_on_every_node() {
-        let ids = [TagKind::Application, TagKind::User, TagKind::Session].map(|kind| Tag::new(kind, "ada").id);
-        assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2]);
-        assert_eq!(ids[1], Tag::new(TagKind::User, "ada").id);
-        assert_ne!(ids[1], Tag::new(TagKind::User, "bob").id);
+        let ids = [Tag::of_application("ada").id, Tag::of_user("ada").id];
+        assert_ne!(ids[0], ids[1]);
+        assert_eq!(ids[1], Tag::of_user("ada").id);
+        assert_ne!(ids[1], Tag::of_user("bob").id);
         // Nodes of two releases compute it.
         assert_eq!(ids[1].to_string(), "H6rAm3nHH9A5UoUYczgtAFQwJOMB1JhT");
     }
 
     #[test]
     fn an_id_is_read_as_it_was_written_and_other_text_is_refused() {
-        let id = Tag::new(TagKind::Application, "staff").id;
+        let id = Tag::of_application("staff").id;
         let text = id.to_string();
         assert_eq!((text.len(), TagId::parse(&text)), (TagId::TEXT, Some(id)));
         let long = format!("{text}A");

@@ -50,15 +50,6 @@ impl CloseReason {
         }
     }
 
-    /// The reason for which all connections of a session are closed; `None` for any other code.
-    pub(crate) const fn of_session(code: u16) -> Option<Self> {
-        match code {
-            4004 => Some(Self::SessionRenewed),
-            4501 => Some(Self::NotAllowed),
-            _ => None,
-        }
-    }
-
     /// The close code; 4000 to 4499 mean *reconnect*, 4500 to 4999 *do not*.
     pub const fn code(self) -> u16 {
         match self {

@@ -10,7 +10,7 @@ use super::error::ApplyError;
 use super::execute::{Executor, Started};
 use super::pending::RemoteCalls;
 use crate::connection::Connection;
-use crate::id::{ConnectionId, TagKind};
+use crate::id::ConnectionId;
 use crate::tags::{TaggedConnections, Tags};
 
 /// The connections of the cluster: those of this node by their handles, all others by [`Connections::apply`]. Cheap to
@@ -64,12 +64,12 @@ impl Connections {
 
     /// All connections of the cluster with that tag: see [`Connection::tag`].
     pub fn tagged(&self, tag: &str) -> TaggedConnections {
-        TaggedConnections::new(&self.tags, TagKind::Application, tag)
+        TaggedConnections::of_application(&self.tags, tag)
     }
 
     /// All connections of the cluster whose session is that user's.
     pub fn user(&self, user: &str) -> TaggedConnections {
-        TaggedConnections::new(&self.tags, TagKind::User, user)
+        TaggedConnections::of_user(&self.tags, user)
     }
 
     /// Runs `method` on a connection, wherever it is, and returns its result.

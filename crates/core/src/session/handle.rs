@@ -64,17 +64,14 @@ impl Sessions {
     ///
     /// `unavailable` if the backend does not answer.
     pub async fn end_all(&self, user: &str) -> Result<usize, ActionError> {
+        let _ending = self.parts.begin_end(self.call.as_ref());
         let ended = self.parts.store.end_all(UserKey::of(user)).await?;
         metrics::record_ended(ended.len());
         if let Some(call) = &self.call {
             sockets::forget(call, &ended);
         }
         let count = ended.len();
-        if ended.is_empty() {
-            // Perhaps a call before, whose outcome was unknown, has ended them, and left their sockets.
-            self.parts.reconnect_user(user).await?;
-        }
-        self.parts.close_ended(ended, self.call.as_ref()).await?;
+        self.parts.close_ended(ended, self.call.as_ref());
         Ok(count)
     }
 
@@ -88,7 +85,7 @@ impl Sessions {
         let ended = self.parts.store.end_others(own).await?.ok_or_else(session_ended)?;
         metrics::record_ended(ended.len());
         let count = ended.len();
-        self.parts.close_ended(ended, None).await?;
+        self.parts.close_ended(ended, None);
         Ok(count)
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod data;
 mod fields;
 pub(crate) mod handle;
 mod id;
+mod looks;
 mod metrics;
 pub(crate) mod parts;
 mod slot;

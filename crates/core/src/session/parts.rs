@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::cookie::SessionCookie;
 use super::data::SessionType;
+use super::looks::LookRequests;
 use super::metrics;
 use crate::address_rate::{AddressBuckets, Rate};
 use crate::backend::{Clock, SessionKey, SessionStore, SessionUse, StoredSession};
@@ -30,12 +31,13 @@ const UNDECODABLE_PAUSE: u64 = 60_000;
 pub(crate) struct SessionParts {
     pub(super) store: Arc<dyn SessionStore>,
     pub(super) clock: Arc<dyn Clock>,
-    /// By these the sockets of a session are closed on all nodes.
+    /// By these the sockets of a session are found.
     pub(super) tags: Tags,
     pub(super) settings: SessionSettings,
     pub(super) cookie: SessionCookie,
     /// `None` if the application has none.
     pub(super) session_type: Option<SessionType>,
+    pub(crate) looks: LookRequests,
     new_sessions: AddressBuckets,
     turns: Box<[Mutex<()>]>,
     /// When a value that does not decode was logged last.
@@ -60,6 +62,7 @@ impl SessionParts {
             cookie: SessionCookie::new(cluster, is_secure, settings.same_site, settings.bearer),
             settings,
             session_type,
+            looks: LookRequests::default(),
             new_sessions: AddressBuckets::new(rate, config.limits.clone()),
             turns: (0..turns).map(|_| Mutex::default()).collect(),
             logged_at: AtomicU64::new(0),

@@ -1,18 +1,18 @@
-//! The sockets of sessions. They are closed on all nodes when their session ends or gets a new id, and their sessions are read
-//! again where that may have been missed.
+//! The sockets of sessions. A node closes its own when it ends their session or gives that a new id. Other nodes learn from the
+//! store that something changed, and read the session again, as they do where they may have missed that.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::sleep;
-use tracing::warn;
 
+use super::looks::LookRequests;
 use super::parts::{SessionParts, session_ended};
 use super::slot::CallSession;
 use crate::backend::{SessionKey, SessionUse};
-use crate::connection::Connection;
+use crate::connection::{Connection, SocketSession};
 use crate::context::Context;
-use crate::error::{ActionError, Chain};
+use crate::error::ActionError;
 use crate::protocol::CloseReason;
 
 /// The longest time from one look at the session of a socket to the next.
@@ -24,53 +24,56 @@ const AT_ONCE: usize = 50;
 /// The pause after each such batch: 1,000 sessions a second at most.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The same where orders to close may have been missed: 5,000 a second.
+/// The same where ends may have been missed, or were said: 5,000 a second.
 const PAUSE_AFTER_GAP: Duration = Duration::from_millis(10);
 
+/// Kept while an action of a socket may end the session of that socket: its reply comes before the socket is closed, also if the
+/// other way by which this node learns of the end is the faster one.
+pub(super) struct EndingSession<'a> {
+    looks: &'a LookRequests,
+    connection: &'a Connection,
+    session: &'a SocketSession,
+}
+
+impl Drop for EndingSession<'_> {
+    fn drop(&mut self) {
+        self.session.stop_ending();
+        if !self.session.has_ended() {
+            // Perhaps it was ended all the same, by an action that does not know it, and the look was left to that.
+            self.looks.add_changed(std::slice::from_ref(self.connection));
+        }
+    }
+}
+
 impl SessionParts {
-    /// Closes the sockets of sessions that have ended. A socket of the call that ended them gets its reply first.
-    ///
-    /// # Errors
-    ///
-    /// `unavailable` if it is unknown whether other nodes close theirs.
-    pub(super) async fn close_ended(
-        &self,
-        ended: impl IntoIterator<Item = SessionKey>,
-        call: Option<&Context>,
-    ) -> Result<(), ActionError> {
+    /// Begins an action by which the session of its own socket may end.
+    pub(super) fn begin_end<'a>(&'a self, call: Option<&'a Context>) -> Option<EndingSession<'a>> {
+        let connection = call?.outermost().connection()?;
+        let session = connection.session()?;
+        session.begin_ending();
+        Some(EndingSession { looks: &self.looks, connection, session })
+    }
+
+    /// Closes the sockets that this node has of sessions that have ended. A socket of the call that ended them gets its reply
+    /// first. Other nodes learn of it from the store.
+    pub(super) fn close_ended(&self, ended: impl IntoIterator<Item = SessionKey>, call: Option<&Context>) {
         let own = call.and_then(|call| call.outermost().connection());
-        let close = |key: SessionKey| async move {
+        for key in ended {
             let own = own.filter(|own| own.session().is_some_and(|session| session.key == key));
             if let Some(session) = own.and_then(Connection::session) {
                 session.mark_ended();
             }
-            self.tags.close_session(&key.to_hex(), CloseReason::NotAllowed, own.map(Connection::id)).await
-        };
-        // All orders are sent, whatever becomes of the first.
-        join_all(ended.into_iter().map(close)).await.into_iter().collect()
-    }
-
-    /// Closes the sockets of a user, whose clients come back with the session that they have, if any.
-    ///
-    /// # Errors
-    ///
-    /// `unavailable` if it is unknown whether other nodes close theirs.
-    pub(super) async fn reconnect_user(&self, user: &str) -> Result<(), ActionError> {
-        self.tags.close_user(user, CloseReason::SessionRenewed).await
-    }
-
-    /// Closes the sockets of a session that has a new id, whose clients come back with that, and those of sessions that were
-    /// ended for it. The write is done, so a failure is not the caller's: nodes that missed the order look again.
-    pub(super) async fn close_replaced(&self, old: Option<SessionKey>, ended: Vec<SessionKey>) {
-        let closing = async {
-            if let Some(old) = old {
-                self.tags.close_session(&old.to_hex(), CloseReason::SessionRenewed, None).await?;
-            }
-            self.close_ended(ended, None).await
-        };
-        if let Err(error) = closing.await {
-            warn!(cause = %Chain(&error), "other nodes may not have closed the sockets of a session that was replaced");
+            self.tags.close_session(key.tag(), CloseReason::NotAllowed, own.map(Connection::id));
         }
+    }
+
+    /// Closes the sockets that this node has of a session that has a new id, whose clients come back with that, and those of
+    /// sessions that were ended for it.
+    pub(super) fn close_replaced(&self, old: Option<SessionKey>, ended: Vec<SessionKey>) {
+        if let Some(old) = old {
+            self.tags.close_session(old.tag(), CloseReason::SessionRenewed, None);
+        }
+        self.close_ended(ended, None);
     }
 
     /// Looks the session of a socket up, and closes the socket for this reason if that is gone. Returns whether the backend
@@ -85,6 +88,8 @@ impl SessionParts {
                 let next = stored.expires_in.min(LOOK.as_millis() as u64);
                 session.move_due(due_at, self.clock.now_ms().saturating_add(next));
             }
+            // The reply to that action comes first.
+            Ok(None) if session.is_ended_by_itself() => {}
             Ok(None) => connection.close(gone),
             Err(_) => {
                 if is_used {
@@ -100,12 +105,7 @@ impl SessionParts {
 impl SessionParts {
     /// Looks the sessions of sockets up that are due, and those whose sockets were used, until the backend does not answer or
     /// there is a gap. Returns whether all were looked up.
-    pub(crate) async fn look_at_sockets(
-        &self,
-        connections: Vec<Connection>,
-        is_after_gap: bool,
-        has_gap: impl Fn() -> bool,
-    ) -> bool {
+    pub(crate) async fn look_at_sockets(&self, connections: Vec<Connection>, is_after_gap: bool) -> bool {
         let now = self.clock.now_ms();
         let is_due = |connection: &Connection| match connection.session().filter(|_| !connection.is_closing()) {
             // The reply to the action that ended it comes first.
@@ -127,12 +127,31 @@ impl SessionParts {
         };
         for batch in due.chunks(AT_ONCE) {
             let looks = join_all(batch.iter().map(|connection| self.look_at(connection, gone))).await;
-            if has_gap() || looks.contains(&false) {
+            if self.looks.has_gap() || looks.contains(&false) {
                 return false;
             }
             sleep(pause).await;
         }
         true
+    }
+
+    /// Looks the sessions of sockets up that are said to have changed, until none is left.
+    pub(crate) async fn look_at_changed(&self) {
+        loop {
+            let batch = self.looks.take_changed(AT_ONCE);
+            if batch.is_empty() {
+                return;
+            }
+            let look = async |connection: &Connection| {
+                if !self.look_at(connection, CloseReason::NotAllowed).await {
+                    self.looks.add_unanswered(connection);
+                }
+            };
+            join_all(batch.iter().map(look)).await;
+            if batch.len() == AT_ONCE {
+                sleep(PAUSE_AFTER_GAP).await;
+            }
+        }
     }
 
     /// Checks the session of an upgrade once more, after its connection has the tags by which an end closes it: so an end is

@@ -134,12 +134,13 @@ impl<T: SessionData> Session<T> {
             (state.current.as_ref().map(|current| current.key).or(state.key), state.has_set_cookie)
         };
         if let Some(key) = key {
+            let _ending = self.parts().begin_end(Some(&self.ctx));
             let mut ended = self.parts().store.end(key).await?;
             metrics::record_ended(ended.len());
             if !ended.contains(&key) {
-                ended.push(key); // the end before may not have closed its sockets
+                ended.push(key); // it may have expired, and its sockets not be closed yet
             }
-            self.parts().close_ended(ended, Some(&self.ctx)).await?;
+            self.parts().close_ended(ended, Some(&self.ctx));
         }
         slot.state().current = None;
         let caller = self.ctx.outermost().caller();
@@ -198,7 +199,7 @@ impl<T: SessionData> Session<T> {
         metrics::record_created();
         metrics::record_ended(created.ended.len());
         self.hand_over(&id, (created.ends_at, is_remembered), value).await?;
-        self.parts().close_replaced(None, created.ended).await;
+        self.parts().close_replaced(None, created.ended);
         Ok(())
     }
 
@@ -226,7 +227,7 @@ impl<T: SessionData> Session<T> {
                     user: current.user,
                 });
                 self.hand_over(&id, (renewed.ends_at, is_remembered), value).await?;
-                self.parts().close_replaced(Some(current.key), renewed.ended).await;
+                self.parts().close_replaced(Some(current.key), renewed.ended);
                 Renewed::Done
             }
             SessionRenewalOutcome::Conflict(stored) => Renewed::Conflict(stored),
@@ -253,7 +254,7 @@ impl<T: SessionData> Session<T> {
             // With it the session that it was renewed from, whose sockets are closed.
             let ended = self.parts().store.end(id.key()).await?;
             metrics::record_ended(ended.len());
-            self.parts().close_replaced(None, ended).await;
+            self.parts().close_replaced(None, ended);
             return Err(refused);
         }
         let NewValue { bytes, value, user } = value;

@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::{Tags, TagsInner};
+use super::{SessionSign, Tags, TagsInner};
 use crate::backend::GapCause;
 use crate::connection::{Connection, Frame};
 use crate::gap_pace::{GapPace, spawn_steps};
@@ -22,16 +22,24 @@ impl Tags {
         let Some(local) = self.0.find(tag) else { return };
         let members: Vec<Connection> = local.members().all().cloned().collect();
         match local.kind {
-            TagKind::Session => self.0.notify_session_gap(&local.name, &members),
+            TagKind::Session => self.0.notify_session(SessionSign::Gap, &members),
             TagKind::User | TagKind::Application => self.0.send_gaps(&members),
         }
+    }
+
+    /// Has the session of connections read again. Another tag has none.
+    pub(crate) fn receive_session(&self, tag: TagId) {
+        self.0.parts.metrics.tag_received.increment(1);
+        let Some(local) = self.0.find(tag).filter(|local| local.kind == TagKind::Session) else { return };
+        let members: Vec<Connection> = local.members().all().cloned().collect();
+        self.0.notify_session(SessionSign::Changed, &members);
     }
 }
 
 impl TagsInner {
-    fn notify_session_gap(&self, session: &str, members: &[Connection]) {
-        if let Some(observer) = self.session_gaps.get() {
-            observer(session, members);
+    fn notify_session(&self, sign: SessionSign, members: &[Connection]) {
+        if let Some(observer) = self.session_observer.get() {
+            observer(sign, members);
         }
     }
 

@@ -20,7 +20,7 @@ use crate::connection::{Connection, ConnectionTags, Frame, TagHost};
 use crate::error::{ActionError, Detail, ErrorKind};
 use crate::gap_pace::GapPace;
 use crate::id::{ConnectionId, Generation, NodeIdentity, Tag, TagId, TagKind};
-use crate::metrics::{NodeMetrics, bound_reached, record_drop};
+use crate::metrics::{NodeMetrics, bound_reached};
 use crate::protocol::{self, CloseReason, GapEvent};
 use crate::remote::execute::Executor;
 use crate::remote::pending::RemoteCalls;
@@ -52,9 +52,18 @@ pub(crate) struct TagParts {
     pub(crate) config: Arc<Config>,
 }
 
-/// Learns that a message to the tag of a session may have been missed: its name, and its connections on this node. Called
-/// by the task that delivers messages, so it must not wait.
-pub(crate) type SessionGapObserver = Box<dyn Fn(&str, &[Connection]) + Send + Sync>;
+/// A reason to read a session of connections again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionSign {
+    /// It is said to have ended or to have a new id.
+    Changed,
+    /// That it has may have been missed.
+    Gap,
+}
+
+/// Learns of a sign about a session, and its connections on this node. Called by the task that delivers messages, so it must
+/// not wait.
+pub(crate) type SessionObserver = Box<dyn Fn(SessionSign, &[Connection]) + Send + Sync>;
 
 /// The tags of this node's connections. Cheap to clone.
 #[derive(Clone)]
@@ -67,14 +76,14 @@ struct TagsInner {
     gaps: Mutex<GapPace<Connection>>,
     /// The frame of all gaps, so that one that is not written yet is recognised.
     gap_frame: Bytes,
-    session_gaps: OnceLock<SessionGapObserver>,
+    session_observer: OnceLock<SessionObserver>,
 }
 
 impl Tags {
     pub(crate) fn new(parts: TagParts) -> Self {
-        let (local, gaps, session_gaps) = Default::default();
+        let (local, gaps, session_observer) = Default::default();
         let gap_frame = protocol::encode(&GapEvent::OF_TAGS);
-        Self(Arc::new(TagsInner { parts, local, gaps, gap_frame, session_gaps }))
+        Self(Arc::new(TagsInner { parts, local, gaps, gap_frame, session_observer }))
     }
 
     /// The host of the tags of registered connections.
@@ -83,8 +92,7 @@ impl Tags {
         Arc::downgrade(&host)
     }
 
-    /// Gives a connection the tags of its session, named by the hash of its id, and of its user, in place of others of these
-    /// kinds. Completes when whatever is sent to them from then on arrives.
+    /// Gives a connection the tags of its session and of its user, in place of others of these kinds. Completes when whatever is sent to them from then on arrives.
     ///
     /// # Errors
     ///
@@ -92,11 +100,11 @@ impl Tags {
     pub(crate) async fn set_session(
         &self,
         connection: &Connection,
-        session: &str,
+        session: TagId,
         user: Option<&str>,
     ) -> Result<(), ActionError> {
-        let session = Tag::new(TagKind::Session, session);
-        let user = user.map(|user| Tag::new(TagKind::User, user));
+        let session = Tag::of_session(session);
+        let user = user.map(Tag::of_user);
         let is_earlier = |tag: &&Tag| {
             tag.kind != TagKind::Application
                 && tag.id != session.id
@@ -115,46 +123,15 @@ impl Tags {
         tokio::try_join!(self.0.give(connection, session), of_user).map(drop)
     }
 
-    /// Closes the connections of a session: those of this node at once, but for `except`, and those of others when they
-    /// receive it. The reason is one of [`CloseReason::of_session`].
-    ///
-    /// # Errors
-    ///
-    /// `unavailable` if it is unknown whether other nodes receive it.
-    pub(crate) async fn close_session(
-        &self,
-        session: &str,
-        reason: CloseReason,
-        except: Option<&ConnectionId>,
-    ) -> Result<(), ActionError> {
-        self.close_all(Tag::new(TagKind::Session, session).id, reason, except).await
+    /// Closes the connections of a session on this node, but for `except`.
+    pub(crate) fn close_session(&self, session: TagId, reason: CloseReason, except: Option<&ConnectionId>) {
+        let members = self.0.members(session);
+        members.iter().filter(|member| Some(member.id()) != except).for_each(|member| member.close(reason));
     }
 
-    /// Closes the connections of a user, likewise.
-    ///
-    /// # Errors
-    ///
-    /// `unavailable` if it is unknown whether other nodes receive it.
-    pub(crate) async fn close_user(&self, user: &str, reason: CloseReason) -> Result<(), ActionError> {
-        self.close_all(Tag::new(TagKind::User, user).id, reason, None).await
-    }
-
-    async fn close_all(
-        &self,
-        tag: TagId,
-        reason: CloseReason,
-        except: Option<&ConnectionId>,
-    ) -> Result<(), ActionError> {
-        self.0.close_now(tag, reason, except);
-        let payload = reason.code().to_string().into();
-        let message = TagMessage { tag, kind: TagMessageKind::Close, id: 0, deadline_ms: None, payload };
-        self.0.parts.bus.publish_to_tag(message).await?;
-        Ok(())
-    }
-
-    /// Has gaps of the tags of sessions observed. Only the first observer counts.
-    pub(crate) fn observe_session_gaps(&self, observer: SessionGapObserver) {
-        let _ = self.0.session_gaps.set(observer);
+    /// Has signs about sessions observed. Only the first observer counts.
+    pub(crate) fn observe_sessions(&self, observer: SessionObserver) {
+        let _ = self.0.session_observer.set(observer);
     }
 
     /// Takes all tags from a connection that has ended.
@@ -176,12 +153,6 @@ impl Tags {
         self.0.parts.metrics.tag_received.increment(1);
         match message.kind {
             TagMessageKind::Frame => self.0.deliver(message.tag, &message.payload),
-            TagMessageKind::Close => {
-                match serde_json::from_slice(&message.payload).ok().and_then(CloseReason::of_session) {
-                    Some(reason) => self.0.close_now(message.tag, reason, None),
-                    None => record_drop("tag_unreadable"),
-                }
-            }
             TagMessageKind::Call => self.serve(from, message),
         }
     }
@@ -276,11 +247,6 @@ impl TagsInner {
         }
         self.parts.metrics.tag_deliveries.increment(members.len() as u64);
     }
-
-    fn close_now(&self, tag: TagId, reason: CloseReason, except: Option<&ConnectionId>) {
-        let members = self.members(tag);
-        members.iter().filter(|member| Some(member.id()) != except).for_each(|member| member.close(reason));
-    }
 }
 
 #[async_trait]
@@ -304,7 +270,7 @@ impl fmt::Debug for Tags {
 fn application_tag(name: &str) -> Result<Tag, ActionError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
     if (1..=100).contains(&name.len()) && name.bytes().all(allowed) {
-        return Ok(Tag::new(TagKind::Application, name));
+        return Ok(Tag::of_application(name));
     }
     let detail = Detail::new("tag", "pattern", "must be 1 to 100 characters of A-Z a-z 0-9 : . _ -");
     Err(ActionError::invalid_input(vec![detail]))

@@ -12,7 +12,7 @@ use super::wire::{TagCall, TagReplies};
 use super::{Tags, application_tag};
 use crate::backend::{TagMessage, TagMessageKind};
 use crate::error::{ActionError, ErrorKind};
-use crate::id::{Tag, TagKind};
+use crate::id::Tag;
 use crate::metrics::bound_reached;
 use crate::protocol::{self, CloseReason};
 use crate::remote::built_in::in_context;
@@ -47,7 +47,8 @@ use crate::remote::pending::{LONGEST, check_size};
 #[derive(Clone)]
 pub struct TaggedConnections {
     tags: Tags,
-    kind: TagKind,
+    /// Makes the tag of the name.
+    parse: fn(&str) -> Result<Tag, ActionError>,
     name: Arc<str>,
     limit: Duration,
 }
@@ -59,9 +60,19 @@ impl TaggedConnections {
     /// Most results that [`Self::apply`] returns; all are counted.
     pub const RESULTS: usize = 100;
 
-    pub(crate) fn new(tags: &Tags, kind: TagKind, name: &str) -> Self {
+    /// The connections with a tag of the application.
+    pub(crate) fn of_application(tags: &Tags, name: &str) -> Self {
+        Self::new(tags, application_tag, name)
+    }
+
+    /// The connections of a user.
+    pub(crate) fn of_user(tags: &Tags, name: &str) -> Self {
+        Self::new(tags, |name| Ok(Tag::of_user(name)), name)
+    }
+
+    fn new(tags: &Tags, parse: fn(&str) -> Result<Tag, ActionError>, name: &str) -> Self {
         let limit = tags.0.parts.config.general.rpc_timeout;
-        Self { tags: tags.clone(), kind, name: name.into(), limit }
+        Self { tags: tags.clone(), parse, name: name.into(), limit }
     }
 
     /// Waits for the replies of nodes as long as this, instead of `general.rpc_timeout`; an hour at most.
@@ -182,15 +193,12 @@ impl TaggedConnections {
     }
 
     fn tag(&self) -> Result<Tag, ActionError> {
-        match self.kind {
-            TagKind::Application => application_tag(&self.name),
-            TagKind::User | TagKind::Session => Ok(Tag::new(self.kind, &self.name)),
-        }
+        (self.parse)(&self.name)
     }
 }
 
 impl fmt::Debug for TaggedConnections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TaggedConnections({:?}, {})", self.kind, self.name)
+        write!(f, "TaggedConnections({})", self.name)
     }
 }

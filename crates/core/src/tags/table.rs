@@ -1,6 +1,6 @@
 //! The connections of this node with one tag.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexMap;
 
@@ -11,7 +11,6 @@ use crate::id::{ConnectionId, Tag, TagKind};
 /// One tag on this node.
 pub(super) struct LocalTag {
     pub(super) kind: TagKind,
-    pub(super) name: Arc<str>,
     members: Mutex<TagMembers>,
     /// Keeps the tag's messages coming.
     _subscription: Option<Subscription>,
@@ -19,7 +18,7 @@ pub(super) struct LocalTag {
 
 impl LocalTag {
     pub(super) fn new(tag: &Tag, subscription: Option<Subscription>) -> Self {
-        Self { kind: tag.kind, name: tag.name.clone(), members: Mutex::default(), _subscription: subscription }
+        Self { kind: tag.kind, members: Mutex::default(), _subscription: subscription }
     }
 
     pub(super) fn members(&self) -> MutexGuard<'_, TagMembers> {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use phalanx_core::backend::{
     Backend, BackendError, Bus, CreateOutcome, HeldMember, Incoming, JoinOutcome, LeaveOutcome, Member, Members,
     MembersCursor, NodeMessage, Posted, Publication, Recipient, RelistOutcome, Relisting, RoomStore, SendGuard,
-    StoredMember, Subscription, TagId, TagMessage,
+    SessionKey, StoredMember, Subscription, TagId, TagMessage,
 };
 use phalanx_core::config::Config;
 use phalanx_core::connection::{Attributes, Frame, NewConnection, OutboxItem, OutboxLimit};
@@ -375,7 +375,7 @@ impl Harness {
             let index = all.iter().position(|registration| registration.connection() == connection).unwrap();
             all.remove(index)
         };
-        registration.set_session(session, user).await.unwrap();
+        registration.set_session(SessionKey::of(session), user).await.unwrap();
         self.registrations.lock().unwrap().push(registration);
     }
 

@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use phalanx_core::backend::{GapCause, Incoming, TagMessage, TagMessageKind};
+use phalanx_core::backend::{GapCause, Incoming, SessionKey, TagMessage, TagMessageKind};
 use phalanx_core::config::ByteSize;
 use phalanx_core::connection::{Frame, OutboxItem};
 use phalanx_core::protocol::CloseReason;
-use phalanx_core::{ApplyError, Connection, ErrorKind, Generation, TagId, TaggedConnections};
+use phalanx_core::{ApplyError, Connection, ErrorKind, Generation, SessionSign, TagId, TaggedConnections};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -205,22 +205,6 @@ async fn a_user_is_found_by_the_session_alone() {
 }
 
 #[tokio::test]
-async fn a_session_is_closed_but_for_the_connection_that_ended_it() {
-    let harness = start().await;
-    let all = [harness.connect("a").await, harness.connect("b").await, harness.connect("c").await];
-    for connection in &all {
-        harness.set_session(connection, "hash", Some("ada")).await;
-    }
-    let elsewhere = harness.connect("d").await;
-    harness.set_session(&elsewhere, "another", Some("ada")).await;
-    harness.engine.close_session("hash", CloseReason::NotAllowed, Some(all[0].id())).await.unwrap();
-    let closing = || all.iter().chain([&elsewhere]).map(Connection::closing).collect::<Vec<_>>();
-    assert_eq!(closing(), [None, Some(CloseReason::NotAllowed), Some(CloseReason::NotAllowed), None]);
-    harness.engine.close_session("another", CloseReason::SessionRenewed, None).await.unwrap();
-    assert_eq!(elsewhere.closing().map(CloseReason::code), Some(4004));
-}
-
-#[tokio::test]
 async fn all_connections_with_a_tag_are_closed_with_a_code_of_applications() {
     let harness = start().await;
     let members = [harness.tagged_member("ada", "staff").await, harness.tagged_member("bob", "staff").await];
@@ -329,10 +313,6 @@ async fn a_message_that_may_not_have_been_published_has_reached_this_node() {
     assert_eq!(queued_frames(&ada).len(), 1);
     harness.backend.fail("publish to tag", Fault::Down);
     assert_eq!(harness.tagged("staff").count().await.unwrap_err().kind(), ErrorKind::Unavailable);
-    harness.backend.fail("publish to tag", Fault::Down);
-    harness.set_session(&ada, "hash", None).await;
-    harness.engine.close_session("hash", CloseReason::NotAllowed, None).await.unwrap_err();
-    assert!(ada.is_closing());
 }
 
 #[tokio::test(start_paused = true)]
@@ -391,20 +371,27 @@ async fn a_gap_of_several_tags_is_one_frame_until_it_is_written() {
 }
 
 #[tokio::test]
-async fn a_gap_of_a_session_is_observed_and_no_matter_of_its_clients() {
+async fn signs_of_a_session_are_observed_and_no_matter_of_its_clients() {
     let harness = start().await;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let observed = seen.clone();
-    harness.engine.observe_session_gaps(move |session, connections| {
+    harness.engine.observe_sessions(move |sign, connections| {
         let ids: Vec<String> = connections.iter().map(|connection| connection.id().to_string()).collect();
-        observed.lock().unwrap().push((session.to_owned(), ids));
+        observed.lock().unwrap().push((sign, ids));
     });
     let ada = harness.connect("ada").await;
+    let staff = id_of(&harness, async { ada.tag("staff").await.unwrap() }).await;
     let id = id_of(&harness, harness.set_session(&ada, "hash", None)).await;
+    assert_eq!(id, SessionKey::of("hash").tag());
+    for forged in [staff, SessionKey::of("other").tag()] {
+        harness.backend.inject(Incoming::SessionChanged(forged)).await;
+    }
     harness.backend.inject(gap(id)).await;
-    harness.tagged("a").count().await.unwrap();
-    eventually("it is observed", async || !seen.lock().unwrap().is_empty()).await;
-    assert_eq!(*seen.lock().unwrap(), [("hash".to_owned(), vec!["ada".to_owned()])]);
+    harness.backend.inject(Incoming::SessionChanged(id)).await;
+    eventually("both are observed", async || seen.lock().unwrap().len() == 2).await;
+    let of_ada = |sign| (sign, vec!["ada".to_owned()]);
+    assert_eq!(*seen.lock().unwrap(), [SessionSign::Gap, SessionSign::Changed].map(of_ada));
+    assert!(!ada.is_closing(), "it is the observer's");
     assert!(queued_frames(&ada).is_empty());
 }
 
@@ -419,10 +406,6 @@ async fn malformed_messages_of_other_nodes_are_ignored() {
         Incoming::TagMessage(from, TagMessage { tag, kind, id: 1, deadline_ms: Some(u64::MAX), payload })
     };
     for (kind, payload) in [
-        (TagMessageKind::Close, ""),
-        (TagMessageKind::Close, "4500"),
-        (TagMessageKind::Close, "1001"),
-        (TagMessageKind::Close, "\"4501\""),
         (TagMessageKind::Call, "{}"),
         (TagMessageKind::Call, r#"{"op":"close"}"#),
         (TagMessageKind::Call, r#"{"op":"close","code":4004}"#),

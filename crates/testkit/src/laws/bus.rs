@@ -48,6 +48,7 @@ async fn next_message(receiver: &mut Receiver<Incoming>) -> Publication {
             Incoming::Publication(message) => return message,
             Incoming::NodeMessage(..)
             | Incoming::TagMessage(..)
+            | Incoming::SessionChanged(_)
             | Incoming::InteropCall(_)
             | Incoming::Away
             | Incoming::StillAway
@@ -158,6 +159,7 @@ pub async fn a_node_message_reaches_its_recipient(bus: Arc<dyn Bus>) {
                 }
                 Incoming::Publication(_)
                 | Incoming::TagMessage(..)
+                | Incoming::SessionChanged(_)
                 | Incoming::InteropCall(_)
                 | Incoming::Away
                 | Incoming::StillAway
@@ -202,7 +204,7 @@ pub async fn a_message_to_a_tag_reaches_the_nodes_that_are_subscribed_to_it(bus:
     stands.await.expect("the backend answers");
     let (_again, stands) = bus.subscribe_to_tag(tag('a'));
     stands.await.expect("the backend answers");
-    for kind in [TagMessageKind::Frame, TagMessageKind::Close, TagMessageKind::Call] {
+    for kind in [TagMessageKind::Frame, TagMessageKind::Call] {
         let unwanted = tag_message(tag('b'), kind, "{}".into());
         assert_eq!(bus.publish_to_tag(unwanted).await.expect("the backend answers"), 0);
         let wanted = tag_message(tag('a'), kind, r#"{"a":"ü\n"}"#.into());

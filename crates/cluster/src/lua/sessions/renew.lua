@@ -1,8 +1,8 @@
--- Gives a session that exists a new id; the value before stays under the old one for a while.
+-- Gives a session that exists a new id, and announces that; the value before stays under the old one for a while.
 -- ARGV: …, old id, new id, 1 or 0 for whether there is a new value, value, user or '', version that it was made from or '',
 -- 1 or 0 for whether its cookie outlasts the browser or '' as stored, idle time in ms, absolute time in ms or '' as stored,
 -- ms for which the copy lasts.
-local old_id, new_id = ARGV[3], ARGV[4]
+local old_id, new_id = ARGV[4], ARGV[5]
 local old = read(old_id)
 if not old[1] then
     return { 'gone' }
@@ -10,18 +10,18 @@ end
 if old[6] then
     return { 'frozen' }
 end
-if ARGV[8] ~= '' and ARGV[8] ~= old[2] then
+if ARGV[9] ~= '' and ARGV[9] ~= old[2] then
     return { 'conflict', old }
 end
 local now = now_ms()
 local session = {
-    value = ARGV[5] == '1' and ARGV[6] or old[1],
-    user = ARGV[5] == '1' and ARGV[7] or old[3],
-    remembered = ARGV[9] ~= '' and ARGV[9] or old[5],
-    created = ARGV[11] ~= '' and now or tonumber(old[7]),
-    ends = ARGV[11] ~= '' and now + ARGV[11] or tonumber(old[4]),
+    value = ARGV[6] == '1' and ARGV[7] or old[1],
+    user = ARGV[6] == '1' and ARGV[8] or old[3],
+    remembered = ARGV[10] ~= '' and ARGV[10] or old[5],
+    created = ARGV[12] ~= '' and now or tonumber(old[7]),
+    ends = ARGV[12] ~= '' and now + ARGV[12] or tonumber(old[4]),
 }
-local ttl = math.min(tonumber(ARGV[10]), session.ends - now)
+local ttl = math.min(tonumber(ARGV[11]), session.ends - now)
 if ttl < 1 then
     return { 'gone' }
 end
@@ -32,7 +32,8 @@ if old[3] ~= '' then
 end
 local ended, expired = store(new_id, session, ttl)
 redis.call('HSET', SESSION .. new_id, 'p', old_id)
-if redis.call('PTTL', SESSION .. old_id) > tonumber(ARGV[12]) then
-    redis.call('PEXPIRE', SESSION .. old_id, ARGV[12])
+if redis.call('PTTL', SESSION .. old_id) > tonumber(ARGV[13]) then
+    redis.call('PEXPIRE', SESSION .. old_id, ARGV[13])
 end
+announce(old_id)
 return { 'renewed', text(session.ends), ended, expired, session.remembered }

@@ -4,13 +4,19 @@
 -- the browser, p the session that it was renewed from, x the one that it was renewed to: then it is the copy of the value
 -- before. Its ttl is the rest of its idle time. The sessions of a user are a sorted set by that end.
 --
--- ARGV of all scripts begins: start of the keys of sessions, start of those of users.
-local SESSION, USER = ARGV[1], ARGV[2]
+-- ARGV of all scripts begins: start of the keys of sessions, start of those of users, start of the channels of tags.
+local SESSION, USER, TAG = ARGV[1], ARGV[2], ARGV[3]
 local MOST_OF_USER, LONGEST_CHAIN = 100, 1000
 
 local function now_ms()
     local now = redis.call('TIME')
     return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+-- Says that a session ended or has a new id, in the step that does it: a node that dies has done both or neither. The nodes
+-- with sockets of it read it again, so they need not believe it. The text of a session's tag is the start of its id.
+local function announce(id)
+    redis.call('PUBLISH', TAG .. string.sub(id, 1, 32), 'session')
 end
 
 local function text(number)
@@ -37,10 +43,12 @@ local function remove(id, ended)
     if user and user ~= '' then
         redis.call('ZREM', USER .. user, id)
     end
+    announce(id)
     return previous
 end
 
--- Ends a session, and those that it was renewed to and from.
+-- Ends a session, and those that it was renewed to and from. An end of none is announced as well: the sockets of one that
+-- expired need not wait for their look.
 local function finish(id, ended)
     local at, was_met = newest(id), false
     for _ = 1, LONGEST_CHAIN do
@@ -63,6 +71,7 @@ local function listed(user)
             left[#left + 1] = id
         else
             redis.call('ZREM', USER .. user, id)
+            announce(id)
             expired = expired + 1
         end
     end
