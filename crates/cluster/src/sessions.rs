@@ -120,7 +120,7 @@ impl SessionStore for RedisSessions {
         call.arg(&*value).arg(user_argument(user)).arg(optional(renewal.expected));
         call.arg(optional(renewal.is_remembered.map(u64::from))).arg(ms(renewal.idle));
         call.arg(optional(renewal.absolute.map(ms))).arg(ms(FROZEN_COPY));
-        let reply: Vec<Value> = self.client.run(SUBJECT, &call).await?;
+        let reply: Vec<Value> = self.client.run_idempotent(SUBJECT, &call).await?;
         match outcome(&reply)?.as_str() {
             "renewed" => {
                 let new = created((item(&reply, 1)?, item(&reply, 2)?, item(&reply, 3)?))?;

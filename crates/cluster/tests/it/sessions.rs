@@ -5,11 +5,12 @@ use std::time::Duration;
 use phalanx_cluster::{Keys, RedisClient, RedisSessions};
 use phalanx_core::TagId;
 use phalanx_core::backend::{
-    Bus, Incoming, NewSession, SessionKey, SessionRenewal, SessionStore, SessionUse, SessionWrite, UserKey,
+    Bus, Incoming, NewSession, SessionKey, SessionRenewal, SessionRenewalOutcome, SessionStore, SessionUse,
+    SessionWrite, UserKey,
 };
-use phalanx_testkit::Redis;
+use phalanx_testkit::{Flow, Proxy, Redis};
 
-use super::bus::{TestNode, text};
+use super::bus::{TestNode, text, until};
 
 async fn store() -> (Arc<dyn SessionStore>, Redis) {
     let (redis, client, keys) = super::redis().await;
@@ -145,4 +146,26 @@ async fn in_a_redis_cluster_the_step_that_ends_a_session_reaches_the_nodes_at_th
         }
     };
     assert_eq!(tokio::time::timeout(super::bus::SOON, told).await.unwrap(), SessionKey::of("a").tag());
+}
+
+#[tokio::test]
+async fn a_renewal_whose_answer_is_lost_is_done_once_and_answered() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let client = RedisClient::open(&redis.url_through(proxy.addr()), Duration::from_secs(10)).unwrap();
+    let store = Arc::new(RedisSessions::new(client, Keys::new("actionhero:", "laws")));
+    let key = SessionKey::of;
+    store.create(new("a")).await.unwrap();
+    proxy.swallow("renewed");
+    let renewing = tokio::spawn({
+        let store = store.clone();
+        async move { store.renew(key("a"), renewal("b")).await }
+    });
+    let is_frozen = format!("HEXISTS phalanx:laws:session:{} x", key("a").to_hex());
+    until("it is renewed", async || redis.command(&is_frozen).await == ":1\r\n").await;
+    proxy.close_flow(Flow::Commands);
+    let renewed = renewing.await.unwrap().unwrap();
+    assert!(matches!(renewed, SessionRenewalOutcome::Renewed(_, true)), "{renewed:?}");
+    let listed = store.list(UserKey::of("ada")).await.unwrap();
+    assert_eq!(listed.iter().map(|session| session.key).collect::<Vec<_>>(), [key("b")]);
 }

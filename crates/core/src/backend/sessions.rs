@@ -233,7 +233,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// copy alone.
     async fn write(&self, key: SessionKey, write: SessionWrite) -> Result<SessionWriteOutcome, BackendError>;
 
-    /// Gives a session that exists a new id. The value before stays under the old one, for [`FROZEN_COPY`] at most.
+    /// Gives a session that exists a new id. The value before stays under the old one, for [`FROZEN_COPY`] at most. Repeated
+    /// under the same new id it changes nothing, and has the outcome of the first time, but for the sessions that were ended.
     async fn renew(&self, key: SessionKey, renewal: SessionRenewal) -> Result<SessionRenewalOutcome, BackendError>;
 
     /// Ends a session, and those that it was renewed to and from. Returns those that it ended; an end of none is said to other

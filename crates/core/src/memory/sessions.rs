@@ -223,6 +223,10 @@ impl SessionStore for MemorySessions {
 
     async fn renew(&self, key: SessionKey, renewal: SessionRenewal) -> Result<SessionRenewalOutcome, BackendError> {
         let (mut table, now) = self.table();
+        if let Some(record) = table.live(renewal.key, now).filter(|record| record.previous == Some(key)) {
+            let renewed = CreatedSession { ends_at: record.stored.ends_at, ended: Vec::new() };
+            return Ok(SessionRenewalOutcome::Renewed(renewed, record.stored.is_remembered));
+        }
         let Some(record) = table.live(key, now) else { return Ok(SessionRenewalOutcome::Gone) };
         let old = record.stored.clone();
         if old.is_frozen {

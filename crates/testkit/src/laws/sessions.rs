@@ -34,6 +34,7 @@ macro_rules! session_laws {
                 a_renewal_may_keep_the_value_and_the_end,
                 an_end_under_any_id_of_a_renewed_session_ends_it,
                 of_renewals_under_one_id_one_succeeds,
+                a_renewal_that_is_repeated_is_done_once,
                 the_sessions_of_a_user_are_listed_and_ended_together,
                 a_user_has_a_bounded_number_of_sessions,
                 a_session_without_a_user_is_in_no_list,
@@ -256,6 +257,21 @@ pub async fn of_renewals_under_one_id_one_succeeds(store: SharedSessions) {
         assert_eq!((renewed, frozen), (1, 7));
     }
     assert_eq!(names(&store, "ada").await.len(), 10);
+}
+
+/// Its answer was lost: the client must get the new id, since the old one ends soon.
+pub async fn a_renewal_that_is_repeated_is_done_once(store: SharedSessions) {
+    create(&store, new("a", None)).await;
+    let sign_in = || SessionRenewal { absolute: Some(10 * LONG), ..renewal("b", Some("ada")) };
+    let first = renew(&store, "a", sign_in()).await;
+    store.write(key("b"), write("written since", None)).await.expect("the backend answers");
+    assert_eq!(renew(&store, "a", sign_in()).await, first);
+    assert_eq!(value(&store, "b").await.as_deref(), Some("written since"));
+    assert_eq!(names(&store, "ada").await, [key("b")]);
+    assert_eq!(renew(&store, "a", renewal("c", Some("ada"))).await, SessionRenewalOutcome::Frozen);
+    store.end(key("b")).await.expect("the backend answers");
+    assert_eq!(renew(&store, "a", sign_in()).await, SessionRenewalOutcome::Gone);
+    assert_eq!((read(&store, "b").await, names(&store, "ada").await), (None, vec![]));
 }
 
 /// All, or all but one, and none of another user.

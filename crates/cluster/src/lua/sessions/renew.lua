@@ -3,6 +3,10 @@
 -- 1 or 0 for whether its cookie outlasts the browser or '' as stored, idle time in ms, absolute time in ms or '' as stored,
 -- ms for which the copy lasts.
 local old_id, new_id = ARGV[4], ARGV[5]
+if redis.call('HGET', SESSION .. new_id, 'p') == old_id then
+    local renewed = read(new_id) -- by an earlier run, whose answer was lost
+    return { 'renewed', renewed[4], {}, 0, renewed[5] }
+end
 local old = read(old_id)
 if not old[1] then
     return { 'gone' }
