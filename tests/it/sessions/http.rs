@@ -228,3 +228,19 @@ async fn updates_of_one_session_at_once_lose_none() {
     futures_util::future::join_all(visits).await;
     assert_eq!(ada.post("/api/visit", json!({})).await.ok().json()["result"], 51);
 }
+
+#[tokio::test]
+async fn a_sign_in_whose_cookie_has_no_room_leaves_the_session_before_and_the_list() {
+    let app = testing::start(app()).await;
+    let (ada, guest) = (app.client(), app.client());
+    sign_in_as(&ada, "ada").await;
+    let listed = app.node().sessions().of("ada").await.unwrap();
+    let id = ada.cookie(COOKIE).unwrap();
+    for client in [&ada, &guest] {
+        let refused = client.post("/api/signIn", json!({ "user": "ada", "how": "crowded" })).await.refused("internal");
+        assert_eq!(set_cookies(&refused).len(), 0);
+    }
+    assert_eq!((user_of(&ada).await, ada.cookie(COOKIE)), (json!("ada"), Some(id)));
+    assert_eq!(app.node().sessions().of("ada").await.unwrap(), listed, "neither a session more nor one less");
+    assert_eq!(user_of(&guest).await, json!(null));
+}

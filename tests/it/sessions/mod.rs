@@ -41,10 +41,11 @@ struct User {
 
 /// Signs in.
 #[action(name = "signIn", post)]
-async fn sign_in(_ctx: Context, session: Session<Account>, input: User) -> Result<(), ActionError> {
+async fn sign_in(ctx: Context, session: Session<Account>, input: User) -> Result<(), ActionError> {
     match input.how.as_str() {
         "forget" => session.remember(false),
         "large" => return session.start(account(&"x".repeat(17 * 1024), 0)).await,
+        "crowded" => (0..32).try_for_each(|number| ctx.set_cookie(Cookie::new(format!("c{number}"), "1")))?,
         "twice" => session.start(account("first", 0)).await?,
         _ => {}
     }

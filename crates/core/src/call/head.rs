@@ -32,6 +32,8 @@ const TAKEN: u8 = 2;
 #[derive(Default)]
 pub struct StagedHead {
     cookies: Vec<(Cookie, HeaderValue)>,
+    /// The place of a cookie that is to be set, with the bytes of its header.
+    reserved: Option<(Cookie, usize)>,
     caching: Caching,
     /// The limits that applied, and the states of those that were looked at, as elements of lists.
     limits: [Vec<String>; 2],
@@ -119,8 +121,10 @@ impl StagedHead {
             added.push((cookie, header));
         }
         let is_kept = |earlier: &Cookie| !added.iter().any(|(cookie, _)| cookie.replaces(earlier));
-        let kept = self.cookies.iter().filter(|(earlier, _)| is_kept(earlier));
-        let (mut count, mut bytes) = (0, 0);
+        let place = self.reserved.as_ref().filter(|(cookie, _)| is_kept(cookie));
+        let takes_none = |earlier: &Cookie| !place.is_some_and(|(cookie, _)| cookie.replaces(earlier));
+        let kept = self.cookies.iter().filter(|(earlier, _)| is_kept(earlier) && takes_none(earlier));
+        let (mut count, mut bytes) = place.map_or((0, 0), |(_, length)| (1, *length));
         for (_, header) in kept.chain(&added) {
             (count, bytes) = (count + 1, bytes + header.len());
         }
@@ -131,6 +135,22 @@ impl StagedHead {
         self.cookies.retain(|(earlier, _)| is_kept(earlier));
         self.cookies.append(&mut added);
         Ok(())
+    }
+
+    /// Keeps a place for a cookie that is set later, and is not longer than this one, until it is [released](Self::release).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`set_cookies`](Self::set_cookies).
+    pub(crate) fn reserve(&mut self, cookie: Cookie, is_secure: bool) -> Result<(), CookieError> {
+        let length = cookie.header(is_secure)?.len();
+        self.reserved = Some((cookie, length));
+        self.set_cookies([], is_secure).inspect_err(|_| self.release())
+    }
+
+    /// Gives the place up.
+    pub(crate) fn release(&mut self) {
+        self.reserved = None;
     }
 
     /// Sets the cookie of the session.
@@ -241,6 +261,37 @@ mod tests {
         }
         assert_eq!(stage("a3".into(), 3900), Err(CookieError::TooMany), "more than 16 KiB");
         assert!(taken(&head, &slots).contains(&"a3=x".to_owned()), "the earlier one stays");
+    }
+
+    #[test]
+    fn a_place_that_is_reserved_is_taken_by_its_cookie_alone() {
+        let mut head = StagedHead::default();
+        let cookie = |name: String, bytes: usize| Cookie::new(name, "x".repeat(bytes));
+        for index in 1..MAX_STAGED {
+            head.set_cookies([cookie(format!("a{index}"), 1)], false).unwrap();
+        }
+        head.reserve(cookie("id".into(), 43), false).unwrap();
+        assert_eq!(head.set_cookies([cookie("more".into(), 1)], false), Err(CookieError::TooMany));
+        assert_eq!(head.set_cookies([cookie("a1".into(), 2)], false), Ok(()));
+        head.set_cookies([cookie("id".into(), 43)], false).unwrap();
+        head.release();
+        head.reserve(cookie("id".into(), 43), false).unwrap();
+        head.set_cookies([cookie("id".into(), 1)], false).unwrap();
+        head.release();
+        assert_eq!(head.reserve(cookie("other".into(), 43), false), Err(CookieError::TooMany));
+        assert_eq!(head.set_cookies([cookie("a2".into(), 2)], false), Ok(()), "nothing is left of a refused one");
+        for index in 1..5 {
+            head.set_cookies([cookie(format!("a{index}"), 3500)], false).unwrap();
+        }
+        assert_eq!(head.reserve(cookie("id".into(), 2500), false), Err(CookieError::TooMany), "more than 16 KiB");
+    }
+
+    #[test]
+    fn values_of_cookies_are_not_shown() {
+        let mut head = StagedHead::default();
+        head.set_session_cookie(Cookie::new("id", "secret"), false).unwrap();
+        let shown = format!("{head:?} {:?}", Cookie::new("id", "secret"));
+        assert!(shown.contains("id") && shown.contains("Never") && !shown.contains("secret"), "{shown}");
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::cookie::{Cookie, Cookies, SameSite};
 /// The start of the subprotocol by which an upgrade carries the id: browsers let pages set no other header of it.
 const BEARER_SUBPROTOCOL: &str = "phalanx.bearer.";
 
+/// No lifetime has more digits in seconds: 316 years.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(9_999_999_999);
+
 /// The cookie of sessions. Its name is decided at boot, and never by a request: it would be the client's choice whether the
 /// cookie is `Secure`.
 #[derive(Debug)]
@@ -37,6 +40,11 @@ impl SessionCookie {
             Some(lifetime) => cookie.max_age(lifetime),
             None => cookie,
         }
+    }
+
+    /// The longest cookie with an id.
+    pub(super) fn longest(&self, id: &SessionId) -> Cookie {
+        self.with(id, Some(LONGEST_LIFETIME))
     }
 
     /// The cookie that deletes it.

@@ -14,6 +14,8 @@ use super::{Session, fields, metrics};
 use crate::backend::{
     NewSession, SessionRenewal, SessionRenewalOutcome, SessionWrite, SessionWriteOutcome, StoredSession, UserKey,
 };
+use crate::call::head::StagedHead;
+use crate::context::Context;
 use crate::error::{ActionError, ErrorKind};
 use crate::origin::Origin;
 
@@ -47,6 +49,15 @@ struct Renewing {
     expected: Option<u64>,
     /// Whether it is a sign-in, from which the lifetime counts.
     is_sign_in: bool,
+}
+
+/// The place in the answer for the cookie of a session that is being stored.
+struct CookiePlace<'a>(&'a Context);
+
+impl Drop for CookiePlace<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.stage(StagedHead::release); // an answer that has begun has none
+    }
 }
 
 enum Renewed {
@@ -183,8 +194,9 @@ impl<T: SessionData> Session<T> {
 
     /// Stores a session under a new id, and sends its id to the client.
     async fn create(&self, value: NewValue) -> Result<(), ActionError> {
-        self.parts().count_new(self.ctx.outermost().caller().remote)?;
         let id = SessionId::random();
+        let _place = self.reserve_cookie(&id)?;
+        self.parts().count_new(self.ctx.outermost().caller().remote)?;
         let SessionParts { store, settings, .. } = self.parts();
         let is_remembered = self.slot().state().is_remembered.unwrap_or(true);
         let new = NewSession {
@@ -204,9 +216,11 @@ impl<T: SessionData> Session<T> {
     }
 
     async fn give_new_id(&self, current: &LoadedSession, renewing: Renewing) -> Result<Renewed, ActionError> {
+        let id = SessionId::random();
+        // Before the store writes: the session that there is must not end for one whose id the client does not get.
+        let _place = self.reserve_cookie(&id)?;
         self.parts().count_new(self.ctx.outermost().caller().remote)?;
         let Renewing { value, expected, is_sign_in } = renewing;
-        let id = SessionId::random();
         let SessionParts { store, settings, .. } = self.parts();
         let is_remembered = self.slot().state().is_remembered;
         let renewal = SessionRenewal {
@@ -263,6 +277,17 @@ impl<T: SessionData> Session<T> {
         state.key = Some(id.key());
         state.current = Some(LoadedSession { key: id.key(), version: 1, user, is_frozen: false, bytes, value });
         Ok(())
+    }
+
+    /// Keeps a place for the cookie with an id until the place is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `conflict` with the code `response_started` once the answer has begun, `internal` if it has too many cookies.
+    fn reserve_cookie(&self, id: &SessionId) -> Result<CookiePlace<'_>, ActionError> {
+        let (cookie, is_secure) = (self.parts().cookie.longest(id), self.ctx.node().has_secure_cookies());
+        self.ctx.stage(|head| head.reserve(cookie, is_secure))??;
+        Ok(CookiePlace(&self.ctx))
     }
 
     /// Refuses what needs a cookie, if the caller cannot be given one.
