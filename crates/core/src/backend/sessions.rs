@@ -45,11 +45,6 @@ impl SessionKey {
     pub fn tag(self) -> TagId {
         TagId::parse(&self.to_hex()[..TagId::TEXT]).expect("hexadecimal digits are of the alphabet of tags")
     }
-
-    /// A number that spreads keys evenly.
-    pub(crate) fn number(self) -> usize {
-        usize::from(self.0[0]) << 8 | usize::from(self.0[1])
-    }
 }
 
 impl UserKey {

@@ -33,6 +33,10 @@ impl SessionSettings {
     /// Most bytes of a session's value as JSON; beyond, `payload_too_large`.
     pub const MAX_VALUE_BYTES: usize = 16 * 1024;
 
+    /// Most sessions of which a node has updates under way. Updates of further ones contend for the version of the session, as
+    /// those of several nodes do.
+    pub const MAX_UPDATED: usize = 10_000;
+
     /// How much of `idle` a session may have used before a call writes that it is in use: most calls only read.
     pub fn idle_step(&self) -> Duration {
         (self.idle / 10).min(Duration::from_secs(60))

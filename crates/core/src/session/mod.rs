@@ -13,6 +13,7 @@ mod metrics;
 pub(crate) mod parts;
 mod slot;
 mod sockets;
+mod turns;
 mod write;
 
 use std::any::{Any, TypeId, type_name};

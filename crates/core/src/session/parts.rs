@@ -7,22 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderMap;
-use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::cookie::SessionCookie;
 use super::data::SessionType;
 use super::looks::LookRequests;
 use super::metrics;
+use super::turns::UpdateTurns;
 use crate::address_rate::{AddressBuckets, Rate};
 use crate::backend::{Clock, SessionKey, SessionStore, SessionUse, StoredSession};
 use crate::config::{Config, SessionSettings};
 use crate::error::{ActionError, ErrorKind};
 use crate::metrics::bound_reached;
 use crate::tags::Tags;
-
-/// The locks of the updates on a node, which sessions share: few updates of different sessions wait for each other.
-const TURNS: usize = 256;
 
 /// Milliseconds between two lines in the log about values that do not decode.
 const UNDECODABLE_PAUSE: u64 = 60_000;
@@ -39,7 +36,7 @@ pub(crate) struct SessionParts {
     pub(super) session_type: Option<SessionType>,
     pub(crate) looks: LookRequests,
     new_sessions: AddressBuckets,
-    turns: Box<[Mutex<()>]>,
+    pub(super) turns: UpdateTurns,
     /// When a value that does not decode was logged last.
     logged_at: AtomicU64,
 }
@@ -54,7 +51,6 @@ impl SessionParts {
         metrics::describe();
         let settings = config.session.clone();
         let rate = Rate { per_second: settings.new_per_second, burst: settings.new_burst };
-        let turns = if session_type.is_some() { TURNS } else { 0 };
         Self {
             store,
             clock,
@@ -64,7 +60,7 @@ impl SessionParts {
             session_type,
             looks: LookRequests::default(),
             new_sessions: AddressBuckets::new(rate, config.limits.clone()),
-            turns: (0..turns).map(|_| Mutex::default()).collect(),
+            turns: UpdateTurns::default(),
             logged_at: AtomicU64::new(0),
         }
     }
@@ -89,11 +85,6 @@ impl SessionParts {
         metrics::record_refusal("too_many");
         let error = ActionError::of(ErrorKind::RateLimited, "too many new sessions from this address");
         Err(error.with_retry_after(Duration::from_secs(1)))
-    }
-
-    /// The lock of the updates of a session.
-    pub(super) fn turn(&self, key: SessionKey) -> Option<&Mutex<()>> {
-        self.turns.get(key.number() % self.turns.len().max(1))
     }
 
     /// Counts a value that does not decode, and logs one a minute.

@@ -106,10 +106,7 @@ impl<T: SessionData> Session<T> {
         let _writing = self.slot().writing.lock().await;
         let mut current = self.slot().current().ok_or_else(no_session)?;
         // Updates of this node come one after the other, so that only nodes contend.
-        let _turn = match self.parts().turn(current.key) {
-            Some(turn) => Some(turn.lock().await),
-            None => None,
-        };
+        let _turn = self.parts().turns.take(current.key).await;
         for _ in 0..TRIES {
             let old = self.typed(&current.value)?;
             let mut value = T::clone(&old);
