@@ -54,6 +54,7 @@ fn settings() -> BTreeMap<String, String> {
     }
     all.insert("session.value".to_owned(), SessionSettings::MAX_VALUE_BYTES.to_string());
     all.insert("session.updated".to_owned(), SessionSettings::MAX_UPDATED.to_string());
+    all.insert("session.ended".to_owned(), SessionSettings::MAX_ENDED.to_string());
     all.insert("session.of_user".to_owned(), MAX_SESSIONS_OF_USER.to_string());
     all.insert("cluster.commands".to_owned(), phalanx_supervisor::MAX_COMMANDS.to_string());
     all

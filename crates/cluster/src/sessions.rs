@@ -31,6 +31,7 @@ pub struct RedisSessions {
     write: Script,
     renew: Script,
     end: Script,
+    end_again: Script,
     list: Script,
 }
 
@@ -52,6 +53,7 @@ impl RedisSessions {
             write: script(include_str!("lua/sessions/write.lua")),
             renew: script(include_str!("lua/sessions/renew.lua")),
             end: script(include_str!("lua/sessions/end.lua")),
+            end_again: script(include_str!("lua/sessions/end_again.lua")),
             list: script(include_str!("lua/sessions/list.lua")),
         }
     }
@@ -150,6 +152,15 @@ impl SessionStore for RedisSessions {
 
     async fn end_all(&self, user: UserKey) -> Result<Vec<SessionKey>, BackendError> {
         Ok(self.run_end([String::new(), user.to_hex(), String::new()]).await?.unwrap_or_default())
+    }
+
+    async fn end_again(&self, keys: &[SessionKey]) -> Result<Vec<SessionKey>, BackendError> {
+        let mut call = self.call(&self.end_again);
+        for key in keys {
+            call.arg(key.to_hex());
+        }
+        let ended: Vec<String> = self.client.run_idempotent(SUBJECT, &call).await?;
+        ended.iter().map(|key| parse_key(key)).collect()
     }
 
     async fn end_others(&self, key: SessionKey) -> Result<Option<Vec<SessionKey>>, BackendError> {

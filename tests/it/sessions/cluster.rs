@@ -4,8 +4,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use phalanx::prelude::*;
 use phalanx::testing;
-use phalanx::testing::TestApp;
-use phalanx_testkit::Redis;
+use phalanx::testing::{TestApp, TestClient};
+use phalanx_testkit::{Redis, check_time};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -135,6 +135,43 @@ async fn a_redis_that_does_not_answer_signs_nobody_out() {
     })
     .await;
     assert_eq!(socket.call::<who_am_i>(NoInput {}).await.unwrap().as_deref(), Some("ada"));
+}
+
+/// The documented time within which sessions are ended again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn a_session_that_ended_is_ended_again_if_redis_comes_back_with_older_data() {
+    let mut redis = Redis::start().await;
+    let (one, two) = pair(&redis).await;
+    let cookie = cookie_of(&one);
+    let [ada, bob, cy, eve] = [one.client(), two.client(), one.client(), one.client()];
+    let mut copies = Vec::new();
+    for (client, user) in [(&ada, "ada"), (&bob, "bob"), (&cy, "cy"), (&eve, "eve")] {
+        sign_in_as(client, user).await;
+        let copy = two.client();
+        copy.set_cookie(&cookie, &client.cookie(&cookie).unwrap());
+        copies.push(copy);
+    }
+    let mut stays = eve.socket().await;
+    redis.keep();
+    ada.post("/api/signOut", json!({})).await.ok();
+    assert_eq!(two.node().sessions().end_all("bob").await.unwrap(), 1);
+    cy.post("/api/renew", json!({})).await.ok();
+    redis.kill().await;
+    redis.start_older().await;
+    let back = Instant::now();
+    testing::until("they have ended again, and so has the id before a new one", async || {
+        let ended = async |client: &TestClient| {
+            let read = client.get("/api/whoAmI").await;
+            read.status() == 200 && read.json()["result"] == json!(null)
+        };
+        ended(&copies[0]).await && ended(&copies[1]).await && ended(&copies[2]).await
+    })
+    .await;
+    check_time("sessions are ended again", back.elapsed(), AGAIN);
+    assert_eq!(user_of(&copies[3]).await, "eve");
+    assert_eq!(stays.call::<who_am_i>(NoInput {}).await.unwrap().as_deref(), Some("eve"));
 }
 
 #[session]

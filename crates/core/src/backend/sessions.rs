@@ -242,6 +242,10 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Ends all sessions of a user. Returns those that it ended.
     async fn end_all(&self, user: UserKey) -> Result<Vec<SessionKey>, BackendError>;
 
+    /// Ends those of these sessions that are there, but for copies of renewed ones, which end soon: what they were renewed to may
+    /// be a sign-in since. Returns those that it ended.
+    async fn end_again(&self, keys: &[SessionKey]) -> Result<Vec<SessionKey>, BackendError>;
+
     /// Ends all sessions of the user of this one, but for itself; `None` if there is no such session. One without a user has
     /// no others.
     async fn end_others(&self, key: SessionKey) -> Result<Option<Vec<SessionKey>>, BackendError>;

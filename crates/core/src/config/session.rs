@@ -37,6 +37,10 @@ impl SessionSettings {
     /// those of several nodes do.
     pub const MAX_UPDATED: usize = 10_000;
 
+    /// Most of the sessions ended within an hour that a node remembers, to end them again if Redis comes back with older data;
+    /// beyond, the oldest are forgotten.
+    pub const MAX_ENDED: usize = 10_000;
+
     /// How much of `idle` a session may have used before a call writes that it is in use: most calls only read.
     pub fn idle_step(&self) -> Duration {
         (self.idle / 10).min(Duration::from_secs(60))

@@ -140,6 +140,7 @@ impl Engine {
             identity: parts.identity.clone(),
             state: parts.lease.clone(),
             rooms: parts.rooms.clone(),
+            sessions: parts.node.session_parts().clone(),
             connections: parts.connections.clone(),
             calls: parts.calls.clone(),
             observers: parts.registry.observers.clone(),

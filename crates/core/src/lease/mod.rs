@@ -20,6 +20,7 @@ use crate::lease_state::{LeaseState, RecoveryRequest};
 use crate::protocol::CloseReason;
 use crate::remote::RemoteCalls;
 use crate::rooms::Rooms;
+use crate::session::parts::SessionParts;
 use crate::shutdown::Shutdown;
 
 mod came_back;
@@ -45,6 +46,7 @@ pub(crate) struct LeaseParts {
     pub(crate) identity: Arc<NodeIdentity>,
     pub(crate) state: Arc<LeaseState>,
     pub(crate) rooms: Rooms,
+    pub(crate) sessions: Arc<SessionParts>,
     pub(crate) connections: Arc<ConnectionRegistry>,
     pub(crate) calls: Arc<RemoteCalls>,
     pub(crate) observers: Observers,

@@ -100,6 +100,7 @@ fn lock(check: &Mutex<RoutineCheck>) -> MutexGuard<'_, RoutineCheck> {
 /// Does everything that is requested. What fails is left to the pass after the next renewal. A pass under a generation that
 /// was reaped meanwhile is refused by the backend.
 async fn recover(parts: &LeaseParts, generation: Generation, request: RecoveryRequest) {
+    let end_sessions = async { if request.relist { parts.sessions.end_again().await } else { Ok(()) } };
     let pass = async {
         parts.rooms.settle_destroys().await?;
         let all_listed = request.relist && relist(parts, generation, request).await?;
@@ -111,8 +112,11 @@ async fn recover(parts: &LeaseParts, generation: Generation, request: RecoveryRe
         }
         parts.rooms.announce_waiting_changes().await
     };
-    if let Err(error) = pass.await {
-        warn!(%error, "rooms are not recovered yet");
+    // Beside each other: what keeps one from its end does not keep the other.
+    let (of_sessions, of_rooms) = tokio::join!(end_sessions, pass);
+    let results = [("ended sessions", of_sessions), ("rooms", of_rooms)];
+    for (what, error) in results.into_iter().filter_map(|(what, result)| Some((what, result.err()?))) {
+        warn!(%error, "{what} are not recovered yet");
         parts.state.request_recovery(request);
     }
 }

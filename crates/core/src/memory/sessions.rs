@@ -277,6 +277,17 @@ impl SessionStore for MemorySessions {
         Ok(table.end_listed(user, None))
     }
 
+    async fn end_again(&self, keys: &[SessionKey]) -> Result<Vec<SessionKey>, BackendError> {
+        let (mut table, _) = self.table();
+        let mut ended = Vec::new();
+        for key in keys {
+            if table.sessions.get(key).is_some_and(|record| record.next.is_none()) {
+                ended.extend(table.end(*key));
+            }
+        }
+        Ok(ended)
+    }
+
     async fn end_others(&self, key: SessionKey) -> Result<Option<Vec<SessionKey>>, BackendError> {
         let (mut table, now) = self.table();
         let newest = table.newest(key);

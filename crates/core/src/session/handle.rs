@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::parts::{SessionParts, no_session, session_ended};
 use super::slot::CallSession;
-use super::{metrics, sockets};
+use super::sockets;
 use crate::backend::{SessionKey, UserKey};
 use crate::context::Context;
 use crate::error::ActionError;
@@ -66,7 +66,7 @@ impl Sessions {
     pub async fn end_all(&self, user: &str) -> Result<usize, ActionError> {
         let _ending = self.parts.begin_end(self.call.as_ref());
         let ended = self.parts.store.end_all(UserKey::of(user)).await?;
-        metrics::record_ended(ended.len());
+        self.parts.record_ended(&ended);
         if let Some(call) = &self.call {
             sockets::forget(call, &ended);
         }
@@ -83,7 +83,7 @@ impl Sessions {
     pub async fn end_others(&self) -> Result<usize, ActionError> {
         let own = self.own_key().await?.ok_or_else(no_session)?;
         let ended = self.parts.store.end_others(own).await?.ok_or_else(session_ended)?;
-        metrics::record_ended(ended.len());
+        self.parts.record_ended(&ended);
         let count = ended.len();
         self.parts.close_ended(ended, None);
         Ok(count)

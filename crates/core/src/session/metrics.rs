@@ -6,6 +6,10 @@ pub(super) fn describe() {
     describe_counter!("phalanx_sessions_created_total", "Sessions that this node created");
     describe_counter!("phalanx_sessions_renewed_total", "Sessions to which this node gave a new id");
     describe_counter!("phalanx_sessions_ended_total", "Sessions that this node ended, copies of renewed ones included");
+    describe_counter!(
+        "phalanx_sessions_ended_again_total",
+        "Ended sessions that the backend had again, and that were ended again"
+    );
     describe_counter!("phalanx_sessions_expired_total", "Expired sessions that this node came across");
     describe_counter!("phalanx_sessions_undecodable_total", "Reads of sessions whose value does not decode");
     describe_counter!("phalanx_sessions_refused_total", "Writes of sessions that were refused, by reason");
@@ -22,6 +26,12 @@ pub(super) fn record_renewed() {
 pub(super) fn record_ended(count: usize) {
     if count > 0 {
         counter!("phalanx_sessions_ended_total").increment(count as u64);
+    }
+}
+
+pub(super) fn record_ended_again(count: usize) {
+    if count > 0 {
+        counter!("phalanx_sessions_ended_again_total").increment(count as u64);
     }
 }
 

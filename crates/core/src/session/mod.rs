@@ -5,6 +5,7 @@
 
 mod cookie;
 pub(crate) mod data;
+mod ended;
 mod fields;
 pub(crate) mod handle;
 mod id;

@@ -11,15 +11,19 @@ use tracing::warn;
 
 use super::cookie::SessionCookie;
 use super::data::SessionType;
+use super::ended::EndedSessions;
 use super::looks::LookRequests;
 use super::metrics;
 use super::turns::UpdateTurns;
 use crate::address_rate::{AddressBuckets, Rate};
-use crate::backend::{Clock, SessionKey, SessionStore, SessionUse, StoredSession};
+use crate::backend::{BackendError, Clock, SessionKey, SessionStore, SessionUse, StoredSession};
 use crate::config::{Config, SessionSettings};
 use crate::error::{ActionError, ErrorKind};
 use crate::metrics::bound_reached;
 use crate::tags::Tags;
+
+/// Sessions that are ended again by one call of the store.
+const ENDED_AT_ONCE: usize = 200;
 
 /// Milliseconds between two lines in the log about values that do not decode.
 const UNDECODABLE_PAUSE: u64 = 60_000;
@@ -35,6 +39,7 @@ pub(crate) struct SessionParts {
     /// `None` if the application has none.
     pub(super) session_type: Option<SessionType>,
     pub(crate) looks: LookRequests,
+    ended: EndedSessions,
     new_sessions: AddressBuckets,
     pub(super) turns: UpdateTurns,
     /// When a value that does not decode was logged last.
@@ -59,6 +64,7 @@ impl SessionParts {
             settings,
             session_type,
             looks: LookRequests::default(),
+            ended: EndedSessions::default(),
             new_sessions: AddressBuckets::new(rate, config.limits.clone()),
             turns: UpdateTurns::default(),
             logged_at: AtomicU64::new(0),
@@ -85,6 +91,36 @@ impl SessionParts {
         metrics::record_refusal("too_many");
         let error = ActionError::of(ErrorKind::RateLimited, "too many new sessions from this address");
         Err(error.with_retry_after(Duration::from_secs(1)))
+    }
+
+    /// Counts sessions that were ended, and remembers them.
+    pub(super) fn record_ended(&self, ended: &[SessionKey]) {
+        metrics::record_ended(ended.len());
+        self.remember_end(ended);
+    }
+
+    /// Remembers sessions that ended, or may have ended, or have another id: of what older data has of them nothing may go on.
+    pub(super) fn remember_end(&self, keys: &[SessionKey]) {
+        self.ended.add(keys, self.clock.now_ms());
+    }
+
+    /// Ends the sessions again that this node has ended lately and the backend has: it came back with older data.
+    ///
+    /// # Errors
+    ///
+    /// If the backend does not answer: then it is to be repeated.
+    pub(crate) async fn end_again(&self) -> Result<(), BackendError> {
+        let mut count = 0;
+        for some in self.ended.all(self.clock.now_ms()).chunks(ENDED_AT_ONCE) {
+            let ended = self.store.end_again(some).await?;
+            metrics::record_ended_again(ended.len());
+            count += ended.len();
+            self.close_ended(ended, None);
+        }
+        if count > 0 {
+            warn!(count, "sessions that had ended were there again, and were ended again: the backend had lost data");
+        }
+        Ok(())
     }
 
     /// Counts a value that does not decode, and logs one a minute.

@@ -12,7 +12,8 @@ use super::parts::{SessionParts, no_session, session_ended};
 use super::slot::{CallSession, LoadedSession};
 use super::{Session, fields, metrics};
 use crate::backend::{
-    NewSession, SessionRenewal, SessionRenewalOutcome, SessionWrite, SessionWriteOutcome, StoredSession, UserKey,
+    BackendError, NewSession, SessionRenewal, SessionRenewalOutcome, SessionWrite, SessionWriteOutcome, StoredSession,
+    UserKey,
 };
 use crate::call::head::StagedHead;
 use crate::context::Context;
@@ -137,14 +138,20 @@ impl<T: SessionData> Session<T> {
     pub(super) async fn write_end(&self) -> Result<(), ActionError> {
         let slot = self.slot();
         let _writing = slot.writing.lock().await;
-        let (key, has_set_cookie) = {
+        let (key, is_loaded, has_set_cookie) = {
             let state = slot.state();
-            (state.current.as_ref().map(|current| current.key).or(state.key), state.has_set_cookie)
+            let loaded = state.current.as_ref().map(|current| current.key);
+            (loaded.or(state.key), loaded.is_some(), state.has_set_cookie)
         };
         if let Some(key) = key {
             let _ending = self.parts().begin_end(Some(&self.ctx));
-            let mut ended = self.parts().store.end(key).await?;
-            metrics::record_ended(ended.len());
+            let ended = self.parts().store.end(key).await;
+            // Also where it is unknown. One that this client does not have is not: anybody could fill the memory.
+            if is_loaded && !matches!(ended, Err(BackendError::Refused(_))) {
+                self.parts().remember_end(&[key]);
+            }
+            let mut ended = ended?;
+            self.parts().record_ended(&ended);
             if !ended.contains(&key) {
                 ended.push(key); // it may have expired, and its sockets not be closed yet
             }
@@ -206,7 +213,7 @@ impl<T: SessionData> Session<T> {
         };
         let created = store.create(new).await?;
         metrics::record_created();
-        metrics::record_ended(created.ended.len());
+        self.parts().record_ended(&created.ended);
         self.hand_over(&id, (created.ends_at, is_remembered), value).await?;
         self.parts().close_replaced(None, created.ended);
         Ok(())
@@ -231,7 +238,8 @@ impl<T: SessionData> Session<T> {
         Ok(match store.renew(current.key, renewal).await? {
             SessionRenewalOutcome::Renewed(renewed, is_remembered) => {
                 metrics::record_renewed();
-                metrics::record_ended(renewed.ended.len());
+                self.parts().remember_end(&[current.key]);
+                self.parts().record_ended(&renewed.ended);
                 let value = value.unwrap_or_else(|| NewValue {
                     bytes: current.bytes.clone(),
                     value: current.value.clone(),
@@ -264,7 +272,7 @@ impl<T: SessionData> Session<T> {
             self.slot().lose();
             // With it the session that it was renewed from, whose sockets are closed.
             let ended = self.parts().store.end(id.key()).await?;
-            metrics::record_ended(ended.len());
+            self.parts().record_ended(&ended);
             self.parts().close_replaced(None, ended);
             return Err(refused);
         }

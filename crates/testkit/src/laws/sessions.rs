@@ -33,6 +33,7 @@ macro_rules! session_laws {
                 a_write_under_the_old_id_changes_the_copy_alone,
                 a_renewal_may_keep_the_value_and_the_end,
                 an_end_under_any_id_of_a_renewed_session_ends_it,
+                those_that_are_there_are_ended_again,
                 of_renewals_under_one_id_one_succeeds,
                 a_renewal_that_is_repeated_is_done_once,
                 the_sessions_of_a_user_are_listed_and_ended_together,
@@ -239,6 +240,21 @@ pub async fn an_end_under_any_id_of_a_renewed_session_ends_it(store: SharedSessi
         }
         assert_eq!(names(&store, "ada").await, []);
     }
+}
+
+/// With the copies that they were renewed from. A copy alone ends nothing: it may be that of a sign-in since.
+pub async fn those_that_are_there_are_ended_again(store: SharedSessions) {
+    for name in ["a", "b", "c"] {
+        create(&store, new(name, Some("ada"))).await;
+    }
+    renew(&store, "b", renewal("d", Some("ada"))).await;
+    let ended = store.end_again(&["none", "a", "b"].map(key)).await.expect("the backend answers");
+    assert_eq!(ended, [key("a")]);
+    assert!(read(&store, "b").await.is_some() && read(&store, "d").await.is_some());
+    let ended = store.end_again(&["a", "d"].map(key)).await.expect("the backend answers");
+    assert_eq!(BTreeSet::from_iter(ended), BTreeSet::from(["b", "d"].map(key)));
+    assert_eq!(names(&store, "ada").await, [key("c")]);
+    assert_eq!(store.end_again(&[]).await.expect("the backend answers"), []);
 }
 
 /// The others learn that it was renewed.
