@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Orde
 
 use crate::backend::SessionKey;
 
+/// The time that is set while a look is under way: no look is due at it, as by a clock.
+const LOOKED_AT: u64 = 1;
+
 /// The session that the upgrade of a connection named.
 #[derive(Debug)]
 pub struct SocketSession {
@@ -80,16 +83,17 @@ impl SocketSession {
         self.due_at.load(Relaxed) <= now
     }
 
-    pub(crate) fn due_at(&self) -> u64 {
-        self.due_at.load(Relaxed)
-    }
-
     pub(crate) fn set_due(&self, at: u64) {
-        self.due_at.store(at, Relaxed);
+        self.due_at.store(at, SeqCst);
     }
 
-    /// Sets the time of the next look after one, unless another time was set since.
-    pub(crate) fn move_due(&self, from: u64, to: u64) {
-        let _ = self.due_at.compare_exchange(from, to, Relaxed, Relaxed); // the other one counts
+    /// Begins a look, before the backend is read: a time that is set from here on is another one, also if it was set before.
+    pub(crate) fn begin_look(&self) {
+        self.due_at.store(LOOKED_AT, SeqCst);
+    }
+
+    /// Sets the time of the next look after one, unless a time was set since that began.
+    pub(crate) fn end_look(&self, next: u64) {
+        let _ = self.due_at.compare_exchange(LOOKED_AT, next, SeqCst, Relaxed); // the other one counts
     }
 }

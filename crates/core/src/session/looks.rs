@@ -39,17 +39,12 @@ impl LookRequests {
         self.had_gap.swap(false, AcqRel)
     }
 
-    /// Requests a look at a socket whose look was not answered, as soon as the backend may answer again.
-    pub(super) fn add_unanswered(&self, connection: &Connection) {
-        if let Some(session) = connection.session() {
-            session.set_due(0);
-            self.wake.notify_one();
-        }
-    }
-
     /// Requests looks at these sockets before all others: their session is said to have changed.
     pub(crate) fn add_changed(&self, connections: &[Connection]) {
-        let is_new = |connection: &&Connection| connection.session().is_some_and(|session| session.set_changed(true));
+        // This node has closed its own by now, if the change is its own.
+        let is_new = |connection: &&Connection| {
+            !connection.is_closing() && connection.session().is_some_and(|session| session.set_changed(true))
+        };
         let mut changed = self.changed();
         changed.extend(connections.iter().filter(is_new).cloned());
         if !changed.is_empty() {

@@ -80,13 +80,14 @@ impl SessionParts {
     /// answered.
     async fn look_at(&self, connection: &Connection, gone: CloseReason) -> bool {
         let Some(session) = connection.session() else { return true };
-        let (is_used, due_at) = (session.take_used(), session.due_at());
+        let is_used = session.take_used();
+        session.begin_look();
         let using = SessionUse { idle: self.settings.idle, step: self.settings.idle_step() };
         match self.store.read(session.key, is_used.then_some(using)).await {
             Ok(Some(stored)) if stored.is_frozen => connection.close(CloseReason::SessionRenewed),
             Ok(Some(stored)) => {
                 let next = stored.expires_in.min(LOOK.as_millis() as u64);
-                session.move_due(due_at, self.clock.now_ms().saturating_add(next));
+                session.end_look(self.clock.now_ms().saturating_add(next));
             }
             // The reply to that action comes first.
             Ok(None) if session.is_ended_by_itself() => {}
@@ -95,6 +96,7 @@ impl SessionParts {
                 if is_used {
                     session.mark_used();
                 }
+                session.set_due(0);
                 return false;
             }
         }
@@ -144,13 +146,11 @@ impl SessionParts {
             }
             let look = async |connection: &Connection| {
                 if !self.look_at(connection, CloseReason::NotAllowed).await {
-                    self.looks.add_unanswered(connection);
+                    self.looks.add_gap(std::slice::from_ref(connection));
                 }
             };
             join_all(batch.iter().map(look)).await;
-            if batch.len() == AT_ONCE {
-                sleep(PAUSE_AFTER_GAP).await;
-            }
+            sleep(PAUSE_AFTER_GAP).await;
         }
     }
 

@@ -29,7 +29,6 @@ impl Tags {
 
     /// Has the session of connections read again. Another tag has none.
     pub(crate) fn receive_session(&self, tag: TagId) {
-        self.0.parts.metrics.tag_received.increment(1);
         let Some(local) = self.0.find(tag).filter(|local| local.kind == TagKind::Session) else { return };
         let members: Vec<Connection> = local.members().all().cloned().collect();
         self.0.notify_session(SessionSign::Changed, &members);
