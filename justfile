@@ -22,6 +22,10 @@ deny:
 chaos ROUNDS="20":
     bash tests/chaos.sh {{ROUNDS}}
 
+# Races of sessions in full numbers: ends against upgrades, writes and SIGKILL, sign-outs on three nodes, stale cookies.
+sessions:
+    bash tests/sessions.sh
+
 # Tells SOCKETS sockets in ten rooms each of a gap, in one process and a release build, and prints how long that takes.
 herd SOCKETS="50000":
     SOCKETS={{SOCKETS}} cargo test --release --locked -p phalanx-cluster --test it herd:: -- --nocapture

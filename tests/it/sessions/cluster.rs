@@ -9,7 +9,7 @@ use phalanx_testkit::{Redis, check_time};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{app, set_cookies, sign_in_as, user_of, who_am_i};
+use super::{app, rounds, set_cookies, sign_in_as, user_of, who_am_i};
 
 async fn pair(redis: &Redis) -> (TestApp, TestApp) {
     testing::two(app, format!("redis://{}", redis.addr())).settings(|config| config.session.new_burst = 100_000).await
@@ -60,7 +60,7 @@ async fn a_planted_id_gets_nothing_of_a_sign_in() {
     let redis = Redis::start().await;
     let (one, two) = pair(&redis).await;
     let cookie = cookie_of(&one);
-    for round in 0..20 {
+    for round in 0..rounds(20) {
         let attacker = two.client();
         attacker.post("/api/set", json!({})).await.ok();
         let planted = attacker.cookie(&cookie).unwrap();
@@ -77,28 +77,6 @@ async fn a_planted_id_gets_nothing_of_a_sign_in() {
         assert_eq!(victim.at(&two).post("/api/visit", json!({})).await.ok().json()["result"], 1, "round {round}");
         attacker.post("/api/signOut", json!({})).await.ok();
         assert_eq!(user_of(&victim).await, json!(null), "round {round}: an end under the old id ends both");
-    }
-}
-
-#[tokio::test]
-async fn answers_to_a_stale_cookie_leave_a_sign_in_alone() {
-    let redis = Redis::start().await;
-    let (one, two) = pair(&redis).await;
-    let cookie = cookie_of(&one);
-    for round in 0..20 {
-        let ada = one.client();
-        ada.set_cookie(&cookie, &"x".repeat(43));
-        let calls = (0..200).map(|number| {
-            let client = if number % 2 == 0 { ada.clone() } else { ada.at(&two) };
-            async move {
-                match number {
-                    100 => sign_in_as(&client, "ada").await,
-                    _ => drop(client.get("/api/whoAmI").await.ok()),
-                }
-            }
-        });
-        join_all(calls).await;
-        assert_eq!(user_of(&ada).await, "ada", "round {round}");
     }
 }
 

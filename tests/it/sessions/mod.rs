@@ -1,9 +1,12 @@
 //! Sessions: of browsers and sockets, on one node and on two.
 
 mod boot;
+mod chromium;
 mod closing;
 mod cluster;
 mod http;
+mod processes;
+mod races;
 mod sites;
 mod sockets;
 
@@ -162,6 +165,11 @@ fn app() -> App {
 async fn own_sign_in(Guard(session): Guard<Session<Account>>) -> Result<&'static str, Refused> {
     session.start(account("own", 0)).await?;
     Ok("done")
+}
+
+/// How often each fault is caused: so often, unless `ROUNDS` says otherwise.
+fn rounds(default: usize) -> usize {
+    std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
 }
 
 const COOKIE: &str = "shop-session";
