@@ -78,3 +78,16 @@ impl fmt::Debug for Caller {
         shown.field("headers", &headers.keys().collect::<Vec<_>>()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_headers_are_not_shown() {
+        let mut headers = HeaderMap::new();
+        headers.insert("cookie", "id=secret".parse().unwrap());
+        let shown = format!("{:?}", Caller { headers, ..Caller::internal() });
+        assert!(shown.contains("cookie") && !shown.contains("secret"), "{shown}");
+    }
+}

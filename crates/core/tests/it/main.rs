@@ -13,6 +13,7 @@ mod protocol;
 mod replies;
 mod room_destroy;
 mod rooms;
+mod session_looks;
 mod sessions;
 mod tags;
 mod tasks;
