@@ -1,5 +1,7 @@
 //! The value of a session as JSON, with the fields that another version of the application gave it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -28,18 +30,41 @@ pub(super) fn encode_over<T: SessionData>(before: &[u8], old: &T, value: &T) -> 
     ) else {
         return Ok(encoded);
     };
-    let count = written.len();
-    for (name, field) in stored {
-        if !known.contains_key(&name) {
-            written.entry(name).or_insert(field);
-        }
-    }
-    if written.len() == count {
+    let unknown: Vec<_> = stored.into_iter().filter(|(name, _)| !known.contains_key(name)).collect();
+    if unknown.is_empty() {
         return Ok(encoded);
     }
-    let merged = serde_json::to_vec(&written).map_err(ActionError::internal)?;
-    // A field may be known by a second name (`alias`): both together would not decode.
-    if decode::<T>(&merged).is_ok() { bounded(merged) } else { Ok(encoded) }
+    let names = names_read_by::<T>(&written);
+    let all = merged(&written, unknown.iter().cloned());
+    if names_read_by::<T>(&all) == names {
+        written = all;
+    } else {
+        for field in unknown {
+            let more = merged(&written, [field]);
+            if names_read_by::<T>(&more) == names {
+                written = more;
+            }
+        }
+    }
+    bounded(serde_json::to_vec(&written).map_err(ActionError::internal)?)
+}
+
+fn merged(written: &Map<String, Value>, fields: impl IntoIterator<Item = (String, Value)>) -> Map<String, Value> {
+    let mut merged = written.clone();
+    for (name, field) in fields {
+        merged.entry(name).or_insert(field);
+    }
+    merged
+}
+
+/// The names of the fields that a value has once `T` has read it; `None` if it does not decode. A field that `T` knows by a
+/// second name (`alias`) changes them: it doubles another one, or fills in one that was left out.
+fn names_read_by<T: SessionData>(value: &Map<String, Value>) -> Option<BTreeSet<String>> {
+    let read: T = decode(&serde_json::to_vec(value).ok()?).ok()?;
+    match serde_json::to_value(read).ok()? {
+        Value::Object(fields) => Some(fields.into_iter().map(|(name, _)| name).collect()),
+        _ => None,
+    }
 }
 
 fn bounded(encoded: Vec<u8>) -> Result<Bytes, ActionError> {
@@ -63,7 +88,7 @@ mod tests {
     struct Account {
         #[serde(alias = "login")]
         user: String,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, alias = "nickname", skip_serializing_if = "Option::is_none")]
         nick: Option<String>,
     }
 
@@ -93,6 +118,11 @@ mod tests {
         );
         check(json!({"user": "ada", "nick": "a"}), account("ada", None), json!({"user": "ada"}));
         check(json!({"login": "ada"}), account("bob", None), json!({"user": "bob"}));
+        check(
+            json!({"login": "ada", "theme": "dark", "nickname": "a"}),
+            account("bob", None),
+            json!({"user": "bob", "theme": "dark"}),
+        );
     }
 
     #[test]
