@@ -5,6 +5,7 @@ use quote::{ToTokens, quote};
 use syn::{Attribute, Data, DeriveInput, Field, Fields};
 
 use crate::attr::Diagnostics;
+use crate::rules;
 
 /// Which of the attributes is expanded.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,7 +51,6 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> R
             refuse_renames(&field.attrs, &mut diagnostics);
         }
     });
-    let diagnostics = diagnostics.into_tokens();
     let written = written_derives(&item.attrs);
     let missing = |name: &str| !written.iter().any(|derive| derive == name);
     let mut derives = Vec::new();
@@ -65,10 +65,12 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> R
         derives.push(quote!(::phalanx::__private::schemars::JsonSchema));
     }
     let schemars = has_schema.then(|| quote!(#[schemars(crate = "::phalanx::__private::schemars")]));
-    let validates = role == Role::Input && is_struct && missing("Validate");
-    let validate = validates
+    let validates = role == Role::Input && missing("Validate");
+    let derives_validate = validates && is_struct && rules::check(&mut item, &mut diagnostics);
+    let validate = derives_validate
         .then(|| quote!(#[derive(::phalanx::__private::validator::Validate)] #[validate(crate = "::phalanx::__private::validator")]));
-    let by_hand = (role == Role::Input && !is_struct).then(|| validates_always(&item));
+    let by_hand = (validates && !derives_validate).then(|| validates_always(&item));
+    let diagnostics = diagnostics.into_tokens();
     Ok(quote! {
         #diagnostics
         #[derive(#(#derives),*)]
@@ -80,7 +82,8 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> R
     })
 }
 
-/// `validator` derives for structs only: an enum is valid once it decodes.
+/// `validator` derives for structs only: an enum is valid once it decodes. A struct with a wrong rule, which is reported, has
+/// none, so that its uses are not reported too.
 fn validates_always(item: &DeriveInput) -> TokenStream {
     let name = &item.ident;
     let (generics, arguments, clause) = item.generics.split_for_impl();

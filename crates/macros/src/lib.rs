@@ -9,6 +9,7 @@ mod attr;
 mod io;
 mod limit;
 mod remote;
+mod rules;
 mod schedule;
 mod signature;
 mod size;
