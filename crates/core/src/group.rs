@@ -83,13 +83,18 @@ impl ActionGroup {
     /// Adds a guard: the actions run only if it is established. The fact itself is dropped; an action that needs it takes it
     /// as a parameter as well.
     ///
-    /// It runs before the body has come, so a guard with [`FromContext::AFTER_BODY`] does not compile here.
+    /// Two kinds of guards do not compile here. It runs before the body has come, so one with [`FromContext::AFTER_BODY`] does
+    /// not, nor does `Option<G>`, by which all calls would pass.
     pub fn guard<G: FromContext + 'static>(mut self) -> Self {
         const {
             assert!(
                 !G::AFTER_BODY,
                 "the guard of a group runs before the body has come: this one needs to run after it"
-            )
+            );
+            assert!(
+                !G::IS_OPTIONAL,
+                "the guard of a group is no `Option`, which admits every call: take that as a parameter of the actions"
+            );
         };
         self.scope.guards.push(GroupGuard { name: type_name::<G>(), require: G::require, check: check::<G> });
         self

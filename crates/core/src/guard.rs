@@ -75,6 +75,10 @@ pub trait FromContext: Sized + Send {
     /// to send, so it says `true` here. One that returns a *fact* leaves it `false`.
     const AFTER_BODY: bool = false;
 
+    /// Whether a call goes on without the fact, as with `Option<G>`. Such a guard is for functions: a group has none, because it
+    /// would look like a protection and admit every call.
+    const IS_OPTIONAL: bool = false;
+
     /// Establishes the fact, or refuses the call.
     ///
     /// # Errors
@@ -93,6 +97,7 @@ pub trait FromContext: Sized + Send {
 /// is the call's: that a backend is away makes no user a guest.
 impl<G: FromContext> FromContext for Option<G> {
     const AFTER_BODY: bool = G::AFTER_BODY;
+    const IS_OPTIONAL: bool = true;
 
     async fn from_context(ctx: &Context) -> Result<Self, ActionError> {
         match G::from_context(ctx).await {
