@@ -56,6 +56,7 @@ pub(crate) const FLOORS: [(&str, &[&str]); 4] = [
             "limit",
             "node",
             "node_report",
+            "parameter",
             "registry",
             "remote_method",
             "session",

@@ -63,8 +63,9 @@ use crate::states::States;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a parameter of an action",
-    label = "the parameters between `Context` and the input are guards",
-    note = "implement `phalanx::FromContext` for it, or put `#[input]` on it and make it the last parameter"
+    label = "this is neither a guard nor an input",
+    note = "an input is the last parameter: put `#[input]` on its type",
+    note = "every other parameter is a guard: implement `phalanx::FromContext` for it"
 )]
 pub trait FromContext: Sized + Send {
     /// Whether the guard is established after the body has come and the input was decoded, instead of before.

@@ -51,10 +51,10 @@ pub(crate) fn definition(
     let FunctionShape { item, description, conditions, returns, .. } = signature;
     let (function, visibility) = (&item.sig.ident, &item.vis);
     let name = action_name(signature, arguments);
-    let input = signature.input.as_ref().map_or_else(|| quote!(::phalanx::__private::NoInput), |input| quote!(#input));
+    let input = input(signature);
     let output = quote_spanned!(returns.span()=> <#returns as ::phalanx::__private::ActionResult>::Value);
     // Each with the span of its type in the signature: the compiler reports a private type there.
-    let input_span = signature.input.as_ref().map_or_else(Span::call_site, Spanned::span);
+    let input_span = signature.last.as_ref().map_or_else(Span::call_site, Spanned::span);
     let mut types = quote_spanned!(input_span=> type Input = #input;);
     let (interface, def, usage) = match kind {
         DefinitionKind::Action => (quote!(Action), quote!(ActionDef), "ctx.call"),
@@ -64,7 +64,7 @@ pub(crate) fn definition(
     if !matches!(kind, DefinitionKind::Task) {
         types.extend(quote_spanned!(returns.span()=> type Output = #output;));
     }
-    let (deadline, require) = (deadline(arguments.deadline), require(&signature.guards));
+    let (deadline, require) = (deadline(arguments.deadline), require(signature));
     let run = run(signature, matches!(kind, DefinitionKind::Task));
     let doc = format!("The type of the function [`{function}()`], for `{usage}::<{function}>(..)` and the like.");
     quote! {
@@ -136,12 +136,32 @@ fn action_name(signature: &FunctionShape, arguments: &Arguments) -> String {
     arguments.name.as_ref().map_or_else(|| signature.item.sig.ident.to_string(), LitStr::value)
 }
 
+/// The type of the input: that of the last parameter, unless it is a guard.
+pub(crate) fn input(signature: &FunctionShape) -> TokenStream {
+    match &signature.last {
+        Some(last) => quote_spanned!(last.span()=> <#last as ::phalanx::__private::LastParameter>::Input),
+        None => quote!(::phalanx::__private::NoInput),
+    }
+}
+
+/// The steps of the last parameter.
+fn role(last: &Type) -> TokenStream {
+    quote_spanned! {last.span()=>
+        <<#last as ::phalanx::__private::LastParameter>::Role as ::phalanx::__private::ParameterRole<#last>>
+    }
+}
+
 /// Each guard has the span of its parameter, so that a missing `FromContext` is reported there.
-fn require(guards: &[Type]) -> TokenStream {
-    let each = guards.iter().map(
+fn require(signature: &FunctionShape) -> TokenStream {
+    let guards = signature.guards.iter().map(
         |guard| quote_spanned!(guard.span()=> <#guard as ::phalanx::__private::FromContext>::require(requirements);),
     );
-    if guards.is_empty() { quote!(|_| {}) } else { quote!(|requirements| { #(#each)* }) }
+    let last = signature.last.as_ref().map(|last| {
+        let role = role(last);
+        quote_spanned!(last.span()=> #role::require(requirements);)
+    });
+    let each: Vec<_> = guards.chain(last).collect();
+    if each.is_empty() { quote!(|_| {}) } else { quote!(|requirements| { #(#each)* }) }
 }
 
 /// The closure that calls the function: guards, body, input, the guards after the body, function. Its variables are
@@ -151,7 +171,7 @@ fn run(signature: &FunctionShape, is_task: bool) -> TokenStream {
     let function = &signature.item.sig.ident;
     let local = |name: &str| Ident::new(name, Span::mixed_site());
     let (ctx, body, outcome) = (local("ctx"), local("body"), local("outcome"));
-    let params = local(if signature.input.is_some() { "params" } else { "_params" });
+    let params = local(if signature.last.is_some() { "params" } else { "_params" });
     let names: Vec<_> = (0..signature.guards.len()).map(|index| local(&format!("guard_{index}"))).collect();
     let guards = || names.iter().zip(&signature.guards);
     let before = guards().map(|(name, guard)| {
@@ -171,13 +191,20 @@ fn run(signature: &FunctionShape, is_task: bool) -> TokenStream {
             };
         }
     });
-    let input = local("input");
-    let decode = signature.input.as_ref().map(|ty| {
+    let last = signature.last.as_ref().map(|ty| (ty, role(ty), local("last")));
+    let last_before =
+        last.as_ref().map(|(ty, role, last)| quote_spanned!(ty.span()=> let #last = #role::before_body(&#ctx).await?;));
+    let decode = last.as_ref().map(|(ty, role, last)| {
         let decode = if is_task { quote!(decode_input) } else { quote!(Params::decode) };
-        quote_spanned!(ty.span()=> let #input = ::phalanx::__private::#decode::<#ty>(&#params)?;)
+        quote_spanned!(ty.span()=> let #last = #role::decode(#last, || ::phalanx::__private::#decode(&#params))?;)
     });
-    let context = if is_task { quote!(::phalanx::__private::TaskContext::of(&#ctx)?) } else { quote!(#ctx) };
-    let input = signature.input.as_ref().map(|_| quote!(, #input));
+    let last_after = last
+        .as_ref()
+        .map(|(ty, role, last)| quote_spanned!(ty.span()=> let #last = #role::after_body(#last, &#ctx).await?;));
+    let context = signature
+        .has_context
+        .then(|| if is_task { quote!(::phalanx::__private::TaskContext::of(&#ctx)?,) } else { quote!(#ctx,) });
+    let last = last.as_ref().map(|(_, _, last)| quote!(#last,));
     // All tokens share the span of the return type. With others, an error in that type, which is reported where it is
     // `Output`, would be reported a second time here.
     let returned = Ident::new("returned", signature.returns.span());
@@ -185,13 +212,15 @@ fn run(signature: &FunctionShape, is_task: bool) -> TokenStream {
     quote! {
         |#ctx, #body| ::phalanx::__private::answering(async move {
             #(#before)*
+            #last_before
             let #params = match ::phalanx::__private::CallBody::params(#body, &#ctx).await {
                 ::core::result::Result::Ok(#params) => #params,
                 ::core::result::Result::Err(#outcome) => return #outcome,
             };
             #decode
             #(#after)*
-            let #returned = #function(#context #(, #names)* #input).await;
+            #last_after
+            let #returned = #function(#context #(#names,)* #last).await;
             #answer
         })
     }

@@ -70,6 +70,7 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> R
     let validate = derives_validate
         .then(|| quote!(#[derive(::phalanx::__private::validator::Validate)] #[validate(crate = "::phalanx::__private::validator")]));
     let by_hand = (validates && !derives_validate).then(|| validates_always(&item));
+    let last = (role == Role::Input).then(|| last_parameter(&item));
     let diagnostics = diagnostics.into_tokens();
     Ok(quote! {
         #diagnostics
@@ -79,7 +80,20 @@ pub(crate) fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> R
         #validate
         #item
         #by_hand
+        #last
     })
+}
+
+/// The last parameter of a function that is its input.
+fn last_parameter(item: &DeriveInput) -> TokenStream {
+    let name = &item.ident;
+    let (generics, arguments, clause) = item.generics.split_for_impl();
+    quote! {
+        impl #generics ::phalanx::__private::LastParameter for #name #arguments #clause {
+            type Input = Self;
+            type Role = ::phalanx::__private::InputRole;
+        }
+    }
 }
 
 /// `validator` derives for structs only: an enum is valid once it decodes. A struct with a wrong rule, which is reported, has

@@ -23,11 +23,11 @@ impl DefinitionKind {
         }
     }
 
-    /// The type of the first parameter.
-    fn context(self) -> &'static str {
+    /// The type of its context, and that of the other kinds.
+    fn contexts(self) -> (&'static str, &'static str) {
         match self {
-            Self::Action | Self::Remote => "Context",
-            Self::Task => "TaskContext",
+            Self::Action | Self::Remote => ("Context", "TaskContext"),
+            Self::Task => ("TaskContext", "Context"),
         }
     }
 
@@ -43,8 +43,12 @@ impl DefinitionKind {
 /// A function that can be an action, a remote method or a task.
 pub(crate) struct FunctionShape {
     pub(crate) item: ItemFn,
+    /// Whether its first parameter is the context.
+    pub(crate) has_context: bool,
+    /// The types of the parameters between the context and the last one.
     pub(crate) guards: Vec<Type>,
-    pub(crate) input: Option<Type>,
+    /// The type of the last parameter, unless that is the context: an input or a guard.
+    pub(crate) last: Option<Type>,
     pub(crate) returns: Type,
     pub(crate) description: String,
     /// The function's `#[cfg]` attributes, which the generated items need too.
@@ -110,40 +114,37 @@ fn signature(item: ItemFn, kind: DefinitionKind, diagnostics: &mut Diagnostics) 
             format!("the module of `{file}` would hide {noun} of the same name: name the file after its topic"),
         );
     }
-    let mut guards = parameters(&item, kind, diagnostics);
-    let input = guards.pop();
+    let (has_context, mut guards) = parameters(&item, kind, diagnostics);
+    let last = guards.pop();
     let description = description(&item.attrs);
     let conditions = item.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).cloned().collect();
-    FunctionShape { guards, input, returns, description, conditions, item }
+    FunctionShape { has_context, guards, last, returns, description, conditions, item }
 }
 
-/// The types of the parameters after the context.
-fn parameters(item: &ItemFn, kind: DefinitionKind, diagnostics: &mut Diagnostics) -> Vec<Type> {
-    let (noun, context) = (kind.noun(), kind.context());
-    let mut types = Vec::new();
+/// Whether the first parameter is the context, and the types of all others.
+fn parameters(item: &ItemFn, kind: DefinitionKind, diagnostics: &mut Diagnostics) -> (bool, Vec<Type>) {
+    let (noun, (context, other)) = (kind.noun(), kind.contexts());
+    let (mut has_context, mut types) = (false, Vec::new());
     for (index, argument) in item.sig.inputs.iter().enumerate() {
         match argument {
             FnArg::Receiver(receiver) => diagnostics.add(receiver, format!("{noun} has no `self`")),
-            FnArg::Typed(PatType { ty, .. }) => {
-                if matches!(&**ty, Type::ImplTrait(_)) {
-                    diagnostics.add(ty, format!("{noun} cannot be generic: name the type"));
-                }
-                if index == 0 {
-                    if !is_named(ty, context) {
-                        diagnostics.add(ty, format!("the first parameter of {noun} is `ctx: {context}`"));
-                    }
-                } else if matches!(&**ty, Type::Reference(_)) {
+            FnArg::Typed(PatType { ty, .. }) => match &**ty {
+                Type::ImplTrait(_) => diagnostics.add(ty, format!("{noun} cannot be generic: name the type")),
+                Type::Reference(_) => {
                     diagnostics.add(ty, format!("{noun} owns its parameters: take the type without `&`"));
-                } else {
-                    types.push((**ty).clone());
                 }
-            }
+                _ if is_named(ty, other) => {
+                    diagnostics.add(ty, format!("the context of {noun} is `ctx: {context}`"));
+                }
+                _ if is_named(ty, context) && index == 0 => has_context = true,
+                _ if is_named(ty, context) && matches!(kind, DefinitionKind::Task) => {
+                    diagnostics.add(ty, format!("the context of {noun} is its first parameter"));
+                }
+                _ => types.push((**ty).clone()),
+            },
         }
     }
-    if item.sig.inputs.is_empty() {
-        diagnostics.add(&item.sig.ident, format!("the first parameter of {noun} is `ctx: {context}`"));
-    }
-    types
+    (has_context, types)
 }
 
 /// The file of a function, if its module has the name of the function. The root of a crate is not such a module.

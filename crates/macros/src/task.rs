@@ -4,14 +4,14 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::{format_ident, quote};
 use syn::LitStr;
 
-use crate::action::{definition, duration};
+use crate::action::{definition, duration, input};
 use crate::attr::{Arguments, RetryArgs, UniqueArgs, UniqueKeyArg};
 use crate::signature::{self, DefinitionKind};
 
 /// Expands `#[task]`, or returns its errors for the compiler to print.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
     let (arguments, signature) = signature::read(DefinitionKind::Task, arguments, item)?;
-    let input = signature.input.as_ref().map_or_else(|| quote!(::phalanx::__private::NoInput), |input| quote!(#input));
+    let input = input(&signature);
     let queue = arguments.queue.as_ref().map_or_else(|| "default".to_owned(), LitStr::value);
     let (retry, blocking, exclusive) = (retry(&arguments.retry), arguments.blocking, arguments.exclusive);
     let (tracked, unique) = (arguments.tracked, unique(&arguments.unique, &input));

@@ -20,7 +20,7 @@
 //!
 //! /// Greets a person.
 //! #[action(get = "/greet/{name}")]
-//! async fn greet(_ctx: Context, input: Greet) -> Result<Greeting, ActionError> {
+//! async fn greet(input: Greet) -> Result<Greeting, ActionError> {
 //!     Ok(Greeting { text: format!("Hello, {}!", input.name) })
 //! }
 //!
@@ -58,10 +58,10 @@ pub use phalanx_core::params::{Input, NoInput, Params, Upload};
 pub use phalanx_core::protocol::CloseReason;
 pub use phalanx_core::{
     Action, ActionDef, ActionGroup, ActionSet, ApplyError, Cache, Caller, Cluster, Connection, Connections, DAY, Entry,
-    FromContext, HOUR, Limit, LockGuard, Locks, MINUTE, NamedLimit, Node, NodeReplies, Origin, RawBody, Remote,
-    RemoteDef, Requirements, RoomStatus, Rooms, SECOND, Session, SessionData, Sessions, State, TagCount, TagList,
-    TagResults, TaggedConnections, Task, TaskContext, TaskDef, Tasks, TopicSubscription, Topics, UserSession, actions,
-    ensure, group, remotes, tasks,
+    FromContext, HOUR, InputRole, LastParameter, Limit, LockGuard, Locks, MINUTE, NamedLimit, Node, NodeReplies,
+    Origin, RawBody, Remote, RemoteDef, Requirements, RoomStatus, Rooms, SECOND, Session, SessionData, Sessions, State,
+    TagCount, TagList, TagResults, TaggedConnections, Task, TaskContext, TaskDef, Tasks, TopicSubscription, Topics,
+    UserSession, actions, ensure, group, remotes, tasks,
 };
 /// Jobs: what an enqueue and a look at the task queue name, beside the handle [`Tasks`].
 pub mod jobs {
@@ -114,7 +114,8 @@ pub mod __private {
         UniqueScope, UniqueUntil, check_input, computed_key, decode_input,
     };
     pub use phalanx_core::{
-        CallBody, Deadline, FromContext, Limit, NoInput, Params, Remote, RemoteDef, schemars, serde, validator,
+        CallBody, Deadline, FromContext, InputRole, LastParameter, Limit, NoInput, ParameterRole, Params, Remote,
+        RemoteDef, schemars, serde, validator,
     };
 }
 

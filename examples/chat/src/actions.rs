@@ -23,7 +23,7 @@ pub struct SetName {
 
 /// Sets the name of the calling connection.
 #[action(name = "setName")]
-pub async fn set_name(_ctx: Context, me: Connection, input: SetName) -> Result<SetName, ActionError> {
+pub async fn set_name(me: Connection, input: SetName) -> Result<SetName, ActionError> {
     me.set("name", input.name.clone())?;
     Ok(input)
 }

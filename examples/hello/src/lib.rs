@@ -21,7 +21,7 @@ pub struct Greeting {
 
 /// Greets a person.
 #[action(get = "/greet/{name}")]
-pub async fn greet(_ctx: Context, input: Greet) -> Result<Greeting, ActionError> {
+pub async fn greet(input: Greet) -> Result<Greeting, ActionError> {
     Ok(Greeting { text: format!("Hello, {}!", input.name) })
 }
 

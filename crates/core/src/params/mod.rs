@@ -51,8 +51,7 @@ const MAX_PAIRS: usize = 1000;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the input of an action",
     label = "put `#[input]` on this type",
-    note = "or derive `serde::Deserialize`, `schemars::JsonSchema` and `validator::Validate` yourself",
-    note = "the last parameter is the input: after guards alone write `_: NoInput`"
+    note = "or derive `serde::Deserialize`, `schemars::JsonSchema` and `validator::Validate`, and implement `LastParameter`"
 )]
 pub trait Input: DeserializeOwned + JsonSchema + Validate + Send + 'static {}
 

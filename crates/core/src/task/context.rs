@@ -1,4 +1,4 @@
-//! The context of an attempt: the first parameter of every task.
+//! The context of an attempt: the first parameter of tasks that need it.
 
 use std::fmt;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ struct Greet {
 }
 
 #[action]
-async fn greet(_ctx: Context, input: Greet) -> Result<String, ActionError> {
+async fn greet(input: Greet) -> Result<String, ActionError> {
     Ok(input.name)
 }
 
@@ -18,7 +18,7 @@ struct Wave {
 }
 
 #[action]
-async fn wave(_ctx: Context, input: Wave) -> Result<String, ActionError> {
+async fn wave(input: Wave) -> Result<String, ActionError> {
     Ok(input.name)
 }
 

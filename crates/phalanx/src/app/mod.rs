@@ -39,7 +39,7 @@ use crate::{logging, process, telemetry};
 ///
 /// /// The number of connections of this node.
 /// #[action(get)]
-/// async fn sockets(ctx: Context, _: NoInput) -> Result<usize, ActionError> {
+/// async fn sockets(ctx: Context) -> Result<usize, ActionError> {
 ///     Ok(ctx.connections().count())
 /// }
 ///

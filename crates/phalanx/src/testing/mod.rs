@@ -19,7 +19,7 @@
 //!
 //! /// Greets a person.
 //! #[action(get = "/greet/{name}")]
-//! async fn greet(_ctx: Context, input: Greet) -> Result<Greeting, ActionError> {
+//! async fn greet(input: Greet) -> Result<Greeting, ActionError> {
 //!     Ok(Greeting { text: format!("Hello, {}!", input.name) })
 //! }
 //!

@@ -61,7 +61,7 @@ pub(crate) struct RandomNumber {
 
 /// Returns a random number below 1.
 #[action(name = "randomNumber", get)]
-pub(crate) async fn random_number(_ctx: Context) -> Result<RandomNumber, ActionError> {
+pub(crate) async fn random_number() -> Result<RandomNumber, ActionError> {
     let random_number: f64 = rand::random();
     Ok(RandomNumber { random_number, string_random_number: format!("Your random number is {random_number}") })
 }
@@ -81,7 +81,7 @@ pub(crate) struct RandomBelow {
 
 /// Returns a random number below a bound.
 #[action(name = "randomNumber", version = 2, get = "/v2/randomNumber")]
-pub(crate) async fn random_number_2(_ctx: Context, input: Bound) -> Result<RandomBelow, ActionError> {
+pub(crate) async fn random_number_2(input: Bound) -> Result<RandomBelow, ActionError> {
     Ok(RandomBelow { random_number: rand::random::<f64>() * input.max.unwrap_or(1.0), version: 2 })
 }
 
@@ -121,7 +121,7 @@ pub(crate) struct Echo {
     patch = "/echo/{text}",
     delete = "/echo/{text}"
 )]
-pub(crate) async fn echo(_ctx: Context, input: Echo) -> Result<Echo, ActionError> {
+pub(crate) async fn echo(input: Echo) -> Result<Echo, ActionError> {
     Ok(input)
 }
 
@@ -136,7 +136,7 @@ pub(crate) struct Checked {
 
 /// Returns its input if it is valid.
 #[action(name = "validationTest", get, post)]
-pub(crate) async fn validation_test(_ctx: Context, input: Checked) -> Result<Checked, ActionError> {
+pub(crate) async fn validation_test(input: Checked) -> Result<Checked, ActionError> {
     Ok(input)
 }
 
@@ -168,7 +168,7 @@ pub(crate) async fn sleep_test(ctx: Context, input: Sleep) -> Result<Slept, Acti
 /// Blocks the thread that runs it for the given time, by mistake.
 #[action(name = "blockTest", get)]
 #[expect(clippy::disallowed_methods, reason = "that is what it is for")]
-pub(crate) async fn block_test(_ctx: Context, input: Sleep) -> Result<(), ActionError> {
+pub(crate) async fn block_test(input: Sleep) -> Result<(), ActionError> {
     std::thread::sleep(Duration::from_millis(input.sleepDuration.unwrap_or(1000)));
     Ok(())
 }
@@ -194,7 +194,7 @@ pub(crate) struct BodyKind {
 
 /// Responds with other content than JSON: bytes, this program's own file, or a stream of ten lines or without an end.
 #[action(name = "bodyTest", get = "/bodyTest/{kind}")]
-pub(crate) async fn body_test(_ctx: Context, input: BodyKind) -> Result<Body, ActionError> {
+pub(crate) async fn body_test(input: BodyKind) -> Result<Body, ActionError> {
     match input.kind.as_str() {
         "bytes" => Ok(Body::bytes("application/octet-stream", vec![0, 159, 146, 150, b'\n'])),
         "file" => Ok(Body::file(std::env::current_exe().map_err(ActionError::internal)?)),
@@ -215,7 +215,7 @@ pub(crate) async fn body_test(_ctx: Context, input: BodyKind) -> Result<Body, Ac
 
 /// Panics; the caller receives the error `internal`, and the node keeps running.
 #[action(name = "panicTest", get)]
-pub(crate) async fn panic_test(_ctx: Context) -> Result<(), ActionError> {
+pub(crate) async fn panic_test() -> Result<(), ActionError> {
     panic!("the tour panics on purpose")
 }
 
@@ -235,7 +235,7 @@ pub(crate) struct Received {
 
 /// Receives a file and returns its digest.
 #[action(post)]
-pub(crate) async fn upload(_ctx: Context, input: File) -> Result<Received, ActionError> {
+pub(crate) async fn upload(input: File) -> Result<Received, ActionError> {
     let path = input.file.path().to_owned();
     // Reading and hashing block: they must not run on a thread that serves other calls.
     let digest = tokio::task::spawn_blocking(move || digest_of(&path)).await.map_err(ActionError::internal)?;
@@ -264,7 +264,7 @@ pub(crate) struct Note {
 
 /// Has no route, so it is available over WebSocket only.
 #[action(name = "privateNote")]
-pub(crate) async fn private_note(_ctx: Context, input: Note) -> Result<Note, ActionError> {
+pub(crate) async fn private_note(input: Note) -> Result<Note, ActionError> {
     Ok(input)
 }
 
@@ -275,12 +275,12 @@ pub(crate) struct Fine {
 
 /// Is blocked for WebSocket, so it is available over HTTP only.
 #[action(name = "httpOnly", get, block(websocket))]
-pub(crate) async fn http_only(_ctx: Context) -> Result<Fine, ActionError> {
+pub(crate) async fn http_only() -> Result<Fine, ActionError> {
     Ok(Fine { ok: true })
 }
 
 /// Answers ten times in ten seconds to each address.
 #[action(get, limit = "10/10s")]
-pub(crate) async fn limited(_ctx: Context) -> Result<Fine, ActionError> {
+pub(crate) async fn limited() -> Result<Fine, ActionError> {
     Ok(Fine { ok: true })
 }

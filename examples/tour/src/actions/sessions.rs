@@ -44,7 +44,6 @@ pub(crate) struct Visit {
 /// Signs a user in, by any name and the password `open sesame`.
 #[action(name = "signIn", post, block(websocket), limit = Limit::named("sign_in").per(10, MINUTE).by_address())]
 pub(crate) async fn sign_in(
-    _ctx: Context,
     session: Session<Visitor>,
     input: Credentials,
 ) -> Result<SignedIn, ActionError> {
@@ -55,13 +54,13 @@ pub(crate) async fn sign_in(
 
 /// Shows the user, and how often they asked.
 #[action(name = "whoAmI", get)]
-pub(crate) async fn who_am_i(_ctx: Context, session: Session<Visitor>, _: NoInput) -> Result<Visit, ActionError> {
+pub(crate) async fn who_am_i(session: Session<Visitor>) -> Result<Visit, ActionError> {
     let visitor = session.update(|visitor| visitor.visits += 1).await?;
     Ok(Visit { user: visitor.user.clone(), visits: visitor.visits })
 }
 
 /// Signs the user out, on every node.
 #[action(name = "signOut", post)]
-pub(crate) async fn sign_out(_ctx: Context, session: Session<Visitor>, _: NoInput) -> Result<(), ActionError> {
+pub(crate) async fn sign_out(session: Session<Visitor>) -> Result<(), ActionError> {
     session.end().await
 }

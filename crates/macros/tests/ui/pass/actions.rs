@@ -86,6 +86,54 @@ async fn ping(_ctx: Context) -> Result<(), ActionError> {
     Ok(())
 }
 
+/// Neither context nor input.
+#[action]
+async fn tick() -> Result<(), ActionError> {
+    Ok(())
+}
+
+/// Guards alone, of the server and of the application.
+#[action]
+async fn who(_users: State<Users>, me: SignedIn) -> Result<String, ActionError> {
+    Ok(me.name)
+}
+
+/// Guards and an input.
+#[action]
+async fn welcome(_users: State<Users>, me: Option<SignedIn>, input: Greet) -> Result<Greeting, ActionError> {
+    Ok(Greeting { text: me.map_or(input.name, |me| me.name) })
+}
+
+/// An input alone, which is a thing of several types.
+#[action]
+async fn count(input: Page<Greet>) -> Result<usize, ActionError> {
+    Ok(input.rows.len())
+}
+
+#[input]
+struct Page<T> {
+    rows: Vec<T>,
+}
+
+/// The context among the guards.
+#[action]
+async fn late(_users: State<Users>, ctx: Context, _: NoInput) -> Result<String, ActionError> {
+    Ok(ctx.name().to_owned())
+}
+
+/// A guard that comes after the body, as the last parameter.
+#[action(post, raw_body)]
+async fn signed(_users: State<Users>, body: RawBody) -> Result<usize, ActionError> {
+    Ok(body.len())
+}
+
+/// A remote method on a connection, without the context.
+#[remote]
+async fn kick(connection: Connection) -> Result<(), ActionError> {
+    connection.close(CloseReason::NotAllowed);
+    Ok(())
+}
+
 #[cfg(any())]
 #[action]
 async fn switched_off(_ctx: Context) -> Result<Missing, ActionError> {
@@ -143,6 +191,24 @@ fn a_definition_carries_the_schemas_of_its_types() {
     check(&greet_user::DEF, &["name"], &["text"]);
     check(&ping::DEF, &[], &[]);
     check(&export::DEF, &[], &[]);
+    check(&tick::DEF, &[], &[]);
+    check(&who::DEF, &[], &[]);
+    check(&welcome::DEF, &["name"], &["text"]);
+    check(&count::DEF, &["rows"], &[]);
+    check(&late::DEF, &[], &[]);
+    check(&signed::DEF, &[], &[]);
+}
+
+#[test]
+fn the_last_parameter_is_the_input_or_a_guard() {
+    fn inputs<A: Action<Input = I>, I>() {}
+    inputs::<tick, NoInput>();
+    inputs::<who, NoInput>();
+    inputs::<welcome, Greet>();
+    inputs::<count, Page<Greet>>();
+    inputs::<late, NoInput>();
+    let [def] = remotes![kick];
+    assert_eq!((def.name, <kick as Remote>::DEF.name), ("kick", "kick"));
 }
 
 #[test]
