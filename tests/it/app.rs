@@ -149,20 +149,15 @@ pub(crate) async fn authorize(_ctx: Context, me: Connection, input: Level) -> Re
 }
 
 /// Admits only connections with a level to `vip`, and drops the message `/drop`.
-struct Doorkeeper;
-
-#[async_trait]
-impl RoomHook for Doorkeeper {
-    async fn join(&self, _node: &Node, room: &str, connection: &Connection) -> Result<(), ActionError> {
-        if room == "vip" && connection.get("level").is_none() {
-            return Err(ActionError::forbidden("this room requires a level"));
-        }
-        Ok(())
+async fn keep_door(joining: Joining) -> Result<(), ActionError> {
+    if joining.room() == "vip" && joining.connection().get("level").is_none() {
+        return Err(ActionError::forbidden("this room requires a level"));
     }
+    Ok(())
+}
 
-    async fn before_publish(&self, _node: &Node, message: RoomMessage) -> Result<Option<RoomMessage>, ActionError> {
-        Ok(Some(message).filter(|message| message.message.get() != "\"/drop\""))
-    }
+async fn drop_commands(publishing: Publishing) -> Result<Option<RoomMessage>, ActionError> {
+    Ok(Some(publishing.into_message()).filter(|message| message.message.get() != "\"/drop\""))
 }
 
 /// Settings with free ports, so that tests run in parallel.
@@ -182,7 +177,8 @@ pub(crate) async fn start(config: Config) -> RunningApp {
     App::new("test")
         .actions(actions![echo, checked, nap, panics, http_only, text, inner, outer, upload, thing, thing_2, report])
         .remotes(remotes![authorize])
-        .on_room(Doorkeeper)
+        .before_join(keep_door)
+        .before_publish(drop_commands)
         .start(config)
         .await
         .unwrap()

@@ -95,14 +95,12 @@ async fn theme(ctx: Context) -> Result<Option<String>, ActionError> {
 }
 
 /// Keeps a cookie of the upgrade.
-struct KeepTheme;
-
-#[async_trait]
-impl ConnectionHook for KeepTheme {
-    async fn connect(&self, _node: &Node, handshake: &mut Handshake) -> Result<(), ActionError> {
-        let theme = handshake.cookies().get("theme").map(|theme| json!(theme));
-        handshake.attributes.set("theme", theme.unwrap_or_default()).map(drop)
-    }
+async fn keep_theme(ctx: Context, connecting: Connecting) -> Result<(), ActionError> {
+    let theme = connecting.cookies().get("theme").map(|theme| json!(theme));
+    assert_eq!(ctx.cookies().get("theme"), connecting.cookies().get("theme"));
+    let refused = ctx.set_cookie(Cookie::new("theme", "light")).unwrap_err();
+    assert_eq!(refused.code(), "cookie_needs_http");
+    connecting.set("theme", theme.unwrap_or_default()).map(drop)
 }
 
 /// Returns the cookie that the connect hook has kept.
@@ -114,7 +112,7 @@ async fn kept_theme(connection: Context) -> Result<Option<serde_json::Value>, Ac
 async fn start(change: impl FnOnce(&mut Config)) -> RunningApp {
     let mut config = settings();
     change(&mut config);
-    let app = App::new("cookies").on_connection(KeepTheme);
+    let app = App::new("cookies").before_connect(keep_theme);
     app.actions(actions![answers, inner, lost, stream, theme, kept_theme]).start(config).await.unwrap()
 }
 

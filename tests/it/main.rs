@@ -26,6 +26,7 @@ mod fairness;
 mod floors;
 mod groups;
 mod guards;
+mod hooks;
 mod hostile;
 mod http;
 mod imports;

@@ -52,35 +52,31 @@ impl Drop for PanicsOnDrop {
     }
 }
 
-struct Hooks(Arc<Stage>);
+fn stage(ctx: &Context) -> State<Arc<Stage>> {
+    ctx.state().unwrap()
+}
 
-#[async_trait]
-impl ConnectionHook for Hooks {
-    async fn connect(&self, _node: &Node, handshake: &mut Handshake) -> Result<(), ActionError> {
-        handshake.attributes.set("as", handshake.query.get_str("as").unwrap_or_default()).map(drop)
-    }
+async fn connect(_ctx: Context, connecting: Connecting) -> Result<(), ActionError> {
+    connecting.set("as", connecting.query().get_str("as").unwrap_or_default()).map(drop)
+}
 
-    async fn created(&self, node: &Node, connection: &Connection) {
-        let message = json!({ "context": "alert", "to": "new clients" });
-        node.connections().apply(connection.id(), "sendMessage", message).await.unwrap();
-        self.0.report("created");
-        if connection.get("as") == Some("slow".into()) {
-            std::future::pending().await
-        }
-    }
-
-    async fn destroyed(&self, _node: &Node, _connection: &Connection, reason: CloseReason) {
-        self.0.report(format!("destroyed {}", reason.as_str()));
+async fn connected(ctx: Context, connection: Connection) {
+    let message = json!({ "context": "alert", "to": "new clients" });
+    ctx.connections().apply(connection.id(), "sendMessage", message).await.unwrap();
+    stage(&ctx).report("created");
+    if connection.get("as") == Some("slow".into()) {
+        std::future::pending().await
     }
 }
 
-#[async_trait]
-impl RoomHook for Hooks {
-    async fn join(&self, _node: &Node, _room: &str, _connection: &Connection) -> Result<(), ActionError> {
-        let _guard = PanicsOnDrop;
-        self.0.report("joining");
-        std::future::pending().await
-    }
+async fn disconnected(ctx: Context, _connection: Connection, reason: CloseReason) {
+    stage(&ctx).report(format!("destroyed {}", reason.as_str()));
+}
+
+async fn join(joining: Joining) -> Result<(), ActionError> {
+    let _guard = PanicsOnDrop;
+    stage(joining.context()).report("joining");
+    std::future::pending().await
 }
 
 /// Waits for the test; over WebSocket it would be cancelled with its client.
@@ -103,9 +99,9 @@ pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> (RunningApp, Arc<
     change(&mut config);
     let (events, received) = mpsc::channel(64);
     let stage = Arc::new(Stage { events, received: received.into(), gate: Semaphore::new(0) });
-    let hooks = || Hooks(stage.clone());
     let app = App::new("panics").actions(actions![wait, break_late]).state(stage.clone());
-    (app.on_connection(hooks()).on_room(hooks()).start(config).await.unwrap(), stage)
+    let app = app.before_connect(connect).after_connect(connected).after_disconnect(disconnected).before_join(join);
+    (app.start(config).await.unwrap(), stage)
 }
 
 fn call(action: &str) -> Value {

@@ -52,92 +52,89 @@ impl Recorded {
     }
 }
 
-/// Hooks that refuse, panic, wait or set the id, by the parameter `as`.
-struct Hooks(Arc<Recorded>);
+fn recorded(ctx: &Context) -> State<Arc<Recorded>> {
+    ctx.state().unwrap()
+}
 
-#[async_trait]
-impl ConnectionHook for Hooks {
-    async fn connect(&self, _node: &Node, handshake: &mut Handshake) -> Result<(), ActionError> {
-        match handshake.query.get_str("as").as_deref() {
-            Some("unknown") => return Err(ActionError::of(ErrorKind::Unauthenticated, "sign in first")),
-            Some("banned") => return Err(ActionError::forbidden("you are banned")),
-            Some("bomb") => panic!("on purpose"),
-            Some("never") => std::future::pending().await,
-            Some(name) => {
-                handshake.id = Some(ConnectionId::parse(&format!("user-{name}"))?);
-                handshake.attributes.set("name", name)?;
+/// Refuses, panics, waits or sets the id, by the parameter `as`.
+async fn connect(_ctx: Context, connecting: Connecting) -> Result<(), ActionError> {
+    match connecting.query().get_str("as").as_deref() {
+        Some("unknown") => return Err(ActionError::of(ErrorKind::Unauthenticated, "sign in first")),
+        Some("banned") => return Err(ActionError::forbidden("you are banned")),
+        Some("bomb") => panic!("on purpose"),
+        Some("never") => std::future::pending().await,
+        Some(name) => {
+            connecting.set_id(ConnectionId::parse(&format!("user-{name}"))?);
+            connecting.set("name", name)?;
+        }
+        None => {
+            if let Some(id) = connecting.query().get_str("id") {
+                connecting.set_id(ConnectionId::parse(&id)?);
             }
-            None => handshake.id = handshake.query.get_str("id").map(|id| ConnectionId::parse(&id)).transpose()?,
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    async fn created(&self, _node: &Node, connection: &Connection) {
-        self.0.record("created");
-        assert_ne!(connection.get("name"), Some("fragile".into()), "on purpose");
+async fn connected(ctx: Context, connection: Connection) {
+    recorded(&ctx).record("created");
+    assert_ne!(connection.get("name"), Some("fragile".into()), "on purpose");
+}
+
+async fn disconnected(ctx: Context, connection: Connection, reason: CloseReason) {
+    assert!(connection.rooms().is_empty(), "it has left its rooms");
+    if connection.get("name") == Some("slow".into()) {
+        recorded(&ctx).until("released").await;
     }
+    recorded(&ctx).record(format!("destroyed {}", reason.as_str()));
+}
 
-    async fn destroyed(&self, _node: &Node, connection: &Connection, reason: CloseReason) {
-        assert!(connection.rooms().is_empty(), "it has left its rooms");
-        if connection.get("name") == Some("slow".into()) {
-            self.0.until("released").await;
-        }
-        self.0.record(format!("destroyed {}", reason.as_str()));
+async fn before_join(joining: Joining) -> Result<(), ActionError> {
+    match joining.room() {
+        "never" => std::future::pending().await,
+        "bomb" => panic!("on purpose"),
+        "both" => joining.context().rooms().join(joining.connection(), "other").await,
+        _ => Ok(()),
     }
 }
 
-#[async_trait]
-impl RoomHook for Hooks {
-    async fn join(&self, node: &Node, room: &str, connection: &Connection) -> Result<(), ActionError> {
-        match room {
-            "never" => std::future::pending().await,
-            "bomb" => panic!("on purpose"),
-            "both" => node.rooms().join(connection, "other").await,
-            _ => Ok(()),
-        }
+async fn before_leave(leaving: Leaving) -> Result<(), ActionError> {
+    recorded(leaving.context()).record(format!("before_leave {}", leaving.room()));
+    match leaving.room() {
+        "hotel" => Err(ActionError::forbidden("you can never leave")),
+        _ => Ok(()),
     }
+}
 
-    async fn before_leave(&self, _node: &Node, room: &str, _connection: &Connection) -> Result<(), ActionError> {
-        self.0.record(format!("before_leave {room}"));
-        match room {
-            "hotel" => Err(ActionError::forbidden("you can never leave")),
-            _ => Ok(()),
-        }
-    }
+async fn after_leave(left: LeftRoom) {
+    let cause = match left.cause() {
+        LeaveCause::Requested => "requested",
+        LeaveCause::Closed => "disconnected",
+        LeaveCause::RoomDestroyed => "destroyed",
+        _ => "died",
+    };
+    recorded(left.context()).record(format!("leave {} {cause}", left.room()));
+}
 
-    async fn left(&self, _node: &Node, room: &str, _id: &ConnectionId, cause: LeaveCause<'_>) {
-        let cause = match cause {
-            LeaveCause::Requested(_) => "requested",
-            LeaveCause::Closed(_) => "disconnected",
-            LeaveCause::RoomDestroyed(_) => "destroyed",
-            _ => "died",
-        };
-        self.0.record(format!("leave {room} {cause}"));
-    }
-
-    async fn before_publish(&self, _node: &Node, message: RoomMessage) -> Result<Option<RoomMessage>, ActionError> {
-        match message.message.get() {
-            "\"/error\"" => Err(ActionError::new(ErrorKind::Forbidden, "mind_your_tongue", "not here")),
-            "\"/bomb\"" => panic!("on purpose"),
-            _ => Ok(Some(message)),
-        }
+async fn before_publish(publishing: Publishing) -> Result<Option<RoomMessage>, ActionError> {
+    match publishing.message().message.get() {
+        "\"/error\"" => Err(ActionError::new(ErrorKind::Forbidden, "mind_your_tongue", "not here")),
+        "\"/bomb\"" => panic!("on purpose"),
+        _ => Ok(Some(publishing.into_message())),
     }
 }
 
 /// Delivers each message in `whispers` only to the recipient that it names.
-struct Whispers;
-
-impl DeliverHook for Whispers {
-    fn deliver(&self, to: &Connection, message: &RoomMessage) -> Delivery {
-        if &*message.room != "whispers" || !to.is_in("whispers") {
-            return Delivery::Unchanged;
-        }
-        let Ok((name, text)) = message.read::<(String, String)>() else { panic!("on purpose") };
-        if to.get("name") != Some(name.into()) {
-            return Delivery::Drop;
-        }
-        message.clone().with_message(&text).map_or(Delivery::Drop, Delivery::Replace)
+fn whisper(delivering: Delivering<'_>) -> Delivery {
+    let (to, message) = (delivering.connection(), delivering.message());
+    if &*message.room != "whispers" || !to.is_in("whispers") {
+        return Delivery::Unchanged;
     }
+    let Ok((name, text)) = message.read::<(String, String)>() else { panic!("on purpose") };
+    if to.get("name") != Some(name.into()) {
+        return Delivery::Drop;
+    }
+    message.clone().with_message(&text).map_or(Delivery::Drop, Delivery::Replace)
 }
 
 /// The gate that `on_its_own` waits at.
@@ -185,9 +182,14 @@ async fn start(change: impl FnOnce(&mut Config)) -> (RunningApp, Arc<Recorded>) 
         .actions(actions![with_client, on_its_own])
         .state(recorded.clone())
         .state(Gate(Semaphore::new(0)))
-        .on_connection(Hooks(recorded.clone()))
-        .on_room(Hooks(recorded.clone()))
-        .on_deliver(Whispers);
+        .before_connect(connect)
+        .after_connect(connected)
+        .after_disconnect(disconnected)
+        .before_join(before_join)
+        .before_leave(before_leave)
+        .after_leave(after_leave)
+        .before_publish(before_publish)
+        .before_deliver(whisper);
     (app.start(config).await.unwrap(), recorded)
 }
 

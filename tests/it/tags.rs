@@ -1,5 +1,6 @@
 //! Tags of connections over real sockets, as an application uses them.
 
+use std::future::ready;
 use std::sync::{Arc, Mutex};
 
 use phalanx::TagList;
@@ -67,15 +68,10 @@ async fn many_tags(_ctx: Context, connection: Connection, input: Ticket) -> Resu
 }
 
 /// Gives the tags that the client names.
-struct TagsOfQuery;
-
-#[async_trait]
-impl ConnectionHook for TagsOfQuery {
-    async fn connect(&self, _node: &Node, handshake: &mut Handshake) -> Result<(), ActionError> {
-        let tags = handshake.query.get_str("tags");
-        handshake.tags.extend(tags.iter().flat_map(|tags| tags.split(',')).map(str::to_owned));
-        Ok(())
-    }
+async fn tags_of_query(_ctx: Context, connecting: Connecting) -> Result<(), ActionError> {
+    let tags = connecting.query().get_str("tags");
+    tags.iter().flat_map(|tags| tags.split(',')).for_each(|tag| connecting.tag(tag));
+    Ok(())
 }
 
 /// Does not return.
@@ -95,14 +91,17 @@ async fn wait_for_followers(ctx: Context, input: Ticket) -> Result<usize, Action
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<Vec<&'static str>>>);
 
-#[async_trait]
-impl ConnectionHook for Recorder {
-    async fn created(&self, _node: &Node, _connection: &Connection) {
-        self.0.lock().unwrap().push("created");
-    }
-
-    async fn destroyed(&self, _node: &Node, _connection: &Connection, _reason: CloseReason) {
-        self.0.lock().unwrap().push("destroyed");
+impl Recorder {
+    fn add_to(&self, app: App) -> App {
+        let (created, destroyed) = (self.clone(), self.clone());
+        app.after_connect(move |_, _| {
+            created.0.lock().unwrap().push("created");
+            ready(())
+        })
+        .after_disconnect(move |_, _, _| {
+            destroyed.0.lock().unwrap().push("destroyed");
+            ready(())
+        })
     }
 }
 
@@ -110,7 +109,7 @@ fn app() -> App {
     App::new("desk")
         .remotes(remotes![dawdle])
         .actions(actions![follow, unfollow, close_ticket, followers, expel_followers, many_tags, wait_for_followers])
-        .on_connection(TagsOfQuery)
+        .before_connect(tags_of_query)
 }
 
 const TICKET: Ticket = Ticket { id: 7 };
@@ -185,7 +184,7 @@ async fn too_many_tags_are_one_error_for_the_client() {
 #[tokio::test]
 async fn hooks_do_not_learn_of_the_end_of_a_connection_whose_upgrade_was_refused() {
     let recorder = Recorder::default();
-    let app = testing::start(app().on_connection(recorder.clone())).await;
+    let app = testing::start(recorder.add_to(app())).await;
     app.client().socket().query("tags=two%20words").refused().await;
     testing::until("it is gone", async || app.node().connections().count() == 0).await;
     app.client().socket().await.close().await;

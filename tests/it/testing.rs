@@ -101,16 +101,11 @@ pub(crate) async fn count_later(ctx: Context) -> Result<(), ActionError> {
 }
 
 /// Remembers the user of each socket, and refuses `mallory`.
-struct Doorkeeper;
-
-#[async_trait]
-impl ConnectionHook for Doorkeeper {
-    async fn connect(&self, _node: &Node, handshake: &mut Handshake) -> Result<(), ActionError> {
-        match handshake.cookies().get("user").map(str::to_owned) {
-            Some(user) if user == "mallory" => Err(ActionError::forbidden("not you")),
-            Some(user) => handshake.attributes.set("user", user).map(drop),
-            None => Ok(()),
-        }
+async fn keep_door(_ctx: Context, connecting: Connecting) -> Result<(), ActionError> {
+    match connecting.cookies().get("user") {
+        Some("mallory") => Err(ActionError::forbidden("not you")),
+        Some(user) => connecting.set("user", user).map(drop),
+        None => Ok(()),
     }
 }
 
@@ -119,7 +114,7 @@ pub(crate) fn app() -> App {
         .actions(actions![set_name, say, find, sign_in, who_am_i, panics, count_later])
         .tasks(tasks![count])
         .state(Arc::<Done>::default())
-        .on_connection(Doorkeeper)
+        .before_connect(keep_door)
         .configure(|config| config.rooms.start = vec!["lobby".into()])
 }
 

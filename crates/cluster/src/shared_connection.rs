@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep};
 const RECONNECT_DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// A connection that the first command establishes. It makes progress while commands wait for it.
-type Connecting = Shared<BoxFuture<'static, MultiplexedConnection>>;
+type OpeningConnection = Shared<BoxFuture<'static, MultiplexedConnection>>;
 
 pub(crate) struct SharedConnection {
     client: redis::Client,
@@ -38,7 +38,7 @@ pub(crate) struct SharedConnection {
 }
 
 struct CurrentConnection {
-    connection: Connecting,
+    connection: OpeningConnection,
     /// The time of the last reply over it, or of its creation if there was none.
     last_reply: Instant,
 }
@@ -118,7 +118,12 @@ pub(crate) fn is_lost(error: &RedisError) -> bool {
     error.is_io_error() || error.is_unrecoverable_error()
 }
 
-fn connect(client: redis::Client, timeout: Duration, home: Option<Handle>, failure: Arc<Mutex<String>>) -> Connecting {
+fn connect(
+    client: redis::Client,
+    timeout: Duration,
+    home: Option<Handle>,
+    failure: Arc<Mutex<String>>,
+) -> OpeningConnection {
     // Commands have a timeout of their own, with which they also count as unanswered.
     let config = AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(None);
     let connecting = async move {

@@ -18,7 +18,7 @@ pub struct Caller {
     pub fingerprint: Arc<str>,
     /// The client's address; behind trusted proxies the one that they forward.
     pub remote: Option<SocketAddr>,
-    /// The headers of the HTTP request; empty for a socket, whose connect hook saw them.
+    /// The headers of the HTTP request, or in a connect hook of the upgrade; empty for a socket.
     pub headers: HeaderMap,
     /// The socket.
     pub connection: Option<Connection>,
@@ -34,6 +34,13 @@ impl Caller {
         let transport = Origin::Http;
         let (connection, shows_causes, counts_cookie) = (None, false, true);
         Self { transport, fingerprint, remote: Some(remote), headers, connection, shows_causes, counts_cookie }
+    }
+
+    /// The client of an upgrade, before it has a connection: its headers are those of the upgrade, and it can be given no cookie.
+    pub const fn upgrade(fingerprint: Arc<str>, remote: SocketAddr, headers: HeaderMap) -> Self {
+        let mut caller = Self::http(fingerprint, remote, headers);
+        caller.transport = Origin::Websocket;
+        caller
     }
 
     /// The client of a socket, or a remote caller of a method on it.

@@ -1,4 +1,4 @@
-//! The context of a call: the first parameter of every action and remote method.
+//! The context of a call: the first parameter of actions and remote methods that need it.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -96,6 +96,9 @@ pub(crate) trait CallHost: Send + Sync {
     /// The limits of the application.
     fn rate_limits(&self) -> &RateLimits;
 
+    /// A name for the next request.
+    fn next_request_id(&self) -> RequestId;
+
     /// The addresses that the node listens on, by the names of its transports.
     fn addresses(&self) -> BTreeMap<String, SocketAddr>;
 
@@ -136,7 +139,7 @@ pub struct CallHead<'a> {
     pub path: Option<&'a str>,
     /// The query of the HTTP request, as it came.
     pub query: Option<&'a str>,
-    /// The headers of the HTTP request; empty for a socket, whose connect hook saw them.
+    /// The headers of the HTTP request, or in a connect hook of the upgrade; empty for a socket.
     pub headers: &'a HeaderMap,
     /// The params of path and query; over a socket and for calls of the application itself all params.
     pub params: &'a Params,
@@ -218,17 +221,29 @@ impl Context {
         }))
     }
 
+    /// The context of a hook, under its name.
+    pub(crate) fn of_hook(
+        host: Arc<dyn CallHost>,
+        name: &'static str,
+        (caller, id): (Arc<Caller>, RequestId),
+        limit: Option<Duration>,
+    ) -> Self {
+        let (head, started) = (Params::default(), Instant::now());
+        let (uri, attempt, gate) = (None, None, None);
+        Self::new(NewCall { host, name, version: 1, caller, id, uri, head, started, limit, attempt, gate })
+    }
+
     /// The name of this request in logs and in the header `x-request-id`.
     pub fn id(&self) -> &RequestId {
         &self.0.id
     }
 
-    /// The name of the action or remote method that runs.
+    /// The name of the action, remote method or hook that runs.
     pub fn name(&self) -> &'static str {
         self.0.name
     }
 
-    /// The version of the action that runs; 1 for a remote method, which has no versions.
+    /// The version of the action that runs; 1 for a remote method and a hook, which have no versions.
     pub fn version(&self) -> u32 {
         self.0.version
     }
@@ -259,7 +274,7 @@ impl Context {
         }
     }
 
-    /// The cookies of the HTTP request; none over a socket, whose connect hook has those of its upgrade.
+    /// The cookies of the HTTP request, or in a connect hook of the upgrade; none over a socket.
     pub fn cookies(&self) -> Cookies<'_> {
         Cookies::of(&self.0.caller.headers)
     }

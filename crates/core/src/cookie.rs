@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::ActionError;
 
 /// The cookies of a request. Actions have them by [`Context::cookies`](crate::Context::cookies), connect hooks by
-/// [`Handshake::cookies`](crate::hooks::Handshake::cookies), handlers of axum by [`Cookies::of`] the headers.
+/// [`Connecting::cookies`](crate::hooks::Connecting::cookies), handlers of axum by [`Cookies::of`] the headers.
 ///
 /// ```
 /// use phalanx_core::Cookies;

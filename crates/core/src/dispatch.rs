@@ -250,6 +250,10 @@ impl CallHost for EngineParts {
         self.limits()
     }
 
+    fn next_request_id(&self) -> RequestId {
+        self.next_request()
+    }
+
     fn addresses(&self) -> BTreeMap<String, SocketAddr> {
         self.listen_addrs()
     }

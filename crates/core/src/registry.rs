@@ -14,7 +14,7 @@ use crate::context::CallGate;
 use crate::event::{Observer, Observers};
 use crate::group::{ActionSet, GroupScope, GroupedAction};
 use crate::guard::Requirements;
-use crate::hooks::{ConnectionHook, DeliverHook, RoomHook, TaskHook};
+use crate::hooks::Hooks;
 use crate::layer::Layer;
 use crate::limit::Limit;
 use crate::metrics::ActionMetrics;
@@ -51,14 +51,8 @@ pub struct Definitions {
     pub states: States,
     /// The types of its sessions: one at most.
     pub sessions: Vec<SessionType>,
-    /// Hooks of connections.
-    pub connection_hooks: Vec<Arc<dyn ConnectionHook>>,
-    /// Hooks of rooms.
-    pub room_hooks: Vec<Arc<dyn RoomHook>>,
-    /// Hooks that run for each recipient of a message.
-    pub deliver_hooks: Vec<Arc<dyn DeliverHook>>,
-    /// Hooks around enqueues.
-    pub task_hooks: Vec<Arc<dyn TaskHook>>,
+    /// Its hooks.
+    pub hooks: Hooks,
     /// Observers of events.
     pub observers: Vec<Arc<dyn Observer>>,
 }
@@ -131,10 +125,7 @@ pub struct Registry {
     limits: Box<[Arc<Limit>]>,
     pub(crate) states: Arc<States>,
     pub(crate) session_type: Option<SessionType>,
-    pub(crate) connection_hooks: Box<[Arc<dyn ConnectionHook>]>,
-    pub(crate) room_hooks: Box<[Arc<dyn RoomHook>]>,
-    pub(crate) deliver_hooks: Box<[Arc<dyn DeliverHook>]>,
-    pub(crate) task_hooks: Box<[Arc<dyn TaskHook>]>,
+    pub(crate) hooks: Hooks,
     pub(crate) observers: Observers,
 }
 
@@ -198,10 +189,7 @@ impl Registry {
             limits: limits.into_limits(),
             states: Arc::new(definitions.states),
             session_type,
-            connection_hooks: definitions.connection_hooks.into(),
-            room_hooks: definitions.room_hooks.into(),
-            deliver_hooks: definitions.deliver_hooks.into(),
-            task_hooks: definitions.task_hooks.into(),
+            hooks: definitions.hooks,
             observers: Observers::new(definitions.observers),
         })
     }

@@ -123,7 +123,7 @@ pub mod __private {
 pub mod prelude {
     pub use crate::App;
     pub use phalanx_core::hooks::{
-        ConnectionHook, DeliverHook, Delivery, Handshake, JobDraft, LeaveCause, RoomHook, RoomMessage, TaskHook,
+        Connecting, Delivering, Delivery, JobDraft, Joining, LeaveCause, Leaving, LeftRoom, Publishing, RoomMessage,
     };
     pub use phalanx_core::initializer::{Boot, Initializer};
     pub use phalanx_core::layer::{Call, Layer, Next};

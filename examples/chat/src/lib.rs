@@ -11,17 +11,11 @@ use serde_json::Value;
 
 /// Adds the sender's name to every message. A message from a client must be a string, so that it cannot bring a name of
 /// its own.
-struct SignedMessages;
-
-#[async_trait]
-impl RoomHook for SignedMessages {
-    async fn before_publish(&self, node: &Node, message: RoomMessage) -> Result<Option<RoomMessage>, ActionError> {
-        let text = message.read::<String>()?;
-        let sender = ConnectionId::parse(&message.from).ok().and_then(|id| node.connections().local(&id));
-        let name = sender.map_or_else(|| "server".into(), |sender| actions::name_of(&sender));
-        let signed = serde_json::json!({ "name": name, "text": text });
-        Ok(Some(message.with_message::<Value>(&signed)?))
-    }
+async fn sign(publishing: Publishing) -> Result<Option<RoomMessage>, ActionError> {
+    let text = publishing.message().read::<String>()?;
+    let name = publishing.connection().map_or_else(|| "server".into(), actions::name_of);
+    let signed = serde_json::json!({ "name": name, "text": text });
+    Ok(Some(publishing.into_message().with_message::<Value>(&signed)?))
 }
 
 /// Says something to everybody in the lobby, as the server: `chat announce "back at nine"`.
@@ -43,6 +37,6 @@ pub fn app() -> App {
         .config_dir(folders.config)
         .public_dir(folders.public)
         .actions(actions![actions::set_name, actions::members, actions::say])
-        .on_room(SignedMessages)
+        .before_publish(sign)
         .command(announce)
 }

@@ -1,38 +1,35 @@
-//! A room hook, and a remote method that it depends on.
+//! The hooks of rooms, and a remote method that one of them depends on.
 
 use phalanx::prelude::*;
 use serde_json::Value;
 
-/// Requires a level for the room `vip`, records every leave, and handles the commands `/drop` and `/shout`.
-pub(crate) struct TourRooms;
+/// Requires a level for the room `vip`.
+pub(crate) async fn require_level(joining: Joining) -> Result<(), ActionError> {
+    let level = joining.connection().get("level").and_then(|level| level.as_f64()).unwrap_or(0.0);
+    ensure!(joining.room() != "vip" || level >= 1.0, ActionError::forbidden("this room requires a level of 1"));
+    Ok(())
+}
 
-#[async_trait]
-impl RoomHook for TourRooms {
-    async fn join(&self, _node: &Node, room: &str, connection: &Connection) -> Result<(), ActionError> {
-        let level = connection.get("level").and_then(|level| level.as_f64()).unwrap_or(0.0);
-        if room == "vip" && level < 1.0 {
-            return Err(ActionError::forbidden("this room requires a level of 1"));
-        }
-        Ok(())
+/// Records every leave.
+pub(crate) async fn record_leave(left: LeftRoom) {
+    let (room, id) = (left.room(), left.id());
+    if let Err(error) = left.context().cache().push("leaves", &format!("{room}:{id}")).await {
+        tracing::warn!(room, %id, %error, "a leave is not on the list");
     }
+}
 
-    async fn left(&self, node: &Node, room: &str, id: &ConnectionId, _cause: LeaveCause<'_>) {
-        if let Err(error) = node.cache().push("leaves", &format!("{room}:{id}")).await {
-            tracing::warn!(room, %id, %error, "a leave is not on the list");
-        }
+/// Handles the commands `/drop` and `/shout`.
+pub(crate) async fn run_commands(publishing: Publishing) -> Result<Option<RoomMessage>, ActionError> {
+    let message = publishing.into_message();
+    // Most messages are not commands: their raw JSON shows it, without decoding.
+    if !message.message.get().starts_with("\"/") {
+        return Ok(Some(message));
     }
-
-    async fn before_publish(&self, _node: &Node, message: RoomMessage) -> Result<Option<RoomMessage>, ActionError> {
-        // Most messages are not commands: their raw JSON shows it, without decoding.
-        if !message.message.get().starts_with("\"/") {
-            return Ok(Some(message));
-        }
-        let text: String = message.read()?;
-        match text.strip_prefix("/shout ") {
-            Some(shouted) => Ok(Some(message.with_message(&shouted.to_uppercase())?)),
-            None if text == "/drop" => Ok(None),
-            None => Ok(Some(message)),
-        }
+    let text: String = message.read()?;
+    match text.strip_prefix("/shout ") {
+        Some(shouted) => Ok(Some(message.with_message(&shouted.to_uppercase())?)),
+        None if text == "/drop" => Ok(None),
+        None => Ok(Some(message)),
     }
 }
 
@@ -49,7 +46,7 @@ pub(crate) struct Authorized {
 
 /// Sets the level of a connection and returns the previous one.
 #[remote]
-pub(crate) async fn authorize(_ctx: Context, me: Connection, input: Authorize) -> Result<Authorized, ActionError> {
+pub(crate) async fn authorize(me: Connection, input: Authorize) -> Result<Authorized, ActionError> {
     let was = me.set("level", input.level)?.unwrap_or_default();
     Ok(Authorized { was, now: input.level })
 }

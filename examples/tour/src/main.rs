@@ -63,7 +63,9 @@ fn main() -> phalanx::ExitCode {
         .tasks(tasks::all())
         .configure(tasks::configure)
         .remotes(remotes![hooks::authorize, cluster::uptime])
-        .on_room(hooks::TourRooms);
+        .before_join(hooks::require_level)
+        .after_leave(hooks::record_leave)
+        .before_publish(hooks::run_commands);
     if let Some(faulty) = Faulty::from_environment() {
         app = app.initializer(faulty);
     }

@@ -40,13 +40,8 @@ async fn a_node_that_lost_its_lease_is_not_ready_unless_it_needs_no_cluster() {
 }
 
 /// Writes to the cache when a member leaves.
-struct Farewell;
-
-#[async_trait]
-impl RoomHook for Farewell {
-    async fn before_leave(&self, node: &Node, _room: &str, _connection: &Connection) -> Result<(), ActionError> {
-        node.cache().save("last_leave", &"x".repeat(1000), None).await
-    }
+async fn note_leave(leaving: Leaving) -> Result<(), ActionError> {
+    leaving.context().cache().save("last_leave", &"x".repeat(1000), None).await
 }
 
 #[tokio::test]
@@ -54,7 +49,7 @@ async fn a_hook_that_fails_on_a_full_redis_is_named_as_the_cause() {
     let redis = Redis::start().await;
     let mut config = config("node");
     config.rooms.start = vec!["den".to_owned()];
-    let node = App::new("tour").on_room(Farewell).start_in_cluster(config, &redis.url()).await.unwrap();
+    let node = App::new("tour").before_leave(note_leave).start_in_cluster(config, &redis.url()).await.unwrap();
     let mut socket = Socket::join(node.addr(), "den").await;
     redis.command("CONFIG SET maxmemory 1").await;
     let refused = socket.request(r#"{"event":"roomLeave","room":"den"}"#).await;

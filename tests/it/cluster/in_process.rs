@@ -80,14 +80,11 @@ async fn panics(_ctx: Context) -> Result<(), ActionError> {
 }
 
 /// Takes the connection's id from the parameter `name`.
-struct CustomId;
-
-#[async_trait]
-impl ConnectionHook for CustomId {
-    async fn connect(&self, _node: &Node, handshake: &mut Handshake) -> Result<(), ActionError> {
-        handshake.id = handshake.query.get_str("name").map(|name| ConnectionId::parse(&name)).transpose()?;
-        Ok(())
+async fn set_id(_ctx: Context, connecting: Connecting) -> Result<(), ActionError> {
+    if let Some(name) = connecting.query().get_str("name") {
+        connecting.set_id(ConnectionId::parse(&name)?);
     }
+    Ok(())
 }
 
 fn config(id: &str) -> Config {
@@ -98,7 +95,7 @@ fn config(id: &str) -> Config {
 
 pub(super) async fn node(url: &str, id: &str) -> RunningApp {
     let app =
-        App::new("tour").remotes(remotes![sum, minutes_left, never, waits, long_reply, panics]).on_connection(CustomId);
+        App::new("tour").remotes(remotes![sum, minutes_left, never, waits, long_reply, panics]).before_connect(set_id);
     app.start_in_cluster(config(id), url).await.unwrap()
 }
 
@@ -177,14 +174,10 @@ async fn published_messages_reach_the_subscribers_of_every_node() {
 }
 
 /// Redirects every message to another room.
-struct Redirect;
-
-#[async_trait]
-impl RoomHook for Redirect {
-    async fn before_publish(&self, _node: &Node, mut message: RoomMessage) -> Result<Option<RoomMessage>, ActionError> {
-        message.room = "elsewhere".into();
-        Ok(Some(message))
-    }
+async fn redirect(publishing: Publishing) -> Result<Option<RoomMessage>, ActionError> {
+    let mut message = publishing.into_message();
+    message.room = "elsewhere".into();
+    Ok(Some(message))
 }
 
 #[tokio::test]
@@ -193,7 +186,7 @@ async fn a_publisher_does_not_wait_for_messages_that_a_hook_sent_to_a_room_witho
     let mut config = config("one");
     config.rooms.start = vec!["lobby".to_owned()];
     config.rooms.max_undelivered = 1;
-    let one = App::new("tour").on_room(Redirect).start_in_cluster(config, &redis.url()).await.unwrap();
+    let one = App::new("tour").before_publish(redirect).start_in_cluster(config, &redis.url()).await.unwrap();
     let _publisher = Socket::join(one.addr(), "lobby").await;
     let publisher = one.node().connections().all().remove(0);
     let started = Instant::now();

@@ -1,5 +1,6 @@
 //! Writes that arrive at Redis after the node has given them up.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -11,29 +12,20 @@ use tokio::time::Instant;
 use super::{SOON, config, until};
 use crate::client::Socket;
 
-/// Holds the connections to Redis between the look at the room and the join, once it is armed.
-struct HoldBeforeJoin {
-    proxy: Arc<Proxy>,
-    is_armed: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl RoomHook for HoldBeforeJoin {
-    async fn join(&self, _node: &Node, _room: &str, _connection: &Connection) -> Result<(), ActionError> {
-        if self.is_armed.swap(false, Relaxed) {
-            self.proxy.hold();
-        }
-        Ok(())
-    }
-}
-
 /// A connection of the node delivers what it has sent only after the node has replaced it, and its client has gone.
 #[tokio::test]
 async fn a_join_that_arrives_after_its_client_has_gone_lists_no_member() {
     let redis = Redis::start().await;
     let proxy = Arc::new(Proxy::before(redis.addr()).await);
     let is_armed = Arc::new(AtomicBool::new(false));
-    let app = App::new("tour").on_room(HoldBeforeJoin { proxy: proxy.clone(), is_armed: is_armed.clone() });
+    let (of_hook, armed) = (proxy.clone(), is_armed.clone());
+    // Holds the connections to Redis between the look at the room and the join, once it is armed.
+    let app = App::new("tour").before_join(move |_| {
+        if armed.swap(false, Relaxed) {
+            of_hook.hold();
+        }
+        ready(Ok(()))
+    });
     let node = app.start_in_cluster(config("one"), &redis.url_through(proxy.addr())).await.unwrap();
     node.node().rooms().create("lobby").await.unwrap();
     let first = Socket::join(node.addr(), "lobby").await; // the room is subscribed to

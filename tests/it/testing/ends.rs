@@ -10,18 +10,13 @@ use tokio::time::{Instant, sleep};
 
 use super::{app, failure, start};
 
-/// Panics in a hook that runs beside the requests, in a task that a hook spawns, and in a job.
-struct Panicking(&'static str);
-
-#[async_trait]
-impl RoomHook for Panicking {
-    async fn left(&self, _node: &Node, _room: &str, _id: &ConnectionId, _cause: LeaveCause<'_>) {
-        if self.0 == "hook" {
-            panic!("in a hook, on purpose");
-        }
-        if self.0 == "spawned" {
-            tokio::spawn(async { panic!("in a spawned task, on purpose") });
-        }
+/// Panics in a hook that runs beside the requests, or in a task that the hook spawns.
+async fn panic_at(place: &str) {
+    if place == "hook" {
+        panic!("in a hook, on purpose");
+    }
+    if place == "spawned" {
+        tokio::spawn(async { panic!("in a spawned task, on purpose") });
     }
 }
 
@@ -45,7 +40,7 @@ async fn a_panic_anywhere_in_the_application_fails_the_test() {
         ("job", "in a job, on purpose"),
     ] {
         let failed = failure(async {
-            let app = app().on_room(Panicking(place)).actions(actions![enqueue]).tasks(tasks![fails]);
+            let app = app().after_leave(move |_| panic_at(place)).actions(actions![enqueue]).tasks(tasks![fails]);
             let app = testing::start(app).await;
             let ada = app.client();
             let mut socket = ada.socket().await;

@@ -29,7 +29,7 @@ pub struct Publication {
 /// The effect of a publication beside its delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublicationKind {
-    /// A message of a client or of the application: deliver hooks run.
+    /// A message of a client or of the application: `before_deliver` hooks run.
     Message,
     /// A join at that time, in Unix milliseconds: delivered unless a later change of the same connection was.
     Joined(u64),

@@ -21,6 +21,11 @@ impl Attributes {
         Self { map: BTreeMap::new(), bytes: 0, max_bytes }
     }
 
+    /// An attribute.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.map.get(key)
+    }
+
     /// Sets an attribute and returns the one it replaces; `null` removes it.
     ///
     /// # Errors

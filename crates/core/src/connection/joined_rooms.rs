@@ -12,7 +12,7 @@ pub(crate) struct JoinedRoom {
     pub(crate) joined_at: u64,
     /// Which room of that name it joined.
     pub(crate) incarnation: Incarnation,
-    /// The room was destroyed, and its `left` hooks have not run yet.
+    /// The room was destroyed, and its `after_leave` hooks have not run yet.
     destroyed: bool,
 }
 
@@ -66,7 +66,7 @@ impl JoinedRooms {
     }
 
     /// Marks the membership of a room that was destroyed, and returns whether there was one. It is removed when its
-    /// `left` hooks have run.
+    /// `after_leave` hooks have run.
     pub(crate) fn mark_destroyed(&mut self, room: &str, incarnation: Incarnation) -> bool {
         let mut all = self.all.iter_mut();
         let joined = all.find(|joined| &*joined.room == room && joined.incarnation == incarnation && !joined.destroyed);

@@ -119,7 +119,7 @@ impl Engine {
                 locks: locks.clone(),
                 calls: calls.clone(),
                 cluster: cluster.clone(),
-                hooks: (!registry.task_hooks.is_empty()).then(|| hooks.clone() as Arc<dyn TaskCallbacks>),
+                hooks: (!registry.hooks.before_enqueue.is_empty()).then(|| hooks.clone() as Arc<dyn TaskCallbacks>),
                 observers: registry.observers.clone(),
                 known: registry.tasks().map(|task| (task.def.name, task.known(&config))).collect(),
                 timeout: config.redis.command_timeout,

@@ -11,18 +11,21 @@ use futures_util::{FutureExt, poll};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
+use crate::caller::Caller;
 use crate::config::Config;
-use crate::connection::Connection;
-use crate::context::CallHost;
+use crate::connection::{Attributes, Connection};
+use crate::context::{CallHost, Context, NewCall};
 use crate::error::{ActionError, ErrorKind, report_panic};
 use crate::future::BoxFuture;
-use crate::hooks::{Delivery, Handshake, RoomMessage};
-use crate::id::ConnectionId;
+use crate::hooks::{
+    ConnectDecision, ConnectRequest, Connecting, Delivering, Delivery, HookList, Joining, LazyContext, Leaving,
+    LeftRoom, Publishing, RoomMessage,
+};
+use crate::id::RequestId;
 use crate::metrics::bound_reached;
-use crate::node::Node;
 use crate::protocol::CloseReason;
 use crate::registry::Registry;
-use crate::rooms::{LeftBy, RoomCallbacks};
+use crate::rooms::{Leaver, RoomCallbacks, RoomPoint};
 use crate::shutdown::Shutdown;
 use crate::task::JobDraft;
 use crate::task::draft::TaskCallbacks;
@@ -35,7 +38,7 @@ tokio::task_local! {
     static DEPTH: u32;
 }
 
-/// The hooks of an application, with the node that they take.
+/// The hooks of an application, with the node that their contexts are of.
 pub(super) struct HookRunner {
     registry: Arc<Registry>,
     host: Weak<dyn CallHost>,
@@ -57,8 +60,18 @@ impl HookRunner {
         self.deadline
     }
 
-    fn node(&self) -> Result<Node, ActionError> {
-        Ok(super::running(&self.host)?.node().clone())
+    /// The context of the hooks at one point.
+    fn lazy(&self, name: &'static str, connection: Option<&Connection>) -> Result<LazyContext, ActionError> {
+        self.lazy_within(name, connection, None)
+    }
+
+    fn lazy_within(
+        &self,
+        name: &'static str,
+        connection: Option<&Connection>,
+        limit: Option<Duration>,
+    ) -> Result<LazyContext, ActionError> {
+        Ok(LazyContext::new(super::running(&self.host)?, name, connection.cloned(), limit))
     }
 
     /// Runs a hook that cannot refuse, at most for the hooks' deadline. The subject is for people.
@@ -89,74 +102,122 @@ impl HookRunner {
         }
     }
 
-    pub(super) async fn run_connect(&self, handshake: &mut Handshake) -> Result<(), ActionError> {
-        let node = self.node()?;
+    pub(super) async fn run_connect(
+        &self,
+        request: ConnectRequest,
+        attributes: Attributes,
+    ) -> Result<ConnectDecision, ActionError> {
+        if self.registry.hooks.before_connect.is_empty() {
+            return Ok(ConnectDecision::new(attributes));
+        }
+        let (limit, ConnectRequest { uri, query, caller, remote, id }) = (self.deadline, request);
+        let context = Context::new(NewCall {
+            host: super::running(&self.host)?,
+            name: "before_connect",
+            version: 1,
+            caller,
+            id,
+            uri: Some(uri),
+            head: query,
+            started: Instant::now(),
+            limit: Some(limit),
+            attempt: None,
+            gate: None,
+        });
+        let connecting = Connecting::new(context.clone(), remote, attributes);
         let hooks = async {
-            for hook in &self.registry.connection_hooks {
-                catch(hook.connect(&node, handshake)).await??;
+            for hook in &self.registry.hooks.before_connect {
+                catch(async { hook((context.clone(), connecting.clone())).await }).await??;
             }
             Ok(())
         };
         let late = || ActionError::of(ErrorKind::Timeout, "the connection was not decided on in time");
-        let limit = self.deadline;
         // As in `run_guarded`.
-        catch(async move { timeout(limit, hooks).await }).await?.unwrap_or_else(|_| Err(late()))
+        catch(async move { timeout(limit, hooks).await }).await?.unwrap_or_else(|_| Err(late()))?;
+        Ok(connecting.decide())
     }
 
-    pub(super) async fn run_created(&self, connection: &Connection) {
-        let Ok(node) = self.node() else { return };
-        for hook in &self.registry.connection_hooks {
-            let subject = || format!("connection {}", connection.id());
-            self.run_guarded("created", subject, hook.created(&node, connection)).await;
+    pub(super) async fn run_connected(&self, connection: &Connection) {
+        let hooks = &self.registry.hooks.after_connect;
+        self.run_after("after_connect", hooks, connection, |context| (context, connection.clone())).await;
+    }
+
+    pub(super) async fn run_disconnected(&self, connection: &Connection, reason: CloseReason) {
+        let hooks = &self.registry.hooks.after_disconnect;
+        self.run_after("after_disconnect", hooks, connection, |context| (context, connection.clone(), reason)).await;
+    }
+
+    async fn run_after<A>(
+        &self,
+        name: &'static str,
+        hooks: &HookList<A, ()>,
+        connection: &Connection,
+        argument: impl Fn(Context) -> A,
+    ) {
+        if hooks.is_empty() {
+            return;
         }
-    }
-
-    pub(super) async fn run_destroyed(&self, connection: &Connection, reason: CloseReason) {
-        let Ok(node) = self.node() else { return };
-        for hook in &self.registry.connection_hooks {
+        let Ok(context) = self.lazy_within(name, Some(connection), Some(self.deadline)) else { return };
+        for hook in hooks {
             let subject = || format!("connection {}", connection.id());
-            self.run_guarded("destroyed", subject, hook.destroyed(&node, connection, reason)).await;
+            let argument = argument(context.get().clone());
+            self.run_guarded(name, subject, async move { hook(argument).await }).await;
         }
     }
 }
 
 #[async_trait]
 impl RoomCallbacks for HookRunner {
-    fn has_room_hooks(&self) -> bool {
-        !self.registry.room_hooks.is_empty()
+    fn has(&self, point: RoomPoint) -> bool {
+        let hooks = &self.registry.hooks;
+        !match point {
+            RoomPoint::Join => hooks.before_join.is_empty(),
+            RoomPoint::Leave => hooks.before_leave.is_empty(),
+            RoomPoint::Left => hooks.after_leave.is_empty(),
+            RoomPoint::Publish => hooks.before_publish.is_empty(),
+            RoomPoint::Deliver => hooks.before_deliver.is_empty(),
+        }
     }
 
-    async fn join(&self, room: &str, connection: &Connection) -> Result<(), ActionError> {
-        let node = self.node()?;
-        for hook in &self.registry.room_hooks {
-            decision("join", hook.join(&node, room, connection)).await?;
+    async fn before_join(&self, room: &Arc<str>, connection: &Connection) -> Result<(), ActionError> {
+        let joining = Joining::new(self.lazy("before_join", Some(connection))?, room.clone(), connection.clone());
+        for hook in &self.registry.hooks.before_join {
+            decision("before_join", async { hook(joining.clone()).await }).await?;
         }
         Ok(())
     }
 
-    async fn before_leave(&self, room: &str, connection: &Connection) -> Result<(), ActionError> {
-        let node = self.node()?;
-        for hook in &self.registry.room_hooks {
-            decision("before_leave", hook.before_leave(&node, room, connection)).await?;
+    async fn before_leave(&self, room: &Arc<str>, connection: &Connection) -> Result<(), ActionError> {
+        let leaving = Leaving::new(self.lazy("before_leave", Some(connection))?, room.clone(), connection.clone());
+        for hook in &self.registry.hooks.before_leave {
+            decision("before_leave", async { hook(leaving.clone()).await }).await?;
         }
         Ok(())
     }
 
-    fn left(self: Arc<Self>, room: Arc<str>, id: ConnectionId, by: LeftBy) -> BoxFuture<'static, ()> {
+    fn after_leave(self: Arc<Self>, room: Arc<str>, leaver: Leaver) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let Ok(node) = self.node() else { return };
-            for hook in &self.registry.room_hooks {
-                let subject = || format!("room {room}, connection {id}");
-                self.run_guarded("left", subject, hook.left(&node, &room, &id, by.cause())).await;
+            let Leaver { id, connection, cause } = leaver;
+            let context = self.lazy_within("after_leave", connection.as_ref(), Some(self.deadline));
+            let Ok(context) = context else { return };
+            let left = LeftRoom::new(context, room, id, cause);
+            for hook in &self.registry.hooks.after_leave {
+                let subject = || format!("room {}, connection {}", left.room(), left.id());
+                let argument = left.clone();
+                self.run_guarded("after_leave", subject, async move { hook(argument).await }).await;
             }
         })
     }
 
-    async fn before_publish(&self, message: RoomMessage) -> Result<Option<RoomMessage>, ActionError> {
-        let node = self.node()?;
-        let mut message = message;
-        for hook in &self.registry.room_hooks {
-            match decision("before_publish", hook.before_publish(&node, message)).await? {
+    async fn before_publish(
+        &self,
+        sender: Option<&Connection>,
+        message: RoomMessage,
+    ) -> Result<Option<RoomMessage>, ActionError> {
+        let (context, mut message) = (self.lazy("before_publish", sender)?, message);
+        for hook in &self.registry.hooks.before_publish {
+            let publishing = Publishing::new(context.clone(), message);
+            match decision("before_publish", async move { hook(publishing).await }).await? {
                 Some(changed) => message = changed,
                 None => return Ok(None),
             }
@@ -164,14 +225,10 @@ impl RoomCallbacks for HookRunner {
         Ok(Some(message))
     }
 
-    fn has_deliver_hooks(&self) -> bool {
-        !self.registry.deliver_hooks.is_empty()
-    }
-
-    fn deliver(&self, to: &Connection, message: &RoomMessage) -> Delivery {
+    fn before_deliver(&self, to: &Connection, message: &RoomMessage) -> Delivery {
         let mut replaced: Option<RoomMessage> = None;
-        for hook in &self.registry.deliver_hooks {
-            match catch_in_place(|| hook.deliver(to, replaced.as_ref().unwrap_or(message))) {
+        for hook in &self.registry.hooks.before_deliver {
+            match catch_in_place(|| hook(Delivering::new(to, replaced.as_ref().unwrap_or(message)))) {
                 Some(Delivery::Unchanged) => {}
                 Some(Delivery::Replace(other)) => replaced = Some(other),
                 Some(Delivery::Drop) | None => return Delivery::Drop,
@@ -187,16 +244,19 @@ impl TaskCallbacks for HookRunner {
         Instant::now() + self.deadline
     }
 
-    async fn before_enqueue(&self, job: &mut JobDraft<'_>, until: Instant) -> Result<(), ActionError> {
-        let (node, depth) = (self.node()?, DEPTH.try_with(|depth| *depth).unwrap_or(0));
+    async fn before_enqueue(&self, job: &JobDraft, until: Instant) -> Result<(), ActionError> {
+        let (host, depth) = (super::running(&self.host)?, DEPTH.try_with(|depth| *depth).unwrap_or(0));
         if depth >= MAX_DEPTH {
             bound_reached("enqueue_hooks");
             let message = format!("before_enqueue hooks enqueue jobs whose hooks enqueue others, {MAX_DEPTH} deep");
             return Err(ActionError::new(ErrorKind::Conflict, "hook_recursion", message));
         }
+        let id = job.request().map_or_else(|| host.next_request_id(), |id| RequestId::Given(id.into()));
+        let limit = until.saturating_duration_since(Instant::now());
+        let context = Context::of_hook(host, "before_enqueue", (Caller::application(), id), Some(limit));
         let hooks = async {
-            for hook in &self.registry.task_hooks {
-                decision("before_enqueue", hook.before_enqueue(&node, job)).await?;
+            for hook in &self.registry.hooks.before_enqueue {
+                decision("before_enqueue", async { hook((context.clone(), job.clone())).await }).await?;
             }
             Ok(())
         };

@@ -11,13 +11,13 @@ use http::HeaderMap;
 
 use crate::backend::{Bus, Clock, Membership, TaskStore};
 use crate::config::Config;
-use crate::connection::SocketSession;
+use crate::connection::{Attributes, SocketSession};
 use crate::connections::ConnectionRegistry;
 use crate::context::CallHost;
 use crate::error::{ActionError, ErrorKind};
 use crate::files::PublicFiles;
 use crate::health::Health;
-use crate::hooks::Handshake;
+use crate::hooks::{ConnectDecision, ConnectRequest};
 use crate::id::{ConnectionId, NodeIdentity, RequestId, random_text};
 use crate::initializer::Initializer;
 use crate::lease::LeaseParts;
@@ -170,13 +170,14 @@ impl Engine {
         Ok(session.map(|(key, user)| Box::new(SocketSession::new(key, user))))
     }
 
-    /// Runs the connect hooks: may this client connect?
+    /// Runs the `before_connect` hooks: may this client connect?
     ///
     /// # Errors
     ///
     /// The error of the first hook that refuses; `timeout` if they do not decide within `general.action_deadline`.
-    pub async fn run_connect_hooks(&self, handshake: &mut Handshake) -> Result<(), ActionError> {
-        self.0.hooks.run_connect(handshake).await
+    pub async fn run_connect_hooks(&self, request: ConnectRequest) -> Result<ConnectDecision, ActionError> {
+        let attributes = Attributes::limited(self.config().websocket.max_attributes.as_u64() as usize);
+        self.0.hooks.run_connect(request, attributes).await
     }
 
     /// Runs code that may panic because the application's does; the panic is counted and logged.
@@ -227,6 +228,10 @@ impl EngineParts {
 
     pub(crate) fn author_handle(&self) -> &Node {
         &self.node
+    }
+
+    pub(crate) fn next_request(&self) -> RequestId {
+        self.identity.next_request_id()
     }
 
     /// The addresses that transports listen on, by their names.

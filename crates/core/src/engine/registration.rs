@@ -47,7 +47,7 @@ impl Engine {
         self.parts().metrics.connections.decrement(1);
         metrics::counter!("phalanx_connections_closed_total", "reason" => reason.as_str()).increment(1);
         if is_notified {
-            self.parts().hooks.run_destroyed(connection, reason).await;
+            self.parts().hooks.run_disconnected(connection, reason).await;
             self.registry().observers.notify(&Event::Disconnected(connection.clone(), reason));
         }
     }
@@ -63,11 +63,11 @@ impl Registration {
         &self.engine
     }
 
-    /// Runs the created hooks, and notifies observers. Without it, as where the upgrade is refused after all, they do not learn
+    /// Runs the `after_connect` hooks, and notifies observers. Without it, as where the upgrade is refused after all, they do not learn
     /// of the connection's end either.
     pub async fn notify_created(&mut self) {
         self.is_notified = true;
-        self.engine.parts().hooks.run_created(&self.connection).await;
+        self.engine.parts().hooks.run_connected(&self.connection).await;
         self.engine.registry().observers.notify(&Event::Connected(self.connection.clone()));
     }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
 
-use super::built_in::{ParsedCall, parse};
+use super::built_in::{ParsedCall, in_context, parse};
 use super::error::ApplyError;
 use crate::connection::{Connection, Frame};
 use crate::connections::ConnectionRegistry;
@@ -156,6 +156,22 @@ impl Executor {
             }
         }
         Ok(Value::Bool(true))
+    }
+}
+
+impl Connection {
+    /// Sends a message to the client of this connection, which is of this node. An object brings its own `context`, which is
+    /// `response` if it has none; anything else travels as `message`. `Ok` means that it is queued.
+    ///
+    /// For a connection that is known by its id alone, see [`Connections::apply`](super::Connections::apply) with `sendMessage`;
+    /// for all connections of a user, [`Connections::user`](super::Connections::user).
+    ///
+    /// # Errors
+    ///
+    /// `payload_too_large` beyond `websocket.outbox_bytes`; `not_found` if the connection closes.
+    pub fn send<T: Serialize + ?Sized>(&self, message: &T) -> Result<(), ActionError> {
+        let message = serde_json::to_value(message).map_err(ActionError::internal)?;
+        Ok(send_json(self, &in_context(message))?)
     }
 }
 

@@ -13,34 +13,44 @@ use crate::protocol::RoomMessage;
 /// Why a connection left a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LeaveCause<'a> {
+pub enum LeaveCause {
     /// It requested to, or another caller did.
-    Requested(&'a Connection),
+    Requested,
     /// The connection closed.
-    Closed(&'a Connection),
+    Closed,
     /// The room was destroyed.
-    RoomDestroyed(&'a Connection),
+    RoomDestroyed,
     /// Its node died: of the connection, only the id is known.
     NodeDied,
 }
 
-/// The same, for a future that owns it.
-#[derive(Clone, Debug)]
-pub(crate) enum LeftBy {
-    Request(Connection),
-    Close(Connection),
-    Destruction(Connection),
-    NodeDeath,
+/// The points at which rooms call hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RoomPoint {
+    Join,
+    Leave,
+    Left,
+    Publish,
+    Deliver,
 }
 
-impl LeftBy {
-    pub(crate) const fn cause(&self) -> LeaveCause<'_> {
-        match self {
-            Self::Request(connection) => LeaveCause::Requested(connection),
-            Self::Close(connection) => LeaveCause::Closed(connection),
-            Self::Destruction(connection) => LeaveCause::RoomDestroyed(connection),
-            Self::NodeDeath => LeaveCause::NodeDied,
-        }
+/// A connection that has left a room.
+#[derive(Clone, Debug)]
+pub(crate) struct Leaver {
+    pub(crate) id: ConnectionId,
+    /// `None` if its node died.
+    pub(crate) connection: Option<Connection>,
+    pub(crate) cause: LeaveCause,
+}
+
+impl Leaver {
+    pub(crate) fn of(connection: &Connection, cause: LeaveCause) -> Self {
+        Self { id: connection.id().clone(), connection: Some(connection.clone()), cause }
+    }
+
+    /// A connection whose node died.
+    pub(crate) const fn of_dead_node(id: ConnectionId) -> Self {
+        Self { id, connection: None, cause: LeaveCause::NodeDied }
     }
 }
 
@@ -58,25 +68,27 @@ pub enum Delivery {
 /// Runs an application's hooks. A panic in a hook that can refuse is its refusal, `internal`.
 #[async_trait]
 pub(crate) trait RoomCallbacks: Send + Sync {
-    /// Whether there are room hooks: without them nothing is boxed and nothing waited for.
-    fn has_room_hooks(&self) -> bool;
+    /// Whether there are hooks at that point: without them nothing is boxed and nothing waited for, and a message is not decoded
+    /// where it is delivered.
+    fn has(&self, point: RoomPoint) -> bool;
 
     /// Runs before a connection joins.
-    async fn join(&self, room: &str, connection: &Connection) -> Result<(), ActionError>;
+    async fn before_join(&self, room: &Arc<str>, connection: &Connection) -> Result<(), ActionError>;
 
     /// Runs before a connection leaves because that was requested.
-    async fn before_leave(&self, room: &str, connection: &Connection) -> Result<(), ActionError>;
+    async fn before_leave(&self, room: &Arc<str>, connection: &Connection) -> Result<(), ActionError>;
 
     /// Runs when a connection has left, at most for `general.action_deadline`. The future owns what it needs: hooks run to
     /// their end, also if the call that requested the leave is dropped.
-    fn left(self: Arc<Self>, room: Arc<str>, id: ConnectionId, by: LeftBy) -> BoxFuture<'static, ()>;
+    fn after_leave(self: Arc<Self>, room: Arc<str>, leaver: Leaver) -> BoxFuture<'static, ()>;
 
     /// Runs once for each message, at its origin; `None` drops the message.
-    async fn before_publish(&self, message: RoomMessage) -> Result<Option<RoomMessage>, ActionError>;
-
-    /// Whether there are deliver hooks: without them a message is never decoded again.
-    fn has_deliver_hooks(&self) -> bool;
+    async fn before_publish(
+        &self,
+        sender: Option<&Connection>,
+        message: RoomMessage,
+    ) -> Result<Option<RoomMessage>, ActionError>;
 
     /// Runs for each recipient of a message on this node.
-    fn deliver(&self, to: &Connection, message: &RoomMessage) -> Delivery;
+    fn before_deliver(&self, to: &Connection, message: &RoomMessage) -> Delivery;
 }

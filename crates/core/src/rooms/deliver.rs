@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
-use super::{Delivery, LocalRoom, Rooms};
+use super::{Delivery, LocalRoom, RoomPoint, Rooms};
 use crate::backend::{Publication, PublicationKind};
 use crate::connection::{Connection, Frame};
 use crate::protocol::{PresenceChange, RoomMessage};
@@ -16,7 +16,7 @@ impl Rooms {
             PublicationKind::Message => {
                 self.end_in_flight(publication);
                 let Some(local) = self.local(&publication.room) else { return };
-                if self.callbacks().has_deliver_hooks() {
+                if self.callbacks().has(RoomPoint::Deliver) {
                     self.deliver_one_by_one(&local, publication);
                 } else {
                     self.deliver_to_all(&local, &publication.payload);
@@ -51,7 +51,7 @@ impl Rooms {
         self.metrics().room_deliveries.increment(members.len() as u64);
     }
 
-    /// Runs the deliver hooks, without any lock, so that they may look at connections and rooms; a member that has left
+    /// Runs the `before_deliver` hooks, without any lock, so that they may look at connections and rooms; a member that has left
     /// meanwhile is skipped.
     fn deliver_one_by_one(&self, local: &LocalRoom, publication: &Publication) {
         let Some(message) = RoomMessage::from_payload(&publication.payload) else { return };
@@ -61,7 +61,7 @@ impl Rooms {
             members.all().cloned().collect()
         };
         for member in &recipients {
-            let payload = match self.callbacks().deliver(member, &message) {
+            let payload = match self.callbacks().before_deliver(member, &message) {
                 Delivery::Unchanged => publication.payload.clone(),
                 Delivery::Replace(other) => other.to_payload(),
                 Delivery::Drop => continue,

@@ -5,7 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use tracing::warn;
 
 use super::publish::to_raw;
-use super::{LeftBy, LocalRoom, Rooms, no_room};
+use super::{LeaveCause, Leaver, LocalRoom, Rooms, no_room};
 use crate::backend::{BackendError, Publication, PublicationKind};
 use crate::connection::{Connection, Frame};
 use crate::error::ActionError;
@@ -76,7 +76,7 @@ impl Rooms {
         self.0.pending_destroys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the members of a destroyed room out of it, after its last message. Their `left` hooks run on a task of their
+    /// Takes the members of a destroyed room out of it, after its last message. Their `after_leave` hooks run on a task of their
     /// own, since hooks may wait; a leave that is in progress then runs them itself.
     pub(super) fn evict_members(&self, local: &LocalRoom, last: &Publication, incarnation: Incarnation) {
         let room = &last.room;
@@ -103,11 +103,11 @@ impl Rooms {
         });
     }
 
-    /// Runs the `left` hooks of a member whose room was destroyed, unless a leave that was in progress has run them.
+    /// Runs the `after_leave` hooks of a member whose room was destroyed, unless a leave that was in progress has run them.
     pub(super) async fn finish_destroyed(&self, member: &Connection, room: &Arc<str>, incarnation: Incarnation) {
         let _ordered = member.lock_membership().await;
         if member.joined_rooms().remove(room, incarnation).is_some() {
-            self.run_left(room, member.id(), LeftBy::Destruction(member.clone())).await;
+            self.run_left(room, || Leaver::of(member, LeaveCause::RoomDestroyed)).await;
             self.notify(&Event::Left(room.clone(), member.clone()));
         }
     }

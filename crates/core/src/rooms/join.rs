@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::pending_removal::PendingRemoval;
 use super::waiting_changes::UnannouncedJoin;
-use super::{Rooms, check_name, no_room};
+use super::{RoomPoint, Rooms, check_name, no_room};
 use crate::backend::{BackendError, JoinOutcome, Member, Subscription};
 use crate::connection::{Connection, JoinedRoom};
 use crate::error::{ActionError, ErrorKind};
@@ -94,8 +94,8 @@ impl Rooms {
             return Err(no_room());
         }
         let room: Arc<str> = room.into();
-        if self.callbacks().has_room_hooks() {
-            self.callbacks().join(&room, connection).await?;
+        if self.callbacks().has(RoomPoint::Join) {
+            self.callbacks().before_join(&room, connection).await?;
         }
         Ok(room)
     }

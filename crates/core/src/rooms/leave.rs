@@ -10,12 +10,11 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout_at};
 
 use super::pending_removal::{PendingRemoval, Removal};
-use super::{LeftBy, Rooms, check_name};
+use super::{LeaveCause, Leaver, RoomPoint, Rooms, check_name};
 use crate::connection::{Connection, JoinedRoom, JoinedRooms};
 use crate::error::ActionError;
 use crate::event::Event;
 use crate::future::BoxFuture;
-use crate::id::ConnectionId;
 
 /// How long a connection that closes leaves one room after the other; then it leaves all others at once.
 const LEAVE_PATIENCE: Duration = Duration::from_millis(100);
@@ -23,7 +22,7 @@ const LEAVE_PATIENCE: Duration = Duration::from_millis(100);
 impl Rooms {
     /// Takes a connection of this node out of a room because that was requested.
     ///
-    /// Once the `before_leave` hooks agree, it is out, also if the call is dropped: the `left` hooks run on a task of their
+    /// Once the `before_leave` hooks agree, it is out, also if the call is dropped: the `after_leave` hooks run on a task of their
     /// own, which the call waits for, and a removal from the list that fails is repeated when the backend answers again.
     ///
     /// # Errors
@@ -35,7 +34,7 @@ impl Rooms {
         let ordered = connection.lock_membership().await;
         let joined = connection.joined_rooms().find(room).cloned();
         let Some(joined) = joined else { return Err(self.no_member(room).await) };
-        if self.callbacks().has_room_hooks() {
+        if self.callbacks().has(RoomPoint::Leave) {
             self.callbacks().before_leave(&joined.room, connection).await?;
         }
         let removal = PendingRemoval::of(self, connection.id(), &joined);
@@ -53,17 +52,17 @@ impl Rooms {
         Ok(())
     }
 
-    /// Starts the `left` hooks of a leave that was agreed to. Returns their future if they wait for something: most do not.
+    /// Starts the `after_leave` hooks of a leave that was agreed to. Returns their future if they wait for something: most do not.
     async fn start_left(&self, room: &Arc<str>, connection: &Connection) -> Option<BoxFuture<'static, ()>> {
-        if !self.callbacks().has_room_hooks() {
+        if !self.callbacks().has(RoomPoint::Left) {
             return None;
         }
-        let mut hooks = self.left_hooks(room, connection.id(), LeftBy::Request(connection.clone()));
+        let mut hooks = self.left_hooks(room, Leaver::of(connection, LeaveCause::Requested));
         let first = poll_fn(|task| Poll::Ready(hooks.as_mut().poll(task))).await;
         first.is_pending().then_some(hooks)
     }
 
-    /// Waits for the `left` hooks of a leave. They are not dropped with the call: they continue on a task of their own, which
+    /// Waits for the `after_leave` hooks of a leave. They are not dropped with the call: they continue on a task of their own, which
     /// then drops the removal, so that the recovery pass does it.
     async fn finish_left(
         &self,
@@ -103,14 +102,14 @@ impl Rooms {
 
     /// Takes a connection that closes out of one room.
     ///
-    /// The `left` hooks run before its entry is removed, so that a node that dies meanwhile leaves them to its reaper.
+    /// The `after_leave` hooks run before its entry is removed, so that a node that dies meanwhile leaves them to its reaper.
     /// Only where this node may have been reaped, the removal comes first: the reaper may have run the hooks.
     async fn leave_closing(&self, connection: &Connection, joined: JoinedRoom) {
         let mut removal = PendingRemoval::of(self, connection.id(), &joined);
         let early =
             if self.0.parts.lease.may_be_reaped() { Some(removal.remove(joined.incarnation).await) } else { None };
         if early != Some(Removal::ByReaper) {
-            self.run_left(&joined.room, connection.id(), LeftBy::Close(connection.clone())).await;
+            self.run_left(&joined.room, || Leaver::of(connection, LeaveCause::Closed)).await;
         }
         let removed = match early {
             Some(removed) => removed,
@@ -123,14 +122,14 @@ impl Rooms {
         removal.announce(removed).await;
     }
 
-    pub(super) async fn run_left(&self, room: &Arc<str>, id: &ConnectionId, by: LeftBy) {
-        if self.callbacks().has_room_hooks() {
-            self.left_hooks(room, id, by).await;
+    pub(super) async fn run_left(&self, room: &Arc<str>, leaver: impl FnOnce() -> Leaver) {
+        if self.callbacks().has(RoomPoint::Left) {
+            self.left_hooks(room, leaver()).await;
         }
     }
 
-    fn left_hooks(&self, room: &Arc<str>, id: &ConnectionId, by: LeftBy) -> BoxFuture<'static, ()> {
-        self.0.parts.callbacks.clone().left(room.clone(), id.clone(), by)
+    fn left_hooks(&self, room: &Arc<str>, leaver: Leaver) -> BoxFuture<'static, ()> {
+        self.0.parts.callbacks.clone().after_leave(room.clone(), leaver)
     }
 
     /// Ends a membership on this node.

@@ -45,7 +45,7 @@ use presence::PresenceLog;
 use shared_view::SharedViews;
 
 pub use callbacks::{Delivery, LeaveCause};
-pub(crate) use callbacks::{LeftBy, RoomCallbacks};
+pub(crate) use callbacks::{Leaver, RoomCallbacks, RoomPoint};
 
 /// The rooms of the cluster. Cheap to clone.
 ///

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tracing::warn;
 
-use super::{LeftBy, Rooms};
+use super::{Leaver, Rooms};
 use crate::backend::{BackendError, Member, Publication, PublicationKind, ReapedMember};
 use crate::id::ConnectionId;
 use crate::protocol::{self, PresenceChange, PresenceEvent};
@@ -131,14 +131,14 @@ impl Rooms {
         self.config().rooms.presence.iter().any(|name| **name == *room)
     }
 
-    /// Runs the `left` hooks of members whose node was reaped, `at_once` of them at a time, and announces their leaves. One
+    /// Runs the `after_leave` hooks of members whose node was reaped, `at_once` of them at a time, and announces their leaves. One
     /// whose hook waits delays none whose hook is done.
     pub(crate) async fn on_reaped(&self, reaped: &[ReapedMember], at_once: usize) -> Result<(), BackendError> {
         let run_hook = |member: &'_ ReapedMember| {
             let (room, id) = (Arc::from(&*member.room), member.id.clone());
             let member = Member { id: id.clone(), joined_at: member.joined_at };
             async move {
-                self.run_left(&room, &id, LeftBy::NodeDeath).await;
+                self.run_left(&room, || Leaver::of_dead_node(id)).await;
                 (room, member)
             }
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Rooms, check_name, no_room};
+use super::{RoomPoint, Rooms, check_name, no_room};
 use crate::backend::{Publication, PublicationKind};
 use crate::connection::{Connection, InFlight};
 use crate::error::{ActionError, ErrorKind};
@@ -56,8 +56,8 @@ impl Rooms {
     }
 
     async fn publish(&self, sender: Option<&Connection>, message: RoomMessage) -> Result<(), ActionError> {
-        let message = if self.callbacks().has_room_hooks() {
-            let Some(message) = self.callbacks().before_publish(message).await? else {
+        let message = if self.callbacks().has(RoomPoint::Publish) {
+            let Some(message) = self.callbacks().before_publish(sender, message).await? else {
                 self.metrics().room_dropped.increment(1);
                 return Ok(());
             };

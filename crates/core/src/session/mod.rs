@@ -161,10 +161,13 @@ impl Context {
     /// The session that the outermost call names.
     pub(crate) fn sent_session(&self) -> Option<SessionKey> {
         let caller = self.outermost().caller();
-        match caller.transport {
-            Origin::Http => self.node().session_parts().sent(&caller.headers, caller.counts_cookie),
-            Origin::Websocket => caller.connection.as_ref()?.session().map(|session| session.key),
-            Origin::Internal => None,
+        match (&caller.connection, caller.transport) {
+            (Some(connection), _) => connection.session().map(|session| session.key),
+            // An upgrade has the headers of its request, and no connection yet.
+            (None, Origin::Http | Origin::Websocket) => {
+                self.node().session_parts().sent(&caller.headers, caller.counts_cookie)
+            }
+            (None, Origin::Internal) => None,
         }
     }
 

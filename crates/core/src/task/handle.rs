@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::draft::{JobDraft, TaskCallbacks};
+use super::draft::{DraftChanges, JobDraft, TaskCallbacks};
 use super::due::Due;
 use super::origin::JobOrigin;
 use super::unique::{JobClaim, UniqueOptions, UniquePolicy, UniqueUntil};
@@ -196,7 +196,7 @@ impl Tasks {
     /// Nothing is stored: `unknown_task` (404); `invalid_input` with the wrong fields, or for a queue, an id, a key or a
     /// delay that cannot be; `payload_too_large` beyond [`MAX_JOB_BYTES`], and for a meta of
     /// more than 4 KiB; `conflict` if the id was used for another task or
-    /// input; the error of a [`TaskHook`](crate::hooks::TaskHook), `timeout` if these are late; `unavailable` if the backend
+    /// input; the error of a [`before_enqueue`](crate::hooks::Hooks::before_enqueue) hook, `timeout` if these are late; `unavailable` if the backend
     /// refuses it. If the backend does not answer: `unavailable`, and the job may be
     /// stored within `redis.command_timeout`, or never.
     pub async fn enqueue_named(
@@ -274,15 +274,14 @@ impl Tasks {
         };
         // Boxed: applications without hooks have no room for it in their futures.
         let changed = Box::pin(async {
-            let mut draft = JobDraft {
-                task: checked.task,
-                input: &checked.input,
-                origin: &self.origin,
+            let changes = DraftChanges {
                 queue: options.queue.as_deref().unwrap_or(checked.known.queue).to_owned(),
                 meta: options.meta.clone(),
             };
-            hooks.before_enqueue(&mut draft, until).await?;
-            Ok(EnqueueOptions { queue: Some(draft.queue), meta: draft.meta, ..options.clone() })
+            let draft = JobDraft::new(checked.task, checked.input.clone(), self.origin.clone(), changes);
+            hooks.before_enqueue(&draft, until).await?;
+            let DraftChanges { queue, meta } = draft.decided();
+            Ok(EnqueueOptions { queue: Some(queue), meta, ..options.clone() })
         });
         let changed: Result<EnqueueOptions, ActionError> = changed.await;
         self.new_job(&checked, &changed?)

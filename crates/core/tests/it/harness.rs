@@ -13,13 +13,12 @@ use phalanx_core::backend::{
 };
 use phalanx_core::config::Config;
 use phalanx_core::connection::{Attributes, Frame, NewConnection, OutboxItem, OutboxLimit};
-use phalanx_core::hooks::{LeaveCause, RoomHook};
+use phalanx_core::hooks::{Hooks, LeaveCause, LeftRoom};
 use phalanx_core::memory::{MemoryBus, MemoryRooms};
 use phalanx_core::protocol::CloseReason;
 use phalanx_core::registry::Definitions;
 use phalanx_core::{
-    ActionError, BoxFuture, Connection, ConnectionId, Engine, Generation, Incarnation, Node, NodeSetup, Registration,
-    StartError,
+    BoxFuture, Connection, ConnectionId, Engine, Generation, Incarnation, Node, NodeSetup, Registration, StartError,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
@@ -285,25 +284,31 @@ impl LeaveLog {
     }
 }
 
-struct Hook(Arc<LeaveLog>);
-
-#[async_trait]
-impl RoomHook for Hook {
-    async fn before_leave(&self, _node: &Node, _room: &str, _connection: &Connection) -> Result<(), ActionError> {
-        self.0.block_on("requested", false).await;
-        Ok(())
-    }
-
-    async fn left(&self, _node: &Node, room: &str, id: &ConnectionId, cause: LeaveCause<'_>) {
-        let cause = match cause {
-            LeaveCause::Requested(_) => "requested",
-            LeaveCause::Closed(_) => "ended",
-            LeaveCause::RoomDestroyed(_) => "destroyed",
-            _ => "died",
-        };
-        self.0.entries.lock().unwrap().push(format!("{id} {room} {cause}"));
-        self.0.block_on(cause, true).await;
-    }
+fn hooks(log: &Arc<LeaveLog>) -> Hooks {
+    let mut hooks = Hooks::default();
+    let of_leave = log.clone();
+    hooks.before_leave(move |_| {
+        let log = of_leave.clone();
+        async move {
+            log.block_on("requested", false).await;
+            Ok(())
+        }
+    });
+    let of_left = log.clone();
+    hooks.after_leave(move |left: LeftRoom| {
+        let log = of_left.clone();
+        async move {
+            let cause = match left.cause() {
+                LeaveCause::Requested => "requested",
+                LeaveCause::Closed => "ended",
+                LeaveCause::RoomDestroyed => "destroyed",
+                _ => "died",
+            };
+            log.entries.lock().unwrap().push(format!("{} {} {cause}", left.id(), left.room()));
+            log.block_on(cause, true).await;
+        }
+    });
+    hooks
 }
 
 /// A node with the room `lobby`, which has presence.
@@ -340,7 +345,7 @@ impl Harness {
             stuck: Notify::new(),
         });
         let (leave_log, membership) = (Arc::new(leave_log), Arc::new(FakeMembership::new()));
-        let definitions = Definitions { room_hooks: vec![Arc::new(Hook(leave_log.clone()))], ..Definitions::default() };
+        let definitions = Definitions { hooks: hooks(&leave_log), ..Definitions::default() };
         let shared = Backend {
             rooms: backend.clone(),
             bus: backend.clone(),

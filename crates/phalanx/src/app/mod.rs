@@ -10,7 +10,6 @@ use phalanx_core::backend::Backend;
 use phalanx_core::config::{ClusterSettings, Config, General, NodeRole};
 use phalanx_core::error::Chain;
 use phalanx_core::event::Observer;
-use phalanx_core::hooks::{ConnectionHook, DeliverHook, RoomHook, TaskHook};
 use phalanx_core::initializer::Initializer;
 use phalanx_core::layer::Layer;
 use phalanx_core::registry::{Definitions, Registry};
@@ -151,30 +150,6 @@ impl App {
     /// Adds a layer around every call; the first one added is outermost.
     pub fn layer(mut self, layer: impl Layer) -> Self {
         self.definitions.layers.push(Arc::new(layer));
-        self
-    }
-
-    /// Runs `hook` when connections open and close.
-    pub fn on_connection(mut self, hook: impl ConnectionHook) -> Self {
-        self.definitions.connection_hooks.push(Arc::new(hook));
-        self
-    }
-
-    /// Runs `hook` when rooms are joined or left, and once for each message that is published in one.
-    pub fn on_room(mut self, hook: impl RoomHook) -> Self {
-        self.definitions.room_hooks.push(Arc::new(hook));
-        self
-    }
-
-    /// Runs `hook` for each recipient of a message.
-    pub fn on_deliver(mut self, hook: impl DeliverHook) -> Self {
-        self.definitions.deliver_hooks.push(Arc::new(hook));
-        self
-    }
-
-    /// Runs `hook` before a job is stored that this application enqueues.
-    pub fn on_task(mut self, hook: impl TaskHook) -> Self {
-        self.definitions.task_hooks.push(Arc::new(hook));
         self
     }
 
@@ -536,6 +511,7 @@ pub(crate) fn failed(error: &dyn std::fmt::Display) -> ExitCode {
 }
 
 mod check;
+mod hooks;
 #[cfg(feature = "testing")]
 mod in_test;
 mod roles;

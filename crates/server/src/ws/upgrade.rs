@@ -7,9 +7,9 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode};
 use phalanx_core::address_rate::{AddressBuckets, Rate};
-use phalanx_core::connection::{Attributes, Connection, NewConnection, OutboxLimit};
+use phalanx_core::connection::{Connection, NewConnection, OutboxLimit};
 use phalanx_core::dispatch;
-use phalanx_core::hooks::Handshake;
+use phalanx_core::hooks::ConnectRequest;
 use phalanx_core::protocol::CloseReason;
 use phalanx_core::{ActionError, Caller, Engine, ErrorKind, Params, Registration, bound_reached};
 use tracing::error;
@@ -102,11 +102,14 @@ async fn admit(
     }
     let mut query = Params::default();
     query.push_query(uri.query().unwrap_or_default())?;
-    let attributes = Attributes::limited(engine.config().websocket.max_attributes.as_u64() as usize);
-    let mut handshake = Handshake::new(headers, query, identity.remote(), identity.fingerprint.clone(), attributes);
-    engine.run_connect_hooks(&mut handshake).await?;
-    let session = engine.session_of_upgrade(&handshake.headers, counts_session).await?;
-    let id = match handshake.id {
+    let remote = identity.remote();
+    let caller = Caller::upgrade(identity.fingerprint.clone(), remote, headers);
+    let caller = if counts_session { caller } else { dispatch::without_session_cookie(caller) };
+    let caller = Arc::new(dispatch::showing_causes(caller, identity.shows_causes));
+    let (uri, id) = (uri.clone(), identity.request.clone());
+    let decision = engine.run_connect_hooks(ConnectRequest { uri, query, caller: caller.clone(), remote, id }).await?;
+    let session = engine.session_of_upgrade(&caller.headers, counts_session).await?;
+    let id = match decision.id {
         Some(id) if id.is_reserved() => {
             let message = "the id that the application gives is the server's or a node's own";
             return Err(ActionError::of(ErrorKind::InvalidInput, message));
@@ -117,9 +120,9 @@ async fn admit(
     let settings = &engine.config().websocket;
     let new = NewConnection {
         id,
-        fingerprint: handshake.fingerprint,
-        remote: handshake.remote,
-        attributes: handshake.attributes,
+        fingerprint: identity.fingerprint.clone(),
+        remote,
+        attributes: decision.attributes,
         connected_at: engine.node().now_ms(),
         outbox: OutboxLimit { frames: settings.outbox_frames, bytes: settings.outbox_bytes.as_u64() as usize },
     };
@@ -128,8 +131,8 @@ async fn admit(
     connection.queue(frame::welcome(engine, &connection));
     let mut registration = engine.register(connection)?;
     registration.confirm_session().await?;
-    if !handshake.tags.is_empty() {
-        registration.set_tags(&handshake.tags).await?;
+    if !decision.tags.is_empty() {
+        registration.set_tags(&decision.tags).await?;
     }
     registration.notify_created().await;
     Ok(registration)

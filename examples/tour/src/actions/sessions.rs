@@ -43,10 +43,7 @@ pub(crate) struct Visit {
 
 /// Signs a user in, by any name and the password `open sesame`.
 #[action(name = "signIn", post, block(websocket), limit = Limit::named("sign_in").per(10, MINUTE).by_address())]
-pub(crate) async fn sign_in(
-    session: Session<Visitor>,
-    input: Credentials,
-) -> Result<SignedIn, ActionError> {
+pub(crate) async fn sign_in(session: Session<Visitor>, input: Credentials) -> Result<SignedIn, ActionError> {
     ensure!(input.password == "open sesame", ActionError::unauthenticated("wrong name or password"));
     session.start(Visitor { user: input.user.clone(), visits: 0 }).await?;
     Ok(SignedIn { user: input.user })

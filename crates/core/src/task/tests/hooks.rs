@@ -2,50 +2,31 @@
 
 use std::sync::Mutex;
 
-use async_trait::async_trait;
-
 use super::*;
+use crate::context::Context;
 use crate::error::ErrorKind;
 use crate::event::Event;
-use crate::hooks::{JobDraft, TaskHook};
-use crate::node::Node;
+use crate::hooks::{Hooks, JobDraft};
 
 /// Decides by the addressee of a mail.
-struct Gate;
-
-#[async_trait]
-impl TaskHook for Gate {
-    async fn before_enqueue(&self, node: &Node, job: &mut JobDraft<'_>) -> Result<(), ActionError> {
-        let Ok(mail) = job.read::<Mail>() else { return Ok(()) };
-        match mail.to.as_str() {
-            "Eve" => return Err(ActionError::new(ErrorKind::RateLimited, "too_many_mails", "Eve has enough")),
-            "panic" => panic!("as requested"),
-            "wait" => std::future::pending().await,
-            "nowhere" => job.set_queue("a b"),
-            "large" => job.set_meta("all", "x".repeat(MAX_META_BYTES)),
-            "again" => drop(node.tasks().enqueue::<SendMail>(super::mail("again")).await?),
-            "once" => drop(node.tasks().enqueue::<SendMail>(super::mail("Ada")).await?),
-            "unavailable" => return Err(ActionError::of(ErrorKind::Unavailable, "the quota is away")),
-            _ => {}
-        }
-        if job.meta("tenant") == Some("slow") {
-            job.set_queue(format!("slow-{}", job.queue()));
-        }
-        job.set_meta("node", node.id());
-        Ok(())
+async fn gate(ctx: Context, job: JobDraft) -> Result<(), ActionError> {
+    let Ok(mail) = job.read::<Mail>() else { return Ok(()) };
+    match mail.to.as_str() {
+        "Eve" => return Err(ActionError::new(ErrorKind::RateLimited, "too_many_mails", "Eve has enough")),
+        "panic" => panic!("as requested"),
+        "wait" => std::future::pending().await,
+        "nowhere" => job.set_queue("a b"),
+        "large" => job.set_meta("all", "x".repeat(MAX_META_BYTES)),
+        "again" => drop(ctx.tasks().enqueue::<SendMail>(super::mail("again")).await?),
+        "once" => drop(ctx.tasks().enqueue::<SendMail>(super::mail("Ada")).await?),
+        "unavailable" => return Err(ActionError::of(ErrorKind::Unavailable, "the quota is away")),
+        _ => {}
     }
-}
-
-/// Counts what the hook before it let pass.
-struct Second(Arc<Mutex<Vec<String>>>);
-
-#[async_trait]
-impl TaskHook for Second {
-    async fn before_enqueue(&self, _: &Node, job: &mut JobDraft<'_>) -> Result<(), ActionError> {
-        let seen = format!("{} {} {:?} {:?}", job.task(), job.queue(), job.meta("node"), job.request());
-        self.0.lock().unwrap().push(seen);
-        Ok(())
+    if job.meta("tenant").as_deref() == Some("slow") {
+        job.set_queue(format!("slow-{}", job.queue()));
     }
+    job.set_meta("node", ctx.node().id());
+    Ok(())
 }
 
 type Seen = Arc<Mutex<Vec<String>>>;
@@ -56,10 +37,21 @@ async fn start_hooked() -> (Engine, Seen, Seen) {
     let mut config = Config::default();
     config.general.action_deadline = Duration::from_millis(200);
     let mut setup = NodeSetup::new("test", config);
-    let of_observer = stored.clone();
+    let (of_observer, of_hook) = (stored.clone(), seen.clone());
+    let mut hooks = Hooks::default();
+    hooks.before_enqueue(gate);
+    // Counts what the hook before it let pass.
+    hooks.before_enqueue(move |ctx: Context, job: JobDraft| {
+        let seen = format!("{} {} {:?} {:?}", job.task(), job.queue(), job.meta("node"), job.request());
+        if let Some(request) = job.request() {
+            assert_eq!(ctx.id().to_string(), request);
+        }
+        of_hook.lock().unwrap().push(seen);
+        async { Ok(()) }
+    });
     setup.definitions = Definitions {
         tasks: vec![SendMail::DEF],
-        task_hooks: vec![Arc::new(Gate), Arc::new(Second(seen.clone()))],
+        hooks,
         observers: vec![Arc::new(move |event: &Event| {
             if let Event::JobEnqueued { task, id, queue, .. } = event {
                 of_observer.lock().unwrap().push(format!("{task} {id} {queue}"));
