@@ -34,6 +34,7 @@ mod jobs_page;
 mod limited_sessions;
 mod limits;
 mod logs;
+mod made_routes;
 mod metrics;
 mod names;
 mod origins;

@@ -359,10 +359,11 @@ pub fn unknown_action() -> ActionError {
 /// A panic of the application's code, as an error.
 #[derive(Debug, thiserror::Error)]
 #[error("panicked: {0}")]
-pub(crate) struct Panicked(String);
+pub struct Panicked(String);
 
 impl Panicked {
-    pub(crate) fn with(panic: &(dyn Any + Send)) -> Self {
+    /// The error of what a panic was caught with.
+    pub fn with(panic: &(dyn Any + Send)) -> Self {
         let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         Self(text.unwrap_or("no message").chars().take(500).collect())
     }

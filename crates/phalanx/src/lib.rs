@@ -80,7 +80,7 @@ pub use phalanx_macros::{ActionError, action, input, output, remote, session, ta
 // Run: the application, its settings, and how it starts and stops.
 pub use std::process::ExitCode;
 
-pub use app::{App, RunningApp};
+pub use app::{App, IntoRoutes, RunningApp};
 pub use phalanx_core::config;
 pub use phalanx_core::{StartError, StopReport};
 pub use phalanx_server::{Guard, Refused};

@@ -12,14 +12,17 @@ mod shares;
 mod wire_error;
 mod ws;
 
+use std::fmt;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
+use phalanx_core::error::Panicked;
 use phalanx_core::transport::Transport;
-use phalanx_core::{BoxError, Engine, Shutdown};
+use phalanx_core::{BoxError, Engine, Node, Shutdown};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
@@ -50,12 +53,42 @@ fn cannot_listen(addr: SocketAddr, error: &std::io::Error) -> BoxError {
 }
 
 /// An application's own routes, which are served after the actions and the WebSocket endpoint.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct AppRoutes {
     /// The routes.
     pub router: Router,
+    /// The functions that make further ones of a node, once its initializers have started.
+    pub makers: Vec<MakeRoutes>,
     /// The paths among them that pages of every site may send requests to.
     pub cross_site: Vec<String>,
+}
+
+/// A function that makes routes of a node.
+pub type MakeRoutes = Box<dyn FnOnce(Node) -> Result<Router, BoxError> + Send>;
+
+/// Why a function of `App::routes` made none.
+#[derive(Debug, thiserror::Error)]
+#[error("App::routes")]
+struct RoutesError(#[source] BoxError);
+
+impl AppRoutes {
+    /// Makes the routes that are made of a node. That two routes are the same is a panic of axum's.
+    fn make(&mut self, node: &Node) -> Result<(), RoutesError> {
+        for make in std::mem::take(&mut self.makers) {
+            let (router, node) = (std::mem::take(&mut self.router), node.clone());
+            let made = catch_unwind(AssertUnwindSafe(|| Ok(router.merge(make(node)?))));
+            self.router = made.unwrap_or_else(|panic| Err(Panicked::with(&*panic).into())).map_err(RoutesError)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for AppRoutes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { router, makers, cross_site } = self;
+        let mut shown = f.debug_struct("AppRoutes");
+        shown.field("router", router).field("makers", &makers.len()).field("cross_site", cross_site).finish()
+    }
 }
 
 /// HTTP and WebSocket on one port.
@@ -138,7 +171,8 @@ impl Transport for Server {
 
     async fn start(&self, engine: &Engine) -> Result<(), BoxError> {
         let settings = &engine.config().web;
-        let app_routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        let mut app_routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        app_routes.make(engine.node())?;
         let waiting_bodies = Quota::new("web.max_waiting_bodies", settings.max_waiting_bodies as u64);
         let linger = LingerLimits::new(settings, waiting_bodies.clone());
         let shares = AddressShares::new(engine.config(), engine.registry().actions().map(|action| action.def.body));

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use axum::Router;
 use clap::{CommandFactory, FromArgMatches};
 use phalanx_core::backend::Backend;
 use phalanx_core::config::{ClusterSettings, Config, General, NodeRole};
@@ -217,29 +216,6 @@ impl App {
         E: Into<BoxError> + 'static,
     {
         self.commands.push(OwnCommand::new(run));
-        self
-    }
-
-    /// Merges the application's own axum routes.
-    ///
-    /// Actions, the WebSocket endpoint and the browser client keep their paths. These routes come next, then the files of
-    /// the public folders, then the routes' fallback if they have one. Routes share request ids, the fingerprint cookie,
-    /// limits and the access log with actions: a body is at most `web.max_body`, a multipart body at most
-    /// `web.max_upload`, whichever extractor reads it, and a body that arrives too slowly is answered with 408. A handler
-    /// runs in a span with the request's id, which is also an `Extension<RequestId>`.
-    pub fn router(mut self, routes: Router) -> Self {
-        self.routes.router = self.routes.router.merge(routes);
-        self
-    }
-
-    /// Lets pages of every other site send requests to this path of [`router`](Self::router), with the cookies of their
-    /// user: `.cross_site("/pay/return")`. Meant for returns from payment and sign-in pages, which prove by a token of
-    /// their own that the user wants what they request.
-    ///
-    /// Other own routes answer such requests with 403 `cross_site`, unless the method only reads, or `web.cors_origins`
-    /// lists the origin. The path has axum's syntax. An action has `#[action(cross_site)]` instead.
-    pub fn cross_site(mut self, path: impl Into<String>) -> Self {
-        self.routes.cross_site.push(path.into());
         self
     }
 
@@ -515,11 +491,13 @@ mod hooks;
 #[cfg(feature = "testing")]
 mod in_test;
 mod roles;
+mod routes;
 mod running;
 mod sessions;
 pub(crate) use check::unwritable_folders;
 #[cfg(feature = "testing")]
 pub(crate) use in_test::TestTime;
+pub use routes::IntoRoutes;
 pub use running::RunningApp;
 #[cfg(test)]
 mod tests;

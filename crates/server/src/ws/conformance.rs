@@ -54,7 +54,7 @@ async fn every_case_of_the_suite_passes() {
     config.websocket.max_frame_bytes = ByteSize::mib(16); // the largest message of the cases
     let settings = config.websocket.clone();
     let router = Router::new().route("/echo", any(move |request| upgrade(settings.clone(), request)));
-    let server = Server::new(AppRoutes { router, cross_site: Vec::new() });
+    let server = Server::new(AppRoutes { router, ..AppRoutes::default() });
     let engine = Engine::start(NodeSetup::new("conformance", config)).await.unwrap();
     server.start(&engine).await.unwrap();
     let verdicts = run_cases(&format!("ws://{}/echo", server.addr().unwrap())).await;
