@@ -20,6 +20,7 @@ mod cookies;
 mod crates;
 mod cut_off;
 mod deploy;
+mod desk_page;
 mod drain;
 mod extensions;
 mod fairness;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt};
 use http::StatusCode;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_DISPOSITION, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -315,7 +315,40 @@ impl Body {
         let content_type = Some(HeaderValue::from_static(content_type));
         Self { content_type, source: BodySource::Stream(stream.boxed()) }
     }
+
+    /// Answers it as a file to save, under this name, which may be one that a client chose. What others have uploaded is
+    /// answered so, and not shown: a page among it would be one of this site.
+    ///
+    /// ```
+    /// use phalanx_core::Body;
+    ///
+    /// let answer = Body::file("uploads/7").attachment("Übersicht.pdf");
+    /// # use phalanx_core::IntoAnswer;
+    /// # let answer = answer.into_answer()?;
+    /// let expected = "attachment; filename=\"_bersicht.pdf\"; filename*=UTF-8''%C3%9Cbersicht.pdf";
+    /// assert_eq!(answer.headers["content-disposition"], expected);
+    /// # Ok::<(), phalanx_core::ActionError>(())
+    /// ```
+    pub fn attachment(self, name: &str) -> Reply<Self> {
+        let is_plain = |it: char| it.is_ascii_alphanumeric() || matches!(it, '.' | '-' | '_' | ' ');
+        let fallback: String = name.chars().map(|it| if is_plain(it) { it } else { '_' }).collect();
+        let mut value = format!("attachment; filename=\"{fallback}\"");
+        if fallback != name {
+            value.push_str("; filename*=UTF-8''");
+            for byte in name.bytes() {
+                match byte {
+                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => value.push(byte.into()),
+                    _ => value.push_str(&format!("%{byte:02X}")),
+                }
+            }
+        }
+        let value = HeaderValue::try_from(value).expect("it is ASCII without control characters");
+        Reply::new(self).header(CONTENT_DISPOSITION, value).header(X_CONTENT_TYPE_OPTIONS, NOSNIFF)
+    }
 }
+
+/// Keeps browsers from guessing another media type.
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,6 +7,10 @@ use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use tokio::fs;
+
+use crate::error::ActionError;
+use crate::id::random_text;
 
 /// The newtype name that [`Upload`] requests from its deserializer; only [`ParamDeserializer`] knows it, for a real
 /// file.
@@ -16,9 +20,10 @@ pub(super) const TOKEN: &str = "$phalanx::Upload";
 
 /// A file of a multipart request. It lies in a temporary file that is removed when the call is over.
 ///
-/// To keep it, copy or rename it within the call. Nothing else decodes into it: a JSON body cannot name a path.
+/// [`persist`](Self::persist) keeps it. Nothing else decodes into it: a JSON body cannot name a path.
 ///
 /// ```
+/// use phalanx_core::ActionError;
 /// use phalanx_core::params::Upload;
 /// # use phalanx_core::Params;
 /// # use schemars::JsonSchema;
@@ -31,18 +36,22 @@ pub(super) const TOKEN: &str = "$phalanx::Upload";
 ///     picture: Upload,
 /// }
 ///
-/// fn store(input: &NewAvatar, folder: &std::path::Path) -> std::io::Result<u64> {
+/// async fn store(input: &NewAvatar, folder: &std::path::Path) -> Result<(), ActionError> {
 ///     // The client chose `name` and `content_type`: neither is fit for a path, nor proof of what the file is.
-///     std::fs::copy(input.picture.path(), folder.join("avatar"))
+///     input.picture.persist(folder.join("avatar")).await
 /// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let temporary = tempfile::NamedTempFile::new()?;
 /// # std::fs::write(&temporary, "a picture")?;
 /// # let mut params = Params::default();
 /// # params.push_file("picture", Upload::new(temporary, "cat.png".into(), "image/png".into(), 9))?;
 /// # let input: NewAvatar = params.decode()?;
 /// # let folder = tempfile::tempdir()?;
-/// assert_eq!(store(&input, folder.path())?, input.picture.size());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// store(&input, folder.path()).await?;
+/// assert_eq!(std::fs::read(folder.path().join("avatar"))?, b"a picture");
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Debug)]
 pub struct Upload {
@@ -66,6 +75,31 @@ impl Upload {
     /// The path of the temporary file, until the call is over.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Keeps the file: moves it to this path, in place of a file that is there. Readers see the old one or the new one, never a
+    /// part of it. The folder must exist.
+    ///
+    /// # Errors
+    ///
+    /// `internal` if it cannot be written there.
+    pub async fn persist(&self, to: impl AsRef<Path> + Send) -> Result<(), ActionError> {
+        let to = to.as_ref();
+        if fs::rename(&self.path, to).await.is_ok() {
+            return Ok(());
+        }
+        // Uploads are on another file system.
+        let mut part = to.as_os_str().to_owned();
+        part.push(format!(".{}.part", random_text::<8>()));
+        let copied = async {
+            fs::copy(&self.path, &part).await?;
+            fs::rename(&part, to).await
+        };
+        let copied = copied.await;
+        if copied.is_err() {
+            let _ = fs::remove_file(&part).await; // its caller gets the first error
+        }
+        copied.map_err(ActionError::internal)
     }
 
     /// The file's name by the client's account. Not fit to be a path.

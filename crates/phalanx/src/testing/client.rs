@@ -210,6 +210,24 @@ impl TestRequest {
         self.header(CONTENT_TYPE.as_str(), media_type)
     }
 
+    /// Sets a multipart body with one file, as a form sends it.
+    ///
+    /// # Panics
+    ///
+    /// If one of the names has a quote or a line break.
+    #[track_caller]
+    pub fn file(self, field: &str, name: &str, content: impl AsRef<[u8]>) -> Self {
+        const BOUNDARY: &str = "phalanx-test-mQ3vYd8e";
+        let is_plain = |text: &str| !text.contains(['"', '\r', '\n']);
+        assert!(is_plain(field) && is_plain(name), "{field:?}, {name:?}: no name of a part");
+        let head = format!(
+            "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{field}\"; filename=\"{name}\"\r\n\
+             content-type: application/octet-stream\r\n\r\n"
+        );
+        let body = [head.as_bytes(), content.as_ref(), format!("\r\n--{BOUNDARY}--\r\n").as_bytes()].concat();
+        self.body(&format!("multipart/form-data; boundary={BOUNDARY}"), body)
+    }
+
     async fn send(self) -> Result<TestResponse, String> {
         let Self { client, method, path, mut headers, body } = self;
         let (addr, line) = (client.app.addr(), format!("{method} {path}"));

@@ -1,0 +1,5 @@
+//! Runs the desk.
+
+fn main() -> phalanx::ExitCode {
+    desk::app().run()
+}
