@@ -317,7 +317,8 @@ impl Body {
     }
 
     /// Answers it as a file to save, under this name, which may be one that a client chose. What others have uploaded is
-    /// answered so, and not shown: a page among it would be one of this site.
+    /// answered so, and not shown: a page among it would be one of this site. A longer name than 255 bytes, which few file
+    /// systems hold, is cut.
     ///
     /// ```
     /// use phalanx_core::Body;
@@ -330,6 +331,8 @@ impl Body {
     /// # Ok::<(), phalanx_core::ActionError>(())
     /// ```
     pub fn attachment(self, name: &str) -> Reply<Self> {
+        let end = (0..=name.len().min(LONGEST_NAME)).rev().find(|end| name.is_char_boundary(*end));
+        let name = &name[..end.unwrap_or_default()];
         let is_plain = |it: char| it.is_ascii_alphanumeric() || matches!(it, '.' | '-' | '_' | ' ');
         let fallback: String = name.chars().map(|it| if is_plain(it) { it } else { '_' }).collect();
         let mut value = format!("attachment; filename=\"{fallback}\"");
@@ -346,6 +349,9 @@ impl Body {
         Reply::new(self).header(CONTENT_DISPOSITION, value).header(X_CONTENT_TYPE_OPTIONS, NOSNIFF)
     }
 }
+
+/// The longest name of a file to save, in bytes: proxies and clients refuse long headers.
+const LONGEST_NAME: usize = 255;
 
 /// Keeps browsers from guessing another media type.
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -422,5 +428,13 @@ mod tests {
             let refused = Answer::encoded(Bytes::from_static(broken.as_bytes())).expect_err("it is not JSON");
             assert_eq!(refused.code(), "internal");
         }
+    }
+
+    #[test]
+    fn a_long_name_of_a_file_is_cut_where_a_character_ends() {
+        let answer = Body::file("7").attachment(&"ü".repeat(200)).into_answer().unwrap();
+        let expected =
+            format!("attachment; filename=\"{}\"; filename*=UTF-8''{}", "_".repeat(127), "%C3%BC".repeat(127));
+        assert_eq!(answer.headers[CONTENT_DISPOSITION], expected);
     }
 }

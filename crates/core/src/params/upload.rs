@@ -2,12 +2,14 @@
 
 use std::any::Any;
 use std::fmt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
-use tokio::fs;
+use tokio::task::spawn_blocking;
 
 use crate::error::ActionError;
 use crate::id::random_text;
@@ -80,26 +82,15 @@ impl Upload {
     /// Keeps the file: moves it to this path, in place of a file that is there. Readers see the old one or the new one, never a
     /// part of it. The folder must exist.
     ///
+    /// Cancel safe: once begun it runs to its end, so that a call which is over leaves the whole file or none.
+    ///
     /// # Errors
     ///
     /// `internal` if it cannot be written there.
     pub async fn persist(&self, to: impl AsRef<Path> + Send) -> Result<(), ActionError> {
-        let to = to.as_ref();
-        if fs::rename(&self.path, to).await.is_ok() {
-            return Ok(());
-        }
-        // Uploads are on another file system.
-        let mut part = to.as_os_str().to_owned();
-        part.push(format!(".{}.part", random_text::<8>()));
-        let copied = async {
-            fs::copy(&self.path, &part).await?;
-            fs::rename(&part, to).await
-        };
-        let copied = copied.await;
-        if copied.is_err() {
-            let _ = fs::remove_file(&part).await; // its caller gets the first error
-        }
-        copied.map_err(ActionError::internal)
+        let (from, to) = (self.path.clone(), to.as_ref().to_owned());
+        let moved = spawn_blocking(move || move_file(&from, &to)).await;
+        moved.map_err(ActionError::internal)?.map_err(ActionError::internal)
     }
 
     /// The file's name by the client's account. Not fit to be a path.
@@ -116,6 +107,20 @@ impl Upload {
     pub fn size(&self) -> u64 {
         self.size
     }
+}
+
+fn move_file(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::rename(from, to).is_ok() {
+        return Ok(());
+    }
+    // Uploads are on another file system.
+    let mut part = to.as_os_str().to_owned();
+    part.push(format!(".{}.part", random_text::<8>()));
+    let copied = fs::copy(from, &part).and_then(|_| fs::rename(&part, to));
+    if copied.is_err() {
+        let _ = fs::remove_file(&part); // its caller gets the first error
+    }
+    copied
 }
 
 /// Always fails: a file cannot be written as JSON, so an action that takes one cannot be called by another action.
@@ -161,5 +166,53 @@ impl JsonSchema for Upload {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         schemars::json_schema!({ "type": "string", "format": "binary" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    const CONTENT: &str = "what a client sent";
+
+    /// An upload on another file system than the folder where it is kept: beside this program.
+    fn upload() -> (Upload, tempfile::TempDir) {
+        let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+        fs::write(file.path(), CONTENT).unwrap();
+        let program = std::env::current_exe().unwrap();
+        let folder = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+        (Upload::new(file, "log.txt".to_owned(), "text/plain".to_owned(), CONTENT.len() as u64), folder)
+    }
+
+    fn files_of(folder: &Path) -> Vec<(PathBuf, String)> {
+        let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        paths.map(|path| (path.file_name().unwrap().into(), fs::read_to_string(path).unwrap())).collect()
+    }
+
+    #[tokio::test]
+    async fn a_file_is_kept_on_another_file_system() {
+        let (upload, folder) = upload();
+        upload.persist(folder.path().join("7")).await.unwrap();
+        assert_eq!(files_of(folder.path()), [("7".into(), CONTENT.to_owned())]);
+        assert_eq!(upload.persist(folder.path().join("no/7")).await.unwrap_err().code(), "internal");
+        assert_eq!(files_of(folder.path()).len(), 1, "and no part");
+    }
+
+    #[test]
+    fn a_call_that_is_over_leaves_the_whole_file_or_none() {
+        for _ in 0..20 {
+            let (upload, folder) = upload();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let mut persisting = pin!(upload.persist(folder.path().join("7")));
+                assert!(persisting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            });
+            drop(runtime); // waits for what has begun
+            assert!([vec![], vec![("7".into(), CONTENT.to_owned())]].contains(&files_of(folder.path())));
+        }
     }
 }
