@@ -2,11 +2,13 @@
 
 use std::future::ready;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use phalanx::hooks::{Delivery, LeaveCause};
 use phalanx::prelude::*;
 use phalanx::testing::{self, TestApp};
 use serde_json::json;
+use tokio::time::timeout;
 
 #[session]
 #[derive(Clone)]
@@ -155,6 +157,43 @@ async fn guards_state_and_sessions_work_in_hooks_as_in_actions() {
     assert_eq!(seen.take(), ["ada joins lobby", "ada has left lobby"]);
     let request = ada.call::<enqueue>(NoInput::default()).await.unwrap();
     assert_eq!(seen.take(), [format!("noop in {request}")]);
+}
+
+/// Decides by the session, which ends meanwhile if the client wants that.
+async fn end_meanwhile(ctx: Context, connecting: Connecting) -> Result<(), ActionError> {
+    let me: Me = ctx.guard().await?;
+    connecting.set("user", &*me.0.user)?;
+    if connecting.query().get_str("end").is_some() {
+        ctx.node().sessions().end_all(&me.0.user).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_that_ends_while_a_hook_decides_by_it_opens_no_socket() {
+    let app = App::new("hooks").session::<Account>().actions(actions![sign_in]).before_connect(end_meanwhile);
+    let app = testing::start(app).await;
+    let ada = app.client();
+    ada.call::<sign_in>(SignIn { user: "ada".into() }).await.unwrap();
+    let _socket = ada.socket().await;
+    let refused = ada.socket().query("end=1").refused().await.refused("session_ended");
+    assert_eq!(refused.status(), 401);
+}
+
+#[tokio::test]
+async fn a_hook_that_does_not_end_refuses_at_its_deadline_also_where_its_caller_has_none() {
+    let app = App::new("hooks").before_leave(async |_: Leaving| std::future::pending().await);
+    let settings = |config: &mut phalanx::config::Config| {
+        config.rooms.start = vec!["lobby".into()];
+        config.general.action_deadline = Duration::from_millis(200);
+    };
+    let app = testing::start(app).settings(settings).await;
+    let mut socket = app.client().socket().await;
+    socket.join("lobby").await;
+    let connection = app.node().connections().all().remove(0);
+    let leave = app.run(|node| async move { node.rooms().leave(&connection, "lobby").await });
+    let refused = timeout(Duration::from_secs(20), leave).await.expect("its deadline ends it").unwrap_err();
+    assert_eq!((refused.kind(), refused.message()), (ErrorKind::Timeout, "the before_leave hooks did not end in time"));
 }
 
 #[tokio::test]

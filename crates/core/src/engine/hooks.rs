@@ -4,6 +4,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -62,16 +63,26 @@ impl HookRunner {
 
     /// The context of the hooks at one point.
     fn lazy(&self, name: &'static str, connection: Option<&Connection>) -> Result<LazyContext, ActionError> {
-        self.lazy_within(name, connection, None)
+        Ok(LazyContext::new(super::running(&self.host)?, name, connection.cloned(), self.deadline))
     }
 
-    fn lazy_within(
+    /// Runs the hooks of one event that can refuse it, at most for the hooks' deadline: an action may have none of its own.
+    async fn decide<T>(
         &self,
         name: &'static str,
-        connection: Option<&Connection>,
-        limit: Option<Duration>,
-    ) -> Result<LazyContext, ActionError> {
-        Ok(LazyContext::new(super::running(&self.host)?, name, connection.cloned(), limit))
+        hooks: impl Future<Output = Result<T, ActionError>>,
+    ) -> Result<T, ActionError> {
+        let limit = self.deadline;
+        // As in `run_guarded`.
+        let ended = catch(async move {
+            let mut hooks = pin!(hooks);
+            if let Poll::Ready(decided) = poll!(hooks.as_mut()) {
+                return decided;
+            }
+            let late = || ActionError::of(ErrorKind::Timeout, format!("the {name} hooks did not end in time"));
+            Box::pin(async { timeout(limit, hooks).await.unwrap_or_else(|_| Err(late())) }).await
+        });
+        ended.await.flatten()
     }
 
     /// Runs a hook that cannot refuse, at most for the hooks' deadline. The subject is for people.
@@ -157,7 +168,7 @@ impl HookRunner {
         if hooks.is_empty() {
             return;
         }
-        let Ok(context) = self.lazy_within(name, Some(connection), Some(self.deadline)) else { return };
+        let Ok(context) = self.lazy(name, Some(connection)) else { return };
         for hook in hooks {
             let subject = || format!("connection {}", connection.id());
             let argument = argument(context.get().clone());
@@ -181,24 +192,30 @@ impl RoomCallbacks for HookRunner {
 
     async fn before_join(&self, room: &Arc<str>, connection: &Connection) -> Result<(), ActionError> {
         let joining = Joining::new(self.lazy("before_join", Some(connection))?, room.clone(), connection.clone());
-        for hook in &self.registry.hooks.before_join {
-            decision("before_join", async { hook(joining.clone()).await }).await?;
-        }
-        Ok(())
+        let hooks = async {
+            for hook in &self.registry.hooks.before_join {
+                decision("before_join", async { hook(joining.clone()).await }).await?;
+            }
+            Ok(())
+        };
+        self.decide("before_join", hooks).await
     }
 
     async fn before_leave(&self, room: &Arc<str>, connection: &Connection) -> Result<(), ActionError> {
         let leaving = Leaving::new(self.lazy("before_leave", Some(connection))?, room.clone(), connection.clone());
-        for hook in &self.registry.hooks.before_leave {
-            decision("before_leave", async { hook(leaving.clone()).await }).await?;
-        }
-        Ok(())
+        let hooks = async {
+            for hook in &self.registry.hooks.before_leave {
+                decision("before_leave", async { hook(leaving.clone()).await }).await?;
+            }
+            Ok(())
+        };
+        self.decide("before_leave", hooks).await
     }
 
     fn after_leave(self: Arc<Self>, room: Arc<str>, leaver: Leaver) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let Leaver { id, connection, cause } = leaver;
-            let context = self.lazy_within("after_leave", connection.as_ref(), Some(self.deadline));
+            let context = self.lazy("after_leave", connection.as_ref());
             let Ok(context) = context else { return };
             let left = LeftRoom::new(context, room, id, cause);
             for hook in &self.registry.hooks.after_leave {
@@ -215,14 +232,17 @@ impl RoomCallbacks for HookRunner {
         message: RoomMessage,
     ) -> Result<Option<RoomMessage>, ActionError> {
         let (context, mut message) = (self.lazy("before_publish", sender)?, message);
-        for hook in &self.registry.hooks.before_publish {
-            let publishing = Publishing::new(context.clone(), message);
-            match decision("before_publish", async move { hook(publishing).await }).await? {
-                Some(changed) => message = changed,
-                None => return Ok(None),
+        let hooks = async {
+            for hook in &self.registry.hooks.before_publish {
+                let publishing = Publishing::new(context.clone(), message);
+                match decision("before_publish", async move { hook(publishing).await }).await? {
+                    Some(changed) => message = changed,
+                    None => return Ok(None),
+                }
             }
-        }
-        Ok(Some(message))
+            Ok(Some(message))
+        };
+        self.decide("before_publish", hooks).await
     }
 
     fn before_deliver(&self, to: &Connection, message: &RoomMessage) -> Delivery {

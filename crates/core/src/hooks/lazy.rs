@@ -17,7 +17,7 @@ struct LazyFacts {
     name: &'static str,
     /// The connection that the event is of; `None` if it is of the application itself, or of a dead node.
     connection: Option<Connection>,
-    limit: Option<Duration>,
+    limit: Duration,
     made: OnceLock<Context>,
 }
 
@@ -26,7 +26,7 @@ impl LazyContext {
         host: Arc<dyn CallHost>,
         name: &'static str,
         connection: Option<Connection>,
-        limit: Option<Duration>,
+        limit: Duration,
     ) -> Self {
         Self(Arc::new(LazyFacts { host, name, connection, limit, made: OnceLock::new() }))
     }
@@ -38,7 +38,7 @@ impl LazyContext {
                 Some(connection) => Arc::new(Caller::socket(connection.clone())),
                 None => Caller::application(),
             };
-            Context::of_hook(host.clone(), name, (caller, host.next_request_id()), *limit)
+            Context::of_hook(host.clone(), name, (caller, host.next_request_id()), Some(*limit))
         })
     }
 

@@ -106,9 +106,10 @@ async fn admit(
     let caller = Caller::upgrade(identity.fingerprint.clone(), remote, headers);
     let caller = if counts_session { caller } else { dispatch::without_session_cookie(caller) };
     let caller = Arc::new(dispatch::showing_causes(caller, identity.shows_causes));
-    let (uri, id) = (uri.clone(), identity.request.clone());
-    let decision = engine.run_connect_hooks(ConnectRequest { uri, query, caller: caller.clone(), remote, id }).await?;
+    // Before the hooks, which decide by it: one that ends while they run is then missed by `confirm_session`.
     let session = engine.session_of_upgrade(&caller.headers, counts_session).await?;
+    let (uri, id) = (uri.clone(), identity.request.clone());
+    let decision = engine.run_connect_hooks(ConnectRequest { uri, query, caller, remote, id }).await?;
     let id = match decision.id {
         Some(id) if id.is_reserved() => {
             let message = "the id that the application gives is the server's or a node's own";
