@@ -6,6 +6,8 @@ const element = (id) => document.getElementById(id);
 const client = new Phalanx({ keepTrying: true });
 /** The user who is signed in. */
 let me;
+/** Whether the tickets were read since the sign-in. */
+let hasRead = false;
 /** The tickets of the page by their ids. */
 const tickets = new Map();
 
@@ -61,10 +63,12 @@ async function enter() {
   await client.connect();
   if (me.isAgent) await client.roomAdd("tickets");
   await readTickets();
+  hasRead = true;
 }
 
 function leave() {
   me = undefined;
+  hasRead = false;
   client.close();
   tickets.clear();
   element("tickets").replaceChildren();
@@ -75,7 +79,7 @@ function leave() {
 
 client.addEventListener("connected", () => {
   showStatus("on", "connected");
-  if (tickets.size > 0) readTickets().catch(showError); // it was connected before, and may have missed some
+  if (hasRead) readTickets().catch(showError); // it was connected before, and may have missed some
 });
 client.addEventListener("reconnecting", () => showStatus("trying", "no connection: reconnecting …"));
 client.addEventListener("disconnected", ({ detail: { willReconnect } }) => {
