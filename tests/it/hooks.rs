@@ -181,6 +181,30 @@ async fn a_session_that_ends_while_a_hook_decides_by_it_opens_no_socket() {
 }
 
 #[tokio::test]
+async fn a_hook_that_ends_the_session_closes_its_own_socket_after_the_reply() {
+    async fn end(ctx: &Context) {
+        ctx.guard::<Session<Account>>().await.unwrap().end().await.unwrap();
+    }
+    let soon = Duration::from_secs(10); // the next look at sessions comes later
+    let app = App::new("hooks").session::<Account>().actions(actions![sign_in]);
+    let of_join = app.before_join(async |joining: Joining| {
+        end(joining.context()).await;
+        Ok(())
+    });
+    let app = testing::start(of_join).settings(|config| config.rooms.start = vec!["lobby".into()]).await;
+    let ada = app.client();
+    ada.call::<sign_in>(SignIn { user: "ada".into() }).await.unwrap();
+    let mut socket = ada.socket().await;
+    socket.join("lobby").await;
+    assert_eq!(timeout(soon, socket.closed()).await, Ok(4501));
+    let app = App::new("hooks").session::<Account>().actions(actions![sign_in]);
+    let app = testing::start(app.after_connect(async |ctx: Context, _: Connection| end(&ctx).await)).await;
+    let bob = app.client();
+    bob.call::<sign_in>(SignIn { user: "bob".into() }).await.unwrap();
+    assert_eq!(timeout(soon, bob.socket().await.closed()).await, Ok(4501));
+}
+
+#[tokio::test]
 async fn a_hook_that_does_not_end_refuses_at_its_deadline_also_where_its_caller_has_none() {
     let app = App::new("hooks").before_leave(async |_: Leaving| std::future::pending().await);
     let settings = |config: &mut phalanx::config::Config| {

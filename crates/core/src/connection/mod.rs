@@ -190,7 +190,7 @@ impl Connection {
         }
     }
 
-    /// Closes the connection if its own action has ended its session: by now the reply to that is queued.
+    /// Closes the connection if its own action, or a hook, has ended its session: by now the reply to that is queued.
     pub fn close_if_signed_out(&self) {
         if self.session().is_some_and(SocketSession::has_ended) {
             self.close(CloseReason::NotAllowed);

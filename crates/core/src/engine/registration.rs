@@ -68,6 +68,7 @@ impl Registration {
     pub async fn notify_created(&mut self) {
         self.is_notified = true;
         self.engine.parts().hooks.run_connected(&self.connection).await;
+        self.connection.close_if_signed_out();
         self.engine.registry().observers.notify(&Event::Connected(self.connection.clone()));
     }
 

@@ -164,7 +164,7 @@ impl ConnectionTask {
                 if let Some(verb) = &mut self.verb {
                     if verb.as_mut().poll(task).is_ready() {
                         self.verb = None;
-                        self.charge_reply();
+                        self.end_verb();
                         return Poll::Ready(PumpEvent::VerbDone);
                     }
                 } else if self.reads < READS_IN_A_ROW && !self.connection.is_closing() {
@@ -318,7 +318,7 @@ impl ConnectionTask {
                 });
                 let first = poll_fn(|task| Poll::Ready(verb.as_mut().poll(task))).await;
                 match first {
-                    Poll::Ready(()) => self.charge_reply(),
+                    Poll::Ready(()) => self.end_verb(),
                     Poll::Pending => self.verb = Some(self.with_deadline(name, verb)),
                 }
             }
@@ -356,9 +356,11 @@ impl ConnectionTask {
         Ok(())
     }
 
-    /// Charges for the reply to a verb by its size. The reply is sent in any case; the requests after it may wait.
-    fn charge_reply(&mut self) {
+    /// Charges for the reply to a verb by its size: the reply is sent in any case, the requests after it may wait. A hook of the
+    /// verb may have ended the session.
+    fn end_verb(&mut self) {
         self.bucket.charge((self.running_verb.bytes.load(Relaxed) / REPLY_PER_TOKEN) as u32);
+        self.connection.close_if_signed_out();
     }
 
     /// Counts a frame over the rate limit; a client that sends too many of them is closed.
