@@ -136,25 +136,25 @@ pub async fn attach(
     settings: State<DeskSettings>,
     input: Attachment,
 ) -> Result<Ticket, ActionError> {
-    let Readable(Ticket { id, .. }) = ticket;
     create_dir_all(&settings.files).await.or_internal()?;
-    input.file.persist(path(&settings, id)).await?;
+    input.file.persist(path(&ctx, &settings, ticket.0.id)).await?;
     let name = input.file.name().chars().take(100).collect();
-    announce(&ctx, tickets.change(id, |ticket| ticket.file = Some(name)).or_not_found()?).await
+    announce(&ctx, tickets.change(ticket.0.id, |ticket| ticket.file = Some(name)).or_not_found()?).await
 }
 
 /// Answers the file of a ticket.
 #[action(name = "ticket:file", get = "/tickets/{id}/file", block(websocket))]
 pub async fn download(
+    ctx: Context,
     ticket: Readable,
     settings: State<DeskSettings>,
     _: TicketId,
 ) -> Result<Reply<Body>, ActionError> {
     let Readable(Ticket { id, file, .. }) = ticket;
-    Ok(Body::file(path(&settings, id)).attachment(&file.or_not_found()?))
+    Ok(Body::file(path(&ctx, &settings, id)).attachment(&file.or_not_found()?))
 }
 
-/// The path of a ticket's file, of which nothing comes from a client.
-fn path(settings: &DeskSettings, id: u64) -> PathBuf {
-    settings.files.join(id.to_string())
+/// The path of a ticket's file, of which nothing comes from a client. Each node counts its own tickets.
+fn path(ctx: &Context, settings: &DeskSettings, id: u64) -> PathBuf {
+    settings.files.join(format!("{}-{id}", ctx.node().id()))
 }

@@ -15,7 +15,7 @@ use phalanx::prelude::*;
 use phalanx::serde::{Deserialize, Serialize};
 
 use account::{Account, Agent};
-use actions::TICKETS;
+use actions::{TICKETS, attach, open};
 use tickets::Tickets;
 use users::Users;
 
@@ -53,7 +53,8 @@ pub fn app() -> App {
         .state(Tickets::default())
         .state(Users::demo())
         .actions(actions![actions::sign_in, actions::sign_out, actions::sign_out_others, actions::who_am_i])
-        .actions(actions![actions::tickets, actions::open, actions::attach, actions::download])
+        .actions(actions![actions::tickets, actions::download])
+        .actions(group("").limit(Limit::named("write").per(60, HOUR).by_user()).actions(actions![open, attach]))
         .actions(group("/agent").guard::<Agent>().actions(actions![actions::close]))
         .before_join(agents_alone)
         .before_publish(server_alone)
