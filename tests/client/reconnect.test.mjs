@@ -24,6 +24,42 @@ describe("reconnecting", () => {
     }
   });
 
+  it("connects anew when the page asks for it, once a user has signed in", async () => {
+    const made = await connected();
+    const { phalanx, fired, types } = made;
+    await inRoom("chat", made);
+    const sent = phalanx.action("a");
+    const before = socket();
+    phalanx.reconnect();
+    assert.equal(before.closedWith, 1000);
+    await rejects(sent, "disconnected");
+    assert.deepEqual(fired[0], { type: "disconnected", detail: { code: 1000, reason: "", willReconnect: true } });
+    assert.equal(sockets.length, 2, "at once");
+    const queued = phalanx.action("b");
+    before.drop(); // the browser tells of the old socket late
+    socket().welcome();
+    assert.deepEqual(socket().sent.map(({ event }) => event), ["roomAdd"]);
+    socket().answer(0);
+    await settled();
+    socket().answer(1);
+    await queued;
+    assert.deepEqual(types(), ["disconnected", "connected"]);
+  });
+
+  it("connects anew at once also where it waits for the next attempt, and not after its end", async () => {
+    const { phalanx } = await connected();
+    socket().drop();
+    phalanx.reconnect();
+    assert.equal(sockets.length, 2);
+    pass(14_000);
+    assert.equal(sockets.length, 2, "the attempt that it waited for is not made as well");
+    phalanx.addEventListener("disconnected", () => phalanx.close());
+    socket().welcome();
+    phalanx.reconnect();
+    assert.equal(sockets.length, 2);
+    assert.throws(() => phalanx.reconnect(), { code: "not_connected" });
+  });
+
   it("rejects all calls when the application refuses this client", async () => {
     const { phalanx } = await connected();
     const sent = phalanx.action("a");

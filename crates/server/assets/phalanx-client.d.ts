@@ -190,6 +190,15 @@ export class Phalanx extends EventTarget {
   /** Disconnects for good: rejects pending calls and forgets the rooms. `connect()` starts anew. */
   close(): void;
 
+  /**
+   * Connects anew at once, and rejoins the rooms: for a page whose user has signed in by HTTP, since a socket keeps the
+   * session of its upgrade. `disconnected` with `willReconnect` is fired, then `connected`. Calls that were sent are rejected
+   * with `disconnected`, queued ones wait.
+   *
+   * Throws `not_connected` before `connect()` and after `close()`.
+   */
+  reconnect(): void;
+
   /** Calls an action; resolves with the fields of its result. A result that is not an object is in `result`. */
   action<T = Record<string, unknown>>(
     name: string,

@@ -116,6 +116,17 @@ export class Phalanx extends EventTarget {
     if (wasWelcomed) this.#fire("disconnected", { code: 1000, reason: "", willReconnect: false });
   }
 
+  /** Connects anew at once, as who the cookies say by now, and rejoins the rooms. */
+  reconnect() {
+    if (!this.#isWanted) throw unsent("not connected");
+    const wasWelcomed = this.id !== undefined;
+    this.#release();
+    this.#attempt = 0;
+    this.#fail(disconnected("the client connects anew"), ({ isSent }) => isSent);
+    if (wasWelcomed) this.#fire("disconnected", { code: 1000, reason: "", willReconnect: true });
+    if (this.#isWanted && !this.#socket) this.#open(); // a listener of the event may have called `close()`
+  }
+
   /** Calls an action. */
   action(name, params = {}, { version, ...options } = {}) {
     const asked = { ...params, action: name };
