@@ -21,6 +21,7 @@ use crate::protocol::{CloseReason, ConnectionDetails};
 
 mod action_permit;
 mod attributes;
+pub(crate) mod broadcast;
 mod joined_rooms;
 mod outbox;
 mod send_slots;
@@ -202,7 +203,7 @@ impl Connection {
     /// Returns whether the frame was queued.
     pub fn push(&self, frame: Frame) -> bool {
         let queued = self.queue(frame);
-        self.0.wake.wake();
+        self.wake();
         queued
     }
 
@@ -225,6 +226,24 @@ impl Connection {
         queued == Queued::Yes
     }
 
+    /// Queues a frame without waking the connection's task. Returns whether that is left to the caller: a task whose outbox has
+    /// other frames has been woken, or is about to be.
+    fn queue_and_check_idle(&self, frame: Frame) -> bool {
+        let (was_empty, queued) = {
+            let mut outbox = self.outbox();
+            (outbox.is_empty(), outbox.push(frame, self.0.limit))
+        };
+        if queued == Queued::Overflow {
+            self.on_closing();
+            self.wake();
+        }
+        was_empty && queued == Queued::Yes
+    }
+
+    fn wake(&self) {
+        self.0.wake.wake();
+    }
+
     /// Closes the connection. The first reason stands, except that of a node that stops: such a node finishes the calls it
     /// accepted, and any other reason ends that wait. Queued frames are written first where possible.
     pub fn close(&self, reason: CloseReason) {
@@ -236,14 +255,14 @@ impl Connection {
             outbox.close(reason);
         }
         self.on_closing();
-        self.0.wake.wake();
+        self.wake();
     }
 
     /// Breaks the connection at once, whatever the reason it closes for.
     pub(crate) fn abort(&self) {
         self.outbox().closing = Some(CloseReason::Broken);
         self.on_closing();
-        self.0.wake.wake();
+        self.wake();
     }
 
     /// Whether it is closing.
@@ -282,7 +301,7 @@ impl Connection {
     /// Has the connection's task write a protocol ping.
     pub(crate) fn ping(&self) {
         self.outbox().ping = true;
-        self.0.wake.wake();
+        self.wake();
     }
 
     /// Takes the next item for its task.

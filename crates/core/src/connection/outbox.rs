@@ -74,6 +74,11 @@ impl Outbox {
         Queued::Yes
     }
 
+    /// Whether no frame waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     /// Whether this very text, and not a copy of it, waits to be written.
     pub(super) fn has(&self, text: &Bytes) -> bool {
         self.frames.iter().rev().any(|frame| matches!(frame, Frame::Text(other) if other.as_ptr() == text.as_ptr()))

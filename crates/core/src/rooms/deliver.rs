@@ -46,9 +46,14 @@ impl Rooms {
 
     /// Queues a frame for all members of a room on this node.
     pub(super) fn deliver_to_all(&self, local: &LocalRoom, frame: &Bytes) {
-        let mut members = local.members();
-        members.deliver(frame);
-        self.metrics().room_deliveries.increment(members.len() as u64);
+        let (wakes, count) = {
+            let mut members = local.members();
+            (members.deliver(frame), members.len())
+        };
+        self.metrics().room_deliveries.increment(count as u64);
+        if let Some(wakes) = wakes {
+            self.0.parts.shutdown.spawn_own(wakes.run());
+        }
     }
 
     /// Runs the `before_deliver` hooks, without any lock, so that they may look at connections and rooms; a member that has left

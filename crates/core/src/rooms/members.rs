@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use indexmap::IndexMap;
 
+use crate::connection::broadcast::{PacedWakes, push_to_all};
 use crate::connection::{Connection, Frame};
 use crate::id::ConnectionId;
 use crate::protocol::{self, GapEvent};
@@ -70,11 +71,10 @@ impl LocalMembers {
     }
 
     /// Queues a frame for all members, behind the gap that they wait for.
-    pub(super) fn deliver(&mut self, frame: &Bytes) {
+    #[must_use = "the last of very many members are woken by it"]
+    pub(super) fn deliver(&mut self, frame: &Bytes) -> Option<PacedWakes> {
         self.begin_frame();
-        for member in self.all.values() {
-            member.push(Frame::Text(frame.clone()));
-        }
+        push_to_all(self.all.values(), self.all.len(), frame)
     }
 
     /// Completes the gap that members wait for, and counts a frame that comes next.
@@ -157,7 +157,7 @@ mod tests {
             members.begin_gap("lobby");
             assert_eq!(members.send_paced_gap(9), (1, true));
         }
-        members.deliver(&Bytes::from_static(b"m"));
+        assert!(members.deliver(&Bytes::from_static(b"m")).is_none());
         for _ in 0..2 {
             members.begin_gap("lobby");
             members.send_paced_gap(9);
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(members.send_paced_gap(1), (1, false));
         let late = member(5);
         members.insert(&late);
-        members.deliver(&Bytes::from_static(b"m"));
+        assert!(members.deliver(&Bytes::from_static(b"m")).is_none());
         assert_eq!(members.send_paced_gap(9), (0, true));
         assert_eq!(members.begin_gap("lobby"), Some(6));
         for member in &all {

@@ -16,7 +16,8 @@ use bytes::Bytes;
 
 use crate::backend::{Bus, Subscription, TagMessage, TagMessageKind};
 use crate::config::Config;
-use crate::connection::{Connection, ConnectionTags, Frame, TagHost};
+use crate::connection::broadcast::push_to_all;
+use crate::connection::{Connection, ConnectionTags, TagHost};
 use crate::error::{ActionError, Detail, ErrorKind};
 use crate::gap_pace::GapPace;
 use crate::id::{ConnectionId, Generation, NodeIdentity, Tag, TagId, TagKind};
@@ -241,11 +242,14 @@ impl TagsInner {
             return bound_reached("websocket.outbox_bytes");
         }
         let Some(local) = self.find(tag) else { return };
-        let members = local.members();
-        for member in members.all() {
-            member.push(Frame::Text(frame.clone()));
+        let (wakes, count) = {
+            let members = local.members();
+            (push_to_all(members.all(), members.len(), frame), members.len())
+        };
+        self.parts.metrics.tag_deliveries.increment(count as u64);
+        if let Some(wakes) = wakes {
+            self.parts.shutdown.spawn_own(wakes.run());
         }
-        self.parts.metrics.tag_deliveries.increment(members.len() as u64);
     }
 }
 
