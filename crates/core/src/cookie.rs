@@ -40,12 +40,23 @@ impl<'a> Cookies<'a> {
     /// All cookies of that name: a browser sends several if they were set for different paths or domains, the one with
     /// the longest path first. Those that are not UTF-8 are left out.
     pub fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
-        let pairs = self.0.get_all(COOKIE).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+        let pairs = self.0.get_all(COOKIE).into_iter().flat_map(|line| pairs(line.as_bytes()));
         pairs.filter_map(move |pair| {
             let value = pair.trim_ascii_start().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
             std::str::from_utf8(value.trim_ascii_end()).ok()
         })
     }
+}
+
+/// The cookies of a line. Each request is searched for some.
+fn pairs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let line = rest?;
+        let end = memchr::memchr(b';', line);
+        rest = end.map(|end| &line[end + 1..]);
+        Some(&line[..end.unwrap_or(line.len())])
+    })
 }
 
 /// Which requests of other sites a browser sends a cookie with.

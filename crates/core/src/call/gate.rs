@@ -124,7 +124,12 @@ async fn count(limits: &[GateLimit], ctx: &Context, caller: &KnownCaller) -> Res
     }
     let verdict = rates.count(&calls, ctx.deadline()).await;
     if ctx.caller().transport == Origin::Http {
-        let _ = ctx.stage(|head| head.add_limits(&calls, &verdict.states)); // refused once the answer has begun
+        // Refused once the answer has begun.
+        let _ = ctx.stage(|head| {
+            for (index, call) in calls.iter().enumerate() {
+                head.add_limit(&call.limit, rates.policy_of(call), verdict.state(index));
+            }
+        });
     }
     if verdict.is_counted { Ok(()) } else { Err(refusal(&calls, &verdict)) }
 }
@@ -133,8 +138,8 @@ async fn count(limits: &[GateLimit], ctx: &Context, caller: &KnownCaller) -> Res
 fn refusal(calls: &[LimitedCall], verdict: &LimitVerdict) -> ActionError {
     let mut longest = Duration::ZERO;
     let mut details = Vec::new();
-    for (call, state) in calls.iter().zip(&verdict.states) {
-        let Some(state) = state.filter(|state| !state.retry_after.is_zero()) else { continue };
+    for (index, call) in calls.iter().enumerate() {
+        let Some(state) = verdict.state(index).filter(|state| !state.retry_after.is_zero()) else { continue };
         longest = longest.max(state.retry_after);
         let message = format!("the limit {} allows {}", call.limit, call.rate);
         details.push(Detail::new("", "limit", message).with_retry_after(state.retry_after));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::header::{CACHE_CONTROL, EXPIRES, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 
 use super::slots::CallSlots;
-use crate::backend::{LimitState, LimitedCall};
+use crate::backend::LimitState;
 use crate::cookie::{Cookie, CookieError};
 use crate::error::{ActionError, ErrorKind};
 use crate::metrics::bound_reached;
@@ -35,8 +35,8 @@ pub struct StagedHead {
     /// The place of a cookie that is to be set, with the bytes of its header.
     reserved: Option<(Cookie, usize)>,
     caching: Caching,
-    /// The limits that applied, and the states of those that were looked at, as elements of lists.
-    limits: [Vec<String>; 2],
+    /// The limits that applied, and the states of those that were looked at, as lists.
+    limits: [String; 2],
 }
 
 /// Without the values of cookies, which may be credentials.
@@ -54,8 +54,15 @@ static LIMIT_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("ratelimit-policy"), HeaderName::from_static("ratelimit")];
 
 /// Whole seconds, rounded up.
-fn seconds(time: Duration) -> u128 {
-    time.as_millis().div_ceil(1000)
+pub(crate) fn whole_seconds(time: Duration) -> u64 {
+    (time.as_millis() as u64).div_ceil(1000)
+}
+
+/// Begins an element of a list.
+fn begin_element(list: &mut String) {
+    if !list.is_empty() {
+        list.push_str(", ");
+    }
 }
 
 /// The use that caches may make of an answer, whatever the action says of it.
@@ -169,13 +176,23 @@ impl StagedHead {
         self.caching = self.caching.max(Caching::Private);
     }
 
-    /// Adds limits that applied, with their states (draft-ietf-httpapi-ratelimit-headers-10).
-    pub(crate) fn add_limits(&mut self, calls: &[LimitedCall], states: &[Option<LimitState>]) {
+    /// Adds a limit that applied, by its element in the list of these, and its state, if it was looked at
+    /// (draft-ietf-httpapi-ratelimit-headers-10).
+    pub(crate) fn add_limit(&mut self, name: &str, policy: &str, state: Option<LimitState>) {
         let [policies, known] = &mut self.limits;
-        for (LimitedCall { limit, rate, .. }, state) in calls.iter().zip(states) {
-            policies.push(format!("\"{limit}\";q={};w={}", rate.calls, seconds(rate.window)));
-            known.extend(state.map(|state| format!("\"{limit}\";r={};t={}", state.left, seconds(state.whole_in))));
+        begin_element(policies);
+        policies.push_str(policy);
+        let Some(state) = state else { return };
+        begin_element(known);
+        // By parts: every answer has it, and `format!` costs several times as much.
+        let mut number = itoa::Buffer::new();
+        known.reserve(name.len() + 32);
+        for part in ["\"", name, "\";r="] {
+            known.push_str(part);
         }
+        known.push_str(number.format(state.left));
+        known.push_str(";t=");
+        known.push_str(number.format(whole_seconds(state.whole_in)));
     }
 
     /// Adds it to the headers of the answer.
@@ -190,8 +207,8 @@ impl StagedHead {
             headers.remove(EXPIRES);
             headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
         }
-        for (name, elements) in LIMIT_HEADERS.iter().zip(self.limits).filter(|(_, elements)| !elements.is_empty()) {
-            if let Ok(value) = HeaderValue::try_from(elements.join(", ")) {
+        for (name, list) in LIMIT_HEADERS.iter().zip(self.limits).filter(|(_, list)| !list.is_empty()) {
+            if let Ok(value) = HeaderValue::try_from(list) {
                 headers.insert(name, value);
             }
         }

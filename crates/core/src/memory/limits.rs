@@ -51,6 +51,11 @@ impl MemoryLimits {
     pub(crate) fn count_now(&self, calls: &[LimitedCall]) -> LimitDecision {
         let now_us = self.clock.now_us();
         let mut table = self.table();
+        if let [call] = calls
+            && let Some(decision) = table.count_known(call, now_us)
+        {
+            return decision;
+        }
         let keys: Vec<LimitKey> = calls.iter().map(|call| self.key_of(&mut table, call, now_us)).collect();
         let mut states = table.states(&keys, calls, now_us);
         let is_counted = states.iter().all(|state| state.retry_after.is_zero());
@@ -92,6 +97,20 @@ impl MemoryLimits {
 }
 
 impl SubjectTable {
+    /// Counts a call by its only limit, if the subject is known: most calls are so, and need one look-up.
+    fn count_known(&mut self, call: &LimitedCall, now_us: u64) -> Option<LimitDecision> {
+        let key = (call.limit.clone(), call.rate.window, call.subject.clone());
+        let CountedSubject { counts, .. } = self.subjects.get_mut(&key)?;
+        counts.forget(call.rate, now_us);
+        let mut state = counts.state(call.rate, now_us);
+        let is_counted = state.retry_after.is_zero();
+        if is_counted {
+            counts.add(call.rate, now_us);
+            state = counts.state(call.rate, now_us);
+        }
+        Some(LimitDecision { is_counted, states: vec![state] })
+    }
+
     fn states(&mut self, keys: &[LimitKey], calls: &[LimitedCall], now_us: u64) -> Vec<LimitState> {
         let state = |(key, call): (&LimitKey, &LimitedCall)| match self.subjects.get_mut(key) {
             Some(subject) => {

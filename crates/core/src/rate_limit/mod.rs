@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use crate::backend::{BackendError, Clock, LimitDecision, LimitState, LimitStore, LimitedCall};
+use crate::call::head::whole_seconds;
 use crate::config::{LimitRate, LimitSettings};
 use crate::error::Chain;
 use crate::memory::MemoryLimits;
@@ -47,6 +48,8 @@ struct ActiveLimit {
     name: Arc<str>,
     /// `None` if a setting turns it off.
     rate: Option<LimitRate>,
+    /// Its element in the list of limits that applied to an answer.
+    policy: Box<str>,
     counted: Counter,
     refused: Counter,
     refused_at_once: Counter,
@@ -58,13 +61,29 @@ struct ActiveLimit {
 pub(crate) struct LimitVerdict {
     /// Whether it was counted, by all of its limits.
     pub(crate) is_counted: bool,
-    /// The state of each of its limits; `None` for those that were not looked at.
-    pub(crate) states: Vec<Option<LimitState>>,
+    states: KnownStates,
+}
+
+#[derive(Debug)]
+enum KnownStates {
+    All(Vec<LimitState>),
+    /// Some were not looked at.
+    Some(Vec<Option<LimitState>>),
 }
 
 impl From<LimitDecision> for LimitVerdict {
     fn from(decision: LimitDecision) -> Self {
-        Self { is_counted: decision.is_counted, states: decision.states.into_iter().map(Some).collect() }
+        Self { is_counted: decision.is_counted, states: KnownStates::All(decision.states) }
+    }
+}
+
+impl LimitVerdict {
+    /// The state of a limit of the call; `None` if it was not looked at.
+    pub(crate) fn state(&self, index: usize) -> Option<LimitState> {
+        match &self.states {
+            KnownStates::All(states) => states.get(index).copied(),
+            KnownStates::Some(states) => states.get(index).copied().flatten(),
+        }
     }
 }
 
@@ -90,16 +109,21 @@ impl RateLimits {
     }
 
     /// The call of a subject, as a limit counts it; `None` if the limit is turned off.
-    pub(crate) fn call_of(&self, limit: usize, subject: impl FnOnce() -> String) -> Option<LimitedCall> {
+    pub(crate) fn call_of(&self, limit: usize, subject: impl FnOnce() -> Arc<str>) -> Option<LimitedCall> {
         let limit = self.limits.get(limit)?;
-        Some(LimitedCall { limit: limit.name.clone(), rate: limit.rate?, subject: subject().into() })
+        Some(LimitedCall { limit: limit.name.clone(), rate: limit.rate?, subject: subject() })
+    }
+
+    /// The element of a call's limit in the list of those that applied: `"sign_in";q=10;w=60`.
+    pub(crate) fn policy_of(&self, call: &LimitedCall) -> &str {
+        self.limit_of(call).map_or("", |limit| &limit.policy)
     }
 
     /// Counts a call for all of these limits, or for none. If the backend is away, this node counts alone. Half of the time
     /// until `deadline` is the call's own.
     pub(crate) async fn count(&self, calls: &[LimitedCall], deadline: Option<Instant>) -> LimitVerdict {
         if let Some(states) = self.over.refusal(calls, self.clock.now_us()) {
-            let verdict = LimitVerdict { is_counted: false, states };
+            let verdict = LimitVerdict { is_counted: false, states: KnownStates::Some(states) };
             self.record(calls, &verdict, |limit| &limit.refused_at_once);
             return verdict;
         }
@@ -185,13 +209,17 @@ impl RateLimits {
 
     /// Counts what became of a call: for each limit that counted it, or for those that refused it.
     fn record(&self, calls: &[LimitedCall], verdict: &LimitVerdict, counter: impl Fn(&ActiveLimit) -> &Counter) {
-        for (call, state) in calls.iter().zip(&verdict.states) {
-            let is_meant = verdict.is_counted || state.is_some_and(|state| !state.retry_after.is_zero());
+        for (index, call) in calls.iter().enumerate() {
+            let is_meant = verdict.is_counted || verdict.state(index).is_some_and(|state| !state.retry_after.is_zero());
             if let Some(limit) = self.limit_of(call).filter(|_| is_meant) {
                 counter(limit).increment(1);
             }
         }
     }
+}
+
+fn policy(name: &str, rate: LimitRate) -> String {
+    format!("\"{name}\";q={};w={}", rate.calls, whole_seconds(rate.window))
 }
 
 impl ActiveLimit {
@@ -200,6 +228,7 @@ impl ActiveLimit {
         Self {
             name: name.into(),
             rate,
+            policy: rate.map(|rate| policy(name, rate)).unwrap_or_default().into(),
             counted: of("counted"),
             refused: of("refused"),
             refused_at_once: of("refused_at_once"),

@@ -42,7 +42,7 @@ fn settings() -> LimitSettings {
 }
 
 async fn is_counted(limits: &RateLimits, subject: &str) -> bool {
-    let call = limits.call_of(0, || subject.to_owned()).unwrap();
+    let call = limits.call_of(0, || subject.into()).unwrap();
     limits.count(&[call], None).await.is_counted
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::header::{FORWARDED, HeaderName};
+use http::header::{FORWARDED, HeaderName, VIA};
 use phalanx_core::config::{HostPort, TrustedHeader, Web};
 
 use super::forwarded_header;
@@ -132,6 +132,12 @@ pub(super) fn is_trusted(ip: IpAddr, settings: &Web) -> bool {
 /// Whether a peer is a proxy that is not in the settings: it forwards, from a network that the internet does not reach.
 pub(super) fn is_unnamed_proxy(peer: IpAddr, headers: &HeaderMap) -> bool {
     is_private(peer) && [&FORWARDED_FOR, &REAL_IP, &FORWARDED].iter().any(|name| headers.contains_key(*name))
+}
+
+/// Whether a request has a header by which a proxy shows itself.
+pub(super) fn shows_proxy(headers: &HeaderMap) -> bool {
+    let of_proxies = [&FORWARDED_FOR, &FORWARDED_HOST, &REAL_IP, &FORWARDED, &VIA];
+    of_proxies.iter().any(|name| headers.contains_key(*name))
 }
 
 fn is_private(ip: IpAddr) -> bool {

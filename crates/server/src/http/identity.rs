@@ -92,15 +92,12 @@ impl Identity {
     }
 }
 
-/// The headers by which a proxy shows itself.
-const OF_PROXIES: [&str; 5] = ["x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"];
-
 /// Whether a request comes from this machine, as far as it shows: its peer and the host that it addressed are on it, and no
 /// proxy has left a header. A page of another site whose name was made to lead here addresses that name.
 fn is_on_machine(peer: SocketAddr, forwarded: &ForwardedRequest, (headers, uri): (&HeaderMap, &Uri)) -> bool {
     !forwarded.is_trusted
         && peer.ip().to_canonical().is_loopback()
-        && !OF_PROXIES.iter().any(|name| headers.contains_key(*name))
+        && !forwarded::shows_proxy(headers)
         && host::of_request(uri, headers, forwarded).is_some_and(|addressed| host::is_loopback(addressed.host))
 }
 
