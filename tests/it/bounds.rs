@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use phalanx::config::{Config, SessionSettings};
+use phalanx::config::{Config, Redis, SessionSettings};
 use phalanx::extend::backend::MAX_SESSIONS_OF_USER;
 use serde_json::Value;
 
@@ -56,6 +56,7 @@ fn settings() -> BTreeMap<String, String> {
     all.insert("session.updated".to_owned(), SessionSettings::MAX_UPDATED.to_string());
     all.insert("session.ended".to_owned(), SessionSettings::MAX_ENDED.to_string());
     all.insert("session.of_user".to_owned(), MAX_SESSIONS_OF_USER.to_string());
+    all.insert("redis.shared_calls".to_owned(), Redis::MAX_SHARED_CALLS.to_string());
     all.insert("cluster.commands".to_owned(), phalanx_supervisor::MAX_COMMANDS.to_string());
     all
 }

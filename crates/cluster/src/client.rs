@@ -171,7 +171,18 @@ impl RedisClient {
         self.with_timeout(key, reply).await
     }
 
-    /// The same, and then these commands, over the same connection; they may be refused after the script ran. All of them share
+    /// The same for an idempotent script. It is sent a second time if the connection turns out to be lost.
+    pub(crate) async fn evaluate_idempotent<T: FromRedisValue>(
+        &self,
+        key: &str,
+        script: &Script,
+        command: &Cmd,
+    ) -> Result<T, BackendError> {
+        let reply = self.send_again(|mut connection| async move { evaluate(script, command, &mut connection).await });
+        self.with_timeout(key, reply).await
+    }
+
+    /// Runs a script as [`evaluate`](Self::evaluate) does, and then these commands, over the same connection; they may be refused after the script ran. All of them share
     /// one timeout.
     pub(crate) async fn evaluate_and<T: FromRedisValue, U: FromRedisValue>(
         &self,

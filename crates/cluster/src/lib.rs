@@ -34,6 +34,7 @@ mod resp;
 mod rooms;
 mod server_facts;
 mod sessions;
+mod shared_calls;
 mod shared_connection;
 mod store_epoch;
 mod subscriber;

@@ -4,31 +4,23 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_redis::redis::Script;
+use bytes::Buf;
+use deadpool_redis::redis::{Cmd, Script};
 use phalanx_core::backend::{BackendError, LimitDecision, LimitState, LimitStore, LimitedCall};
 
 use crate::client::RedisClient;
 use crate::keys::Keys;
+use crate::shared_calls::{Replies, SharedCalls, SharedScript};
 
 /// The counts that all nodes share: a key for each subject of a limit, and one script, by the clock of Redis.
-pub struct RedisLimits {
-    client: RedisClient,
-    keys: Keys,
-    count: Script,
-}
+pub struct RedisLimits(SharedCalls<LimitCounts>);
 
 impl RedisLimits {
     /// Stores counts under these keys.
     pub fn new(client: RedisClient, keys: Keys) -> Self {
-        Self { client, keys, count: Script::new(include_str!("lua/limits/count.lua")) }
-    }
-}
-
-impl RedisLimits {
-    /// The keys of a call, for people: one of them is meant.
-    fn keys_of(&self, calls: &[LimitedCall]) -> String {
-        let key = |call: &LimitedCall| self.keys.limit(&call.limit, &call.subject, call.rate.window);
-        calls.iter().map(key).collect::<Vec<_>>().join(", ")
+        let home = client.home();
+        let script = Script::new(include_str!("lua/limits/count.lua"));
+        Self(SharedCalls::new(LimitCounts { client, keys, script }, home))
     }
 }
 
@@ -41,27 +33,66 @@ impl fmt::Debug for RedisLimits {
 #[async_trait]
 impl LimitStore for RedisLimits {
     async fn count(&self, calls: &[LimitedCall]) -> Result<LimitDecision, BackendError> {
-        let mut script = self.count.prepare_invoke();
-        for LimitedCall { limit, subject, rate } in calls {
-            script.key(self.keys.limit(limit, subject, rate.window)).arg(rate.calls).arg(rate.slice_us());
-        }
-        // Not repeated: a call that was counted and not answered would count twice.
-        let reply: Vec<u64> = self.client.run("", &script).await.map_err(|error| match error {
-            BackendError::WrongKind { .. } => BackendError::WrongKind { key: self.keys_of(calls) },
-            error => error,
-        })?;
-        let mut numbers = reply.into_iter();
-        let is_counted = numbers.next() == Some(1);
+        self.0.call(calls.into()).await
+    }
+}
+
+/// The counts of calls of clients, each by all of its limits.
+struct LimitCounts {
+    client: RedisClient,
+    keys: Keys,
+    script: Script,
+}
+
+impl LimitCounts {
+    fn key(&self, call: &LimitedCall) -> String {
+        self.keys.limit(&call.limit, &call.subject, call.rate.window)
+    }
+
+    /// Takes the decision about a call as the script packs it; `None` if it is not packed so.
+    fn unpack(&self, calls: &[LimitedCall], reply: &mut &[u8]) -> Option<Result<LimitDecision, BackendError>> {
+        let is_counted = match reply.try_get_u8().ok()? {
+            2 => {
+                let key = calls.iter().map(|call| self.key(call)).collect::<Vec<_>>().join(", ");
+                return Some(Err(BackendError::WrongKind { key }));
+            }
+            is_counted => is_counted == 1,
+        };
         let state = |call: &LimitedCall| {
-            let [used, retry_us, whole_us] = [numbers.next()?, numbers.next()?, numbers.next()?];
+            let mut number = || reply.try_get_u64().ok();
+            let [used, retry_us, whole_us] = [number()?, number()?, number()?];
             Some(LimitState {
                 left: u32::try_from(u64::from(call.rate.calls).saturating_sub(used)).unwrap_or(u32::MAX),
                 retry_after: Duration::from_micros(retry_us),
                 whole_in: Duration::from_micros(whole_us),
             })
         };
-        let states: Option<Vec<LimitState>> = calls.iter().map(state).collect();
-        let states = states.ok_or_else(|| BackendError::unavailable("the reply of a limit is too short"))?;
-        Ok(LimitDecision { is_counted, states })
+        Some(Ok(LimitDecision { is_counted, states: calls.iter().map(state).collect::<Option<_>>()? }))
+    }
+}
+
+impl SharedScript for LimitCounts {
+    type Item = Box<[LimitedCall]>;
+    type Reply = LimitDecision;
+
+    async fn run(&self, items: &[Self::Item]) -> Result<Replies<Self::Reply>, BackendError> {
+        let count: usize = items.iter().map(|calls| calls.len()).sum();
+        let mut command = Cmd::with_capacity(3 + items.len() + 3 * count, 128 + 128 * count);
+        command.arg("EVALSHA").arg(self.script.get_hash()).arg(count);
+        for call in items.iter().flatten() {
+            command.arg(self.key(call));
+        }
+        for calls in items {
+            command.arg(calls.len());
+            for call in calls {
+                command.arg(call.rate.calls).arg(call.rate.slice_us());
+            }
+        }
+        // Not repeated: a call that was counted and not answered would count twice.
+        let reply: Vec<u8> = self.client.evaluate("", &self.script, &command).await?;
+        let (mut reply, unexpected) = (&reply[..], "redis returned something other than the counts of limits");
+        let decision = |calls: &Self::Item| self.unpack(calls, &mut reply);
+        let decisions: Option<_> = items.iter().map(decision).collect();
+        decisions.ok_or_else(|| BackendError::unavailable(unexpected))
     }
 }

@@ -8,8 +8,8 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use deadpool_redis::redis::{Script, ScriptInvocation, Value};
+use bytes::{Buf, Bytes};
+use deadpool_redis::redis::{Cmd, FromRedisValue, Script, ScriptInvocation, Value};
 use phalanx_core::backend::{
     BackendError, CreatedSession, FROZEN_COPY, ListedSession, NewSession, SessionKey, SessionRenewal,
     SessionRenewalOutcome, SessionStore, SessionUse, SessionWrite, SessionWriteOutcome, StoredSession, UserKey,
@@ -18,6 +18,7 @@ use phalanx_core::metrics::record_expired_sessions;
 
 use crate::client::RedisClient;
 use crate::keys::Keys;
+use crate::shared_calls::{Replies, SharedCalls, SharedScript};
 
 /// The name of the subject in errors: the id of a session stands in none.
 const SUBJECT: &str = "a session";
@@ -26,7 +27,7 @@ const SUBJECT: &str = "a session";
 pub struct RedisSessions {
     client: RedisClient,
     keys: Keys,
-    read: Script,
+    reads: SharedCalls<SessionReads>,
     create: Script,
     write: Script,
     renew: Script,
@@ -45,10 +46,12 @@ impl RedisSessions {
     /// Stores sessions under these keys.
     pub fn new(client: RedisClient, keys: Keys) -> Self {
         let script = |text: &str| Script::new(&[include_str!("lua/sessions/shared.lua"), text].concat());
+        let read = script(include_str!("lua/sessions/read.lua"));
+        let reads = SessionReads { client: client.clone(), keys: keys.clone(), script: read };
         Self {
+            reads: SharedCalls::new(reads, client.home()),
             client,
             keys,
-            read: script(include_str!("lua/sessions/read.lua")),
             create: script(include_str!("lua/sessions/create.lua")),
             write: script(include_str!("lua/sessions/write.lua")),
             renew: script(include_str!("lua/sessions/renew.lua")),
@@ -77,6 +80,64 @@ impl RedisSessions {
     }
 }
 
+/// The reads of sessions. Each call of a client with a session has one.
+struct SessionReads {
+    client: RedisClient,
+    keys: Keys,
+    script: Script,
+}
+
+impl SharedScript for SessionReads {
+    type Item = (SessionKey, Option<SessionUse>);
+    type Reply = Option<StoredSession>;
+
+    async fn run(&self, items: &[Self::Item]) -> Result<Replies<Self::Reply>, BackendError> {
+        let mut sessions = Vec::with_capacity(items.len());
+        // One, since all that use sessions have the settings of the node.
+        for alike in items.chunk_by(|(_, one), (_, other)| one == other) {
+            let mut command = Cmd::with_capacity(9 + alike.len(), 256 + 64 * alike.len());
+            command.arg("EVALSHA").arg(self.script.get_hash()).arg(1).arg(self.keys.unused());
+            command.arg(self.keys.sessions()).arg(self.keys.sessions_of_users()).arg(self.keys.tag_prefix());
+            let using = alike.first().and_then(|(_, using)| *using);
+            let (idle, step) = using.map_or((0, 0), |using| (ms(using.idle), ms(using.step)));
+            command.arg(idle).arg(step);
+            for (key, _) in alike {
+                command.arg(key.to_hex());
+            }
+            let reply: Vec<u8> = self.client.evaluate_idempotent(SUBJECT, &self.script, &command).await?;
+            let mut reply = Bytes::from(reply);
+            for _ in alike {
+                sessions.push(unpack(&mut reply).ok_or_else(unexpected)?);
+            }
+        }
+        Ok(sessions)
+    }
+}
+
+/// Takes a session as the script packs it; `None` if it is not packed so.
+fn unpack(reply: &mut Bytes) -> Option<Result<Option<StoredSession>, BackendError>> {
+    match reply.try_get_u8().ok()? {
+        0 => return Some(Ok(None)),
+        1 => {}
+        2 => return Some(Err(BackendError::WrongKind { key: SUBJECT.to_owned() })),
+        _ => return None,
+    }
+    let [is_remembered, is_frozen] = [reply.try_get_u8().ok()? == 1, reply.try_get_u8().ok()? == 1];
+    let mut number = || reply.try_get_u64().ok();
+    let [version, ends_at, expires_in] = [number()?, number()?, number()?];
+    let (user_length, length) = (usize::from(reply.try_get_u8().ok()?), reply.try_get_u32().ok()? as usize);
+    if reply.len() < user_length + length {
+        return None;
+    }
+    let user = reply.split_to(user_length);
+    let user = match &user[..] {
+        [] => None,
+        user => Some(UserKey::from_hex(std::str::from_utf8(user).ok()?)?),
+    };
+    let value = reply.split_to(length);
+    Some(Ok(Some(StoredSession { value, version, user, ends_at, expires_in, is_remembered, is_frozen })))
+}
+
 impl fmt::Debug for RedisSessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RedisSessions")
@@ -86,14 +147,7 @@ impl fmt::Debug for RedisSessions {
 #[async_trait]
 impl SessionStore for RedisSessions {
     async fn read(&self, key: SessionKey, using: Option<SessionUse>) -> Result<Option<StoredSession>, BackendError> {
-        let mut call = self.call(&self.read);
-        call.arg(key.to_hex());
-        match using {
-            Some(using) => call.arg(ms(using.idle)).arg(ms(using.step)),
-            None => call.arg("").arg(0),
-        };
-        let fields: Option<Fields> = self.client.run_idempotent(SUBJECT, &call).await?;
-        fields.map(stored).transpose()
+        self.reads.call((key, using)).await
     }
 
     async fn create(&self, new: NewSession) -> Result<CreatedSession, BackendError> {
@@ -189,7 +243,7 @@ fn outcome(reply: &[Value]) -> Result<String, BackendError> {
     item(reply, 0)
 }
 
-fn item<T: deadpool_redis::redis::FromRedisValue>(reply: &[Value], index: usize) -> Result<T, BackendError> {
+fn item<T: FromRedisValue>(reply: &[Value], index: usize) -> Result<T, BackendError> {
     let item = reply.get(index).cloned().ok_or_else(unexpected)?;
     T::from_redis_value(item).map_err(|_| unexpected())
 }

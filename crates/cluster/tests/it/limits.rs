@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use phalanx_cluster::{Keys, RedisClient, RedisLimits};
 use phalanx_core::backend::{BackendError, LimitStore, LimitedCall, SystemClock};
@@ -57,6 +58,25 @@ async fn a_spoilt_key_is_an_error_or_counts_nothing() {
     assert!(matches!(refused, Err(BackendError::WrongKind { .. })), "{refused:?}");
     redis.command("SET phalanx:laws:limit:{b}:l:60000 rubbish").await;
     assert_eq!(store.count(&[call("l", "b")]).await.unwrap().states[0].left, 2);
+}
+
+#[tokio::test]
+async fn callers_at_once_share_a_round_trip_and_a_spoilt_key_is_an_error_for_its_subject_alone() {
+    let (store, redis) = store().await;
+    redis.command("RPUSH phalanx:laws:limit:{2}:l:60000 item").await;
+    store.count(&[call("m", "x")]).await.unwrap(); // loads the script
+    let scripts = redis.ran("evalsha").await;
+    let calls: Vec<_> = (0..20).map(|caller| [call("l", &(caller % 4).to_string()), call("m", "all")]).collect();
+    let decisions = join_all(calls.iter().map(|calls| store.count(calls))).await;
+    assert_eq!(redis.ran("evalsha").await - scripts, 1);
+    for (caller, decision) in decisions.into_iter().enumerate() {
+        match decision {
+            Err(BackendError::WrongKind { key }) => assert!(caller % 4 == 2 && key.contains("{2}"), "{caller}: {key}"),
+            // `m` has room for three, which the first four callers take, one of them without success.
+            Ok(decision) => assert_eq!((decision.is_counted, caller % 4 == 2), (caller < 4, false), "{caller}"),
+            Err(error) => panic!("{caller}: {error}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use phalanx_cluster::{Keys, RedisClient, RedisSessions};
 use phalanx_core::TagId;
 use phalanx_core::backend::{
-    Bus, Incoming, NewSession, SessionKey, SessionRenewal, SessionRenewalOutcome, SessionStore, SessionUse,
-    SessionWrite, UserKey,
+    BackendError, Bus, Incoming, NewSession, SessionKey, SessionRenewal, SessionRenewalOutcome, SessionStore,
+    SessionUse, SessionWrite, UserKey,
 };
 use phalanx_testkit::{Flow, Proxy, Redis};
 
@@ -51,6 +52,29 @@ async fn told(node: &mut TestNode) -> BTreeSet<TagId> {
             Incoming::SessionChanged(tag) => drop(tags.insert(tag)),
             arrival if text(&arrival) == Some("behind it") => return tags,
             _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn callers_at_once_share_a_round_trip_and_a_spoilt_key_is_an_error_for_its_session_alone() {
+    let (store, redis) = store().await;
+    let names = ["a", "b", "none", "spoilt"];
+    for name in &names[..2] {
+        store.create(NewSession { value: format!("{name:?}").into(), ..new(name) }).await.unwrap();
+    }
+    redis.command(&format!("SET phalanx:laws:session:{} text", SessionKey::of("spoilt").to_hex())).await;
+    store.read(SessionKey::of("a"), None).await.unwrap(); // loads the script
+    let scripts = redis.ran("evalsha").await;
+    let reads = (0..20).map(|caller| store.read(SessionKey::of(names[caller % 4]), None));
+    let sessions = join_all(reads).await;
+    assert_eq!(redis.ran("evalsha").await - scripts, 1);
+    for (caller, session) in sessions.into_iter().enumerate() {
+        let name = names[caller % 4];
+        match session {
+            Ok(Some(session)) => assert_eq!(session.value, format!("{name:?}"), "{caller}"),
+            Ok(None) => assert_eq!(name, "none"),
+            Err(error) => assert!(matches!(error, BackendError::WrongKind { .. }) && name == "spoilt", "{error}"),
         }
     }
 }

@@ -48,6 +48,20 @@ impl BackendError {
         Self::Unavailable(reason.into())
     }
 
+    /// The same for another call that shared its fate, with the reason in words.
+    pub fn for_another_call(&self) -> Self {
+        let reason = |cause: &(dyn Error + Send + Sync)| cause.to_string().into();
+        match self {
+            Self::Unavailable(cause) => Self::Unavailable(reason(&**cause)),
+            Self::Refused(cause) => Self::Refused(reason(&**cause)),
+            Self::Failed(cause) => Self::Failed(reason(&**cause)),
+            Self::NotReplicated { confirmed, wanted } => Self::NotReplicated { confirmed: *confirmed, wanted: *wanted },
+            Self::WrongKind { key } => Self::WrongKind { key: key.clone() },
+            Self::Full => Self::Full,
+            Self::Locked { key } => Self::Locked { key: key.clone() },
+        }
+    }
+
     /// A `Refused` with a reason in words.
     pub fn refused(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Refused(reason.into())

@@ -18,6 +18,11 @@ pub struct Redis {
     pub prefix: String,
 }
 
+impl Redis {
+    /// Most calls of a node that wait to read a session, or to be counted by a limit; a further one is refused.
+    pub const MAX_SHARED_CALLS: usize = 65_536;
+}
+
 impl Default for Redis {
     fn default() -> Self {
         Self {

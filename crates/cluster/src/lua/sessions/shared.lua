@@ -103,9 +103,9 @@ end
 
 local FIELDS = { 'v', 'n', 'u', 'a', 'r', 'x', 'c' }
 
-local function read(id)
+-- The fields of a session, and its ttl.
+local function fields(id, flat)
     local stored, session = {}, {}
-    local flat = redis.call('HGETALL', SESSION .. id)
     for n = 1, #flat, 2 do
         stored[flat[n]] = flat[n + 1]
     end
@@ -114,4 +114,8 @@ local function read(id)
     end
     session[8] = session[1] and redis.call('PTTL', SESSION .. id)
     return session
+end
+
+local function read(id)
+    return fields(id, redis.call('HGETALL', SESSION .. id))
 end
