@@ -32,6 +32,7 @@ use crate::task::unique::{UniqueKey, is_too_short};
 
 mod groups;
 mod limits;
+mod queues;
 
 pub use groups::GroupView;
 use limits::LimitTable;
@@ -135,7 +136,7 @@ impl Registry {
     /// # Errors
     ///
     /// All errors at once: doubled names, versions and routes, names, paths and prefixes that cannot be used, parameters of
-    /// paths that the input lacks, outputs with reserved names, retries that cannot be, states and sessions that guards need
+    /// paths that the input lacks, outputs with reserved names, retries and limits of queues that cannot be, states and sessions that guards need
     /// and the application lacks.
     pub fn new(definitions: Definitions) -> Result<Self, DefinitionErrors> {
         let mut errors = DefinitionErrors::default();
@@ -165,6 +166,7 @@ impl Registry {
                 errors.add(format!("task {:?} is defined twice, or built in", def.name));
             }
         }
+        queues::check(&tasks, &mut errors);
         remotes.insert(REPORT.name, &REPORT);
         remotes.insert(CONNECTIONS.name, &CONNECTIONS);
         if built_in {

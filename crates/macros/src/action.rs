@@ -132,7 +132,7 @@ fn limits(signature: &FunctionShape, arguments: &Arguments) -> TokenStream {
     if arguments.limits.is_empty() { quote!(::std::vec::Vec::new) } else { quote!(|| ::std::vec![#(#each),*]) }
 }
 
-fn action_name(signature: &FunctionShape, arguments: &Arguments) -> String {
+pub(crate) fn action_name(signature: &FunctionShape, arguments: &Arguments) -> String {
     arguments.name.as_ref().map_or_else(|| signature.item.sig.ident.to_string(), LitStr::value)
 }
 

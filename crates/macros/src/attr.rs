@@ -9,6 +9,7 @@ use syn::punctuated::Punctuated;
 use syn::{Error, Expr, ExprLit, Lit, LitInt, LitStr, Meta, Token};
 
 use crate::limit::{self, LimitArg};
+use crate::queue_limit::QueueLimitArgs;
 use crate::schedule::ScheduleArgs;
 use crate::size;
 
@@ -52,6 +53,7 @@ pub(crate) enum DeadlineArg {
 
 /// The parsed arguments of an attribute.
 pub(crate) struct Arguments {
+    is_task: bool,
     pub(crate) name: Option<LitStr>,
     pub(crate) version: u32,
     pub(crate) routes: Vec<RouteArg>,
@@ -70,6 +72,7 @@ pub(crate) struct Arguments {
     pub(crate) blocking: bool,
     pub(crate) exclusive: bool,
     pub(crate) tracked: bool,
+    pub(crate) queue_limits: QueueLimitArgs,
     pub(crate) on_failed: Option<TokenStream>,
     pub(crate) schedule: ScheduleArgs,
     pub(crate) unique: UniqueArgs,
@@ -165,6 +168,8 @@ pub(crate) const TASK: &[&str] = &[
     "blocking",
     "exclusive",
     "tracked",
+    "limit",
+    "rate",
     "on_failed",
     "every",
     "cron",
@@ -180,6 +185,7 @@ pub(crate) const TASK: &[&str] = &[
 /// Parses the arguments of an attribute whose argument names are `known`.
 pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagnostics) -> Arguments {
     let mut arguments = Arguments {
+        is_task: known == TASK,
         name: None,
         version: 1,
         routes: Vec::new(),
@@ -198,6 +204,7 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
         blocking: false,
         exclusive: false,
         tracked: false,
+        queue_limits: QueueLimitArgs::default(),
         on_failed: None,
         schedule: ScheduleArgs::default(),
         unique: UniqueArgs::default(),
@@ -216,7 +223,8 @@ pub(crate) fn parse(tokens: TokenStream, known: &[&str], diagnostics: &mut Diagn
             diagnostics.add(meta.path(), unknown(&name, known));
             continue;
         }
-        if method(&name).is_none() && name != "limit" && seen.contains(&name) {
+        let is_repeatable = method(&name).is_some() || name == "limit" && !arguments.is_task;
+        if !is_repeatable && seen.contains(&name) {
             diagnostics.add(meta, format!("`{name}` is given twice"));
         }
         seen.push(name.clone());
@@ -271,6 +279,8 @@ impl Arguments {
             "internal" => self.internal = flag(meta, diagnostics),
             "cancel_on_disconnect" => self.cancel_on_disconnect = flag(meta, diagnostics),
             "finish_stream" => self.finish_stream = flag(meta, diagnostics),
+            "limit" if self.is_task => self.queue_limits.set_limit(meta, diagnostics),
+            "rate" => self.queue_limits.set_rate(meta, diagnostics),
             "limit" => self.limits.extend(limit::parse(meta, diagnostics)),
             "max_body" => self.max_body = size::parse(meta, diagnostics),
             "max_upload" => self.max_upload = size::parse(meta, diagnostics),

@@ -8,6 +8,7 @@ mod action_error;
 mod attr;
 mod io;
 mod limit;
+mod queue_limit;
 mod remote;
 mod rules;
 mod schedule;

@@ -2,9 +2,8 @@
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::{format_ident, quote};
-use syn::LitStr;
 
-use crate::action::{definition, duration, input};
+use crate::action::{action_name, definition, duration, input};
 use crate::attr::{Arguments, RetryArgs, UniqueArgs, UniqueKeyArg};
 use crate::signature::{self, DefinitionKind};
 
@@ -12,7 +11,13 @@ use crate::signature::{self, DefinitionKind};
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, TokenStream> {
     let (arguments, signature) = signature::read(DefinitionKind::Task, arguments, item)?;
     let input = input(&signature);
-    let queue = arguments.queue.as_ref().map_or_else(|| "default".to_owned(), LitStr::value);
+    // A limit is that of a queue: by default of one that the task has alone.
+    let queue = match &arguments.queue {
+        Some(queue) => queue.value(),
+        None if arguments.queue_limits.is_empty() => "default".to_owned(),
+        None => action_name(&signature, &arguments),
+    };
+    let limits = arguments.queue_limits.expand();
     let (retry, blocking, exclusive) = (retry(&arguments.retry), arguments.blocking, arguments.exclusive);
     let (tracked, unique) = (arguments.tracked, unique(&arguments.unique, &input));
     let (on_failed, schedule) = (on_failed(&arguments), arguments.schedule.expand());
@@ -22,6 +27,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         blocking: #blocking,
         exclusive: #exclusive,
         tracked: #tracked,
+        limits: #limits,
         schedule: #schedule,
         unique: #unique,
         check: ::phalanx::__private::check_input::<#input>,

@@ -68,9 +68,9 @@ pub mod jobs {
     pub use phalanx_core::backend::{DeleteOutcome, JobCounters, JobState, TaskStats};
     pub use phalanx_core::job::{AttemptOutcome, FailedJob};
     pub use phalanx_core::task::{
-        ActiveAttempt, CatchUp, EnqueueOptions, Enqueued, JobStatus, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY,
-        MAX_META_BYTES, MAX_PROGRESS_BYTES, MAX_RESULT_BYTES, MIN_INTERVAL, Overlap, RetryPolicy, RunAction, Schedule,
-        TaskFailure, TickRule, UniqueKey, UniquePolicy, UniqueScope, UniqueUntil,
+        ActiveAttempt, CatchUp, EnqueueOptions, Enqueued, JobRate, JobStatus, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY,
+        MAX_META_BYTES, MAX_PROGRESS_BYTES, MAX_RESULT_BYTES, MIN_INTERVAL, Overlap, QueueLimits, RetryPolicy,
+        RunAction, Schedule, TaskFailure, TickRule, UniqueKey, UniquePolicy, UniqueScope, UniqueUntil,
     };
 }
 
@@ -110,8 +110,8 @@ pub mod __private {
     pub use phalanx_core::error::{ActionError, Detail, ErrorKind};
     pub use phalanx_core::params::input_schema;
     pub use phalanx_core::task::{
-        CatchUp, Overlap, RetryPolicy, Schedule, Task, TaskContext, TaskDef, TickRule, UniqueKey, UniquePolicy,
-        UniqueScope, UniqueUntil, check_input, computed_key, decode_input,
+        CatchUp, JobRate, Overlap, QueueLimits, RetryPolicy, Schedule, Task, TaskContext, TaskDef, TickRule, UniqueKey,
+        UniquePolicy, UniqueScope, UniqueUntil, check_input, computed_key, decode_input,
     };
     pub use phalanx_core::{
         CallBody, Deadline, FromContext, InputRole, LastParameter, Limit, NoInput, ParameterRole, Params, Remote,

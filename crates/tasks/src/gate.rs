@@ -100,6 +100,11 @@ impl FetchGate {
         }
     }
 
+    /// A queue is held up by its rate, for so long.
+    pub(crate) fn on_rate(&mut self, now: Instant, opens_in: Duration) {
+        self.next_look = self.next_look.min(now + opens_in.max(EMPTY_PAUSE));
+    }
+
     /// A call failed, or was answered by a store in which the node has no lease.
     pub(crate) fn on_failure(&mut self, now: Instant) {
         let (first, longest) = FAILURE_PAUSES;
@@ -177,6 +182,19 @@ mod tests {
         gate.on_reply(start, 5, 5, true);
         gate.on_reply(start, 0, 0, false);
         assert_eq!(gate.next(), start);
+    }
+
+    #[test]
+    fn a_queue_that_its_rate_holds_up_is_looked_at_when_it_opens_but_at_most_every_ten_milliseconds() {
+        let start = Instant::now();
+        let mut gate = FetchGate::new(start);
+        gate.on_reply(start, 5, 1, false);
+        gate.on_rate(start, ms(300));
+        gate.on_rate(start, ms(40));
+        gate.on_rate(start, ms(200));
+        assert_eq!(gate.next() - start, ms(40));
+        gate.on_rate(start, Duration::from_micros(10));
+        assert_eq!(gate.next() - start, ms(10));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
-use phalanx_core::backend::TaskStats;
+use phalanx_core::backend::{HeldUpQueue, TaskStats};
 use phalanx_core::job::AttemptOutcome;
 
 /// The label of jobs whose task this node does not have.
@@ -31,6 +31,10 @@ pub(crate) fn describe() {
     describe_counter!(
         "phalanx_tasks_unique_lost_total",
         "Jobs whose unique key was another's, or expired, at their end"
+    );
+    describe_counter!(
+        "phalanx_tasks_held_up_total",
+        "Fetches that left jobs in a queue because of its limit or its rate"
     );
     describe_counter!("phalanx_tasks_spoilt_total", "Settlements and fetches that a spoilt key of the store prevented");
     describe_counter!(
@@ -133,6 +137,11 @@ pub(crate) fn record_unique_lost() {
 
 pub(crate) fn record_spoilt(count: usize) {
     counter!("phalanx_tasks_spoilt_total").increment(count as u64);
+}
+
+pub(crate) fn record_held_up(held_up: &HeldUpQueue) {
+    let by = if held_up.opens_in.is_some() { "rate" } else { "limit" };
+    counter!("phalanx_tasks_held_up_total", "queue" => held_up.queue.to_string(), "by" => by).increment(1);
 }
 
 pub(crate) fn record_adopted(count: usize) {

@@ -122,6 +122,10 @@ impl WorkerLoop {
             self.gate.on_reply(now, call.wanted(), reply.fetched.len(), reply.has_more);
             self.next_due_ms = reply.next_due_ms;
         }
+        for held_up in &reply.held_up {
+            metrics::record_held_up(held_up);
+            held_up.opens_in.into_iter().for_each(|opens_in| self.gate.on_rate(now, opens_in));
+        }
         metrics::record_spoilt(reply.spoilt.len());
         for queue in &reply.spoilt {
             error!(queue, "a key of the task queue is spoilt: it is passed over");

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use phalanx_core::backend::{
-    BackendError, EXCHANGE_BATCH, Promotion, Settlement, TaskStats, TaskStore, WorkerCall, WorkerReply,
+    BackendError, EXCHANGE_BATCH, LimitedQueue, Promotion, Settlement, TaskStats, TaskStore, WorkerCall, WorkerReply,
 };
 use phalanx_core::config::{NodeRole, ServedQueue};
 use phalanx_core::engine::attempts::LossSigns;
@@ -120,6 +120,8 @@ pub(crate) struct WorkerLoop {
     pub(crate) queues: NodeQueues,
     /// The settings that they follow from.
     served: Vec<ServedQueue>,
+    /// The queues with limits in the cluster, the same until the node stops.
+    limited: Arc<[LimitedQueue]>,
     pub(crate) undecodable: UndecodableJobs,
     /// The tasks of this node.
     pub(crate) tasks: ServedTasks,
@@ -188,6 +190,7 @@ impl WorkerLoop {
         let (now, loss_signs, quiet) = (Instant::now(), engine.loss_signs(), engine.task_quiet());
         let served = engine.config().tasks.served_queues().unwrap_or_default(); // checked at the boot
         let tasks = served_tasks(engine.registry());
+        let limited = engine.registry().limited_queues().into();
         let mut worker = Self {
             engine,
             store,
@@ -204,6 +207,7 @@ impl WorkerLoop {
             last_fence: 0,
             queues: NodeQueues::default(),
             served,
+            limited,
             undecodable: UndecodableJobs::default(),
             tasks,
             of_unknown: TaskMetrics::default(),
@@ -431,7 +435,7 @@ impl WorkerLoop {
             over_by: now + patience,
         };
         let (generation, fetch_until_us) = (call.generation, call.fetch_until_us);
-        let store = self.store.clone();
+        let (store, limited) = (self.store.clone(), self.limited.clone());
         self.open.push(call);
         let mut reply: BoxFuture<'static, StoreReply> = Box::pin(async move {
             let call = WorkerCall {
@@ -441,6 +445,7 @@ impl WorkerLoop {
                 wanted,
                 queues: &queues,
                 limits: &limits,
+                limited: &limited,
                 fetch_until_us,
                 takes_suspect,
                 max_bytes: REPLY_BYTES,

@@ -113,6 +113,7 @@ mod tests {
             wanted: 1,
             queues: &["q".into()],
             limits: &[],
+            limited: &[],
             fetch_until_us: u64::MAX,
             takes_suspect: true,
             max_bytes: 1000,

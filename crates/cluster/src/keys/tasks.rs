@@ -138,6 +138,16 @@ impl Keys {
         self.own("serving:")
     }
 
+    /// The start of the names of hashes: of a queue with a limit, how many attempts each generation runs.
+    pub(crate) fn held(&self) -> String {
+        self.own("held:")
+    }
+
+    /// The start of the names of numbers: of a queue with a rate, the µs until which it is paid.
+    pub(crate) fn rates(&self) -> String {
+        self.own("rate:")
+    }
+
     /// The classes of parked jobs: a set.
     pub(crate) fn parked(&self) -> String {
         self.own("parked")

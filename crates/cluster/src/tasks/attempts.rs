@@ -111,6 +111,7 @@ impl RedisTasks {
             }
             call.run::<u64>(&*self.calls.client().await?).await?;
         }
+        self.serving.set_due(); // which counts those of queues with limits anew
         Ok(())
     }
 }

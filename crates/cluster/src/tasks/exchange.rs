@@ -13,6 +13,7 @@ use tracing::warn;
 use super::call::{ReplyItems, TaskScript, unexpected_reply};
 use super::entry::{begun, field_of, split_counters, write_field};
 use super::jobs::id_of;
+use super::limits;
 use super::{RedisTasks, report_spoilt};
 use crate::keys::Keys;
 
@@ -54,21 +55,24 @@ impl Exchange {
             ("RUNNING_OF", running.clone()),
             ("UNIQUE", keys.unique()),
             ("REPORTS", keys.reports()),
+            ("HELD", keys.held()),
+            ("RATES", keys.rates()),
             ("CHANNEL", channel.to_owned()),
         ];
         let mut constants: String = texts.iter().map(|(name, text)| constant(name, &quote(text))).collect();
         constants.push_str(&constant("FAILED_MAX", &failed_max.to_string()));
-        let text = [&constants, include_str!("../lua/tasks/exchange.lua")].concat();
+        let limits = limits::fragment("ARGV[2]", NUMBERS_BYTES + 1);
+        let text = [&constants, &*limits, include_str!("../lua/tasks/exchange.lua")].concat();
         Self(TaskScript::new(format!("{running}*"), &text))
     }
 }
 
-fn constant(name: &str, value: &str) -> String {
+pub(super) fn constant(name: &str, value: &str) -> String {
     format!("local {name} = {value}\n")
 }
 
 /// A text as Lua reads it. A prefix may have any characters.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let mut quoted = String::from("'");
     for byte in text.bytes() {
         if byte.is_ascii_graphic() && !matches!(byte, b'\'' | b'\\') {
@@ -80,6 +84,9 @@ fn quote(text: &str) -> String {
     quoted.push('\'');
     quoted
 }
+
+/// The bytes of the numbers of a call. Behind them are the limits of queues, if the node knows any.
+const NUMBERS_BYTES: usize = 8 + 9 * 4;
 
 /// A token is sent in two parts: Redis's Lua takes long to format a number of all its digits.
 const MILLION: u64 = 1_000_000;
@@ -96,7 +103,7 @@ fn numbers(call: &WorkerCall<'_>, announces: bool, ends: [usize; 3]) -> Vec<u8> 
 }
 
 /// Whether an end has no consequences: it is settled by one command with others of its kind.
-fn is_plain(settlement: &Settlement) -> bool {
+pub(super) fn is_plain(settlement: &Settlement) -> bool {
     matches!(settlement.end, AttemptEnd::Done) && settlement.unique.is_none() && settlement.report.is_none()
 }
 
@@ -109,7 +116,9 @@ impl RedisTasks {
         let ends = [plain_ends, ids().count(), call.settlements.len() - plain_ends];
         let mut invocation = self.exchange.0.call(&[self.keys.running(call.generation)]);
         invocation.arg(call.generation.as_str());
-        invocation.arg(numbers(call, self.serving.is_due(call.generation), ends));
+        let mut numbers = numbers(call, self.serving.is_due(call.generation), ends);
+        limits::write(call, &mut numbers);
+        invocation.arg(numbers);
         match call.first_token / MILLION {
             0 => invocation.arg(""),
             millions => invocation.arg(millions),
@@ -118,7 +127,7 @@ impl RedisTasks {
             invocation.arg(&**queue);
         }
         let mut field = Vec::new();
-        for settlement in plain() {
+        for settlement in limits::sorted(call, plain) {
             invocation.arg(write_field(&settlement.attempt, &mut field));
         }
         for id in ids() {
@@ -160,9 +169,11 @@ impl RedisTasks {
             keys.paused(),
             keys.parked_of(),
         ]);
+        let mut limited = Vec::new();
+        limits::write(call, &mut limited);
         invocation.arg(call.generation.as_str()).arg(call.fetch_until_us).arg(call.wanted).arg(call.first_token);
         invocation.arg(call.max_bytes.clamp(1, MAX_BYTES)).arg(u8::from(call.takes_suspect));
-        invocation.arg(call.queues.len()).arg(call.limits.len());
+        invocation.arg(call.queues.len()).arg(call.limits.len()).arg(limited);
         for queue in call.queues {
             invocation.arg(&**queue);
         }
@@ -237,8 +248,8 @@ fn read(reply: Value, call: &WorkerCall<'_>, plain: usize) -> Option<(WorkerRepl
     let next_due_ms = items.text()?.parse().ok();
     let marks = items.number()?;
     let has_more = items.number()? > 0;
-    let (others, spoilt) = match items.list_or_zero()? {
-        Some(mut rare) => (rare.texts()?, rare.texts()?),
+    let (others, spoilt, held_up) = match items.list_or_zero()? {
+        Some(mut rare) => (rare.texts()?, rare.texts()?, limits::read_held_up(&mut rare, call)?),
         None => Default::default(),
     };
     let mut fetched = Vec::with_capacity(call.wanted.min(64));
@@ -253,7 +264,7 @@ fn read(reply: Value, call: &WorkerCall<'_>, plain: usize) -> Option<(WorkerRepl
         }
     }
     let settled = outcomes(call.settlements, others, missing, plain)?;
-    let reply = WorkerReply { settled, fetched, next_due_ms, has_more, spoilt, ..WorkerReply::default() };
+    let reply = WorkerReply { settled, fetched, next_due_ms, has_more, spoilt, held_up, ..WorkerReply::default() };
     Some((reply, marks))
 }
 

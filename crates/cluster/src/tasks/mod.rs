@@ -31,6 +31,7 @@ mod enqueue;
 mod entry;
 mod exchange;
 mod jobs;
+mod limits;
 mod moves;
 mod operations;
 mod own_connection;
@@ -108,7 +109,7 @@ impl RedisTasks {
                 tick: script(keys.ticks(), include_str!("../lua/tasks/tick.lua")),
                 give_back: script(keys.reapers(), include_str!("../lua/tasks/give_back.lua")),
                 came_back: script(format!("{}*", keys.stalls_of()), include_str!("../lua/tasks/came_back.lua")),
-                take_parked: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/take_parked.lua")),
+                take_parked: script(format!("{}*", keys.running_of()), &limits::take_parked(&keys, &channel)),
                 fail_parked: script(keys.failed(), include_str!("../lua/tasks/fail_parked.lua")),
                 take_unattended: script(keys.unattended(), include_str!("../lua/tasks/take_unattended.lua")),
                 take_failed: script(keys.failed(), include_str!("../lua/tasks/take_failed.lua")),

@@ -131,6 +131,7 @@ impl RedisTasks {
             keys.returned(dead),
             keys.deaths_by(dead),
             keys.stalls_of(),
+            keys.held(),
         ]);
         call.arg(by.as_str()).arg(dead.as_str()).arg(&self.channel).arg(self.failed_max).arg(MAX_UNATTENDED);
         call.arg(REMEMBERED_MS);

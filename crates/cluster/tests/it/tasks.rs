@@ -10,6 +10,7 @@ use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes};
 
 mod cost;
 mod full;
+mod limits;
 mod lost;
 mod reap;
 mod replicas;

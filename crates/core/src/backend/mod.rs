@@ -11,6 +11,7 @@ mod interop;
 mod limits;
 mod locks;
 mod membership;
+mod queue_limits;
 mod rooms;
 mod sessions;
 mod tasks;
@@ -31,6 +32,8 @@ pub use membership::{
     CLAIM_WINDOW, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, ReapedMember, RegisterOutcome,
     Renewal,
 };
+pub(crate) use queue_limits::PaidTime;
+pub use queue_limits::{HeldUpQueue, JobRate, LimitedQueue, QueueLimits};
 pub use rooms::{
     CreateOutcome, HeldMember, JoinOutcome, LeaveOutcome, Member, Members, RelistOutcome, Relisting, RoomStore,
     StoredMember,

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::error::BackendError;
+use super::queue_limits::{HeldUpQueue, LimitedQueue};
 use super::ticks::{TickCall, TickOutcome};
 use crate::id::Generation;
 
@@ -278,6 +279,9 @@ pub struct WorkerCall<'a> {
     pub queues: &'a [Arc<str>],
     /// The most jobs of each of these queues, in their order; empty: as many as are wanted.
     pub limits: &'a [usize],
+    /// The queues with limits in the cluster that the node knows, the same until it stops: attempts of these are
+    /// counted, and no more are fetched than their limits permit.
+    pub limited: &'a [LimitedQueue],
     /// Until when jobs may be fetched, the store's time in microseconds: later nothing is fetched. Settlements have no
     /// such limit.
     pub fetch_until_us: u64,
@@ -298,8 +302,11 @@ pub struct WorkerReply {
     pub is_reaped: bool,
     /// Which of them were deleted while they waited, by token: they are to be settled as dropped.
     pub deleted: Vec<u64>,
-    /// Whether more jobs wait in the queues, paused ones left out; maybe, if as many were fetched as the call wanted.
+    /// Whether more jobs wait in the queues, paused ones and those at a limit left out; maybe, if as many were fetched as the
+    /// call wanted.
     pub has_more: bool,
+    /// The queues in which jobs wait that a limit holds up.
+    pub held_up: Vec<HeldUpQueue>,
     /// When the next delayed job is due, Unix time in milliseconds.
     pub next_due_ms: Option<u64>,
     /// Queues that are spoilt, and were passed over.
@@ -435,7 +442,7 @@ pub trait TaskStore: Send + Sync + 'static {
     /// delayed jobs; may complete without. A call that comes after that completes at once. One task waits at a time.
     async fn woken(&self);
 
-    /// Settles attempts and fetches jobs.
+    /// Settles attempts and fetches jobs. A settlement that makes room in a queue at its limit wakes, unless its call fills it.
     async fn exchange(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError>;
 
     /// Shows a node to tools of the task queue; to be repeated every 20 s. Returns the name of the cluster that uses the same

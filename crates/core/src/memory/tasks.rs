@@ -2,6 +2,7 @@
 
 mod exchange;
 mod jobs;
+mod limits;
 mod lists;
 mod queue;
 mod reaps;
@@ -19,8 +20,8 @@ use tokio::sync::Notify;
 
 use crate::backend::{
     AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob,
-    GiveBackOutcome, JobCounters, JobReport, ListedAttempt, MOVE_BATCH, NewJob, Promotion, StoredStatus, TakeOutcome,
-    TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
+    GiveBackOutcome, JobCounters, JobReport, ListedAttempt, MOVE_BATCH, NewJob, PaidTime, Promotion, StoredStatus,
+    TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
@@ -65,6 +66,8 @@ struct Jobs {
     ids: JobIds,
     reports: JobReports,
     last_ticks: LastTicks,
+    /// The use of rates, by queue: as many as the application's tasks have queues with one.
+    rates: HashMap<Arc<str>, PaidTime>,
     processed: u64,
 }
 
@@ -197,9 +200,12 @@ impl TaskStore for MemoryTasks {
         let settle = |settlement| state.settle(call.generation, settlement, now_us / 1000, self.failed_max);
         reply.settled = call.settlements.iter().map(settle).collect();
         if now_us <= call.fetch_until_us {
-            state.fetch(call, &mut reply);
+            state.fetch(call, &mut reply, now_us);
         }
         reply.next_due_ms = state.next_due_ms();
+        if state.has_made_room(call) {
+            self.added.notify_one();
+        }
         Ok(reply)
     }
 
@@ -335,8 +341,9 @@ impl TaskStore for MemoryTasks {
     async fn take_parked(&self, call: &WorkerCall<'_>, classes: &[String]) -> Result<WorkerReply, BackendError> {
         let mut reply = WorkerReply::default();
         let mut state = self.jobs();
-        if self.clock.now_us() <= call.fetch_until_us {
-            state.take_parked(call, classes, &mut reply);
+        let now_us = self.clock.now_us();
+        if now_us <= call.fetch_until_us {
+            state.take_parked(call, classes, &mut reply, now_us);
         }
         reply.next_due_ms = state.next_due_ms();
         Ok(reply)

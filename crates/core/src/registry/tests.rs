@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::*;
 use crate::action::{BodyRules, OnDisconnect};
+use crate::backend::{JobRate, QueueLimits};
 use crate::error::ActionError;
 use crate::future::Deadline;
 use crate::task::{CatchUp, MIN_INTERVAL, Overlap, Schedule, TickRule, UniquePolicy};
@@ -149,6 +150,41 @@ fn a_schedule_that_cannot_be_is_named_with_its_task() {
     let unique = UniquePolicy { key: UniqueKey::Input, ..UniquePolicy::DEFAULT };
     let keyed = TaskDef { unique, ..every(MIN_INTERVAL) };
     check(keyed, "task \"clean\" is periodic: its ticks are unique by `overlap`, without a key");
+}
+
+#[test]
+fn limits_that_cannot_be_and_two_for_one_queue_are_named_with_their_tasks() {
+    let rate = |jobs, window| QueueLimits { rate: Some(JobRate { jobs, window }), ..QueueLimits::NONE };
+    let limit = |running| QueueLimits { running: Some(running), ..QueueLimits::NONE };
+    let task = |name, queue, limits| TaskDef { name, queue, limits, ..RUN_ACTION };
+    for (tasks, expected) in [
+        (vec![task("a", "mail", limit(5)), task("b", "mail", limit(5)), task("c", "other", limit(1))], None),
+        (vec![task("a", "a", limit(0))], Some("task \"a\": limit = 0: no job would ever run")),
+        (
+            vec![task("a", "a", rate(1, Duration::from_millis(1)))],
+            Some("task \"a\": rate = \"1/1ms\": the time of a rate is from 100ms to 366 days"),
+        ),
+        (
+            vec![task("a", "mail", limit(5)), task("b", "mail", rate(9, Duration::from_secs(1)))],
+            Some(
+                "the tasks \"a\" (limit = 5) and \"b\" (rate = \"9/1s\") have the queue \"mail\", whose limits are one: \
+                 give them the same, or queues of their own",
+            ),
+        ),
+        (
+            vec![task("a", "default", limit(5))],
+            Some(
+                "the tasks \"a\" (limit = 5) and \"runAction\" (no limit) have the queue \"default\", whose limits are one: \
+                 give them the same, or queues of their own",
+            ),
+        ),
+    ] {
+        let registry = Registry::new(Definitions { tasks, ..Definitions::default() });
+        assert_eq!(registry.as_ref().err().map(ToString::to_string).as_deref(), expected);
+        let queues = registry.map(|registry| registry.limited_queues()).unwrap_or_default();
+        let names: Vec<&str> = queues.iter().map(|limited| &*limited.queue).collect();
+        assert_eq!(names, if expected.is_none() { vec!["mail", "other"] } else { vec![] });
+    }
 }
 
 #[test]

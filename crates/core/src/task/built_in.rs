@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use validator::Validate;
 
 use super::operations::CANCEL_METHOD;
-use super::{RetryPolicy, TaskDef, UniquePolicy, check_input, decode_input};
+use super::{QueueLimits, RetryPolicy, TaskDef, UniquePolicy, check_input, decode_input};
 use crate::answer::{IntoAnswer, answering};
 use crate::config::TaskSettings;
 use crate::error::ActionError;
@@ -40,6 +40,7 @@ pub(crate) const RUN_ACTION: TaskDef = TaskDef {
     blocking: false,
     exclusive: false,
     tracked: false,
+    limits: QueueLimits::NONE,
     schedule: None,
     unique: UniquePolicy::DEFAULT,
     input: input_schema::<RunAction>,

@@ -5,7 +5,9 @@
 //! ```
 //! use phalanx_core::answer::{IntoAnswer, answering};
 //! use phalanx_core::params::input_schema;
-//! use phalanx_core::task::{RetryPolicy, Task, TaskContext, TaskDef, UniquePolicy, check_input, decode_input};
+//! use phalanx_core::task::{
+//!     QueueLimits, RetryPolicy, Task, TaskContext, TaskDef, UniquePolicy, check_input, decode_input,
+//! };
 //! use phalanx_core::{ActionError, Deadline, NoInput};
 //!
 //! /// Forgets what is too old.
@@ -27,6 +29,7 @@
 //!         blocking: false,
 //!         exclusive: false,
 //!         tracked: false,
+//!         limits: QueueLimits::NONE,
 //!         schedule: None,
 //!         unique: UniquePolicy::DEFAULT,
 //!         input: input_schema::<NoInput>,
@@ -85,6 +88,7 @@ mod schedule;
 mod status;
 pub(crate) mod unique;
 
+pub use crate::backend::{JobRate, QueueLimits};
 pub use attempt::{AttemptFacts, TaskFailure};
 pub use built_in::RunAction;
 pub use context::TaskContext;
@@ -128,6 +132,8 @@ pub struct TaskDef {
     pub exclusive: bool,
     /// Whether the value of its function is kept for a day, for [`Tasks::status`].
     pub tracked: bool,
+    /// The limits of its queue in the whole cluster: the same for all tasks of the queue.
+    pub limits: QueueLimits,
     /// When jobs of it are enqueued by the clock, without a caller.
     pub schedule: Option<Schedule>,
     /// Which of its jobs are unique.

@@ -39,6 +39,7 @@ impl Task for SendMail {
         blocking: false,
         exclusive: false,
         tracked: false,
+        limits: QueueLimits::NONE,
         schedule: None,
         unique: UniquePolicy::DEFAULT,
         input: input_schema::<Mail>,

@@ -116,6 +116,7 @@ async fn a_settlement_that_the_store_does_not_know_shows_that_it_lost_data() {
         wanted: 0,
         queues: &[],
         limits: &[],
+        limited: &[],
         fetch_until_us: 0,
         takes_suspect: false,
         max_bytes: 1,

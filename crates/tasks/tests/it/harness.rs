@@ -11,8 +11,8 @@ use phalanx_core::config::Config;
 use phalanx_core::params::input_schema;
 use phalanx_core::registry::Definitions;
 use phalanx_core::task::{
-    RetryPolicy, Task, TaskContext, TaskDef, TaskFailure, UniqueKey, UniquePolicy, UniqueUntil, check_input,
-    decode_input,
+    JobRate, QueueLimits, RetryPolicy, Task, TaskContext, TaskDef, TaskFailure, UniqueKey, UniquePolicy, UniqueUntil,
+    check_input, decode_input,
 };
 use phalanx_core::{ActionError, Deadline, Engine, Node, NodeSetup, StartError};
 use phalanx_tasks::TaskWorker;
@@ -161,6 +161,7 @@ pub(crate) const PLAIN: TaskDef = TaskDef {
     blocking: false,
     exclusive: false,
     tracked: false,
+    limits: QueueLimits::NONE,
     schedule: None,
     unique: UniquePolicy::DEFAULT,
     input: input_schema::<Work>,
@@ -241,6 +242,28 @@ impl Task for Tracked {
                 input.name.into_answer()
             })
         },
+        ..PLAIN
+    };
+}
+
+/// The same with a queue of which two jobs run at once.
+pub(crate) struct Limited;
+
+impl Task for Limited {
+    type Input = Work;
+    const DEF: TaskDef =
+        TaskDef { name: "limited", queue: "limited", limits: QueueLimits { running: Some(2), rate: None }, ..PLAIN };
+}
+
+/// The same with a queue of which a hundred jobs begin in a second.
+pub(crate) struct Paced;
+
+impl Task for Paced {
+    type Input = Work;
+    const DEF: TaskDef = TaskDef {
+        name: "paced",
+        queue: "paced",
+        limits: QueueLimits { running: None, rate: Some(JobRate { jobs: 100, window: Duration::from_secs(1) }) },
         ..PLAIN
     };
 }

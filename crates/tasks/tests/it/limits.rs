@@ -1,11 +1,13 @@
-//! Queues with a limit on a node, and with weights.
+//! Queues with a limit on a node or in the cluster, and with weights.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use phalanx_core::backend::JobState;
-use phalanx_core::task::EnqueueOptions;
+use phalanx_core::task::{EnqueueOptions, Task};
+use tokio::time::Instant;
 
-use crate::harness::{Harness, Plain, eventually, work};
+use crate::harness::{Harness, Limited, Paced, Plain, eventually, work};
 
 async fn start(queues: &[&str], concurrency: usize) -> Harness {
     let queues = queues.iter().map(|queue| (*queue).to_owned()).collect();
@@ -63,4 +65,43 @@ async fn neighbours_with_weights_take_turns_by_them() {
     let often = harness.log.entries()[..200].iter().filter(|entry| entry.starts_with("often")).count();
     println!("{often} of 200 jobs were of the queue with three of four turns");
     assert!((110..=190).contains(&often), "{often}"); // 6.5 standard deviations around 150
+}
+
+/// A second is the time after which a node looks without a reason.
+const AT_ONCE: Duration = Duration::from_millis(900);
+
+#[tokio::test]
+async fn the_end_of_a_job_makes_room_for_one_at_a_limit_of_the_cluster() {
+    let harness = Harness::start_tasks(vec![Plain::DEF, Limited::DEF], |_| {}, None).await.unwrap();
+    let mut jobs = Vec::new();
+    for number in 0..6 {
+        jobs.push(harness.enqueue::<Limited>(&format!("limited {number}"), &["wait"]).await);
+    }
+    let free = harness.enqueue::<Plain>("plain", &[]).await;
+    harness.until_state(&free, JobState::Done).await;
+    for waiting in 2..=6 {
+        let began = Instant::now();
+        harness.until_waiting(waiting).await;
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        assert!(harness.node.tasks().stats().await.unwrap().running <= 2);
+        harness.log.go_on.add_permits(1);
+    }
+    harness.log.go_on.add_permits(2);
+    for job in jobs {
+        harness.until_state(&job, JobState::Done).await;
+    }
+    harness.engine.stop().await;
+}
+
+#[tokio::test]
+async fn jobs_begin_as_their_rate_permits_without_a_wake_up() {
+    let harness = Harness::start_tasks(vec![Paced::DEF], |_| {}, None).await.unwrap();
+    let inputs: Vec<_> = (0..25).map(|_| work("paced", &[])).collect();
+    let began = Instant::now();
+    harness.node.tasks().enqueue_many::<Paced>(inputs, &EnqueueOptions::new()).await.unwrap();
+    eventually("all have run", async || harness.node.tasks().stats().await.unwrap().processed == 25).await;
+    let took = began.elapsed();
+    println!("25 jobs of 100 a second took {took:?}, five of them together");
+    assert!(took >= Duration::from_millis(190) && took < AT_ONCE * 2, "{took:?}");
+    harness.engine.stop().await;
 }

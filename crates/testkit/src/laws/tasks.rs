@@ -16,11 +16,14 @@ mod exchange;
 mod limits;
 mod moves;
 mod operations;
+mod queue_limits;
 mod reports;
 mod running;
 mod ticks;
 
-pub use self::{enqueue::*, exchange::*, limits::*, moves::*, operations::*, reports::*, running::*, ticks::*};
+pub use self::{
+    enqueue::*, exchange::*, limits::*, moves::*, operations::*, queue_limits::*, reports::*, running::*, ticks::*,
+};
 
 /// Turns each law of tasks into a test: `task_laws!(memory: make())`.
 #[macro_export]
@@ -53,6 +56,13 @@ macro_rules! task_laws {
                 no_more_jobs_are_fetched_than_wanted,
                 no_more_bytes_are_fetched_than_allowed,
                 no_more_jobs_of_a_queue_are_fetched_than_its_limit,
+                no_more_jobs_of_a_queue_run_in_the_cluster_than_its_limit,
+                a_limit_keeps_no_jobs_of_other_queues,
+                a_repeated_settlement_makes_room_once,
+                the_attempts_of_a_dead_node_take_no_room,
+                a_parked_job_waits_for_room_in_its_queue,
+                jobs_of_a_queue_begin_by_its_rate,
+                a_settlement_that_makes_room_in_a_queue_at_its_limit_wakes,
                 one_suspect_is_fetched_at_a_time,
                 due_jobs_are_promoted_in_batches,
                 attempts_of_a_dead_node_go_back_and_count_a_death,
@@ -268,6 +278,7 @@ impl LawWorker {
             wanted,
             queues: &self.queues,
             limits: &[],
+            limited: &[],
             fetch_until_us: NEVER_US,
             takes_suspect: true,
             max_bytes: MANY_BYTES,

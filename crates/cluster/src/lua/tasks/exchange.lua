@@ -4,12 +4,13 @@
 -- KEYS: running.
 -- ARGV: generation; µs until which jobs are fetched, most jobs, last six digits of the first token, most bytes, 1 if a
 -- suspect may be fetched, 1 if the node says that it serves its queues, number of queues, of plain successes, of ids of these,
--- and of other ends, all in one text; the other digits of the first token. Then the queues, the successes, their ids, and
--- for each other end: field, verb, id, claim, x, id of its report or '', progress or '', result or ''; then, if some have
--- one, the most jobs of each queue, '' for as many as are wanted.
+-- and of other ends, all in one text, behind them the limits of queues; the other digits of the first token. Then the queues,
+-- the successes, those of queues with limits last, their ids, and for each other end: field, verb, id, claim, x, id of its
+-- report or '', progress or '', result or ''; then, if some have one, the most jobs of each queue, '' for as many as are wanted.
 -- Returns the number of missing successes, that of dropped failures, when the next delayed job is due or '', the number of
--- marks, more than 0 if jobs may be left, and 0 or the outcomes of other ends and the spoilt keys. Then the jobs, in groups:
--- the place of the queue among those of the call, 1 if they have counters, their number, and so many jobs.
+-- marks, more than 0 if jobs may be left, and 0 or the outcomes of other ends, the spoilt keys, and the queues that a limit holds
+-- up. Then the jobs, in groups: the place of the queue among those of the call, 1 if they have counters, their number, and so
+-- many jobs.
 -- Most of its time is that of its commands, half a microsecond each, so it asks by one for what is seldom there. A list in
 -- the reply costs as much, and so does a number that Lua hands to a command, or formats by '%.0f'.
 local generation, running, millions = ARGV[1], KEYS[1], ARGV[3]
@@ -23,7 +24,12 @@ local at = 4 + queues
 
 local missing = 0
 if successes > 0 then
-    local removed = redis.call('HDEL', running, unpack(ARGV, at, at + successes - 1))
+    local removed
+    if limited then
+        removed = limited.remove(running, at, successes)
+    else
+        removed = redis.call('HDEL', running, unpack(ARGV, at, at + successes - 1))
+    end
     missing = successes - removed
     at = at + successes
     if removed > 0 then
@@ -87,6 +93,9 @@ if others > 0 then
                 outcome = key
             else
                 redis.call('HDEL', running, field)
+                if limited then
+                    limited.free(queue)
+                end
                 if verb == 'done' then
                     redis.pcall('INCR', PROCESSED)
                     local length = id ~= '' and redis.pcall('RPUSH', DONE, id)
@@ -128,6 +137,9 @@ if announces == 1 then
         redis.pcall('PEXPIRE', key, 10000)
     end
     redis.pcall('ZADD', RUNNERS, string.format('%.0f', us), generation)
+    if limited then
+        limited.recount(running)
+    end
     -- Generations that said nothing for long. One without a lease that was not reaped, because a node of an earlier release
     -- reaped it or Redis came back with older data, is to be claimed: its attempts are listed and no node runs them.
     local silent = redis.pcall('ZRANGEBYSCORE', RUNNERS, '-inf', string.format('%.0f', us - 15000000), 'LIMIT', 0, 10)
@@ -218,13 +230,17 @@ if wanted > 0 and us <= fetch_until and lease > us then
         if type(is_paused) == 'table' then
             spoilt[#spoilt + 1] = PAUSED
         end
-        if is_paused ~= 1 then
+        local rule = limited and limited.of[queue]
+        if is_paused ~= 1 and (not rule or limited.room(rule, us, spoilt) > 0) then
             if wanted == 0 or bytes <= 0 then
                 more = 1 -- there may be some
                 break
             end
             local ready, again, suspects = READY .. queue, AGAIN .. queue, SUSPECTS .. queue
-            local most = math.min(wanted, tonumber(ARGV[limits + n]) or wanted)
+            local most, before = math.min(wanted, tonumber(ARGV[limits + n]) or wanted), wanted
+            if rule then
+                most = math.min(most, rule.room)
+            end
             -- How many wait matters only where several are wanted: a single one is there, or it is not.
             local is_single, waiting, counted = wanted == 1, 1, 0
             if not is_single then
@@ -238,6 +254,9 @@ if wanted > 0 and us <= fetch_until and lease > us then
                 end
             end
             local left = waiting + counted
+            if rule then -- what its limit keeps is no reason to look again
+                left = math.min(left, rule.room - (before - wanted))
+            end
             if left > 0 then
                 local share = most
                 if most > 1 and left < most * 1000 then -- a cluster has fewer nodes
@@ -264,12 +283,16 @@ if wanted > 0 and us <= fetch_until and lease > us then
                     more = 1 -- there may be some
                 end
             end
+            if rule then
+                rule.begun = before - wanted
+            end
         end
     end
 end
 
+local held_up = limited and limited.finish(us)
 reply[5] = more
-if others > 0 or #spoilt > 0 then
-    reply[6] = { outcomes, spoilt }
+if others > 0 or #spoilt > 0 or held_up then
+    reply[6] = { outcomes, spoilt, held_up }
 end
 return reply

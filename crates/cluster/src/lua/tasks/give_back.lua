@@ -1,8 +1,8 @@
 -- Moves attempts of a dead generation to the head of their queues. One that was deleted is dropped; a convicted one fails.
 -- KEYS: unused key, reapers, running, queues; the starts of keys: ready, again, suspects, unique; failed, ids of the failed,
 -- failures, marks of deletion; the start of keys: serving; classes of failures that no node attended to; the start of keys:
--- their records; mark that the node came back, jobs for which this reap counted as a death; the start of keys: deaths of a job
--- that were stalls. ARGV: the reaper, the dead generation, channel, most failed jobs kept, most such records of a class, ms for
+-- their records; mark that the node came back, jobs for which this reap counted as a death; the starts of keys: deaths of a job
+-- that were stalls, attempts of a queue that count for its limit. ARGV: the reaper, the dead generation, channel, most failed jobs kept, most such records of a class, ms for
 -- which a death may turn out to be a stall, then for each attempt: field, id or '', claim or '', class or '', the records without
 -- counters of its failure if nodes died of it and if they stood still, '' where that cannot be.
 -- Returns for each that was moved '', or its deaths, its stalls and its field if it is convicted; the keys that are spoilt; how
@@ -24,6 +24,9 @@ for n = 7, #ARGV, 6 do
         if not left[queue] then -- it takes no share of what waits
             left[queue] = true
             redis.pcall('ZREM', KEYS[13] .. queue, ARGV[2])
+            if redis.pcall('HDEL', KEYS[19] .. queue, ARGV[2]) == 1 then -- its attempts made no room at their end
+                redis.pcall('PUBLISH', ARGV[3], queue)
+            end
         end
         local is_deleted = id ~= '' and type(redis.pcall('ZSCORE', KEYS[12], id)) == 'string'
         local returned = id ~= '' and tonumber(redis.pcall('GET', KEYS[18] .. id))

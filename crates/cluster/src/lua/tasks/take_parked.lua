@@ -2,7 +2,8 @@
 -- paused or at its limit, and what may be what kills nodes where one of these runs, stay where they are, as old as they are.
 -- KEYS: unused key, leases, running, parked classes, paused; the start of keys: parked.
 -- ARGV: generation, µs until which jobs are fetched, most jobs, first token, most bytes, '1' if a suspect may be fetched,
--- number of queues, number of limits; then the queues, the most jobs of each if some have limits, the classes.
+-- number of queues, number of limits, the limits of queues in the cluster; then the queues, the most jobs of each if some have
+-- limits, the classes.
 -- Returns queue and entry of each job that is fetched, and the keys that are spoilt.
 local lease, us = begin_call(KEYS[1], KEYS[2], KEYS[3], ARGV[1])
 if not lease then
@@ -17,9 +18,13 @@ if us > tonumber(ARGV[2]) or lease <= us then
 end
 local takes_suspect = ARGV[6] == '1'
 local left = {}
-for n = 9, 8 + queues do
-    if redis.pcall('SISMEMBER', KEYS[5], ARGV[n]) ~= 1 then
-        left[ARGV[n]] = limits > 0 and tonumber(ARGV[queues + n]) or math.huge
+for n = 10, 9 + queues do
+    local queue = ARGV[n]
+    if redis.pcall('SISMEMBER', KEYS[5], queue) ~= 1 then
+        left[queue] = limits > 0 and tonumber(ARGV[queues + n]) or math.huge
+        if limited and limited.of[queue] then
+            left[queue] = math.min(left[queue], limited.room(limited.of[queue], us, spoilt))
+        end
     end
 end
 
@@ -43,6 +48,9 @@ local function take(list, at)
             fetched[#fetched + 1] = attempts .. ' ' .. deaths .. ' ' .. stalls .. ' ' .. job
             token, wanted, bytes = token + 1, wanted - 1, bytes - #job
             left[queue], takes_suspect = left[queue] - 1, takes_suspect and not is_suspect
+            if limited then
+                limited.begin(queue)
+            end
             taken = true
         else
             at = at + 1
@@ -51,7 +59,7 @@ local function take(list, at)
     return taken
 end
 
-for n = 9 + queues + limits, #ARGV do
+for n = 10 + queues + limits, #ARGV do
     local list = KEYS[6] .. ARGV[n]
     local length = redis.pcall('LLEN', list)
     if type(length) ~= 'number' then
@@ -61,5 +69,8 @@ for n = 9 + queues + limits, #ARGV do
     elseif not take(list, 0) and length > 100 then
         take(list, 100 + token % (length - 100)) -- another part each time: the first hundred may stay for long
     end
+end
+if limited then
+    limited.finish(us)
 end
 return { fetched, spoilt }

@@ -84,9 +84,18 @@ impl Jobs {
     }
 
     /// Takes parked jobs, in their order; those that may not be taken stay. A hundred of a class are passed over at most.
-    pub(super) fn take_parked(&mut self, call: &WorkerCall<'_>, classes: &[String], reply: &mut WorkerReply) {
+    pub(super) fn take_parked(
+        &mut self,
+        call: &WorkerCall<'_>,
+        classes: &[String],
+        reply: &mut WorkerReply,
+        now_us: u64,
+    ) {
         let (mut bytes, mut takes_suspect, mut limits) = (0, call.takes_suspect, call.limits.to_vec());
         limits.resize(call.queues.len(), usize::MAX);
+        for (limit, queue) in limits.iter_mut().zip(call.queues) {
+            *limit = (*limit).min(self.room(call, queue, now_us));
+        }
         for class in classes {
             let mut at = 0;
             while reply.fetched.len() < call.wanted && (bytes < call.max_bytes || reply.fetched.is_empty()) {
@@ -104,6 +113,7 @@ impl Jobs {
                 takes_suspect &= !is_suspect;
                 let Some(ParkedJob { queue, job, .. }) = list.remove(at) else { break };
                 bytes += job.text.len();
+                self.pay(call, &queue, 1, now_us);
                 self.run(call, reply, queue, job);
             }
             if self.parked.get(&**class).is_some_and(VecDeque::is_empty) {
@@ -113,13 +123,14 @@ impl Jobs {
     }
 
     /// Takes jobs from the queues in their order.
-    pub(super) fn fetch(&mut self, call: &WorkerCall<'_>, reply: &mut WorkerReply) {
+    pub(super) fn fetch(&mut self, call: &WorkerCall<'_>, reply: &mut WorkerReply, now_us: u64) {
         let (mut bytes, mut takes_suspect) = (0, call.takes_suspect);
         for (at, name) in call.queues.iter().enumerate() {
             let most = call
                 .limits
                 .get(at)
                 .map_or(call.wanted, |limit| call.wanted.min(reply.fetched.len().saturating_add(*limit)));
+            let most = most.min(reply.fetched.len().saturating_add(self.room(call, name, now_us)));
             let Some(queue) = self.queues.get_mut(name).filter(|queue| !queue.is_paused) else { continue };
             let mut taken = Vec::new();
             let has_room = |taken: usize, bytes| taken < most && (bytes < call.max_bytes || taken == 0);
@@ -129,9 +140,17 @@ impl Jobs {
                 bytes += job.text.len();
                 taken.push(job);
             }
+            self.pay(call, name, taken.len(), now_us);
             taken.into_iter().for_each(|job| self.run(call, reply, name.clone(), job));
         }
-        let waits = |name| self.queues.get(name).is_some_and(|queue| !queue.is_paused && queue.len() > 0);
-        reply.has_more = call.queues.iter().any(waits);
+        for name in call.queues {
+            if self.queues.get(name).is_none_or(|queue| queue.is_paused || queue.len() == 0) {
+                continue;
+            }
+            match self.held_up(call, name, now_us) {
+                None => reply.has_more = true,
+                Some(held_up) => reply.held_up.push(held_up),
+            }
+        }
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use phalanx::extend::Deadline;
-use phalanx::jobs::{CatchUp, Overlap, RetryPolicy, Schedule, TickRule, UniqueKey, UniqueScope, UniqueUntil};
+use phalanx::jobs::{
+    CatchUp, JobRate, Overlap, QueueLimits, RetryPolicy, Schedule, TickRule, UniqueKey, UniqueScope, UniqueUntil,
+};
 use phalanx::prelude::*;
 use phalanx::{ErrorKind, Task};
 
@@ -103,6 +105,39 @@ fn a_task_is_unique_by_its_input_by_fields_or_by_a_function() {
     assert!(matches!((greet.key, renew.key, clean.key), (UniqueKey::Computed(_), UniqueKey::Input, UniqueKey::None)));
     assert_eq!((renew.until, renew.scope), (UniqueUntil::End, UniqueScope::Task));
     assert_eq!(renew.lifetime, Duration::from_secs(24 * 3600));
+}
+
+#[task(limit = 5)]
+async fn render(_ctx: TaskContext) -> Result<(), ActionError> {
+    Ok(())
+}
+
+#[task(name = "tell", rate = "100/s")]
+async fn tell_all(_ctx: TaskContext) -> Result<(), ActionError> {
+    Ok(())
+}
+
+#[task(queue = "mail", limit = 2, rate = "5/10m")]
+async fn remind(_ctx: TaskContext) -> Result<(), ActionError> {
+    Ok(())
+}
+
+#[test]
+fn a_task_with_a_limit_has_a_queue_of_its_own_unless_it_names_one() {
+    let limits = |running, rate: Option<(u32, u64)>| QueueLimits {
+        running,
+        rate: rate.map(|(jobs, seconds)| JobRate { jobs, window: Duration::from_secs(seconds) }),
+    };
+    let defs = tasks![render, tell_all, remind, clean].map(|def| (def.queue, def.limits));
+    assert_eq!(
+        defs,
+        [
+            ("render", limits(Some(5), None)),
+            ("tell", limits(None, Some((100, 1)))),
+            ("mail", limits(Some(2), Some((5, 600)))),
+            ("default", QueueLimits::NONE),
+        ]
+    );
 }
 
 #[test]

@@ -1,0 +1,118 @@
+//! The counts of queues with limits, in Redis.
+
+use std::time::Duration;
+
+use phalanx_core::backend::{AttemptEnd, FetchedJob, LimitedQueue, NewJob, QueueLimits, Settlement, WorkerReply};
+use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes, settlement};
+use phalanx_testkit::{COMMANDS, Redis};
+use tokio::time::{sleep, timeout};
+
+const HELD: &str = "phalanx:laws:held:q";
+
+async fn call(worker: &LawWorker, ends: &[FetchedJob], wanted: usize) -> WorkerReply {
+    let limits = QueueLimits { running: Some(3), ..QueueLimits::NONE };
+    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue { queue: "q".into(), limits }]));
+    let ends: Vec<Settlement> = ends.iter().map(|job| settlement(job, AttemptEnd::Done)).collect();
+    worker.call(&ends, wanted, |call| call.limited = limited).await
+}
+
+async fn counted(redis: &Redis) -> String {
+    redis.command(&format!("HGET {HELD} {}", nodes()[0])).await.lines().nth(1).unwrap_or("0").to_owned()
+}
+
+async fn fill(store: &std::sync::Arc<dyn phalanx_core::backend::TaskStore>) {
+    enqueue(store, &(0..9).map(|number| job(&number.to_string())).collect::<Vec<NewJob>>()).await;
+}
+
+/// Polls until a call fetches so many.
+async fn until_fetched(worker: &LawWorker, count: usize) -> Vec<FetchedJob> {
+    let fetching = async {
+        loop {
+            let fetched = call(worker, &[], count).await.fetched;
+            if fetched.len() == count {
+                return fetched;
+            }
+            assert_eq!(fetched, []);
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), fetching).await.expect("jobs are fetched")
+}
+
+/// Also between the moments, one each second, at which it is counted anew.
+#[tokio::test]
+async fn the_count_of_a_node_is_that_of_its_attempts_after_each_call() {
+    let (store, redis) = super::store().await;
+    let worker = LawWorker::new(&store, 0);
+    fill(&store).await;
+    let mut running = Vec::new();
+    for (ends, wanted, expected) in [(0, 2, "2"), (0, 9, "3"), (1, 0, "2"), (2, 9, "3"), (3, 0, "0"), (0, 1, "1")] {
+        let ends: Vec<FetchedJob> = running.drain(..ends).collect();
+        running.extend(call(&worker, &ends, wanted).await.fetched);
+        assert_eq!(counted(&redis).await, expected);
+        call(&worker, &ends, 0).await; // repeated
+        assert_eq!((counted(&redis).await.as_str(), running.len().to_string().as_str()), (expected, expected));
+    }
+    call(&worker, &running, 0).await;
+    assert_eq!(redis.command(&format!("EXISTS {HELD}")).await, ":0\r\n", "nothing is left of what has ended");
+}
+
+#[tokio::test]
+async fn counts_that_were_lost_or_set_by_others_are_right_again_within_a_second() {
+    let (store, redis) = super::store().await;
+    let worker = LawWorker::new(&store, 0);
+    fill(&store).await;
+    let running = call(&worker, &[], 9).await.fetched;
+    for wrong in [
+        format!("DEL {HELD}"),
+        format!("HSET {HELD} {} 9", nodes()[0]),
+        format!("HSET {HELD} {} rubbish", nodes()[0]),
+        format!("HSET {HELD} zzzzzzzzzz 5"),
+    ] {
+        redis.command(&wrong).await;
+        let counting = async {
+            loop {
+                call(&worker, &[], 0).await;
+                let all = redis.command(&format!("HGETALL {HELD}")).await;
+                if all.starts_with("*2") && counted(&redis).await == "3" {
+                    return;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), counting).await.expect(&wrong);
+    }
+    assert_eq!(call(&worker, &running[..1], 9).await.fetched.len(), 1);
+}
+
+/// It cannot say how many run. All else goes on, the ends of those that run too.
+#[tokio::test]
+async fn a_queue_whose_count_is_spoilt_waits_until_the_key_is_removed() {
+    let (store, redis) = super::store().await;
+    let worker = LawWorker::serving(&store, nodes()[0], &["q", "other"]);
+    fill(&store).await;
+    enqueue(&store, &[NewJob { queue: "other".into(), ..job("other") }]).await;
+    let running = call(&worker, &[], 2).await.fetched;
+    redis.command(&format!("DEL {HELD}")).await;
+    redis.command(&format!("SET {HELD} x")).await;
+    let reply = call(&worker, &running, 9).await;
+    let queues: Vec<&str> = reply.fetched.iter().map(|job| &*job.attempt.queue).collect();
+    assert_eq!((queues, reply.spoilt, reply.has_more), (vec!["other"], vec![HELD.to_owned()], false));
+    assert_eq!(store.stats().await.unwrap().processed, 2);
+    redis.command(&format!("DEL {HELD}")).await;
+    assert_eq!(until_fetched(&worker, 3).await.len(), 3);
+}
+
+/// Only what others may have changed is not set right then.
+#[tokio::test]
+async fn a_limit_holds_without_the_right_to_count_anew() {
+    let (store, redis) = super::store().await;
+    assert!(COMMANDS.contains("+hkeys"));
+    redis.command("ACL SETUSER phalanx -hkeys").await;
+    let worker = LawWorker::new(&store, 0);
+    fill(&store).await;
+    let running = call(&worker, &[], 9).await.fetched;
+    assert_eq!((running.len(), counted(&redis).await.as_str()), (3, "3"));
+    assert_eq!(call(&worker, &running, 1).await.fetched.len(), 1);
+    assert_eq!(counted(&redis).await, "1");
+}
