@@ -158,6 +158,26 @@ pub(crate) async fn crash(_ctx: TaskContext, input: Crash) -> Result<(), ActionE
         .map_err(ActionError::internal)
 }
 
+/// Waits, at most five at once in the cluster. Appends `begin` and `end` to the list `limited`, and these with the job and its node
+/// to the list `limited:runs`.
+#[task(limit = 5)]
+pub(crate) async fn limited(ctx: TaskContext, input: Time) -> Result<(), ActionError> {
+    let record = async |step: &str| {
+        ctx.cache().push("limited:runs", &format!("{step} {} {}", ctx.id(), ctx.node().generation())).await?;
+        ctx.cache().push("limited", step).await
+    };
+    record("begin").await?;
+    tokio::time::sleep(Duration::from_millis(input.ms)).await;
+    record("end").await?;
+    Ok(())
+}
+
+/// Begins a hundred times a second in the cluster.
+#[task(rate = "100/s")]
+pub(crate) async fn paced(_ctx: TaskContext) -> Result<(), ActionError> {
+    Ok(())
+}
+
 /// Panics.
 #[task(attempts = 1)]
 pub(crate) async fn panic(_ctx: TaskContext) -> Result<(), ActionError> {
@@ -183,7 +203,8 @@ pub(crate) async fn every_tick(ctx: TaskContext) -> Result<(), ActionError> {
 pub(crate) fn all() -> Vec<TaskDef> {
     let without = std::env::var("TOUR_WITHOUT").unwrap_or_default();
     let is_later = std::env::var("TOUR_SHAPE").is_ok_and(|shape| shape == "2");
-    let all = tasks![noop, sleep, exclusive, block, freeze, progress, record, fail, flaky, crash, panic];
+    let all =
+        tasks![noop, sleep, exclusive, block, freeze, progress, record, fail, flaky, crash, panic, limited, paced];
     let count = if is_later { tasks![count_2] } else { tasks![count] };
     let ticks = match std::env::var("TOUR_TICKS").as_deref() {
         Ok("1") => tasks![every_second_tick].to_vec(),

@@ -11,6 +11,7 @@ mod full;
 mod hand_over;
 pub(crate) mod harness;
 pub(crate) mod journal;
+mod limits;
 mod lost_answers;
 mod operations;
 mod poison;
