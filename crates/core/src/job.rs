@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::backend::{FetchedJob, JobCounters, ListedAttempt};
+use crate::backend::{FetchedJob, JobCounters, ListedAttempt, MemberName};
 use crate::id::Generation;
 
 /// The most bytes of the text of an error that is kept with a failed job.
@@ -56,6 +56,12 @@ pub struct JobText<'a> {
     /// Facts about the enqueuer.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub meta: Option<JobMeta<'a>>,
+    /// The batch whose completion it is.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub completes: Option<Cow<'a, str>>,
+    /// The batch that it is a member of, and its number there. The last field: the store appends the number.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Cow<'a, str>>,
 }
 
 /// Facts about the enqueuer of a job.
@@ -115,6 +121,12 @@ impl<'a> JobText<'a> {
         let ForeignText { class, args } = serde_json::from_slice(text).ok()?;
         let queue = Cow::Borrowed("");
         Some(Self { class, queue, args, ..Self::default() })
+    }
+
+    /// The batch that it is a member of, or the completion of.
+    pub fn batch_id(&self) -> Option<&str> {
+        let of_member = self.batch.as_deref().and_then(MemberName::read).map(|member| member.batch);
+        of_member.or(self.completes.as_deref())
     }
 
     /// Since when it could begin, Unix time in milliseconds; a job of another program does not say.
@@ -466,6 +478,8 @@ mod tests {
             unique_until: Some("start".into()),
             unique_for: Some(7),
             meta: Some(JobMeta { request: Some("r-1".into()), ..JobMeta::default() }),
+            completes: None,
+            batch: None,
         };
         let text = job.write();
         let start = br#"{"class":"mail","queue":"high","args":[{"big":9007199254740993,"list":[]}],"id":"a-1""#;

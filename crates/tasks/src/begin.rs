@@ -67,6 +67,7 @@ impl WorkerLoop {
         self.slots.insert(Slot {
             generation,
             own_id: own(read.and_then(|read| read.id.as_deref())),
+            member: own(read.and_then(|read| read.batch.as_deref())),
             unique: own(read.and_then(|read| read.unique.as_deref())),
             is_unique_until_start: read.is_some_and(JobText::is_unique_until_start),
             job,

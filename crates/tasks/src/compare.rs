@@ -90,6 +90,7 @@ mod tests {
             end: AttemptEnd::Done,
             unique: None,
             report: None,
+            consequences: None,
         };
         let request = ListRequest {
             generation: Generation::random(),
@@ -140,6 +141,7 @@ mod tests {
                 end: AttemptEnd::Done,
                 unique: None,
                 report: None,
+                consequences: None,
             }],
             is_in_doubt,
         };

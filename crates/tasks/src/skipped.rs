@@ -101,6 +101,7 @@ mod tests {
             due_ms: None,
             unique,
             digest: None,
+            batch: None,
         };
         let searched = async || search(&store, "k", Duration::from_millis(1)).await.unwrap();
         assert_eq!(searched().await, None, "no job has it");
@@ -121,7 +122,14 @@ mod tests {
         let attempt = store.exchange(&call).await.unwrap().fetched.remove(0).attempt;
         assert_eq!(searched().await, None, "it runs");
         // It is gone without its claim.
-        let gone = [Settlement { attempt, id: None, end: AttemptEnd::Dropped, unique: None, report: None }];
+        let gone = [Settlement {
+            attempt,
+            id: None,
+            end: AttemptEnd::Dropped,
+            unique: None,
+            report: None,
+            consequences: None,
+        }];
         (call.settlements, call.wanted) = (&gone, 0);
         store.exchange(&call).await.unwrap();
         assert_eq!(searched().await.as_deref(), Some("a"));

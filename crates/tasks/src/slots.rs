@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use phalanx_core::Generation;
-use phalanx_core::backend::{AttemptEnd, AttemptKey, FetchedJob, JobReport, Settlement};
+use phalanx_core::backend::{AttemptEnd, AttemptKey, Consequences, FetchedJob, JobReport, Settlement};
 use phalanx_core::bound_reached;
 use phalanx_core::job::AttemptOutcome;
 use phalanx_core::task::AttemptFacts;
@@ -22,6 +22,8 @@ pub(crate) struct Slot {
     pub(crate) generation: Generation,
     /// The job's own id; `None` for a job of another program.
     pub(crate) own_id: Option<Arc<str>>,
+    /// Its name as a member of a batch.
+    pub(crate) member: Option<Arc<str>>,
     /// The claim that its end releases.
     pub(crate) unique: Option<Arc<str>>,
     /// Whether the beginning of the attempt releases it.
@@ -72,7 +74,9 @@ impl Slot {
     /// The settlement of the attempt, after which it reports nothing more.
     pub(crate) fn settlement(&mut self, end: AttemptEnd) -> Settlement {
         let report = self.last_report();
-        Settlement { attempt: self.key().clone(), id: self.own_id.clone(), end, unique: self.unique.clone(), report }
+        let consequences = self.member.clone().map(|member| Box::new(Consequences { member: Some(member) }));
+        let (attempt, id, unique) = (self.key().clone(), self.own_id.clone(), self.unique.clone());
+        Settlement { attempt, id, end, unique, report, consequences }
     }
 
     fn last_report(&mut self) -> Option<Box<JobReport>> {

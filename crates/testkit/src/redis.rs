@@ -39,7 +39,7 @@ const CHANNELS_OF_DATABASE_1: [&str; 2] = ["tour@1", "tour@1:*"];
 pub const COMMANDS: &str = "+ping +select +evalsha +script|load +publish +subscribe +unsubscribe +time +scan +type +exists +del \
     +pttl +pexpire +get +set +incr +incrby +rpush +lpop +llen +lrange +lrem +ltrim +hset +hget +hdel +hlen +hexists +hgetall +hkeys \
     +hscan +sadd +srem +scard +sismember +smembers +zadd +zrem +zscore +zrangebyscore +hsetnx +zcard +zmscore +zrange \
-    +zremrangebyscore +zremrangebyrank +lpush +lpos +lindex +expire";
+    +zremrangebyscore +zremrangebyrank +lpush +lpos +lindex +expire +hmget +getbit +setbit";
 
 /// The additional rules for a node that exchanges messages with Actionhero nodes.
 pub const INTEROP: &str = "&actionhero";

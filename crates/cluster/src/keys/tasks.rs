@@ -194,6 +194,16 @@ impl Keys {
         self.own("reports:")
     }
 
+    /// The start of the names of batches: hashes with their numbers, and the jobs that their ends enqueue.
+    pub(crate) fn batches(&self) -> String {
+        self.own("batch:")
+    }
+
+    /// The start of the names of bitmaps: the members of a batch that have ended, by their numbers.
+    pub(crate) fn batches_ended(&self) -> String {
+        self.own("batches:ended:")
+    }
+
     /// Written so that replicas confirm what was written before it.
     pub(crate) fn replicated(&self) -> String {
         self.own("replicated")

@@ -9,6 +9,9 @@ use crate::client::RedisClient;
 /// The bytes of a script's call that are reserved before its arguments are known: as many as the allocator hands out at once.
 const RESERVED: usize = 1000;
 
+/// The functions by which ends of members of batches count.
+pub(super) const BATCHES: &str = include_str!("../lua/tasks/batches.lua");
+
 /// A script of tasks, with what all of them share.
 pub(super) struct TaskScript {
     /// Errors of type name it: what the script reads first.
@@ -19,6 +22,11 @@ pub(super) struct TaskScript {
 impl TaskScript {
     pub(super) fn new(key: String, text: &str) -> Self {
         Self { key, script: Script::new(&[include_str!("../lua/tasks/shared.lua"), text].concat()) }
+    }
+
+    /// A script that counts ends of members of batches.
+    pub(super) fn counting(key: String, text: &str) -> Self {
+        Self::new(key, &[BATCHES, text].concat())
     }
 
     pub(super) fn call<K: AsRef<str>>(&self, keys: &[K]) -> ScriptCall<'_> {

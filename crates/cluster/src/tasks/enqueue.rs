@@ -5,8 +5,8 @@ use std::time::Duration;
 use deadpool_redis::redis::Value;
 use phalanx_core::backend::{BackendError, ENQUEUE_BATCH, EnqueueOutcome, NewJob};
 
-use super::RedisTasks;
 use super::call::{ReplyItems, ScriptCall, unexpected_reply};
+use super::{RedisTasks, batches};
 
 /// How long an id that the enqueuer chose is remembered after its job is due.
 const ID_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -21,7 +21,7 @@ impl RedisTasks {
             return Err(BackendError::refused(format!("more than {ENQUEUE_BATCH} jobs at once")));
         }
         let keys = &self.keys;
-        let mut call = self.scripts.enqueue.call(&[
+        let mut all = vec![
             keys.queues(),
             keys.delayed(),
             keys.delayed_jobs(),
@@ -29,7 +29,9 @@ impl RedisTasks {
             keys.ids(),
             keys.unique(),
             keys.deleted(),
-        ]);
+        ];
+        all.extend(jobs.first().and_then(|job| job.batch.as_ref()).map(|batch| [&*keys.batches(), batch].concat()));
+        let mut call = self.scripts.enqueue.call(&all);
         call.arg(until_us).arg(&self.channel).arg(ID_TTL.as_millis() as u64);
         for job in jobs {
             add_job(job, &mut call);
@@ -38,6 +40,10 @@ impl RedisTasks {
         let reply = self.run_enqueue(&call).await?;
         if let Value::BulkString(key) = reply {
             return Err(BackendError::WrongKind { key: String::from_utf8_lossy(&key).into_owned() });
+        }
+        if let Value::Int(refusal) = reply {
+            let refusal = batches::refusal(refusal).ok_or_else(unexpected_reply)?;
+            return Ok(vec![EnqueueOutcome::NoMember(refusal); jobs.len()]);
         }
         let mut items = ReplyItems::of(reply).ok_or_else(unexpected_reply)?;
         let mut outcomes = Vec::with_capacity(jobs.len());

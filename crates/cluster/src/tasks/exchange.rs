@@ -5,12 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use deadpool_redis::redis::Value;
 use phalanx_core::backend::{
-    AttemptEnd, BackendError, FetchedJob, JobCounters, SettleOutcome, Settlement, WorkerCall, WorkerReply,
+    AttemptEnd, BackendError, Consequences, FetchedJob, JobCounters, SettleOutcome, Settlement, WorkerCall, WorkerReply,
 };
 use phalanx_core::bound_reached;
 use tracing::warn;
 
-use super::call::{ReplyItems, TaskScript, unexpected_reply};
+use super::call::{BATCHES, ReplyItems, TaskScript, unexpected_reply};
 use super::entry::{begun, field_of, split_counters, write_field};
 use super::jobs::id_of;
 use super::limits;
@@ -22,6 +22,9 @@ const MAX_BYTES: usize = 256 * 1024;
 
 /// How often a node says that it serves its queues.
 pub(super) const SERVING: Duration = Duration::from_secs(1);
+
+/// The place of the functions for batches in the script.
+const BATCHES_HERE: &str = "--[[ batches.lua ]]";
 
 /// The script. Its text has its keys, so that they are no arguments of each call: all but that of the running attempts, which
 /// differs from generation to generation.
@@ -57,12 +60,16 @@ impl Exchange {
             ("REPORTS", keys.reports()),
             ("HELD", keys.held()),
             ("RATES", keys.rates()),
+            ("BATCHES", keys.batches()),
+            ("BATCHES_ENDED", keys.batches_ended()),
             ("CHANNEL", channel.to_owned()),
         ];
         let mut constants: String = texts.iter().map(|(name, text)| constant(name, &quote(text))).collect();
         constants.push_str(&constant("FAILED_MAX", &failed_max.to_string()));
         let limits = limits::fragment("ARGV[2]", NUMBERS_BYTES + 1);
-        let text = [&constants, &*limits, include_str!("../lua/tasks/exchange.lua")].concat();
+        // Within the block of ends with consequences: a function that is defined costs each call.
+        let text = include_str!("../lua/tasks/exchange.lua").replacen(BATCHES_HERE, BATCHES, 1);
+        let text = [&constants, &*limits, &text].concat();
         Self(TaskScript::new(format!("{running}*"), &text))
     }
 }
@@ -104,7 +111,10 @@ fn numbers(call: &WorkerCall<'_>, announces: bool, ends: [usize; 3]) -> Vec<u8> 
 
 /// Whether an end has no consequences: it is settled by one command with others of its kind.
 pub(super) fn is_plain(settlement: &Settlement) -> bool {
-    matches!(settlement.end, AttemptEnd::Done) && settlement.unique.is_none() && settlement.report.is_none()
+    matches!(settlement.end, AttemptEnd::Done)
+        && settlement.unique.is_none()
+        && settlement.report.is_none()
+        && settlement.consequences.is_none()
 }
 
 impl RedisTasks {
@@ -209,7 +219,7 @@ impl RedisTasks {
     }
 }
 
-/// Adds field, verb, id, claim, what belongs to the verb, and the report.
+/// Adds field, verb, id, claim, what belongs to the verb, the report, and the other consequences.
 fn add_end(settlement: &Settlement, invocation: &mut super::call::ScriptCall<'_>) {
     let due;
     let (verb, x): (&str, &[u8]) = match &settlement.end {
@@ -223,6 +233,9 @@ fn add_end(settlement: &Settlement, invocation: &mut super::call::ScriptCall<'_>
         AttemptEnd::Park { class } => ("park", class.as_bytes()),
         AttemptEnd::Failed { record } => ("failed", record),
     };
+    let is_over = matches!(settlement.end, AttemptEnd::Done | AttemptEnd::Dropped | AttemptEnd::Failed { .. });
+    let consequences = settlement.consequences.as_deref().filter(|_| is_over);
+    let verb = if consequences.is_some() { format!("{verb}+") } else { verb.to_owned() };
     invocation.arg(field_of(&settlement.attempt)).arg(verb).arg(settlement.id.as_deref().unwrap_or_default());
     invocation.arg(settlement.unique.as_deref().unwrap_or_default()).arg(x);
     match settlement.report.as_deref() {
@@ -233,6 +246,9 @@ fn add_end(settlement: &Settlement, invocation: &mut super::call::ScriptCall<'_>
         None => {
             invocation.arg("").arg("").arg("");
         }
+    }
+    if let Some(Consequences { member }) = consequences {
+        invocation.arg(member.as_deref().unwrap_or_default());
     }
 }
 

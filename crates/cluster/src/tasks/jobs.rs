@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deadpool_redis::redis::{cmd, pipe};
+use deadpool_redis::redis::{Value, cmd, pipe};
 use phalanx_core::Generation;
 use phalanx_core::backend::{BackendError, DeleteOutcome, FailedTake, JobState, TakeOutcome};
 use phalanx_core::bound_reached;
 use phalanx_core::job::{FailedJob, JobText};
 use tracing::debug;
 
+use super::call::unexpected_reply;
 use super::entry::split_counters;
 use super::{RedisTasks, report_spoilt};
 
@@ -21,6 +22,9 @@ pub(super) const PAGE: usize = 50;
 
 /// Pages that are searched of one list at most.
 const MAX_PAGES: usize = 20_000;
+
+/// How often a job that is to be deleted is looked for among the delayed ones, if it was put there between look and script.
+const LOOKS: usize = 5;
 
 /// The id of a job; `None` for a foreign one.
 pub(super) fn id_of(text: &[u8]) -> Option<Arc<str>> {
@@ -105,20 +109,38 @@ impl RedisTasks {
     async fn delete_delayed(&self, id: &str, marks: bool) -> Result<bool, BackendError> {
         let keys = &self.keys;
         let (jobs, mut look) = (keys.delayed_jobs(), cmd("HGET"));
-        let stored: Option<Vec<u8>> = self.shared.read(&jobs, look.arg(&jobs).arg(id)).await?;
-        // The claim goes in the same step: left behind, it would refuse other jobs for as long as this one was to have it.
-        let claim = stored.as_deref().and_then(claim_of);
-        let claim_key = claim.as_ref().map_or_else(|| keys.unused(), |claim| [&keys.unique(), claim.as_str()].concat());
-        let all = [keys.unused(), keys.delayed(), jobs, keys.deleted(), claim_key];
-        let mut call = self.scripts.delete_delayed.call(&all);
-        let entry: Option<Vec<u8>> = call.arg(id).arg(u8::from(marks)).run(&self.shared).await?;
-        let Some(entry) = entry else { return Ok(false) };
-        if claim.is_none()
-            && let Some(claim) = claim_of(&entry)
-        {
-            self.release_claim(&claim, id).await?; // it was delayed since the look
+        look.arg(&jobs).arg(id);
+        for _ in 0..LOOKS {
+            let stored: Option<Vec<u8>> = self.shared.read(&jobs, &look).await?;
+            // The claim goes in the same step: left behind, it would refuse other jobs for as long as this one was to have it. So
+            // does the end of a member: a batch would wait for it.
+            let (claim, member) = stored.as_deref().map(names_of).unwrap_or_default();
+            let claim_key = claim.map_or_else(|| keys.unused(), |claim| [keys.unique(), claim].concat());
+            let mut call = self.scripts.delete_delayed.call(&[
+                keys.unused(),
+                keys.delayed(),
+                jobs.clone(),
+                keys.deleted(),
+                claim_key,
+                keys.queues(),
+                keys.ready(),
+                keys.again(),
+                keys.suspects(),
+                keys.batches(),
+                keys.batches_ended(),
+            ]);
+            call.arg(id).arg(u8::from(marks)).arg(u8::from(stored.is_some())).arg(member.unwrap_or_default());
+            match call.arg(&self.channel).run(&self.shared).await? {
+                Value::Int(0) => return Ok(false),
+                Value::Int(1) => return Ok(true),
+                Value::Int(_) => {} // it was delayed since the look
+                Value::BulkString(key) => {
+                    return Err(BackendError::WrongKind { key: String::from_utf8_lossy(&key).into_owned() });
+                }
+                _ => return Err(unexpected_reply()),
+            }
         }
-        Ok(true)
+        Err(BackendError::refused("the job moves from one place to the next: repeat the deletion"))
     }
 
     pub(super) async fn find_claimant(&self, claim: &str) -> Result<Option<Arc<str>>, BackendError> {
@@ -257,8 +279,8 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     !part.is_empty() && bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// The claim of a delayed job, by its entry.
-fn claim_of(entry: &[u8]) -> Option<String> {
-    let text = entry.splitn(5, |byte| *byte == b' ').nth(4)?;
-    JobText::read(text)?.unique.map(Into::into)
+/// The claim of a delayed job, and its name as a member of a batch, by its entry.
+fn names_of(entry: &[u8]) -> (Option<String>, Option<String>) {
+    let text = entry.splitn(5, |byte| *byte == b' ').nth(4).and_then(JobText::read);
+    text.map(|text| (text.unique.map(Into::into), text.batch.map(Into::into))).unwrap_or_default()
 }

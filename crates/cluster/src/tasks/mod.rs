@@ -17,8 +17,8 @@ use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobReport,
-    ListedAttempt, NewJob, Promotion, StoredStatus, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome,
-    WorkerCall, WorkerReply, WorkerSign,
+    ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskStats,
+    TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use tracing::warn;
 
@@ -26,6 +26,7 @@ use crate::client::RedisClient;
 use crate::keys::Keys;
 
 mod attempts;
+mod batches;
 mod call;
 mod enqueue;
 mod entry;
@@ -78,6 +79,8 @@ struct Scripts {
     fields: TaskScript,
     enqueue: TaskScript,
     report: TaskScript,
+    create_batch: TaskScript,
+    seal_batch: TaskScript,
     promote: TaskScript,
     tick: TaskScript,
     give_back: TaskScript,
@@ -98,6 +101,7 @@ impl RedisTasks {
     pub fn new(client: &RedisClient, keys: Keys, node: &str, failed_max: usize) -> Self {
         let (channel, unused) = (keys.wake(), keys.unused());
         let script = |key: String, text| TaskScript::new(key, text);
+        let counting = |key: String, text| TaskScript::counting(key, text);
         Self {
             exchange: Exchange::new(&keys, &channel, failed_max.max(1)),
             serving: Repeated::every(SERVING),
@@ -105,16 +109,18 @@ impl RedisTasks {
                 fields: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/fields.lua")),
                 enqueue: script(keys.queues(), include_str!("../lua/tasks/enqueue.lua")),
                 report: script(format!("{}*", keys.reports()), include_str!("../lua/tasks/report.lua")),
-                promote: script(keys.delayed(), include_str!("../lua/tasks/promote.lua")),
+                create_batch: script(format!("{}*", keys.batches()), include_str!("../lua/tasks/create_batch.lua")),
+                seal_batch: counting(format!("{}*", keys.batches()), include_str!("../lua/tasks/seal_batch.lua")),
+                promote: counting(keys.delayed(), include_str!("../lua/tasks/promote.lua")),
                 tick: script(keys.ticks(), include_str!("../lua/tasks/tick.lua")),
-                give_back: script(keys.reapers(), include_str!("../lua/tasks/give_back.lua")),
+                give_back: counting(keys.reapers(), include_str!("../lua/tasks/give_back.lua")),
                 came_back: script(format!("{}*", keys.stalls_of()), include_str!("../lua/tasks/came_back.lua")),
                 take_parked: script(format!("{}*", keys.running_of()), &limits::take_parked(&keys, &channel)),
-                fail_parked: script(keys.failed(), include_str!("../lua/tasks/fail_parked.lua")),
+                fail_parked: counting(keys.failed(), include_str!("../lua/tasks/fail_parked.lua")),
                 take_unattended: script(keys.unattended(), include_str!("../lua/tasks/take_unattended.lua")),
                 take_failed: script(keys.failed(), include_str!("../lua/tasks/take_failed.lua")),
                 list_again: script(keys.running_of(), include_str!("../lua/tasks/list_again.lua")),
-                delete_delayed: script(keys.delayed_jobs(), include_str!("../lua/tasks/delete_delayed.lua")),
+                delete_delayed: counting(keys.delayed_jobs(), include_str!("../lua/tasks/delete_delayed.lua")),
                 release: script(unused, include_str!("../lua/tasks/release.lua")),
                 register: script(keys.workers(), include_str!("../lua/tasks/register.lua")),
                 remove_worker: script(keys.workers(), include_str!("../lua/tasks/remove_worker.lua")),
@@ -156,6 +162,18 @@ impl fmt::Debug for RedisTasks {
 impl TaskStore for RedisTasks {
     async fn enqueue(&self, jobs: &[NewJob], until_us: u64) -> Result<Vec<EnqueueOutcome>, BackendError> {
         self.enqueue_batch(jobs, until_us).await
+    }
+
+    async fn create_batch(&self, batch: &NewBatch, until_us: u64) -> Result<Option<StoredBatch>, BackendError> {
+        self.store_batch(batch, until_us).await
+    }
+
+    async fn seal_batch(&self, id: &str) -> Result<SealOutcome, BackendError> {
+        self.close_batch(id).await
+    }
+
+    async fn batch(&self, id: &str) -> Result<Option<StoredBatch>, BackendError> {
+        self.read_batch(id).await
     }
 
     async fn woken(&self) {

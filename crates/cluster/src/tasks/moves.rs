@@ -54,6 +54,8 @@ impl RedisTasks {
             keys.failed(),
             keys.failed_ids(),
             keys.failures(),
+            keys.batches(),
+            keys.batches_ended(),
         ]);
         call.arg(&self.name).arg(PROMOTER_MS).arg(&self.channel).arg(MOVE_BATCH).arg(self.failed_max);
         let mut items = ReplyItems::of(call.run(&*self.own.client().await?).await?).ok_or_else(unexpected_reply)?;
@@ -132,11 +134,15 @@ impl RedisTasks {
             keys.deaths_by(dead),
             keys.stalls_of(),
             keys.held(),
+            keys.batches(),
+            keys.batches_ended(),
+            keys.delayed(),
         ]);
         call.arg(by.as_str()).arg(dead.as_str()).arg(&self.channel).arg(self.failed_max).arg(MAX_UNATTENDED);
         call.arg(REMEMBERED_MS);
         for DeadAttempt { field, names, records: [poison, stalled], .. } in &attempts {
-            call.arg(field).arg(&names.id).arg(&names.claim).arg(&names.class).arg(&poison[..]).arg(&stalled[..]);
+            call.arg(field).arg(&names.id).arg(&names.claim).arg(&names.class).arg(&names.member);
+            call.arg(&poison[..]).arg(&stalled[..]);
         }
         let reply: Value = call.run(&*self.own.client().await?).await?;
         if reply == Value::Nil {
@@ -184,8 +190,15 @@ impl RedisTasks {
             keys.unique(),
             keys.unattended(),
             keys.unattended_of(),
+            keys.queues(),
+            keys.ready(),
+            keys.again(),
+            keys.suspects(),
+            keys.batches(),
+            keys.batches_ended(),
+            keys.delayed(),
         ]);
-        call.arg(self.failed_max).arg(MAX_UNATTENDED);
+        call.arg(self.failed_max).arg(MAX_UNATTENDED).arg(&self.channel);
         let parked = self.names_in(keys.parked()).await?;
         let client = self.own.client().await?;
         let (mut late, mut bytes) = (0, 0);
@@ -232,14 +245,16 @@ impl RedisTasks {
                     let record =
                         FailedRecord { worker, queue, text, exception, error, failed_at_ms: now_ms(), counters };
                     let names = JobNames::read(text);
-                    call.arg(class).arg(&entry[..]).arg(names.id).arg(names.claim).arg(&record.write()[..]);
+                    call.arg(class).arg(&entry[..]).arg(names.id).arg(names.claim);
+                    call.arg(names.member).arg(&record.write()[..]);
                 }
             }
         }
         if late == 0 {
             return Ok(0);
         }
-        let (moved, dropped) = call.run::<(usize, u64)>(&*self.own.client().await?).await?;
+        let (moved, dropped, spoilt): (usize, u64, Vec<String>) = call.run(&*self.own.client().await?).await?;
+        report_spoilt(&spoilt);
         report_dropped(dropped);
         Ok(moved)
     }
@@ -258,12 +273,18 @@ struct JobNames {
     id: String,
     claim: String,
     class: String,
+    member: String,
 }
 
 impl JobNames {
     fn read(text: &[u8]) -> Self {
         let own = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned).unwrap_or_default();
-        let names = |job: JobText<'_>| Self { id: own(job.id), claim: own(job.unique), class: job.class.into_owned() };
+        let names = |job: JobText<'_>| Self {
+            id: own(job.id),
+            claim: own(job.unique),
+            class: job.class.into_owned(),
+            member: own(job.batch),
+        };
         JobText::read(text).map(names).unwrap_or_default()
     }
 }

@@ -8,6 +8,7 @@ use phalanx_core::backend::{AttemptEnd, FetchedJob, SettleOutcome, TaskStore};
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes};
 
+mod batches;
 mod cost;
 mod full;
 mod limits;

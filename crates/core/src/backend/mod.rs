@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+mod batches;
 mod bus;
 mod cache;
 mod clock;
@@ -17,6 +18,7 @@ mod sessions;
 mod tasks;
 mod ticks;
 
+pub use batches::{BATCH_TTL_MS, BatchRefusal, BatchStage, MAX_BATCH, MemberName, NewBatch, SealOutcome, StoredBatch};
 pub use bus::{
     Bus, GapCause, Incoming, NodeMessage, NodeMessageKind, Posted, Publication, PublicationKind, Recipient, SendGuard,
     Subscription, TagMessage, TagMessageKind,
@@ -43,8 +45,8 @@ pub use sessions::{
     SessionRenewalOutcome, SessionStore, SessionUse, SessionWrite, SessionWriteOutcome, StoredSession, UserKey,
 };
 pub use tasks::{
-    AttemptEnd, AttemptKey, Conviction, DeleteOutcome, ENQUEUE_BATCH, EXCHANGE_BATCH, EnqueueOutcome, FailedTake,
-    FetchedJob, GiveBackOutcome, JobCounters, JobReport, JobState, ListedAttempt, MAX_DEATHS, MAX_REAPS,
+    AttemptEnd, AttemptKey, Consequences, Conviction, DeleteOutcome, ENQUEUE_BATCH, EXCHANGE_BATCH, EnqueueOutcome,
+    FailedTake, FetchedJob, GiveBackOutcome, JobCounters, JobReport, JobState, ListedAttempt, MAX_DEATHS, MAX_REAPS,
     MAX_UNATTENDED, MOVE_BATCH, NewJob, OLDEST_QUEUES, Promotion, REPORT_TTL_MS, SettleOutcome, Settlement,
     StoredStatus, TakeOutcome, TaskStats, TaskStore, UniqueClaim, WorkerCall, WorkerReply, WorkerSign,
 };

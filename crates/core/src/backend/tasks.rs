@@ -13,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::batches::{BatchRefusal, NewBatch, SealOutcome, StoredBatch};
 use super::error::BackendError;
 use super::queue_limits::{HeldUpQueue, LimitedQueue};
 use super::ticks::{TickCall, TickOutcome};
@@ -54,6 +55,8 @@ pub struct NewJob {
     pub unique: Option<UniqueClaim>,
     /// Set if the caller chose the id, so that it may be repeated: identifies the job's content.
     pub digest: Option<[u8; 16]>,
+    /// The batch that it is a member of, with which its text ends; the store appends its number. Jobs of one enqueue have the same.
+    pub batch: Option<Arc<str>>,
 }
 
 /// A claim that at most one job of the cluster has.
@@ -74,6 +77,8 @@ pub enum EnqueueOutcome {
     Existing(Arc<str>),
     /// Nothing is stored: the id names a job of another content.
     Conflict,
+    /// No job of the enqueue is stored: their batch takes none.
+    NoMember(BatchRefusal),
 }
 
 /// How often a job was begun, and how that ended.
@@ -201,6 +206,15 @@ pub struct Settlement {
     pub unique: Option<Arc<str>>,
     /// The last progress that was not stored yet, and the result.
     pub report: Option<Box<JobReport>>,
+    /// Everything else that follows; `None` for a job that is no member of a batch.
+    pub consequences: Option<Box<Consequences>>,
+}
+
+/// The rare consequences of an end, in the step that settles it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Consequences {
+    /// The name of the job as a member of a batch, in which its end counts.
+    pub member: Option<Arc<str>>,
 }
 
 /// How long the report of a job is kept after its attempt: a day, in milliseconds.
@@ -438,6 +452,16 @@ pub trait TaskStore: Send + Sync + 'static {
     /// Stores at most [`ENQUEUE_BATCH`] jobs, all or none; the store's time in microseconds after which they are refused.
     async fn enqueue(&self, jobs: &[NewJob], until_us: u64) -> Result<Vec<EnqueueOutcome>, BackendError>;
 
+    /// Stores a batch, and returns `None`; or the one that has its id already, and changes nothing. The store's time in
+    /// microseconds after which it is refused.
+    async fn create_batch(&self, batch: &NewBatch, until_us: u64) -> Result<Option<StoredBatch>, BackendError>;
+
+    /// Ends the time in which a batch takes members. Without members that have not ended it ends with that.
+    async fn seal_batch(&self, id: &str) -> Result<SealOutcome, BackendError>;
+
+    /// A batch; `None` if there is none of that id, or it ended more than a week ago.
+    async fn batch(&self, id: &str) -> Result<Option<StoredBatch>, BackendError>;
+
     /// Completes when jobs may have been added to a queue that was empty or paused, or when one is due before all other
     /// delayed jobs; may complete without. A call that comes after that completes at once. One task waits at a time.
     async fn woken(&self);
@@ -463,7 +487,7 @@ pub trait TaskStore: Send + Sync + 'static {
     /// the store came back empty. Those that are listed already stay.
     async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError>;
 
-    /// Moves at most [`MOVE_BATCH`] jobs that are due to their queues.
+    /// Moves at most [`MOVE_BATCH`] jobs that are due to their queues, and ends batches whose deadlines have passed.
     async fn promote(&self) -> Result<Promotion, BackendError>;
 
     /// Enqueues the ticks that are due, by the store's clock too, and later than the last of their task; each of them once,

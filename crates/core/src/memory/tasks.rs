@@ -1,5 +1,7 @@
 //! The jobs of one node. They end with its process.
 
+mod batch_ends;
+mod batches;
 mod exchange;
 mod jobs;
 mod limits;
@@ -20,13 +22,15 @@ use tokio::sync::Notify;
 
 use crate::backend::{
     AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob,
-    GiveBackOutcome, JobCounters, JobReport, ListedAttempt, MOVE_BATCH, NewJob, PaidTime, Promotion, StoredStatus,
-    TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
+    GiveBackOutcome, JobCounters, JobReport, ListedAttempt, MOVE_BATCH, NewBatch, NewJob, PaidTime, Promotion,
+    SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall,
+    WorkerReply, WorkerSign,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
 use crate::metrics::bound_reached;
 
+use batches::{MemberEnd, MemoryBatches};
 use jobs::{JobIds, JobPlace};
 use queue::{MemoryQueue, WaitingJob};
 use reaps::CountedReaps;
@@ -64,6 +68,7 @@ struct Jobs {
     reaps: CountedReaps,
     claims: HashMap<Arc<str>, Claim>,
     ids: JobIds,
+    batches: MemoryBatches,
     reports: JobReports,
     last_ticks: LastTicks,
     /// The use of rates, by queue: as many as the application's tasks have queues with one.
@@ -112,6 +117,26 @@ impl Jobs {
         self.claims.get(key).filter(|claim| claim.expires_ms > now_ms).map(|claim| claim.id.clone())
     }
 
+    /// Stores a job, unless there is one of its id or its claim.
+    fn enqueue(&mut self, job: &NewJob, now_ms: u64) -> EnqueueOutcome {
+        let known = job.digest.and_then(|_| self.ids.digest(&job.id));
+        let claimant = job.unique.as_ref().and_then(|unique| self.claimant(&unique.key, now_ms));
+        match (known, claimant) {
+            (Some(known), _) if Some(known) == job.digest => EnqueueOutcome::Existing(job.id.clone()),
+            (Some(_), _) => EnqueueOutcome::Conflict,
+            (None, Some(claimant)) => EnqueueOutcome::Existing(claimant),
+            (None, None) => {
+                if let Some(digest) = job.digest {
+                    self.ids.remember(&job.id, digest, now_ms + MEMORY_MS);
+                }
+                let member = job.batch.as_deref().and_then(|batch| self.batches.add_member(batch, &job.text));
+                let text = member.unwrap_or_else(|| job.text.clone());
+                self.store(NewJob { text, ..job.clone() }, now_ms);
+                EnqueueOutcome::Stored
+            }
+        }
+    }
+
     fn store(&mut self, new: NewJob, now_ms: u64) {
         if let Some(unique) = new.unique {
             let expires_ms = now_ms.saturating_add(unique.ttl_ms);
@@ -139,7 +164,8 @@ impl Jobs {
     }
 
     fn next_due_ms(&self) -> Option<u64> {
-        self.delayed.first_key_value().map(|((due_ms, _), _)| *due_ms)
+        let delayed = self.delayed.first_key_value().map(|((due_ms, _), _)| *due_ms);
+        [delayed, self.batches.next_deadline_ms()].into_iter().flatten().min()
     }
 
     fn fail(&mut self, id: &Option<Arc<str>>, record: Bytes, max: usize) {
@@ -168,26 +194,32 @@ impl TaskStore for MemoryTasks {
             return Err(BackendError::Full);
         }
         state.ids.forget_old(now_ms);
-        let mut outcomes = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let known = job.digest.and_then(|_| state.ids.digest(&job.id));
-            let claimant = job.unique.as_ref().and_then(|unique| state.claimant(&unique.key, now_ms));
-            outcomes.push(match (known, claimant) {
-                (Some(known), _) if Some(known) == job.digest => EnqueueOutcome::Existing(job.id.clone()),
-                (Some(_), _) => EnqueueOutcome::Conflict,
-                (None, Some(claimant)) => EnqueueOutcome::Existing(claimant),
-                (None, None) => {
-                    if let Some(digest) = job.digest {
-                        state.ids.remember(&job.id, digest, now_ms + MEMORY_MS);
-                    }
-                    state.store(job.clone(), now_ms);
-                    EnqueueOutcome::Stored
-                }
-            });
+        if let Some(refusal) = jobs.first().and_then(|job| state.batches.refusal(job.batch.as_deref()?, jobs.len())) {
+            return Ok(vec![EnqueueOutcome::NoMember(refusal); jobs.len()]);
         }
+        let outcomes = jobs.iter().map(|job| state.enqueue(job, now_ms)).collect();
         drop(state);
         self.added.notify_one();
         Ok(outcomes)
+    }
+
+    async fn create_batch(&self, batch: &NewBatch, until_us: u64) -> Result<Option<StoredBatch>, BackendError> {
+        if self.clock.now_us() > until_us {
+            return Err(BackendError::refused("its deadline has passed"));
+        }
+        let existing = self.jobs().batches.create(batch, self.clock.now_ms())?;
+        self.added.notify_one(); // its deadline may be the next one
+        Ok(existing)
+    }
+
+    async fn seal_batch(&self, id: &str) -> Result<SealOutcome, BackendError> {
+        let outcome = self.jobs().seal_batch(id, self.clock.now_ms());
+        self.added.notify_one();
+        Ok(outcome)
+    }
+
+    async fn batch(&self, id: &str) -> Result<Option<StoredBatch>, BackendError> {
+        Ok(self.jobs().batches.status(id))
     }
 
     async fn woken(&self) {
@@ -255,6 +287,7 @@ impl TaskStore for MemoryTasks {
             state.wait(queue, job);
             moved += 1;
         }
+        moved += state.expire_batches(now_ms);
         let next_due_ms = state.next_due_ms();
         drop(state);
         if moved > 0 {
@@ -302,6 +335,7 @@ impl TaskStore for MemoryTasks {
             if is_deleted {
                 state.count -= 1;
                 state.ids.forget(&job.id);
+                state.end_member_of(&job, MemberEnd::Deleted, now_ms);
             } else if let Some(conviction) = job.counters.conviction() {
                 let record = FailedRecord {
                     worker,
@@ -316,6 +350,7 @@ impl TaskStore for MemoryTasks {
                 state.unattended.keep(&job.text, &record);
                 state.fail(&job.id, record, self.failed_max);
                 state.drop_claim_of(&job);
+                state.end_member_of(&job, MemberEnd::Failed, now_ms);
                 let attempt = AttemptKey { token, queue, counters: job.counters };
                 convicted.push(FetchedJob { attempt, text: job.text });
             } else {
@@ -373,6 +408,7 @@ impl TaskStore for MemoryTasks {
             state.unattended.keep(&job.text, &record);
             state.fail(&job.id, record, self.failed_max);
             state.drop_claim_of(job);
+            state.end_member_of(job, MemberEnd::Failed, now_ms);
         }
         Ok(late.len())
     }
@@ -422,6 +458,7 @@ impl TaskStore for MemoryTasks {
                     state.count -= 1;
                     state.drop_claim_of(&job);
                     state.ids.forget(&job.id);
+                    state.end_member_of(&job, MemberEnd::Deleted, now_ms);
                 }
                 DeleteOutcome::Deleted
             }

@@ -29,6 +29,8 @@ pub struct AttemptFacts {
     pub fence: u64,
     /// The tick of a periodic task that the job is of, Unix time in milliseconds.
     pub tick_ms: Option<u64>,
+    /// The batch that the job is a member of, or the completion of.
+    pub batch: Option<Arc<str>>,
     /// The request in which the job was enqueued, and its meta.
     pub origin: JobOrigin,
     /// Cancelled when the attempt is to end.

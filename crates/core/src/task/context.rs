@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::attempt::AttemptFacts;
+use super::batch::JobBatch;
 use super::control::TaskControl;
 use super::handle::Tasks;
 use crate::action::Action;
@@ -77,6 +78,11 @@ impl TaskContext {
     /// job may begin later, and run again: a task about "the last hour" should count from here.
     pub fn tick_ms(&self) -> Option<u64> {
         self.facts.tick_ms
+    }
+
+    /// The batch that the job is a member of, or whose completion it is.
+    pub fn batch(&self) -> Option<JobBatch> {
+        self.facts.batch.clone().map(|id| self.tasks().batch(id))
     }
 
     /// The request in which the job was enqueued, or an id of its own. Jobs that this one enqueues carry it on.

@@ -119,6 +119,10 @@ pub struct EnqueueOptions {
     expires_in: Option<Duration>,
     meta: BTreeMap<String, String>,
     due: Due,
+    /// The batch that the job is a member of.
+    pub(super) batch: Option<Arc<str>>,
+    /// The batch whose completion it is.
+    pub(super) completes: Option<Arc<str>>,
 }
 
 impl EnqueueOptions {
@@ -255,6 +259,22 @@ impl Tasks {
         Ok(ids)
     }
 
+    /// The job that the end of a batch enqueues. It is stored with the batch, so it has no claim of its own.
+    pub(super) async fn prepare_completion(
+        &self,
+        task: &str,
+        input: Box<RawValue>,
+        batch: &Arc<str>,
+    ) -> Result<NewJob, ActionError> {
+        let options = EnqueueOptions { completes: Some(batch.clone()), ..EnqueueOptions::new() }.not_unique();
+        self.prepare(task, input, &options, self.hooks_until()).await
+    }
+
+    /// The store's time after which an enqueue that begins now is refused.
+    pub(super) fn until_us(&self) -> u64 {
+        self.parts.clock.now_us() + self.parts.timeout.as_micros() as u64
+    }
+
     /// Until when the hooks of an enqueue that begins now may take, for all its jobs; `None` without hooks.
     fn hooks_until(&self) -> Option<Instant> {
         self.parts.hooks.as_ref().map(|hooks| hooks.late_at())
@@ -327,18 +347,19 @@ impl Tasks {
             unique_until: unique.as_ref().filter(|unique| unique.until == UniqueUntil::Start).map(|_| "start".into()),
             unique_for: unique.as_ref().map(|unique| unique.lifetime.as_millis() as u64),
             meta: self.origin.meta(&options.meta)?,
+            completes: options.completes.as_deref().map(Into::into),
+            batch: options.batch.as_deref().map(Into::into),
         };
         let text = text.write();
         if text.len() > MAX_JOB_BYTES {
             return Err(too_large());
         }
         let unique = unique.map(|unique| unique.claim);
-        Ok(NewJob { id, queue: queue.into(), text, due_ms, unique, digest })
+        Ok(NewJob { id, queue: queue.into(), text, due_ms, unique, digest, batch: options.batch.clone() })
     }
 
     async fn store_jobs(&self, task: &str, jobs: &[NewJob]) -> Result<Vec<EnqueueOutcome>, ActionError> {
-        let until_us = self.parts.clock.now_us() + self.parts.timeout.as_micros() as u64;
-        let outcomes = self.store()?.enqueue(jobs, until_us).await.map_err(|error| self.not_stored(error))?;
+        let outcomes = self.store()?.enqueue(jobs, self.until_us()).await.map_err(|error| self.not_stored(error))?;
         self.notify_stored(task, jobs, &outcomes);
         Ok(outcomes)
     }
@@ -401,6 +422,7 @@ fn enqueued(id: Arc<str>, outcome: EnqueueOutcome) -> Result<Enqueued, ActionErr
         EnqueueOutcome::Stored => Ok(Enqueued { id, enqueued: true }),
         EnqueueOutcome::Existing(id) => Ok(Enqueued { id, enqueued: false }),
         EnqueueOutcome::Conflict => Err(ActionError::conflict("the id is that of a job of another task or input")),
+        EnqueueOutcome::NoMember(refusal) => Err(refusal.into()),
     }
 }
 

@@ -69,6 +69,7 @@ use crate::guard::Requirements;
 use crate::params::{Input, Params};
 
 pub(crate) mod attempt;
+mod batch;
 pub(crate) mod built_in;
 mod context;
 mod control;
@@ -76,6 +77,7 @@ pub(crate) mod draft;
 mod due;
 mod failed;
 pub(crate) mod handle;
+mod members;
 mod operations;
 pub(crate) mod origin;
 mod policy;
@@ -90,6 +92,7 @@ pub(crate) mod unique;
 
 pub use crate::backend::{JobRate, QueueLimits};
 pub use attempt::{AttemptFacts, TaskFailure};
+pub use batch::{BATCH_DEADLINE, BatchOptions, BatchStatus, JobBatch, MAX_BATCH_DEADLINE};
 pub use built_in::RunAction;
 pub use context::TaskContext;
 pub use control::TaskControl;

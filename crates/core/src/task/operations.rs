@@ -175,6 +175,7 @@ fn retry_of(failed: &FailedJob) -> Option<FailedTake> {
         due_ms: None,
         unique,
         digest: None,
+        batch: None,
     };
     Some(FailedTake { record: failed.record.clone(), retry: Some(new) })
 }

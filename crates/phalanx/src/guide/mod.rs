@@ -83,6 +83,9 @@ pub mod sharing {}
 #[doc = include_str!("tasks.md")]
 pub mod tasks {}
 
+#[doc = include_str!("batches.md")]
+pub mod batches {}
+
 #[doc = include_str!("cluster.md")]
 pub mod cluster {}
 

@@ -11,7 +11,15 @@ use crate::harness::Harness;
 
 fn job(id: &str, class: &str, input: &str) -> NewJob {
     let text = format!(r#"{{"class":"{class}","queue":"default","args":[{input}],"id":"{id}"}}"#);
-    NewJob { id: id.into(), queue: "default".into(), text: text.into(), due_ms: None, unique: None, digest: None }
+    NewJob {
+        id: id.into(),
+        queue: "default".into(),
+        text: text.into(),
+        due_ms: None,
+        unique: None,
+        digest: None,
+        batch: None,
+    }
 }
 
 /// Three nodes die of the first job of the queue.
@@ -94,6 +102,7 @@ async fn a_job_that_was_parked_for_too_long_runs_on_a_node_that_knows_its_task()
         end: AttemptEnd::Park { class: class.into() },
         unique: None,
         report: None,
+        consequences: None,
     });
     let parks: Vec<Settlement> = parks.collect();
     (call.settlements, call.wanted) = (&parks, 0);

@@ -108,6 +108,7 @@ async fn a_settlement_that_the_store_does_not_know_shows_that_it_lost_data() {
         end: AttemptEnd::Dropped,
         unique: None,
         report: None,
+        consequences: None,
     });
     let call = WorkerCall {
         generation: harness.node.generation(),
@@ -329,6 +330,7 @@ async fn the_call_that_follows_a_reply_is_sent_before_another_reply_is_looked_at
         due_ms: None,
         unique: None,
         digest: None,
+        batch: None,
     };
     store.enqueue(&(0..8).map(job).collect::<Vec<_>>(), u64::MAX).await.unwrap();
     let steps = async |count: usize| {

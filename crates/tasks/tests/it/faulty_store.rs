@@ -9,8 +9,8 @@ use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobReport,
-    ListedAttempt, NewJob, Promotion, SettleOutcome, StoredStatus, SystemClock, TakeOutcome, TaskStats, TaskStore,
-    TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
+    ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome, SettleOutcome, StoredBatch, StoredStatus, SystemClock,
+    TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use phalanx_core::memory::MemoryTasks;
 use tokio::sync::Semaphore;
@@ -158,6 +158,18 @@ impl TaskStore for FaultyStore {
 
     async fn enqueue(&self, jobs: &[NewJob], until_us: u64) -> Result<Vec<EnqueueOutcome>, BackendError> {
         self.inner.enqueue(jobs, until_us).await
+    }
+
+    async fn create_batch(&self, batch: &NewBatch, until_us: u64) -> Result<Option<StoredBatch>, BackendError> {
+        self.inner.create_batch(batch, until_us).await
+    }
+
+    async fn seal_batch(&self, id: &str) -> Result<SealOutcome, BackendError> {
+        self.inner.seal_batch(id).await
+    }
+
+    async fn batch(&self, id: &str) -> Result<Option<StoredBatch>, BackendError> {
+        self.inner.batch(id).await
     }
 
     async fn woken(&self) {

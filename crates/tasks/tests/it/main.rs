@@ -1,6 +1,7 @@
 //! The worker on a node with the memory backend, with tasks written as the attribute writes them.
 #![allow(clippy::unwrap_used, reason = "an unwrap that fails is a failed test with its line")]
 
+mod batches;
 mod ends;
 mod failures;
 mod faults;

@@ -6,11 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    AttemptEnd, BackendError, EnqueueOutcome, FetchedJob, JobCounters, JobState, NewJob, SettleOutcome, Settlement,
-    StoredStatus, TaskStore, UniqueClaim, WorkerCall, WorkerReply,
+    AttemptEnd, BackendError, Consequences, EnqueueOutcome, FetchedJob, JobCounters, JobState, NewJob, SettleOutcome,
+    Settlement, StoredStatus, TaskStore, UniqueClaim, WorkerCall, WorkerReply,
 };
 use phalanx_core::job::{FailedRecord, JobText};
 
+mod batches;
 mod enqueue;
 mod exchange;
 mod limits;
@@ -22,7 +23,8 @@ mod running;
 mod ticks;
 
 pub use self::{
-    enqueue::*, exchange::*, limits::*, moves::*, operations::*, queue_limits::*, reports::*, running::*, ticks::*,
+    batches::*, enqueue::*, exchange::*, limits::*, moves::*, operations::*, queue_limits::*, reports::*, running::*,
+    ticks::*,
 };
 
 /// Turns each law of tasks into a test: `task_laws!(memory: make())`.
@@ -101,6 +103,16 @@ macro_rules! task_laws {
                 the_last_tick_is_raised_to_the_highest_that_a_node_knows,
                 of_two_schedules_that_of_the_node_that_began_last_counts,
                 a_tick_wakes,
+                the_call_that_settles_the_last_member_fetches_the_completion,
+                many_members_of_a_batch_are_settled_at_once,
+                a_batch_that_is_not_sealed_does_not_end,
+                an_empty_batch_ends_when_it_is_sealed,
+                a_member_counts_once,
+                a_member_that_runs_again_does_not_count,
+                a_member_that_ends_in_no_attempt_counts,
+                a_batch_that_was_sealed_takes_no_members,
+                a_member_that_is_not_stored_does_not_count,
+                a_batch_ends_at_its_deadline_once,
             ]
         );
     };
@@ -130,7 +142,15 @@ fn now_ms() -> u64 {
 /// A job of the queue `q`.
 pub fn job(id: &str) -> NewJob {
     let text = format!(r#"{{"class":"c","queue":"q","args":[],"id":"{id}"}}"#);
-    NewJob { id: id.into(), queue: "q".into(), text: text.into(), due_ms: None, unique: None, digest: None }
+    NewJob {
+        id: id.into(),
+        queue: "q".into(),
+        text: text.into(),
+        due_ms: None,
+        unique: None,
+        digest: None,
+        batch: None,
+    }
 }
 
 fn claiming(id: &str, key: &str) -> NewJob {
@@ -155,9 +175,11 @@ fn ids_of(jobs: &[FetchedJob]) -> Vec<String> {
 /// The settlement of a job of these laws.
 pub fn settlement(job: &FetchedJob, end: AttemptEnd) -> Settlement {
     let text = JobText::read(&job.text);
-    let (id, unique) = text.map(|text| (text.id, text.unique)).unwrap_or_default();
+    let (id, unique, batch) = text.map(|text| (text.id, text.unique, text.batch)).unwrap_or_default();
     let own = |text: std::borrow::Cow<'_, str>| text.as_ref().into();
-    Settlement { attempt: job.attempt.clone(), id: id.map(own), end, unique: unique.map(own), report: None }
+    let consequences = batch.map(|batch| Box::new(Consequences { member: Some(own(batch)) }));
+    let (id, unique) = (id.map(own), unique.map(own));
+    Settlement { attempt: job.attempt.clone(), id, end, unique, report: None, consequences }
 }
 
 async fn status(store: &SharedTasks, id: &str) -> StoredStatus {

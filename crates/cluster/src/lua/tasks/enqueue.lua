@@ -1,8 +1,8 @@
 -- Stores jobs, all or none. Everything is read first: then nothing can fail but the first write, on a full Redis.
--- KEYS: queues, delayed, delayed jobs; the starts of keys: ready, ids, unique; marks of deletion.
+-- KEYS: queues, delayed, delayed jobs; the starts of keys: ready, ids, unique; marks of deletion; for members of a batch: the batch.
 -- ARGV: µs until which it may run, channel, ms for which an id is remembered, then for each job: id, queue, text, due in ms or
 -- '', claim or '', its ms, digest or ''.
--- Returns for each '' if it is stored, 'conflict', or `=` and the id of the job that is stored; or the key that is spoilt.
+-- Returns 1 to 4 if the batch is unknown, sealed, expired, or would be too large. Else for each '' if it is stored, 'conflict', or `=` and the id of the job that is stored; or the key that is spoilt.
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 if us > tonumber(ARGV[1]) then
@@ -32,6 +32,24 @@ for n = 4, #ARGV, 7 do
     end
 end
 
+local members -- the number of the next member
+if KEYS[8] then
+    local batch = redis.pcall('HMGET', KEYS[8], 'end', 'sealed', 'total')
+    if batch.err then
+        return KEYS[8]
+    end
+    members = tonumber(batch[3])
+    if not members then
+        return 1
+    elseif batch[1] == 'expired' then
+        return 3
+    elseif batch[1] or batch[2] then
+        return 2
+    elseif members + (#ARGV - 3) / 7 > 1000000 then
+        return 4
+    end
+end
+
 local function outcome_of(n)
     local id, claim, digest = ARGV[n], ARGV[n + 4], ARGV[n + 6]
     local known = digest ~= '' and redis.call('GET', KEYS[5] .. id)
@@ -53,14 +71,19 @@ for n = 4, #ARGV, 7 do
     local outcome = outcome_of(n)
     if outcome == '' then
         local id, queue, due, claim, digest = ARGV[n], ARGV[n + 1], tonumber(ARGV[n + 3]), ARGV[n + 4], ARGV[n + 6]
+        local text = ARGV[n + 2]
+        if members then -- a member's text ends with the name of its batch, and its number there
+            text = string.sub(text, 1, -3) .. '#' .. string.format('%.0f', members) .. '"}'
+            members = members + 1
+        end
         if due and due > now_ms then
-            redis.call('HSET', KEYS[3], id, queue .. ' 0 0 0 ' .. ARGV[n + 2])
+            redis.call('HSET', KEYS[3], id, queue .. ' 0 0 0 ' .. text)
             redis.call('ZADD', KEYS[2], ARGV[n + 3], id)
             first = first or {}
             first[id] = true
         else
             due = now_ms
-            redis.call('RPUSH', KEYS[4] .. queue, ARGV[n + 2])
+            redis.call('RPUSH', KEYS[4] .. queue, text)
             if not added[queue] then
                 added[queue] = true
                 redis.call('SADD', KEYS[1], queue)
@@ -77,6 +100,9 @@ for n = 4, #ARGV, 7 do
     outcomes[#outcomes + 1] = outcome
 end
 
+if members then
+    redis.call('HSET', KEYS[8], 'total', string.format('%.0f', members))
+end
 for queue in pairs(added) do
     if lengths[queue] == 0 then
         redis.pcall('PUBLISH', ARGV[2], queue)

@@ -6,7 +6,8 @@
 -- suspect may be fetched, 1 if the node says that it serves its queues, number of queues, of plain successes, of ids of these,
 -- and of other ends, all in one text, behind them the limits of queues; the other digits of the first token. Then the queues,
 -- the successes, those of queues with limits last, their ids, and for each other end: field, verb, id, claim, x, id of its
--- report or '', progress or '', result or ''; then, if some have one, the most jobs of each queue, '' for as many as are wanted.
+-- report or '', progress or '', result or '', and, if the verb ends with `+`, its name as a member of a batch or ''; then, if some
+-- have one, the most jobs of each queue, '' for as many as are wanted.
 -- Returns the number of missing successes, that of dropped failures, when the next delayed job is due or '', the number of
 -- marks, more than 0 if jobs may be left, and 0 or the outcomes of other ends, the spoilt keys, and the queues that a limit holds
 -- up. Then the jobs, in groups: the place of the queue among those of the call, 1 if they have counters, their number, and so
@@ -46,10 +47,16 @@ end
 
 local outcomes, dropped, spoilt = {}, 0, {}
 if others > 0 then
+    --[[ batches.lua ]]
     local put = placer(QUEUES, READY, AGAIN, SUSPECTS, CHANNEL)
+    local counters
     for n = 1, others do
         local field, verb, id, claim, x, reported, progress, result = unpack(ARGV, at, at + 7)
         at = at + 8
+        local member = ''
+        if string.sub(verb, -1) == '+' then
+            verb, member, at = string.sub(verb, 1, -2), ARGV[at], at + 1
+        end
         local job = redis.call('HGET', running, field)
         local outcome = 'accepted'
         if not job then
@@ -57,12 +64,16 @@ if others > 0 then
         else
             -- Resque's tools may name a queue in any way.
             local number, queue, attempts, deaths, stalls = string.match(field, '^(%d+) (.+) (%d+) (%d+) (%d+)$')
-            local key, over, attempt, fewer
+            local key, over, attempt, fewer, batch
             if number then
                 attempt, fewer = generation .. ':' .. number, math.max(attempts - 1, 0)
             end
-            if not number then
-                key = running .. ' ' .. field
+            if member ~= '' then
+                counters = counters or batch_counters(put, BATCHES, BATCHES_ENDED, READY, DELAYED)
+                batch, key = counters.find(member)
+            end
+            if key or not number then
+                key = key or running .. ' ' .. field
             elseif verb == 'done' or verb == 'dropped' then
                 over = 0
             elseif verb == 'failed' then
@@ -104,6 +115,9 @@ if others > 0 then
                     end
                 elseif verb == 'dropped' and id ~= '' then
                     redis.pcall('ZREM', DELETED, id)
+                end
+                if batch then
+                    counters.count(batch, verb == 'dropped' and 'deleted' or verb)
                 end
                 if reported ~= '' then
                     spoilt[#spoilt + 1] = report(REPORTS .. reported, generation .. ' ' .. field,

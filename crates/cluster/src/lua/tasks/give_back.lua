@@ -2,9 +2,10 @@
 -- KEYS: unused key, reapers, running, queues; the starts of keys: ready, again, suspects, unique; failed, ids of the failed,
 -- failures, marks of deletion; the start of keys: serving; classes of failures that no node attended to; the start of keys:
 -- their records; mark that the node came back, jobs for which this reap counted as a death; the starts of keys: deaths of a job
--- that were stalls, attempts of a queue that count for its limit. ARGV: the reaper, the dead generation, channel, most failed jobs kept, most such records of a class, ms for
--- which a death may turn out to be a stall, then for each attempt: field, id or '', claim or '', class or '', the records without
--- counters of its failure if nodes died of it and if they stood still, '' where that cannot be.
+-- that were stalls, attempts of a queue that count for its limit; batches, members of batches that ended, delayed. ARGV: the
+-- reaper, the dead generation, channel, most failed jobs kept, most such records of a class, ms for which a death may turn out to
+-- be a stall, then for each attempt: field, id or '', claim or '', class or '', its name as a member of a batch or '', the records
+-- without counters of its failure if nodes died of it and if they stood still, '' where that cannot be.
 -- Returns for each that was moved '', or its deaths, its stalls and its field if it is convicted; the keys that are spoilt; how
 -- many records were dropped.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
@@ -14,10 +15,11 @@ end
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 local put = placer(KEYS[4], KEYS[5], KEYS[6], KEYS[7], ARGV[3])
+local counters = batch_counters(put, KEYS[20], KEYS[21], KEYS[5], KEYS[22])
 local moved, spoilt, left, dropped = {}, {}, {}, 0
 local came_back, counts_deaths = redis.call('EXISTS', KEYS[16]) == 1, false
-for n = 7, #ARGV, 6 do
-    local field, id, claim, class, poison, stalled = unpack(ARGV, n, n + 5)
+for n = 7, #ARGV, 7 do
+    local field, id, claim, class, member, poison, stalled = unpack(ARGV, n, n + 6)
     local job = redis.call('HGET', KEYS[3], field)
     local queue, attempts, deaths, stalls = string.match(field, '^%d+ (.+) (%d+) (%d+) (%d+)$')
     if job and queue then
@@ -36,8 +38,13 @@ for n = 7, #ARGV, 6 do
         if record ~= '' then
             record = record .. ',"attempts":' .. attempts .. ',"deaths":' .. deaths .. ',"stalls":' .. stalls .. '}'
         end
-        local key
-        if not is_deleted and record ~= '' then
+        local batch, key
+        if (is_deleted or record ~= '') and member ~= '' then
+            batch, key = counters.find(member)
+        end
+        if key then
+            -- its end cannot count: it stays
+        elseif not is_deleted and record ~= '' then
             key = fail(KEYS[9], KEYS[10], KEYS[11], tonumber(ARGV[4]), id, record, us)
         elseif not is_deleted then
             key = put(queue, math.max(attempts - 1, 0), deaths, stalls, job, true)
@@ -53,6 +60,9 @@ for n = 7, #ARGV, 6 do
             elseif id ~= '' and not came_back then
                 redis.pcall('SADD', KEYS[17], id)
                 counts_deaths = true
+            end
+            if batch then
+                counters.count(batch, is_deleted and 'deleted' or 'failed')
             end
             if returned then
                 redis.pcall('DEL', KEYS[18] .. id)

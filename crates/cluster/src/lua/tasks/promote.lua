@@ -1,6 +1,6 @@
--- Moves delayed jobs that are due to their queues, ours and resque's. One node does it at a time, any node after it.
+-- Moves delayed jobs that are due to their queues, ours and resque's, and ends batches whose deadlines are among them. One node does it at a time, any node after it.
 -- KEYS: unused key, delayed, delayed jobs, claim, resque's schedule, queues; the starts of keys: ready, again, suspects,
--- resque's delayed, resque's timestamps; failed, ids of the failed, failures. ARGV: this node, ms of its claim, channel, most
+-- resque's delayed, resque's timestamps; failed, ids of the failed, failures; batches, members of batches that ended. ARGV: this node, ms of its claim, channel, most
 -- jobs, most failed jobs kept.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 local promoter = redis.pcall('GET', KEYS[4])
@@ -11,6 +11,7 @@ redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[2])
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 local put = placer(KEYS[6], KEYS[7], KEYS[8], KEYS[9], ARGV[3])
+local counters = batch_counters(put, KEYS[15], KEYS[16], KEYS[7], KEYS[2])
 local moved, spoilt, most = 0, {}, tonumber(ARGV[4])
 
 local due = redis.pcall('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', math.floor(us / 1000)), 'LIMIT', 0, most)
@@ -22,7 +23,15 @@ for _, id in ipairs(due) do
     local key = type(entry) == 'table' and KEYS[3]
     local queue, attempts, deaths, stalls, job = string.match(not key and entry or '', '^(%S+) (%d+) (%d+) (%d+) (.*)$')
     queue = are_counters(attempts, deaths, stalls) and queue
-    if queue then
+    local expiring = not entry and string.match(id, '^batch (.+)$') -- no id of a job has a space
+    if expiring then
+        local batch
+        batch, key = counters.read(expiring)
+        if batch then
+            counters.complete(batch, 'expired')
+            moved = moved + 1
+        end
+    elseif queue then
         key = put(queue, attempts, deaths, stalls, job, false)
     elseif entry and not key then -- it stays where it is, and is named
         spoilt[#spoilt + 1] = KEYS[3] .. ' ' .. id

@@ -62,6 +62,9 @@ impl Jobs {
             }
             AttemptEnd::Failed { record } => self.fail(&job.id, record.clone(), failed_max),
         }
+        if let Some(consequences) = &settlement.consequences {
+            self.follow(consequences, &settlement.end, now_ms);
+        }
         if let Some(report) = &settlement.report {
             self.reports.keep((generation, settlement.attempt.clone()), report, now_ms + REPORT_TTL_MS);
         }

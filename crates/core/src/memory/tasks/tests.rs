@@ -9,7 +9,15 @@ use crate::backend::{AttemptEnd, JobState, SettleOutcome, Settlement, SystemCloc
 
 fn job(id: &str) -> NewJob {
     let text = format!(r#"{{"class":"a","queue":"q","args":[],"id":"{id}","unique":"u-{id}"}}"#);
-    NewJob { id: id.into(), queue: "q".into(), text: text.into(), due_ms: None, unique: None, digest: None }
+    NewJob {
+        id: id.into(),
+        queue: "q".into(),
+        text: text.into(),
+        due_ms: None,
+        unique: None,
+        digest: None,
+        batch: None,
+    }
 }
 
 fn store(failed_max: usize) -> MemoryTasks {
@@ -51,13 +59,20 @@ async fn beyond_the_bound_the_oldest_failed_job_is_dropped() {
             counters: fetched.attempt.counters,
         };
         let end = AttemptEnd::Failed { record: record.write() };
-        let settlement = Settlement { attempt: fetched.attempt, id: Some(id), end, unique: None, report: None };
+        let settlement =
+            Settlement { attempt: fetched.attempt, id: Some(id), end, unique: None, report: None, consequences: None };
         assert_eq!(fetch(&store, 100, &[settlement]).await.settled, [SettleOutcome::Accepted]);
         if token < 3 {
             // The call above fetched the next job too: it is given back.
             let again = store.attempts(Generation::parse("aaaaaaaaaa").unwrap()).await.unwrap().remove(0);
-            let give_back =
-                Settlement { attempt: again.attempt, id: None, end: AttemptEnd::GiveBack, unique: None, report: None };
+            let give_back = Settlement {
+                attempt: again.attempt,
+                id: None,
+                end: AttemptEnd::GiveBack,
+                unique: None,
+                report: None,
+                consequences: None,
+            };
             let queues: [Arc<str>; 0] = [];
             let call = WorkerCall {
                 generation: Generation::parse("aaaaaaaaaa").unwrap(),
