@@ -9,7 +9,7 @@ mod journal;
 mod release;
 mod tasks;
 
-use actions::{basic, cluster, jobs, requests, rooms, sessions, shared, tags};
+use actions::{basic, batches, cluster, jobs, requests, rooms, sessions, shared, tags};
 use journal::Journal;
 use phalanx::event::Event;
 use phalanx::prelude::*;
@@ -56,6 +56,9 @@ fn main() -> phalanx::ExitCode {
             jobs::task_status,
             jobs::task_delete,
             jobs::task_retry_all,
+            batches::batch_create,
+            batches::batch_status,
+            batches::batch_seal,
             jobs::queue_pause,
             jobs::queue_resume,
         ])

@@ -178,6 +178,17 @@ pub(crate) async fn paced(_ctx: TaskContext) -> Result<(), ActionError> {
     Ok(())
 }
 
+/// Appends the numbers of the batch that it completes to the list `batches`.
+#[task(queue = "high")]
+pub(crate) async fn batch_over(ctx: TaskContext) -> Result<(), ActionError> {
+    let Some(batch) = ctx.batch() else { return Ok(()) };
+    let status = batch.status().await?;
+    let numbers = json!({ "id": &**batch.id(), "stage": status.stage.as_str(), "done": status.done, "failed": status.failed,
+        "deleted": status.deleted });
+    ctx.cache().push("batches", &numbers).await?;
+    Ok(())
+}
+
 /// Panics.
 #[task(attempts = 1)]
 pub(crate) async fn panic(_ctx: TaskContext) -> Result<(), ActionError> {
@@ -203,8 +214,9 @@ pub(crate) async fn every_tick(ctx: TaskContext) -> Result<(), ActionError> {
 pub(crate) fn all() -> Vec<TaskDef> {
     let without = std::env::var("TOUR_WITHOUT").unwrap_or_default();
     let is_later = std::env::var("TOUR_SHAPE").is_ok_and(|shape| shape == "2");
-    let all =
-        tasks![noop, sleep, exclusive, block, freeze, progress, record, fail, flaky, crash, panic, limited, paced];
+    let all = tasks![
+        noop, sleep, exclusive, block, freeze, progress, record, fail, flaky, crash, panic, limited, paced, batch_over
+    ];
     let count = if is_later { tasks![count_2] } else { tasks![count] };
     let ticks = match std::env::var("TOUR_TICKS").as_deref() {
         Ok("1") => tasks![every_second_tick].to_vec(),

@@ -6,6 +6,7 @@ use phalanx_testkit::{Process, Redis, Signal};
 use tokio::time::{Instant, sleep, timeout};
 
 mod away;
+mod batches;
 mod campaign;
 mod full;
 mod hand_over;

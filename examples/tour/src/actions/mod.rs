@@ -1,6 +1,7 @@
 //! The tour's actions, by topic.
 
 pub(crate) mod basic;
+pub(crate) mod batches;
 pub(crate) mod cluster;
 pub(crate) mod jobs;
 pub(crate) mod requests;

@@ -237,6 +237,17 @@ impl Enqueuer {
 
     /// Posts to any path, and waits for so long for the answer.
     pub(crate) async fn post(&mut self, path: &str, body: &Value, limit: Duration) -> io::Result<(u16, Value)> {
+        self.send("POST", path, body, limit).await
+    }
+
+    /// Sends a request of any method.
+    pub(crate) async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &Value,
+        limit: Duration,
+    ) -> io::Result<(u16, Value)> {
         let exchange = async {
             let mut stream = match self.stream.take() {
                 Some(stream) => stream,
@@ -244,7 +255,7 @@ impl Enqueuer {
             };
             let body = body.to_string();
             let head = format!(
-                "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
                 self.addr,
                 body.len()
             );
