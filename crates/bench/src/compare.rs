@@ -59,6 +59,7 @@ pub(crate) async fn all(server: Option<PathBuf>, rows: &[Row], effort: Effort) -
         results.push(match (row, row.ceiling()) {
             (Row::Crowd, _) => crowd::measure(*row, 2 * effort.idle_sockets, effort).await?,
             (Row::Apply1 | Row::Apply32 | Row::ApplyLocal, _) => apply::measure(&binary, *row, effort).await?,
+            (Row::TasksLimited, _) => jobs::measure_limited(100, effort).await?,
             (row, _) if let Some(slots) = row.slots() => jobs::measure(*row, slots, effort).await?,
             (row, _) if let Some(beside) = row.beside() => beside::measure(*row, beside, effort).await?,
             (_, Some(_)) => pair(&binary, *row, effort).await?,

@@ -1,11 +1,12 @@
-//! Jobs that do nothing, compared with the floor over the same Redis: a script that takes a job and notes it.
+//! Jobs that do nothing, compared with the floor over the same Redis: a script that takes a job and notes it; and those of a queue
+//! with a limit, compared with those of one without.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use phalanx::jobs::EnqueueOptions;
 use phalanx::prelude::*;
-use phalanx::{Node, RunningApp};
+use phalanx::{Node, RunningApp, Task, TaskDef};
 use phalanx_testkit::Redis;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -44,16 +45,22 @@ async fn nothing(_ctx: TaskContext, _input: Nothing) -> Result<(), ActionError> 
     Ok(())
 }
 
+/// The same in a queue with a limit, which the slots reach.
+#[task(queue = "bench", limit = 100)]
+async fn limited(ctx: TaskContext, input: Nothing) -> Result<(), ActionError> {
+    nothing(ctx, input).await
+}
+
 /// Measures one of the rows for jobs: `slots` at a time.
 pub(crate) async fn measure(row: Row, slots: usize, effort: Effort) -> Result<Measured, Anyhow> {
     let redis = Redis::start().await;
     let is_synced = if row == Row::TasksSynced { "yes" } else { "no" };
     redis.command(&format!("CONFIG SET appendonly {is_synced} appendfsync always")).await;
-    let app = start(&redis, slots).await?;
+    let app = start(&redis, slots, tasks![nothing]).await?;
     let node = app.node().clone();
     let count = effort.jobs(slots);
     node.tasks().pause(QUEUE).await?;
-    fill(&node, count).await?;
+    fill::<nothing>(&node, count).await?;
     let job = node.tasks().waiting(QUEUE, 0, 1).await?.pop().ok_or("no job waits")?;
     let mut floor = Worker::connect(redis.addr(), job.to_vec()).await?;
     drain(&node, count).await?;
@@ -62,11 +69,11 @@ pub(crate) async fn measure(row: Row, slots: usize, effort: Effort) -> Result<Me
     for round in 0..effort.rounds {
         let (our, their);
         if round % 2 == 0 {
-            our = ours(&node, count).await?;
+            our = ours::<nothing>(&node, count).await?;
             their = floor.run(count, slots).await?;
         } else {
             their = floor.run(count, slots).await?;
-            our = ours(&node, count).await?;
+            our = ours::<nothing>(&node, count).await?;
         }
         values.push(our / their);
         our_times.push(our);
@@ -76,8 +83,44 @@ pub(crate) async fn measure(row: Row, slots: usize, effort: Effort) -> Result<Me
     Ok(Measured::median(row, Some((middle(&mut our_times), middle(&mut their_times))), values))
 }
 
+/// Measures the row for jobs of a queue with a limit. Each side has a Redis of its own, so that the node without the limit does not
+/// know of it.
+pub(crate) async fn measure_limited(slots: usize, effort: Effort) -> Result<Measured, Anyhow> {
+    let stores = [Redis::start().await, Redis::start().await];
+    for redis in &stores {
+        redis.command("CONFIG SET appendonly no").await;
+    }
+    let apps = [start(&stores[0], slots, tasks![limited]).await?, start(&stores[1], slots, tasks![nothing]).await?];
+    let [ours_node, their_node] = apps.each_ref().map(|app| app.node().clone());
+    let count = effort.jobs(slots);
+    for node in [&ours_node, &their_node] {
+        node.tasks().pause(QUEUE).await?;
+    }
+    ours::<limited>(&ours_node, count).await?;
+    ours::<nothing>(&their_node, count).await?;
+    let (mut values, mut our_times, mut their_times) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..effort.rounds {
+        let (our, their);
+        if round % 2 == 0 {
+            our = ours::<limited>(&ours_node, count).await?;
+            their = ours::<nothing>(&their_node, count).await?;
+        } else {
+            their = ours::<nothing>(&their_node, count).await?;
+            our = ours::<limited>(&ours_node, count).await?;
+        }
+        values.push(our / their);
+        our_times.push(our);
+        their_times.push(their);
+    }
+    for app in apps {
+        app.stop().await;
+    }
+    let sides = (middle(&mut our_times), middle(&mut their_times));
+    Ok(Measured::median(Row::TasksLimited, Some(sides), values))
+}
+
 /// Starts a node in this process, whose attempts run on one thread.
-async fn start(redis: &Redis, slots: usize) -> Result<RunningApp, Anyhow> {
+async fn start(redis: &Redis, slots: usize, tasks: [TaskDef; 1]) -> Result<RunningApp, Anyhow> {
     let mut config = phalanx::config::Config::default();
     config.general.server_token = TOKEN.to_owned();
     config.web.bind = std::net::Ipv4Addr::LOCALHOST.into();
@@ -85,13 +128,13 @@ async fn start(redis: &Redis, slots: usize) -> Result<RunningApp, Anyhow> {
     config.admin.bind = String::new();
     config.tasks.concurrency = slots;
     config.tasks.threads = 1;
-    Ok(App::new("tour").tasks(tasks![nothing]).start_in_cluster(config, &redis.url()).await?)
+    Ok(App::new("tour").tasks(tasks).start_in_cluster(config, &redis.url()).await?)
 }
 
 /// Enqueues jobs in the paused queue.
-async fn fill(node: &Node, count: usize) -> Result<(), Anyhow> {
+async fn fill<T: Task<Input = Nothing>>(node: &Node, count: usize) -> Result<(), Anyhow> {
     let job = Nothing { text: "x".repeat(TEXT) };
-    node.tasks().enqueue_many::<nothing>(std::iter::repeat_n(job, count), &EnqueueOptions::new()).await?;
+    node.tasks().enqueue_many::<T>(std::iter::repeat_n(job, count), &EnqueueOptions::new()).await?;
     Ok(())
 }
 
@@ -106,7 +149,7 @@ async fn drain(node: &Node, count: usize) -> Result<f64, Anyhow> {
     Ok(took.as_secs_f64() * 1e6 / count as f64)
 }
 
-async fn ours(node: &Node, count: usize) -> Result<f64, Anyhow> {
-    fill(node, count).await?;
+async fn ours<T: Task<Input = Nothing>>(node: &Node, count: usize) -> Result<f64, Anyhow> {
+    fill::<T>(node, count).await?;
     drain(node, count).await
 }

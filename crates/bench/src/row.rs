@@ -37,6 +37,8 @@ pub(crate) enum Row {
     Tasks100,
     /// The same with a Redis that syncs its log before it answers.
     TasksSynced,
+    /// Jobs of a queue with a limit in the cluster, beside those of one without.
+    TasksLimited,
     /// An action that reads the session over HTTP, beside the same without.
     SessionHttp,
     /// The same over WebSocket.
@@ -68,7 +70,7 @@ pub(crate) struct Beside {
 
 impl Row {
     /// Every row, as the budget lists them.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Http,
         Self::Ws1,
         Self::Ws4,
@@ -84,6 +86,7 @@ impl Row {
         Self::Tasks10,
         Self::Tasks100,
         Self::TasksSynced,
+        Self::TasksLimited,
         Self::SessionHttp,
         Self::SessionWs,
         Self::LimitHttp,
@@ -113,6 +116,7 @@ impl Row {
             Self::Tasks10 => "jobs, 10 slots, by jobs",
             Self::Tasks100 => "jobs, 100 slots, by jobs",
             Self::TasksSynced => "jobs, 100 slots, appendfsync always, by jobs",
+            Self::TasksLimited => "jobs, 100 slots, limit beside none, by jobs",
             Self::SessionHttp => "HTTP action with a session, memory",
             Self::SessionWs => "WebSocket action with a session, memory",
             Self::LimitHttp => "HTTP action with a limit, memory",
@@ -133,7 +137,7 @@ impl Row {
             Self::Ws1 | Self::Ws4 => Some(ceiling::Kind::Socket),
             Self::Fan200 | Self::Fan1000 | Self::Burst => Some(ceiling::Kind::Fanout),
             Self::Apply1 | Self::Apply32 | Self::ApplyLocal | Self::Idle | Self::IdleLarge => None,
-            Self::Tasks1 | Self::Tasks10 | Self::Tasks100 | Self::TasksSynced => None,
+            Self::Tasks1 | Self::Tasks10 | Self::Tasks100 | Self::TasksSynced | Self::TasksLimited => None,
             Self::SessionHttp | Self::SessionWs | Self::SessionHttpRedis | Self::SessionWsRedis => None,
             Self::LimitHttp | Self::LimitWs | Self::LimitHttpRedis | Self::LimitWsRedis | Self::Crowd => None,
         }
@@ -160,7 +164,7 @@ impl Row {
         match self {
             Self::Tasks1 => Some(1),
             Self::Tasks10 => Some(10),
-            Self::Tasks100 | Self::TasksSynced => Some(100),
+            Self::Tasks100 | Self::TasksSynced | Self::TasksLimited => Some(100),
             _ => None,
         }
     }
@@ -185,6 +189,7 @@ impl Row {
             Self::Tasks10 => Some((1.0 / 0.9, 1.0 / 1.1)),
             Self::Tasks100 => Some((1.0, 1.0 / 1.5)),
             Self::TasksSynced => Some((1.0 / 0.9, 1.0 / 1.2)),
+            Self::TasksLimited => Some((1.0 / 0.8, 1.0 / 0.9)),
             Self::SessionHttp | Self::SessionWs | Self::LimitHttp | Self::LimitWs => Some((1.05, 1.02)),
             Self::SessionHttpRedis | Self::SessionWsRedis | Self::LimitHttpRedis | Self::LimitWsRedis => {
                 Some((1.35, 1.2))

@@ -72,7 +72,9 @@ impl Load {
             Row::Burst => Self::Fanout(fanout::Room::connect(addr, 200, 8, 4).await?),
             Row::Idle | Row::IdleLarge => return Err("idle sockets are no load".into()),
             Row::Apply1 | Row::Apply32 | Row::ApplyLocal => return Err("calls have a load of their own".into()),
-            Row::Tasks1 | Row::Tasks10 | Row::Tasks100 | Row::TasksSynced => return Err("jobs have no clients".into()),
+            Row::Tasks1 | Row::Tasks10 | Row::Tasks100 | Row::TasksSynced | Row::TasksLimited => {
+                return Err("jobs have no clients".into());
+            }
             _ => return Err("rows about sessions and limits have targets of their own".into()),
         })
     }
