@@ -102,7 +102,7 @@ impl SharedScript for SessionReads {
             let (idle, step) = using.map_or((0, 0), |using| (ms(using.idle), ms(using.step)));
             command.arg(idle).arg(step);
             for (key, _) in alike {
-                command.arg(key.to_hex());
+                command.arg(&key.digits()[..]);
             }
             let reply: Vec<u8> = self.client.evaluate_idempotent(SUBJECT, &self.script, &command).await?;
             let mut reply = Bytes::from(reply);
@@ -132,7 +132,7 @@ fn unpack(reply: &mut Bytes) -> Option<Result<Option<StoredSession>, BackendErro
     let user = reply.split_to(user_length);
     let user = match &user[..] {
         [] => None,
-        user => Some(UserKey::from_hex(std::str::from_utf8(user).ok()?)?),
+        user => Some(UserKey::from_hex(user)?),
     };
     let value = reply.split_to(length);
     Some(Ok(Some(StoredSession { value, version, user, ends_at, expires_in, is_remembered, is_frozen })))

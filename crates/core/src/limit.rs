@@ -156,7 +156,7 @@ impl Limit {
                 let value = ctx.caller().headers.get(name.as_str()).filter(|value| !value.is_empty());
                 value.map(|value| hashed("h", value.as_bytes()))
             }
-            LimitedBy::Session => caller.session.map(|session| hashed("s", session.to_hex().as_bytes())),
+            LimitedBy::Session => caller.session.map(|session| hashed("s", &session.digits())),
             LimitedBy::User => caller.user.map(|user| hashed("u", user.to_hex().as_bytes())),
             LimitedBy::Own(key) => key(ctx).map(|key| hashed("k", key.as_bytes())),
         };

@@ -36,8 +36,13 @@ impl SessionKey {
     }
 
     /// Parses what [`Self::to_hex`] wrote.
-    pub fn from_hex(text: &str) -> Option<Self> {
-        parse_hex(text).map(Self)
+    pub fn from_hex(text: impl AsRef<[u8]>) -> Option<Self> {
+        parse_hex(text.as_ref()).map(Self)
+    }
+
+    /// The key in hexadecimal digits, without the cost of a text.
+    pub fn digits(self) -> [u8; 64] {
+        digits(self.0)
     }
 
     /// The tag of its sockets. As text it is the start of [`to_hex`](Self::to_hex), so that a script that has the key knows
@@ -59,13 +64,12 @@ impl UserKey {
     }
 
     /// Parses what [`Self::to_hex`] wrote.
-    pub fn from_hex(text: &str) -> Option<Self> {
-        parse_hex(text).map(Self)
+    pub fn from_hex(text: impl AsRef<[u8]>) -> Option<Self> {
+        parse_hex(text.as_ref()).map(Self)
     }
 }
 
-fn parse_hex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
+fn parse_hex(digits: &[u8]) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if digits.len() != 64 {
         return None;
@@ -97,12 +101,17 @@ static VALUES: [u8; 256] = {
 
 fn hex(bytes: &[u8]) -> String {
     let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// The digits of a key, for those who need no text: each read of a session names one.
+fn digits(bytes: [u8; 32]) -> [u8; 64] {
+    let mut digits = [0; 64];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+        pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
     }
-    text
+    digits
 }
 
 /// Enough to distinguish sessions in a log, and too little to look one up by.
