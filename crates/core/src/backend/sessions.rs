@@ -292,7 +292,7 @@ mod tests {
         let key = SessionKey::of("abc");
         assert_eq!(key.to_hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(format!("{key:?}"), "ba7816bf");
-        assert_eq!(SessionKey::from_hex(&key.to_hex()), Some(key));
+        assert_eq!(SessionKey::from_hex(key.to_hex()), Some(key));
         assert_eq!(key.tag().to_string(), "ba7816bf8f01cfea414140de5dae2223");
         for text in ["", "ba7816bf", &"g".repeat(64), &"a".repeat(63)] {
             assert_eq!(SessionKey::from_hex(text), None, "{text}");
