@@ -96,6 +96,9 @@ pub(crate) trait CallHost: Send + Sync {
     /// The limits of the application.
     fn rate_limits(&self) -> &RateLimits;
 
+    /// The path of the first route for GET of an action whose only parameter is an id, with that id.
+    fn path_with_id(&self, action: (&str, Option<u32>), id: &str) -> Option<String>;
+
     /// A name for the next request.
     fn next_request_id(&self) -> RequestId;
 
@@ -377,6 +380,11 @@ impl Context {
     /// The addresses that the node listens on, by the names of its transports.
     pub(crate) fn addresses(&self) -> BTreeMap<String, SocketAddr> {
         self.0.host.addresses()
+    }
+
+    /// The path by which an action shows something that has an id: see [`CallHost::path_with_id`].
+    pub(crate) fn path_with_id(&self, action: (&str, Option<u32>), id: &str) -> Option<String> {
+        self.0.host.path_with_id(action, id)
     }
 
     /// The limits of the application.

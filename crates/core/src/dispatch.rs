@@ -18,7 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use streaming::MeteredStream;
 
-use crate::action::OnDisconnect;
+use crate::action::{Method, OnDisconnect};
 use crate::answer::{Body, BodySource, Content, Outcome};
 use crate::call::body::CallBody;
 use crate::call::gate::ActionGate;
@@ -36,7 +36,8 @@ use crate::node::Node;
 use crate::origin::Origin;
 use crate::params::Params;
 use crate::rate_limit::RateLimits;
-use crate::registry::RegisteredAction;
+use crate::registry::{RegisteredAction, path_of};
+use crate::task::accepted::with_id;
 
 /// A call, as a transport hands it over.
 #[derive(Debug)]
@@ -248,6 +249,15 @@ impl CallHost for EngineParts {
 
     fn rate_limits(&self) -> &RateLimits {
         self.limits()
+    }
+
+    fn path_with_id(&self, (name, version): (&str, Option<u32>), id: &str) -> Option<String> {
+        let action = self.definitions().find(name, version)?.def;
+        action
+            .routes
+            .iter()
+            .filter(|route| route.method == Method::Get)
+            .find_map(|route| with_id(&path_of(action, route), id))
     }
 
     fn next_request_id(&self) -> RequestId {

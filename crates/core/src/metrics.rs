@@ -158,6 +158,7 @@ fn describe() {
     describe_counter!("phalanx_room_messages_total", "Messages published to rooms by this node");
     describe_counter!("phalanx_room_deliveries_total", "Messages queued for members on this node");
     describe_counter!("phalanx_room_messages_dropped_total", "Messages that a hook dropped");
+    describe_gauge!("phalanx_task_waiters", "Callers on this node that wait for the ends of jobs");
     describe_gauge!("phalanx_tags", "Tags that connections of this node have");
     describe_counter!("phalanx_tag_messages_total", "Messages sent to tags by this node");
     describe_counter!("phalanx_tag_received_total", "Messages to tags and calls of them received from other nodes");

@@ -106,8 +106,8 @@ impl RegisteredTask {
     }
 
     pub(crate) fn known(&self, config: &Config) -> KnownTask {
-        let TaskDef { queue, check, unique, .. } = *self.def;
-        KnownTask { queue, check, unique, limit: self.limit(config) }
+        let TaskDef { queue, check, unique, tracked, .. } = *self.def;
+        KnownTask { queue, check, unique, limit: self.limit(config), tracked }
     }
 }
 

@@ -65,13 +65,14 @@ pub use phalanx_core::{
 };
 /// Jobs: what an enqueue and a look at the task queue name, beside the handle [`Tasks`].
 pub mod jobs {
-    pub use phalanx_core::backend::{BatchStage, DeleteOutcome, JobCounters, JobState, TaskStats};
+    pub use phalanx_core::backend::{BatchStage, DeleteOutcome, JobCounters, JobState, ResultMissing, TaskStats};
     pub use phalanx_core::job::{AttemptOutcome, FailedJob};
+    pub use phalanx_core::protocol::{AcceptedJob, JobView};
     pub use phalanx_core::task::{
         ActiveAttempt, BATCH_DEADLINE, BatchOptions, BatchStatus, CatchUp, EnqueueOptions, Enqueued, JobBatch, JobRate,
         JobStatus, MAX_BATCH_DEADLINE, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY, MAX_META_BYTES, MAX_PROGRESS_BYTES,
-        MAX_RESULT_BYTES, MIN_INTERVAL, Overlap, QueueLimits, RetryPolicy, RunAction, Schedule, TaskFailure, TickRule,
-        UniqueKey, UniquePolicy, UniqueScope, UniqueUntil,
+        MAX_RESULT_BYTES, MAX_WAITERS, MIN_INTERVAL, Overlap, QueueLimits, RetryPolicy, RunAction, Schedule,
+        TaskFailure, TickRule, UniqueKey, UniquePolicy, UniqueScope, UniqueUntil,
     };
 }
 

@@ -157,7 +157,7 @@ impl NewAttempt {
 
 fn ending_of(outcome: Outcome, task: &ServedTask, facts: &AttemptFacts) -> Ending {
     match outcome {
-        Ok(answer) if task.def.tracked => Ending::Success(result::of(&answer, &facts.id)),
+        Ok(answer) if task.def.tracked => Ending::Success(Some(result::of(&answer, &facts.id))),
         Ok(_) => Ending::Success(None),
         Err(error) => Ending::Failure(error),
     }

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use phalanx_core::backend::{AttemptEnd, JobCounters};
 use phalanx_core::error::Chain;
 use phalanx_core::job::{AttemptOutcome, FailedRecord};
 use phalanx_core::task::{RetryPolicy, TaskControl};
 use phalanx_core::{ActionError, ErrorKind};
 
+use crate::result::TaskResult;
+
 /// How an attempt ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
     /// The function returned a value, which is kept if its task is tracked.
-    Success(Option<Bytes>),
+    Success(Option<TaskResult>),
     /// It returned an error, or panicked.
     Failure(ActionError),
     /// Its deadline passed.

@@ -102,6 +102,7 @@ mod tests {
             unique,
             digest: None,
             batch: None,
+            tracked: false,
         };
         let searched = async || search(&store, "k", Duration::from_millis(1)).await.unwrap();
         assert_eq!(searched().await, None, "no job has it");

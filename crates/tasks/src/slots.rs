@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{AttemptEnd, AttemptKey, Consequences, FetchedJob, JobReport, Settlement};
 use phalanx_core::bound_reached;
@@ -13,6 +12,7 @@ use phalanx_core::task::AttemptFacts;
 use tokio::time::Instant;
 
 use crate::decide::{CancelCause, FailureReason};
+use crate::result::TaskResult;
 use crate::served::ServedTask;
 
 /// An attempt that the node holds, from its fetch until its settlement was answered.
@@ -29,7 +29,7 @@ pub(crate) struct Slot {
     /// Whether the beginning of the attempt releases it.
     pub(crate) is_unique_until_start: bool,
     /// The value that the attempt returned, if it is kept.
-    pub(crate) result: Option<Bytes>,
+    pub(crate) result: Option<TaskResult>,
     pub(crate) started: Instant,
     pub(crate) state: SlotState,
     /// Whether its thread has not returned by the deadline, so that it is settled while it runs.
@@ -73,16 +73,28 @@ impl Slot {
 
     /// The settlement of the attempt, after which it reports nothing more.
     pub(crate) fn settlement(&mut self, end: AttemptEnd) -> Settlement {
-        let report = self.last_report();
+        let is_over = matches!(end, AttemptEnd::Done | AttemptEnd::Dropped | AttemptEnd::Failed { .. });
+        let report = self.last_report(is_over);
         let consequences = self.member.clone().map(|member| Box::new(Consequences { member: Some(member) }));
         let (attempt, id, unique) = (self.key().clone(), self.own_id.clone(), self.unique.clone());
         Settlement { attempt, id, end, unique, report, consequences }
     }
 
-    fn last_report(&mut self) -> Option<Box<JobReport>> {
-        let SlotState::Running(RunningAttempt { facts, .. }) = &self.state else { return None };
-        let (progress, result) = (facts.progress.close(), self.result.take());
-        (progress.is_some() || result.is_some()).then(|| Box::new(JobReport { id: facts.id.clone(), progress, result }))
+    /// The report that goes with a settlement. The end of a tracked job always has one, for those who wait for it. So has that of
+    /// a job that did not begin, whose task this node may not have: the store knows whether it is tracked.
+    fn last_report(&mut self, is_over: bool) -> Option<Box<JobReport>> {
+        let SlotState::Running(RunningAttempt { facts, task, .. }) = &self.state else {
+            let id = self.own_id.clone().filter(|_| is_over)?;
+            return Some(Box::new(JobReport { id, progress: None, result: None, missing: None }));
+        };
+        let progress = facts.progress.close();
+        let (result, missing) = match self.result.take() {
+            Some(Ok(result)) => (Some(result), None),
+            Some(Err(missing)) => (None, Some(missing)),
+            None => (None, None),
+        };
+        let reports = progress.is_some() || result.is_some() || (is_over && task.def.tracked);
+        reports.then(|| Box::new(JobReport { id: facts.id.clone(), progress, result, missing }))
     }
 }
 

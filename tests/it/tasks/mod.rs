@@ -1,6 +1,7 @@
 //! The tour's tasks, on real processes with the embedded backend.
 
 mod jobs;
+mod results;
 mod stopping;
 
 use std::net::SocketAddr;

@@ -189,7 +189,7 @@ impl Keys {
     }
 
     /// The start of the names of hashes: what a job reported last, with its `attempt`, `<generation> <field in running>`, its
-    /// `progress` and its `result`.
+    /// `progress` and its `result`, or `!` and why it has none; `tracked`, and its `end`: `done`, `failed`, or `dropped`.
     pub(crate) fn reports(&self) -> String {
         self.own("reports:")
     }
@@ -222,6 +222,11 @@ impl Keys {
     /// The channel that names a queue which was empty and is not any more.
     pub(crate) fn wake(&self) -> String {
         [&self.channels, ":wake"].concat()
+    }
+
+    /// The start of the names of channels that name a tracked job whose end is published. Scripts make it of [`Self::wake`].
+    pub(crate) fn wake_of_job(&self) -> String {
+        [&self.wake(), ":"].concat()
     }
 
     fn own(&self, name: &str) -> String {

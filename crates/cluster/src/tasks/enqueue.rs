@@ -31,6 +31,10 @@ impl RedisTasks {
             keys.deleted(),
         ];
         all.extend(jobs.first().and_then(|job| job.batch.as_ref()).map(|batch| [&*keys.batches(), batch].concat()));
+        if jobs.iter().any(|job| job.tracked) {
+            all.resize(8, keys.reports()); // the place of the batch
+            self.add_keys_of_tracked(&mut all, jobs);
+        }
         let mut call = self.scripts.enqueue.call(&all);
         call.arg(until_us).arg(&self.channel).arg(ID_TTL.as_millis() as u64);
         for job in jobs {

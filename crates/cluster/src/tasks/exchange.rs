@@ -14,6 +14,7 @@ use super::call::{BATCHES, ReplyItems, TaskScript, unexpected_reply};
 use super::entry::{begun, field_of, split_counters, write_field};
 use super::jobs::id_of;
 use super::limits;
+use super::reports::stored_result;
 use super::{RedisTasks, report_spoilt};
 use crate::keys::Keys;
 
@@ -241,7 +242,7 @@ fn add_end(settlement: &Settlement, invocation: &mut super::call::ScriptCall<'_>
     match settlement.report.as_deref() {
         Some(report) => {
             invocation.arg(&*report.id).arg(report.progress.as_deref().unwrap_or_default());
-            invocation.arg(report.result.as_deref().unwrap_or_default());
+            invocation.arg(stored_result(report));
         }
         None => {
             invocation.arg("").arg("").arg("");

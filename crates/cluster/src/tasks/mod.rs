@@ -28,6 +28,7 @@ use crate::keys::Keys;
 mod attempts;
 mod batches;
 mod call;
+mod ends;
 mod enqueue;
 mod entry;
 mod exchange;
@@ -46,6 +47,7 @@ mod unattended;
 mod wake;
 
 use call::TaskScript;
+use ends::JobEnds;
 use exchange::{Exchange, SERVING};
 use own_connection::OwnConnection;
 use registration::Repeated;
@@ -73,6 +75,7 @@ pub struct RedisTasks {
     serving: Repeated,
     scripts: Scripts,
     wake_ups: WakeUps,
+    ends: JobEnds,
 }
 
 struct Scripts {
@@ -126,6 +129,7 @@ impl RedisTasks {
                 remove_worker: script(keys.workers(), include_str!("../lua/tasks/remove_worker.lua")),
             },
             wake_ups: WakeUps::new(client.clone(), keys.clone(), channel.clone()),
+            ends: JobEnds::new(client.clone(), keys.clone()),
             node: node.to_owned(),
             name: Generation::random().to_string(),
             shared: client.clone(),
@@ -256,6 +260,10 @@ impl TaskStore for RedisTasks {
 
     async fn status(&self, id: &str) -> Result<StoredStatus, BackendError> {
         self.find_status(id).await
+    }
+
+    async fn ended(&self, id: &str) -> Result<Option<StoredStatus>, BackendError> {
+        self.await_end(id).await
     }
 
     async fn delete(&self, id: &str) -> Result<DeleteOutcome, BackendError> {

@@ -137,6 +137,7 @@ impl RedisTasks {
             keys.batches(),
             keys.batches_ended(),
             keys.delayed(),
+            keys.reports(),
         ]);
         call.arg(by.as_str()).arg(dead.as_str()).arg(&self.channel).arg(self.failed_max).arg(MAX_UNATTENDED);
         call.arg(REMEMBERED_MS);
@@ -197,6 +198,7 @@ impl RedisTasks {
             keys.batches(),
             keys.batches_ended(),
             keys.delayed(),
+            keys.reports(),
         ]);
         call.arg(self.failed_max).arg(MAX_UNATTENDED).arg(&self.channel);
         let parked = self.names_in(keys.parked()).await?;

@@ -128,7 +128,7 @@ impl RedisTasks {
             return Err(BackendError::refused(format!("more than {MOVE_BATCH} jobs at once")));
         }
         let keys = &self.keys;
-        let mut call = self.scripts.take_failed.call(&[
+        let mut all = vec![
             keys.unused(),
             keys.failed(),
             keys.failed_ids(),
@@ -140,7 +140,11 @@ impl RedisTasks {
             keys.suspects(),
             keys.unique(),
             keys.deleted(),
-        ]);
+            keys.reports(),
+        ];
+        let retried = jobs.iter().filter_map(|job| job.retry.as_ref());
+        all.extend(self.keys_of_tracked(retried));
+        let mut call = self.scripts.take_failed.call(&all);
         call.arg(&self.channel);
         for FailedTake { record, retry } in jobs {
             call.arg(&record[..]).arg(FailedJob::read(record).id.unwrap_or_default());

@@ -19,7 +19,7 @@ impl RedisTasks {
             return Err(BackendError::refused(format!("the ticks of more than {TICK_BATCH} tasks at once")));
         }
         let keys = &self.keys;
-        let mut script = self.scripts.tick.call(&[
+        let mut all = vec![
             keys.ticks(),
             keys.queues(),
             keys.delayed_jobs(),
@@ -30,7 +30,10 @@ impl RedisTasks {
             keys.parked_of(),
             keys.unique(),
             keys.running_of(),
-        ]);
+        ];
+        let jobs = call.tasks.iter().flat_map(|task| &task.due).filter_map(|tick| tick.job.as_ref());
+        self.add_keys_of_tracked(&mut all, jobs);
+        let mut script = self.scripts.tick.call(&all);
         script.arg(call.now_us).arg(call.until_us).arg(call.since_us).arg(CLOCK_MARGIN_US).arg(SCHEDULE_SILENCE_US);
         script.arg(&self.channel);
         for TickRequest { task, schedule, known_ms, next_ms, due } in call.tasks {

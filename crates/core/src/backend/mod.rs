@@ -9,6 +9,7 @@ mod cache;
 mod clock;
 mod error;
 mod interop;
+mod job_ends;
 mod limits;
 mod locks;
 mod membership;
@@ -27,6 +28,7 @@ pub use cache::{CacheStore, Dumped, Page, Stored};
 pub use clock::{Clock, SystemClock};
 pub use error::BackendError;
 pub use interop::{Interop, InteropCall, InteropError};
+pub use job_ends::{AwaitedEnd, AwaitedEnds, JobReport, JobState, REPORT_TTL_MS, ResultMissing, StoredStatus};
 pub(crate) use limits::SliceCounts;
 pub use limits::{LimitDecision, LimitState, LimitStore, LimitedCall};
 pub use locks::{LockRecord, LockStore};
@@ -46,9 +48,9 @@ pub use sessions::{
 };
 pub use tasks::{
     AttemptEnd, AttemptKey, Consequences, Conviction, DeleteOutcome, ENQUEUE_BATCH, EXCHANGE_BATCH, EnqueueOutcome,
-    FailedTake, FetchedJob, GiveBackOutcome, JobCounters, JobReport, JobState, ListedAttempt, MAX_DEATHS, MAX_REAPS,
-    MAX_UNATTENDED, MOVE_BATCH, NewJob, OLDEST_QUEUES, Promotion, REPORT_TTL_MS, SettleOutcome, Settlement,
-    StoredStatus, TakeOutcome, TaskStats, TaskStore, UniqueClaim, WorkerCall, WorkerReply, WorkerSign,
+    FailedTake, FetchedJob, GiveBackOutcome, JobCounters, ListedAttempt, MAX_DEATHS, MAX_REAPS, MAX_UNATTENDED,
+    MOVE_BATCH, NewJob, OLDEST_QUEUES, Promotion, SettleOutcome, Settlement, TakeOutcome, TaskStats, TaskStore,
+    UniqueClaim, WorkerCall, WorkerReply, WorkerSign,
 };
 pub use ticks::{CLOCK_MARGIN_US, DueTick, SCHEDULE_SILENCE_US, TICK_BATCH, TickCall, TickOutcome, TickRequest};
 

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::batches::{BatchRefusal, NewBatch, SealOutcome, StoredBatch};
 use super::error::BackendError;
+use super::job_ends::{JobReport, StoredStatus};
 use super::queue_limits::{HeldUpQueue, LimitedQueue};
 use super::ticks::{TickCall, TickOutcome};
 use crate::id::Generation;
@@ -57,6 +58,8 @@ pub struct NewJob {
     pub digest: Option<[u8; 16]>,
     /// The batch that it is a member of, with which its text ends; the store appends its number. Jobs of one enqueue have the same.
     pub batch: Option<Arc<str>>,
+    /// Whether its end is kept for a day, for [`TaskStore::ended`].
+    pub tracked: bool,
 }
 
 /// A claim that at most one job of the cluster has.
@@ -204,7 +207,7 @@ pub struct Settlement {
     pub end: AttemptEnd,
     /// The claim of the job, which its end releases unless its begin did.
     pub unique: Option<Arc<str>>,
-    /// The last progress that was not stored yet, and the result.
+    /// The last progress that was not stored yet, and the result. Set for each end of a tracked job.
     pub report: Option<Box<JobReport>>,
     /// Everything else that follows; `None` for a job that is no member of a batch.
     pub consequences: Option<Box<Consequences>>,
@@ -215,20 +218,6 @@ pub struct Settlement {
 pub struct Consequences {
     /// The name of the job as a member of a batch, in which its end counts.
     pub member: Option<Arc<str>>,
-}
-
-/// How long the report of a job is kept after its attempt: a day, in milliseconds.
-pub const REPORT_TTL_MS: u64 = 24 * 60 * 60 * 1000;
-
-/// The report of an attempt about its job; progress and result are JSON texts.
-#[derive(Clone, PartialEq, Eq)]
-pub struct JobReport {
-    /// The job's id, or the one that a foreign job has in this attempt.
-    pub id: Arc<str>,
-    /// How far it is.
-    pub progress: Option<Bytes>,
-    /// The value that it returned. A job that has one is done.
-    pub result: Option<Bytes>,
 }
 
 /// The fate of a job whose attempt ended.
@@ -378,37 +367,6 @@ pub enum GiveBackOutcome {
     ClaimLost,
 }
 
-/// The state of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum JobState {
-    /// It waits in its queue, or is parked.
-    Waiting,
-    /// It is due at this Unix time in milliseconds.
-    Delayed(u64),
-    /// A node runs it.
-    Running(Generation),
-    /// It succeeded, lately.
-    Done,
-    /// It is among the failed jobs.
-    Failed,
-    /// There is no trace of it.
-    Unknown,
-}
-
-/// A job as its store knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredStatus {
-    /// Its state.
-    pub state: JobState,
-    /// The attempt that runs, or the last one that reported: its node and its number.
-    pub attempt: Option<(Generation, u32)>,
-    /// The last progress that was reported.
-    pub progress: Option<Bytes>,
-    /// The value that the job returned.
-    pub result: Option<Bytes>,
-}
-
 /// The outcome of deleting a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeleteOutcome {
@@ -537,6 +495,10 @@ pub trait TaskStore: Send + Sync + 'static {
     /// The state of a job, and what it reported. A job whose end was settled with a result shows both from the same moment on.
     async fn status(&self, id: &str) -> Result<StoredStatus, BackendError>;
 
+    /// Completes when a tracked job is over, at once if it is, with its state and what it reported; `None`, at once, for a
+    /// job that is not tracked, and for one that the store does not know. The end of a job is kept for a day.
+    async fn ended(&self, id: &str) -> Result<Option<StoredStatus>, BackendError>;
+
     /// Deletes a job.
     async fn delete(&self, id: &str) -> Result<DeleteOutcome, BackendError>;
 
@@ -573,12 +535,6 @@ impl fmt::Debug for NewJob {
 impl fmt::Debug for FailedTake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FailedTake").field("retry", &self.retry).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for JobReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobReport").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::hooks::HookRunner;
@@ -29,6 +29,7 @@ use crate::session::parts::SessionParts;
 use crate::tags::{TagParts, Tags};
 use crate::task::draft::TaskCallbacks;
 use crate::task::handle::{TaskParts, Tasks};
+use crate::task::wait::MAX_WAITERS;
 use crate::topics::Topics;
 
 impl Engine {
@@ -125,6 +126,7 @@ impl Engine {
                 timeout: config.redis.command_timeout,
                 worker: Mutex::default(),
                 quiet: watch::Sender::new(false),
+                waiters: Semaphore::new(MAX_WAITERS),
             });
             let node = Node::new(NodeParts {
                 identity: identity.clone(),

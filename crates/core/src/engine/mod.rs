@@ -226,6 +226,11 @@ impl EngineParts {
         &self.limits
     }
 
+    /// The actions and tasks of the application.
+    pub(crate) fn definitions(&self) -> &Registry {
+        &self.registry
+    }
+
     pub(crate) fn author_handle(&self) -> &Node {
         &self.node
     }

@@ -22,9 +22,9 @@ use tokio::sync::Notify;
 
 use crate::backend::{
     AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob,
-    GiveBackOutcome, JobCounters, JobReport, ListedAttempt, MOVE_BATCH, NewBatch, NewJob, PaidTime, Promotion,
-    SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall,
-    WorkerReply, WorkerSign,
+    GiveBackOutcome, JobCounters, JobReport, JobState, ListedAttempt, MOVE_BATCH, NewBatch, NewJob, PaidTime,
+    Promotion, SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome,
+    WorkerCall, WorkerReply, WorkerSign,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
@@ -143,6 +143,9 @@ impl Jobs {
             self.claims.insert(unique.key, Claim { id: new.id.clone(), expires_ms });
         }
         self.count += 1;
+        if new.tracked {
+            self.reports.track(&new.id);
+        }
         let job = WaitingJob { id: Some(new.id), text: new.text, counters: JobCounters::default() };
         match new.due_ms.filter(|due| *due > now_ms) {
             Some(due_ms) => self.delay(new.queue, job, due_ms),
@@ -336,6 +339,7 @@ impl TaskStore for MemoryTasks {
                 state.count -= 1;
                 state.ids.forget(&job.id);
                 state.end_member_of(&job, MemberEnd::Deleted, now_ms);
+                state.reports.end(&job.id, JobState::Dropped, now_ms);
             } else if let Some(conviction) = job.counters.conviction() {
                 let record = FailedRecord {
                     worker,
@@ -349,6 +353,7 @@ impl TaskStore for MemoryTasks {
                 let record = record.write();
                 state.unattended.keep(&job.text, &record);
                 state.fail(&job.id, record, self.failed_max);
+                state.reports.end(&job.id, JobState::Failed, now_ms);
                 state.drop_claim_of(&job);
                 state.end_member_of(&job, MemberEnd::Failed, now_ms);
                 let attempt = AttemptKey { token, queue, counters: job.counters };
@@ -407,6 +412,7 @@ impl TaskStore for MemoryTasks {
             let record = record.write();
             state.unattended.keep(&job.text, &record);
             state.fail(&job.id, record, self.failed_max);
+            state.reports.end(&job.id, JobState::Failed, now_ms);
             state.drop_claim_of(job);
             state.end_member_of(job, MemberEnd::Failed, now_ms);
         }
@@ -450,6 +456,10 @@ impl TaskStore for MemoryTasks {
         Ok(state.status(id, now_ms))
     }
 
+    async fn ended(&self, id: &str) -> Result<Option<StoredStatus>, BackendError> {
+        Ok(self.await_end(id).await)
+    }
+
     async fn delete(&self, id: &str) -> Result<DeleteOutcome, BackendError> {
         let (now_ms, mut state) = (self.clock.now_ms(), self.jobs());
         Ok(match state.ids.place(id) {
@@ -459,6 +469,7 @@ impl TaskStore for MemoryTasks {
                     state.drop_claim_of(&job);
                     state.ids.forget(&job.id);
                     state.end_member_of(&job, MemberEnd::Deleted, now_ms);
+                    state.reports.end(&job.id, JobState::Dropped, now_ms);
                 }
                 DeleteOutcome::Deleted
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::draft::{DraftChanges, JobDraft, TaskCallbacks};
@@ -66,6 +66,8 @@ pub(crate) struct TaskParts {
     pub(crate) worker: Mutex<Option<mpsc::Sender<CancelRequest>>>,
     /// Whether this node is not to fetch jobs.
     pub(crate) quiet: watch::Sender<bool>,
+    /// A permit for each caller that may wait for the end of a job.
+    pub(crate) waiters: Semaphore,
 }
 
 /// The part of a definition that an enqueue needs.
@@ -76,6 +78,8 @@ pub(crate) struct KnownTask {
     pub(crate) unique: UniquePolicy,
     /// How long an attempt may take.
     pub(crate) limit: Option<Duration>,
+    /// Whether the ends of its jobs are kept.
+    pub(crate) tracked: bool,
 }
 
 /// An enqueue whose task is known, and whose input was checked.
@@ -355,7 +359,8 @@ impl Tasks {
             return Err(too_large());
         }
         let unique = unique.map(|unique| unique.claim);
-        Ok(NewJob { id, queue: queue.into(), text, due_ms, unique, digest, batch: options.batch.clone() })
+        let (batch, tracked) = (options.batch.clone(), known.tracked);
+        Ok(NewJob { id, queue: queue.into(), text, due_ms, unique, digest, batch, tracked })
     }
 
     async fn store_jobs(&self, task: &str, jobs: &[NewJob]) -> Result<Vec<EnqueueOutcome>, ActionError> {

@@ -68,6 +68,7 @@ use crate::future::{BoxFuture, Deadline};
 use crate::guard::Requirements;
 use crate::params::{Input, Params};
 
+pub(crate) mod accepted;
 pub(crate) mod attempt;
 mod batch;
 pub(crate) mod built_in;
@@ -89,6 +90,7 @@ mod running;
 mod schedule;
 mod status;
 pub(crate) mod unique;
+pub(crate) mod wait;
 
 pub use crate::backend::{JobRate, QueueLimits};
 pub use attempt::{AttemptFacts, TaskFailure};
@@ -107,6 +109,7 @@ pub use running::ActiveAttempt;
 pub use schedule::{CatchUp, MIN_INTERVAL, Overlap, Schedule, TickRule, tick_job};
 pub use status::{JobStatus, MAX_RESULT_BYTES};
 pub use unique::{UniqueKey, UniquePolicy, UniqueScope, UniqueUntil, computed_key};
+pub use wait::MAX_WAITERS;
 
 /// The type that `#[task]` makes beside a function, so that `tasks().enqueue::<name>(..)` knows its input.
 pub trait Task: Send + Sync + 'static {

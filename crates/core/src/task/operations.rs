@@ -100,7 +100,7 @@ impl Tasks {
     ///
     /// `conflict` if another job has its unique key, `unavailable` if the backend does not answer.
     pub async fn retry_failed(&self, failed: &FailedJob) -> Result<bool, ActionError> {
-        let Some(job) = retry_of(failed) else { return Ok(false) };
+        let Some(job) = self.retry_of(failed) else { return Ok(false) };
         match self.store()?.take_failed(&[job]).await?.pop() {
             Some(TakeOutcome::Taken) => Ok(true),
             Some(TakeOutcome::NotFound) | None => Ok(false),
@@ -131,7 +131,7 @@ impl Tasks {
                 break;
             }
             left -= page.len();
-            let jobs: Vec<FailedTake> = page.iter().filter_map(retry_of).collect();
+            let jobs: Vec<FailedTake> = page.iter().filter_map(|failed| self.retry_of(failed)).collect();
             staying += page.len() - jobs.len();
             let mut rest = &jobs[..];
             while !rest.is_empty() {
@@ -158,26 +158,28 @@ impl Tasks {
         let job = FailedTake { record: failed.record.clone(), retry: None };
         Ok(self.store()?.take_failed(&[job]).await? == [TakeOutcome::Taken])
     }
-}
 
-/// Has a failed job wait in its queue again; `None` if it cannot be read.
-fn retry_of(failed: &FailedJob) -> Option<FailedTake> {
-    let text = failed.payload.get();
-    let job = JobText::read(text.as_bytes()).filter(|job| job.class != "unreadable")?;
-    let queue = [failed.queue.as_str(), &job.queue].into_iter().find(|queue| TaskSettings::is_queue(queue));
-    // The text may be another program's.
-    let ttl_ms = job.unique_for.unwrap_or(UNIQUE_FOR.as_millis() as u64).clamp(1, MAX_DELAY.as_millis() as u64);
-    let unique = job.unique.as_ref().map(|key| UniqueClaim { key: Arc::from(&**key), ttl_ms });
-    let new = NewJob {
-        id: job.id.as_deref().map_or_else(|| random_text::<26>().into(), Arc::from),
-        queue: queue.unwrap_or(TaskSettings::DEFAULT_QUEUE).into(),
-        text: Bytes::copy_from_slice(text.as_bytes()),
-        due_ms: None,
-        unique,
-        digest: None,
-        batch: None,
-    };
-    Some(FailedTake { record: failed.record.clone(), retry: Some(new) })
+    /// Has a failed job wait in its queue again; `None` if it cannot be read.
+    fn retry_of(&self, failed: &FailedJob) -> Option<FailedTake> {
+        let text = failed.payload.get();
+        let job = JobText::read(text.as_bytes()).filter(|job| job.class != "unreadable")?;
+        let queue = [failed.queue.as_str(), &job.queue].into_iter().find(|queue| TaskSettings::is_queue(queue));
+        // The text may be another program's.
+        let ttl_ms = job.unique_for.unwrap_or(UNIQUE_FOR.as_millis() as u64).clamp(1, MAX_DELAY.as_millis() as u64);
+        let unique = job.unique.as_ref().map(|key| UniqueClaim { key: Arc::from(&**key), ttl_ms });
+        let tracked = self.parts.known.get(&*job.class).is_some_and(|known| known.tracked);
+        let new = NewJob {
+            id: job.id.as_deref().map_or_else(|| random_text::<26>().into(), Arc::from),
+            queue: queue.unwrap_or(TaskSettings::DEFAULT_QUEUE).into(),
+            text: Bytes::copy_from_slice(text.as_bytes()),
+            due_ms: None,
+            unique,
+            digest: None,
+            batch: None,
+            tracked,
+        };
+        Some(FailedTake { record: failed.record.clone(), retry: Some(new) })
+    }
 }
 
 /// How many of these are taken in one step.

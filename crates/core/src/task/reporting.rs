@@ -72,7 +72,7 @@ impl TaskContext {
 async fn write(store: Arc<dyn TaskStore>, facts: Arc<AttemptFacts>) {
     while let Some(value) = facts.progress.next() {
         let until = Instant::now() + WRITE_PAUSE;
-        let report = JobReport { id: facts.id.clone(), progress: Some(value), result: None };
+        let report = JobReport { id: facts.id.clone(), progress: Some(value), result: None, missing: None };
         // It outlives the attempt by a day, whenever that ends.
         let left = facts.clock.limit().unwrap_or_default().as_millis() as u64;
         let written = store.report(facts.generation, &facts.key, &report, REPORT_TTL_MS + left).await;

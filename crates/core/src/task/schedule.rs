@@ -123,5 +123,14 @@ pub fn tick_job(task: &TaskDef, overlap: Overlap, tick_ms: u64, now_ms: u64) -> 
         ..JobText::default()
     };
     let text = text.write();
-    NewJob { id: id.into(), queue: task.queue.into(), text, due_ms: None, unique: claim, digest: None, batch: None }
+    NewJob {
+        id: id.into(),
+        queue: task.queue.into(),
+        text,
+        due_ms: None,
+        unique: claim,
+        digest: None,
+        batch: None,
+        tracked: task.tracked,
+    }
 }

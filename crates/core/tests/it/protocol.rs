@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use phalanx_core::backend::{Member, Members, MembersCursor};
 use phalanx_core::protocol::{
-    AwayEvent, ConnectionDetails, FileMessage, FilePush, GapEvent, PresenceChange, PresenceEvent, ReplyData,
-    RequesterInformation, RoomMessage, RoomView, ServerInformation, Welcome, debug_fields, encode, error_body, splice,
-    verb_reply, without_id,
+    AcceptedJob, AwayEvent, ConnectionDetails, FileMessage, FilePush, GapEvent, JobView, PresenceChange, PresenceEvent,
+    ReplyData, RequesterInformation, RoomMessage, RoomView, ServerInformation, Welcome, debug_fields, encode,
+    error_body, splice, verb_reply, without_id,
 };
 use phalanx_core::{ActionError, ConnectionId, Detail};
 use serde_json::json;
@@ -88,6 +88,17 @@ fn debug_info() -> Vec<u8> {
     format!("{{{}}}", debug_fields(&server, &requester)).into_bytes()
 }
 
+fn job() -> JobView {
+    JobView {
+        state: "done".to_owned(),
+        node: Some("web-1".to_owned()),
+        attempt: Some(1),
+        progress: Some(json!({ "step": 3, "steps": 3 })),
+        result: None,
+        result_missing: Some("too_large".to_owned()),
+    }
+}
+
 /// Each sample's file, and the bytes that it must have.
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let remote = ConnectionDetails { transport: Some("websocket"), params: None, destroyed: Some(false), ..details() };
@@ -115,6 +126,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("gap", encode(&GapEvent::new("lobby")).to_vec()),
         ("gap-of-tags", encode(&GapEvent::OF_TAGS).to_vec()),
         ("debug-info", debug_info()),
+        ("job-accepted", encode(&AcceptedJob { id: "a".to_owned(), status: "/api/jobs/a".to_owned() }).to_vec()),
+        ("job", encode(&job()).to_vec()),
     ]
 }
 

@@ -297,6 +297,7 @@ async fn jobs_that_this_node_cannot_run_wait_for_one_that_can() {
         unique: None,
         digest: None,
         batch: None,
+        tracked: false,
     };
     let text = |class: &str, args: serde_json::Value, id: &str| {
         json!({ "class": class, "queue": "default", "args": [args], "id": id }).to_string()
@@ -329,6 +330,7 @@ async fn after_the_grace_a_job_that_no_node_can_run_fails() {
         unique: None,
         digest: None,
         batch: None,
+        tracked: false,
     };
     store.enqueue(&[job("new", "new"), job("shape", "plain")], u64::MAX).await.unwrap();
     harness.until_state("new", JobState::Failed).await;

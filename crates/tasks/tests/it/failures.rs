@@ -19,6 +19,7 @@ fn job(id: &str, class: &str, input: &str) -> NewJob {
         unique: None,
         digest: None,
         batch: None,
+        tracked: false,
     }
 }
 

@@ -331,6 +331,7 @@ async fn the_call_that_follows_a_reply_is_sent_before_another_reply_is_looked_at
         unique: None,
         digest: None,
         batch: None,
+        tracked: false,
     };
     store.enqueue(&(0..8).map(job).collect::<Vec<_>>(), u64::MAX).await.unwrap();
     let steps = async |count: usize| {

@@ -259,6 +259,10 @@ impl TaskStore for FaultyStore {
         self.inner.status(id).await
     }
 
+    async fn ended(&self, id: &str) -> Result<Option<StoredStatus>, BackendError> {
+        self.inner.ended(id).await
+    }
+
     async fn delete(&self, id: &str) -> Result<DeleteOutcome, BackendError> {
         self.inner.delete(id).await
     }

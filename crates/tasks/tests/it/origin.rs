@@ -20,6 +20,7 @@ async fn request_trace_and_values_are_handed_on_to_the_jobs_of_a_job() {
         unique: None,
         digest: None,
         batch: None,
+        tracked: false,
     };
     harness.engine.task_store().unwrap().enqueue(&[job], u64::MAX / 4).await.unwrap();
     harness.until_logged("a'' 1").await;

@@ -1,13 +1,15 @@
 //! Progress, results, and heartbeats.
 
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
-use phalanx_core::backend::{DeleteOutcome, JobState};
-use phalanx_core::task::JobStatus;
+use futures_util::FutureExt;
+use phalanx_core::backend::{DeleteOutcome, JobState, ResultMissing};
+use phalanx_core::task::{JobStatus, MAX_WAITERS};
 use tokio::time::Instant;
 
 use crate::faulty_store::FaultyStore;
-use crate::harness::{Blocking, Harness, Hasty, Plain, Tracked, eventually, work};
+use crate::harness::{Blocking, Harness, Hasty, Plain, SOON, Tracked, eventually, work};
 
 async fn status(harness: &Harness, id: &str) -> JobStatus {
     harness.node.tasks().status(id).await.unwrap()
@@ -44,7 +46,70 @@ async fn the_result_of_a_tracked_task_is_kept_unless_it_is_too_large() {
     assert_eq!((text(&done.result), done.attempt), (r#""a""#, Some(2)));
     let large = harness.enqueue::<Tracked>(&"x".repeat(64 * 1024 - 1), &[]).await;
     harness.until_state(&large, JobState::Done).await;
-    assert_eq!(text(&status(&harness, &large).await.result), "");
+    let large = status(&harness, &large).await;
+    assert_eq!((text(&large.result), large.result_missing), ("", Some(ResultMissing::TooLarge)));
+    assert_eq!(large.value::<String>().unwrap_err().code(), "no_result");
+    harness.engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_caller_waits_for_the_end_of_a_tracked_job() {
+    let harness = Harness::start().await;
+    let tasks = harness.node.tasks().clone();
+    let id = harness.enqueue::<Tracked>("a", &["wait"]).await;
+    harness.until_waiting(1).await;
+    let late = tasks.wait(&id, Duration::from_millis(1)).await.unwrap_err();
+    assert_eq!(late.code(), "timeout");
+    let waiting = tokio::spawn({
+        let (tasks, id) = (tasks.clone(), id.clone());
+        async move { tasks.wait(&id, SOON).await }
+    });
+    harness.log.go_on.add_permits(1);
+    assert_eq!(waiting.await.unwrap().unwrap().value::<String>().unwrap(), "a");
+    let again = tasks.wait(&id, Duration::ZERO).await.unwrap();
+    assert_eq!(again.value::<String>().unwrap(), "a", "it is over");
+    let failing = harness.enqueue::<Tracked>("b", &["conflict"]).await;
+    let failed = tasks.wait(&failing, SOON).await.unwrap();
+    assert_eq!(failed.value::<String>().unwrap_err().code(), "job_failed");
+    let plain = harness.enqueue::<Plain>("c", &["pending"]).await;
+    for id in [&*plain, "never"] {
+        assert_eq!(tasks.wait(id, SOON).await.unwrap_err().code(), "not_tracked");
+    }
+    tasks.delete(&plain).await.unwrap();
+    harness.engine.stop().await;
+}
+
+/// One that runs, and one that waits, which is dropped when a slot is free.
+#[tokio::test]
+async fn a_caller_learns_that_its_job_was_deleted() {
+    let harness = Harness::start_with(|config| config.tasks.concurrency = 1, None).await;
+    let tasks = harness.node.tasks().clone();
+    let (runs, waits) =
+        (harness.enqueue::<Tracked>("a", &["pending"]).await, harness.enqueue::<Tracked>("b", &[]).await);
+    eventually("one runs", async || harness.log.entries().len() == 1).await;
+    assert_eq!(tasks.delete(&waits).await.unwrap(), DeleteOutcome::Marked);
+    tasks.delete(&runs).await.unwrap();
+    for id in [runs, waits] {
+        let dropped = tasks.wait(&id, SOON).await.unwrap();
+        assert_eq!(dropped.value::<String>().unwrap_err().code(), "job_dropped");
+    }
+    harness.engine.stop().await;
+}
+
+#[tokio::test]
+async fn no_more_callers_wait_than_a_node_has_room_for() {
+    let harness = Harness::start().await;
+    let tasks = harness.node.tasks().clone();
+    let id = harness.enqueue::<Tracked>("a", &["wait"]).await;
+    let mut waiting: Vec<_> = (0..MAX_WAITERS).map(|_| Box::pin(tasks.wait(&id, SOON))).collect();
+    for caller in &mut waiting {
+        assert!(caller.as_mut().now_or_never().is_none());
+    }
+    assert_eq!(tasks.wait(&id, SOON).await.unwrap_err().code(), "unavailable");
+    harness.log.go_on.add_permits(1);
+    for caller in waiting {
+        assert_eq!(caller.await.unwrap().state, JobState::Done);
+    }
     harness.engine.stop().await;
 }
 

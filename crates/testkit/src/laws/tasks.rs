@@ -12,6 +12,7 @@ use phalanx_core::backend::{
 use phalanx_core::job::{FailedRecord, JobText};
 
 mod batches;
+mod ends;
 mod enqueue;
 mod exchange;
 mod limits;
@@ -23,8 +24,8 @@ mod running;
 mod ticks;
 
 pub use self::{
-    batches::*, enqueue::*, exchange::*, limits::*, moves::*, operations::*, queue_limits::*, reports::*, running::*,
-    ticks::*,
+    batches::*, ends::*, enqueue::*, exchange::*, limits::*, moves::*, operations::*, queue_limits::*, reports::*,
+    running::*, ticks::*,
 };
 
 /// Turns each law of tasks into a test: `task_laws!(memory: make())`.
@@ -86,6 +87,11 @@ macro_rules! task_laws {
                 a_report_of_an_attempt_that_is_over_changes_nothing,
                 a_result_is_shown_from_the_end_of_its_job_on,
                 a_report_of_a_job_without_an_id_names_its_attempt,
+                the_end_of_a_tracked_job_reaches_those_who_wait,
+                the_end_of_a_job_that_is_not_tracked_is_not_awaited,
+                a_result_that_is_missing_says_why,
+                the_end_of_a_job_that_no_attempt_ends_is_awaited_too,
+                a_failed_job_that_runs_again_is_awaited_anew,
                 the_numbers_of_the_queue_add_up,
                 tokens_count_on,
                 attempts_are_listed_again,
@@ -150,6 +156,7 @@ pub fn job(id: &str) -> NewJob {
         unique: None,
         digest: None,
         batch: None,
+        tracked: false,
     }
 }
 

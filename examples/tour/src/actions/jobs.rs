@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use phalanx::jobs::{DeleteOutcome, JobState};
+use phalanx::jobs::{DeleteOutcome, JobView};
 use phalanx::prelude::*;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 #[input]
@@ -79,39 +78,10 @@ pub(crate) struct JobId {
     id: String,
 }
 
-#[output]
-pub(crate) struct Status {
-    state: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempt: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    progress: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<Value>,
-}
-
 /// Returns the status of a job.
 #[action(name = "taskStatus", get = "/tasks/{id}")]
-pub(crate) async fn task_status(ctx: Context, input: JobId) -> Result<Status, ActionError> {
-    let status = ctx.tasks().status(&input.id).await?;
-    let state = match status.state {
-        JobState::Waiting => "waiting",
-        JobState::Delayed(_) => "delayed",
-        JobState::Running(_) => "running",
-        JobState::Done => "done",
-        JobState::Failed => "failed",
-        _ => "unknown",
-    };
-    let value = |json: Option<Box<RawValue>>| json.and_then(|json| serde_json::from_str(json.get()).ok());
-    Ok(Status {
-        state: state.to_owned(),
-        node: status.node,
-        attempt: status.attempt,
-        progress: value(status.progress),
-        result: value(status.result),
-    })
+pub(crate) async fn task_status(ctx: Context, input: JobId) -> Result<JobView, ActionError> {
+    ctx.tasks().status(&input.id).await.map(JobView::from)
 }
 
 #[output]

@@ -2,8 +2,8 @@
 -- was not when the caller read its names, which is to be repeated; or the key that is spoilt. Marks are kept for a day, the newest
 -- 100,000.
 -- KEYS: unused key, delayed, delayed jobs, marks of deletion, claim or unused key, queues; the starts of keys: ready, again,
--- suspects, batches, members of batches that ended. ARGV: id, '1' to mark it if it is not delayed, '1' if its names were read, its
--- name as a member of a batch or '', channel.
+-- suspects, batches, members of batches that ended, reports. ARGV: id, '1' to mark it if it is not delayed, '1' if its names were
+-- read, its name as a member of a batch or '', channel.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 redis.call('ZCARD', KEYS[2])
 redis.call('ZCARD', KEYS[4])
@@ -25,6 +25,7 @@ if is_delayed then
     if batch then
         counters.count(batch, 'deleted')
     end
+    note_end(KEYS[12], ARGV[5], ARGV[1], 'dropped')
 elseif ARGV[2] == '1' then
     local now = redis.call('TIME')
     redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now[1] - 86400)

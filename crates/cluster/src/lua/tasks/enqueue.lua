@@ -1,5 +1,6 @@
 -- Stores jobs, all or none. Everything is read first: then nothing can fail but the first write, on a full Redis.
 -- KEYS: queues, delayed, delayed jobs; the starts of keys: ready, ids, unique; marks of deletion; for members of a batch: the batch.
+-- Then, if some jobs are tracked: the start of the keys of reports, also in place of a batch if there is none, and those keys.
 -- ARGV: µs until which it may run, channel, ms for which an id is remembered, then for each job: id, queue, text, due in ms or
 -- '', claim or '', its ms, digest or ''.
 -- Returns 1 to 4 if the batch is unknown, sealed, expired, or would be too large. Else for each '' if it is stored, 'conflict', or `=` and the id of the job that is stored; or the key that is spoilt.
@@ -9,6 +10,11 @@ if us > tonumber(ARGV[1]) then
     return redis.error_reply('LATE the deadline of this enqueue has passed')
 end
 local now_ms = math.floor(us / 1000)
+
+local has_tracked, tracked = #KEYS > 8, {}
+for n = 10, #KEYS do
+    tracked[KEYS[n]] = true
+end
 
 local lengths = {}
 for n, command in ipairs({ 'SCARD', 'ZCARD', 'HLEN' }) do
@@ -33,7 +39,7 @@ for n = 4, #ARGV, 7 do
 end
 
 local members -- the number of the next member
-if KEYS[8] then
+if KEYS[8] and KEYS[8] ~= KEYS[9] then
     local batch = redis.pcall('HMGET', KEYS[8], 'end', 'sealed', 'total')
     if batch.err then
         return KEYS[8]
@@ -95,6 +101,9 @@ for n = 4, #ARGV, 7 do
         if digest ~= '' then
             redis.pcall('ZREM', KEYS[7], id) -- the mark was for an earlier job of this id
             redis.call('SET', KEYS[5] .. id, digest, 'PX', string.format('%.0f', due - now_ms + ARGV[3]))
+        end
+        if has_tracked and tracked[KEYS[9] .. id] then
+            track(KEYS[9] .. id, string.format('%.0f', due - now_ms + 7 * 86400000))
         end
     end
     outcomes[#outcomes + 1] = outcome

@@ -120,8 +120,8 @@ if others > 0 then
                     counters.count(batch, verb == 'dropped' and 'deleted' or verb)
                 end
                 if reported ~= '' then
-                    spoilt[#spoilt + 1] = report(REPORTS .. reported, generation .. ' ' .. field,
-                        progress, result, 86400000)
+                    spoilt[#spoilt + 1] = report(REPORTS, CHANNEL, reported, generation .. ' ' .. field, progress, result,
+                        over and verb)
                 end
                 if over and claim ~= '' and not release(UNIQUE .. claim, id) then
                     outcome = 'claim lost'

@@ -1,8 +1,8 @@
 -- Moves parked jobs to the failed ones.
 -- KEYS: unused key, parked classes, failed, ids of the failed, failures; the starts of keys: parked, unique; classes of failures
 -- that no node attended to; the start of keys: their records; queues; the starts of keys: ready, again, suspects, batches, members
--- of batches that ended; delayed. ARGV: most failed jobs kept, most such records of a class, channel, then for each: class, entry,
--- id or '', claim or '', its name as a member of a batch or '', record.
+-- of batches that ended; delayed; the start of the keys of reports. ARGV: most failed jobs kept, most such records of a class,
+-- channel, then for each: class, entry, id or '', claim or '', its name as a member of a batch or '', record.
 -- Returns how many were moved, how many records were dropped, and the keys that are spoilt.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 redis.call('LLEN', KEYS[3])
@@ -19,6 +19,7 @@ for n = 4, #ARGV, 6 do
     if not key and redis.pcall('LREM', list, 1, entry) == 1 then
         fail(KEYS[3], KEYS[4], KEYS[5], tonumber(ARGV[1]), id, record, us)
         dropped = dropped + keep_unattended(KEYS[8], KEYS[9], class, tonumber(ARGV[2]), record)
+        note_end(KEYS[17], ARGV[3], id, 'failed')
         if claim ~= '' then
             release(KEYS[7] .. claim, id)
         end

@@ -2,10 +2,11 @@
 -- KEYS: unused key, reapers, running, queues; the starts of keys: ready, again, suspects, unique; failed, ids of the failed,
 -- failures, marks of deletion; the start of keys: serving; classes of failures that no node attended to; the start of keys:
 -- their records; mark that the node came back, jobs for which this reap counted as a death; the starts of keys: deaths of a job
--- that were stalls, attempts of a queue that count for its limit; batches, members of batches that ended, delayed. ARGV: the
--- reaper, the dead generation, channel, most failed jobs kept, most such records of a class, ms for which a death may turn out to
--- be a stall, then for each attempt: field, id or '', claim or '', class or '', its name as a member of a batch or '', the records
--- without counters of its failure if nodes died of it and if they stood still, '' where that cannot be.
+-- that were stalls, attempts of a queue that count for its limit; batches, members of batches that ended, delayed; the start of the
+-- keys of reports. ARGV: the reaper, the dead generation, channel, most failed jobs kept, most such records of a class, ms for
+-- which a death may turn out to be a stall, then for each attempt: field, id or '', claim or '', class or '', its name as a member
+-- of a batch or '', the records without counters of its failure if nodes died of it and if they stood still, '' where that cannot
+-- be.
 -- Returns for each that was moved '', or its deaths, its stalls and its field if it is convicted; the keys that are spoilt; how
 -- many records were dropped.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
@@ -63,6 +64,9 @@ for n = 7, #ARGV, 7 do
             end
             if batch then
                 counters.count(batch, is_deleted and 'deleted' or 'failed')
+            end
+            if is_deleted or record ~= '' then
+                note_end(KEYS[23], ARGV[3], id, is_deleted and 'dropped' or 'failed')
             end
             if returned then
                 redis.pcall('DEL', KEYS[18] .. id)

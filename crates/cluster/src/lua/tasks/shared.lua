@@ -116,8 +116,23 @@ local function release(key, id)
     return true
 end
 
--- Keeps what an attempt reports of its job; '' is nothing. Returns the key if that is spoilt.
-local function report(key, attempt, progress, result, ttl)
+-- Begins to track a job that is stored, without what one reported that had its id before.
+local function track(key, ttl)
+    redis.call('DEL', key)
+    redis.call('HSET', key, 'tracked', '1')
+    redis.call('PEXPIRE', key, ttl)
+end
+
+-- Keeps what an attempt reports of its job, '' is nothing, and how that has ended, if it has. An end alone is kept of tracked jobs,
+-- for those who wait for it. Returns the key if that is spoilt.
+local function report(reports, channel, id, attempt, progress, result, ending)
+    local key = reports .. id
+    if progress == '' and result == '' then
+        local is_tracked = redis.pcall('HEXISTS', key, 'tracked')
+        if is_tracked ~= 1 then
+            return type(is_tracked) ~= 'number' and key or nil
+        end
+    end
     if type(redis.pcall('HSET', key, 'attempt', attempt)) ~= 'number' then
         return key
     end
@@ -127,7 +142,26 @@ local function report(key, attempt, progress, result, ttl)
     if result ~= '' then
         redis.call('HSET', key, 'result', result)
     end
-    redis.call('PEXPIRE', key, ttl)
+    if ending then
+        redis.call('HSET', key, 'end', ending)
+    end
+    -- A job that is not over may be known for longer.
+    if ending or redis.call('PTTL', key) < 86400000 then
+        redis.call('PEXPIRE', key, 86400000)
+    end
+    if ending then
+        redis.pcall('PUBLISH', channel .. ':' .. id, ending)
+    end
+end
+
+-- Notes the end of a job that ended in no attempt, if it is tracked.
+local function note_end(reports, channel, id, ending)
+    local key = reports .. id
+    if id ~= '' and redis.pcall('HEXISTS', key, 'tracked') == 1 then
+        redis.call('HSET', key, 'end', ending)
+        redis.call('PEXPIRE', key, 86400000)
+        redis.pcall('PUBLISH', channel .. ':' .. id, ending)
+    end
 end
 
 -- When the next delayed job is due, in ms: the smaller of ours and of resque's, which counts seconds; '' if there is none.

@@ -1,13 +1,18 @@
 //! What jobs report, in Redis: how long it is kept, on a full Redis, under a spoilt key.
 
+use std::time::Duration;
+
 use phalanx_core::backend::{
-    AttemptEnd, BackendError, FetchedJob, JobReport, JobState, REPORT_TTL_MS, SettleOutcome, Settlement,
+    AttemptEnd, BackendError, FetchedJob, JobReport, JobState, NewJob, REPORT_TTL_MS, SettleOutcome, Settlement,
 };
-use phalanx_testkit::Redis;
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes, settlement};
+use phalanx_testkit::{Proxy, Redis};
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(20);
 
 fn progress(value: &str) -> JobReport {
-    JobReport { id: "a".into(), progress: Some(value.to_owned().into()), result: None }
+    JobReport { id: "a".into(), progress: Some(value.to_owned().into()), result: None, missing: None }
 }
 
 fn done(job: &FetchedJob, result: &str) -> Settlement {
@@ -70,4 +75,48 @@ async fn an_unreadable_report_shows_nothing() {
         let status = store.status("a").await.unwrap();
         assert_eq!((status.state, status.attempt), (JobState::Unknown, None), "{attempt}");
     }
+}
+
+/// A tracked job is known from its enqueue on: for a week, which a progress does not shorten, then for a day after its end.
+#[tokio::test]
+async fn a_tracked_job_is_known_for_a_week_and_its_end_for_a_day() {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    let (store, redis) = super::store().await;
+    let worker = LawWorker::new(&store, 0);
+    enqueue(&store, &[NewJob { tracked: true, ..job("a") }]).await;
+    let fetched = worker.fetch_one().await;
+    assert!(store.report(nodes()[0], &fetched.attempt, &progress("1"), 5_000).await.unwrap());
+    assert!((6 * DAY_MS..=7 * DAY_MS).contains(&ttl_ms(&redis).await));
+    assert_eq!(worker.call(&[done(&fetched, "1")], 0, |_| {}).await.settled, [SettleOutcome::Accepted]);
+    assert!((DAY_MS - 5_000..=DAY_MS).contains(&ttl_ms(&redis).await));
+}
+
+/// A message that was lost with its connection, or with all of Redis's clients.
+#[tokio::test]
+async fn a_caller_that_waits_learns_of_an_end_that_was_published_while_it_was_cut_off() {
+    let redis = Redis::start().await;
+    super::prepare(&redis).await;
+    let proxy = Proxy::before(redis.addr()).await;
+    let (store, direct) = (super::over(&redis.url_through(proxy.addr())), super::over(&redis.url()));
+    let worker = LawWorker::new(&direct, 0);
+    enqueue(&direct, &[NewJob { tracked: true, ..job("a") }]).await;
+    let waiting = tokio::spawn(async move { store.ended("a").await });
+    let subscribed = async {
+        while !redis.command("PUBSUB NUMSUB laws:wake:a").await.contains(":1\r\n") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, subscribed).await.expect("it subscribes");
+    proxy.cut();
+    let fetched = worker.fetch_one().await;
+    worker.call(&[done(&fetched, "1")], 0, |_| {}).await;
+    proxy.restore();
+    let ended = timeout(SOON, waiting).await.expect("it learns of it").unwrap().unwrap().expect("it is tracked");
+    assert_eq!((ended.state, ended.result.as_deref()), (JobState::Done, Some(&b"1"[..])));
+    let gone = async {
+        while redis.command("PUBSUB NUMSUB laws:wake:a").await.contains(":1\r\n") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, gone).await.expect("no one waits any more");
 }

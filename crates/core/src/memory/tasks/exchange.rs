@@ -7,7 +7,8 @@ use super::jobs::JobPlace;
 use super::queue::WaitingJob;
 use super::{Jobs, ParkedJob, RunningJob};
 use crate::backend::{
-    AttemptEnd, AttemptKey, FetchedJob, MOVE_BATCH, REPORT_TTL_MS, SettleOutcome, Settlement, WorkerCall, WorkerReply,
+    AttemptEnd, AttemptKey, FetchedJob, JobState, MOVE_BATCH, REPORT_TTL_MS, SettleOutcome, Settlement, WorkerCall,
+    WorkerReply,
 };
 use crate::id::Generation;
 
@@ -37,7 +38,13 @@ impl Jobs {
         let counted = WaitingJob { counters: settlement.attempt.counters, ..job.clone() };
         let mut uncounted = counted.clone();
         uncounted.counters.attempts = uncounted.counters.attempts.saturating_sub(1);
-        let is_over = matches!(settlement.end, AttemptEnd::Done | AttemptEnd::Dropped | AttemptEnd::Failed { .. });
+        let over = match settlement.end {
+            AttemptEnd::Done => Some(JobState::Done),
+            AttemptEnd::Dropped => Some(JobState::Dropped),
+            AttemptEnd::Failed { .. } => Some(JobState::Failed),
+            _ => None,
+        };
+        let is_over = over.is_some();
         match &settlement.end {
             AttemptEnd::Done => {
                 self.count -= 1;
@@ -67,6 +74,9 @@ impl Jobs {
         }
         if let Some(report) = &settlement.report {
             self.reports.keep((generation, settlement.attempt.clone()), report, now_ms + REPORT_TTL_MS);
+        }
+        if let Some(state) = over {
+            self.reports.end(&job.id, state, now_ms);
         }
         if is_over && !self.release(settlement, now_ms) { SettleOutcome::ClaimLost } else { SettleOutcome::Accepted }
     }

@@ -17,6 +17,7 @@ fn job(id: &str) -> NewJob {
         unique: None,
         digest: None,
         batch: None,
+        tracked: false,
     }
 }
 

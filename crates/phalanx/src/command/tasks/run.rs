@@ -143,6 +143,7 @@ async fn cancel(tasks: &Tasks, id: &str) -> Result<Printed, ActionError> {
     let over = match tasks.status(id).await?.state {
         JobState::Failed => "the job has failed: `delete` removes it from the failed ones",
         JobState::Done => "the job is done",
+        JobState::Dropped => "the job was deleted, discarded, or has expired",
         _ => return delete(tasks, id).await,
     };
     Err(ActionError::conflict(over))

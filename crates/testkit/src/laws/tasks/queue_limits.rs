@@ -102,7 +102,7 @@ pub async fn a_repeated_settlement_makes_room_once(store: SharedTasks) {
     }
     assert_eq!(end(&one, &running[0], AttemptEnd::GiveBack).await, SettleOutcome::Superseded);
     assert_eq!(call(&other, &[], 9).await.fetched.len(), 1);
-    let report = JobReport { id: "1".into(), progress: Some("1".into()), result: None };
+    let report = JobReport { id: "1".into(), progress: Some("1".into()), result: None, missing: None };
     let reported = Settlement { report: Some(Box::new(report)), ..settlement(&running[1], AttemptEnd::Done) };
     assert_eq!(call(&one, &[reported], 0).await.settled, [SettleOutcome::Accepted]);
     assert_eq!(call(&other, &[], 9).await.fetched.len(), 1);

@@ -10,7 +10,7 @@ use crate::laws::SOON;
 const TTL_MS: u64 = 60_000;
 
 fn progress(id: &str, value: &str) -> JobReport {
-    JobReport { id: id.into(), progress: Some(value.to_owned().into()), result: None }
+    JobReport { id: id.into(), progress: Some(value.to_owned().into()), result: None, missing: None }
 }
 
 async fn report(store: &SharedTasks, node: usize, fetched: &FetchedJob, report: &JobReport) -> bool {
@@ -36,6 +36,7 @@ pub async fn progress_is_kept_as_long_as_its_attempt_is_listed(store: SharedTask
             attempt: Some((nodes()[0], 1)),
             progress: Some(value.to_owned().into()),
             result: None,
+            missing: None,
         };
         assert_eq!(status(&store, "a").await, expected);
     }
@@ -76,7 +77,7 @@ pub async fn a_result_is_shown_from_the_end_of_its_job_on(store: SharedTasks) {
     let worker = LawWorker::new(&store, 0);
     enqueue(&store, &["a", "b", "c"].map(job)).await;
     let fetched = worker.fetch(3).await;
-    let result = JobReport { id: "b".into(), progress: None, result: Some(r#"{"steps":5}"#.into()) };
+    let result = JobReport { id: "b".into(), progress: None, result: Some(r#"{"steps":5}"#.into()), missing: None };
     let watch = async {
         loop {
             let seen = status(&store, "b").await;
@@ -112,7 +113,7 @@ pub async fn a_report_of_a_job_without_an_id_names_its_attempt(store: SharedTask
     let id = format!("{}-{}", nodes()[0], fetched.attempt.token);
     assert!(report(&store, 0, &fetched, &progress(&id, "1")).await);
     assert_eq!(state(&store, &id).await, JobState::Running(nodes()[0]));
-    let report = JobReport { id: id.as_str().into(), progress: None, result: Some("2".into()) };
+    let report = JobReport { id: id.as_str().into(), progress: None, result: Some("2".into()), missing: None };
     worker.call(&[with_report(&fetched, AttemptEnd::Done, report)], 0, |_| {}).await;
     let done = status(&store, &id).await;
     assert_eq!((done.state, done.result.as_deref()), (JobState::Done, Some(&b"2"[..])));
