@@ -3,6 +3,7 @@
 mod clients;
 mod clock;
 mod ends;
+mod jobs;
 mod pair;
 mod settings;
 

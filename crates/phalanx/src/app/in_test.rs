@@ -3,7 +3,7 @@
 use std::any::type_name;
 use std::sync::Arc;
 
-use phalanx_core::backend::{Backend, Clock};
+use phalanx_core::backend::{Backend, Clock, TaskStore};
 use phalanx_core::config::Config;
 use phalanx_core::error::Chain;
 use phalanx_core::{Shutdown, States};
@@ -14,8 +14,8 @@ use crate::settings::{Settings, Sources};
 
 /// The time of a node in a test.
 pub(crate) enum TestTime {
-    /// That of the embedded backend, by a clock of the test's.
-    Own(Arc<dyn Clock>),
+    /// That of the embedded backend, by a clock of the test's, with a store of jobs of the test's.
+    Own(Arc<dyn Clock>, Arc<dyn TaskStore>),
     /// That of the Redis at this address.
     Redis(String),
 }
@@ -74,7 +74,9 @@ impl App {
         shutdown: Shutdown,
     ) -> Result<RunningApp, String> {
         let backend = match time {
-            TestTime::Own(clock) => Ok(Backend::memory_with_clock(&settings.config, clock)),
+            TestTime::Own(clock, jobs) => {
+                Ok(Backend { tasks: Some(jobs), ..Backend::memory_with_clock(&settings.config, clock) })
+            }
             TestTime::Redis(url) => {
                 settings.redis_url = Some(url);
                 backend(&self.name, &settings, phalanx_cluster::backend)

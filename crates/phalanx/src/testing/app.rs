@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::client::TestClient;
 use super::clock::TestClock;
+use super::job_store::{JobMode, TestJobs};
 use super::nodes::TestNodes;
 use super::panics::PanicList;
 use super::waiting::{self, on_clients};
@@ -44,7 +45,7 @@ const THREADS: usize = 2;
 /// it spawned, also where the node answered `internal` for it. [`TestApp::take_panics`] is for tests that expect one.
 #[must_use = "the application stops when this is dropped"]
 pub struct TestApp {
-    parts: Arc<AppParts>,
+    pub(super) parts: Arc<AppParts>,
     folder: PathBuf,
     shutdown: Shutdown,
     grace: Duration,
@@ -63,10 +64,17 @@ pub(super) struct AppParts {
     pub(super) engine: Engine,
     /// Its address, if it has the role `web`.
     pub(super) addr: Option<SocketAddr>,
-    pub(super) clock: Option<TestClock>,
+    pub(super) own: Option<OwnParts>,
     pub(super) nodes: Arc<TestNodes>,
     pub(super) panics: Arc<PanicList>,
     runtime: Handle,
+}
+
+/// The clock and the queue of a node on the embedded backend, which its test moves.
+#[derive(Clone)]
+pub(super) struct OwnParts {
+    pub(super) clock: TestClock,
+    pub(super) jobs: Arc<TestJobs>,
 }
 
 impl TestApp {
@@ -113,8 +121,8 @@ impl TestApp {
     ///
     /// If it is a node of a cluster, whose clock is that of Redis.
     pub fn clock(&self) -> &TestClock {
-        let clock = self.parts.clock.as_ref();
-        clock.expect("the clock of a cluster is that of Redis: test what depends on time with testing::start")
+        let own = self.parts.own.as_ref();
+        &own.expect("the clock of a cluster is that of Redis: test what depends on time with testing::start").clock
     }
 
     /// The handle of its node. Hooks that a call of it runs are run by the test itself: use [`TestApp::run`] if their panics are
@@ -260,6 +268,7 @@ pub(super) struct ReadyApp {
     pub(super) settings: Settings,
     pub(super) folder: TempDir,
     pub(super) nodes: Arc<TestNodes>,
+    pub(super) job_mode: JobMode,
 }
 
 /// The thread of an application.
@@ -277,7 +286,7 @@ impl AppOwner {
         stop: oneshot::Receiver<()>,
         ended: oneshot::Sender<Stopped>,
     ) {
-        let Self { ready: ReadyApp { mut app, settings, folder, nodes }, shutdown, panics } = self;
+        let Self { ready: ReadyApp { mut app, settings, folder, nodes, job_mode }, shutdown, panics } = self;
         let runtime = match runtime(&panics) {
             Ok(runtime) => runtime,
             Err(error) => return drop(started.send(Err(error.to_string()))),
@@ -287,12 +296,12 @@ impl AppOwner {
             move || panics.adopt_thread()
         }));
         let config = settings.config.clone();
-        let running = runtime.block_on(start_node(app, settings, &nodes, &shutdown));
-        let served = running.map(|(running, clock)| {
+        let running = runtime.block_on(start_node(app, settings, &nodes, job_mode, &shutdown));
+        let served = running.map(|(running, own)| {
             let parts = AppParts {
                 engine: running.engine().clone(),
                 addr: running.web_addr(),
-                clock,
+                own,
                 nodes: nodes.clone(),
                 panics,
                 runtime: runtime.handle().clone(),
@@ -322,24 +331,26 @@ impl AppOwner {
     }
 }
 
-/// Starts a node, with a clock of its own if it is alone.
+/// Starts a node, with a clock and a queue of its own if it is alone.
 async fn start_node(
     app: App,
     settings: Settings,
     nodes: &TestNodes,
+    job_mode: JobMode,
     shutdown: &Shutdown,
-) -> Result<(RunningApp, Option<TestClock>), String> {
-    let (time, clock) = match nodes.url() {
+) -> Result<(RunningApp, Option<OwnParts>), String> {
+    let (time, own) = match nodes.url() {
         Some(url) => (TestTime::Redis(url.to_owned()), None),
         None => {
             let clock = TestClock::new();
-            (TestTime::Own(clock.seam()), Some(clock))
+            let jobs = Arc::new(TestJobs::new(clock.seam(), settings.config.tasks.failed_max, job_mode));
+            (TestTime::Own(clock.seam(), jobs.clone()), Some(OwnParts { clock, jobs }))
         }
     };
     // On another thread: one that an initializer blocks holds up no timeout.
     let starting = tokio::spawn(app.start_in_test(settings, time, shutdown.clone()));
     match timeout(BOOT, starting).await {
-        Ok(Ok(started)) => started.map(|running| (running, clock)),
+        Ok(Ok(started)) => started.map(|running| (running, own)),
         Ok(Err(ended)) => Err(ended.to_string()),
         Err(_) => Err(format!("it is not ready after {BOOT:?}")),
     }

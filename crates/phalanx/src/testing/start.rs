@@ -9,6 +9,7 @@ use phalanx_core::config::Config;
 use tempfile::TempDir;
 
 use super::app::{ReadyApp, TestApp};
+use super::job_store::JobMode;
 use super::nodes::TestNodes;
 use super::panics::PanicList;
 use crate::app::App;
@@ -68,6 +69,7 @@ pub struct TestStart {
     id: &'static str,
     folder: TempDir,
     nodes: Arc<TestNodes>,
+    pub(super) job_mode: JobMode,
     changes: Vec<Change>,
     replacements: Vec<Replacement>,
 }
@@ -76,7 +78,7 @@ impl TestStart {
     fn new(app: App, nodes: Arc<TestNodes>, id: &'static str) -> Self {
         let folder = tempfile::Builder::new().prefix("phalanx-test-").tempdir();
         let folder = folder.expect("a test needs a folder: TMPDIR is one that takes files");
-        Self { app, id, folder, nodes, changes: Vec::new(), replacements: Vec::new() }
+        Self { app, id, folder, nodes, job_mode: JobMode::Beside, changes: Vec::new(), replacements: Vec::new() }
     }
 
     /// Changes settings: `.settings(|config| config.rooms.start = vec!["lobby".into()])`. Of several changes the last one wins.
@@ -133,9 +135,10 @@ impl TestStart {
     fn prepare(self) -> Result<ReadyApp, String> {
         log_to_test();
         PanicList::install_hook();
-        let Self { mut app, id, folder, nodes, changes, replacements } = self;
+        let Self { mut app, id, folder, nodes, job_mode, changes, replacements } = self;
         let settings = app.settings_of_test(|config| {
             set_base(config, id, folder.path());
+            job_mode.set(config);
             nodes.set_names(config);
             changes.into_iter().for_each(|change| change(config));
         })?;
@@ -143,7 +146,7 @@ impl TestStart {
         for replace in replacements {
             replace(&mut app)?;
         }
-        Ok(ReadyApp { app, settings, folder, nodes })
+        Ok(ReadyApp { app, settings, folder, nodes, job_mode })
     }
 }
 

@@ -1,6 +1,8 @@
 //! Lists of jobs for operators.
 
-use super::{Jobs, RunningJob};
+use bytes::Bytes;
+
+use super::{Jobs, MemoryTasks, RunningJob};
 use crate::backend::{AttemptKey, FetchedJob, ListedAttempt, OLDEST_QUEUES};
 use crate::job::JobText;
 
@@ -9,6 +11,18 @@ pub(super) fn fetched((token, running): (&u64, &RunningJob)) -> FetchedJob {
     let RunningJob { queue, job, .. } = running;
     let attempt = AttemptKey { token: *token, queue: queue.clone(), counters: job.counters };
     FetchedJob { attempt, text: job.text.clone() }
+}
+
+impl MemoryTasks {
+    /// The texts of all jobs that do not run and have not failed: those that wait, are due later, or are parked. For the test kit of
+    /// applications: operators read page by page.
+    pub fn stored(&self) -> Vec<Bytes> {
+        let jobs = self.jobs();
+        let waiting = jobs.queues.values().flat_map(|queue| queue.texts(0, usize::MAX));
+        let delayed = jobs.delayed.values().map(|delayed| delayed.job.text.clone());
+        let parked = jobs.parked.values().flatten().map(|parked| parked.job.text.clone());
+        waiting.chain(delayed).chain(parked).collect()
+    }
 }
 
 impl Jobs {
