@@ -72,7 +72,7 @@ pub mod jobs {
         ActiveAttempt, BATCH_DEADLINE, BatchOptions, BatchStatus, CatchUp, EnqueueOptions, Enqueued, JobBatch, JobRate,
         JobStatus, MAX_BATCH_DEADLINE, MAX_DELAY, MAX_JOB_BYTES, MAX_MANY, MAX_META_BYTES, MAX_PROGRESS_BYTES,
         MAX_RESULT_BYTES, MAX_WAITERS, MIN_INTERVAL, Overlap, QueueLimits, RetryPolicy, RunAction, Schedule,
-        TaskFailure, TickRule, UniqueKey, UniquePolicy, UniqueScope, UniqueUntil,
+        TaskFailure, TaskSeries, TickRule, UniqueKey, UniquePolicy, UniqueScope, UniqueUntil,
     };
 }
 

@@ -224,6 +224,9 @@ impl WorkerLoop {
     pub(crate) fn record(&self, slot: &Slot, task: Option<&Arc<ServedTask>>, outcome: AttemptOutcome, now: Instant) {
         let (name, took) = (task.map(|task| task.def.name), now.saturating_duration_since(slot.started));
         task.map_or(&self.of_unknown, |task| &task.metrics).record_end(name, outcome, took);
+        if let Some(task) = task {
+            task.counts.record(outcome, took);
+        }
         if let Some(name) = name {
             let id = slot.own_id.clone().unwrap_or_else(|| FOREIGN.into());
             debug!(task = name, job = %id, outcome = outcome.as_str(), ?took, "an attempt ended");

@@ -89,6 +89,7 @@ impl WorkerLoop {
             self.timers.stats = now + STATS_PERIOD;
             self.request_stats();
         }
+        self.keep_series(now);
         if now >= self.timers.compare || self.is_compare_due {
             self.timers.compare = now + COMPARE_PERIOD;
             self.is_compare_due = true;

@@ -28,6 +28,7 @@ mod release;
 mod replies;
 mod result;
 mod run;
+mod series;
 mod served;
 mod sign;
 mod skipped;

@@ -41,6 +41,7 @@ pub(crate) fn describe() {
         "phalanx_tasks_adopted_total",
         "Attempts whose fetch was not answered, found in the store's list"
     );
+    describe_counter!("phalanx_tasks_series_lost_total", "Additions to the minute series that the store did not take");
     describe_counter!("phalanx_tasks_call_failures_total", "Calls to the store that failed, or were not answered");
 }
 
@@ -146,6 +147,10 @@ pub(crate) fn record_held_up(held_up: &HeldUpQueue) {
 
 pub(crate) fn record_adopted(count: usize) {
     counter!("phalanx_tasks_adopted_total").increment(count as u64);
+}
+
+pub(crate) fn record_series_lost() {
+    counter!("phalanx_tasks_series_lost_total").increment(1);
 }
 
 pub(crate) fn record_call_failure() {

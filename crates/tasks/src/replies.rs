@@ -14,6 +14,7 @@ use tracing::{error, warn};
 use crate::compare::{Comparison, ListRequest, StoredList, compare};
 use crate::metrics;
 use crate::run::{StoreCall, StoreReply, WorkerLoop};
+use crate::series::on_series;
 use crate::slots::{Slot, SlotState};
 
 /// When a settlement that a spoilt key prevented is tried again.
@@ -59,6 +60,7 @@ impl WorkerLoop {
                 self.parked.retain(|class| self.engine.registry().task(class).is_some());
             }
             StoreReply::Shown(result) => self.on_shown(result),
+            StoreReply::Series(result) => on_series(result),
             StoreReply::Stats(result) => {
                 self.is_counting = false;
                 if let Ok(stats) = result {

@@ -36,6 +36,7 @@ use crate::housekeeping::Timers;
 use crate::metrics::{self, TaskMetrics, WorkerMetrics};
 use crate::pulse::RuntimePulse;
 use crate::queues::NodeQueues;
+use crate::series::SeriesTimer;
 use crate::served::{ServedTasks, served_tasks};
 use crate::sign::WorkerSigns;
 use crate::slots::{SlotState, Slots};
@@ -94,6 +95,7 @@ pub(crate) enum StoreReply {
     Parked(Result<Vec<String>, BackendError>, Result<Vec<Bytes>, BackendError>),
     Stats(Result<TaskStats, BackendError>),
     Shown(Result<Option<String>, BackendError>),
+    Series(Result<(), BackendError>),
 }
 
 /// The state of a worker.
@@ -157,6 +159,7 @@ pub(crate) struct WorkerLoop {
     /// Whether an operator wants the node to fetch nothing.
     quiet: watch::Receiver<bool>,
     pub(crate) signs: WorkerSigns,
+    pub(crate) series: SeriesTimer,
 }
 
 /// The queues of a call.
@@ -191,6 +194,7 @@ impl WorkerLoop {
         let served = engine.config().tasks.served_queues().unwrap_or_default(); // checked at the boot
         let tasks = served_tasks(engine.registry());
         let limited = engine.registry().limited_queues().into();
+        let series = SeriesTimer::new(now, engine.clock().now_ms());
         let mut worker = Self {
             engine,
             store,
@@ -231,6 +235,7 @@ impl WorkerLoop {
             is_quiet: false,
             quiet,
             signs: WorkerSigns::default(),
+            series,
         };
         worker.set_queues(&[]);
         worker
@@ -310,6 +315,7 @@ impl WorkerLoop {
             }
         }
         self.hide().await;
+        self.flush_series().await;
         self.after_failures.close();
         stop.until_grace_is_over(self.after_failures.wait()).await;
         let unsettled = self.slots.iter().filter(|slot| !matches!(slot.state, SlotState::Settled)).count();
@@ -497,7 +503,7 @@ impl WorkerLoop {
     }
 
     fn next_timer(&self, now: Instant) -> Instant {
-        let mut next = self.timers.next(self.slots.len() > 0);
+        let mut next = self.timers.next(self.slots.len() > 0).min(self.series.next_look());
         if let Some(opens_at) = self.gate.opens_at().filter(|at| *at > now) {
             next = next.min(opens_at);
         } else if self.may_fetch() && self.free() > 0 && self.open.is_empty() && !self.is_in_doubt() {

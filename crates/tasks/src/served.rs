@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use phalanx_core::registry::{RegisteredTask, Registry};
 
 use crate::metrics::TaskMetrics;
+use crate::series::AttemptCounts;
 
 /// A task of this node.
 pub(crate) struct ServedTask {
@@ -15,6 +16,8 @@ pub(crate) struct ServedTask {
     /// Whether its last attempt ended at the first poll, and soon.
     is_quick: AtomicBool,
     pub(crate) metrics: TaskMetrics,
+    /// For the minute series.
+    pub(crate) counts: AttemptCounts,
 }
 
 impl ServedTask {
@@ -46,7 +49,12 @@ pub(crate) type ServedTasks = HashMap<&'static str, Arc<ServedTask>>;
 pub(crate) fn served_tasks(registry: &Registry) -> ServedTasks {
     let served = |task: &Arc<RegisteredTask>| {
         let registered = task.clone();
-        Arc::new(ServedTask { registered, is_quick: AtomicBool::new(false), metrics: TaskMetrics::default() })
+        Arc::new(ServedTask {
+            registered,
+            is_quick: AtomicBool::new(false),
+            metrics: TaskMetrics::default(),
+            counts: AttemptCounts::default(),
+        })
     };
     registry.tasks().map(|task| (task.def.name, served(task))).collect()
 }

@@ -3,7 +3,7 @@
 use std::process::Output;
 use std::time::Duration;
 
-use phalanx_testkit::{Process, Redis, run};
+use phalanx_testkit::{Process, Redis, Signal, run};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
@@ -209,4 +209,29 @@ async fn a_command_that_cannot_be_carried_out_says_why() {
     let reason = String::from_utf8(away.stderr).unwrap();
     assert_eq!(away.status.code(), Some(1), "{reason}");
     assert!(reason.starts_with("error: the backend does not answer"), "{reason}");
+}
+
+/// A node adds its counts every ten seconds, and the last ones when it stops.
+#[tokio::test]
+async fn the_minutes_of_tasks_are_printed_once_or_again_and_again() {
+    let (operator, mut node) = Operator::start().await;
+    for task in ["noop", "noop", "panic"] {
+        operator.run(&["enqueue", task]).await;
+    }
+    operator.until("processed", 2).await;
+    operator.until("failed", 1).await;
+    node.signal(Signal::TERM);
+    node.ended().await;
+    let lines = operator.documents(&["stats"], "tasks-stats").await;
+    let of = |line: &Value| (line["task"].clone(), line["processed"].clone(), line["failed"].clone());
+    let counts: Vec<_> = lines.iter().map(of).collect();
+    assert_eq!(counts, [(json!("noop"), json!(2), json!(0)), (json!("panic"), json!(1), json!(1))]);
+    let text = operator.run(&["stats", "--minutes", "1440"]).await;
+    assert!(text.starts_with("TASK") && text.contains("noop"), "{text}");
+    // Its reader leaves after the second time.
+    let watch = format!("{} tasks stats --watch --json | head -n 4", phalanx_testkit::binary("tour").display());
+    let watched = tokio::process::Command::new("sh").args(["-c", &watch]).env("REDIS_URL", &operator.url).output();
+    let watched = timeout(SOON, watched).await.expect("it ends").unwrap();
+    let watched = String::from_utf8(watched.stdout).unwrap();
+    assert_eq!(watched.lines().filter(|line| line.contains("noop")).count(), 2, "{watched}");
 }

@@ -204,6 +204,16 @@ impl Keys {
         self.own("batches:ended:")
     }
 
+    /// The series of a minute: a hash from the task to `<processed> <failed> <class of times>:<count> …`.
+    pub(crate) fn series(&self, minute: u64) -> String {
+        format!("{}{minute}", self.series_of())
+    }
+
+    /// The start of the names of those hashes.
+    pub(crate) fn series_of(&self) -> String {
+        self.own("series:")
+    }
+
     /// Written so that replicas confirm what was written before it.
     pub(crate) fn replicated(&self) -> String {
         self.own("replicated")

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobReport,
-    ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskStats,
-    TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
+    ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskMinute,
+    TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use tracing::warn;
 
@@ -42,6 +42,7 @@ mod replicas;
 mod reports;
 mod risks;
 mod running;
+mod series;
 mod ticks;
 mod unattended;
 mod wake;
@@ -97,6 +98,7 @@ struct Scripts {
     release: TaskScript,
     register: TaskScript,
     remove_worker: TaskScript,
+    add_minutes: TaskScript,
 }
 
 impl RedisTasks {
@@ -127,6 +129,7 @@ impl RedisTasks {
                 release: script(unused, include_str!("../lua/tasks/release.lua")),
                 register: script(keys.workers(), include_str!("../lua/tasks/register.lua")),
                 remove_worker: script(keys.workers(), include_str!("../lua/tasks/remove_worker.lua")),
+                add_minutes: script(format!("{}*", keys.series_of()), include_str!("../lua/tasks/add_minutes.lua")),
             },
             wake_ups: WakeUps::new(client.clone(), keys.clone(), channel.clone()),
             ends: JobEnds::new(client.clone(), keys.clone()),
@@ -272,6 +275,14 @@ impl TaskStore for RedisTasks {
 
     async fn stats(&self) -> Result<TaskStats, BackendError> {
         self.read_stats().await
+    }
+
+    async fn add_minutes(&self, minutes: &[TaskMinute]) -> Result<(), BackendError> {
+        self.add_to_minutes(minutes).await
+    }
+
+    async fn minutes(&self, from: u64, to: u64) -> Result<Vec<TaskMinute>, BackendError> {
+        self.read_minutes(from, to).await
     }
 
     async fn running(&self, skip: usize, limit: usize) -> Result<Vec<ListedAttempt>, BackendError> {

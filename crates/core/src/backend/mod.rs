@@ -15,6 +15,7 @@ mod locks;
 mod membership;
 mod queue_limits;
 mod rooms;
+mod series;
 mod sessions;
 mod tasks;
 mod ticks;
@@ -42,6 +43,7 @@ pub use rooms::{
     CreateOutcome, HeldMember, JoinOutcome, LeaveOutcome, Member, Members, RelistOutcome, Relisting, RoomStore,
     StoredMember,
 };
+pub use series::{SERIES_BATCH, SERIES_MINUTES, SERIES_TASKS, TaskMinute, TimeCounts};
 pub use sessions::{
     CreatedSession, FROZEN_COPY, ListedSession, MAX_SESSIONS_OF_USER, NewSession, SessionKey, SessionRenewal,
     SessionRenewalOutcome, SessionStore, SessionUse, SessionWrite, SessionWriteOutcome, StoredSession, UserKey,

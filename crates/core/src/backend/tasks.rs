@@ -17,6 +17,7 @@ use super::batches::{BatchRefusal, NewBatch, SealOutcome, StoredBatch};
 use super::error::BackendError;
 use super::job_ends::{JobReport, StoredStatus};
 use super::queue_limits::{HeldUpQueue, LimitedQueue};
+use super::series::TaskMinute;
 use super::ticks::{TickCall, TickOutcome};
 use crate::id::Generation;
 
@@ -504,6 +505,13 @@ pub trait TaskStore: Send + Sync + 'static {
 
     /// The numbers.
     async fn stats(&self) -> Result<TaskStats, BackendError>;
+
+    /// Adds to the minute series of tasks, at most [`SERIES_BATCH`](super::SERIES_BATCH) minutes of tasks, which are kept for a
+    /// day. If it is not answered, they may be added or not. A store that is full refuses it.
+    async fn add_minutes(&self, minutes: &[TaskMinute]) -> Result<(), BackendError>;
+
+    /// The minutes of all tasks in which attempts ended, of all nodes together: in the order of the minutes, then of the names.
+    async fn minutes(&self, from: u64, to: u64) -> Result<Vec<TaskMinute>, BackendError>;
 
     /// The attempts that nodes run, those of a node in the order in which they began. Those of nodes that died, and were
     /// not reaped yet, are among them.

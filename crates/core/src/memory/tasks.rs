@@ -9,6 +9,7 @@ mod lists;
 mod queue;
 mod reaps;
 mod reports;
+mod series;
 mod ticks;
 mod unattended;
 
@@ -23,8 +24,8 @@ use tokio::sync::Notify;
 use crate::backend::{
     AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob,
     GiveBackOutcome, JobCounters, JobReport, JobState, ListedAttempt, MOVE_BATCH, NewBatch, NewJob, PaidTime,
-    Promotion, SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome,
-    WorkerCall, WorkerReply, WorkerSign,
+    Promotion, SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall,
+    TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
@@ -35,6 +36,7 @@ use jobs::{JobIds, JobPlace};
 use queue::{MemoryQueue, WaitingJob};
 use reaps::CountedReaps;
 use reports::JobReports;
+use series::StoredSeries;
 use ticks::LastTicks;
 use unattended::UnattendedFailures;
 
@@ -73,6 +75,7 @@ struct Jobs {
     last_ticks: LastTicks,
     /// The use of rates, by queue: as many as the application's tasks have queues with one.
     rates: HashMap<Arc<str>, PaidTime>,
+    series: StoredSeries,
     processed: u64,
 }
 
@@ -512,6 +515,15 @@ impl TaskStore for MemoryTasks {
             processed: state.processed,
             workers: state.running.keys().map(ToString::to_string).collect(),
         })
+    }
+
+    async fn add_minutes(&self, minutes: &[TaskMinute]) -> Result<(), BackendError> {
+        self.jobs().series.add(minutes, self.clock.now_ms());
+        Ok(())
+    }
+
+    async fn minutes(&self, from: u64, to: u64) -> Result<Vec<TaskMinute>, BackendError> {
+        Ok(self.jobs().series.range(from, to))
     }
 
     async fn running(&self, skip: usize, limit: usize) -> Result<Vec<ListedAttempt>, BackendError> {

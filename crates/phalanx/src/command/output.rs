@@ -29,10 +29,34 @@ impl Printed {
         Self { text: format!("{text}\n"), lines: vec![line], ..Self::default() }
     }
 
+    /// Prints it in place of what was printed before, on a terminal; elsewhere after that, with an empty line between. Returns
+    /// whether its reader is still there.
+    ///
+    /// # Errors
+    ///
+    /// Stdout cannot be written.
+    pub(super) fn print_again(&self, as_json: bool) -> io::Result<bool> {
+        let (begin, text) = match columns().filter(|_| !as_json) {
+            Some(columns) => ("\u{1b}[H\u{1b}[2J", cut(&self.text, columns)),
+            None if as_json => ("", self.json_lines()),
+            None => ("", format!("{}\n", self.text)),
+        };
+        let mut out = io::stdout().lock();
+        let written = out.write_all(begin.as_bytes()).and_then(|()| out.write_all(text.as_bytes()));
+        match written.and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            written => written.map(|()| true),
+        }
+    }
+
+    fn json_lines(&self) -> String {
+        self.lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n")
+    }
+
     /// Prints it for programs or for people.
     pub(crate) fn print(self, as_json: bool) -> ExitCode {
         let printed = if as_json {
-            print(&self.lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n"))
+            print(&self.json_lines())
         } else if self.has_statuses {
             print_statuses(&self.text)
         } else {
@@ -55,12 +79,17 @@ pub(crate) fn print(text: &str) -> ExitCode {
 
 /// Prints a table; on a terminal each line is cut to its width.
 pub(crate) fn print_table(text: &str) -> ExitCode {
-    let stdout = io::stdout();
-    let columns = stdout.is_terminal().then(|| tcgetwinsize(&stdout).ok()).flatten();
-    match columns.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0) {
+    match columns() {
         Some(columns) => print(&cut(text, columns)),
         None => print(text),
     }
+}
+
+/// The width of the terminal, if stdout is one.
+fn columns() -> Option<usize> {
+    let stdout = io::stdout();
+    let size = stdout.is_terminal().then(|| tcgetwinsize(&stdout).ok()).flatten();
+    size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// Prints statuses with what they are about; on a terminal in colour, unless `NO_COLOR` is set and not empty.

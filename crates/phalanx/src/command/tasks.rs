@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
+use phalanx_core::backend::SERIES_MINUTES;
 use phalanx_core::config::TaskSettings;
 use serde_json::Value;
 
@@ -29,6 +30,11 @@ pub(crate) struct TasksCommand {
 pub(crate) enum TasksOperation {
     /// The numbers of all queues.
     Stats,
+    /// The attempts of each task in the last minutes; again and again, if it is watched.
+    Series {
+        minutes: u64,
+        is_watched: bool,
+    },
     /// The jobs that wait in a queue.
     Waiting(String, ListPart),
     Running(ListPart),
@@ -78,6 +84,24 @@ pub(super) fn clap_command() -> Command {
                 .about("Prints the numbers of all queues, or the jobs that wait in one")
                 .arg(queue().help("The queue whose jobs are printed")),
         ))
+        .subcommand(
+            Command::new("stats")
+                .about("Prints how many attempts of each task ended lately, how many failed, and how long they took")
+                .arg(
+                    Arg::new("minutes")
+                        .long("minutes")
+                        .value_name("COUNT")
+                        .value_parser(clap::value_parser!(u64).range(1..=SERIES_MINUTES))
+                        .default_value("60")
+                        .help("The last minutes, with the one that has begun"),
+                )
+                .arg(
+                    Arg::new("watch")
+                        .long("watch")
+                        .action(ArgAction::SetTrue)
+                        .help("Prints them every two seconds, until it is interrupted"),
+                ),
+        )
         .subcommand(paged(Command::new("running").about("Prints the attempts that run, on all nodes")))
         .subcommand(enqueue_command())
         .subcommand(paged(Command::new("failed").about("Prints the failed jobs, the oldest first")))
@@ -156,6 +180,10 @@ pub(super) fn read(matches: &ArgMatches) -> TasksCommand {
     let required = |id: &str| text(id).unwrap_or_default();
     let page = || page::read(inner);
     let operation = match name {
+        "stats" => TasksOperation::Series {
+            minutes: inner.get_one::<u64>("minutes").copied().unwrap_or(60),
+            is_watched: inner.get_flag("watch"),
+        },
         "running" => TasksOperation::Running(page()),
         "enqueue" => TasksOperation::Enqueue(NewTask {
             name: required("name"),
@@ -208,6 +236,8 @@ mod tests {
             ("list", TasksOperation::Stats, false),
             ("list mail --limit 5 --json", TasksOperation::Waiting("mail".into(), page(0, 5)), true),
             ("--json running --skip 7", TasksOperation::Running(page(7, 100)), true),
+            ("stats", TasksOperation::Series { minutes: 60, is_watched: false }, false),
+            ("stats --watch --minutes 5", TasksOperation::Series { minutes: 5, is_watched: true }, false),
             ("enqueue n", TasksOperation::Enqueue(job), false),
             (r#"enqueue n {"a":1} --queue q --id i --unique u --delay 90s"#, TasksOperation::Enqueue(full), false),
             ("failed", TasksOperation::Failed(page(0, 100)), false),
@@ -240,6 +270,8 @@ mod tests {
             "enqueue n {",
             "enqueue n --delay 5",
             "failed x",
+            "stats --minutes 0",
+            "stats --minutes 1441",
             "quiet --off",
             "pause q --yes",
         ] {

@@ -335,6 +335,14 @@ impl TaskStore for TestJobs {
         self.inner.stats().await
     }
 
+    async fn add_minutes(&self, minutes: &[TaskMinute]) -> Result<(), BackendError> {
+        self.inner.add_minutes(minutes).await
+    }
+
+    async fn minutes(&self, from: u64, to: u64) -> Result<Vec<TaskMinute>, BackendError> {
+        self.inner.minutes(from, to).await
+    }
+
     async fn running(&self, skip: usize, limit: usize) -> Result<Vec<ListedAttempt>, BackendError> {
         self.inner.running(skip, limit).await
     }

@@ -10,7 +10,7 @@ use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobReport,
     ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome, SettleOutcome, StoredBatch, StoredStatus, SystemClock,
-    TakeOutcome, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
+    TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use phalanx_core::memory::MemoryTasks;
 use tokio::sync::Semaphore;
@@ -269,6 +269,14 @@ impl TaskStore for FaultyStore {
 
     async fn stats(&self) -> Result<TaskStats, BackendError> {
         self.inner.stats().await
+    }
+
+    async fn add_minutes(&self, minutes: &[TaskMinute]) -> Result<(), BackendError> {
+        self.inner.add_minutes(minutes).await
+    }
+
+    async fn minutes(&self, from: u64, to: u64) -> Result<Vec<TaskMinute>, BackendError> {
+        self.inner.minutes(from, to).await
     }
 
     async fn running(&self, skip: usize, limit: usize) -> Result<Vec<ListedAttempt>, BackendError> {

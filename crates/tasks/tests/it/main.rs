@@ -12,6 +12,7 @@ mod operations;
 mod origin;
 mod quiet;
 mod reports;
+mod series;
 mod sign;
 mod stopping;
 mod ticks;

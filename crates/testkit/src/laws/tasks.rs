@@ -21,11 +21,12 @@ mod operations;
 mod queue_limits;
 mod reports;
 mod running;
+mod series;
 mod ticks;
 
 pub use self::{
     batches::*, ends::*, enqueue::*, exchange::*, limits::*, moves::*, operations::*, queue_limits::*, reports::*,
-    running::*, ticks::*,
+    running::*, series::*, ticks::*,
 };
 
 /// Turns each law of tasks into a test: `task_laws!(memory: make())`.
@@ -93,6 +94,8 @@ macro_rules! task_laws {
                 the_end_of_a_job_that_no_attempt_ends_is_awaited_too,
                 a_failed_job_that_runs_again_is_awaited_anew,
                 the_numbers_of_the_queue_add_up,
+                the_counts_of_a_minute_add_up,
+                a_minute_has_a_bounded_number_of_tasks,
                 tokens_count_on,
                 attempts_are_listed_again,
                 waiting_jobs_are_listed,

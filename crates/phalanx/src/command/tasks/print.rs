@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use phalanx_core::backend::TaskStats;
 use phalanx_core::job::{FailedJob, JobText};
-use phalanx_core::task::ActiveAttempt;
+use phalanx_core::task::{ActiveAttempt, TaskSeries};
 use serde_json::{Value, json};
 
 use crate::command::output::{Printed, time_of_resque};
@@ -52,6 +52,17 @@ pub(super) fn stats(stats: &TaskStats, now_ms: u64) -> Printed {
         "workers": stats.workers,
     });
     Printed { text, lines: vec![line], ..Printed::default() }
+}
+
+pub(super) const SERIES: [&str; 5] = ["TASK", "PROCESSED", "FAILED", "P50", "P99"];
+
+pub(super) fn series(series: &TaskSeries) -> ListRow<5> {
+    let TaskSeries { task, processed, failed, p50, p99, .. } = series;
+    let ms = |time: &Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    let shown = |time: &Duration| format!("{time:.1?}");
+    let cells = [task.to_string(), processed.to_string(), failed.to_string(), shown(p50), shown(p99)];
+    let line = json!({ "task": &**task, "processed": processed, "failed": failed, "p50Ms": ms(p50), "p99Ms": ms(p99) });
+    (cells, line)
 }
 
 pub(super) const WAITING: [&str; 3] = ["ID", "TASK", "AGE"];

@@ -1,11 +1,13 @@
 //! Carries out the command `tasks`, as a guest of the cluster.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use phalanx_core::backend::{DeleteOutcome, JobState};
 use phalanx_core::task::EnqueueOptions;
 use phalanx_core::{ActionError, Node, Tasks};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::super::confirm::{can_ask, confirm, needs_yes};
 use super::super::describe;
@@ -15,6 +17,9 @@ use super::print::{self, ListRow};
 use super::{ListPart, NewTask, TasksCommand, TasksOperation};
 use crate::app::{App, failed};
 use crate::settings::Settings;
+
+/// The pause between two looks of a watch.
+const WATCH_PAUSE: Duration = Duration::from_secs(2);
 
 /// Entries of a list that are read at a time: each job may have 1 MiB.
 const PAGE: usize = 100;
@@ -31,7 +36,10 @@ pub(crate) fn run(app: App, settings: Settings, command: TasksCommand) -> ExitCo
         if asks {
             confirm(node, &question(node.tasks(), &operation).await.map_err(|error| describe(&error))?)?;
         }
-        carry_out(node, operation).await
+        match operation {
+            TasksOperation::Series { minutes, is_watched: true } => watch(node.tasks(), minutes, as_json).await,
+            operation => carry_out(node, operation).await,
+        }
     })
 }
 
@@ -48,6 +56,7 @@ async fn carry_out(node: &Node, operation: TasksOperation) -> Result<Printed, St
     let (tasks, now_ms) = (node.tasks(), node.now_ms());
     let done = match operation {
         TasksOperation::Stats => tasks.stats().await.map(|stats| print::stats(&stats, now_ms)),
+        TasksOperation::Series { minutes, .. } => series(tasks, minutes).await,
         TasksOperation::Waiting(queue, page) => {
             let read = async |skip, limit| {
                 let texts = tasks.waiting(&queue, skip, limit).await?;
@@ -92,6 +101,23 @@ async fn carry_out(node: &Node, operation: TasksOperation) -> Result<Printed, St
         }
     };
     done.map_err(|error| describe(&error))
+}
+
+/// The last minutes of each task.
+async fn series(tasks: &Tasks, minutes: u64) -> Result<Printed, ActionError> {
+    let series = tasks.last_minutes(minutes).await?;
+    Ok(print::list(print::SERIES, series.iter().map(print::series).collect()))
+}
+
+/// Prints them again and again, until the reader of stdout leaves. An interrupt ends the process: it has nothing to undo.
+async fn watch(tasks: &Tasks, minutes: u64, as_json: bool) -> Result<Printed, String> {
+    loop {
+        let printed = series(tasks, minutes).await.map_err(|error| describe(&error))?;
+        if !printed.print_again(as_json).map_err(|error| format!("stdout: {error}"))? {
+            return Ok(Printed::default());
+        }
+        sleep(WATCH_PAUSE).await;
+    }
 }
 
 /// Reads a list in parts, until it ends or the limit is reached.
