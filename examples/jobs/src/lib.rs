@@ -9,6 +9,7 @@ mod folders;
 use std::time::Duration;
 
 use phalanx::Cache;
+use phalanx::jobs::{AcceptedJob, JobView};
 use phalanx::prelude::*;
 
 /// The room in which exports tell their progress.
@@ -66,21 +67,40 @@ impl Progress {
     }
 
     /// Stores it for those who look later, and tells the pages that look now. These read all exports after a gap, so an
-    /// export does not fail for a message that is lost.
+    /// export does not fail for a message that is lost. Those who know the id of the job see it as the job's progress.
     async fn tell(&self, ctx: &TaskContext) -> Result<(), ActionError> {
+        ctx.progress(&PageCount { page: self.page, pages: self.pages })?;
         ctx.cache().save(&key(&self.id), self, Some(REMEMBERED)).await?;
         let _ = ctx.rooms().say(ROOM, self).await;
         Ok(())
     }
 }
 
+/// How far an export is.
+#[output]
+#[derive(Clone, Copy, Debug)]
+pub struct PageCount {
+    /// The page that it has reached.
+    pub page: u32,
+    /// How long it is.
+    pub pages: u32,
+}
+
 fn key(id: &str) -> String {
     format!("export:{id}")
 }
 
+/// The result of an export.
+#[output]
+#[derive(Clone, Copy, Debug)]
+pub struct Exported {
+    /// How many pages it has.
+    pub pages: u32,
+}
+
 /// Writes an export, a page at a time.
-#[task(queue = "exports", attempts = 3, on_failed = tell_failure)]
-pub async fn export(ctx: TaskContext, input: Export) -> Result<(), ActionError> {
+#[task(queue = "exports", attempts = 3, tracked, on_failed = tell_failure)]
+pub async fn export(ctx: TaskContext, input: Export) -> Result<Exported, ActionError> {
     let reached = Progress::load(ctx.cache(), ctx.id()).await?;
     let mut progress = reached.unwrap_or_else(|| Progress::waiting(ctx.id(), &input));
     progress.node = Some(ctx.node().id().to_owned());
@@ -92,7 +112,8 @@ pub async fn export(ctx: TaskContext, input: Export) -> Result<(), ActionError> 
         progress.tell(&ctx).await?;
     }
     progress.state = "done".to_owned();
-    progress.tell(&ctx).await
+    progress.tell(&ctx).await?;
+    Ok(Exported { pages: input.pages })
 }
 
 /// Tells the pages that an export has failed.
@@ -103,15 +124,29 @@ async fn tell_failure(ctx: TaskContext, _failure: TaskFailure) {
     }
 }
 
-/// Starts an export.
+/// Starts an export: answers 202, with the path of its status.
 #[action(name = "startExport", post = "/exports")]
-pub async fn start_export(ctx: Context, input: Export) -> Result<Progress, ActionError> {
+pub async fn start_export(ctx: Context, input: Export) -> Result<Reply<AcceptedJob>, ActionError> {
     let job = ctx.tasks().enqueue::<export>(input.clone()).await?;
     let started = Progress::waiting(&job.id, &input);
     if ctx.cache().push(LATEST, &started).await? > KEPT {
         ctx.cache().pop::<Progress>(LATEST).await?;
     }
-    Ok(started)
+    ctx.accepted::<export_status>(&job)
+}
+
+/// The id of an export.
+#[input]
+#[derive(Debug)]
+pub struct ExportId {
+    /// That of its job.
+    pub id: String,
+}
+
+/// Shows the status of an export: its pages while it runs, its result once it is done.
+#[action(name = "exportStatus", get = "/exports/{id}")]
+pub async fn export_status(ctx: Context, input: ExportId) -> Result<JobView, ActionError> {
+    ctx.tasks().status(&input.id).await.map(JobView::from)
 }
 
 /// The exports of the page.
@@ -141,6 +176,6 @@ pub fn app() -> App {
         .version(env!("CARGO_PKG_VERSION"))
         .config_dir(folders.config)
         .public_dir(folders.public)
-        .actions(actions![start_export, exports])
+        .actions(actions![start_export, export_status, exports])
         .tasks(tasks![export])
 }
