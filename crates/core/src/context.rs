@@ -363,7 +363,8 @@ impl Context {
     }
 
     /// The task queue. Jobs that it enqueues carry the id of this request, the trace in its header `traceparent`, and, within an
-    /// attempt of a task, the trace and the meta of that job.
+    /// attempt of a task, the trace and the meta of that job; there their ids are made of that of the job, so that a further attempt
+    /// finds them instead of enqueuing them again.
     pub fn tasks(&self) -> Tasks {
         let mut origin = match self.attempt() {
             Some(attempt) => attempt.origin.clone(),
@@ -374,7 +375,7 @@ impl Context {
             }
         };
         origin.request = Some(self.id().to_string().into());
-        self.node().tasks().of_origin(origin)
+        self.node().tasks().of_origin(origin).of_attempt(self.attempt())
     }
 
     /// The addresses that the node listens on, by the names of its transports.

@@ -49,7 +49,8 @@ pub enum Event {
         /// How long it took.
         took: Duration,
     },
-    /// An enqueue on this node stored a job. Not for one that is there already, nor for ticks and retries.
+    /// An enqueue on this node stored a job. Not for one that is there already, nor for ticks, retries, follow-on jobs, and completions
+    /// of batches.
     #[non_exhaustive]
     JobEnqueued {
         /// The task's name.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{AttemptKey, BackendError};
 use phalanx_core::job::{FailedJob, JobText};
-use phalanx_core::task::{AttemptClock, AttemptFacts, AttemptProgress, JobOrigin, TaskFailure};
+use phalanx_core::task::{AttemptChildren, AttemptClock, AttemptFacts, AttemptProgress, JobOrigin, TaskFailure};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -46,6 +46,7 @@ impl WorkerLoop {
             lease_lost: self.lease.clone(),
             clock: AttemptClock::start(now, self.engine.attempt_limit(task)),
             progress: AttemptProgress::default(),
+            children: AttemptChildren::default(),
             taken: false.into(),
         })
     }
@@ -53,6 +54,8 @@ impl WorkerLoop {
     /// Runs `on_failed`, if the task has one.
     pub(crate) fn run_on_failed(&self, task: Arc<ServedTask>, facts: Arc<AttemptFacts>, failure: TaskFailure) {
         if task.def.on_failed.is_some() {
+            // Nothing would store them: the attempt is settled, or there was none.
+            drop(facts.children.close());
             let engine = self.engine.clone();
             let running = async move { engine.run_on_failed(&task, facts, failure, ON_FAILED).await };
             self.after_failures.spawn_on(running, &self.runtime);

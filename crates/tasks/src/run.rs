@@ -12,7 +12,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use phalanx_core::backend::{
-    BackendError, EXCHANGE_BATCH, LimitedQueue, Promotion, Settlement, TaskStats, TaskStore, WorkerCall, WorkerReply,
+    BackendError, EXCHANGE_BATCH, LimitedQueue, MOVE_BATCH, Promotion, Settlement, TaskStats, TaskStore, WorkerCall,
+    WorkerReply,
 };
 use phalanx_core::config::{NodeRole, ServedQueue};
 use phalanx_core::engine::attempts::LossSigns;
@@ -181,6 +182,19 @@ enum Wake {
     Timer,
     Stop,
     Cut,
+}
+
+/// How many settlements that are ready a call takes, at least one: the jobs that follow from them are stored within it, so they have
+/// the bounds of a fetch.
+fn settling_of(ready: &VecDeque<Settlement>, batch: usize) -> usize {
+    let (mut jobs, mut bytes) = (0, 0);
+    let fits = |settlement: &&Settlement| {
+        let Some(consequences) = &settlement.consequences else { return true };
+        jobs += consequences.follow_ups.len();
+        bytes += consequences.follow_ups.iter().map(|job| job.text.len()).sum::<usize>();
+        jobs <= MOVE_BATCH && bytes <= REPLY_BYTES
+    };
+    ready.iter().take(batch).take_while(fits).count().max(1).min(ready.len())
 }
 
 impl WorkerLoop {
@@ -401,7 +415,7 @@ impl WorkerLoop {
             if self.ready.is_empty() && !looks {
                 break;
             }
-            let settling = self.ready.len().min(batch);
+            let settling = settling_of(&self.ready, batch);
             let tokens = self.ready.iter().take(settling).map(|settlement| settlement.attempt.token);
             let frees = tokens.filter(|token| !self.slots.is_stuck(*token)).count();
             let wanted = if may_fetch { self.gate.wanted(now, free, frees).min(batch) } else { 0 };

@@ -75,9 +75,21 @@ impl Slot {
     pub(crate) fn settlement(&mut self, end: AttemptEnd) -> Settlement {
         let is_over = matches!(end, AttemptEnd::Done | AttemptEnd::Dropped | AttemptEnd::Failed { .. });
         let report = self.last_report(is_over);
-        let consequences = self.member.clone().map(|member| Box::new(Consequences { member: Some(member) }));
+        let consequences = self.consequences(&end);
         let (attempt, id, unique) = (self.key().clone(), self.own_id.clone(), self.unique.clone());
         Settlement { attempt, id, end, unique, report, consequences }
+    }
+
+    fn consequences(&self, end: &AttemptEnd) -> Option<Box<Consequences>> {
+        let follow_ups = match &self.state {
+            SlotState::Running(running) => running.facts.children.close(),
+            SlotState::Settling(_) | SlotState::Settled => Vec::new(),
+        };
+        let follow_ups = if matches!(end, AttemptEnd::Done) { follow_ups } else { Vec::new() };
+        if follow_ups.is_empty() && self.member.is_none() {
+            return None;
+        }
+        Some(Box::new(Consequences { member: self.member.clone(), follow_ups }))
     }
 
     /// The report that goes with a settlement. The end of a tracked job always has one, for those who wait for it. So has that of

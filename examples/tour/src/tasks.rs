@@ -154,6 +154,10 @@ pub(crate) struct Crash {
 #[task(on_failed = record_failure)]
 pub(crate) async fn crash(_ctx: TaskContext, input: Crash) -> Result<(), ActionError> {
     tokio::time::sleep(Duration::from_millis(input.afterMs.unwrap_or(0))).await;
+    kill_process()
+}
+
+fn kill_process() -> Result<(), ActionError> {
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
         .map_err(ActionError::internal)
 }
@@ -175,6 +179,40 @@ pub(crate) async fn limited(ctx: TaskContext, input: Time) -> Result<(), ActionE
 /// Begins a hundred times a second in the cluster.
 #[task(rate = "100/s")]
 pub(crate) async fn paced(_ctx: TaskContext) -> Result<(), ActionError> {
+    Ok(())
+}
+
+#[input]
+#[expect(non_snake_case, reason = "a field is named as it is on the wire")]
+pub(crate) struct Parent {
+    children: u32,
+    name: String,
+    atOnce: Option<bool>,
+    dieAt: Option<u32>,
+}
+
+/// Enqueues jobs of `count`: by its success, or at once. On the first node that runs it, it may end the process before one of these
+/// steps, before it returns, or just after.
+#[task]
+pub(crate) async fn parent(ctx: TaskContext, input: Parent) -> Result<(), ActionError> {
+    let dies_at = input.dieAt.filter(|_| ctx.deaths() == 0);
+    for child in 1..=input.children {
+        if dies_at == Some(child) {
+            kill_process()?;
+        }
+        let name = Name { name: input.name.clone() };
+        if input.atOnce.unwrap_or_default() {
+            ctx.tasks().enqueue::<count>(name).await?;
+        } else {
+            ctx.tasks().after::<count>(name).await?;
+        }
+    }
+    if dies_at == Some(input.children.saturating_add(1)) {
+        kill_process()?;
+    }
+    if dies_at == Some(input.children.saturating_add(2)) {
+        tokio::spawn(async { kill_process() });
+    }
     Ok(())
 }
 
@@ -215,7 +253,8 @@ pub(crate) fn all() -> Vec<TaskDef> {
     let without = std::env::var("TOUR_WITHOUT").unwrap_or_default();
     let is_later = std::env::var("TOUR_SHAPE").is_ok_and(|shape| shape == "2");
     let all = tasks![
-        noop, sleep, exclusive, block, freeze, progress, record, fail, flaky, crash, panic, limited, paced, batch_over
+        noop, sleep, exclusive, block, freeze, progress, record, fail, flaky, crash, panic, limited, paced, parent,
+        batch_over
     ];
     let count = if is_later { tasks![count_2] } else { tasks![count] };
     let ticks = match std::env::var("TOUR_TICKS").as_deref() {

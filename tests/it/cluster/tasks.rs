@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 mod away;
 mod batches;
 mod campaign;
+mod children;
 mod full;
 mod hand_over;
 pub(crate) mod harness;

@@ -6,7 +6,7 @@ use deadpool_redis::redis::Value;
 use phalanx_core::backend::{BackendError, ENQUEUE_BATCH, EnqueueOutcome, NewJob};
 
 use super::call::{ReplyItems, ScriptCall, unexpected_reply};
-use super::{RedisTasks, batches};
+use super::{RedisTasks, batches, now_ms};
 
 /// How long an id that the enqueuer chose is remembered after its job is due.
 const ID_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -73,6 +73,11 @@ pub(super) fn add_job(job: &NewJob, call: &mut ScriptCall<'_>) {
     };
 }
 
-fn hex(digest: [u8; 16]) -> String {
+/// For how long the id of a job is remembered whose enqueue is not the start of a script.
+pub(super) fn id_ttl_ms(job: &NewJob) -> u64 {
+    job.due_ms.map_or(0, |due_ms| due_ms.saturating_sub(now_ms())) + ID_TTL.as_millis() as u64
+}
+
+pub(super) fn hex(digest: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(digest))
 }

@@ -11,6 +11,7 @@ use phalanx_core::bound_reached;
 use tracing::warn;
 
 use super::call::{BATCHES, ReplyItems, TaskScript, unexpected_reply};
+use super::enqueue::{add_job, hex, id_ttl_ms};
 use super::entry::{begun, field_of, split_counters, write_field};
 use super::jobs::id_of;
 use super::limits;
@@ -24,8 +25,8 @@ const MAX_BYTES: usize = 256 * 1024;
 /// How often a node says that it serves its queues.
 pub(super) const SERVING: Duration = Duration::from_secs(1);
 
-/// The place of the functions for batches in the script.
-const BATCHES_HERE: &str = "--[[ batches.lua ]]";
+/// The place in the script of the functions for batches and follow-on jobs.
+const FUNCTIONS_HERE: &str = "--[[ batches.lua, follow_ups.lua ]]";
 
 /// The script. Its text has its keys, so that they are no arguments of each call: all but that of the running attempts, which
 /// differs from generation to generation.
@@ -58,6 +59,7 @@ impl Exchange {
             ("CLAIMS", keys.claims()),
             ("RUNNING_OF", running.clone()),
             ("UNIQUE", keys.unique()),
+            ("IDS", keys.ids()),
             ("REPORTS", keys.reports()),
             ("HELD", keys.held()),
             ("RATES", keys.rates()),
@@ -69,7 +71,8 @@ impl Exchange {
         constants.push_str(&constant("FAILED_MAX", &failed_max.to_string()));
         let limits = limits::fragment("ARGV[2]", NUMBERS_BYTES + 1);
         // Within the block of ends with consequences: a function that is defined costs each call.
-        let text = include_str!("../lua/tasks/exchange.lua").replacen(BATCHES_HERE, BATCHES, 1);
+        let functions = [BATCHES, include_str!("../lua/tasks/follow_ups.lua")].concat();
+        let text = include_str!("../lua/tasks/exchange.lua").replacen(FUNCTIONS_HERE, &functions, 1);
         let text = [&constants, &*limits, &text].concat();
         Self(TaskScript::new(format!("{running}*"), &text))
     }
@@ -248,8 +251,12 @@ fn add_end(settlement: &Settlement, invocation: &mut super::call::ScriptCall<'_>
             invocation.arg("").arg("").arg("");
         }
     }
-    if let Some(Consequences { member }) = consequences {
-        invocation.arg(member.as_deref().unwrap_or_default());
+    let Some(Consequences { member, follow_ups }) = consequences else { return };
+    let follow_ups = if matches!(settlement.end, AttemptEnd::Done) { &follow_ups[..] } else { &[] };
+    invocation.arg(member.as_deref().unwrap_or_default()).arg(follow_ups.len());
+    for job in follow_ups {
+        add_job(job, invocation);
+        invocation.arg(job.digest.map(hex).unwrap_or_default()).arg(id_ttl_ms(job)).arg(u8::from(job.tracked));
     }
 }
 

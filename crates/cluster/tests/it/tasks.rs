@@ -10,6 +10,7 @@ use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes};
 
 mod batches;
 mod cost;
+mod follow_ups;
 mod full;
 mod limits;
 mod lost;

@@ -219,6 +219,8 @@ pub struct Settlement {
 pub struct Consequences {
     /// The name of the job as a member of a batch, in which its end counts.
     pub member: Option<Arc<str>>,
+    /// Jobs that are enqueued if it succeeded. One that is there already is not, nor one whose claim another job has.
+    pub follow_ups: Vec<NewJob>,
 }
 
 /// The fate of a job whose attempt ended.

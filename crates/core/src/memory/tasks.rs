@@ -241,8 +241,9 @@ impl TaskStore for MemoryTasks {
             state.fetch(call, &mut reply, now_us);
         }
         reply.next_due_ms = state.next_due_ms();
-        if state.has_made_room(call) {
-            self.added.notify_one();
+        let has_followed = call.settlements.iter().any(|settlement| settlement.consequences.is_some());
+        if has_followed || state.has_made_room(call) {
+            self.added.notify_one(); // there may be more jobs, or more room for those that wait
         }
         Ok(reply)
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use super::children::AttemptChildren;
 use super::control::TaskControl;
 use super::origin::JobOrigin;
 use super::progress::AttemptProgress;
@@ -41,6 +42,8 @@ pub struct AttemptFacts {
     pub clock: AttemptClock,
     /// How far it is, as it last reported.
     pub progress: AttemptProgress,
+    /// The jobs that it enqueues.
+    pub children: AttemptChildren,
     /// Whether its thread, or the worker in its stead, has taken it.
     pub taken: AtomicBool,
 }

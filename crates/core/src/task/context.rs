@@ -148,7 +148,8 @@ impl TaskContext {
         self.context.cluster()
     }
 
-    /// The task queue.
+    /// The task queue. Jobs that this one enqueues have ids made of its own: another attempt finds them instead of enqueuing them
+    /// again, within a day.
     pub fn tasks(&self) -> Tasks {
         self.context.tasks()
     }

@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
+use super::attempt::AttemptFacts;
+use super::children::MAX_ID_BYTES;
 use super::draft::{DraftChanges, JobDraft, TaskCallbacks};
 use super::due::Due;
 use super::origin::JobOrigin;
@@ -33,9 +35,6 @@ pub const MAX_JOB_BYTES: usize = 1024 * 1024;
 /// Most jobs of one [`Tasks::enqueue_many`].
 pub const MAX_MANY: usize = 100_000;
 
-/// Most bytes of an id, and of a unique key.
-const MAX_ID_BYTES: usize = 128;
-
 /// The task queue of the cluster. Cheap to clone.
 ///
 /// A job that was accepted runs at least once, on any node whose application has its task. It may run twice, where a node
@@ -45,6 +44,8 @@ pub struct Tasks {
     pub(crate) parts: Arc<TaskParts>,
     /// The origin of the jobs that are enqueued.
     origin: Arc<JobOrigin>,
+    /// The attempt that enqueues them.
+    pub(super) attempt: Option<Arc<AttemptFacts>>,
 }
 
 /// Everything that enqueuing and operating jobs needs.
@@ -135,6 +136,10 @@ impl EnqueueOptions {
         Self::default()
     }
 
+    pub(super) fn has_id(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// In that queue.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.queue = Some(queue.into());
@@ -182,12 +187,17 @@ impl EnqueueOptions {
 
 impl Tasks {
     pub(crate) fn new(parts: TaskParts) -> Self {
-        Self { parts: Arc::new(parts), origin: Arc::default() }
+        Self { parts: Arc::new(parts), origin: Arc::default(), attempt: None }
     }
 
     /// The handle for a call: its jobs carry the call's id, and its meta.
     pub(crate) fn of_origin(&self, origin: JobOrigin) -> Self {
-        Self { parts: self.parts.clone(), origin: Arc::new(origin) }
+        Self { parts: self.parts.clone(), origin: Arc::new(origin), attempt: None }
+    }
+
+    /// The same within an attempt: its jobs have ids made of that of its own job.
+    pub(crate) fn of_attempt(self, attempt: Option<&Arc<AttemptFacts>>) -> Self {
+        Self { attempt: attempt.cloned(), ..self }
     }
 
     /// Whether the application has a task of that name.
@@ -280,12 +290,12 @@ impl Tasks {
     }
 
     /// Until when the hooks of an enqueue that begins now may take, for all its jobs; `None` without hooks.
-    fn hooks_until(&self) -> Option<Instant> {
+    pub(super) fn hooks_until(&self) -> Option<Instant> {
         self.parts.hooks.as_ref().map(|hooks| hooks.late_at())
     }
 
     /// Checks a job, runs the hooks, and writes its text.
-    async fn prepare(
+    pub(super) async fn prepare(
         &self,
         task: &str,
         input: Box<RawValue>,
@@ -293,8 +303,12 @@ impl Tasks {
         hooks_until: Option<Instant>,
     ) -> Result<NewJob, ActionError> {
         let checked = self.check(task, input)?;
+        // Before anything is awaited: jobs of the same content are counted in the order of their enqueues.
+        let child = self.attempt.as_ref().filter(|_| options.id.is_none() && options.completes.is_none());
+        let child =
+            child.and_then(|attempt| attempt.children.next_id(&attempt.id, digest(checked.task, &checked.input)));
         let Some((hooks, until)) = self.parts.hooks.as_ref().zip(hooks_until) else {
-            return self.new_job(&checked, options);
+            return self.new_job(&checked, options, child);
         };
         // Boxed: applications without hooks have no room for it in their futures.
         let changed = Box::pin(async {
@@ -308,7 +322,7 @@ impl Tasks {
             Ok(EnqueueOptions { queue: Some(queue), meta, ..options.clone() })
         });
         let changed: Result<EnqueueOptions, ActionError> = changed.await;
-        self.new_job(&checked, &changed?)
+        self.new_job(&checked, &changed?, child)
     }
 
     fn check(&self, task: &str, input: Box<RawValue>) -> Result<CheckedInput<'_>, ActionError> {
@@ -321,7 +335,12 @@ impl Tasks {
         Ok(CheckedInput { task, known, input, params })
     }
 
-    fn new_job(&self, checked: &CheckedInput<'_>, options: &EnqueueOptions) -> Result<NewJob, ActionError> {
+    fn new_job(
+        &self,
+        checked: &CheckedInput<'_>,
+        options: &EnqueueOptions,
+        child: Option<Arc<str>>,
+    ) -> Result<NewJob, ActionError> {
         let &CheckedInput { task, known, ref input, ref params } = checked;
         let input: &RawValue = input;
         let queue = options.queue.as_deref().unwrap_or(known.queue);
@@ -333,8 +352,9 @@ impl Tasks {
         }
         let now_ms = self.parts.clock.now_ms();
         let due_ms = options.due.at_ms(now_ms)?;
-        let id: Arc<str> = options.id.as_deref().map_or_else(|| random_text::<26>().into(), Arc::from);
-        let digest = options.id.as_ref().map(|_| digest(task, input));
+        let id = options.id.as_deref().map(Arc::from).or(child);
+        let digest = id.is_some().then(|| digest(task, input));
+        let id: Arc<str> = id.unwrap_or_else(|| random_text::<26>().into());
         let delay_ms = due_ms.map_or(0, |due_ms| due_ms.saturating_sub(now_ms));
         let unique = JobClaim::of((task, known), queue, &options.unique, (input, params), delay_ms)?;
         let args = serde_json::value::to_raw_value(&[input]).map_err(ActionError::internal)?;

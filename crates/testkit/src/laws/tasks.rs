@@ -15,6 +15,7 @@ mod batches;
 mod ends;
 mod enqueue;
 mod exchange;
+mod follow_ups;
 mod limits;
 mod moves;
 mod operations;
@@ -25,8 +26,8 @@ mod series;
 mod ticks;
 
 pub use self::{
-    batches::*, ends::*, enqueue::*, exchange::*, limits::*, moves::*, operations::*, queue_limits::*, reports::*,
-    running::*, series::*, ticks::*,
+    batches::*, ends::*, enqueue::*, exchange::*, follow_ups::*, limits::*, moves::*, operations::*, queue_limits::*,
+    reports::*, running::*, series::*, ticks::*,
 };
 
 /// Turns each law of tasks into a test: `task_laws!(memory: make())`.
@@ -122,6 +123,10 @@ macro_rules! task_laws {
                 a_batch_that_was_sealed_takes_no_members,
                 a_member_that_is_not_stored_does_not_count,
                 a_batch_ends_at_its_deadline_once,
+                follow_on_jobs_are_stored_with_the_success_of_their_job,
+                follow_on_jobs_of_another_end_are_not_stored,
+                a_follow_on_job_that_is_there_already_is_not_stored_again,
+                a_settlement_that_comes_too_late_stores_no_follow_on_jobs,
             ]
         );
     };
@@ -187,7 +192,7 @@ pub fn settlement(job: &FetchedJob, end: AttemptEnd) -> Settlement {
     let text = JobText::read(&job.text);
     let (id, unique, batch) = text.map(|text| (text.id, text.unique, text.batch)).unwrap_or_default();
     let own = |text: std::borrow::Cow<'_, str>| text.as_ref().into();
-    let consequences = batch.map(|batch| Box::new(Consequences { member: Some(own(batch)) }));
+    let consequences = batch.map(|batch| Box::new(Consequences { member: Some(own(batch)), follow_ups: Vec::new() }));
     let (id, unique) = (id.map(own), unique.map(own));
     Settlement { attempt: job.attempt.clone(), id, end, unique, report: None, consequences }
 }

@@ -130,7 +130,7 @@ async fn a_member_that_no_enqueue_made_changes_nothing() {
     let running = super::running(&store, &worker, &["v", "w", "x", "y", "z"]).await;
     let made_up = ["b#4294967295", "b#1", "b", "nothing#0", "b#99999999999999999999999999"];
     for (job, name) in running.iter().filter(|job| !job.text.ends_with(b"#0\"}")).zip(made_up) {
-        let consequences = Some(Box::new(Consequences { member: Some(name.into()) }));
+        let consequences = Some(Box::new(Consequences { member: Some(name.into()), ..Consequences::default() }));
         let end = phalanx_core::backend::Settlement { consequences, ..settlement(job, AttemptEnd::Done) };
         assert_eq!(worker.call(&[end], 0, |_| {}).await.settled, [SettleOutcome::Accepted], "{name}");
     }

@@ -9,6 +9,9 @@ use crate::job::JobText;
 impl Jobs {
     /// Carries out the consequences of an end that was settled.
     pub(super) fn follow(&mut self, consequences: &Consequences, end: &AttemptEnd, now_ms: u64) {
+        if matches!(end, AttemptEnd::Done) {
+            consequences.follow_ups.iter().for_each(|job| drop(self.enqueue(job, now_ms)));
+        }
         if let Some((member, end)) = consequences.member.as_deref().zip(MemberEnd::of(end)) {
             self.end_member(member, end, now_ms);
         }

@@ -1,0 +1,171 @@
+//! The jobs that an attempt enqueues: the ids of those that it enqueues at once, and those that follow on its success.
+//!
+//! An attempt may run again, because its node died or because it failed. So the jobs that it enqueues have ids made of its own
+//! job's and a number, by which the second run finds those of the first. The number is made of the job's content, and counts those of
+//! the same content: it is the same in each run, in whichever order the jobs are enqueued.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use super::control::TaskControl;
+use crate::backend::NewJob;
+use crate::error::{ActionError, ErrorKind};
+use crate::metrics::bound_reached;
+
+/// Most bytes of an id, and of a unique key.
+pub(super) const MAX_ID_BYTES: usize = 128;
+
+/// Most follow-on jobs of a job.
+pub const MAX_FOLLOW_UPS: usize = 100;
+
+/// Most bytes of the follow-on jobs of a job.
+pub const MAX_FOLLOW_UP_BYTES: usize = 256 * 1024;
+
+/// Most different jobs of an attempt whose ids are made of its own job's; beyond, ids are random, and a second run enqueues those
+/// once more.
+const MAX_CHILDREN: usize = 100_000;
+
+/// The jobs that an attempt has enqueued.
+#[derive(Debug, Default)]
+pub struct AttemptChildren(Mutex<ChildrenState>);
+
+#[derive(Debug, Default)]
+struct ChildrenState {
+    /// How many of each content.
+    counts: BTreeMap<[u8; 16], u32>,
+    follow_ups: Vec<NewJob>,
+    bytes: usize,
+    /// Whether the attempt is being settled.
+    is_closed: bool,
+}
+
+impl AttemptChildren {
+    fn state(&self) -> MutexGuard<'_, ChildrenState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id of the next job of this content; `None` beyond the bound.
+    pub(super) fn next_id(&self, parent: &str, content: [u8; 16]) -> Option<Arc<str>> {
+        let number = {
+            let mut state = self.state();
+            let is_full = state.counts.len() >= MAX_CHILDREN;
+            match state.counts.entry(content) {
+                Entry::Vacant(_) if is_full => {
+                    bound_reached("task_children");
+                    return None;
+                }
+                entry => {
+                    let count = entry.or_default();
+                    *count += 1;
+                    *count
+                }
+            }
+        };
+        Some(child_id(parent, content, number))
+    }
+
+    /// Takes a job that is stored with the attempt's success.
+    pub(super) fn follow(&self, job: NewJob) -> Result<Arc<str>, ActionError> {
+        let mut state = self.state();
+        if state.is_closed {
+            return Err(TaskControl::Ended.into_error());
+        }
+        let bytes = state.bytes + job.text.len();
+        if state.follow_ups.len() >= MAX_FOLLOW_UPS || bytes > MAX_FOLLOW_UP_BYTES {
+            bound_reached("task_follow_ups");
+            let message = format!("a job has {MAX_FOLLOW_UPS} follow-on jobs at most, of {MAX_FOLLOW_UP_BYTES} bytes");
+            return Err(ActionError::of(ErrorKind::PayloadTooLarge, message));
+        }
+        let id = job.id.clone();
+        state.bytes = bytes;
+        state.follow_ups.push(job);
+        Ok(id)
+    }
+
+    /// Ends the additions to an attempt that is being settled; returns the jobs that follow on its success.
+    pub fn close(&self) -> Vec<NewJob> {
+        let mut state = self.state();
+        state.is_closed = true;
+        std::mem::take(&mut state.follow_ups)
+    }
+}
+
+/// The id of a job that the attempt of another one enqueues: that of the other, or its digest if it is long, and a number.
+fn child_id(parent: &str, content: [u8; 16], count: u32) -> Arc<str> {
+    let hex = |bytes: &[u8]| {
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}"); // a text takes it
+            text
+        })
+    };
+    let mut number = Sha256::new();
+    number.update(content);
+    number.update(count.to_le_bytes());
+    let number = hex(&number.finalize()[..8]);
+    if parent.len() + 1 + number.len() <= MAX_ID_BYTES {
+        return format!("{parent}.{number}").into();
+    }
+    format!("{}.{number}", hex(&Sha256::digest(parent)[..16])).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_the_same_in_each_run_in_any_order_and_different_in_one() {
+        let (a, b) = ([1; 16], [2; 16]);
+        let ids = |order: &[[u8; 16]]| {
+            let children = AttemptChildren::default();
+            let mut ids: Vec<_> = order.iter().map(|content| children.next_id("parent", *content).unwrap()).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let first = ids(&[a, b, a]);
+        assert_eq!(first, ids(&[b, a, a]));
+        assert!(first[0] != first[1] && first[1] != first[2] && first.iter().all(|id| id.starts_with("parent.")));
+        let long = child_id(&"p".repeat(MAX_ID_BYTES), a, 1);
+        assert!(long.len() <= MAX_ID_BYTES && long != child_id(&"q".repeat(MAX_ID_BYTES), a, 1), "{long}");
+    }
+
+    #[test]
+    fn beyond_the_bound_ids_are_not_made_of_the_parents() {
+        let children = AttemptChildren::default();
+        for number in 0..MAX_CHILDREN as u128 {
+            children.next_id("p", number.to_le_bytes()).unwrap();
+        }
+        assert_eq!(children.next_id("p", u128::MAX.to_le_bytes()), None);
+        assert!(children.next_id("p", [0; 16]).is_some(), "one of them");
+    }
+
+    #[test]
+    fn follow_on_jobs_have_a_bound_and_none_is_added_after_the_end() {
+        let job = |bytes: usize| NewJob {
+            id: "a".into(),
+            queue: "q".into(),
+            text: vec![b'x'; bytes].into(),
+            due_ms: None,
+            unique: None,
+            digest: None,
+            batch: None,
+            tracked: false,
+        };
+        let children = AttemptChildren::default();
+        for _ in 0..MAX_FOLLOW_UPS {
+            children.follow(job(1)).unwrap();
+        }
+        assert_eq!(children.follow(job(1)).unwrap_err().code(), "payload_too_large");
+        assert_eq!(children.close().len(), MAX_FOLLOW_UPS);
+        assert_eq!(children.follow(job(1)).unwrap_err().code(), "task_ended");
+        let children = AttemptChildren::default();
+        children.follow(job(MAX_FOLLOW_UP_BYTES)).unwrap();
+        assert_eq!(children.follow(job(1)).unwrap_err().code(), "payload_too_large");
+        let children = AttemptChildren::default();
+        assert_eq!(children.close(), []);
+        assert_eq!(children.follow(job(1)).unwrap_err().code(), "task_ended");
+    }
+}
