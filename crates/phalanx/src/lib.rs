@@ -70,10 +70,10 @@ pub mod jobs {
     pub use phalanx_core::protocol::{AcceptedJob, JobView};
     pub use phalanx_core::task::{
         ActiveAttempt, BATCH_DEADLINE, BatchOptions, BatchStatus, CatchUp, EnqueueOptions, Enqueued, JobBatch, JobRate,
-        JobStatus, MAX_BATCH_DEADLINE, MAX_DELAY, MAX_FOLLOW_UP_BYTES, MAX_FOLLOW_UPS, MAX_JOB_BYTES, MAX_MANY,
-        MAX_META_BYTES, MAX_PROGRESS_BYTES, MAX_RESULT_BYTES, MAX_WAITERS, MIN_INTERVAL, Overlap, QueueLimits,
-        RetryPolicy, RunAction, Schedule, TaskFailure, TaskSeries, TickRule, UniqueKey, UniquePolicy, UniqueScope,
-        UniqueUntil,
+        JobStatus, MAX_BATCH_DEADLINE, MAX_CHECKPOINT_BYTES, MAX_DELAY, MAX_FOLLOW_UP_BYTES, MAX_FOLLOW_UPS,
+        MAX_JOB_BYTES, MAX_MANY, MAX_META_BYTES, MAX_PROGRESS_BYTES, MAX_RESULT_BYTES, MAX_WAITERS, MIN_INTERVAL,
+        Overlap, QueueLimits, RetryPolicy, RunAction, Schedule, TaskFailure, TaskSeries, TickRule, UniqueKey,
+        UniquePolicy, UniqueScope, UniqueUntil,
     };
 }
 

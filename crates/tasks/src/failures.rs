@@ -46,6 +46,8 @@ impl WorkerLoop {
             lease_lost: self.lease.clone(),
             clock: AttemptClock::start(now, self.engine.attempt_limit(task)),
             progress: AttemptProgress::default(),
+            is_foreign: read.id.is_none(),
+            has_checkpoint: false.into(),
             children: AttemptChildren::default(),
             taken: false.into(),
         })

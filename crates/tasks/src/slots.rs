@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use phalanx_core::Generation;
 use phalanx_core::backend::{AttemptEnd, AttemptKey, Consequences, FetchedJob, JobReport, Settlement};
@@ -81,15 +82,17 @@ impl Slot {
     }
 
     fn consequences(&self, end: &AttemptEnd) -> Option<Box<Consequences>> {
-        let follow_ups = match &self.state {
-            SlotState::Running(running) => running.facts.children.close(),
-            SlotState::Settling(_) | SlotState::Settled => Vec::new(),
+        let (follow_ups, has_checkpoint) = match &self.state {
+            SlotState::Running(RunningAttempt { facts, .. }) => {
+                (facts.children.close(), facts.has_checkpoint.load(Relaxed))
+            }
+            SlotState::Settling(_) | SlotState::Settled => (Vec::new(), false),
         };
         let follow_ups = if matches!(end, AttemptEnd::Done) { follow_ups } else { Vec::new() };
-        if follow_ups.is_empty() && self.member.is_none() {
+        if follow_ups.is_empty() && self.member.is_none() && !has_checkpoint {
             return None;
         }
-        Some(Box::new(Consequences { member: self.member.clone(), follow_ups }))
+        Some(Box::new(Consequences { member: self.member.clone(), follow_ups, has_checkpoint }))
     }
 
     /// The report that goes with a settlement. The end of a tracked job always has one, for those who wait for it. So has that of

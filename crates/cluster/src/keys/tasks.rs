@@ -214,6 +214,11 @@ impl Keys {
         self.own("series:")
     }
 
+    /// The start of the names of checkpoints, each given by the id of its job.
+    pub(crate) fn checkpoints(&self) -> String {
+        self.own("checkpoint:")
+    }
+
     /// Written so that replicas confirm what was written before it.
     pub(crate) fn replicated(&self) -> String {
         self.own("replicated")

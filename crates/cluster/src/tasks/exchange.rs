@@ -60,6 +60,7 @@ impl Exchange {
             ("RUNNING_OF", running.clone()),
             ("UNIQUE", keys.unique()),
             ("IDS", keys.ids()),
+            ("CHECKPOINTS", keys.checkpoints()),
             ("REPORTS", keys.reports()),
             ("HELD", keys.held()),
             ("RATES", keys.rates()),
@@ -251,9 +252,9 @@ fn add_end(settlement: &Settlement, invocation: &mut super::call::ScriptCall<'_>
             invocation.arg("").arg("").arg("");
         }
     }
-    let Some(Consequences { member, follow_ups }) = consequences else { return };
+    let Some(Consequences { member, follow_ups, has_checkpoint }) = consequences else { return };
     let follow_ups = if matches!(settlement.end, AttemptEnd::Done) { &follow_ups[..] } else { &[] };
-    invocation.arg(member.as_deref().unwrap_or_default()).arg(follow_ups.len());
+    invocation.arg(member.as_deref().unwrap_or_default()).arg(u8::from(*has_checkpoint)).arg(follow_ups.len());
     for job in follow_ups {
         add_job(job, invocation);
         invocation.arg(job.digest.map(hex).unwrap_or_default()).arg(id_ttl_ms(job)).arg(u8::from(job.tracked));

@@ -28,6 +28,7 @@ use crate::keys::Keys;
 mod attempts;
 mod batches;
 mod call;
+mod checkpoints;
 mod ends;
 mod enqueue;
 mod entry;
@@ -83,6 +84,7 @@ struct Scripts {
     fields: TaskScript,
     enqueue: TaskScript,
     report: TaskScript,
+    checkpoint: TaskScript,
     create_batch: TaskScript,
     seal_batch: TaskScript,
     promote: TaskScript,
@@ -114,6 +116,7 @@ impl RedisTasks {
                 fields: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/fields.lua")),
                 enqueue: script(keys.queues(), include_str!("../lua/tasks/enqueue.lua")),
                 report: script(format!("{}*", keys.reports()), include_str!("../lua/tasks/report.lua")),
+                checkpoint: script(format!("{}*", keys.checkpoints()), include_str!("../lua/tasks/checkpoint.lua")),
                 create_batch: script(format!("{}*", keys.batches()), include_str!("../lua/tasks/create_batch.lua")),
                 seal_batch: counting(format!("{}*", keys.batches()), include_str!("../lua/tasks/seal_batch.lua")),
                 promote: counting(keys.delayed(), include_str!("../lua/tasks/promote.lua")),
@@ -259,6 +262,20 @@ impl TaskStore for RedisTasks {
         ttl_ms: u64,
     ) -> Result<bool, BackendError> {
         self.keep_report(of, attempt, report, ttl_ms).await
+    }
+
+    async fn keep_checkpoint(
+        &self,
+        of: Generation,
+        job: (&AttemptKey, &str),
+        value: Bytes,
+        ttl_ms: u64,
+    ) -> Result<bool, BackendError> {
+        self.store_checkpoint(of, job, &value, ttl_ms).await
+    }
+
+    async fn checkpoint(&self, id: &str) -> Result<Option<Bytes>, BackendError> {
+        self.read_checkpoint(id).await
     }
 
     async fn status(&self, id: &str) -> Result<StoredStatus, BackendError> {

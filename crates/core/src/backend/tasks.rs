@@ -221,7 +221,12 @@ pub struct Consequences {
     pub member: Option<Arc<str>>,
     /// Jobs that are enqueued if it succeeded. One that is there already is not, nor one whose claim another job has.
     pub follow_ups: Vec<NewJob>,
+    /// Whether the job may have a checkpoint, which is removed if it is over and has not failed.
+    pub has_checkpoint: bool,
 }
+
+/// How long a checkpoint is kept: a week, in milliseconds.
+pub const CHECKPOINT_TTL_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// The fate of a job whose attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -494,6 +499,19 @@ pub trait TaskStore: Send + Sync + 'static {
         report: &JobReport,
         ttl_ms: u64,
     ) -> Result<bool, BackendError>;
+
+    /// Keeps the checkpoint of a job, given by its id, for `ttl_ms`, if the attempt is listed under that generation; `false` if it is
+    /// not. A store that is full refuses it.
+    async fn keep_checkpoint(
+        &self,
+        of: Generation,
+        job: (&AttemptKey, &str),
+        value: Bytes,
+        ttl_ms: u64,
+    ) -> Result<bool, BackendError>;
+
+    /// The checkpoint of a job.
+    async fn checkpoint(&self, id: &str) -> Result<Option<Bytes>, BackendError>;
 
     /// The state of a job, and what it reported. A job whose end was settled with a result shows both from the same moment on.
     async fn status(&self, id: &str) -> Result<StoredStatus, BackendError>;

@@ -2,6 +2,7 @@
 
 mod batch_ends;
 mod batches;
+mod checkpoints;
 mod exchange;
 mod jobs;
 mod limits;
@@ -32,6 +33,7 @@ use crate::job::{FailedJob, FailedRecord, JobText};
 use crate::metrics::bound_reached;
 
 use batches::{MemberEnd, MemoryBatches};
+use checkpoints::JobCheckpoints;
 use jobs::{JobIds, JobPlace};
 use queue::{MemoryQueue, WaitingJob};
 use reaps::CountedReaps;
@@ -72,6 +74,7 @@ struct Jobs {
     ids: JobIds,
     batches: MemoryBatches,
     reports: JobReports,
+    checkpoints: JobCheckpoints,
     last_ticks: LastTicks,
     /// The use of rates, by queue: as many as the application's tasks have queues with one.
     rates: HashMap<Arc<str>, PaidTime>,
@@ -453,6 +456,25 @@ impl TaskStore for MemoryTasks {
             state.reports.keep((of, attempt.clone()), report, now_ms + ttl_ms);
         }
         Ok(is_listed)
+    }
+
+    async fn keep_checkpoint(
+        &self,
+        of: Generation,
+        (attempt, id): (&AttemptKey, &str),
+        value: Bytes,
+        ttl_ms: u64,
+    ) -> Result<bool, BackendError> {
+        let (now_ms, mut state) = (self.clock.now_ms(), self.jobs());
+        let is_listed = state.running.get(&of).is_some_and(|attempts| attempts.contains_key(&attempt.token));
+        if is_listed {
+            state.checkpoints.keep(id, value, now_ms + ttl_ms);
+        }
+        Ok(is_listed)
+    }
+
+    async fn checkpoint(&self, id: &str) -> Result<Option<Bytes>, BackendError> {
+        Ok(self.jobs().checkpoints.get(id, self.clock.now_ms()))
     }
 
     async fn status(&self, id: &str) -> Result<StoredStatus, BackendError> {

@@ -42,6 +42,10 @@ pub struct AttemptFacts {
     pub clock: AttemptClock,
     /// How far it is, as it last reported.
     pub progress: AttemptProgress,
+    /// Whether the job has no id of its own.
+    pub is_foreign: bool,
+    /// Whether the job may have a checkpoint.
+    pub has_checkpoint: AtomicBool,
     /// The jobs that it enqueues.
     pub children: AttemptChildren,
     /// Whether its thread, or the worker in its stead, has taken it.

@@ -229,6 +229,20 @@ impl TaskStore for TestJobs {
         self.inner.batch(id).await
     }
 
+    async fn keep_checkpoint(
+        &self,
+        of: Generation,
+        job: (&AttemptKey, &str),
+        value: Bytes,
+        ttl_ms: u64,
+    ) -> Result<bool, BackendError> {
+        self.inner.keep_checkpoint(of, job, value, ttl_ms).await
+    }
+
+    async fn checkpoint(&self, id: &str) -> Result<Option<Bytes>, BackendError> {
+        self.inner.checkpoint(id).await
+    }
+
     async fn woken(&self) {
         tokio::select! {
             () = self.inner.woken() => {}

@@ -255,6 +255,20 @@ impl TaskStore for FaultyStore {
         self.inner.report(of, attempt, report, ttl_ms).await
     }
 
+    async fn keep_checkpoint(
+        &self,
+        of: Generation,
+        job: (&AttemptKey, &str),
+        value: Bytes,
+        ttl_ms: u64,
+    ) -> Result<bool, BackendError> {
+        self.inner.keep_checkpoint(of, job, value, ttl_ms).await
+    }
+
+    async fn checkpoint(&self, id: &str) -> Result<Option<Bytes>, BackendError> {
+        self.inner.checkpoint(id).await
+    }
+
     async fn status(&self, id: &str) -> Result<StoredStatus, BackendError> {
         self.inner.status(id).await
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "an unwrap that fails is a failed test with its line")]
 
 mod batches;
+mod checkpoints;
 mod children;
 mod ends;
 mod failures;

@@ -12,6 +12,7 @@ use phalanx_core::backend::{
 use phalanx_core::job::{FailedRecord, JobText};
 
 mod batches;
+mod checkpoints;
 mod ends;
 mod enqueue;
 mod exchange;
@@ -26,8 +27,8 @@ mod series;
 mod ticks;
 
 pub use self::{
-    batches::*, ends::*, enqueue::*, exchange::*, follow_ups::*, limits::*, moves::*, operations::*, queue_limits::*,
-    reports::*, running::*, series::*, ticks::*,
+    batches::*, checkpoints::*, ends::*, enqueue::*, exchange::*, follow_ups::*, limits::*, moves::*, operations::*,
+    queue_limits::*, reports::*, running::*, series::*, ticks::*,
 };
 
 /// Turns each law of tasks into a test: `task_laws!(memory: make())`.
@@ -123,6 +124,8 @@ macro_rules! task_laws {
                 a_batch_that_was_sealed_takes_no_members,
                 a_member_that_is_not_stored_does_not_count,
                 a_batch_ends_at_its_deadline_once,
+                a_checkpoint_is_kept_until_its_job_succeeds,
+                a_checkpoint_has_an_end,
                 follow_on_jobs_are_stored_with_the_success_of_their_job,
                 follow_on_jobs_of_another_end_are_not_stored,
                 a_follow_on_job_that_is_there_already_is_not_stored_again,
@@ -192,7 +195,8 @@ pub fn settlement(job: &FetchedJob, end: AttemptEnd) -> Settlement {
     let text = JobText::read(&job.text);
     let (id, unique, batch) = text.map(|text| (text.id, text.unique, text.batch)).unwrap_or_default();
     let own = |text: std::borrow::Cow<'_, str>| text.as_ref().into();
-    let consequences = batch.map(|batch| Box::new(Consequences { member: Some(own(batch)), follow_ups: Vec::new() }));
+    let consequences =
+        batch.map(|batch| Box::new(Consequences { member: Some(own(batch)), ..Consequences::default() }));
     let (id, unique) = (id.map(own), unique.map(own));
     Settlement { attempt: job.attempt.clone(), id, end, unique, report: None, consequences }
 }

@@ -6,8 +6,9 @@
 -- suspect may be fetched, 1 if the node says that it serves its queues, number of queues, of plain successes, of ids of these,
 -- and of other ends, all in one text, behind them the limits of queues; the other digits of the first token. Then the queues,
 -- the successes, those of queues with limits last, their ids, and for each other end: field, verb, id, claim, x, id of its
--- report or '', progress or '', result or '', and, if the verb ends with `+`, its name as a member of a batch or '', the number of
--- its follow-on jobs, and these; then, if some have one, the most jobs of each queue, '' for as many as are wanted.
+-- report or '', progress or '', result or '', and, if the verb ends with `+`, its name as a member of a batch or '', 1 if it
+-- may have a checkpoint, the number of its follow-on jobs, and these; then, if some have one, the most jobs of
+-- each queue, '' for as many as are wanted.
 -- Returns the number of missing successes, that of dropped failures, when the next delayed job is due or '', the number of
 -- marks, more than 0 if jobs may be left, and 0 or the outcomes of other ends, the spoilt keys, and the queues that a limit holds
 -- up. Then the jobs, in groups: the place of the queue among those of the call, 1 if they have counters, their number, and so
@@ -53,9 +54,10 @@ if others > 0 then
     for n = 1, others do
         local field, verb, id, claim, x, reported, progress, result = unpack(ARGV, at, at + 7)
         at = at + 8
-        local member, follow_ups, first = '', 0, 0
+        local member, checkpoint, follow_ups, first = '', '0', 0, 0
         if string.sub(verb, -1) == '+' then
-            verb, member, follow_ups, first = string.sub(verb, 1, -2), ARGV[at], tonumber(ARGV[at + 1]), at + 2
+            verb, member, checkpoint = string.sub(verb, 1, -2), ARGV[at], ARGV[at + 1]
+            follow_ups, first = tonumber(ARGV[at + 2]), at + 3
             at = first + 9 * follow_ups
         end
         local job = redis.call('HGET', running, field)
@@ -119,6 +121,9 @@ if others > 0 then
                     end
                 elseif verb == 'dropped' and id ~= '' then
                     redis.pcall('ZREM', DELETED, id)
+                end
+                if checkpoint == '1' and verb ~= 'failed' then
+                    redis.call('DEL', CHECKPOINTS .. id)
                 end
                 if follow_ups > 0 then
                     store_follow_ups(put, us, first, follow_ups)

@@ -71,6 +71,11 @@ impl Jobs {
         }
         if let Some(consequences) = &settlement.consequences {
             self.follow(consequences, &settlement.end, now_ms);
+            if let Some(id) = job.id.as_ref().filter(|_| consequences.has_checkpoint)
+                && matches!(settlement.end, AttemptEnd::Done | AttemptEnd::Dropped)
+            {
+                self.checkpoints.remove(id);
+            }
         }
         if let Some(report) = &settlement.report {
             self.reports.keep((generation, settlement.attempt.clone()), report, now_ms + REPORT_TTL_MS);
