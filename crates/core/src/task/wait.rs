@@ -42,17 +42,13 @@ impl Tasks {
     ///
     /// At once: `not_tracked` (404) if the job is of a task that is not `tracked`, or is not known: its end is kept for a day, and
     /// one that waits is known for a week after it is due; `unavailable` if the backend does not answer, or [`MAX_WAITERS`]
-    /// callers wait on this node. `timeout` if it is not over in time.
+    /// callers wait on this node. `timeout` if it is not over in time, or was ended by a node whose version of the application does
+    /// not track the task.
     pub async fn wait(&self, id: &str, limit: Duration) -> Result<JobStatus, ActionError> {
         let _waiter = self.enter_wait()?;
         let store = self.store()?;
-        let ended = match timeout(limit, store.ended(id)).await {
-            Ok(ended) => ended?,
-            // Also ended by a node whose version of the application does not track the task: nothing was announced then.
-            Err(_) => {
-                Some(store.status(id).await?).filter(|status| status.state.is_over()).map(Some).ok_or_else(late)?
-            }
-        };
+        // No look at the status of one that is late: finding a job that waits reads its queue, and many callers may be late at once.
+        let ended = timeout(limit, store.ended(id)).await.map_err(|_| late())??;
         match ended {
             Some(status) => Ok(self.shown(status).await),
             None => Err(ActionError::new(ErrorKind::NotFound, "not_tracked", "there is no tracked job of this id")),
