@@ -19,7 +19,7 @@ const COMMANDS: &str = "PING; TIME; SCAN 0 COUNT 1; TYPE {k}n; EXISTS {k}n; GET 
     SET {k}n 1 PX 10000; INCR {k}n; INCRBY {k}n 1; PEXPIRE {k}n 10000; EXPIRE {k}n 10;
     RPUSH {k}l a; PEXPIRE {k}l 10000; LPUSH {k}l b; LLEN {k}l; LRANGE {k}l 0 0; LINDEX {k}l 0; LPOS {k}l a; LREM {k}l 1 c;
     LTRIM {k}l 0 9; LPOP {k}l;
-    HSET {k}h a 1; PEXPIRE {k}h 10000; HSETNX {k}h b 1; HGET {k}h a; HLEN {k}h; HEXISTS {k}h a; HMGET {k}h a b; HGETALL {k}h; HSCAN {k}h 0;
+    HSET {k}h a 1; PEXPIRE {k}h 10000; HSETNX {k}h b 1; HGET {k}h a; HLEN {k}h; HEXISTS {k}h a; HMGET {k}h a b; HGETALL {k}h; HKEYS {k}h; HSCAN {k}h 0;
     HDEL {k}h b; SADD {k}s a b; PEXPIRE {k}s 10000; SCARD {k}s; SISMEMBER {k}s a; SMEMBERS {k}s; SREM {k}s a;
     ZADD {k}z 1 a 2 b; PEXPIRE {k}z 10000; ZCARD {k}z; ZSCORE {k}z a; ZMSCORE {k}z a; ZRANGE {k}z 0 0;
     ZRANGEBYSCORE {k}z 0 1; ZREMRANGEBYSCORE {k}z 1 1; ZREMRANGEBYRANK {k}z 5 6; ZREM {k}z b;

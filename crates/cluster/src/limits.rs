@@ -10,7 +10,7 @@ use phalanx_core::backend::{BackendError, LimitDecision, LimitState, LimitStore,
 
 use crate::client::RedisClient;
 use crate::keys::Keys;
-use crate::shared_calls::{Replies, SharedCalls, SharedScript};
+use crate::shared_calls::{SharedCalls, SharedReplies, SharedScript};
 
 /// The counts that all nodes share: a key for each subject of a limit, and one script, by the clock of Redis.
 pub struct RedisLimits(SharedCalls<LimitCounts>);
@@ -75,7 +75,7 @@ impl SharedScript for LimitCounts {
     type Item = Box<[LimitedCall]>;
     type Reply = LimitDecision;
 
-    async fn run(&self, items: &[Self::Item]) -> Result<Replies<Self::Reply>, BackendError> {
+    async fn run(&self, items: &[Self::Item]) -> Result<SharedReplies<Self::Reply>, BackendError> {
         let count: usize = items.iter().map(|calls| calls.len()).sum();
         let mut command = Cmd::with_capacity(3 + items.len() + 3 * count, 128 + 128 * count);
         command.arg("EVALSHA").arg(self.script.get_hash()).arg(count);

@@ -18,7 +18,7 @@ use phalanx_core::metrics::record_expired_sessions;
 
 use crate::client::RedisClient;
 use crate::keys::Keys;
-use crate::shared_calls::{Replies, SharedCalls, SharedScript};
+use crate::shared_calls::{SharedCalls, SharedReplies, SharedScript};
 
 /// The name of the subject in errors: the id of a session stands in none.
 const SUBJECT: &str = "a session";
@@ -91,7 +91,7 @@ impl SharedScript for SessionReads {
     type Item = (SessionKey, Option<SessionUse>);
     type Reply = Option<StoredSession>;
 
-    async fn run(&self, items: &[Self::Item]) -> Result<Replies<Self::Reply>, BackendError> {
+    async fn run(&self, items: &[Self::Item]) -> Result<SharedReplies<Self::Reply>, BackendError> {
         let mut sessions = Vec::with_capacity(items.len());
         // One, since all that use sessions have the settings of the node.
         for alike in items.chunk_by(|(_, one), (_, other)| one == other) {

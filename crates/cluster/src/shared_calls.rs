@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
-/// Most callers that one call of the script serves: Redis serves nobody else meanwhile.
+/// Most callers that one call of the script serves: Redis serves no other client meanwhile.
 const MOST_TOGETHER: usize = 64;
 
 /// Most calls of the script under way.
@@ -27,11 +27,14 @@ pub(crate) trait SharedScript: Send + Sync + 'static {
     type Reply: Send;
 
     /// Runs the script for these items. The replies are in their order.
-    fn run(&self, items: &[Self::Item]) -> impl Future<Output = Result<Replies<Self::Reply>, BackendError>> + Send;
+    fn run(
+        &self,
+        items: &[Self::Item],
+    ) -> impl Future<Output = Result<SharedReplies<Self::Reply>, BackendError>> + Send;
 }
 
 /// The reply to each item, or the error of that item alone.
-pub(crate) type Replies<R> = Vec<Result<R, BackendError>>;
+pub(crate) type SharedReplies<R> = Vec<Result<R, BackendError>>;
 
 /// The callers of a script.
 pub(crate) struct SharedCalls<S: SharedScript>(Arc<Calls<S>>);

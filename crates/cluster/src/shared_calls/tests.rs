@@ -22,7 +22,7 @@ impl SharedScript for Arc<Doubling> {
     type Item = u64;
     type Reply = u64;
 
-    async fn run(&self, items: &[u64]) -> Result<Replies<u64>, BackendError> {
+    async fn run(&self, items: &[u64]) -> Result<SharedReplies<u64>, BackendError> {
         self.sizes.lock().unwrap().push(items.len());
         if let Some(permits) = &self.permits {
             permits.acquire().await.unwrap().forget();

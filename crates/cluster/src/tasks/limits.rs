@@ -18,6 +18,7 @@ pub(super) fn fragment(text: &str, at: usize) -> String {
 pub(super) fn take_parked(keys: &Keys, channel: &str) -> String {
     let texts = [
         ("RUNNING_OF", keys.running_of()),
+        ("QUEUES", keys.queues()),
         ("READY", keys.ready()),
         ("AGAIN", keys.again()),
         ("SUSPECTS", keys.suspects()),

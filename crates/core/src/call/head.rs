@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering::AcqRel};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, EXPIRES, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 
@@ -12,6 +11,7 @@ use crate::backend::LimitState;
 use crate::cookie::{Cookie, CookieError};
 use crate::error::{ActionError, ErrorKind};
 use crate::metrics::bound_reached;
+use crate::units::whole_seconds;
 
 /// Most cookies that one answer sets by [`Context::set_cookie`](crate::Context::set_cookie) and
 /// [`Reply::cookie`](crate::Reply::cookie) together.
@@ -52,11 +52,6 @@ impl fmt::Debug for StagedHead {
 /// The headers about limits.
 static LIMIT_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("ratelimit-policy"), HeaderName::from_static("ratelimit")];
-
-/// Whole seconds, rounded up.
-pub(crate) fn whole_seconds(time: Duration) -> u64 {
-    (time.as_millis() as u64).div_ceil(1000)
-}
 
 /// Begins an element of a list.
 fn begin_element(list: &mut String) {

@@ -11,10 +11,10 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use crate::backend::{BackendError, Clock, LimitDecision, LimitState, LimitStore, LimitedCall};
-use crate::call::head::whole_seconds;
 use crate::config::{LimitRate, LimitSettings};
 use crate::error::Chain;
 use crate::memory::MemoryLimits;
+use crate::units::whole_seconds;
 use over::SubjectsOver;
 
 /// How long a node counts alone after its backend did not answer, before one call asks the backend again.

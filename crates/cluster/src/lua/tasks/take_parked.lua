@@ -1,5 +1,6 @@
 -- Fetches parked jobs of classes that the node knows, in their order. Those of a queue that it does not serve, or that is
--- paused or at its limit, and what may be what kills nodes where one of these runs, stay where they are, as old as they are.
+-- paused, and what may be what kills nodes where one of these runs, stay where they are, as old as they are. Those of a queue that is
+-- at its limit go back to its head.
 -- KEYS: unused key, leases, running, parked classes, paused; the start of keys: parked.
 -- ARGV: generation, µs until which jobs are fetched, most jobs, first token, most bytes, '1' if a suspect may be fetched,
 -- number of queues, number of limits, the limits of queues in the cluster; then the queues, the most jobs of each if some have
@@ -17,13 +18,14 @@ if us > tonumber(ARGV[2]) or lease <= us then
     return { fetched, spoilt }
 end
 local takes_suspect = ARGV[6] == '1'
-local left = {}
+local left, is_held, put = {}, {}, limited and placer(QUEUES, READY, AGAIN, SUSPECTS, CHANNEL)
 for n = 10, 9 + queues do
     local queue = ARGV[n]
     if redis.pcall('SISMEMBER', KEYS[5], queue) ~= 1 then
         left[queue] = limits > 0 and tonumber(ARGV[queues + n]) or math.huge
         if limited and limited.of[queue] then
             left[queue] = math.min(left[queue], limited.room(limited.of[queue], us, spoilt))
+            is_held[queue] = left[queue] <= 0
         end
     end
 end
@@ -52,6 +54,16 @@ local function take(list, at)
                 limited.begin(queue)
             end
             taken = true
+        elseif queue and is_held[queue] and not is_suspect then
+            -- Each end makes room for the next job of its queue in its own call, so that one which is parked would never have any:
+            -- it becomes the next one.
+            local key = put(queue, attempts, deaths, stalls, job, true)
+            if key then
+                spoilt[#spoilt + 1], at = key, at + 1
+            else
+                redis.call('LREM', list, 1, entry)
+                taken = true
+            end
         else
             at = at + 1
         end

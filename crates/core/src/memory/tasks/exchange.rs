@@ -101,7 +101,8 @@ impl Jobs {
         self.running.entry(call.generation).or_default().insert(token, running);
     }
 
-    /// Takes parked jobs, in their order; those that may not be taken stay. A hundred of a class are passed over at most.
+    /// Takes parked jobs, in their order; those that may not be taken stay, but for those of a queue at its limit, which become
+    /// its next ones. A hundred of a class are passed over at most.
     pub(super) fn take_parked(
         &mut self,
         call: &WorkerCall<'_>,
@@ -111,8 +112,11 @@ impl Jobs {
     ) {
         let (mut bytes, mut takes_suspect, mut limits) = (0, call.takes_suspect, call.limits.to_vec());
         limits.resize(call.queues.len(), usize::MAX);
+        let mut is_held = Vec::with_capacity(limits.len());
         for (limit, queue) in limits.iter_mut().zip(call.queues) {
-            *limit = (*limit).min(self.room(call, queue, now_us));
+            let room = self.room(call, queue, now_us);
+            *limit = (*limit).min(room);
+            is_held.push(room == 0);
         }
         for class in classes {
             let mut at = 0;
@@ -120,9 +124,14 @@ impl Jobs {
                 let Some(list) = self.parked.get_mut(&**class) else { break };
                 let Some(ParkedJob { queue, job, .. }) = list.get(at).filter(|_| at < MOVE_BATCH) else { break };
                 let is_paused = self.queues.get(queue).is_some_and(|queue| queue.is_paused);
-                let served =
-                    call.queues.iter().position(|name| name == queue).filter(|at| !is_paused && limits[*at] > 0);
+                let served = call.queues.iter().position(|name| name == queue).filter(|_| !is_paused);
                 let is_suspect = job.counters.is_suspect();
+                if served.is_some_and(|at| is_held[at]) && !is_suspect {
+                    let Some(ParkedJob { queue, job, .. }) = list.remove(at) else { break };
+                    self.queues.entry(queue).or_default().give_back(job);
+                    continue;
+                }
+                let served = served.filter(|at| limits[*at] > 0);
                 let Some(of_queue) = served.filter(|_| takes_suspect || !is_suspect) else {
                     at += 1;
                     continue;

@@ -122,7 +122,7 @@ pub async fn the_attempts_of_a_dead_node_take_no_room(store: SharedTasks) {
     assert_eq!(call(&reaper, &[], 9).await.fetched, []);
 }
 
-/// Once, and as soon as the limit permits it.
+/// Once, and as soon as the limit permits it: those ends that make room fill it from the queue, so it has to be the next one there.
 pub async fn a_parked_job_waits_for_room_in_its_queue(store: SharedTasks) {
     let jobs: Vec<NewJob> = (0..5).map(|number| job(&number.to_string())).collect();
     enqueue(&store, &jobs).await;
@@ -137,8 +137,8 @@ pub async fn a_parked_job_waits_for_room_in_its_queue(store: SharedTasks) {
     };
     assert_eq!((running.len(), take().await.len()), (2, 1));
     assert_eq!((call(&one, &[], 9).await.fetched, take().await), (vec![], vec![]), "those that were parked count");
-    end(&one, &running[0], AttemptEnd::Done).await;
-    assert_eq!(take().await.len(), 1);
+    let settled = call(&one, &[settlement(&running[0], AttemptEnd::Done)], 9).await;
+    assert_eq!((ids_of(&settled.fetched), take().await), (vec!["1".to_owned()], vec![]));
 }
 
 /// Whichever nodes ask. What was not used is kept for a short while only.
