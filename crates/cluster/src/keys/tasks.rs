@@ -199,6 +199,11 @@ impl Keys {
         self.own("batch:")
     }
 
+    /// The deadlines of batches: a sorted set of their ids, by ms.
+    pub(crate) fn batches_due(&self) -> String {
+        self.own("batches:due")
+    }
+
     /// The start of the names of bitmaps: the members of a batch that have ended, by their numbers.
     pub(crate) fn batches_ended(&self) -> String {
         self.own("batches:ended:")

@@ -1,4 +1,4 @@
-//! Batches: a hash each, and a bitmap of the members that have ended. Their deadlines are among the delayed jobs.
+//! Batches: a hash each, and a bitmap of the members that have ended. Their deadlines are in a sorted set.
 
 use std::sync::Arc;
 
@@ -27,8 +27,10 @@ impl RedisTasks {
     ) -> Result<Option<StoredBatch>, BackendError> {
         let NewBatch { id, deadline_ms, completion } = batch;
         let kept_ms = deadline_ms.saturating_sub(now_ms()) + BATCH_TTL_MS;
-        let mut call = self.scripts.create_batch.call(&[[&*self.keys.batches(), id].concat(), self.keys.delayed()]);
-        call.arg(until_us).arg(format!("batch {id}")).arg(deadline_ms).arg(kept_ms);
+        let mut all = vec![[&*self.keys.batches(), id].concat(), self.keys.batches_due()];
+        all.extend(self.keys_of_tracked(completion));
+        let mut call = self.scripts.create_batch.call(&all);
+        call.arg(until_us).arg(&**id).arg(deadline_ms).arg(kept_ms).arg(&self.channel);
         if let Some(job) = completion {
             call.arg(&*job.id).arg(&*job.queue).arg(&job.text[..]);
         }
@@ -42,7 +44,7 @@ impl RedisTasks {
             keys.unused(),
             [&*keys.batches(), id].concat(),
             keys.queues(),
-            keys.delayed(),
+            keys.batches_due(),
             keys.batches(),
             keys.batches_ended(),
             keys.ready(),

@@ -66,6 +66,7 @@ impl Exchange {
             ("RATES", keys.rates()),
             ("BATCHES", keys.batches()),
             ("BATCHES_ENDED", keys.batches_ended()),
+            ("BATCHES_DUE", keys.batches_due()),
             ("CHANNEL", channel.to_owned()),
         ];
         let mut constants: String = texts.iter().map(|(name, text)| constant(name, &quote(text))).collect();

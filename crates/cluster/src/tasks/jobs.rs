@@ -129,6 +129,7 @@ impl RedisTasks {
                 keys.batches(),
                 keys.batches_ended(),
                 keys.reports(),
+                keys.batches_due(),
             ]);
             call.arg(id).arg(u8::from(marks)).arg(u8::from(stored.is_some())).arg(member.unwrap_or_default());
             match call.arg(&self.channel).run(&self.shared).await? {

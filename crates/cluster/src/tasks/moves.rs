@@ -56,6 +56,7 @@ impl RedisTasks {
             keys.failures(),
             keys.batches(),
             keys.batches_ended(),
+            keys.batches_due(),
         ]);
         call.arg(&self.name).arg(PROMOTER_MS).arg(&self.channel).arg(MOVE_BATCH).arg(self.failed_max);
         let mut items = ReplyItems::of(call.run(&*self.own.client().await?).await?).ok_or_else(unexpected_reply)?;
@@ -136,7 +137,7 @@ impl RedisTasks {
             keys.held(),
             keys.batches(),
             keys.batches_ended(),
-            keys.delayed(),
+            keys.batches_due(),
             keys.reports(),
         ]);
         call.arg(by.as_str()).arg(dead.as_str()).arg(&self.channel).arg(self.failed_max).arg(MAX_UNATTENDED);
@@ -197,7 +198,7 @@ impl RedisTasks {
             keys.suspects(),
             keys.batches(),
             keys.batches_ended(),
-            keys.delayed(),
+            keys.batches_due(),
             keys.reports(),
         ]);
         call.arg(self.failed_max).arg(MAX_UNATTENDED).arg(&self.channel);

@@ -216,7 +216,12 @@ impl TaskStore for MemoryTasks {
         if self.clock.now_us() > until_us {
             return Err(BackendError::refused("its deadline has passed"));
         }
-        let existing = self.jobs().batches.create(batch, self.clock.now_ms())?;
+        let mut state = self.jobs();
+        let existing = state.batches.create(batch, self.clock.now_ms())?;
+        if let Some(completion) = batch.completion.as_ref().filter(|job| job.tracked && existing.is_none()) {
+            state.reports.track(&completion.id); // from now on, so that it can be waited for before it is enqueued
+        }
+        drop(state);
         self.added.notify_one(); // its deadline may be the next one
         Ok(existing)
     }
@@ -292,8 +297,9 @@ impl TaskStore for MemoryTasks {
         let now_ms = self.clock.now_ms();
         let mut state = self.jobs();
         let mut moved = 0;
-        while moved < MOVE_BATCH && state.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
-            let Some((_, DelayedJob { queue, job })) = state.delayed.pop_first() else { break };
+        while moved < MOVE_BATCH {
+            let Some(first) = state.delayed.first_entry().filter(|first| first.key().0 <= now_ms) else { break };
+            let DelayedJob { queue, job } = first.remove();
             state.wait(queue, job);
             moved += 1;
         }
@@ -423,6 +429,8 @@ impl TaskStore for MemoryTasks {
             state.drop_claim_of(job);
             state.end_member_of(job, MemberEnd::Failed, now_ms);
         }
+        drop(state);
+        self.added.notify_one(); // the last member of a batch may be among them
         Ok(late.len())
     }
 
@@ -496,6 +504,7 @@ impl TaskStore for MemoryTasks {
                     state.ids.forget(&job.id);
                     state.end_member_of(&job, MemberEnd::Deleted, now_ms);
                     state.reports.end(&job.id, JobState::Dropped, now_ms);
+                    self.added.notify_one(); // it may have been the last member of a batch
                 }
                 DeleteOutcome::Deleted
             }

@@ -363,7 +363,8 @@ impl Tasks {
             queue: queue.into(),
             args: Some(&args),
             id: Some((&*id).into()),
-            enqueued_at: Some(now_ms),
+            // A completion is enqueued by the end of its batch, which is not known yet.
+            enqueued_at: options.completes.is_none().then_some(now_ms),
             due_at: due_ms,
             tick: None,
             expires_at: options.expires_in.map(|limit| now_ms.saturating_add(limit.as_millis() as u64)),
@@ -385,6 +386,9 @@ impl Tasks {
 
     async fn store_jobs(&self, task: &str, jobs: &[NewJob]) -> Result<Vec<EnqueueOutcome>, ActionError> {
         let outcomes = self.store()?.enqueue(jobs, self.until_us()).await.map_err(|error| self.not_stored(error))?;
+        if let Some(EnqueueOutcome::NoMember(refusal)) = outcomes.first() {
+            return Err((*refusal).into());
+        }
         self.notify_stored(task, jobs, &outcomes);
         Ok(outcomes)
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    AttemptEnd, AttemptKey, BackendError, Clock, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob,
+    AttemptEnd, AttemptKey, BackendError, BatchStage, Clock, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob,
     GiveBackOutcome, JobReport, JobState, ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome, StoredBatch,
     StoredStatus, TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply,
     WorkerSign,
@@ -222,7 +222,13 @@ impl TaskStore for TestJobs {
     }
 
     async fn seal_batch(&self, id: &str) -> Result<SealOutcome, BackendError> {
-        self.inner.seal_batch(id).await
+        let outcome = self.inner.seal_batch(id).await?;
+        if self.mode == JobMode::Inline
+            && let SealOutcome::Sealed(StoredBatch { stage: BatchStage::Finished, completion: Some(id), .. }) = &outcome
+        {
+            self.run_inline(id).await?;
+        }
+        Ok(outcome)
     }
 
     async fn batch(&self, id: &str) -> Result<Option<StoredBatch>, BackendError> {

@@ -92,6 +92,11 @@ async fn misuse_of_a_batch_is_refused_by_its_name() {
     let invalid = batch.add_named("plain", &serde_json::json!({}), EnqueueOptions::new()).await;
     assert_eq!(invalid.map(drop).map_err(code), Err("invalid_input".to_owned()));
     assert_eq!(batch.status().await.unwrap().total, 1);
+    let empty = create(&harness, BatchOptions::new()).await;
+    assert_eq!(empty.seal().await.unwrap().stage, BatchStage::Finished);
+    let waiting = tasks.waiting("default", 0, 9).await.unwrap();
+    let completion = String::from_utf8_lossy(waiting.last().unwrap());
+    assert!(!completion.contains("enqueued_at"), "when it was enqueued is not known before: {completion}");
     harness.engine.stop().await;
 }
 

@@ -1,14 +1,14 @@
 -- Returns the functions by which the ends of members count. A batch is a hash with the numbers `total`, `done`, `failed` and
 -- `deleted`, `sealed` once it is, `end` once it is over, and its completion as `id`, `queue` and `text`. Beside it is a bitmap of
 -- the members that have ended, by their numbers: each counts once, and the last one enqueues the completion.
-local function batch_counters(put, batches, ended, ready, delayed)
+local function batch_counters(put, batches, ended, ready, due)
     local function complete(batch, how)
         local text = batch.queue and redis.call('HGET', batch.key, 'text')
         redis.call('HSET', batch.key, 'end', how)
         redis.call('HDEL', batch.key, 'text')
         redis.call('PEXPIRE', batch.key, 604800000)
         redis.call('DEL', ended .. batch.id)
-        redis.pcall('ZREM', delayed, 'batch ' .. batch.id)
+        redis.pcall('ZREM', due, batch.id)
         if text then
             put(batch.queue, 0, 0, 0, text, false)
         end

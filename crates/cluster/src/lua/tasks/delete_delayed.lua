@@ -2,8 +2,8 @@
 -- was not when the caller read its names, which is to be repeated; or the key that is spoilt. Marks are kept for a day, the newest
 -- 100,000.
 -- KEYS: unused key, delayed, delayed jobs, marks of deletion, claim or unused key, queues; the starts of keys: ready, again,
--- suspects, batches, members of batches that ended, reports. ARGV: id, '1' to mark it if it is not delayed, '1' if its names were
--- read, its name as a member of a batch or '', channel.
+-- suspects, batches, members of batches that ended, reports; deadlines of batches. ARGV: id, '1' to mark it if it is not delayed,
+-- '1' if its names were read, its name as a member of a batch or '', channel.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 redis.call('ZCARD', KEYS[2])
 redis.call('ZCARD', KEYS[4])
@@ -13,7 +13,7 @@ if is_delayed and ARGV[3] ~= '1' then
 end
 if is_delayed then
     local put = placer(KEYS[6], KEYS[7], KEYS[8], KEYS[9], ARGV[5])
-    local counters = batch_counters(put, KEYS[10], KEYS[11], KEYS[7], KEYS[2])
+    local counters = batch_counters(put, KEYS[10], KEYS[11], KEYS[7], KEYS[13])
     local batch, key = counters.find(ARGV[4])
     if key then
         return key

@@ -38,13 +38,14 @@ for n = 4, #ARGV, 7 do
     end
 end
 
-local members -- the number of the next member
+local members, before -- the number of the next member, and that of the first one that is added
 if KEYS[8] and KEYS[8] ~= KEYS[9] then
     local batch = redis.pcall('HMGET', KEYS[8], 'end', 'sealed', 'total')
     if batch.err then
         return KEYS[8]
     end
     members = tonumber(batch[3])
+    before = members
     if not members then
         return 1
     elseif batch[1] == 'expired' then
@@ -109,7 +110,7 @@ for n = 4, #ARGV, 7 do
     outcomes[#outcomes + 1] = outcome
 end
 
-if members then
+if members and members > before then -- a full Redis refuses a write, also of what it has
     redis.call('HSET', KEYS[8], 'total', string.format('%.0f', members))
 end
 for queue in pairs(added) do

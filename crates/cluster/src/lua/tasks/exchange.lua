@@ -72,7 +72,7 @@ if others > 0 then
                 attempt, fewer = generation .. ':' .. number, math.max(attempts - 1, 0)
             end
             if member ~= '' then
-                counters = counters or batch_counters(put, BATCHES, BATCHES_ENDED, READY, DELAYED)
+                counters = counters or batch_counters(put, BATCHES, BATCHES_ENDED, READY, BATCHES_DUE)
                 batch, key = counters.find(member)
             end
             if follow_ups > 0 and not key then
@@ -181,10 +181,10 @@ if announces == 1 then
 end
 
 local has_paused = false
-if redis.call('EXISTS', PAUSED, DELETED, DELAYED, SCHEDULE) > 0 then
+if redis.call('EXISTS', PAUSED, DELETED, DELAYED, SCHEDULE, BATCHES_DUE) > 0 then
     has_paused = redis.call('EXISTS', PAUSED) == 1
     local marks = redis.pcall('ZCARD', DELETED)
-    reply[3], reply[4] = next_due(DELAYED, SCHEDULE), type(marks) == 'number' and marks or 0
+    reply[3], reply[4] = next_due(DELAYED, SCHEDULE, BATCHES_DUE), type(marks) == 'number' and marks or 0
 end
 
 -- An expired lease is to be renewed first: its generation may be reaped before it learns what it has fetched.

@@ -1,7 +1,7 @@
 -- Moves parked jobs to the failed ones.
 -- KEYS: unused key, parked classes, failed, ids of the failed, failures; the starts of keys: parked, unique; classes of failures
 -- that no node attended to; the start of keys: their records; queues; the starts of keys: ready, again, suspects, batches, members
--- of batches that ended; delayed; the start of the keys of reports. ARGV: most failed jobs kept, most such records of a class,
+-- of batches that ended; deadlines of batches; the start of the keys of reports. ARGV: most failed jobs kept, most such records of a class,
 -- channel, then for each: class, entry, id or '', claim or '', its name as a member of a batch or '', record.
 -- Returns how many were moved, how many records were dropped, and the keys that are spoilt.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory

@@ -2,7 +2,7 @@
 -- KEYS: unused key, reapers, running, queues; the starts of keys: ready, again, suspects, unique; failed, ids of the failed,
 -- failures, marks of deletion; the start of keys: serving; classes of failures that no node attended to; the start of keys:
 -- their records; mark that the node came back, jobs for which this reap counted as a death; the starts of keys: deaths of a job
--- that were stalls, attempts of a queue that count for its limit; batches, members of batches that ended, delayed; the start of the
+-- that were stalls, attempts of a queue that count for its limit; batches, members of batches that ended, deadlines of batches; the start of the
 -- keys of reports. ARGV: the reaper, the dead generation, channel, most failed jobs kept, most such records of a class, ms for
 -- which a death may turn out to be a stall, then for each attempt: field, id or '', claim or '', class or '', its name as a member
 -- of a batch or '', the records without counters of its failure if nodes died of it and if they stood still, '' where that cannot

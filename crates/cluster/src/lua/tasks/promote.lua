@@ -1,17 +1,18 @@
--- Moves delayed jobs that are due to their queues, ours and resque's, and ends batches whose deadlines are among them. One node does it at a time, any node after it.
+-- Moves delayed jobs that are due to their queues, ours and resque's, and ends batches whose deadlines have passed. One node does it
+-- at a time, any node after it.
 -- KEYS: unused key, delayed, delayed jobs, claim, resque's schedule, queues; the starts of keys: ready, again, suspects,
--- resque's delayed, resque's timestamps; failed, ids of the failed, failures; batches, members of batches that ended. ARGV: this node, ms of its claim, channel, most
--- jobs, most failed jobs kept.
+-- resque's delayed, resque's timestamps; failed, ids of the failed, failures; batches, members of batches that ended, deadlines
+-- of batches. ARGV: this node, ms of its claim, channel, most jobs, most failed jobs kept.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 local promoter = redis.pcall('GET', KEYS[4])
 if type(promoter) == 'string' and promoter ~= ARGV[1] then
-    return { 0, next_due(KEYS[2], KEYS[5]), {} }
+    return { 0, next_due(KEYS[2], KEYS[5], KEYS[17]), {} }
 end
 redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[2])
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 local put = placer(KEYS[6], KEYS[7], KEYS[8], KEYS[9], ARGV[3])
-local counters = batch_counters(put, KEYS[15], KEYS[16], KEYS[7], KEYS[2])
+local counters = batch_counters(put, KEYS[15], KEYS[16], KEYS[7], KEYS[17])
 local moved, spoilt, most = 0, {}, tonumber(ARGV[4])
 
 local due = redis.pcall('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', math.floor(us / 1000)), 'LIMIT', 0, most)
@@ -23,15 +24,7 @@ for _, id in ipairs(due) do
     local key = type(entry) == 'table' and KEYS[3]
     local queue, attempts, deaths, stalls, job = string.match(not key and entry or '', '^(%S+) (%d+) (%d+) (%d+) (.*)$')
     queue = are_counters(attempts, deaths, stalls) and queue
-    local expiring = not entry and string.match(id, '^batch (.+)$') -- no id of a job has a space
-    if expiring then
-        local batch
-        batch, key = counters.read(expiring)
-        if batch then
-            counters.complete(batch, 'expired')
-            moved = moved + 1
-        end
-    elseif queue then
+    if queue then
         key = put(queue, attempts, deaths, stalls, job, false)
     elseif entry and not key then -- it stays where it is, and is named
         spoilt[#spoilt + 1] = KEYS[3] .. ' ' .. id
@@ -43,6 +36,25 @@ for _, id in ipairs(due) do
         redis.call('ZREM', KEYS[2], id)
         if queue then
             redis.call('HDEL', KEYS[3], id)
+            moved = moved + 1
+        end
+    end
+end
+
+-- Not among the delayed jobs: a node of an earlier release would drop what is there without a job.
+local expired = redis.pcall('ZRANGEBYSCORE', KEYS[17], '-inf', string.format('%.0f', math.floor(us / 1000)), 'LIMIT', 0, most)
+if expired.err then
+    spoilt[#spoilt + 1], expired = KEYS[17], {}
+end
+for _, id in ipairs(expired) do
+    local batch, key = counters.read(id)
+    if key then -- again in a second
+        spoilt[#spoilt + 1] = key
+        redis.call('ZADD', KEYS[17], string.format('%.0f', math.floor(us / 1000) + 1000), id)
+    else
+        redis.call('ZREM', KEYS[17], id)
+        if batch then
+            counters.complete(batch, 'expired')
             moved = moved + 1
         end
     end
@@ -85,4 +97,4 @@ end
 if moved < most then
     redis.call('DEL', KEYS[4])
 end
-return { moved, next_due(KEYS[2], KEYS[5]), spoilt }
+return { moved, next_due(KEYS[2], KEYS[5], KEYS[17]), spoilt }

@@ -1,5 +1,5 @@
 -- Seals a batch, and ends it if no member is left. Returns '' if it did, why it did not, or `!` and the key that is spoilt.
--- KEYS: unused key, batch, queues, delayed; the starts of keys: batches, members that ended, ready, again, suspects. ARGV: id,
+-- KEYS: unused key, batch, queues, deadlines of batches; the starts of keys: batches, members that ended, ready, again, suspects. ARGV: id,
 -- channel.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 local put = placer(KEYS[3], KEYS[7], KEYS[8], KEYS[9], ARGV[2])

@@ -166,10 +166,11 @@ end
 
 -- When the next delayed job is due, in ms: the smaller of ours and of resque's, which counts seconds; '' if there is none.
 -- A foreign enqueuer may write a time before 1970, which is due like 0; 0 is first, so that -0 is 0 too.
-local function next_due(delayed, schedule)
+local function next_due(delayed, schedule, batches_due)
     local ours = redis.pcall('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
     local resques = redis.pcall('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]
     ours, resques = tonumber(ours), tonumber(resques)
-    local due = math.min(ours or math.huge, resques and resques * 1000 or math.huge)
+    local batch = tonumber(redis.pcall('ZRANGE', batches_due, 0, 0, 'WITHSCORES')[2])
+    local due = math.min(ours or math.huge, resques and resques * 1000 or math.huge, batch or math.huge)
     return due < math.huge and string.format('%.0f', math.max(0, due)) or ''
 end

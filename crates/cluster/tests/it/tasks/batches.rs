@@ -91,14 +91,14 @@ async fn what_ends_in_no_attempt_waits_for_a_spoilt_batch() {
         assert_eq!(store.fail_parked(u64::MAX / 2, "w", &[]).await.unwrap(), 0, "{key}");
         let deleted = store.delete("late").await;
         assert!(matches!(&deleted, Err(BackendError::WrongKind { key: named }) if named == key), "{deleted:?}");
-        redis.command("ZADD phalanx:laws:delayed XX 1 'batch b'").await;
+        redis.command("ZADD phalanx:laws:batches:due XX 1 b").await;
         assert_eq!(store.promote().await.unwrap().moved, 0, "{key}");
         heal(&redis, key).await;
         assert_eq!(store.fail_parked(u64::MAX / 2, "w", &[]).await.unwrap(), 1, "{key}");
         store.delete("late").await.unwrap();
         let batch = stored(&store).await;
         assert_eq!((batch.stage, batch.failed, batch.deleted), (BatchStage::Finished, 1, 1), "{key}");
-        assert_eq!(redis.command("ZCARD phalanx:laws:delayed").await, ":0\r\n", "{key}");
+        assert_eq!(redis.command("ZCARD phalanx:laws:batches:due").await, ":0\r\n", "{key}");
     }
 }
 
@@ -108,12 +108,14 @@ async fn a_full_redis_refuses_batches_and_ends_those_that_are_there() {
     let worker = LawWorker::new(&store, 0);
     let batch = |id: &str| NewBatch { id: id.into(), deadline_ms: 4_000_000_000_000, completion: Some(job("end")) };
     store.create_batch(&batch("b"), u64::MAX / 4).await.unwrap();
-    enqueue(&store, &[member("a")]).await;
+    enqueue(&store, &[NewJob { digest: Some([1; 16]), ..member("a") }]).await;
     let running = worker.fetch_one().await;
     redis.command("CONFIG SET maxmemory-policy noeviction").await;
     redis.command("CONFIG SET maxmemory 1").await;
     assert!(matches!(store.create_batch(&batch("c"), u64::MAX / 4).await, Err(BackendError::Full)));
     assert!(matches!(store.enqueue(&[member("x")], u64::MAX / 4).await, Err(BackendError::Full)));
+    let again = store.enqueue(&[NewJob { digest: Some([1; 16]), ..member("a") }], u64::MAX / 4).await;
+    assert_eq!(again.unwrap(), [EnqueueOutcome::Existing("a".into())], "a repetition adds nothing");
     assert!(matches!(store.seal_batch("b").await.unwrap(), SealOutcome::Sealed(_)));
     let reply = worker.call(&[settlement(&running, AttemptEnd::Done)], 1, |_| {}).await;
     assert_eq!((reply.settled, reply.fetched.len()), (vec![SettleOutcome::Accepted], 1));

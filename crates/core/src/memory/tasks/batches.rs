@@ -11,7 +11,7 @@ use crate::backend::{
 };
 use crate::metrics::bound_reached;
 
-/// Most batches; beyond, the store is full.
+/// Most batches; beyond, those that are over are forgotten, the oldest first, and if all go on the store is full.
 const MAX_BATCHES: usize = 100_000;
 
 /// The end of a member, as it counts.
@@ -68,7 +68,9 @@ impl MemoryBatches {
         }
         if self.by_id.len() >= MAX_BATCHES {
             bound_reached("memory_batches");
-            return Err(BackendError::Full);
+            // The numbers of the one that has been over for longest, before a batch is refused that counts.
+            let Some((_, oldest)) = self.over.pop_first() else { return Err(BackendError::Full) };
+            self.by_id.remove(&oldest);
         }
         let completion = new.completion.as_ref().map(|job| job.id.clone());
         let stored = StoredBatch { stage: BatchStage::Open, total: 0, done: 0, failed: 0, deleted: 0, completion };
@@ -116,5 +118,24 @@ impl MemoryBatches {
         batch.until_ms = now_ms + BATCH_TTL_MS;
         self.over.insert((batch.until_ms, id));
         batch.completion.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_that_are_over_are_forgotten_for_new_ones_and_others_are_not() {
+        let mut batches = MemoryBatches::default();
+        let new = |number: usize| NewBatch { id: number.to_string().into(), deadline_ms: u64::MAX, completion: None };
+        for number in 0..MAX_BATCHES {
+            batches.create(&new(number), 0).unwrap();
+        }
+        assert!(matches!(batches.create(&new(MAX_BATCHES), 0), Err(BackendError::Full)));
+        batches.close("7", BatchStage::Finished, 1);
+        batches.close("5", BatchStage::Finished, 2);
+        batches.create(&new(MAX_BATCHES), 3).unwrap();
+        assert!(batches.status("7").is_none() && batches.status("5").is_some() && batches.status("0").is_some());
     }
 }

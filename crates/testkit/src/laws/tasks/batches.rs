@@ -1,14 +1,16 @@
 //! Laws of batches: each member counts once, whatever ends it, and the last one enqueues the completion.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use phalanx_core::backend::{
-    AttemptEnd, BatchRefusal, BatchStage, DeleteOutcome, EnqueueOutcome, FailedTake, NewBatch, NewJob, SealOutcome,
-    SettleOutcome, StoredBatch, TakeOutcome,
+    AttemptEnd, BatchRefusal, BatchStage, DeleteOutcome, EnqueueOutcome, FailedTake, JobReport, JobState, NewBatch,
+    NewJob, SealOutcome, SettleOutcome, Settlement, StoredBatch, TakeOutcome,
 };
+use tokio::time::timeout;
 
 use super::{LawWorker, NEVER_US, SharedTasks, enqueue, failure, ids_of, job, nodes, now_ms, settlement};
-use crate::laws::eventually;
+use crate::laws::{SOON, eventually};
 
 /// A time that does not come.
 const NEVER_MS: u64 = 4_000_000_000_000;
@@ -52,6 +54,7 @@ pub async fn the_call_that_settles_the_last_member_fetches_the_completion(store:
     let fetched = worker.fetch(9).await;
     assert_eq!(ids_of(&fetched), ["a", "b", "c"]);
     assert_eq!(counts(&store).await, (BatchStage::Open, [3, 0, 0, 0]));
+    assert_eq!(store.stats().await.expect("the backend answers").delayed, 0, "its deadline is no job");
     assert_eq!(seal(&store).await.stage, BatchStage::Sealed);
     assert_eq!(worker.settle(&fetched[0], AttemptEnd::Done).await, SettleOutcome::Accepted);
     assert_eq!(worker.settle(&fetched[1], failure(&fetched[1])).await, SettleOutcome::Accepted);
@@ -60,7 +63,8 @@ pub async fn the_call_that_settles_the_last_member_fetches_the_completion(store:
     assert_eq!(ids_of(&reply.fetched), ["end"]);
     assert_eq!(reply.fetched[0].text, job("end").text);
     assert_eq!(counts(&store).await, (BatchStage::Finished, [3, 1, 1, 1]));
-    assert_eq!(store.stats().await.expect("the backend answers").delayed, 0, "its deadline is no more");
+    let next_due_ms = worker.call(&[], 0, |_| {}).await.next_due_ms;
+    assert_eq!(next_due_ms, None, "its deadline is no more");
 }
 
 /// In the same call, too.
@@ -237,4 +241,48 @@ pub async fn a_batch_ends_at_its_deadline_once(store: SharedTasks) {
     assert_eq!(worker.settle(&fetched[1], AttemptEnd::Done).await, SettleOutcome::Accepted);
     assert_eq!(counts(&store).await, (BatchStage::Expired, [2, 1, 0, 0]));
     assert_eq!(worker.fetch(9).await, []);
+}
+
+/// Nor does it make what is due later begin.
+pub async fn a_delayed_job_waits_while_a_batch_expires(store: SharedTasks) {
+    create(&store, now_ms() + 5).await;
+    enqueue(&store, &[NewJob { due_ms: Some(NEVER_MS), ..job("late") }]).await;
+    eventually("it is over", || async {
+        store.promote().await.expect("the backend answers");
+        counts(&store).await.0.is_over()
+    })
+    .await;
+    let fetched = LawWorker::new(&store, 0).fetch(9).await;
+    assert_eq!(ids_of(&fetched), ["end"], "nothing else is due");
+}
+
+/// Before it is enqueued, too.
+pub async fn the_end_of_a_tracked_completion_is_waited_for(store: SharedTasks) {
+    let completion = Some(NewJob { tracked: true, ..job("end") });
+    let batch = NewBatch { id: "b".into(), deadline_ms: NEVER_MS, completion };
+    assert_eq!(store.create_batch(&batch, NEVER_US).await.expect("the backend answers"), None);
+    let waiting = store.clone();
+    let waiting = tokio::spawn(async move { waiting.ended("end").await.expect("the backend answers") });
+    seal(&store).await;
+    let worker = LawWorker::new(&store, 0);
+    let fetched = worker.fetch_one().await;
+    let report = JobReport { id: "end".into(), progress: None, result: Some("1".into()), missing: None };
+    let end = Settlement { report: Some(Box::new(report)), ..settlement(&fetched, AttemptEnd::Done) };
+    worker.call(&[end], 0, |_| {}).await;
+    let ended = waiting.await.expect("it ends").expect("it is tracked");
+    assert_eq!((ended.state, ended.result.as_deref()), (JobState::Done, Some(&b"1"[..])));
+}
+
+/// A node sleeps until what it knows to be due first.
+pub async fn the_deadline_and_the_end_of_a_batch_wake(store: SharedTasks) {
+    let is_woken = || async { timeout(Duration::from_millis(200), store.woken()).await.is_ok() };
+    // The first ones may be for the subscription itself.
+    while is_woken().await {}
+    create(&store, NEVER_MS).await;
+    timeout(SOON, store.woken()).await.expect("its deadline is the first");
+    enqueue(&store, &[NewJob { due_ms: Some(NEVER_MS), ..member("late") }]).await;
+    seal(&store).await;
+    while is_woken().await {}
+    store.delete("late").await.expect("the backend answers");
+    timeout(SOON, store.woken()).await.expect("its completion waits");
 }
