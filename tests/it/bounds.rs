@@ -85,7 +85,7 @@ fn the_table_has_every_bound_of_a_client_with_its_default() {
 #[test]
 fn the_table_names_the_labels_and_the_shares_of_the_sources() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
-    let code: String = ["core", "server", "tasks", "supervisor"]
+    let code: String = ["core", "server", "cluster", "tasks", "supervisor"]
         .into_iter()
         .flat_map(|name| sources(&crates.join(name).join("src")))
         .map(|file| file.text)
