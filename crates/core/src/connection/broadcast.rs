@@ -9,7 +9,7 @@ use super::{Connection, Frame};
 const MOST_AT_ONCE: usize = 1024;
 
 /// The connections whose tasks are woken before other tasks run, if there are more.
-const STEP: usize = 32;
+const STEP: usize = 8;
 
 /// Queues a frame for `count` members, and wakes their tasks; if they are very many, those of the last are left to
 /// [`PacedWakes`]. Each outbox has the frame when this returns, so no later one overtakes it.
