@@ -3,6 +3,7 @@
 mod batch_ends;
 mod batches;
 mod checkpoints;
+mod ends;
 mod exchange;
 mod jobs;
 mod limits;
@@ -24,15 +25,15 @@ use tokio::sync::Notify;
 
 use crate::backend::{
     AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob,
-    GiveBackOutcome, JobCounters, JobReport, JobState, ListedAttempt, MOVE_BATCH, NewBatch, NewJob, PaidTime,
-    Promotion, SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall,
-    TickOutcome, WorkerCall, WorkerReply, WorkerSign,
+    GiveBackOutcome, JobCounters, JobReport, ListedAttempt, MOVE_BATCH, NewBatch, NewJob, PaidTime, Promotion,
+    SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall, TickOutcome,
+    WorkerCall, WorkerReply, WorkerSign,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
 use crate::metrics::bound_reached;
 
-use batches::{MemberEnd, MemoryBatches};
+use batches::MemoryBatches;
 use checkpoints::JobCheckpoints;
 use jobs::{JobIds, JobPlace};
 use queue::{MemoryQueue, WaitingJob};
@@ -175,18 +176,6 @@ impl Jobs {
     fn next_due_ms(&self) -> Option<u64> {
         let delayed = self.delayed.first_key_value().map(|((due_ms, _), _)| *due_ms);
         [delayed, self.batches.next_deadline_ms()].into_iter().flatten().min()
-    }
-
-    fn fail(&mut self, id: &Option<Arc<str>>, record: Bytes, max: usize) {
-        self.count -= 1;
-        self.ids.set_place(id, JobPlace::Failed);
-        self.failed.push_back(record);
-        if self.failed.len() > max {
-            bound_reached("tasks.failed_max");
-            if let Some(id) = self.failed.pop_front().and_then(|dropped| FailedJob::read(&dropped).id) {
-                self.ids.forget_failed(&id);
-            }
-        }
     }
 }
 
@@ -349,10 +338,7 @@ impl TaskStore for MemoryTasks {
             };
             state.reaps.count(dead, &mut job);
             if is_deleted {
-                state.count -= 1;
-                state.ids.forget(&job.id);
-                state.end_member_of(&job, MemberEnd::Deleted, now_ms);
-                state.reports.end(&job.id, JobState::Dropped, now_ms);
+                state.end_deleted(&job, now_ms);
             } else if let Some(conviction) = job.counters.conviction() {
                 let record = FailedRecord {
                     worker,
@@ -363,12 +349,7 @@ impl TaskStore for MemoryTasks {
                     failed_at_ms: now_ms,
                     counters: job.counters,
                 };
-                let record = record.write();
-                state.unattended.keep(&job.text, &record);
-                state.fail(&job.id, record, self.failed_max);
-                state.reports.end(&job.id, JobState::Failed, now_ms);
-                state.drop_claim_of(&job);
-                state.end_member_of(&job, MemberEnd::Failed, now_ms);
+                state.end_failed(&job, &record, self.failed_max);
                 let attempt = AttemptKey { token, queue, counters: job.counters };
                 convicted.push(FetchedJob { attempt, text: job.text });
             } else {
@@ -422,12 +403,7 @@ impl TaskStore for MemoryTasks {
                 failed_at_ms: now_ms,
                 counters: job.counters,
             };
-            let record = record.write();
-            state.unattended.keep(&job.text, &record);
-            state.fail(&job.id, record, self.failed_max);
-            state.reports.end(&job.id, JobState::Failed, now_ms);
-            state.drop_claim_of(job);
-            state.end_member_of(job, MemberEnd::Failed, now_ms);
+            state.end_failed(job, &record, self.failed_max);
         }
         drop(state);
         self.added.notify_one(); // the last member of a batch may be among them
@@ -499,11 +475,7 @@ impl TaskStore for MemoryTasks {
         Ok(match state.ids.place(id) {
             Some(JobPlace::Delayed(key)) => {
                 if let Some(DelayedJob { job, .. }) = state.delayed.remove(&key) {
-                    state.count -= 1;
-                    state.drop_claim_of(&job);
-                    state.ids.forget(&job.id);
-                    state.end_member_of(&job, MemberEnd::Deleted, now_ms);
-                    state.reports.end(&job.id, JobState::Dropped, now_ms);
+                    state.end_deleted(&job, now_ms);
                     self.added.notify_one(); // it may have been the last member of a batch
                 }
                 DeleteOutcome::Deleted
@@ -588,31 +560,6 @@ impl TaskStore for MemoryTasks {
 
     async fn risks(&self) -> Vec<String> {
         vec!["jobs are kept in the memory of this process, and end with it: set REDIS_URL to keep them".to_owned()]
-    }
-}
-
-impl Jobs {
-    fn take_failed(&mut self, FailedTake { record, retry }: &FailedTake, now_ms: u64) -> TakeOutcome {
-        let Some(at) = self.failed.iter().position(|failed| failed == record) else { return TakeOutcome::NotFound };
-        let unique = retry.as_ref().and_then(|job| job.unique.as_ref());
-        if let Some(claimant) = unique.and_then(|unique| self.claimant(&unique.key, now_ms)) {
-            return TakeOutcome::Claimed(claimant);
-        }
-        if let Some(id) = self.failed.remove(at).and_then(|record| FailedJob::read(&record).id) {
-            self.ids.forget_failed(&id);
-        }
-        if let Some(job) = retry {
-            self.store(job.clone(), now_ms);
-        }
-        TakeOutcome::Taken
-    }
-
-    /// Releases the claim of a job that is deleted.
-    fn drop_claim_of(&mut self, job: &WaitingJob) {
-        let Some(key) = JobText::read(&job.text).and_then(|text| text.unique) else { return };
-        if self.claims.get(&*key).is_some_and(|claim| Some(&claim.id) == job.id.as_ref()) {
-            self.claims.remove(&*key);
-        }
     }
 }
 

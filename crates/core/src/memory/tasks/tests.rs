@@ -9,16 +9,7 @@ use crate::backend::{AttemptEnd, JobState, SettleOutcome, Settlement, SystemCloc
 
 fn job(id: &str) -> NewJob {
     let text = format!(r#"{{"class":"a","queue":"q","args":[],"id":"{id}","unique":"u-{id}"}}"#);
-    NewJob {
-        id: id.into(),
-        queue: "q".into(),
-        text: text.into(),
-        due_ms: None,
-        unique: None,
-        digest: None,
-        batch: None,
-        tracked: false,
-    }
+    NewJob::new(id, "q", text)
 }
 
 fn store(failed_max: usize) -> MemoryTasks {
