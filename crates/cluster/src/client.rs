@@ -15,6 +15,7 @@ use deadpool_redis::redis::{
 use phalanx_core::backend::BackendError;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time;
 
 use crate::address;
@@ -302,6 +303,19 @@ impl RedisClient {
                 refused
             }
         }
+    }
+}
+
+/// Spawns a task of all callers on the runtime of a connection: that of one caller may stand still, as where a job blocks its
+/// thread.
+pub(crate) fn spawn_at_home<F>(home: Option<&Handle>, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match home {
+        Some(home) => home.spawn(future),
+        None => tokio::spawn(future),
     }
 }
 

@@ -13,6 +13,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
+use crate::client::spawn_at_home;
+
 /// Most callers that one call of the script serves: Redis serves no other client meanwhile.
 const MOST_TOGETHER: usize = 64;
 
@@ -41,7 +43,7 @@ pub(crate) struct SharedCalls<S: SharedScript>(Arc<Calls<S>>);
 
 struct Calls<S: SharedScript> {
     script: S,
-    /// The runtime of the connection, so that no other one carries the calls of its neighbours.
+    /// The runtime of the connection.
     home: Option<Handle>,
     queue: Mutex<CallQueue<S>>,
 }
@@ -75,10 +77,7 @@ impl<S: SharedScript> SharedCalls<S> {
         let (reply, answer) = oneshot::channel();
         if self.0.push(WaitingCall { item, reply })? {
             let carrier = Carrier { calls: self.0.clone(), is_done: false };
-            match &self.0.home {
-                Some(home) => drop(home.spawn(carrier.run())),
-                None => drop(tokio::spawn(carrier.run())),
-            }
+            drop(spawn_at_home(self.0.home.as_ref(), carrier.run()));
         }
         answer.await.unwrap_or_else(|_| Err(BackendError::unavailable("the node stops")))
     }

@@ -161,14 +161,14 @@ impl Limit {
             LimitedBy::Own(key) => key(ctx).map(|key| hashed("k", key.as_bytes())),
         };
         found.unwrap_or_else(|| match ctx.caller().remote {
-            Some(address) => subject_of(ctx.config().limits.subject_of(SocketAddr::ip(&address))),
+            Some(address) => address_subject(ctx.config().limits.subject_of(SocketAddr::ip(&address))),
             None => "a:none".into(),
         })
     }
 }
 
-/// The text of an address. That of IPv4 is made by parts: most limits count by it, and `format!` costs several times as much.
-fn subject_of(address: IpAddr) -> Arc<str> {
+/// The subject of an address. That of IPv4 is made by parts: most limits count by it, and `format!` costs several times as much.
+fn address_subject(address: IpAddr) -> Arc<str> {
     let IpAddr::V4(address) = address else { return format!("a:{address}").into() };
     let mut text = String::with_capacity("a:255.255.255.255".len());
     for (octet, separator) in address.octets().iter().zip(["a:", ".", ".", "."]) {

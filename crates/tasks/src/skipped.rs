@@ -94,16 +94,7 @@ mod tests {
     async fn a_claim_is_released_only_if_its_job_is_nowhere() {
         let store = MemoryTasks::new(Arc::new(SystemClock::new()), 10);
         let unique = Some(UniqueClaim { key: "k".into(), ttl_ms: 60_000 });
-        let job = NewJob {
-            id: "a".into(),
-            queue: "q".into(),
-            text: r#"{"class":"c","queue":"q","args":[],"id":"a"}"#.into(),
-            due_ms: None,
-            unique,
-            digest: None,
-            batch: None,
-            tracked: false,
-        };
+        let job = NewJob { unique, ..NewJob::new("a", "q", r#"{"class":"c","queue":"q","args":[],"id":"a"}"#) };
         let searched = async || search(&store, "k", Duration::from_millis(1)).await.unwrap();
         assert_eq!(searched().await, None, "no job has it");
         store.enqueue(&[job], u64::MAX).await.unwrap();

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
+use phalanx_testkit::print;
 use tokio::time::Instant;
 
 use crate::cluster::tasks::harness::setting;
@@ -172,9 +173,14 @@ fn run(class: Class, addr: SocketAddr, targets: &Targets, seed: u64, counts: &Co
                 break;
             }
             let begin = Instant::now();
-            let Ok(is_last) = connection.exchange(class, request.as_bytes(), &mut pauses) else {
-                counts.failed.fetch_add(1, Relaxed);
-                break;
+            let is_last = match connection.exchange(class, request.as_bytes(), &mut pauses) {
+                Ok(is_last) => is_last,
+                Err(error) => {
+                    if counts.failed.fetch_add(1, Relaxed) == 0 {
+                        print(format_args!("{class:?}: a request failed after {:?}: {error}", begin.elapsed()));
+                    }
+                    break;
+                }
             };
             let took = std::mem::take(&mut connected_in) + begin.elapsed();
             if let Some(times) = &mut *counts.times.lock().unwrap() {

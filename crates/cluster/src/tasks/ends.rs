@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
-use crate::client::RedisClient;
+use crate::client::{RedisClient, spawn_at_home};
 use crate::failover;
 use crate::keys::Keys;
 use crate::raw_connection::RawConnection;
@@ -46,8 +46,8 @@ impl JobEnds {
 
     /// Waits for the end of a job: announced when the subscription stands, at its end, and whenever that may have been missed.
     pub(super) fn enter(&self, id: &str) -> AwaitedEnd {
-        self.listening
-            .get_or_init(|| tokio::spawn(listen(self.client.clone(), self.keys.clone(), self.awaited.clone())));
+        let listen = || listen(self.client.clone(), self.keys.clone(), self.awaited.clone());
+        self.listening.get_or_init(|| spawn_at_home(self.client.home().as_ref(), listen()));
         self.awaited.enter(id)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use sha2::{Digest, Sha256};
 
 use super::error::BackendError;
@@ -32,7 +33,7 @@ impl SessionKey {
 
     /// The key in hexadecimal digits.
     pub fn to_hex(self) -> String {
-        hex(&self.0)
+        HEXLOWER.encode(&self.0)
     }
 
     /// Parses what [`Self::to_hex`] wrote.
@@ -60,7 +61,7 @@ impl UserKey {
 
     /// The key in hexadecimal digits.
     pub fn to_hex(self) -> String {
-        hex(&self.0)
+        HEXLOWER.encode(&self.0)
     }
 
     /// Parses what [`Self::to_hex`] wrote.
@@ -69,61 +70,29 @@ impl UserKey {
     }
 }
 
-fn parse_hex(digits: &[u8]) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if digits.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let [high, low] = [pair[0], pair[1]].map(|digit| VALUES[usize::from(digit)]);
-        if high | low > 15 {
-            return None;
-        }
-        *byte = high << 4 | low;
-    }
-    Some(bytes)
-}
-
-/// The values of hexadecimal digits; of all other bytes 255. A table, because each read of a session has such a key.
-static VALUES: [u8; 256] = {
-    let (mut values, mut byte) = ([255; 256], 0);
-    while byte < 256 {
-        values[byte] = match byte as u8 {
-            digit @ b'0'..=b'9' => digit - b'0',
-            digit @ b'a'..=b'f' => digit - b'a' + 10,
-            digit @ b'A'..=b'F' => digit - b'A' + 10,
-            _ => 255,
-        };
-        byte += 1;
-    }
-    values
-};
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-/// The digits of a key, for those who need no text: each read of a session names one.
+/// The digits of a key: each read of a session names one.
 fn digits(bytes: [u8; 32]) -> [u8; 64] {
     let mut digits = [0; 64];
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
-        pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
-    }
+    HEXLOWER.encode_mut(&bytes, &mut digits);
     digits
+}
+
+fn parse_hex(digits: &[u8]) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let is_key = digits.len() == 64 && HEXLOWER_PERMISSIVE.decode_mut(digits, &mut bytes).is_ok();
+    is_key.then_some(bytes)
 }
 
 /// Enough to distinguish sessions in a log, and too little to look one up by.
 impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0[..4]))
+        f.write_str(&HEXLOWER.encode(&self.0[..4]))
     }
 }
 
 impl fmt::Debug for UserKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0[..4]))
+        f.write_str(&HEXLOWER.encode(&self.0[..4]))
     }
 }
 

@@ -63,6 +63,22 @@ pub struct NewJob {
     pub tracked: bool,
 }
 
+impl NewJob {
+    /// A job that is due now, without a claim, and neither tracked nor a member of a batch.
+    pub fn new(id: impl Into<Arc<str>>, queue: impl Into<Arc<str>>, text: impl Into<Bytes>) -> Self {
+        Self {
+            id: id.into(),
+            queue: queue.into(),
+            text: text.into(),
+            due_ms: None,
+            unique: None,
+            digest: None,
+            batch: None,
+            tracked: false,
+        }
+    }
+}
+
 /// A claim that at most one job of the cluster has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UniqueClaim {

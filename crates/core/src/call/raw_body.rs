@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER_PERMISSIVE;
 use hmac::{Hmac, Mac};
 use http::HeaderMap;
 use sha2::Sha256;
@@ -59,7 +60,8 @@ impl RawBody {
         mac.update(&self.bytes);
         let mut values = self.headers().get_all(header).into_iter();
         let signature = values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok());
-        let signature = signature.and_then(|text| hex(text.strip_prefix("sha256=").unwrap_or(text)));
+        let signature = signature.map(|text| text.strip_prefix("sha256=").unwrap_or(text));
+        let signature = signature.and_then(|digits| HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok());
         let is_valid = signature.is_some_and(|signature| mac.verify_slice(&signature).is_ok());
         if is_valid { Ok(()) } else { Err(mismatch()) }
     }
@@ -67,20 +69,6 @@ impl RawBody {
 
 fn mismatch() -> ActionError {
     ActionError::new(ErrorKind::Unauthenticated, "signature_mismatch", "the signature of the body does not match")
-}
-
-/// The 32 bytes of 64 hexadecimal digits, in either case.
-fn hex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        *byte = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
-    }
-    Some(bytes)
 }
 
 impl Deref for RawBody {

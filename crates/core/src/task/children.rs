@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::control::TaskControl;
@@ -96,20 +96,14 @@ impl AttemptChildren {
 
 /// The id of a job that the attempt of another one enqueues: that of the other, or its digest if it is long, and a number.
 fn child_id(parent: &str, content: [u8; 16], count: u32) -> Arc<str> {
-    let hex = |bytes: &[u8]| {
-        bytes.iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}"); // a text takes it
-            text
-        })
-    };
     let mut number = Sha256::new();
     number.update(content);
     number.update(count.to_le_bytes());
-    let number = hex(&number.finalize()[..8]);
+    let number = HEXLOWER.encode(&number.finalize()[..8]);
     if parent.len() + 1 + number.len() <= MAX_ID_BYTES {
         return format!("{parent}.{number}").into();
     }
-    format!("{}.{number}", hex(&Sha256::digest(parent)[..16])).into()
+    format!("{}.{number}", HEXLOWER.encode(&Sha256::digest(parent)[..16])).into()
 }
 
 #[cfg(test)]
@@ -144,16 +138,7 @@ mod tests {
 
     #[test]
     fn follow_on_jobs_have_a_bound_and_none_is_added_after_the_end() {
-        let job = |bytes: usize| NewJob {
-            id: "a".into(),
-            queue: "q".into(),
-            text: vec![b'x'; bytes].into(),
-            due_ms: None,
-            unique: None,
-            digest: None,
-            batch: None,
-            tracked: false,
-        };
+        let job = |bytes: usize| NewJob::new("a", "q", vec![b'x'; bytes]);
         let children = AttemptChildren::default();
         for _ in 0..MAX_FOLLOW_UPS {
             children.follow(job(1)).unwrap();

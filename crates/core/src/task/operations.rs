@@ -169,14 +169,13 @@ impl Tasks {
         let unique = job.unique.as_ref().map(|key| UniqueClaim { key: Arc::from(&**key), ttl_ms });
         let tracked = self.parts.known.get(&*job.class).is_some_and(|known| known.tracked);
         let new = NewJob {
-            id: job.id.as_deref().map_or_else(|| random_text::<26>().into(), Arc::from),
-            queue: queue.unwrap_or(TaskSettings::DEFAULT_QUEUE).into(),
-            text: Bytes::copy_from_slice(text.as_bytes()),
-            due_ms: None,
             unique,
-            digest: None,
-            batch: None,
             tracked,
+            ..NewJob::new(
+                job.id.as_deref().map_or_else(|| random_text::<26>().into(), Arc::from),
+                queue.unwrap_or(TaskSettings::DEFAULT_QUEUE),
+                Bytes::copy_from_slice(text.as_bytes()),
+            )
         };
         Some(FailedTake { record: failed.record.clone(), retry: Some(new) })
     }

@@ -123,14 +123,5 @@ pub fn tick_job(task: &TaskDef, overlap: Overlap, tick_ms: u64, now_ms: u64) -> 
         ..JobText::default()
     };
     let text = text.write();
-    NewJob {
-        id: id.into(),
-        queue: task.queue.into(),
-        text,
-        due_ms: None,
-        unique: claim,
-        digest: None,
-        batch: None,
-        tracked: task.tracked,
-    }
+    NewJob { unique: claim, tracked: task.tracked, ..NewJob::new(id, task.queue, text) }
 }

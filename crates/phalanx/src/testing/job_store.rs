@@ -107,7 +107,7 @@ impl TestJobs {
         let before = *ended.borrow_and_update();
         self.is_open.store(true, SeqCst);
         self.opened.notify_one();
-        let mut left = Ok(());
+        let mut left = Err("the store does not answer".to_owned());
         let drained = timeout(CONDITION, async {
             loop {
                 left = self.idle().await;
@@ -155,7 +155,7 @@ impl TestJobs {
     ///
     /// # Errors
     ///
-    /// It does not.
+    /// If it does not within the time of a condition.
     pub(super) async fn ticked(&self, now_us: u64) -> Result<(), String> {
         let mut has_ticked = self.has_ticked.subscribe();
         let late = async {

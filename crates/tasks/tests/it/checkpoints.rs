@@ -66,16 +66,7 @@ async fn a_job_of_another_program_has_no_checkpoint() {
     let harness = start().await;
     let text = r#"{"class":"stepping","queue":"default","args":[{"name":"a","ends":[]}]}"#;
     let input = work("a", &[]);
-    let job = NewJob {
-        id: input.name.as_str().into(),
-        queue: "default".into(),
-        text: text.into(),
-        due_ms: None,
-        unique: None,
-        digest: None,
-        batch: None,
-        tracked: false,
-    };
+    let job = NewJob::new(input.name.as_str(), "default", text);
     harness.engine.task_store().unwrap().enqueue(&[job], u64::MAX).await.unwrap();
     crate::harness::eventually("it has failed", async || {
         harness.node.tasks().failed(0, 1).await.unwrap().iter().any(|failed| failed.exception == "no_id")

@@ -289,16 +289,7 @@ async fn all_failed_jobs_are_retried_once_even_those_that_fail_again_at_once() {
 async fn jobs_that_this_node_cannot_run_wait_for_one_that_can() {
     let harness = Harness::start_with(|config| config.tasks.unknown_grace = Duration::from_secs(3600), None).await;
     let store = harness.engine.task_store().unwrap().clone();
-    let job = |id: &str, text: String| phalanx_core::backend::NewJob {
-        id: id.into(),
-        queue: "default".into(),
-        text: text.into(),
-        due_ms: None,
-        unique: None,
-        digest: None,
-        batch: None,
-        tracked: false,
-    };
+    let job = |id: &str, text: String| phalanx_core::backend::NewJob::new(id, "default", text);
     let text = |class: &str, args: serde_json::Value, id: &str| {
         json!({ "class": class, "queue": "default", "args": [args], "id": id }).to_string()
     };
@@ -322,15 +313,12 @@ async fn jobs_that_this_node_cannot_run_wait_for_one_that_can() {
 async fn after_the_grace_a_job_that_no_node_can_run_fails() {
     let harness = Harness::start_with(|config| config.tasks.unknown_grace = Duration::ZERO, None).await;
     let store = harness.engine.task_store().unwrap().clone();
-    let job = |id: &str, class: &str| phalanx_core::backend::NewJob {
-        id: id.into(),
-        queue: "default".into(),
-        text: json!({ "class": class, "queue": "default", "args": [{ "title": "a" }], "id": id }).to_string().into(),
-        due_ms: None,
-        unique: None,
-        digest: None,
-        batch: None,
-        tracked: false,
+    let job = |id: &str, class: &str| {
+        phalanx_core::backend::NewJob::new(
+            id,
+            "default",
+            json!({ "class": class, "queue": "default", "args": [{ "title": "a" }], "id": id }).to_string(),
+        )
     };
     store.enqueue(&[job("new", "new"), job("shape", "plain")], u64::MAX).await.unwrap();
     harness.until_state("new", JobState::Failed).await;

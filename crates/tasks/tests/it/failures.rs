@@ -11,16 +11,7 @@ use crate::harness::Harness;
 
 fn job(id: &str, class: &str, input: &str) -> NewJob {
     let text = format!(r#"{{"class":"{class}","queue":"default","args":[{input}],"id":"{id}"}}"#);
-    NewJob {
-        id: id.into(),
-        queue: "default".into(),
-        text: text.into(),
-        due_ms: None,
-        unique: None,
-        digest: None,
-        batch: None,
-        tracked: false,
-    }
+    NewJob::new(id, "default", text)
 }
 
 /// Three nodes die of the first job of the queue.

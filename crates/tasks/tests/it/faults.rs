@@ -323,16 +323,7 @@ async fn the_call_that_follows_a_reply_is_sent_before_another_reply_is_looked_at
     *store.answers.lock().unwrap() = Some(answers.clone());
     let harness = Harness::start_with(|config| config.tasks.concurrency = 2, Some(store.clone())).await;
     // They are settled, as parked, without an attempt on another thread.
-    let job = |n: usize| NewJob {
-        id: n.to_string().into(),
-        queue: "default".into(),
-        text: r#"{"class":"unknown","queue":"default","args":[]}"#.into(),
-        due_ms: None,
-        unique: None,
-        digest: None,
-        batch: None,
-        tracked: false,
-    };
+    let job = |n: usize| NewJob::new(n.to_string(), "default", r#"{"class":"unknown","queue":"default","args":[]}"#);
     store.enqueue(&(0..8).map(job).collect::<Vec<_>>(), u64::MAX).await.unwrap();
     let steps = async |count: usize| {
         eventually("steps were taken", async || store.steps.lock().unwrap().len() >= count).await;

@@ -12,16 +12,7 @@ async fn request_trace_and_values_are_handed_on_to_the_jobs_of_a_job() {
         r#"{{"class":"plain","queue":"default","args":[{{"name":"a","ends":["enqueue","enqueue"]}}],"id":"j",
         "meta":{{"request":"r-1","traceparent":"{trace}","values":{{"tenant":"t"}}}}}}"#
     );
-    let job = NewJob {
-        id: "j".into(),
-        queue: "default".into(),
-        text: text.into(),
-        due_ms: None,
-        unique: None,
-        digest: None,
-        batch: None,
-        tracked: false,
-    };
+    let job = NewJob::new("j", "default", text);
     harness.engine.task_store().unwrap().enqueue(&[job], u64::MAX / 4).await.unwrap();
     harness.until_logged("a'' 1").await;
     let expected = format!("r-1 {trace} t");

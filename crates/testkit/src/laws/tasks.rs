@@ -162,16 +162,7 @@ fn now_ms() -> u64 {
 /// A job of the queue `q`.
 pub fn job(id: &str) -> NewJob {
     let text = format!(r#"{{"class":"c","queue":"q","args":[],"id":"{id}"}}"#);
-    NewJob {
-        id: id.into(),
-        queue: "q".into(),
-        text: text.into(),
-        due_ms: None,
-        unique: None,
-        digest: None,
-        batch: None,
-        tracked: false,
-    }
+    NewJob::new(id, "q", text)
 }
 
 fn claiming(id: &str, key: &str) -> NewJob {
