@@ -159,7 +159,7 @@ async fn a_page_drops_a_silent_node_and_reconnects_once_it_answers() {
     let node = Process::start("chat", &[("PHALANX__WEBSOCKET__HEARTBEAT", "5s")]).await;
     let browser = Browser::start().await;
     browser.enter(&format!("http://{}/", node.addr), "Ann").await;
-    node.freeze().await;
+    node.freeze();
     browser.wait_for(r#"//*[@id="state"][contains(., "reconnecting")]"#).await;
     node.thaw();
     browser.wait_for(r#"//*[@id="state"][.="connected"]"#).await;

@@ -163,7 +163,7 @@ impl Cluster {
                 self.stop(node, Signal::TERM).await;
                 self.nodes[node].is_new = is_new;
             }
-            Fault::NodeFreeze(node) => self.nodes[node].process.freeze().await,
+            Fault::NodeFreeze(node) => self.nodes[node].process.freeze(),
         }
     }
 
@@ -245,7 +245,7 @@ impl Cluster {
         // One that is stopped before its own subscription is back does not take it up again.
         until("the node to be stopped subscribes", async || self.is_subscribed(frozen)).await;
         until("the node that is cut off knows it", async || !self.is_subscribed(subscriber)).await;
-        self.nodes[frozen].process.freeze().await;
+        self.nodes[frozen].process.freeze();
         self.nodes[subscriber].proxy.restore();
         until("the node that was cut off subscribes", async || self.is_subscribed(subscriber)).await;
     }

@@ -10,6 +10,7 @@ mod process;
 mod proxy;
 mod redis;
 mod resp;
+mod signal;
 
 pub use figure::{at_most, check_time};
 pub use flow::{Direction, Flow};

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 pub use rustix::process::Signal;
+
+use crate::signal::{freeze_child, signal_child};
 
 /// The limit for every wait on a process.
 const SOON: Duration = Duration::from_secs(30);
@@ -136,35 +137,21 @@ impl Process {
     ///
     /// If the process has ended.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.pid() as i32).expect("a process id is not zero");
-        kill_process(pid, signal).expect("a child process accepts signals");
+        signal_child(self.pid(), signal);
     }
 
     /// Stops the process, and returns when none of its threads runs any more; [`Process::thaw`] continues it.
     ///
     /// # Panics
     ///
-    /// If the process has ended, or does not stop.
-    pub async fn freeze(&self) {
-        self.signal(Signal::STOP);
-        let stopped = async {
-            while !self.is_stopped() {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(SOON, stopped).await.expect("a child process is stopped by a signal");
+    /// If the process has ended.
+    pub fn freeze(&self) {
+        freeze_child(self.pid());
     }
 
     /// Continues the process after [`Process::freeze`].
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
-    }
-
-    /// Whether all threads are in the state `T` of `/proc`.
-    fn is_stopped(&self) -> bool {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
-        let mut states = threads.map(|thread| std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default());
-        states.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
     }
 
     /// Waits until the process ends.

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::clock::ServerClock;
 use crate::port::free_port;
 use crate::resp::value_len;
+use crate::signal::{freeze_child, signal_child};
 
 /// The limit for every wait on a server.
 const SOON: Duration = Duration::from_secs(20);
@@ -260,20 +261,19 @@ impl Redis {
         Watch { seen, reading }
     }
 
-    /// Stops the process: it closes no connection and answers nothing until [`Redis::thaw`].
+    /// Stops the process, and returns when none of its threads runs any more: it closes no connection and answers
+    /// nothing until [`Redis::thaw`].
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
+        freeze_child(self.pid());
     }
 
     /// Continues the process.
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        signal_child(self.pid(), Signal::CONT);
     }
 
-    fn signal(&self, signal: Signal) {
-        let id = self.child.id().expect("the server runs");
-        let pid = Pid::from_raw(id as i32).expect("a process id is not zero");
-        kill_process(pid, signal).expect("a child process accepts signals");
+    fn pid(&self) -> u32 {
+        self.child.id().expect("the server runs")
     }
 }
 

@@ -91,7 +91,7 @@ async fn all_nodes_are_called_at_once_and_those_that_do_not_answer_are_named() {
     let called = get(cluster.addr(0), "/api/nodes/ask").await.json();
     let answers: Vec<&str> = called["answers"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!((answers, &called["missing"]), (vec!["n0", "n1", "n2"], &json!([])));
-    cluster.nodes[2].freeze().await;
+    cluster.nodes[2].freeze();
     let called = get(cluster.addr(0), "/api/nodes/ask?timeoutMs=300").await.json();
     assert_eq!(called["missing"], json!(["n2"]), "{called}");
     cluster.nodes[2].thaw();
@@ -110,7 +110,7 @@ async fn a_call_waits_as_long_as_its_timeout() {
     assert_eq!(apply_within(&socket.id(), u64::MAX).await.0, "");
     let called = get(cluster.addr(0), &format!("/api/nodes/ask?timeoutMs={}", u64::MAX)).await.json();
     assert_eq!(called["missing"], json!([]), "{called}");
-    cluster.nodes[1].freeze().await;
+    cluster.nodes[1].freeze();
     let (code, took) = apply_within(&socket.id(), 300).await;
     assert_eq!(code, "late");
     check_time("a call with a timeout of 300 ms", took, Duration::from_millis(300));
@@ -125,7 +125,7 @@ async fn a_call_waits_as_long_as_its_timeout() {
 async fn a_call_that_timed_out_does_not_run_once_its_node_thaws() {
     let cluster = Cluster::start(2).await;
     let socket = Socket::connect(cluster.addr(1)).await;
-    cluster.nodes[1].freeze().await;
+    cluster.nodes[1].freeze();
     let frozen = Instant::now();
     let body = json!({ "method": "set", "args": ["k", "late"], "timeoutMs": 300 }).to_string();
     let answer = post_json(cluster.addr(0), &format!("/api/connections/{}/apply", socket.id()), &body).await;

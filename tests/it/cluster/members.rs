@@ -72,7 +72,7 @@ async fn a_connection_closed_while_its_node_is_frozen_leaves_as_often_as_it_join
     let frozen = Socket::join(cluster.addr(1), PRESENCE).await;
     let mut observer = observe(cluster.addr(0)).await;
     let id = frozen.id();
-    cluster.nodes[1].freeze().await;
+    cluster.nodes[1].freeze();
     assert_eq!(next_presence(&mut observer, "leave").await, id);
     drop(frozen);
     cluster.nodes[1].thaw();

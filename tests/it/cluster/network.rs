@@ -53,7 +53,7 @@ async fn a_node_that_froze_while_it_waited_for_redis_keeps_its_subscription() {
     proxy.pause();
     let paused = Instant::now();
     sleep_until(paused + Duration::from_millis(1200)).await; // one ping per second: one is unanswered now
-    far.freeze().await;
+    far.freeze();
     proxy.restore();
     sleep_until(paused + Duration::from_millis(3400)).await; // longer than the ping's timeout, shorter than the lease
     far.thaw();

@@ -254,7 +254,7 @@ async fn a_node_frozen_past_its_lease_returns_with_a_new_generation_and_serves_i
         let mut other = observe(cluster.addr(0)).await;
         let before = cluster.generation(1).await;
         let id = frozen.id();
-        cluster.nodes[1].freeze().await;
+        cluster.nodes[1].freeze();
         let stopped = Instant::now();
         let addr = cluster.addr(0);
         let late = tokio::spawn(async move { apply(addr, &id, "set", json!(["stale", true])).await });
@@ -286,7 +286,7 @@ async fn a_node_frozen_for_less_than_its_lease_is_not_reaped() {
         // A lease of 5 s that was renewed just now outlasts 4 s.
         let renewed = lease().await;
         until("the lease is renewed", REAPED, async || lease().await != renewed).await;
-        cluster.nodes[1].freeze().await;
+        cluster.nodes[1].freeze();
         sleep_until(Instant::now() + Duration::from_secs(4)).await; // the length of the freeze is the fault
         cluster.nodes[1].thaw();
         assert_eq!(apply(cluster.addr(0), &frozen.id(), "set", json!(["k", 1])).await.status, 200);

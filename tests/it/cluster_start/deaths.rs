@@ -52,7 +52,7 @@ async fn a_worker_that_gives_no_sign_is_replaced() {
 async fn a_parent_that_was_stopped_replaces_no_worker() {
     let workers = Workers::start(2, &[("PHALANX__CLUSTER__BEAT_TIMEOUT", "2s")]).await;
     let before = workers.pids().await;
-    workers.parent.freeze().await;
+    workers.parent.freeze();
     sleep(2 * Duration::from_secs(2)).await; // twice the limit: nothing else shows that time has passed
     workers.parent.thaw();
     let checks = Instant::now();

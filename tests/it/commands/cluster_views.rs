@@ -88,7 +88,7 @@ async fn a_node_or_a_redis_that_does_not_answer_is_named_within_five_seconds() {
     let one = Process::start("tour", &title("one")).await;
     let two = Process::start("tour", &title("two")).await;
     let _socket = Socket::connect(one.addr).await;
-    two.freeze().await;
+    two.freeze();
     let operator = title("operator");
     let commands =
         [(&["nodes"][..], "no reply"), (&["connections"], "127.0.0.1:"), (&["nodes", "--json"], "[\"two\"]")];

@@ -96,7 +96,7 @@ async fn a_frozen_node_does_not_settle_what_ran_elsewhere() {
         cluster.push("j", 8, "sleep", &json!({ "ms": 1500 })).await;
         until("all run", SOON, async || cluster.journal.begun(1).len() == 8).await;
         let frozen = round % 2;
-        cluster.workers[frozen].process.freeze().await;
+        cluster.workers[frozen].process.freeze();
         let before = cluster.workers[frozen].generation.clone();
         let listed: BTreeSet<String> = cluster.listed(&before).await.into_iter().collect();
         let took = cluster.until_over(8, SOON).await;

@@ -27,7 +27,7 @@ async fn a_job_that_freezes_its_nodes_fails_as_stalled() {
         .await;
         let frozen = at.unwrap();
         let before = cluster.workers[frozen].generation.clone();
-        cluster.workers[frozen].process.freeze().await;
+        cluster.workers[frozen].process.freeze();
         until("it is given back, or fails", SOON, async || cluster.listed(&before).await.is_empty()).await;
         cluster.workers[frozen].process.thaw();
         until("the node has another name", SOON, async || {
