@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::body::request::RequestBody;
-use super::header_list::list_elements;
+use super::headers::list_elements;
 use super::identity::Identity;
 use crate::run_permits::RunPermit;
 

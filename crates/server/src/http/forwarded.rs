@@ -8,6 +8,7 @@ use http::header::{FORWARDED, HeaderName, VIA};
 use phalanx_core::config::{HostPort, TrustedHeader, Web};
 
 use super::forwarded_header;
+use super::headers::has_any;
 
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -131,13 +132,12 @@ pub(super) fn is_trusted(ip: IpAddr, settings: &Web) -> bool {
 
 /// Whether a peer is a proxy that is not in the settings: it forwards, from a network that the internet does not reach.
 pub(super) fn is_unnamed_proxy(peer: IpAddr, headers: &HeaderMap) -> bool {
-    is_private(peer) && [&FORWARDED_FOR, &REAL_IP, &FORWARDED].iter().any(|name| headers.contains_key(*name))
+    is_private(peer) && has_any(headers, &[&FORWARDED_FOR, &REAL_IP, &FORWARDED])
 }
 
 /// Whether a request has a header by which a proxy shows itself.
 pub(super) fn shows_proxy(headers: &HeaderMap) -> bool {
-    let of_proxies = [&FORWARDED_FOR, &FORWARDED_HOST, &REAL_IP, &FORWARDED, &VIA];
-    of_proxies.iter().any(|name| headers.contains_key(*name))
+    has_any(headers, &[&FORWARDED_FOR, &FORWARDED_HOST, &REAL_IP, &FORWARDED, &VIA])
 }
 
 fn is_private(ip: IpAddr) -> bool {

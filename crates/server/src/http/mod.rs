@@ -12,7 +12,7 @@ mod exchange;
 mod fallback;
 mod forwarded;
 mod forwarded_header;
-pub(crate) mod header_list;
+pub(crate) mod headers;
 mod host;
 pub(crate) mod identity;
 pub(crate) mod own_route_call;

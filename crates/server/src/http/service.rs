@@ -27,6 +27,7 @@ use super::cors::{self, Cors};
 use super::cross_site::{CrossSiteGate, CrossSiteReports, CrossSiteRule, RequestSite, is_unsafe};
 use super::exchange::{self, AccessLogEntry, HttpRequest, RequestPermit, RequestState};
 use super::forwarded::ForwardedRequest;
+use super::headers::has_any;
 use super::identity::{Identity, Peer, REQUEST_ID};
 use super::permit_body::PermitBody;
 use super::routes::{self, ActionRoutes};
@@ -161,7 +162,7 @@ impl ServiceState {
     /// sessions there is none.
     pub(super) fn counts_session(&self, request: &HttpRequest, identity: &Identity) -> bool {
         !self.has_sessions
-            || !request.headers().contains_key(ORIGIN)
+            || !has_any(request.headers(), &[&ORIGIN])
             || self.cross_site.counts_session(&RequestSite::of(request.uri(), request.headers(), &identity.forwarded))
     }
 

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 use tokio_util::io::ReaderStream;
 
 use super::compression::{Compressible, is_compressible};
-use super::header_list::list_elements;
+use super::headers::list_elements;
 
 /// The latest date that `Last-Modified` may have, since 1970: an HTTP date has four digits for the year.
 const LATEST_DATE: Duration = Duration::from_secs(253_370_764_800);

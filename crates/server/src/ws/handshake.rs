@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::http::header_list::list_elements;
+use crate::http::headers::list_elements;
 
 const SUBPROTOCOL: &str = "phalanx.1";
 

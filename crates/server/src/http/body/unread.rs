@@ -17,7 +17,7 @@ use phalanx_core::{Engine, bound_reached};
 use tokio::time::timeout;
 
 use super::request::{LentBody, RequestBody};
-use crate::http::header_list::list_elements;
+use crate::http::headers::list_elements;
 
 /// How much of a body is read for the sake of its connection, and for how long. Beyond, a new connection is cheaper.
 const DRAIN_BYTES: u64 = 64 * 1024;
