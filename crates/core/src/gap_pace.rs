@@ -14,6 +14,9 @@ use crate::shutdown::Shutdown;
 /// Frames that are sent in a millisecond, and at least.
 const RATE: usize = 100;
 
+/// Frames that are only queued in a millisecond, and at least: that wakes no task.
+const QUEUEING_RATE: usize = 2000;
+
 /// The time over which more than that are spread, in milliseconds. All are to be sent within two seconds, and on a busy
 /// machine the steps are late.
 const SPREAD_MS: usize = 1200;
@@ -50,6 +53,8 @@ pub(crate) struct GapPace<T> {
     waiting: VecDeque<(T, usize)>,
     /// The frames of all of them.
     due: usize,
+    /// Frames in a millisecond, at least.
+    least: usize,
     /// Frames in a millisecond.
     rate: usize,
     /// The frames that may be sent, as of then.
@@ -60,7 +65,23 @@ pub(crate) struct GapPace<T> {
 
 impl<T> Default for GapPace<T> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), due: 0, rate: 0, allowed: 0.0, at: None, is_running: false }
+        Self::of(RATE)
+    }
+}
+
+impl<T> GapPace<T> {
+    /// The pace of frames that are queued, and not sent yet.
+    pub(crate) fn of_queueing() -> Self {
+        Self::of(QUEUEING_RATE)
+    }
+
+    fn of(least: usize) -> Self {
+        Self { waiting: VecDeque::new(), due: 0, least, rate: 0, allowed: 0.0, at: None, is_running: false }
+    }
+
+    /// Whether no subject waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 }
 
@@ -69,14 +90,14 @@ impl<T: Clone> GapPace<T> {
     pub(crate) fn add(&mut self, subject: T, due: usize) -> bool {
         self.waiting.push_back((subject, due));
         self.due += due;
-        self.rate = self.rate.max(RATE).max(self.due / SPREAD_MS);
+        self.rate = self.rate.max(self.least).max(self.due / SPREAD_MS);
         !std::mem::replace(&mut self.is_running, true)
     }
 
     /// The next subject, and how many of its frames may be sent now. Without another one the sending ends.
     pub(crate) fn next(&mut self, now: Instant) -> Option<(T, usize)> {
         let Some((subject, _)) = self.waiting.front() else {
-            (self.rate, self.is_running) = (RATE, false);
+            (self.rate, self.is_running) = (self.least, false);
             return None;
         };
         let elapsed = self.at.replace(now).map_or(Duration::MAX, |at| now - at);

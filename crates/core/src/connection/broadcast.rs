@@ -9,7 +9,7 @@ use super::{Connection, Frame};
 const MOST_AT_ONCE: usize = 1024;
 
 /// The connections whose tasks are woken before other tasks run, if there are more.
-const STEP: usize = 8;
+const STEP: usize = 2;
 
 /// Queues a frame for `count` members, and wakes their tasks; if they are very many, those of the last are left to
 /// [`PacedWakes`]. Each outbox has the frame when this returns, so no later one overtakes it.
@@ -87,7 +87,7 @@ mod tests {
                 remote: ([127, 0, 0, 1], 1).into(),
                 attributes: Attributes::limited(20),
                 connected_at: 0,
-                outbox: OutboxLimit { frames: 2, bytes: 100 },
+                outbox: OutboxLimit { frames: 4, bytes: 100 },
             });
             connection.register(&Waker::from(wakes.clone()));
             connection
@@ -132,12 +132,23 @@ mod tests {
     #[test]
     fn a_slow_one_among_very_many_is_closed_at_once() {
         let (members, woken) = crowd(MANY);
-        let _unread = [push(&members), push(&members)];
+        let _unread: Vec<_> = (0..4).map(|_| push(&members)).collect();
         for member in &members[1..] {
             member.next();
         }
+        members[0].register(&Waker::from(woken.clone()));
+        let before = woken.0.load(SeqCst);
         assert!(push(&members).is_none());
         assert_eq!((members[0].is_closing(), members[1].is_closing()), (true, false));
-        assert_eq!(woken.0.load(SeqCst), 1);
+        assert_eq!(woken.0.load(SeqCst) - before, 1);
+    }
+
+    #[test]
+    fn one_whose_outbox_fills_up_is_woken_before_its_turn() {
+        let (members, woken) = crowd(MANY);
+        let _later = [push(&members), push(&members)];
+        assert_eq!(woken.0.load(SeqCst), 0);
+        assert!(push(&members).is_none());
+        assert_eq!(woken.0.load(SeqCst), MANY);
     }
 }

@@ -54,6 +54,9 @@ pub struct NewConnection {
     pub outbox: OutboxLimit,
 }
 
+/// Most frames that wait for a task which was not woken for them.
+const MOST_UNTOLD: usize = 64;
+
 /// One connected client. Cheap to clone; every clone is the same connection.
 ///
 /// Pushing, evicting and stopping are one queue, some flags and one wake-up; no task ever waits for a client.
@@ -227,20 +230,25 @@ impl Connection {
     }
 
     /// Queues a frame without waking the connection's task. Returns whether that is left to the caller: a task whose outbox has
-    /// other frames has been woken, or is about to be.
-    fn queue_and_check_idle(&self, frame: Frame) -> bool {
-        let (was_empty, queued) = {
+    /// other frames has been woken, or is about to be. One whose outbox fills up is woken here.
+    pub(crate) fn queue_and_check_idle(&self, frame: Frame) -> bool {
+        let limit = self.0.limit;
+        let (waiting, queued) = {
             let mut outbox = self.outbox();
-            (outbox.is_empty(), outbox.push(frame, self.0.limit))
+            (outbox.len(), outbox.push(frame, limit))
         };
         if queued == Queued::Overflow {
             self.on_closing();
-            self.wake();
         }
-        was_empty && queued == Queued::Yes
+        if queued == Queued::Overflow || waiting == MOST_UNTOLD.min(limit.frames / 2) {
+            self.wake();
+            return false;
+        }
+        waiting == 0 && queued == Queued::Yes
     }
 
-    fn wake(&self) {
+    /// Has the connection's task look at its outbox.
+    pub(crate) fn wake(&self) {
         self.0.wake.wake();
     }
 

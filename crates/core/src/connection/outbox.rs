@@ -74,9 +74,9 @@ impl Outbox {
         Queued::Yes
     }
 
-    /// Whether no frame waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+    /// How many frames wait.
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
     }
 
     /// Whether this very text, and not a copy of it, waits to be written.

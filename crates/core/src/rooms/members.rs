@@ -79,7 +79,7 @@ impl LocalMembers {
 
     /// Completes the gap that members wait for, and counts a frame that comes next.
     pub(super) fn begin_frame(&mut self) {
-        self.send_gap(usize::MAX);
+        self.queue_gap(usize::MAX, |member| member.wake());
         self.delivered += 1;
     }
 
@@ -93,28 +93,30 @@ impl LocalMembers {
         (!std::mem::replace(&mut self.is_paced, true)).then_some(self.due)
     }
 
-    /// Sends at most so many of the members that wait the gap. Returns how many those were, and whether no other waits: the
-    /// room is no longer among those whose gaps are being sent.
-    pub(super) fn send_paced_gap(&mut self, most: usize) -> (usize, bool) {
-        let sent = self.send_gap(most);
+    /// Queues the gap for at most so many of the members that wait for it. Returns how many those were, and whether no other
+    /// waits: the room is no longer among those whose gaps are being sent. The caller is to wake those that are `idle`.
+    pub(super) fn queue_paced_gap(&mut self, most: usize, idle: &mut Vec<Connection>) -> (usize, bool) {
+        let queued = self.queue_gap(most, |member| idle.push(member.clone()));
         self.is_paced = self.due > 0;
-        (sent, !self.is_paced)
+        (queued, !self.is_paced)
     }
 
     /// A member whose last frame of the room is a gap, not written yet, gets no second one: a client that reads nothing
     /// while Redis comes and goes must not be closed for it.
-    fn send_gap(&mut self, most: usize) -> usize {
+    fn queue_gap(&mut self, most: usize, mut on_idle: impl FnMut(&Connection)) -> usize {
         let Some(gap) = &self.gap else { return 0 };
         let left = self.due.saturating_sub(most);
         for (_, member) in &self.all[left..self.due] {
-            if !gap.is_repeated || !member.has_queued(&gap.frame) {
-                member.push(Frame::Text(gap.frame.clone()));
+            if (!gap.is_repeated || !member.has_queued(&gap.frame))
+                && member.queue_and_check_idle(Frame::Text(gap.frame.clone()))
+            {
+                on_idle(member);
             }
             member.reset_in_flight();
         }
-        let sent = self.due - left;
+        let queued = self.due - left;
         self.due = left;
-        sent
+        queued
     }
 }
 
@@ -155,12 +157,12 @@ mod tests {
         let (mut members, all) = room(1);
         for _ in 0..2 {
             members.begin_gap("lobby");
-            assert_eq!(members.send_paced_gap(9), (1, true));
+            assert_eq!(members.queue_paced_gap(9, &mut Vec::new()), (1, true));
         }
         assert!(members.deliver(&Bytes::from_static(b"m")).is_none());
         for _ in 0..2 {
             members.begin_gap("lobby");
-            members.send_paced_gap(9);
+            members.queue_paced_gap(9, &mut Vec::new());
         }
         assert_eq!(frames(&all[0]), ["gap", "m", "gap"]);
     }
@@ -169,13 +171,13 @@ mod tests {
     fn no_frame_of_a_room_overtakes_a_gap_that_is_being_sent() {
         let (mut members, all) = room(5);
         assert_eq!(members.begin_gap("lobby"), Some(5));
-        assert_eq!(members.send_paced_gap(2), (2, false));
+        assert_eq!(members.queue_paced_gap(2, &mut Vec::new()), (2, false));
         assert_eq!(members.begin_gap("lobby"), None, "the room is being sent one");
-        assert_eq!(members.send_paced_gap(1), (1, false));
+        assert_eq!(members.queue_paced_gap(1, &mut Vec::new()), (1, false));
         let late = member(5);
         members.insert(&late);
         assert!(members.deliver(&Bytes::from_static(b"m")).is_none());
-        assert_eq!(members.send_paced_gap(9), (0, true));
+        assert_eq!(members.queue_paced_gap(9, &mut Vec::new()), (0, true));
         assert_eq!(members.begin_gap("lobby"), Some(6));
         for member in &all {
             assert_eq!(frames(member), ["gap", "m"]);
@@ -189,12 +191,12 @@ mod tests {
             for sent in 0..8 {
                 let (mut members, all) = room(8);
                 members.begin_gap("lobby");
-                members.send_paced_gap(sent);
+                members.queue_paced_gap(sent, &mut Vec::new());
                 let late = member(8);
                 members.insert(&late);
                 members.remove(&all[leaves]);
                 members.remove(&all[leaves]);
-                members.send_paced_gap(9);
+                members.queue_paced_gap(9, &mut Vec::new());
                 assert_eq!((members.len(), frames(&late).len()), (8, 0));
                 for (number, member) in all.iter().enumerate().filter(|(number, _)| *number != leaves) {
                     assert_eq!(frames(member), ["gap"], "{number}, after {leaves} left and {sent} were sent it");

@@ -16,7 +16,6 @@ use crate::connection::Connection;
 use crate::connections::ConnectionRegistry;
 use crate::error::{ActionError, Detail, ErrorKind};
 use crate::event::{Event, Observers};
-use crate::gap_pace::GapPace;
 use crate::id::{ConnectionId, Incarnation, NodeIdentity};
 use crate::lease_state::LeaseState;
 use crate::metrics::{NodeMetrics, bound_reached};
@@ -39,6 +38,7 @@ mod relist;
 mod shared_view;
 mod waiting_changes;
 
+use gap::RoomGaps;
 use members::LocalMembers;
 use moves::MembershipMoves;
 use presence::PresenceLog;
@@ -95,7 +95,7 @@ struct RoomsInner {
     /// The presence changes that members received lately.
     presence: PresenceLog,
     /// The gaps that are being sent.
-    gaps: Mutex<GapPace<Arc<LocalRoom>>>,
+    gaps: Mutex<RoomGaps>,
     /// The reads of members for connections.
     views: SharedViews,
     /// Joins and leaves of rooms with presence that are not announced yet.
