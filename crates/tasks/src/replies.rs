@@ -293,9 +293,10 @@ impl WorkerLoop {
             warn!(attempts = lost.len(), "the store lost attempts that were not settled: they are listed again");
             self.in_doubt = Some(generation);
             self.is_relisting = true;
-            let store = self.store.clone();
-            self.replies
-                .push(Box::pin(async move { StoreReply::ListedAgain(store.list_again(generation, &lost).await) }));
+            let (store, limited) = (self.store.clone(), self.limited.clone());
+            self.replies.push(Box::pin(async move {
+                StoreReply::ListedAgain(store.list_again(generation, &lost, &limited).await)
+            }));
         }
     }
 

@@ -124,7 +124,7 @@ pub(crate) struct WorkerLoop {
     /// The settings that they follow from.
     served: Vec<ServedQueue>,
     /// The queues with limits in the cluster, the same until the node stops.
-    limited: Arc<[LimitedQueue]>,
+    pub(crate) limited: Arc<[LimitedQueue]>,
     pub(crate) undecodable: UndecodableJobs,
     /// The tasks of this node.
     pub(crate) tasks: ServedTasks,

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use deadpool_redis::redis::{Pipeline, cmd, pipe};
 use phalanx_core::Generation;
-use phalanx_core::backend::{BackendError, FetchedJob, MOVE_BATCH};
+use phalanx_core::backend::{BackendError, FetchedJob, LimitedQueue, MOVE_BATCH};
 use tracing::warn;
 
 use super::RedisTasks;
 use super::entry::{field_of, parse_attempt};
+use super::limits::HELD_TTL_MS;
 use crate::client::RedisClient;
 
 /// The most bytes of jobs that are read at once, but for one that has more by itself.
@@ -95,7 +96,12 @@ impl RedisTasks {
         Ok(attempts)
     }
 
-    pub(super) async fn list_all_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {
+    pub(super) async fn list_all_again(
+        &self,
+        of: Generation,
+        attempts: &[FetchedJob],
+        limited: &[LimitedQueue],
+    ) -> Result<(), BackendError> {
         let keys = &self.keys;
         for batch in attempts.chunks(MOVE_BATCH) {
             let mut call = self.scripts.list_again.call(&[
@@ -104,14 +110,16 @@ impl RedisTasks {
                 keys.running(of),
                 keys.names_of(of),
                 keys.running_of(),
+                keys.held(),
             ]);
-            call.arg(of.as_str());
+            let limited = limited.iter().filter(|limited| limited.limits.running.is_some());
+            let limited: Vec<&str> = limited.map(|limited| &*limited.queue).collect();
+            call.arg(of.as_str()).arg(HELD_TTL_MS).arg(limited.len()).arg(limited);
             for job in batch {
                 call.arg(field_of(&job.attempt)).arg(&job.text[..]);
             }
             call.run::<u64>(&*self.calls.client().await?).await?;
         }
-        self.serving.set_due(); // which counts those of queues with limits anew
         Ok(())
     }
 }

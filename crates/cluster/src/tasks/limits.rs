@@ -8,10 +8,15 @@ use super::call::ReplyItems;
 use super::exchange::{constant, is_plain, quote};
 use crate::keys::Keys;
 
+/// For how long the count of a queue is kept that no node counts any more, because no task names it: a node whose slots are all taken
+/// says nothing for as long as its jobs run.
+pub(super) const HELD_TTL_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+
 /// The part of a script that holds limits, where `text` has them from its byte `at` on, counted from 1.
 pub(super) fn fragment(text: &str, at: usize) -> String {
-    let rules = [constant("rules_text", text), constant("rules_at", &at.to_string())].concat();
-    [&rules, include_str!("../lua/tasks/limits.lua")].concat()
+    let numbers = [("rules_at", at as u64), ("HELD_TTL_MS", HELD_TTL_MS)];
+    let numbers: String = numbers.iter().map(|(name, number)| constant(name, &number.to_string())).collect();
+    [&constant("rules_text", text), &*numbers, include_str!("../lua/tasks/limits.lua")].concat()
 }
 
 /// The script that fetches parked jobs.

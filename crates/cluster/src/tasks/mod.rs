@@ -17,8 +17,8 @@ use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobReport,
-    ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskMinute,
-    TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
+    LimitedQueue, ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome, StoredBatch, StoredStatus, TakeOutcome,
+    TaskMinute, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use tracing::warn;
 
@@ -210,8 +210,13 @@ impl TaskStore for RedisTasks {
         self.deleted_among(attempts).await
     }
 
-    async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {
-        self.list_all_again(of, attempts).await
+    async fn list_again(
+        &self,
+        of: Generation,
+        attempts: &[FetchedJob],
+        limited: &[LimitedQueue],
+    ) -> Result<(), BackendError> {
+        self.list_all_again(of, attempts, limited).await
     }
 
     async fn promote(&self) -> Result<Promotion, BackendError> {

@@ -37,13 +37,6 @@ impl Repeated {
     }
 }
 
-impl Repeated {
-    /// Has it done by the next that asks.
-    pub(super) fn set_due(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
 impl RedisTasks {
     /// Registers a node. Returns the cluster that uses this prefix if it is not the node's.
     pub(super) async fn register_worker(&self, sign: &WorkerSign<'_>) -> Result<Option<String>, BackendError> {

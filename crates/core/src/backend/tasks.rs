@@ -466,8 +466,14 @@ pub trait TaskStore: Send + Sync + 'static {
     async fn deleted_of(&self, of: Generation, attempts: &[FetchedJob]) -> Result<Vec<u64>, BackendError>;
 
     /// Lists attempts that still run under a generation, after the store lost them, or after the node was renamed because
-    /// the store came back empty. Those that are listed already stay.
-    async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError>;
+    /// the store came back empty. Those that are listed already stay. Those of queues with a limit take room from the same step
+    /// on.
+    async fn list_again(
+        &self,
+        of: Generation,
+        attempts: &[FetchedJob],
+        limited: &[LimitedQueue],
+    ) -> Result<(), BackendError>;
 
     /// Moves at most [`MOVE_BATCH`] jobs that are due to their queues, and ends batches whose deadlines have passed.
     async fn promote(&self) -> Result<Promotion, BackendError>;

@@ -25,9 +25,9 @@ use tokio::sync::Notify;
 
 use crate::backend::{
     AttemptKey, BackendError, CLOCK_MARGIN_US, Clock, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob,
-    GiveBackOutcome, JobCounters, JobReport, ListedAttempt, MOVE_BATCH, NewBatch, NewJob, PaidTime, Promotion,
-    SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall, TickOutcome,
-    WorkerCall, WorkerReply, WorkerSign,
+    GiveBackOutcome, JobCounters, JobReport, LimitedQueue, ListedAttempt, MOVE_BATCH, NewBatch, NewJob, PaidTime,
+    Promotion, SealOutcome, StoredBatch, StoredStatus, TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall,
+    TickOutcome, WorkerCall, WorkerReply, WorkerSign,
 };
 use crate::id::Generation;
 use crate::job::{FailedJob, FailedRecord, JobText};
@@ -264,7 +264,12 @@ impl TaskStore for MemoryTasks {
         Ok(attempts.iter().map(|job| job.attempt.token).filter(is_deleted).collect())
     }
 
-    async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {
+    async fn list_again(
+        &self,
+        of: Generation,
+        attempts: &[FetchedJob],
+        _limited: &[LimitedQueue],
+    ) -> Result<(), BackendError> {
         let mut state = self.jobs();
         for FetchedJob { attempt, text } in attempts {
             let listed = state.running.entry(of).or_default();

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptEnd, AttemptKey, BackendError, BatchStage, Clock, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob,
-    GiveBackOutcome, JobReport, JobState, ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome, StoredBatch,
-    StoredStatus, TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply,
-    WorkerSign,
+    GiveBackOutcome, JobReport, JobState, LimitedQueue, ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome,
+    StoredBatch, StoredStatus, TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall,
+    WorkerReply, WorkerSign,
 };
 use phalanx_core::config::Config;
 use phalanx_core::memory::MemoryTasks;
@@ -282,8 +282,13 @@ impl TaskStore for TestJobs {
         self.inner.deleted_of(of, attempts).await
     }
 
-    async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {
-        self.inner.list_again(of, attempts).await
+    async fn list_again(
+        &self,
+        of: Generation,
+        attempts: &[FetchedJob],
+        limited: &[LimitedQueue],
+    ) -> Result<(), BackendError> {
+        self.inner.list_again(of, attempts, limited).await
     }
 
     async fn promote(&self) -> Result<Promotion, BackendError> {

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptKey, BackendError, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobReport,
-    ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome, SettleOutcome, StoredBatch, StoredStatus, SystemClock,
-    TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply, WorkerSign,
+    LimitedQueue, ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome, SettleOutcome, StoredBatch, StoredStatus,
+    SystemClock, TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall, WorkerReply,
+    WorkerSign,
 };
 use phalanx_core::memory::MemoryTasks;
 use tokio::sync::Semaphore;
@@ -150,10 +151,15 @@ impl TaskStore for FaultyStore {
         }
     }
 
-    async fn list_again(&self, of: Generation, attempts: &[FetchedJob]) -> Result<(), BackendError> {
+    async fn list_again(
+        &self,
+        of: Generation,
+        attempts: &[FetchedJob],
+        limited: &[LimitedQueue],
+    ) -> Result<(), BackendError> {
         self.relisted.lock().unwrap().extend(attempts.iter().map(|job| job.attempt.token));
         let _held = self.relist_hold.lock().await;
-        self.inner.list_again(of, attempts).await
+        self.inner.list_again(of, attempts, limited).await
     }
 
     async fn enqueue(&self, jobs: &[NewJob], until_us: u64) -> Result<Vec<EnqueueOutcome>, BackendError> {

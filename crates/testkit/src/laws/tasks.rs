@@ -66,6 +66,7 @@ macro_rules! task_laws {
                 a_limit_keeps_no_jobs_of_other_queues,
                 a_repeated_settlement_makes_room_once,
                 the_attempts_of_a_dead_node_take_no_room,
+                attempts_that_are_listed_again_take_room_at_once,
                 a_parked_job_waits_for_room_in_its_queue,
                 jobs_of_a_queue_begin_by_its_rate,
                 a_settlement_that_makes_room_in_a_queue_at_its_limit_wakes,

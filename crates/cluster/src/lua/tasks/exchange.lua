@@ -164,7 +164,7 @@ if announces == 1 then
     end
     redis.pcall('ZADD', RUNNERS, string.format('%.0f', us), generation)
     if limited then
-        limited.recount(running)
+        limited.recount(running, us)
     end
     -- Generations that said nothing for long. One without a lease that was not reaped, because a node of an earlier release
     -- reaped it or Redis came back with older data, is to be claimed: its attempts are listed and no node runs them.

@@ -71,10 +71,11 @@ if #rules_text >= rules_at then
     end
 
     -- Counts the attempts of a generation anew, once a second: no key that was lost or set by others holds a queue up, or opens
-    -- it, for longer. Of more than a thousand attempts, or without the right to read their fields, the count stays what it was. The
-    -- counts of generations that run nothing go.
-    function limited.recount(running)
-        local fields = redis.call('HLEN', running) <= 1000 and redis.pcall('HKEYS', running)
+    -- it, for longer. More than a thousand attempts are counted as much less often, 1 ms for each thousand; without the right to
+    -- read their fields, the count stays what it was. The counts of generations that run nothing go.
+    function limited.recount(running, us)
+        local thousands = math.ceil(redis.call('HLEN', running) / 1000)
+        local fields = (thousands < 2 or math.floor(us / 1000000) % thousands == 0) and redis.pcall('HKEYS', running)
         local counts
         if fields and not fields.err then
             counts = {}
@@ -103,6 +104,9 @@ if #rules_text >= rules_at then
                 else
                     redis.pcall('HDEL', held, ARGV[1])
                 end
+            end
+            if rule.most > 0 then
+                redis.pcall('PEXPIRE', held, HELD_TTL_MS)
             end
         end
     end
@@ -147,6 +151,9 @@ if #rules_text >= rules_at then
                 local own = rule.own + change
                 if own > 0 then
                     redis.call('HSET', HELD .. queue, ARGV[1], string.format('%d', own))
+                    if rule.held == 0 then -- from then on, each recount prolongs it
+                        redis.call('PEXPIRE', HELD .. queue, HELD_TTL_MS)
+                    end
                 else
                     redis.call('HDEL', HELD .. queue, ARGV[1])
                 end

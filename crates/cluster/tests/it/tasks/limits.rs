@@ -21,7 +21,14 @@ async fn counted(redis: &Redis) -> String {
 }
 
 async fn fill(store: &std::sync::Arc<dyn phalanx_core::backend::TaskStore>) {
-    enqueue(store, &(0..9).map(|number| job(&number.to_string())).collect::<Vec<NewJob>>()).await;
+    enqueue_many(store, 9).await;
+}
+
+async fn enqueue_many(store: &std::sync::Arc<dyn phalanx_core::backend::TaskStore>, count: usize) {
+    let jobs: Vec<NewJob> = (0..count).map(|number| job(&number.to_string())).collect();
+    for chunk in jobs.chunks(500) {
+        enqueue(store, chunk).await;
+    }
 }
 
 /// Polls until a call fetches so many.
@@ -115,4 +122,76 @@ async fn a_limit_holds_without_the_right_to_count_anew() {
     assert_eq!((running.len(), counted(&redis).await.as_str()), (3, "3"));
     assert_eq!(call(&worker, &running, 1).await.fetched.len(), 1);
     assert_eq!(counted(&redis).await, "1");
+}
+
+/// More attempts than are counted anew each second, after Redis came back empty.
+#[tokio::test]
+async fn a_limit_counts_many_attempts_that_are_listed_again() {
+    let (store, redis) = super::store().await;
+    let limits = QueueLimits { running: Some(1_200), ..QueueLimits::NONE };
+    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue { queue: "q".into(), limits }]));
+    let (one, other) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
+    enqueue_many(&store, 1_300).await;
+    let mut running = Vec::new();
+    while running.len() < 1_200 {
+        running.extend(one.call(&[], 100, |call| call.limited = limited).await.fetched);
+    }
+    redis.command(&format!("DEL {HELD} phalanx:laws:running:{}", nodes()[0])).await;
+    store.list_again(nodes()[0], &running, limited).await.unwrap();
+    assert_eq!((counted(&redis).await.as_str(), running.len()), ("1200", 1_200));
+    assert_eq!(other.call(&[], 100, |call| call.limited = limited).await.fetched, []);
+    // Lost alone, the count is right again as well, if later than within a second.
+    redis.command(&format!("DEL {HELD}")).await;
+    let counting = async {
+        while counted(&redis).await != "1200" {
+            one.call(&[], 0, |call| call.limited = limited).await;
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), counting).await.expect("they are counted anew");
+}
+
+/// That a node which was found dead by mistake ran before, under its earlier name.
+#[tokio::test]
+async fn attempts_that_move_to_another_name_count_once() {
+    let (store, redis) = super::store().await;
+    let [now, before] = nodes();
+    let (one, other) = (LawWorker::new(&store, 1), LawWorker::new(&store, 0));
+    fill(&store).await;
+    let running = call(&one, &[], 2).await.fetched;
+    redis.command(&format!("SADD phalanx:laws:names:{now} {before} {now}")).await;
+    let limits = QueueLimits { running: Some(3), ..QueueLimits::NONE };
+    store.list_again(now, &running, &[LimitedQueue { queue: "q".into(), limits }]).await.unwrap();
+    assert_eq!(redis.command(&format!("HGETALL {HELD}")).await.lines().nth(2), Some(now.as_str()));
+    assert_eq!((counted(&redis).await.as_str(), call(&other, &[], 9).await.fetched.len()), ("2", 1));
+}
+
+/// Also of a queue that no task names any more. Those of its jobs stay with them.
+#[tokio::test]
+async fn every_key_of_a_queue_has_an_end() {
+    let (store, redis) = super::store().await;
+    let rate = Some(phalanx_core::backend::JobRate { jobs: 40, window: Duration::from_secs(10) });
+    let limits = QueueLimits { running: Some(3), rate };
+    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue { queue: "q".into(), limits }]));
+    let worker = LawWorker::new(&store, 0);
+    fill(&store).await;
+    let running = worker.call(&[], 9, |call| call.limited = limited).await.fetched;
+    let ttl = async |key: &str| {
+        let reply = redis.command(&format!("PTTL {key}")).await;
+        reply.trim_start_matches(':').trim().parse::<i64>().unwrap()
+    };
+    for key in ["held", "rate", "serving"] {
+        assert!(ttl(&format!("phalanx:laws:{key}:q")).await > 0, "{key}");
+    }
+    redis.command(&format!("PERSIST {HELD}")).await;
+    let counting = async {
+        while ttl(HELD).await < 0 {
+            worker.call(&[], 0, |call| call.limited = limited).await;
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), counting).await.expect("each recount prolongs it");
+    redis.command(&format!("DEL {HELD} phalanx:laws:running:{}", nodes()[0])).await;
+    store.list_again(nodes()[0], &running, limited).await.unwrap();
+    assert!(ttl(HELD).await > 0);
 }

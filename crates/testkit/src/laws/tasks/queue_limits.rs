@@ -122,6 +122,24 @@ pub async fn the_attempts_of_a_dead_node_take_no_room(store: SharedTasks) {
     assert_eq!(call(&reaper, &[], 9).await.fetched, []);
 }
 
+/// At once: another node may fetch before this one calls again. Those that were listed stay, and count once.
+pub async fn attempts_that_are_listed_again_take_room_at_once(store: SharedTasks) {
+    let jobs: Vec<NewJob> = (0..9).map(|number| job(&number.to_string())).collect();
+    enqueue(&store, &jobs).await;
+    let (one, other) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
+    let running = call(&one, &[], 9).await.fetched;
+    for lost in &running[..2] {
+        end(&one, lost, AttemptEnd::Dropped).await;
+    }
+    for _ in 0..2 {
+        store.list_again(nodes()[0], &running, &*THREE).await.expect("the backend answers");
+        assert_eq!(call(&other, &[], 9).await.fetched, []);
+    }
+    let reply = call(&one, &running.iter().map(|job| settlement(job, AttemptEnd::Done)).collect::<Vec<_>>(), 9).await;
+    assert_eq!(reply.settled, vec![SettleOutcome::Accepted; 3]);
+    assert!(reply.fetched.len() > 1, "its share of three: {:?}", reply.fetched);
+}
+
 /// Once, and as soon as the limit permits it: those ends that make room fill it from the queue, so it has to be the next one there.
 pub async fn a_parked_job_waits_for_room_in_its_queue(store: SharedTasks) {
     let jobs: Vec<NewJob> = (0..5).map(|number| job(&number.to_string())).collect();
