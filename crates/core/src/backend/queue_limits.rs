@@ -98,10 +98,15 @@ impl JobRate {
         self.window.as_secs_f64() * 1e6 / f64::from(self.jobs.max(1))
     }
 
+    /// How often a node looks whether the next attempt may begin.
+    const LOOK_PERIOD: Duration = Duration::from_millis(10);
+
     /// How many attempts may begin together after a pause: a twentieth, so that no such time sees more than a twentieth beyond the
-    /// rate, and nodes that look every few milliseconds use all of it.
+    /// rate; of times below 200 ms as many as are due from one look of a node to its next, a tenth at most, as it would use half of the
+    /// rate otherwise.
     pub fn burst(self) -> u32 {
-        (self.jobs / 20).max(1)
+        let from_look_to_look = Self::LOOK_PERIOD.as_secs_f64() * 1e6 / self.interval_us();
+        (self.jobs / 20).max(from_look_to_look as u32).max(1)
     }
 }
 
@@ -156,8 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn no_window_sees_more_than_a_twentieth_beyond_the_rate_and_a_long_time_sees_all_of_it() {
-        for (rate, look_us) in [(rate(100, 1000), 1_300), (rate(5, 1000), 10_000), (rate(20_000, 60_000), 9_999)] {
+    fn no_window_sees_more_than_a_burst_beyond_the_rate_and_a_long_time_sees_all_of_it() {
+        for (rate, look_us) in [
+            (rate(100, 1000), 1_300),
+            (rate(5, 1000), 10_000),
+            (rate(20_000, 60_000), 9_999),
+            (rate(100, 100), 10_000),
+            (rate(2_000, 100), 9_999),
+        ] {
             let (mut paid, mut begun) = (PaidTime::default(), Vec::<u64>::new());
             let window_us = rate.window.as_micros() as u64;
             for now_us in (1_000_000_000..1_000_000_000 + 5 * window_us).step_by(look_us) {
