@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
+use phalanx_core::backend::LimitedQueue;
 use phalanx_core::bound_reached;
 use phalanx_core::config::{ServedQueue, TaskSettings};
 
@@ -50,6 +51,11 @@ impl NodeQueues {
 
     pub(crate) fn contains(&self, queue: &str) -> bool {
         self.names.iter().any(|name| **name == *queue)
+    }
+
+    /// Those of some queues that are not among them.
+    pub(crate) fn left_out<'a>(&self, queues: &'a [LimitedQueue]) -> Vec<&'a str> {
+        queues.iter().map(|limited| &*limited.queue).filter(|queue| !self.contains(queue)).collect()
     }
 
     /// Whether a queue has a limit.
@@ -143,6 +149,15 @@ mod tests {
         ] {
             let served = serve(settings, &["default", "low"], &["low", "z", "high"]);
             assert_eq!(texts(served.names()), expected, "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn queues_with_limits_of_the_cluster_that_are_left_out_are_named() {
+        let limits = phalanx_core::backend::QueueLimits { running: Some(1), rate: None };
+        let limited = ["low", "report"].map(|queue| LimitedQueue { queue: queue.into(), limits });
+        for (settings, expected) in [(&["low"][..], &["report"][..]), (&["high"], &["low", "report"]), (&["*"], &[])] {
+            assert_eq!(serve(settings, &["low", "report"], &[]).left_out(&limited), expected, "{settings:?}");
         }
     }
 

@@ -252,6 +252,14 @@ impl WorkerLoop {
             series,
         };
         worker.set_queues(&[]);
+        let left_out = worker.queues.left_out(&worker.limited);
+        if !left_out.is_empty() {
+            // A task has such a queue without naming one, so that a list of queues may well be older than it.
+            info!(
+                queues = left_out.join(", "),
+                "tasks.queues leaves out queues of tasks with limits: their jobs run on other nodes only"
+            );
+        }
         worker
     }
 
