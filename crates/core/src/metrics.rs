@@ -7,6 +7,7 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use crate::backend::BatchStage;
 use crate::error::ErrorKind;
 
 /// Counts a refusal, a drop or a delay because a bound was reached. `bound` names the bound: by its
@@ -19,6 +20,13 @@ pub fn bound_reached(bound: &'static str) {
 pub fn record_expired_sessions(count: u64) {
     if count > 0 {
         counter!("phalanx_sessions_expired_total").increment(count);
+    }
+}
+
+/// Counts batches that ended by a call of this node. Each end is one step of one call, so it is counted on one node.
+pub fn record_batch_ends(stage: BatchStage, count: u64) {
+    if count > 0 {
+        counter!("phalanx_tasks_batches_total", "end" => stage.as_str()).increment(count);
     }
 }
 
@@ -159,6 +167,7 @@ fn describe() {
     describe_counter!("phalanx_room_deliveries_total", "Messages queued for members on this node");
     describe_counter!("phalanx_room_messages_dropped_total", "Messages that a hook dropped");
     describe_gauge!("phalanx_task_waiters", "Callers on this node that wait for the ends of jobs");
+    describe_counter!("phalanx_tasks_batches_total", "Batches that ended by a call of this node, by end");
     describe_gauge!("phalanx_tags", "Tags that connections of this node have");
     describe_counter!("phalanx_tag_messages_total", "Messages sent to tags by this node");
     describe_counter!("phalanx_tag_received_total", "Messages to tags and calls of them received from other nodes");

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::decide::{CancelCause, Ending};
+use crate::metrics;
 use crate::result;
 use crate::served::ServedTask;
 
@@ -157,7 +158,13 @@ impl NewAttempt {
 
 fn ending_of(outcome: Outcome, task: &ServedTask, facts: &AttemptFacts) -> Ending {
     match outcome {
-        Ok(answer) if task.def.tracked => Ending::Success(Some(result::of(&answer, &facts.id))),
+        Ok(answer) if task.def.tracked => {
+            let result = result::of(&answer, &facts.id);
+            if let Err(missing) = result {
+                metrics::record_result_missing(task.def.name, missing);
+            }
+            Ending::Success(Some(result))
+        }
         Ok(_) => Ending::Success(None),
         Err(error) => Ending::Failure(error),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
-use phalanx_core::backend::{HeldUpQueue, TaskStats};
+use phalanx_core::backend::{HeldUpQueue, ResultMissing, TaskStats};
 use phalanx_core::job::AttemptOutcome;
 
 /// The label of jobs whose task this node does not have.
@@ -28,6 +28,11 @@ pub(crate) fn describe() {
     describe_gauge!("phalanx_tasks_waiting", "Jobs that wait, by queue, in the whole cluster");
     describe_gauge!("phalanx_tasks_oldest_seconds", "Age of the job that waits at the head of a queue");
     describe_gauge!("phalanx_tasks_stored", "Jobs that are delayed, parked, or failed, in the whole cluster, by state");
+    describe_gauge!("phalanx_tasks_batches_open", "Batches that are not over, in the whole cluster");
+    describe_counter!(
+        "phalanx_tasks_results_missing_total",
+        "Jobs of tracked tasks whose result was not kept, by task and reason"
+    );
     describe_counter!(
         "phalanx_tasks_unique_lost_total",
         "Jobs whose unique key was another's, or expired, at their end"
@@ -130,6 +135,11 @@ pub(crate) fn record_stats(stats: &TaskStats, now_ms: u64, served: impl Fn(&str)
     for (state, count) in [("delayed", stats.delayed), ("parked", stats.parked), ("failed", stats.failed)] {
         gauge!("phalanx_tasks_stored", "state" => state).set(count as f64);
     }
+    gauge!("phalanx_tasks_batches_open").set(stats.batches as f64);
+}
+
+pub(crate) fn record_result_missing(task: &'static str, missing: ResultMissing) {
+    counter!("phalanx_tasks_results_missing_total", "task" => task, "reason" => missing.as_str()).increment(1);
 }
 
 pub(crate) fn record_unique_lost() {

@@ -185,3 +185,33 @@ async fn a_node_with_no_workers_keeps_jobs_for_others() {
     let metrics = String::from_utf8(get(node.admin, "/metrics").await.body).unwrap();
     assert!(!metrics.contains("phalanx_tasks"), "a node that runs no jobs measures none");
 }
+
+/// Their jobs would wait for ever if no node served these queues.
+#[tokio::test]
+async fn a_node_names_the_queues_with_limits_that_it_leaves_to_others() {
+    let node = Process::start("tour", &[("PHALANX__TASKS__QUEUES", "default, high, paced")]).await;
+    let says_it = |line: &str| line.contains("leaves out queues of tasks with limits");
+    eventually("it says so", async || node.stderr().lines().any(says_it)).await;
+    let lines = node.stderr();
+    let lines: Vec<&str> = lines.lines().filter(|line| says_it(line)).collect();
+    assert!(lines.len() == 1 && lines[0].contains("limited") && !lines[0].contains("paced"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn batches_that_are_open_and_those_that_ended_are_counted() {
+    let node = Process::start("tour", &[]).await;
+    let has = async |sample: &str| {
+        let metrics = String::from_utf8(get(node.admin, "/metrics").await.body).unwrap();
+        metrics.lines().any(|line| line == sample)
+    };
+    for batch in [json!({ "members": [] }), json!({ "members": [], "open": true, "deadlineMs": 1 })] {
+        assert_eq!(post_json(node.addr, "/api/batches", &batch.to_string()).await.status, 200);
+    }
+    for end in ["finished", "expired"] {
+        let sample = format!("phalanx_tasks_batches_total{{end=\"{end}\"}} 1");
+        eventually(&sample, async || has(&sample).await).await;
+    }
+    let open = json!({ "members": [], "open": true });
+    assert_eq!(post_json(node.addr, "/api/batches", &open.to_string()).await.status, 200);
+    eventually("it is open", async || has("phalanx_tasks_batches_open 1").await).await;
+}

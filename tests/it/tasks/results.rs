@@ -14,6 +14,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::SOON;
+use crate::app::settings;
+use crate::client::get;
 use crate::cluster::tasks::harness::setting;
 
 /// When attempts began and were about to end.
@@ -195,4 +197,27 @@ async fn many_callers_wait_at_once() {
     ));
     super::eventually("none is left", async || channels().await == 0).await;
     drop((one, two));
+}
+
+#[input]
+struct Size {
+    bytes: usize,
+}
+
+/// Returns so much text.
+#[task(tracked)]
+async fn text(_ctx: TaskContext, input: Size) -> Result<String, ActionError> {
+    Ok("x".repeat(input.bytes))
+}
+
+/// The caller learns the reason, and an operator how often.
+#[tokio::test]
+async fn a_result_that_is_too_large_is_counted() {
+    let node = App::new("texts").tasks(tasks![text]).start(settings()).await.unwrap();
+    let job = node.node().tasks().enqueue::<text>(Size { bytes: 70_000 }).await.unwrap();
+    let status = node.node().tasks().wait(&job.id, SOON).await.unwrap();
+    assert_eq!(status.value::<String>().unwrap_err().code(), "no_result");
+    let metrics = String::from_utf8(get(node.admin_addr().unwrap(), "/metrics").await.body).unwrap();
+    let sample = "phalanx_tasks_results_missing_total{task=\"text\",reason=\"too_large\"} 1";
+    assert!(metrics.lines().any(|line| line == sample), "{metrics}");
 }

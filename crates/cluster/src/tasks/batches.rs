@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use deadpool_redis::redis::cmd;
 use phalanx_core::backend::{BATCH_TTL_MS, BackendError, BatchRefusal, BatchStage, NewBatch, SealOutcome, StoredBatch};
+use phalanx_core::metrics::record_batch_ends;
 
 use super::call::unexpected_reply;
 use super::{RedisTasks, now_ms};
@@ -53,7 +54,8 @@ impl RedisTasks {
         ]);
         let reply: String = call.arg(id).arg(&self.channel).run(&self.shared).await?;
         Ok(SealOutcome::Refused(match (&*reply, reply.strip_prefix('!')) {
-            ("", _) => {
+            ("" | "finished", _) => {
+                record_batch_ends(BatchStage::Finished, (reply == "finished").into());
                 let stored = self.read_batch(id).await?;
                 return Ok(stored.map_or(SealOutcome::Refused(BatchRefusal::Unknown), SealOutcome::Sealed));
             }

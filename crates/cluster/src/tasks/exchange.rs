@@ -5,9 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use deadpool_redis::redis::Value;
 use phalanx_core::backend::{
-    AttemptEnd, BackendError, Consequences, FetchedJob, JobCounters, SettleOutcome, Settlement, WorkerCall, WorkerReply,
+    AttemptEnd, BackendError, BatchStage, Consequences, FetchedJob, JobCounters, SettleOutcome, Settlement, WorkerCall,
+    WorkerReply,
 };
 use phalanx_core::bound_reached;
+use phalanx_core::metrics::record_batch_ends;
 use tracing::warn;
 
 use super::call::{BATCHES, ReplyItems, TaskScript, unexpected_reply};
@@ -323,8 +325,10 @@ fn outcomes(
             return Some(of_plain.clone());
         }
         Some(match others.next()?.as_str() {
-            "accepted" => SettleOutcome::Accepted,
-            "claim lost" => SettleOutcome::ClaimLost,
+            outcome @ ("accepted" | "accepted+" | "claim lost" | "claim lost+") => {
+                record_batch_ends(BatchStage::Finished, outcome.ends_with('+').into());
+                if outcome.starts_with("accepted") { SettleOutcome::Accepted } else { SettleOutcome::ClaimLost }
+            }
             "superseded" => SettleOutcome::Superseded,
             key => {
                 report_spoilt(&[key.to_owned()]);

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deadpool_redis::redis::{Value, cmd, pipe};
 use phalanx_core::Generation;
-use phalanx_core::backend::{BackendError, DeleteOutcome, FailedTake, JobState, TakeOutcome};
+use phalanx_core::backend::{BackendError, BatchStage, DeleteOutcome, FailedTake, JobState, TakeOutcome};
 use phalanx_core::bound_reached;
 use phalanx_core::job::{FailedJob, JobText};
+use phalanx_core::metrics::record_batch_ends;
 use tracing::debug;
 
 use super::call::unexpected_reply;
@@ -134,7 +135,10 @@ impl RedisTasks {
             call.arg(id).arg(u8::from(marks)).arg(u8::from(stored.is_some())).arg(member.unwrap_or_default());
             match call.arg(&self.channel).run(&self.shared).await? {
                 Value::Int(0) => return Ok(false),
-                Value::Int(1) => return Ok(true),
+                Value::Int(outcome @ (1 | 3)) => {
+                    record_batch_ends(BatchStage::Finished, (outcome == 3).into());
+                    return Ok(true);
+                }
                 Value::Int(_) => {} // it was delayed since the look
                 Value::BulkString(key) => {
                     return Err(BackendError::WrongKind { key: String::from_utf8_lossy(&key).into_owned() });

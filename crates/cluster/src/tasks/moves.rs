@@ -6,10 +6,11 @@ use bytes::Bytes;
 use deadpool_redis::redis::{Value, cmd};
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    AttemptKey, BackendError, Conviction, FetchedJob, GiveBackOutcome, JobCounters, MAX_DEATHS, MAX_REAPS,
+    AttemptKey, BackendError, BatchStage, Conviction, FetchedJob, GiveBackOutcome, JobCounters, MAX_DEATHS, MAX_REAPS,
     MAX_UNATTENDED, MOVE_BATCH, Promotion,
 };
 use phalanx_core::job::{FailedRecord, JobText};
+use phalanx_core::metrics::record_batch_ends;
 
 use super::attempts::{ListedField, split_batch};
 use super::call::{ReplyItems, unexpected_reply};
@@ -60,8 +61,9 @@ impl RedisTasks {
         ]);
         call.arg(&self.name).arg(PROMOTER_MS).arg(&self.channel).arg(MOVE_BATCH).arg(self.failed_max);
         let mut items = ReplyItems::of(call.run(&*self.own.client().await?).await?).ok_or_else(unexpected_reply)?;
-        let mut read = || Some((items.number()?, items.text()?, items.texts()?));
-        let (moved, next_due, spoilt) = read().ok_or_else(unexpected_reply)?;
+        let mut read = || Some((items.number()?, items.text()?, items.texts()?, items.number()?));
+        let (moved, next_due, spoilt, expired) = read().ok_or_else(unexpected_reply)?;
+        record_batch_ends(BatchStage::Expired, expired);
         report_spoilt(&spoilt);
         Ok(Promotion { moved: moved as usize, next_due_ms: next_due.parse().ok() })
     }
@@ -151,8 +153,9 @@ impl RedisTasks {
             return Ok(PageOutcome::ClaimLost);
         }
         let mut items = ReplyItems::of(reply).ok_or_else(unexpected_reply)?;
-        let mut read = || Some((items.texts()?, items.texts()?, items.number()?));
-        let (moved, mut spoilt, dropped) = read().ok_or_else(unexpected_reply)?;
+        let mut read = || Some((items.texts()?, items.texts()?, items.number()?, items.number()?));
+        let (moved, mut spoilt, dropped, finished) = read().ok_or_else(unexpected_reply)?;
+        record_batch_ends(BatchStage::Finished, finished);
         report_spoilt(&spoilt);
         report_dropped(dropped);
         if moved.is_empty() {
@@ -256,7 +259,9 @@ impl RedisTasks {
         if late == 0 {
             return Ok(0);
         }
-        let (moved, dropped, spoilt): (usize, u64, Vec<String>) = call.run(&*self.own.client().await?).await?;
+        type Moves = (usize, u64, Vec<String>, u64);
+        let (moved, dropped, spoilt, finished): Moves = call.run(&*self.own.client().await?).await?;
+        record_batch_ends(BatchStage::Finished, finished);
         report_spoilt(&spoilt);
         report_dropped(dropped);
         Ok(moved)

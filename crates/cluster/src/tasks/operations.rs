@@ -44,6 +44,7 @@ impl RedisTasks {
             running: self.sum_of("HLEN", &running).await?,
             delayed: self.sum_of("ZCARD", &[keys.delayed()]).await?,
             parked: self.sum_of("LLEN", &parked).await?,
+            batches: self.sum_of("ZCARD", &[keys.batches_due()]).await?,
             failed: self.sum_of("LLEN", &[keys.failed()]).await?,
             processed: self.read_number(keys.processed()).await?,
             workers,

@@ -420,6 +420,8 @@ pub struct TaskStats {
     pub delayed: u64,
     /// How many jobs wait for a node that knows their class.
     pub parked: u64,
+    /// How many batches are not over.
+    pub batches: u64,
     /// How many jobs are among the failed ones.
     pub failed: u64,
     /// How many succeeded, ever.

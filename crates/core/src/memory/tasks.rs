@@ -520,6 +520,7 @@ impl TaskStore for MemoryTasks {
             running: state.running.values().map(|attempts| length(attempts.len())).sum(),
             delayed: length(state.delayed.len()),
             parked: state.parked.values().map(|parked| length(parked.len())).sum(),
+            batches: length(state.batches.deadlines.len()),
             failed: length(state.failed.len()),
             processed: state.processed,
             workers: state.running.keys().map(ToString::to_string).collect(),

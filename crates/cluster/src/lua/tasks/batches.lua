@@ -2,7 +2,10 @@
 -- `deleted`, `sealed` once it is, `end` once it is over, and its completion as `id`, `queue` and `text`. Beside it is a bitmap of
 -- the members that have ended, by their numbers: each counts once, and the last one enqueues the completion.
 local function batch_counters(put, batches, ended, ready, due)
+    local over = 0
+
     local function complete(batch, how)
+        over = over + 1
         local text = batch.queue and redis.call('HGET', batch.key, 'text')
         redis.call('HSET', batch.key, 'end', how)
         redis.call('HDEL', batch.key, 'text')
@@ -73,5 +76,10 @@ local function batch_counters(put, batches, ended, ready, due)
         finish(batch)
     end
 
-    return { read = read, find = find, count = count, finish = finish, complete = complete }
+    -- How many batches this call has ended.
+    local function count_over()
+        return over
+    end
+
+    return { read = read, find = find, count = count, finish = finish, complete = complete, count_over = count_over }
 end

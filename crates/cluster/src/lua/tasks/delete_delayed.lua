@@ -1,5 +1,5 @@
 -- Removes a delayed job and its claim, and counts its end in its batch. Returns 1 if it did; 0 if it is not delayed; 2 if it is and
--- was not when the caller read its names, which is to be repeated; or the key that is spoilt. Marks are kept for a day, the newest
+-- was not when the caller read its names, which is to be repeated; 3 if its batch has ended with that; or the key that is spoilt. Marks are kept for a day, the newest
 -- 100,000.
 -- KEYS: unused key, delayed, delayed jobs, marks of deletion, claim or unused key, queues; the starts of keys: ready, again,
 -- suspects, batches, members of batches that ended, reports; deadlines of batches. ARGV: id, '1' to mark it if it is not delayed,
@@ -26,6 +26,7 @@ if is_delayed then
         counters.count(batch, 'deleted')
     end
     note_end(KEYS[12], ARGV[5], ARGV[1], 'dropped')
+    return counters.count_over() > 0 and 3 or 1
 elseif ARGV[2] == '1' then
     local now = redis.call('TIME')
     redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now[1] - 86400)
@@ -33,4 +34,4 @@ elseif ARGV[2] == '1' then
     redis.call('ZADD', KEYS[4], now[1], ARGV[1])
     redis.call('EXPIRE', KEYS[4], 86400)
 end
-return is_delayed and 1 or 0
+return 0

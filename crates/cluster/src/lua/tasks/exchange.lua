@@ -61,7 +61,7 @@ if others > 0 then
             at = first + 9 * follow_ups
         end
         local job = redis.call('HGET', running, field)
-        local outcome = 'accepted'
+        local outcome, ends_batch = 'accepted', false
         if not job then
             outcome = 'superseded'
         else
@@ -129,7 +129,9 @@ if others > 0 then
                     store_follow_ups(put, us, first, follow_ups)
                 end
                 if batch then
+                    local before = counters.count_over()
                     counters.count(batch, verb == 'dropped' and 'deleted' or verb)
+                    ends_batch = counters.count_over() > before
                 end
                 if reported ~= '' then
                     spoilt[#spoilt + 1] = report(REPORTS, CHANNEL, reported, generation .. ' ' .. field, progress, result,
@@ -140,7 +142,7 @@ if others > 0 then
                 end
             end
         end
-        outcomes[n] = outcome
+        outcomes[n] = ends_batch and outcome .. '+' or outcome
     end
 end
 

@@ -3,7 +3,7 @@
 -- that no node attended to; the start of keys: their records; queues; the starts of keys: ready, again, suspects, batches, members
 -- of batches that ended; deadlines of batches; the start of the keys of reports. ARGV: most failed jobs kept, most such records of a class,
 -- channel, then for each: class, entry, id or '', claim or '', its name as a member of a batch or '', record.
--- Returns how many were moved, how many records were dropped, and the keys that are spoilt.
+-- Returns how many were moved, how many records were dropped, the keys that are spoilt, and how many batches ended.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 redis.call('LLEN', KEYS[3])
 local now = redis.call('TIME')
@@ -32,4 +32,4 @@ for n = 4, #ARGV, 6 do
         redis.pcall('SREM', KEYS[2], class)
     end
 end
-return { moved, dropped, spoilt }
+return { moved, dropped, spoilt, counters.count_over() }

@@ -8,7 +8,7 @@
 -- of a batch or '', the records without counters of its failure if nodes died of it and if they stood still, '' where that cannot
 -- be.
 -- Returns for each that was moved '', or its deaths, its stalls and its field if it is convicted; the keys that are spoilt; how
--- many records were dropped.
+-- many records were dropped, and how many batches ended.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
     return false
@@ -83,4 +83,4 @@ end
 if counts_deaths then
     redis.pcall('PEXPIRE', KEYS[17], ARGV[6])
 end
-return { moved, spoilt, dropped }
+return { moved, spoilt, dropped, counters.count_over() }

@@ -6,7 +6,7 @@
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 local promoter = redis.pcall('GET', KEYS[4])
 if type(promoter) == 'string' and promoter ~= ARGV[1] then
-    return { 0, next_due(KEYS[2], KEYS[5], KEYS[17]), {} }
+    return { 0, next_due(KEYS[2], KEYS[5], KEYS[17]), {}, 0 }
 end
 redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[2])
 local now = redis.call('TIME')
@@ -97,4 +97,4 @@ end
 if moved < most then
     redis.call('DEL', KEYS[4])
 end
-return { moved, next_due(KEYS[2], KEYS[5], KEYS[17]), spoilt }
+return { moved, next_due(KEYS[2], KEYS[5], KEYS[17]), spoilt, counters.count_over() }

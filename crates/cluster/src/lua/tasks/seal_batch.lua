@@ -1,4 +1,5 @@
--- Seals a batch, and ends it if no member is left. Returns '' if it did, why it did not, or `!` and the key that is spoilt.
+-- Seals a batch, and ends it if no member is left. Returns '' if it is sealed, 'finished' if it is over
+-- with that, why it is not sealed, or `!` and the key that is spoilt.
 -- KEYS: unused key, batch, queues, deadlines of batches; the starts of keys: batches, members that ended, ready, again, suspects. ARGV: id,
 -- channel.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
@@ -18,4 +19,4 @@ end
 redis.call('HSET', KEYS[2], 'sealed', 1)
 batch.is_sealed = true
 counters.finish(batch)
-return ''
+return counters.count_over() > 0 and 'finished' or ''

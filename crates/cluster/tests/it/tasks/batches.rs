@@ -7,6 +7,8 @@ use phalanx_core::backend::{
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, failure, job, nodes, settlement};
 
+use crate::counters::Counters;
+
 /// The hash of the batch, the bitmap of its members that ended, and the queue of its completion.
 const KEYS: [&str; 3] = ["phalanx:laws:batch:b", "phalanx:laws:batches:ended:b", "resque:queue:ends"];
 
@@ -164,4 +166,47 @@ async fn every_key_of_a_batch_has_an_end() {
     let left = ttl(KEYS[0]).await;
     assert!((week - 60_000..=week).contains(&left), "{left}");
     assert_eq!(ttl(KEYS[1]).await, -2, "it is gone");
+}
+
+/// By a settlement, a seal, a deletion, a conviction, a parking that took too long, and a deadline.
+#[test]
+fn each_end_of_a_batch_is_counted_once() {
+    Counters::run(async |counters| {
+        let (store, redis) = super::store().await;
+        let (worker, dying) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
+        let ends = || counters.of("phalanx_tasks_batches_total");
+        let again = async |ids: &[&str]| {
+            redis.command(&format!("DEL {} {}", KEYS[0], KEYS[1])).await;
+            sealed(&store, ids, 4_000_000_000_000).await;
+            assert_eq!(store.stats().await.unwrap().batches, u64::from(!ids.is_empty()));
+        };
+        again(&[]).await;
+        assert_eq!(ends(), 1, "sealed");
+        again(&["a", "b"]).await;
+        for (job, end) in worker.fetch(2).await.iter().zip([AttemptEnd::Done, AttemptEnd::Dropped]) {
+            for _ in 0..2 {
+                worker.settle(job, end.clone()).await;
+            }
+        }
+        assert_eq!(ends(), 2, "settled");
+        again(&["late"]).await;
+        worker.settle(&worker.fetch_one().await, AttemptEnd::Snooze { due_ms: 4_000_000_000_000 }).await;
+        store.delete("late").await.unwrap();
+        assert_eq!(ends(), 3, "deleted");
+        again(&["parked"]).await;
+        worker.settle(&worker.fetch_one().await, AttemptEnd::Park { class: "c".into() }).await;
+        store.fail_parked(u64::MAX / 2, "w", &[]).await.unwrap();
+        assert_eq!(ends(), 4, "parked");
+        again(&["poison"]).await;
+        for _ in 0..3 {
+            dying.fetch_one().await;
+            store.give_back(nodes()[0], nodes()[1], "w").await.unwrap();
+        }
+        assert_eq!(ends(), 5, "convicted");
+        again(&["slow"]).await;
+        redis.command("ZADD phalanx:laws:batches:due XX 1 b").await;
+        store.promote().await.unwrap();
+        worker.settle(&worker.fetch_one().await, AttemptEnd::Done).await;
+        assert_eq!((ends(), store.stats().await.unwrap().batches), (6, 0), "expired");
+    });
 }

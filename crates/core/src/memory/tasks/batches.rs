@@ -9,7 +9,7 @@ use crate::backend::{
     AttemptEnd, BATCH_TTL_MS, BackendError, BatchRefusal, BatchStage, MAX_BATCH, MemberName, NewBatch, NewJob,
     StoredBatch,
 };
-use crate::metrics::bound_reached;
+use crate::metrics::{bound_reached, record_batch_ends};
 
 /// Most batches; beyond, those that are over are forgotten, the oldest first, and if all go on the store is full.
 const MAX_BATCHES: usize = 100_000;
@@ -112,6 +112,7 @@ impl MemoryBatches {
         let (id, _) = self.by_id.get_key_value(id)?;
         let id = id.clone();
         let batch = self.by_id.get_mut(&id)?;
+        record_batch_ends(stage, 1);
         batch.stored.stage = stage;
         batch.left = HashSet::new();
         self.deadlines.remove(&(batch.until_ms, id.clone()));

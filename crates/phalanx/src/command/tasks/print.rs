@@ -37,9 +37,15 @@ pub(super) fn stats(stats: &TaskStats, now_ms: u64) -> Printed {
         lines.push(json!({ "queue": name, "length": length, "oldestMs": age_ms, "paused": is_paused }));
     }
     let mut text = list(["QUEUE", "LENGTH", "OLDEST", "STATE"], rows).text;
-    let TaskStats { running, delayed, parked, failed, processed, .. } = stats;
-    let totals =
-        [("running", running), ("delayed", delayed), ("parked", parked), ("failed", failed), ("processed", processed)];
+    let TaskStats { running, delayed, parked, batches, failed, processed, .. } = stats;
+    let totals = [
+        ("running", running),
+        ("delayed", delayed),
+        ("parked", parked),
+        ("batches", batches),
+        ("failed", failed),
+        ("processed", processed),
+    ];
     text.push('\n');
     text.push_str(&align(&totals.map(|(name, count)| [name.to_owned(), count.to_string()])));
     let line = json!({
@@ -47,6 +53,7 @@ pub(super) fn stats(stats: &TaskStats, now_ms: u64) -> Printed {
         "running": running,
         "delayed": delayed,
         "parked": parked,
+        "batches": batches,
         "failed": failed,
         "processed": processed,
         "workers": stats.workers,
