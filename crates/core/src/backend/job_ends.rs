@@ -117,10 +117,13 @@ struct AwaitedJob {
 }
 
 impl AwaitedTable {
-    fn note(&mut self, id: &Arc<str>) {
-        if self.notes_changes && !self.changes.remove(id) {
+    /// Notes a change of a job; returns whether it undoes one that was not taken yet.
+    fn note(&mut self, id: &Arc<str>) -> bool {
+        let undoes_one = self.notes_changes && self.changes.remove(id);
+        if self.notes_changes && !undoes_one {
             self.changes.insert(id.clone());
         }
+        undoes_one
     }
 }
 
@@ -139,19 +142,20 @@ impl AwaitedEnds {
     pub fn enter(self: &Arc<Self>, id: &str) -> AwaitedEnd {
         let mut table = self.table();
         let known = table.by_id.get_key_value(id).map(|(id, _)| id.clone());
+        let mut is_subscribed = known.is_some();
         let id = known.unwrap_or_else(|| {
             let id: Arc<str> = id.into();
             table.by_id.insert(id.clone(), AwaitedJob { callers: 0, announced: watch::Sender::new(0) });
-            table.note(&id);
+            is_subscribed = table.note(&id);
             self.changed.notify_one();
             id
         });
         let entered = table.by_id.get_mut(&id).map(|job| {
             job.callers += 1;
-            (job.callers == 1, job.announced.subscribe())
+            job.announced.subscribe()
         });
-        let (is_first, announced) = entered.unwrap_or_else(|| (true, watch::channel(0).1));
-        AwaitedEnd { ends: self.clone(), id, announced, is_first }
+        let announced = entered.unwrap_or_else(|| watch::channel(0).1);
+        AwaitedEnd { ends: self.clone(), id, announced, is_first: !is_subscribed }
     }
 
     /// Has those look who wait for this job.
@@ -195,7 +199,8 @@ pub struct AwaitedEnd {
 }
 
 impl AwaitedEnd {
-    /// Whether no other caller waited for this job: a store that subscribes to each has yet to do so.
+    /// Whether a store that subscribes to each job has yet to do so, and will announce this one then: no other caller waited for it,
+    /// nor had one left whose subscription still stands.
     pub fn is_first(&self) -> bool {
         self.is_first
     }
@@ -249,11 +254,13 @@ mod tests {
         let ends = Arc::new(AwaitedEnds::noting_changes());
         let awaited = ends.enter("a");
         drop(ends.enter("b"));
+        assert!(awaited.is_first() && ends.enter("b").is_first());
         assert_eq!(ends.take_changes(), [("a".into(), true)]);
-        drop(ends.enter("a"));
+        assert!(!ends.enter("a").is_first());
         assert_eq!(ends.take_changes(), [], "another caller waits");
         drop(awaited);
         let again = ends.enter("a");
+        assert!(!again.is_first(), "nothing is subscribed that would be announced");
         assert_eq!(ends.take_changes(), []);
         drop(again);
         assert_eq!(ends.take_changes(), [("a".into(), false)]);
