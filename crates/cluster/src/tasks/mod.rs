@@ -50,7 +50,7 @@ mod wake;
 
 use call::TaskScript;
 use ends::JobEnds;
-use exchange::{Exchange, SERVING};
+use exchange::{Exchange, SERVING, constant, quote};
 use own_connection::OwnConnection;
 use registration::Repeated;
 use replicas::ReplicaWait;
@@ -107,14 +107,15 @@ impl RedisTasks {
     /// Stores jobs under these keys, over a connection of its own; at most `failed_max` failed ones are kept.
     pub fn new(client: &RedisClient, keys: Keys, node: &str, failed_max: usize) -> Self {
         let (channel, unused) = (keys.wake(), keys.unused());
-        let script = |key: String, text| TaskScript::new(key, text);
-        let counting = |key: String, text| TaskScript::counting(key, text);
+        let script = |key: String, text: &str| TaskScript::new(key, text);
+        let counting = |key: String, text: &str| TaskScript::counting(key, text);
+        let checkpoints = constant("CHECKPOINTS", &quote(&keys.checkpoints()));
         Self {
             exchange: Exchange::new(&keys, &channel, failed_max.max(1)),
             serving: Repeated::every(SERVING),
             scripts: Scripts {
                 fields: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/fields.lua")),
-                enqueue: script(keys.queues(), include_str!("../lua/tasks/enqueue.lua")),
+                enqueue: script(keys.queues(), &[&*checkpoints, include_str!("../lua/tasks/enqueue.lua")].concat()),
                 report: script(format!("{}*", keys.reports()), include_str!("../lua/tasks/report.lua")),
                 checkpoint: script(format!("{}*", keys.checkpoints()), include_str!("../lua/tasks/checkpoint.lua")),
                 create_batch: script(format!("{}*", keys.batches()), include_str!("../lua/tasks/create_batch.lua")),

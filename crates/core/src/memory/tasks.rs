@@ -135,6 +135,7 @@ impl Jobs {
             (None, None) => {
                 if let Some(digest) = job.digest {
                     self.ids.remember(&job.id, digest, now_ms + MEMORY_MS);
+                    self.checkpoints.remove(&job.id); // that of an earlier job of this id
                 }
                 let member = job.batch.as_deref().and_then(|batch| self.batches.add_member(batch, &job.text));
                 let text = member.unwrap_or_else(|| job.text.clone());

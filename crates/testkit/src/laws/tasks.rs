@@ -131,6 +131,8 @@ macro_rules! task_laws {
                 a_checkpoint_is_kept_until_its_job_succeeds,
                 a_checkpoint_has_an_end,
                 follow_on_jobs_are_stored_with_the_success_of_their_job,
+                a_checkpoint_is_not_handed_to_a_later_job_of_its_id,
+                a_checkpoint_is_not_handed_to_a_later_follow_on_job_of_its_id,
                 follow_on_jobs_of_another_end_are_not_stored,
                 a_follow_on_job_that_is_there_already_is_not_stored_again,
                 a_settlement_that_comes_too_late_stores_no_follow_on_jobs,

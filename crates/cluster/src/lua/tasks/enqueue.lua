@@ -101,6 +101,7 @@ for n = 4, #ARGV, 7 do
         end
         if digest ~= '' then
             redis.pcall('ZREM', KEYS[7], id) -- the mark was for an earlier job of this id
+            redis.call('DEL', CHECKPOINTS .. id) -- and so was its checkpoint
             redis.call('SET', KEYS[5] .. id, digest, 'PX', string.format('%.0f', due - now_ms + ARGV[3]))
         end
         if has_tracked and tracked[KEYS[9] .. id] then

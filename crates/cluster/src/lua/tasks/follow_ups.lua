@@ -37,6 +37,7 @@ local function store_follow_ups(put, us, first, count)
                 redis.call('SET', UNIQUE .. claim, id, 'PX', claim_ms)
             end
             redis.pcall('ZREM', DELETED, id) -- the mark was for an earlier job of this id
+            redis.call('DEL', CHECKPOINTS .. id) -- and so was its checkpoint
             redis.call('SET', IDS .. id, digest, 'PX', id_ms)
             if tracked == '1' then
                 track(REPORTS .. id, string.format('%.0f', id_ms + 6 * 86400000))

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use phalanx_core::Generation;
-use phalanx_core::backend::{AttemptEnd, Consequences, FetchedJob, Settlement};
+use phalanx_core::backend::{AttemptEnd, Consequences, EnqueueOutcome, FetchedJob, NewJob, Settlement};
 
 use super::{LawWorker, SharedTasks, enqueue, failure, job, nodes, settlement};
 
@@ -48,6 +48,40 @@ pub async fn a_checkpoint_is_kept_until_its_job_succeeds(store: SharedTasks) {
         assert_eq!(kept(&store).await, None);
         assert!(!keep(&store, nodes()[0], &fetched, "late", MINUTE_MS).await);
     }
+}
+
+/// Fails the only job that is there, with a checkpoint.
+async fn fail(store: &SharedTasks, worker: &LawWorker) {
+    let fetched = worker.fetch_one().await;
+    assert!(keep(store, nodes()[0], &fetched, "1", MINUTE_MS).await);
+    worker.call(&[with_checkpoint(&fetched, failure(&fetched))], 0, |_| {}).await;
+    assert!(kept(store).await.is_some());
+}
+
+/// An id that an enqueuer chose may come again once it is forgotten.
+pub async fn a_checkpoint_is_not_handed_to_a_later_job_of_its_id(store: SharedTasks) {
+    let worker = LawWorker::new(&store, 0);
+    enqueue(&store, &[job("a")]).await;
+    fail(&store, &worker).await;
+    let chosen = [NewJob { digest: Some([1; 16]), ..job("a") }];
+    assert_eq!(enqueue(&store, &chosen).await, [EnqueueOutcome::Stored]);
+    assert_eq!(kept(&store).await, None);
+    fail(&store, &worker).await;
+    assert_eq!(enqueue(&store, &chosen).await, [EnqueueOutcome::Existing("a".into())]);
+    assert!(kept(&store).await.is_some(), "it is the same job");
+}
+
+/// Its id follows from that of its job, which may come again.
+pub async fn a_checkpoint_is_not_handed_to_a_later_follow_on_job_of_its_id(store: SharedTasks) {
+    let worker = LawWorker::new(&store, 0);
+    enqueue(&store, &[job("a")]).await;
+    fail(&store, &worker).await;
+    enqueue(&store, &[job("parent")]).await;
+    let follow_ups = vec![NewJob { digest: Some([1; 16]), ..job("a") }];
+    let consequences = Some(Box::new(Consequences { follow_ups, ..Consequences::default() }));
+    let end = Settlement { consequences, ..settlement(&worker.fetch_one().await, AttemptEnd::Done) };
+    assert_eq!(worker.call(&[end], 1, |_| {}).await.fetched.len(), 1);
+    assert_eq!(kept(&store).await, None);
 }
 
 /// Whatever becomes of its job.
