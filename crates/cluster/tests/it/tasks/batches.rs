@@ -166,6 +166,24 @@ async fn every_key_of_a_batch_has_an_end() {
     let left = ttl(KEYS[0]).await;
     assert!((week - 60_000..=week).contains(&left), "{left}");
     assert_eq!(ttl(KEYS[1]).await, -2, "it is gone");
+    assert_eq!(redis.command(&format!("HEXISTS {} text", KEYS[0])).await, ":0\r\n", "it is in its queue");
+}
+
+#[tokio::test]
+async fn a_batch_whose_numbers_are_none_is_spoilt() {
+    for field in ["total", "done", "failed", "deleted"] {
+        let (store, redis) = super::store().await;
+        let worker = LawWorker::new(&store, 0);
+        sealed(&store, &["a"], 4_000_000_000_000).await;
+        let running = worker.fetch_one().await;
+        let number = if field == "total" { 1 } else { 0 };
+        redis.command(&format!("HSET {} {field} rubbish", KEYS[0])).await;
+        let end = worker.settle(&running, AttemptEnd::Done).await;
+        assert_eq!(end, SettleOutcome::Spoilt { key: KEYS[0].to_owned() }, "{field}");
+        redis.command(&format!("HSET {} {field} {number}", KEYS[0])).await;
+        assert_eq!(worker.settle(&running, AttemptEnd::Done).await, SettleOutcome::Accepted);
+        assert_eq!(stored(&store).await.stage, BatchStage::Finished);
+    }
 }
 
 /// By a settlement, a seal, a deletion, a conviction, a parking that took too long, and a deadline.

@@ -89,7 +89,13 @@ async fn counts_that_were_lost_or_set_by_others_are_right_again_within_a_second(
         };
         timeout(Duration::from_secs(10), counting).await.expect(&wrong);
     }
-    assert_eq!(call(&worker, &running[..1], 9).await.fetched.len(), 1);
+    let mut running = [call(&worker, &running[..1], 9).await.fetched, running].concat();
+    assert_eq!(running.len(), 4);
+    call(&worker, &running.split_off(0), 0).await;
+    // Of one that runs nothing, too, and beside what is no attempt.
+    redis.command(&format!("HSET {HELD} {} 9", nodes()[0])).await;
+    redis.command(&format!("HSET phalanx:laws:running:{} garbage x", nodes()[0])).await;
+    assert_eq!(until_fetched(&worker, 3).await.len(), 3);
 }
 
 /// It cannot say how many run. All else goes on, the ends of those that run too.
@@ -110,6 +116,85 @@ async fn a_queue_whose_count_is_spoilt_waits_until_the_key_is_removed() {
     assert_eq!(until_fetched(&worker, 3).await.len(), 3);
 }
 
+/// One that no node has set: only that node can say how many it runs.
+#[tokio::test]
+async fn a_queue_waits_until_a_node_has_counted_anew_whose_count_is_unreadable() {
+    let (store, redis) = super::store().await;
+    let (one, other) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
+    fill(&store).await;
+    assert_eq!(call(&other, &[], 1).await.fetched.len(), 1);
+    redis.command(&format!("HSET {HELD} {} rubbish", nodes()[1])).await;
+    let reply = call(&one, &[], 9).await;
+    assert_eq!((reply.fetched, reply.spoilt), (vec![], vec![HELD.to_owned()]));
+    let counting = async {
+        while call(&one, &[], 9).await.fetched.is_empty() {
+            call(&other, &[], 0).await;
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), counting).await.expect("it counts anew");
+}
+
+/// It drains: what counts is written also there.
+#[tokio::test]
+async fn limits_hold_on_a_full_redis() {
+    let (store, redis) = super::store().await;
+    let rate = Some(phalanx_core::backend::JobRate { jobs: 60, window: Duration::from_secs(3_600) });
+    let limits = QueueLimits { running: Some(2), rate };
+    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue { queue: "q".into(), limits }]));
+    let worker = LawWorker::new(&store, 0);
+    fill(&store).await;
+    redis.command("CONFIG SET maxmemory-policy noeviction").await;
+    redis.command("CONFIG SET maxmemory 1").await;
+    let running = worker.call(&[], 9, |call| call.limited = limited).await.fetched;
+    assert_eq!((running.len(), counted(&redis).await.as_str()), (2, "2"));
+    redis.command(&format!("DEL {HELD} phalanx:laws:running:{}", nodes()[0])).await;
+    store.list_again(nodes()[0], &running, limited).await.unwrap();
+    assert_eq!(counted(&redis).await, "2");
+    let ends: Vec<Settlement> = running.iter().map(|job| settlement(job, AttemptEnd::Done)).collect();
+    let reply = worker.call(&ends, 9, |call| call.limited = limited).await;
+    assert_eq!(
+        (reply.fetched.len(), counted(&redis).await.as_str()),
+        (1, "1"),
+        "of a rate of three at once: {reply:?}"
+    );
+    redis.command("CONFIG SET maxmemory 0").await;
+}
+
+/// Nor can it say when the next one may begin.
+#[tokio::test]
+async fn a_queue_whose_rate_is_spoilt_waits_until_the_key_is_removed() {
+    const RATE: &str = "phalanx:laws:rate:q";
+    let (store, redis) = super::store().await;
+    let rate = Some(phalanx_core::backend::JobRate { jobs: 60, window: Duration::from_secs(3_600) });
+    let limits = QueueLimits { running: None, rate };
+    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue { queue: "q".into(), limits }]));
+    let worker = LawWorker::serving(&store, nodes()[0], &["q", "other"]);
+    fill(&store).await;
+    enqueue(&store, &[NewJob { queue: "other".into(), ..job("other") }]).await;
+    redis.command(&format!("RPUSH {RATE} x")).await;
+    let reply = worker.call(&[], 9, |call| call.limited = limited).await;
+    let queues: Vec<&str> = reply.fetched.iter().map(|job| &*job.attempt.queue).collect();
+    assert_eq!((queues, reply.spoilt, reply.has_more), (vec!["other"], vec![RATE.to_owned()], false));
+    redis.command(&format!("DEL {RATE}")).await;
+    assert_eq!(worker.call(&[], 9, |call| call.limited = limited).await.fetched.len(), 3);
+}
+
+/// A spoilt count keeps no attempt from the list, and those of queues without a limit have none.
+#[tokio::test]
+async fn attempts_are_listed_again_beside_a_spoilt_count() {
+    let (store, redis) = super::store().await;
+    let worker = LawWorker::serving(&store, nodes()[0], &["q", "other"]);
+    enqueue(&store, &[job("a"), NewJob { queue: "other".into(), ..job("other") }]).await;
+    let running = call(&worker, &[], 9).await.fetched;
+    redis.command(&format!("DEL {HELD} phalanx:laws:running:{}", nodes()[0])).await;
+    redis.command(&format!("SET {HELD} x")).await;
+    let limits = QueueLimits { running: Some(3), ..QueueLimits::NONE };
+    store.list_again(nodes()[0], &running, &[LimitedQueue { queue: "q".into(), limits }]).await.unwrap();
+    assert_eq!(store.attempts(nodes()[0]).await.unwrap().len(), 2);
+    assert_eq!(redis.command("EXISTS phalanx:laws:held:other").await, ":0\r\n");
+}
+
 /// Only what others may have changed is not set right then.
 #[tokio::test]
 async fn a_limit_holds_without_the_right_to_count_anew() {
@@ -120,6 +205,10 @@ async fn a_limit_holds_without_the_right_to_count_anew() {
     fill(&store).await;
     let running = call(&worker, &[], 9).await.fetched;
     assert_eq!((running.len(), counted(&redis).await.as_str()), (3, "3"));
+    // The first call of each store counts anew.
+    let again = LawWorker::new(&super::over(&redis.url()), 0);
+    again.skip_tokens(1_000);
+    assert_eq!((call(&again, &[], 1).await.fetched.len(), counted(&redis).await.as_str()), (0, "3"));
     assert_eq!(call(&worker, &running, 1).await.fetched.len(), 1);
     assert_eq!(counted(&redis).await, "1");
 }

@@ -36,6 +36,19 @@ async fn a_report_ends_a_day_after_its_job() {
     assert!((REPORT_TTL_MS - 5_000..=REPORT_TTL_MS).contains(&ttl_ms(&redis).await));
 }
 
+/// Nor has one that did not begin anything to report: each would be a key for a day.
+#[tokio::test]
+async fn the_end_of_a_job_that_is_not_tracked_is_not_kept() {
+    let (store, redis) = super::store().await;
+    let worker = LawWorker::new(&store, 0);
+    enqueue(&store, &[job("a")]).await;
+    let fetched = worker.fetch_one().await;
+    let report = JobReport { progress: None, ..progress("") };
+    let end = Settlement { report: Some(Box::new(report)), ..settlement(&fetched, AttemptEnd::Dropped) };
+    assert_eq!(worker.call(&[end], 0, |_| {}).await.settled, [SettleOutcome::Accepted]);
+    assert_eq!(redis.command("EXISTS phalanx:laws:reports:a").await, ":0\r\n");
+}
+
 #[tokio::test]
 async fn a_full_redis_refuses_progress_and_keeps_the_end_of_a_job() {
     let (store, redis) = super::store().await;

@@ -1,11 +1,11 @@
 //! Laws of batches: each member counts once, whatever ends it, and the last one enqueues the completion.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use phalanx_core::backend::{
-    AttemptEnd, BatchRefusal, BatchStage, DeleteOutcome, EnqueueOutcome, FailedTake, JobReport, JobState, NewBatch,
-    NewJob, SealOutcome, SettleOutcome, Settlement, StoredBatch, TakeOutcome,
+    AttemptEnd, BatchRefusal, BatchStage, DeleteOutcome, EnqueueOutcome, FailedTake, JobReport, JobState, LimitedQueue,
+    NewBatch, NewJob, QueueLimits, SealOutcome, SettleOutcome, Settlement, StoredBatch, TakeOutcome, UniqueClaim,
 };
 use tokio::time::timeout;
 
@@ -14,6 +14,12 @@ use crate::laws::{SOON, eventually};
 
 /// A time that does not come.
 const NEVER_MS: u64 = 4_000_000_000_000;
+
+/// The queue `q` with a limit of one.
+static ONE: LazyLock<[LimitedQueue; 1]> = LazyLock::new(|| {
+    let limits = QueueLimits { running: Some(1), ..QueueLimits::NONE };
+    [LimitedQueue { queue: "q".into(), limits }]
+});
 
 fn member(id: &str) -> NewJob {
     let text = format!(r#"{{"class":"c","queue":"q","args":[],"id":"{id}","batch":"b"}}"#);
@@ -102,6 +108,28 @@ pub async fn an_empty_batch_ends_when_it_is_sealed(store: SharedTasks) {
     assert_eq!(counts(&store).await, (BatchStage::Finished, [0; 4]));
 }
 
+/// By its last member, or at its deadline.
+pub async fn a_batch_without_a_completion_ends_too(store: SharedTasks) {
+    let worker = LawWorker::new(&store, 0);
+    for (id, deadline_ms) in [("b", NEVER_MS), ("late", now_ms() + 5)] {
+        let batch = NewBatch { id: id.into(), deadline_ms, completion: None };
+        assert_eq!(store.create_batch(&batch, NEVER_US).await.expect("the backend answers"), None);
+    }
+    add(&store, &["a"]).await;
+    let fetched = worker.fetch_one().await;
+    let sealed = seal(&store).await;
+    assert_eq!((sealed.stage, sealed.completion), (BatchStage::Sealed, None));
+    assert_eq!(worker.settle(&fetched, AttemptEnd::Done).await, SettleOutcome::Accepted);
+    let stage = async |id: &str| store.batch(id).await.expect("the backend answers").expect("there is a batch").stage;
+    assert_eq!(stage("b").await, BatchStage::Finished);
+    eventually("its deadline passes", || async {
+        store.promote().await.expect("the backend answers");
+        stage("late").await == BatchStage::Expired
+    })
+    .await;
+    assert_eq!(worker.fetch(9).await, []);
+}
+
 /// A retry of one that failed reopens nothing, before the end of the batch and after.
 pub async fn a_member_counts_once(store: SharedTasks) {
     create(&store, NEVER_MS).await;
@@ -146,8 +174,9 @@ pub async fn a_member_that_runs_again_does_not_count(store: SharedTasks) {
         let fetched = worker.fetch_one().await;
         worker.settle(&fetched, end).await;
     }
-    dying.fetch_one().await;
+    let given_back = dying.fetch_one().await;
     store.give_back(nodes()[0], nodes()[1], "w").await.expect("the backend answers");
+    assert_eq!(dying.settle(&given_back, AttemptEnd::Done).await, SettleOutcome::Superseded, "it came back");
     let fetched = worker.fetch_one().await;
     worker.settle(&fetched, AttemptEnd::Park { class: "c".into() }).await;
     assert_eq!(counts(&store).await, (BatchStage::Sealed, [1, 0, 0, 0]));
@@ -271,6 +300,40 @@ pub async fn the_end_of_a_tracked_completion_is_waited_for(store: SharedTasks) {
     worker.call(&[end], 0, |_| {}).await;
     let ended = waiting.await.expect("it ends").expect("it is tracked");
     assert_eq!((ended.state, ended.result.as_deref()), (JobState::Done, Some(&b"1"[..])));
+}
+
+/// All of it in the step that settles it, once, though that is repeated: its batch, its claim, its result, and its room, in which
+/// the completion is the next one.
+pub async fn a_member_that_is_tracked_unique_and_limited_ends_with_all_of_that(store: SharedTasks) {
+    create(&store, NEVER_MS).await;
+    let members = ["a", "z"].map(|id| {
+        let text = format!(r#"{{"class":"c","queue":"q","args":[],"id":"{id}","unique":"{id}","batch":"b"}}"#);
+        let unique = Some(UniqueClaim { key: id.into(), ttl_ms: 600_000 });
+        NewJob { text: text.into(), unique, tracked: true, ..member(id) }
+    });
+    assert_eq!(enqueue(&store, &members).await, vec![EnqueueOutcome::Stored; 2]);
+    seal(&store).await;
+    let worker = LawWorker::new(&store, 0);
+    let call = async |ends: &[Settlement]| worker.call(ends, 9, |call| call.limited = &*ONE).await;
+    let mut fetched = call(&[]).await.fetched;
+    for (id, end, state) in [("a", AttemptEnd::Done, JobState::Done), ("z", AttemptEnd::Dropped, JobState::Dropped)] {
+        assert_eq!(ids_of(&fetched), [id]);
+        let waiting = store.clone();
+        let waiting = tokio::spawn(async move { waiting.ended(id).await.expect("the backend answers") });
+        let result = (state == JobState::Done).then(|| "1".into());
+        let report = JobReport { id: id.into(), progress: None, result: result.clone(), missing: None };
+        let ends = [Settlement { report: Some(Box::new(report)), ..settlement(&fetched[0], end) }];
+        let reply = call(&ends).await;
+        assert_eq!((reply.settled, reply.fetched.len()), (vec![SettleOutcome::Accepted], 1));
+        let repeated = call(&ends).await;
+        assert_eq!((repeated.settled, repeated.fetched), (vec![SettleOutcome::Superseded], vec![]));
+        assert_eq!(store.claimant(id).await.expect("the backend answers"), None);
+        let ended = waiting.await.expect("it ends").expect("it is tracked");
+        assert_eq!((ended.state, ended.result), (state, result));
+        fetched = reply.fetched;
+    }
+    assert_eq!(ids_of(&fetched), ["end"]);
+    assert_eq!(counts(&store).await, (BatchStage::Finished, [2, 1, 0, 1]));
 }
 
 /// A node sleeps until what it knows to be due first.

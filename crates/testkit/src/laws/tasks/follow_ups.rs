@@ -1,6 +1,8 @@
 //! Laws of follow-on jobs: all of them with the success of their job, or none.
 
-use phalanx_core::backend::{AttemptEnd, Consequences, FetchedJob, JobState, NewJob, SettleOutcome, Settlement};
+use phalanx_core::backend::{
+    AttemptEnd, Consequences, FetchedJob, JobReport, JobState, NewJob, SettleOutcome, Settlement,
+};
 
 use super::{LawWorker, SharedTasks, claiming, enqueue, failure, id_of, ids_of, job, nodes, now_ms, settlement, state};
 
@@ -19,18 +21,38 @@ pub async fn follow_on_jobs_are_stored_with_the_success_of_their_job(store: Shar
     let worker = LawWorker::new(&store, 0);
     let fetched = worker.fetch_one().await;
     let late = NewJob { due_ms: Some(now_ms() + 600_000), ..child("late") };
+    let due = NewJob { due_ms: Some(now_ms() - 1), ..child("due") };
     let unique = NewJob { digest: Some([1; 16]), ..claiming("unique", "k") };
-    let follow_ups = vec![child("b"), late, unique, child("c")];
+    let follow_ups = vec![child("b"), late, unique, due, child("c")];
     let reply = worker.call(&[with(&fetched, AttemptEnd::Done, follow_ups)], 9, |_| {}).await;
     assert_eq!(
         (reply.settled, ids_of(&reply.fetched)),
-        (vec![SettleOutcome::Accepted], ["b", "unique", "c"].map(str::to_owned).to_vec())
+        (vec![SettleOutcome::Accepted], ["b", "unique", "due", "c"].map(str::to_owned).to_vec())
     );
     assert_eq!(reply.fetched[0].text, job("b").text);
     assert!(matches!(state(&store, "late").await, JobState::Delayed(_)));
     assert!(reply.next_due_ms.is_some());
     assert_eq!(store.claimant("k").await.expect("the backend answers").as_deref(), Some("unique"));
     assert_eq!(state(&store, "a").await, JobState::Done);
+}
+
+/// As one that is enqueued at once.
+pub async fn the_end_of_a_tracked_follow_on_job_is_awaited(store: SharedTasks) {
+    enqueue(&store, &[job("a")]).await;
+    let worker = LawWorker::new(&store, 0);
+    let fetched = worker.fetch_one().await;
+    let follow_ups = vec![NewJob { tracked: true, ..child("b") }, child("c")];
+    let reply = worker.call(&[with(&fetched, AttemptEnd::Done, follow_ups)], 9, |_| {}).await;
+    let waiting = store.clone();
+    let waiting = tokio::spawn(async move { waiting.ended("b").await });
+    for job in &reply.fetched {
+        let report = JobReport { id: id_of(job).into(), progress: None, result: None, missing: None };
+        let end = Settlement { report: Some(Box::new(report)), ..settlement(job, AttemptEnd::Dropped) };
+        worker.call(&[end], 0, |_| {}).await;
+    }
+    let ended = waiting.await.expect("it ends").expect("the backend answers");
+    assert_eq!(ended.map(|status| status.state), Some(JobState::Dropped));
+    assert_eq!(store.ended("c").await.expect("the backend answers"), None);
 }
 
 /// The next attempt says again what follows.

@@ -32,7 +32,7 @@ async fn call(worker: &LawWorker, settlements: &[Settlement], wanted: usize) -> 
     worker.call(settlements, wanted, |call| call.limited = &*THREE).await
 }
 
-async fn end(worker: &LawWorker, job: &FetchedJob, end: AttemptEnd) -> SettleOutcome {
+async fn end_as(worker: &LawWorker, job: &FetchedJob, end: AttemptEnd) -> SettleOutcome {
     call(worker, &[settlement(job, end)], 0).await.settled.remove(0)
 }
 
@@ -49,7 +49,7 @@ pub async fn no_more_jobs_of_a_queue_run_in_the_cluster_than_its_limit(store: Sh
     let reply = call(&one, &[], 9).await;
     let mut running = reply.fetched;
     assert_eq!((ids_of(&running), reply.has_more), (["0", "1", "2"].map(str::to_owned).to_vec(), false));
-    assert_eq!(reply.held_up, [held_up("q")]);
+    assert_eq!((reply.held_up, reply.spoilt), (vec![held_up("q")], vec![]));
     for (end, goes_back) in [
         (AttemptEnd::Done, false), // with a claim, and so by a step of its own
         (AttemptEnd::Dropped, false),
@@ -83,11 +83,18 @@ pub async fn a_limit_keeps_no_jobs_of_other_queues(store: SharedTasks) {
     let reply = call(&worker, &[], 9).await;
     assert_eq!((ids_of(&reply.fetched), reply.has_more), (["a", "x", "1", "2"].map(str::to_owned).to_vec(), false));
     assert_eq!(reply.held_up, [held_up("another")]);
-    // All of them by one call, plain ones of several queues among them.
-    let ends: Vec<Settlement> = reply.fetched.iter().map(|job| settlement(job, AttemptEnd::Done)).collect();
+    // All of them by one call, plain ones of several queues among them, and one with a step of its own without a limit.
+    let end = |job: &FetchedJob| if &*job.attempt.queue == "free" { AttemptEnd::Dropped } else { AttemptEnd::Done };
+    let ends: Vec<Settlement> = reply.fetched.iter().map(|job| settlement(job, end(job))).collect();
     let reply = call(&worker, &ends, 9).await;
     assert_eq!((reply.settled, ids_of(&reply.fetched)), (vec![SettleOutcome::Accepted; 4], vec!["b".to_owned()]));
-    assert_eq!((reply.held_up, store.stats().await.expect("the backend answers").processed), (vec![], 4));
+    assert_eq!((reply.held_up, store.stats().await.expect("the backend answers").processed), (vec![], 3));
+    // Nor parked ones.
+    enqueue(&store, &[of("y", "free")]).await;
+    let parked = call(&worker, &[], 1).await.fetched.remove(0);
+    end_as(&worker, &parked, AttemptEnd::Park { class: "c".into() }).await;
+    let taken = worker.take_parked_with(&["c"], 9, |call| call.limited = &*THREE).await;
+    assert_eq!(ids_of(&taken.expect("the backend answers").fetched), ["y"]);
 }
 
 /// Also if it is plain; and an attempt with a report makes room as well.
@@ -98,9 +105,9 @@ pub async fn a_repeated_settlement_makes_room_once(store: SharedTasks) {
     let running = call(&one, &[], 9).await.fetched;
     assert_eq!(running.len(), 3);
     for _ in 0..3 {
-        end(&one, &running[0], AttemptEnd::Done).await;
+        end_as(&one, &running[0], AttemptEnd::Done).await;
     }
-    assert_eq!(end(&one, &running[0], AttemptEnd::GiveBack).await, SettleOutcome::Superseded);
+    assert_eq!(end_as(&one, &running[0], AttemptEnd::GiveBack).await, SettleOutcome::Superseded);
     assert_eq!(call(&other, &[], 9).await.fetched.len(), 1);
     let report = JobReport { id: "1".into(), progress: Some("1".into()), result: None, missing: None };
     let reported = Settlement { report: Some(Box::new(report)), ..settlement(&running[1], AttemptEnd::Done) };
@@ -129,7 +136,7 @@ pub async fn attempts_that_are_listed_again_take_room_at_once(store: SharedTasks
     let (one, other) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
     let running = call(&one, &[], 9).await.fetched;
     for lost in &running[..2] {
-        end(&one, lost, AttemptEnd::Dropped).await;
+        end_as(&one, lost, AttemptEnd::Dropped).await;
     }
     for _ in 0..2 {
         store.list_again(nodes()[0], &running, &*THREE).await.expect("the backend answers");
@@ -146,7 +153,7 @@ pub async fn a_parked_job_waits_for_room_in_its_queue(store: SharedTasks) {
     enqueue(&store, &jobs).await;
     let (one, other) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
     for parked in call(&one, &[], 2).await.fetched {
-        end(&one, &parked, AttemptEnd::Park { class: "c".into() }).await;
+        end_as(&one, &parked, AttemptEnd::Park { class: "c".into() }).await;
     }
     let running = call(&one, &[], 2).await.fetched;
     let take = async || {
@@ -197,6 +204,7 @@ pub async fn a_settlement_that_makes_room_in_a_queue_at_its_limit_wakes(store: S
     let reply = call(&worker, &[settlement(&running[0], AttemptEnd::Done)], 9).await;
     assert_eq!(reply.fetched.len(), 1);
     assert!(!wakes(20).await, "its own call has filled the room");
-    end(&worker, &running[1], AttemptEnd::Done).await;
-    assert!(wakes(5_000).await, "the room is another's");
+    let reply = call(&worker, &[settlement(&running[1], AttemptEnd::Done)], 0).await;
+    assert_eq!(reply.held_up, [], "it has room");
+    assert!(wakes(4_000).await, "the room is another's"); // a connection that is quiet for 5 s wakes by its heartbeat
 }

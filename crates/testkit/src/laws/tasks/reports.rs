@@ -40,9 +40,10 @@ pub async fn progress_is_kept_as_long_as_its_attempt_is_listed(store: SharedTask
         };
         assert_eq!(status(&store, "a").await, expected);
     }
-    worker.settle(&fetched, AttemptEnd::Retry { due_ms: 0 }).await;
+    let retried = with_report(&fetched, AttemptEnd::Retry { due_ms: 0 }, progress("a", "2"));
+    assert_eq!(worker.call(&[retried], 0, |_| {}).await.settled, [SettleOutcome::Accepted]);
     let waiting = status(&store, "a").await;
-    assert_eq!((waiting.state, waiting.progress.as_deref()), (JobState::Waiting, Some(&br#"{"of":[]}"#[..])));
+    assert_eq!((waiting.state, waiting.progress.as_deref()), (JobState::Waiting, Some(&b"2"[..])));
     let fetched = worker.fetch_one().await;
     let last = with_report(&fetched, failure(&fetched), progress("a", "3"));
     assert_eq!(worker.call(&[last], 0, |_| {}).await.settled, [SettleOutcome::Accepted]);
