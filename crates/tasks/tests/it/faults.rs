@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use phalanx_core::backend::{AttemptEnd, DeleteOutcome, JobState, NewJob, Settlement, TaskStore, WorkerCall};
+use phalanx_core::backend::{
+    AttemptEnd, DeleteOutcome, JobState, LimitedQueue, NewJob, Settlement, TaskStore, WorkerCall,
+};
 use phalanx_core::config::Config;
+use phalanx_core::task::Task;
 use tokio::sync::Semaphore;
 
 use crate::faulty_store::{Fault, FaultyStore};
-use crate::harness::{Harness, Plain, eventually};
+use crate::harness::{Harness, Limited, Plain, eventually};
 
 /// A short time-out, so that lost answers are known to be lost soon.
 fn hasty(config: &mut Config) {
@@ -71,6 +74,24 @@ async fn an_attempt_that_the_store_lost_is_listed_again_and_not_cancelled() {
     // It answers the next call as one that has no lease of this node.
     store.fail([Fault::Reaped]);
     eventually("the attempt is listed again", async || store.relisted.lock().unwrap().len() == 1).await;
+    harness.log.go_on.add_permits(1);
+    harness.until_state(&id, JobState::Done).await;
+    harness.engine.stop().await;
+}
+
+/// Another node may fetch before this one calls again.
+#[tokio::test]
+async fn attempts_are_listed_again_with_the_limits_of_their_queues() {
+    let store = FaultyStore::new();
+    let harness = Harness::start_tasks(vec![Plain::DEF, Limited::DEF], hasty, Some(store.clone())).await.unwrap();
+    let id = harness.enqueue::<Limited>("a", &["wait"]).await;
+    harness.until_waiting(1).await;
+    harness.node.tasks().pause("limited").await.unwrap();
+    lose_attempts(&harness, &store).await;
+    store.fail([Fault::Reaped]);
+    eventually("the attempt is listed again", async || store.relisted.lock().unwrap().len() == 1).await;
+    let limits = LimitedQueue { queue: "limited".into(), limits: Limited::DEF.limits };
+    assert_eq!(*store.relisted_limits.lock().unwrap(), [limits]);
     harness.log.go_on.add_permits(1);
     harness.until_state(&id, JobState::Done).await;
     harness.engine.stop().await;

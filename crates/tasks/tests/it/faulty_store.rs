@@ -39,6 +39,8 @@ pub(crate) struct FaultyStore {
     faults: Mutex<VecDeque<Fault>>,
     /// The tokens that were listed again.
     pub(crate) relisted: Mutex<Vec<u64>>,
+    /// The queues with limits that were named then.
+    pub(crate) relisted_limits: Mutex<Vec<LimitedQueue>>,
     /// Attempts are listed again only while nothing holds it.
     pub(crate) relist_hold: tokio::sync::Mutex<()>,
     /// Whether the store is away for ticks.
@@ -73,6 +75,7 @@ impl FaultyStore {
             inner,
             faults: Mutex::default(),
             relisted: Mutex::default(),
+            relisted_limits: Mutex::default(),
             relist_hold: tokio::sync::Mutex::default(),
             loses_ticks: AtomicBool::new(false),
             looks: AtomicUsize::new(0),
@@ -157,6 +160,7 @@ impl TaskStore for FaultyStore {
         attempts: &[FetchedJob],
         limited: &[LimitedQueue],
     ) -> Result<(), BackendError> {
+        *self.relisted_limits.lock().unwrap() = limited.to_vec();
         self.relisted.lock().unwrap().extend(attempts.iter().map(|job| job.attempt.token));
         let _held = self.relist_hold.lock().await;
         self.inner.list_again(of, attempts, limited).await
