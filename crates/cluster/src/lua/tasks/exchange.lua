@@ -259,7 +259,9 @@ if wanted > 0 and us <= fetch_until and lease > us then
             spoilt[#spoilt + 1] = PAUSED
         end
         local rule = limited and limited.of[queue]
-        if is_paused ~= 1 and (not rule or limited.room(rule, us, spoilt) > 0) then
+        -- A node may know many queues with limits, of which most are empty: nothing else is read of these.
+        if is_paused ~= 1 and (not rule or redis.call('EXISTS', READY .. queue, AGAIN .. queue, SUSPECTS .. queue) > 0
+            and limited.room(rule, us, spoilt) > 0) then
             if wanted == 0 or bytes <= 0 then
                 more = 1 -- there may be some
                 break

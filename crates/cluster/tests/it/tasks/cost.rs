@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{Client, Script, cmd};
-use phalanx_core::backend::{AttemptEnd, NewJob, Settlement, TaskStore};
+use phalanx_core::backend::{AttemptEnd, JobRate, LimitedQueue, NewJob, QueueLimits, Settlement, TaskStore};
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes, settlement};
 use tokio::task::JoinSet;
@@ -43,6 +44,27 @@ async fn jobs_that_wait_make_no_call_longer() {
     println!("commands of a call of 32 and an enqueue, with 100 and with 10,000 waiting: {costs:?}");
     assert!(costs[0].abs_diff(costs[1]) <= 5, "{costs:?}: but for the announcement of each second");
     assert!(costs[0] < 40, "{costs:?}");
+}
+
+/// They are read of those in which jobs wait.
+#[tokio::test]
+async fn limits_of_empty_queues_make_no_call_longer() {
+    let (store, redis) = super::store().await;
+    let names: Vec<String> = (0..20).map(|number| format!("q{number}")).collect();
+    let worker = LawWorker::serving(&store, nodes()[0], &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let rate = Some(JobRate { jobs: 100, window: Duration::from_secs(1) });
+    let limits = QueueLimits { running: Some(5), rate };
+    let limited = |queue: &String| LimitedQueue { queue: queue.as_str().into(), limits };
+    let limited: &'static [LimitedQueue] = names.iter().map(limited).collect::<Vec<_>>().leak();
+    let mut costs = Vec::new();
+    for limited in [&[], limited] {
+        worker.call(&[], 9, |call| call.limited = limited).await; // announces the node
+        let before = commands(&redis).await;
+        worker.call(&[], 9, |call| call.limited = limited).await;
+        costs.push(commands(&redis).await - before);
+    }
+    println!("commands of a call for 20 empty queues, without limits and with: {costs:?}");
+    assert!(costs[1] <= costs[0], "{costs:?}");
 }
 
 /// The floor: takes a job from a list and puts it into a hash.
