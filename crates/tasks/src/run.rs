@@ -561,3 +561,31 @@ impl WorkerLoop {
         worker_name(self.engine.node().id(), self.engine.node().generation())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use phalanx_core::backend::{AttemptEnd, AttemptKey, Consequences, JobCounters, NewJob};
+
+    use super::*;
+
+    #[test]
+    fn a_call_settles_as_many_as_their_follow_on_jobs_permit() {
+        let following = |jobs: usize, bytes: usize| {
+            let attempt = AttemptKey { token: 1, queue: "q".into(), counters: JobCounters::default() };
+            let follow_ups = vec![NewJob::new("a", "q", vec![b'x'; bytes]); jobs];
+            let consequences = Some(Box::new(Consequences { follow_ups, ..Consequences::default() }));
+            Settlement { attempt, id: None, end: AttemptEnd::Done, unique: None, report: None, consequences }
+        };
+        let half = MOVE_BATCH / 2;
+        for (ready, expected) in [
+            (vec![(0, 0); 5], 3), // those of a call
+            (vec![(half, 1), (half, 1), (1, 1)], 2),
+            (vec![(1, REPLY_BYTES - 1), (1, 1), (1, 1)], 2),
+            (vec![(1, REPLY_BYTES + 1), (0, 0)], 1), // one at least
+            (vec![], 0),
+        ] {
+            let ready = ready.into_iter().map(|(jobs, bytes)| following(jobs, bytes)).collect();
+            assert_eq!(settling_of(&ready, 3), expected);
+        }
+    }
+}

@@ -79,6 +79,15 @@ impl SeriesTimer {
     pub(crate) fn next_look(&self) -> Instant {
         self.next_look
     }
+
+    /// The minute of the counts since the last time, if they are to go to the store: after a while, or because that is over.
+    fn take_due(&mut self, now: Instant, minute: u64) -> Option<u64> {
+        if now < self.next_flush && minute == self.minute {
+            return None;
+        }
+        self.next_flush = now + FLUSH_PERIOD;
+        Some(std::mem::replace(&mut self.minute, minute))
+    }
 }
 
 impl WorkerLoop {
@@ -89,11 +98,7 @@ impl WorkerLoop {
         }
         self.series.next_look = now + LOOK_PERIOD;
         let minute = self.engine.clock().now_ms() / 60_000;
-        if now < self.series.next_flush && minute == self.series.minute {
-            return;
-        }
-        self.series.next_flush = now + FLUSH_PERIOD;
-        let counted = std::mem::replace(&mut self.series.minute, minute);
+        let Some(counted) = self.series.take_due(now, minute) else { return };
         let taken = self.take_counts(counted);
         for batch in taken.chunks(SERIES_BATCH) {
             let (store, batch) = (self.store.clone(), batch.to_vec());
@@ -121,5 +126,28 @@ pub(crate) fn on_series(result: Result<(), BackendError>) {
     if let Err(error) = result {
         debug!(%error, "the counts of some seconds are not in the minute series");
         metrics::record_series_lost();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_go_to_their_minute_every_ten_seconds_and_at_its_end() {
+        let start = Instant::now();
+        let mut timer = SeriesTimer::new(start, 7 * 60_000 + 1_000);
+        for (second, minute, expected) in [
+            (1, 7, None),
+            (9, 7, None),
+            (10, 7, Some(7)),
+            (19, 7, None),
+            (20, 7, Some(7)),
+            (21, 8, Some(7)),
+            (22, 8, None),
+            (31, 8, Some(8)),
+        ] {
+            assert_eq!(timer.take_due(start + Duration::from_secs(second), minute), expected, "after {second} s");
+        }
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct FaultyStore {
     pub(crate) look_hold: tokio::sync::Mutex<()>,
     /// How often attempts were listed, or were to be.
     pub(crate) lists: AtomicUsize,
+    /// The jobs whose settlements had a report.
+    pub(crate) reported: Mutex<Vec<Arc<str>>>,
     /// Progress that was written apart from the end of its attempt.
     pub(crate) reports: AtomicUsize,
     /// How many of the next releases of claims fail.
@@ -81,6 +83,7 @@ impl FaultyStore {
             looks: AtomicUsize::new(0),
             look_hold: tokio::sync::Mutex::default(),
             lists: AtomicUsize::new(0),
+            reported: Mutex::default(),
             reports: AtomicUsize::new(0),
             refused_releases: AtomicUsize::new(0),
             list_hold: tokio::sync::Mutex::default(),
@@ -132,6 +135,8 @@ impl TaskStore for FaultyStore {
                     permit.unwrap().forget();
                     self.note("answered");
                 }
+                let reported = call.settlements.iter().filter_map(|it| Some(it.report.as_ref()?.id.clone()));
+                self.reported.lock().unwrap().extend(reported);
                 let reply = self.inner.exchange(call).await?;
                 let did_something = !call.settlements.is_empty() || !reply.fetched.is_empty();
                 match self.next_fault(|fault| did_something && fault == Fault::AnswerLost) {

@@ -79,20 +79,23 @@ async fn a_caller_waits_for_the_end_of_a_tracked_job() {
     harness.engine.stop().await;
 }
 
-/// One that runs, and one that waits, which is dropped when a slot is free.
+/// One that runs, and one that waits, which is dropped when a slot is free. The store has to ask whether that is tracked: the node may
+/// not have its task.
 #[tokio::test]
 async fn a_caller_learns_that_its_job_was_deleted() {
-    let harness = Harness::start_with(|config| config.tasks.concurrency = 1, None).await;
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(|config| config.tasks.concurrency = 1, Some(store.clone())).await;
     let tasks = harness.node.tasks().clone();
     let (runs, waits) =
         (harness.enqueue::<Tracked>("a", &["pending"]).await, harness.enqueue::<Tracked>("b", &[]).await);
     eventually("one runs", async || harness.log.entries().len() == 1).await;
     assert_eq!(tasks.delete(&waits).await.unwrap(), DeleteOutcome::Marked);
     tasks.delete(&runs).await.unwrap();
-    for id in [runs, waits] {
-        let dropped = tasks.wait(&id, SOON).await.unwrap();
+    for id in [&runs, &waits] {
+        let dropped = tasks.wait(id, SOON).await.unwrap();
         assert_eq!(dropped.value::<String>().unwrap_err().code(), "job_dropped");
     }
+    assert_eq!(*store.reported.lock().unwrap(), [runs, waits]);
     harness.engine.stop().await;
 }
 

@@ -137,6 +137,7 @@ macro_rules! task_laws {
                 follow_on_jobs_are_stored_with_the_success_of_their_job,
                 the_end_of_a_tracked_follow_on_job_is_awaited,
                 follow_on_jobs_of_another_end_are_not_stored,
+                several_jobs_with_follow_on_jobs_are_settled_at_once,
                 a_follow_on_job_that_is_there_already_is_not_stored_again,
                 a_settlement_that_comes_too_late_stores_no_follow_on_jobs,
             ]

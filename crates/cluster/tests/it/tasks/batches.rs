@@ -1,8 +1,8 @@
 //! Batches in keys that are spoilt, full, or that others wrote.
 
 use phalanx_core::backend::{
-    AttemptEnd, BackendError, BatchStage, Consequences, EnqueueOutcome, NewBatch, NewJob, SealOutcome, SettleOutcome,
-    StoredBatch, TaskStore,
+    AttemptEnd, BackendError, BatchRefusal, BatchStage, Consequences, EnqueueOutcome, NewBatch, NewJob, SealOutcome,
+    SettleOutcome, StoredBatch, TaskStore,
 };
 use phalanx_testkit::Redis;
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, failure, job, nodes, settlement};
@@ -242,4 +242,20 @@ async fn a_spoilt_list_of_deadlines_keeps_no_delayed_job_waiting() {
     redis.command(&format!("ZADD {DUE} 1 gone")).await;
     assert_eq!(store.promote().await.unwrap().moved, 0);
     assert_eq!(redis.command(&format!("EXISTS {DUE}")).await, ":0\r\n");
+}
+
+/// Nothing of it is stored.
+#[tokio::test]
+async fn a_batch_that_is_full_or_spoilt_takes_no_members() {
+    let (store, redis) = super::store().await;
+    let batch = NewBatch { id: "b".into(), deadline_ms: 4_000_000_000_000, completion: None };
+    store.create_batch(&batch, u64::MAX / 4).await.unwrap();
+    redis.command(&format!("HSET {} total 999999", KEYS[0])).await;
+    let refused = vec![EnqueueOutcome::NoMember(BatchRefusal::TooLarge); 2];
+    assert_eq!(enqueue(&store, &[member("x"), member("y")]).await, refused);
+    assert_eq!(enqueue(&store, &[member("last")]).await, [EnqueueOutcome::Stored]);
+    spoil(&redis, KEYS[0]).await;
+    let spoilt = store.enqueue(&[member("z")], u64::MAX / 4).await;
+    assert!(matches!(&spoilt, Err(BackendError::WrongKind { key }) if key == KEYS[0]), "{spoilt:?}");
+    assert_eq!(store.waiting("q", 0, 9).await.unwrap().len(), 1);
 }

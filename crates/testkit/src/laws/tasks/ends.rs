@@ -76,10 +76,10 @@ pub async fn the_end_of_a_tracked_job_reaches_those_who_wait(store: SharedTasks)
 /// Nor an unknown one. It is known at once.
 pub async fn the_end_of_a_job_that_is_not_tracked_is_not_awaited(store: SharedTasks) {
     let worker = LawWorker::new(&store, 0);
-    enqueue(&store, &[job("a")]).await;
+    enqueue(&store, &[job("a"), NewJob { tracked: true, ..job("beside") }]).await;
     assert_eq!(ended(&store, "a").await, None);
     assert_eq!(ended(&store, "never").await, None);
-    let fetched = worker.fetch_one().await;
+    let fetched = worker.fetch(1).await.remove(0);
     assert!(
         store
             .report(nodes()[0], &fetched.attempt, &JobReport { progress: Some("1".into()), ..report("a") }, 60_000)

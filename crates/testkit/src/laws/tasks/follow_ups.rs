@@ -70,6 +70,21 @@ pub async fn follow_on_jobs_of_another_end_are_not_stored(store: SharedTasks) {
     assert_eq!(state(&store, "b").await, JobState::Unknown);
 }
 
+/// Each with its own.
+pub async fn several_jobs_with_follow_on_jobs_are_settled_at_once(store: SharedTasks) {
+    enqueue(&store, &["a", "b", "c"].map(job)).await;
+    let worker = LawWorker::new(&store, 0);
+    let fetched = worker.fetch(3).await;
+    let ends = [
+        with(&fetched[0], AttemptEnd::Done, vec![child("a1"), child("a2")]),
+        with(&fetched[1], AttemptEnd::Done, vec![child("b1")]),
+        settlement(&fetched[2], AttemptEnd::Dropped),
+    ];
+    let reply = worker.call(&ends, 9, |_| {}).await;
+    let expected = (vec![SettleOutcome::Accepted; 3], ["a1", "a2", "b1"].map(str::to_owned).to_vec());
+    assert_eq!((reply.settled, ids_of(&reply.fetched)), expected);
+}
+
 /// By its id, or by its claim.
 pub async fn a_follow_on_job_that_is_there_already_is_not_stored_again(store: SharedTasks) {
     enqueue(&store, &[job("a"), child("b"), claiming("c", "k")]).await;

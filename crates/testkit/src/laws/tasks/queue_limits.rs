@@ -95,6 +95,14 @@ pub async fn a_limit_keeps_no_jobs_of_other_queues(store: SharedTasks) {
     end_as(&worker, &parked, AttemptEnd::Park { class: "c".into() }).await;
     let taken = worker.take_parked_with(&["c"], 9, |call| call.limited = &*THREE).await;
     assert_eq!(ids_of(&taken.expect("the backend answers").fetched), ["y"]);
+    // One that another node serves stays parked: only those of a queue at its limit go back.
+    enqueue(&store, &[of("z", "elsewhere")]).await;
+    let elsewhere = LawWorker::serving(&store, nodes()[1], &["elsewhere"]);
+    let parked = elsewhere.fetch_one().await;
+    elsewhere.settle(&parked, AttemptEnd::Park { class: "c".into() }).await;
+    let taken = worker.take_parked_with(&["c"], 9, |call| call.limited = &*THREE).await;
+    assert_eq!(taken.expect("the backend answers").fetched, []);
+    assert_eq!(store.waiting("elsewhere", 0, 9).await.expect("the backend answers").len(), 0);
 }
 
 /// Also if it is plain; and an attempt with a report makes room as well.
