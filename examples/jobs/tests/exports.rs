@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::{export, exports};
+use jobs::exporting::{export, exports};
 use phalanx::prelude::{NoInput, StatusCode};
 use phalanx::serde_json::json;
 use phalanx::testing;
