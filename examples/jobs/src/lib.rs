@@ -9,6 +9,12 @@ mod folders;
 
 use phalanx::prelude::*;
 
+/// The server alone speaks in the rooms: the pages show what they receive there.
+async fn server_alone(publishing: Publishing) -> Result<Option<RoomMessage>, ActionError> {
+    ensure!(publishing.connection().is_none(), ActionError::forbidden("this room is for progress"));
+    Ok(Some(publishing.into_message()))
+}
+
 /// Builds the application.
 pub fn app() -> App {
     let folders = folders::find("jobs");
@@ -18,4 +24,5 @@ pub fn app() -> App {
         .public_dir(folders.public)
         .actions(actions![exporting::start_export, exporting::export_status, exporting::exports])
         .tasks(tasks![exporting::export])
+        .before_publish(server_alone)
 }

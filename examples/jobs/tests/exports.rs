@@ -59,3 +59,12 @@ async fn an_export_without_pages_is_refused() {
     app.refute_enqueued::<export>(|_| true);
     assert_eq!(refused.json()["error"]["details"].as_array().map(Vec::len), Some(2));
 }
+
+#[tokio::test]
+async fn no_client_speaks_in_the_room_of_exports() {
+    let app = testing::start(jobs::app()).await;
+    let mut page = app.client().socket().await;
+    page.join("exports").await;
+    let said = page.request(json!({ "event": "say", "room": "exports", "message": "done" })).await;
+    assert_eq!(said["error"]["code"], "forbidden", "{said}");
+}
