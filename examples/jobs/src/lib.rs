@@ -1,11 +1,15 @@
-//! A page that starts exports as jobs and shows their progress: `cargo run -p jobs`, then open http://localhost:8080.
+//! A page that starts jobs and shows their progress: `cargo run -p jobs`, then open http://localhost:8080. An export is a
+//! job; an album is a batch of jobs, one for the thumbnail of each photo.
 //!
 //! With `REDIS_URL` set, run it on two ports and kill the node that a row names: within ten seconds the export goes on at
-//! the other node, after the page that it had reached. Its tests are in `tests`.
+//! the other node, after the page that it had reached, and so does an album. Its tests are in `tests`.
 
 pub mod exporting;
 #[path = "../../folders.rs"]
 mod folders;
+pub mod gallery;
+mod photos;
+mod picture;
 
 use phalanx::prelude::*;
 
@@ -24,5 +28,7 @@ pub fn app() -> App {
         .public_dir(folders.public)
         .actions(actions![exporting::start_export, exporting::export_status, exporting::exports])
         .tasks(tasks![exporting::export])
+        .actions(actions![gallery::make_album, gallery::album, gallery::albums, gallery::thumbnail])
+        .tasks(tasks![gallery::make_thumbnail, gallery::tell_progress, gallery::finish_album])
         .before_publish(server_alone)
 }
