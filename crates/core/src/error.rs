@@ -382,7 +382,8 @@ pub(crate) fn report_panic(panic: &(dyn Any + Send)) -> ActionError {
     refused
 }
 
-/// An error with the causes behind it, for the log.
+/// An error with the causes behind it, for the log. A cause that reads as the error before it is not repeated: wrappers often
+/// hand on the text of what they wrap.
 #[derive(Debug)]
 pub struct Chain<'a>(pub &'a (dyn Error + 'static));
 
@@ -395,13 +396,23 @@ impl fmt::Display for Chain<'_> {
 
 impl Chain<'_> {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut last = text(self.0);
+        f.write_str(&last)?;
         let mut cause = self.0.source();
         for _ in 0..16 {
             let Some(error) = cause else { break };
-            write!(f, ": {error}")?;
+            let next = text(error);
+            if next != last {
+                write!(f, ": {next}")?;
+                last = next;
+            }
             cause = error.source();
         }
         Ok(())
     }
+}
+
+/// The text of one error, which may panic as well.
+fn text(error: &dyn Error) -> String {
+    catch_unwind(AssertUnwindSafe(|| error.to_string())).unwrap_or_else(|_| "(its message panicked)".to_owned())
 }

@@ -150,3 +150,10 @@ fn an_error_whose_message_panics_is_written_all_the_same() {
     let wrapped = ActionError::internal(PanicsInDisplay);
     assert_eq!(Chain(&wrapped).to_string(), "internal error: (its message panicked)");
 }
+
+#[test]
+fn a_cause_that_reads_as_its_error_is_written_once() {
+    let of = |cause| ActionError::conflict("it is full").with_source(std::io::Error::other(cause));
+    assert_eq!(Chain(&of("it is full")).to_string(), "it is full");
+    assert_eq!(Chain(&of("no bytes are left")).to_string(), "it is full: no bytes are left");
+}
