@@ -326,7 +326,7 @@ impl Tasks {
     }
 
     fn check(&self, task: &str, input: Box<RawValue>) -> Result<CheckedInput<'_>, ActionError> {
-        let (&task, known) = self.parts.known.get_key_value(task).ok_or_else(unknown_task)?;
+        let (&task, known) = self.parts.known.get_key_value(task).ok_or_else(|| unknown_task(task))?;
         if input.get().len() > MAX_JOB_BYTES {
             return Err(too_large());
         }
@@ -470,8 +470,15 @@ pub(super) fn is_id(text: &str) -> bool {
     (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn unknown_task() -> ActionError {
-    ActionError::new(ErrorKind::NotFound, "unknown_task", "the application has no such task")
+/// Names the task: a job may enqueue several, of which one was not added to the application. A client may have sent any text in
+/// place of a name.
+fn unknown_task(task: &str) -> ActionError {
+    let message = if is_id(task) {
+        format!("the application has no task {task:?}")
+    } else {
+        "the application has no task of that name".to_owned()
+    };
+    ActionError::new(ErrorKind::NotFound, "unknown_task", message)
 }
 
 fn too_large() -> ActionError {

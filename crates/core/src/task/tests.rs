@@ -260,7 +260,13 @@ async fn a_node_without_tasks_refuses_to_enqueue_and_has_no_built_in_ones() {
     let engine = Engine::start(NodeSetup::new("test", Config::default())).await.unwrap();
     let tasks = engine.node().tasks();
     assert!(!tasks.has("runAction"));
-    assert_eq!(tasks.enqueue::<SendMail>(mail("Ada")).await.unwrap_err().code(), "unknown_task");
+    let refused = tasks.enqueue::<SendMail>(mail("Ada")).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        ("unknown_task", &*format!("the application has no task {:?}", SendMail::DEF.name))
+    );
+    let refused = tasks.enqueue_named("no name", &json!({}), EnqueueOptions::new()).await.unwrap_err();
+    assert_eq!(refused.message(), "the application has no task of that name");
     engine.stop().await;
     assert!(start().await.node().tasks().has("runAction"));
 }
