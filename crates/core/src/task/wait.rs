@@ -51,7 +51,7 @@ impl Tasks {
         let ended = timeout(limit, store.ended(id)).await.map_err(|_| late())??;
         match ended {
             Some(status) => Ok(self.shown(status).await),
-            None => Err(ActionError::new(ErrorKind::NotFound, "not_tracked", "there is no tracked job of this id")),
+            None => Err(not_tracked()),
         }
     }
 
@@ -64,6 +64,11 @@ impl Tasks {
         Waiter::gauge().increment(1);
         Ok(Waiter { _permit: permit })
     }
+}
+
+fn not_tracked() -> ActionError {
+    let message = "no job of this id is tracked: its task is not `tracked`, or the job is not known, or not any more";
+    ActionError::new(ErrorKind::NotFound, "not_tracked", message)
 }
 
 fn late() -> ActionError {
