@@ -395,6 +395,6 @@ impl TaskStore for TestJobs {
     }
 
     async fn risks(&self) -> Vec<String> {
-        self.inner.risks().await
+        Vec::new() // that jobs end with the process is what a test wants
     }
 }
