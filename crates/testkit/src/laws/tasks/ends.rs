@@ -138,4 +138,12 @@ pub async fn a_failed_job_that_runs_again_is_awaited_anew(store: SharedTasks) {
     let fetched = worker.fetch_one().await;
     settle_with(&worker, settlement(&fetched, AttemptEnd::Done), report("a")).await;
     assert_eq!(soon(waiting).await.expect("no panic"), Some(JobState::Done));
+    // One that is not tracked is not by its retry either.
+    enqueue(&store, &[job("b")]).await;
+    let fetched = worker.fetch_one().await;
+    worker.settle(&fetched, failure(&fetched)).await;
+    let record = store.failed(0, 1).await.expect("the backend answers").remove(0);
+    let retried = [FailedTake { record, retry: Some(job("b")) }];
+    assert_eq!(store.take_failed(&retried).await.expect("the backend answers"), [TakeOutcome::Taken]);
+    assert_eq!(ended(&store, "b").await, None);
 }
