@@ -40,6 +40,7 @@ impl WorkerLoop {
             generation,
             fence,
             tick_ms: read.tick,
+            enqueued_at_ms: read.enqueued_at,
             batch: read.batch_id().map(Arc::from),
             origin: JobOrigin::read(read.meta.as_ref()),
             cancelled: CancellationToken::new(),

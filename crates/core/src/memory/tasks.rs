@@ -124,15 +124,21 @@ impl Jobs {
         self.claims.get(key).filter(|claim| claim.expires_ms > now_ms).map(|claim| claim.id.clone())
     }
 
-    /// Stores a job, unless there is one of its id or its claim.
-    fn enqueue(&mut self, job: &NewJob, now_ms: u64) -> EnqueueOutcome {
+    /// Why a job is not stored: there is one of its id or its claim.
+    fn existing(&self, job: &NewJob, now_ms: u64) -> Option<EnqueueOutcome> {
         let known = job.digest.and_then(|_| self.ids.digest(&job.id));
         let claimant = job.unique.as_ref().and_then(|unique| self.claimant(&unique.key, now_ms));
         match (known, claimant) {
-            (Some(known), _) if Some(known) == job.digest => EnqueueOutcome::Existing(job.id.clone()),
-            (Some(_), _) => EnqueueOutcome::Conflict,
-            (None, Some(claimant)) => EnqueueOutcome::Existing(claimant),
-            (None, None) => {
+            (Some(known), _) if Some(known) == job.digest => Some(EnqueueOutcome::Existing(job.id.clone())),
+            (Some(_), _) => Some(EnqueueOutcome::Conflict),
+            (None, claimant) => claimant.map(EnqueueOutcome::Existing),
+        }
+    }
+
+    fn enqueue(&mut self, job: &NewJob, now_ms: u64) -> EnqueueOutcome {
+        match self.existing(job, now_ms) {
+            Some(existing) => existing,
+            None => {
                 if let Some(digest) = job.digest {
                     self.ids.remember(&job.id, digest, now_ms + MEMORY_MS);
                     self.checkpoints.remove(&job.id); // that of an earlier job of this id
@@ -194,7 +200,9 @@ impl TaskStore for MemoryTasks {
         }
         state.ids.forget_old(now_ms);
         if let Some(refusal) = jobs.first().and_then(|job| state.batches.refusal(job.batch.as_deref()?, jobs.len())) {
-            return Ok(vec![EnqueueOutcome::NoMember(refusal); jobs.len()]);
+            // A job that runs again adds the members of its first run once more.
+            let existing: Option<Vec<_>> = jobs.iter().map(|job| state.existing(job, now_ms)).collect();
+            return Ok(existing.unwrap_or_else(|| vec![EnqueueOutcome::NoMember(refusal); jobs.len()]));
         }
         let outcomes = jobs.iter().map(|job| state.enqueue(job, now_ms)).collect();
         drop(state);

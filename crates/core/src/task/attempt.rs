@@ -30,6 +30,8 @@ pub struct AttemptFacts {
     pub fence: u64,
     /// The tick of a periodic task that the job is of, Unix time in milliseconds.
     pub tick_ms: Option<u64>,
+    /// When the job was enqueued, Unix time in milliseconds; `None` where that is not known.
+    pub enqueued_at_ms: Option<u64>,
     /// The batch that the job is a member of, or the completion of.
     pub batch: Option<Arc<str>>,
     /// The request in which the job was enqueued, and its meta.

@@ -44,6 +44,8 @@ impl BatchOptions {
 pub struct JobBatch {
     pub(super) tasks: Tasks,
     pub(super) id: Arc<str>,
+    /// Whether an earlier attempt of the job that creates it has sealed it.
+    was_sealed: bool,
 }
 
 /// The numbers of a batch. Once it is over, they stay as they were then.
@@ -102,6 +104,9 @@ impl From<BatchRefusal> for ActionError {
 impl Tasks {
     /// Creates a batch. It takes members until it is [sealed](JobBatch::seal), and does not end before unless its deadline passes.
     ///
+    /// A job that runs again, because its node died or because it failed, has the batch that its earlier attempt created, with the
+    /// members that this one added: it adds the others, and seals it, as if it ran for the first time.
+    ///
     /// # Errors
     ///
     /// Those of [`Tasks::enqueue_named`] for the completion, and `invalid_input` for a deadline that cannot be. If the backend
@@ -111,20 +116,26 @@ impl Tasks {
         if deadline.is_zero() || deadline > MAX_BATCH_DEADLINE {
             return Err(invalid("deadline", "must be more than nothing, and 90 days at most"));
         }
-        let id: Arc<str> = random_text::<26>().into();
+        // Before anything is awaited, as those of jobs.
+        let id = self.attempt.as_ref().and_then(|attempt| {
+            let completion = options.completion.as_ref().map(|(task, input)| (*task, &**input));
+            attempt.children.next_batch_id((&attempt.id, attempt.enqueued_at_ms), completion)
+        });
+        let id = id.unwrap_or_else(|| random_text::<26>().into());
         let completion = match options.completion {
             Some((task, input)) => Some(self.prepare_completion(task, input, &id).await?),
             None => None,
         };
         let deadline_ms = self.parts.clock.now_ms() + (deadline.as_millis() as u64).max(1);
         let new = NewBatch { id: id.clone(), deadline_ms, completion };
-        self.store()?.create_batch(&new, self.until_us()).await?;
-        Ok(JobBatch { tasks: self.clone(), id })
+        let existing = self.store()?.create_batch(&new, self.until_us()).await?;
+        let was_sealed = existing.is_some_and(|batch| batch.stage != BatchStage::Open);
+        Ok(JobBatch { tasks: self.clone(), id, was_sealed })
     }
 
     /// The batch with that id, on whichever node it was created. Does not look whether there is one: its methods do.
     pub fn batch(&self, id: impl Into<Arc<str>>) -> JobBatch {
-        JobBatch { tasks: self.clone(), id: id.into() }
+        JobBatch { tasks: self.clone(), id: id.into(), was_sealed: false }
     }
 }
 
@@ -145,7 +156,8 @@ impl JobBatch {
         self.tasks.enqueue_named(task, input, options.member_of(&self.id)).await
     }
 
-    /// Says that all members were added. If all have ended, the batch ends with that; an empty one does.
+    /// Says that all members were added. If all have ended, the batch ends with that; an empty one does. One that an earlier attempt
+    /// of the job that creates it has sealed is answered as it is.
     ///
     /// # Errors
     ///
@@ -153,6 +165,7 @@ impl JobBatch {
     pub async fn seal(&self) -> Result<BatchStatus, ActionError> {
         match self.tasks.store()?.seal_batch(&self.id).await? {
             SealOutcome::Sealed(stored) => Ok(stored.into()),
+            SealOutcome::Refused(BatchRefusal::Sealed) if self.was_sealed => self.status().await,
             SealOutcome::Refused(refusal) => Err(refusal.into()),
         }
     }

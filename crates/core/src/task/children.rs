@@ -1,14 +1,16 @@
 //! The jobs that an attempt enqueues: the ids of those that it enqueues at once, and those that follow on its success.
 //!
 //! An attempt may run again, because its node died or because it failed. So the jobs that it enqueues have ids made of its own
-//! job's and a number, by which the second run finds those of the first. The number is made of the job's content, and counts those of
-//! the same content: it is the same in each run, in whichever order the jobs are enqueued.
+//! job's and a number, by which the second run finds those of the first; so have the batches that it creates, in which the second run
+//! goes on. The number is made of the job's content, and counts those of the same content: it is the same in each run, in whichever
+//! order the jobs are enqueued.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use data_encoding::HEXLOWER;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::control::TaskControl;
@@ -68,6 +70,26 @@ impl AttemptChildren {
         Some(child_id(parent, content, number))
     }
 
+    /// The id of the next batch with this completion that the job creates. Another job may have its id once that is forgotten, while a
+    /// batch is known for longer: so it has the time of the job's enqueue too.
+    pub(super) fn next_batch_id(
+        &self,
+        (parent, enqueued_at_ms): (&str, Option<u64>),
+        completion: Option<(&str, &RawValue)>,
+    ) -> Option<Arc<str>> {
+        let mut hash = Sha256::new();
+        hash.update(b"batch");
+        hash.update(enqueued_at_ms.unwrap_or_default().to_le_bytes());
+        if let Some((task, input)) = completion {
+            hash.update(task.as_bytes());
+            hash.update([0]);
+            hash.update(input.get().as_bytes());
+        }
+        let mut content = [0; 16];
+        content.copy_from_slice(&hash.finalize()[..16]);
+        self.next_id(parent, content)
+    }
+
     /// Takes a job that is stored with the attempt's success.
     pub(super) fn follow(&self, job: NewJob) -> Result<Arc<str>, ActionError> {
         let mut state = self.state();
@@ -124,6 +146,26 @@ mod tests {
         assert!(first[0] != first[1] && first[1] != first[2] && first.iter().all(|id| id.starts_with("parent.")));
         let long = child_id(&"p".repeat(MAX_ID_BYTES), a, 1);
         assert!(long.len() <= MAX_ID_BYTES && long != child_id(&"q".repeat(MAX_ID_BYTES), a, 1), "{long}");
+    }
+
+    #[test]
+    fn batches_have_ids_of_their_job_and_its_enqueue() {
+        let id = |parent: &str, enqueued_at_ms, completion| {
+            AttemptChildren::default().next_batch_id((parent, enqueued_at_ms), completion).unwrap()
+        };
+        let input = RawValue::from_string("{}".to_owned()).unwrap();
+        let first = id("p", Some(7), Some(("c", &*input)));
+        assert_eq!(first, id("p", Some(7), Some(("c", &*input))), "in another attempt");
+        for other in [
+            id("q", Some(7), Some(("c", &*input))),
+            id("p", Some(8), Some(("c", &*input))),
+            id("p", Some(7), Some(("d", &*input))),
+            id("p", Some(7), None),
+        ] {
+            assert_ne!(first, other);
+        }
+        let children = AttemptChildren::default();
+        assert_ne!(children.next_batch_id(("p", None), None), children.next_batch_id(("p", None), None));
     }
 
     #[test]

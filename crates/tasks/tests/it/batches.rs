@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use phalanx_core::ActionError;
 use phalanx_core::answer::{IntoAnswer, answering};
 use phalanx_core::backend::{BatchStage, JobState};
 use phalanx_core::config::Config;
@@ -34,6 +35,54 @@ impl Task for Report {
         },
         ..PLAIN
     };
+}
+
+/// Creates a batch of three, and fails in its first attempt before it adds the last one, and in its second after the seal.
+struct Album;
+
+impl Task for Album {
+    type Input = Work;
+    const DEF: TaskDef = TaskDef {
+        name: "album",
+        run: |ctx, _| {
+            answering(async move {
+                let ctx = TaskContext::of(&ctx)?;
+                let options = BatchOptions::new().completion::<Report>(work("over", &[]))?;
+                let batch = ctx.tasks().create_batch(options).await?;
+                for name in ["a", "b"] {
+                    batch.add::<Plain>(work(name, &[])).await?;
+                }
+                if ctx.attempt() == 1 {
+                    return Err(ActionError::internal("disk full"));
+                }
+                batch.add_many::<Plain>([work("a", &[])], &EnqueueOptions::new()).await?;
+                let total = batch.seal().await?.total;
+                ctx.node().state::<Log>().unwrap().add(format!("sealed with {total}"));
+                if ctx.attempt() == 2 {
+                    return Err(ActionError::internal("disk full"));
+                }
+                batch.seal().await?;
+                ().into_answer()
+            })
+        },
+        ..PLAIN
+    };
+}
+
+#[tokio::test]
+async fn a_job_that_runs_again_goes_on_with_its_batch() {
+    let harness = Harness::start_tasks(vec![Plain::DEF, Report::DEF, Album::DEF], |_| {}, None).await.unwrap();
+    for run in 1..=2 {
+        let album = harness.enqueue::<Album>("album", &[]).await;
+        harness.until_state(&album, JobState::Done).await;
+        let of = |start: &str| harness.log.entries().iter().filter(|entry| entry.starts_with(start)).count();
+        eventually("its completion ran", async || of("over") == run).await;
+        assert_eq!(
+            (of("over finished [3, 3, 0, 0]"), of("sealed with 3"), of("a "), of("b ")),
+            (run, 2 * run, 2 * run, run)
+        );
+    }
+    harness.engine.stop().await;
 }
 
 async fn start(change: impl FnOnce(&mut Config)) -> Harness {

@@ -124,6 +124,7 @@ macro_rules! task_laws {
                 a_member_that_runs_again_does_not_count,
                 a_member_that_ends_in_no_attempt_counts,
                 a_batch_that_was_sealed_takes_no_members,
+                members_that_are_there_already_are_known_after_the_seal,
                 a_member_that_is_not_stored_does_not_count,
                 a_batch_ends_at_its_deadline_once,
                 a_delayed_job_waits_while_a_batch_expires,

@@ -3,7 +3,8 @@
 -- Then, if some jobs are tracked: the start of the keys of reports, also in place of a batch if there is none, and those keys.
 -- ARGV: µs until which it may run, channel, ms for which an id is remembered, then for each job: id, queue, text, due in ms or
 -- '', claim or '', its ms, digest or ''.
--- Returns 1 to 4 if the batch is unknown, sealed, expired, or would be too large. Else for each '' if it is stored, 'conflict', or `=` and the id of the job that is stored; or the key that is spoilt.
+-- Returns 1 to 4 if the batch is unknown, sealed, expired, or would be too large, unless all jobs are there already. Else for each
+-- '' if it is stored, 'conflict', or `=` and the id of the job that is stored; or the key that is spoilt.
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 if us > tonumber(ARGV[1]) then
@@ -38,7 +39,7 @@ for n = 4, #ARGV, 7 do
     end
 end
 
-local members, before -- the number of the next member, and that of the first one that is added
+local members, before, refusal -- the number of the next member, and that of the first one that is added
 if KEYS[8] and KEYS[8] ~= KEYS[9] then
     local batch = redis.pcall('HMGET', KEYS[8], 'end', 'sealed', 'total')
     if batch.err then
@@ -47,13 +48,13 @@ if KEYS[8] and KEYS[8] ~= KEYS[9] then
     members = tonumber(batch[3])
     before = members
     if not members then
-        return 1
+        refusal = 1
     elseif batch[1] == 'expired' then
-        return 3
+        refusal = 3
     elseif batch[1] or batch[2] then
-        return 2
+        refusal = 2
     elseif members + (#ARGV - 3) / 7 > 1000000 then
-        return 4
+        refusal = 4
     end
 end
 
@@ -74,6 +75,16 @@ local function outcome_of(n)
 end
 
 local outcomes, added, first = {}, {}, nil
+if refusal then -- a job that runs again adds the members of its first run once more
+    for n = 4, #ARGV, 7 do
+        local outcome = outcome_of(n)
+        if outcome == '' then
+            return refusal
+        end
+        outcomes[#outcomes + 1] = outcome
+    end
+    return outcomes
+end
 for n = 4, #ARGV, 7 do
     local outcome = outcome_of(n)
     if outcome == '' then

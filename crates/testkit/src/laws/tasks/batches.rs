@@ -241,6 +241,26 @@ pub async fn a_batch_that_was_sealed_takes_no_members(store: SharedTasks) {
     assert_eq!(counts(&store).await, (BatchStage::Finished, [1, 1, 0, 0]));
 }
 
+/// A job that runs again adds the members of its first run once more, which may have sealed the batch.
+pub async fn members_that_are_there_already_are_known_after_the_seal(store: SharedTasks) {
+    let chosen = |id: &str| NewJob { digest: Some([1; 16]), ..member(id) };
+    create(&store, NEVER_MS).await;
+    assert_eq!(enqueue(&store, &[chosen("a"), chosen("b")]).await, vec![EnqueueOutcome::Stored; 2]);
+    seal(&store).await;
+    let worker = LawWorker::new(&store, 0);
+    for stage in [BatchStage::Sealed, BatchStage::Finished] {
+        let known = ["a", "b"].map(|id| EnqueueOutcome::Existing(id.into()));
+        assert_eq!(enqueue(&store, &[chosen("a"), chosen("b")]).await, known);
+        let refused = vec![EnqueueOutcome::NoMember(BatchRefusal::Sealed); 2];
+        assert_eq!(enqueue(&store, &[chosen("a"), chosen("c")]).await, refused);
+        assert_eq!((counts(&store).await.0, counts(&store).await.1[0]), (stage, 2));
+        for fetched in worker.fetch(2).await {
+            worker.settle(&fetched, AttemptEnd::Done).await;
+        }
+    }
+    assert_eq!(counts(&store).await, (BatchStage::Finished, [2, 2, 0, 0]));
+}
+
 /// A job that is there already is no member.
 pub async fn a_member_that_is_not_stored_does_not_count(store: SharedTasks) {
     create(&store, NEVER_MS).await;
