@@ -44,6 +44,13 @@ async fn welcome(ctx: TaskContext, diary: State<Diary>, input: Mail) -> Result<(
     Ok(())
 }
 
+/// Invites a user, who is welcomed once that has succeeded.
+#[task]
+async fn invite(ctx: TaskContext, diary: State<Diary>, input: Mail) -> Result<(), ActionError> {
+    diary.add(format!("invite {}", input.to));
+    ctx.tasks().after::<welcome>(input).await.map(drop)
+}
+
 /// Cleans up.
 #[task(cron = "30 2 * * *")]
 async fn nightly(diary: State<Diary>) -> Result<(), ActionError> {
@@ -58,7 +65,7 @@ async fn sign_up(ctx: Context, input: Mail) -> Result<(), ActionError> {
 }
 
 fn app() -> App {
-    App::new("mails").state(Diary::default()).actions(actions![sign_up]).tasks(tasks![send_mail, welcome])
+    App::new("mails").state(Diary::default()).actions(actions![sign_up]).tasks(tasks![send_mail, welcome, invite])
 }
 
 fn diary(app: &TestApp) -> Vec<String> {
@@ -88,6 +95,15 @@ async fn inline_jobs_are_over_when_their_enqueue_returns() {
     assert_eq!(diary(&app), ["welcome nobody"], "its second attempt");
     let failed = app.node().tasks().failed(0, 9).await.unwrap();
     assert_eq!(failed.iter().map(|failed| failed.exception.as_str()).collect::<Vec<_>>(), ["conflict"]);
+}
+
+#[tokio::test]
+async fn jobs_that_follow_on_inline_jobs_are_over_too() {
+    let app = testing::start(app()).inline_jobs().await;
+    for _ in 0..20 {
+        app.node().tasks().enqueue::<invite>(Mail { to: "ada".to_owned() }).await.unwrap();
+        assert_eq!(diary(&app), ["invite ada", "welcome ada", "mail to ada"]);
+    }
 }
 
 #[tokio::test]

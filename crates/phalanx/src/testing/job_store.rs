@@ -1,8 +1,9 @@
 //! The store of an application in a test, whose jobs run by themselves, within their enqueue, or when the test says so.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,8 +11,8 @@ use phalanx_core::Generation;
 use phalanx_core::backend::{
     AttemptEnd, AttemptKey, BackendError, BatchStage, Clock, DeleteOutcome, EnqueueOutcome, FailedTake, FetchedJob,
     GiveBackOutcome, JobReport, JobState, LimitedQueue, ListedAttempt, NewBatch, NewJob, Promotion, SealOutcome,
-    StoredBatch, StoredStatus, TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall, TickOutcome, WorkerCall,
-    WorkerReply, WorkerSign,
+    Settlement, StoredBatch, StoredStatus, TakeOutcome, TaskMinute, TaskStats, TaskStore, TickCall, TickOutcome,
+    WorkerCall, WorkerReply, WorkerSign,
 };
 use phalanx_core::config::Config;
 use phalanx_core::memory::MemoryTasks;
@@ -22,6 +23,9 @@ use super::waiting::CONDITION;
 
 /// The jobs at once where an enqueue waits for its job: each job that enqueues another keeps its slot meanwhile.
 const INLINE_SLOTS: usize = 1000;
+
+/// Most jobs with follow-on jobs that are noted: those of ticks and of later attempts stay, since no enqueue waits for them.
+const MAX_FOLLOWED: usize = 100_000;
 
 /// When the jobs of an application in a test run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +73,8 @@ pub(super) struct TestJobs {
     steps: Mutex<()>,
     /// Changes with each attempt that ends.
     ended: watch::Sender<DrainedJobs>,
+    /// The jobs that follow on the success of another, by the id of that, where an enqueue waits for them.
+    followers: StdMutex<HashMap<Arc<str>, Vec<Arc<str>>>>,
     /// The time of the node's last look for ticks that was answered, in µs.
     ticked_us: AtomicU64,
     has_ticked: watch::Sender<u64>,
@@ -83,6 +89,7 @@ impl TestJobs {
             opened: Notify::new(),
             steps: Mutex::default(),
             ended: watch::Sender::default(),
+            followers: StdMutex::default(),
             ticked_us: AtomicU64::new(0),
             has_ticked: watch::Sender::default(),
         }
@@ -166,22 +173,44 @@ impl TestJobs {
         timeout(CONDITION, late).await.map_err(|_| "the node looks for no ticks".to_owned())
     }
 
-    /// Waits until a job is over, or is to run later.
+    /// Waits until a job is over, or is to run later, and so are those that follow on it.
     async fn run_inline(&self, id: &str) -> Result<(), BackendError> {
+        let mut left = vec![Arc::<str>::from(id)];
+        while let Some(id) = left.pop() {
+            timeout(CONDITION, self.run_one(&id)).await.unwrap_or_else(|_| {
+                let why = "is its queue paused, or not in tasks.queues?";
+                Err(BackendError::unavailable(format!("the job {id} did not end within {CONDITION:?}: {why}")))
+            })?;
+            left.extend(self.followers().remove(&id).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    async fn run_one(&self, id: &str) -> Result<(), BackendError> {
         let mut ended = self.ended.subscribe();
-        let over = async {
-            loop {
-                ended.borrow_and_update();
-                match self.inner.status(id).await?.state {
-                    JobState::Waiting | JobState::Running(_) => drop(ended.changed().await),
-                    _ => return Ok(()),
-                }
+        loop {
+            ended.borrow_and_update();
+            match self.inner.status(id).await?.state {
+                JobState::Waiting | JobState::Running(_) => drop(ended.changed().await),
+                _ => return Ok(()),
             }
-        };
-        timeout(CONDITION, over).await.unwrap_or_else(|_| {
-            let why = "is its queue paused, or not in tasks.queues?";
-            Err(BackendError::unavailable(format!("the job {id} did not end within {CONDITION:?}: {why}")))
-        })
+        }
+    }
+
+    /// Notes the jobs that follow on those which are settled.
+    fn note_followers(&self, settlements: &[Settlement]) {
+        let following = settlements.iter().filter(|it| self.mode == JobMode::Inline && it.end == AttemptEnd::Done);
+        for (id, consequences) in following.filter_map(|it| it.id.as_ref().zip(it.consequences.as_ref())) {
+            let ids: Vec<_> = consequences.follow_ups.iter().map(|job| job.id.clone()).collect();
+            let mut followers = self.followers();
+            if !ids.is_empty() && followers.len() < MAX_FOLLOWED {
+                followers.insert(id.clone(), ids);
+            }
+        }
+    }
+
+    fn followers(&self) -> MutexGuard<'_, HashMap<Arc<str>, Vec<Arc<str>>>> {
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(&self, end: &AttemptEnd) {
@@ -260,6 +289,7 @@ impl TaskStore for TestJobs {
         let is_open = self.is_open.load(SeqCst);
         let wanted = if is_open { call.wanted } else { 0 };
         let _step = self.steps.lock().await;
+        self.note_followers(call.settlements);
         let mut reply = self.inner.exchange(&WorkerCall { wanted, ..call.clone() }).await?;
         reply.has_more &= is_open;
         call.settlements.iter().for_each(|settlement| self.count(&settlement.end));

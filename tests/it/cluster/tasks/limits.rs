@@ -85,6 +85,8 @@ async fn no_more_jobs_run_at_once_than_their_limit_although_nodes_are_killed() {
     let most = counts.iter().max().copied().unwrap_or_default();
     print(format_args!("{} steps, {kills} nodes killed: {most} at once at most", counts.len()));
     assert_eq!(most, LIMIT);
+    let held_up = cluster.metric_of(0, "phalanx_tasks_held_up_total", "by=\"limit\"").await;
+    assert!(held_up > 0.0, "an operator sees that the limit keeps jobs back");
 }
 
 /// The most that begin in any second, and the mean over all of the time.
@@ -112,4 +114,6 @@ async fn no_second_sees_more_jobs_begin_than_their_rate() {
     ));
     assert!(most <= 110 && mean <= 105.0, "{most}, {mean}");
     assert!(mean >= 70.0, "the rate is used: {mean}");
+    let held_up = cluster.metric_of(0, "phalanx_tasks_held_up_total", "by=\"rate\"").await;
+    assert!(held_up > 0.0, "an operator sees that the rate keeps jobs back");
 }
