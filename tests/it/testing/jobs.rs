@@ -162,9 +162,11 @@ async fn a_look_that_fails_shows_the_jobs_and_the_line() {
     assert!(none.contains("tests/it/testing/jobs.rs:") && none.ends_with("but none at all"), "{none}");
     sign_up_as(&app, "ada").await;
     let other = refusal(|| app.assert_enqueued::<welcome>(|user| user.to == "bob"));
-    assert!(other.ends_with(r#"but 1 are: {"to":"ada"}"#), "{other}");
+    assert!(other.ends_with(r#"but 1 other: {"to":"ada"}"#), "{other}");
     let found = refusal(|| app.refute_enqueued::<welcome>(|user| user.to == "ada"));
     assert!(found.ends_with(r#"a job of welcome is enqueued: {"to":"ada"}"#), "{found}");
+    let absent = refusal(|| app.refute_enqueued::<nightly>(|_| true));
+    assert!(absent.ends_with(r#"the application has no task "nightly""#), "{absent}");
     let beside = testing::start(self::app()).await;
     let chance = refusal(|| beside.refute_enqueued::<welcome>(|_| true));
     assert!(chance.contains("manual_jobs()"), "{chance}");

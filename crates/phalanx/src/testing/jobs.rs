@@ -38,7 +38,8 @@ impl TestApp {
     ///
     /// # Panics
     ///
-    /// If there is none: with the jobs of the task. If jobs run beside the test, so that the answer would be chance.
+    /// If there is none: with the jobs of the task. If the application has no such task, or jobs run beside the test, so that the
+    /// answer would be chance.
     #[track_caller]
     pub fn assert_enqueued<T: Task<Input: Input>>(&self, condition: impl Fn(&T::Input) -> bool) {
         let inputs = self.inputs_of::<T>();
@@ -53,7 +54,7 @@ impl TestApp {
     ///
     /// # Panics
     ///
-    /// If there is one: with its input. If jobs run beside the test.
+    /// If there is one: with its input. If the application has no such task, or jobs run beside the test.
     #[track_caller]
     pub fn refute_enqueued<T: Task<Input: Input>>(&self, condition: impl Fn(&T::Input) -> bool) {
         for (text, input) in self.inputs_of::<T>() {
@@ -114,9 +115,11 @@ impl TestApp {
             jobs.mode() != JobMode::Beside,
             "{place}: jobs run beside this test: start it by testing::start(…).manual_jobs(), or .inline_jobs()"
         );
+        let name = T::DEF.name;
+        assert!(self.node().tasks().has(name), "{place}: the application has no task {name:?}");
         let mut inputs = Vec::new();
         for text in jobs.enqueued() {
-            let Some(read) = JobText::read(&text).filter(|read| read.class == T::DEF.name) else { continue };
+            let Some(read) = JobText::read(&text).filter(|read| read.class == name) else { continue };
             let (text, params) = match read.input() {
                 JobInput::Object(object) => (object.get().to_owned(), Params::from_raw_json(object.to_owned()).ok()),
                 JobInput::None => ("{}".to_owned(), Some(Params::default())),
@@ -133,7 +136,7 @@ fn shown<T>(inputs: &[(String, T)]) -> String {
         [] => "none at all".to_owned(),
         inputs => {
             let texts: Vec<&str> = inputs.iter().take(SHOWN).map(|(text, _)| text.as_str()).collect();
-            format!("{} are: {}", inputs.len(), texts.join(", "))
+            format!("{} other: {}", inputs.len(), texts.join(", "))
         }
     }
 }
