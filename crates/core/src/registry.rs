@@ -106,8 +106,8 @@ impl RegisteredTask {
     }
 
     pub(crate) fn known(&self, config: &Config) -> KnownTask {
-        let TaskDef { queue, check, unique, tracked, .. } = *self.def;
-        KnownTask { queue, check, unique, limit: self.limit(config), tracked }
+        let TaskDef { queue, check, unique, tracked, fair_by, .. } = *self.def;
+        KnownTask { queue, check, unique, fair_by, limit: self.limit(config), tracked }
     }
 }
 
@@ -418,6 +418,9 @@ fn check_task(def: &TaskDef, states: &States, errors: &mut DefinitionErrors) {
     let fields = fields_of(input.as_value());
     for field in def.unique.key.fields().iter().filter(|field| !fields.contains(*field)) {
         errors.add(format!("task {name:?} is unique by {field:?}, and its input has no such field"));
+    }
+    for field in def.fair_by.iter().filter(|field| !fields.contains(*field)) {
+        errors.add(format!("task {name:?} is fair by {field:?}, and its input has no such field"));
     }
     check_states(&format!("task {name:?}"), def.require, states, errors);
 }

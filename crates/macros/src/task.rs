@@ -18,6 +18,10 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         None => action_name(&signature, &arguments),
     };
     let limits = arguments.queue_limits.expand();
+    let fair_by = match &arguments.fair_by {
+        Some(field) => quote!(::core::option::Option::Some(#field)),
+        None => quote!(::core::option::Option::None),
+    };
     let (retry, blocking, exclusive) = (retry(&arguments.retry), arguments.blocking, arguments.exclusive);
     let (tracked, unique) = (arguments.tracked, unique(&arguments.unique, &input));
     let (on_failed, schedule) = (on_failed(&arguments), arguments.schedule.expand());
@@ -28,6 +32,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         exclusive: #exclusive,
         tracked: #tracked,
         limits: #limits,
+        fair_by: #fair_by,
         schedule: #schedule,
         unique: #unique,
         check: ::phalanx::__private::check_input::<#input>,

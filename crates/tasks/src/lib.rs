@@ -35,6 +35,7 @@ mod skipped;
 mod slots;
 mod thread;
 mod tokens;
+mod turns;
 mod undecodable;
 mod worker;
 

@@ -53,9 +53,10 @@ impl NodeQueues {
         self.names.iter().any(|name| **name == *queue)
     }
 
-    /// Those of some queues that are not among them.
+    /// Those of some queues with limits that are not among them.
     pub(crate) fn left_out<'a>(&self, queues: &'a [LimitedQueue]) -> Vec<&'a str> {
-        queues.iter().map(|limited| &*limited.queue).filter(|queue| !self.contains(queue)).collect()
+        let limited = queues.iter().filter(|limited| !limited.limits.is_none());
+        limited.map(|limited| &*limited.queue).filter(|queue| !self.contains(queue)).collect()
     }
 
     /// Whether a queue has a limit.
@@ -155,7 +156,7 @@ mod tests {
     #[test]
     fn queues_with_limits_of_the_cluster_that_are_left_out_are_named() {
         let limits = phalanx_core::backend::QueueLimits { running: Some(1), rate: None };
-        let limited = ["low", "report"].map(|queue| LimitedQueue { queue: queue.into(), limits });
+        let limited = ["low", "report"].map(|queue| LimitedQueue::new(queue, limits));
         for (settings, expected) in [(&["low"][..], &["report"][..]), (&["high"], &["low", "report"]), (&["*"], &[])] {
             assert_eq!(serve(settings, &["low", "report"], &[]).left_out(&limited), expected, "{settings:?}");
         }

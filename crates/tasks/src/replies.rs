@@ -66,6 +66,7 @@ impl WorkerLoop {
                 if let Ok(stats) = result {
                     let stored: Vec<String> = stats.queues.iter().map(|(queue, _)| queue.clone()).collect();
                     self.set_queues(&stored);
+                    self.set_turns(&stats.in_turns);
                     let served = |queue: &str| self.queues.contains(queue);
                     metrics::record_stats(&stats, self.engine.clock().now_ms(), served);
                 }

@@ -123,7 +123,7 @@ pub(crate) struct WorkerLoop {
     pub(crate) queues: NodeQueues,
     /// The settings that they follow from.
     served: Vec<ServedQueue>,
-    /// The queues with limits in the cluster, the same until the node stops.
+    /// The queues with limits in the cluster, the same until the node stops, and those in which jobs take turns.
     pub(crate) limited: Arc<[LimitedQueue]>,
     pub(crate) undecodable: UndecodableJobs,
     /// The tasks of this node.

@@ -148,6 +148,12 @@ impl Keys {
         self.own("rate:")
     }
 
+    /// The start of the names of sorted sets: the keys by which jobs of a queue take turns, by the turns that they have had. With a
+    /// blank and a key behind it, such a name is that of the list of these jobs, in the form of those that ran before.
+    pub(crate) fn fair(&self) -> String {
+        self.own("fair:")
+    }
+
     /// The classes of parked jobs: a set.
     pub(crate) fn parked(&self) -> String {
         self.own("parked")

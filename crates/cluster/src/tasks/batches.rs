@@ -51,6 +51,7 @@ impl RedisTasks {
             keys.ready(),
             keys.again(),
             keys.suspects(),
+            keys.fair(),
         ]);
         let reply: String = call.arg(id).arg(&self.channel).run(&self.shared).await?;
         Ok(SealOutcome::Refused(match (&*reply, reply.strip_prefix('!')) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use deadpool_redis::redis::Value;
 use phalanx_core::backend::{BackendError, ENQUEUE_BATCH, EnqueueOutcome, NewJob};
+use phalanx_core::job::turn_of;
 
 use super::call::{ReplyItems, ScriptCall, unexpected_reply};
 use super::{RedisTasks, batches, now_ms};
@@ -35,7 +36,9 @@ impl RedisTasks {
             all.resize(8, keys.reports()); // the place of the batch
             self.add_keys_of_tracked(&mut all, jobs);
         }
-        let mut call = self.scripts.enqueue.call(&all);
+        let takes_turns = jobs.iter().any(|job| turn_of(&job.text).is_some());
+        let script = if takes_turns { &self.scripts.enqueue_in_turns } else { &self.scripts.enqueue };
+        let mut call = script.call(&all);
         call.arg(until_us).arg(&self.channel).arg(ID_TTL.as_millis() as u64);
         for job in jobs {
             add_job(job, &mut call);

@@ -66,6 +66,7 @@ impl Exchange {
             ("REPORTS", keys.reports()),
             ("HELD", keys.held()),
             ("RATES", keys.rates()),
+            ("FAIR", keys.fair()),
             ("BATCHES", keys.batches()),
             ("BATCHES_ENDED", keys.batches_ended()),
             ("BATCHES_DUE", keys.batches_due()),

@@ -131,6 +131,7 @@ impl RedisTasks {
                 keys.batches_ended(),
                 keys.reports(),
                 keys.batches_due(),
+                keys.fair(),
             ]);
             call.arg(id).arg(u8::from(marks)).arg(u8::from(stored.is_some())).arg(member.unwrap_or_default());
             match call.arg(&self.channel).run(&self.shared).await? {
@@ -178,9 +179,13 @@ impl RedisTasks {
         let of_queues = queues.iter().flat_map(|queue| {
             [(&ready, 0), (&again, 0), (&suspects, 0)].map(|(root, skip)| ([root, queue.as_str()].concat(), skip))
         });
+        let mut of_turns = Vec::new();
+        for queue in self.queues_in_turns(&queues).await? {
+            of_turns.extend(self.turn_lists(&queue).await?.into_iter().map(|list| (list.key, 0)));
+        }
         let of_classes = classes.iter().map(|class| ([parked.as_str(), class].concat(), 2));
         let mut found = Found::Nowhere;
-        for (list, skip) in of_queues.chain(of_classes) {
+        for (list, skip) in of_queues.chain(of_turns).chain(of_classes) {
             let matches = |entry: &Bytes| text_of(entry, skip).is_some_and(|text| id_of(&text).as_deref() == Some(id));
             match self.find_in_list(&list, id, matches).await {
                 Ok(Found::Nowhere) | Err(BackendError::WrongKind { .. }) => {}

@@ -29,6 +29,7 @@ pub(super) fn take_parked(keys: &Keys, channel: &str) -> String {
         ("SUSPECTS", keys.suspects()),
         ("HELD", keys.held()),
         ("RATES", keys.rates()),
+        ("FAIR", keys.fair()),
         ("CHANNEL", channel.to_owned()),
     ];
     let constants: String = texts.iter().map(|(name, text)| constant(name, &quote(text))).collect();
@@ -54,13 +55,14 @@ pub(super) fn write(call: &WorkerCall<'_>, text: &mut Vec<u8>) {
     }
 }
 
-fn write_rule(LimitedQueue { queue, limits }: &LimitedQueue, successes: usize, text: &mut Vec<u8>) {
+fn write_rule(LimitedQueue { queue, limits, takes_turns }: &LimitedQueue, successes: usize, text: &mut Vec<u8>) {
     let (burst, interval_us) = limits.rate.map_or((0, 0.0), |rate| (rate.burst(), rate.interval_us()));
     let successes = u32::try_from(successes).unwrap_or(u32::MAX);
     for number in [successes, limits.running.unwrap_or(0), burst] {
         text.extend_from_slice(&number.to_le_bytes());
     }
     text.extend_from_slice(&interval_us.to_le_bytes());
+    text.push((*takes_turns).into());
     let name = &queue.as_bytes()[..queue.len().min(u8::MAX.into())]; // a queue has a hundred bytes at most
     text.push(name.len() as u8);
     text.extend_from_slice(name);

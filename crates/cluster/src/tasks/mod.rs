@@ -45,6 +45,7 @@ mod risks;
 mod running;
 mod series;
 mod ticks;
+mod turns;
 mod unattended;
 mod wake;
 
@@ -83,6 +84,8 @@ pub struct RedisTasks {
 struct Scripts {
     fields: TaskScript,
     enqueue: TaskScript,
+    enqueue_in_turns: TaskScript,
+    turns: TaskScript,
     report: TaskScript,
     checkpoint: TaskScript,
     create_batch: TaskScript,
@@ -110,12 +113,15 @@ impl RedisTasks {
         let script = |key: String, text: &str| TaskScript::new(key, text);
         let counting = |key: String, text: &str| TaskScript::counting(key, text);
         let checkpoints = constant("CHECKPOINTS", &quote(&keys.checkpoints()));
+        let enqueue = [&*checkpoints, include_str!("../lua/tasks/enqueue.lua")].concat();
         Self {
             exchange: Exchange::new(&keys, &channel, failed_max.max(1)),
             serving: Repeated::every(SERVING),
             scripts: Scripts {
                 fields: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/fields.lua")),
-                enqueue: script(keys.queues(), &[&*checkpoints, include_str!("../lua/tasks/enqueue.lua")].concat()),
+                enqueue: script(keys.queues(), &enqueue),
+                enqueue_in_turns: script(keys.queues(), &turns::enqueue(&keys, &enqueue)),
+                turns: script(format!("{}*", keys.fair()), include_str!("../lua/tasks/turns.lua")),
                 report: script(format!("{}*", keys.reports()), include_str!("../lua/tasks/report.lua")),
                 checkpoint: script(format!("{}*", keys.checkpoints()), include_str!("../lua/tasks/checkpoint.lua")),
                 create_batch: script(format!("{}*", keys.batches()), include_str!("../lua/tasks/create_batch.lua")),

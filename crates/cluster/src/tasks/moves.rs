@@ -58,6 +58,7 @@ impl RedisTasks {
             keys.batches(),
             keys.batches_ended(),
             keys.batches_due(),
+            keys.fair(),
         ]);
         call.arg(&self.name).arg(PROMOTER_MS).arg(&self.channel).arg(MOVE_BATCH).arg(self.failed_max);
         let mut items = ReplyItems::of(call.run(&*self.own.client().await?).await?).ok_or_else(unexpected_reply)?;
@@ -141,6 +142,7 @@ impl RedisTasks {
             keys.batches_ended(),
             keys.batches_due(),
             keys.reports(),
+            keys.fair(),
         ]);
         call.arg(by.as_str()).arg(dead.as_str()).arg(&self.channel).arg(self.failed_max).arg(MAX_UNATTENDED);
         call.arg(REMEMBERED_MS);
@@ -203,6 +205,7 @@ impl RedisTasks {
             keys.batches_ended(),
             keys.batches_due(),
             keys.reports(),
+            keys.fair(),
         ]);
         call.arg(self.failed_max).arg(MAX_UNATTENDED).arg(&self.channel);
         let parked = self.names_in(keys.parked()).await?;

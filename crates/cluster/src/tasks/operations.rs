@@ -27,10 +27,14 @@ impl RedisTasks {
         let paused = self.names(keys.paused()).await?;
         let workers = self.names(keys.workers()).await?;
         let classes = self.names(keys.parked()).await?;
-        let mut lengths = Vec::with_capacity(queues.len());
+        let (mut lengths, in_turns) = (Vec::with_capacity(queues.len()), self.queues_in_turns(&queues).await?);
         for queue in queues {
             let lists = [keys.suspects(), keys.again(), keys.ready()].map(|root| [&*root, &*queue].concat());
-            lengths.push((queue, self.sum_of("LLEN", &lists).await?));
+            let mut length = self.sum_of("LLEN", &lists).await?;
+            if in_turns.contains(&queue) {
+                length += self.turn_lists(&queue).await?.iter().map(|list| list.length as u64).sum::<u64>();
+            }
+            lengths.push((queue, length));
         }
         let running: Vec<String> =
             self.runners().await?.iter().map(|name| [&*keys.running_of(), &**name].concat()).collect();
@@ -41,6 +45,7 @@ impl RedisTasks {
             queues: lengths,
             oldest,
             paused,
+            in_turns,
             running: self.sum_of("HLEN", &running).await?,
             delayed: self.sum_of("ZCARD", &[keys.delayed()]).await?,
             parked: self.sum_of("LLEN", &parked).await?,
@@ -99,6 +104,9 @@ impl RedisTasks {
             };
             texts.extend(entries.into_iter().map(text));
         }
+        if limit > 0 {
+            self.read_turns(queue, skip, limit, &mut texts).await?;
+        }
         Ok(texts)
     }
 
@@ -108,7 +116,7 @@ impl RedisTasks {
     }
 
     /// Reads entries of a list, page by page: each may have 1 MiB.
-    async fn read_range(&self, list: &str, skip: usize, limit: usize) -> Result<Vec<Vec<u8>>, BackendError> {
+    pub(super) async fn read_range(&self, list: &str, skip: usize, limit: usize) -> Result<Vec<Vec<u8>>, BackendError> {
         let mut entries = Vec::new();
         while entries.len() < limit {
             let (from, page) = (skip.saturating_add(entries.len()), PAGE.min(limit - entries.len()));
@@ -141,6 +149,7 @@ impl RedisTasks {
             keys.suspects(),
             keys.unique(),
             keys.deleted(),
+            keys.fair(),
             keys.reports(),
         ];
         let retried = jobs.iter().filter_map(|job| job.retry.as_ref());

@@ -30,6 +30,7 @@ impl RedisTasks {
             keys.parked_of(),
             keys.unique(),
             keys.running_of(),
+            keys.fair(),
         ];
         let jobs = call.tasks.iter().flat_map(|task| &task.due).filter_map(|tick| tick.job.as_ref());
         self.add_keys_of_tracked(&mut all, jobs);

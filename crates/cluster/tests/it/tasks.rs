@@ -23,6 +23,7 @@ mod shares;
 mod sizes;
 mod spoilt;
 mod ticks;
+mod turns;
 
 /// The generations of the laws have leases, and the first one has the claim on the second.
 async fn store() -> (Arc<dyn TaskStore>, Redis) {

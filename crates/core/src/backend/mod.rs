@@ -38,7 +38,7 @@ pub use membership::{
     Renewal,
 };
 pub(crate) use queue_limits::PaidTime;
-pub use queue_limits::{HeldUpQueue, JobRate, LimitedQueue, QueueLimits};
+pub use queue_limits::{HeldUpQueue, JobRate, LimitedQueue, MAX_TURN_KEYS, OTHER_TURNS, QueueLimits};
 pub use rooms::{
     CreateOutcome, HeldMember, JoinOutcome, LeaveOutcome, Member, Members, RelistOutcome, Relisting, RoomStore,
     StoredMember,

@@ -28,14 +28,29 @@ pub struct JobRate {
     pub window: Duration,
 }
 
-/// A queue and its limits.
+/// A queue from which jobs are not fetched in their order alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitedQueue {
     /// Its name.
     pub queue: Arc<str>,
     /// Its limits.
     pub limits: QueueLimits,
+    /// Whether some of its jobs take turns by their keys.
+    pub takes_turns: bool,
 }
+
+impl LimitedQueue {
+    /// A queue with these limits, in which no jobs take turns.
+    pub fn new(queue: impl Into<Arc<str>>, limits: QueueLimits) -> Self {
+        Self { queue: queue.into(), limits, takes_turns: false }
+    }
+}
+
+/// Most keys of a queue by which jobs take turns; those of further keys share one.
+pub const MAX_TURN_KEYS: usize = 1000;
+
+/// The key of jobs of further keys.
+pub const OTHER_TURNS: &str = "~";
 
 /// A queue in which jobs wait because a limit of it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]

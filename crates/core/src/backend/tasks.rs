@@ -307,7 +307,8 @@ pub struct WorkerCall<'a> {
     /// The most jobs of each of these queues, in their order; empty: as many as are wanted.
     pub limits: &'a [usize],
     /// The queues with limits in the cluster that the node knows, the same until it stops: attempts of these are
-    /// counted, and no more are fetched than their limits permit.
+    /// counted, and no more are fetched than their limits permit. Also those in which jobs take turns, to which a node adds: a
+    /// store may fetch no such jobs of others.
     pub limited: &'a [LimitedQueue],
     /// Until when jobs may be fetched, the store's time in microseconds: later nothing is fetched. Settlements have no
     /// such limit.
@@ -414,6 +415,8 @@ pub struct TaskStats {
     pub oldest: Vec<(String, u64)>,
     /// The queues from which nothing is fetched.
     pub paused: Vec<String>,
+    /// The queues in which jobs wait that take turns.
+    pub in_turns: Vec<String>,
     /// How many attempts run.
     pub running: u64,
     /// How many jobs are due later.

@@ -13,6 +13,7 @@ mod reaps;
 mod reports;
 mod series;
 mod ticks;
+mod turns;
 mod unattended;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -165,6 +166,11 @@ impl Jobs {
             Some(due_ms) => self.delay(new.queue, job, due_ms),
             None => self.wait(new.queue, job),
         }
+    }
+
+    /// The names of those queues.
+    fn queues_with(&self, is_one: impl Fn(&MemoryQueue) -> bool) -> Vec<String> {
+        self.queues.iter().filter(|(_, queue)| is_one(queue)).map(|(name, _)| name.to_string()).collect()
     }
 
     /// Puts a job at the end of its queue.
@@ -520,12 +526,8 @@ impl TaskStore for MemoryTasks {
         Ok(TaskStats {
             queues: state.queues.iter().map(|(name, queue)| (name.to_string(), length(queue.len()))).collect(),
             oldest: state.oldest(),
-            paused: state
-                .queues
-                .iter()
-                .filter(|(_, queue)| queue.is_paused)
-                .map(|(name, _)| name.to_string())
-                .collect(),
+            paused: state.queues_with(|queue| queue.is_paused),
+            in_turns: state.queues_with(MemoryQueue::has_turns),
             running: state.running.values().map(|attempts| length(attempts.len())).sum(),
             delayed: length(state.delayed.len()),
             parked: state.parked.values().map(|parked| length(parked.len())).sum(),

@@ -26,11 +26,16 @@ pub(super) fn check(tasks: &BTreeMap<&'static str, Arc<RegisteredTask>>, errors:
 }
 
 impl Registry {
-    /// The queues with limits in the cluster, by name.
+    /// The queues with limits in the cluster, and those in which jobs take turns, by name.
     pub fn limited_queues(&self) -> Vec<LimitedQueue> {
-        let limited = self.tasks().map(|task| task.def).filter(|def| !def.limits.is_none());
-        let queues: BTreeMap<&str, LimitedQueue> =
-            limited.map(|def| (def.queue, LimitedQueue { queue: def.queue.into(), limits: def.limits })).collect();
+        let mut queues: BTreeMap<&str, LimitedQueue> = BTreeMap::new();
+        for def in self.tasks().map(|task| task.def) {
+            if def.limits.is_none() && def.fair_by.is_none() {
+                continue;
+            }
+            let queue = queues.entry(def.queue).or_insert_with(|| LimitedQueue::new(def.queue, def.limits));
+            queue.takes_turns |= def.fair_by.is_some();
+        }
         queues.into_values().collect()
     }
 }

@@ -188,6 +188,16 @@ fn limits_that_cannot_be_and_two_for_one_queue_are_named_with_their_tasks() {
 }
 
 #[test]
+fn a_task_is_fair_by_a_field_of_its_input_and_another_one_of_its_queue_by_another() {
+    let task = |name, field| TaskDef { name, queue: "mail", fair_by: Some(field), ..RUN_ACTION };
+    let of = |tasks| Registry::new(Definitions { tasks, ..Definitions::default() });
+    let queues = of(vec![task("a", "action"), task("b", "version")]).unwrap().limited_queues();
+    assert!(matches!(&queues[..], [queue] if queue.takes_turns && &*queue.queue == "mail"), "{queues:?}");
+    let error = of(vec![task("a", "tenant")]).unwrap_err().to_string();
+    assert_eq!(error, "task \"a\" is fair by \"tenant\", and its input has no such field");
+}
+
+#[test]
 fn a_state_that_is_there_is_not_missed() {
     let mut states = States::default();
     states.insert("here".to_owned());

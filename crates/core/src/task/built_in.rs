@@ -41,6 +41,7 @@ pub(crate) const RUN_ACTION: TaskDef = TaskDef {
     exclusive: false,
     tracked: false,
     limits: QueueLimits::NONE,
+    fair_by: None,
     schedule: None,
     unique: UniquePolicy::DEFAULT,
     input: input_schema::<RunAction>,

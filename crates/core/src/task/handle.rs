@@ -15,6 +15,7 @@ use super::attempt::AttemptFacts;
 use super::children::MAX_ID_BYTES;
 use super::draft::{DraftChanges, JobDraft, TaskCallbacks};
 use super::due::Due;
+use super::fair::turn_key;
 use super::origin::JobOrigin;
 use super::unique::{JobClaim, UniqueOptions, UniquePolicy, UniqueUntil};
 use crate::backend::{BackendError, Clock, ENQUEUE_BATCH, EnqueueOutcome, NewJob, TaskStore};
@@ -77,6 +78,7 @@ pub(crate) struct KnownTask {
     pub(crate) queue: &'static str,
     pub(crate) check: fn(&Params) -> Result<(), ActionError>,
     pub(crate) unique: UniquePolicy,
+    pub(crate) fair_by: Option<&'static str>,
     /// How long an attempt may take.
     pub(crate) limit: Option<Duration>,
     /// Whether the ends of its jobs are kept.
@@ -374,6 +376,7 @@ impl Tasks {
             meta: self.origin.meta(&options.meta)?,
             completes: options.completes.as_deref().map(Into::into),
             batch: options.batch.as_deref().map(Into::into),
+            fair: self.fair_by(known, queue).and_then(|field| turn_key(field, input)).map(Into::into),
         };
         let text = text.write();
         if text.len() > MAX_JOB_BYTES {
@@ -382,6 +385,13 @@ impl Tasks {
         let unique = unique.map(|unique| unique.claim);
         let (batch, tracked) = (options.batch.clone(), known.tracked);
         Ok(NewJob { id, queue: queue.into(), text, due_ms, unique, digest, batch, tracked })
+    }
+
+    /// The field by which a job of this task takes turns in this queue. In one that no task with turns has it takes none: nodes
+    /// would not look for it there.
+    fn fair_by(&self, known: &KnownTask, queue: &str) -> Option<&'static str> {
+        let has_turns = |task: &KnownTask| task.fair_by.is_some() && task.queue == queue;
+        known.fair_by.filter(|_| has_turns(known) || self.parts.known.values().any(has_turns))
     }
 
     async fn store_jobs(&self, task: &str, jobs: &[NewJob]) -> Result<Vec<EnqueueOutcome>, ActionError> {

@@ -30,6 +30,7 @@
 //!         exclusive: false,
 //!         tracked: false,
 //!         limits: QueueLimits::NONE,
+//!         fair_by: None,
 //!         schedule: None,
 //!         unique: UniquePolicy::DEFAULT,
 //!         input: input_schema::<NoInput>,
@@ -79,6 +80,7 @@ mod control;
 pub(crate) mod draft;
 mod due;
 mod failed;
+mod fair;
 mod follow_up;
 pub(crate) mod handle;
 mod members;
@@ -147,6 +149,8 @@ pub struct TaskDef {
     pub tracked: bool,
     /// The limits of its queue in the whole cluster: the same for all tasks of the queue.
     pub limits: QueueLimits,
+    /// The field of its input by whose values its jobs take turns in their queue.
+    pub fair_by: Option<&'static str>,
     /// When jobs of it are enqueued by the clock, without a caller.
     pub schedule: Option<Schedule>,
     /// Which of its jobs are unique.

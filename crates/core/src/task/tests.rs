@@ -40,6 +40,7 @@ impl Task for SendMail {
         exclusive: false,
         tracked: false,
         limits: QueueLimits::NONE,
+        fair_by: None,
         schedule: None,
         unique: UniquePolicy::DEFAULT,
         input: input_schema::<Mail>,

@@ -15,7 +15,7 @@ async fn twice(_ctx: TaskContext) -> Result<(), ActionError> {
     Ok(())
 }
 
-#[task(rate = "10/minute")]
+#[task(rate = "10/minute", fair_by = 5)]
 async fn other_unit(_ctx: TaskContext) -> Result<(), ActionError> {
     Ok(())
 }

@@ -90,7 +90,7 @@ async fn attempts_are_listed_again_with_the_limits_of_their_queues() {
     lose_attempts(&harness, &store).await;
     store.fail([Fault::Reaped]);
     eventually("the attempt is listed again", async || store.relisted.lock().unwrap().len() == 1).await;
-    let limits = LimitedQueue { queue: "limited".into(), limits: Limited::DEF.limits };
+    let limits = LimitedQueue::new("limited", Limited::DEF.limits);
     assert_eq!(*store.relisted_limits.lock().unwrap(), [limits]);
     harness.log.go_on.add_permits(1);
     harness.until_state(&id, JobState::Done).await;

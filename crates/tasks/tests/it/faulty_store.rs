@@ -68,6 +68,8 @@ pub(crate) struct FaultyStore {
     pub(crate) signs: Mutex<Vec<Option<String>>>,
     /// The cluster that uses the same queues.
     pub(crate) other_cluster: Mutex<Option<String>>,
+    /// The queues in which jobs take turns, as the last exchange named them.
+    pub(crate) in_turns: Mutex<Vec<String>>,
 }
 
 impl FaultyStore {
@@ -92,6 +94,7 @@ impl FaultyStore {
             steps: Mutex::default(),
             signs: Mutex::default(),
             other_cluster: Mutex::default(),
+            in_turns: Mutex::default(),
         })
     }
 
@@ -123,6 +126,8 @@ impl FaultyStore {
 #[async_trait]
 impl TaskStore for FaultyStore {
     async fn exchange(&self, call: &WorkerCall<'_>) -> Result<WorkerReply, BackendError> {
+        let in_turns = call.limited.iter().filter(|limited| limited.takes_turns);
+        *self.in_turns.lock().unwrap() = in_turns.map(|limited| limited.queue.to_string()).collect();
         let does_something = !call.settlements.is_empty() || call.wanted > 0 && self.has_jobs().await;
         // Whether an answer is to be lost shows when it is there: a job may come after the look.
         let fault = self.next_fault(|fault| does_something && fault != Fault::AnswerLost);

@@ -162,6 +162,7 @@ pub(crate) const PLAIN: TaskDef = TaskDef {
     exclusive: false,
     tracked: false,
     limits: QueueLimits::NONE,
+    fair_by: None,
     schedule: None,
     unique: UniquePolicy::DEFAULT,
     input: input_schema::<Work>,
@@ -266,6 +267,14 @@ impl Task for Paced {
         limits: QueueLimits { running: None, rate: Some(JobRate { jobs: 100, window: Duration::from_secs(1) }) },
         ..PLAIN
     };
+}
+
+/// The same, whose jobs take turns by their names.
+pub(crate) struct Fair;
+
+impl Task for Fair {
+    type Input = Work;
+    const DEF: TaskDef = TaskDef { name: "fair", fair_by: Some("name"), ..PLAIN };
 }
 
 /// A node with a worker.

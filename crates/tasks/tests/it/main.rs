@@ -18,4 +18,5 @@ mod series;
 mod sign;
 mod stopping;
 mod ticks;
+mod turns;
 mod unique;

@@ -25,10 +25,11 @@ mod reports;
 mod running;
 mod series;
 mod ticks;
+mod turns;
 
 pub use self::{
     batches::*, checkpoints::*, ends::*, enqueue::*, exchange::*, follow_ups::*, limits::*, moves::*, operations::*,
-    queue_limits::*, reports::*, running::*, series::*, ticks::*,
+    queue_limits::*, reports::*, running::*, series::*, ticks::*, turns::*,
 };
 
 /// Turns each law of tasks into a test: `task_laws!(memory: make())`.
@@ -70,6 +71,18 @@ macro_rules! task_laws {
                 a_parked_job_waits_for_room_in_its_queue,
                 jobs_of_a_queue_begin_by_its_rate,
                 a_settlement_that_makes_room_in_a_queue_at_its_limit_wakes,
+                jobs_of_one_key_keep_none_of_others_waiting,
+                a_key_whose_jobs_come_one_by_one_keeps_none_of_others_waiting,
+                jobs_with_and_without_keys_take_turns,
+                a_job_that_comes_back_takes_its_turn,
+                jobs_that_take_turns_are_listed_found_and_deleted,
+                a_member_of_a_batch_takes_its_turn_and_the_completion_too,
+                jobs_of_further_keys_share_a_turn,
+                the_end_of_a_text_has_the_key,
+                a_queue_with_a_limit_has_turns,
+                a_rate_and_a_pause_hold_up_turns,
+                attempts_of_a_dead_node_have_the_next_turns_of_their_keys,
+                an_enqueue_of_a_job_that_takes_turns_wakes,
                 one_suspect_is_fetched_at_a_time,
                 due_jobs_are_promoted_in_batches,
                 attempts_of_a_dead_node_go_back_and_count_a_death,

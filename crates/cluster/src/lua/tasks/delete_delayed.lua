@@ -2,8 +2,8 @@
 -- was not when the caller read its names, which is to be repeated; 3 if its batch has ended with that; or the key that is spoilt. Marks are kept for a day, the newest
 -- 100,000.
 -- KEYS: unused key, delayed, delayed jobs, marks of deletion, claim or unused key, queues; the starts of keys: ready, again,
--- suspects, batches, members of batches that ended, reports; deadlines of batches. ARGV: id, '1' to mark it if it is not delayed,
--- '1' if its names were read, its name as a member of a batch or '', channel.
+-- suspects, batches, members of batches that ended, reports; deadlines of batches; the start of keys: jobs that take turns. ARGV:
+-- id, '1' to mark it if it is not delayed, '1' if its names were read, its name as a member of a batch or '', channel.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 redis.call('ZCARD', KEYS[2])
 redis.call('ZCARD', KEYS[4])
@@ -12,7 +12,7 @@ if is_delayed and ARGV[3] ~= '1' then
     return 2
 end
 if is_delayed then
-    local put = placer(KEYS[6], KEYS[7], KEYS[8], KEYS[9], ARGV[5])
+    local put = placer(KEYS[6], KEYS[7], KEYS[8], KEYS[9], ARGV[5], KEYS[14])
     local counters = batch_counters(put, KEYS[10], KEYS[11], KEYS[7], KEYS[13])
     local batch, key = counters.find(ARGV[4])
     if key then

@@ -5,6 +5,8 @@
 -- '', claim or '', its ms, digest or ''.
 -- Returns 1 to 4 if the batch is unknown, sealed, expired, or would be too large, unless all jobs are there already. Else for each
 -- '' if it is stored, 'conflict', or `=` and the id of the job that is stored; or the key that is spoilt.
+local put -- where some take turns
+--[[ turns ]]
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
 if us > tonumber(ARGV[1]) then
@@ -101,10 +103,14 @@ for n = 4, #ARGV, 7 do
             first[id] = true
         else
             due = now_ms
-            redis.call('RPUSH', KEYS[4] .. queue, text)
             if not added[queue] then
                 added[queue] = true
                 redis.call('SADD', KEYS[1], queue)
+            end
+            if put then
+                put(queue, 0, 0, 0, text, false)
+            else
+                redis.call('RPUSH', KEYS[4] .. queue, text)
             end
         end
         if claim ~= '' then
@@ -126,7 +132,7 @@ if members and members > before then -- a full Redis refuses a write, also of wh
     redis.call('HSET', KEYS[8], 'total', string.format('%.0f', members))
 end
 for queue in pairs(added) do
-    if lengths[queue] == 0 then
+    if lengths[queue] == 0 and not put then
         redis.pcall('PUBLISH', ARGV[2], queue)
     end
 end

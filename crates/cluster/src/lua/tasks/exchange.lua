@@ -49,7 +49,7 @@ end
 local outcomes, dropped, spoilt = {}, 0, {}
 if others > 0 then
     --[[ batches.lua, follow_ups.lua ]]
-    local put = placer(QUEUES, READY, AGAIN, SUSPECTS, CHANNEL)
+    local put = placer(QUEUES, READY, AGAIN, SUSPECTS, CHANNEL, FAIR)
     local counters
     for n = 1, others do
         local field, verb, id, claim, x, reported, progress, result = unpack(ARGV, at, at + 7)
@@ -260,7 +260,8 @@ if wanted > 0 and us <= fetch_until and lease > us then
         end
         local rule = limited and limited.of[queue]
         -- A node may know many queues with limits, of which most are empty: nothing else is read of these.
-        if is_paused ~= 1 and (not rule or redis.call('EXISTS', READY .. queue, AGAIN .. queue, SUSPECTS .. queue) > 0
+        if is_paused ~= 1 and (not rule
+            or redis.call('EXISTS', READY .. queue, AGAIN .. queue, SUSPECTS .. queue, FAIR .. queue) > 0
             and limited.room(rule, us, spoilt) > 0) then
             if wanted == 0 or bytes <= 0 then
                 more = 1 -- there may be some
@@ -272,7 +273,10 @@ if wanted > 0 and us <= fetch_until and lease > us then
                 most = math.min(most, rule.room)
             end
             -- How many wait matters only where several are wanted: a single one is there, or it is not.
-            local is_single, waiting, counted = wanted == 1, 1, 0
+            local is_single, waiting, counted, in_turns = wanted == 1, 1, 0, 0
+            if rule and rule.takes_turns then
+                is_single = false
+            end
             if not is_single then
                 waiting = length_of(ready)
             end
@@ -284,8 +288,12 @@ if wanted > 0 and us <= fetch_until and lease > us then
                 end
             end
             local left = waiting + counted
-            if rule then -- what its limit keeps is no reason to look again
-                left = math.min(left, rule.room - (before - wanted))
+            if rule then
+                if rule.takes_turns then
+                    in_turns = limited.waiting_in_turns(rule, most, spoilt)
+                end
+                -- What its limit keeps is no reason to look again.
+                left = math.min(left + in_turns, rule.room - (before - wanted))
             end
             if left > 0 then
                 local share = most
@@ -294,18 +302,30 @@ if wanted > 0 and us <= fetch_until and lease > us then
                     nodes = type(nodes) == 'number' and math.max(nodes, 1) or 1
                     share = math.min(most, math.ceil(left / nodes))
                 end
-                local taken = 0
+                local taken, rest, number = 0, share, low
+                if in_turns > 0 then
+                    -- Those that take turns and all others: in turn, by the parity of the token. Below, the next digit decides.
+                    local most_turns = share
+                    if waiting + counted > 0 then
+                        most_turns, number = math.floor((share + low % 2) / 2), math.floor(low / 2)
+                    end
+                    taken = limited.take_turns(rule, n, most_turns, take)
+                    rest = share - taken
+                end
                 if counted > 0 then
                     -- Given back: first. Those that ran before and fresh ones: in turn, by the parity of the token.
                     local is_back = string.sub(redis.call('LINDEX', again, 0), 1, 1) == '!'
-                    local half = math.floor((share + low % 2) / 2)
-                    taken = take(again, n, true, is_back and share or half)
+                    local half = math.floor((rest + number % 2) / 2)
+                    taken = taken + take(again, n, true, is_back and rest or half)
                 end
                 if waiting > 0 then
                     taken = taken + take(ready, n, false, share - taken)
                 end
                 if taken < share and counted > 0 then
                     taken = taken + take(again, n, true, share - taken)
+                end
+                if taken < share and in_turns > 0 then
+                    taken = taken + limited.take_turns(rule, n, share - taken, take)
                 end
                 if not is_single then
                     more = more + left - taken

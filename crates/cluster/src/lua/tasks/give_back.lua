@@ -2,11 +2,11 @@
 -- KEYS: unused key, reapers, running, queues; the starts of keys: ready, again, suspects, unique; failed, ids of the failed,
 -- failures, marks of deletion; the start of keys: serving; classes of failures that no node attended to; the start of keys:
 -- their records; mark that the node came back, jobs for which this reap counted as a death; the starts of keys: deaths of a job
--- that were stalls, attempts of a queue that count for its limit; batches, members of batches that ended, deadlines of batches; the start of the
--- keys of reports. ARGV: the reaper, the dead generation, channel, most failed jobs kept, most such records of a class, ms for
--- which a death may turn out to be a stall, then for each attempt: field, id or '', claim or '', class or '', its name as a member
--- of a batch or '', the records without counters of its failure if nodes died of it and if they stood still, '' where that cannot
--- be.
+-- that were stalls, attempts of a queue that count for its limit; batches, members of batches that ended, deadlines of batches; the starts
+-- of keys: reports, jobs that take turns. ARGV: the reaper, the dead generation, channel, most failed jobs kept, most such records
+-- of a class, ms for which a death may turn out to be a stall, then for each attempt: field, id or '', claim or '', class or '',
+-- its name as a member of a batch or '', the records without counters of its failure if nodes died of it and if they stood still,
+-- '' where that cannot be.
 -- Returns for each that was moved '', or its deaths, its stalls and its field if it is convicted; the keys that are spoilt; how
 -- many records were dropped, and how many batches ended.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
@@ -15,7 +15,7 @@ if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[1] then
 end
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
-local put = placer(KEYS[4], KEYS[5], KEYS[6], KEYS[7], ARGV[3])
+local put = placer(KEYS[4], KEYS[5], KEYS[6], KEYS[7], ARGV[3], KEYS[24])
 local counters = batch_counters(put, KEYS[20], KEYS[21], KEYS[5], KEYS[22])
 local moved, spoilt, left, dropped = {}, {}, {}, 0
 local came_back, counts_deaths = redis.call('EXISTS', KEYS[16]) == 1, false

@@ -2,14 +2,16 @@
 -- none.
 -- Of each such queue, HELD has how many attempts each generation runs, and RATES until when its rate is paid: a number of µs, to
 -- which each attempt adds the time from one to the next. `rules_text` has from `rules_at` on for each of them: plain successes
--- among the settlements, most that run or 0, most that begin together by the rate or 0, µs from one to the next, name.
+-- among the settlements, most that run or 0, most that begin together by the rate or 0, µs from one to the next, 1 if jobs of
+-- it take turns, name.
 local limited
 if #rules_text >= rules_at then
-    local rules, of, at = {}, {}, rules_at
+    local rules, of, at, counts_attempts = {}, {}, rules_at, false
     repeat
         local rule = { ended = 0, begun = 0 }
-        rule.successes, rule.most, rule.burst, rule.interval, rule.queue, at =
-            struct.unpack('<I4I4I4dI1c0', rules_text, at)
+        rule.successes, rule.most, rule.burst, rule.interval, rule.takes_turns, rule.queue, at =
+            struct.unpack('<I4I4I4dI1I1c0', rules_text, at)
+        rule.takes_turns, counts_attempts = rule.takes_turns == 1, counts_attempts or rule.most > 0
         rules[#rules + 1] = rule
         of[rule.queue] = rule
     until at > #rules_text
@@ -74,6 +76,9 @@ if #rules_text >= rules_at then
     -- it, for longer. More than a thousand attempts are counted as much less often, 1 ms for each thousand; without the right to
     -- read their fields, the count stays what it was. The counts of generations that run nothing go.
     function limited.recount(running, us)
+        if not counts_attempts then
+            return
+        end
         local thousands = math.ceil(redis.call('HLEN', running) / 1000)
         local fields = (thousands < 2 or math.floor(us / 1000000) % thousands == 0) and redis.pcall('HKEYS', running)
         local counts
@@ -138,6 +143,69 @@ if #rules_text >= rules_at then
         return rule.room
     end
 
+    -- How many jobs of a queue wait for their turns, as far as that matters to a call that takes `most` of them at most: those of
+    -- the keys that are next, and one of each other.
+    function limited.waiting_in_turns(rule, most, spoilt)
+        local turns = FAIR .. rule.queue
+        local size = redis.pcall('ZCARD', turns)
+        rule.turns = {}
+        if type(size) ~= 'number' then
+            spoilt[#spoilt + 1] = turns
+            return 0
+        elseif size == 0 or most <= 0 then
+            return size
+        end
+        local next_keys, waiting = redis.call('ZRANGE', turns, 0, most - 1, 'WITHSCORES'), 0
+        for n = 1, #next_keys, 2 do
+            local key = next_keys[n]
+            local list = turns .. ' ' .. key
+            local length = redis.pcall('LLEN', list)
+            if type(length) ~= 'number' then -- behind all others, so that it keeps none from their turns
+                spoilt[#spoilt + 1] = list
+                redis.call('ZADD', turns, '1e15', key)
+            elseif length == 0 then
+                redis.call('ZREM', turns, key)
+            else
+                local had = tonumber(next_keys[n + 1])
+                rule.turns[#rule.turns + 1] = { key = key, list = list, length = length, had = had, takes = 0 }
+                waiting = waiting + length
+            end
+        end
+        return waiting + math.max(size - #next_keys / 2, 0)
+    end
+
+    -- Takes jobs of a queue by turns, and returns how many: each is of the key that has had the fewest.
+    function limited.take_turns(rule, n_queue, most, take)
+        for _ = 1, most do
+            local first
+            for n = 1, #rule.turns do
+                local turn = rule.turns[n]
+                if turn.takes < turn.length and (not first or turn.had < first.had) then
+                    first = turn
+                end
+            end
+            if not first then
+                break
+            end
+            first.takes, first.had = first.takes + 1, first.had + 1
+        end
+        local turns, taken = FAIR .. rule.queue, 0
+        for n = 1, #rule.turns do
+            local turn = rule.turns[n]
+            if turn.takes > 0 then
+                local count = take(turn.list, n_queue, true, turn.takes)
+                turn.had, turn.length = turn.had - turn.takes + count, turn.length - count
+                turn.takes, taken = 0, taken + count
+                if turn.length == 0 then
+                    redis.call('ZREM', turns, turn.key)
+                elseif count > 0 then
+                    redis.call('ZADD', turns, string.format('%.1f', turn.had), turn.key)
+                end
+            end
+        end
+        return taken
+    end
+
     -- Notes what has begun and ended, and wakes nodes for room that this call has made and not filled. Returns for each queue in
     -- which jobs wait that a limit holds up its place, and in how many µs its rate lets the next one begin, '' if it does now.
     function limited.finish(us)
@@ -164,7 +232,7 @@ if #rules_text >= rules_at then
                 redis.pcall('SET', RATES .. queue, string.format('%.0f', rule.paid), 'PX', lasts)
             end
             if (is_held_up or makes_room)
-                and redis.call('EXISTS', READY .. queue, AGAIN .. queue, SUSPECTS .. queue) > 0 then
+                and redis.call('EXISTS', READY .. queue, AGAIN .. queue, SUSPECTS .. queue, FAIR .. queue) > 0 then
                 if makes_room then
                     redis.pcall('PUBLISH', CHANNEL, queue)
                 end

@@ -2,7 +2,7 @@
 -- at a time, any node after it.
 -- KEYS: unused key, delayed, delayed jobs, claim, resque's schedule, queues; the starts of keys: ready, again, suspects,
 -- resque's delayed, resque's timestamps; failed, ids of the failed, failures; batches, members of batches that ended, deadlines
--- of batches. ARGV: this node, ms of its claim, channel, most jobs, most failed jobs kept.
+-- of batches; the start of keys: jobs that take turns. ARGV: this node, ms of its claim, channel, most jobs, most failed jobs kept.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 local promoter = redis.pcall('GET', KEYS[4])
 if type(promoter) == 'string' and promoter ~= ARGV[1] then
@@ -11,7 +11,7 @@ end
 redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[2])
 local now = redis.call('TIME')
 local us = now[1] * 1000000 + now[2]
-local put = placer(KEYS[6], KEYS[7], KEYS[8], KEYS[9], ARGV[3])
+local put = placer(KEYS[6], KEYS[7], KEYS[8], KEYS[9], ARGV[3], KEYS[18])
 local counters = batch_counters(put, KEYS[15], KEYS[16], KEYS[7], KEYS[17])
 local moved, spoilt, most = 0, {}, tonumber(ARGV[4])
 

@@ -1,9 +1,9 @@
 -- Seals a batch, and ends it if no member is left. Returns '' if it is sealed, 'finished' if it is over
 -- with that, why it is not sealed, or `!` and the key that is spoilt.
--- KEYS: unused key, batch, queues, deadlines of batches; the starts of keys: batches, members that ended, ready, again, suspects. ARGV: id,
--- channel.
+-- KEYS: unused key, batch, queues, deadlines of batches; the starts of keys: batches, members that ended, ready, again, suspects,
+-- jobs that take turns. ARGV: id, channel.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
-local put = placer(KEYS[3], KEYS[7], KEYS[8], KEYS[9], ARGV[2])
+local put = placer(KEYS[3], KEYS[7], KEYS[8], KEYS[9], ARGV[2], KEYS[10])
 local counters = batch_counters(put, KEYS[5], KEYS[6], KEYS[7], KEYS[4])
 local batch, key = counters.read(ARGV[1])
 if key then

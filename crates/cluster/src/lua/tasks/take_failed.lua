@@ -1,15 +1,16 @@
 -- Removes failed jobs, and may let them run again. Returns for each 'taken', 'missing', `=` and the id of the job that has the
 -- claim, or `!` and the key that is spoilt.
 -- KEYS: unused key, failed, ids of the failed, queues, delayed, delayed jobs; the starts of keys: ready, again, suspects,
--- unique; marks of deletion; the start of the keys of reports, and those keys of the jobs that are tracked. ARGV: channel, then for each: record, id or '', '1' if it is to run again, and then, or '' for all:
--- id, queue, text, due in ms or '', claim or '', its ms.
+-- unique; marks of deletion; the starts of keys: jobs that take turns, reports; those keys of the jobs that are tracked. ARGV:
+-- channel, then for each: record, id or '', '1' if it is to run again, and then, or '' for all: id, queue, text, due in ms or '',
+-- claim or '', its ms.
 redis.call('DEL', KEYS[1]) -- a full Redis refuses a script whose first write may need memory
 local now = redis.call('TIME')
 local tracked = {}
-for n = 13, #KEYS do
+for n = 14, #KEYS do
     tracked[KEYS[n]] = true
 end
-local put = placer(KEYS[4], KEYS[7], KEYS[8], KEYS[9], ARGV[1])
+local put = placer(KEYS[4], KEYS[7], KEYS[8], KEYS[9], ARGV[1], KEYS[12])
 
 local function take(record, known, runs_again, id, queue, job, due_ms, claim, claim_ms)
     local place = redis.call('LPOS', KEYS[2], record)
@@ -32,7 +33,7 @@ local function take(record, known, runs_again, id, queue, job, due_ms, claim, cl
         end
         redis.pcall('ZREM', KEYS[11], id)
         -- One whose task this node does not have is tracked as before.
-        local reports = KEYS[12] .. id
+        local reports = KEYS[13] .. id
         if tracked[reports] or redis.pcall('HEXISTS', reports, 'tracked') == 1 then
             track(reports, 7 * 86400000)
         end

@@ -1,7 +1,8 @@
 -- Enqueues the ticks of periodic tasks that are due and later than the last one of their task. Everything is read first: then
 -- nothing can fail but the first write, on a full Redis.
 -- KEYS: ticks, queues, delayed jobs, generations that run jobs; the starts of keys: ready, again, suspects, parked, unique,
--- running; then, if some ticks are tracked, the start of the keys of reports, and those keys of these ticks. ARGV: the node's idea of the time in µs, µs until which it may run, µs at which the node began to tick, µs by which
+-- running, jobs that take turns; then, if some ticks are tracked, the start of the keys of reports, and those keys of these ticks.
+-- ARGV: the node's idea of the time in µs, µs until which it may run, µs at which the node began to tick, µs by which
 -- the node may be ahead, µs after which a schedule that no node has is forgotten, channel, then for each task: name, schedule,
 -- the last tick that the node knows in ms or 0, the first tick after its time, number of due ticks, and for each of these: ms,
 -- id or '' if it is left out, queue, text, '', claim or '', its ms.
@@ -29,7 +30,7 @@ local function is_held(claim, queue, task)
             return true
         end
     end
-    if redis.pcall('HEXISTS', KEYS[3], id) ~= 0 then
+    if redis.call('EXISTS', KEYS[11] .. queue) ~= 0 or redis.pcall('HEXISTS', KEYS[3], id) ~= 0 then
         return true
     end
     local left, own = 1000, '"id":"' .. id .. '"'
@@ -141,9 +142,9 @@ if #writes > 0 then
     redis.call('HSET', KEYS[1], unpack(writes))
     redis.call('EXPIRE', KEYS[1], 7776000)
 end
-local put = placer(KEYS[2], KEYS[5], KEYS[6], KEYS[7], ARGV[6])
+local put = placer(KEYS[2], KEYS[5], KEYS[6], KEYS[7], ARGV[6], KEYS[11])
 local tracked = {}
-for n = 12, #KEYS do
+for n = 13, #KEYS do
     tracked[KEYS[n]] = true
 end
 for _, n in ipairs(pushes) do
@@ -151,8 +152,8 @@ for _, n in ipairs(pushes) do
     if ARGV[n + 5] ~= '' then
         redis.call('SET', KEYS[9] .. ARGV[n + 5], ARGV[n + 1], 'PX', ARGV[n + 6])
     end
-    if #KEYS > 10 and tracked[KEYS[11] .. ARGV[n + 1]] then
-        track(KEYS[11] .. ARGV[n + 1], 7 * 86400000)
+    if #KEYS > 11 and tracked[KEYS[12] .. ARGV[n + 1]] then
+        track(KEYS[12] .. ARGV[n + 1], 7 * 86400000)
     end
 end
 return outcomes

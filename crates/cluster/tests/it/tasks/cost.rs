@@ -54,7 +54,7 @@ async fn limits_of_empty_queues_make_no_call_longer() {
     let worker = LawWorker::serving(&store, nodes()[0], &names.iter().map(String::as_str).collect::<Vec<_>>());
     let rate = Some(JobRate { jobs: 100, window: Duration::from_secs(1) });
     let limits = QueueLimits { running: Some(5), rate };
-    let limited = |queue: &String| LimitedQueue { queue: queue.as_str().into(), limits };
+    let limited = |queue: &String| LimitedQueue::new(queue.as_str(), limits);
     let limited: &'static [LimitedQueue] = names.iter().map(limited).collect::<Vec<_>>().leak();
     let mut costs = Vec::new();
     for limited in [&[], limited] {

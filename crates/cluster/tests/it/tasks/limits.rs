@@ -11,7 +11,7 @@ const HELD: &str = "phalanx:laws:held:q";
 
 async fn call(worker: &LawWorker, ends: &[FetchedJob], wanted: usize) -> WorkerReply {
     let limits = QueueLimits { running: Some(3), ..QueueLimits::NONE };
-    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue { queue: "q".into(), limits }]));
+    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue::new("q", limits)]));
     let ends: Vec<Settlement> = ends.iter().map(|job| settlement(job, AttemptEnd::Done)).collect();
     worker.call(&ends, wanted, |call| call.limited = limited).await
 }
@@ -141,7 +141,7 @@ async fn limits_hold_on_a_full_redis() {
     let (store, redis) = super::store().await;
     let rate = Some(phalanx_core::backend::JobRate { jobs: 60, window: Duration::from_secs(3_600) });
     let limits = QueueLimits { running: Some(2), rate };
-    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue { queue: "q".into(), limits }]));
+    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue::new("q", limits)]));
     let worker = LawWorker::new(&store, 0);
     fill(&store).await;
     redis.command("CONFIG SET maxmemory-policy noeviction").await;
@@ -168,7 +168,7 @@ async fn a_queue_whose_rate_is_spoilt_waits_until_the_key_is_removed() {
     let (store, redis) = super::store().await;
     let rate = Some(phalanx_core::backend::JobRate { jobs: 60, window: Duration::from_secs(3_600) });
     let limits = QueueLimits { running: None, rate };
-    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue { queue: "q".into(), limits }]));
+    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue::new("q", limits)]));
     let worker = LawWorker::serving(&store, nodes()[0], &["q", "other"]);
     fill(&store).await;
     enqueue(&store, &[NewJob { queue: "other".into(), ..job("other") }]).await;
@@ -190,7 +190,7 @@ async fn attempts_are_listed_again_beside_a_spoilt_count() {
     redis.command(&format!("DEL {HELD} phalanx:laws:running:{}", nodes()[0])).await;
     redis.command(&format!("SET {HELD} x")).await;
     let limits = QueueLimits { running: Some(3), ..QueueLimits::NONE };
-    store.list_again(nodes()[0], &running, &[LimitedQueue { queue: "q".into(), limits }]).await.unwrap();
+    store.list_again(nodes()[0], &running, &[LimitedQueue::new("q", limits)]).await.unwrap();
     assert_eq!(store.attempts(nodes()[0]).await.unwrap().len(), 2);
     assert_eq!(redis.command("EXISTS phalanx:laws:held:other").await, ":0\r\n");
 }
@@ -218,7 +218,7 @@ async fn a_limit_holds_without_the_right_to_count_anew() {
 async fn a_limit_counts_many_attempts_that_are_listed_again() {
     let (store, redis) = super::store().await;
     let limits = QueueLimits { running: Some(1_200), ..QueueLimits::NONE };
-    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue { queue: "q".into(), limits }]));
+    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue::new("q", limits)]));
     let (one, other) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
     enqueue_many(&store, 1_300).await;
     let mut running = Vec::new();
@@ -250,7 +250,7 @@ async fn attempts_that_move_to_another_name_count_once() {
     let running = call(&one, &[], 2).await.fetched;
     redis.command(&format!("SADD phalanx:laws:names:{now} {before} {now}")).await;
     let limits = QueueLimits { running: Some(3), ..QueueLimits::NONE };
-    store.list_again(now, &running, &[LimitedQueue { queue: "q".into(), limits }]).await.unwrap();
+    store.list_again(now, &running, &[LimitedQueue::new("q", limits)]).await.unwrap();
     assert_eq!(redis.command(&format!("HGETALL {HELD}")).await.lines().nth(2), Some(now.as_str()));
     assert_eq!((counted(&redis).await.as_str(), call(&other, &[], 9).await.fetched.len()), ("2", 1));
 }
@@ -261,7 +261,7 @@ async fn every_key_of_a_queue_has_an_end() {
     let (store, redis) = super::store().await;
     let rate = Some(phalanx_core::backend::JobRate { jobs: 40, window: Duration::from_secs(10) });
     let limits = QueueLimits { running: Some(3), rate };
-    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue { queue: "q".into(), limits }]));
+    let limited: &'static [LimitedQueue] = Box::leak(Box::new([LimitedQueue::new("q", limits)]));
     let worker = LawWorker::new(&store, 0);
     fill(&store).await;
     let running = worker.call(&[], 9, |call| call.limited = limited).await.fetched;

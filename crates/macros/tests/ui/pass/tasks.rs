@@ -117,8 +117,8 @@ async fn tell_all(_ctx: TaskContext) -> Result<(), ActionError> {
     Ok(())
 }
 
-#[task(queue = "mail", limit = 2, rate = "5/10m")]
-async fn remind(_ctx: TaskContext) -> Result<(), ActionError> {
+#[task(queue = "mail", limit = 2, rate = "5/10m", fair_by = "to")]
+async fn remind(_ctx: TaskContext, _input: Mail) -> Result<(), ActionError> {
     Ok(())
 }
 
@@ -138,6 +138,7 @@ fn a_task_with_a_limit_has_a_queue_of_its_own_unless_it_names_one() {
             ("default", QueueLimits::NONE),
         ]
     );
+    assert_eq!(tasks![remind, clean].map(|def| def.fair_by), [Some("to"), None]);
 }
 
 #[test]

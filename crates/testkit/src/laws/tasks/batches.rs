@@ -18,7 +18,7 @@ const NEVER_MS: u64 = 4_000_000_000_000;
 /// The queue `q` with a limit of one.
 static ONE: LazyLock<[LimitedQueue; 1]> = LazyLock::new(|| {
     let limits = QueueLimits { running: Some(1), ..QueueLimits::NONE };
-    [LimitedQueue { queue: "q".into(), limits }]
+    [LimitedQueue::new("q", limits)]
 });
 
 fn member(id: &str) -> NewJob {

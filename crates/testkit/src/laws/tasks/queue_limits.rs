@@ -15,17 +15,15 @@ use crate::laws::eventually;
 
 /// The queue `q` with a limit of three, beside one of another name.
 static THREE: LazyLock<[LimitedQueue; 2]> = LazyLock::new(|| {
-    let of = |queue: &str, running| LimitedQueue {
-        queue: queue.into(),
-        limits: QueueLimits { running: Some(running), ..QueueLimits::NONE },
-    };
+    let of =
+        |queue: &str, running| LimitedQueue::new(queue, QueueLimits { running: Some(running), ..QueueLimits::NONE });
     [of("another", 1), of("q", 3)]
 });
 
 /// The queue `q` with a rate: two begin together, each next one a quarter of a second later.
 static RATE: LazyLock<[LimitedQueue; 1]> = LazyLock::new(|| {
     let rate = Some(JobRate { jobs: 40, window: Duration::from_secs(10) });
-    [LimitedQueue { queue: "q".into(), limits: QueueLimits { rate, ..QueueLimits::NONE } }]
+    [LimitedQueue::new("q", QueueLimits { rate, ..QueueLimits::NONE })]
 });
 
 async fn call(worker: &LawWorker, settlements: &[Settlement], wanted: usize) -> WorkerReply {
