@@ -66,6 +66,7 @@ macro_rules! task_laws {
                 no_more_jobs_of_a_queue_run_in_the_cluster_than_its_limit,
                 a_limit_keeps_no_jobs_of_other_queues,
                 a_repeated_settlement_makes_room_once,
+                a_member_of_a_batch_makes_room_at_its_end,
                 the_attempts_of_a_dead_node_take_no_room,
                 attempts_that_are_listed_again_take_room_at_once,
                 a_parked_job_waits_for_room_in_its_queue,

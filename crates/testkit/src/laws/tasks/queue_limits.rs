@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use phalanx_core::backend::{
-    AttemptEnd, FetchedJob, GiveBackOutcome, HeldUpQueue, JobRate, JobReport, LimitedQueue, NewJob, QueueLimits,
-    SettleOutcome, Settlement, WorkerReply,
+    AttemptEnd, FetchedJob, GiveBackOutcome, HeldUpQueue, JobRate, JobReport, LimitedQueue, NewBatch, NewJob,
+    QueueLimits, SettleOutcome, Settlement, WorkerReply,
 };
 use tokio::time::timeout;
 
-use super::{LawWorker, SharedTasks, claiming, enqueue, failure, ids_of, job, nodes, now_ms, settlement};
+use super::{LawWorker, NEVER_US, SharedTasks, claiming, enqueue, failure, ids_of, job, nodes, now_ms, settlement};
 use crate::laws::eventually;
 
 /// The queue `q` with a limit of three, beside one of another name.
@@ -119,6 +119,25 @@ pub async fn a_repeated_settlement_makes_room_once(store: SharedTasks) {
     let reported = Settlement { report: Some(Box::new(report)), ..settlement(&running[1], AttemptEnd::Done) };
     assert_eq!(call(&one, &[reported], 0).await.settled, [SettleOutcome::Accepted]);
     assert_eq!(call(&other, &[], 9).await.fetched.len(), 1);
+}
+
+/// Its end has consequences, and so a step of its own.
+pub async fn a_member_of_a_batch_makes_room_at_its_end(store: SharedTasks) {
+    let batch = NewBatch { id: "b".into(), deadline_ms: now_ms() + 3_600_000, completion: None };
+    assert_eq!(store.create_batch(&batch, NEVER_US).await.expect("the backend answers"), None);
+    let member = |id: String| {
+        let text = format!(r#"{{"class":"c","queue":"q","args":[],"id":"{id}","batch":"b"}}"#);
+        NewJob { text: text.into(), batch: Some("b".into()), ..job(&id) }
+    };
+    enqueue(&store, &(0..6).map(|number| member(number.to_string())).collect::<Vec<_>>()).await;
+    let (one, other) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
+    let running = call(&one, &[], 9).await.fetched;
+    assert_eq!((running.len(), call(&other, &[], 9).await.fetched.len()), (3, 0));
+    for (job, end) in running.iter().zip([AttemptEnd::Done, AttemptEnd::Dropped, failure(&running[2])]) {
+        assert!(settlement(job, end.clone()).consequences.is_some(), "it counts for its batch");
+        assert_eq!(call(&one, &[settlement(job, end)], 0).await.settled, [SettleOutcome::Accepted]);
+        assert_eq!(call(&other, &[], 9).await.fetched.len(), 1);
+    }
 }
 
 /// They are counted with no one once the first of them has gone back.
