@@ -9,6 +9,9 @@ use crate::client::RedisClient;
 /// The bytes of a script's call that are reserved before its arguments are known: as many as the allocator hands out at once.
 const RESERVED: usize = 1000;
 
+/// The function by which jobs come to their queues.
+pub(super) const PLACER: &str = include_str!("../lua/tasks/placer.lua");
+
 /// The functions by which ends of members of batches count.
 pub(super) const BATCHES: &str = include_str!("../lua/tasks/batches.lua");
 
@@ -24,9 +27,14 @@ impl TaskScript {
         Self { key, script: Script::new(&[include_str!("../lua/tasks/shared.lua"), text].concat()) }
     }
 
-    /// A script that counts ends of members of batches.
+    /// A script that puts jobs into their queues.
+    pub(super) fn placing(key: String, text: &str) -> Self {
+        Self::new(key, &[PLACER, text].concat())
+    }
+
+    /// A script that counts ends of members of batches, and so may put the completion into its queue.
     pub(super) fn counting(key: String, text: &str) -> Self {
-        Self::new(key, &[BATCHES, text].concat())
+        Self::placing(key, &[BATCHES, text].concat())
     }
 
     pub(super) fn call<K: AsRef<str>>(&self, keys: &[K]) -> ScriptCall<'_> {

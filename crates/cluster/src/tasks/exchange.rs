@@ -12,7 +12,7 @@ use phalanx_core::bound_reached;
 use phalanx_core::metrics::record_batch_ends;
 use tracing::warn;
 
-use super::call::{BATCHES, ReplyItems, TaskScript, unexpected_reply};
+use super::call::{BATCHES, PLACER, ReplyItems, TaskScript, unexpected_reply};
 use super::enqueue::{add_job, hex, id_ttl_ms};
 use super::entry::{begun, field_of, split_counters, write_field};
 use super::jobs::id_of;
@@ -27,8 +27,8 @@ const MAX_BYTES: usize = 256 * 1024;
 /// How often a node says that it serves its queues.
 pub(super) const SERVING: Duration = Duration::from_secs(1);
 
-/// The place in the script of the functions for batches and follow-on jobs.
-const FUNCTIONS_HERE: &str = "--[[ batches.lua, follow_ups.lua ]]";
+/// The place in the script of the functions for jobs that go on, batches and follow-on jobs.
+const FUNCTIONS_HERE: &str = "--[[ placer.lua, batches.lua, follow_ups.lua ]]";
 
 /// The script. Its text has its keys, so that they are no arguments of each call: all but that of the running attempts, which
 /// differs from generation to generation.
@@ -76,7 +76,7 @@ impl Exchange {
         constants.push_str(&constant("FAILED_MAX", &failed_max.to_string()));
         let limits = limits::fragment("ARGV[2]", NUMBERS_BYTES + 1);
         // Within the block of ends with consequences: a function that is defined costs each call.
-        let functions = [BATCHES, include_str!("../lua/tasks/follow_ups.lua")].concat();
+        let functions = [PLACER, BATCHES, include_str!("../lua/tasks/follow_ups.lua")].concat();
         let text = include_str!("../lua/tasks/exchange.lua").replacen(FUNCTIONS_HERE, &functions, 1);
         let text = [&constants, &*limits, &text].concat();
         Self(TaskScript::new(format!("{running}*"), &text))

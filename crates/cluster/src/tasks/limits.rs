@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use phalanx_core::backend::{HeldUpQueue, LimitedQueue, Settlement, WorkerCall};
 
-use super::call::ReplyItems;
+use super::call::{PLACER, ReplyItems};
 use super::exchange::{constant, is_plain, quote};
 use crate::keys::Keys;
 
@@ -33,7 +33,7 @@ pub(super) fn take_parked(keys: &Keys, channel: &str) -> String {
         ("CHANNEL", channel.to_owned()),
     ];
     let constants: String = texts.iter().map(|(name, text)| constant(name, &quote(text))).collect();
-    [&constants, &*fragment("ARGV[9]", 1), include_str!("../lua/tasks/take_parked.lua")].concat()
+    [&constants, &*fragment("ARGV[9]", 1), PLACER, include_str!("../lua/tasks/take_parked.lua")].concat()
 }
 
 /// Plain successes, those of each queue with limits behind all others: the script removes these by a command for each queue, so

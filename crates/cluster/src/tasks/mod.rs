@@ -111,6 +111,7 @@ impl RedisTasks {
     pub fn new(client: &RedisClient, keys: Keys, node: &str, failed_max: usize) -> Self {
         let (channel, unused) = (keys.wake(), keys.unused());
         let script = |key: String, text: &str| TaskScript::new(key, text);
+        let placing = |key: String, text: &str| TaskScript::placing(key, text);
         let counting = |key: String, text: &str| TaskScript::counting(key, text);
         let checkpoints = constant("CHECKPOINTS", &quote(&keys.checkpoints()));
         let enqueue = [&*checkpoints, include_str!("../lua/tasks/enqueue.lua")].concat();
@@ -127,13 +128,13 @@ impl RedisTasks {
                 create_batch: script(format!("{}*", keys.batches()), include_str!("../lua/tasks/create_batch.lua")),
                 seal_batch: counting(format!("{}*", keys.batches()), include_str!("../lua/tasks/seal_batch.lua")),
                 promote: counting(keys.delayed(), include_str!("../lua/tasks/promote.lua")),
-                tick: script(keys.ticks(), include_str!("../lua/tasks/tick.lua")),
+                tick: placing(keys.ticks(), include_str!("../lua/tasks/tick.lua")),
                 give_back: counting(keys.reapers(), include_str!("../lua/tasks/give_back.lua")),
                 came_back: script(format!("{}*", keys.stalls_of()), include_str!("../lua/tasks/came_back.lua")),
                 take_parked: script(format!("{}*", keys.running_of()), &limits::take_parked(&keys, &channel)),
                 fail_parked: counting(keys.failed(), include_str!("../lua/tasks/fail_parked.lua")),
                 take_unattended: script(keys.unattended(), include_str!("../lua/tasks/take_unattended.lua")),
-                take_failed: script(keys.failed(), include_str!("../lua/tasks/take_failed.lua")),
+                take_failed: placing(keys.failed(), include_str!("../lua/tasks/take_failed.lua")),
                 list_again: script(keys.running_of(), include_str!("../lua/tasks/list_again.lua")),
                 delete_delayed: counting(keys.delayed_jobs(), include_str!("../lua/tasks/delete_delayed.lua")),
                 release: script(unused, include_str!("../lua/tasks/release.lua")),

@@ -1,5 +1,5 @@
 //! Jobs that take turns by their keys. A resque list has one order, so they are beside it: in a list for each key, and the keys of
-//! a queue in a sorted set, by the turns that each has had. All ways to a queue lead there (`placer` in `shared.lua`).
+//! a queue in a sorted set, by the turns that each has had. All ways to a queue lead there (`placer.lua`).
 
 use bytes::Bytes;
 use deadpool_redis::redis::pipe;
@@ -7,6 +7,7 @@ use phalanx_core::backend::{BackendError, MAX_TURN_KEYS};
 use phalanx_core::bound_reached;
 
 use super::RedisTasks;
+use super::call::PLACER;
 use super::entry::split_counters;
 use super::exchange::{constant, quote};
 use super::jobs::none_if_spoilt;
@@ -23,8 +24,8 @@ const LOOKS: usize = 1000;
 pub(super) fn enqueue(keys: &Keys, script: &str) -> String {
     let texts = [("AGAIN", keys.again()), ("SUSPECTS", keys.suspects()), ("FAIR", keys.fair())];
     let constants: String = texts.iter().map(|(name, text)| constant(name, &quote(text))).collect();
-    let function = "put = placer(KEYS[1], KEYS[4], AGAIN, SUSPECTS, ARGV[2], FAIR)";
-    [&*constants, &*script.replacen(FUNCTION_HERE, function, 1)].concat()
+    let function = [PLACER, "put = placer(KEYS[1], KEYS[4], AGAIN, SUSPECTS, ARGV[2], FAIR)"].concat();
+    [&*constants, &*script.replacen(FUNCTION_HERE, &function, 1)].concat()
 }
 
 /// The jobs of a key.

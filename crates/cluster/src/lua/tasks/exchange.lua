@@ -48,7 +48,7 @@ end
 
 local outcomes, dropped, spoilt = {}, 0, {}
 if others > 0 then
-    --[[ batches.lua, follow_ups.lua ]]
+    --[[ placer.lua, batches.lua, follow_ups.lua ]]
     local put = placer(QUEUES, READY, AGAIN, SUSPECTS, CHANNEL, FAIR)
     local counters
     for n = 1, others do
@@ -269,13 +269,10 @@ if wanted > 0 and us <= fetch_until and lease > us then
             end
             local ready, again, suspects = READY .. queue, AGAIN .. queue, SUSPECTS .. queue
             local most, before = math.min(wanted, tonumber(ARGV[limits + n]) or wanted), wanted
-            if rule then
-                most = math.min(most, rule.room)
-            end
             -- How many wait matters only where several are wanted: a single one is there, or it is not.
             local is_single, waiting, counted, in_turns = wanted == 1, 1, 0, 0
-            if rule and rule.takes_turns then
-                is_single = false
+            if rule then
+                most, is_single = math.min(most, rule.room), is_single and not rule.takes_turns
             end
             if not is_single then
                 waiting = length_of(ready)
@@ -302,19 +299,16 @@ if wanted > 0 and us <= fetch_until and lease > us then
                     nodes = type(nodes) == 'number' and math.max(nodes, 1) or 1
                     share = math.min(most, math.ceil(left / nodes))
                 end
-                local taken, rest, number = 0, share, low
-                if in_turns > 0 then
-                    -- Those that take turns and all others: in turn, by the parity of the token. Below, the next digit decides.
-                    local most_turns = share
-                    if waiting + counted > 0 then
-                        most_turns, number = math.floor((share + low % 2) / 2), math.floor(low / 2)
-                    end
+                local taken = 0
+                if in_turns > 0 then -- these and all others: in turn, as below
+                    local most_turns = waiting + counted > 0 and math.floor((share + low % 2) / 2) or share
                     taken = limited.take_turns(rule, n, most_turns, take)
-                    rest = share - taken
                 end
                 if counted > 0 then
-                    -- Given back: first. Those that ran before and fresh ones: in turn, by the parity of the token.
+                    -- Given back: first. Those that ran before and fresh ones: in turn, by the parity of the token; by its next
+                    -- digit where the parity has decided that it is their turn.
                     local is_back = string.sub(redis.call('LINDEX', again, 0), 1, 1) == '!'
+                    local rest, number = share - taken, in_turns > 0 and math.floor(low / 2) or low
                     local half = math.floor((rest + number % 2) / 2)
                     taken = taken + take(again, n, true, is_back and rest or half)
                 end
