@@ -87,6 +87,25 @@ async fn a_spoilt_key_of_turns_is_named_and_costs_no_job() {
     assert_eq!(redis.command("EXISTS phalanx:laws:fair:q").await, ":0\r\n");
 }
 
+/// A call that takes one job looks at one key.
+#[tokio::test]
+async fn a_spoilt_list_keeps_no_other_key_from_its_turn() {
+    let (store, redis) = super::store().await;
+    let worker = LawWorker::new(&store, 0);
+    enqueue(&store, &[of_key("a", "a"), of_key("b", "b"), of_key("c", "c")]).await;
+    redis.command("DEL 'phalanx:laws:fair:q a'").await;
+    redis.command("SET 'phalanx:laws:fair:q a' x").await;
+    let (mut fetched, mut spoilt) = (0, Vec::new());
+    for _ in 0..5 {
+        let reply = call(&worker, &[], 1).await;
+        fetched += reply.fetched.len();
+        spoilt.extend(reply.spoilt);
+    }
+    spoilt.dedup();
+    assert_eq!((fetched, spoilt), (2, vec!["phalanx:laws:fair:q a".to_owned()]));
+    assert_eq!(store.stats().await.unwrap().queues, [("q".to_owned(), 0)]);
+}
+
 /// The keys of turns that were lost come back with the next job of each.
 #[tokio::test]
 async fn a_list_whose_key_has_no_turn_has_one_with_its_next_job() {
@@ -122,17 +141,21 @@ async fn a_full_redis_refuses_jobs_that_take_turns_and_all_others_go_on() {
 /// Resque's tools name queues in any way: the jobs of one with a blank would be among those of another.
 #[tokio::test]
 async fn a_foreign_queue_with_a_blank_in_its_name_has_no_turns() {
-    let (store, redis) = super::store().await;
-    let worker = LawWorker::serving(&store, nodes()[0], &["q", "q x"]);
-    enqueue(&store, &[of_key("a", "x")]).await;
-    redis.command("SADD resque:queues 'q x'").await;
-    enqueue(&store, &[NewJob { queue: "q x".into(), ..of_key("b", "y") }]).await;
-    let stats = store.stats().await.unwrap();
-    let lengths = [("q".to_owned(), 1), ("q x".to_owned(), 1)];
-    assert_eq!((&stats.queues[..], &stats.in_turns[..]), (&lengths[..], &["q".to_owned()][..]));
-    assert_eq!(store.waiting("q x", 0, 9).await.unwrap().len(), 1);
-    let fetched = call(&worker, &[], 9).await.fetched;
-    assert_eq!(fetched.iter().map(|job| &*job.attempt.queue).collect::<Vec<_>>(), ["q", "q x"]);
+    for order in [["q", "q x"], ["q x", "q"]] {
+        let (store, redis) = super::store().await;
+        let worker = LawWorker::serving(&store, nodes()[0], &["q", "q x"]);
+        redis.command("SADD resque:queues 'q x'").await;
+        for queue in order {
+            enqueue(&store, &[NewJob { queue: queue.into(), ..of_key(queue, "x") }]).await;
+        }
+        let stats = store.stats().await.unwrap();
+        let lengths = [("q".to_owned(), 1), ("q x".to_owned(), 1)];
+        assert_eq!((&stats.queues[..], &stats.in_turns[..]), (&lengths[..], &["q".to_owned()][..]), "{order:?}");
+        assert_eq!(store.waiting("q x", 0, 9).await.unwrap().len(), 1);
+        let reply = call(&worker, &[], 9).await;
+        assert_eq!(reply.fetched.iter().map(|job| &*job.attempt.queue).collect::<Vec<_>>(), ["q", "q x"]);
+        assert_eq!(reply.spoilt, Vec::<String>::new());
+    }
 }
 
 /// Also of jobs that come in one call.

@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use phalanx_core::backend::{
     AttemptEnd, Consequences, DeleteOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobRate, JobState, LimitedQueue,
-    MAX_TURN_KEYS, NewBatch, NewJob, QueueLimits, SettleOutcome, Settlement, TakeOutcome,
+    MAX_TURN_KEYS, NewBatch, NewJob, QueueLimits, SettleOutcome, Settlement, TakeOutcome, UniqueClaim,
 };
 use phalanx_core::job::{MAX_TURN_BYTES, turn_of};
 
 use tokio::time::timeout;
 
-use super::{LawWorker, NEVER_US, SharedTasks, enqueue, failure, ids_of, job, nodes, now_ms, settlement, state};
+use super::{
+    LawTicks, LawWorker, NEVER_US, SharedTasks, enqueue, failure, ids_of, job, nodes, now_ms, settlement, state,
+};
 use crate::laws::eventually;
 
-/// A wake-up comes within that.
-const SOON: Duration = Duration::from_secs(10);
+/// A wake-up comes within that. A connection that is silent for longer wakes as well.
+const SOON: Duration = Duration::from_secs(2);
 
 type Queues = LazyLock<[LimitedQueue; 1]>;
 
@@ -102,12 +104,24 @@ pub async fn a_key_whose_jobs_come_one_by_one_keeps_none_of_others_waiting(store
     }
     let mut fetched = Vec::new();
     for number in 0..18 {
-        // By name it is before one of the others, and behind the other.
-        enqueue(&store, &[of_key(&format!("p{number}"), "p")]).await;
+        // By name it is before the others.
+        if fetched.last().is_none_or(|job: &FetchedJob| turn_of(&job.text) == Some("a")) {
+            enqueue(&store, &[of_key(&format!("a{number}"), "a")]).await;
+        }
         fetched.extend(fetch(&worker, 1).await);
     }
     let counts = counts(&fetched);
-    assert!(["m", "p", "z"].iter().all(|key| counts[key] >= 4), "{counts:?}");
+    assert!(["a", "m", "z"].iter().all(|key| counts.get(key).is_some_and(|count| *count >= 4)), "{counts:?}");
+}
+
+/// A node takes its share of all that wait, also where each key has only one.
+pub async fn a_node_takes_its_share_of_the_jobs_of_many_keys(store: SharedTasks) {
+    let (worker, other) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
+    enqueue(&store, &(0..100).map(|key| of_key(&key.to_string(), &key.to_string())).collect::<Vec<_>>()).await;
+    for node in [&worker, &other] {
+        call(node, &[], 0).await; // it serves the queue
+    }
+    assert_eq!((fetch(&worker, 32).await.len(), fetch(&other, 32).await.len()), (32, 32));
 }
 
 /// Those without a key, retried and fresh ones, have every second turn together.
@@ -350,6 +364,14 @@ pub async fn attempts_of_a_dead_node_have_the_next_turns_of_their_keys(store: Sh
         let of_key: Vec<&str> = fetched.iter().map(String::as_str).filter(|id| id.starts_with(key)).collect();
         assert_eq!(of_key, (0..6).map(|number| format!("{key}{number}")).collect::<Vec<_>>());
     }
+}
+
+/// A store looks for it where it may be.
+pub async fn a_tick_is_skipped_while_the_job_of_the_last_one_waits_for_its_turn(store: SharedTasks) {
+    let ticks = LawTicks::skipping(&store);
+    let unique = Some(UniqueClaim { key: "@t".into(), ttl_ms: 600_000 });
+    enqueue(&store, &[NewJob { unique, ..of_key("t@-2", "x") }]).await;
+    assert_eq!(ticks.ask(Some(-2), &[-1]).await, ticks.ticked(-1, &[], 1));
 }
 
 /// It is the first one of its queue.
