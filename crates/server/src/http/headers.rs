@@ -1,4 +1,4 @@
-//! What several parts read from headers.
+//! Reading of headers that several parts need.
 
 use http::{HeaderMap, HeaderName};
 
