@@ -23,6 +23,7 @@ pub const MAX_BATCH_DEADLINE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 #[derive(Debug, Default)]
 pub struct BatchOptions {
     deadline: Option<Duration>,
+    name: Option<String>,
     pub(super) completion: Option<(&'static str, Box<RawValue>)>,
 }
 
@@ -37,6 +38,13 @@ impl BatchOptions {
         self.deadline = Some(deadline);
         self
     }
+
+    /// With a name among the batches that a job creates, by which another attempt finds it: see [`Tasks::create_batch`]. Without
+    /// one they differ by their completions, and by their order.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
 }
 
 /// A batch that was created. Cheap to clone.
@@ -44,8 +52,8 @@ impl BatchOptions {
 pub struct JobBatch {
     pub(super) tasks: Tasks,
     pub(super) id: Arc<str>,
-    /// Whether an earlier attempt of the job that creates it has sealed it.
-    was_sealed: bool,
+    /// Whether a job has created it, another attempt of which may have sealed it.
+    is_of_job: bool,
 }
 
 /// The numbers of a batch. Once it is over, they stay as they were then.
@@ -105,7 +113,9 @@ impl Tasks {
     /// Creates a batch. It takes members until it is [sealed](JobBatch::seal), and does not end before unless its deadline passes.
     ///
     /// A job that runs again, because its node died or because it failed, has the batch that its earlier attempt created, with the
-    /// members that this one added: it adds the others, and seals it, as if it ran for the first time.
+    /// members that this one added: it adds the others, and seals it, as if it ran for the first time. So does one that runs again
+    /// after `snooze`. A job that is to create another batch when it runs again, such as one that goes on from a checkpoint, gives
+    /// each a [name](BatchOptions::name).
     ///
     /// # Errors
     ///
@@ -119,7 +129,7 @@ impl Tasks {
         // Before anything is awaited, as those of jobs.
         let id = self.attempt.as_ref().and_then(|attempt| {
             let completion = options.completion.as_ref().map(|(task, input)| (*task, &**input));
-            attempt.children.next_batch_id((&attempt.id, attempt.enqueued_at_ms), completion)
+            attempt.children.next_batch_id((&attempt.id, attempt.enqueued_at_ms), options.name.as_deref(), completion)
         });
         let id = id.unwrap_or_else(|| random_text::<26>().into());
         let completion = match options.completion {
@@ -128,14 +138,13 @@ impl Tasks {
         };
         let deadline_ms = self.parts.clock.now_ms() + (deadline.as_millis() as u64).max(1);
         let new = NewBatch { id: id.clone(), deadline_ms, completion };
-        let existing = self.store()?.create_batch(&new, self.until_us()).await?;
-        let was_sealed = existing.is_some_and(|batch| batch.stage != BatchStage::Open);
-        Ok(JobBatch { tasks: self.clone(), id, was_sealed })
+        self.store()?.create_batch(&new, self.until_us()).await?;
+        Ok(JobBatch { tasks: self.clone(), id, is_of_job: self.attempt.is_some() })
     }
 
     /// The batch with that id, on whichever node it was created. Does not look whether there is one: its methods do.
     pub fn batch(&self, id: impl Into<Arc<str>>) -> JobBatch {
-        JobBatch { tasks: self.clone(), id: id.into(), was_sealed: false }
+        JobBatch { tasks: self.clone(), id: id.into(), is_of_job: false }
     }
 }
 
@@ -156,8 +165,8 @@ impl JobBatch {
         self.tasks.enqueue_named(task, input, options.member_of(&self.id)).await
     }
 
-    /// Says that all members were added. If all have ended, the batch ends with that; an empty one does. One that an earlier attempt
-    /// of the job that creates it has sealed is answered as it is.
+    /// Says that all members were added. If all have ended, the batch ends with that; an empty one does. For the job that creates
+    /// it, one that is sealed already is answered as it is: another attempt may have done that.
     ///
     /// # Errors
     ///
@@ -165,7 +174,7 @@ impl JobBatch {
     pub async fn seal(&self) -> Result<BatchStatus, ActionError> {
         match self.tasks.store()?.seal_batch(&self.id).await? {
             SealOutcome::Sealed(stored) => Ok(stored.into()),
-            SealOutcome::Refused(BatchRefusal::Sealed) if self.was_sealed => self.status().await,
+            SealOutcome::Refused(BatchRefusal::Sealed) if self.is_of_job => self.status().await,
             SealOutcome::Refused(refusal) => Err(refusal.into()),
         }
     }

@@ -70,17 +70,23 @@ impl AttemptChildren {
         Some(child_id(parent, content, number))
     }
 
-    /// The id of the next batch with this completion that the job creates. Another job may have its id once that is forgotten, while a
+    /// The id of the next batch with this name and completion that the job creates. Another job may have its id once that is forgotten, while a
     /// batch is known for longer: so it has the time of the job's enqueue too.
     pub(super) fn next_batch_id(
         &self,
         (parent, enqueued_at_ms): (&str, Option<u64>),
+        name: Option<&str>,
         completion: Option<(&str, &RawValue)>,
     ) -> Option<Arc<str>> {
         let mut hash = Sha256::new();
         hash.update(b"batch");
         hash.update(enqueued_at_ms.unwrap_or_default().to_le_bytes());
+        if let Some(name) = name {
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name);
+        }
         if let Some((task, input)) = completion {
+            hash.update([1]);
             hash.update(task.as_bytes());
             hash.update([0]);
             hash.update(input.get().as_bytes());
@@ -130,6 +136,8 @@ fn child_id(parent: &str, content: [u8; 16], count: u32) -> Arc<str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -151,7 +159,7 @@ mod tests {
     #[test]
     fn batches_have_ids_of_their_job_and_its_enqueue() {
         let id = |parent: &str, enqueued_at_ms, completion| {
-            AttemptChildren::default().next_batch_id((parent, enqueued_at_ms), completion).unwrap()
+            AttemptChildren::default().next_batch_id((parent, enqueued_at_ms), None, completion).unwrap()
         };
         let input = RawValue::from_string("{}".to_owned()).unwrap();
         let first = id("p", Some(7), Some(("c", &*input)));
@@ -165,7 +173,9 @@ mod tests {
             assert_ne!(first, other);
         }
         let children = AttemptChildren::default();
-        assert_ne!(children.next_batch_id(("p", None), None), children.next_batch_id(("p", None), None));
+        let next = |name| children.next_batch_id(("p", None), name, None).unwrap();
+        let of_names = [next(None), next(None), next(Some("a")), next(Some("b"))];
+        assert_eq!(BTreeSet::from(of_names).len(), 4);
     }
 
     #[test]
