@@ -27,7 +27,7 @@ impl WorkerLoop {
             }
             if limited.len() >= MAX_NAMED {
                 bound_reached("fair_queues");
-                break;
+                continue;
             }
             limited.push(LimitedQueue { takes_turns: true, ..LimitedQueue::new(queue.as_str(), QueueLimits::NONE) });
         }

@@ -171,7 +171,9 @@ if #rules_text >= rules_at then
                 waiting = waiting + length
             end
         end
-        return waiting + math.max(size - #next_keys / 2, 0)
+        -- Behind a key whose list was spoilt before there are such keys alone.
+        local is_last = tonumber(next_keys[#next_keys]) >= 1e15
+        return waiting + (is_last and 0 or math.max(size - #next_keys / 2, 0))
     end
 
     -- Takes jobs of a queue by turns, and returns how many: each is of the key that has had the fewest.

@@ -49,7 +49,10 @@ local function placer(queues, ready, again, suspects, channel, fair)
         list.has_turn = true
         local first = tonumber(redis.call('ZRANGE', list.turns, 0, 0, 'WITHSCORES')[2])
         local is_first = not first or first >= 1e15 -- all others are spoilt
-        redis.call('ZADD', list.turns, 'NX', string.format('%.1f', (is_first and 0 or first) + 0.5), list.turn)
+        local had = tonumber(redis.call('ZSCORE', list.turns, list.turn))
+        if not had or had >= 1e15 then -- its list was spoilt, and is not any more
+            redis.call('ZADD', list.turns, string.format('%.1f', (is_first and 0 or first) + 0.5), list.turn)
+        end
         return is_first
     end
 

@@ -104,6 +104,12 @@ async fn a_spoilt_list_keeps_no_other_key_from_its_turn() {
     spoilt.dedup();
     assert_eq!((fetched, spoilt), (2, vec!["phalanx:laws:fair:q a".to_owned()]));
     assert_eq!(store.stats().await.unwrap().queues, [("q".to_owned(), 0)]);
+    // Once it is repaired, it has its turns again.
+    redis.command("DEL 'phalanx:laws:fair:q a'").await;
+    enqueue(&store, &["d", "e", "f"].map(|id| of_key(id, "b"))).await;
+    enqueue(&store, &[of_key("g", "a")]).await;
+    let repaired = call(&worker, &[], 2).await;
+    assert!(repaired.fetched.iter().any(|job| turn_of(&job.text) == Some("a")), "{repaired:?}");
 }
 
 /// The keys of turns that were lost come back with the next job of each.
