@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use phalanx_core::backend::MAX_DEATHS;
 use phalanx_testkit::{Redis, print};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -157,9 +158,18 @@ async fn each_batch_ends_once_with_the_right_counts_although_nodes_are_killed() 
         let Known { members, failing, deleted } = &known[id];
         let [total, done, failed, dropped] =
             ["total", "done", "failed", "deleted"].map(|name| status[name].as_u64().unwrap() as usize);
-        let convicted = members.iter().filter(|member| poison.contains(*member) && !failing.contains(*member)).count();
+        let [mut convicted, mut suspects] = [0; 2];
+        for member in members.iter().filter(|member| !failing.contains(*member)) {
+            convicted += usize::from(poison.contains(member));
+            // One that was retried since is not in the list of failed jobs any more, and has failed all the same.
+            suspects +=
+                usize::from(killed.values().filter(|listed| listed.contains(member)).count() >= MAX_DEATHS as usize);
+        }
         assert_eq!((total, done + failed + dropped), (members.len(), members.len()), "{id}: {status}");
-        assert_eq!(failed, failing.len() + convicted, "{id}: {status}");
+        assert!(
+            (convicted..=suspects).contains(&(failed - failing.len())),
+            "{id}: {status}, {convicted} of {suspects}"
+        );
         assert!(dropped >= deleted.len() && done > 0, "{id}: {status}");
         let completion = status["completion"].as_str().unwrap();
         let (deaths, runs) = (killed.values().filter(|listed| listed.contains(completion)).count(), &lines[completion]);
