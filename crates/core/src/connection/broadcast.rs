@@ -59,40 +59,23 @@ impl Drop for PacedWakes {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-    use std::task::{Context, Poll, Wake, Waker};
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
-    use crate::connection::{Attributes, NewConnection, OutboxItem, OutboxLimit};
-    use crate::id::ConnectionId;
+    use crate::connection::testing::{CountedWakes, connection};
+    use crate::connection::{OutboxItem, OutboxLimit};
 
     const MANY: usize = MOST_AT_ONCE + 100;
-
-    #[derive(Default)]
-    struct CountedWakes(AtomicUsize);
-
-    impl Wake for CountedWakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, SeqCst);
-        }
-    }
 
     /// Connections whose tasks wait, with the number of those that were woken.
     fn crowd(count: usize) -> (Vec<Connection>, Arc<CountedWakes>) {
         let wakes = Arc::new(CountedWakes::default());
-        let connection = |number: usize| {
-            let connection = Connection::new(NewConnection {
-                id: ConnectionId::parse(&format!("a-{number}")).unwrap(),
-                fingerprint: "f".into(),
-                remote: ([127, 0, 0, 1], 1).into(),
-                attributes: Attributes::limited(20),
-                connected_at: 0,
-                outbox: OutboxLimit { frames: 4, bytes: 100 },
-            });
-            connection.register(&Waker::from(wakes.clone()));
-            connection
+        let member = |number: usize| {
+            let member = connection(number, OutboxLimit { frames: 4, bytes: 100 });
+            member.register(&wakes.waker());
+            member
         };
-        ((0..count).map(connection).collect(), wakes)
+        ((0..count).map(member).collect(), wakes)
     }
 
     fn push(members: &[Connection]) -> Option<PacedWakes> {
@@ -103,7 +86,7 @@ mod tests {
     fn few_are_woken_at_once() {
         let (members, woken) = crowd(MOST_AT_ONCE);
         assert!(push(&members).is_none());
-        assert_eq!(woken.0.load(SeqCst), MOST_AT_ONCE);
+        assert_eq!(woken.count(), MOST_AT_ONCE);
     }
 
     #[test]
@@ -114,7 +97,7 @@ mod tests {
         let mut polls = 0;
         while run.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending {
             polls += 1;
-            assert_eq!(woken.0.load(SeqCst), MANY.min(polls * STEP));
+            assert_eq!(woken.count(), MANY.min(polls * STEP));
         }
         assert_eq!(polls, MANY.div_ceil(STEP));
     }
@@ -124,9 +107,9 @@ mod tests {
         let (members, woken) = crowd(MANY);
         let first = push(&members).unwrap();
         assert!(push(&members).is_none(), "all are about to be woken");
-        assert_eq!(woken.0.load(SeqCst), 0);
+        assert_eq!(woken.count(), 0);
         drop(first);
-        assert_eq!(woken.0.load(SeqCst), MANY, "also if the rest is dropped");
+        assert_eq!(woken.count(), MANY, "also if the rest is dropped");
     }
 
     #[test]
@@ -136,19 +119,19 @@ mod tests {
         for member in &members[1..] {
             member.next();
         }
-        members[0].register(&Waker::from(woken.clone()));
-        let before = woken.0.load(SeqCst);
+        members[0].register(&woken.waker());
+        let before = woken.count();
         assert!(push(&members).is_none());
         assert_eq!((members[0].is_closing(), members[1].is_closing()), (true, false));
-        assert_eq!(woken.0.load(SeqCst) - before, 1);
+        assert_eq!(woken.count() - before, 1);
     }
 
     #[test]
     fn one_whose_outbox_fills_up_is_woken_before_its_turn() {
         let (members, woken) = crowd(MANY);
         let _later = [push(&members), push(&members)];
-        assert_eq!(woken.0.load(SeqCst), 0);
+        assert_eq!(woken.count(), 0);
         assert!(push(&members).is_none());
-        assert_eq!(woken.0.load(SeqCst), MANY);
+        assert_eq!(woken.count(), MANY);
     }
 }

@@ -482,4 +482,6 @@ impl fmt::Debug for Connection {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

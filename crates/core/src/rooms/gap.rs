@@ -141,41 +141,21 @@ impl Rooms {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-    use std::task::{Wake, Waker};
-
     use super::*;
-    use crate::connection::{Attributes, NewConnection, OutboxItem, OutboxLimit};
-    use crate::id::ConnectionId;
-
-    #[derive(Default)]
-    struct CountedWakes(AtomicUsize);
-
-    impl Wake for CountedWakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, SeqCst);
-        }
-    }
+    use crate::connection::testing::{CountedWakes, connection};
+    use crate::connection::{OutboxItem, OutboxLimit};
 
     /// Rooms with the same members, and how often those were woken.
     fn rooms(count: usize, members: usize) -> (Vec<Arc<LocalRoom>>, Vec<Connection>, Arc<CountedWakes>) {
         let woken = Arc::new(CountedWakes::default());
         let rooms: Vec<Arc<LocalRoom>> = std::iter::repeat_with(Arc::default).take(count).collect();
-        let connection = |number: usize| {
-            let connection = Connection::new(NewConnection {
-                id: ConnectionId::parse(&format!("a-{number}")).unwrap(),
-                fingerprint: "f".into(),
-                remote: SocketAddr::from(([127, 0, 0, 1], 1)),
-                attributes: Attributes::limited(1000),
-                connected_at: 0,
-                outbox: OutboxLimit { frames: 1024, bytes: 100_000 },
-            });
-            connection.register(&Waker::from(woken.clone()));
-            rooms.iter().for_each(|room| room.members().insert(&connection));
-            connection
+        let member = |number: usize| {
+            let member = connection(number, OutboxLimit { frames: 1024, bytes: 100_000 });
+            member.register(&woken.waker());
+            rooms.iter().for_each(|room| room.members().insert(&member));
+            member
         };
-        let members = (0..members).map(connection).collect();
+        let members = (0..members).map(member).collect();
         (rooms, members, woken)
     }
 
@@ -202,7 +182,7 @@ mod tests {
         let gaps = Mutex::default();
         begin(&gaps, &rooms);
         assert_eq!(send_all(&gaps), 0);
-        assert_eq!(woken.0.load(SeqCst), members.len());
+        assert_eq!(woken.count(), members.len());
     }
 
     #[test]
@@ -212,7 +192,7 @@ mod tests {
         begin(&gaps, &rooms);
         let steps = send_all(&gaps);
         assert!((40..=120).contains(&steps), "{steps} ms");
-        assert_eq!(woken.0.load(SeqCst), members.len());
+        assert_eq!(woken.count(), members.len());
         for member in &members {
             let frames = std::iter::from_fn(|| matches!(member.next(), OutboxItem::Frame(_)).then_some(()));
             assert_eq!(frames.count(), rooms.len());

@@ -122,20 +122,12 @@ impl LocalMembers {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
-    use crate::connection::{Attributes, NewConnection, OutboxItem, OutboxLimit};
+    use crate::connection::testing::connection;
+    use crate::connection::{OutboxItem, OutboxLimit};
 
     fn member(number: usize) -> Connection {
-        Connection::new(NewConnection {
-            id: ConnectionId::parse(&format!("a-{number}")).unwrap(),
-            fingerprint: "f".into(),
-            remote: SocketAddr::from(([127, 0, 0, 1], 1)),
-            attributes: Attributes::limited(1000),
-            connected_at: 0,
-            outbox: OutboxLimit { frames: 64, bytes: 10_000 },
-        })
+        connection(number, OutboxLimit { frames: 64, bytes: 10_000 })
     }
 
     fn frames(member: &Connection) -> Vec<String> {

@@ -73,7 +73,7 @@ if #rules_text >= rules_at then
     end
 
     -- Counts the attempts of a generation anew, once a second: no key that was lost or set by others holds a queue up, or opens
-    -- it, for longer. More than a thousand attempts are counted as much less often, 1 ms for each thousand; without the right to
+    -- it, for longer. More than a thousand attempts, which take 1 ms a thousand, are counted as much less often; without the right to
     -- read their fields, the count stays what it was. The counts of generations that run nothing go.
     function limited.recount(running, us)
         if not counts_attempts then
