@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Workers, signal};
-use crate::cluster::tasks::harness::{Enqueuer, id_of, setting};
+use crate::cluster::tasks::harness::{Enqueuer, id_of, jobs_left, setting};
 use crate::cluster::tasks::journal::Journal;
 use crate::cluster::until;
 use crate::panics::SOON;
@@ -111,13 +111,7 @@ async fn no_job_is_lost_and_none_runs_twice_but_those_of_killed_workers() {
     until_more(each).await;
     enqueued.is_over.store(true, Relaxed);
     let ids: BTreeSet<String> = clients.join_all().await.into_iter().flatten().collect();
-    until("no job is left", SOON * 2, async || {
-        let (queues, running) =
-            (texts(redis, "KEYS resque:queue:*").await, texts(redis, "KEYS phalanx:tour:running:*").await);
-        let again = texts(redis, "KEYS phalanx:tour:again:*").await;
-        queues.is_empty() && running.is_empty() && again.is_empty()
-    })
-    .await;
+    until("no job is left", SOON * 2, async || jobs_left(redis).await == 0).await;
     let is_over = || {
         journal
             .read()

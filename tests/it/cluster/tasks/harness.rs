@@ -15,6 +15,16 @@ use super::super::{SOON, status, until};
 use super::journal::{JobLines, Journal};
 use crate::client::{get, post_json};
 
+/// The number of keys that hold jobs which wait or run, and of delayed jobs. At one moment: a job that goes from one of these to
+/// another would be in none of them, read one after the other.
+pub(crate) async fn jobs_left(redis: &Redis) -> u64 {
+    const COUNT: &str = "EVAL \"local left = redis.call('ZCARD', 'phalanx:tour:delayed') \
+         for _, keys in ipairs(KEYS) do left = left + #redis.call('KEYS', keys) end return left\" \
+         4 resque:queue:* phalanx:tour:running:* phalanx:tour:again:* phalanx:tour:suspects:*";
+    let reply = redis.command(COUNT).await;
+    reply.trim_start_matches(':').trim_end().parse().unwrap_or_else(|_| panic!("{reply}"))
+}
+
 /// A number of the environment, or the one of the short run.
 pub(crate) fn setting(name: &str, short: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(short)
@@ -175,16 +185,7 @@ impl JobCluster {
 
     /// Waits until no queue, no running hash and no delayed set has a job, and the nodes have written how the last ones ended.
     pub(super) async fn until_nothing_is_left(&self) {
-        const KEYS: [&str; 4] =
-            ["resque:queue:*", "phalanx:tour:running:*", "phalanx:tour:again:*", "phalanx:tour:suspects:*"];
-        until("no job is left", SOON, async || {
-            let mut left = Vec::new();
-            for pattern in KEYS {
-                left.extend(self.texts(&format!("KEYS {pattern}")).await);
-            }
-            left.is_empty() && self.number("ZCARD phalanx:tour:delayed").await == 0
-        })
-        .await;
+        until("no job is left", SOON, async || jobs_left(&self.redis).await == 0).await;
         let is_over = |job: &JobLines| ["done", "failed", "deleted"].iter().any(|end| job.ended(end) > 0);
         until("the last ends are written", SOON, async || {
             let jobs = self.journal.read();
