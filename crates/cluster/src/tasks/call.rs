@@ -4,6 +4,7 @@ use bytes::Bytes;
 use deadpool_redis::redis::{Cmd, FromRedisValue, Pipeline, Script, ToRedisArgs, Value};
 use phalanx_core::backend::BackendError;
 
+use super::shared_functions;
 use crate::client::RedisClient;
 
 /// The bytes of a script's call that are reserved before its arguments are known: as many as the allocator hands out at once.
@@ -15,7 +16,7 @@ pub(super) const PLACER: &str = include_str!("../lua/tasks/placer.lua");
 /// The functions by which ends of members of batches count.
 pub(super) const BATCHES: &str = include_str!("../lua/tasks/batches.lua");
 
-/// A script of tasks, with what all of them share.
+/// A script of tasks, with what it needs of that which they share.
 pub(super) struct TaskScript {
     /// Errors of type name it: what the script reads first.
     key: String,
@@ -24,7 +25,7 @@ pub(super) struct TaskScript {
 
 impl TaskScript {
     pub(super) fn new(key: String, text: &str) -> Self {
-        Self { key, script: Script::new(&[include_str!("../lua/tasks/shared.lua"), text].concat()) }
+        Self { key, script: Script::new(&shared_functions::before(text)) }
     }
 
     /// A script that puts jobs into their queues.

@@ -18,7 +18,7 @@ use super::entry::{begun, field_of, split_counters, write_field};
 use super::jobs::id_of;
 use super::limits;
 use super::reports::stored_result;
-use super::{RedisTasks, report_spoilt};
+use super::{RedisTasks, report_spoilt, shared_functions};
 use crate::keys::Keys;
 
 /// The most bytes of jobs of one call: Redis serves no other client while it writes them.
@@ -27,8 +27,8 @@ const MAX_BYTES: usize = 256 * 1024;
 /// How often a node says that it serves its queues.
 pub(super) const SERVING: Duration = Duration::from_secs(1);
 
-/// The place in the script of the functions for jobs that go on, batches and follow-on jobs.
-const FUNCTIONS_HERE: &str = "--[[ placer.lua, batches.lua, follow_ups.lua ]]";
+/// The place in the script of the functions that only ends with consequences use.
+const FUNCTIONS_HERE: &str = "--[[ of shared.lua, placer.lua, batches.lua, follow_ups.lua ]]";
 
 /// The script. Its text has its keys, so that they are no arguments of each call: all but that of the running attempts, which
 /// differs from generation to generation.
@@ -76,7 +76,8 @@ impl Exchange {
         constants.push_str(&constant("FAILED_MAX", &failed_max.to_string()));
         let limits = limits::fragment("ARGV[2]", NUMBERS_BYTES + 1);
         // Within the block of ends with consequences: a function that is defined costs each call.
-        let functions = [PLACER, BATCHES, include_str!("../lua/tasks/follow_ups.lua")].concat();
+        let shared = shared_functions::of_names(&["delay", "fail", "release", "track", "report"]);
+        let functions = [&*shared, PLACER, BATCHES, include_str!("../lua/tasks/follow_ups.lua")].concat();
         let text = include_str!("../lua/tasks/exchange.lua").replacen(FUNCTIONS_HERE, &functions, 1);
         let text = [&constants, &*limits, &text].concat();
         Self(TaskScript::new(format!("{running}*"), &text))

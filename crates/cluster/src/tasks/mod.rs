@@ -44,6 +44,7 @@ mod reports;
 mod risks;
 mod running;
 mod series;
+mod shared_functions;
 mod ticks;
 mod turns;
 mod unattended;

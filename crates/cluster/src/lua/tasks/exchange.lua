@@ -48,7 +48,7 @@ end
 
 local outcomes, dropped, spoilt = {}, 0, {}
 if others > 0 then
-    --[[ placer.lua, batches.lua, follow_ups.lua ]]
+    --[[ of shared.lua, placer.lua, batches.lua, follow_ups.lua ]]
     local put = placer(QUEUES, READY, AGAIN, SUSPECTS, CHANNEL, FAIR)
     local counters
     for n = 1, others do

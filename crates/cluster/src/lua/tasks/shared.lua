@@ -1,6 +1,8 @@
--- Begins each script that moves jobs. A job is bytes: no script writes JSON of one again, which would change its numbers.
--- A script has no rollback: a job is written to its new place first, by pcall, and removed from the old one only if that
--- worked. So a key that is spoilt, of another type, costs no job; it is named in the reply.
+-- Functions of scripts that move jobs: a script has those that it names, and they call none but those before them. An empty line
+-- stands between two, and none in one.
+-- A job is bytes: no script writes JSON of one again, which would change its numbers. A script has no rollback: a job is written
+-- to its new place first, by pcall, and removed from the old one only if that worked. So a key that is spoilt, of another type,
+-- costs no job; it is named in the reply.
 
 -- Begins a call by which a node settles or fetches. Returns the end of its lease and the time, both in µs; nothing if it has no
 -- lease. A script whose next command is an HDEL of `running` (`removes`) needs no further removal, and no check of its type.
