@@ -116,6 +116,7 @@ macro_rules! task_laws {
                 the_counts_of_a_minute_add_up,
                 a_minute_has_a_bounded_number_of_tasks,
                 tokens_count_on,
+                a_queue_may_have_any_name,
                 attempts_are_listed_again,
                 waiting_jobs_are_listed,
                 running_attempts_are_listed,

@@ -191,24 +191,34 @@ end
 
 -- An expired lease is to be renewed first: its generation may be reaped before it learns what it has fetched.
 if wanted > 0 and us <= fetch_until and lease > us then
-    -- The field of the next attempt, and its job.
+    local format = string.format
+
+    -- The form of the fields of next attempts of a queue, without their counters where jobs have some: one command makes a field of
+    -- it and of the next digits of the token. Each further text that is made on the way costs a job a twentieth of this script.
     --
     -- A token has too many digits for '%d' where Redis is a 32-bit build: its millions stay a text.
-    local digits = millions == '' and '%d' or '%06d'
-    local function attempt(queue, job, has_counters)
-        local counters = ' 1 0 0'
+    local function form_of(queue, has_counters)
+        if low == 1000000 then
+            millions, low = format('%.0f', (tonumber(millions) or 0) + 1), 0
+        end
+        if string.find(queue, '%', 1, true) then
+            queue = string.gsub(queue, '%%', '%%%%')
+        end
+        return millions .. (millions == '' and '%d ' or '%06d ') .. queue .. (has_counters and ' ' or ' 1 0 0')
+    end
+
+    -- The field of the next attempt, and its job.
+    local function attempt(form, job, has_counters)
+        local field = format(form, low)
+        low = low + 1
         if has_counters then
             local attempts, deaths, stalls, text = string.match(job, '^!?(%d+) (%d+) (%d+) (.*)$')
             if are_counters(attempts, deaths, stalls) then
-                job, counters = text, ' ' .. (attempts + 1) .. ' ' .. deaths .. ' ' .. stalls
+                return field .. (attempts + 1) .. ' ' .. deaths .. ' ' .. stalls, text
             end
+            return field .. '1 0 0', job
         end
-        local token = millions .. string.format(digits, low)
-        low = low + 1
-        if low == 1000000 then
-            millions, low, digits = string.format('%.0f', (tonumber(millions) or 0) + 1), 0, '%06d'
-        end
-        return token .. ' ' .. queue .. counters, job
+        return field, job
     end
 
     -- Takes jobs from a list, and returns how many. The length of a job is known when it is taken: one is taken first, and
@@ -221,13 +231,16 @@ if wanted > 0 and us <= fetch_until and lease > us then
             end
             return 0
         end
-        local queue, taken, longest, count_at = ARGV[n_queue], 1, #job, size + 3
-        redis.call('HSET', running, attempt(queue, job, has_counters))
+        local form, taken, longest, count_at = form_of(ARGV[n_queue], has_counters), 1, #job, size + 3
+        redis.call('HSET', running, attempt(form, job, has_counters))
         reply[size + 1], reply[size + 2], reply[size + 4] = n_queue - 4, has_counters and 1 or 0, job
         size, bytes = size + 4, bytes - longest
         while taken < most and bytes > 0 do
+            if low == 1000000 then
+                form = form_of(ARGV[n_queue], has_counters)
+            end
             local step = longest <= 1024 and 16 or longest <= 4096 and 8 or 1
-            local jobs = redis.call('LPOP', key, string.format('%d', math.min(most - taken, step)))
+            local jobs = redis.call('LPOP', key, format('%d', math.min(most - taken, step, 1000000 - low)))
             if not jobs then
                 break
             end
@@ -241,7 +254,7 @@ if wanted > 0 and us <= fetch_until and lease > us then
                 if length > longest then
                     longest = length
                 end
-                listed[2 * n - 1], listed[2 * n] = attempt(queue, job, has_counters)
+                listed[2 * n - 1], listed[2 * n] = attempt(form, job, has_counters)
             end
             redis.call('HSET', running, unpack(listed))
             size, taken = size + #jobs, taken + #jobs

@@ -237,19 +237,40 @@ pub async fn one_suspect_is_fetched_at_a_time(store: SharedTasks) {
     assert_eq!((ids_of(&reply.fetched), reply.has_more), (vec!["a".to_owned()], true), "a fresh one waits");
 }
 
-/// Tokens count on, whatever number the first one is.
+/// Tokens count on, whatever number the first one is, and whether or not jobs have counters.
 pub async fn tokens_count_on(store: SharedTasks) {
     let worker = LawWorker::new(&store, 0);
     for first in [0, 7, 999_998, 1_999_999, 1_999_999_999_998] {
         enqueue(&store, &["a", "b", "c"].map(job)).await;
-        let fetched = worker.call(&[], 3, |call| call.first_token = first).await.fetched;
-        let mut listed = store.attempts(nodes()[0]).await.expect("the backend answers");
-        listed.sort_by_key(|job| job.attempt.token);
-        let tokens: Vec<u64> = listed.iter().map(|job| job.attempt.token).collect();
-        assert_eq!(tokens, [first, first + 1, first + 2]);
-        assert_eq!(listed, fetched);
-        for job in &fetched {
-            assert_eq!(worker.settle(job, AttemptEnd::Done).await, SettleOutcome::Accepted);
+        for attempts in 1..=2 {
+            let fetched = worker.call(&[], 3, |call| call.first_token = first).await.fetched;
+            let mut listed = store.attempts(nodes()[0]).await.expect("the backend answers");
+            listed.sort_by_key(|job| job.attempt.token);
+            let tokens: Vec<u64> = listed.iter().map(|job| job.attempt.token).collect();
+            assert_eq!(tokens, [first, first + 1, first + 2]);
+            assert_eq!(listed, fetched);
+            for job in &fetched {
+                assert_eq!(job.attempt.counters, counters(attempts, 0));
+                let end = if attempts == 1 { AttemptEnd::Retry { due_ms: 0 } } else { AttemptEnd::Done };
+                assert_eq!(worker.settle(job, end).await, SettleOutcome::Accepted);
+            }
+        }
+    }
+}
+
+/// Resque's tools may name a queue in any way.
+pub async fn a_queue_may_have_any_name(store: SharedTasks) {
+    for name in ["100%", "%d %s %%", "a b 1 2 3", "%1"] {
+        let worker = LawWorker::serving(&store, nodes()[0], &[name]);
+        enqueue(&store, &["a", "b", "c"].map(|id| NewJob { queue: name.into(), ..job(id) })).await;
+        for attempts in 1..=2 {
+            let fetched = worker.fetch(3).await;
+            assert_eq!(ids_of(&fetched), ["a", "b", "c"], "{name}");
+            for job in &fetched {
+                assert_eq!((&*job.attempt.queue, job.attempt.counters), (name, counters(attempts, 0)));
+                let end = if attempts == 1 { AttemptEnd::Retry { due_ms: 0 } } else { AttemptEnd::Done };
+                assert_eq!(worker.settle(job, end).await, SettleOutcome::Accepted, "{name}");
+            }
         }
     }
 }
