@@ -137,6 +137,7 @@ impl RedisTasks {
         let mut invocation = self.exchange.0.call(&[self.keys.running(call.generation)]);
         invocation.arg(call.generation.as_str());
         let mut numbers = numbers(call, self.serving.is_due(call.generation), ends);
+        limits::write_meetings(call, &mut numbers);
         limits::write(call, &mut numbers);
         invocation.arg(numbers);
         match call.first_token / MILLION {

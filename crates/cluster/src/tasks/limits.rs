@@ -12,7 +12,7 @@ use crate::keys::Keys;
 /// says nothing for as long as its jobs run.
 pub(super) const HELD_TTL_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
-/// The part of a script that holds limits, where `text` has them from its byte `at` on, counted from 1.
+/// The part of a script that holds limits, where `text` has nothing from its byte `at` on, counted from 1, if a call names none.
 pub(super) fn fragment(text: &str, at: usize) -> String {
     let numbers = [("rules_at", at as u64), ("HELD_TTL_MS", HELD_TTL_MS)];
     let numbers: String = numbers.iter().map(|(name, number)| constant(name, &number.to_string())).collect();
@@ -45,6 +45,17 @@ pub(super) fn sorted<'a, I: Iterator<Item = &'a Settlement>>(
     let is_of = |it: &Settlement, limited: &LimitedQueue| it.attempt.queue == limited.queue;
     let others = plain().filter(move |it| !call.limited.iter().any(|limited| is_of(it, limited)));
     others.chain(call.limited.iter().flat_map(move |limited| plain().filter(move |it| is_of(it, limited))))
+}
+
+/// Writes, if a call names limits, where it meets a queue with one: whether an attempt of such a queue has ended, and which of
+/// the queues that it looks at are such. The script reads no limit before that says so.
+pub(super) fn write_meetings(call: &WorkerCall<'_>, text: &mut Vec<u8>) {
+    if call.limited.is_empty() {
+        return;
+    }
+    let has_limits = |queue: &str| call.limited.iter().any(|limited| *limited.queue == *queue);
+    text.push(call.settlements.iter().any(|it| has_limits(&it.attempt.queue)).into());
+    text.extend(call.queues.iter().map(|queue| u8::from(has_limits(queue))));
 }
 
 /// Writes the limits that a call names, as the script reads them.

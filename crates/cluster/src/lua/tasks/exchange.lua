@@ -4,11 +4,11 @@
 -- KEYS: running.
 -- ARGV: generation; µs until which jobs are fetched, most jobs, last six digits of the first token, most bytes, 1 if a
 -- suspect may be fetched, 1 if the node says that it serves its queues, number of queues, of plain successes, of ids of these,
--- and of other ends, all in one text, behind them the limits of queues; the other digits of the first token. Then the queues,
--- the successes, those of queues with limits last, their ids, and for each other end: field, verb, id, claim, x, id of its
--- report or '', progress or '', result or '', and, if the verb ends with `+`, its name as a member of a batch or '', 1 if it
--- may have a checkpoint, the number of its follow-on jobs, and these; then, if some have one, the most jobs of
--- each queue, '' for as many as are wanted.
+-- and of other ends, all in one text, behind them, if some queues have limits, 1 if an attempt of one of these has ended, 1 for
+-- each queue that has one, and the limits; the other digits of the first token. Then the queues, the successes, those of queues
+-- with limits last, their ids, and for each other end: field, verb, id, claim, x, id of its report or '', progress or '', result
+-- or '', and, if the verb ends with `+`, its name as a member of a batch or '', 1 if it may have a checkpoint, the number of its
+-- follow-on jobs, and these; then, if some have one, the most jobs of each queue, '' for as many as are wanted.
 -- Returns the number of missing successes, that of dropped failures, when the next delayed job is due or '', the number of
 -- marks, more than 0 if jobs may be left, and 0 or the outcomes of other ends, the spoilt keys, and the queues that a limit holds
 -- up. Then the jobs, in groups: the place of the queue among those of the call, 1 if they have counters, their number, and so
@@ -23,6 +23,8 @@ if not lease then
     return false
 end
 local at = 4 + queues
+local limited = read_limits and (announces == 1 or string.byte(rules_text, rules_at) == 1)
+    and read_limits(rules_at + 1 + queues)
 
 local missing = 0
 if successes > 0 then
@@ -271,7 +273,11 @@ if wanted > 0 and us <= fetch_until and lease > us then
         if type(is_paused) == 'table' then
             spoilt[#spoilt + 1] = PAUSED
         end
-        local rule = limited and limited.of[queue]
+        local rule
+        if read_limits and string.byte(rules_text, rules_at + n - 3) == 1 then
+            limited = limited or read_limits(rules_at + 1 + queues)
+            rule = limited.of[queue]
+        end
         -- A node may know many queues with limits, of which most are empty: nothing else is read of these.
         if is_paused ~= 1 and (not rule
             or redis.call('EXISTS', READY .. queue, AGAIN .. queue, SUSPECTS .. queue, FAIR .. queue) > 0
@@ -347,7 +353,7 @@ if wanted > 0 and us <= fetch_until and lease > us then
     end
 end
 
-local held_up = limited and limited.finish(us)
+local held_up = limited and limited.finish(us) or nil
 reply[5] = more
 if others > 0 or #spoilt > 0 or held_up then
     reply[6] = { outcomes, spoilt, held_up }

@@ -1,12 +1,10 @@
--- Limits of queues in the cluster, for scripts that settle or fetch. `limited` is nil, and nothing is made, where the call names
--- none.
+-- Limits of queues in the cluster, for scripts that settle or fetch. `read_limits` is false where the call names none; it reads
+-- them from a byte of `rules_text` on. A call that meets no such queue does not read them: they cost it nothing.
 -- Of each such queue, HELD has how many attempts each generation runs, and RATES until when its rate is paid: a number of µs, to
--- which each attempt adds the time from one to the next. `rules_text` has from `rules_at` on for each of them: plain successes
--- among the settlements, most that run or 0, most that begin together by the rate or 0, µs from one to the next, 1 if jobs of
--- it take turns, name.
-local limited
-if #rules_text >= rules_at then
-    local rules, of, at, counts_attempts = {}, {}, rules_at, false
+-- which each attempt adds the time from one to the next. The text has for each of them: plain successes among the settlements,
+-- most that run or 0, most that begin together by the rate or 0, µs from one to the next, 1 if jobs of it take turns, name.
+local read_limits = #rules_text >= rules_at and function(at)
+    local rules, of, counts_attempts = {}, {}, false
     repeat
         local rule = { ended = 0, begun = 0 }
         rule.successes, rule.most, rule.burst, rule.interval, rule.takes_turns, rule.queue, at =
@@ -15,7 +13,7 @@ if #rules_text >= rules_at then
         rules[#rules + 1] = rule
         of[rule.queue] = rule
     until at > #rules_text
-    limited = { of = of }
+    local limited = { of = of }
 
     -- How many attempts of its queue all generations run, and this one, as it was before this call. Nothing if the key is spoilt.
     local function held_of(rule)
@@ -248,4 +246,5 @@ if #rules_text >= rules_at then
         end
         return held_up
     end
+    return limited
 end

@@ -18,6 +18,7 @@ if us > tonumber(ARGV[2]) or lease <= us then
     return { fetched, spoilt }
 end
 local takes_suspect = ARGV[6] == '1'
+local limited = read_limits and read_limits(rules_at)
 local left, is_held, put = {}, {}, limited and placer(QUEUES, READY, AGAIN, SUSPECTS, CHANNEL, FAIR)
 for n = 10, 9 + queues do
     local queue = ARGV[n]
