@@ -36,6 +36,7 @@ mod server_facts;
 mod sessions;
 mod shared_calls;
 mod shared_connection;
+mod shared_functions;
 mod store_epoch;
 mod subscriber;
 mod tasks;

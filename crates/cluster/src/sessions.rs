@@ -19,6 +19,7 @@ use phalanx_core::metrics::record_expired_sessions;
 use crate::client::RedisClient;
 use crate::keys::Keys;
 use crate::shared_calls::{SharedCalls, SharedReplies, SharedScript};
+use crate::shared_functions::SharedFunctions;
 
 /// The name of the subject in errors: the id of a session stands in none.
 const SUBJECT: &str = "a session";
@@ -45,7 +46,8 @@ type Created = (u64, Vec<String>, u64);
 impl RedisSessions {
     /// Stores sessions under these keys.
     pub fn new(client: RedisClient, keys: Keys) -> Self {
-        let script = |text: &str| Script::new(&[include_str!("lua/sessions/shared.lua"), text].concat());
+        let shared = SharedFunctions::new(include_str!("lua/sessions/shared.lua"));
+        let script = |text: &str| Script::new(&shared.before(text));
         let read = script(include_str!("lua/sessions/read.lua"));
         let reads = SessionReads { client: client.clone(), keys: keys.clone(), script: read };
         Self {
@@ -114,6 +116,11 @@ impl SharedScript for SessionReads {
     }
 }
 
+/// A number as Redis holds it.
+fn number(digits: &[u8]) -> Option<u64> {
+    str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// Takes a session as the script packs it; `None` if it is not packed so.
 fn unpack(reply: &mut Bytes) -> Option<Result<Option<StoredSession>, BackendError>> {
     match reply.try_get_u8().ok()? {
@@ -123,18 +130,24 @@ fn unpack(reply: &mut Bytes) -> Option<Result<Option<StoredSession>, BackendErro
         _ => return None,
     }
     let [is_remembered, is_frozen] = [reply.try_get_u8().ok()? == 1, reply.try_get_u8().ok()? == 1];
-    let mut number = || reply.try_get_u64().ok();
-    let [version, ends_at, expires_in] = [number()?, number()?, number()?];
-    let (user_length, length) = (usize::from(reply.try_get_u8().ok()?), reply.try_get_u32().ok()? as usize);
-    if reply.len() < user_length + length {
+    let expires_in = reply.try_get_u64().ok()?;
+    let mut length = || reply.try_get_u8().ok().map(usize::from);
+    let [version, ends_at, user] = [length()?, length()?, length()?];
+    let value = reply.try_get_u32().ok()? as usize;
+    if reply.len() < version + ends_at + user + value {
         return None;
     }
-    let user = reply.split_to(user_length);
+    let [version, ends_at, user, value] = [version, ends_at, user, value].map(|length| reply.split_to(length));
+    // Fields that others have written cost their session alone, not those that are read with it.
+    let wrong = Some(Err(BackendError::WrongKind { key: SUBJECT.to_owned() }));
+    let (Some(version), Some(ends_at)) = (number(&version), number(&ends_at)) else { return wrong };
     let user = match &user[..] {
         [] => None,
-        user => Some(UserKey::from_hex(user)?),
+        user => match UserKey::from_hex(user) {
+            None => return wrong,
+            user => user,
+        },
     };
-    let value = reply.split_to(length);
     Some(Ok(Some(StoredSession { value, version, user, ends_at, expires_in, is_remembered, is_frozen })))
 }
 

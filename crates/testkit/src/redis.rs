@@ -38,9 +38,9 @@ const CHANNELS_OF_DATABASE_1: [&str; 2] = ["tour@1", "tour@1:*"];
 
 /// The commands that a node needs.
 pub const COMMANDS: &str = "+ping +select +evalsha +script|load +publish +subscribe +unsubscribe +time +scan +type +exists +del \
-    +pttl +pexpire +get +set +incr +incrby +rpush +lpop +llen +lrange +lrem +ltrim +hset +hget +hdel +hlen +hexists +hgetall +hkeys \
-    +hscan +sadd +srem +scard +sismember +smembers +zadd +zrem +zscore +zrangebyscore +hsetnx +zcard +zmscore +zrange \
-    +zremrangebyscore +zremrangebyrank +lpush +lpos +lindex +expire +hmget +getbit +setbit";
+    +pttl +pexpire +get +set +incr +incrby +rpush +lpop +llen +lrange +lrem +ltrim +hset +hget +hdel +hlen +hexists +hgetall +hmget \
+    +hkeys +hscan +sadd +srem +scard +sismember +smembers +zadd +zrem +zscore +zrangebyscore +hsetnx +zcard +zmscore +zrange \
+    +zremrangebyscore +zremrangebyrank +lpush +lpos +lindex +expire +getbit +setbit";
 
 /// The additional rules for a node that exchanges messages with Actionhero nodes.
 pub const INTEROP: &str = "&actionhero";

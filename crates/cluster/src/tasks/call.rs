@@ -4,11 +4,14 @@ use bytes::Bytes;
 use deadpool_redis::redis::{Cmd, FromRedisValue, Pipeline, Script, ToRedisArgs, Value};
 use phalanx_core::backend::BackendError;
 
-use super::shared_functions;
 use crate::client::RedisClient;
+use crate::shared_functions::SharedFunctions;
 
 /// The bytes of a script's call that are reserved before its arguments are known: as many as the allocator hands out at once.
 const RESERVED: usize = 1000;
+
+/// The functions that scripts of tasks share.
+pub(super) const SHARED: SharedFunctions = SharedFunctions::new(include_str!("../lua/tasks/shared.lua"));
 
 /// The function by which jobs come to their queues.
 pub(super) const PLACER: &str = include_str!("../lua/tasks/placer.lua");
@@ -25,7 +28,7 @@ pub(super) struct TaskScript {
 
 impl TaskScript {
     pub(super) fn new(key: String, text: &str) -> Self {
-        Self { key, script: Script::new(&shared_functions::before(text)) }
+        Self { key, script: Script::new(&SHARED.before(text)) }
     }
 
     /// A script that puts jobs into their queues.

@@ -12,13 +12,13 @@ use phalanx_core::bound_reached;
 use phalanx_core::metrics::record_batch_ends;
 use tracing::warn;
 
-use super::call::{BATCHES, PLACER, ReplyItems, TaskScript, unexpected_reply};
+use super::call::{BATCHES, PLACER, ReplyItems, SHARED, TaskScript, unexpected_reply};
 use super::enqueue::{add_job, hex, id_ttl_ms};
 use super::entry::{begun, field_of, split_counters, write_field};
 use super::jobs::id_of;
 use super::limits;
 use super::reports::stored_result;
-use super::{RedisTasks, report_spoilt, shared_functions};
+use super::{RedisTasks, report_spoilt};
 use crate::keys::Keys;
 
 /// The most bytes of jobs of one call: Redis serves no other client while it writes them.
@@ -76,7 +76,7 @@ impl Exchange {
         constants.push_str(&constant("FAILED_MAX", &failed_max.to_string()));
         let limits = limits::fragment("ARGV[2]", NUMBERS_BYTES + 1);
         // Within the block of ends with consequences: a function that is defined costs each call.
-        let shared = shared_functions::of_names(&["delay", "fail", "release", "track", "report"]);
+        let shared = SHARED.of_names(&["delay", "fail", "release", "track", "report"]);
         let functions = [&*shared, PLACER, BATCHES, include_str!("../lua/tasks/follow_ups.lua")].concat();
         let text = include_str!("../lua/tasks/exchange.lua").replacen(FUNCTIONS_HERE, &functions, 1);
         let text = [&constants, &*limits, &text].concat();

@@ -44,7 +44,6 @@ mod reports;
 mod risks;
 mod running;
 mod series;
-mod shared_functions;
 mod ticks;
 mod turns;
 mod unattended;

@@ -1,4 +1,5 @@
--- Shared by the scripts of sessions, in front of each.
+-- Shared by the scripts of sessions: each has the constants, and the functions that it names. A function calls none but those before
+-- it; an empty line stands between two, and none in one.
 --
 -- A session is a hash: v value, n version, u user, a end whatever happens (ms), c sign-in (ms), r whether the cookie outlasts
 -- the browser, p the session that it was renewed from, x the one that it was renewed to: then it is the copy of the value
@@ -101,21 +102,9 @@ local function store(id, session, ttl)
     return ended, expired
 end
 
-local FIELDS = { 'v', 'n', 'u', 'a', 'r', 'x', 'c' }
-
 -- The fields of a session, and its ttl.
-local function fields(id, flat)
-    local stored, session = {}, {}
-    for n = 1, #flat, 2 do
-        stored[flat[n]] = flat[n + 1]
-    end
-    for n, field in ipairs(FIELDS) do
-        session[n] = stored[field] or false
-    end
+local function read(id)
+    local session = redis.call('HMGET', SESSION .. id, 'v', 'n', 'u', 'a', 'r', 'x', 'c')
     session[8] = session[1] and redis.call('PTTL', SESSION .. id)
     return session
-end
-
-local function read(id)
-    return fields(id, redis.call('HGETALL', SESSION .. id))
 end
