@@ -117,7 +117,7 @@ impl Keys {
         format!("{}fence:{name}", self.own_prefix)
     }
 
-    /// The counts of a subject of a limit, of slices of this window: a text that expires. Several limits of one subject have one
+    /// The counts of a subject of a limit, of slices of this window: a string that expires. Several limits of one subject have one
     /// hash tag, unless the name of the cluster is in braces: then all keys of the cluster have that.
     pub(crate) fn limit(&self, name: &str, subject: &str, window: Duration) -> String {
         // By parts: each limited call has one, and `format!` costs several times as much.

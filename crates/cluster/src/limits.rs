@@ -77,17 +77,18 @@ impl SharedScript for LimitCounts {
 
     async fn run(&self, items: &[Self::Item]) -> Result<SharedReplies<Self::Reply>, BackendError> {
         let count: usize = items.iter().map(|calls| calls.len()).sum();
-        let mut command = Cmd::with_capacity(3 + items.len() + 3 * count, 128 + 128 * count);
+        let mut command = Cmd::with_capacity(4 + count, 64 + 96 * count);
         command.arg("EVALSHA").arg(self.script.get_hash()).arg(count);
-        for call in items.iter().flatten() {
-            command.arg(self.key(call));
-        }
-        for calls in items {
-            command.arg(calls.len());
-            for call in calls {
-                command.arg(call.rate.calls).arg(call.rate.slice_us());
+        let mut calls = Vec::with_capacity(4 * items.len() + 12 * count);
+        for limits in items {
+            calls.extend_from_slice(&(limits.len() as u32).to_be_bytes());
+            for limit in limits {
+                command.arg(self.key(limit));
+                calls.extend_from_slice(&limit.rate.calls.to_be_bytes());
+                calls.extend_from_slice(&(limit.rate.slice_us() as f64).to_be_bytes());
             }
         }
+        command.arg(calls);
         // Not repeated: a call that was counted and not answered would count twice.
         let reply: Vec<u8> = self.client.evaluate("", &self.script, &command).await?;
         let (mut reply, unexpected) = (&reply[..], "redis returned something other than the counts of limits");

@@ -50,6 +50,29 @@ async fn one_script_counts_a_call_for_all_its_limits_and_a_refused_one_writes_no
     assert_eq!(redis.ran("set").await, writes);
 }
 
+/// A call in each of eleven slices, of which the newest is so many behind the current one, or ahead of it by another clock.
+#[tokio::test]
+async fn the_ten_slices_before_the_current_one_are_counted() {
+    let (store, redis) = store().await;
+    let rate = LimitRate { calls: 30, window: Duration::from_secs(10 * 24 * 3600) }; // a slice is a day
+    for (newest, before) in
+        [(0, 11), (-1, 10), (-3, 8), (-10, 1), (-11, 0), (-4000, 0), (4, 11), (10, 11), (11, 10), (20, 1), (21, 0)]
+    {
+        let script = format!(
+            "EVAL \"local now, ones = redis.call('TIME')[1], {{}} for n = 1, 11 do ones[n] = 1 end \
+             local counts = struct.pack('>dI4I4I4I4I4I4I4I4I4I4I4', math.floor(now / 86400) + {newest}, unpack(ones)) \
+             return redis.call('SET', KEYS[1], counts)\" 1 phalanx:laws:limit:{{a}}:l:864000000"
+        );
+        assert_eq!(redis.command(&script).await, "+OK\r\n");
+        for made in 1..=2 {
+            let call = LimitedCall { rate, ..call("l", "a") };
+            let state = store.count(&[call]).await.unwrap().states.remove(0);
+            assert_eq!(state.left, 30 - before - made, "{newest}");
+            assert!(state.whole_in > Duration::from_secs(10 * 24 * 3600), "{newest}: {state:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_spoilt_key_is_an_error_or_counts_nothing() {
     let (store, redis) = store().await;
