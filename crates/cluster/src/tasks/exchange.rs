@@ -102,7 +102,7 @@ pub(super) fn quote(text: &str) -> String {
     quoted
 }
 
-/// The bytes of the numbers of a call. Behind them are the limits of queues, if the node knows any.
+/// The bytes of the numbers of a call. Behind them is what the script needs of limits of queues, if the node knows any.
 const NUMBERS_BYTES: usize = 8 + 9 * 4;
 
 /// A token is sent in two parts: Redis's Lua takes long to format a number of all its digits.

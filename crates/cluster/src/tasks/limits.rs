@@ -48,7 +48,7 @@ pub(super) fn sorted<'a, I: Iterator<Item = &'a Settlement>>(
 }
 
 /// Writes, if a call names limits, where it meets a queue with one: whether an attempt of such a queue has ended, and which of
-/// the queues that it looks at are such. The script reads no limit before that says so.
+/// the queues that it looks at are such. The script reads the limits only where that says so, and to count anew.
 pub(super) fn write_meetings(call: &WorkerCall<'_>, text: &mut Vec<u8>) {
     if call.limited.is_empty() {
         return;

@@ -1,5 +1,5 @@
 -- Limits of queues in the cluster, for scripts that settle or fetch. `read_limits` is false where the call names none; it reads
--- them from a byte of `rules_text` on. A call that meets no such queue does not read them: they cost it nothing.
+-- them from a byte of `rules_text` on. A call that settles or fetches no job of such a queue need not do so.
 -- Of each such queue, HELD has how many attempts each generation runs, and RATES until when its rate is paid: a number of µs, to
 -- which each attempt adds the time from one to the next. The text has for each of them: plain successes among the settlements,
 -- most that run or 0, most that begin together by the rate or 0, µs from one to the next, 1 if jobs of it take turns, name.
