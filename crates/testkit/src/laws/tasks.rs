@@ -70,6 +70,7 @@ macro_rules! task_laws {
                 the_attempts_of_a_dead_node_take_no_room,
                 attempts_that_are_listed_again_take_room_at_once,
                 a_parked_job_waits_for_room_in_its_queue,
+                a_parked_suspect_of_a_queue_at_its_limit_stays_parked,
                 jobs_of_a_queue_begin_by_its_rate,
                 a_settlement_that_makes_room_in_a_queue_at_its_limit_wakes,
                 jobs_of_one_key_keep_none_of_others_waiting,
@@ -158,6 +159,7 @@ macro_rules! task_laws {
                 several_jobs_with_follow_on_jobs_are_settled_at_once,
                 a_follow_on_job_that_is_there_already_is_not_stored_again,
                 a_settlement_that_comes_too_late_stores_no_follow_on_jobs,
+                a_follow_on_job_is_not_deleted_with_an_earlier_job_of_its_id,
             ]
         );
     };

@@ -229,19 +229,22 @@ fn each_end_of_a_batch_is_counted_once() {
     });
 }
 
-/// Nor does the deadline of a batch that is gone.
-#[tokio::test]
-async fn a_spoilt_list_of_deadlines_keeps_no_delayed_job_waiting() {
+/// It is named instead. Nor does the deadline of a batch that is gone.
+#[test]
+fn a_spoilt_list_of_deadlines_keeps_no_delayed_job_waiting() {
     const DUE: &str = "phalanx:laws:batches:due";
-    let (store, redis) = super::store().await;
-    enqueue(&store, &[NewJob { due_ms: Some(4_000_000_000_000), ..job("late") }]).await;
-    redis.command("ZADD phalanx:laws:delayed XX 1 late").await;
-    redis.command(&format!("SET {DUE} x")).await;
-    assert_eq!(store.promote().await.unwrap().moved, 1);
-    redis.command(&format!("DEL {DUE}")).await;
-    redis.command(&format!("ZADD {DUE} 1 gone")).await;
-    assert_eq!(store.promote().await.unwrap().moved, 0);
-    assert_eq!(redis.command(&format!("EXISTS {DUE}")).await, ":0\r\n");
+    Counters::run(async |counters| {
+        let (store, redis) = super::store().await;
+        let named = || counters.of("phalanx_tasks_spoilt_keys_total");
+        enqueue(&store, &[NewJob { due_ms: Some(4_000_000_000_000), ..job("late") }]).await;
+        redis.command("ZADD phalanx:laws:delayed XX 1 late").await;
+        redis.command(&format!("SET {DUE} x")).await;
+        assert_eq!((store.promote().await.unwrap().moved, named()), (1, 1));
+        redis.command(&format!("DEL {DUE}")).await;
+        redis.command(&format!("ZADD {DUE} 1 gone")).await;
+        assert_eq!((store.promote().await.unwrap().moved, named()), (0, 1));
+        assert_eq!(redis.command(&format!("EXISTS {DUE}")).await, ":0\r\n");
+    });
 }
 
 /// Nothing of it is stored.

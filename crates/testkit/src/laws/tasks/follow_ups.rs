@@ -1,7 +1,7 @@
 //! Laws of follow-on jobs: all of them with the success of their job, or none.
 
 use phalanx_core::backend::{
-    AttemptEnd, Consequences, FetchedJob, JobReport, JobState, NewJob, SettleOutcome, Settlement,
+    AttemptEnd, Consequences, DeleteOutcome, FetchedJob, JobReport, JobState, NewJob, SettleOutcome, Settlement,
 };
 
 use super::{LawWorker, SharedTasks, claiming, enqueue, failure, id_of, ids_of, job, nodes, now_ms, settlement, state};
@@ -93,6 +93,17 @@ pub async fn a_follow_on_job_that_is_there_already_is_not_stored_again(store: Sh
     let unique = NewJob { digest: Some([1; 16]), ..claiming("d", "k") };
     let ends = [with(&fetched[0], AttemptEnd::Done, vec![child("b"), unique, child("e"), child("e")])];
     assert_eq!(ids_of(&worker.call(&ends, 9, |_| {}).await.fetched), ["e"]);
+}
+
+/// The mark of that outlives a job that succeeded before it was cancelled.
+pub async fn a_follow_on_job_is_not_deleted_with_an_earlier_job_of_its_id(store: SharedTasks) {
+    enqueue(&store, &["a", "b"].map(job)).await;
+    let worker = LawWorker::new(&store, 0);
+    let fetched = worker.fetch(2).await;
+    assert_eq!(store.delete("b").await.expect("the backend answers"), DeleteOutcome::Cancelling(nodes()[0]));
+    assert_eq!(worker.settle(&fetched[1], AttemptEnd::Done).await, SettleOutcome::Accepted);
+    let reply = worker.call(&[with(&fetched[0], AttemptEnd::Done, vec![child("b")])], 9, |_| {}).await;
+    assert_eq!((ids_of(&reply.fetched), reply.deleted), (vec!["b".to_owned()], vec![]));
 }
 
 /// The attempt is another node's by then.

@@ -191,6 +191,31 @@ pub async fn a_parked_job_waits_for_room_in_its_queue(store: SharedTasks) {
     assert_eq!((ids_of(&settled.fetched), take().await), (vec!["1".to_owned()], vec![]));
 }
 
+/// It waits for a node that may take it: among the jobs of its queue it would be fetched beside others that may be what kills nodes.
+pub async fn a_parked_suspect_of_a_queue_at_its_limit_stays_parked(store: SharedTasks) {
+    enqueue(&store, &[job("suspect")]).await;
+    let (one, dying) = (LawWorker::new(&store, 0), LawWorker::new(&store, 1));
+    for _ in 0..2 {
+        assert_eq!(dying.fetch(9).await.len(), 1);
+        store.give_back(nodes()[0], nodes()[1], "w:1").await.expect("the backend answers");
+    }
+    let suspect = call(&one, &[], 9).await.fetched.remove(0);
+    assert!(suspect.attempt.counters.is_suspect());
+    end_as(&one, &suspect, AttemptEnd::Park { class: "c".into() }).await;
+    enqueue(&store, &["a", "b", "c"].map(job)).await;
+    let running = call(&one, &[], 9).await.fetched;
+    assert_eq!(running.len(), 3);
+    let take = async || {
+        let reply = one.take_parked_with(&["c"], 9, |call| call.limited = &*THREE).await;
+        ids_of(&reply.expect("the backend answers").fetched)
+    };
+    assert_eq!(take().await, Vec::<String>::new());
+    let stats = store.stats().await.expect("the backend answers");
+    assert_eq!((stats.queues, stats.parked), (vec![("q".to_owned(), 0)], 1));
+    end_as(&one, &running[0], AttemptEnd::Done).await;
+    assert_eq!(take().await, ["suspect"]);
+}
+
 /// Whichever nodes ask. What was not used is kept for a short while only.
 pub async fn jobs_of_a_queue_begin_by_its_rate(store: SharedTasks) {
     let jobs: Vec<NewJob> = (0..9).map(|number| job(&number.to_string())).collect();
