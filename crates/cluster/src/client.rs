@@ -223,6 +223,22 @@ impl RedisClient {
         self.with_timeout(key, reply).await
     }
 
+    /// The same, of which each may meet a key of another type than it expects: `None`.
+    pub(crate) async fn read_each<T: FromRedisValue>(
+        &self,
+        key: &str,
+        mut commands: Pipeline,
+    ) -> Result<Vec<Option<T>>, BackendError> {
+        commands.ignore_errors();
+        let replies: Vec<Result<T, RedisError>> = self.read_all(key, &commands).await?;
+        let reply = |reply: Result<T, RedisError>| match reply.map_err(|error| self.backend_error(error, key)) {
+            Ok(reply) => Ok(Some(reply)),
+            Err(BackendError::WrongKind { .. }) => Ok(None),
+            Err(error) => Err(error),
+        };
+        replies.into_iter().map(reply).collect()
+    }
+
     /// Runs an idempotent script. It is sent a second time if the connection turns out to be lost.
     pub(crate) async fn run_idempotent<T: FromRedisValue>(
         &self,

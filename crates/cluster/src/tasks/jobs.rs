@@ -1,7 +1,4 @@
 //! Finds and deletes jobs by their id.
-//!
-//! A job in a list has no index by its id: it would cost each enqueue and each success more than the job itself. Lists are
-//! searched from their end, page by page, so that jobs which are fetched meanwhile shift none out of sight.
 
 use std::sync::Arc;
 
@@ -9,7 +6,6 @@ use bytes::Bytes;
 use deadpool_redis::redis::{Value, cmd, pipe};
 use phalanx_core::Generation;
 use phalanx_core::backend::{BackendError, BatchStage, DeleteOutcome, FailedTake, JobState, TakeOutcome};
-use phalanx_core::bound_reached;
 use phalanx_core::job::{FailedJob, JobText};
 use phalanx_core::metrics::record_batch_ends;
 use tracing::debug;
@@ -18,26 +14,12 @@ use super::call::unexpected_reply;
 use super::entry::split_counters;
 use super::{RedisTasks, report_spoilt};
 
-/// Jobs that one command reads: each may have 1 MiB.
-pub(super) const PAGE: usize = 50;
-
-/// Pages that are searched of one list at most.
-const MAX_PAGES: usize = 20_000;
-
 /// How often a job that is to be deleted is looked for among the delayed ones, if it was put there between look and script.
 const LOOKS: usize = 5;
 
 /// The id of a job; `None` for a foreign one.
 pub(super) fn id_of(text: &[u8]) -> Option<Arc<str>> {
     JobText::read(text)?.id.map(|id| id.as_ref().into())
-}
-
-/// The result of a search of a list.
-enum Found {
-    Entry(Bytes),
-    Nowhere,
-    /// The list is longer than what is searched.
-    Unknown,
 }
 
 impl RedisTasks {
@@ -61,7 +43,7 @@ impl RedisTasks {
     /// Looks for a job in the queues and among those that run; with the attempt that runs.
     pub(super) async fn search(&self, id: &str) -> Result<(JobState, Option<(Generation, u32)>), BackendError> {
         // In the direction in which jobs move, so that one which moves meanwhile is found at its next place.
-        if !matches!(self.find_waiting(id).await?, Found::Nowhere) {
+        if self.may_wait(id).await? {
             return Ok((JobState::Waiting, None));
         }
         Ok(match self.find_running(id).await? {
@@ -80,7 +62,7 @@ impl RedisTasks {
             return Ok(DeleteOutcome::Deleted);
         }
         // It is marked by now: the node that fetches it drops it.
-        if !matches!(self.find_waiting(id).await?, Found::Nowhere) {
+        if self.may_wait(id).await? {
             return Ok(DeleteOutcome::Marked);
         }
         if let Some((generation, _)) = self.find_running(id).await? {
@@ -162,66 +144,32 @@ impl RedisTasks {
     }
 
     async fn delete_failed(&self, id: &str) -> Result<bool, BackendError> {
-        let matches = |record: &Bytes| FailedJob::read(record).id.as_deref() == Some(id);
-        match self.find_in_list(&self.keys.failed(), id, matches).await? {
-            Found::Entry(record) => {
-                Ok(self.take_failed_jobs(&[FailedTake { record, retry: None }]).await? == [TakeOutcome::Taken])
-            }
-            Found::Nowhere | Found::Unknown => Ok(false),
+        let matches = |_, record: &Bytes| FailedJob::read(record).id.as_deref() == Some(id);
+        let mut search = self.search_lists(&[self.keys.failed()], id, matches).await?;
+        if let Some(key) = search.spoilt.pop() {
+            return Err(BackendError::WrongKind { key });
         }
+        let Some(record) = search.entry else { return Ok(false) };
+        Ok(self.take_failed_jobs(&[FailedTake { record, retry: None }]).await? == [TakeOutcome::Taken])
     }
 
-    async fn find_waiting(&self, id: &str) -> Result<Found, BackendError> {
+    /// Whether a job waits, in a queue, for its turn, or parked; also if a list is too long for that to be known.
+    async fn may_wait(&self, id: &str) -> Result<bool, BackendError> {
         let keys = &self.keys;
         let queues = self.names(keys.queues()).await?;
         let classes = self.names(keys.parked()).await?;
-        let (ready, again, suspects, parked) = (keys.ready(), keys.again(), keys.suspects(), keys.parked_of());
-        let of_queues = queues.iter().flat_map(|queue| {
-            [(&ready, 0), (&again, 0), (&suspects, 0)].map(|(root, skip)| ([root, queue.as_str()].concat(), skip))
-        });
-        let mut of_turns = Vec::new();
+        let mut lists: Vec<String> = queues.iter().flat_map(|queue| self.lists_of(queue)).collect();
         for queue in self.queues_in_turns(&queues).await? {
-            of_turns.extend(self.turn_lists(&queue).await?.into_iter().map(|list| (list.key, 0)));
+            lists.extend(self.turn_lists(&queue).await?);
         }
-        let of_classes = classes.iter().map(|class| ([parked.as_str(), class].concat(), 2));
-        let mut found = Found::Nowhere;
-        for (list, skip) in of_queues.chain(of_turns).chain(of_classes) {
-            let matches = |entry: &Bytes| text_of(entry, skip).is_some_and(|text| id_of(&text).as_deref() == Some(id));
-            match self.find_in_list(&list, id, matches).await {
-                Ok(Found::Nowhere) | Err(BackendError::WrongKind { .. }) => {}
-                Ok(Found::Unknown) => found = Found::Unknown,
-                other => return other,
-            }
-        }
-        Ok(found)
-    }
-
-    async fn find_in_list(
-        &self,
-        list: &str,
-        id: &str,
-        matches: impl Fn(&Bytes) -> bool,
-    ) -> Result<Found, BackendError> {
-        for page in 0..MAX_PAGES {
-            let (last, first) = (page * PAGE + 1, (page + 1) * PAGE);
-            let mut range = cmd("LRANGE");
-            range.arg(list).arg(format!("-{first}")).arg(format!("-{last}"));
-            let entries: Vec<Vec<u8>> = self.shared.read(list, &range).await?;
-            let is_last = entries.len() < PAGE;
-            for entry in entries.into_iter().rev() {
-                if contains(&entry, id.as_bytes()) {
-                    let entry = Bytes::from(entry);
-                    if matches(&entry) {
-                        return Ok(Found::Entry(entry));
-                    }
-                }
-            }
-            if is_last {
-                return Ok(Found::Nowhere);
-            }
-        }
-        bound_reached("task_search");
-        Ok(Found::Unknown)
+        let of_queues = lists.len();
+        lists.extend(classes.iter().map(|class| [&*keys.parked_of(), class].concat()));
+        let matches = |place: usize, entry: &Bytes| {
+            let skip = if place < of_queues { 0 } else { 2 };
+            text_of(entry, skip).is_some_and(|text| id_of(&text).as_deref() == Some(id))
+        };
+        let search = self.search_lists(&lists, id, matches).await?;
+        Ok(search.entry.is_some() || search.is_cut)
     }
 
     async fn find_running(&self, id: &str) -> Result<Option<(Generation, u32)>, BackendError> {
@@ -237,9 +185,13 @@ impl RedisTasks {
 
     /// The generations that run jobs, and those that died.
     pub(super) async fn runners(&self) -> Result<Vec<String>, BackendError> {
-        let key = self.keys.runners();
-        let names = self.shared.read(&key, cmd("ZRANGE").arg(&key).arg(0).arg(-1)).await;
-        none_if_spoilt(texts_of(&key, names))
+        self.ranked_names(self.keys.runners(), -1).await
+    }
+
+    /// The members of a sorted set, up to this rank; none if it is spoilt.
+    pub(super) async fn ranked_names(&self, set: String, last: isize) -> Result<Vec<String>, BackendError> {
+        let names = self.shared.read(&set, cmd("ZRANGE").arg(&set).arg(0).arg(last)).await;
+        none_if_spoilt(texts_of(&set, names))
     }
 
     /// The members of a set; none if it is spoilt.
@@ -284,10 +236,6 @@ fn text_of(entry: &Bytes, skip: usize) -> Option<Bytes> {
         from += entry[from..].iter().position(|byte| *byte == b' ')? + 1;
     }
     Some(split_counters(&entry.slice(from..)).1)
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    !part.is_empty() && bytes.windows(part.len()).any(|window| window == part)
 }
 
 /// The claim of a delayed job, and its name as a member of a batch, by its entry.

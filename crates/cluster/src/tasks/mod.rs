@@ -43,6 +43,7 @@ mod replicas;
 mod reports;
 mod risks;
 mod running;
+mod search;
 mod series;
 mod ticks;
 mod turns;
@@ -85,7 +86,7 @@ struct Scripts {
     fields: TaskScript,
     enqueue: TaskScript,
     enqueue_in_turns: TaskScript,
-    turns: TaskScript,
+    find: TaskScript,
     report: TaskScript,
     checkpoint: TaskScript,
     create_batch: TaskScript,
@@ -122,7 +123,7 @@ impl RedisTasks {
                 fields: script(format!("{}*", keys.running_of()), include_str!("../lua/tasks/fields.lua")),
                 enqueue: script(keys.queues(), &enqueue),
                 enqueue_in_turns: script(keys.queues(), &turns::enqueue(&keys, &enqueue)),
-                turns: script(format!("{}*", keys.fair()), include_str!("../lua/tasks/turns.lua")),
+                find: script(format!("{}*", keys.ready()), include_str!("../lua/tasks/find.lua")),
                 report: script(format!("{}*", keys.reports()), include_str!("../lua/tasks/report.lua")),
                 checkpoint: script(format!("{}*", keys.checkpoints()), include_str!("../lua/tasks/checkpoint.lua")),
                 create_batch: script(format!("{}*", keys.batches()), include_str!("../lua/tasks/create_batch.lua")),

@@ -10,10 +10,16 @@ use super::RedisTasks;
 use super::call::unexpected_reply;
 use super::enqueue::add_job;
 use super::entry::split_counters;
-use super::jobs::PAGE;
+use super::turns::LOOKS;
+
+/// Jobs that one command reads: each may have 1 MiB.
+pub(super) const PAGE: usize = 50;
 
 /// The most queues whose lengths are reported.
 const MAX_QUEUES: usize = 1000;
+
+/// The lists of a queue, but for those of its keys.
+const LISTS: usize = 3;
 
 impl RedisTasks {
     pub(super) async fn read_stats(&self) -> Result<TaskStats, BackendError> {
@@ -27,12 +33,13 @@ impl RedisTasks {
         let paused = self.names(keys.paused()).await?;
         let workers = self.names(keys.workers()).await?;
         let classes = self.names(keys.parked()).await?;
-        let (mut lengths, in_turns) = (Vec::with_capacity(queues.len()), self.queues_in_turns(&queues).await?);
-        for queue in queues {
-            let lists = [keys.suspects(), keys.again(), keys.ready()].map(|root| [&*root, &*queue].concat());
-            let mut length = self.sum_of("LLEN", &lists).await?;
+        let (in_turns, mut lengths) = (self.queues_in_turns(&queues).await?, Vec::with_capacity(queues.len()));
+        let listed: Vec<String> = queues.iter().flat_map(|queue| self.lists_of(queue)).collect();
+        let sizes = self.sizes("LLEN", &listed).await?;
+        for (queue, sizes) in queues.into_iter().zip(sizes.chunks(LISTS)) {
+            let mut length = sizes.iter().sum();
             if in_turns.contains(&queue) {
-                length += self.turn_lists(&queue).await?.iter().map(|list| list.length as u64).sum::<u64>();
+                length += self.sum_of("LLEN", &self.turn_lists(&queue).await?).await?;
             }
             lengths.push((queue, length));
         }
@@ -56,17 +63,29 @@ impl RedisTasks {
         })
     }
 
+    /// The lists of a queue of jobs that take no turns, in the order in which they are fetched.
+    pub(super) fn lists_of(&self, queue: &str) -> [String; LISTS] {
+        let keys = &self.keys;
+        [keys.suspects(), keys.again(), keys.ready()].map(|root| [&*root, queue].concat())
+    }
+
     /// The sum of the sizes of keys; one that is spoilt counts nothing.
     pub(super) async fn sum_of(&self, command: &str, keys: &[String]) -> Result<u64, BackendError> {
-        let mut sum = 0;
-        for key in keys {
-            match self.shared.read::<u64>(key, cmd(command).arg(key)).await {
-                Ok(size) => sum += size,
-                Err(BackendError::WrongKind { .. }) => {}
-                Err(error) => return Err(error),
+        Ok(self.sizes(command, keys).await?.iter().sum())
+    }
+
+    /// The sizes of keys, many by one round trip; that of one that is spoilt is 0.
+    pub(super) async fn sizes(&self, command: &str, keys: &[String]) -> Result<Vec<u64>, BackendError> {
+        let mut sizes = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(LOOKS) {
+            let mut looks = pipe();
+            for key in keys {
+                looks.cmd(command).arg(key);
             }
+            let replies: Vec<Option<u64>> = self.shared.read_each(command, looks).await?;
+            sizes.extend(replies.into_iter().map(Option::unwrap_or_default));
         }
-        Ok(sum)
+        Ok(sizes)
     }
 
     async fn read_number(&self, key: String) -> Result<u64, BackendError> {

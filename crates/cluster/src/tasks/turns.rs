@@ -10,15 +10,14 @@ use super::RedisTasks;
 use super::call::PLACER;
 use super::entry::split_counters;
 use super::exchange::{constant, quote};
-use super::jobs::none_if_spoilt;
 use crate::keys::Keys;
 
 /// The place in the script that enqueues of the function that puts jobs into their queues. Enqueues of which no job takes turns
 /// do not pay for it.
 const FUNCTION_HERE: &str = "--[[ turns ]]";
 
-/// Queues that are looked at by one round trip.
-const LOOKS: usize = 1000;
+/// Keys that are looked at by one round trip. Redis serves others between any 16 KiB of commands.
+pub(super) const LOOKS: usize = 1000;
 
 /// The script that enqueues jobs of which some take turns, by the one that enqueues others.
 pub(super) fn enqueue(keys: &Keys, script: &str) -> String {
@@ -26,12 +25,6 @@ pub(super) fn enqueue(keys: &Keys, script: &str) -> String {
     let constants: String = texts.iter().map(|(name, text)| constant(name, &quote(text))).collect();
     let function = [PLACER, "put = placer(KEYS[1], KEYS[4], AGAIN, SUSPECTS, ARGV[2], FAIR)"].concat();
     [&*constants, &*script.replacen(FUNCTION_HERE, &function, 1)].concat()
-}
-
-/// The jobs of a key.
-pub(super) struct TurnList {
-    pub(super) key: String,
-    pub(super) length: usize,
 }
 
 impl RedisTasks {
@@ -53,20 +46,16 @@ impl RedisTasks {
     }
 
     /// The lists of the jobs of a queue that take turns, from that of the key that is next.
-    pub(super) async fn turn_lists(&self, queue: &str) -> Result<Vec<TurnList>, BackendError> {
-        let turns = [&*self.keys.fair(), queue].concat();
+    pub(super) async fn turn_lists(&self, queue: &str) -> Result<Vec<String>, BackendError> {
         if queue.contains(' ') {
             return Ok(Vec::new());
         }
-        let read = self.scripts.turns.call(&[turns]).run::<(Vec<String>, Vec<usize>)>(&self.shared).await;
-        let (keys, lengths) = match read {
-            Ok(lists) => lists,
-            Err(error) => (none_if_spoilt(Err(error))?, Vec::new()),
-        };
+        let turns = [&*self.keys.fair(), queue].concat();
+        let keys = self.ranked_names(turns.clone(), MAX_TURN_KEYS as isize).await?; // one is that of all further ones
         if keys.len() > MAX_TURN_KEYS {
             bound_reached("fair_keys");
         }
-        Ok(keys.into_iter().zip(lengths).map(|(key, length)| TurnList { key, length }).collect())
+        Ok(keys.into_iter().map(|key| [&*turns, " ", &*key].concat()).collect())
     }
 
     /// Reads the texts of jobs of a queue that take turns.
@@ -78,12 +67,15 @@ impl RedisTasks {
         texts: &mut Vec<Bytes>,
     ) -> Result<(), BackendError> {
         let (mut skip, end) = (skip, texts.len() + limit);
-        for TurnList { key, length } in self.turn_lists(queue).await? {
+        let lists = self.turn_lists(queue).await?;
+        let lengths = self.sizes("LLEN", &lists).await?;
+        for (key, length) in lists.iter().zip(lengths) {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
             if texts.len() >= end {
                 break;
             }
             if skip < length {
-                let entries = self.read_range(&key, skip, end - texts.len()).await?;
+                let entries = self.read_range(key, skip, end - texts.len()).await?;
                 texts.extend(entries.into_iter().map(|entry| split_counters(&entry.into()).1));
             }
             skip = skip.saturating_sub(length);

@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use phalanx_core::backend::{
-    AttemptEnd, BackendError, FetchedJob, LimitedQueue, MAX_TURN_KEYS, NewJob, OTHER_TURNS, QueueLimits, SettleOutcome,
-    Settlement, WorkerReply,
+    AttemptEnd, BackendError, FetchedJob, JobState, LimitedQueue, MAX_TURN_KEYS, NewJob, OTHER_TURNS, QueueLimits,
+    SettleOutcome, Settlement, WorkerReply,
 };
 use phalanx_core::job::turn_of;
 use phalanx_testkit::laws::tasks::{LawWorker, enqueue, job, nodes, settlement};
@@ -195,6 +195,44 @@ async fn jobs_and_keys_that_wait_for_their_turns_make_no_call_longer() {
     print(format_args!("commands of a call of 8 jobs with 64 and with 900 keys: {costs:?}"));
     assert!(costs[0].abs_diff(costs[1]) <= 5, "{costs:?}: but for the announcement of each second");
     assert!(costs[0] < 60, "{costs:?}");
+}
+
+/// However many keys there are: each would be a round trip.
+#[tokio::test]
+async fn a_job_among_those_of_a_thousand_keys_is_found_in_few_round_trips() {
+    let (store, redis) = super::store().await;
+    for batch in (0..MAX_TURN_KEYS).collect::<Vec<_>>().chunks(250) {
+        let of_key = |key: &usize| {
+            [of_key(&format!("{key}.a"), &key.to_string()), of_key(&format!("{key}.b"), &key.to_string())]
+        };
+        enqueue(&store, &batch.iter().flat_map(of_key).collect::<Vec<_>>()).await;
+    }
+    let reads = async || {
+        let stats = redis.command("INFO stats").await;
+        let reads = stats.lines().find_map(|line| line.strip_prefix("total_reads_processed:")?.parse::<u64>().ok());
+        reads.expect("redis counts what it reads")
+    };
+    for (id, state) in [("0.a", JobState::Waiting), ("999.b", JobState::Waiting), ("999.c", JobState::Unknown)] {
+        let before = reads().await;
+        assert_eq!(store.status(id).await.unwrap().state, state, "{id}");
+        let count = reads().await - before;
+        print(format_args!("reads of redis until {id} is {state:?}: {count}"));
+        assert!(count <= 40, "{id}: {count}");
+    }
+    let (before, used) = (reads().await, used_us(&redis).await);
+    let stats = store.stats().await.unwrap();
+    assert_eq!(stats.queues, [("q".to_owned(), 2 * MAX_TURN_KEYS as u64)]);
+    let (reads, used) = (reads().await - before, used_us(&redis).await - used);
+    print(format_args!("reads of redis by a look at the numbers: {reads}; its commands took {used} µs"));
+    assert!(reads <= 60, "{reads}");
+}
+
+/// For how many µs commands have run.
+async fn used_us(redis: &phalanx_testkit::Redis) -> u64 {
+    let stats = redis.command("INFO commandstats").await;
+    let commands =
+        stats.lines().filter(|line| !line.starts_with("cmdstat_evalsha") && !line.starts_with("cmdstat_info"));
+    commands.filter_map(|line| line.split_once("usec=")?.1.split(',').next()?.parse::<u64>().ok()).sum()
 }
 
 /// How often Redis ran any command.
