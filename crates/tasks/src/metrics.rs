@@ -26,7 +26,7 @@ pub(crate) fn describe() {
     );
     describe_gauge!("phalanx_tasks_blocked", "Slots whose task did not return at its deadline");
     describe_gauge!("phalanx_tasks_waiting", "Jobs that wait, by queue, in the whole cluster");
-    describe_gauge!("phalanx_tasks_oldest_seconds", "Age of the job that waits at the head of a queue");
+    describe_gauge!("phalanx_tasks_oldest_seconds", "Age of the oldest job at the heads of a queue");
     describe_gauge!("phalanx_tasks_stored", "Jobs that are delayed, parked, or failed, in the whole cluster, by state");
     describe_gauge!("phalanx_tasks_batches_open", "Batches that are not over, in the whole cluster");
     describe_counter!(

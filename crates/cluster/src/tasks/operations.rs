@@ -33,21 +33,28 @@ impl RedisTasks {
         let paused = self.names(keys.paused()).await?;
         let workers = self.names(keys.workers()).await?;
         let classes = self.names(keys.parked()).await?;
-        let (in_turns, mut lengths) = (self.queues_in_turns(&queues).await?, Vec::with_capacity(queues.len()));
+        let (mut lengths, mut oldest) = (Vec::with_capacity(queues.len()), Vec::new());
+        let (in_turns, mut looks) = (self.queues_in_turns(&queues).await?, 0..OLDEST_QUEUES);
         let listed: Vec<String> = queues.iter().flat_map(|queue| self.lists_of(queue)).collect();
         let sizes = self.sizes("LLEN", &listed).await?;
         for (queue, sizes) in queues.into_iter().zip(sizes.chunks(LISTS)) {
-            let mut length = sizes.iter().sum();
+            let (mut lists, mut sizes) = (self.lists_of(&queue).to_vec(), sizes.to_vec());
             if in_turns.contains(&queue) {
-                length += self.sum_of("LLEN", &self.turn_lists(&queue).await?).await?;
+                let turns = self.turn_lists(&queue).await?;
+                sizes.append(&mut self.sizes("LLEN", &turns).await?);
+                lists.extend(turns);
+            }
+            let length = sizes.iter().sum();
+            if length > 0 && looks.next().is_some() {
+                let lists = lists.into_iter().zip(sizes).filter(|(_, size)| *size > 0).map(|(list, _)| list);
+                let since = self.oldest_of(&lists.collect::<Vec<_>>()).await?;
+                oldest.extend(since.map(|since| (queue.clone(), since)));
             }
             lengths.push((queue, length));
         }
         let running: Vec<String> =
             self.runners().await?.iter().map(|name| [&*keys.running_of(), &**name].concat()).collect();
         let parked: Vec<String> = classes.iter().map(|class| [&*keys.parked_of(), &**class].concat()).collect();
-        let heads = lengths.iter().filter(|(_, length)| *length > 0).map(|(queue, _)| &**queue);
-        let oldest = self.oldest_of(&heads.take(OLDEST_QUEUES).collect::<Vec<_>>()).await?;
         Ok(TaskStats {
             queues: lengths,
             oldest,

@@ -1,13 +1,16 @@
 //! The attempts of all nodes, for operators.
 
+use deadpool_redis::redis::pipe;
 use phalanx_core::Generation;
-use phalanx_core::backend::{BackendError, ListedAttempt};
+use phalanx_core::backend::{BackendError, ListedAttempt, OLDEST_BYTES};
+use phalanx_core::bound_reached;
 use phalanx_core::job::JobText;
 
 use super::RedisTasks;
 use super::attempts::{ListedField, split_batch};
-use super::entry::{parse_attempt, parse_field};
+use super::entry::{parse_attempt, parse_field, split_counters};
 use super::jobs::none_if_spoilt;
+use super::operations::PAGE;
 
 impl RedisTasks {
     /// Lists a part of the attempts of all generations. Only the jobs of that part are read, 256 KiB at a time, and of each
@@ -50,13 +53,24 @@ impl RedisTasks {
         Ok(listed)
     }
 
-    /// Since when the job at the head of each of these queues could begin, in ms.
-    pub(super) async fn oldest_of(&self, queues: &[&str]) -> Result<Vec<(String, u64)>, BackendError> {
-        let mut oldest = Vec::with_capacity(queues.len());
-        for queue in queues {
-            let head = none_if_spoilt(self.read_waiting(queue, 0, 1).await)?.into_iter().next();
-            let since = head.and_then(|text| JobText::read(&text)?.could_begin_at());
-            oldest.extend(since.map(|since| ((*queue).to_owned(), since)));
+    /// Since when the oldest of the jobs at the heads of these lists could begin, in ms.
+    pub(super) async fn oldest_of(&self, lists: &[String]) -> Result<Option<u64>, BackendError> {
+        let (mut oldest, mut bytes) = (None, 0);
+        for lists in lists.chunks(PAGE) {
+            if bytes >= OLDEST_BYTES {
+                bound_reached("task_heads");
+                break;
+            }
+            let mut looks = pipe();
+            for list in lists {
+                looks.cmd("LINDEX").arg(list).arg(0);
+            }
+            let heads: Vec<Option<Option<Vec<u8>>>> = self.shared.read_each("LINDEX", looks).await?;
+            for head in heads.into_iter().flatten().flatten() {
+                bytes += head.len();
+                let since = JobText::read(&split_counters(&head.into()).1).and_then(|text| text.could_begin_at());
+                oldest = [oldest, since].into_iter().flatten().min();
+            }
         }
         Ok(oldest)
     }

@@ -51,8 +51,8 @@ pub use sessions::{
 pub use tasks::{
     AttemptEnd, AttemptKey, CHECKPOINT_TTL_MS, Consequences, Conviction, DeleteOutcome, ENQUEUE_BATCH, EXCHANGE_BATCH,
     EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobCounters, ListedAttempt, MAX_DEATHS, MAX_REAPS,
-    MAX_UNATTENDED, MOVE_BATCH, NewJob, OLDEST_QUEUES, Promotion, SettleOutcome, Settlement, TakeOutcome, TaskStats,
-    TaskStore, UniqueClaim, WorkerCall, WorkerReply, WorkerSign,
+    MAX_UNATTENDED, MOVE_BATCH, NewJob, OLDEST_BYTES, OLDEST_QUEUES, Promotion, SettleOutcome, Settlement, TakeOutcome,
+    TaskStats, TaskStore, UniqueClaim, WorkerCall, WorkerReply, WorkerSign,
 };
 pub use ticks::{CLOCK_MARGIN_US, DueTick, SCHEDULE_SILENCE_US, TICK_BATCH, TickCall, TickOutcome, TickRequest};
 

@@ -33,6 +33,9 @@ pub const MOVE_BATCH: usize = 100;
 /// The most queues whose oldest job is looked at by one [`TaskStore::stats`]: a job may have 1 MiB.
 pub const OLDEST_QUEUES: usize = 64;
 
+/// About the most bytes of jobs that are read of one queue for that, where a queue has a thousand keys by which jobs take turns.
+pub const OLDEST_BYTES: usize = 1024 * 1024;
+
 /// How many deaths of nodes convict the job that they ran.
 pub const MAX_DEATHS: u32 = 3;
 
@@ -410,8 +413,10 @@ pub enum DeleteOutcome {
 pub struct TaskStats {
     /// The queues, by name, and how many jobs wait in each.
     pub queues: Vec<(String, u64)>,
-    /// The queues in which a job waits, and since when the one at the head of each could begin, Unix time in
-    /// milliseconds; without foreign jobs, which do not say. Stores look at 64 queues.
+    /// The queues in which a job waits, and since when the oldest of those at the heads of each could begin, Unix time in
+    /// milliseconds; without foreign jobs, which do not say. The heads are the next ones of fresh, of retried and of suspect jobs,
+    /// and the next one of each key by which jobs take turns. Stores look at 64 queues, and end the look at one of them after
+    /// 1 MiB of jobs, with the keys whose turns are last not read.
     pub oldest: Vec<(String, u64)>,
     /// The queues from which nothing is fetched.
     pub paused: Vec<String>,

@@ -122,6 +122,7 @@ macro_rules! task_laws {
                 waiting_jobs_are_listed,
                 running_attempts_are_listed,
                 the_age_of_the_oldest_job_of_a_queue_is_known,
+                the_age_of_the_oldest_job_counts_those_that_take_turns,
                 an_enqueue_wakes,
                 a_tick_is_enqueued_once_whichever_nodes_ask,
                 the_ticks_of_many_tasks_are_one_call,

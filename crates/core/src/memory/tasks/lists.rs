@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
+use super::queue::MemoryQueue;
 use super::{Jobs, MemoryTasks, RunningJob};
-use crate::backend::{AttemptKey, FetchedJob, ListedAttempt, OLDEST_QUEUES};
+use crate::backend::{AttemptKey, FetchedJob, ListedAttempt, OLDEST_BYTES, OLDEST_QUEUES};
 use crate::job::JobText;
 
 /// An attempt, by its token, as the node that runs it fetched it.
@@ -34,12 +35,19 @@ impl Jobs {
         page.map(|(generation, attempt)| ListedAttempt::read(generation, fetched(attempt))).collect()
     }
 
-    /// Since when the job at the head of each queue could begin.
+    /// Since when the oldest job at the heads of each queue could begin.
     pub(super) fn oldest(&self) -> Vec<(String, u64)> {
-        let heads = self.queues.iter().filter_map(|(name, queue)| Some((name, queue.texts(0, 1).into_iter().next()?)));
-        let since = heads
-            .take(OLDEST_QUEUES)
-            .filter_map(|(name, text)| Some((name.to_string(), JobText::read(&text)?.could_begin_at()?)));
-        since.collect()
+        let queues = self.queues.iter().filter(|(_, queue)| queue.len() > 0).take(OLDEST_QUEUES);
+        queues.filter_map(|(name, queue)| Some((name.to_string(), oldest_of(queue)?))).collect()
     }
+}
+
+fn oldest_of(queue: &MemoryQueue) -> Option<u64> {
+    let mut bytes = 0;
+    let is_read = |text: &&Bytes| {
+        let is_read = bytes < OLDEST_BYTES;
+        bytes += text.len();
+        is_read
+    };
+    queue.heads().take_while(is_read).filter_map(|text| JobText::read(text)?.could_begin_at()).min()
 }

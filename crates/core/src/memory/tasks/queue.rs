@@ -87,6 +87,12 @@ impl MemoryQueue {
         })
     }
 
+    /// The texts of the jobs at the heads of its lists.
+    pub(super) fn heads(&self) -> impl Iterator<Item = &Bytes> {
+        let lists = [&self.given_back, &self.retried, &self.fresh];
+        lists.into_iter().filter_map(VecDeque::front).map(|job| &job.text).chain(self.turns.heads())
+    }
+
     /// The texts of some jobs, about in the order in which they will be taken.
     pub(super) fn texts(&self, skip: usize, limit: usize) -> Vec<Bytes> {
         let listed = self.given_back.iter().chain(&self.retried).chain(&self.fresh).map(|job| &job.text);

@@ -46,6 +46,11 @@ impl JobTurns {
         job
     }
 
+    /// The text of the next job of each key.
+    pub(super) fn heads(&self) -> impl Iterator<Item = &Bytes> {
+        self.0.iter().filter_map(|(_, jobs)| jobs.front()).map(|job| &job.text)
+    }
+
     pub(super) fn texts(&self) -> impl Iterator<Item = &Bytes> {
         self.0.iter().flat_map(|(_, jobs)| jobs).map(|job| &job.text)
     }

@@ -1,8 +1,14 @@
 //! Laws of what is seen of jobs that run and that wait.
 
-use phalanx_core::backend::{AttemptEnd, NewJob};
+use std::sync::LazyLock;
 
-use super::{FIRST_TOKEN, LawWorker, SharedTasks, enqueue, job, now_ms};
+use phalanx_core::backend::{AttemptEnd, LimitedQueue, NewJob, QueueLimits};
+
+use super::{FIRST_TOKEN, LawWorker, SharedTasks, enqueue, ids_of, job, now_ms};
+
+/// The queue `q`, in which jobs take turns.
+static TURNS: LazyLock<[LimitedQueue; 1]> =
+    LazyLock::new(|| [LimitedQueue { queue: "q".into(), limits: QueueLimits::NONE, takes_turns: true }]);
 
 /// Node by node, in the order of their beginning, and in parts.
 pub async fn running_attempts_are_listed(store: SharedTasks) {
@@ -59,4 +65,28 @@ pub async fn the_age_of_the_oldest_job_of_a_queue_is_known(store: SharedTasks) {
     assert_eq!(oldest().await, [("delayed".to_owned(), 8), ("q".to_owned(), 9)]);
     worker.fetch(1).await;
     assert_eq!(oldest().await, [("delayed".to_owned(), 8)]);
+}
+
+/// Jobs that wait for their turns: of each key, the next one, however many others are before it.
+pub async fn the_age_of_the_oldest_job_counts_those_that_take_turns(store: SharedTasks) {
+    let of = |id: usize, at_ms: usize, key: &str| {
+        let key = if key.is_empty() { String::new() } else { format!(r#","fair":"{key}""#) };
+        let text = format!(r#"{{"class":"c","queue":"q","args":[],"id":"{id}","enqueued_at":{at_ms}{key}}}"#);
+        NewJob { text: text.into(), ..job(&id.to_string()) }
+    };
+    enqueue(&store, &[of(0, 9_000, "")]).await;
+    let keys: Vec<NewJob> = (1..=300).map(|key| of(key, 8_000 - key, &format!("k{key}"))).collect();
+    enqueue(&store, &keys).await;
+    enqueue(&store, &[of(301, 5_000, "k7")]).await;
+    let oldest = async || store.stats().await.expect("the backend answers").oldest;
+    assert_eq!(oldest().await, [("q".to_owned(), 7_700)], "that behind another one of its key is not read");
+    let worker = LawWorker::new(&store, 0);
+    let mut left: Vec<usize> = (0..=301).collect();
+    while left.len() > 20 {
+        let fetched = worker.call(&[], 9, |call| call.limited = &*TURNS).await.fetched;
+        left.retain(|id| !ids_of(&fetched).contains(&id.to_string()));
+    }
+    let ages = [9_000].into_iter().chain((1..=300).map(|key| 8_000 - key)).chain([5_000]).collect::<Vec<u64>>();
+    let expected = left.iter().map(|id| ages[*id]).min();
+    assert_eq!(oldest().await.into_iter().map(|(_, since)| since).min(), expected, "{left:?}");
 }
