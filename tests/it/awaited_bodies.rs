@@ -48,7 +48,7 @@ async fn memory_of_5000_awaited_bodies_is_that_of_the_bound_and_a_fifth_at_most(
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
     let body = [br#"{"text":""#.as_slice(), &vec![b'x'; MIB]].concat();
-    for (bodies, size, limit) in [(5_000, 52 << 10, Some(BOUND * 6 / 5)), (1_500, MIB - 1, None)] {
+    for (bodies, size, limit) in [(5_000, 52 << 10, Some(BOUND * 6 / 5)), (300, MIB - 1, None)] {
         let node = Process::start("tour", &[("RUST_LOG", "warn")]).await;
         let mut uploads = Vec::new();
         for _ in 0..bodies {

@@ -1,4 +1,4 @@
-//! Workers of a machine that is busy: `BUSY` seconds (7), which is longer than a worker may give no sign.
+//! Workers of a machine that is busy: `BUSY` seconds (6), which is longer than a worker may give no sign.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -17,7 +17,7 @@ const THREADS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_worker_is_replaced_while_all_cores_are_busy() {
-    let busy = Duration::from_secs(setting("BUSY", 7));
+    let busy = Duration::from_secs(setting("BUSY", 6));
     let workers = Workers::start(3, &[("PHALANX__CLUSTER__BEAT_TIMEOUT", "5s")]).await;
     let before = workers.pids().await;
     let is_over = Arc::<AtomicBool>::default();

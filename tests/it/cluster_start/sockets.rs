@@ -1,4 +1,5 @@
-//! Sockets of a room while workers are rolled, added, removed and killed: `ROUNDS` rolls and `KILLS` kills (1).
+//! Sockets of a room while workers are rolled, added, removed and killed: `ROUNDS` rolls and `KILLS` kills (1),
+//! with `SOCKETS` sockets (100).
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -16,7 +17,6 @@ use crate::cluster::tasks::harness::{Enqueuer, setting};
 use crate::cluster::until;
 use crate::panics::SOON;
 
-const SOCKETS: usize = 300;
 pub(super) const ROOM: &str = "otherRoom";
 
 /// The longest time until a closed socket is in its room again.
@@ -108,28 +108,29 @@ async fn listen(mut socket: Socket) -> Vec<String> {
 }
 
 /// The sockets of each worker, once their sum is that of all.
-async fn sockets_of_workers(workers: &Workers) -> Vec<(i32, usize)> {
+async fn sockets_of_workers(workers: &Workers, count: usize) -> Vec<(i32, usize)> {
     let mut each = Vec::new();
     until("the parent knows all sockets", SOON, async || {
         let status = workers.status().await;
         let all = status["workers"].as_array().unwrap().iter();
         each = all.map(|worker| (super::pid_of(worker), worker["sockets"].as_u64().unwrap() as usize)).collect();
-        each.iter().map(|(_, sockets)| sockets).sum::<usize>() == SOCKETS
+        each.iter().map(|(_, sockets)| sockets).sum::<usize>() == count
     })
     .await;
     each
 }
 
 /// Prints the sockets of each worker, and checks that none has more than twice the mean.
-async fn check_spread(workers: &Workers, when: &str) {
-    let each: Vec<usize> = sockets_of_workers(workers).await.into_iter().map(|(_, sockets)| sockets).collect();
+async fn check_spread(workers: &Workers, count: usize, when: &str) {
+    let each: Vec<usize> = sockets_of_workers(workers, count).await.into_iter().map(|(_, sockets)| sockets).collect();
     print(format_args!("sockets of each worker {when}: {each:?}"));
-    assert!(each.iter().all(|sockets| *sockets <= 2 * SOCKETS / each.len()), "{when}: {each:?}");
+    assert!(each.iter().all(|sockets| *sockets <= 2 * count / each.len()), "{when}: {each:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sockets_come_back_from_rolls_and_kills_and_a_member_that_stays_misses_nothing() {
     let (rounds, kills) = (setting("ROUNDS", 1), setting("KILLS", 1));
+    let count = setting("SOCKETS", 100) as usize;
     let environment = [
         ("PHALANX__WEBSOCKET__UPGRADES_PER_SECOND", "0"),
         ("PHALANX__WEBSOCKET__DRAIN", "1s"),
@@ -140,11 +141,11 @@ async fn sockets_come_back_from_rolls_and_kills_and_a_member_that_stays_misses_n
     let stays = Process::start("tour", &[("REDIS_URL", &workers.redis.url()), ("PHALANX_TITLE", "stays")]).await;
     let listener = tokio::spawn(listen(Socket::join(stays.addr, ROOM).await));
     let (returns, mut sockets) = (Arc::<Returns>::default(), JoinSet::new());
-    for _ in 0..SOCKETS {
+    for _ in 0..count {
         let socket = Socket::join(addr, ROOM).await;
         sockets.spawn(returns.clone().stay(addr, socket));
     }
-    check_spread(&workers, "after the start").await;
+    check_spread(&workers, count, "after the start").await;
 
     let (is_over, is_over_for_rolls) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
     let from_node = tokio::spawn(speak(stays.addr, "node", is_over.clone()));
@@ -152,8 +153,8 @@ async fn sockets_come_back_from_rolls_and_kills_and_a_member_that_stays_misses_n
     for round in 1..=rounds as usize {
         workers.parent.signal(Signal::USR2);
         workers.until_logged("is complete", round).await;
-        returns.check(&format!("roll {round}"), SOCKETS, 1001).await;
-        check_spread(&workers, &format!("after roll {round}")).await;
+        returns.check(&format!("roll {round}"), count, 1001).await;
+        check_spread(&workers, count, &format!("after roll {round}")).await;
     }
     workers.parent.signal(Signal::TTIN);
     workers.until_ready(4).await;
@@ -167,7 +168,7 @@ async fn sockets_come_back_from_rolls_and_kills_and_a_member_that_stays_misses_n
 
     let from_workers = tokio::spawn(speak(addr, "killed", is_over.clone()));
     for kill in 0..kills as usize {
-        let each = sockets_of_workers(&workers).await;
+        let each = sockets_of_workers(&workers, count).await;
         let (killed, on_it) = each[kill % each.len()];
         signal(killed, Signal::KILL);
         let closed = returns.check(&format!("kill {}", kill + 1), on_it, 1006).await;
@@ -195,7 +196,7 @@ async fn sockets_come_back_from_rolls_and_kills_and_a_member_that_stays_misses_n
     print(format_args!("a member that stayed received {} messages", received.len()));
     let took = until("all are members", SOON, async || {
         let room = get(stays.addr, &format!("/api/rooms/{ROOM}")).await.json();
-        room["membersCount"] == SOCKETS // the one that stayed has left
+        room["membersCount"] == count // the one that stayed has left
     })
     .await;
     check_time("the members of killed workers have left", took, 8 * SECOND);
