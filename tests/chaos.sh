@@ -29,7 +29,7 @@ it=(cargo test -p phalanx-tests --locked --test it)
 alone=(--nocapture --test-threads 1)
 
 part "nodes and Redis that fail" env ROUNDS="$rounds" "${it[@]}" -- cluster:: --nocapture
-part "rolls, stops and restarts" env ROUNDS="$rounds" CLIENTS=500 SOCKETS=300 KILLS=5 JOBS=20000 SCALINGS=1000 BUSY=120 \
+part "rolls, stops and restarts" env ROUNDS="$rounds" CLIENTS=500 REST_MS=0 SOCKETS=300 KILLS=5 JOBS=20000 SCALINGS=1000 BUSY=120 \
     LINES=100000 "${it[@]}" -- cluster_start:: drain:: restart:: "${alone[@]}"
 part "jobs" env BATCHES=1000 MEMBERS=100 PACE_MS=0 JOBS=100000 RESTARTS=3 PACE_US=7200 WAITING=1000000 DUE=20000 NODES=8 PERCENTILE=99 \
     "${it[@]}" -- cluster::tasks "${alone[@]}"

@@ -54,6 +54,12 @@ impl Class {
         Self::Pipelined,
     ];
 
+    /// Whether its clients send many requests a second. Without rests they keep all cores busy for as long as their test
+    /// takes.
+    fn rests(self) -> bool {
+        matches!(self, Self::KeepAlive(1 | 40) | Self::New | Self::Download | Self::Pipelined)
+    }
+
     /// The number of its clients. Those that are quiet for longest are `CLIENTS` (50).
     pub(crate) fn clients(self) -> usize {
         match self {
@@ -83,6 +89,9 @@ impl Class {
 
 /// The pieces of an upload, one each 50 ms.
 const UPLOAD: [&str; 10] = ["{\"text\":", "\"1", "2", "3", "4", "5", "6", "7", "8", "9\"}"];
+
+/// The requests of a client before it rests for up to `REST_MS` (2,000): other tests have the cores meanwhile.
+const BURST: usize = 10;
 
 /// What the classes request of a node.
 #[derive(Clone, Copy, Debug)]
@@ -157,6 +166,8 @@ impl Clients {
 fn run(class: Class, addr: SocketAddr, targets: &Targets, seed: u64, counts: &Counts) {
     let mut pauses = Pauses(seed);
     let request = class.request(targets);
+    let rest = if class.rests() { setting("REST_MS", 2000) } else { 0 };
+    let mut sent = 0;
     while !counts.has_ended.load(Relaxed) {
         let begin = Instant::now();
         let Ok(stream) = TcpStream::connect(addr) else {
@@ -169,6 +180,11 @@ fn run(class: Class, addr: SocketAddr, targets: &Targets, seed: u64, counts: &Co
         let mut connection = Connection { stream, input: Vec::new() };
         loop {
             connection.pause(class, &mut pauses);
+            if sent == BURST {
+                pauses.up_to(rest);
+                sent = 0;
+            }
+            sent += 1;
             if connection.is_closed() {
                 break;
             }
