@@ -23,6 +23,7 @@ part() {
 
 # As tests/run.sh does, so that what it has built is not built again.
 export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
+export CARGO_PROFILE_DEV_DEBUG="${CARGO_PROFILE_DEV_DEBUG:-false}"
 # The nodes that tests start as processes.
 cargo build --workspace --bins --locked
 it=(cargo test -p phalanx-tests --locked --test it)
