@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use phalanx_core::Generation;
 use phalanx_core::backend::{BackendError, FetchedJob, SettleOutcome, Settlement, TaskStore, WorkerReply};
-use phalanx_core::job::AttemptOutcome;
+use phalanx_core::job::{AttemptOutcome, JobText};
 use phalanx_core::task::TaskFailure;
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -295,10 +295,18 @@ impl WorkerLoop {
             self.in_doubt = Some(generation);
             self.is_relisting = true;
             let (store, limited) = (self.store.clone(), self.limited.clone());
+            let tracked: Vec<Arc<str>> = lost.iter().filter_map(|job| self.tracked_id(job)).collect();
             self.replies.push(Box::pin(async move {
-                StoreReply::ListedAgain(store.list_again(generation, &lost, &limited).await)
+                StoreReply::ListedAgain(store.list_again(generation, &lost, &limited, &tracked).await)
             }));
         }
+    }
+
+    /// The id of a job whose task is tracked.
+    fn tracked_id(&self, job: &FetchedJob) -> Option<Arc<str>> {
+        let text = JobText::read(&job.text)?;
+        self.engine.registry().task(&text.class).filter(|task| task.def.tracked)?;
+        text.id.map(|id| id.as_ref().into())
     }
 
     /// The job of an attempt that runs, or whose settlement waits.

@@ -1,6 +1,7 @@
 //! The attempts that are listed under a generation.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use deadpool_redis::redis::{Pipeline, cmd, pipe};
 use phalanx_core::Generation;
@@ -9,11 +10,15 @@ use tracing::warn;
 
 use super::RedisTasks;
 use super::entry::{field_of, parse_attempt};
+use super::jobs::id_of;
 use super::limits::HELD_TTL_MS;
 use crate::client::RedisClient;
 
 /// The most bytes of jobs that are read at once, but for one that has more by itself.
 const MAX_BYTES: usize = 256 * 1024;
+
+/// For how long a job that is listed again is tracked, like one that is enqueued.
+const TRACKED_TTL_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// A field of the hash of attempts.
 #[derive(Debug)]
@@ -101,6 +106,7 @@ impl RedisTasks {
         of: Generation,
         attempts: &[FetchedJob],
         limited: &[LimitedQueue],
+        tracked: &[Arc<str>],
     ) -> Result<(), BackendError> {
         let keys = &self.keys;
         for batch in attempts.chunks(MOVE_BATCH) {
@@ -111,12 +117,15 @@ impl RedisTasks {
                 keys.names_of(of),
                 keys.running_of(),
                 keys.held(),
+                keys.reports(),
             ]);
             let limited = limited.iter().filter(|limited| limited.limits.running.is_some());
             let limited: Vec<&str> = limited.map(|limited| &*limited.queue).collect();
-            call.arg(of.as_str()).arg(HELD_TTL_MS).arg(limited.len()).arg(limited);
+            call.arg(of.as_str()).arg(HELD_TTL_MS).arg(TRACKED_TTL_MS).arg(limited.len()).arg(limited);
             for job in batch {
-                call.arg(field_of(&job.attempt)).arg(&job.text[..]);
+                let id = if tracked.is_empty() { None } else { id_of(&job.text) };
+                let id = id.filter(|id| tracked.contains(id));
+                call.arg(field_of(&job.attempt)).arg(&job.text[..]).arg(id.as_deref().unwrap_or_default());
             }
             call.run::<u64>(&*self.calls.client().await?).await?;
         }

@@ -224,8 +224,9 @@ impl TaskStore for RedisTasks {
         of: Generation,
         attempts: &[FetchedJob],
         limited: &[LimitedQueue],
+        tracked: &[Arc<str>],
     ) -> Result<(), BackendError> {
-        self.list_all_again(of, attempts, limited).await
+        self.list_all_again(of, attempts, limited, tracked).await
     }
 
     async fn promote(&self) -> Result<Promotion, BackendError> {

@@ -10,13 +10,16 @@ use bytes::Bytes;
 use deadpool_redis::redis::cmd;
 use phalanx_core::Generation;
 use phalanx_core::backend::{AttemptKey, BackendError, JobReport, JobState, NewJob, ResultMissing, StoredStatus};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::entry::{field_of, parse_field};
 use super::{RedisTasks, report_spoilt};
 
 /// A caller that waits looks again after this time if a look failed.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Where Redis came back without its data, nodes list within this time again which jobs run, and which of them are tracked.
+const LISTED_AGAIN: Duration = Duration::from_secs(15);
 
 /// A report as it is stored.
 #[derive(Default)]
@@ -110,11 +113,21 @@ impl RedisTasks {
         if end.is_first() {
             end.announced().await; // it is subscribed
         }
+        let mut missing_since = None;
         loop {
             match self.read_report(id).await.map(tracked_end) {
-                Ok(None) => return Ok(None),
+                Ok(None) => {
+                    let until = *missing_since.get_or_insert_with(Instant::now) + LISTED_AGAIN;
+                    if Instant::now() >= until {
+                        return Ok(None);
+                    }
+                    drop(timeout_at(until, end.announced()).await);
+                }
                 Ok(Some(Some(status))) => return Ok(Some(status)),
-                Ok(Some(None)) => end.announced().await,
+                Ok(Some(None)) => {
+                    missing_since = None;
+                    end.announced().await;
+                }
                 // A new subscription, after which all look again, may have been first to find Redis back.
                 Err(_) => drop(timeout(AGAIN, end.announced()).await),
             }

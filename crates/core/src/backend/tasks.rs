@@ -477,12 +477,13 @@ pub trait TaskStore: Send + Sync + 'static {
 
     /// Lists attempts that still run under a generation, after the store lost them, or after the node was renamed because
     /// the store came back empty. Those that are listed already stay. Those of queues with a limit take room from the same step
-    /// on.
+    /// on, and the jobs of `tracked`, ids of some of these, are tracked from it on, unless the store still knows that they are.
     async fn list_again(
         &self,
         of: Generation,
         attempts: &[FetchedJob],
         limited: &[LimitedQueue],
+        tracked: &[Arc<str>],
     ) -> Result<(), BackendError>;
 
     /// Moves at most [`MOVE_BATCH`] jobs that are due to their queues, and ends batches whose deadlines have passed.
@@ -549,7 +550,8 @@ pub trait TaskStore: Send + Sync + 'static {
     async fn status(&self, id: &str) -> Result<StoredStatus, BackendError>;
 
     /// Completes when a tracked job is over, at once if it is, with its state and what it reported; `None`, at once, for a
-    /// job that is not tracked, and for one that the store does not know. The end of a job is kept for a day.
+    /// job that is not tracked, and for one that the store does not know. The end of a job is kept for a day. One that the store
+    /// loses meanwhile may be listed again: `None` is for later then.
     async fn ended(&self, id: &str) -> Result<Option<StoredStatus>, BackendError>;
 
     /// Deletes a job.

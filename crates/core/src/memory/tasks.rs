@@ -284,18 +284,21 @@ impl TaskStore for MemoryTasks {
         of: Generation,
         attempts: &[FetchedJob],
         _limited: &[LimitedQueue],
+        tracked: &[Arc<str>],
     ) -> Result<(), BackendError> {
         let mut state = self.jobs();
         for FetchedJob { attempt, text } in attempts {
-            let listed = state.running.entry(of).or_default();
-            if listed.contains_key(&attempt.token) {
+            if state.running.get(&of).is_some_and(|listed| listed.contains_key(&attempt.token)) {
                 continue;
             }
             let id = JobText::read(text).and_then(|job| job.id.map(|id| Arc::from(&*id)));
+            if let Some(id) = id.as_ref().filter(|id| tracked.contains(id)) {
+                state.reports.track(id);
+            }
             let job = WaitingJob { id, text: text.clone(), counters: attempt.counters };
             let place = JobPlace::Running(of, attempt.token);
             let running = RunningJob { queue: attempt.queue.clone(), job: job.clone(), is_deleted: false };
-            listed.insert(attempt.token, running);
+            state.running.entry(of).or_default().insert(attempt.token, running);
             state.ids.set_place(&job.id, place);
             state.count += 1;
         }

@@ -41,7 +41,8 @@ impl Tasks {
     /// # Errors
     ///
     /// At once: `not_tracked` (404) if the job is of a task that is not `tracked`, or is not known: its end is kept for a day, and
-    /// one that waits is known for a week after it is due; `unavailable` if the backend does not answer, or [`MAX_WAITERS`]
+    /// one that waits is known for a week after it is due (if a Redis loses it meanwhile, it may be listed again: that takes 15 s at
+    /// most); `unavailable` if the backend does not answer, or [`MAX_WAITERS`]
     /// callers wait on this node. `timeout` if it is not over in time, or was ended by a node whose version of the application does
     /// not track the task.
     pub async fn wait(&self, id: &str, limit: Duration) -> Result<JobStatus, ActionError> {

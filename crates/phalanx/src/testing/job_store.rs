@@ -317,8 +317,9 @@ impl TaskStore for TestJobs {
         of: Generation,
         attempts: &[FetchedJob],
         limited: &[LimitedQueue],
+        tracked: &[Arc<str>],
     ) -> Result<(), BackendError> {
-        self.inner.list_again(of, attempts, limited).await
+        self.inner.list_again(of, attempts, limited, tracked).await
     }
 
     async fn promote(&self) -> Result<Promotion, BackendError> {

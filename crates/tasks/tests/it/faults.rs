@@ -12,7 +12,7 @@ use phalanx_core::task::Task;
 use tokio::sync::Semaphore;
 
 use crate::faulty_store::{Fault, FaultyStore};
-use crate::harness::{Harness, Limited, Plain, eventually};
+use crate::harness::{Harness, Limited, Plain, Tracked, eventually};
 
 /// A short time-out, so that lost answers are known to be lost soon.
 fn hasty(config: &mut Config) {
@@ -79,6 +79,24 @@ async fn an_attempt_that_the_store_lost_is_listed_again_and_not_cancelled() {
     harness.engine.stop().await;
 }
 
+/// The mark of that is lost with all else.
+#[tokio::test]
+async fn an_attempt_of_a_tracked_task_is_listed_again_as_such() {
+    let store = FaultyStore::new();
+    let harness = Harness::start_with(hasty, Some(store.clone())).await;
+    let tracked = harness.enqueue::<Tracked>("a", &["wait"]).await;
+    let id = harness.enqueue::<Plain>("b", &["wait"]).await;
+    harness.until_waiting(2).await;
+    lose_attempts(&harness, &store).await;
+    store.fail([Fault::Reaped]);
+    eventually("both are listed again", async || store.relisted.lock().unwrap().len() == 2).await;
+    assert_eq!(*store.relisted_tracked.lock().unwrap(), [Arc::from(&*tracked)]);
+    harness.log.go_on.add_permits(2);
+    harness.until_state(&tracked, JobState::Done).await;
+    harness.until_state(&id, JobState::Done).await;
+    harness.engine.stop().await;
+}
+
 /// Another node may fetch before this one calls again.
 #[tokio::test]
 async fn attempts_are_listed_again_with_the_limits_of_their_queues() {
@@ -92,6 +110,7 @@ async fn attempts_are_listed_again_with_the_limits_of_their_queues() {
     eventually("the attempt is listed again", async || store.relisted.lock().unwrap().len() == 1).await;
     let limits = LimitedQueue::new("limited", Limited::DEF.limits);
     assert_eq!(*store.relisted_limits.lock().unwrap(), [limits]);
+    assert!(store.relisted_tracked.lock().unwrap().is_empty());
     harness.log.go_on.add_permits(1);
     harness.until_state(&id, JobState::Done).await;
     harness.engine.stop().await;

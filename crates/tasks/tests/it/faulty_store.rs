@@ -41,6 +41,7 @@ pub(crate) struct FaultyStore {
     pub(crate) relisted: Mutex<Vec<u64>>,
     /// The queues with limits that were named then.
     pub(crate) relisted_limits: Mutex<Vec<LimitedQueue>>,
+    pub(crate) relisted_tracked: Mutex<Vec<Arc<str>>>,
     /// Attempts are listed again only while nothing holds it.
     pub(crate) relist_hold: tokio::sync::Mutex<()>,
     /// Whether the store is away for ticks.
@@ -80,6 +81,7 @@ impl FaultyStore {
             faults: Mutex::default(),
             relisted: Mutex::default(),
             relisted_limits: Mutex::default(),
+            relisted_tracked: Mutex::default(),
             relist_hold: tokio::sync::Mutex::default(),
             loses_ticks: AtomicBool::new(false),
             looks: AtomicUsize::new(0),
@@ -169,11 +171,13 @@ impl TaskStore for FaultyStore {
         of: Generation,
         attempts: &[FetchedJob],
         limited: &[LimitedQueue],
+        tracked: &[Arc<str>],
     ) -> Result<(), BackendError> {
+        self.relisted_tracked.lock().unwrap().extend_from_slice(tracked);
         *self.relisted_limits.lock().unwrap() = limited.to_vec();
         self.relisted.lock().unwrap().extend(attempts.iter().map(|job| job.attempt.token));
         let _held = self.relist_hold.lock().await;
-        self.inner.list_again(of, attempts, limited).await
+        self.inner.list_again(of, attempts, limited, tracked).await
     }
 
     async fn enqueue(&self, jobs: &[NewJob], until_us: u64) -> Result<Vec<EnqueueOutcome>, BackendError> {

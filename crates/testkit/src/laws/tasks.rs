@@ -109,6 +109,7 @@ macro_rules! task_laws {
                 a_result_is_shown_from_the_end_of_its_job_on,
                 a_report_of_a_job_without_an_id_names_its_attempt,
                 the_end_of_a_tracked_job_reaches_those_who_wait,
+                the_end_of_a_tracked_job_that_is_listed_again_is_awaited,
                 the_end_of_a_job_that_is_not_tracked_is_not_awaited,
                 a_result_that_is_missing_says_why,
                 the_end_of_a_job_that_no_attempt_ends_is_awaited_too,

@@ -40,7 +40,7 @@ async fn a_full_redis_refuses_jobs_and_everything_else_goes_on() {
     assert_eq!(store.promote().await.unwrap().moved, 1);
     assert_eq!(store.delete("3").await.unwrap(), DeleteOutcome::Deleted);
     assert_eq!(store.delete("later").await.unwrap(), DeleteOutcome::Marked);
-    store.list_again(nodes()[0], &running[..1], &[]).await.unwrap();
+    store.list_again(nodes()[0], &running[..1], &[], &[]).await.unwrap();
     let record = store.failed(0, 1).await.unwrap().remove(0);
     let take = FailedTake { record, retry: Some(job("7")) };
     assert_eq!(store.take_failed(&[take]).await.unwrap(), [TakeOutcome::Taken]);

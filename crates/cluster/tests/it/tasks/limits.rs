@@ -149,7 +149,7 @@ async fn limits_hold_on_a_full_redis() {
     let running = worker.call(&[], 9, |call| call.limited = limited).await.fetched;
     assert_eq!((running.len(), counted(&redis).await.as_str()), (2, "2"));
     redis.command(&format!("DEL {HELD} phalanx:laws:running:{}", nodes()[0])).await;
-    store.list_again(nodes()[0], &running, limited).await.unwrap();
+    store.list_again(nodes()[0], &running, limited, &[]).await.unwrap();
     assert_eq!(counted(&redis).await, "2");
     let ends: Vec<Settlement> = running.iter().map(|job| settlement(job, AttemptEnd::Done)).collect();
     let reply = worker.call(&ends, 9, |call| call.limited = limited).await;
@@ -190,7 +190,7 @@ async fn attempts_are_listed_again_beside_a_spoilt_count() {
     redis.command(&format!("DEL {HELD} phalanx:laws:running:{}", nodes()[0])).await;
     redis.command(&format!("SET {HELD} x")).await;
     let limits = QueueLimits { running: Some(3), ..QueueLimits::NONE };
-    store.list_again(nodes()[0], &running, &[LimitedQueue::new("q", limits)]).await.unwrap();
+    store.list_again(nodes()[0], &running, &[LimitedQueue::new("q", limits)], &[]).await.unwrap();
     assert_eq!(store.attempts(nodes()[0]).await.unwrap().len(), 2);
     assert_eq!(redis.command("EXISTS phalanx:laws:held:other").await, ":0\r\n");
 }
@@ -226,7 +226,7 @@ async fn a_limit_counts_many_attempts_that_are_listed_again() {
         running.extend(one.call(&[], 100, |call| call.limited = limited).await.fetched);
     }
     redis.command(&format!("DEL {HELD} phalanx:laws:running:{}", nodes()[0])).await;
-    store.list_again(nodes()[0], &running, limited).await.unwrap();
+    store.list_again(nodes()[0], &running, limited, &[]).await.unwrap();
     assert_eq!((counted(&redis).await.as_str(), running.len()), ("1200", 1_200));
     assert_eq!(other.call(&[], 100, |call| call.limited = limited).await.fetched, []);
     // Lost alone, the count is right again as well, if later than within a second.
@@ -250,7 +250,7 @@ async fn attempts_that_move_to_another_name_count_once() {
     let running = call(&one, &[], 2).await.fetched;
     redis.command(&format!("SADD phalanx:laws:names:{now} {before} {now}")).await;
     let limits = QueueLimits { running: Some(3), ..QueueLimits::NONE };
-    store.list_again(now, &running, &[LimitedQueue::new("q", limits)]).await.unwrap();
+    store.list_again(now, &running, &[LimitedQueue::new("q", limits)], &[]).await.unwrap();
     assert_eq!(redis.command(&format!("HGETALL {HELD}")).await.lines().nth(2), Some(now.as_str()));
     assert_eq!((counted(&redis).await.as_str(), call(&other, &[], 9).await.fetched.len()), ("2", 1));
 }
@@ -281,6 +281,6 @@ async fn every_key_of_a_queue_has_an_end() {
     };
     timeout(Duration::from_secs(10), counting).await.expect("each recount prolongs it");
     redis.command(&format!("DEL {HELD} phalanx:laws:running:{}", nodes()[0])).await;
-    store.list_again(nodes()[0], &running, limited).await.unwrap();
+    store.list_again(nodes()[0], &running, limited, &[]).await.unwrap();
     assert!(ttl(HELD).await > 0);
 }

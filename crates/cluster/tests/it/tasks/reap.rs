@@ -92,10 +92,10 @@ async fn attempts_move_to_the_name_that_a_node_has_now() {
     node.earlier.push(before);
     node.generation = Generation::random();
     cluster.membership.register(&node, false).await.unwrap();
-    tasks.list_again(node.generation, &attempts[..1], &[]).await.unwrap();
+    tasks.list_again(node.generation, &attempts[..1], &[], &[]).await.unwrap();
     assert_eq!(tasks.attempts(node.generation).await.unwrap(), attempts[..1]);
     assert_eq!(tasks.attempts(before).await.unwrap(), attempts[1..], "the rest is the reaper's");
-    tasks.list_again(Generation::random(), &attempts, &[]).await.unwrap_err();
+    tasks.list_again(Generation::random(), &attempts, &[], &[]).await.unwrap_err();
 }
 
 /// Those of a job that neither died nor came back yet count as deaths; the next reap sets them right.

@@ -73,6 +73,28 @@ pub async fn the_end_of_a_tracked_job_reaches_those_who_wait(store: SharedTasks)
     assert_eq!(super::state(&store, "c").await, JobState::Dropped);
 }
 
+/// The store may have come back empty: the node that runs it knows that its task is tracked.
+pub async fn the_end_of_a_tracked_job_that_is_listed_again_is_awaited(store: SharedTasks) {
+    let worker = LawWorker::new(&store, 0);
+    enqueue(&store, &[tracked("a"), tracked("b"), job("c")]).await;
+    let fetched = worker.fetch(3).await;
+    for lost in &fetched {
+        settle_with(&worker, settlement(lost, AttemptEnd::Dropped), report(&super::id_of(lost))).await;
+    }
+    for _ in 0..2 {
+        let tracked = ["a".into(), "b".into()];
+        store.list_again(nodes()[0], &fetched, &[], &tracked).await.expect("the backend answers");
+    }
+    let waiting = [waiter(&store, "a").await, waiter(&store, "b").await];
+    assert_eq!(ended(&store, "c").await, None);
+    for job in &fetched {
+        settle_with(&worker, settlement(job, AttemptEnd::Done), report(&super::id_of(job))).await;
+    }
+    for waiting in waiting {
+        assert_eq!(soon(waiting).await.expect("no panic"), Some(JobState::Done));
+    }
+}
+
 /// Nor an unknown one. It is known at once.
 pub async fn the_end_of_a_job_that_is_not_tracked_is_not_awaited(store: SharedTasks) {
     let worker = LawWorker::new(&store, 0);

@@ -281,7 +281,7 @@ pub async fn attempts_are_listed_again(store: SharedTasks) {
     let worker = LawWorker::new(&store, 0);
     let fetched = worker.fetch(2).await;
     worker.settle(&fetched[0], AttemptEnd::Dropped).await;
-    store.list_again(nodes()[0], &fetched, &[]).await.expect("the backend answers");
+    store.list_again(nodes()[0], &fetched, &[], &[]).await.expect("the backend answers");
     let mut listed = store.attempts(nodes()[0]).await.expect("the backend answers");
     listed.sort_by_key(|job| job.attempt.token);
     assert_eq!(listed, fetched);

@@ -164,7 +164,7 @@ pub async fn attempts_that_are_listed_again_take_room_at_once(store: SharedTasks
         end_as(&one, lost, AttemptEnd::Dropped).await;
     }
     for _ in 0..2 {
-        store.list_again(nodes()[0], &running, &*THREE).await.expect("the backend answers");
+        store.list_again(nodes()[0], &running, &*THREE, &[]).await.expect("the backend answers");
         assert_eq!(call(&other, &[], 9).await.fetched, []);
     }
     let reply = call(&one, &running.iter().map(|job| settlement(job, AttemptEnd::Done)).collect::<Vec<_>>(), 9).await;
