@@ -54,11 +54,14 @@ async fn a_job_begins_at_once_where_nodes_are_idle_and_a_delayed_one_when_it_is_
         Duration::from_millis(20),
     );
 
-    let (start, mut due) = (now_us() / 1000 + 500, BTreeMap::new());
+    let (start, mut due, mut expected) = (now_us() / 1000 + 500, BTreeMap::new(), BTreeMap::new());
     for number in 0..150 {
         let at = start + number * 13;
         let answer = enqueuer.enqueue(&json!({ "name": "noop", "at": at })).await.unwrap().1;
-        due.insert(answer["id"].as_str().unwrap().to_owned(), at * 1000);
+        let id = answer["id"].as_str().unwrap().to_owned();
+        // On a busy machine some are due before they are enqueued.
+        expected.insert(id.clone(), now_us().max(at * 1000));
+        due.insert(id, at * 1000);
     }
     let mut pings = Vec::new();
     until("all have begun", SOON, async || {
@@ -68,7 +71,7 @@ async fn a_job_begins_at_once_where_nodes_are_idle_and_a_delayed_one_when_it_is_
     .await;
     let jobs = cluster.journal.read();
     assert!(due.iter().all(|(id, us)| jobs[id].runs[0].began_us >= *us), "none begins early");
-    let (median, slowest) = late(&due);
+    let (median, slowest) = late(&expected);
     let noise = percentiles(pings).1;
     print(format_args!("due jobs: median late by {median:.1?}, high percentile {slowest:.1?}; of a PING {noise:.1?}"));
     check_time(
