@@ -82,6 +82,9 @@ async fn an_album_outlives_its_node_moves_its_bar_and_shows_its_end_once() {
     let worker = start("0", "1").await;
     let over = album("sun & <b>sea</b>", "done, 5 of 6 thumbnails, without notes.txt");
     browser.wait_for(&over).await;
+    // An image that the node which stops now has not sent whole stays broken.
+    let decode = "await Promise.all([...document.querySelectorAll('#albums img')].map((image) => image.decode()));";
+    browser.client.execute(decode, vec![]).await.unwrap();
 
     // The page reads all albums once more, this one before the one that is made now.
     drop(front);
