@@ -9,6 +9,7 @@ mod cache;
 mod clock;
 mod error;
 mod interop;
+mod job_counters;
 mod job_ends;
 mod limits;
 mod locks;
@@ -29,6 +30,7 @@ pub use cache::{CacheStore, Dumped, Page, Stored};
 pub use clock::{Clock, SystemClock};
 pub use error::BackendError;
 pub use interop::{Interop, InteropCall, InteropError};
+pub use job_counters::{Conviction, JobCounters, MAX_DEATHS, MAX_REAPS};
 pub use job_ends::{AwaitedEnd, AwaitedEnds, JobReport, JobState, REPORT_TTL_MS, ResultMissing, StoredStatus};
 pub(crate) use limits::SliceCounts;
 pub use limits::{LimitDecision, LimitState, LimitStore, LimitedCall};
@@ -49,10 +51,10 @@ pub use sessions::{
     SessionRenewalOutcome, SessionStore, SessionUse, SessionWrite, SessionWriteOutcome, StoredSession, UserKey,
 };
 pub use tasks::{
-    AttemptEnd, AttemptKey, CHECKPOINT_TTL_MS, Consequences, Conviction, DeleteOutcome, ENQUEUE_BATCH, EXCHANGE_BATCH,
-    EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, JobCounters, ListedAttempt, MAX_DEATHS, MAX_REAPS,
-    MAX_UNATTENDED, MOVE_BATCH, NewJob, OLDEST_BYTES, OLDEST_QUEUES, Promotion, SettleOutcome, Settlement, TakeOutcome,
-    TaskStats, TaskStore, UniqueClaim, WorkerCall, WorkerReply, WorkerSign,
+    AttemptEnd, AttemptKey, CHECKPOINT_TTL_MS, Consequences, DeleteOutcome, ENQUEUE_BATCH, EXCHANGE_BATCH,
+    EnqueueOutcome, FailedTake, FetchedJob, GiveBackOutcome, ListedAttempt, MAX_UNATTENDED, MOVE_BATCH, NewJob,
+    OLDEST_BYTES, OLDEST_QUEUES, Promotion, SettleOutcome, Settlement, TakeOutcome, TaskStats, TaskStore, UniqueClaim,
+    WorkerCall, WorkerReply, WorkerSign,
 };
 pub use ticks::{CLOCK_MARGIN_US, DueTick, SCHEDULE_SILENCE_US, TICK_BATCH, TickCall, TickOutcome, TickRequest};
 
