@@ -45,7 +45,8 @@ impl RedisTasks {
         while first < lists.len() && !id.is_empty() {
             let mut call = self.scripts.find.call(&lists[first..lists.len().min(first + LISTS)]);
             let reply = call.arg(id).arg(searched).arg(ENTRIES).arg(BYTES).run(&self.shared).await?;
-            let page = FoundPage::read(reply).ok_or_else(unexpected_reply)?;
+            let page =
+                FoundPage::read(reply).filter(|page| page.goes_on_from(searched)).ok_or_else(unexpected_reply)?;
             if let Some((_, entry)) = page.found.into_iter().find(|(place, entry)| matches(first + place, entry)) {
                 result.entry = Some(entry);
                 break;
@@ -74,6 +75,11 @@ struct FoundPage {
 }
 
 impl FoundPage {
+    /// Each call searches something: a search ends, whatever replies.
+    fn goes_on_from(&self, searched: usize) -> bool {
+        (1..=LISTS).contains(&self.lists) || self.lists == 0 && self.entries > searched
+    }
+
     fn read(reply: deadpool_redis::redis::Value) -> Option<Self> {
         let mut items = ReplyItems::of(reply)?;
         let (lists, entries) = (items.number()? as usize, items.number()? as usize);

@@ -197,6 +197,7 @@ if wanted > 0 and us <= fetch_until and lease > us then
 
     -- The form of the fields of next attempts of a queue, without their counters where jobs have some: one command makes a field of
     -- it and of the next digits of the token. Each further text that is made on the way costs a job a twentieth of this script.
+    -- Begins the next million of tokens where one is used up.
     --
     -- A token has too many digits for '%d' where Redis is a 32-bit build: its millions stay a text.
     local function form_of(queue, has_counters)
