@@ -74,7 +74,7 @@ pub enum Event {
     },
     /// Messages to this node, or of topics, may have been missed. If the bus was away, a `RoomGap` of each room follows.
     BusGap(GapCause),
-    /// Messages of a room with members here may have been missed.
+    /// Messages of a room with members here may have been missed, or its list was not whole when members read it.
     RoomGap(Arc<str>),
     /// A node joined the cluster.
     NodeJoined(NodeRecord),

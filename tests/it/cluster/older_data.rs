@@ -108,3 +108,24 @@ async fn who_leaves_after_redis_has_lost_their_entry_is_announced() {
         assert_eq!(presence_so_far(&mut observer).await, [], "{lost}");
     }
 }
+
+/// No list names the members of a node that dies before it has listed them again, so no reaper announces their leaves.
+#[tokio::test]
+async fn once_lists_are_restored_members_of_rooms_with_presence_read_them_again() {
+    /// The documented time between a loss and the last gap that it brings.
+    const RESTORED: Duration = Duration::from_secs(10);
+    let mut cluster = Cluster::start(2).await;
+    let mut observer = observe(cluster.addr(0)).await;
+    let mut without_presence = Socket::join(cluster.addr(0), "otherRoom").await;
+    let unlisted = Socket::join(cluster.addr(1), PRESENCE).await;
+    assert_eq!(next_presence(&mut observer, "join").await, unlisted.id());
+    cluster.nodes.truncate(1); // by SIGKILL
+    cluster.redis.command("FLUSHALL").await;
+    let lost = Instant::now();
+    let gap = observer.next_in("api").await;
+    check_time("members of a room with presence read it again", lost.elapsed(), RESTORED);
+    assert_eq!(gap, json!({ "context": "api", "event": "gap", "room": PRESENCE }));
+    assert_eq!(members(cluster.addr(0), PRESENCE).await, 1);
+    without_presence.send(r#"{"event":"detailsView"}"#).await;
+    assert_eq!(without_presence.read().await["context"], "response", "no gap: the other room missed nothing");
+}

@@ -5,9 +5,15 @@
 //! the backend has forgotten, a number of memberships that is not the node's own, a write without an answer. Beside that,
 //! each renewal without such a request compares a small part, for what shows no sign. After a gap a pass only looks for
 //! rooms that were destroyed.
+//!
+//! After a loss of data the gap of the connections has members read lists that nodes are still restoring, and the members of
+//! a node that died before it did that are announced by none: no list names them. Once all have had the time to restore
+//! theirs, the members of rooms with presence get another gap.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::LeaseParts;
@@ -19,6 +25,9 @@ use crate::lease_state::RecoveryRequest;
 /// this takes about a millisecond of Redis's time a second.
 const CHECKED_AT_ONCE: usize = 100;
 
+/// How long nodes have to restore their lists after a loss of data, before those who read them are to read them again.
+const RESTORED: Duration = Duration::from_secs(10);
+
 /// Finds signs of a loss, and runs recovery passes.
 #[derive(Default)]
 pub(super) struct Recovery {
@@ -28,6 +37,10 @@ pub(super) struct Recovery {
     difference: i64,
     /// The difference for which the last pass was requested: one that a pass does not change needs no other.
     compared: i64,
+    /// The number of proofs of a loss so far.
+    losses: u64,
+    /// When the lists are restored after the last loss; `None` once the gaps are sent.
+    restored: Option<Instant>,
     check: Arc<Mutex<RoutineCheck>>,
 }
 
@@ -73,9 +86,16 @@ impl Recovery {
     }
 
     /// Starts a pass for `generation` if there is something to do, else a step of the routine check; neither if one runs.
-    pub(super) fn spawn(&self, parts: &LeaseParts, generation: Generation) {
+    pub(super) fn spawn(&mut self, parts: &LeaseParts, generation: Generation) {
+        let (losses, now) = (parts.state.loss_signs().proofs, Instant::now());
+        if std::mem::replace(&mut self.losses, losses) != losses {
+            self.restored = Some(now + RESTORED);
+        }
         let is_requested = parts.state.needs_recovery() || parts.rooms.need_recovery();
         let Some(request) = parts.state.try_start_recovery() else { return };
+        if !is_requested && self.restored.take_if(|restored| *restored <= now).is_some() {
+            parts.rooms.send_presence_gaps();
+        }
         let (parts, check) = (parts.clone(), self.check.clone());
         parts.shutdown.clone().spawn_own(async move {
             tokio::select! {

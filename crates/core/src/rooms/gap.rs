@@ -124,6 +124,11 @@ impl Rooms {
         self.notify(&Event::RoomGap(room.clone()));
     }
 
+    /// Sends one to the members of each room with presence: their lists of members are to be read again.
+    pub(crate) fn send_presence_gaps(&self) {
+        self.config().rooms.presence.iter().for_each(|room| self.send_gap(&Arc::from(room.as_str())));
+    }
+
     /// Sends the gaps that may be sent now; returns whether others wait.
     fn send_some_gaps(&self) -> bool {
         send_some(&self.0.gaps, Instant::now())
