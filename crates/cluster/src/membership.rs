@@ -59,7 +59,8 @@ use async_trait::async_trait;
 use deadpool_redis::redis::{Script, cmd, pipe};
 use phalanx_core::Generation;
 use phalanx_core::backend::{
-    BackendError, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, RegisterOutcome, Renewal,
+    BackendError, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, RESTORED, RegisterOutcome,
+    Renewal,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -72,9 +73,6 @@ use crate::keys::Keys;
 use crate::link::PublisherLink;
 use crate::reaper::Reaper;
 use crate::store_epoch::StoreEpoch;
-
-/// How long after a loss of data rooms may be missing that nodes still hold.
-const RESTORED: Duration = Duration::from_secs(10);
 
 /// How long a generation without a lease is remembered. A node that was away for longer takes a new one, reaped or not.
 const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);

@@ -17,6 +17,9 @@ pub const EXPIRY_GRACE: Duration = Duration::from_millis(500);
 /// all stopped with it, none of which has had the time to renew.
 pub const CLAIM_WINDOW: Duration = Duration::from_secs(2);
 
+/// How long after a loss of data lists may lack what live nodes hold.
+pub const RESTORED: Duration = Duration::from_secs(10);
+
 /// A node, as the cluster knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRecord {

@@ -36,8 +36,8 @@ pub(crate) use limits::SliceCounts;
 pub use limits::{LimitDecision, LimitState, LimitStore, LimitedCall};
 pub use locks::{LockRecord, LockStore};
 pub use membership::{
-    CLAIM_WINDOW, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, ReapedMember, RegisterOutcome,
-    Renewal,
+    CLAIM_WINDOW, EXPIRY_GRACE, LEASE, LeaseStatus, LeaveBatch, Membership, NodeRecord, RESTORED, ReapedMember,
+    RegisterOutcome, Renewal,
 };
 pub(crate) use queue_limits::PaidTime;
 pub use queue_limits::{HeldUpQueue, JobRate, LimitedQueue, MAX_TURN_KEYS, OTHER_TURNS, QueueLimits};

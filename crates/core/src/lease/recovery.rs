@@ -11,22 +11,18 @@
 //! theirs, the members of rooms with presence get another gap.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::LeaseParts;
-use crate::backend::{BackendError, LeaseStatus};
+use crate::backend::{BackendError, LeaseStatus, RESTORED};
 use crate::id::{ConnectionId, Generation};
 use crate::lease_state::RecoveryRequest;
 
 /// Connections whose members a renewal compares without a sign of a loss. With a step of 500 through the stored memberships
 /// this takes about a millisecond of Redis's time a second.
 const CHECKED_AT_ONCE: usize = 100;
-
-/// How long nodes have to restore their lists after a loss of data, before those who read them are to read them again.
-const RESTORED: Duration = Duration::from_secs(10);
 
 /// Finds signs of a loss, and runs recovery passes.
 #[derive(Default)]
@@ -85,7 +81,8 @@ impl Recovery {
         }
     }
 
-    /// Starts a pass for `generation` if there is something to do, else a step of the routine check; neither if one runs.
+    /// Starts a pass for `generation` if there is something to do, else a step of the routine check; neither if one runs. Sends
+    /// the gaps of a loss once they are due and no pass is.
     pub(super) fn spawn(&mut self, parts: &LeaseParts, generation: Generation) {
         let (losses, now) = (parts.state.loss_signs().proofs, Instant::now());
         if std::mem::replace(&mut self.losses, losses) != losses {
