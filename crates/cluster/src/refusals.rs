@@ -32,7 +32,7 @@ use RefusalMeaning::{BusyServer, OfCommand, WrongServer};
 
 /// The codes by which Redis refuses before anything ran, also inside a script: before its first write. With the advice to
 /// operators.
-const CODES: [(&str, RefusalMeaning, &str); 15] = [
+const CODES: [(&str, RefusalMeaning, &str); 16] = [
     ("READONLY", WrongServer, "this server is a replica: REDIS_URL must lead to the primary"),
     ("MASTERDOWN", WrongServer, "this server is a replica without its primary: REDIS_URL must lead to the primary"),
     ("UNBLOCKED", WrongServer, "this server became a replica: REDIS_URL must lead to the primary"),
@@ -44,6 +44,7 @@ const CODES: [(&str, RefusalMeaning, &str); 15] = [
     ("MISCONF", BusyServer, "Redis cannot save its data and therefore takes no writes: its log has the reason"),
     ("NOREPLICAS", BusyServer, "fewer replicas are connected than min-replicas-to-write asks for"),
     ("TRYAGAIN", BusyServer, "a slot of the Redis Cluster is being moved; nothing to do"),
+    ("ASK", BusyServer, "a slot of the Redis Cluster is being moved; nothing to do"),
     ("OOM", BusyServer, "Redis is full: raise maxmemory, or remove data"),
     ("WRONGPASS", OfCommand, "the user or the password in REDIS_URL is wrong, or the user is switched off"),
     ("NOPERM", OfCommand, ""),

@@ -48,6 +48,9 @@ pub const INTEROP: &str = "&actionhero";
 /// The variable with the path of another server, such as an older release or Valkey.
 const SERVER: &str = "REDIS_SERVER";
 
+/// The argument for the port on which the servers of a Redis Cluster exchange their state, from Redis 7 on.
+const CLUSTER_PORT: &str = "--cluster-port";
+
 /// The folders of its data, and of a copy of them.
 const DATA: &str = "data";
 const KEPT: &str = "kept";
@@ -86,22 +89,36 @@ impl Redis {
     ///
     /// As for [`Redis::start`].
     pub async fn start_in_cluster_mode() -> Self {
-        let mut arguments: Vec<String> = ["--cluster-enabled", "yes"].map(str::to_owned).into();
-        if major().await >= 7 {
-            arguments.extend(["--cluster-port".to_owned(), free_port().to_string()]);
-        }
-        let redis = Self::start_with(arguments).await;
+        let redis = Self::start_with(cluster_mode().await).await;
         let slots: Vec<String> = (0..16_384).map(|slot| slot.to_string()).collect();
         for some in slots.chunks(4096) {
             redis.command(&format!("CLUSTER ADDSLOTS {}", some.join(" "))).await; // a line has 64 KiB at most
         }
+        redis.until_its_cluster_serves().await;
+        redis
+    }
+
+    /// Starts another server of the Redis Cluster that this one is in, without slots.
+    ///
+    /// # Panics
+    ///
+    /// As for [`Redis::start`].
+    pub async fn start_beside(&self) -> Self {
+        let beside = Self::start_with(cluster_mode().await).await;
+        let bus = beside.arguments.iter().skip_while(|argument| **argument != CLUSTER_PORT).nth(1);
+        let bus = bus.cloned().unwrap_or_else(|| (beside.port + 10_000).to_string()); // as it is without the setting
+        self.command(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", beside.port)).await;
+        beside.until_its_cluster_serves().await;
+        beside
+    }
+
+    async fn until_its_cluster_serves(&self) {
         let serving = async {
-            while !redis.command("CLUSTER INFO").await.contains("cluster_state:ok") {
+            while !self.command("CLUSTER INFO").await.contains("cluster_state:ok") {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(SOON, serving).await.expect("a server with all slots serves");
-        redis
+        timeout(SOON, serving).await.expect("a cluster with all slots serves");
     }
 
     /// Starts a server whose clock [`Redis::set_clock`] sets.
@@ -310,6 +327,15 @@ fn new_folder() -> TempDir {
     let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
     std::fs::create_dir(folder.path().join(DATA)).expect("a new folder takes files");
     folder
+}
+
+/// The arguments of a server in cluster mode.
+async fn cluster_mode() -> Vec<String> {
+    let mut arguments: Vec<String> = ["--cluster-enabled", "yes"].map(str::to_owned).into();
+    if major().await >= 7 {
+        arguments.extend([CLUSTER_PORT.to_owned(), free_port().to_string()]);
+    }
+    arguments
 }
 
 fn server() -> String {

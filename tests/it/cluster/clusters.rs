@@ -96,6 +96,18 @@ async fn a_name_that_could_meet_another_ends_the_boot() {
     assert!(refused.contains("set cluster.name"), "{refused}");
 }
 
+/// Starts a node whose keys share a slot.
+pub(super) async fn start_in_one_slot(url: &str, title: &str) -> Process {
+    let environment = [
+        ("REDIS_URL", url),
+        ("PHALANX_TITLE", title),
+        ("PHALANX__CLUSTER__NAME", "{tour}"),
+        ("PHALANX__REDIS__PREFIX", "{tour}:actionhero:"),
+        ("PHALANX__TASKS__PREFIX", "{tour}:resque:"),
+    ];
+    Process::start("tour", &environment).await
+}
+
 #[tokio::test]
 async fn a_redis_in_cluster_mode_is_named_with_the_settings_that_it_needs() {
     let redis = Redis::start_in_cluster_mode().await;
@@ -106,13 +118,7 @@ async fn a_redis_in_cluster_mode_is_named_with_the_settings_that_it_needs() {
     assert_eq!(refused.status.code(), Some(1), "{text}");
     assert!(text.contains("{tour}") && text.contains("cluster.name") && text.contains("redis.prefix"), "{text}");
     assert!(text.contains("tasks.prefix"), "{text}");
-    let environment = [
-        ("REDIS_URL", url.as_str()),
-        ("PHALANX__CLUSTER__NAME", "{tour}"),
-        ("PHALANX__REDIS__PREFIX", "{tour}:actionhero:"),
-        ("PHALANX__TASKS__PREFIX", "{tour}:resque:"),
-    ];
-    let node = Process::start("tour", &environment).await;
+    let node = start_in_one_slot(&url, "node").await;
     let mut member = Socket::join(node.addr, "otherRoom").await;
     member.send(r#"{"event":"say","room":"otherRoom","message":"hello"}"#).await;
     assert_eq!(member.next_in("user").await["message"], "hello");

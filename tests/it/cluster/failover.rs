@@ -15,28 +15,28 @@ use crate::client::{Socket, get};
 const ROOM: &str = "otherRoom";
 
 /// How often the subscription of a node has broken: each time is a gap.
-fn breaks(node: &Process) -> usize {
+pub(super) fn breaks(node: &Process) -> usize {
     node.stderr().matches("the subscription to redis broke off").count()
 }
 
 /// A member of the room, and how many gaps it was sent.
-struct Member {
+pub(super) struct Member {
     socket: Socket,
-    gaps: usize,
+    pub(super) gaps: usize,
 }
 
 impl Member {
-    async fn join(node: &Process) -> Self {
+    pub(super) async fn join(node: &Process) -> Self {
         Self { socket: Socket::join(node.addr, ROOM).await, gaps: 0 }
     }
 
     /// Publishes a message and returns whether that was OK.
-    async fn say(&mut self, text: &str) -> bool {
+    pub(super) async fn say(&mut self, text: &str) -> bool {
         self.socket.send(&json!({ "event": "say", "room": ROOM, "message": text }).to_string()).await;
         self.read_until(|frame| frame["context"] == "response").await["status"] == "OK"
     }
 
-    async fn receive(&mut self, text: &str) {
+    pub(super) async fn receive(&mut self, text: &str) {
         self.read_until(|frame| frame["message"] == text).await;
     }
 

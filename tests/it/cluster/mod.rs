@@ -23,6 +23,7 @@ mod late_writes;
 mod load;
 mod locks;
 mod members;
+mod moved_slot;
 mod network;
 mod node_death;
 mod older_data;
