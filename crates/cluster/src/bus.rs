@@ -23,7 +23,7 @@ use crate::envelope::{EnvelopeReader, EnvelopeVersion, EnvelopeWriter, MacKeys};
 use crate::failover;
 use crate::interop::{InteropChannel, InteropSettings, RedisInterop, publish_replies};
 use crate::keys::Keys;
-use crate::link::PublisherLink;
+use crate::link::{OwnLink, PublisherLink};
 use crate::publisher::{InteropCopy, Publisher, PublisherParts};
 use crate::subscriber::{ChannelHandle, MessageDecoder, Subscriber};
 
@@ -77,14 +77,16 @@ impl RedisBus {
         let permanent = iter::once(keys.all_nodes()).chain(channel.iter().map(|channel| channel.name().to_owned()));
         let subscriber = Subscriber::new(client.clone(), keys.clone(), permanent.collect());
         let mac_keys = MacKeys::new(&settings.token, &settings.previous_token);
-        let envelopes = Mutex::new(EnvelopeReader::new(mac_keys.clone(), &keys));
+        let link = PublisherLink::default();
+        let own = OwnLink { current: current.clone(), link: link.clone() };
+        let envelopes = Mutex::new(EnvelopeReader::new(mac_keys.clone(), &keys, own));
         let (room_prefix, tag_prefix) = (keys.room_prefix(), keys.tag_prefix());
         let (interop, max_message) = (channel.clone(), settings.max_envelope);
         let decoder = MessageDecoder { envelopes, interop, room_prefix, tag_prefix, max_message };
         let mut tasks = JoinSet::new();
         tasks.spawn(subscriber.clone().report_absence(out.clone()));
         tasks.spawn(subscriber.clone().run(decoder, clock.clone(), out));
-        let (version, link) = (EnvelopeVersion::default(), PublisherLink::default());
+        let version = EnvelopeVersion::default();
         let (publisher, publishing) = Publisher::new(PublisherParts {
             client: client.clone(),
             keys: keys.clone(),

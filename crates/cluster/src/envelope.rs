@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::keys::Keys;
+use crate::link::OwnLink;
 use crate::resp;
 
 mod senders;
@@ -396,12 +397,13 @@ pub(crate) struct EnvelopeReader {
     room_prefix: String,
     tag_prefix: String,
     senders: Senders,
+    own: OwnLink,
 }
 
 impl EnvelopeReader {
-    pub(crate) fn new(mac_keys: MacKeys, keys: &Keys) -> Self {
+    pub(crate) fn new(mac_keys: MacKeys, keys: &Keys, own: OwnLink) -> Self {
         let (all_nodes, room_prefix, tag_prefix) = (keys.all_nodes(), keys.room_prefix(), keys.tag_prefix());
-        Self { keys: mac_keys, all_nodes, room_prefix, tag_prefix, senders: Senders::default() }
+        Self { keys: mac_keys, all_nodes, room_prefix, tag_prefix, senders: Senders::default(), own }
     }
 
     /// Forgets the connections of all senders, before a new subscription.
@@ -437,7 +439,13 @@ impl EnvelopeReader {
         }
         let (link, seq) = (header.link, header.seq.ok_or(Refusal::Unreadable)?);
         let is_publication = room.is_some() || tag.is_some();
-        self.senders.accept(from, MessageNumbers { link, seq, is_publication }, now_ms)?;
+        let numbers = MessageNumbers { link, seq, is_publication };
+        match self.senders.accept(from, numbers, now_ms) {
+            Err(Refusal::UnknownSender) if self.learn_own(from, now_ms) => {
+                self.senders.accept(from, numbers, now_ms)?
+            }
+            accepted => accepted?,
+        }
         // Checked after the sequence number: a stale message counts as missed, and a replay of it must not count again.
         if header.at.abs_diff(now_ms) > MAX_AGE_MS {
             return Err(Refusal::Stale);
@@ -448,6 +456,12 @@ impl EnvelopeReader {
             (None, None) => node_message(from, &header, payload),
         }
         .map(Some)
+    }
+
+    /// Learns the connection of this node, if `from` is this node and none of it is known.
+    fn learn_own(&mut self, from: Generation, now_ms: u64) -> bool {
+        let link = self.own.of(from).filter(|_| !self.senders.is_known(from));
+        link.inspect(|link| self.senders.learn(from, *link, now_ms)).is_some()
     }
 
     /// Learns the connection of a node, whatever the time of its hello: a replayed one has a number that is known.

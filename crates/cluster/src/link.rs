@@ -19,6 +19,7 @@ use phalanx_core::Generation;
 use phalanx_core::backend::BackendError;
 
 use crate::client::RedisClient;
+use crate::current_generation::CurrentGeneration;
 use crate::keys::Keys;
 use crate::resp;
 
@@ -63,6 +64,21 @@ impl PublisherLink {
     /// Ends a request: a hello is about to be sent.
     pub(crate) fn end_request(&self) {
         self.0.is_requested.store(false, Relaxed);
+    }
+}
+
+/// The link of this node, by which its own subscription knows it although Redis has lost it: others that learnt it earlier
+/// receive the messages over it, whose answers are OK.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OwnLink {
+    pub(crate) current: CurrentGeneration,
+    pub(crate) link: PublisherLink,
+}
+
+impl OwnLink {
+    /// The announced number, if the generation is one of this node.
+    pub(crate) fn of(&self, generation: Generation) -> Option<u64> {
+        self.current.all().contains(&generation).then(|| self.link.announced())
     }
 }
 

@@ -50,6 +50,11 @@ impl Senders {
         sender.link = sender.link.max(Some(link));
     }
 
+    /// Whether the connection of a sender is known.
+    pub(super) fn is_known(&self, from: Generation) -> bool {
+        self.0.get(&from).is_some_and(|sender| sender.link.is_some())
+    }
+
     /// Accepts a message unless a connection of a higher number has replaced the one it came over, or the message, or a
     /// later one, was received before. A publication over a connection that is not known is refused as well: it may have
     /// been replaced, and if its number is higher than the known one, messages were missed with its hello. That is so at a

@@ -10,9 +10,13 @@ fn sender() -> Generation {
 
 /// A reader that knows the connection of the sender.
 fn reader(token: &str, previous: &str) -> EnvelopeReader {
-    let mut reader = EnvelopeReader::new(MacKeys::new(token, previous), &Keys::new("actionhero:", "shop"));
+    let mut reader = reader_of(token, previous, OwnLink::default());
     reader.learn_links(&[(sender(), LINK)], 1_000_000);
     reader
+}
+
+fn reader_of(token: &str, previous: &str, own: OwnLink) -> EnvelopeReader {
+    EnvelopeReader::new(MacKeys::new(token, previous), &Keys::new("actionhero:", "shop"), own)
 }
 
 fn envelope(token: &str, seq: u64) -> Vec<u8> {
@@ -144,6 +148,27 @@ fn a_room_message_of_an_unknown_sender_is_refused_until_its_connection_is_known(
     }
     reader.learn_links(&[(sender(), LINK)], 1_000_000);
     assert_eq!(refusal(&mut reader, CHANNEL, &envelope("secret", 1), 1_000_000), None);
+}
+
+/// Redis has lost the numbers when a subscription begins: the answers to messages over them are OK.
+#[test]
+fn a_room_message_over_the_own_connection_is_accepted_although_redis_has_lost_its_number() {
+    let own = OwnLink::default();
+    own.current.set(Generation::parse("bbbbbbbbbb").unwrap());
+    own.link.announce(LINK);
+    let mut strange = reader_of("secret", "", own.clone());
+    assert_eq!(refusal(&mut strange, CHANNEL, &envelope("secret", 1), 1_000_000), Some(Refusal::UnknownSender));
+
+    own.current.set(sender());
+    let mut reader = reader_of("secret", "", own.clone());
+    assert_eq!(
+        refusal(&mut reader, CHANNEL, &envelope_over("secret", 1, LINK - 1), 1_000_000),
+        Some(Refusal::Outdated)
+    );
+    assert_eq!(refusal(&mut reader, CHANNEL, &envelope("secret", 1), 1_000_000), None);
+    own.link.announce(LINK + 1);
+    let missed = refusal(&mut reader, CHANNEL, &envelope_over("secret", 2, LINK + 1), 1_000_000);
+    assert_eq!(missed, Some(Refusal::UnknownSender), "its hello was missed, and what else was is not known");
 }
 
 #[test]
