@@ -106,6 +106,12 @@ impl PendingRemoval {
             (Removal::Removed, Some(PendingEntry { room, member, state: EntryState::Announced(incarnation) })) => {
                 self.rooms.announce_own_leave(room, member, *incarnation).await.is_ok()
             }
+            // The reaper announced that of an earlier membership: a join that waits, and may have been announced, is of this one.
+            (Removal::ByReaper, Some(PendingEntry { room, member, state: EntryState::Announced(incarnation) }))
+                if self.rooms.has_waiting_change(room, &member.id) =>
+            {
+                self.rooms.announce_own_leave(room, member, *incarnation).await.is_ok()
+            }
             (Removal::Removed | Removal::WithRoom | Removal::ByReaper, _) => true,
             (Removal::Unknown, _) => false,
         };

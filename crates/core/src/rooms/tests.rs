@@ -9,6 +9,7 @@ use crate::connection::{Attributes, Frame, JoinedRoom, NewConnection, OutboxItem
 use crate::engine::Engine;
 use crate::engine::setup::NodeSetup;
 use crate::id::ConnectionId;
+use crate::lease_state::RecoveryRequest;
 use crate::protocol::{self, ENVELOPE, PresenceChange, PresenceEvent, RoomMessage};
 
 fn json_of(bytes: &[u8]) -> Value {
@@ -105,5 +106,32 @@ async fn a_join_that_waits_is_announced_before_the_leave_of_a_member_that_leaves
     let announced = tokio::time::timeout(std::time::Duration::from_secs(20), presence(here, 2)).await;
     let announced = announced.expect("the join is announced, too");
     assert_eq!(announced, [("join".to_owned(), id.clone()), ("leave".to_owned(), id)]);
+    engine.stop().await;
+}
+
+/// A pass after a reap lists a member again, and data is lost before it announces the joins. Then the member leaves, and joins
+/// again.
+#[tokio::test]
+async fn a_join_that_waits_has_its_leave_although_the_reaper_announced_an_earlier_one() {
+    let engine = engine_with_presence().await;
+    let (here, leaving) = (connect(&engine), connect(&engine));
+    let (here, leaving) = (here.connection(), leaving.connection());
+    let (rooms, id) = (engine.rooms(), leaving.id().clone());
+    rooms.join(here, "lobby").await.unwrap();
+    rooms.join(leaving, "lobby").await.unwrap();
+    presence(here, 2).await;
+    let JoinedRoom { room, joined_at, incarnation, .. } = leaving.joined_rooms().find("lobby").cloned().unwrap();
+    let member = Member { id: id.clone(), joined_at };
+    rooms.announce_leave(&room, &member).await.unwrap(); // as the reaper does
+    rooms.store().leave(&room, &member, incarnation, engine.node().generation()).await.unwrap();
+    rooms.0.parts.lease.request_recovery(RecoveryRequest::renamed(joined_at + 1));
+    leaving.joined_rooms().rejoin(&room, joined_at + 1, incarnation);
+    rooms.keep_join(&JoinedRoom::new(room.clone(), joined_at + 1, incarnation), &id);
+    rooms.leave(leaving, "lobby").await.unwrap();
+    rooms.join(leaving, "lobby").await.unwrap();
+    let announced = tokio::time::timeout(std::time::Duration::from_secs(20), presence(here, 4)).await;
+    let announced = announced.expect("all changes are announced");
+    let expected = ["leave", "join", "leave", "join"].map(|change| (change.to_owned(), id.clone()));
+    assert_eq!(announced, expected);
     engine.stop().await;
 }

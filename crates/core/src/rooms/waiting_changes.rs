@@ -103,7 +103,7 @@ impl Rooms {
         if !self.has_presence(room) {
             return Ok(());
         }
-        if self.waiting_change(room, &member.id).is_none() {
+        if !self.has_waiting_change(room, &member.id) {
             return self.announce_leave(room, member).await;
         }
         self.keep_leave(room, member, incarnation);
@@ -113,8 +113,17 @@ impl Rooms {
     /// Announces what waits of a connection and a room, before the connection joins the room again.
     pub(super) async fn announce_waiting(&self, room: &Arc<str>, id: &ConnectionId) -> Result<(), BackendError> {
         let Some((key, change)) = self.waiting_change(room, id) else { return Ok(()) };
+        if change.left.is_none() {
+            self.remove_waiting(&key, change); // the membership ended with its room
+            return Ok(());
+        }
         // In a box of its own: changes wait rarely, and every join and leave would have room for this.
         Box::pin(self.announce_change(key, change)).await
+    }
+
+    /// Whether a change of a connection and a room waits to be announced.
+    pub(super) fn has_waiting_change(&self, room: &Arc<str>, id: &ConnectionId) -> bool {
+        self.waiting_change(room, id).is_some()
     }
 
     /// The change of a connection and a room that waits.
