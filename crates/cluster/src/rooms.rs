@@ -1,6 +1,6 @@
 //! Rooms and their members over Redis, under the keys of Actionhero.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
@@ -230,8 +230,21 @@ impl RoomStore for RedisRooms {
             script.key(self.keys.ended_at()).key(self.keys.closed());
             script.arg(how.of.as_str()).arg(how.number).arg(how.renamed_ms).arg(u8::from(how.creates_rooms));
             script.arg(us(LAST_MESSAGE)).arg(self.json_after(how.of));
+            // Each room once: of large rooms and many members the strings cost Redis more than what it does with them.
+            let mut numbers = HashMap::new();
+            let mut rooms = Vec::new();
+            for HeldMember { room, .. } in batch {
+                numbers.entry(&**room).or_insert_with(|| {
+                    rooms.push(room);
+                    rooms.len()
+                });
+            }
+            script.arg(rooms.len());
+            for room in rooms {
+                script.key(self.keys.members(room)).arg(&**room);
+            }
             for HeldMember { room, member, incarnation } in batch {
-                script.key(self.keys.members(room)).arg(&**room).arg(member.id.as_str()).arg(member.joined_at);
+                script.arg(numbers[&**room]).arg(member.id.as_str()).arg(member.joined_at);
                 script.arg(incarnation.0).arg(json_before(member));
             }
             let replies: Vec<String> = self.client.run("held", script.key(self.keys.unused())).await?;
