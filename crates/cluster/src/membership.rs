@@ -91,7 +91,7 @@ const MAX_CLUSTERS: usize = 16;
 
 /// Redis's time, the epoch of nodes, expired leases and claims, the link of the node, the last beat that Redis knew, the
 /// number of memberships.
-type RenewalReply = (u64, String, Vec<String>, String, u64, u64);
+type RenewalReply = (u64, String, Vec<String>, String, u64, u64, String);
 
 /// The numbers of renewals of the present generation. One that Redis has forgotten shows that it came back with older data.
 #[derive(Debug, Default)]
@@ -285,7 +285,7 @@ impl Membership for RedisMembership {
         let (sent, announced) = (Instant::now(), self.link.announced());
         let reply: Option<RenewalReply> = self.client.run_idempotent("leases", &script).await?;
         let connection = *self.client.connection_number().borrow();
-        let Some((now_us, epoch, names, link, known_beat, stored)) = reply else {
+        let Some((now_us, epoch, names, link, known_beat, stored, lost)) = reply else {
             self.beats().confirm(generation, 0);
             return Ok(Renewal::Gone);
         };
@@ -308,6 +308,7 @@ impl Membership for RedisMembership {
             connection,
             is_behind: known_beat < confirmed,
             stored: Some(stored),
+            lost_us: lost.parse().ok(),
         }))
     }
 

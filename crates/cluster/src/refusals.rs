@@ -43,13 +43,16 @@ const CODES: [(&str, RefusalMeaning, &str); 16] = [
     ("BUSY", BusyServer, "a script of another client blocks Redis: SCRIPT KILL ends it"),
     ("MISCONF", BusyServer, "Redis cannot save its data and therefore takes no writes: its log has the reason"),
     ("NOREPLICAS", BusyServer, "fewer replicas are connected than min-replicas-to-write asks for"),
-    ("TRYAGAIN", BusyServer, "a slot of the Redis Cluster is being moved; nothing to do"),
-    ("ASK", BusyServer, "a slot of the Redis Cluster is being moved; nothing to do"),
+    ("TRYAGAIN", BusyServer, MOVING_SLOT),
+    ("ASK", BusyServer, MOVING_SLOT),
     ("OOM", BusyServer, "Redis is full: raise maxmemory, or remove data"),
     ("WRONGPASS", OfCommand, "the user or the password in REDIS_URL is wrong, or the user is switched off"),
     ("NOPERM", OfCommand, ""),
     ("CROSSSLOT", OfCommand, ""),
 ];
+
+/// The advice while a slot moves.
+const MOVING_SLOT: &str = "a slot of the Redis Cluster is being moved: then REDIS_URL must lead to its new server";
 
 /// The advice for a server that does not know SUBSCRIBE.
 const NO_SUBSCRIBE: &str =

@@ -157,9 +157,17 @@ impl LeaseState {
 
     /// Whether this node was reaped, and its members may not be listed again yet.
     pub(crate) fn is_renamed(&self) -> bool {
-        let renamed = |pass: &Option<RecoveryRequest>| pass.is_some_and(|pass| pass.renamed_ms > 0);
+        self.any_pass(|pass| pass.renamed_ms > 0)
+    }
+
+    /// Whether members of this node may not be listed again yet.
+    pub(crate) fn is_relisting(&self) -> bool {
+        self.any_pass(|pass| pass.relist)
+    }
+
+    fn any_pass(&self, is_such: impl Fn(&RecoveryRequest) -> bool) -> bool {
         // A request becomes the running pass in one step, so in this order none is missed.
-        renamed(&self.request()) || renamed(&self.running())
+        self.request().as_ref().is_some_and(&is_such) || self.running().as_ref().is_some_and(&is_such)
     }
 
     fn confirmed(&self) -> MutexGuard<'_, Option<Instant>> {

@@ -75,6 +75,9 @@ pub struct LeaseStatus {
     pub is_behind: bool,
     /// The number of memberships that are stored under the generation, if the backend counts them.
     pub stored: Option<u64>,
+    /// When a node found that the backend had lost data, by the backend's clock, if that was within [`RESTORED`]: each node
+    /// that finds it sets it anew.
+    pub lost_us: Option<u64>,
 }
 
 /// The result of a registration.

@@ -6,9 +6,10 @@
 //! each renewal without such a request compares a small part, for what shows no sign. After a gap a pass only looks for
 //! rooms that were destroyed.
 //!
-//! After a loss of data the gap of the connections has members read lists that nodes are still restoring, and the members of
-//! a node that died before it did that are announced by none: no list names them. Once all have had the time to restore
-//! theirs, the members of rooms with presence get another gap.
+//! After a loss of data clients that received the gap of the connections read lists that nodes are still restoring, and the
+//! leaves of a node that died before it had restored its own are never announced, since no list names its members. So
+//! members of rooms with presence get another gap 10 s after a node has last found the loss, on all nodes: also on one that
+//! found nothing lost, and anew when one comes back later.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,9 +34,9 @@ pub(super) struct Recovery {
     difference: i64,
     /// The difference for which the last pass was requested: one that a pass does not change needs no other.
     compared: i64,
-    /// The number of proofs of a loss so far.
-    losses: u64,
-    /// When the lists are restored after the last loss; `None` once the gaps are sent.
+    /// When a node last found a loss of data, by the backend's clock.
+    lost_us: Option<u64>,
+    /// When the lists are restored after it; `None` once the gaps are sent.
     restored: Option<Instant>,
     check: Arc<Mutex<RoutineCheck>>,
 }
@@ -61,6 +62,10 @@ impl Recovery {
         } else if is_anew {
             parts.state.record_loss_sign(RecoveryRequest::RELIST);
         }
+        if status.lost_us.is_some() && status.lost_us != self.lost_us {
+            self.lost_us = status.lost_us;
+            self.restored = Some(Instant::now() + RESTORED);
+        }
         self.compare_numbers(parts, status, quiet);
         is_anew || status.is_behind
     }
@@ -81,18 +86,19 @@ impl Recovery {
         }
     }
 
-    /// Starts a pass for `generation` if there is something to do, else a step of the routine check; neither if one runs. Sends
-    /// the gaps of a loss once they are due and no pass is.
-    pub(super) fn spawn(&mut self, parts: &LeaseParts, generation: Generation) {
-        let (losses, now) = (parts.state.loss_signs().proofs, Instant::now());
-        if std::mem::replace(&mut self.losses, losses) != losses {
-            self.restored = Some(now + RESTORED);
-        }
-        let is_requested = parts.state.needs_recovery() || parts.rooms.need_recovery();
-        let Some(request) = parts.state.try_start_recovery() else { return };
-        if !is_requested && self.restored.take_if(|restored| *restored <= now).is_some() {
+    /// Sends the gaps of a loss once they are due: after a pass that lists members, unless that takes as long again.
+    pub(super) fn send_due_gaps(&mut self, parts: &LeaseParts) {
+        let (now, is_listing) = (Instant::now(), parts.state.is_relisting());
+        let is_due = |restored: &mut Instant| now >= if is_listing { *restored + RESTORED } else { *restored };
+        if self.restored.take_if(is_due).is_some() {
             parts.rooms.send_presence_gaps();
         }
+    }
+
+    /// Starts a pass for `generation` if there is something to do, else a step of the routine check; neither if one runs.
+    pub(super) fn spawn(&self, parts: &LeaseParts, generation: Generation) {
+        let Some(request) = parts.state.try_start_recovery() else { return };
+        let is_requested = request != RecoveryRequest::default() || parts.rooms.need_recovery();
         let (parts, check) = (parts.clone(), self.check.clone());
         parts.shutdown.clone().spawn_own(async move {
             tokio::select! {

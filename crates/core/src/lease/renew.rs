@@ -112,6 +112,7 @@ impl LeaseKeeper {
             self.steady = None;
         }
         let steady = *self.steady.get_or_insert(sent);
+        self.recovery.send_due_gaps(&self.parts);
         self.recovery.spawn(&self.parts, self.registered);
         if self.epoch != Some(status.epoch) {
             match self.read_nodes().await {

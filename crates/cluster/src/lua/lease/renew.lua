@@ -2,7 +2,7 @@
 -- and claims of reapers. Leases and claims that end later than a full one are shortened to it. Redis's clock may have
 -- been set back, and without this no node would reap the dead until the clock had caught up. Also returns the number of
 -- the connection over which the generation publishes, as it is stored; stores the number of this renewal and returns the
--- one before; returns the number of memberships.
+-- one before; returns the number of memberships, and when data was found lost, for as long as rooms are restored.
 -- KEYS: leases, claims, epoch, links, beats, memberships, time of a loss, unused key. ARGV: generation, lease in µs, most
 -- entries returned of each, µs after which an expired lease is overdue, number of the renewal, number of the last confirmed
 -- one, ms in which rooms are restored after a loss.
@@ -34,6 +34,7 @@ if (type(beat) == 'string' and tonumber(beat) or 0) < tonumber(ARGV[6]) then -- 
     redis.call('SET', KEYS[7], string.format('%.0f', us), 'PX', ARGV[7])
 end
 local stored = redis.pcall('HLEN', KEYS[6])
+local lost = redis.pcall('GET', KEYS[7])
 return {
     string.format('%.0f', us),
     type(epoch) == 'string' and epoch or '',
@@ -41,4 +42,5 @@ return {
     type(link) == 'string' and link or '',
     string.format('%.0f', type(beat) == 'string' and tonumber(beat) or 0),
     type(stored) == 'number' and stored or 0,
+    type(lost) == 'string' and lost or '',
 }
