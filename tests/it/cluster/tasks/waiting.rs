@@ -6,8 +6,9 @@ use serde_json::json;
 use super::super::{SOON, until};
 use super::harness::{Enqueuer, JobCluster, set_paused, setting};
 
-/// Jobs in one measurement.
-const JOBS: u64 = 500;
+/// Jobs in one measurement, that run and that are enqueued: of fewer the number in each call varies too much.
+const JOBS: u64 = 2_000;
+const ENQUEUED: u32 = 400;
 
 /// Measurements, of which the cheapest counts: others were disturbed.
 const MEASUREMENTS: usize = 12;
@@ -56,18 +57,21 @@ impl Backlog {
     async fn measure(&mut self, round: usize) {
         self.fill(&format!("r{round}-")).await;
         let (cluster, addr) = (&self.cluster, self.cluster.addr(0));
-        let (before, processed) = (redis_us(cluster).await, cluster.processed().await);
+        // The node is asked how far it is: each question to Redis costs as much as several jobs.
+        let done = async || cluster.metric_of(0, "phalanx_tasks_total", "outcome=\"done\"").await;
+        let (before, processed, done_before) = (redis_us(cluster).await, cluster.processed().await, done().await);
         set_paused(addr, false).await;
-        until("some run", SOON, async || cluster.processed().await >= processed + JOBS).await;
+        until("some run", SOON, async || done().await >= done_before + JOBS as f64).await;
         set_paused(addr, true).await;
-        until("they end", SOON, async || cluster.running().await == 0).await;
+        until("they end", SOON, async || cluster.metric_of(0, "phalanx_tasks_running", "").await == 0.0).await;
+        until("redis has their ends", SOON, async || cluster.running().await == 0).await;
         let jobs = cluster.processed().await - processed;
         self.best.0 = self.best.0.min((redis_us(cluster).await - before) as f64 / jobs as f64);
         let (mut enqueuer, before) = (Enqueuer::new(addr), redis_us(cluster).await);
-        for _ in 0..100 {
+        for _ in 0..ENQUEUED {
             assert_eq!(enqueuer.enqueue(&json!({ "name": "noop" })).await.unwrap().0, 200);
         }
-        self.best.1 = self.best.1.min((redis_us(cluster).await - before) as f64 / 100.0);
+        self.best.1 = self.best.1.min((redis_us(cluster).await - before) as f64 / f64::from(ENQUEUED));
     }
 
     fn resident(&self) -> u64 {
