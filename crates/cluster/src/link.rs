@@ -6,7 +6,7 @@
 //! number than it knows. It knows all numbers: it subscribes to the channel of all nodes, then reads those that are
 //! stored, and only then subscribes to rooms. A hello before the read is in what it reads, and one after it is received,
 //! before any message that comes later. If a room message has a higher number all the same, its hello was missed, and what
-//! else was missed with it is not known: there is a gap in its place.
+//! else was missed with it is not known: there is a gap in its place. Its own number a node knows from its publisher.
 //!
 //! The numbers are not read in one transaction with the subscription: a Redis that is full refuses every MULTI.
 

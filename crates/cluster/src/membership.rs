@@ -90,7 +90,7 @@ pub(crate) const MARK_TTL: Duration = Duration::from_secs(180);
 const MAX_CLUSTERS: usize = 16;
 
 /// Redis's time, the epoch of nodes, expired leases and claims, the link of the node, the last beat that Redis knew, the
-/// number of memberships.
+/// number of memberships, when data was found lost.
 type RenewalReply = (u64, String, Vec<String>, String, u64, u64, String);
 
 /// The numbers of renewals of the present generation. One that Redis has forgotten shows that it came back with older data.

@@ -19,6 +19,14 @@ pub(super) fn breaks(node: &Process) -> usize {
     node.stderr().matches("the subscription to redis broke off").count()
 }
 
+/// Waits until a node has opened all its connections again.
+pub(super) async fn until_opened_again(node: &Process) {
+    until("all connections are opened again", SOON, async || {
+        breaks(node) > 0 && node.stderr().contains("the subscription to redis is back")
+    })
+    .await;
+}
+
 /// A member of the room, and how many gaps it was sent.
 pub(super) struct Member {
     socket: Socket,
@@ -71,10 +79,7 @@ async fn a_switch_over_that_leaves_connections_open_is_followed() {
     old.command(&format!("REPLICAOF 127.0.0.1 {}", new.addr().port())).await;
     let switched = Instant::now();
     for node in &nodes {
-        until("all connections are opened again", SOON, async || {
-            breaks(node) > 0 && node.stderr().contains("the subscription to redis is back")
-        })
-        .await;
+        until_opened_again(node).await;
     }
     until("a message passes", SOON, async || members[1].say("after").await).await;
     members[0].receive("after").await;

@@ -4,7 +4,7 @@ use phalanx_testkit::{Process, Proxy, Redis, check_time};
 use tokio::time::Instant;
 
 use super::clusters::start_in_one_slot;
-use super::failover::{Member, breaks};
+use super::failover::{Member, breaks, until_opened_again};
 use super::{RECOVERY, SOON, until};
 
 /// Moves the keys that the old server still has.
@@ -56,10 +56,7 @@ async fn a_slot_that_moves_to_another_server_is_followed() {
     address.switch_to(new.addr());
     let moved = Instant::now();
     for node in &nodes {
-        until("all connections are opened again", SOON, async || {
-            breaks(node) > 0 && node.stderr().contains("the subscription to redis is back")
-        })
-        .await; // what is said before lies in the gap of the node that comes last
+        until_opened_again(node).await; // what is said before lies in the gap of the node that comes last
     }
     until("a message passes", SOON, async || members[1].say("after").await).await;
     members[0].receive("after").await;

@@ -1,7 +1,8 @@
 //! Gaps: the notice to members that messages of their room may have been missed.
 //!
 //! Between the last frame of the room before a gap and the first one after it messages may be missing, presence
-//! included, and nowhere else.
+//! included, and nowhere else. The gap that rooms with presence get some time after a loss of data also stands for leaves
+//! since the loss that were never announced: it has members read the list again.
 //!
 //! Many gaps are paced: see [`crate::gap_pace`]. They are queued room by room, and the sockets woken afterwards, so that one in
 //! many rooms writes all of its gaps at once.
